@@ -1,0 +1,121 @@
+"""What every family is: a frozen table of sizes that builds a network, and presets with their papers' figures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import torch
+
+from polypath.layers.init import initialise
+from polypath.network import NetBuilder, PathNet
+from polypath.paths import Words
+
+FAMILIES: dict[str, type[Family]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Base of the families: the fields are the architecture's arguments, all of them JSON values.
+
+    A family gives :meth:`draw` (write the diagram down with a :class:`NetBuilder`, return the output node's name),
+    and where it has words for its choices, :meth:`words` and :meth:`names`. Naming a subclass with
+    ``class Mine(Family, name="mine")`` makes saved networks of it loadable.
+    """
+
+    num_classes: int = 10
+    in_chans: int = 3
+    init: str = "he"
+
+    family: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+
+    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name:
+            cls.family = name
+            FAMILIES[name] = cls
+
+    def __post_init__(self) -> None:
+        for field_name in ("num_classes", "in_chans"):
+            at_least(self, field_name, 0 if field_name == "num_classes" else 1)
+
+    def draw(self, b: NetBuilder) -> str:
+        """Write the network down in ``b``; return the name of the node whose value is the answer."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is drawn")
+
+    def words(self) -> Words:
+        """The family's own keys for choices, each a function of wiring and value."""
+        return {}
+
+    def names(self) -> list[str]:
+        """Texts of the standard choices."""
+        return []
+
+    @property
+    def min_size(self) -> int:
+        """The smallest image side, in pixels, at which no map vanishes."""
+        return 1
+
+    def build(self, seed: int | None = None) -> PathNet:
+        """The network, its weights drawn from ``seed`` (or from torch's global generator)."""
+        with seeded(seed):
+            b = NetBuilder()
+            output = self.draw(b)
+            config = {"family": self.family, "arguments": asdict(self)}
+            net = b.net(output, words=self.words(), names=self.names(), min_size=self.min_size, config=config)
+            initialise(net, self.init)
+        return net
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A registered network: a family with its arguments, and what its paper prints about it.
+
+    Attributes:
+        table: where in the paper the figures stand.
+        printed: figures as the paper prints them (``params`` in millions, ``macs`` in billions, ``depth``).
+        size: the image side, in pixels, that it is made for.
+        linear: linear layers that the paper counts into the depth and :attr:`Unit.depth` does not.
+    """
+
+    spec: Family
+    table: str = ""
+    printed: Mapping[str, float] = field(default_factory=dict)
+    size: int = 32
+    linear: int = 0
+
+
+def at_least(spec: Any, name: str, lowest: float) -> None:
+    """Raise ``ValueError`` unless the field is (or all its entries are) at least ``lowest``."""
+    value = getattr(spec, name)
+    for entry in value if isinstance(value, tuple | list) else (value,):
+        if entry < lowest:
+            raise ValueError(f"{type(spec).__name__}.{name} = {value!r}: must be at least {lowest}")
+
+
+def one_of(spec: Any, name: str, legal: tuple[str, ...]) -> None:
+    """Raise ``ValueError`` unless the field is one of ``legal``."""
+    if (value := getattr(spec, name)) not in legal:
+        raise ValueError(f"{type(spec).__name__}.{name} = {value!r}: must be one of {', '.join(legal)}")
+
+
+def whole_number(text: str, what: str, low: int, high: int) -> int:
+    """Read a number between ``low`` and ``high``, or raise ``ValueError`` with the legal ones."""
+    if not text.isdecimal() or not low <= int(text) <= high:
+        legal = ", ".join(map(str, range(low, high + 1)))
+        raise ValueError(f"{what} {text!r}: must be one of {legal}")
+    return int(text)
+
+
+@contextlib.contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Draw from ``seed`` inside the block, leaving torch's global generator as it was (None: draw from that)."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

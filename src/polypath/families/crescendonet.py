@@ -1,0 +1,138 @@
+"""CrescendoNet (Zhang et al. 2017): blocks of parallel branches of linearly growing depth, averaged.
+
+Eq. 1   f_1(z) = batchnorm(activation(conv(z)))
+Eq. 2   f_n(z) = f_1^{nI}(z)                           branch n has n·I units
+Eq. 3   H_S(z) = f_1(z) ⊕ f_2(z) ⊕ … ⊕ f_S(z)          ⊕ is the element-wise mean
+
+Blocks are stacked with 2×2 max-pools between them; then linear 384, linear 192 and the classifier (§II-A).
+The printed sizes need one more max-pool, after the last block: ``final_map`` says to which size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from polypath.families.base import Family, Preset, at_least, whole_number
+from polypath.layers.conv import ConvUnit
+from polypath.network import NetBuilder
+from polypath.wiring import Wiring
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrescendoNet(Family, name="crescendonet"):
+    """S = ``scale`` branches a block, branch n of n·I units (I = ``interval``); see the module's equations.
+
+    Args:
+        widths: output maps of each block.
+        growing: Eq. 4, "-W": widths grow along a branch from the block's input to its output; the first block,
+            whose input is the image, stays constant.
+        final_map: side of the map given to the linear layers (adaptive max-pool); 8 leaves 32×32 images unpooled
+            after the last block, as the text has it.
+        hidden: the linear layers before the classifier.
+        dropout: of a unit's output (the paper gives no rate).
+        order: of a unit's parts; the paper's is conv, ReLU, batch-norm.
+    """
+
+    widths: tuple[int, ...] = (128, 128, 128)
+    scale: int = 4
+    interval: int = 1
+    growing: bool = False
+    final_map: int = 2
+    hidden: tuple[int, ...] = (384, 192)
+    dropout: float = 0.0
+    dropout_kind: str = "element"
+    order: str = "conv-act-norm-drop"
+    init: str = "truncated_normal"
+
+    paper = "CrescendoNet, 2017"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("widths", "scale", "interval", "final_map", "hidden"):
+            at_least(self, name, 1)
+        if not self.widths:
+            raise ValueError("CrescendoNet.widths is empty: name at least one block")
+
+    @property
+    def min_size(self) -> int:
+        return 2 ** (len(self.widths) - 1)
+
+    def branch_widths(self, block: int, branch: int) -> list[int]:
+        """Output maps of each unit of a branch (both 1-based), by Eq. 4 where ``growing``."""
+        n_out, n = self.widths[block - 1], branch * self.interval
+        if not self.growing or block == 1:
+            return [n_out] * n
+        n_in = self.widths[block - 2]
+        return [int(n_in + i * (n_out - n_in) / n + 0.5) for i in range(1, n + 1)]
+
+    def draw(self, b: NetBuilder) -> str:
+        z, chans = b.input, self.in_chans
+        for block in range(1, len(self.widths) + 1):
+            branches = {}
+            for branch in range(1, self.scale + 1):
+                outs = self.branch_widths(block, branch)
+                units = [self.unit(n_in, n_out) for n_in, n_out in zip([chans, *outs], outs, strict=False)]
+                branches[str(branch)] = b.chain(f"block{block}.branch{branch}", z, units)
+            z, chans = b.join(f"block{block}.join", branches), self.widths[block - 1]
+            if block < len(self.widths):
+                z = b.add(f"block{block}.pool", z, nn.MaxPool2d(2))
+        z = b.add("head.pool", z, nn.AdaptiveMaxPool2d(self.final_map))
+        z, width = b.add("head.flatten", z, nn.Flatten()), chans * self.final_map**2
+        for i, out in enumerate(self.hidden, 1):
+            z = b.add(f"head.hidden{i}", z, nn.Sequential(nn.Linear(width, out), nn.ReLU(inplace=True)))
+            width = out
+        return b.add("head.classifier", z, nn.Linear(width, self.num_classes))
+
+    def unit(self, in_chans: int, out_chans: int) -> nn.Module:
+        """f_1 of Eq. 1; a subclass may put another unit here."""
+        return ConvUnit(in_chans, out_chans, order=self.order, dropout=self.dropout, dropout_kind=self.dropout_kind)
+
+    def words(self):
+        return {"branches": self._branches}
+
+    def names(self) -> list[str]:
+        if (
+            self.scale != 4
+        ):  # all pairs and triples are the paper's table at scale 4; elsewhere, each branch and the stairs
+            stairs = [range(1, n + 1) for n in range(self.scale - 1, 1, -1)]
+            return [_text(s) for s in stairs] + [_text([n]) for n in range(self.scale, 0, -1)]
+        return [f"branches={text}" for text in TABLE_II]
+
+    def _branches(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
+        """``1,3`` (in every block) or one list a block, ``1,3/2/1,2,3,4`` (P = {1, 3} in §III-B's words)."""
+        per_block, blocks = value.split("/"), len(self.widths)
+        if len(per_block) == 1:
+            per_block *= blocks
+        if len(per_block) != blocks:
+            raise ValueError(f"branches {value!r}: give one list, or {blocks} separated by '/', one for each block")
+        choice = {}
+        for block, text in enumerate(per_block, 1):
+            wanted = [str(whole_number(n.strip(), "branch", 1, self.scale)) for n in text.split(",")]
+            name = f"block{block}.join"
+            if name in wiring.joins:
+                choice[name] = wanted
+            elif [f"block{block}.branch{n}.unit1" in wiring.by_name for n in wanted] != [True]:
+                raise ValueError(f"branches {value!r}: block {block} of this network has a single branch, another one")
+        return choice
+
+
+TABLE_II = ("2,3,4", "1,2,4", "1,2,3", "3,4", "2,4", "2,3", "1,4", "1,2", "4", "3", "2", "1")
+
+
+def _text(branches) -> str:
+    return "branches=" + ",".join(map(str, branches))
+
+
+_WIDE = (128, 256, 512)
+PRESETS = {
+    "crescendonet_128": Preset(CrescendoNet(), "Table I, (128, 128, 128)", {"params": 4.1, "depth": 15}, linear=3),
+    "crescendonet_512w": Preset(
+        CrescendoNet(widths=_WIDE, growing=True), "Table I, (128, 256, 512)-W", {"params": 18.3, "depth": 15}, linear=3
+    ),
+    "crescendonet_512": Preset(
+        CrescendoNet(widths=_WIDE, final_map=4), "Table I, (128, 256, 512)", {"params": 27.7, "depth": 15}, linear=3
+    ),
+    "crescendonet_32": Preset(CrescendoNet(widths=(32, 32, 32)), linear=3),
+}

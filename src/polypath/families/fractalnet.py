@@ -1,0 +1,204 @@
+"""FractalNet (Larsson et al., ICLR 2017): blocks grown by one expansion rule, their parallel columns averaged.
+
+§3      f_1(z) = conv(z)
+        f_{C+1}(z) = [f_C ∘ f_C](z) ⊕ conv(z)           ⊕ joins; neighbouring joins collapse into one
+
+Unrolled, a block of C columns has 2^(C-1) rows; column c (1 the shallowest) has a conv that ends at every row
+divisible by 2^(C-c), and the columns whose convs end at a row are joined there, weighted equally.
+B blocks, each followed by a 2×2 max-pool, give depth B·2^(C-1). "conv" is conv 3×3, batch-norm, ReLU (§3.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from polypath.families.base import Family, Preset, at_least, one_of, whole_number
+from polypath.layers.conv import ConvUnit
+from polypath.network import NetBuilder
+from polypath.wiring import Wiring
+
+
+@dataclass(frozen=True, kw_only=True)
+class FractalNet(Family, name="fractalnet"):
+    """B = ``len(filters)`` blocks of C = ``columns`` columns; see the module's equations.
+
+    Args:
+        filters: output maps of each block.
+        join: ``mean`` (the paper's), ``sum``, ``max`` or ``concat`` (which the paper names as another choice, and
+            which leaves nothing to choose).
+        pool: ``before`` the join that ends a block, each column by itself (§3.3, the authors' form), or ``after`` it.
+        transitions: 1-based blocks that a 1×1 conv unit precedes; there the channels grow, elsewhere in the first
+            conv of each column (the authors' generator).
+        dropout: one rate a block, or a single one for all.
+        order: of a unit's parts; the authors' generator has ``conv-drop-norm-act``.
+        bias, affine: conv biases, scale and shift of batch-norm; the generator has the first and not the second.
+        own_norms: each column, run alone, has batch-norms of its own over the shared convs (the generator's tied
+            passes). The network then ends in a switch between ``local`` (the fractal) and ``column1`` … ``columnC``.
+        stem: ``none``, or ``imagenet`` for ResNet-34's first and last layers; blocks are then pooled between only.
+    """
+
+    filters: tuple[int, ...] = (64, 128, 256, 512, 512)
+    columns: int = 3
+    join: str = "mean"
+    pool: str = "before"
+    transitions: tuple[int, ...] = ()
+    dropout: tuple[float, ...] = (0.0,)
+    dropout_kind: str = "element"
+    order: str = "conv-drop-norm-act"
+    bias: bool = False
+    affine: bool = True
+    own_norms: bool = False
+    stem: str = "none"
+    init: str = "xavier"
+
+    paper = "FractalNet, ICLR 2017"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, "filters", 1)
+        at_least(self, "columns", 1)
+        one_of(self, "join", ("mean", "sum", "max", "concat"))
+        one_of(self, "pool", ("before", "after"))
+        one_of(self, "stem", ("none", "imagenet"))
+        blocks = len(self.filters)
+        if not blocks:
+            raise ValueError("FractalNet.filters is empty: name at least one block")
+        if unknown := [n for n in self.transitions if not 1 <= n <= blocks]:
+            raise ValueError(f"FractalNet.transitions: block {unknown[0]} is not one of 1 to {blocks}")
+        if len(self.dropout) not in (1, blocks):
+            raise ValueError(f"FractalNet.dropout = {self.dropout}: give one rate, or {blocks}, one for each block")
+
+    @property
+    def rows(self) -> int:
+        """Rows of a block, the depth of its deepest column: 2^(C-1)."""
+        return 2 ** (self.columns - 1)
+
+    @property
+    def min_size(self) -> int:
+        blocks = len(self.filters)
+        # ResNet's stem quarters an image, rounding up, and the last block is not pooled
+        return 2**blocks if self.stem == "none" else 2 ** (blocks - 1) * 4 - 3
+
+    def draw(self, b: NetBuilder) -> str:
+        z, chans = b.input, self.in_chans
+        if self.stem == "imagenet":
+            z, chans = b.add("stem.unit", z, ConvUnit(chans, 64, 7, 2), depth=1), 64
+            z = b.add("stem.pool", z, nn.MaxPool2d(3, 2, padding=1))
+        ends, out_chans = {"local": self._pass(b, z, chans, None)}, self._out_chans
+        if self.own_norms:
+            tied = {f"column{c}": self._pass(b, z, chans, c) for c in range(1, self.columns + 1)}
+            z = b.join("tied", tied | ends, kind="switch")
+        else:
+            z = ends["local"]
+        z = b.add("head.pool", z, nn.AdaptiveAvgPool2d(1))
+        z = b.add("head.flatten", z, nn.Flatten())
+        depth = 1 if self.stem == "imagenet" else 0
+        return b.add("head.classifier", z, nn.Linear(out_chans, self.num_classes), depth=depth)
+
+    def _pass(self, b: NetBuilder, z: str, chans: int, column: int | None) -> str:
+        """All blocks: the fractal, or one ``column`` alone with batch-norms of its own over the same convs."""
+        prefix = "" if column is None else f"tied{column}."
+        for block, filters in enumerate(self.filters, 1):
+            if block in self.transitions:
+                names = ["local", *(f"column{c}" for c in range(1, self.columns + 1))]
+                unit = self.conv(block, chans, filters, names, kernel_size=1)
+                z = self._unit(b, f"block{block}.transition", z, unit, prefix, column and f"column{column}", depth=0)
+                chans = filters
+            draw = self._fractal if column is None else self._column
+            z = draw(b, f"block{block}", z, block, chans, column)
+            chans = filters * (self.columns if self.join == "concat" and column is None else 1)
+        return z
+
+    def _fractal(self, b: NetBuilder, name: str, z: str, block: int, chans: int, _: None) -> str:
+        filters, wide = self.filters[block - 1], self.join == "concat"
+        at = dict.fromkeys(range(1, self.columns + 1), (z, chans))  # what each column's next conv reads
+        for row in range(1, self.rows + 1):
+            ended = {}
+            for c in (c for c in at if row % 2 ** (self.columns - c) == 0):
+                source, width = at[c]
+                unit = self.conv(block, width, filters, ["local", "column"])
+                ended[c] = self._unit(
+                    b, f"{name}.column{c}.unit{row // 2 ** (self.columns - c)}", source, unit, "", None
+                )
+                if row == self.rows and self.pool == "before" and self._pooled(block):
+                    ended[c] = b.add(f"{name}.column{c}.pool", ended[c], nn.MaxPool2d(2), at=f"{name}.pool")
+            joined = next(iter(ended.values()))
+            if len(ended) > 1:
+                joined = b.join(f"{name}.join{row}", {str(c): node for c, node in ended.items()}, self.join)
+            at |= {c: (joined, filters * (len(ended) if wide else 1)) for c in ended}
+        if self.pool == "after" and self._pooled(block):
+            joined = b.add(f"{name}.pool", joined, nn.MaxPool2d(2))
+        return joined
+
+    def _column(self, b: NetBuilder, name: str, z: str, block: int, chans: int, column: int) -> str:
+        for i in range(1, 2 ** (column - 1) + 1):
+            unit = f"{name}.column{column}.unit{i}"
+            z = b.unit(f"tied.{unit}", z, depth=1, module=unit, variant="column")
+        return b.unit(f"tied.{name}.column{column}.pool", z, module=f"{name}.pool") if self._pooled(block) else z
+
+    def _unit(self, b, name, z, unit, prefix, variant, depth=1) -> str:
+        variant = (variant or "local") if self.own_norms else None
+        return b.add(prefix + name, z, unit, depth=depth, at=name, variant=variant)
+
+    def _pooled(self, block: int) -> bool:
+        return self.stem == "none" or block < len(self.filters)
+
+    @property
+    def _out_chans(self) -> int:
+        return self.filters[-1] * (self.columns if self.join == "concat" else 1)
+
+    def conv(self, block: int, in_chans: int, out_chans: int, norms: list[str], kernel_size: int = 3) -> nn.Module:
+        """The base case f_1; a subclass may put another module here."""
+        return ConvUnit(
+            in_chans,
+            out_chans,
+            kernel_size,
+            order=self.order,
+            dropout=self.dropout[block - 1 if len(self.dropout) > 1 else 0],
+            dropout_kind=self.dropout_kind,
+            bias=self.bias,
+            affine=self.affine,
+            variants=norms if self.own_norms else (),
+        )
+
+    def words(self):
+        return {} if self.join == "concat" else {"column": self._chosen_column}
+
+    def names(self) -> list[str]:
+        return [] if self.join == "concat" else [f"column={c}" for c in range(self.columns, 0, -1)]
+
+    def _chosen_column(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
+        """A single column for the whole network, 1 the shallowest (§3.1, the global choice)."""
+        column = str(whole_number(value, "column", 1, self.columns))
+        if "tied" in wiring.joins:
+            return {"tied": [f"column{column}"]}
+        ends = [f"block{block}.join{self.rows}" for block in range(1, len(self.filters) + 1)]
+        for block, end in enumerate(ends, 1):
+            left = wiring.joins[end].labels if end in wiring.joins else ()
+            if column not in left and f"block{block}.column{column}.unit1" not in wiring.by_name:
+                raise ValueError(f"column {column}: this extracted network no longer has it")
+        return {join.name: [column] for join in wiring.joins.values() if column in join.labels}
+
+
+_NARROW = (16, 32, 64, 128, 128)
+PRESETS = {
+    "fractalnet20": Preset(FractalNet(), "Table 1, FractalNet of 20 layers", {"params": 38.6, "depth": 20}),
+    "fractalnet20_transition": Preset(
+        FractalNet(transitions=(1, 2, 3, 4)), "Table 1, the printed size", {"params": 38.6, "depth": 20}
+    ),
+    "fractalnet40": Preset(FractalNet(columns=4), "Table 1, FractalNet of 40 layers", {"params": 22.9, "depth": 40}),
+    "fractalnet34_imagenet": Preset(
+        FractalNet(filters=(128, 256, 512, 1024), columns=4, stem="imagenet", num_classes=1000),
+        "Table 2, ImageNet",
+        {"depth": 34},
+        size=224,
+    ),
+    "fractalnet16_small": Preset(FractalNet(filters=(32, 64, 128, 128))),
+} | {
+    f"fractalnet_ultra_{5 * 2 ** (c - 1)}": Preset(
+        FractalNet(filters=_NARROW, columns=c, num_classes=100), "Table 3, ultra-deep", {"depth": 5 * 2 ** (c - 1)}
+    )
+    for c in range(1, 7)
+}

@@ -1,0 +1,70 @@
+"""Conv units: one convolution with its norm, activation and dropout, in the order that a paper gives."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from torch import Tensor, nn
+
+ORDERS = ("conv-norm-act", "conv-act-norm", "conv-drop-norm-act", "conv-act-norm-drop", "conv-norm-act-drop")
+DROPOUTS = {"element": nn.Dropout, "channel": nn.Dropout2d}
+
+
+class ConvUnit(nn.Module):
+    """Convolution, batch-norm, ReLU and dropout of maps ``(N, C, H, W)``; "same" padding, divided by ``stride``.
+
+    Args:
+        order: what follows what, such as ``conv-norm-act`` (FractalNet §3.3) or ``conv-act-norm`` (CrescendoNet
+            Eq. 1); parts left out are left out, ``conv-norm`` having no activation.
+        dropout: probability of the ``drop`` part; 0 leaves it out.
+        dropout_kind: drop single ``element`` s or whole ``channel`` s.
+        variants: names of separate norms over the one convolution; callers then say which, ``unit(x, variant=...)``.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        order: str = "conv-norm-act",
+        dropout: float = 0.0,
+        dropout_kind: str = "element",
+        bias: bool = False,
+        affine: bool = True,
+        groups: int = 1,
+        variants: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        parts = order.split("-")
+        if unknown := [part for part in parts if part not in ("conv", "norm", "act", "drop")]:
+            raise ValueError(f"order {order!r}: unknown part {unknown[0]!r}; the parts are conv, norm, act, drop")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout {dropout} is not in [0, 1)")
+        if dropout_kind not in DROPOUTS:
+            raise ValueError(f"dropout_kind {dropout_kind!r} is not one of {', '.join(DROPOUTS)}")
+        self.conv = nn.Conv2d(
+            in_chans, out_chans, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=bias
+        )
+        if "norm" in parts:
+            if variants:
+                self.norm = nn.ModuleDict({name: nn.BatchNorm2d(out_chans, affine=affine) for name in variants})
+            else:
+                self.norm = nn.BatchNorm2d(out_chans, affine=affine)
+        if "act" in parts:
+            self.act = nn.ReLU(inplace=True)
+        if "drop" in parts and dropout > 0.0:
+            self.drop = DROPOUTS[dropout_kind](dropout)
+        self.parts = tuple(part for part in parts if hasattr(self, part))
+
+    def forward(self, x: Tensor, variant: str | None = None) -> Tensor:
+        for part in self.parts:
+            module = getattr(self, part)
+            x = module[variant](x) if part == "norm" and variant is not None else module(x)
+        return x
+
+    def keep_variants(self, variants: Collection[str]) -> None:
+        """Forget the norms of other variants (called by ``extract``)."""
+        for name in [name for name in self.norm if name not in variants]:
+            del self.norm[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -285,7 +285,7 @@ def extract(net: PathNet, paths: Paths | str) -> PathNet:
     for path in wiring.modules:
         module = copy.deepcopy(net.get_submodule(path))
         if path in variants:
-            module.keep_variants(variants[path])
+            cast(Any, module).keep_variants(variants[path])
         modules[path] = module
     child = PathNet(
         wiring, modules, words=net.words, names=net.names, min_size=net.min_size, config=copy.deepcopy(net.config)

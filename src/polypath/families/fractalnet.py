@@ -106,12 +106,12 @@ class FractalNet(Family, name="fractalnet"):
                 unit = self.conv(block, chans, filters, names, kernel_size=1)
                 z = self._unit(b, f"block{block}.transition", z, unit, prefix, column and f"column{column}", depth=0)
                 chans = filters
-            draw = self._fractal if column is None else self._column
-            z = draw(b, f"block{block}", z, block, chans, column)
+            name = f"block{block}"
+            z = self._fractal(b, name, z, block, chans) if column is None else self._column(b, name, z, block, column)
             chans = filters * (self.columns if self.join == "concat" and column is None else 1)
         return z
 
-    def _fractal(self, b: NetBuilder, name: str, z: str, block: int, chans: int, _: None) -> str:
+    def _fractal(self, b: NetBuilder, name: str, z: str, block: int, chans: int) -> str:
         filters, wide = self.filters[block - 1], self.join == "concat"
         at = dict.fromkeys(range(1, self.columns + 1), (z, chans))  # what each column's next conv reads
         for row in range(1, self.rows + 1):
@@ -132,7 +132,7 @@ class FractalNet(Family, name="fractalnet"):
             joined = b.add(f"{name}.pool", joined, nn.MaxPool2d(2))
         return joined
 
-    def _column(self, b: NetBuilder, name: str, z: str, block: int, chans: int, column: int) -> str:
+    def _column(self, b: NetBuilder, name: str, z: str, block: int, column: int) -> str:
         for i in range(1, 2 ** (column - 1) + 1):
             unit = f"{name}.column{column}.unit{i}"
             z = b.unit(f"tied.{unit}", z, depth=1, module=unit, variant="column")

@@ -66,5 +66,4 @@ class ConvUnit(nn.Module):
 
     def keep_variants(self, variants: Collection[str]) -> None:
         """Forget the norms of other variants (called by ``extract``)."""
-        for name in [name for name in self.norm if name not in variants]:
-            del self.norm[name]
+        self.norm = nn.ModuleDict({name: norm for name, norm in self.norm.named_children() if name in variants})

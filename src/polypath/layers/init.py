@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from torch import nn
 
+Weighted = nn.Conv2d | nn.Linear
+
 CONV_STD, LINEAR_STD = 0.05, 0.04  # CrescendoNet §III-B
 
 
-def truncated_normal(module: nn.Module) -> None:
+def truncated_normal(module: Weighted) -> None:
     """Normal, cut at two standard deviations: 0.05 for convs, 0.04 for linear layers (CrescendoNet §III-B)."""
     std = CONV_STD if isinstance(module, nn.Conv2d) else LINEAR_STD
     nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
 
 
-def he(module: nn.Module) -> None:
+def he(module: Weighted) -> None:
     """Normal with variance 2 / fan-out for convs (He et al. 2015), uniform 1 / fan-in for linear layers."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -21,7 +23,7 @@ def he(module: nn.Module) -> None:
         nn.init.uniform_(module.weight, -(module.in_features**-0.5), module.in_features**-0.5)
 
 
-def xavier(module: nn.Module) -> None:
+def xavier(module: Weighted) -> None:
     """Uniform with variance 2 / (fan-in + fan-out) (Glorot and Bengio 2010; FractalNet §4.1)."""
     nn.init.xavier_uniform_(module.weight)
 
@@ -38,7 +40,7 @@ def initialise(net: nn.Module, scheme: str) -> None:
     if scheme not in INITS:
         raise ValueError(f"init {scheme!r} is not one of {', '.join(INITS)}")
     for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, Weighted):
             INITS[scheme](module)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

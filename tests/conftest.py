@@ -1,0 +1,40 @@
+"""Fixtures and helpers of the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parent.parent
+torch.set_num_threads(1)
+
+
+def randomise_norms(net: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every batch-norm statistics and affine values of its own, so that nothing is equal by accident."""
+    g = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and module.running_mean is not None:
+            module.running_mean.normal_(0.0, 0.2, generator=g)
+            module.running_var.uniform_(0.5, 2.0, generator=g)
+            if module.affine:
+                nn.init.normal_(module.weight, 1.0, 0.2, generator=g)
+                nn.init.normal_(module.bias, 0.0, 0.2, generator=g)
+    return net
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> Path:
+    """Folder of JPEG-coded CIFAR-10; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("POLYPATH_CIFAR10", ROOT.parent / "shared/data/cifar10-jpeg"))
+    if not (folder / "data").is_dir():
+        pytest.skip("no local CIFAR-10 (set POLYPATH_CIFAR10 to its folder)")
+    return folder

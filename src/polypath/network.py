@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from polypath.dynamic import run_switch
 from polypath.paths import Paths, Words
-from polypath.wiring import INPUT, Join, Unit, Wiring, WiringBuilder
+from polypath.plan import Step, check_gates, make_plan
+from polypath.statistics import Statistics, bake
+from polypath.wiring import INPUT, Unit, Wiring, WiringBuilder
 
 HEAD = "head."
 
@@ -21,22 +24,14 @@ class Trace:
     """What one forward saw, for whoever asks: pass one as ``net(x, trace=Trace())``.
 
     ``values`` fills with the outputs of the nodes named in ``nodes``; ``gates`` with every gate's decisions,
-    in order of running, as ``(switch, label, reached, open)``: two ``(N,)`` tensors, in training differentiable.
+    in order of running, as ``(switch, label, reached, open)``: two ``(N,)`` tensors of 0 and 1, the samples that
+    reached the gate and those of them that it let pass, in training differentiable. Inside the loops of a gated switch
+    a value has, in evaluation, the samples that ran it.
     """
 
     nodes: frozenset[str] = frozenset()
     values: dict[str, Tensor] = field(default_factory=dict)
     gates: list[tuple[str, str, Tensor, Tensor]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One node of a plan: where its inputs lie, where its output goes, what may be forgotten afterwards."""
-
-    node: Unit | Join
-    sources: tuple[str, ...]
-    scales: tuple[float, ...]
-    free: tuple[str, ...]
 
 
 class PathNet(nn.Module):
@@ -73,6 +68,7 @@ class PathNet(nn.Module):
             raise ValueError(f"the wiring names module {missing[0]!r}, which is not given")
         if spare := [path for path in modules if path not in wiring.modules]:
             raise ValueError(f"module {spare[0]!r} is given, and no node of the wiring names it")
+        check_gates(wiring)
         self.wiring = wiring
         self.words: Words = dict(words or {})
         self.names = tuple(names)
@@ -113,16 +109,18 @@ class PathNet(nn.Module):
         *,
         trace: Trace | None = None,
         generator: torch.Generator | None = None,
+        frozen: Collection[str] = (),
     ) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``, running only what is alive under ``paths``.
 
-        ``generator`` draws what a dynamic network samples in training; ``trace`` collects intermediate values.
+        ``generator`` draws what a dynamic network samples in training; ``trace`` collects intermediate values;
+        modules whose paths are in ``frozen`` run without gradient, and nothing is held for their backward.
 
         Raises:
             ValueError: images that are no 4-D batch or smaller than the network can take, an illegal choice.
         """
         self._check(x)
-        return self._run(self.plan(paths), {INPUT: x}, trace, generator)[self.wiring.output]
+        return self._run(self.plan(paths), {INPUT: x}, trace, generator, frozen)[self.wiring.output]
 
     def forward_features(self, x: Tensor, paths: Paths | str | None = None) -> Tensor:
         """The maps ``(N, C, H, W)`` that the head reads."""
@@ -164,7 +162,7 @@ class PathNet(nn.Module):
         if steps is None:
             if len(self._plans) >= 4096:  # sampled paths are many; plans are cheap to make again
                 self._plans.clear()
-            steps = self._plans[paths] = _plan(self.wiring, Paths.of(self.wiring, paths))
+            steps = self._plans[paths] = make_plan(self.wiring, Paths.of(self.wiring, paths))
         return steps
 
     def _run(
@@ -173,12 +171,15 @@ class PathNet(nn.Module):
         values: dict[str, Tensor],
         trace: Trace | None,
         generator: torch.Generator | None,
+        frozen: Collection[str] = (),
+        mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
         for step in steps:
             node, inputs = step.node, [values[source] for source in step.sources]
             if isinstance(node, Unit):
-                unit = self.get_submodule(node.module)
-                out = unit(inputs[0]) if node.variant is None else unit(inputs[0], variant=node.variant)
+                out = self._call(node.module, inputs[0], node.variant, frozen=frozen, mask=mask)
+            elif step.loops:
+                out = run_switch(self, step, values, trace, generator, frozen)
             else:
                 out = join(node.kind, inputs, step.scales if not self.training else None)
             values[node.name] = out
@@ -187,6 +188,24 @@ class PathNet(nn.Module):
             for name in step.free:
                 del values[name]
         return values
+
+    def _call(
+        self,
+        module: str,
+        x: Tensor,
+        variant: str | None = None,
+        *,
+        frozen: Collection[str] = (),
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        unit = self.get_submodule(module)
+        options: dict[str, Any] = {} if variant is None else {"variant": variant}
+        if mask is not None and getattr(unit, "takes_mask", False):
+            options["mask"] = mask  # which samples the gates let pass, in training
+        if module in frozen:
+            with torch.no_grad():
+                return unit(x, **options)
+        return unit(x, **options)
 
     # --- the classifier, in timm's words -----------------------------------------------------------------
 
@@ -266,14 +285,15 @@ def join(kind: str, inputs: Sequence[Tensor], scales: Sequence[float] | None = N
     return out.div_(len(inputs)) if kind == "mean" else out
 
 
-def extract(net: PathNet, paths: Paths | str) -> PathNet:
+def extract(net: PathNet, paths: Paths | str, *, stats: Statistics | None = None) -> PathNet:
     """A standalone network with just the weights that ``paths`` needs.
 
     It equals ``net(x, paths=paths)`` to the bit in eager float32; its state-dict keys are a subset of the parent's;
     it holds copies and no reference to the parent. Labels stay, so what is left to choose is chosen as before.
+    With ``stats``, the statistics re-estimated for this path are baked into the copies, and the config says so.
 
     Raises:
-        ValueError: unknown or impossible choices.
+        ValueError: unknown or impossible choices, statistics that lack this path.
     """
     paths = net.paths(paths) if isinstance(paths, str) else Paths.of(net.wiring, paths)
     wiring = net.wiring.prune(paths)
@@ -291,6 +311,9 @@ def extract(net: PathNet, paths: Paths | str) -> PathNet:
         wiring, modules, words=net.words, names=net.names, min_size=net.min_size, config=copy.deepcopy(net.config)
     )
     child.config["paths"] = str(_composed(net, paths))
+    if stats is not None:
+        bake(child, stats[paths])
+        child.config["statistics"] = stats.record
     child.train(net.training)
     return child
 
@@ -344,18 +367,3 @@ class NetBuilder(WiringBuilder):
 
     def net(self, output: str, **options: Any) -> PathNet:
         return PathNet(self.wiring(output), self.modules, **options)
-
-
-def _plan(wiring: Wiring, paths: Paths) -> tuple[Step, ...]:
-    rows = []
-    for node in wiring.alive(paths):
-        if isinstance(node, Unit):
-            rows.append((node, (node.source,), ()))
-        else:
-            chosen = node.chosen(paths)
-            rows.append((node, tuple(o.source for o in chosen), tuple(o.survival for o in chosen)))
-    last_reader = {source: i for i, (_, sources, _) in enumerate(rows) for source in sources}
-    free: dict[int, list[str]] = {}
-    for source, i in last_reader.items():
-        free.setdefault(i, []).append(source)
-    return tuple(Step(node, sources, scales, tuple(free.get(i, ()))) for i, (node, sources, scales) in enumerate(rows))

@@ -7,7 +7,7 @@ import fnmatch
 from dataclasses import fields, replace
 from typing import Any
 
-from polypath.families import crescendonet, fractalnet
+from polypath.families import crescendonet, fractalnet, fusenet, gunn, inverted, recursive, resnet
 from polypath.families.base import Preset
 from polypath.network import PathNet
 
@@ -26,7 +26,7 @@ def register(presets: dict[str, Preset]) -> None:
         PRESETS[name] = preset
 
 
-for _family in (fractalnet, crescendonet):
+for _family in (fractalnet, crescendonet, gunn, resnet, fusenet, recursive, inverted):
     register(_family.PRESETS)
 
 

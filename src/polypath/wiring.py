@@ -265,6 +265,12 @@ class Wiring:
             for operand in reversed(_open(node, choice)):
                 stack.append((operand.source, nodes, ((name, operand.label), *taken), depth))
 
+    def expand(self, *, duplicates: bool = False) -> Wiring:
+        """A fused net as its component chains with the exchange between them; see :func:`polypath.expansion.expand`."""
+        from polypath.expansion import expand
+
+        return expand(self, duplicates=duplicates)
+
     # --- drawings ----------------------------------------------------------------------------------------
 
     def to_networkx(self):

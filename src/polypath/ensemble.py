@@ -1,0 +1,239 @@
+"""Conventional ensembles of component networks (Zhao et al. 2016, §3.1, §4): paths run apart, their softmax averaged.
+
+*Shared* weights: convs, batch-norm's scale and shift and the linear layers are one; running statistics are each
+member's own. *Separate* weights: each member is a network of its own. No information passes between members.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polypath.families.base import FAMILIES
+from polypath.files import write_file
+from polypath.network import PathNet, extract, set_module
+from polypath.paths import Paths
+from polypath.statistics import Statistics, buffers, norms
+
+WEIGHTS = ("shared", "separate")
+
+
+class Ensemble(nn.Module):
+    """Some paths of a network, run apart and averaged after softmax.
+
+    Called on images ``(N, C, H, W)`` it gives *log-probabilities* ``(N, num_classes)``: the arg-max is the answer,
+    ``exp`` the averaged probabilities, and cross-entropy takes them as it takes logits.
+
+    Args:
+        net: the parent. With shared weights it becomes a part of the ensemble, not a copy; its own running
+            statistics stay as they are.
+        paths: the members, texts or :class:`Paths`, or a mapping that also names them. A member's name is else its
+            text: ``RLL`` for ``route=RLL``, ``branches_1_3`` for ``branches=1,3``.
+        weights: ``shared`` (state-dict keys ``net.*``, and ``members.RLL.*`` for each member's running statistics) or
+            ``separate`` (``members.RLL.*`` are extracted networks).
+        stats: re-estimated statistics that the members begin with, instead of the parent's.
+        seed: of separate weights only: draw each member's weights anew, member i from seed + i. Else all begin with
+            the parent's.
+
+    Raises:
+        ValueError: no path, one name twice, one path twice with shared weights, an illegal path.
+    """
+
+    def __init__(
+        self,
+        net: PathNet,
+        paths: Iterable[Paths | str] | Mapping[str, Paths | str],
+        weights: str = "shared",
+        *,
+        stats: Statistics | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if weights not in WEIGHTS:
+            raise ValueError(f"weights {weights!r}: must be one of {', '.join(WEIGHTS)}")
+        if seed is not None and (weights == "shared" or stats is not None):
+            raise ValueError(f"seed = {seed} draws separate weights anew: leave it out with shared ones or statistics")
+        self.weights, self.config = weights, copy.deepcopy(net.config)
+        self.paths, self._known = _named(net, paths)
+        if weights == "shared" and len(set(self.paths.values())) < len(self.paths):
+            raise ValueError("one path stands twice among the members: with shared weights it would vote twice")
+        if weights == "shared":
+            self.net = net
+        for i, (name, path) in enumerate(self.paths.items()):
+            parent = net if seed is None else _built(net.config, seed + i)
+            child = extract(parent, path, stats=stats)
+            set_module(self, f"members.{name}", child if weights == "separate" else _bank(child))
+        self.train(net.training)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members' names, in order."""
+        return tuple(self.paths)
+
+    def logits(self, name: str, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """One member's logits ``(N, num_classes)``, by its own forward; in training its own statistics move.
+
+        Raises:
+            ValueError: a name that no member has.
+        """
+        name = self._name(name)
+        member = self.get_submodule(f"members.{name}")
+        if self.weights == "separate":
+            return member(x, generator=generator)
+        options = {"paths": self.paths[name], "generator": generator}
+        # the bank's buffers stand in the parent's places for this call; batch-norm updates them there
+        return cast(Tensor, torch.func.functional_call(self.net, dict(member.named_buffers()), (x,), options))
+
+    def forward(
+        self, x: Tensor, without: str | Iterable[str] = (), *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Log of the members' mean softmax ``(N, num_classes)``; members named in ``without`` are left out.
+
+        Raises:
+            ValueError: an unknown name in ``without``, or no member left.
+        """
+        logs = [F.log_softmax(self.logits(n, x, generator=generator).float(), 1) for n in self.left(without)]
+        return torch.stack(logs).logsumexp(0) - math.log(len(logs))
+
+    def loss(
+        self,
+        x: Tensor,
+        y: Tensor,
+        without: str | Iterable[str] = (),
+        *,
+        label_smoothing: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The ensemble's training loss: the sum of its members' cross-entropies on images and labels ``(N,)``."""
+        losses = [
+            F.cross_entropy(self.logits(n, x, generator=generator).float(), y, label_smoothing=label_smoothing)
+            for n in self.left(without)
+        ]
+        return torch.stack(losses).sum()
+
+    def left(self, without: str | Iterable[str] = ()) -> list[str]:
+        """The members' names but for those in ``without``.
+
+        Raises:
+            ValueError: as :meth:`forward`.
+        """
+        gone = {self._name(name) for name in ([without] if isinstance(without, str) else without)}
+        kept = [name for name in self.paths if name not in gone]
+        if not kept:
+            raise ValueError(f"without = {', '.join(sorted(gone))}: no member is left")
+        return kept
+
+    def member(self, name: str) -> PathNet:
+        """A copy of one member as a network of its own, with its own running statistics."""
+        name = self._name(name)
+        if self.weights == "separate":
+            return copy.deepcopy(cast(PathNet, self.get_submodule(f"members.{name}")))
+        child = extract(self.net, self.paths[name])
+        child.load_state_dict(dict(self.get_submodule(f"members.{name}").named_buffers()), strict=False)
+        return child
+
+    def _name(self, name: str) -> str:
+        if name not in self._known:
+            raise ValueError(f"member {name!r}: the members are {', '.join(self.names)}")
+        return self._known[name]
+
+    # --- saving ------------------------------------------------------------------------------------------
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write the ensemble as one safetensors file, whole or not at all.
+
+        Raises:
+            ValueError: a network that no family built, which could not be built again.
+        """
+        from safetensors.torch import save
+
+        if self.config.get("family") not in FAMILIES:
+            raise ValueError("only ensembles of a family's network can be saved: this one's config names none")
+        config = {"weights": self.weights, "paths": {n: str(p) for n, p in self.paths.items()}, "net": self.config}
+        tensors = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
+        data = save(tensors, {"polypath": "ensemble", "config": json.dumps(config)})
+        write_file(file, data)
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str]) -> Ensemble:
+        """Read what :meth:`save` wrote, in evaluation mode.
+
+        Raises:
+            ValueError: a file that is damaged or something else.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, "pt") as stream:
+                config = json.loads((stream.metadata() or {})["config"])
+                tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (no mapping)
+            ensemble = cls(_built(config["net"]), config["paths"], config["weights"])
+            ensemble.load_state_dict(tensors)
+        except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{os.fspath(file)}: no saved ensemble, or a damaged one ({error})") from error
+        return ensemble.eval()
+
+
+def _named(
+    net: PathNet, paths: Iterable[Paths | str] | Mapping[str, Paths | str]
+) -> tuple[dict[str, Paths], dict[str, str]]:
+    """Members by name, and every text that a member may be called by."""
+    texts = {path: text for text, path in net.named_paths().items()}
+    if isinstance(paths, Paths | str):
+        raise ValueError(f"paths {str(paths)!r}: give several, in a list")
+    given: list[tuple[str | None, Paths | str]] = []
+    if isinstance(paths, Mapping):
+        given += [(str(name), path) for name, path in paths.items()]
+    else:
+        given += [(None, path) for path in paths]
+    members: dict[str, Paths] = {}
+    known: dict[str, str] = {}
+    for wanted, path in given:
+        chosen = net.paths(path) if isinstance(path, str) else Paths.of(net.wiring, path)
+        text = path if isinstance(path, str) else texts.get(chosen, str(chosen))
+        name = wanted if wanted is not None else re.sub(r"\W+", "_", text.removeprefix("route="))
+        if not re.fullmatch(r"\w+", name) or hasattr(nn.Module, name):
+            raise ValueError(f"member name {name!r}: use letters, digits and '_', and no name of torch's modules")
+        if name in members:
+            raise ValueError(f"member {name!r} stands twice: give a mapping with a name of its own for each")
+        members[name] = chosen
+        for alias in (str(chosen), text):
+            known.setdefault(alias, name)
+    if not members:
+        raise ValueError("an ensemble needs at least one path")
+    return members, known | {name: name for name in members}
+
+
+def _bank(child: PathNet) -> nn.Module:
+    """The running statistics of a path's norms, by their names in the network."""
+    bank = nn.Module()
+    for name, norm in norms(child).items():
+        holder = nn.Module()
+        mean, var = buffers(norm)
+        assert norm.num_batches_tracked is not None
+        for what, tensor in (("mean", mean), ("var", var)):
+            holder.register_buffer(f"running_{what}", tensor.clone())
+        holder.register_buffer("num_batches_tracked", norm.num_batches_tracked.clone())
+        set_module(bank, name, holder)
+    return bank
+
+
+def _built(config: Mapping[str, Any], seed: int | None = None) -> PathNet:
+    """The network of a config: the family's, or what was extracted from it."""
+    import polypath.registry  # noqa: F401 (its import makes the families known)
+
+    family = config.get("family")
+    if family not in FAMILIES:
+        raise ValueError(f"family {family!r}: must be one of {', '.join(FAMILIES)}")
+    arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in config.get("arguments", {}).items()}
+    net = cast(Any, FAMILIES[family])(**arguments).build(seed)
+    return extract(net, config["paths"]) if config.get("paths", "whole") != "whole" else net

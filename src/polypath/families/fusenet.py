@@ -1,0 +1,284 @@
+"""Deeply-fused nets (Zhao et al. 2016): a deep and a shallow base network, their blocks fused one by one.
+
+§3      x_k = H_k(B_k^L(x_{k-1}), B_k^R(x_{k-1}))       k = 1..K, H the sum, the maximum or another combinator
+        plain    R alone
+        N_fK     R of x layers a block, L of one layer where the size changes and at first, else the identity (Fig. 3)
+§5      DFN-IL   z' = relu(S(z) + B^1(z) + B^2(z))       inception-like (Fig. 6a)
+        DFN-MR   m = (S^1(x) + S^2(y)) / 2               merge-and-run (Fig. 6b)
+                 x' = relu(m + B^1(x)),  y' = relu(m + B^2(y)); the last fusion gives relu(m + B^1(x) + B^2(y)) once
+
+B and S are ResNet's (:mod:`polypath.families.resnet`). One fusion of DFN-IL or DFN-MR stands for two of ResNet's.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from torch import nn
+
+from polypath.families.base import Family, Preset, at_least, one_of, whole_number
+from polypath.families.resnet import (
+    TABLE_4,
+    Choices,
+    Place,
+    Residual,
+    ResNet,
+    begin,
+    check_survival,
+    end,
+    read_route,
+    share,
+    still_there,
+    survives,
+    whole_units,
+)
+from polypath.layers.conv import ConvUnit
+from polypath.network import NetBuilder
+from polypath.wiring import Wiring
+
+PAPER = "Deep Fusion, 2016"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainNet(Family, name="plain"):
+    """The deep base network alone: ``depth`` layers, the convs in three groups of w, 2w, 4w maps (w = ``width``)."""
+
+    depth: int = 26
+    width: int = 16
+
+    paper = PAPER
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, "width", 1)
+        whole_units(self, 1, least=3)
+
+    def draw(self, b: NetBuilder) -> str:
+        z, chans = begin(b, self.in_chans, self.width), self.width
+        for group, layers in enumerate(share(whole_units(self, 1, least=3), 3), 1):
+            out = self.width * 2 ** (group - 1)
+            z = b.chain(f"group{group}", z, layers_of(chans, out, layers, 2 if group > 1 else 1, last_relu=True))
+            chans = out
+        return end(b, z, chans, self.num_classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedNet(Family, name="fusenet"):
+    """N_fK: a plain net of ``depth`` = 2 + K·x layers fused with the 5-layer shallow one in K = ``fusions`` places.
+
+    Fusions are shared out over three groups of w, 2w, 4w maps (w = ``width``), as blocks are in a ResNet.
+
+    Args:
+        join: the combinator, ``sum``, ``max`` or ``concat``. Concatenated maps all go into the next fusion, and
+            leave nothing to choose.
+        survival: stochastic depth: p_L, with which the last fusion keeps its deep block.
+        survival_rule: ``linear`` or ``uniform``, as in ResNet.
+    """
+
+    depth: int = 14
+    fusions: int = 3
+    width: int = 16
+    join: str = "sum"
+    survival: float = 1.0
+    survival_rule: str = "linear"
+
+    paper = PAPER
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, "fusions", 3)
+        at_least(self, "width", 1)
+        one_of(self, "join", ("sum", "max", "concat"))
+        check_survival(self)
+        whole_units(self, self.fusions, least=1)
+
+    def draw(self, b: NetBuilder) -> str:
+        layers = whole_units(self, self.fusions, least=1)  # x, of each deep block
+        z, chans, k = begin(b, self.in_chans, self.width), self.width, 0
+        for group, fusions in enumerate(share(self.fusions, 3), 1):
+            out = self.width * 2 ** (group - 1)
+            for i in range(fusions):
+                k += 1
+                stride = 2 if group > 1 and i == 0 else 1
+                left, left_chans = z, chans
+                if i == 0:
+                    left, left_chans = b.chain(f"fusion{k}.L", z, layers_of(chans, out, 1, stride)), out
+                right = b.chain(f"fusion{k}.R", z, layers_of(chans, out, layers, stride))
+                survival = {"R": survives(self, k, self.fusions)}
+                z = b.join(f"fusion{k}.join", {"L": left, "R": right}, self.join, survival=survival)
+                z = b.add(f"fusion{k}.relu", z, nn.ReLU())
+                chans = left_chans + out if self.join == "concat" else out
+        return end(b, z, chans, self.num_classes)
+
+    def words(self):
+        return {} if self.join == "concat" else {"route": self._route}
+
+    def names(self) -> list[str]:
+        """The eight routes of one letter a group, in Table 1's order: for K = 3 all, for K = 6 those of N_f3."""
+        if self.join == "concat":
+            return []
+        sizes = share(self.fusions, 3)
+        routes = []
+        for deep in range(4):
+            for groups in itertools.combinations(range(3), deep):
+                letters = ("R" if g in groups else "L" for g in range(3))
+                routes.append("".join(letter * n for letter, n in zip(letters, sizes, strict=True)))
+        return [f"route={route}" for route in routes]
+
+    def _route(self, wiring: Wiring, value: str) -> Choices:
+        """``RLL``, one letter a fusion: the component network B_1^R → B_2^L → B_3^L (§3.1)."""
+        sides = read_route(value, ["L", "R"], self.fusions)
+        choice = {f"fusion{k}.join": [side] for k, side in enumerate(sides, 1)}
+        return still_there(self, wiring, f"route={value}", choice)
+
+
+def layers_of(in_chans: int, out_chans: int, layers: int, stride: int, last_relu: bool = False) -> list[nn.Module]:
+    """A series of 3×3 layers, the first striding; the last without ReLU where a sum follows."""
+    orders = ["conv-norm-act"] * (layers - 1) + ["conv-norm-act" if last_relu else "conv-norm"]
+    return [
+        ConvUnit(in_chans if i == 0 else out_chans, out_chans, 3, stride if i == 0 else 1, order=order)
+        for i, order in enumerate(orders)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InceptionLike(ResNet, name="dfn_il"):
+    """DFN-IL: a shortcut (L) and ``branches`` parallel branches (R1, R2, …) a fusion: 3^K paths with two."""
+
+    branches: int = 2
+
+    paper = PAPER
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, "branches", 2)
+
+    @property
+    def deep(self) -> tuple[str, ...]:
+        return tuple(f"R{n}" for n in range(1, self.branches + 1))
+
+    def words(self):
+        return super().words() | {"stream": self._stream}
+
+    def names(self) -> list[str]:
+        return [f"stream={n}" for n in range(1, self.branches + 1)] + Residual.names(self)
+
+    def _stream(self, wiring: Wiring, value: str) -> Choices:
+        """The base network ``1`` alone, with its shortcuts: a ResNet of branch 1."""
+        number = whole_number(value, "stream", 1, self.branches)
+        choice = {f"{place.name}.join": ["L", f"R{number}"] for place in self.places()}
+        return still_there(self, wiring, f"stream={value}", choice)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeAndRun(Residual, name="dfn_mr"):
+    """DFN-MR: ``streams`` networks, whose shortcuts are averaged in every fusion: 4·3^(K-1) paths with two.
+
+    Fusion ``group1.block2`` has the joins ``merge`` (the mean; operands 1, 2), ``stream1`` and ``stream2`` (L the
+    merged shortcut, R the stream's branch); the last has ``out`` (L, R) and ``both`` (1, 2) instead of the streams'.
+    """
+
+    streams: int = 2
+
+    paper = PAPER
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, "streams", 2)
+
+    def draw(self, b: NetBuilder) -> str:
+        streams = dict.fromkeys(self._numbers, begin(b, self.in_chans, self.width, self.stem))
+        *places, last = self.places()
+        for place in places:
+            merged, branches = self._merge(b, streams, place)
+            for s, branch in branches.items():
+                operands, survival = {"L": merged, "R": branch}, {"R": place.survival}
+                z = b.join(f"{place.name}.stream{s}", operands, self.join, survival=survival)
+                streams[s] = b.add(f"{place.name}.relu{s}", z, nn.ReLU())
+        merged, branches = self._merge(b, streams, last)
+        both = b.join(f"{last.name}.both", branches, self.join)
+        z = b.join(f"{last.name}.out", {"L": merged, "R": both}, self.join, survival={"R": last.survival})
+        z = b.add(f"{last.name}.relu", z, nn.ReLU())
+        return end(b, z, last.out_chans, self.num_classes)
+
+    def _merge(self, b: NetBuilder, streams: dict[str, str], place: Place) -> tuple[str, dict[str, str]]:
+        """m of a fusion, and what each stream's branch gives."""
+        shortcuts = {s: self.shortcut(b, z, place, s) for s, z in streams.items()}
+        branches = {s: self.branch(b, z, place, f"branch{s}") for s, z in streams.items()}
+        return b.join(f"{place.name}.merge", shortcuts, "mean"), branches
+
+    @property
+    def _numbers(self) -> list[str]:
+        return [str(s) for s in range(1, self.streams + 1)]
+
+    def words(self):
+        return super().words() | {"stream": self._stream}
+
+    def names(self) -> list[str]:
+        return [f"stream={s}" for s in self._numbers] + super().names()
+
+    def _stream(self, wiring: Wiring, value: str) -> Choices:
+        """The base network ``1`` alone, with its shortcuts: a ResNet of branch 1."""
+        whole_number(value, "stream", 1, self.streams)
+        *places, last = self.places()
+        choice = {f"{place.name}.merge": [value] for place in (*places, last)} | {f"{last.name}.both": [value]}
+        return still_there(self, wiring, f"stream={value}", choice)
+
+    def _route(self, wiring: Wiring, value: str) -> Choices:
+        """``R1L1R2``, one side and one stream for each fusion: the stream that is read, and whether its branch or its
+        shortcut is taken. A branch stays in its stream; after a shortcut, merged, any stream may go on."""
+        places = self.places()
+        steps = read_route(value, [side + s for side in "LR" for s in self._numbers], len(places))
+        choice: Choices = {}
+        for k, (place, step) in enumerate(zip(places, steps, strict=True)):
+            side, stream = step[0], step[1:]
+            into = "out"
+            if k + 1 < len(places):
+                after = steps[k + 1][1:]
+                into = f"stream{after}"
+                if side == "R" and after != stream:
+                    raise ValueError(
+                        f"route {value!r}: {step} at fusion {k + 1} stays in stream {stream}, "
+                        f"so L{stream} or R{stream} comes next, not {steps[k + 1]}"
+                    )
+            elif side == "R":
+                choice[f"{place.name}.both"] = [stream]
+            if side == "L":
+                choice[f"{place.name}.merge"] = [stream]
+            choice[f"{place.name}.{into}"] = [side]
+        return still_there(self, wiring, f"route={value}", choice)
+
+    def _skipped(self, place: Place) -> Choices:
+        joins = ["out"] if place.name == self.places()[-1].name else [f"stream{s}" for s in self._numbers]
+        return {f"{place.name}.{join}": ["L"] for join in joins}
+
+
+TABLE_1 = (14, 20, 26, 38, 50, 56, 62, 74, 98, 110)
+FIGURE_4 = range(20, 111, 6)
+
+PRESETS: dict[str, Preset] = {
+    f"plain{depth}_cifar": Preset(
+        PlainNet(depth=depth),
+        "Table 4, plain" if depth in TABLE_4 else "Fig. 2, plain",
+        {"depth": depth} | ({"params": TABLE_4[depth]} if depth in TABLE_4 else {}),
+    )
+    for depth in (14, *FIGURE_4, 194)
+}
+for _k in (3, 6):
+    for _depth in (14, *FIGURE_4):
+        _table = "Table 1, DFN" if _k == 3 and _depth in TABLE_1 else f"Fig. 4, N_f{_k}"
+        PRESETS[f"fusenet_nf{_k}_{_depth}"] = Preset(FusedNet(depth=_depth, fusions=_k), _table, {"depth": _depth})
+for _depth, _millions in TABLE_4.items():
+    _half, _printed = _depth // 2 + 1, {"params": _millions, "depth": _depth // 2 + 1}
+    PRESETS[f"dfn_il{_half}"] = Preset(InceptionLike(depth=_half), "Table 4, DFN-IL", _printed)
+    PRESETS[f"dfn_mr{_half}"] = Preset(MergeAndRun(depth=_half), "Table 4, DFN-MR", _printed)
+for _n, (_depth, _width, _millions) in enumerate([(56, 16, 1.7), (32, 64, 14.9), (50, 64, 24.8)], 1):
+    _printed = {"params": _millions, "depth": _depth}
+    PRESETS[f"dfn_mr{_n}"] = Preset(MergeAndRun(depth=_depth, width=_width), f"Table 5, DFN-MR{_n}", _printed)
+PRESETS["dfn_mr_imagenet"] = Preset(
+    MergeAndRun(blocks=(2, 2, 8, 2), width=64, block="bottleneck", stem="imagenet", num_classes=1000),
+    "Table 6, DFN-MR",
+    {"params": 43.3},
+    size=224,
+)

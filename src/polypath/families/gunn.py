@@ -1,0 +1,163 @@
+"""GUNN (Qiao et al. 2018): depth by updating the channels of a layer in order, segment after segment.
+
+Eq. 4   GUNN(x) = (U_{c_l} ∘ … ∘ U_{c_1})(x)           each update reads the newest values of all channels
+Eq. 5   F_c(x) = G_c(x) + x_c                          G_c is a bottleneck update unit (§5.1)
+
+One resolution, one representation (§5.1): a 1×1 conv gives the wanted N channels, one layer of {N, P, K, M} updates
+each of them once, a pool leads to the next resolution. Tables 1 and 2 are :data:`PRESETS`. SUNN applies the same
+units at once (``order="simultaneous"``). Both have a single path: there is nothing to choose, and a time budget is met
+by another member of a ladder of sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from polypath.families.base import Family, Preset, at_least, one_of
+from polypath.layers.conv import ConvUnit
+from polypath.layers.gunn import BACKWARDS, ORDERS, GunnLayer, check_segments
+from polypath.network import NetBuilder
+
+STEMS = ("cifar", "imagenet")
+TRANSITIONS = ("conv-pool", "pool-conv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gunn(Family, name="gunn"):
+    """A stem, layers of {N, P, K, M} with transitions between them, a global average pool, a linear layer.
+
+    Args:
+        channels: N of each layer.
+        segments: P of each layer.
+        expansion: K, one for all layers or one for each.
+        stacked: M, one for all layers or one for each.
+        parallel: the 1×1 conv beside each update unit (the CIFAR models' counts need it, the ImageNet models' do not).
+        residual: a unit's result is added to the segment's old value; without, it takes its place ("NoRes").
+        order: ``gradual`` (GUNN) or ``simultaneous`` (SUNN).
+        stem: ``cifar`` is a 3×3 conv; ``imagenet`` a 7×7 conv of stride 2 and a 3×3 max-pool of stride 2.
+        stem_width: maps of the stem's first conv.
+        transition: between layers, 1×1 conv then average pool (the paper's text) or the other way round.
+        last_width: maps of a 1×1 conv after the last layer; 0 leaves it out (ImageNet models).
+        backward: how the layers go back, see :class:`~polypath.layers.gunn.GunnLayer`; no matter of weights.
+    """
+
+    channels: tuple[int, ...] = (240, 300, 360)
+    segments: tuple[int, ...] = (20, 25, 30)
+    expansion: tuple[int, ...] = (2,)
+    stacked: tuple[int, ...] = (1,)
+    parallel: bool = True
+    residual: bool = True
+    order: str = "gradual"
+    stem: str = "cifar"
+    stem_width: int = 64
+    transition: str = "conv-pool"
+    last_width: int = 360
+    backward: str = "algorithm1"
+
+    paper = "GUNN, ICML 2018"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, lowest in (("channels", 1), ("expansion", 1), ("stacked", 1), ("stem_width", 1), ("last_width", 0)):
+            at_least(self, name, lowest)
+        for name, legal in (
+            ("order", ORDERS), ("stem", STEMS), ("transition", TRANSITIONS), ("backward", BACKWARDS)
+        ):  # fmt: skip
+            one_of(self, name, legal)
+        layers = len(self.channels)
+        if not layers:
+            raise ValueError("Gunn.channels is empty: name at least one layer")
+        if len(self.segments) != layers:
+            raise ValueError(f"Gunn.segments = {self.segments}: give {layers} entries, one for each of channels")
+        for name in ("expansion", "stacked"):
+            if len(getattr(self, name)) not in (1, layers):
+                raise ValueError(f"Gunn.{name} = {getattr(self, name)}: give one entry, or {layers}, one a layer")
+        for i, (n, p) in enumerate(zip(self.channels, self.segments, strict=True), 1):
+            check_segments(n, p, f"Gunn, layer {i}: ")
+
+    @property
+    def configurations(self) -> list[tuple[int, int, int, int]]:
+        """{N, P, K, M} of each layer."""
+        layers = len(self.channels)
+        k, m = (value * layers if len(value) == 1 else value for value in (self.expansion, self.stacked))
+        return list(zip(self.channels, self.segments, k, m, strict=True))
+
+    @property
+    def chain_depth(self) -> int:
+        """Convs and the linear layer on the longest chain through all segments, where ``depth`` counts one of them."""
+        steps = [3 * m * (p if self.order == "gradual" else 1) for _, p, _, m in self.configurations]
+        return sum(steps) + len(steps) + 1 + bool(self.last_width) + 1
+
+    @property
+    def min_size(self) -> int:
+        last = 2 ** (len(self.channels) - 1)  # the side that the first layer needs
+        return last if self.stem == "cifar" else 4 * (last - 1) + 1
+
+    def draw(self, b: NetBuilder) -> str:
+        """Stages are called as in Tables 1 and 2: ``conv1``, ``conv2`` (a layer), ``trans1``, ``conv3``, …"""
+        layers = self.configurations
+        z = b.input
+        if self.stem == "cifar":
+            z = b.add("conv1.unit1", z, ConvUnit(self.in_chans, self.stem_width, 3), depth=1)
+        else:
+            z = b.add("conv1.unit1", z, ConvUnit(self.in_chans, self.stem_width, 7, stride=2), depth=1)
+            z = b.add("conv1.pool", z, nn.MaxPool2d(3, stride=2, padding=1))
+        z = b.add("conv1.unit2", z, ConvUnit(self.stem_width, layers[0][0], 1), depth=1)
+        width = layers[0][0]
+        for i, (n, p, k, m) in enumerate(layers, 1):
+            if i > 1:
+                z = self._transition(b, f"trans{i - 1}", z, width, n)
+            z, width = b.add(f"conv{i + 1}", z, self.layer(n, p, k, m), depth=3 * m), n
+        if self.last_width:
+            name = f"trans{len(layers)}.unit1"
+            z, width = b.add(name, z, ConvUnit(width, self.last_width, 1), depth=1), self.last_width
+        z = b.add("head.pool", z, nn.AdaptiveAvgPool2d(1))
+        z = b.add("head.flatten", z, nn.Flatten())
+        return b.add("head.classifier", z, nn.Linear(width, self.num_classes), depth=1)
+
+    def layer(self, n: int, p: int, k: int, m: int) -> nn.Module:
+        """The layer {N, P, K, M}; a subclass may put other update units into it."""
+        return GunnLayer(
+            n, p, k, m, parallel=self.parallel, residual=self.residual, order=self.order, backward=self.backward
+        )
+
+    def _transition(self, b: NetBuilder, name: str, z: str, in_chans: int, out_chans: int) -> str:
+        conv = ConvUnit(in_chans, out_chans, 1)
+        if self.transition == "conv-pool":
+            return b.add(f"{name}.pool", b.add(f"{name}.unit1", z, conv, depth=1), nn.AvgPool2d(2))
+        return b.add(f"{name}.unit1", b.add(f"{name}.pool", z, nn.AvgPool2d(2)), conv, depth=1)
+
+
+_15 = Gunn()
+_24 = Gunn(channels=(720, 900, 1080), expansion=(3,), stacked=(2,), last_width=1080)
+_18 = Gunn(
+    channels=(400, 800, 1600, 2000),
+    segments=(10, 20, 40, 50),
+    parallel=False,
+    stem="imagenet",
+    last_width=0,
+    num_classes=1000,
+)
+_WIDE_18 = replace(_18, channels=(1200, 1600, 2000, 2000), segments=(30, 40, 50, 50))
+_SMALL = Gunn(channels=(48, 64, 80), segments=(4, 4, 4), stem_width=32, last_width=96)
+
+
+def _sunn(spec: Gunn) -> Gunn:
+    return replace(spec, order="simultaneous")
+
+
+PRESETS = {
+    "gunn15": Preset(_15, "Table 1, §5.2", {"params": 1.585746, "depth": 15}),
+    "gunn24": Preset(_24, "Table 3, §5.2", {"params": 29.534106, "depth": 24}),
+    "gunn18_imagenet": Preset(_18, "Table 2, §5.3", {"params": 28.909736, "depth": 18}, 224),
+    "wide_gunn18_imagenet": Preset(_WIDE_18, "Table 4, §5.3", {"params": 45.624936, "depth": 18}, 224),
+    "gunn15_nores": Preset(replace(_15, residual=False), "Table 5", {"params": 1.6, "depth": 15}),
+    "sunn15": Preset(_sunn(_15), "Table 5", {"params": 1.6, "depth": 15}),
+    "sunn24": Preset(_sunn(_24), "Table 5", {"params": 29.6, "depth": 24}),
+    "sunn18_imagenet": Preset(_sunn(_18), "Table 4", {"params": 28.9, "depth": 18}, 224),
+    "wide_sunn18_imagenet": Preset(_sunn(_WIDE_18), size=224),  # the twin that the paper does not print
+    "gunn_small": Preset(_SMALL),
+    "sunn_small": Preset(_sunn(_SMALL)),
+}

@@ -1,0 +1,374 @@
+"""ResNet (He et al., CVPR 2016) as a deeply-fused net (Zhao et al. 2016, §3), and what its relatives share with it.
+
+§3      x_k = H_k(B_k^L(x_{k-1}), B_k^R(x_{k-1}))       two base networks, deep (R) and shallow (L), fused K times
+ResNet  x_k = relu(S_k(x_{k-1}) + B_k(x_{k-1}))         B two conv 3×3 (basic) or 1×1, 3×3, 1×1 (bottleneck)
+
+S is the identity, and a 1×1 conv with batch-norm (the *projection*) where the size changes. A layer is conv,
+batch-norm, ReLU; sums stand between the norm and the ReLU (§6.2). CIFAR nets have three groups of units with
+w, 2w, 4w maps, w = 16; ImageNet nets four. Depth counts the first conv, the branches' convs and the classifier;
+projections add nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from polypath.families.base import Family, Preset, at_least, one_of, whole_number
+from polypath.layers.conv import ConvUnit
+from polypath.network import NetBuilder
+from polypath.wiring import Wiring
+
+Choices = dict[str, list[str]]
+
+
+class Place(NamedTuple):
+    """Where a fusion stands: the blocks that its branches have, what comes in and what goes out."""
+
+    group: int
+    blocks: tuple[str, ...]
+    in_chans: int
+    out_chans: int
+    stride: int
+    survival: float
+
+    @property
+    def name(self) -> str:
+        """What the fusion's joins are called after: its last block."""
+        return self.blocks[-1]
+
+    @property
+    def resized(self) -> bool:
+        return self.stride != 1 or self.in_chans != self.out_chans
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residual(Family):
+    """What ResNet, DFN-IL and DFN-MR have in common: groups of blocks, fused with a shortcut.
+
+    Args:
+        depth: layers from the image to the logits; makes the blocks of three groups, group g of those left getting
+            floor(blocks left / groups left). 0 where ``blocks`` is given.
+        blocks: blocks of each group, instead of a depth.
+        width: maps of the first group; doubled from group to group.
+        block: ``basic`` (conv 3×3 twice) or ``bottleneck`` (1×1, 3×3, 1×1 with a quarter of its output's maps).
+        stem: ``cifar`` (conv 3×3) or ``imagenet`` (conv 7×7, stride 2, 3×3 max-pool, stride 2).
+        stride_at: the conv of a bottleneck that strides, ``3x3`` (v1.5, timm's) or the first ``1x1`` (v1).
+        span: blocks in a row that one fusion spans (fewer at a group's end).
+        shallow: the shortcut where the size stays, ``identity`` or a ``block`` of its own.
+        join: the combinator, ``sum`` or ``max``.
+        survival: stochastic depth: p_L, with which the last fusion keeps its branches.
+        survival_rule: ``linear``, p_l = 1 - l/L·(1 - p_L) (Huang et al. 2016, Eq. 4), or ``uniform``, p_L everywhere.
+    """
+
+    depth: int = 0
+    blocks: tuple[int, ...] = ()
+    width: int = 16
+    block: str = "basic"
+    stem: str = "cifar"
+    stride_at: str = "3x3"
+    span: int = 1
+    shallow: str = "identity"
+    join: str = "sum"
+    survival: float = 1.0
+    survival_rule: str = "linear"
+
+    paper = "ResNet, CVPR 2016; Deep Fusion, 2016"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of(self, "block", ("basic", "bottleneck"))
+        one_of(self, "stem", ("cifar", "imagenet"))
+        one_of(self, "stride_at", ("3x3", "1x1"))
+        one_of(self, "shallow", ("identity", "block"))
+        one_of(self, "join", ("sum", "max"))
+        at_least(self, "width", 1)
+        at_least(self, "span", 1)
+        at_least(self, "blocks", 1)
+        check_survival(self)
+        if bool(self.depth) == bool(self.blocks):
+            given = f"{type(self).__name__}.depth = {self.depth}, blocks = {self.blocks}"
+            raise ValueError(f"{given}: give one of them, and 0 or () for the other")
+        if not self.blocks:
+            whole_units(self, self.layers, least=3)
+
+    @property
+    def layers(self) -> int:
+        """Layers of a block: 2, or 3 in a bottleneck."""
+        return 2 if self.block == "basic" else 3
+
+    @property
+    def group_blocks(self) -> tuple[int, ...]:
+        """Blocks of each group."""
+        return self.blocks or share(whole_units(self, self.layers, least=3), 3)
+
+    def places(self) -> list[Place]:
+        """Every fusion, in order."""
+        groups = list(enumerate(self.group_blocks, 1))
+        spans = [
+            (group, [f"group{group}.block{i}" for i in range(first, min(first + self.span, blocks + 1))])
+            for group, blocks in groups
+            for first in range(1, blocks + 1, self.span)
+        ]
+        found, chans = [], self.width
+        for index, (group, names) in enumerate(spans, 1):
+            out = self.width * 2 ** (group - 1) * (1 if self.block == "basic" else 4)
+            stride = 2 if group > 1 and names[0].endswith(".block1") else 1
+            found.append(Place(group, tuple(names), chans, out, stride, survives(self, index, len(spans))))
+            chans = out
+        return found
+
+    def branch(self, b: NetBuilder, z: str, place: Place, label: str) -> str:
+        """B of one fusion; the ReLU of its last layer stands behind the join."""
+        chans, stride = place.in_chans, place.stride
+        for name in place.blocks:
+            z = b.chain(f"{name}.{label}", z, self.layer_units(chans, place.out_chans, stride, name == place.name))
+            chans, stride = place.out_chans, 1
+        return z
+
+    def layer_units(self, in_chans: int, out_chans: int, stride: int, last: bool) -> list[nn.Module]:
+        """The layers of one block; the ``last`` of a fusion has no ReLU of its own."""
+        order = "conv-norm" if last else "conv-norm-act"
+        if self.block == "basic":
+            return [ConvUnit(in_chans, out_chans, 3, stride), ConvUnit(out_chans, out_chans, 3, order=order)]
+        mid, first = out_chans // 4, stride if self.stride_at == "1x1" else 1
+        return [
+            ConvUnit(in_chans, mid, 1, first),
+            ConvUnit(mid, mid, 3, stride // first),
+            ConvUnit(mid, out_chans, 1, order=order),
+        ]
+
+    def shortcut(self, b: NetBuilder, z: str, place: Place, number: str = "") -> str:
+        """S of one fusion: projection, identity, or a block of its own."""
+        name = place.blocks[0]
+        if place.resized:
+            projection = ConvUnit(place.in_chans, place.out_chans, 1, place.stride, order="conv-norm")
+            return b.add(f"{name}.shortcut{number}", z, projection)
+        if self.shallow == "block":
+            return b.chain(f"{name}.shallow{number}", z, self.layer_units(place.in_chans, place.out_chans, 1, True))
+        return z
+
+    def words(self):
+        return {"route": self._route, "units": self._units}
+
+    def names(self) -> list[str]:
+        most = min(self._group_fusions())
+        return [f"units={n}" for n in sorted({most // 4, most // 2, most * 3 // 4} - {0}, reverse=True)]
+
+    def _group_fusions(self) -> list[int]:
+        return [-(-blocks // self.span) for blocks in self.group_blocks]
+
+    def _route(self, wiring: Wiring, value: str) -> Choices:
+        raise NotImplementedError
+
+    def _skipped(self, place: Place) -> Choices:
+        """The choice that leaves a fusion its shortcut alone."""
+        raise NotImplementedError
+
+    def _units(self, wiring: Wiring, value: str) -> Choices:
+        """``2`` or, one number a group, ``2/3/1``: the first fusions of a group run whole, the others as shortcuts."""
+        most = self._group_fusions()
+        numbers = value.split("/")
+        if len(numbers) == 1:
+            wanted = [whole_number(value, "units", 0, min(most))] * len(most)
+        elif len(numbers) == len(most):
+            wanted = [
+                whole_number(text.strip(), f"units of group {g}", 0, high)
+                for g, (text, high) in enumerate(zip(numbers, most, strict=True), 1)
+            ]
+        else:
+            raise ValueError(f"units {value!r}: give one number, or {len(most)} separated by '/', one for each group")
+        choice, before = {}, dict.fromkeys(range(1, len(most) + 1), 0)
+        for place in self.places():
+            before[place.group] += 1
+            if before[place.group] > wanted[place.group - 1]:
+                choice |= self._skipped(place)
+        return still_there(self, wiring, f"units={value}", choice)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet(Residual, name="resnet"):
+    """A shortcut (L) and one branch (R) a fusion: 2^K paths. CIFAR depths are 2 + 2·(blocks)."""
+
+    @property
+    def deep(self) -> tuple[str, ...]:
+        """Labels of the branches."""
+        return ("R",)
+
+    def draw(self, b: NetBuilder) -> str:
+        z = begin(b, self.in_chans, self.width, self.stem)
+        for place in self.places():
+            operands = {"L": self.shortcut(b, z, place)}
+            for label in self.deep:
+                operands[label] = self.branch(b, z, place, f"branch{label[1:]}")
+            survival = dict.fromkeys(self.deep, place.survival)
+            z = b.join(f"{place.name}.join", operands, self.join, survival=survival)
+            z = b.add(f"{place.name}.relu", z, nn.ReLU())
+        return end(b, z, self.places()[-1].out_chans, self.num_classes)
+
+    def names(self) -> list[str]:
+        fusions = len(self.places())
+        routes = [f"route={letter * fusions}" for letter in "RL"] if fusions <= 16 else []
+        return super().names() + routes
+
+    def _route(self, wiring: Wiring, value: str) -> Choices:
+        """``RLL``, one operand for each fusion: one component network (§3.1)."""
+        places = self.places()
+        sides = read_route(value, ["L", *self.deep], len(places))
+        choice = {f"{place.name}.join": [side] for place, side in zip(places, sides, strict=True)}
+        return still_there(self, wiring, f"route={value}", choice)
+
+    def _skipped(self, place: Place) -> Choices:
+        return {f"{place.name}.join": ["L"]}
+
+
+# --- what the families of this file and of ``fusenet`` are built with ----------------------------------------
+
+
+def begin(b: NetBuilder, in_chans: int, width: int, stem: str = "cifar") -> str:
+    """C of §3: the layers before the first fusion."""
+    if stem == "cifar":
+        return b.add("stem.unit", b.input, ConvUnit(in_chans, width), depth=1)
+    z = b.add("stem.unit", b.input, ConvUnit(in_chans, width, 7, 2), depth=1)
+    return b.add("stem.pool", z, nn.MaxPool2d(3, 2, padding=1))
+
+
+def end(b: NetBuilder, z: str, chans: int, num_classes: int) -> str:
+    """FC of §3: global average pool and the classifier, which DFN's Table 1 counts as a layer."""
+    z = b.add("head.pool", z, nn.AdaptiveAvgPool2d(1))
+    z = b.add("head.flatten", z, nn.Flatten())
+    return b.add("head.classifier", z, nn.Linear(chans, num_classes), depth=1)
+
+
+def share(units: int, groups: int) -> tuple[int, ...]:
+    """Units of each group: group g of those left gets floor(units left / groups left)."""
+    shares = []
+    for left in range(groups, 0, -1):
+        shares.append(units // left)
+        units -= shares[-1]
+    return tuple(shares)
+
+
+def whole_units(spec, layers: int, least: int) -> int:
+    """How many units of ``layers`` layers the spec's depth makes, beside the first conv and the classifier.
+
+    Raises:
+        ValueError: no whole number of them, or fewer than ``least``, with the nearest legal depths.
+    """
+    units, rest = divmod(spec.depth - 2, layers)
+    if rest or units < least:
+        near = dict.fromkeys(2 + layers * max(n, least) for n in (units, units + 1))
+        raise ValueError(
+            f"{type(spec).__name__}.depth = {spec.depth}: a legal depth is 2 + {layers}·n, n at least {least}; "
+            f"the nearest is {' or '.join(map(str, near))}"
+        )
+    return units
+
+
+def survives(spec, fusion: int, fusions: int) -> float:
+    """p_l of stochastic depth for fusion l of L."""
+    return 1.0 - (fusion / fusions if spec.survival_rule == "linear" else 1.0) * (1.0 - spec.survival)
+
+
+def check_survival(spec) -> None:
+    """Raise ``ValueError`` unless the spec's stochastic depth is possible."""
+    one_of(spec, "survival_rule", ("linear", "uniform"))
+    if not 0.0 < spec.survival <= 1.0:
+        raise ValueError(f"{type(spec).__name__}.survival = {spec.survival}: must be in (0, 1]")
+    if spec.survival < 1.0 and spec.join != "sum":
+        raise ValueError(f"{type(spec).__name__}.survival = {spec.survival} needs join = 'sum', not {spec.join!r}")
+
+
+def read_route(value: str, legal: Sequence[str], fusions: int) -> list[str]:
+    """The operand of each fusion in a route's text, such as ``RLL`` or ``LR1R2``.
+
+    Raises:
+        ValueError: letters that are no operands, or not one for each fusion.
+    """
+    letters = re.findall(r"[A-Z]\d*", value)
+    if "".join(letters) != value or not set(letters) <= set(legal):
+        raise ValueError(f"route {value!r}: write {', '.join(legal)} for each fusion, {fusions} in all")
+    if len(letters) != fusions:
+        raise ValueError(
+            f"route {value!r} has {len(letters)} letters: this network has {fusions} fusions, so {fusions} letters"
+        )
+    return letters
+
+
+def still_there(spec: Family, wiring: Wiring, text: str, choice: Choices) -> Choices:
+    """The part of a choice on the family's full wiring that ``wiring``, perhaps an extracted one, leaves open.
+
+    Raises:
+        ValueError: an extracted network that has lost some of what the choice would run.
+    """
+    here = {join: labels for join, labels in choice.items() if join in wiring.joins}
+    if len(here) == len(choice):
+        return here
+    with torch.device("meta"):
+        b = NetBuilder()
+        full = b.wiring(spec.draw(b))
+    whole = {join: tuple(labels) for join, labels in choice.items()}
+    lost = any(set(labels) - set(wiring.joins[join].labels) for join, labels in here.items())
+    if lost or full.prune(whole) != wiring.prune({join: whole[join] for join in here}):
+        raise ValueError(f"{text}: this extracted network no longer has it")
+    return here
+
+
+def from_timm_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A timm (or torchvision) ResNet's state dict under the names of our ``imagenet`` ResNets.
+
+    Works for plain ResNets of basic blocks or bottlenecks (``resnet18`` … ``resnet152``, ``wide_resnet`` excepted),
+    whose bottlenecks stride on the 3×3.
+
+    Raises:
+        ValueError: a key that such a network does not have.
+    """
+    return {_renamed(key): tensor for key, tensor in state.items()}
+
+
+_TIMM = (
+    (r"conv1\.(\w+)", r"stem.unit.conv.\1"),
+    (r"bn1\.(\w+)", r"stem.unit.norm.\1"),
+    (r"layer(\d+)\.(\d+)\.conv(\d+)\.(\w+)", r"group\1.block{block}.branch.unit\3.conv.\4"),
+    (r"layer(\d+)\.(\d+)\.bn(\d+)\.(\w+)", r"group\1.block{block}.branch.unit\3.norm.\4"),
+    (r"layer(\d+)\.(\d+)\.downsample\.0\.(\w+)", r"group\1.block{block}.shortcut.conv.\3"),
+    (r"layer(\d+)\.(\d+)\.downsample\.1\.(\w+)", r"group\1.block{block}.shortcut.norm.\3"),
+    (r"fc\.(\w+)", r"head.classifier.\1"),
+)
+
+
+def _renamed(key: str) -> str:
+    for pattern, ours in _TIMM:
+        if match := re.fullmatch(pattern, key):
+            name = match.expand(ours)
+            return name.format(block=int(match[2]) + 1) if "{block}" in name else name
+    raise ValueError(f"state dict key {key!r}: not one of a plain ResNet's conv1, bn1, layerN.M.*, fc")
+
+
+TABLE_4 = {26: 0.4, 38: 0.6, 50: 0.8, 62: 1.0, 74: 1.2, 98: 1.5, 110: 1.7, 194: 3.1}
+"""Depth of the plain net and the ResNet, and the printed parameters in millions."""
+
+
+def _imagenet(table: str, printed: dict[str, float], blocks: tuple[int, ...] = (3, 4, 6, 3), **fields) -> Preset:
+    spec = ResNet(blocks=blocks, width=64, block="bottleneck", stem="imagenet", num_classes=1000, **fields)
+    return Preset(spec, table, printed, size=224)
+
+
+PRESETS = {
+    f"resnet{depth}_cifar": Preset(
+        ResNet(depth=depth),
+        "Table 4, ResNet" if depth in TABLE_4 else "Fig. 4, ResNet",
+        {"depth": depth} | ({"params": TABLE_4[depth]} if depth in TABLE_4 else {}),
+    )
+    for depth in (*range(20, 111, 6), 194)
+} | {
+    "fusenet_resnet50_imagenet": _imagenet("Table 7, ResNet-50", {"depth": 50}),
+    "fusenet_resnet101_imagenet": _imagenet("Table 6, ResNet-101", {"params": 44.5, "depth": 101}, (3, 4, 23, 3)),
+    "dfn1_imagenet": _imagenet("Table 7, DFN1 (a candidate)", {"depth": 50}, shallow="block"),
+    "dfn2_imagenet": _imagenet("Table 7, DFN2 (a candidate)", {"depth": 50}, span=2),
+}

@@ -1,0 +1,81 @@
+"""Gates (DRNN §3, after ConvNet-AIG): does this sample go through the loop or past it?
+
+A gate gives two logits for each sample, shut and open. In training Gumbel noise makes the decision random and the
+gradient goes straight through it; in evaluation the larger logit decides.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from polypath.layers.lvbn import check_statistics, normalise
+
+LAST_STD = 0.001
+SHUT_BIAS = 0.1  # ConvNet-AIG's
+
+
+class GateUnit(nn.Module):
+    """Global average pool, linear layer to ``hidden``, batch-norm, ReLU, linear layer to 2 (shut, open).
+
+    Maps ``(N, C, H, W)`` give logits ``(N, 2)``. One gate serves all loops of its block.
+
+    Args:
+        hidden: d; 0 leaves the hidden layer out (DR-MobileNetV2).
+        open_share: share of the samples that it lets pass at the beginning.
+        statistics: of its batch-norm, over the samples that reach it, see :func:`~polypath.layers.lvbn.normalise`.
+
+    Raises:
+        ValueError: a share that is not between 0 and 1, a negative ``hidden``.
+    """
+
+    takes_mask = True
+
+    def __init__(self, chans: int, hidden: int = 16, *, open_share: float = 0.85, statistics: str = "passed") -> None:
+        super().__init__()
+        if hidden < 0:
+            raise ValueError(f"hidden = {hidden}: must be at least 0")
+        if not 0.0 < open_share < 1.0:
+            raise ValueError(f"open_share = {open_share}: must be between 0 and 1")
+        check_statistics(statistics)
+        self.statistics, self.open_share = statistics, open_share
+        if hidden:
+            self.hidden = nn.Linear(chans, hidden)
+            self.norm = nn.BatchNorm1d(hidden)
+        else:
+            self.hidden = None
+        self.last = nn.Linear(hidden or chans, 2)
+        self.reset_last()
+
+    def reset_last(self) -> None:
+        """Weights N(0, 0.001), biases such that ``open_share`` of the samples pass."""
+        nn.init.normal_(self.last.weight, std=LAST_STD)
+        with torch.no_grad():
+            odds = math.log(self.open_share / (1.0 - self.open_share))
+            self.last.bias.copy_(self.last.bias.new_tensor([SHUT_BIAS, SHUT_BIAS + odds]))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        z = x.mean((2, 3))
+        if self.hidden is not None:
+            z = normalise(self.norm, self.hidden(z), mask, self.statistics, training=self.training).relu()
+        return self.last(z)
+
+
+def straight_through(logits: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    """Sampled decisions ``(N,)``, exactly 0 or 1, of logits ``(N, 2)``; their gradient is the softmax's.
+
+    Gumbel-max: the arg-max of logits plus Gumbel noise is open with the softmax's probability.
+    """
+    device = logits.device if generator is None else generator.device
+    # minus the logarithm of an exponential variable is a Gumbel one
+    noise = -torch.empty(logits.shape, device=device).exponential_(generator=generator).log()
+    noisy = logits.float() + noise.to(logits.device)
+    soft = (noisy / temperature).softmax(1)[:, 1]
+    return (noisy[:, 1] > noisy[:, 0]).to(soft.dtype) + (soft - soft.detach())
+
+
+def decide(logits: Tensor) -> Tensor:
+    """Decisions ``(N,)``, True for open, without noise."""
+    return logits[:, 1] > logits[:, 0]

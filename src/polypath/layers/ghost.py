@@ -1,0 +1,116 @@
+"""Batch-norms whose training statistics are over other images than the batch at hand: ghost and synchronised.
+
+Papers that trained on several GPUs normalised over each GPU's images (DFN 32, GUNN 16). :class:`GhostBatchNorm2d` does
+so on one device (Hoffer et al. 2017, Algorithm 1); :class:`SyncBatchNorm2d` does the reverse, over all processes. Both
+have the parameters, buffers and evaluation of ``nn.BatchNorm2d``, so a network trained with them is saved and loaded as
+one without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class GhostBatchNorm2d(nn.BatchNorm2d):
+    """Normalises maps ``(N, C, H, W)`` over ghost batches of at most ``images`` images, as even ones as can be.
+
+    The running statistics move once a batch, to the mean of the ghost batches' ones.
+    """
+
+    images: int = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = -(-len(x) // self.images)
+        if not self.training or parts == 1:
+            return super().forward(x)
+        outs, statistics = [], []
+        for part in x.tensor_split(parts):
+            mean, var = x.new_zeros(2, x.shape[1], dtype=torch.float32)
+            outs.append(F.batch_norm(part, mean, var, self.weight, self.bias, True, 1.0, self.eps))
+            statistics.append((mean, var))
+        means, variances = zip(*statistics, strict=True)
+        move_running(self, torch.stack(means).mean(0), torch.stack(variances).mean(0))
+        return torch.cat(outs)
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """Normalises maps ``(N, C, H, W)`` over the images of all processes, which must all run it together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
+            return super().forward(x)
+        over, wide = (0, 2, 3), x.float()
+        ones = wide.new_full((1,), float(x.numel() // x.shape[1]))
+        summed = _AllReduce.apply(torch.cat([wide.sum(over), ones]))
+        count = summed[-1].detach()
+        centred = wide - (summed[:-1] / count)[:, None, None]
+        var = _AllReduce.apply((centred * centred).sum(over)) / count
+        out = centred * torch.rsqrt(var + self.eps)[:, None, None]
+        if self.affine:
+            out = out * self.weight[:, None, None] + self.bias[:, None, None]
+        move_running(self, (summed[:-1] / count).detach(), (var * count / (count - 1)).detach())
+        return out.to(x.dtype)
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone()
+        dist.all_reduce(grad)
+        return grad
+
+
+@torch.no_grad()
+def move_running(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor) -> None:
+    """Move running statistics towards those of a batch ``(C,)``, as ``nn.BatchNorm2d`` does."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
+    norm.num_batches_tracked.add_(1)
+    share = norm.momentum if norm.momentum is not None else 1.0 / norm.num_batches_tracked
+    norm.running_mean.mul_(1.0 - share).add_(mean * share)
+    norm.running_var.mul_(1.0 - share).add_(var * share)
+
+
+def ghost_norms(net: nn.Module, images: int) -> None:
+    """Let every plain ``nn.BatchNorm2d`` of ``net`` normalise over ``images`` images at a time."""
+    for norm in _convert(net, GhostBatchNorm2d):
+        norm.images = images
+
+
+def sync_norms(net: nn.Module) -> None:
+    """Let every plain ``nn.BatchNorm2d`` of ``net`` normalise over the images of all processes."""
+    _convert(net, SyncBatchNorm2d)
+
+
+def _convert(net: nn.Module, kind: Callable[..., Any]) -> list[Any]:
+    """Replace the plain batch-norms of ``net`` by ones of another kind with the same parameters and buffers.
+
+    Raises:
+        ValueError: ``net`` has none.
+    """
+    made = []
+    for parent in list(net.modules()):
+        for name, norm in list(parent.named_children()):
+            if type(norm) is nn.BatchNorm2d:
+                new = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+                new._parameters, new._buffers = norm._parameters, norm._buffers
+                new.train(norm.training)
+                parent.add_module(name, new)
+                made.append(new)
+    if not made:
+        raise ValueError("parallel.batch_norm: this network has no batch-norm to change")
+    return made

@@ -1,0 +1,157 @@
+"""Batch-norm of recursive blocks (DRNN §3): every loop its own, statistics from the samples that the gate lets pass.
+
+naive     one norm for all loops
+LVBN      a norm for each loop over the one conv; normalises all samples, and all of them move its running statistics
+I-LVBN    with gates: mean and variance over the samples let pass, and only they move the running statistics
+
+In training every sample runs every loop, so that the gates get a gradient; which samples are let pass comes with the
+call, as ``mask``. In evaluation samples that are not let pass are not there, and there is nothing to mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polypath.layers.conv import ConvUnit
+
+STATISTICS = ("passed", "updates", "all")
+ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+Norm = nn.BatchNorm1d | nn.BatchNorm2d
+
+
+class LoopUnit(ConvUnit):
+    """A :class:`ConvUnit` that can tell which samples are let pass: ``unit(x, variant="loop2", mask=mask)``.
+
+    Args:
+        statistics: of its norm in training, where a mask says who is let pass; see :func:`normalise`.
+        act: ``relu`` or ``relu6`` (MobileNetV2).
+        variants: a norm for each of these names (LVBN); none, a single norm.
+    """
+
+    takes_mask = True
+
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        order: str = "conv-norm-act",
+        groups: int = 1,
+        act: str = "relu",
+        statistics: str = "passed",
+        variants: Sequence[str] = (),
+    ) -> None:
+        super().__init__(in_chans, out_chans, kernel_size, stride, order=order, groups=groups, variants=variants)
+        check_statistics(statistics)
+        if act not in ACTIVATIONS:
+            raise ValueError(f"act {act!r} is not one of {', '.join(ACTIVATIONS)}")
+        if "act" in self.parts:
+            self.act = ACTIVATIONS[act](inplace=True)
+        self.statistics = statistics
+
+    def forward(self, x: Tensor, variant: str | None = None, mask: Tensor | None = None) -> Tensor:
+        for part in self.parts:
+            module = getattr(self, part)
+            if part == "norm":
+                norm = module if variant is None else module[variant]
+                x = normalise(norm, x, mask, self.statistics, training=self.training)
+            else:
+                x = module(x)
+        return x
+
+
+def check_statistics(statistics: str) -> None:
+    """Raise ``ValueError`` unless ``statistics`` is known."""
+    if statistics not in STATISTICS:
+        raise ValueError(f"statistics {statistics!r} is not one of {', '.join(STATISTICS)}")
+
+
+def normalise(norm: Norm, x: Tensor, mask: Tensor | None, statistics: str, *, training: bool) -> Tensor:
+    """``norm(x)`` of maps ``(N, C, H, W)`` or vectors ``(N, C)``, where ``mask`` ``(N,)`` says who is let pass.
+
+    In training, with a mask, ``statistics`` says what is normalised by and what moves the running statistics:
+
+    * ``passed``: both are the mean and variance of the samples let pass (I-LVBN).
+    * ``updates``: all samples are normalised by the statistics of all; those let pass move the running ones.
+    * ``all``: both are of all samples (LVBN), unless nobody is let pass.
+
+    Where nobody is let pass the running statistics stay as they are; ``passed`` then normalises by them, as it does
+    where a single value is left, which has no variance. ``training`` is the mode of the norm's owner: a norm that
+    estimates statistics inside a network in evaluation may meet one sample alone.
+
+    Raises:
+        ValueError: a mask for another kind of norm than plain batch-norm.
+    """
+    if not norm.training:
+        return norm(x)
+    if mask is None:
+        if training or x.numel() > x.shape[1]:
+            return norm(x)
+        mask, statistics = x.new_ones(len(x), dtype=torch.bool), "passed"
+    if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+        raise ValueError(
+            f"a {type(norm).__name__} behind a gate: statistics of the samples let pass are known for plain batch-norm "
+            "only; build the network with norm = 'lvbn' or without gates, or leave batch-norm as it is"
+        )
+    if statistics == "all" and bool(mask.any()):
+        return norm(x)
+    if statistics == "passed":
+        return _by_passed(norm, x, mask)
+    out = F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+    if statistics == "updates":
+        with torch.no_grad():
+            values, weight = x.float(), mask.float()
+            mean, count = _mean(values, weight)
+            _move(norm, mean, _mean((values - _along(mean, x)).square(), weight)[0], count)
+    return out
+
+
+def _by_passed(norm: Norm, x: Tensor, mask: Tensor) -> Tensor:
+    values, weight = x.float(), mask.float()
+    mean, count = _mean(values, weight)
+    some = count > 1
+    if norm.running_mean is not None:
+        mean = torch.where(some, mean, norm.running_mean)
+    centred = values - _along(mean, x)
+    var, _ = _mean(centred.square(), weight)
+    with torch.no_grad():
+        _move(norm, mean, var, count)
+    if norm.running_var is not None:
+        var = torch.where(some, var, norm.running_var)
+    scale = (var + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    out = centred * _along(scale, x)
+    return (out if norm.bias is None else out + _along(norm.bias, x)).to(x.dtype)
+
+
+def _mean(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean ``(C,)`` over the samples of weight 1, and of how many values it is the mean."""
+    n, chans = values.shape[:2]
+    per_sample = values.reshape(n, chans, -1).sum(2)
+    count = weight.sum() * (values.numel() // (n * chans))
+    return (per_sample * weight[:, None]).sum(0) / count.clamp(min=1.0), count
+
+
+def _move(norm: Norm, mean: Tensor, var: Tensor, count: Tensor) -> None:
+    """Move the running statistics towards a mean and a biased variance over ``count`` values; not by fewer than two."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
+    some = (count > 1).float()
+    norm.num_batches_tracked.data += some.long()
+    rate = norm.momentum if norm.momentum is not None else 1.0 / norm.num_batches_tracked.clamp(min=1)
+    unbiased = var * (count / (count - 1.0).clamp(min=1.0))
+    # through .data, as batch-norm's own update: another forward of this step may hold the buffers for its backward
+    for running, new in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+        running.data.lerp_(new.to(running.dtype), (some * rate).to(running.dtype))
+
+
+def _along(values: Tensor, x: Tensor) -> Tensor:
+    """Values of channels ``(C,)``, shaped to meet ``x`` ``(N, C, …)``."""
+    return values.view(1, -1, *[1] * (x.ndim - 2))

@@ -1,0 +1,304 @@
+"""Random changes of whole batches of images ``(N, C, H, W)``, on any device, without a loop over images.
+
+What is random is drawn on the CPU from an explicit generator and comes as a tensor with one row an image, so that one
+seed gives the same images on every device, and ranks that share a batch can draw for all of it and use their rows.
+Functions called ``draw_*`` draw, the others are pure; :func:`pad_and_crop`, :func:`mirror`, :func:`roll`,
+:func:`random_resized_crop` and :func:`photometric` do both at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from polypath.data.config import AugmentConfig, PadMode
+
+TRIES = 10  # of a scale-and-aspect crop, before the largest centre crop is taken
+LIGHTING_STD = 0.1
+# Principal components of ImageNet's RGB pixels in 0 … 1 (Krizhevsky et al. 2012, §4.1), as in common use.
+EIGENVALUES = (0.2175, 0.0188, 0.0045)
+EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma
+ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for a batch, one row an image; None where the configuration does not ask for it.
+
+    ``crop`` (N, 2), ``roll`` (N, 3) and ``box`` (N, 2 * TRIES + 2) are uniform in [0, 1) and become pixels when the
+    image's size is known; ``mirror`` is (N,) bool; ``light`` is (N, 7), see :func:`draw_photometric`.
+    """
+
+    crop: Tensor | None = None
+    mirror: Tensor | None = None
+    roll: Tensor | None = None
+    box: Tensor | None = None
+    light: Tensor | None = None
+
+    def rows(self, which: slice | Tensor) -> Draws:
+        """The draws of these images of the batch."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Draws(**{name: None if v is None else v[which] for name, v in values.items()})
+
+
+def draw(config: AugmentConfig, n: int, generator: Generator) -> Draws:
+    """Draw for ``n`` images all that ``config`` asks for, and a place of a crop in any case."""
+    return Draws(
+        crop=_uniform(n, 2, generator),
+        mirror=draw_mirror(n, generator) if config.mirror else None,
+        roll=_uniform(n, 3, generator) if config.roll else None,
+        box=_uniform(n, 2 * TRIES + 2, generator) if config.scale else None,
+        light=draw_photometric(n, generator) if config.photometric else None,
+    )
+
+
+# --- crops ------------------------------------------------------------------------------------------------
+
+
+def pad_and_crop(
+    images: Tensor, pad: int, generator: Generator, *, mode: PadMode = "zero", size: int | None = None
+) -> Tensor:
+    """Pad by ``pad`` pixels on each side and crop each image at a place of its own, to its size or to ``size``."""
+    wanted = (size, size) if size else (images.shape[-2], images.shape[-1])
+    padded = pad_images(images, pad, mode)
+    return crop_at(padded, offsets(_uniform(len(images), 2, generator), padded.shape[-2:], wanted), wanted)
+
+
+def pad_images(images: Tensor, pad: int, mode: PadMode = "zero") -> Tensor:
+    """Zeros or reflected pixels on each side: ``(N, C, H + 2 pad, W + 2 pad)``.
+
+    Raises:
+        ValueError: reflection deeper than the image.
+    """
+    if pad == 0:
+        return images
+    if mode == "zero":
+        return F.pad(images, (pad, pad, pad, pad))
+    if pad >= min(images.shape[-2:]):
+        height, width = images.shape[-2:]
+        raise ValueError(f"AugmentConfig.pad {pad}: images of {height}x{width} pixels reflect less than {pad} deep")
+    if images.is_floating_point():
+        return F.pad(images, (pad, pad, pad, pad), mode="reflect")
+    rows, columns = (_reflected(n, pad, images.device) for n in images.shape[-2:])
+    return images[:, :, rows][:, :, :, columns]  # F.pad reflects no uint8
+
+
+def offsets(uniform: Tensor, have: torch.Size | tuple[int, int], want: tuple[int, int]) -> Tensor:
+    """Top and left ``(N, 2)`` of crops of ``want`` pixels from images of ``have``, from uniform numbers ``(N, 2)``."""
+    room = torch.tensor([have[0] - want[0] + 1, have[1] - want[1] + 1], dtype=torch.float64)
+    if (room < 1).any():
+        raise ValueError(f"images of {have[0]}x{have[1]} pixels: too small for crops of {want[0]}x{want[1]}")
+    return _whole(uniform, room)
+
+
+def crop_at(images: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crop each image at its own (top, left), a row of ``places`` (N, 2)."""
+    if images.shape[-2:] == size:
+        return images
+    windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)  # a view: (N, C, tops, lefts, height, width)
+    top, left = places.to(images.device, non_blocking=True).unbind(1)
+    return windows[torch.arange(len(images), device=images.device), :, top, left]
+
+
+def centre_crop(images: Tensor, size: int) -> Tensor:
+    """The central ``size`` x ``size`` pixels; uneven margins leave the larger one right and below."""
+    top, left = ((n - size) // 2 for n in images.shape[-2:])
+    if min(top, left) < 0:
+        height, width = images.shape[-2:]
+        raise ValueError(f"images of {height}x{width} pixels: too small for crops of {size}x{size}")
+    return images[..., top : top + size, left : left + size]
+
+
+def ten_crop(images: Tensor, size: int) -> Tensor:
+    """Four corners, the centre, and the same five mirrored: ``(N * 10, C, size, size)``, an image's views together."""
+    centre = centre_crop(images, size)
+    corners = [images[..., y, x] for y in (slice(size), slice(-size, None)) for x in (slice(size), slice(-size, None))]
+    five = torch.stack([*corners, centre], dim=1)
+    return torch.cat([five, five.flip(-1)], dim=1).flatten(0, 1)
+
+
+def average_views(logits: Tensor, views: int) -> Tensor:
+    """Log of the mean probability over each image's ``views``: ``(N * views, K)`` to ``(N, K)``; 1 view: unchanged."""
+    if views == 1:
+        return logits
+    if len(logits) % views:
+        raise ValueError(f"{len(logits)} rows of logits: not a multiple of {views} views")
+    return logits.float().log_softmax(-1).unflatten(0, (-1, views)).logsumexp(1) - math.log(views)
+
+
+# --- scale and aspect -------------------------------------------------------------------------------------
+
+
+def random_resized_crop(
+    images: Tensor, size: int, scale: tuple[float, float], aspect: tuple[float, float], generator: Generator
+) -> Tensor:
+    """Scale-and-aspect augmentation (Szegedy et al. 2015): a crop of random area and shape, resized to ``size``."""
+    n, (height, width) = len(images), images.shape[-2:]
+    uniform = _uniform(n, 2 * TRIES + 2, generator)
+    heights, widths = torch.full((n,), height), torch.full((n,), width)
+    return crop_and_resize(images, boxes(uniform, heights, widths, scale, aspect), size)
+
+
+def boxes(
+    uniform: Tensor, heights: Tensor, widths: Tensor, scale: tuple[float, float], aspect: tuple[float, float]
+) -> Tensor:
+    """Top, left, height and width ``(N, 4)`` of random crops, from uniform numbers ``(N, 2 * TRIES + 2)``.
+
+    The area is a uniform share of the image's in ``scale``, width/height log-uniform in ``aspect``; of TRIES draws
+    the first that fits is taken, else the largest centre crop with an aspect in the range.
+    """
+    share, shape = uniform[:, :TRIES], uniform[:, TRIES : 2 * TRIES]
+    heights, widths = heights.double()[:, None], widths.double()[:, None]
+    area = heights * widths * (scale[0] + share * (scale[1] - scale[0]))
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    ratio = torch.exp(low + shape * (high - low))
+    width, height = torch.round(torch.sqrt(area * ratio)), torch.round(torch.sqrt(area / ratio))
+    fits = (width >= 1) & (height >= 1) & (width <= widths) & (height <= heights)
+    first = fits.to(torch.int8).argmax(1, keepdim=True)
+    own = (widths / heights).clamp(*aspect)  # the centre crop: as large as the nearest legal aspect allows
+    centre_width, centre_height = torch.minimum(widths, heights * own), torch.minimum(heights, widths / own)
+    found = fits.any(1, keepdim=True)
+    width = torch.where(found, width.gather(1, first), centre_width.round().clamp(min=1))
+    height = torch.where(found, height.gather(1, first), centre_height.round().clamp(min=1))
+    room = torch.cat([heights - height, widths - width], dim=1)
+    place = torch.where(found, _whole(uniform[:, -2:], room + 1), torch.div(room, 2, rounding_mode="floor").long())
+    return torch.cat([place, height.long(), width.long()], dim=1)
+
+
+def crop_and_resize(images: Tensor, places: Tensor, size: int) -> Tensor:
+    """Cut a box (top, left, height, width) of its own from each image and resize it to ``size`` x ``size``.
+
+    Bilinear with antialiasing, as two matrix products an image; uint8 comes back rounded to uint8.
+    """
+    height, width = images.shape[-2:]
+    top, left, tall, wide = places.float().to(images.device, non_blocking=True).unbind(1)
+    down, across = _weights(top, tall, height, size), _weights(left, wide, width, size)
+    out = down[:, None] @ images.to(down.dtype) @ across[:, None].mT
+    return out if images.is_floating_point() else out.round_().clamp_(0, 255).to(images.dtype)
+
+
+def _weights(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
+    """Resampling weights ``(N, size, pixels)``: triangles around each output pixel's centre, cut off at the box."""
+    start, length = start[:, None, None], length[:, None, None]
+    step = length / size
+    at = torch.arange(pixels, device=start.device) + 0.5
+    centre = start + (torch.arange(size, device=start.device) + 0.5)[:, None] * step
+    weights = (1 - (at - centre).abs() / step.clamp(min=1)).clamp(min=0)
+    weights = weights * ((at > start) & (at < start + length))
+    return weights / weights.sum(-1, keepdim=True)
+
+
+# --- mirror, roll -----------------------------------------------------------------------------------------
+
+
+def draw_mirror(n: int, generator: Generator) -> Tensor:
+    """Which of ``n`` images to mirror, each with probability 1/2."""
+    return torch.randint(2, (n,), generator=generator, dtype=torch.bool)
+
+
+def mirror(images: Tensor, generator: Generator) -> Tensor:
+    """Flip each image left to right with probability 1/2."""
+    return mirror_where(images, draw_mirror(len(images), generator))
+
+
+def mirror_where(images: Tensor, which: Tensor) -> Tensor:
+    """Flip the images marked in ``which`` (N,) left to right."""
+    return torch.where(which.to(images.device, non_blocking=True)[:, None, None, None], images.flip(3), images)
+
+
+def roll(images: Tensor, probability: float, generator: Generator) -> Tensor:
+    """Shift each image cyclically, with ``probability``, along an axis and by an offset drawn uniformly."""
+    return roll_by(images, shifts(_uniform(len(images), 3, generator), probability, images.shape[-2:]))
+
+
+def shifts(uniform: Tensor, probability: float, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Pixels ``(N, 2)`` down and to the right, of which at least one is 0, from uniform numbers ``(N, 3)``."""
+    rolled, vertical = uniform[:, 0] < probability, uniform[:, 1] < 0.5
+    axes = torch.stack([rolled & vertical, rolled & ~vertical], dim=1)
+    return _whole(uniform[:, 2:], torch.tensor([size[0], size[1]], dtype=torch.float64)) * axes
+
+
+def roll_by(images: Tensor, pixels: Tensor) -> Tensor:
+    """Shift each image cyclically by its own (down, right), a row of ``pixels`` (N, 2)."""
+    down, right = pixels.to(images.device, non_blocking=True).unbind(1)
+    height, width = images.shape[-2:]
+    rows = (torch.arange(height, device=images.device) - down[:, None]) % height
+    columns = (torch.arange(width, device=images.device) - right[:, None]) % width
+    which = torch.arange(len(images), device=images.device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+# --- light ------------------------------------------------------------------------------------------------
+
+
+def draw_photometric(n: int, generator: Generator) -> Tensor:
+    """``(N, 7)``: factors of brightness, contrast and colour in 0.5 … 1.5, their order (of six), lighting noise."""
+    factors = _uniform(n, 3, generator) + 0.5
+    order = torch.randint(len(ORDERS), (n, 1), generator=generator).double()
+    noise = torch.randn(n, 3, generator=generator, dtype=torch.float64) * LIGHTING_STD
+    return torch.cat([factors, order, noise], dim=1)
+
+
+def photometric(images: Tensor, generator: Generator) -> Tensor:
+    """Photometric distortion (Howard 2013) of images in 0 … 1; see :func:`distort`."""
+    return distort(images, draw_photometric(len(images), generator))
+
+
+def distort(images: Tensor, light: Tensor) -> Tensor:
+    """Change brightness, contrast and colour in the drawn order, each cut to 0 … 1, then add lighting noise.
+
+    A change blends the image with black (brightness), with its mean grey (contrast) or with its own grey (colour), as
+    PIL's ImageEnhance; the noise goes along the principal components of ImageNet's pixels. Grey images have no
+    colour to change and take no noise.
+
+    Args:
+        images: ``(N, C, H, W)``, floating point in 0 … 1, C 1 or 3.
+        light: ``(N, 7)`` of :func:`draw_photometric`.
+    """
+    if not images.is_floating_point() or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"photometric distortion of {images.dtype} images with {images.shape[1]} channels: "
+            "needs floating point in 0 … 1, 1 or 3 channels"
+        )
+    coloured = images.shape[1] == 3
+    light = light.to(images.device, images.dtype, non_blocking=True)
+    order = constant(ORDERS, images.device, torch.int64)[light[:, 3].long()]
+    luma = constant(GREY if coloured else (1.0,), images.device, images.dtype)[:, None, None]
+    for step in range(3):
+        kind = order[:, step]
+        factor = light.gather(1, kind[:, None])[:, :, None, None]
+        kind = kind[:, None, None, None]
+        grey = (images * luma).sum(1, keepdim=True)
+        base = torch.where(kind == 1, grey.mean((2, 3), keepdim=True), grey * (kind == 2))
+        images = (base + factor * (images - base)).clamp(0, 1)
+    if not coloured:
+        return images
+    vectors = constant(EIGENVECTORS, images.device, images.dtype)
+    values = constant(EIGENVALUES, images.device, images.dtype)
+    return images + ((light[:, 4:] * values) @ vectors.T)[:, :, None, None]
+
+
+@lru_cache(maxsize=256)
+def constant(values: tuple, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor of these numbers, sent to the device once; not to be written to."""
+    return torch.tensor(values, device=device, dtype=dtype)
+
+
+def _uniform(n: int, columns: int, generator: Generator) -> Tensor:
+    return torch.rand(n, columns, generator=generator, dtype=torch.float64)
+
+
+def _whole(uniform: Tensor, room: Tensor) -> Tensor:
+    """Whole numbers in 0 … room - 1."""
+    return torch.minimum((uniform * room).floor(), room - 1).long()
+
+
+def _reflected(n: int, pad: int, device: torch.device) -> Tensor:
+    at = torch.arange(-pad, n + pad, device=device).abs()
+    return torch.where(at < n, at, 2 * (n - 1) - at)

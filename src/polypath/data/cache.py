@@ -1,0 +1,110 @@
+"""Decoded images on disk: one safetensors file a split, written whole or not at all, checked when read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+import warnings
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from polypath.data.decode import Decoded
+
+FORMAT = 1
+STALE = 24 * 3600  # seconds after which another process's unfinished file counts as left behind
+log = logging.getLogger(__name__)
+
+
+def folder() -> Path:
+    """``POLYPATH_CACHE``, else ``~/.cache/polypath``."""
+    return Path(os.environ.get("POLYPATH_CACHE") or Path.home() / ".cache" / "polypath").expanduser()
+
+
+def key(**what: object) -> str:
+    """A file name for what was decoded and how; ``what`` are JSON values."""
+    text = json.dumps({"format": FORMAT, **what}, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def digest(*tensors: Tensor) -> str:
+    """A fingerprint of these values, shapes and types."""
+    h = hashlib.blake2b(digest_size=16)
+    for t in tensors:
+        h.update(f"{tuple(t.shape)} {t.dtype}".encode())
+        h.update(t.detach().cpu().contiguous().numpy().data.cast("B") if t.numel() else b"")
+    return h.hexdigest()
+
+
+def load(name: str) -> Decoded | None:
+    """What was stored under ``name``; None where there is nothing, or nothing whole (which is said, and made anew)."""
+    path = folder() / f"{name}.safetensors"
+    try:
+        if not path.is_file():
+            return None
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            images, rows = file.get_tensor("images"), file.get_tensor("rows")
+        if digest(images, rows) != meta.get("digest"):
+            raise ValueError("its checksum differs")
+        return Decoded(images, rows, tuple(json.loads(meta["skipped"])), meta["format"])
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        warnings.warn(f"cached images {path} are damaged ({error}): decoding anew", UserWarning, stacklevel=2)
+        return None
+
+
+def store(name: str, decoded: Decoded) -> None:
+    """Keep ``decoded`` under ``name``; where that fails (no space, no permission), warn and go on."""
+    path = folder() / f"{name}.safetensors"
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    meta = {
+        "digest": digest(decoded.images, decoded.rows),
+        "skipped": json.dumps(decoded.skipped),
+        "format": decoded.format,
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
+        save_file({"images": decoded.images.contiguous(), "rows": decoded.rows}, part, metadata=meta)
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        warnings.warn(
+            f"decoded images were not kept in {path.parent} ({error}): they will be decoded again next time; "
+            "POLYPATH_CACHE names another folder",
+            UserWarning,
+            stacklevel=2,
+        )
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _sweep(where: Path) -> None:
+    """Take away what killed processes left unfinished."""
+    for part in where.glob("*.part"):
+        if time.time() - part.stat().st_mtime > STALE:
+            part.unlink(missing_ok=True)
+            log.info("removed unfinished %s", part)
+
+
+def files_digest(paths: list[Path], root: Path, limit: int = 2 << 30) -> str:
+    """A fingerprint of these files: their names and bytes, beyond ``limit`` bytes in all names, sizes and times."""
+    h = hashlib.blake2b(digest_size=16)
+    whole = sum(path.stat().st_size for path in paths) <= limit
+    for path in paths:
+        stat = path.stat()
+        h.update(f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0".encode())
+        if not whole:
+            h.update(str(stat.st_mtime_ns).encode())
+            continue
+        with open(path, "rb") as file:
+            h.update(hashlib.file_digest(file, "blake2b").digest())
+    return h.hexdigest()

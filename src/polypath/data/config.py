@@ -1,0 +1,208 @@
+"""What data a run reads and how it is prepared: frozen tables of JSON values.
+
+How the papers' data handling is written down (CIFAR-10 and CIFAR-100 alike, ``size`` 32):
+
+=====================  ====================================================  ==========================================
+paper                  augment                                               other fields
+=====================  ====================================================  ==========================================
+no augmentation        ``AugmentConfig()``
+"+" (all five papers)  ``PLUS``: pad 4 (zeros after normalising), mirror
+FractalNet "++"        ``PLUS_PLUS``: the same, reflect-padded
+FractalNet             any of these                                          ``normalise="mean"``
+GUNN, released code    ``GUNN_RELEASED``: "+", then a cyclic roll
+SVHN, CrescendoNet     ``AugmentConfig()``                                   ``extra_split="extra"`` (604,388 images)
+SVHN, DFN              ``AugmentConfig()``                                   and ``**SVHN_HELD_OUT`` (598,388 images)
+ImageNet, ResNet's     ``IMAGENET``: scale and aspect crops, mirror          ``size=224, resize_to=256``
+ImageNet, DRNN         ``IMAGENET_PHOTOMETRIC``                              and ``resize="squash"``
+ImageNet, FractalNet   ``IMAGENET``                                          and ``eval_crops=10``
+=====================  ====================================================  ==========================================
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from polypath.data.checks import flag, integer, interval, number, one_of
+
+PadMode = Literal["zero", "reflect"]
+Resize = Literal["crop", "squash", "pad"]
+Normalise = Literal["channel", "mean", "none"]
+Broken = Literal["refuse", "skip"]
+HoldOut = Literal["proportional", "equal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes of training images, drawn for each image; the default changes nothing.
+
+    They run in this order: ``scale`` crop, ``photometric``, normalisation, ``pad`` and crop, ``mirror``, ``roll``.
+
+    Args:
+        pad: pixels added on each side before a crop of the image's size; 0 adds none.
+        pad_mode: ``zero`` pads the normalised image, so with what ``normalise`` subtracts; ``reflect`` mirrors the
+            image at its border (FractalNet's "++").
+        mirror: flip left to right with probability 1/2.
+        roll: probability of a cyclic shift by a uniform offset, along one axis chosen at random (GUNN's released
+            loader: 2/3).
+        scale: smallest and largest share of the image's area in a crop that is resized to the image's size
+            (GoogLeNet: 0.08, 1); None takes no such crop.
+        aspect: smallest and largest width/height of that crop.
+        photometric: brightness, contrast and colour by factors in 0.5 … 1.5 in random order, then lighting noise
+            (Howard 2013).
+
+    Raises:
+        ValueError: values outside of these ranges.
+    """
+
+    pad: int = 0
+    pad_mode: PadMode = "zero"
+    mirror: bool = False
+    roll: float = 0.0
+    scale: tuple[float, float] | None = None
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    photometric: bool = False
+
+    def __post_init__(self) -> None:
+        integer(self, "pad", 0)
+        one_of(self, "pad_mode", PadMode)
+        flag(self, "mirror", "photometric")
+        number(self, "roll", 0.0, 1.0)
+        if self.scale is not None:
+            interval(self, "scale", 1.0)
+        interval(self, "aspect", math.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where images come from, which of them train, choose and score, and how they are prepared.
+
+    Args:
+        source: ``digits`` (scikit-learn's, always there), ``cifar10``, ``cifar100``, ``svhn``, ``imagenet``, any
+            Hugging Face dataset by its hub name, or a local folder: parquet files or one folder of images a class.
+        subset: the hub dataset's configuration (SVHN: ``cropped_digits``), or a sub-folder of a local dataset.
+        image_column, label_column: columns; None finds them by their types.
+        train_split, extra_split: splits that are trained on (SVHN's second one is ``extra``).
+        test_split: the split that is scored; None takes ``test``, else ``validation``, else holds
+            ``test_fraction`` of the training images out, the same ones whatever ``split_seed``.
+        validation_split: a split of the dataset's own for choosing, instead of ``validation`` images of training.
+        validation, validation_extra: how many images of ``train_split`` and of ``extra_split`` are held out of
+            training for choosing, drawn by ``split_seed``.
+        hold_out: held-out images are of each class ``equal``ly many, or ``proportional`` to the class's share.
+        train_images, test_images: keep this many, drawn by ``split_seed`` in proportion to the classes; None keeps
+            all. Held-out images do not depend on it.
+        size: side of the square given to the network, in pixels; None keeps the images' own size, which must then
+            be the same for all.
+        resize: how an image of another size or shape comes to it: ``crop`` (shorter side to the size, centre crop),
+            ``squash`` (both sides, aspect ratio lost) or ``pad`` (longer side to the size, black borders).
+        resize_to: resize to this side first; training crops ``size`` from it at random, evaluation from its centre.
+        channels: 1 or 3; None takes 1 where all training images are grey, else 3 (streamed sets: 3).
+        broken: ``refuse`` names images that cannot be read, ``skip`` goes on without them and records their names.
+        normalise: ``channel`` subtracts each channel's mean over the training images and divides by its standard
+            deviation (as CrescendoNet's "dividing the variance" is read here, too), ``mean`` only subtracts, ``none``
+            leaves pixels in 0 … 1.
+        augment: random changes of training images.
+        eval_crops: 1 scores the centre crop; 10 the mean over centre, corners and their mirror images, which needs
+            ``resize_to``.
+        streaming: decode in worker processes at every epoch, for sets that memory cannot hold.
+        workers: how many worker processes stream; 0 decodes in the training process.
+        cache: keep decoded images on disk (folder ``POLYPATH_CACHE``, else ``~/.cache/polypath``).
+
+    Raises:
+        ValueError: values outside of these ranges, or that exclude each other.
+    """
+
+    source: str = "digits"
+    subset: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    train_split: str = "train"
+    extra_split: str | None = None
+    test_split: str | None = None
+    validation_split: str | None = None
+    validation: int = 0
+    validation_extra: int = 0
+    hold_out: HoldOut = "proportional"
+    split_seed: int = 0
+    test_fraction: float = 0.2
+    train_images: int | None = None
+    test_images: int | None = None
+    size: int | None = None
+    resize: Resize = "crop"
+    resize_to: int | None = None
+    channels: int | None = None
+    broken: Broken = "refuse"
+    normalise: Normalise = "channel"
+    augment: AugmentConfig = AugmentConfig()
+    eval_crops: int = 1
+    streaming: bool = False
+    workers: int = 4
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.augment, dict):  # as it comes back from JSON
+            object.__setattr__(self, "augment", AugmentConfig(**self.augment))
+        for name in ("source", "train_split"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
+                raise ValueError(f"DataConfig.{name} {getattr(self, name)!r}: must be a name")
+        one_of(self, "resize", Resize)
+        one_of(self, "normalise", Normalise)
+        one_of(self, "broken", Broken)
+        one_of(self, "hold_out", HoldOut)
+        flag(self, "streaming", "cache")
+        for name in ("validation", "validation_extra", "workers"):
+            integer(self, name, 0)
+        for name in ("train_images", "test_images", "size", "resize_to"):
+            if getattr(self, name) is not None:
+                integer(self, name, 1)
+        integer(self, "split_seed", 0)
+        number(self, "test_fraction", 0.0, 1.0, open_ended=True)
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"DataConfig.channels {self.channels!r}: must be 1, 3 or None")
+        if self.eval_crops not in (1, 10):
+            raise ValueError(f"DataConfig.eval_crops {self.eval_crops!r}: must be 1 or 10")
+        self._check_sizes()
+        self._check_splits()
+
+    def _check_sizes(self) -> None:
+        if self.resize_to is not None and (self.size is None or self.resize_to < self.size):
+            raise ValueError(f"DataConfig.resize_to {self.resize_to}: needs size, at most as large (size {self.size})")
+        if self.eval_crops == 10 and (self.size is None or (self.resize_to or 0) <= self.size):
+            raise ValueError(
+                f"DataConfig.eval_crops 10: ten crops need resize_to larger than size "
+                f"(size {self.size}, resize_to {self.resize_to})"
+            )
+        if self.streaming and self.size is None:
+            raise ValueError("DataConfig.size None: streaming needs the images' size, in pixels")
+
+    def _check_splits(self) -> None:
+        if self.validation_extra and self.extra_split is None:
+            raise ValueError(f"DataConfig.validation_extra {self.validation_extra}: needs extra_split")
+        if self.validation_split is not None and (self.validation or self.validation_extra):
+            raise ValueError(
+                f"DataConfig.validation_split {self.validation_split!r}: give either a split or "
+                f"numbers of images to hold out (validation {self.validation}, "
+                f"validation_extra {self.validation_extra})"
+            )
+        training = [self.train_split, self.extra_split]
+        for name in ("test_split", "validation_split"):
+            if getattr(self, name) is not None and getattr(self, name) in training:
+                raise ValueError(f"DataConfig.{name} {getattr(self, name)!r}: is trained on")
+        if self.extra_split is not None and self.extra_split == self.train_split:
+            raise ValueError(f"DataConfig.extra_split {self.extra_split!r}: is train_split already")
+
+    @property
+    def stored_size(self) -> int | None:
+        """Side of the images that are kept, before crops to ``size``."""
+        return self.resize_to or self.size
+
+
+PLUS = AugmentConfig(pad=4, mirror=True)
+PLUS_PLUS = AugmentConfig(pad=4, pad_mode="reflect", mirror=True)
+GUNN_RELEASED = AugmentConfig(pad=4, mirror=True, roll=2 / 3)
+IMAGENET = AugmentConfig(scale=(0.08, 1.0), mirror=True)
+IMAGENET_PHOTOMETRIC = AugmentConfig(scale=(0.08, 1.0), mirror=True, photometric=True)
+
+SVHN_HELD_OUT: dict[str, Any] = {"validation": 4000, "validation_extra": 2000, "hold_out": "equal"}
+"""400 images a class of ``train`` and 200 of ``extra`` (DFN §6.1)."""

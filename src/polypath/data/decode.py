@@ -1,0 +1,228 @@
+"""Encoded images to uint8 pixels: one at a time, or a whole split in threads."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from polypath.data.config import Resize
+
+CHUNK = 64  # images that a thread decodes in one go
+MOST_NAMED = 5  # broken images that an error names
+Raw = bytes | Image.Image | Exception
+"""An encoded image, one that was never encoded, or what stood in the way of reading it."""
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(split, images done, images in all)``."""
+
+
+class BrokenImage(ValueError):
+    """An image that cannot be read; the text says why."""
+
+
+class Encoded(Protocol):
+    """Images in some encoded form, one row each."""
+
+    @property
+    def split(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: Sequence[int]) -> list[Raw]:
+        """The images of these rows."""
+        ...
+
+    def name(self, row: int) -> str:
+        """How a person finds this image: its file, or its row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pixels of a split: ``images`` (N, C, H, W) uint8 and the ``rows`` (N,) that they come from.
+
+    ``skipped`` says which rows are missing and why; ``format`` is the first image's (``JPEG``, ``PNG``, …).
+    """
+
+    images: Tensor
+    rows: Tensor
+    skipped: tuple[str, ...] = ()
+    format: str = ""
+
+
+def open_image(data: Raw) -> Image.Image:
+    """A fully loaded image, upright, of mode ``L`` or ``RGB``.
+
+    Raises:
+        BrokenImage: no image, a truncated one, or pixels of an unknown meaning.
+    """
+    if isinstance(data, Exception):
+        raise BrokenImage(str(data))
+    if isinstance(data, Image.Image):
+        return _plain(data)
+    if not data:
+        raise BrokenImage("no bytes")
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        if "exif" in image.info:
+            ImageOps.exif_transpose(image, in_place=True)
+        return _plain(image)
+    except BrokenImage:
+        raise
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ... on foreign bytes
+        what = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error).strip(".")
+        raise BrokenImage(what or type(error).__name__) from None
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    kept = image.format
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise BrokenImage(f"pixels of mode {image.mode}, whose range is unknown")
+    elif image.mode not in ("L", "RGB"):
+        grey = image.mode in ("1", "LA", "La")
+        image = image.convert("L" if grey else "RGB")
+    image.format = kept
+    return image
+
+
+def fit(image: Image.Image, side: int | None, policy: Resize) -> Image.Image:
+    """Bring an image to ``side`` x ``side`` pixels, bilinear with antialiasing; None leaves it.
+
+    ``crop`` takes the central square, ``squash`` the whole image whatever its shape, ``pad`` the whole image with
+    black borders.
+    """
+    width, height = image.size
+    if side is None or (width, height) == (side, side):
+        return image
+    if policy == "squash":
+        return image.resize((side, side), Image.Resampling.BILINEAR)
+    if policy == "crop":
+        short = min(width, height)
+        left, top = (width - short) // 2, (height - short) // 2
+        return cut_and_resize(image, (left, top, left + short, top + short), side)
+    scale = side / max(width, height)
+    inner = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BILINEAR)
+    out = Image.new(image.mode, (side, side))
+    out.paste(inner, ((side - inner.width) // 2, (side - inner.height) // 2))
+    return out
+
+
+def cut_and_resize(image: Image.Image, box: tuple[int, int, int, int], side: int) -> Image.Image:
+    """The box (left, top, right, bottom) at ``side`` x ``side`` pixels, bilinear with antialiasing."""
+    return image.crop(box).resize((side, side), Image.Resampling.BILINEAR)  # resize(box=) would look beyond the box
+
+
+def pixels(image: Image.Image, channels: int | None) -> np.ndarray:
+    """``(C, H, W)`` uint8; ``channels`` None keeps a grey image at one."""
+    if channels is not None:
+        image = image.convert("L" if channels == 1 else "RGB")
+    array = np.array(image)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def decode_all(
+    encoded: Encoded,
+    *,
+    size: int | None,
+    resize: Resize,
+    channels: int | None,
+    skip_broken: bool = False,
+    progress: Progress | None = None,
+) -> Decoded:
+    """Decode a whole split.
+
+    Args:
+        encoded: its images.
+        size, resize: see :func:`fit`.
+        channels: 1, 3, or None for 1 where all are grey, else 3.
+        skip_broken: go on without images that cannot be read.
+        progress: told how far it is.
+
+    Raises:
+        ValueError: broken images (unless skipped), images of different sizes with ``size`` None, nothing left.
+    """
+    chunks, rows, broken, kind = [], [], [], ""
+    done = 0
+    for chunk in _chunks(encoded, size, resize, channels):
+        good = [(row, array) for row, array in chunk.images if isinstance(array, np.ndarray)]
+        broken += [f"{encoded.name(row)} ({error})" for row, error in chunk.images if isinstance(error, BrokenImage)]
+        kind = kind or chunk.format
+        done += len(chunk.images)
+        if good:
+            rows += [row for row, _ in good]
+            chunks.append(_stack(encoded, good, chunks[0].shape[-2:] if chunks else good[0][1].shape[-2:]))
+        if progress:
+            progress(encoded.split, done, len(encoded))
+    if broken and not skip_broken:
+        raise ValueError(broken_message(encoded.split, len(encoded), broken))
+    if not rows:
+        raise ValueError(f"split {encoded.split!r} has no image that can be read")
+    wide = max(c.shape[1] for c in chunks)
+    images = np.concatenate([c if c.shape[1] == wide else np.repeat(c, wide, axis=1) for c in chunks])
+    return Decoded(torch.from_numpy(images), torch.tensor(rows), tuple(broken), kind)
+
+
+def broken_message(split: str, total: int, broken: Sequence[str]) -> str:
+    """What a person is told about images that cannot be read."""
+    more = f" and {len(broken) - MOST_NAMED} more" if len(broken) > MOST_NAMED else ""
+    return (
+        f"{len(broken)} of {total} images of split {split!r} cannot be read: {', '.join(broken[:MOST_NAMED])}{more}; "
+        f"repair or remove them, or go on without them by broken='skip' (--data.broken skip)"
+    )
+
+
+@dataclass
+class _Chunk:
+    images: list[tuple[int, np.ndarray | BrokenImage]]
+    format: str
+
+
+def _chunks(encoded: Encoded, size: int | None, resize: Resize, channels: int | None) -> Iterator[_Chunk]:
+    """Decoded chunks in order, a few of them ahead in threads (the decoders let go of the interpreter's lock)."""
+
+    def work(start: int) -> _Chunk:
+        rows = range(start, min(start + CHUNK, len(encoded)))
+        images, kind = [], ""
+        for row, data in zip(rows, encoded.read(rows), strict=True):
+            try:
+                image = open_image(data)
+                kind = kind or image.format or ""
+                images.append((row, pixels(fit(image, size, resize), channels)))
+            except BrokenImage as error:
+                images.append((row, error))
+        return _Chunk(images, kind)
+
+    threads = min(os.cpu_count() or 1, 16)
+    with ThreadPoolExecutor(threads) as pool:
+        starts = range(0, len(encoded), CHUNK)
+        ahead = [pool.submit(work, start) for start in starts[: 4 * threads]]
+        try:
+            for i in range(len(starts)):
+                if i + len(ahead) < len(starts):
+                    ahead.append(pool.submit(work, starts[i + len(ahead)]))
+                yield ahead.pop(0).result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _stack(encoded: Encoded, good: Sequence[tuple[int, np.ndarray]], size: tuple[int, ...]) -> np.ndarray:
+    for row, array in good:
+        if array.shape[-2:] != size:
+            raise ValueError(
+                f"DataConfig.size None: images of split {encoded.split!r} differ in size ({encoded.name(row)} has "
+                f"{array.shape[-2]}x{array.shape[-1]} pixels, another {size[0]}x{size[1]}); give the size to use"
+            )
+    wide = max(array.shape[0] for _, array in good)
+    return np.stack([np.broadcast_to(array, (wide, *size)) for _, array in good])

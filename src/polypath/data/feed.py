@@ -1,0 +1,51 @@
+"""The batches that a configuration asks for, in memory or streamed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from polypath.data.config import DataConfig
+from polypath.data.loader import Batches
+from polypath.data.sources import ImageData
+from polypath.data.split import Split, StreamedSplit
+from polypath.data.streaming import StreamingBatches
+
+Part = Literal["train", "validation", "test"]
+
+
+def training_batches(
+    data: ImageData, config: DataConfig, batch_size: int, *, seed: int, **options: Any
+) -> Batches | StreamingBatches:
+    """Shuffled and augmented batches of the training images.
+
+    ``batch_size`` counts the images of all processes together. ``options``: ``device``, ``dtype``, ``channels_last``,
+    ``drop_last``, ``rank``, ``world_size`` of :class:`~polypath.data.loader.BatchesBase`.
+    """
+    return _batches(data.train, data, config, batch_size, augment=config.augment, shuffle=True, seed=seed, **options)
+
+
+def evaluation_batches(
+    data: ImageData, config: DataConfig, batch_size: int, part: Part = "test", **options: Any
+) -> Batches | StreamingBatches:
+    """Batches of a part without random changes, in order unless ``shuffle`` and ``seed`` are given.
+
+    With ``config.eval_crops`` 10, ``x`` has ten views an image; average them by
+    ``average_views(net(x), batches.views)``.
+
+    Raises:
+        ValueError: a part that there is not.
+    """
+    split = getattr(data, part, None) if part in ("train", "validation", "test") else None
+    if split is None:
+        legal = ", ".join(p for p in ("train", "validation", "test") if getattr(data, p) is not None)
+        raise ValueError(f"part {part!r}: {data.name} has {legal}")
+    return _batches(split, data, config, batch_size, crops=config.eval_crops, **options)
+
+
+def _batches(
+    split: Split | StreamedSplit, data: ImageData, config: DataConfig, batch_size: int, **options: Any
+) -> Batches | StreamingBatches:
+    options = {"mean": data.mean, "std": data.std, "size": data.crop, **options}
+    if isinstance(split, StreamedSplit):
+        return StreamingBatches(split, batch_size, workers=config.workers, **options)
+    return Batches(split, batch_size, **options)

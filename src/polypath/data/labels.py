@@ -1,0 +1,68 @@
+"""Raw labels (class numbers, any whole numbers, text) to classes 0, 1, …, the same for all splits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Labelled(Protocol):
+    """A split with raw labels, and the classes' names where its source gives them."""
+
+    @property
+    def split(self) -> str: ...
+    @property
+    def labels(self) -> list[Any]: ...
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
+
+
+def hidden(labels: Sequence[Any]) -> bool:
+    """Whether a split's labels are kept secret, which datasets write as -1 (ImageNet's test split)."""
+    return len(labels) > 0 and all(isinstance(label, int) and label < 0 for label in labels)
+
+
+def encode_labels(
+    train: Sequence[Labelled], others: Sequence[Labelled], where: str
+) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Class names, and for each split its labels ``(N,)`` int64.
+
+    Named classes keep their order; other whole numbers and texts are sorted, and those of training are the classes.
+
+    Raises:
+        ValueError: no images, hidden labels, labels that training does not have, splits that name classes differently,
+            a single class.
+    """
+    for table in [*train, *others]:
+        if not table.labels:
+            raise ValueError(f"split {table.split!r} of {where} is empty")
+        if hidden(table.labels):
+            raise ValueError(f"split {table.split!r} of {where} has no labels (all are -1): take another split")
+        if table.classes != train[0].classes:
+            raise ValueError(f"split {table.split!r} of {where} names its classes differently from {train[0].split!r}")
+    names = train[0].classes
+    values = list(range(len(names))) if names is not None else _values(train, where)
+    codes = {value: code for code, value in enumerate(values)}
+    if len(codes) < 2:
+        raise ValueError(f"{where} has a single class, {values[0]!r}: nothing to tell apart")
+    encoded = {}
+    for table in [*train, *others]:
+        unknown = sorted({repr(label) for label in table.labels if label not in codes})
+        if unknown:
+            raise ValueError(
+                f"split {table.split!r} of {where} has labels that training does not have: {', '.join(unknown[:5])}"
+            )
+        encoded[table.split] = torch.tensor([codes[label] for label in table.labels])
+    return names or tuple(map(str, values)), encoded
+
+
+def _values(train: Sequence[Labelled], where: str) -> list[Any]:
+    values = {label for table in train for label in table.labels}
+    try:
+        return sorted(values)
+    except TypeError:
+        kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+        raise ValueError(f"labels of {where} are of several kinds ({kinds})") from None

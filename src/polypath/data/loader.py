@@ -1,0 +1,211 @@
+"""Batches of images ready for a network, as a pure function of seed, epoch and batch number.
+
+Nothing is remembered from batch to batch: the order of an epoch comes from (seed, epoch), what is random in a batch
+from (seed, epoch, batch). So a run resumes exactly by ``set_epoch(e)`` and ``start(b)``, and processes that share a
+batch draw for all of it and prepare their own rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polypath.data.config import AugmentConfig
+from polypath.data.pipeline import Pipeline
+from polypath.data.seeds import generator
+from polypath.data.split import Split, StreamedSplit
+
+RESIDENT_SHARE = 0.5  # of an accelerator's free memory that images may take
+
+
+class Order:
+    """Which images make up which batch, and which rows of it are this process's.
+
+    Args:
+        images: how many there are.
+        batch_size: images of a batch over all ``world_size`` processes together.
+        shuffle: a new order each epoch; else as they come.
+        seed: of order and of what is random in a batch.
+        drop_last: leave a last, smaller batch out.
+        rank, world_size: this process among those that share each batch, in contiguous parts.
+
+    Raises:
+        ValueError: values out of range; parts that could not be equal.
+    """
+
+    def __init__(
+        self, images: int, batch_size: int, *, shuffle: bool, seed: int, drop_last: bool, rank: int, world_size: int
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size}: must be at least 1")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank}: must be in 0 … {world_size - 1} (world_size {world_size})")
+        if batch_size % world_size:
+            raise ValueError(f"batch_size {batch_size}: must be a multiple of world_size {world_size}")
+        if drop_last and batch_size > images:
+            raise ValueError(
+                f"batch_size {batch_size}: larger than the {images} images, with drop_last nothing is left"
+            )
+        last = images % batch_size
+        if shuffle and not drop_last and 0 < last < world_size:
+            raise ValueError(
+                f"batch_size {batch_size}: the last batch of {images} images has {last}, "
+                f"fewer than {world_size} processes; set drop_last or another batch size"
+            )
+        self.images, self.batch_size, self.shuffle, self.seed = images, batch_size, shuffle, seed
+        self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def __len__(self) -> int:
+        return self.images // self.batch_size if self.drop_last else -(-self.images // self.batch_size)
+
+    def indices(self, epoch: int, batch: int) -> Tensor:
+        """Indices of the whole batch, over all processes."""
+        start = batch * self.batch_size
+        end = min(start + self.batch_size, self.images)
+        if not self.shuffle:
+            return torch.arange(start, end)
+        if epoch != self._epoch:
+            self._order = torch.randperm(self.images, generator=generator(self.seed, "order", epoch))
+            self._epoch = epoch
+        return self._order[start:end]
+
+    def part(self, n: int) -> slice:
+        """This process's rows of a batch of ``n``: parts differ by one image at most."""
+        each, rest = divmod(n, self.world_size)
+        start = self.rank * each + min(self.rank, rest)
+        return slice(start, start + each + (self.rank < rest))
+
+    def generator(self, epoch: int, batch: int) -> torch.Generator:
+        """Of what is random in a batch."""
+        return generator(self.seed, "batch", epoch, batch)
+
+
+class BatchesBase:
+    """What in-memory and streamed batches share: an iterable of ``(x, y)`` on the device.
+
+    ``x`` is ``(n * views, C, H, W)`` with an image's views together (see :func:`~polypath.data.augment.average_views`),
+    ``y`` is ``(n,)`` int64; n is this process's part of the batch.
+
+    Args:
+        split: the images.
+        batch_size: see :class:`Order`, also for ``shuffle``, ``seed``, ``drop_last``, ``rank`` and ``world_size``.
+        mean, std: of :class:`~polypath.data.sources.ImageData`.
+        augment: random changes; None for evaluation.
+        device: where batches are wanted.
+        size, crops, dtype, channels_last: see :class:`~polypath.data.pipeline.Pipeline`.
+
+    Raises:
+        ValueError: values out of range.
+    """
+
+    def __init__(
+        self,
+        split: Split | StreamedSplit,
+        batch_size: int,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        augment: AugmentConfig | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        size: int | None = None,
+        crops: int = 1,
+        channels_last: bool = False,
+        dtype: torch.dtype = torch.float32,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(mean) != split.channels:
+            raise ValueError(f"mean {mean}: must have one value for each of {split.channels} channels")
+        self.order = Order(
+            len(split),
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+            rank=rank,
+            world_size=world_size,
+        )
+        self.pipeline = Pipeline(
+            mean=mean, std=std, augment=augment, size=size, crops=crops, dtype=dtype, channels_last=channels_last
+        )
+        self.pipeline.check(split.size)
+        self.device = torch.device(device)
+        self._epoch = self._start = 0
+
+    @property
+    def views(self) -> int:
+        """Rows of ``x`` an image."""
+        return self.pipeline.crops
+
+    @property
+    def num_images(self) -> int:
+        """Images that an epoch goes through, over all processes."""
+        return min(self.order.images, len(self) * self.order.batch_size)
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self.order)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the random changes of the epochs' number ``epoch``, 0 first."""
+        if epoch < 0:
+            raise ValueError(f"epoch {epoch}: must be at least 0")
+        self._epoch = epoch
+
+    def start(self, batch: int) -> None:
+        """Let the next iteration, and only that, begin at this batch (0 is the first)."""
+        if not 0 <= batch <= len(self):
+            raise ValueError(f"batch {batch}: an epoch has {len(self)}")
+        self._start = batch
+
+    def _begin(self) -> tuple[int, range]:
+        """The epoch and its batches to come."""
+        first, self._start = self._start, 0
+        return self._epoch, range(first, len(self))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of worker processes, where there are any."""
+
+
+class Batches(BatchesBase):
+    """Batches of a split in memory; arguments as of :class:`BatchesBase`.
+
+    Images lie on the device as uint8 and are prepared there by whole batches; where they would take more than half
+    of an accelerator's free memory they stay on the host and each batch travels.
+    """
+
+    def __init__(self, split: Split, batch_size: int, **options: Any) -> None:
+        super().__init__(split, batch_size, **options)
+        self.split = split.to(self.device) if _fits(split, self.device) else split
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch, todo = self._begin()
+        for batch in todo:
+            yield self.batch(epoch, batch)
+
+    def batch(self, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
+        """One batch by its numbers."""
+        indices = self.order.indices(epoch, batch)
+        own = self.order.part(len(indices))
+        draws = self.pipeline.draw(len(indices), self.order.generator(epoch, batch)).rows(own)
+        at = indices[own].to(self.split.images.device, non_blocking=True)
+        images = self.split.images[at].to(self.device, non_blocking=True)
+        labels = self.split.labels[at].to(self.device, non_blocking=True)
+        return self.pipeline(images, draws), labels
+
+
+def _fits(split: Split, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return split.images.numel() <= RESIDENT_SHARE * free

@@ -1,0 +1,100 @@
+"""From stored uint8 images to what a network reads: crop, light, normalise, pad, mirror, roll; and evaluation views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from polypath.data import augment as A
+from polypath.data.config import AugmentConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """Prepares batches of stored images ``(N, C, H, W)`` uint8.
+
+    Args:
+        mean, std: per channel, of pixels in 0 … 1.
+        augment: random changes; None for evaluation.
+        size: side of the square that comes out, None the stored size.
+        crops: views of each image in evaluation, 1 (centre) or 10.
+        dtype, channels_last: of what comes out.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: AugmentConfig | None = None
+    size: int | None = None
+    crops: int = 1
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crops not in (1, 10):
+            raise ValueError(f"crops {self.crops}: must be 1 or 10")
+        if self.crops == 10 and (self.augment is not None or self.size is None):
+            raise ValueError("crops 10: for evaluation (augment None) with a size smaller than the stored images")
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise ValueError(f"std {self.std}: must be positive, one for each of {len(self.mean)} channels")
+
+    def check(self, stored: tuple[int, int]) -> None:
+        """Say now, not at the first batch, that stored images of this height and width do not fit.
+
+        Raises:
+            ValueError: images smaller than the crops, reflection deeper than the image, a scale crop of unknown size.
+        """
+        height, width = stored
+        if self.size is not None and self.size > min(stored):
+            raise ValueError(f"images of {height}x{width} pixels: too small for crops of {self.size}x{self.size}")
+        if self.augment is None:
+            return
+        if self.augment.scale and self.size is None and height != width:
+            raise ValueError(f"AugmentConfig.scale: images of {height}x{width} pixels need DataConfig.size")
+        side = self.size if self.augment.scale and self.size else min(stored)
+        if self.augment.pad_mode == "reflect" and self.augment.pad >= side:
+            raise ValueError(f"AugmentConfig.pad {self.augment.pad}: images of side {side} reflect less than that deep")
+
+    def draw(self, n: int, generator: torch.Generator) -> A.Draws:
+        """What is random in a batch of ``n`` images."""
+        if self.augment is None:
+            return A.Draws()
+        return A.draw(self.augment, n, generator)
+
+    def __call__(self, images: Tensor, draws: A.Draws, *, cut: bool = False) -> Tensor:
+        """Stored images of any device to network input there; ``cut``: the scale crop has been taken already."""
+        if self.augment is None:
+            return self._laid_out(self._views(self._normalised(images.float() / 255)))
+        height, width = images.shape[-2:]
+        want = (self.size, self.size) if self.size else (height, width)
+        x = images
+        if draws.box is not None and not cut:
+            heights, widths = torch.full((len(x),), height), torch.full((len(x),), width)
+            scale = self.augment.scale or (1.0, 1.0)
+            x = A.crop_and_resize(x, A.boxes(draws.box, heights, widths, scale, self.augment.aspect), want[0])
+        x = x.float() / 255
+        if draws.light is not None:
+            x = A.distort(x, draws.light)
+        x = self._normalised(x)
+        x = A.pad_images(x, self.augment.pad, self.augment.pad_mode)
+        if draws.crop is not None:
+            x = A.crop_at(x, A.offsets(draws.crop, x.shape[-2:], want), want)
+        if draws.mirror is not None:
+            x = A.mirror_where(x, draws.mirror)
+        if draws.roll is not None:
+            x = A.roll_by(x, A.shifts(draws.roll, self.augment.roll, want))
+        return self._laid_out(x)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        mean, std = (A.constant(v, x.device, x.dtype)[:, None, None] for v in (self.mean, self.std))
+        return x.sub_(mean).div_(std)
+
+    def _views(self, x: Tensor) -> Tensor:
+        if self.size is None:
+            return x
+        return A.ten_crop(x, self.size) if self.crops == 10 else A.centre_crop(x, self.size)
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return x.to(self.dtype).contiguous(memory_format=layout)

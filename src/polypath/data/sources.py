@@ -1,0 +1,286 @@
+"""Images by name: open a dataset, split it by its labels, decode it, and measure its channels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from polypath.data import cache
+from polypath.data.config import DataConfig
+from polypath.data.decode import Decoded, Encoded, Progress, decode_all
+from polypath.data.folders import Digits, ImageFolder
+from polypath.data.labels import encode_labels, hidden
+from polypath.data.measure import normalisation
+from polypath.data.split import Split, StreamedSplit
+from polypath.data.splits import hold_out_test, scored_part, training_parts
+from polypath.data.tables import SPLIT_NAMES, HubDataset, ParquetFolder
+
+KNOWN: dict[str, dict[str, str]] = {
+    "cifar10": {"source": "uoft-cs/cifar10"},
+    "cifar100": {"source": "uoft-cs/cifar100", "label_column": "fine_label"},
+    "svhn": {"source": "ufldl-stanford/svhn", "subset": "cropped_digits"},
+    "imagenet": {"source": "ILSVRC/imagenet-1k", "test_split": "validation"},
+}
+"""Short names of the papers' datasets; a field that is given goes before the one here."""
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+JPEG_NOTE = "JPEG-coded CIFAR-10, which is not the published setting"
+MEMORY_SHARE = 0.8  # of the machine's memory that decoded images may take
+
+
+class LabelledTable(Encoded, Protocol):
+    """Encoded images with raw labels, and the classes' names where the source gives them."""
+
+    @property
+    def labels(self) -> list[Any]: ...
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+class Source(Protocol):
+    """A dataset: its splits by name, opened one at a time."""
+
+    where: str
+    splits: dict[str, Any]
+
+    def open(self, split: str, image: str | None, label: str | None) -> LabelledTable: ...
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Images that train, choose and score, and what a network has to know of them.
+
+    Args:
+        name: the source's.
+        train, validation, test: splits in memory or streamed; ``validation`` None where nothing is held out.
+        classes: names, in the order of the labels.
+        mean, std: per channel, of pixels in 0 … 1: what is subtracted and divided by, taken from the training images
+            alone as ``normalise`` says (0 and 1 for ``none``).
+        note: what a reader of results has to know (how splits were made, JPEG-coded pixels); may be empty.
+        skipped: images left out because they cannot be read.
+        crop: side of the square that a network sees of the stored images, in pixels; None where it sees all of them.
+    """
+
+    name: str
+    train: Split | StreamedSplit
+    validation: Split | StreamedSplit | None
+    test: Split | StreamedSplit
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    note: str = ""
+    skipped: tuple[str, ...] = ()
+    crop: int | None = None
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images as a network sees them, in pixels."""
+        return (self.crop, self.crop) if self.crop else self.train.size
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of what is trained on: another one means that a run cannot be resumed on these data."""
+        return self.train.fingerprint()
+
+
+def load_images(config: DataConfig, progress: Progress | None = None) -> ImageData:
+    """Open ``config.source``, decode it (once, see :mod:`polypath.data.cache`) and split it by labels and seed.
+
+    Args:
+        config: see :class:`DataConfig`.
+        progress: called as ``progress(split, done, total)`` while images are decoded.
+
+    Raises:
+        ValueError: an unknown source, subset, split or column; labels that do not fit; broken images or files;
+            images that memory cannot hold. Each names the field, the value and the legal values.
+    """
+    name, config = _named(config)
+    source = open_source(config)
+    loader = _Loader(source, config, progress)
+    train = [loader.open(_pick(source, config, f)) for f in ("train_split", "extra_split") if getattr(config, f)]
+    chooser = loader.open(_pick(source, config, "validation_split")) if config.validation_split else None
+    scorer = loader.test_table({t.split for t in [*train, chooser] if t})
+    loader.read_labels(train, [t for t in (chooser, scorer) if t])
+
+    parts = [loader.split(table) for table in train]
+    channels = max(part.channels for part in parts)
+    test = loader.split(scorer, channels) if scorer else None
+    if test is None:
+        scored = hold_out_test(parts[0].labels, config)
+        test, parts[0] = _take(parts[0], scored), _take(parts[0], ~scored)
+        loader.notes.append(
+            f"no test split: {len(test)} images of {train[0].split!r}, drawn class by class, are held out"
+        )
+    kept, held = training_parts([part.labels for part in parts], config)
+    validation = loader.split(chooser, channels) if chooser else None
+    if any(len(h) for h in held):
+        validation = _joined([_take(part, h) for part, h in zip(parts, held, strict=True)])
+    training = _joined([_take(part, k) for part, k in zip(parts, kept, strict=True)])
+    test = _take(test, scored_part(test.labels, config))
+    mean, std = normalisation(training, config.normalise)
+    return ImageData(
+        name=name,
+        train=training,
+        validation=validation,
+        test=test,
+        classes=loader.classes,
+        mean=mean,
+        std=std,
+        note="; ".join(loader.notes),
+        skipped=tuple(loader.skipped),
+        crop=config.size if config.resize_to else None,
+    )
+
+
+# --- which dataset, which splits --------------------------------------------------------------------------
+
+
+def _named(config: DataConfig) -> tuple[str, DataConfig]:
+    """A short name of the source, and the configuration with what is known of a dataset by short name."""
+    if known := KNOWN.get(config.source):
+        fill = {f: value for f, value in known.items() if f == "source" or getattr(config, f) is None}
+        return config.source, replace(config, **fill)
+    path = Path(config.source).expanduser()
+    return (path.resolve().name if path.is_dir() else config.source), config
+
+
+def open_source(config: DataConfig) -> Source:
+    """The dataset that ``config.source`` names: a local folder goes before a name on the hub."""
+    path = Path(config.source).expanduser()
+    if config.source == "digits":
+        if config.subset is not None:
+            raise ValueError(f"DataConfig.subset {config.subset!r}: digits have none")
+        return Digits()
+    if path.is_dir():
+        if next(path.rglob("*.parquet"), None):
+            return ParquetFolder(path, config.subset, mapped=config.streaming)
+        names = (config.train_split, config.extra_split, config.test_split, config.validation_split)
+        return ImageFolder(path, config.subset, [n for n in names if n])
+    if path.exists() or path.is_absolute() or config.source.startswith((".", "~")) or config.source.count("/") > 1:
+        raise ValueError(
+            f"DataConfig.source {config.source!r}: no such folder; give a folder of parquet files or of one folder of "
+            f"images for each class, a hub name (OWNER/NAME), or one of digits, {', '.join(KNOWN)}"
+        )
+    return HubDataset(config.source, config.subset)
+
+
+def _pick(source: Source, config: DataConfig, field: str) -> str:
+    name = getattr(config, field)
+    for legal in (name, SPLIT_NAMES.get(name)):
+        if legal in source.splits:
+            return legal
+    raise ValueError(f"DataConfig.{field} {name!r}: {source.where} has the splits {', '.join(source.splits)}")
+
+
+class _Loader:
+    """Opens splits of one source and remembers what is to be told of them."""
+
+    def __init__(self, source: Source, config: DataConfig, progress: Progress | None) -> None:
+        self.source, self.config, self.progress = source, config, progress
+        self.notes: list[str] = []
+        self.skipped: list[str] = []
+        self.classes: tuple[str, ...] = ()
+        self._labels: dict[str, Tensor] = {}
+
+    def open(self, split: str) -> LabelledTable:
+        return self.source.open(split, self.config.image_column, self.config.label_column)
+
+    def test_table(self, taken: set[str]) -> LabelledTable | None:
+        """The split that is scored, None where one must be held out."""
+        if self.config.test_split is not None:
+            return self.open(_pick(self.source, self.config, "test_split"))
+        for split in ("test", "validation"):
+            if split in self.source.splits and split not in taken:
+                table = self.open(split)
+                if not hidden(table.labels):
+                    if split != "test":
+                        self.notes.append(f"scored on split {split!r}")
+                    return table
+        return None
+
+    def read_labels(self, train: Sequence[LabelledTable], others: Sequence[LabelledTable]) -> None:
+        self.classes, self._labels = encode_labels(train, others, self.source.where)
+
+    def split(self, table: LabelledTable, channels: int | None = None) -> Split | StreamedSplit:
+        """A split's images; ``channels`` as the training images have."""
+        labels, config = self._labels[table.split], self.config
+        if config.streaming:
+            rows = torch.stack([torch.zeros(len(table), dtype=torch.int64), torch.arange(len(table))], dim=1)
+            assert config.stored_size is not None  # checked by DataConfig
+            return StreamedSplit(
+                (table,),
+                rows,
+                labels,
+                config.stored_size,
+                config.resize,
+                config.channels or 3,
+                config.broken == "skip",
+                table.fingerprint,
+            )
+        decoded = self._decoded(table, config.channels or channels)
+        if decoded.skipped:
+            self.notes.append(f"{len(decoded.skipped)} broken images of {table.split!r} skipped")
+        self.skipped += decoded.skipped
+        if decoded.format == "JPEG" and self.classes == CIFAR10 and JPEG_NOTE not in self.notes:
+            self.notes.append(JPEG_NOTE)
+        return Split(decoded.images, labels[decoded.rows])
+
+    def _decoded(self, table: LabelledTable, channels: int | None) -> Decoded:
+        config, key = self.config, None
+        if config.cache and table.fingerprint:
+            key = cache.key(
+                images=table.fingerprint,
+                split=table.split,
+                size=config.stored_size,
+                resize=config.resize,
+                channels=channels,
+                broken=config.broken,
+            )
+            if (found := cache.load(key)) is not None:
+                return found
+        _check_memory(len(table), channels or 3, config.stored_size)
+        decoded = decode_all(
+            table,
+            size=config.stored_size,
+            resize=config.resize,
+            channels=channels,
+            skip_broken=config.broken == "skip",
+            progress=self.progress,
+        )
+        if key is not None:
+            cache.store(key, decoded)
+        return decoded
+
+
+def _take(split: Any, which: Tensor) -> Any:
+    if which.dtype == torch.bool:
+        which = which.nonzero().squeeze(1)
+    return split if len(which) == len(split) else split.subset(which)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    return type(parts[0]).joined(parts)
+
+
+def _check_memory(images: int, channels: int, side: int | None) -> None:
+    if side is None or not hasattr(os, "sysconf"):
+        return
+    needed, there = images * channels * side**2, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > MEMORY_SHARE * there:
+        raise ValueError(
+            f"DataConfig.streaming False: {images:,} images of {side}x{side} pixels take {needed / 2**30:.0f} GiB of "
+            f"{there / 2**30:.0f} GiB memory; stream them (--data.streaming), or take a smaller size"
+        )

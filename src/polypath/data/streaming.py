@@ -1,0 +1,132 @@
+"""Batches of images that are decoded by worker processes, for sets that memory cannot hold."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from polypath.data.augment import Draws, boxes
+from polypath.data.decode import BrokenImage, cut_and_resize
+from polypath.data.loader import BatchesBase, Order
+from polypath.data.pipeline import Pipeline
+from polypath.data.split import StreamedSplit
+
+PREFETCH = 4  # batches that each worker has ready
+
+
+class StreamingBatches(BatchesBase):
+    """Batches as :class:`~polypath.data.loader.Batches` gives them, of a split that is read while it runs.
+
+    Worker processes decode, resize and take scale-and-aspect crops of the original images; everything else happens
+    on whole batches on the device. Order and random changes are the same as in memory, whatever the number of workers.
+
+    Args:
+        split: the images.
+        workers: processes; 0 decodes in this one.
+        batch_size and the rest: see :class:`~polypath.data.loader.BatchesBase`.
+
+    Raises:
+        ValueError: values out of range; while iterating, an image that cannot be read (unless the split skips them:
+            then its batch is smaller and ``skipped`` has its name).
+    """
+
+    def __init__(self, split: StreamedSplit, batch_size: int, *, workers: int = 4, **options: Any) -> None:
+        if workers < 0:
+            raise ValueError(f"workers {workers}: must be at least 0")
+        super().__init__(split, batch_size, **options)
+        self.split = split
+        self.skipped: list[str] = []
+        self._todo = _Todo()
+        processes: dict[str, Any] = {}
+        if workers:
+            processes = {"persistent_workers": True, "prefetch_factor": PREFETCH, "worker_init_fn": _start_worker}
+        self._loader: DataLoader | None = DataLoader(
+            _Reader(split, self.order, self.pipeline),
+            batch_size=None,
+            sampler=self._todo,
+            num_workers=workers,
+            pin_memory=self.device.type == "cuda",
+            **processes,
+        )
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._loader is None:
+            raise ValueError("these batches were closed")
+        epoch, todo = self._begin()
+        self._todo.tasks = [(epoch, batch) for batch in todo]
+        for (_, batch), (images, good, broken) in zip(self._todo.tasks, self._loader, strict=True):
+            if good is None:
+                raise BrokenImage(broken)
+            if broken:
+                self.skipped += broken
+                warnings.warn(f"{len(broken)} images were left out: {', '.join(broken)}", UserWarning, stacklevel=2)
+            yield self._prepared(epoch, batch, images, good)
+
+    def _prepared(self, epoch: int, batch: int, images: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
+        indices = self.order.indices(epoch, batch)
+        own = self.order.part(len(indices))
+        draws = self.pipeline.draw(len(indices), self.order.generator(epoch, batch)).rows(own).rows(good)
+        labels = self.split.labels[indices[own][good]]
+        x = self.pipeline(images.to(self.device, non_blocking=True), draws, cut=draws.box is not None)
+        return x, labels.to(self.device, non_blocking=True)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._loader = None
+
+
+class _Todo(torch.utils.data.Sampler):
+    """Hands (epoch, batch) to the workers; set anew before each iteration."""
+
+    def __init__(self) -> None:
+        self.tasks: list[tuple[int, int]] = []
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.tasks)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+
+class _Reader(Dataset):
+    """What a worker holds: gives this process's part of a batch, decoded and cropped."""
+
+    def __init__(self, split: StreamedSplit, order: Order, pipeline: Pipeline) -> None:
+        self.split, self.order, self.pipeline = split, order, pipeline
+
+    def __getitem__(self, task: tuple[int, int]) -> tuple[Any, Any, Any]:
+        epoch, batch = task
+        indices = self.order.indices(epoch, batch)
+        own = self.order.part(len(indices))
+        draws = self.pipeline.draw(len(indices), self.order.generator(epoch, batch)).rows(own)
+        try:
+            images, good, broken = self.split.decode(indices[own].tolist(), self._cut(draws))
+        except BrokenImage as error:  # as a value: an exception would arrive wrapped in this process's traceback
+            return None, None, str(error)
+        return images, torch.tensor(good, dtype=torch.int64), broken
+
+    def _cut(self, draws: Draws) -> Any:
+        augment, size = self.pipeline.augment, self.pipeline.size or self.split.side
+        if draws.box is None or augment is None or augment.scale is None:
+            return None
+        uniform, scale = draws.box, augment.scale
+
+        def cut(position: int, image: Image.Image) -> Image.Image:
+            height, width = torch.tensor([image.height]), torch.tensor([image.width])
+            box = boxes(uniform[position : position + 1], height, width, scale, augment.aspect)
+            top, left, tall, wide = box[0].tolist()
+            return cut_and_resize(image, (left, top, left + wide, top + tall), size)
+
+        return cut
+
+
+def _start_worker(_: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # the training process answers, and ends its workers itself
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,316 @@
+"""Tables of encoded images: local parquet files and datasets of the Hugging Face Hub, in one form."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polypath.data.cache import files_digest
+from polypath.data.decode import Raw
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SHARD = re.compile(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?$")
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "extra": "extra",
+}
+LABEL_NAMES = ("label", "labels", "class", "class_label", "target", "category", "y")
+HUB_TIMEOUT = 5.0  # seconds to wait for the hub before turning to what was downloaded earlier
+
+
+@dataclass(frozen=True)
+class Table:
+    """One split: ``labels`` are the column's raw values, ``classes`` their names where the dataset gives names."""
+
+    split: str
+    rows: Dataset
+    image_column: str
+    labels: list[Any]
+    classes: tuple[str, ...] | None
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, rows: Sequence[int]) -> list[Raw]:
+        return [_bytes(value) for value in self.rows[list(rows)][self.image_column]]
+
+    def name(self, row: int) -> str:
+        path = _path(self.rows[row][self.image_column])
+        return f"row {row}" + (f" ({path})" if path else "")
+
+
+def _path(value: Any) -> str | None:
+    return value.get("path") if isinstance(value, Mapping) else None
+
+
+def _bytes(value: Any) -> Raw:
+    data = value.get("bytes") if isinstance(value, Mapping) else value  # a path alone is not followed: it is foreign
+    return data if isinstance(data, bytes) else ValueError("no bytes")
+
+
+# --- columns ----------------------------------------------------------------------------------------------
+
+
+def find_columns(rows: Dataset, where: str, image: str | None, label: str | None) -> tuple[str, str]:
+    """The image and the label column, by name or by their types.
+
+    Images are ``Image`` columns, else binary ones; labels are ``ClassLabel`` columns, else integers, booleans or
+    text, among several one called like a label.
+
+    Raises:
+        ValueError: an unknown column, none of the type, several of it.
+    """
+    kinds = {name: _kind(feature) for name, feature in rows.features.items()}
+    found = []
+    for field, wanted, ranks in (
+        ("image_column", image, ("image", "binary")),
+        ("label_column", label, ("classes", "values")),
+    ):
+        if wanted is not None and kinds.get(wanted) not in ranks:
+            what = "is no column" if wanted not in kinds else f"cannot be {_article(field)}"
+            raise ValueError(f"DataConfig.{field} {wanted!r}: {what} of {where}; its columns are {_listed(rows)}")
+        found.append(wanted or _only(kinds, ranks, field, where, rows))
+    return found[0], found[1]
+
+
+def _kind(feature: Any) -> str:
+    from datasets import ClassLabel, Image, Value
+
+    if isinstance(feature, Image):
+        return "image"
+    if isinstance(feature, ClassLabel):
+        return "classes"
+    if isinstance(feature, dict) and "bytes" in feature:  # an Image column written without its type
+        return "binary"
+    if isinstance(feature, Value):
+        if "binary" in feature.dtype:
+            return "binary"
+        if feature.dtype.startswith(("int", "uint", "bool", "string", "large_string")):
+            return "values"
+    return "other"
+
+
+def _only(kinds: Mapping[str, str], ranks: Sequence[str], field: str, where: str, rows: Dataset) -> str:
+    for rank in ranks:
+        names = [name for name, kind in kinds.items() if kind == rank]
+        if rank == "values" and len(names) > 1:
+            names = [name for name in names if name.lower() in LABEL_NAMES] or names
+        if len(names) == 1:
+            return names[0]
+        if names:
+            raise ValueError(
+                f"DataConfig.{field} None: {where} has several columns that may be {_article(field)}: "
+                f"{', '.join(names)}; name one"
+            )
+    raise ValueError(f"DataConfig.{field} None: {where} has no column of {_article(field)}s; it has {_listed(rows)}")
+
+
+def _article(field: str) -> str:
+    return "an image" if field == "image_column" else "a label"
+
+
+def _listed(rows: Dataset) -> str:
+    return ", ".join(f"{name} ({getattr(f, 'dtype', None) or 'struct'})" for name, f in rows.features.items())
+
+
+def as_table(rows: Dataset, split: str, where: str, fingerprint: str, image: str | None, label: str | None) -> Table:
+    """A split of a dataset with its columns found and its labels read."""
+    from datasets import ClassLabel, Image
+
+    image, label = find_columns(rows, where, image, label)
+    feature = rows.features[label]
+    classes = tuple(feature.names) if isinstance(feature, ClassLabel) else None
+    column = rows.data.column(label)
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
+        raise ValueError(f"DataConfig.label_column {label!r}: row {row} of split {split!r} of {where} has no label")
+    labels = column.to_pylist()
+    rows = rows.select_columns([image])
+    if isinstance(rows.features[image], Image):
+        rows = rows.cast_column(image, Image(decode=False))
+    return Table(split, rows, image, labels, classes, f"{fingerprint}/{image}")
+
+
+# --- local parquet ----------------------------------------------------------------------------------------
+
+
+class ParquetFolder:
+    """Parquet files below a folder; splits are told from the files' or their folders' names, as on the hub."""
+
+    def __init__(self, root: Path, subset: str | None, *, mapped: bool) -> None:
+        self.where, self.mapped = f"folder {root}", mapped
+        self.root = root
+        files = sorted(p for p in root.rglob("*.parquet") if "/." not in f"/{p.relative_to(root).as_posix()}")
+        self.files = self._of_subset(files, subset)
+        self.splits = {split: [f for f in self.files if self._split(f) == split] for split in map(self._split, files)}
+        self.splits = {split: files for split, files in self.splits.items() if files}
+
+    def _of_subset(self, files: list[Path], subset: str | None) -> list[Path]:
+        subsets = {}
+        for file in files:
+            folders = [p for p in file.relative_to(self.root).parts[:-1] if p not in SPLIT_NAMES and p != "data"]
+            subsets.setdefault("/".join(folders), []).append(file)
+        legal = ", ".join(sorted(filter(None, subsets)))
+        if subset is None and len(subsets) == 1:
+            return files
+        if subset is None:
+            raise ValueError(f"DataConfig.subset None: {self.where} has several: {legal}")
+        if subset not in subsets:
+            raise ValueError(f"DataConfig.subset {subset!r}: {self.where} has {legal or 'none'}")
+        return subsets[subset]
+
+    def _split(self, file: Path) -> str:
+        if shard := SHARD.match(file.stem):
+            return SPLIT_NAMES.get(shard[1], shard[1])
+        folders = file.relative_to(self.root).parts[:-1]
+        for word in [*re.split(r"[-_. ]", file.stem.lower()), *reversed(folders)]:
+            if word in SPLIT_NAMES:
+                return SPLIT_NAMES[word]
+        return "train"
+
+    def open(self, split: str, image: str | None, label: str | None) -> Table:
+        """Read a split; with ``mapped``, into a file of the Hugging Face cache that memory maps.
+
+        Raises:
+            ValueError: a file that is no parquet or damaged; columns, see :func:`find_columns`.
+        """
+        files = self.splits[split]
+        rows = self._mapped(files) if self.mapped else self._read(files)
+        return as_table(rows, split, self.where, files_digest(files, self.root), image, label)
+
+    def _read(self, files: list[Path]) -> Dataset:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+        from datasets import Dataset
+
+        tables = []
+        for file in files:
+            try:
+                tables.append(pq.ParquetFile(file).read())
+            except (OSError, pa.ArrowException, ValueError) as error:
+                raise ValueError(f"{file}: not a parquet file, or a damaged one ({_line(error)})") from None
+            if tables[-1].schema.names != tables[0].schema.names:
+                raise ValueError(
+                    f"{file}: has columns {tables[-1].schema.names}, {files[0].name} {tables[0].schema.names}"
+                )
+        try:
+            return Dataset(pa.concat_tables(tables, promote_options="permissive").combine_chunks())
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            raise ValueError(f"{self.where}: its files do not fit together ({_line(error)})") from None
+
+    def _mapped(self, files: list[Path]) -> Dataset:
+        from datasets import load_dataset
+
+        try:
+            with quiet():
+                loaded: Any = load_dataset("parquet", data_files=[str(f) for f in files], split="train")
+            return loaded
+        except Exception as error:
+            raise ValueError(f"{self.where}: cannot be read ({_line(error.__cause__ or error)})") from None
+
+
+# --- the hub ----------------------------------------------------------------------------------------------
+
+
+class HubDataset:
+    """A dataset of the Hugging Face Hub, downloaded by its library into its own cache."""
+
+    def __init__(self, source: str, subset: str | None) -> None:
+        self.where = f"dataset {source}" + (f" ({subset})" if subset else "")
+        self.data = _load(source, subset)
+        self.splits = dict(self.data)
+
+    def open(self, split: str, image: str | None, label: str | None) -> Table:
+        rows = self.splits[split]
+        return as_table(rows, split, self.where, rows._fingerprint, image, label)
+
+
+def _load(source: str, subset: str | None) -> Any:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    unreachable = _probe(source)
+    try:
+        with quiet(), offline() if unreachable else contextlib.nullcontext():
+            return load_dataset(source, subset)
+    except (ConnectionError, FileNotFoundError, DatasetNotFoundError) as error:
+        reason = unreachable or _line(error)
+        raise ValueError(
+            f"DataConfig.source {source!r}: not a folder here, not downloaded earlier, and the Hugging Face Hub gives "
+            f"no answer ({reason}); check the name (OWNER/NAME) and the connection, or give a local folder"
+        ) from None
+    except Exception as error:
+        if isinstance(error, ValueError) and "config" in str(error).lower():  # the library lists the legal ones
+            raise ValueError(f"DataConfig.subset {subset!r}: {' '.join(str(error).split())}") from None
+        raise ValueError(
+            f"DataConfig.source {source!r}: cannot be loaded ({_line(error.__cause__ or error)})"
+        ) from None
+
+
+def _probe(source: str) -> str | None:
+    """None where the hub has this dataset, else why it could not be asked (the library itself would try for long).
+
+    Raises:
+        ValueError: the hub is there and does not have it, or keeps it behind a gate.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        HfApi().dataset_info(source, timeout=HUB_TIMEOUT)
+        return None
+    except GatedRepoError:
+        raise ValueError(
+            f"DataConfig.source {source!r}: this dataset is gated; accept its terms at "
+            f"huggingface.co/datasets/{source} and log in with `hf auth login`"
+        ) from None
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ValueError(f"DataConfig.source {source!r}: no folder here and no dataset ({_line(error)})") from None
+    except Exception as error:  # whatever the HTTP library calls a missing network
+        return _line(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Let the libraries use what they downloaded earlier without asking the hub."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the library's chatter (warnings on stderr, hints on cards) out of the way; errors still raise."""
+    from datasets.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _line(error: BaseException) -> str:
+    """An error's first line, without the full stop."""
+    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), "")

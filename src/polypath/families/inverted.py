@@ -1,0 +1,97 @@
+"""MobileNetV2 (Sandler et al., CVPR 2018), plain and recursive (DRNN §4.2): inverted residual blocks.
+
+block   x' = x + conv 1×1(depthwise 3×3(conv 1×1(x)))      t times as many maps inside, no ReLU after the last conv
+        The shortcut is there where the size stays; ReLU is ReLU6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from polypath.families.base import Preset, at_least
+from polypath.families.recursive import Block, Recursive
+from polypath.layers.lvbn import LoopUnit
+from polypath.network import NetBuilder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecursiveMobileNetV2(Recursive, name="dr_mobilenetv2"):
+    """MobileNetV2's seven groups; those with loops above 1 recur, all but their first block.
+
+    Args:
+        blocks: n of each group (MobileNetV2's Table 2).
+        widths: c, output maps of each group.
+        expansions: t of each group.
+        strides: s, of each group's first block.
+        stem_width: maps of the first conv, 3×3 with stride 2.
+        last_width: maps of the 1×1 conv before the head.
+    """
+
+    loops: tuple[int, ...] = (1, 1, 2, 3, 2, 2, 1)
+    gate_hidden: int = 0
+    blocks: tuple[int, ...] = (1, 2, 2, 2, 2, 2, 1)
+    widths: tuple[int, ...] = (16, 24, 32, 64, 96, 160, 320)
+    expansions: tuple[int, ...] = (1, 6, 6, 6, 6, 6, 6)
+    strides: tuple[int, ...] = (1, 2, 2, 2, 1, 2, 1)
+    stem_width: int = 32
+    last_width: int = 1280
+
+    def __post_init__(self) -> None:
+        for name in ("blocks", "widths", "expansions", "strides", "stem_width", "last_width"):
+            at_least(self, name, 1)
+        for name in ("widths", "expansions", "strides"):
+            if len(value := getattr(self, name)) != len(self.blocks):
+                told = f"give {len(self.blocks)} entries, one for each of blocks"
+                raise ValueError(f"{type(self).__name__}.{name} = {value}: {told}")
+        super().__post_init__()
+
+    @property
+    def group_blocks(self) -> tuple[int, ...]:
+        return self.blocks
+
+    def places(self) -> list[Block]:
+        found, chans = [], self.stem_width
+        sizes = zip(self.blocks, self.widths, self.strides, self.loops, strict=False)
+        for group, (blocks, out, s, loops) in enumerate(sizes, 1):
+            for i in range(1, blocks + 1):
+                block = Block(group, f"group{group}.block{i}", chans, out, s if i == 1 else 1, loops)
+                found.append(block._replace(loops=1) if block.resized else block)
+                chans = out
+        return found
+
+    def skippable(self, block: Block) -> bool:
+        return not block.resized
+
+    def draw(self, b: NetBuilder) -> str:
+        stem = LoopUnit(self.in_chans, self.stem_width, 3, 2, act="relu6")
+        z, places = b.add("stem.unit", b.input, stem, depth=1), self.places()
+        for block in places:
+            shortcut = None if block.resized else z
+            z = self.recur(b, z, block, self.units(block), shortcut, relu=False)
+        last = LoopUnit(places[-1].out_chans, self.last_width, 1, act="relu6")
+        z = b.add("last.unit", z, last, depth=1)
+        z = b.add("head.pool", z, nn.AdaptiveAvgPool2d(1))
+        z = b.add("head.flatten", z, nn.Flatten())
+        return b.add("head.classifier", z, nn.Linear(self.last_width, self.num_classes), depth=1)
+
+    def units(self, block: Block) -> list[LoopUnit]:
+        """Expansion (left out where t = 1), depthwise conv, linear bottleneck."""
+        unit, t = self.unit(block), self.expansions[block.group - 1]
+        inside = block.in_chans * t
+        expand = [unit(block.in_chans, inside, 1, act="relu6")] if t > 1 else []
+        depthwise = unit(inside, inside, 3, block.stride, groups=inside, act="relu6")
+        return [*expand, depthwise, unit(inside, block.out_chans, 1, order="conv-norm")]
+
+
+_PLAIN = RecursiveMobileNetV2(
+    blocks=(1, 2, 3, 4, 3, 3, 1), loops=(1,) * 7, norm="shared", gates="none", num_classes=1000
+)
+
+PRESETS = {
+    "dr_mobilenetv2": Preset(
+        RecursiveMobileNetV2(num_classes=1000), "Table 2", {"params": 2.96, "mean_macs": 0.275}, size=224
+    ),
+    "mobilenetv2_base": Preset(_PLAIN, "Table 2, MobileNetV2", {"params": 3.40, "macs": 0.300}, size=224),
+}

@@ -1,0 +1,78 @@
+"""Configurations are JSON, and say what is wrong with a value."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from polypath.data import IMAGENET, PLUS_PLUS, SVHN_HELD_OUT, AugmentConfig, DataConfig
+
+
+@pytest.mark.parametrize(
+    "config",
+    [DataConfig(), DataConfig(size=224, resize_to=256, augment=IMAGENET, eval_crops=10), DataConfig(augment=PLUS_PLUS)],
+)
+def test_a_config_survives_json(config: DataConfig) -> None:
+    again = DataConfig(**json.loads(json.dumps(dataclasses.asdict(config))))
+    assert again == config
+    assert again != dataclasses.replace(config, split_seed=1)
+
+
+def test_svhn_of_dfn_holds_out_two_parts() -> None:
+    config = DataConfig(source="svhn", extra_split="extra", **SVHN_HELD_OUT)
+    assert (config.validation, config.validation_extra, config.hold_out) == (4000, 2000, "equal")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pad": -1}, r"AugmentConfig.pad -1: must be a whole number, at least 0"),
+        ({"pad": 1.5}, "AugmentConfig.pad 1.5"),
+        ({"pad_mode": "edge"}, "pad_mode 'edge': must be one of zero, reflect"),
+        ({"mirror": 1}, "mirror 1: must be true or false"),
+        ({"roll": 1.1}, "roll 1.1"),
+        ({"scale": (0.0, 1.0)}, "scale"),
+        ({"scale": (0.5, 1.5)}, "scale"),
+        ({"scale": (0.5,)}, "scale"),
+        ({"scale": 0.5}, "scale"),
+        ({"aspect": (2.0, 1.0)}, "aspect"),
+    ],
+)
+def test_bad_augmentation_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AugmentConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"source": " "}, "DataConfig.source ' '"),
+        ({"source": 3}, "DataConfig.source 3"),
+        ({"validation": -1}, "validation -1"),
+        ({"train_images": 0}, "train_images 0: must be a whole number, at least 1"),
+        ({"train_images": True}, "train_images True"),
+        ({"size": 0}, "size 0"),
+        ({"resize": "stretch"}, "resize 'stretch': must be one of crop, squash, pad"),
+        ({"normalise": "std"}, "normalise 'std': must be one of channel, mean, none"),
+        ({"broken": "ignore"}, "broken 'ignore': must be one of refuse, skip"),
+        ({"hold_out": "half"}, "hold_out 'half'"),
+        ({"channels": 4}, "channels 4: must be 1, 3 or None"),
+        ({"eval_crops": 5}, "eval_crops 5: must be 1 or 10"),
+        ({"eval_crops": 10, "size": 32}, "ten crops need resize_to larger than size"),
+        ({"eval_crops": 10, "size": 32, "resize_to": 32}, "ten crops need resize_to larger than size"),
+        ({"resize_to": 256}, "resize_to 256: needs size"),
+        ({"size": 224, "resize_to": 200}, "resize_to 200: needs size, at most as large"),
+        ({"streaming": True}, "size None: streaming needs"),
+        ({"validation_extra": 5}, "validation_extra 5: needs extra_split"),
+        ({"validation_split": "val", "validation": 5}, "give either a split or numbers"),
+        ({"test_split": "train"}, "test_split 'train': is trained on"),
+        ({"extra_split": "train"}, "extra_split 'train': is train_split already"),
+        ({"test_fraction": 1.0}, "test_fraction 1.0"),
+    ],
+)
+def test_bad_data_config_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataConfig(**fields)

@@ -1,9 +1,29 @@
 """Polypath: train one network, run any of its paths."""
 
+from polypath.cost import Cost, Latency, cost, count_paths, depth_distribution, latency
 from polypath.ensemble import Ensemble
 from polypath.network import PathNet, Trace, extract
 from polypath.paths import Paths
 from polypath.registry import create_model, list_models
+from polypath.saving import load, save
 from polypath.wiring import Wiring, WiringBuilder
 
-__all__ = ["Ensemble", "PathNet", "Paths", "Trace", "Wiring", "WiringBuilder", "create_model", "extract", "list_models"]
+__all__ = [
+    "Cost",
+    "Ensemble",
+    "Latency",
+    "PathNet",
+    "Paths",
+    "Trace",
+    "Wiring",
+    "WiringBuilder",
+    "cost",
+    "count_paths",
+    "create_model",
+    "depth_distribution",
+    "extract",
+    "latency",
+    "list_models",
+    "load",
+    "save",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -243,6 +244,32 @@ class PathNet(nn.Module):
         new = nn.Linear(width, num_classes, device=like.device, dtype=like.dtype) if num_classes else Identity(width)
         set_module(self, self._classifier_path, new)
         self.config = {**self.config, "arguments": {**self.config.get("arguments", {}), "num_classes": num_classes}}
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Width of what the last layer reads."""
+        return int(getattr(self.get_classifier(), "in_features", 0))
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the maps that :meth:`forward_features` gives; found by a run on the meta device."""
+        from polypath.meta import feature_chans
+
+        return feature_chans(self)
+
+    # --- saving ------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
+        """Write the network into a folder; options and errors as for :func:`polypath.saving.save`."""
+        from polypath.saving import save
+
+        save(self, folder, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the network, return its address; options and errors as for :func:`polypath.saving.push_to_hub`."""
+        from polypath.saving import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
 
     def __deepcopy__(self, memo: dict) -> PathNet:
         new = self.__class__.__new__(self.__class__)

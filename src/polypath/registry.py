@@ -7,7 +7,7 @@ import fnmatch
 from dataclasses import fields, replace
 from typing import Any
 
-from polypath.families import crescendonet, fractalnet, fusenet, gunn, inverted, recursive, resnet
+from polypath.families import crescendonet, fractalnet, fusenet, gunn, inverted, onepath, recursive, resnet
 from polypath.families.base import Preset
 from polypath.network import PathNet
 
@@ -36,11 +36,14 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def get_preset(name: str) -> Preset:
-    """The registered preset called ``name``.
+    """The registered preset called ``name``; ``timm:NAME`` and ``pytorchcv:NAME`` are other packages' models.
 
     Raises:
         ValueError: no such name; the message lists near ones.
+        ImportError: a package that is not installed, with the extra that brings it.
     """
+    if (foreign := onepath.preset(name)) is not None:
+        return foreign
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=5, cutoff=0.4) or list(PRESETS)
         raise ValueError(f"unknown model {name!r}; did you mean one of {', '.join(near)}? `polypath models` lists all")
@@ -54,6 +57,8 @@ def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> Pat
         ValueError: an unknown name or argument, or a value that the family refuses.
     """
     spec = get_preset(name).spec
+    if isinstance(spec, onepath.OnePath):
+        arguments = spec.sorted_arguments(arguments)
     legal = [f.name for f in fields(spec)]
     if unknown := [key for key in arguments if key not in legal]:
         raise ValueError(f"model {name!r} has no argument {unknown[0]!r}; it has {', '.join(legal)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -60,14 +60,25 @@ class Family:
         return 1
 
     def build(self, seed: int | None = None) -> PathNet:
-        """The network, its weights drawn from ``seed`` (or from torch's global generator)."""
+        """The network, its weights drawn from ``seed`` (or from torch's global generator).
+
+        With ``num_classes`` 0 it has no classifier and gives pre-logits.
+        """
+        if self.num_classes == 0:
+            net = replace(self, num_classes=1).build(seed)
+            net.reset_classifier(0)
+            return net
         with seeded(seed):
             b = NetBuilder()
             output = self.draw(b)
             config = {"family": self.family, "arguments": asdict(self)}
             net = b.net(output, words=self.words(), names=self.names(), min_size=self.min_size, config=config)
-            initialise(net, self.init)
+            self.initialise(net)
         return net
+
+    def initialise(self, net: PathNet) -> None:
+        """Draw the weights of a new network by the scheme ``init``."""
+        initialise(net, self.init)
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,8 @@ class RecursiveMobileNetV2(Recursive, name="dr_mobilenetv2"):
         sizes = zip(self.blocks, self.widths, self.strides, self.loops, strict=False)
         for group, (blocks, out, s, loops) in enumerate(sizes, 1):
             for i in range(1, blocks + 1):
-                block = Block(group, f"group{group}.block{i}", chans, out, s if i == 1 else 1, loops)
-                found.append(block._replace(loops=1) if block.resized else block)
+                stride, times = (s, 1) if i == 1 else (1, loops)
+                found.append(Block(group, f"group{group}.block{i}", chans, out, stride, times))
                 chans = out
         return found
 

@@ -3,7 +3,7 @@
 block   x_k = relu(x_{k-1} + F(x_{k-1}; W, θ_k))      k = 1..l; convs W are one, norms θ_k each loop's own (LVBN)
 gate    x_k is taken while g_1, …, g_k are open       g_k = G(x_{k-1}); one gate a block, standing before every loop
 
-A group is one block that changes the size, never recursive, and blocks that recur up to l times. The loops of a block
+A group is one block that changes the size, never recursive, and others that recur up to l times. The loops of a block
 are nodes ``group3.block2.loop1.*``, ``loop2.*``, … over the modules ``group3.block2.*``, ended by the switch
 ``group3.block2.loops`` with operands 0 (the block is skipped) to l. ConvNet-AIG is the case l = 1, gates on all blocks.
 
@@ -53,7 +53,7 @@ class Recursive(Family):
     """What recursive nets have in common.
 
     Args:
-        loops: l of each group's recursive blocks; 1 where a group is as in its base net.
+        loops: l of each group's blocks after its first; 1 where a group is as in its base net.
         norm: ``i-lvbn`` (a norm for each loop, statistics of the samples let pass), ``i-lvbn-updates`` (they only move
             the running statistics), ``lvbn`` (statistics of all samples) or ``shared`` (naive: one norm for all loops).
         gates: on ``recursive`` blocks, on ``all`` that can be skipped, or ``none``.
@@ -270,8 +270,7 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
             out = self.width * 2 ** (group - 1) * (1 if self.block == "basic" else 4)
             for i in range(1, blocks + 1):
                 stride = 2 if group > 1 and i == 1 else 1
-                block = Block(group, f"group{group}.block{i}", chans, out, stride, loops)
-                found.append(block._replace(loops=1) if block.resized else block)
+                found.append(Block(group, f"group{group}.block{i}", chans, out, stride, loops if i > 1 else 1))
                 chans = out
         return found
 

@@ -71,7 +71,7 @@ class UpdateUnit(nn.Module):
         convs = [reader.conv for reader in readers]
         # where batch-norm was folded into them, the convs have biases
         bias = None if all(conv.bias is None for conv in convs) else torch.cat([_bias(conv) for conv in convs])
-        maps = read(torch.cat([conv.weight for conv in convs]), bias)
+        maps = read(torch.cat([conv.weight for conv in convs]) if len(convs) > 1 else convs[0].weight, bias)
         form = torch.contiguous_format if maps.is_contiguous() else torch.channels_last
         z, *beside = [
             _after_conv(reader, part.contiguous(memory_format=form))  # batch-norm is slow on strided slices

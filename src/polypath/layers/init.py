@@ -40,7 +40,7 @@ def initialise(net: nn.Module, scheme: str) -> None:
     if scheme not in INITS:
         raise ValueError(f"init {scheme!r} is not one of {', '.join(INITS)}")
     for module in net.modules():
-        if isinstance(module, Weighted):
+        if isinstance(module, Weighted) and not module.weight.is_meta:  # there is nothing to draw into
             INITS[scheme](module)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -1,0 +1,99 @@
+"""Re-estimate the batch-norm statistics of paths from training images.
+
+The estimator is the cumulative one of "once for all" (Cai et al., ICLR 2020): the path runs with every one of its
+batch-norms normalising by the statistics of the batch at hand, and the batches' means and (unbiased) variances are
+averaged, weighted by their images; no momentum. Each norm thus sees inputs as the norms before it leave them in
+training. Everything else, dropout and the scales of stochastic depth too, runs as in evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from polypath.network import PathNet
+from polypath.paths import Paths
+from polypath.statistics import Statistics, buffers, lent, norms
+
+
+@torch.no_grad()
+def recalibrate(
+    net: PathNet,
+    paths: Iterable[Paths | str],
+    batches: Iterable[Sequence[Tensor]],
+    num_images: int = 2000,
+    *,
+    seed: int | None = None,
+) -> Statistics:
+    """Statistics of every batch-norm alive under each of ``paths``, from at most ``num_images`` training images.
+
+    ``batches`` gives ``(images, ...)`` with images ``(N, C, H, W)``, N at least 2; they are gone through once, for all
+    paths. They should be drawn at random (batches of a single class have other statistics); ``seed`` is recorded as
+    what drew them. The network's buffers, mode and gradients stay as they were.
+
+    Raises:
+        ValueError: an illegal path, ``num_images`` below 2, batches without two images.
+    """
+    chosen = [net.paths(p) if isinstance(p, str) else Paths.of(net.wiring, p) for p in paths]
+    if num_images < 2:
+        raise ValueError(f"num_images {num_images}: statistics need at least 2 images")
+    known, device = norms(net), next(net.parameters()).device
+    sums: dict[Paths, dict[str, _Sum]] = {p: {} for p in chosen}
+    modes, used = [(module, module.training) for module in net.modules()], 0
+    net.eval()
+    try:
+        with lent(known.values()):
+            for images in _first(batches, num_images):
+                images, used = images.to(device), used + len(images)
+                for p, at in sums.items():
+                    _fresh(known.values())
+                    net(images, paths=p)
+                    for name, norm in known.items():
+                        if norm.num_batches_tracked:
+                            at.setdefault(name, _Sum()).add(norm, len(images))
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not used:
+        raise ValueError("no images to estimate statistics from: give batches of at least two")
+    banks = {p: {name: s.means() for name, s in at.items()} for p, at in sums.items()}
+    return Statistics(banks, used, seed)
+
+
+class _Sum:
+    """Image-weighted sums of a norm's batch statistics, in float64."""
+
+    def __init__(self) -> None:
+        self.mean = self.var = torch.zeros((), dtype=torch.float64)
+        self.images = 0
+
+    def add(self, norm: _BatchNorm, images: int) -> None:
+        mean, var = buffers(norm)
+        self.mean = self.mean + mean.cpu().double() * images
+        self.var = self.var + var.cpu().double() * images
+        self.images += images
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        return (self.mean / self.images).float(), (self.var / self.images).float()
+
+
+def _fresh(all_norms: Iterable[_BatchNorm]) -> None:
+    """New buffers, and a mode in which one forward fills them with the statistics of its batch."""
+    for norm in all_norms:
+        mean, var = buffers(norm)
+        norm.running_mean, norm.running_var = torch.zeros_like(mean), torch.ones_like(var)
+        norm.num_batches_tracked = torch.zeros((), dtype=torch.long)
+        norm.training, norm.momentum = True, None  # a norm met several times in a forward averages its visits
+
+
+def _first(batches: Iterable[Sequence[Tensor]], num_images: int) -> Iterator[Tensor]:
+    for batch in batches:
+        images = batch[0][:num_images]
+        num_images -= len(images)
+        if len(images) > 1:  # a single image has no variance on a 1x1 map
+            yield images
+        if num_images < 2:
+            return

@@ -1,0 +1,109 @@
+"""What every path of a network answers and costs: rows of the path table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from polypath.data.augment import average_views
+from polypath.network import PathNet
+from polypath.paths import Paths
+from polypath.statistics import Statistics, applied
+
+
+@dataclass(frozen=True)
+class Score:
+    """Top-1 error, in percent, on ``images`` images; ``logits`` ``(images, classes)`` where they were asked for."""
+
+    error: float
+    images: int
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathRow:
+    """One path in the table.
+
+    Attributes:
+        name: what the family calls it.
+        paths: its canonical text.
+        error: top-1 error, in percent, with the network's own batch-norm statistics.
+        error_recalibrated: the same with statistics re-estimated for the path, None where that was not done.
+        params, macs, activation_bytes: see :func:`polypath.cost.cost`; for one image.
+        depth: layers of its deepest chain.
+        p50_ms, p95_ms: measured latency, None where it was not measured.
+    """
+
+    name: str
+    paths: str
+    error: float
+    error_recalibrated: float | None = None
+    params: int
+    macs: int
+    activation_bytes: int
+    depth: int
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+
+    @property
+    def best_error(self) -> float:
+        """The re-estimated error where there is one."""
+        return self.error if self.error_recalibrated is None else self.error_recalibrated
+
+
+@torch.no_grad()
+def score(
+    net: PathNet,
+    paths: Mapping[str, Paths],
+    batches: Iterable[Sequence[Tensor]],
+    *,
+    stats: Statistics | None = None,
+    views: int = 1,
+    keep_logits: bool = False,
+) -> dict[str, Score]:
+    """Top-1 error of each path on all images of ``batches``, each path run once on each batch, in float32.
+
+    ``batches`` gives ``(images, labels)``, images ``(N, C, H, W)`` and labels ``(N,)``; or ``views`` rows of images
+    for each label, whose answers are averaged. With ``stats``, each path runs with its own re-estimated statistics.
+    The network is put in evaluation mode and left in the mode it had.
+
+    Raises:
+        ValueError: no images, labels beyond the network's classes, ``stats`` that lack a path.
+    """
+    from torchmetrics.classification import MulticlassAccuracy
+
+    if not paths:
+        raise ValueError("no paths to score: name at least one")
+    device, classes = next(net.parameters()).device, net.num_classes
+    accuracy = {name: MulticlassAccuracy(classes, average="micro", validate_args=False).to(device) for name in paths}
+    kept: dict[str, list[Tensor]] = {name: [] for name in paths}
+    modes, images = [(module, module.training) for module in net.modules()], 0
+    net.eval()
+    try:
+        for x, labels in batches:
+            x, labels, images = x.to(device), labels.to(device), images + len(labels)
+            if int(labels.max()) >= classes or int(labels.min()) < 0:
+                wrong = int(labels.max()) if int(labels.max()) >= classes else int(labels.min())
+                raise ValueError(f"label {wrong}: the network has {classes} classes, 0 to {classes - 1}")
+            for name, p in paths.items():
+                if stats is None:
+                    logits = net(x, paths=p)
+                else:
+                    with applied(net, stats[p]):
+                        logits = net(x, paths=p)
+                logits = average_views(logits, views)
+                accuracy[name].update(logits, labels)
+                if keep_logits:
+                    kept[name].append(logits.cpu())
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not images:
+        raise ValueError("no images to score paths on: the split is empty")
+    return {
+        name: Score(round(100 * (1 - float(a.compute())), 4), images, torch.cat(kept[name]) if keep_logits else None)
+        for name, a in accuracy.items()
+    }

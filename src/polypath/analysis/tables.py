@@ -1,0 +1,217 @@
+"""The path table of a run: what every named path errs and costs, beside rivals, as CSV, JSON and a figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from polypath.analysis.figures import path_figure, save_figure
+from polypath.analysis.recalibrate import recalibrate
+from polypath.analysis.scoring import PathRow, score
+from polypath.cost import costs, latencies
+from polypath.files import write_file, write_json
+from polypath.network import PathNet, extract
+from polypath.paths import Paths
+from polypath.statistics import Statistics
+
+Loaded = Iterable[Sequence[Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A network that goes into a table, with the images that score it.
+
+    Attributes:
+        name: of its run.
+        net: the network, on the device where it is to be scored and timed.
+        paths: the choices to score, by name.
+        test: batches of ``(images, labels)`` to score.
+        train: batches of training images without random changes, drawn at random; only for re-estimation.
+        size: height and width of the images that the network reads, in pixels.
+        views: rows of ``test``'s images for one image (ten crops: 10).
+    """
+
+    name: str
+    net: PathNet
+    paths: Mapping[str, Paths]
+    test: Loaded
+    train: Loaded = ()
+    size: tuple[int, int]
+    views: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathTable:
+    """Rows of a run and of its rivals, and what they were measured on.
+
+    Attributes:
+        run: the run's name.
+        rows: one a path, the whole network first.
+        rivals: rows of other runs by their names.
+        data: name of the images, ``images`` of whose ``split`` were scored; ``note`` says what to know of them.
+        recalibrated: training images and seed of the re-estimated batch-norm statistics; None where not done.
+        measured: device, threads, torch version, repeats, image size and batch of the latencies.
+    """
+
+    run: str
+    rows: list[PathRow]
+    rivals: dict[str, list[PathRow]] = field(default_factory=dict)
+    data: str
+    split: str = "test"
+    images: int
+    note: str = ""
+    recalibrated: dict[str, int | None] | None = None
+    measured: dict[str, Any]
+
+    @property
+    def runs(self) -> dict[str, list[PathRow]]:
+        return {self.run: self.rows, **self.rivals}
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> PathTable:
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            ValueError: fields that are missing, unknown or of another kind.
+        """
+        try:
+            rows = [PathRow(**row) for row in values["rows"]]
+            rivals = {name: [PathRow(**row) for row in rows] for name, rows in values["rivals"].items()}
+            return cls(**{**values, "rows": rows, "rivals": rivals})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no path table, or a damaged one ({error})") from error
+
+    def to_csv(self) -> str:
+        """A line for each row, the run in front."""
+        text = io.StringIO()
+        names = [f.name for f in fields(PathRow)]
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["run", *names])
+        for run, rows in self.runs.items():
+            writer.writerows([run, *(getattr(row, name) for name in names)] for row in rows)
+        return text.getvalue()
+
+    def facts(self) -> str:
+        """One line: on what the figures were measured."""
+        m = self.measured
+        height, width = m["size"]
+        if self.recalibrated is None:
+            statistics = "batch-norm not re-estimated"
+        else:
+            statistics = f"batch-norm re-estimated on {self.recalibrated['images']:,} training images"
+        return (
+            f"{self.images:,} {self.split} images of {self.data}; {statistics}; latency: {m['device']}, "
+            f"{m['threads']} thread{'s' if m['threads'] != 1 else ''}, torch {m['torch']}, float32, "
+            f"batch {m['batch_size']}, {height}×{width} pixels, {m['repeats']} repeats"
+        )
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write ``paths.csv``, ``paths.json``, ``paths.png`` and ``paths.svg``; each is whole or not there."""
+        folder = Path(folder)
+        write_file(folder / "paths.csv", self.to_csv())
+        write_json(folder / "paths.json", self.to_json())
+        title = self.run + (f" ({self.note})" if self.note else "")
+        drawn = save_figure(path_figure(self.runs, title=title, footnote=self.facts()), folder, "paths")
+        return [folder / "paths.csv", folder / "paths.json", *drawn]
+
+
+def path_table(
+    subject: Subject,
+    rivals: Sequence[Subject] = (),
+    *,
+    data: str,
+    note: str = "",
+    num_images: int | None = None,
+    seed: int = 0,
+    repeats: int = 50,
+) -> tuple[PathTable, Statistics | None]:
+    """Score, cost and time every path of ``subject`` and its ``rivals``, latencies of all by turns at batch 1.
+
+    With ``num_images``, batch-norm is also re-estimated for each path on so many training images; the statistics of
+    ``subject`` come second. ``seed`` is what drew ``subject.train``.
+
+    Raises:
+        ValueError: two subjects of one name or with test sets of different length, and as the parts say.
+    """
+    subjects = [subject, *rivals]
+    names = [s.name for s in subjects]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]!r} stands twice in the table: a rival needs a name of its own")
+    rows, own = {}, None
+    images = {}
+    for s in subjects:
+        stats = None
+        if num_images is not None:
+            stats = recalibrate(s.net, s.paths.values(), s.train, num_images, seed=seed)
+        if s is subject:
+            own = stats
+        rows[s.name], images[s.name] = _rows(s, stats)
+    if other := [name for name in names if images[name] != images[subject.name]]:
+        raise ValueError(
+            f"{other[0]!r} is scored on {images[other[0]]} test images, {subject.name!r} on {images[subject.name]}: "
+            "they cannot stand in one table"
+        )
+    times = _times(subjects, repeats)
+    timed = {name: [_timed(row, times[name, row.name]) for row in of_run] for name, of_run in rows.items()}
+    first = times[subject.name, next(iter(subject.paths))]
+    measured = {k: v for k, v in asdict(first).items() if not k.endswith("_ms")}
+    table = PathTable(
+        run=subject.name,
+        rows=timed.pop(subject.name),
+        rivals=timed,
+        data=data,
+        images=images[subject.name],
+        note=note,
+        recalibrated=own.record if own is not None else None,
+        measured=measured,
+    )
+    return table, own
+
+
+def _rows(s: Subject, stats: Statistics | None) -> tuple[list[PathRow], int]:
+    plain = score(s.net, s.paths, s.test, views=s.views)
+    better = score(s.net, s.paths, s.test, stats=stats, views=s.views) if stats is not None else None
+    spent = costs(s.net, s.paths, s.size)
+    rows = [
+        PathRow(
+            name=name,
+            paths=str(p),
+            error=plain[name].error,
+            error_recalibrated=better[name].error if better is not None else None,
+            params=spent[name].params,
+            macs=spent[name].macs,
+            activation_bytes=spent[name].activation_bytes,
+            depth=s.net.wiring.longest(p),
+        )
+        for name, p in s.paths.items()
+    ]
+    return rows, plain[rows[0].name].images
+
+
+def _times(subjects: Sequence[Subject], repeats: int) -> dict[tuple[str, str], Any]:
+    """Latencies of all subjects' paths by (run, path); those of rivals as networks of their own."""
+    first, *rivals = subjects
+    others = {(s.name, name): extract(s.net, p) for s in rivals for name, p in s.paths.items()}
+    keys = {"\n".join(key): key for key in others}
+    found = latencies(
+        first.net,
+        first.paths,
+        first.size,
+        repeats=repeats,
+        rivals={text: others[key] for text, key in keys.items()},
+    )
+    return {keys.get(name, (first.name, name)): latency for name, latency in found.items()}
+
+
+def _timed(row: PathRow, latency: Any) -> PathRow:
+    return replace(row, p50_ms=round(latency.p50_ms, 4), p95_ms=round(latency.p95_ms, 4))

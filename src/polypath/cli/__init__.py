@@ -1,0 +1,87 @@
+"""The command ``polypath``: which subcommands there are, and how errors leave.
+
+A subcommand is one function of its arguments, in the module that :data:`COMMANDS` names; nothing heavy is imported
+before it is known which one runs. Status 0 is success, 2 a mistake in what was asked (one line on standard error,
+as JSON with ``--json``), 130 Ctrl-C, 1 a defect of Polypath. ``POLYPATH_DEBUG=1`` shows tracebacks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from polypath.cli.parser import PROGRAM, closest
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "models": ("polypath.cli.models", "networks by name: size, paths, printed figure and ours"),
+    "recipes": ("polypath.cli.train", "training recipes by name; with a name, its fields"),
+    "train": ("polypath.cli.train", "train by a recipe; any of its fields is an option"),
+    "resume": ("polypath.cli.train", "go on with a run that was stopped"),
+    "paths": ("polypath.cli.paths", "score and time every named path of a run: table, CSV, figure"),
+    "extract": ("polypath.cli.extract", "save a path of a run as a network of its own"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``polypath ARGV`` and return its exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not args or args[0] in ("-h", "--help"):
+            print(usage())
+            return 0
+        if args[0] == "--version":
+            from importlib.metadata import version
+
+            print(f"{PROGRAM} {version('polypath')}")
+            return 0
+        name = args[0]
+        if name not in COMMANDS:
+            raise ValueError(f"unknown subcommand {name!r}; {closest(name, COMMANDS)}")
+        getattr(importlib.import_module(COMMANDS[name][0]), name)(args[1:])
+        sys.stdout.flush()
+        return 0
+    except SystemExit as leave:  # --help
+        return leave.code if isinstance(leave.code, int) else 0
+    except KeyboardInterrupt as stop:
+        return _fail(stop, str(stop) or "interrupted", 130, args)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        named = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
+        return _fail(error, named, 2, args)
+    except (ValueError, FloatingPointError, ImportError) as error:
+        return _fail(error, str(error), 2, args)
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}; this is a defect of Polypath (POLYPATH_DEBUG=1 shows where)"
+        return _fail(error, message, 1, args)
+
+
+def usage() -> str:
+    """What ``polypath --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} SUBCOMMAND ...",
+            "",
+            "Train one network, run any of its paths.",
+            "",
+            *lines,
+            "",
+            f"`{PROGRAM} SUBCOMMAND --help` tells more of each.",
+        ]
+    )
+
+
+def _fail(error: BaseException, message: str, status: int, args: Sequence[str]) -> int:
+    if os.environ.get("POLYPATH_DEBUG") == "1":
+        traceback.print_exception(error)
+    line = " ".join(message.split())
+    text = json.dumps({"error": line, "status": status}) if "--json" in args else f"{PROGRAM}: error: {line}"
+    print(text, file=sys.stderr)
+    return status

@@ -1,0 +1,59 @@
+"""``polypath extract``: a path of a run as a network of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from polypath.cli.parser import Parser, positive
+from polypath.cli.tables import millions, print_json
+
+
+def extract(argv: list[str]) -> None:
+    """Save a path of a run, or of a saved network, as a network of its own."""
+    parser = Parser("extract", extract.__doc__)
+    parser.add_argument("run", type=Path, help="folder of a finished run, or of a saved network")
+    parser.add_argument("--paths", required=True, metavar="TEXT", help="the choice, such as branches=2,4 or column=3")
+    parser.add_argument("--out", required=True, type=Path, help="new folder for the network")
+    parser.add_argument("--recalibrate", action="store_true", help="re-estimate batch-norm for the path (needs a run)")
+    parser.add_argument("--num-images", type=positive, default=2000, help="training images to re-estimate on (2000)")
+    parser.add_json()
+    args = parser.read(argv)
+
+    import polypath
+    from polypath.analysis.recalibrate import recalibrate
+    from polypath.cost import cost
+    from polypath.saving import save
+
+    if (args.run / "recipe.json").is_file():
+        from polypath.cli.runs import FinishedRun
+
+        run = FinishedRun(args.run)
+        net = run.net
+    else:
+        net, run = polypath.load(args.run), None
+    chosen, stats = net.paths(args.paths), None
+    if args.recalibrate:
+        if run is None:
+            raise ValueError(f"--recalibrate: {args.run} is no run, so there are no training images to estimate from")
+        stats = recalibrate(net, [chosen], run.statistics_batches(), args.num_images, seed=run.recipe.seed)
+    child = polypath.extract(net, chosen, stats=stats).cpu()
+    height, width = (child.config.get("image") or {}).get("size") or (max(32, child.min_size),) * 2
+    child_cost, parent_cost = cost(child, size=(height, width)), cost(net, size=(height, width))
+    save(child, args.out)
+    facts = {
+        "out": str(args.out),
+        "paths": str(chosen),
+        "params": child_cost.params,
+        "macs": child_cost.macs,
+        "size": [height, width],
+        "parent": {"params": parent_cost.params, "macs": parent_cost.macs},
+        "recalibrated": stats.record if stats is not None else None,
+    }
+    if args.json:
+        print_json(facts)
+        return
+    done = f"batch-norm re-estimated on {stats.images:,} training images" if stats else "batch-norm not re-estimated"
+    print(
+        f"{args.out}: {chosen}; {child_cost.params:,} of {parent_cost.params:,} parameters, "
+        f"{millions(child_cost.macs)} of {millions(parent_cost.macs)} MACs; {done}"
+    )

@@ -1,0 +1,101 @@
+"""``polypath models``: what there is, and how its size compares with print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from polypath.cli.parser import Parser
+from polypath.cli.tables import exact, millions, print_json, print_table, watched
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from polypath.families.base import Preset
+
+
+def models(argv: list[str]) -> None:
+    """List registered networks: paper, parameters, MACs of one image, paths, and the figures that the paper prints."""
+    parser = Parser("models", models.__doc__)
+    parser.add_argument("pattern", nargs="?", default="*", help="shell-style pattern, such as 'gunn*'")
+    parser.add_json()
+    args = parser.read(argv)
+
+    from polypath.registry import PRESETS, get_preset, list_models
+
+    names = list_models(args.pattern)
+    if not names:
+        get_preset(args.pattern)  # refuses with near names
+    rows = [describe(name, PRESETS[name]) for name in watched(names, "building networks")]
+    if args.json:
+        print_json(rows)
+        return
+    print_table(
+        "Networks",
+        ["name", "paper", "params", "MACs", "at", "depth", "paths", "printed (ours)"],
+        [
+            [
+                row["name"],
+                f"{row['paper']}; {row['table']}" if row["table"] else row["paper"],
+                f"{row['params']:,}",
+                millions(row["macs"]),
+                f"{row['size']}²",
+                str(row["depth"]),
+                exact(row["paths"]),
+                "; ".join(compared(row)),
+            ]
+            for row in rows
+        ],
+        left=2,
+        notes=[
+            "MACs: multiply-adds of one image through the whole network, at the image side shown.",
+            "Depth: layers of the longest path, linear ones as the paper counts them.",
+        ],
+    )
+
+
+def describe(name: str, preset: Preset) -> dict[str, Any]:
+    """All that the table shows of a network, as JSON values; it is built without memory for its weights."""
+    import torch
+
+    from polypath.cost import cost
+    from polypath.registry import create_model
+
+    with torch.device("meta"):
+        net = create_model(name)
+    params = sum(p.numel() for p in net.parameters())
+    depths = net.wiring.depth_distribution()
+    _strip(net)
+    return {
+        "name": name,
+        "family": preset.spec.family,
+        "paper": preset.spec.paper,
+        "table": preset.table,
+        "size": preset.size,
+        "params": params,
+        "macs": cost(net, size=preset.size).macs,
+        "paths": sum(depths.values()),
+        "depth": max(depths) + preset.linear,
+        "shortest": min(depths) + preset.linear,
+        "printed": dict(preset.printed),
+        "named_paths": list(net.named_paths()),
+    }
+
+
+def _strip(net: nn.Module) -> None:
+    """Take norms and ReLUs out of a throw-away net: they have no MACs, change no shape and cost most of the time."""
+    from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, _BatchNorm | nn.ReLU | nn.ReLU6):
+                setattr(module, name, nn.Identity())
+
+
+def compared(row: dict[str, Any]) -> list[str]:
+    """Each printed figure with ours behind it, in the printed unit and to its digits."""
+    ours = {"params": row["params"] / 1e6, "macs": row["macs"] / 1e9, "depth": row["depth"], "paths": row["paths"]}
+    units = {"params": " M", "macs": " G"}
+    return [
+        f"{key} {value:g}{units.get(key, '')} ({ours[key]:.4g})" for key, value in row["printed"].items() if key in ours
+    ]

@@ -1,0 +1,44 @@
+"""Fields of a frozen dataclass as command-line options, by tyro."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TypeVar
+
+T = TypeVar("T")
+_FRAME = str.maketrans(dict.fromkeys("╭╮╰╯│", " "))
+
+
+def with_options(default: T, argv: list[str], prog: str) -> T:
+    """``default`` with the fields that ``argv`` names (``--optim.lr 0.05``) replaced; ``--help`` lists them all.
+
+    Raises:
+        ValueError: unknown options (with near ones), values that do not fit, and what the dataclass itself refuses.
+    """
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(type(default), default=default, args=argv, prog=prog)
+    except SystemExit as leave:
+        if not leave.code:
+            raise
+        raise ValueError(_one_line(said.getvalue(), prog)) from None
+
+
+def _one_line(boxed: str, prog: str) -> str:
+    """What tyro says in a frame, as one sentence: the message, and the nearest option where it names some."""
+    lines = [line.translate(_FRAME).strip() for line in boxed.splitlines()]
+    parts: list[list[str]] = [[]]
+    for line in lines[1:]:
+        if line.startswith("──"):
+            parts.append([])
+        elif line:
+            parts[-1].append(line)
+    message = " ".join(parts[0])
+    near = [line.split()[0] for part in parts[1:] for line in part if line.startswith("--")]
+    if "nrecognized" in message and near:
+        message += f"; did you mean {' or '.join(dict.fromkeys(near))}?"
+    return f"{message} (`{prog} --help` lists the options)"

@@ -1,0 +1,108 @@
+"""``polypath paths``: every named path of a run, scored, costed and timed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from polypath.cli.parser import Parser, positive
+from polypath.cli.tables import millions, milliseconds, percent, print_json, print_table
+
+if TYPE_CHECKING:
+    from polypath.analysis.tables import PathTable
+    from polypath.cli.runs import FinishedRun
+
+
+def paths(argv: list[str]) -> None:
+    """Score every named path of a run on its test split, count its cost and measure its latency. Writes paths.csv,
+    paths.json, paths.png and paths.svg into the run's folder, and the table into its model's card."""
+    parser = Parser("paths", paths.__doc__)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--recalibrate", action="store_true", help="also with batch-norm re-estimated for each path")
+    parser.add_argument("--num-images", type=positive, default=2000, help="training images to re-estimate on (2000)")
+    parser.add_argument("--rival", type=Path, action="append", default=[], metavar="RUN", help="another run to compare")
+    parser.add_argument(
+        "--also", action="append", default=[], metavar="PATHS", help="a further choice, such as column=2"
+    )
+    parser.add_argument("--repeats", type=positive, default=50, help="measurements of each latency (50)")
+    parser.add_argument("--device", help="where to score and time; default the recipe's")
+    parser.add_json()
+    args = parser.read(argv)
+
+    from polypath.analysis.tables import path_table
+    from polypath.cli.runs import STATISTICS, FinishedRun
+
+    run = FinishedRun(args.run, args.device)
+    rivals = [_rival(folder, run, args.device) for folder in args.rival]
+    chosen = run.net.named_paths() | {text: run.net.paths(text) for text in args.also}
+    table, stats = path_table(
+        run.subject(chosen),
+        [rival.subject() for rival in rivals],
+        data=run.data.name,
+        note=run.data.note,
+        num_images=args.num_images if args.recalibrate else None,
+        seed=run.recipe.seed,
+        repeats=args.repeats,
+    )
+    written = table.save(run.folder)
+    if stats is not None:
+        stats.save(run.folder / STATISTICS)
+        written.append(run.folder / STATISTICS)
+    _update_card(run, table)
+    if args.json:
+        print_json(table.to_json())
+        return
+    show(table)
+    print(f"wrote {', '.join(path.name for path in written)} into {run.folder}")
+
+
+def show(table: PathTable) -> None:
+    """The table for people."""
+    recalibrated = table.recalibrated is not None
+    head = ["path", *(["error %", "re-estimated %"] if recalibrated else ["error %"])]
+    head += ["p50 ms", "p95 ms", "depth", "params", "activations"]
+    rows = []
+    for run, of_run in table.runs.items():
+        for row in of_run:
+            name = row.name if run == table.run else run if row.name == "whole" else f"{run}: {row.name}"
+            errors = [percent(row.error), *([percent(row.error_recalibrated)] if recalibrated else [])]
+            times = [milliseconds(row.p50_ms), milliseconds(row.p95_ms)]
+            memory = f"{row.activation_bytes / 2**20:.2f} MiB"
+            rows.append([name, *errors, *times, str(row.depth), f"{row.params:,}", memory])
+    whole = table.rows[0]
+    shares = ", ".join(f"{row.name} {row.macs / whole.macs:.0%}" for row in table.rows[1:])
+    notes = [table.facts(), f"MACs of one image: {millions(whole.macs)}" + (f"; {shares}" if shares else "")]
+    notes += [table.note] if table.note else []
+    print_table(f"Paths of {table.run}", head, rows, notes=notes)
+
+
+def _rival(folder: Path, run: FinishedRun, device: str | None) -> FinishedRun:
+    """Another run, on the same test images.
+
+    Raises:
+        ValueError: one that is scored on other images.
+    """
+    from polypath.cli.runs import FinishedRun
+
+    rival = FinishedRun(folder, device)
+    if rival.recipe.data == run.recipe.data:
+        rival = FinishedRun(folder, device, run.data)
+    elif rival.data.test.fingerprint() != run.data.test.fingerprint():
+        raise ValueError(
+            f"--rival {folder}: is scored on other images ({rival.data.name}, {len(rival.data.test)} of them) than "
+            f"{run.folder} ({run.data.name}, {len(run.data.test)}); train it on the same data"
+        )
+    return rival
+
+
+def _update_card(run: FinishedRun, table: PathTable) -> None:
+    from polypath.saving import save
+
+    save(
+        run.net.cpu(),
+        run.folder / "model",
+        overwrite=True,
+        path_table=table.rows,
+        dataset=run.data.name,
+        notes=[note for note in (table.facts(), table.note) if note],
+    )

@@ -1,0 +1,131 @@
+"""``polypath recipes``, ``train`` and ``resume``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polypath.cli.parser import PROGRAM, Parser
+from polypath.cli.tables import percent, print_json, print_table, stdout
+
+if TYPE_CHECKING:
+    from polypath.training.loop import RunResult
+    from polypath.training.recipe import Recipe
+
+
+def recipes(argv: list[str]) -> None:
+    """List training recipes; with the name of one, its fields, and which of them the paper does not state."""
+    parser = Parser("recipes", recipes.__doc__)
+    parser.add_argument("name", nargs="?", default="*", help="a recipe's name, or a pattern such as 'gunn*'")
+    parser.add_json()
+    args = parser.read(argv)
+
+    from polypath.training.recipe import recipe_to_json
+    from polypath.training.recipes import about, get_recipe, list_recipes
+
+    names = list_recipes(args.name)
+    if set(args.name) & set("*?[") and names:
+        found = [get_recipe(name) for name in names]
+        if args.json:
+            print_json([{"name": recipe.name, "about": about(recipe.name)} for recipe in found])
+            return
+        print_table(
+            "Recipes",
+            ["name", "what for", "epochs", "batch"],
+            [[r.name, about(r.name), str(r.epochs), str(r.batch_size)] for r in found],
+            left=2,
+            notes=[f"`{PROGRAM} recipes NAME` shows a recipe's fields, `{PROGRAM} train NAME` runs it."],
+        )
+        return
+    recipe = get_recipe(args.name)
+    if args.json:
+        print_json({**recipe_to_json(recipe), "about": about(recipe.name)})
+        return
+    rows = [[name, str(value), recipe.assumed.get(name, "")] for name, value in _leaves(recipe)]
+    print_table(
+        f"{recipe.name}: {about(recipe.name)}",
+        ["field", "value", "assumed, because"],
+        rows,
+        left=3,
+        notes=[f"Each field is an option: `{PROGRAM} train {recipe.name} --optim.lr 0.05`."],
+    )
+
+
+def train(argv: list[str]) -> None:
+    """Train by a recipe into a new folder, runs/NAME unless --out says otherwise. Any field of the recipe is an
+    option; `polypath train RECIPE --help` lists them."""
+    parser = Parser("train", train.__doc__, add_help=False, usage=f"{PROGRAM} train RECIPE [--FIELD VALUE ...]")
+    parser.add_argument("recipe", help=f"a name of `{PROGRAM} recipes`")
+    parser.add_argument("--out", type=Path, help="run folder; default runs/NAME")
+    parser.add_json()
+    if not argv or argv[0] in ("-h", "--help"):
+        parser.print_help()
+        return
+    if argv[0].startswith("-"):
+        raise ValueError(f"{parser.prog}: name a recipe before {argv[0]!r}; `{PROGRAM} recipes` lists them")
+    args, rest = parser.parse_known_args(argv)
+
+    from polypath.training.recipes import get_recipe
+
+    base = get_recipe(args.recipe)
+    if "--help" in rest or "-h" in rest:
+        print("Beside the recipe's fields:\n  --out DIR  run folder, default runs/NAME\n  --json     print JSON\n")
+    recipe = customised(base, rest, f"{PROGRAM} train {base.name}")
+
+    from polypath.training import loop
+
+    _report(loop.train(recipe, args.out or Path("runs") / recipe.name, quiet=args.json), args.json)
+
+
+def resume(argv: list[str]) -> None:
+    """Go on with a run that was stopped or killed; it ends as if it had not been."""
+    parser = Parser("resume", resume.__doc__)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_json()
+    args = parser.read(argv)
+
+    from polypath.training import loop
+
+    _report(loop.resume(args.run, quiet=args.json), args.json)
+
+
+def customised(base: Recipe, options: list[str], prog: str) -> Recipe:
+    """``base`` with the fields that ``options`` name; what is set so is no longer an assumption of ours.
+
+    Raises:
+        ValueError: as :func:`~polypath.cli.options.with_options`.
+    """
+    from polypath.cli.options import with_options
+    from polypath.training.recipe import lookup
+
+    recipe = with_options(dataclasses.replace(base, assumed={}), options, prog)
+    kept = {name: why for name, why in base.assumed.items() if lookup(recipe, name) == lookup(base, name)}
+    return dataclasses.replace(recipe, assumed=kept)
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            yield name, getattr(value, "kind", None) or getattr(value, "family", "")
+            yield from _leaves(value, f"{name}.")
+        elif name != "assumed":
+            yield name, value
+
+
+def _report(result: RunResult, as_json: bool) -> None:
+    if as_json:
+        print_json(dataclasses.asdict(result))
+        return
+    chosen = "chosen on the images held out" if result.reported == "best" else "the last"
+    lines = [
+        f"{result.name}: test error {percent(result.test_error)}% on {result.test_images:,} images",
+        f"epoch {result.epoch} ({chosen}); {result.parameters:,} parameters, {result.steps:,} steps, "
+        f"{result.seconds:,.0f} s on {result.device}, seed {result.seed}",
+        *(f"note: {note}" for note in result.notes),
+        f"run folder {result.run_dir}; `{PROGRAM} paths {result.run_dir}` scores its paths",
+    ]
+    for line in lines:
+        stdout().print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,306 @@
+"""Networks of other packages with one path: any timm model, any image classifier of pytorchcv.
+
+They have nothing to choose; here they are trained, scored, costed, extracted and saved beside the multi-path ones.
+``create_model("timm:resnet18")``, ``create_model("pytorchcv:resnet20_cifar10")``.
+
+State-dict keys are the package's own under ``body.model.``, but for the last linear layer, which is
+``head.classifier`` (a 1×1 conv that classifies becomes a linear layer). How deep they are is not known here: depth 0.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from polypath.families.base import Family, Preset
+from polypath.network import NetBuilder, PathNet, set_module
+
+REFUSED = (
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "checkpoint_path", "cache_dir",
+    "root", "features_only", "scriptable", "exportable", "no_jit", "num_classes", "in_chans", "in_channels",
+)  # fmt: skip
+
+
+class Body(nn.Module):
+    """Another package's model without its last layer: ``(N, C, H, W)`` to what that layer reads, ``(N, D)``.
+
+    Its two steps are variants over the one model: ``features`` gives the maps, ``pooled`` goes on from them.
+
+    Args:
+        size: height and width that the model was made for.
+        fixed: it takes no others.
+    """
+
+    def __init__(self, model: nn.Module, size: tuple[int, int], *, fixed: bool = False) -> None:
+        super().__init__()
+        self.model, self.size, self.fixed = model, size, fixed
+
+    def forward(self, x: Tensor, variant: str | None = None) -> Tensor:
+        model: Any = self.model
+        if variant == "pooled":
+            return model.forward_head(x).flatten(1)  # where it classified, it now passes on
+        if self.fixed and tuple(x.shape[-2:]) != self.size:
+            height, width = self.size
+            raise ValueError(
+                f"images of {x.shape[-2]}x{x.shape[-1]} pixels: this model takes {height}x{width} only "
+                f"(its argument img_size or in_size, where it has one, changes that)"
+            )
+        return model.forward_features(x) if variant == "features" else model(x).flatten(1)
+
+    def keep_variants(self, variants: Collection[str]) -> None:
+        """Nothing to forget: both steps are one model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnePath(Family):
+    """Another package's model called ``model``; a subclass says which package.
+
+    Args:
+        model: the package's name for it.
+        model_arguments: further arguments that it is made with, JSON values; weights are never fetched by them.
+        init: ``own`` keeps the package's initialisation.
+    """
+
+    model: str = ""
+    model_arguments: Mapping[str, Any] = field(default_factory=dict)
+    init: str = "own"
+
+    package: ClassVar[str] = ""
+    paper: ClassVar[str] = "another package's model"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bad := [key for key in self.model_arguments if key in REFUSED]:
+            own = "num_classes" if bad[0] == "num_classes" else "in_chans" if bad[0].startswith("in_chan") else None
+            hint = f"give {own} itself" if own else "it is not a matter of the architecture"
+            raise ValueError(f"{type(self).__name__}.model_arguments has {bad[0]!r}: {hint}")
+        try:
+            json.dumps(dict(self.model_arguments))
+        except TypeError as error:
+            raise ValueError(f"{type(self).__name__}.model_arguments: JSON values only ({error})") from error
+
+    @classmethod
+    def sorted_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments with those that are no fields put into ``model_arguments``."""
+        own = {f.name for f in fields(cls)}
+        others = {key: value for key, value in arguments.items() if key not in own}
+        given = {key: value for key, value in arguments.items() if key in own}
+        return given | ({"model_arguments": {**given.get("model_arguments", {}), **others}} if others else {})
+
+    def build(self, seed: int | None = None) -> PathNet:
+        net = super().build(seed)
+        if self.num_classes:
+            net.min_size = smallest_side(net)
+        return net
+
+    def initialise(self, net: PathNet) -> None:
+        if self.init != "own":
+            super().initialise(net)
+
+    def _made(self, make: Any, *args: Any, **kwargs: Any) -> nn.Module:
+        try:
+            return make(*args, **kwargs, **self.model_arguments)
+        except (TypeError, ValueError, KeyError, AssertionError) as error:
+            what = f"{self.package} model {self.model!r} with {dict(self.model_arguments)}"
+            raise ValueError(f"{what} cannot be made: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmModel(OnePath, name="timm"):
+    """A model of timm: ``forward_features`` and the pooling part of its head are two units over one module."""
+
+    model: str = "resnet18"
+
+    package = "timm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        import timm
+
+        if ":" in self.model or "/" in self.model or not timm.is_model(self.model):
+            near = ", ".join(timm.list_models(f"*{self.model}*")[:5]) or "timm.list_models() lists them"
+            raise ValueError(f"timm model {self.model!r} is not known; there are {near}")
+
+    def draw(self, b: NetBuilder) -> str:
+        import timm
+
+        model: Any = self._made(timm.create_model, self.model, num_classes=self.num_classes, in_chans=self.in_chans)
+        if isinstance(model, PathNet):
+            raise ValueError(f"timm model {self.model!r} is polypath's own: polypath.create_model({self.model!r})")
+        name = model.default_cfg.get("classifier")
+        if not isinstance(name, str):
+            raise ValueError(f"timm model {self.model!r} has not one classifier but {name}: not a one-path network")
+        linear = as_linear(model.get_submodule(name), f"timm model {self.model!r}, {name}")
+        set_module(model, name, nn.Identity())
+        size, fixed = self._size(model)
+        body = Body(model, size, fixed=fixed)
+        z = b.add("body", b.input, body, variant="features")
+        z = b.add("head.pool", z, body, at="body", variant="pooled")
+        return b.add("head.classifier", z, linear)
+
+    def _size(self, model: Any) -> tuple[tuple[int, int], bool]:
+        """Height and width that the model is made for, and whether it takes no others."""
+        config, embed = model.default_cfg, getattr(model, "patch_embed", None)
+        size = getattr(embed, "img_size", None) or self.model_arguments.get("img_size") or config["input_size"][1:]
+        fixed = bool(config.get("fixed_input_size")) and bool(getattr(embed, "strict_img_size", True))
+        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1])), fixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class PytorchcvModel(OnePath, name="pytorchcv"):
+    """An image classifier of pytorchcv (extra ``zoo``): one unit up to the last layer, so its features are flat.
+
+    A pool of fixed size before the classifier becomes an adaptive one, equal at the model's own image size.
+    """
+
+    model: str = "resnet20_cifar10"
+
+    package = "pytorchcv"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = _pytorchcv_models()
+        if self.model not in known:
+            near = ", ".join([n for n in known if self.model in n][:5]) or "pytorchcv's own page lists them"
+            raise ValueError(f"pytorchcv model {self.model!r} is not known; there are {near}")
+
+    def draw(self, b: NetBuilder) -> str:
+        model = self._made(_pytorchcv_models()[self.model], in_channels=self.in_chans)
+        name = _last_layer(model)
+        if name is None:
+            raise ValueError(f"pytorchcv model {self.model!r} does not end in a classifier, or has several")
+        linear = as_linear(model.get_submodule(name), f"pytorchcv model {self.model!r}, {name}")
+        if linear.out_features != self.num_classes:  # its makers often take their own numbers of classes only
+            linear = nn.Linear(linear.in_features, self.num_classes)
+        set_module(model, name, nn.Identity())
+        features = model.get_submodule("features")
+        if isinstance(getattr(features, "final_pool", None), nn.AvgPool2d):
+            set_module(features, "final_pool", nn.AdaptiveAvgPool2d(1))
+        height, width = getattr(model, "in_size", (224, 224))
+        z = b.add("body", b.input, Body(model, (height, width)))
+        return b.add("head.classifier", z, linear)
+
+
+def _last_layer(model: nn.Module) -> str | None:
+    """Name of the classifier of a pytorchcv model made of ``features`` and ``output``: what stands at its very end."""
+    if list(model._modules) != ["features", "output"]:
+        return None
+    name, layer = "output", model.get_submodule("output")
+    while children := list(layer.named_children()):
+        name, layer = f"{name}.{children[-1][0]}", children[-1][1]
+    return name if isinstance(layer, nn.Linear | nn.Conv2d) else None
+
+
+def _pytorchcv_models() -> Mapping[str, Any]:
+    try:
+        from pytorchcv import model_provider
+    except ImportError as error:
+        raise ImportError("pytorchcv is not installed: pip install 'polypath[zoo]'") from error
+    return model_provider._models
+
+
+def as_linear(layer: nn.Module, where: str) -> nn.Linear:
+    """A classifier as a linear layer; a 1×1 conv becomes one of the same weights.
+
+    Raises:
+        ValueError: another kind of layer.
+    """
+    if isinstance(layer, nn.Linear):
+        return layer
+    if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1:
+        linear = nn.Linear(layer.in_channels, layer.out_channels, layer.bias is not None, device=layer.weight.device)
+        with torch.no_grad():
+            linear.weight.copy_(layer.weight.flatten(1))
+            if layer.bias is not None:
+                linear.bias.copy_(layer.bias)
+        return linear
+    raise ValueError(f"{where}: the classifier is a {type(layer).__name__}, neither linear nor a 1×1 conv")
+
+
+def smallest_side(net: PathNet, most: int = 512) -> int:
+    """The smallest image side, in pixels, that the network takes, found by trial on the meta device.
+
+    What runs at no power of two up to ``most`` is taken to run at its own size only.
+    """
+    from polypath.meta import image_batch, weightless
+
+    body = cast(Body, net.get_submodule("body"))
+    if body.fixed:
+        return min(body.size)
+    twin = weightless(net)
+    twin.min_size = 1
+
+    def runs(side: int) -> bool:
+        try:
+            with torch.no_grad():
+                twin(image_batch(twin, side))
+        except Exception:  # of whatever kind another package's code raises
+            return False
+        return True
+
+    high = 1
+    while not runs(high):
+        high *= 2
+        if high > most:
+            body.fixed = True
+            return min(body.size)
+    low = high // 2  # does not run
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if runs(middle) else (middle, high)
+    return high
+
+
+def copy_timm_weights(net: PathNet, model: nn.Module) -> None:
+    """Take over the weights of a timm model (a pretrained one, say) into ``create_model("timm:…")`` of the same name.
+
+    Where the classes differ, the network keeps its own classifier.
+
+    Raises:
+        ValueError: weights of another model.
+    """
+    name = str(getattr(model, "default_cfg", {}).get("classifier"))
+    own, taken = net.state_dict(), {}
+    for key, tensor in model.state_dict().items():
+        last = key.startswith(f"{name}.")
+        key = key.replace(name, "head.classifier", 1) if last else f"body.model.{key}"
+        fits = key in own and own[key].numel() == tensor.numel()
+        if fits or not last:
+            taken[key] = tensor.reshape(own[key].shape) if fits else tensor
+    for key in own.keys() - taken.keys():
+        if key.startswith("head.classifier."):
+            taken[key] = own[key]
+    try:
+        net.load_state_dict(taken)
+    except RuntimeError as error:
+        raise ValueError(f"weights of another model: {error}") from error
+
+
+def preset(name: str) -> Preset | None:
+    """The preset of ``timm:NAME`` or ``pytorchcv:NAME``, with the package's own classes; None for other names.
+
+    Raises:
+        ValueError: a model that the package does not have.
+        ImportError: a package that is not installed, with the extra that brings it.
+    """
+    package, colon, model = name.partition(":")
+    if not colon or package not in ("timm", "pytorchcv"):
+        return None
+    if package == "timm":
+        import timm
+
+        spec = TimmModel(model=model)
+        known = timm.get_pretrained_cfg(model)
+        size = known.input_size[-1] if known else 224
+        return Preset(TimmModel(model=model, num_classes=(known.num_classes if known else 0) or 1000), size=size)
+    spec = PytorchcvModel(model=model)
+    stated = inspect.signature(_pytorchcv_models()[model]).parameters.get("num_classes")
+    classes = 1000 if stated is None or stated.default is inspect.Parameter.empty else stated.default
+    small = any(word in model for word in ("_cifar", "_svhn"))
+    return Preset(PytorchcvModel(model=spec.model, num_classes=classes), size=32 if small else 224)

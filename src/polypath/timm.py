@@ -1,0 +1,127 @@
+"""Every registered network as a timm model: ``import polypath.timm``, then ``timm.create_model("fractalnet20")``.
+
+They take ``num_classes`` (0: no classifier), ``in_chans`` and every argument of their family, and images of any size
+from ``min_size`` on. There are no pretrained weights under these names: networks that somebody has trained and saved
+are loaded by :func:`polypath.load`. timm's own names are never taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import PretrainedCfg, is_model, register_model
+
+from polypath.families.base import Preset
+from polypath.meta import first_convs
+from polypath.network import PathNet
+from polypath.registry import PRESETS
+from polypath.registry import create_model as create_network
+
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
+
+default_cfgs: dict[str, dict[str, Any]] = {}
+"""Each model's default config; ``first_conv`` is known to built models only."""
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "drop_rate": (0.0,),
+    "drop_path_rate": (0.0,),
+    "drop_block_rate": (0.0,),
+    "global_pool": ("", "avg"),
+    "scriptable": (False,),
+    "exportable": (False,),
+}
+"""Arguments that timm's scripts pass to every model, with the values that ask for nothing."""
+
+
+def register() -> list[str]:
+    """Register every network of :mod:`polypath.registry` that timm does not have yet; return the new names.
+
+    Raises:
+        ValueError: a name that is timm's own.
+    """
+    new = []
+    for name, preset in PRESETS.items():
+        if name in default_cfgs:
+            continue
+        if is_model(name):
+            raise ValueError(f"model {name!r} is timm's own: it must have another name here")
+        default_cfgs[name] = default_cfg(preset)
+        entrypoint = _entrypoint(name)
+        globals()[name] = register_model(entrypoint)
+        new.append(name)
+    return new
+
+
+def default_cfg(preset: Preset) -> dict[str, Any]:
+    """timm's description of a network: input, normalisation, classifier, paper.
+
+    Mean and deviation are CIFAR-10's for images of less than 64 pixels, else ImageNet's; no weights depend on them.
+    """
+    spec = preset.spec
+    small = preset.size < 64
+    return {
+        "input_size": (spec.in_chans, preset.size, preset.size),
+        "min_input_size": (spec.in_chans, spec.min_size, spec.min_size),
+        "mean": CIFAR_MEAN if small else IMAGENET_DEFAULT_MEAN,
+        "std": CIFAR_STD if small else IMAGENET_DEFAULT_STD,
+        "crop_pct": 1.0 if small else 0.875,
+        "num_classes": spec.num_classes,
+        "classifier": "head.classifier",
+        "paper_name": spec.paper,
+        "description": preset.table or None,
+        "license": "apache-2.0",
+    }
+
+
+def _entrypoint(name: str) -> Callable[..., PathNet]:
+    def build(
+        pretrained: bool = False,
+        pretrained_cfg: str | Mapping[str, Any] | PretrainedCfg | None = None,
+        pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+        cache_dir: Any = None,
+        features_only: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **arguments: Any,
+    ) -> PathNet:
+        if pretrained:
+            raise ValueError(f"pretrained=True: there are no weights for {name!r}; polypath.load reads saved networks")
+        if features_only:
+            raise ValueError(f"features_only=True: {name!r} gives its last maps only, by forward_features")
+        if isinstance(pretrained_cfg, str):
+            raise ValueError(f"{name}.{pretrained_cfg}: there are no weights for {name!r}, so no tags of them")
+        net = create_network(name, **_own(name, arguments))
+        net.pretrained_cfg = net.default_cfg = _described(net, name, pretrained_cfg, pretrained_cfg_overlay)
+        return net.to(device=device, dtype=dtype)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"{PRESETS[name].spec.paper}; see ``polypath.create_model({name!r})``."
+    return build
+
+
+def _own(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments without timm's general ones, where these ask for nothing that the network's family does not have."""
+    kept = {}
+    for key, value in arguments.items():
+        if key not in _NEUTRAL:
+            kept[key] = value
+        elif value not in _NEUTRAL[key]:
+            raise ValueError(f"{key}={value!r}: {name!r} does not have it; give its family's own arguments")
+    return kept
+
+
+def _described(net: PathNet, name: str, given: Any, overlay: Mapping[str, Any] | None) -> dict[str, Any]:
+    config = PretrainedCfg(architecture=name, **default_cfgs[name]).to_dict()
+    if isinstance(given, PretrainedCfg):
+        given = given.to_dict()
+    if isinstance(given, Mapping):
+        config |= {key: value for key, value in given.items() if value is not None}
+    convs = tuple(key for key, _ in first_convs(net))
+    return {**config, "first_conv": convs[0] if len(convs) == 1 else convs, **(overlay or {})}
+
+
+registered = register()
+__all__ = ["default_cfg", "register", "registered", *registered]

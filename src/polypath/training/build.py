@@ -1,0 +1,112 @@
+"""From a recipe to the things of a run: device, network, batches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from polypath.data.feed import Part, evaluation_batches, training_batches
+from polypath.data.loader import BatchesBase
+from polypath.data.sources import ImageData
+from polypath.families.base import seeded
+from polypath.network import PathNet
+from polypath.saving import load
+from polypath.training.distributed import World
+from polypath.training.recipe import Recipe
+
+EVAL_BATCH = 500
+INIT, MODEL = "init", "model"
+
+
+def resolve_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device called ``name``; ``auto`` takes CUDA, else MPS, else the CPU; of several CUDA devices the rank's own.
+
+    Raises:
+        ValueError: one that is not there.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    kind, _, index = name.partition(":")
+    if not there.get(kind, False) or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
+        legal = ", ".join(["auto", *(k for k, found in there.items() if found)])
+        raise ValueError(f"device = {name!r}: not on this machine; there are {legal}")
+    if kind == "cuda":
+        return torch.device(kind, int(index) if index else local_rank)
+    return torch.device(kind)
+
+
+def build_net(recipe: Recipe, run_dir: Path | None = None) -> PathNet:
+    """The network that a run trains, on the CPU, its weights drawn from the seed, or those of ``recipe.init``.
+
+    With ``init``, it is the saved network itself, which may be an extracted path; where its classes are not the
+    recipe's, it gets a new head, drawn from the seed. A run that has begun reads its own copy of it.
+    """
+    if recipe.init is None:
+        return recipe.model.build(recipe.seed)
+    own = run_dir / INIT if run_dir is not None else None
+    source = own if own is not None and own.is_dir() else Path(recipe.init)
+    if (source / "recipe.json").is_file():  # a run: what it reports
+        source = source / MODEL
+    net = load(source)
+    if net.num_classes != recipe.model.num_classes:
+        with seeded(recipe.seed):
+            net.reset_classifier(recipe.model.num_classes)
+    return net
+
+
+def check_fits(net: PathNet, data: ImageData) -> None:
+    """Raise ``ValueError`` where the network cannot take these images or tell their classes apart."""
+    if len(data.classes) > net.num_classes:
+        raise ValueError(
+            f"model.num_classes = {net.num_classes}: {data.name} has {len(data.classes)} classes; "
+            f"set --model.num-classes {len(data.classes)}"
+        )
+    chans = net.config.get("arguments", {}).get("in_chans")
+    if chans is not None and chans != data.channels:
+        raise ValueError(
+            f"model.in_chans = {chans}: the images of {data.name} have {data.channels} channel(s); "
+            f"set --model.in-chans {data.channels}, or --data.channels {chans}"
+        )
+
+
+def train_batches(data: ImageData, recipe: Recipe, device: torch.device, world: World) -> BatchesBase:
+    """Training batches of this rank. A last batch of fewer than two images a part is left out: batch-norm needs two.
+
+    Raises:
+        ValueError: batches larger than the set or not a multiple of the ranks.
+    """
+    size, images = recipe.batch_size, len(data.train)
+    if images < size:
+        raise ValueError(f"batch_size = {size}: there are only {images} training images")
+    tiny = 0 < images % size < 2 * world.size * recipe.accumulate
+    shared = {"rank": world.rank, "world_size": world.size, "drop_last": tiny}
+    layout = {"device": device, "channels_last": recipe.channels_last}
+    return training_batches(data, recipe.data, size, seed=recipe.seed, **shared, **layout)
+
+
+def eval_batches(part: Part, data: ImageData, recipe: Recipe, device: torch.device, world: World) -> BatchesBase:
+    """Batches of a part to score, in its order; under FSDP2 every rank scores all of it."""
+    alone = world.size == 1 or recipe.parallel.strategy == "fsdp"
+    ranks = 1 if alone else world.size
+    size = max(1, EVAL_BATCH // recipe.data.eval_crops // ranks) * ranks
+    shared = {"rank": 0 if alone else world.rank, "world_size": ranks}
+    return evaluation_batches(
+        data, recipe.data, size, part, device=device, channels_last=recipe.channels_last, **shared
+    )
+
+
+@contextlib.contextmanager
+def numerics(device: torch.device, deterministic: bool) -> Iterator[None]:
+    """Inside the block torch's global generators are ours to seed, and CUDA takes the same algorithms each time."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = deterministic, not deterministic
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before

@@ -1,0 +1,169 @@
+"""Checkpoints: tensors as safetensors, the rest as JSON, both checksummed; no pickle anywhere.
+
+``checkpoints/`` of a run holds, for a state after ``step`` steps,
+
+    step-00001200.safetensors     weights, optimiser, objective, moving average
+    step-00001200.json            position, sums, checksum of the other; written last, so where it is both are
+
+Each is written to a temporary name, flushed and renamed. The newest ones and the best one are kept. What is damaged is
+passed over, saying so, and the one before it is taken.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from polypath.files import write_json
+from polypath.training.files import digest, digest_of, read_json, remove, sweep_out, whole
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8,})\.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state of training: ``tensors`` on the CPU, ``state`` of JSON values."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run in ``folder``; ``recipe`` is the digest of its recipe, which each of them bears."""
+
+    def __init__(self, folder: Path, recipe: str) -> None:
+        self.folder, self.recipe = folder, recipe
+
+    def steps(self) -> list[int]:
+        """Steps that there is a checkpoint of, in order."""
+        found = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*.json"))
+        return sorted(int(match[1]) for match in found if match)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write one. A failure leaves the earlier ones as they are.
+
+        Raises:
+            OSError: no space left, with what is still there and what to do.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file, beside = self._files(checkpoint.step)
+        plain = {name: t.detach().to("cpu").contiguous() for name, t in checkpoint.tensors.items()}
+        try:
+            with whole(file) as temporary:
+                save_file(plain, temporary, {"polypath": "checkpoint"})
+                checksum = digest(temporary)
+            head = {"format": FORMAT, "recipe": self.recipe, "step": checkpoint.step, "sha256": checksum}
+            body = {**head, "state": checkpoint.state}
+            write_json(beside, {**body, "checksum": digest_of(body)})
+        except (OSError, SafetensorError) as error:
+            if isinstance(error, SafetensorError) and "I/O" not in str(error) and "o space" not in str(error):
+                raise
+            raise self._no_space(checkpoint, plain, error) from error
+
+    def load(self, step: int) -> Checkpoint:
+        """Read the one of ``step``.
+
+        Raises:
+            ValueError: one that is missing, damaged or of another run.
+        """
+        file, beside = self._files(step)
+        body = read_json(beside)
+        if not isinstance(body, dict) or body.pop("checksum", None) != digest_of(body):
+            raise ValueError(f"{beside.name}: damaged, its checksum does not fit")
+        if body.get("format") != FORMAT:
+            raise ValueError(f"{beside.name}: format {body.get('format')!r}, this version of Polypath reads {FORMAT}")
+        if body.get("recipe") != self.recipe:
+            raise ValueError(f"{beside.name}: of another recipe than the recipe.json of this run")
+        if body["step"] != step:
+            raise ValueError(f"{beside.name}: is of step {body['step']}")
+        try:
+            if digest(file) != body["sha256"]:
+                raise ValueError(f"{file.name}: damaged, its checksum does not fit")
+            return Checkpoint(step, load_file(file), body["state"])
+        except OSError as error:
+            raise ValueError(f"{file.name}: {error.strerror or error}") from error
+        except SafetensorError as error:
+            raise ValueError(f"{file.name}: no safetensors file ({error})") from error
+
+    def newest(
+        self, fits: Callable[[Checkpoint], None] = lambda _: None, say: Callable[[str], None] = print
+    ) -> Checkpoint | None:
+        """The newest that is whole and that ``fits`` does not refuse by a ``ValueError``; None where there is none yet.
+
+        ``say`` is told of each that is passed over.
+
+        Raises:
+            ValueError: there are some, and none of them can be used.
+        """
+        refused = []
+        for step in reversed(self.steps()):
+            try:
+                checkpoint = self.load(step)
+                fits(checkpoint)
+            except ValueError as error:
+                refused.append(str(error))
+                continue
+            for problem in refused:
+                say(f"passed over a checkpoint: {problem}; going on from step {step}")
+            return checkpoint
+        if refused:
+            raise ValueError(f"{self.folder}: no checkpoint can be used: {'; '.join(refused)}")
+        return None
+
+    def keep(self, last: int, also: Iterable[int] = ()) -> None:
+        """Remove all but the ``last`` newest and those of the steps ``also``."""
+        steps = self.steps()
+        for step in set(steps[:-last]) - set(also):
+            for path in reversed(self._files(step)):  # the JSON first: without it the other does not count
+                remove(path)
+
+    def after(self, step: int) -> None:
+        """Remove those later than ``step`` and what a killed process left half-written."""
+        for later in (s for s in self.steps() if s > step):
+            for path in reversed(self._files(later)):
+                remove(path)
+        sweep_out(self.folder)
+        known = {f"step-{s:08d}.safetensors" for s in self.steps()}
+        for path in self.folder.glob("step-*.safetensors"):
+            if path.name not in known:
+                remove(path)
+
+    def _files(self, step: int) -> tuple[Path, Path]:
+        name = f"step-{step:08d}"
+        return self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
+
+    def _no_space(self, checkpoint: Checkpoint, tensors: Mapping[str, Tensor], error: Exception) -> OSError:
+        size = sum(t.numel() * t.element_size() for t in tensors.values()) / 2**20
+        steps = [s for s in self.steps() if s != checkpoint.step]
+        rest = f"the checkpoint of step {steps[-1]} is whole" if steps else "there is no earlier checkpoint"
+        number = getattr(error, "errno", None) or errno.ENOSPC
+        reason = getattr(error, "strerror", None) or str(error)
+        text = (
+            f"cannot write the checkpoint of step {checkpoint.step} ({size:.1f} MiB): {reason}; {rest}; "
+            f"free space, then `polypath resume {self.folder.parent}`"
+        )
+        return OSError(number, text, str(self.folder))
+
+
+def same_tensors(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether two sets of tensors are equal to the bit, names and types included."""
+    if a.keys() != b.keys():
+        return False
+    return all(
+        a[k].dtype == b[k].dtype and a[k].shape == b[k].shape and torch.equal(_bits(a[k]), _bits(b[k])) for k in a
+    )
+
+
+def _bits(t: Tensor) -> Tensor:
+    return t.detach().cpu().contiguous().view(torch.uint8) if t.ndim else t.detach().cpu().reshape(1).view(torch.uint8)

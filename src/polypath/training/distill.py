@@ -1,0 +1,21 @@
+"""Distillation: a path learns the answers of the whole network beside the labels (Hinton et al. 2015)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), the mean over a batch of logits ``(N, classes)``.
+
+    No gradient reaches the teacher. T² keeps the gradient's size when T changes (Hinton et al. 2015, §2.1).
+
+    Raises:
+        ValueError: a temperature that is not above 0.
+    """
+    if temperature <= 0.0:
+        raise ValueError(f"temperature = {temperature}: must be above 0")
+    learned = F.log_softmax(student.float() / temperature, dim=1)
+    taught = F.log_softmax(teacher.detach().float() / temperature, dim=1)
+    return F.kl_div(learned, taught, reduction="batchmean", log_target=True) * temperature**2

@@ -1,0 +1,184 @@
+"""Several processes on one run: who they are, and what they tell each other.
+
+Started by ``torchrun``, every rank takes its part of each batch, runs the same path, and the gradients of the weights
+that were alive are summed in buckets after the backward pass. No search for unused weights is needed: under the same
+path every rank knows what is alive, and where each rank draws its own path, one small exchange tells
+(:func:`reduce_gradients`).
+
+Running statistics of batch-norm: those of rank 0 count, as in PyTorch's DDP. Training never reads them, so the ranks do
+not exchange them; they are in every checkpoint, and :func:`share_buffers` gives them to all ranks before a network is
+scored. With synchronised batch-norm all ranks have the same ones.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+BUCKET_BYTES = 25 * 2**20
+T = TypeVar("T")
+
+
+@dataclass
+class World:
+    """This process among those that share the run; alone, every exchange is nothing.
+
+    Attributes:
+        rank, size: which of how many.
+        local_rank: which of those on this machine, so which of its devices.
+        control: the group for small exchanges on the CPU.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    control: Any = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank writes the files and speaks."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """Everybody's ``value``, in order of rank, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def any(self, flag: int) -> int:
+        """The largest of everybody's ``flag``."""
+        if self.size == 1:
+            return flag
+        shared = torch.tensor([flag])
+        dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.control)
+        return int(shared)
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            self.any(0)
+
+    def close(self) -> None:
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join_world(device: str = "cpu", timeout_s: float = 1800.0) -> World:
+    """Join the processes that ``torchrun`` started (by its environment variables), or be alone.
+
+    CUDA devices talk by NCCL, others by gloo.
+
+    Raises:
+        ValueError: ``torchrun``'s variables are there in part only.
+    """
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        return World()
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ValueError(f"WORLD_SIZE is set and {missing[0]} is not: start several processes with torchrun")
+    rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    nccl = device == "cuda"
+    if nccl:
+        torch.cuda.set_device(local)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if nccl else "gloo", timeout=timedelta(seconds=timeout_s))
+    control = dist.new_group(backend="gloo") if nccl else dist.group.WORLD
+    return World(rank, size, local, control)
+
+
+def reduce_gradients(
+    parameters: Sequence[nn.Parameter], world: World, *, same_paths: bool = True, sharded: bool = False, flag: int = 0
+) -> int:
+    """Sum the gradients of the parameters that have one over all ranks, in buckets of 25 MiB.
+
+    First the ranks tell each other, on the CPU, which parameters have one, and the largest ``flag``, which is returned.
+    Where each rank draws its own path (not ``same_paths``), a rank whose path left out what another's used contributes
+    zeros. A parameter that no rank's path used keeps no gradient. ``sharded`` gradients (FSDP2) are summed already.
+
+    Raises:
+        RuntimeError: under ``same_paths``, ranks that did not use the same parameters.
+    """
+    if world.size == 1:
+        return flag
+    used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
+    told = torch.cat([torch.tensor([flag], dtype=torch.uint8), used, 1 - used])
+    dist.all_reduce(told, dist.ReduceOp.MAX, group=world.control)
+    somewhere, nowhere = told[1 : 1 + len(used)], told[1 + len(used) :]
+    if (somewhere & nowhere).any():
+        if same_paths:
+            raise RuntimeError(
+                "ranks ran different paths where all should run the same; their gradients cannot be summed"
+            )
+        for p, alive in zip(parameters, somewhere.tolist(), strict=True):
+            if alive and p.grad is None:
+                p.grad = torch.zeros_like(p)
+    if not sharded:
+        _sum([p.grad for p in parameters if p.grad is not None])
+    return int(told[0])
+
+
+def _sum(tensors: list[Tensor]) -> None:
+    waiting = []
+    for row in buckets(tensors):
+        flat = torch.cat([t.reshape(-1) for t in row])
+        waiting.append((row, flat, dist.all_reduce(flat, async_op=True)))
+    for row, flat, work in waiting:
+        work.wait()
+        for t, part in zip(row, flat.split([t.numel() for t in row]), strict=True):
+            t.copy_(part.view(t.shape))
+
+
+def buckets(tensors: Iterable[Tensor], limit: int = BUCKET_BYTES) -> list[list[Tensor]]:
+    """Cut a row of tensors into rows of one type and at most ``limit`` bytes (or one tensor)."""
+    rows: list[list[Tensor]] = []
+    held = 0
+    for t in tensors:
+        size = t.numel() * t.element_size()
+        if not rows or held + size > limit or rows[-1][0].dtype != t.dtype:
+            rows.append([])
+            held = 0
+        rows[-1].append(t)
+        held += size
+    return rows
+
+
+def share(tensors: Iterable[Tensor], world: World) -> None:
+    """Give rank 0's values to all ranks, in place."""
+    if world.size > 1:
+        for t in tensors:
+            dist.broadcast(t, 0)
+
+
+def share_buffers(net: nn.Module, world: World) -> None:
+    """Give rank 0's running statistics to all ranks."""
+    share(net.buffers(), world)
+
+
+def part_of(batch: int, part: int, parts: int) -> slice:
+    """Which images of a batch of ``batch`` are part ``part`` (from 0) of ``parts`` as even ones as can be."""
+    small, more = divmod(batch, parts)
+    begin = part * small + min(part, more)
+    return slice(begin, begin + small + (part < more))
+
+
+def full(t: Tensor) -> Tensor:
+    """A copy of the whole of a tensor that FSDP2 may have sharded, on the CPU. All ranks call it together."""
+    t = t.detach()
+    return (t.full_tensor() if isinstance(t, DTensor) else t).to("cpu", copy=True)
+
+
+def put(into: Tensor, whole: Tensor) -> Tensor:
+    """Copy a whole tensor into one that FSDP2 may have sharded; every rank has the whole. Gives ``into`` back."""
+    if isinstance(into, DTensor):
+        whole = distribute_tensor(whole.to(into.device), into.device_mesh, into.placements)
+    with torch.no_grad():
+        return into.copy_(whole)

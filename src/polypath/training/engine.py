@@ -1,0 +1,262 @@
+"""What a training step changes, and the step itself.
+
+Everything random in a step is drawn from ``(seed, step, part)``, so a checkpoint holds no generator's state and one
+process that accumulates over parts draws what several processes with a part each draw.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from polypath.data.seeds import generator
+from polypath.network import PathNet
+from polypath.paths import Paths
+from polypath.training.distributed import World, full, put, reduce_gradients
+from polypath.training.meter import Meter
+from polypath.training.objectives import StepInfo
+from polypath.training.optim import build_optimizer, fill_unused, set_rate
+from polypath.training.pathwise import release
+from polypath.training.prepare import compile_units, prepare, shard
+from polypath.training.recipe import Recipe
+from polypath.training.schedules import lr_at
+
+NONFINITE = 99
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Engine:
+    """A network in training: its objective, optimiser, moving average, and what an epoch has summed so far.
+
+    Args:
+        net: which is made ready for training in place, see :mod:`polypath.training.prepare`.
+        steps_per_epoch: of the optimiser.
+
+    Raises:
+        ValueError: an objective that this network cannot follow, options that exclude each other.
+    """
+
+    def __init__(self, recipe: Recipe, net: PathNet, device: torch.device, world: World, steps_per_epoch: int) -> None:
+        self.recipe, self.device, self.world, self.steps_per_epoch = recipe, device, world, steps_per_epoch
+        self.mixup = _mixup(recipe, net.num_classes)
+        self.net = prepare(net, recipe, device, world)
+        self.ema = _ema(recipe, self.net)
+        if recipe.parallel.strategy == "fsdp":
+            shard(self.net, world)
+        self.bound = recipe.objective.bind(self.net, label_smoothing=0.0 if self.mixup else recipe.label_smoothing)
+        if self.ema is not None and self.bound.state_dict():
+            raise ValueError(
+                f"ema with objective {recipe.objective.kind!r}: what it keeps beside the network has no average"
+            )
+        self.optimizer = build_optimizer(self.net, recipe.optim)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self.names = {p: name for name, p in self.net.named_parameters()}
+        self.resting: list[nn.Parameter] = []
+        self.meter = Meter(world)
+        self.ran: Counter[Paths] = Counter()
+        if recipe.compile:
+            compile_units(self.net)
+
+    @property
+    def scored(self) -> PathNet:
+        """The network that is validated and saved: the moving average where there is one."""
+        return self.net if self.ema is None else self.ema.module
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        return autocast(self.device, self.recipe.precision)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """What the scored network answers: logits or log-probabilities ``(N, classes)``."""
+        return self.bound.predict(x) if self.ema is None else self.ema.module(x)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Let go of gradients and optimiser state of what does not learn in ``epoch``."""
+        names = self.bound.trainable(epoch)
+        self.resting = [] if names is None else [p for p, name in self.names.items() if name not in names]
+        release(self.optimizer, self.resting)
+
+    def step(
+        self, parts: Sequence[tuple[int, Tensor, Tensor]], total: int, epoch: int, step: int, flag: int = 0
+    ) -> int:
+        """One step of the optimiser.
+
+        Args:
+            parts: this rank's parts of the batch: number of the part, images ``(n, C, H, W)``, labels ``(n,)``.
+            total: images in the batch, over all parts and ranks.
+            epoch, step: counted from 0, ``step`` over the whole run.
+            flag: what this rank has to say to the others (the number of a signal).
+
+        Returns:
+            The largest of the ranks' flags; ``NONFINITE``, and nothing is stepped, where a loss was not finite. On
+            accelerators that is only seen later, when the meter is flushed: looking would wait for the device.
+        """
+        recipe = self.recipe
+        set_rate(self.optimizer, self.rate(step))
+        self.net.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        for number, x, y in parts:
+            if not self._part(number, x, y, len(x) / total, epoch, step):
+                flag = NONFINITE
+        for p in self.resting:
+            p.grad = None
+        sharded = recipe.parallel.strategy == "fsdp"
+        same = recipe.parallel.paths == "same"
+        flag = reduce_gradients(list(self.names), self.world, same_paths=same, sharded=sharded, flag=flag)
+        if flag == NONFINITE:
+            return flag
+        if recipe.optim.move_unused:
+            fill_unused(p for p in self.names if p not in set(self.resting))
+        self.scaler.unscale_(self.optimizer)
+        if recipe.clip_norm:
+            nn.utils.clip_grad_norm_([p for p in self.names if p.grad is not None], recipe.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update(self.net)
+        return flag
+
+    def _part(self, number: int, x: Tensor, y: Tensor, weight: float, epoch: int, step: int) -> bool:
+        """Forward and backward of one part; False where its loss is known not to be finite."""
+        recipe, own = self.recipe, () if self.recipe.parallel.paths == "same" else (self.world.rank,)
+        info = StepInfo(epoch, step, self.steps_per_epoch, recipe.epochs, generator(recipe.seed, "paths", step, *own))
+        torch.manual_seed(generator(recipe.seed, "step", step, number).initial_seed())
+        if self.mixup is not None:
+            x, y = mixed(self.mixup, x, y, generator(recipe.seed, "mixup", step, number))
+        scale = weight * (self.world.size if recipe.parallel.strategy == "fsdp" else 1)  # FSDP2 takes the mean
+        passes, finite = iter(self.bound.passes(x, y, info)), True
+        for i in itertools.count():
+            with self.autocast():
+                result = next(passes, None)
+            if result is None:
+                break
+            if self.device.type == "cpu":
+                finite = finite and math.isfinite(result.loss.item())
+            self.scaler.scale(result.loss * scale).backward()
+            self.meter.add(step, "loss", result.loss.detach() * weight)
+            for name, value in result.parts.items():
+                self.meter.add(step, name, value * weight)
+            if i == 0:
+                right = y if y.ndim == 1 else y.argmax(1)
+                wrong = (result.logits.argmax(1) != right).float().mean()
+                self.meter.add(step, "error", wrong * (100.0 * weight))
+            self.ran.update(result.paths)
+        return finite
+
+    def rate(self, step: int) -> float:
+        recipe = self.recipe
+        return lr_at(
+            recipe.schedule,
+            step,
+            base_lr=recipe.optim.lr,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=recipe.epochs,
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """Weights and running statistics of the scored network, whole, on the CPU. All ranks call it together."""
+        return {name: full(t) for name, t in self.scored.state_dict().items()}
+
+    # --- what a checkpoint holds -------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that steps have changed and that is a tensor, by name. All ranks call it together."""
+        held = {f"model/{name}": t for name, t in self.net.state_dict().items()}
+        held |= {f"objective/{name}": t for name, t in self.bound.state_dict().items()}
+        if self.ema is not None:
+            held |= {f"ema/{name}": t for name, t in self.ema.module.state_dict().items()}
+        for p, name in self.names.items():
+            state = self.optimizer.state.get(p, {})
+            held |= {f"optim/{name}/{key}": t for key, t in state.items() if isinstance(t, Tensor)}
+        return {name: full(t) for name, t in held.items()}
+
+    def state(self) -> dict[str, Any]:
+        """The rest of it, as JSON values. Call ``meter.flush()`` first."""
+        return {"meter": self.meter.state(), "scaler": self.scaler.state_dict()}
+
+    def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Take back what :meth:`tensors` and :meth:`state` gave.
+
+        Raises:
+            ValueError: tensors of another network, objective or optimiser.
+        """
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "objective": {}, "ema": {}, "optim": {}}
+        for name, t in tensors.items():
+            kind, _, rest = name.partition("/")
+            parts.setdefault(kind, {})[rest] = t
+        load_weights(self.net, parts["model"])
+        self.bound.load_state_dict(parts["objective"])
+        if self.ema is not None:
+            load_weights(self.ema.module, parts["ema"])
+        known = {name: p for p, name in self.names.items()}
+        self.optimizer.state.clear()
+        for key, t in parts["optim"].items():
+            name, _, what = key.rpartition("/")
+            if name not in known:
+                raise ValueError(f"optimiser state of {name!r}, which this network does not have")
+            p = known[name]
+            self.optimizer.state[p][what] = t.clone() if t.shape != p.shape else put(torch.empty_like(p.data), t)
+        self.scaler.load_state_dict(state["scaler"])
+        self.meter.load(state["meter"])
+
+
+def load_weights(net: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copy tensors into the network's own, by name.
+
+    Raises:
+        ValueError: tensors of another network.
+    """
+    own = net.state_dict()
+    if other := sorted(set(own) ^ set(tensors)):
+        raise ValueError(f"weight {other[0]!r} stands in the network or in the file, not in both: another network's")
+    with torch.no_grad():
+        for name, t in own.items():
+            if t.shape != tensors[name].shape:
+                raise ValueError(f"weight {name!r}: shape {tuple(tensors[name].shape)}, the network's {tuple(t.shape)}")
+            put(t, tensors[name])
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """The context that forwards of ``precision`` run in."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+def mixed(mixup: Any, x: Tensor, y: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mix images and labels by timm's mixup, whose draws (from numpy's global state) are taken from ``draw``."""
+    if len(x) % 2:  # timm pairs images; the odd one out of an epoch's last batch is left as it is
+        more, target = mixed(mixup, x[:-1], y[:-1], draw)
+        alone = torch.zeros_like(target[:1]).scatter_(1, y[-1:, None], 1.0)
+        return torch.cat([more, x[-1:]]), torch.cat([target, alone])
+    before = np.random.get_state()
+    np.random.seed(draw.initial_seed() % 2**32)
+    try:
+        return mixup(x, y)
+    finally:
+        np.random.set_state(before)
+
+
+def _mixup(recipe: Recipe, classes: int) -> Any:
+    if not (recipe.mixup or recipe.cutmix):
+        return None
+    from timm.data.mixup import Mixup
+
+    return Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes)
+
+
+def _ema(recipe: Recipe, net: PathNet) -> Any:
+    if not recipe.ema:
+        return None
+    if recipe.parallel.strategy == "fsdp":
+        raise ValueError("ema with parallel.strategy 'fsdp': averages of sharded weights are not kept; take 'ddp'")
+    from timm.utils.model_ema import ModelEmaV3
+
+    return ModelEmaV3(net, recipe.ema)

@@ -1,0 +1,87 @@
+"""The end of a run: the reported network saved, the members of a snapshot ensemble scored together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from polypath.data.augment import average_views
+from polypath.data.loader import BatchesBase
+from polypath.data.sources import ImageData
+from polypath.saving import save
+from polypath.training.build import MODEL, build_net
+from polypath.training.distributed import World
+from polypath.training.engine import Engine, load_weights
+from polypath.training.files import whole
+from polypath.training.recipe import Recipe
+
+SNAPSHOTS = "snapshots"
+
+
+def save_snapshot(run_dir: Path, number: int, weights: Mapping[str, Tensor]) -> None:
+    """Keep the network as it is at the end of a cycle: ``snapshots/NUMBER.safetensors``."""
+    folder = run_dir / SNAPSHOTS
+    folder.mkdir(exist_ok=True)
+    with whole(folder / f"{number}.safetensors") as temporary:
+        save_file({name: t.contiguous() for name, t in weights.items()}, temporary)
+
+
+@torch.no_grad()
+def score_snapshots(
+    run_dir: Path,
+    engine: Engine,
+    batches: BatchesBase,
+    world: World,
+    autocast: contextlib.AbstractContextManager,
+) -> dict[str, float]:
+    """Error in percent of each snapshot and of the mean of their probabilities, ``ensemble`` (Huang et al. 2017, §3).
+
+    The engine's network is left with the last snapshot's weights.
+    """
+    files = sorted((run_dir / SNAPSHOTS).glob("*.safetensors"), key=lambda file: int(file.stem))
+    net, total, errors, labels = engine.scored.eval(), None, {}, torch.empty(0)
+    for file in files:
+        load_weights(net, load_file(file))
+        rows, truth = [], []
+        for x, y in batches:
+            if len(y):
+                with autocast:
+                    logits = net(x)
+                rows.append(average_views(logits.float(), batches.views).softmax(1).cpu())
+                truth.append(y.cpu())
+        probabilities, labels = torch.cat(rows), torch.cat(truth)
+        errors[file.stem] = _error(probabilities, labels, world)
+        total = probabilities if total is None else total + probabilities
+    if total is not None:
+        errors["ensemble"] = _error(total, labels, world)
+    return errors
+
+
+def _error(probabilities: Tensor, labels: Tensor, world: World) -> float:
+    wrong = int((probabilities.argmax(1) != labels).sum())
+    counts = world.gather((wrong, len(labels)))
+    return 100.0 * sum(n for n, _ in counts) / sum(n for _, n in counts)
+
+
+def save_model(recipe: Recipe, run_dir: Path, data: ImageData, weights: Mapping[str, Tensor], notes: list[str]) -> None:
+    """Save the reported network to ``model/``, built anew, so that nothing of its training is left in it."""
+    net = build_net(recipe, run_dir)
+    load_weights(net, dict(weights))
+    save(
+        net.eval(),
+        run_dir / MODEL,
+        overwrite=True,
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        image_size=recipe.data.size or data.size,
+        resize=recipe.data.resize,
+        resize_to=recipe.data.resize_to,
+        dataset=data.name,
+        notes=notes,
+    )

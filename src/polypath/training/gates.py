@@ -1,0 +1,60 @@
+"""The target-rate loss of gates (DRNN §3, after ConvNet-AIG): gates are paid for keeping to a share of open samples.
+
+loss = cross-entropy + λ · mean over gates of (t − rate)², with rate the share of the mini-batch's samples that a gate
+lets pass: of those that reach it (the default; only so does t = 0.7 give DR-ResNet-53 its 11.921 expected loops), or
+of all. Gates are read from a :class:`polypath.network.Trace`::
+
+    trace = Trace()
+    loss = criterion(net(x, trace=trace, generator=g), y) + 2.0 * target_rate_loss(trace, target=0.7)
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from polypath.network import Trace
+
+Over = Literal["reaching", "all"]
+
+
+def gate_rates(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str], Tensor]:
+    """``{(switch, label): rate}`` of every gate that some sample reached; scalars, in training with gradient.
+
+    With a_k the samples let pass by the gates up to the k-th, ``reaching`` gives Σa_k / Σa_{k−1} and ``all`` Σa_k / N.
+    A gate that no sample reached has no rate among those that reach it, and is left out.
+
+    Raises:
+        ValueError: another ``over``.
+    """
+    if over not in get_args(Over):
+        raise ValueError(f"over = {over!r}: must be one of {', '.join(get_args(Over))}")
+    rates = {(switch, label): _rate(reached, opened, over) for switch, label, reached, opened in trace.gates}
+    return {gate: rate for gate, (rate, count) in rates.items() if float(count) > 0.0}
+
+
+def target_rate_loss(trace: Trace, target: float, over: Over = "reaching") -> Tensor:
+    """Mean over gates that some sample reached of (target − rate)², a scalar.
+
+    Raises:
+        ValueError: a target outside [0, 1], no gate in the trace.
+    """
+    if not 0.0 <= target <= 1.0:
+        raise ValueError(f"target = {target}: must be in [0, 1]")
+    if over not in get_args(Over):
+        raise ValueError(f"over = {over!r}: must be one of {', '.join(get_args(Over))}")
+    if not trace.gates:
+        raise ValueError("target-rate loss: no gate has run; build the network with gates and run it dynamically")
+    rates = [_rate(reached, opened, over) for _, _, reached, opened in trace.gates]
+    ran = torch.stack([(count > 0.0).float() for _, count in rates])
+    off = torch.stack([(target - rate) ** 2 for rate, _ in rates])
+    return (off * ran).sum() / ran.sum().clamp(min=1.0)
+
+
+def _rate(reached: Tensor, opened: Tensor, over: str) -> tuple[Tensor, Tensor]:
+    """Rate of one gate, and how many samples it is a rate of (0: the rate means nothing)."""
+    reached = reached.float()
+    count = reached.sum() if over == "reaching" else reached.new_tensor(float(len(reached)))
+    return opened.float().sum() / count.clamp(min=1.0), count.detach()

@@ -1,0 +1,375 @@
+"""Training, from the first step to the report. The loop:
+
+    network, objective, optimiser by the recipe, or as the newest whole checkpoint has them
+    for each epoch:
+        let go of the gradients and the optimiser's state of what does not learn now
+        for each batch, in the order that (seed, epoch) gives:
+            for each of this rank's parts of it, for each pass of the objective:
+                forward on the path drawn from (seed, step); backward
+            sum the gradients over the ranks; step the optimiser
+            write a checkpoint where one is due; leave where a signal asked to
+        score the images held out for choosing; write a line of metrics and a checkpoint
+    take the best epoch by the held-out images, or without such the last one
+    score it on the test split, once; save it; write the summary
+
+    result = train(recipe, "runs/mine")       # a new folder
+    result = resume("runs/mine")              # to the bit as if it had not been stopped
+
+Both run under ``torchrun`` as well. What they leave is described in :mod:`polypath.training.run`. They raise
+
+* ``ValueError``: what was asked for cannot be done, with the field, the value and the legal ones;
+* ``FloatingPointError``: the loss is not finite; the last checkpoint is from before that;
+* ``OSError``: no space for a checkpoint; the one before is whole;
+* :class:`~polypath.training.signals.Interrupted` (a ``KeyboardInterrupt``) or
+  :class:`~polypath.training.signals.Stopped` (a ``SystemExit`` of status 143): Ctrl-C or SIGTERM; all is saved.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polypath.data.feed import Part
+from polypath.data.sources import ImageData, load_images
+from polypath.files import write_json
+from polypath.saving import save
+from polypath.training import advice
+from polypath.training.build import INIT, build_net, check_fits, eval_batches, numerics, resolve_device, train_batches
+from polypath.training.checkpoint import Checkpoint
+from polypath.training.distributed import World, join_world, share_buffers
+from polypath.training.engine import NONFINITE, Engine
+from polypath.training.evaluate import Scores, evaluate
+from polypath.training.finish import save_model, save_snapshot, score_snapshots
+from polypath.training.progress import TrainingProgress, say
+from polypath.training.recipe import Recipe
+from polypath.training.result import RunResult, result_of
+from polypath.training.run import RunFolder, revision
+from polypath.training.signals import Interrupted, Stopped, StopRequest, stop_requests
+from polypath.training.snapshots import snapshot_due
+from polypath.training.trackers import Trackers, draw_curves
+
+
+def train(
+    recipe: Recipe, run_dir: str | os.PathLike[str], *, data: ImageData | None = None, quiet: bool = False
+) -> RunResult:
+    """Run ``recipe`` in the new folder ``run_dir``.
+
+    ``data`` are images that are loaded already, which must be those of ``recipe.data``. ``quiet`` prints nothing.
+    See the module for what is raised and left.
+    """
+    return _run(Path(run_dir), recipe, data, quiet)
+
+
+def resume(run_dir: str | os.PathLike[str], *, data: ImageData | None = None, quiet: bool = False) -> RunResult:
+    """Go on with the run in ``run_dir``; one that is finished only gives its result."""
+    return _run(Path(run_dir), None, data, quiet)
+
+
+def _run(path: Path, recipe: Recipe | None, data: ImageData | None, quiet: bool) -> RunResult:
+    device_name = (recipe or RunFolder.open(path).recipe).device
+    world = join_world(resolve_device(device_name).type)
+    try:
+        device = resolve_device(device_name, world.local_rank)
+        return _Session(path, recipe, data, device, world, quiet).run()
+    finally:
+        world.close()
+
+
+class _Session:
+    """One process's work on a run, from its start or a checkpoint to its end or a stop."""
+
+    def __init__(
+        self, path: Path, recipe: Recipe | None, data: ImageData | None, device: torch.device, world: World, quiet: bool
+    ) -> None:
+        self.device, self.world = device, world
+        self.quiet = quiet or not world.first
+        self.resumed = recipe is None
+        self.recipe = recipe or RunFolder.open(path).recipe
+        self.data = data or load_images(self.recipe.data)
+        net = build_net(self.recipe, path if self.resumed else None)
+        check_fits(net, self.data)
+        self.batches = train_batches(self.data, self.recipe, device, world)
+        self.parameters = sum(p.numel() for p in net.parameters())
+        self.engine = Engine(self.recipe, net, device, world, len(self.batches))
+        if world.first and not self.resumed:  # only now: what cannot be trained leaves no folder
+            RunFolder.create(path, self.recipe)
+            if self.recipe.init is not None:
+                save(build_net(self.recipe), path / INIT)  # so that the run resumes when the other folder is gone
+        world.barrier()
+        self.folder = RunFolder(path, self.recipe)
+        self.epoch = self.batch = self.step = 0
+        self.best: dict[str, Any] | None = None
+        self.seen: advice.Operands = set()
+        self.warnings: list[str] = []
+        self.seconds, self.since = 0.0, time.monotonic()
+
+    # --- the loop ----------------------------------------------------------------------------------------
+
+    def run(self) -> RunResult:
+        if self.folder.summary_file.exists():
+            self._say(f"{self.folder.path} is finished already")
+            return result_of(self.folder.path)
+        total = self.recipe.epochs * len(self.batches)
+        with numerics(self.device, self.recipe.deterministic), stop_requests() as request:
+            if self.resumed:
+                self._restore()
+            self.folder.record_environment(self.device, self.world) if self.world.first else None
+            self.progress = TrainingProgress(total, self.step, quiet=self.quiet)
+            self.trackers = Trackers(self.folder.path, self.recipe, self.step) if self.world.first else None
+            try:
+                with self.progress:
+                    while self.epoch < self.recipe.epochs:
+                        self._train_epoch(request)
+                        self._end_epoch(request)
+                return self._finish()
+            finally:
+                self.batches.close()
+                if self.trackers is not None:
+                    self.trackers.close()
+
+    def _train_epoch(self, request: StopRequest) -> None:
+        recipe, engine, batches = self.recipe, self.engine, self.batches
+        engine.start_epoch(self.epoch)
+        batches.set_epoch(self.epoch)
+        batches.start(self.batch)
+        for x, y in batches:
+            parts = _cut(x, y, self.world.rank * recipe.accumulate, recipe.accumulate)
+            in_all = min(recipe.batch_size, batches.order.images - self.batch * recipe.batch_size)
+            flag = engine.step(parts, in_all, self.epoch, self.step, request.signal)
+            if flag == NONFINITE:
+                self._fail(self.step)
+            if self.world.size == 1:  # several ranks agree within a step, so they stop after the next one
+                flag = flag or request.signal
+            self.step += 1
+            self.batch += 1
+            self.progress.advance()
+            if self.batch < len(batches):
+                if flag:
+                    self._checkpoint()
+                    self._leave(flag)
+                if recipe.checkpoint_steps and self.batch % recipe.checkpoint_steps == 0:
+                    self._checkpoint()
+
+    def _end_epoch(self, request: StopRequest) -> None:
+        recipe, last = self.recipe, self.epoch + 1 == self.recipe.epochs
+        self._flush()
+        row: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.step, "lr": self.engine.rate(self.step - 1)}
+        means = self.engine.meter.means()
+        row |= {"train_loss": means.pop("loss"), "train_error": means.pop("error"), **dict(sorted(means.items()))}
+        better = False
+        if last or (self.epoch + 1) % recipe.validate_every == 0:
+            share_buffers(self.engine.scored, self.world)
+            if self.data.validation is not None:
+                scores = self._score("validation")
+                row |= {"val_loss": scores.loss, "val_error": scores.error}
+                better = self.best is None or scores.error < self.best["val_error"]
+            if recipe.trace_test:
+                row["traced_test_error"] = self._score("test").error
+        number = snapshot_due(recipe.schedule, self.epoch, recipe.epochs)
+        if number is not None and recipe.schedule.cycles > 1:
+            weights = self.engine.weights()
+            if self.world.first:
+                save_snapshot(self.folder.path, number, weights)
+        self._report(row)
+        self.engine.meter.load({})
+        self.epoch, self.batch = self.epoch + 1, 0
+        if better:
+            self.best = {"epoch": self.epoch, "step": self.step, "val_error": row["val_error"]}
+        flag = self.world.any(request.signal)
+        if last or better or flag or self.epoch % recipe.checkpoint_every == 0:
+            self._checkpoint()
+        if flag and not last:
+            self._leave(flag)
+
+    def _finish(self) -> RunResult:
+        """Score the network that is reported on the test split, save it, write the summary."""
+        reported, epoch = "last", self.epoch
+        if self.best is not None:
+            try:
+                chosen = self.folder.checkpoints.load(self.best["step"])
+                self.engine.load(chosen.tensors, chosen.state["engine"])
+                reported, epoch = "best", self.best["epoch"]
+            except ValueError as error:
+                self._warn(f"the best epoch's checkpoint cannot be used, so the last epoch is reported: {error}")
+        share_buffers(self.engine.scored, self.world)
+        scores = self._score("test")
+        weights = self.engine.weights()
+        if self.recipe.objective.kind != "path":
+            for text in advice.never_ran(self.engine.net.wiring, self.seen, self.step):
+                self._warn(text)
+        result = self._result(reported, epoch, scores, self._snapshots())
+        if self.world.first:
+            rows = self.folder.metrics()
+            draw_curves(rows, self.folder.path / "curves.png", self.recipe.name)
+            save_model(self.recipe, self.folder.path, self.data, weights, result.notes)
+            write_json(self.folder.summary_file, asdict(result))
+        self.world.barrier()
+        return result
+
+    # --- parts of it -------------------------------------------------------------------------------------
+
+    def _score(self, part: Part) -> Scores:
+        batches = eval_batches(part, self.data, self.recipe, self.device, self.world)
+        try:
+            return evaluate(self.engine.scored, self.engine.predict, batches, self.world, self.engine.autocast())
+        finally:
+            batches.close()
+
+    def _snapshots(self) -> dict[str, float]:
+        if self.recipe.schedule.cycles < 2:
+            return {}
+        batches = eval_batches("test", self.data, self.recipe, self.device, self.world)
+        return score_snapshots(self.folder.path, self.engine, batches, self.world, self.engine.autocast())
+
+    def _flush(self) -> None:
+        """Fetch the sums of the steps since the last time; make sure that they are finite."""
+        rows = self.engine.meter.flush()
+        for step, values in rows:
+            if not math.isfinite(values["loss"]):
+                self._fail(step)
+        if self.trackers is not None:
+            for step, values in rows:
+                self.trackers.log(step, {"step/loss": values["loss"]})
+        for seen in self.world.gather(set(self.engine.ran)):
+            advice.operands_of(self.engine.net.wiring, seen, self.seen)
+        self.engine.ran.clear()
+
+    def _report(self, row: dict[str, Any]) -> None:
+        for text in advice.stuck_gates(row):
+            self._warn(text)
+        if not self.world.first:
+            return
+        self.folder.append(row)
+        seconds = self._clock()
+        self.folder.append_time({"epoch": row["epoch"], "step": row["step"], "seconds": round(seconds, 3)})
+        if self.trackers is not None:
+            self.trackers.log(self.step, {k: v for k, v in row.items() if k not in ("epoch", "step")})
+        if text := advice.rising_loss(self.folder.metrics()):
+            self._warn(text)
+        shown = [f"epoch {row['epoch']}/{self.recipe.epochs}", f"loss {row['train_loss']:.4f}"]
+        shown += [f"{s} error {row[f'{s}_error']:.2f}%" for s in ("train", "val") if f"{s}_error" in row]
+        self.progress.describe("  ".join(shown))
+
+    def _clock(self) -> float:
+        """Seconds that the run has taken, over all sessions."""
+        moment = time.monotonic()
+        self.seconds, self.since = self.seconds + moment - self.since, moment
+        return self.seconds
+
+    def _say(self, text: str) -> None:
+        if self.world.first and not self.quiet:
+            say(text)
+
+    def _warn(self, text: str) -> None:
+        about = text.partition(":")[0].partition("(")[0]
+        if any(told.startswith(about) for told in self.warnings) or not self.world.first:
+            return
+        self.warnings.append(text)
+        self.folder.note(text)
+        self._say(f"warning: {text}")
+
+    def _fail(self, step: int) -> None:
+        steps = self.folder.checkpoints.steps()
+        kept = f"the checkpoint of step {steps[-1]} is from before that" if steps else "there is no checkpoint yet"
+        raise FloatingPointError(
+            f"the loss is not finite in epoch {self.epoch + 1}, step {step + 1}, at learning rate "
+            f"{self.engine.rate(step):.3g}; {kept}. A lower --optim.lr, a --clip-norm or a warm-up may help; "
+            "start anew with another --out"
+        )
+
+    def _leave(self, number: int) -> None:
+        text = (
+            f"stopped in epoch {min(self.epoch + 1, self.recipe.epochs)} after step {self.step}; "
+            f"go on with `polypath resume {self.folder.path}`"
+        )
+        self._say(text)
+        raise Interrupted(text) if number == signal.SIGINT else Stopped(number, text)
+
+    # --- checkpoints -------------------------------------------------------------------------------------
+
+    def _checkpoint(self) -> None:
+        self._flush()
+        tensors = self.engine.tensors()
+        error: Exception | None = None
+        if self.world.first:
+            state = {
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "best": self.best,
+                "engine": self.engine.state(),
+                "metrics": self.folder.position(),
+                "data": self.data.fingerprint,
+                "seen": sorted(map(list, self.seen)),
+                "warnings": self.warnings,
+                "seconds": self._clock(),
+            }
+            try:
+                self.folder.checkpoints.save(Checkpoint(self.step, tensors, state))
+                self.folder.checkpoints.keep(self.recipe.keep, [self.best["step"]] if self.best else [])
+            except OSError as failure:
+                error = failure
+        if self.world.any(error is not None):
+            raise error or OSError("rank 0 could not write a checkpoint; it says why")
+
+    def _restore(self) -> None:
+        """Take the newest checkpoint that can be used, and forget what is later than it."""
+
+        def take(checkpoint: Checkpoint) -> None:
+            state = checkpoint.state
+            try:
+                if state["data"] != self.data.fingerprint:
+                    raise ValueError("the training images are not those that the run began with")
+                self.folder.check_position(state["metrics"])
+                self.engine.load(checkpoint.tensors, state["engine"])
+                self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
+                self.seen = {(join, label) for join, label in state["seen"]}
+                self.warnings, self.seconds = list(state["warnings"]), state["seconds"]
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"the checkpoint of step {checkpoint.step} lacks {error}") from error
+
+        found = self.folder.checkpoints.newest(take, self._say)
+        if found is None:
+            self._say(f"{self.folder.path} has no checkpoint yet: starting from the beginning")
+        self.step = found.step if found is not None else 0
+        self.world.barrier()
+        if self.world.first:
+            self.folder.checkpoints.after(self.step)
+            self.folder.cut(found.state["metrics"] if found is not None else None)
+        self.world.barrier()
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    def _result(self, reported: str, epoch: int, scores: Scores, snapshots: dict[str, float]) -> RunResult:
+        notes = [note for note in (self.data.note, *self.warnings) if note]
+        return RunResult(
+            run_dir=str(self.folder.path),
+            name=self.recipe.name,
+            reported=reported,
+            epoch=epoch,
+            val_error=self.best["val_error"] if self.best is not None and reported == "best" else None,
+            test_error=scores.error,
+            test_loss=scores.loss,
+            test_images=scores.images,
+            parameters=self.parameters,
+            steps=self.step,
+            seconds=round(self._clock(), 3),
+            processes=self.world.size,
+            device=str(self.device),
+            seed=self.recipe.seed,
+            revision=revision(),
+            notes=notes,
+            snapshots=snapshots,
+        )
+
+
+def _cut(x: torch.Tensor, y: torch.Tensor, first: int, parts: int) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
+    """A rank's images and labels in ``parts`` even parts, numbered from ``first``."""
+    pairs = zip(x.tensor_split(parts), y.tensor_split(parts), strict=True)
+    return [(first + i, xs, ys) for i, (xs, ys) in enumerate(pairs) if len(ys)]

@@ -1,0 +1,61 @@
+"""Sums over an epoch that stay on the device until somebody asks: a step adds to them without waiting for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polypath.training.distributed import World
+
+
+class Meter:
+    """Named scalars, one a step and rank, summed over ranks and averaged over the steps that gave them.
+
+    Values are added in the order of steps, in float64, whenever they are fetched; so the averages do not depend on when
+    that was, nor on a stop in between.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.pending: dict[str, list[tuple[int, Tensor]]] = {}
+        self.sums: dict[str, list[float]] = {}
+
+    def add(self, step: int, name: str, value: Tensor) -> None:
+        """``value`` is a scalar: this rank's share of the step's value. Values of one step and name add up."""
+        self.pending.setdefault(name, []).append((step, value.detach()))
+
+    def flush(self) -> list[tuple[int, dict[str, float]]]:
+        """Fetch what has been added (all ranks together); give it back step by step."""
+        local: dict[int, dict[str, float]] = {}
+        for name, pairs in self.pending.items():
+            values = torch.stack([value.float() for _, value in pairs]).tolist()
+            for (step, _), value in zip(pairs, values, strict=True):
+                row = local.setdefault(step, {})
+                row[name] = row.get(name, 0.0) + value
+        self.pending = {}
+        rows: dict[int, dict[str, float]] = {}
+        for part in self.world.gather(local):
+            for step, values in part.items():
+                row = rows.setdefault(step, {})
+                for name, value in values.items():
+                    row[name] = row.get(name, 0.0) + value
+        for _, row in sorted(rows.items()):
+            for name, value in row.items():
+                entry = self.sums.setdefault(name, [0.0, 0])
+                entry[0] += value
+                entry[1] += 1
+        return sorted(rows.items())
+
+    def means(self) -> dict[str, float]:
+        """Averages of what has been flushed."""
+        return {name: total / count for name, (total, count) in self.sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Flushed sums, as JSON values."""
+        return {name: list(entry) for name, entry in self.sums.items()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.sums = {name: [float(total), int(count)] for name, (total, count) in state.items()}
+        self.pending = {}

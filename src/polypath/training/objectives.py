@@ -1,0 +1,173 @@
+"""Objectives: what one training step runs and what it minimises, as settings and as a thin object bound to a network.
+
+An :class:`Objective` is a frozen dataclass of JSON values. Bound to a network it gives :class:`Bound`, whose
+:meth:`Bound.passes` yields one :class:`StepResult` for each forward of a step. The step's loss is the *sum* of the
+passes' losses, so a loop may call backward after each pass (one pass' activations at a time)::
+
+    bound = objective.bind(net)
+    for part in bound.passes(x, y, StepInfo(epoch, step, steps_per_epoch, epochs, generator)):
+        part.loss.backward()
+    optimizer.step()
+
+or take :meth:`Bound.step`, the sum at once. What objectives do is in plain functions
+(:mod:`polypath.training.sampling`, :mod:`~polypath.training.pathwise`, :mod:`~polypath.training.gates`,
+:mod:`~polypath.training.distill`), which work in a hand-written loop as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from polypath.network import PathNet
+from polypath.paths import Paths
+
+OBJECTIVES: dict[str, type[Objective]] = {}
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """Where training stands. ``generator`` (CPU) is the step's own: everything that a step draws comes from it."""
+
+    epoch: int
+    step: int
+    steps_per_epoch: int
+    epochs: int
+    generator: torch.Generator
+
+
+@dataclass
+class StepResult:
+    """One pass, or a step's sum of them.
+
+    Attributes:
+        loss: scalar, with graph; already weighted.
+        logits: ``(N, classes)`` of the images in their order, detached; what a training error is counted on.
+        parts: named scalars for the log, detached.
+        paths: the choices that ran.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    paths: list[Paths] = field(default_factory=list)
+
+
+class Bound:
+    """An objective on one network. Subclasses give :meth:`passes`.
+
+    Attributes:
+        net: the network.
+        label_smoothing: of every cross-entropy.
+    """
+
+    def __init__(self, net: PathNet, label_smoothing: float = 0.0) -> None:
+        self.net = net
+        self.label_smoothing = label_smoothing
+
+    def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
+        """The forwards of one step on images ``(N, C, H, W)``; ``y`` are labels ``(N,)`` or shares ``(N, classes)``.
+
+        Their losses sum to the step's. A pass may be backpropagated before the next is asked for.
+        """
+        raise NotImplementedError
+
+    def step(self, x: Tensor, y: Tensor, info: StepInfo) -> StepResult:
+        """All passes at once: losses summed, the first pass' logits."""
+        results = list(self.passes(x, y, info))
+        total = StepResult(torch.stack([r.loss for r in results]).sum(), results[0].logits)
+        for result in results:
+            total.parts.update(result.parts)
+            total.paths.extend(result.paths)
+        return total
+
+    def trainable(self, epoch: int) -> frozenset[str] | None:
+        """Names of the parameters that learn in ``epoch`` (from 0); None for all. A pure function of the epoch.
+
+        Where the set changes, a loop lets go of the others' gradients and optimiser state
+        (:func:`polypath.training.pathwise.release`).
+        """
+        return None
+
+    def predict(self, x: Tensor) -> Tensor:
+        """What the trained network answers: logits or log-probabilities ``(N, classes)``. For use in eval mode."""
+        return self.net(x)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors that a checkpoint must hold beside the network's; most objectives have none."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: a state of another objective.
+        """
+        if state:
+            raise ValueError(f"objective state {sorted(state)[0]!r}: {type(self).__name__} keeps none")
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Base of the objectives: settings that are JSON values, and :meth:`bind`.
+
+    ``class Mine(Objective, kind="mine")`` makes runs of it loadable.
+    """
+
+    kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls, kind: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if kind:
+            cls.kind = kind
+            OBJECTIVES[kind] = cls
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+        """Check the settings against ``net`` and give what runs its steps.
+
+        Raises:
+            ValueError: settings that this network cannot follow.
+        """
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self)}
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> Objective:
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            ValueError: an unknown kind or field.
+        """
+        values = dict(values)
+        kind = values.pop("kind", None)
+        if kind not in OBJECTIVES:
+            raise ValueError(f"objective.kind = {kind!r}: must be one of {', '.join(OBJECTIVES)}")
+        cls = OBJECTIVES[kind]
+        legal = [f.name for f in fields(cls)]
+        if unknown := [name for name in values if name not in legal]:
+            raise ValueError(f"objective {kind!r} has no field {unknown[0]!r}; it has {', '.join(legal) or 'none'}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Objective, kind="whole"):
+    """Cross-entropy of the whole network, one pass."""
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+        return BoundWhole(net, label_smoothing)
+
+
+class BoundWhole(Bound):
+    def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
+        logits = self.net(x, generator=info.generator)
+        yield StepResult(self.cross_entropy(logits, y), logits.detach(), paths=[Paths()])

@@ -1,0 +1,323 @@
+"""The objectives that run paths: thin objects over :mod:`~polypath.training.sampling`, ``pathwise``, ``gates``,
+``distill`` and :mod:`polypath.ensemble`. Settings are the papers' words; each class says where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Generator, Tensor
+
+from polypath.ensemble import Ensemble
+from polypath.network import PathNet, Trace
+from polypath.paths import Paths
+from polypath.training import pathwise, sampling
+from polypath.training.distill import distillation_loss
+from polypath.training.gates import Over, gate_rates, target_rate_loss
+from polypath.training.objectives import Bound, Objective, StepInfo, StepResult
+
+Mode = Literal["local", "global", "mixed", "one-column-a-block", "uniform", "stochastic-depth"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnePath(Objective, kind="path"):
+    """One fixed path and nothing else: ``paths`` in text. The members of an ensemble without sharing train so."""
+
+    paths: str = "whole"
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+        paths = net.paths(self.paths)
+        return _Drawn(net, label_smoothing, lambda _: paths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropPath(Objective, kind="drop-path"):
+    """One sampled sub-network a mini-batch (FractalNet §3.1, CrescendoNet §II-C, Huang et al. 2016).
+
+    Args:
+        mode: ``local``, ``global``, ``mixed``, ``one-column-a-block`` (not the paper's), ``uniform``,
+            ``stochastic-depth``; see :mod:`polypath.training.sampling`.
+        rate: of local drops.
+        share: of mini-batches with a global draw, in ``mixed``.
+        same: of ``local``, the same set of operands at every join.
+        groups: cut the mini-batch into so many parts with a draw each; 0 draws for every image.
+    """
+
+    mode: Mode = "local"
+    rate: float = 0.15
+    share: float = 0.5
+    same: bool = False
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        _one_of("objective.mode", self.mode, get_args(Mode))
+        _share("objective.rate", self.rate)
+        _share("objective.share", self.share)
+        if self.groups < 0:
+            raise ValueError(f"objective.groups = {self.groups}: must be at least 0")
+        if self.same and self.mode != "local":
+            raise ValueError(f"objective.same: only mode 'local' reads it, and this is {self.mode!r}")
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+        draw = self._draw(net)
+        draw(torch.Generator().manual_seed(0))  # a network that cannot be sampled so is refused here
+        return _Drawn(net, label_smoothing, draw, self.groups)
+
+    def _draw(self, net: PathNet) -> Callable[[Generator], Paths]:
+        match self.mode:
+            case "local":
+                return partial(_local, net.wiring, self.rate, self.same)
+            case "global":
+                return partial(sampling.global_drop_path, net, columns=sampling.columns_of(net))
+            case "mixed":
+                columns = sampling.columns_of(net)
+                return lambda g: sampling.mixed_drop_path(net, self.rate, self.share, g, columns)
+            case "one-column-a-block":
+                return partial(sampling.one_column_a_block, net)
+            case "uniform":
+                return partial(sampling.uniform_choice, net.wiring)
+            case "stochastic-depth":
+                return partial(sampling.stochastic_depth, net.wiring)
+
+
+class _Drawn(Bound):
+    """Cross-entropy of what ``draw`` gives."""
+
+    def __init__(
+        self, net: PathNet, label_smoothing: float, draw: Callable[[Generator], Paths], groups: int = 1
+    ) -> None:
+        super().__init__(net, label_smoothing)
+        self.draw, self.groups = draw, groups
+
+    def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
+        if self.groups == 1:
+            paths = [self.draw(info.generator)]
+            logits = self.net(x, paths=paths[0], generator=info.generator)
+        else:
+            groups = min(self.groups or len(x), len(x))
+            logits, paths = sampling.in_groups(self.net, x, groups, lambda: self.draw(info.generator))
+        yield StepResult(self.cross_entropy(logits, y), logits.detach(), paths=paths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiedColumns(Objective, kind="tied-columns"):
+    """A local sample and all columns on each mini-batch, tied by their weights (FractalNet §3.1).
+
+    loss = ``local`` × cross-entropy of the sample + ``columns`` / C × that of each column (the authors' generator:
+    1 and 1). With ``FractalNet(own_norms=True)`` each column has batch-norms of its own.
+    """
+
+    rate: float = 0.15
+    local: float = 1.0
+    columns: float = 1.0
+
+    def __post_init__(self) -> None:
+        _share("objective.rate", self.rate)
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+        return _Tied(net, label_smoothing, self)
+
+
+class _Tied(Bound):
+    def __init__(self, net: PathNet, label_smoothing: float, settings: TiedColumns) -> None:
+        super().__init__(net, label_smoothing)
+        self.settings, self.columns = settings, sampling.columns_of(net)
+
+    def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
+        local = sampling.local_drop_path(self.net.wiring, self.settings.rate, info.generator)
+        share = self.settings.columns / len(self.columns)
+        for paths, weight in [(local, self.settings.local), *((column, share) for column in self.columns)]:
+            logits = self.net(x, paths=paths, generator=info.generator)
+            loss = self.cross_entropy(logits, y)
+            name = "local" if paths is local else str(paths)
+            yield StepResult(weight * loss, logits.detach(), {f"loss/{name}": loss.detach()}, [paths])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathWise(Objective, kind="path-wise"):
+    """Branch n of every block learns, shortest to longest, again and again (CrescendoNet §II-B).
+
+    Args:
+        phase_epochs: epochs before the next branch's turn (the paper does not say).
+        backward: ``exact`` or ``truncated``, see :mod:`polypath.training.pathwise`.
+        rate: of drop-path; the branch that learns is always kept.
+    """
+
+    phase_epochs: int = 1
+    backward: pathwise.Backward = "exact"
+    rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of("objective.backward", self.backward, get_args(pathwise.Backward))
+        _share("objective.rate", self.rate)
+        if self.phase_epochs < 1:
+            raise ValueError(f"objective.phase_epochs = {self.phase_epochs}: must be at least 1")
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+        pathwise.branches(net.wiring)
+        return _PathWise(net, label_smoothing, self)
+
+
+class _PathWise(Bound):
+    def __init__(self, net: PathNet, label_smoothing: float, settings: PathWise) -> None:
+        super().__init__(net, label_smoothing)
+        self.settings = settings
+
+    def active(self, epoch: int) -> str:
+        return pathwise.active_branch(self.net.wiring, epoch, self.settings.phase_epochs)
+
+    def trainable(self, epoch: int) -> frozenset[str]:
+        return pathwise.learning_parameters(self.net, self.active(epoch))
+
+    def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
+        active, paths = self.active(info.epoch), Paths()
+        if self.settings.rate:
+            wiring, rate = self.net.wiring, self.settings.rate
+            paths = sampling.local_drop_path(wiring, rate, info.generator, keep=active)
+        logits = pathwise.path_wise_forward(self.net, x, active, backward=self.settings.backward, paths=paths)
+        yield StepResult(self.cross_entropy(logits, y), logits.detach(), paths=[paths])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedEnsemble(Objective, kind="ensemble"):
+    """The sum of the routes' losses, each its own forward, weights shared, running statistics each its own (DFN §4).
+
+    ``routes`` are path texts; empty takes every named ``route=…`` of the network.
+    """
+
+    routes: tuple[str, ...] = ()
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+        texts = self.routes or tuple(name for name in net.names if name.startswith("route="))
+        if not texts:
+            raise ValueError("objective.routes is empty, and this network has no routes by name; give some")
+        return _Ensemble(net, label_smoothing, texts)
+
+
+class _Ensemble(Bound):
+    def __init__(self, net: PathNet, label_smoothing: float, texts: tuple[str, ...]) -> None:
+        super().__init__(net, label_smoothing)
+        self.ensemble = Ensemble(net, texts)
+
+    def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
+        for name, route in self.ensemble.paths.items():
+            logits = self.ensemble.logits(name, x, generator=info.generator)
+            loss = self.cross_entropy(logits, y)
+            yield StepResult(loss, logits.detach(), {f"loss/{name}": loss.detach()}, [route])
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.ensemble(x)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self.ensemble.get_submodule("members").named_buffers())
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        own = self.state_dict()
+        if other := sorted(set(own) ^ set(state)):
+            raise ValueError(f"objective state {other[0]!r}: these statistics are of other routes")
+        for name, buffer in own.items():
+            buffer.copy_(state[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRate(Objective, kind="target-rate"):
+    """Cross-entropy + ``weight`` · mean over gates of (``target`` − rate)² of a dynamic network (DRNN §3).
+
+    Args:
+        target: t, the share of samples that a gate is to let pass.
+        weight: λ, which DRNN does not state (ConvNet-AIG: 2 on CIFAR, 1 on ImageNet).
+        over: rate among the samples ``reaching`` the gate, or among ``all``.
+    """
+
+    target: float = 0.7
+    weight: float = 2.0
+    over: Over = "reaching"
+
+    def __post_init__(self) -> None:
+        _share("objective.target", self.target)
+        _one_of("objective.over", self.over, get_args(Over))
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+        if not any(join.gates for join in net.wiring.joins.values()):
+            raise ValueError("objective 'target-rate': this network has no gates")
+        return _TargetRate(net, label_smoothing, self)
+
+
+class _TargetRate(Bound):
+    def __init__(self, net: PathNet, label_smoothing: float, settings: TargetRate) -> None:
+        super().__init__(net, label_smoothing)
+        self.settings = settings
+
+    def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
+        trace = Trace()
+        logits = self.net(x, trace=trace, generator=info.generator)
+        off = target_rate_loss(trace, self.settings.target, self.settings.over)
+        loss = self.cross_entropy(logits, y)
+        parts = {"loss/cross_entropy": loss.detach(), "loss/rate": off.detach()}
+        rates = gate_rates(trace, self.settings.over)
+        parts |= {f"rate/{switch}/{label}": rate.detach() for (switch, label), rate in rates.items()}
+        yield StepResult(loss + self.settings.weight * off, logits.detach(), parts, [Paths()])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distil(Objective, kind="distil"):
+    """The whole network learns the labels, and on the same mini-batch a path learns the whole network's answers.
+
+    loss = cross-entropy(whole) + ``labels`` · cross-entropy(path) + ``weight`` · T² KL(whole ‖ path)
+
+    Args:
+        paths: path texts; one is drawn uniformly each mini-batch.
+        whole: False leaves the first term out: the whole network then only teaches.
+    """
+
+    paths: tuple[str, ...] = ()
+    temperature: float = 4.0
+    weight: float = 0.9
+    labels: float = 0.1
+    whole: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise ValueError("objective.paths is empty: name at least one path that is to learn")
+        if self.temperature <= 0.0:
+            raise ValueError(f"objective.temperature = {self.temperature}: must be above 0")
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+        return _Distil(net, label_smoothing, self)
+
+
+class _Distil(Bound):
+    def __init__(self, net: PathNet, label_smoothing: float, settings: Distil) -> None:
+        super().__init__(net, label_smoothing)
+        self.settings, self.students = settings, [net.paths(text) for text in settings.paths]
+
+    def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
+        s = self.settings
+        with torch.set_grad_enabled(s.whole and torch.is_grad_enabled()):
+            teacher = self.net(x, generator=info.generator)
+        taught = teacher.detach()
+        if s.whole:
+            loss = self.cross_entropy(teacher, y)
+            yield StepResult(loss, taught, {"loss/whole": loss.detach()}, [Paths()])
+        paths = self.students[int(torch.randint(len(self.students), (), generator=info.generator))]
+        student = self.net(x, paths=paths, generator=info.generator)
+        on_labels, on_whole = self.cross_entropy(student, y), distillation_loss(student, taught, s.temperature)
+        parts = {"loss/path": on_labels.detach(), "loss/distilled": on_whole.detach()}
+        yield StepResult(s.labels * on_labels + s.weight * on_whole, student.detach(), parts, [paths])
+
+
+def _local(wiring: Any, rate: float, same: bool, generator: Generator) -> Paths:
+    return sampling.local_drop_path(wiring, rate, generator, same=same)
+
+
+def _share(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} = {value}: must be in [0, 1]")
+
+
+def _one_of(name: str, value: str, legal: tuple[str, ...]) -> None:
+    if value not in legal:
+        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(legal)}")

@@ -1,0 +1,56 @@
+"""A network made ready for a run: its norms, its device and layout, compiled units, shards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from polypath.layers.conv import ConvUnit
+from polypath.layers.ghost import ghost_norms, sync_norms
+from polypath.network import PathNet
+from polypath.training.distributed import World
+from polypath.training.recipe import Recipe
+
+GRAPHS = 1000
+
+
+def prepare(net: PathNet, recipe: Recipe, device: torch.device, world: World) -> PathNet:
+    """Give ``net`` the batch-norms that the recipe asks for, and put it on the device in its layout."""
+    if recipe.parallel.batch_norm == "ghost":
+        ghost_norms(net, recipe.parallel.ghost_images)
+    elif recipe.parallel.batch_norm == "sync" and world.size > 1:
+        sync_norms(net)
+    net.to(device)
+    return net.to(memory_format=torch.channels_last) if recipe.channels_last else net
+
+
+def compile_units(net: PathNet, **options: Any) -> int:
+    """Compile each conv unit of ``net`` in place, one by one, so that every path runs the same compiled code.
+
+    Units of like shapes share a graph; there is one for each shape, batch size and mode. The rest (pools, linear
+    layers, GUNN's layers with their own backward) runs as it is. Gives the number of units.
+    """
+    units = [m for m in map(net.get_submodule, net.wiring.modules) if isinstance(m, ConvUnit)]
+    for unit in units:
+        unit.compile(dynamic=False, fullgraph=True, recompile_limit=GRAPHS, **options)
+    return len(units)
+
+
+def shard(net: PathNet, world: World) -> PathNet:
+    """Shard every unit of ``net`` over the ranks (FSDP2), in place.
+
+    Raises:
+        ValueError: there is only this process.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    if world.size == 1:
+        raise ValueError("parallel.strategy = 'fsdp': needs several processes; start them with torchrun, or take 'ddp'")
+    mesh = init_device_mesh(next(net.parameters()).device.type, (world.size,))
+    for module in map(net.get_submodule, net.wiring.modules):
+        if any(True for _ in module.parameters()):
+            fully_shard(module, mesh=mesh, reshard_after_forward=False)
+    fully_shard(net, mesh=mesh)
+    return net

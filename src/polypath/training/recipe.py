@@ -1,0 +1,263 @@
+"""A recipe: everything that decides the result of a training run, as frozen tables of JSON values.
+
+    recipe = Recipe(name="mine", model=CrescendoNet(widths=(32, 32, 32)), epochs=12, batch_size=64)
+    result = train(recipe, "runs/mine")                       # polypath.training.loop
+
+``model`` and ``objective`` are settings of any family and any objective, so what they offer depends on the recipe. A
+field that the paper does not state has an entry in ``assumed``: its dotted name and the reason of our value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import typing
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar
+
+from polypath.data.config import DataConfig
+from polypath.families.base import FAMILIES, Family
+from polypath.training.objectives import Objective, Whole
+from polypath.training.optim import OptimConfig, in_range, one_of
+from polypath.training.schedules import ScheduleConfig
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Tracker = Literal["none", "wandb", "trackio"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How several processes share a run (``torchrun``); one process reads only ``batch_norm`` and ``ghost_images``.
+
+    Args:
+        strategy: ``ddp`` keeps the whole network on every rank, ``fsdp`` shards it (FSDP2).
+        paths: all ranks draw the ``same`` path in a step, or each ``rank`` its own (``ddp`` only).
+        batch_norm: statistics over the images of a ``rank``'s part of the batch, over those of all ranks' parts
+            (``sync``), or over ``ghost_images`` at a time (``ghost``).
+        ghost_images: images in a ghost batch (DFN: 32, GUNN: 16, as their papers' several GPUs had).
+    """
+
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    paths: Literal["same", "rank"] = "same"
+    batch_norm: Literal["rank", "sync", "ghost"] = "rank"
+    ghost_images: int = 0
+
+    def __post_init__(self) -> None:
+        for name, legal in (
+            ("strategy", ("ddp", "fsdp")),
+            ("paths", ("same", "rank")),
+            ("batch_norm", ("rank", "sync", "ghost")),
+        ):
+            one_of("parallel", self, name, legal)
+        if self.strategy == "fsdp" and self.paths == "rank":
+            raise ValueError("parallel.paths = 'rank': FSDP2 needs the same path on every rank; take strategy 'ddp'")
+        if self.batch_norm == "sync" and self.paths == "rank":
+            raise ValueError("parallel.batch_norm = 'sync': needs the same path on every rank; take paths 'same'")
+        if (self.batch_norm == "ghost") != (self.ghost_images > 0):
+            raise ValueError(
+                f"parallel.ghost_images = {self.ghost_images} with batch_norm {self.batch_norm!r}: "
+                "'ghost' needs a number of images, and only 'ghost' reads it"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run.
+
+    Args:
+        name: of the recipe and, unless said otherwise, of its run folder.
+        model: the network, as settings of its family.
+        data: images, splits, augmentation.
+        optim, schedule: the optimiser, and how its learning rate moves.
+        objective: which paths a step runs and what it minimises.
+        epochs: passes over the training images.
+        batch_size: images in a step of the optimiser, over all ranks.
+        accumulate: cut a rank's images into so many parts, one forward and backward each; gradients add up.
+        seed: weights, order of images, augmentation, dropout and paths are drawn from it.
+        init: start from the weights of this saved model or run; a head for other classes starts anew.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        precision: of the forward pass; weights and optimiser stay in float32.
+        channels_last: memory layout.
+        compile: ``torch.compile`` each unit.
+        deterministic: on CUDA, take algorithms that give the same bits each time, which are somewhat slower.
+        label_smoothing: share of the target that is spread over all classes.
+        mixup, cutmix: parameters of their Beta distributions (timm); 0 switches them off.
+        ema: decay of an exponential moving average of the weights (timm), which then is what validates, is scored and
+            saved; 0 switches it off.
+        clip_norm: largest norm of the gradients; 0 does not clip.
+        parallel: how several processes share the run.
+        validate_every: epochs between validations (the last epoch always validates).
+        trace_test: also score the test split at each validation. For the papers' figures only: nothing is chosen by it,
+            and metrics mark it ``traced_test_error``.
+        checkpoint_every: epochs between checkpoints (the last epoch always has one).
+        checkpoint_steps: also after so many steps within an epoch; 0 only at the ends of epochs.
+        keep: checkpoints to keep beside the best one.
+        tracker: a service to report to, beside TensorBoard and files.
+        assumed: dotted field name to the reason of a value that the paper does not state.
+
+    Raises:
+        ValueError: a field outside its range, or fields that contradict each other.
+    """
+
+    name: str
+    model: Family
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    objective: Objective = field(default_factory=Whole)
+    epochs: int
+    batch_size: int
+    accumulate: int = 1
+    seed: int = 0
+    init: str | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    deterministic: bool = True
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema: float = 0.0
+    clip_norm: float = 0.0
+    parallel: ParallelConfig = ParallelConfig()
+    validate_every: int = 1
+    trace_test: bool = False
+    checkpoint_every: int = 1
+    checkpoint_steps: int = 0
+    keep: int = 2
+    tracker: Tracker = "none"
+    assumed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name or set(self.name) & set("/\\ \t\n") or self.name.startswith("."):
+            raise ValueError(
+                f"name = {self.name!r}: must be a word without blanks and slashes; it names the run folder"
+            )
+        for name in ("epochs", "batch_size", "accumulate", "validate_every", "checkpoint_every", "keep"):
+            in_range("", self, name, 1)
+        for name in ("seed", "checkpoint_steps", "mixup", "cutmix", "clip_norm"):
+            in_range("", self, name, 0)
+        in_range("", self, "label_smoothing", 0, 1, below=True)
+        in_range("", self, "ema", 0, 1, below=True)
+        one_of("", self, "precision", typing.get_args(Precision))
+        one_of("", self, "tracker", typing.get_args(Tracker))
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate = {self.accumulate}: a batch has only batch_size = {self.batch_size} images")
+        if self.device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+            raise ValueError(f"device = {self.device!r}: must be auto, cpu, cuda, cuda:N or mps")
+        if self.compile and self.parallel.batch_norm == "sync":
+            raise ValueError("compile with parallel.batch_norm 'sync': exchanges within a unit cannot be compiled")
+        if (self.mixup or self.cutmix) and self.batch_size // self.accumulate % 2:
+            raise ValueError("mixup and cutmix pair images: batch_size / accumulate must be even")
+        self.schedule.check(self.epochs)
+        for name in self.assumed:
+            lookup(self, name)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether images are held out to choose the best epoch by; otherwise the last one is reported."""
+        data = self.data
+        return bool(data.validation or data.validation_extra or data.validation_split)
+
+
+def lookup(recipe: Recipe, dotted: str) -> Any:
+    """The value of a field by its dotted name (``optim.lr``).
+
+    Raises:
+        ValueError: no such field; the message lists those that there are.
+    """
+    value: Any = recipe
+    for i, part in enumerate(parts := dotted.split(".")):
+        legal = [f.name for f in fields(value)] if is_dataclass(value) else []
+        if part not in legal:
+            where = ".".join(parts[:i]) or "a recipe"
+            raise ValueError(f"no recipe field {dotted!r}: {where} has {', '.join(legal) or 'no fields'}")
+        value = getattr(value, part)
+    return value
+
+
+def replace(recipe: Recipe, changes: typing.Mapping[str, Any]) -> Recipe:
+    """A recipe with other values in the fields of these dotted names.
+
+    Raises:
+        ValueError: an unknown field, or a value that a field refuses.
+    """
+    tree: dict[str, Any] = {}
+    for dotted, value in changes.items():
+        lookup(recipe, dotted)
+        *parents, last = dotted.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = value
+    return _replaced(recipe, tree)
+
+
+def _replaced(config: Any, changes: dict[str, Any]) -> Any:
+    new = {}
+    for name, value in changes.items():
+        old = getattr(config, name)
+        new[name] = _replaced(old, value) if is_dataclass(old) and isinstance(value, dict) else value
+    return dataclasses.replace(config, **new)
+
+
+def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
+    """All fields as JSON values; ``model`` by its family's name and arguments, ``objective`` by its kind."""
+    values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
+    values["model"] = {"family": recipe.model.family, "arguments": asdict(recipe.model)}
+    values["objective"] = recipe.objective.to_json()
+    plain = {name: asdict(value) if is_dataclass(value) else value for name, value in values.items()}  # type: ignore[arg-type]
+    return json.loads(json.dumps(plain))
+
+
+def recipe_from_json(values: dict[str, Any]) -> Recipe:
+    """Read what :func:`recipe_to_json` gave; fields that are missing have their defaults.
+
+    Raises:
+        ValueError: an unknown field, family or objective, or a value that a field refuses.
+    """
+    for known in ("polypath.registry", "polypath.training.path_objectives"):  # importing makes families and kinds known
+        importlib.import_module(known)
+
+    if not isinstance(values, dict):
+        raise ValueError(f"a recipe is a table of fields, not {type(values).__name__}")
+    values = dict(values)
+    if "model" in values:
+        model = values.pop("model")
+        if not isinstance(model, dict) or model.get("family") not in FAMILIES:
+            raise ValueError(f"model {model!r}: family must be one of {', '.join(FAMILIES)}")
+        values["model"] = from_fields(FAMILIES[model["family"]], model.get("arguments", {}), "model")
+    if "objective" in values:
+        values["objective"] = Objective.from_json(values["objective"])
+    return from_fields(Recipe, values, "recipe")
+
+
+def from_fields(cls: type[T], values: dict[str, Any], what: str) -> T:
+    """A dataclass from its fields as JSON gives them: lists become tuples, tables of tables their dataclasses.
+
+    Raises:
+        ValueError: a field that the class does not have, one that is missing, or a refused value.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{what}: expected a table of fields, found {type(values).__name__}")
+    legal = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    if unknown := [name for name in values if name not in legal]:
+        raise ValueError(f"{what} has no field {unknown[0]!r}; it has {', '.join(legal)}")
+    kinds = typing.get_type_hints(cls)
+    made = {}
+    for name, value in values.items():
+        kind = kinds[name]
+        if is_dataclass(kind) and isinstance(value, dict):
+            value = from_fields(typing.cast(type, kind), value, f"{what}.{name}")
+        made[name] = _tuples(value)
+    try:
+        return cls(**made)
+    except TypeError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

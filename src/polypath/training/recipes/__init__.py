@@ -1,0 +1,69 @@
+"""Recipes by name: the papers' own (``crescendonet_128-cifar10``), small ones for two CPU cores (``-small``,
+``-digits``) and modern ones (``-modern``).
+
+A name is MODEL-DATASET, then what is special. Datasets with "+" are augmented as the papers say; a field that a paper
+does not state stands in the recipe's ``assumed`` with the reason of our value. ``_`` and ``-`` are one in names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import functools
+
+from polypath.training.recipe import Recipe
+from polypath.training.recipes.common import Entry, derive
+
+__all__ = ["about", "derive", "get_recipe", "list_recipes"]
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe called ``name``.
+
+    Raises:
+        ValueError: no such name; the message lists near ones.
+    """
+    return _entry(name).recipe
+
+
+def about(name: str) -> str:
+    """Where in its paper the recipe's result stands, or what the recipe is for.
+
+    Raises:
+        ValueError: as :func:`get_recipe`.
+    """
+    return _entry(name).about
+
+
+def list_recipes(pattern: str = "*") -> list[str]:
+    """Names of the recipes that match a shell-style pattern."""
+    plain = _plain(pattern)
+    return [entry.recipe.name for name, entry in _entries().items() if fnmatch.fnmatchcase(name, plain)]
+
+
+def _entry(name: str) -> Entry:
+    known = _entries()
+    entry = known.get(_plain(name))
+    if entry is None:
+        near = difflib.get_close_matches(_plain(name), known, n=5, cutoff=0.4) or list(known)[:5]
+        names = ", ".join(known[n].recipe.name for n in near)
+        raise ValueError(f"unknown recipe {name!r}; did you mean one of {names}? `polypath recipes` lists all")
+    return entry
+
+
+@functools.cache
+def _entries() -> dict[str, Entry]:
+    from polypath.training.recipes import crescendonet, dfn, drnn, fractalnet, gunn, modern, small
+
+    known: dict[str, Entry] = {}
+    for group in (crescendonet, fractalnet, dfn, gunn, drnn, small, modern):
+        for entry in group.entries():
+            name = _plain(entry.recipe.name)
+            if name in known:
+                raise RuntimeError(f"two recipes are called {entry.recipe.name!r}")
+            known[name] = entry
+    return known
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", "-")

@@ -1,0 +1,111 @@
+"""CrescendoNet's recipes (Zhang et al. 2017, §III-A and §III-B; Tables I and II, Fig. 3).
+
+SGD with Nesterov momentum, or Adam; truncated normal weights; batches of 128; L2 on the linear layers; dropout and
+drop-path; 700 epochs on CIFAR (70 on SVHN), path-wise 1400 (100). No weight decay on the convs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from polypath.families.crescendonet import CrescendoNet
+from polypath.training.objectives import Whole
+from polypath.training.optim import OptimConfig
+from polypath.training.path_objectives import DropPath, PathWise
+from polypath.training.recipe import Recipe
+from polypath.training.recipes.common import DATA, Entry, derive, model_of
+from polypath.training.schedules import ScheduleConfig
+
+DATASETS = ("cifar10", "cifar10+", "cifar100", "cifar100+", "svhn")
+TUTORIAL = "TensorFlow's CIFAR-10 tutorial, whose linear layers (384, 192, std 0.04) these are"
+
+ASSUMED = {
+    "batch_size": "128 is stated for each training replica, the number of replicas is not: one",
+    "data.normalise": '"dividing the variance of the pixels" may be of a channel, a pixel or an image: of a channel',
+    "model.dropout": "dropout is used, at a rate and place not stated: 0.2 of each unit's output, FractalNet's mean",
+    "model.final_map": "pools after the last block are not stated: the size that gives the printed parameters",
+    "objective.rate": "the rate used is not stated: the paper's example, 0.3",
+    "optim.weight_decay": f"the coefficient of L2 on linear layers is not stated: 0.004, {TUTORIAL}",
+}
+
+NESTEROV = OptimConfig(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.004, decay="linear")
+ADAM = OptimConfig(kind="adam", lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.004, decay="linear")
+
+_BASE = Recipe(
+    name="crescendonet",
+    model=CrescendoNet(dropout=0.2),
+    data=DATA["cifar10"],
+    optim=NESTEROV,
+    schedule=ScheduleConfig(kind="step", at_epochs=(512,)),
+    objective=DropPath(rate=0.3),
+    epochs=700,
+    batch_size=128,
+    checkpoint_every=5,
+    assumed=ASSUMED,
+)
+_SVHN = {
+    "optim.lr": 0.05,
+    "schedule": ScheduleConfig(kind="step", at_epochs=(42, 63)),
+    "epochs": 70,
+    "checkpoint_every": 1,
+}
+_PATH_WISE = {
+    "schedule": "no schedule is given for the longer run: Adam's constant rate, as in whole-net training",
+    "objective.phase_epochs": "how long a branch learns before the next one is not stated: one epoch",
+    "objective.backward": 'frozen layers "only provide learned features": gradient flows through them (exact)',
+    "objective.rate": "drop-path applies in path-wise training; its rate is not stated: the paper's example, 0.3",
+}
+
+
+def entries() -> Iterator[Entry]:
+    for dataset in DATASETS:
+        yield from _table_1(dataset)
+    yield Entry(
+        derive(
+            _with(_adam("cifar10"), "crescendonet_512", "cifar10"),
+            "crescendonet_512-cifar10-adam-figure3",
+            {"epochs": 450, "trace_test": True},
+            {"model": "the widths of this run are not stated: Table II's", "data.augment": "not stated: none"},
+        ),
+        "Fig. 3: errors of subnets along 450 epochs",
+    )
+
+
+def _table_1(dataset: str) -> Iterator[Entry]:
+    nesterov, adam = _nesterov(dataset), _adam(dataset)
+    for model, widths in (
+        ("crescendonet_128", "(128, 128, 128)"),
+        ("crescendonet_512w", "(128, 256, 512)-W"),
+        ("crescendonet_512", "(128, 256, 512)"),
+    ):
+        row = f"Table I, Nesterov, {widths}"
+        yield Entry(_with(nesterov, model, dataset, f"{model}-{dataset}"), row)
+    for model, widths in (("crescendonet_128", "(128, 128, 128)"), ("crescendonet_512", "(128, 256, 512)")):
+        table = "Tables I and II" if model == "crescendonet_512" else "Table I"
+        yield Entry(_with(adam, model, dataset, f"{model}-{dataset}-adam"), f"{table}, Adam, {widths}")
+    model = "crescendonet_512"
+    for base, suffix in ((nesterov, ""), (adam, "-adam")):
+        name = f"{model}-{dataset}{suffix}-nodroppath"
+        recipe = derive(_with(base, model, dataset), name, {"objective": Whole()})
+        yield Entry(recipe, f"Table I, {'Adam' if suffix else 'Nesterov'}, without drop-path")
+    path_wise = derive(
+        _with(adam, model, dataset),
+        f"{model}-{dataset}-adam-pathwise",
+        {"objective": PathWise(phase_epochs=1, rate=0.3), "epochs": 100 if dataset == "svhn" else 1400},
+        _PATH_WISE,
+    )
+    yield Entry(path_wise, "Table I, path-wise training")
+
+
+def _with(base: Recipe, model: str, dataset: str, name: str | None = None) -> Recipe:
+    spec = model_of(model, dataset, dropout=0.2)
+    return derive(base, name or base.name, {"model": spec})
+
+
+def _nesterov(dataset: str) -> Recipe:
+    changes = {"data": DATA[dataset]} | (_SVHN if dataset == "svhn" else {})
+    return derive(_BASE, f"crescendonet-{dataset}", changes)
+
+
+def _adam(dataset: str) -> Recipe:
+    return derive(_nesterov(dataset), f"crescendonet-{dataset}-adam", {"optim": ADAM, "schedule": ScheduleConfig()})

@@ -1,0 +1,157 @@
+"""Recipes of dynamic recursive nets (Guo et al., CVPR 2019, §4; Tables 1 to 3, Fig. 6) and of the nets that the paper
+trains beside them: ResNets, MobileNetV2 and ConvNet-AIG, the case of a single loop.
+
+CIFAR: SGD, weight decay 5e-4, batches of 256, 350 epochs, the rate divided by 10 at 150 and 250, target rate 0.7.
+ImageNet: weight decay 1e-4, 100 epochs, by 10 every 30; target 0.7 for ResNet-101's counterparts, 0.8 for ResNet-50's,
+0.9 for MobileNetV2's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from polypath.data.config import IMAGENET_PHOTOMETRIC
+from polypath.families.recursive import RecursiveResNet
+from polypath.training.objectives import Whole
+from polypath.training.optim import OptimConfig
+from polypath.training.path_objectives import TargetRate
+from polypath.training.recipe import Recipe
+from polypath.training.recipes.common import DATA, Entry, derive, model_of
+from polypath.training.schedules import ScheduleConfig
+
+GATES = {
+    "objective.weight": "λ of the target-rate loss is not stated: {}, ConvNet-AIG's on {}",
+    "objective.over": "not stated: among the samples that reach the gate; only so does 0.7 give 11.921 expected loops",
+    "model.gates": "which blocks have gates is not stated: the recursive ones",
+    "model.first_loop": "not stated: a gate stands before every loop",
+}
+
+_CIFAR = Recipe(
+    name="drnn",
+    model=RecursiveResNet(),
+    data=DATA["cifar10+"],
+    optim=OptimConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
+    schedule=ScheduleConfig(kind="step", at_epochs=(150, 250)),
+    objective=TargetRate(target=0.7, weight=2.0),
+    epochs=350,
+    batch_size=256,
+    checkpoint_every=5,
+    assumed={
+        "optim.nesterov": '"a similar training scheme as" ResNet\'s, Nesterov not mentioned: off',
+        "optim.decay": "on which parameters is not stated: on all",
+        "data.normalise": "not stated: channel means and standard deviations",
+        "model.init": "not stated: He et al. 2015, as ResNet's",
+        "model.shortcut": "not stated: without parameters, which fits the printed sizes",
+        "model.gate_open": "stated for ImageNet alone: 85% there and here",
+        **{field: reason.format(2, "CIFAR") for field, reason in GATES.items()},
+    },
+)
+_IMAGENET = derive(
+    _CIFAR,
+    "drnn-imagenet",
+    {
+        "data": dataclasses.replace(DATA["imagenet"], augment=IMAGENET_PHOTOMETRIC, resize="squash"),
+        "optim.weight_decay": 1e-4,
+        "schedule": ScheduleConfig(kind="step", every_epochs=30),
+        "objective.weight": 1.0,
+        "epochs": 100,
+        "checkpoint_every": 1,
+        "checkpoint_steps": 2000,
+    },
+    {
+        "batch_size": "not stated for ImageNet: 256, as on CIFAR and for ResNets",
+        "data.resize": '"rescaled to 256 × 256" does not keep the aspect ratio; nothing says that it should',
+        "data.normalise": "not stated: channel means and standard deviations",
+        "objective.weight": GATES["objective.weight"].format(1, "ImageNet"),
+        "model.shortcut": None,
+        "model.gate_open": None,
+    },
+)
+TARGETS = {
+    "dr_resnet65": (0.7,),
+    "dr_resnet53": (0.7, 0.65, 0.6),
+    "dr_resnet47": (0.7,),
+    "dr_resnet44": (0.7,),
+    "dr_resnet35": (0.8,),
+}
+ALL_GATED = "ConvNet-AIG: gates on all blocks"
+NOT_PRINTED = "the baseline's target rate is not printed: {}"
+
+
+def entries() -> Iterator[Entry]:
+    yield from _cifar()
+    yield from _resnets()
+    yield from _recursion()
+    yield from _mobile()
+
+
+def _cifar() -> Iterator[Entry]:
+    for depth, loops in ((74, 2), (66, 3), (58, 4), (54, 5), (40, 2), (32, 4), (16, 2)):
+        model = f"dr_resnet{depth}_cifar"
+        yield Entry(_gated(_CIFAR, model, f"dr_resnet{depth}-cifar10"), f"Table 1, DR-Res {depth} (l = {loops})")
+    aig = _gated(_CIFAR, "aig_resnet110_cifar", "aig_resnet110-cifar10")
+    notes = {"model.gates": ALL_GATED, "objective.target": NOT_PRINTED.format("0.7, as the others'")}
+    yield Entry(derive(aig, aig.name, assumed=notes), "Table 1, AIG-ResNet 110")
+    for depth in (110, 56, 20):
+        yield Entry(_plain(_CIFAR, f"resnet{depth}_cifar", f"resnet{depth}-cifar10-drnn"), f"Table 1, ResNet-{depth}")
+
+
+def _resnets() -> Iterator[Entry]:
+    for name, targets in TARGETS.items():
+        for target in targets:
+            recipe = _gated(_IMAGENET, f"{name}_imagenet", f"{name}-imagenet", target)
+            if target != targets[0]:
+                recipe = derive(recipe, f"{name}-imagenet-t{round(100 * target)}")
+            yield Entry(recipe, f"Table 2, t = {target}")
+    for depth, target in ((50, 0.8), (101, 0.7)):
+        aig = _gated(_IMAGENET, f"aig_resnet{depth}_imagenet", f"aig_resnet{depth}-imagenet", target)
+        notes = {"model.gates": ALL_GATED, "objective.target": NOT_PRINTED.format(f"{target}, its counterparts'")}
+        yield Entry(derive(aig, aig.name, assumed=notes), f"Table 2, AIG-ResNet-{depth}")
+        plain = _plain(_IMAGENET, f"fusenet_resnet{depth}_imagenet", f"fusenet_resnet{depth}-imagenet-drnn")
+        v1 = derive(plain, plain.name, {"model.stride_at": "1x1"})
+        yield Entry(v1, f"Table 2, ResNet-{depth} (stride on the first 1×1, which gives the printed GFLOPs)")
+
+
+def _recursion() -> Iterator[Entry]:
+    """Table 3 and Figure 6: what recursion needs."""
+    yield Entry(
+        _gated(_IMAGENET, "dr_resnet53_lvbn_imagenet", "dr_resnet53_lvbn-imagenet"), "Table 3, L and G without I"
+    )
+    shared = _plain(_IMAGENET, "r_resnet53_imagenet", "r_resnet53-imagenet")
+    slower = derive(
+        shared, shared.name, {"optim.lr": 0.01}, {"optim.weight_decay": "not stated for this run: as the others'"}
+    )
+    yield Entry(slower, "Table 3 and Figure 6, naive recursion (the paper: it fails)")
+    lvbn = _plain(_IMAGENET, "r_resnet53_lvbn_imagenet", "r_resnet53_lvbn-imagenet")
+    yield Entry(lvbn, "Table 3 and Figure 6, LVBN without gates")
+    longer = {
+        "optim.lr": 0.01,
+        "optim.weight_decay": 5e-4,
+        "schedule": ScheduleConfig(kind="step", at_epochs=(100, 130, 160)),
+        "epochs": 180,
+    }
+    yield Entry(derive(lvbn, "r_resnet53_lvbn-imagenet-longer", longer), "Table 3, R-ResNet 53*")
+
+
+def _mobile() -> Iterator[Entry]:
+    base = derive(
+        _IMAGENET,
+        "mobilenetv2",
+        {"optim.lr": 0.01, "schedule": ScheduleConfig(kind="step", at_epochs=(200, 300)), "epochs": 400},
+    )
+    gated = _gated(base, "dr_mobilenetv2", "dr_mobilenetv2-imagenet", 0.9)
+    yield Entry(gated, "Table 2, DR-MobileNetV2")
+    yield Entry(_plain(base, "mobilenetv2_base", "mobilenetv2_base-imagenet"), "Table 2, MobileNetV2")
+
+
+def _gated(base: Recipe, model: str, name: str, target: float = 0.7) -> Recipe:
+    dataset = "cifar10" if base is _CIFAR else "imagenet"
+    return derive(base, name, {"model": model_of(model, dataset), "objective.target": target})
+
+
+def _plain(base: Recipe, model: str, name: str) -> Recipe:
+    """The same training without gates."""
+    dataset = "cifar10" if base is _CIFAR else "imagenet"
+    none: dict[str, str | None] = dict.fromkeys(("model.gates", "model.first_loop", "model.gate_open"))
+    return derive(base, name, {"model": model_of(model, dataset), "objective": Whole()}, none)

@@ -1,0 +1,100 @@
+"""GUNN's recipes (Qiao et al., ICML 2018, §6.2; Tables 1 to 5).
+
+SGD with momentum 0.9, weight decay 1e-4, batches of 64; 300 epochs on CIFAR, the rate divided by 10 at 150 and 225;
+"mirroring and shifting". ImageNet: batches of 256, DenseNet's schedule. Ensembles are six snapshots of one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from polypath.families.gunn import Gunn
+from polypath.training.optim import OptimConfig
+from polypath.training.recipe import Recipe
+from polypath.training.recipes.common import DATA, Entry, derive, model_of
+from polypath.training.schedules import ScheduleConfig
+
+CIFAR = {
+    "gunn15": "Tables 1, 3, 5",
+    "gunn24": "Tables 1, 3, 5",
+    "gunn15_nores": "Table 5, without residual learning",
+    "sunn15": "Table 5, simultaneous updates",
+    "sunn24": "Table 5, simultaneous updates",
+}
+IMAGENET = {
+    "gunn18_imagenet": "Tables 2, 4",
+    "wide_gunn18_imagenet": "Tables 2, 4",
+    "sunn18_imagenet": "Table 4, simultaneous updates",
+}
+BATCH_NORM = "the paper's batches lay on {}, each with statistics of its own {} images; here of the whole batch"
+
+_BASE = Recipe(
+    name="gunn",
+    model=Gunn(),
+    data=DATA["cifar10+"],
+    optim=OptimConfig(lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4),
+    schedule=ScheduleConfig(kind="step", at_epochs=(150, 225)),
+    epochs=300,
+    batch_size=64,
+    checkpoint_every=5,
+    assumed={
+        "optim.nesterov": "not mentioned: on, the authors' released code",
+        "optim.decay": "on which parameters is not stated: on all, the authors' released code",
+        "data.augment": 'details of "mirroring and shifting" are not stated: pad 4 and crop, mirror half of the images',
+        "model.init": "n of N(0, sqrt(2/n)) is not defined: fan-out, the authors' released code",
+        "parallel.batch_norm": BATCH_NORM.format("4 GPUs", 16) + " (parallel.batch_norm ghost)",
+    },
+)
+
+
+def entries() -> Iterator[Entry]:
+    for classes in ("cifar10", "cifar100"):
+        dataset = f"{classes}+"  # the paper has no other setting than the augmented one, and does not mark it
+        for model, row in CIFAR.items():
+            changes = {"data": DATA[dataset], "model": model_of(model, dataset)}
+            yield Entry(derive(_BASE, f"{model}-{classes}", changes, _kept("data.augment")), row)
+        yield _snapshots(classes, dataset)
+    for model, row in IMAGENET.items():
+        yield Entry(_imagenet(model), row)
+
+
+def _snapshots(classes: str, dataset: str) -> Entry:
+    changes = {
+        "data": DATA[dataset],
+        "model": model_of("gunn24", dataset),
+        "schedule": ScheduleConfig(kind="cyclic-cosine", cycles=6),
+    }
+    notes = _kept("data.augment") | {
+        "schedule": "the cycles are not restated: six equal cosines, a snapshot each (Huang et al. 2017)",
+        "epochs": "not restated for the ensemble: the 300 of a single model",
+        "optim.lr": "the cycles' highest rate is not restated: that of a single model",
+    }
+    return Entry(
+        derive(_BASE, f"gunn24-{classes}-snapshots", changes, notes), "Table 3, GUNN-24 Ensemble (six snapshots)"
+    )
+
+
+def _imagenet(model: str) -> Recipe:
+    changes = {
+        "data": DATA["imagenet"],
+        "model": model_of(model, "imagenet"),
+        "schedule": ScheduleConfig(kind="step", at_epochs=(30, 60, 90), factors=(0.1, 0.1, 0.01)),
+        "epochs": 120,
+        "batch_size": 256,
+        "checkpoint_every": 1,
+        "checkpoint_steps": 2000,
+    }
+    notes = {
+        "schedule": '"following the schedule in DenseNet", not restated: the authors\' released code',
+        "epochs": "not stated: 120, the authors' released command",
+        "optim.weight_decay": "not restated for ImageNet: as on CIFAR",
+        "optim.momentum": "not restated for ImageNet: as on CIFAR",
+        "data.augment": 'that of "the state-of-the-art architectures": scale and aspect-ratio crops and mirroring',
+        "parallel.batch_norm": BATCH_NORM.format("8 GPUs", 32),
+    }
+    return derive(_BASE, f"{model.removesuffix('_imagenet')}-imagenet", changes, notes)
+
+
+def _kept(*fields: str) -> dict[str, str | None]:
+    """Reasons of the base recipe that still hold after the field was set anew."""
+    return {field: _BASE.assumed[field] for field in fields}

@@ -1,0 +1,57 @@
+"""What a run came to."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from polypath.training.files import read_json
+from polypath.training.run import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run came to; ``summary.json`` holds the same.
+
+    Attributes:
+        run_dir: its folder; ``run_dir/model`` is the network that is reported.
+        reported: ``best`` (chosen by the images held out) or ``last``.
+        epoch: the epoch that is reported, from 1.
+        val_error, test_error: top-1 error in percent; ``val_error`` None where nothing was held out.
+        seconds: of all sessions together.
+        notes: what a reader has to know of the data; warnings.
+    """
+
+    run_dir: str
+    name: str
+    reported: str
+    epoch: int
+    val_error: float | None
+    test_error: float
+    test_loss: float
+    test_images: int
+    parameters: int
+    steps: int
+    seconds: float
+    processes: int
+    device: str
+    seed: int
+    revision: str | None
+    notes: list[str] = field(default_factory=list)
+    snapshots: dict[str, float] = field(default_factory=dict)
+
+
+def result_of(run_dir: str | os.PathLike[str]) -> RunResult:
+    """What a finished run came to.
+
+    Raises:
+        ValueError: a run that is not finished, or whose summary is damaged.
+    """
+    file = RunFolder.open(Path(run_dir)).summary_file
+    if not file.exists():
+        raise ValueError(f"{run_dir}: not finished; go on with it by `polypath resume {run_dir}`")
+    try:
+        return RunResult(**{**read_json(file), "run_dir": str(run_dir)})
+    except TypeError as error:
+        raise ValueError(f"{file}: damaged ({error})") from error

@@ -1,0 +1,209 @@
+"""The folder of a run.
+
+recipe.json         the recipe
+environment.json    revision, versions, device, threads; of the start and of every resumption
+metrics.jsonl       a line an epoch: losses, errors in percent, learning rate; the same to the bit after a resumption
+times.jsonl         seconds and images a second of each epoch
+log.txt             warnings and notes
+events.*            TensorBoard
+checkpoints/        see polypath.training.checkpoint
+snapshots/          the members of a snapshot ensemble
+curves.png          losses and errors, at the end
+model/              the network that the run reports, as saved by ``save_pretrained``
+summary.json        what came out; a run that has it is finished
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polypath.files import write_json
+from polypath.training.checkpoint import Checkpoints
+from polypath.training.distributed import World
+from polypath.training.files import SUFFIX, digest, digest_of, read_json, remove
+from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json
+
+PACKAGES = ("polypath", "torch", "torchvision", "timm", "datasets", "safetensors", "numpy")
+
+
+class RunFolder:
+    """Files of one run; made by :meth:`create` or :meth:`open`."""
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path, self.recipe = path, recipe
+        self.checkpoints = Checkpoints(path / "checkpoints", digest_of(recipe_to_json(recipe)))
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> RunFolder:
+        """Start a run.
+
+        Raises:
+            ValueError: there is something at ``path`` already.
+        """
+        if path.exists() and (not path.is_dir() or any(file.suffix != SUFFIX for file in path.iterdir())):
+            if (path / "recipe.json").is_file():
+                raise ValueError(
+                    f"{path} is a run already: go on with it by `polypath resume {path}`, or choose another --out"
+                )
+            raise ValueError(f"{path} exists and is not empty: choose another --out")
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / "recipe.json", recipe_to_json(recipe))
+        return cls(path, recipe)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An earlier run.
+
+        Raises:
+            ValueError: no run, or its recipe is damaged.
+        """
+        if not path.is_dir():
+            raise ValueError(f"{path}: no such run folder")
+        if not (path / "recipe.json").is_file():
+            raise ValueError(f"{path}: no run folder, it has no recipe.json")
+        try:
+            return cls(path, recipe_from_json(read_json(path / "recipe.json")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path / 'recipe.json'} cannot be used: {error}") from error
+
+    # --- lines -------------------------------------------------------------------------------------------
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a line to the metrics, flushed to the disk."""
+        with open(self.metrics_file, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def append_time(self, row: dict[str, Any]) -> None:
+        with open(self.path / "times.jsonl", "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    def note(self, text: str) -> None:
+        """Add a line to ``log.txt``."""
+        with open(self.path / "log.txt", "a", encoding="utf-8") as stream:
+            stream.write(f"{now()}  {text}\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of the metrics.
+
+        Raises:
+            ValueError: a damaged line, with its number.
+        """
+        if not self.metrics_file.is_file():
+            return []
+        rows = []
+        for number, line in enumerate(self.metrics_file.read_bytes().splitlines(), 1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{self.metrics_file}, line {number}: damaged, no JSON") from error
+        return rows
+
+    def position(self) -> dict[str, Any]:
+        """How much of the metrics there is, for a checkpoint."""
+        if not self.metrics_file.is_file():
+            return {"bytes": 0, "sha256": digest_of("")}
+        return {"bytes": self.metrics_file.stat().st_size, "sha256": digest(self.metrics_file)}
+
+    def check_position(self, position: dict[str, Any]) -> None:
+        """Raise ``ValueError`` unless the metrics begin with what a checkpoint remembers of them."""
+        if position["bytes"] == 0:
+            return
+        file = self.metrics_file
+        if not file.is_file() or file.stat().st_size < position["bytes"]:
+            raise ValueError(f"{file.name} has lost lines that the checkpoint knows of")
+        if digest(file, position["bytes"]) != position["sha256"]:
+            raise ValueError(f"{file.name} is damaged within its first {position['bytes']} bytes")
+
+    def cut(self, position: dict[str, Any] | None) -> None:
+        """Take lines away that are newer than a checkpoint (all, without one)."""
+        if self.metrics_file.is_file():
+            os.truncate(self.metrics_file, position["bytes"] if position else 0)
+
+    # --- documents ---------------------------------------------------------------------------------------
+
+    def record_environment(self, device: torch.device, world: World) -> None:
+        """Add this process's environment to ``environment.json``."""
+        file, sessions = self.path / "environment.json", []
+        if file.exists():
+            try:
+                sessions = read_json(file)["sessions"]
+            except (ValueError, KeyError, TypeError):  # it is only a record: a damaged one is begun anew
+                sessions = []
+                remove(file)
+        here = environment(device) | {"seed": self.recipe.seed, "processes": world.size}
+        write_json(file, {"sessions": [*sessions, here]})
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a result depends on beside its recipe."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "started": now(),
+        "revision": revision(),
+        "python": platform.python_version(),
+        **{package: _version(package) for package in PACKAGES},
+        "cuda": torch.version.cuda,
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def revision() -> str | None:
+    """The git revision of the source that runs, with ``+changes`` where files differ from it; None outside of git."""
+    here = Path(__file__).parents[1]
+    try:
+        head = _git(here, "rev-parse", "HEAD")
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+changes" if changed else "")
+
+
+def _git(folder: Path, *args: str) -> str:
+    command = ["git", "-C", str(folder), *args]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            for line in stream:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,195 @@
+"""Drop-path: draw the operands that live in one training step, as a choice to pass on, ``net(x, paths=drawn)``.
+
+Each function is a pure function of its arguments and an explicit ``torch.Generator`` on the CPU; the same generator
+state gives the same choice on every machine and rank. What is drawn is canonical (:meth:`Paths.of`): joins that a
+drop elsewhere has cut off are no part of it. Switches and concatenations are never drawn.
+
+FractalNet §3.1 "Regularization via Drop-path": local, global and the mixture of both, drawn once a mini-batch.
+CrescendoNet §II-C: each branch of a block dropped with a rate, which is the local form on its joins.
+Huang et al. 2016: stochastic depth, by the survival that a wiring's operands carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from polypath.network import PathNet
+from polypath.paths import Paths
+from polypath.wiring import Join, Wiring
+
+SELECTABLE = ("mean", "sum", "max")
+
+
+def local_drop_path(
+    wiring: Wiring,
+    rate: float,
+    generator: Generator,
+    joins: Iterable[str] | None = None,
+    *,
+    same: bool = False,
+    keep: str | None = None,
+) -> Paths:
+    """Drop each operand of each join with probability ``rate``; at least one survives (FractalNet §3.1).
+
+    Where all would drop, one chosen uniformly is kept. With p = 0.3 a block of four branches loses 4p − p⁴ = 1.192
+    of them on average.
+
+    Args:
+        joins: names of the joins to draw at; None for all means, sums and maxima.
+        same: draw once and keep the same labels at every join.
+        keep: a label that is never dropped.
+
+    Raises:
+        ValueError: a rate outside [0, 1], a join that is unknown or cannot be chosen at, a label to keep that
+            no join has, ``same`` with joins of different labels.
+    """
+    _check_share("rate", rate)
+    drawn_at = _joins(wiring, joins)
+    if keep is not None and not any(keep in join.labels for join in drawn_at):
+        known = dict.fromkeys(label for join in drawn_at for label in join.labels)
+        raise ValueError(f"keep = {keep!r}: no join has this operand; there are {', '.join(known)}")
+    if not same:
+        return Paths.of(wiring, {join.name: survivors(join.labels, rate, generator, keep) for join in drawn_at})
+    if len({join.labels for join in drawn_at}) > 1:
+        raise ValueError("same = True: the joins have different operands, so no set of them is the same everywhere")
+    kept = survivors(drawn_at[0].labels, rate, generator, keep) if drawn_at else ()
+    return Paths.of(wiring, {join.name: kept for join in drawn_at})
+
+
+def global_drop_path(net: PathNet, generator: Generator, columns: Sequence[Paths] | None = None) -> Paths:
+    """One column for the whole network, uniformly (FractalNet §3.1); ``columns`` spares looking them up each time.
+
+    Raises:
+        ValueError: a network without columns.
+    """
+    columns = columns_of(net) if columns is None else columns
+    return columns[_uniform(len(columns), generator)]
+
+
+def mixed_drop_path(
+    net: PathNet, rate: float, share: float, generator: Generator, columns: Sequence[Paths] | None = None
+) -> Paths:
+    """A global draw with probability ``share``, else a local one with ``rate`` (FractalNet §3.1: half and half).
+
+    Raises:
+        ValueError: a rate or share outside [0, 1], a network without columns.
+    """
+    _check_share("share", share)
+    if float(torch.rand((), generator=generator)) < share:
+        return global_drop_path(net, generator, columns)
+    return local_drop_path(net.wiring, rate, generator)
+
+
+def one_column_a_block(net: PathNet, generator: Generator) -> Paths:
+    """One operand label for each block, drawn anew at every block: *not* the global draw of the paper.
+
+    A block is the joins whose names share what stands before the last dot. Some re-implementations of FractalNet
+    sample so; the option is here to measure what it does.
+    """
+    blocks: dict[str, list[Join]] = {}
+    for join in _joins(net.wiring, None):
+        blocks.setdefault(join.name.rpartition(".")[0], []).append(join)
+    choice: dict[str, tuple[str, ...]] = {}
+    for joins in blocks.values():
+        labels = max((join.labels for join in joins), key=len)
+        label = labels[_uniform(len(labels), generator)]
+        choice.update({join.name: (label,) for join in joins if label in join.labels})
+    return Paths.of(net.wiring, choice)
+
+
+def uniform_choice(wiring: Wiring, generator: Generator, joins: Iterable[str] | None = None) -> Paths:
+    """Any non-empty set of operands at each join, all sets equally likely.
+
+    Raises:
+        ValueError: a join that is unknown or cannot be chosen at.
+    """
+    choice = {}
+    for join in _joins(wiring, joins):
+        kept: tuple[str, ...] = ()
+        while not kept:  # fails with probability 2^-n
+            kept = _where(join.labels, torch.randint(0, 2, (len(join.labels),), generator=generator))
+        choice[join.name] = kept
+    return Paths.of(wiring, choice)
+
+
+def stochastic_depth(wiring: Wiring, generator: Generator) -> Paths:
+    """Keep each operand with its own ``survival`` probability (Huang et al. 2016, Eq. 1); at least one survives.
+
+    Raises:
+        ValueError: a wiring in which every operand always survives.
+    """
+    joins = [join for join in wiring.joins.values() if any(o.survival < 1.0 for o in join.operands)]
+    if not joins:
+        raise ValueError("stochastic depth: every operand of this wiring has survival 1; build it with lower ones")
+    choice = {}
+    for join in joins:
+        survival = torch.tensor([o.survival for o in join.operands])
+        kept = _where(join.labels, torch.rand(len(join.labels), generator=generator) < survival)
+        choice[join.name] = kept or (join.labels[_uniform(len(join.labels), generator)],)
+    return Paths.of(wiring, choice)
+
+
+def in_groups(net: PathNet, x: Tensor, groups: int, draw: Callable[[], Paths]) -> tuple[Tensor, list[Paths]]:
+    """Logits ``(N, classes)`` of a batch cut into ``groups`` even parts, each under a choice of its own.
+
+    ``groups = N`` draws for every sample. In training, batch-norm then normalises over each part, so parts of one
+    image work only where its maps are larger than 1×1.
+
+    Raises:
+        ValueError: fewer images than groups, or no group.
+    """
+    if not 1 <= groups <= len(x):
+        raise ValueError(f"groups = {groups}: must be from 1 to the {len(x)} images of a batch")
+    drawn = [draw() for _ in range(groups)]
+    parts = x.tensor_split(groups)
+    return torch.cat([net(part, paths=paths) for part, paths in zip(parts, drawn, strict=True)]), drawn
+
+
+def columns_of(net: PathNet) -> list[Paths]:
+    """The choices that the family calls ``column=1``, ``column=2``, … and that this network still has.
+
+    Raises:
+        ValueError: a network without columns.
+    """
+    found = []
+    for text in (name for name in net.names if name.startswith("column=")):
+        try:
+            found.append(net.paths(text))
+        except ValueError:  # an extracted network has lost this one
+            continue
+    if not found:
+        family = net.config.get("family", "this network")
+        raise ValueError(f"global drop-path draws a column, and {family} has none; use local drop-path")
+    return found
+
+
+def survivors(labels: Sequence[str], rate: float, generator: Generator, keep: str | None = None) -> tuple[str, ...]:
+    """The labels that a drop with probability ``rate`` leaves; ``keep`` always, and one at random rather than none."""
+    alive = torch.rand(len(labels), generator=generator) >= rate
+    kept = tuple(label for label, on in zip(labels, alive.tolist(), strict=True) if on or label == keep)
+    return kept or (labels[_uniform(len(labels), generator)],)
+
+
+def _joins(wiring: Wiring, names: Iterable[str] | None) -> list[Join]:
+    if names is None:
+        return [join for join in wiring.joins.values() if join.kind in SELECTABLE]
+    names, legal = list(names), [join.name for join in wiring.joins.values() if join.kind in SELECTABLE]
+    if unknown := [name for name in names if name not in legal]:
+        raise ValueError(f"joins: {unknown[0]!r} is not a join to draw at; these are {', '.join(legal) or 'none'}")
+    return [wiring.joins[name] for name in names]
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} = {value}: must be in [0, 1]")
+
+
+def _where(labels: Sequence[str], mask: Tensor) -> tuple[str, ...]:
+    return tuple(label for label, on in zip(labels, mask.tolist(), strict=True) if on)
+
+
+def _uniform(n: int, generator: Generator) -> int:
+    return int(torch.randint(n, (), generator=generator))

@@ -1,0 +1,159 @@
+"""Learning-rate schedules: :func:`lr_at`, a pure function of the step, and the settings it reads.
+
+Steps and epochs count from 0. A drop "at epoch 150" divides the rate from the first step of epoch 150 on, when 150
+whole epochs have been trained.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+ScheduleKind = Literal["constant", "step", "halving", "one-cycle", "cosine", "cyclic-cosine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How the learning rate moves. Rates below are shares of the base rate.
+
+    Args:
+        kind: ``constant``; ``step`` (drops at given times); ``halving`` (a drop whenever the remaining epochs have
+            halved, FractalNet §4.1); ``one-cycle`` (linear up, linear down); ``cosine``; ``cyclic-cosine``
+            (``cycles`` equal cosines from full to ``final``, Snapshot Ensembles, Huang et al. 2017, Eq. 2).
+        at_epochs: of ``step``, when to drop, in epochs.
+        at_fractions: of ``step``, the same as fractions of the whole run.
+        every_epochs: of ``step``, drop again and again after so many epochs.
+        factors: what a drop multiplies the rate by: one number for all drops, or one for each.
+        drops: of ``halving``, how many.
+        peak: of ``one-cycle``, the fraction of the run at which the rate is highest.
+        warmup_epochs: rise linearly from ``start`` first (every kind but ``one-cycle``); the kind's own curve is not
+            shifted by it.
+        start: the share that a warm-up or a one-cycle begins with.
+        final: the share that ``one-cycle``, ``cosine`` and ``cyclic-cosine`` come down to.
+        cycles: of ``cyclic-cosine``, how many.
+
+    Raises:
+        ValueError: a field outside its range, or times that the kind does not use or lacks.
+    """
+
+    kind: ScheduleKind = "constant"
+    at_epochs: tuple[float, ...] = ()
+    at_fractions: tuple[float, ...] = ()
+    every_epochs: float = 0.0
+    factors: tuple[float, ...] = (0.1,)
+    drops: int = 4
+    peak: float = 0.3
+    warmup_epochs: float = 0.0
+    start: float = 0.0
+    final: float = 0.0
+    cycles: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ScheduleKind):
+            raise ValueError(f"schedule.kind = {self.kind!r}: must be one of {', '.join(get_args(ScheduleKind))}")
+        times = [name for name in ("at_epochs", "at_fractions", "every_epochs") if getattr(self, name)]
+        if self.kind == "step" and len(times) != 1:
+            raise ValueError(
+                f"schedule.kind = 'step' with {' and '.join(times) or 'no times'}: "
+                "give exactly one of at_epochs, at_fractions, every_epochs"
+            )
+        if self.kind != "step" and times:
+            raise ValueError(f"schedule.{times[0]} = {getattr(self, times[0])!r}: only schedule.kind 'step' reads it")
+        for name in ("at_epochs", "at_fractions"):
+            value = getattr(self, name)
+            if any(b <= a for a, b in zip((0.0, *value), value, strict=False)):
+                raise ValueError(f"schedule.{name} = {value!r}: must be above 0 and rising")
+        if any(f >= 1.0 for f in self.at_fractions):
+            raise ValueError(f"schedule.at_fractions = {self.at_fractions!r}: must lie below 1, the end of the run")
+        if self.every_epochs < 0 or self.warmup_epochs < 0:
+            name = "every_epochs" if self.every_epochs < 0 else "warmup_epochs"
+            raise ValueError(f"schedule.{name} = {getattr(self, name)}: must not be negative")
+        given = len(self.at_epochs or self.at_fractions) or 1
+        if len(self.factors) not in (1, given) or any(f <= 0 for f in self.factors):
+            raise ValueError(f"schedule.factors = {self.factors!r}: give one number above 0, or one for each drop")
+        for name, low in (("drops", 0), ("cycles", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"schedule.{name} = {getattr(self, name)}: must be at least {low}")
+        for name in ("peak", "start", "final"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"schedule.{name} = {getattr(self, name)}: must be in [0, 1]")
+        if self.warmup_epochs and self.kind == "one-cycle":
+            raise ValueError("schedule.warmup_epochs: a one-cycle schedule rises until schedule.peak by itself")
+
+    def check(self, epochs: float) -> None:
+        """Raise ``ValueError`` for a drop or a warm-up that a run of ``epochs`` would never see, or for no epochs."""
+        if epochs <= 0:
+            raise ValueError(f"epochs = {epochs}: must be above 0")
+        if late := [e for e in self.at_epochs if e >= epochs]:
+            raise ValueError(
+                f"schedule.at_epochs: {late[0]} is not within the run's {epochs} epochs; "
+                "move it, or give at_fractions, which move with the run"
+            )
+        if self.warmup_epochs > epochs:
+            raise ValueError(f"schedule.warmup_epochs = {self.warmup_epochs}: the run has only {epochs} epochs")
+        if self.kind == "cyclic-cosine" and self.cycles > epochs:
+            raise ValueError(f"schedule.cycles = {self.cycles}: the run has only {epochs} epochs")
+
+
+def lr_at(config: ScheduleConfig, step: int, *, base_lr: float, steps_per_epoch: int, epochs: float) -> float:
+    """The learning rate of optimiser step ``step`` (from 0), a pure function of its arguments.
+
+    Raises:
+        ValueError: what :meth:`ScheduleConfig.check` refuses, a negative step, no steps in an epoch.
+    """
+    if step < 0 or steps_per_epoch < 1:
+        raise ValueError(f"step = {step}, steps_per_epoch = {steps_per_epoch}: must be at least 0 and 1")
+    config.check(epochs)
+    return base_lr * _warmup(config, step, steps_per_epoch) * _share(config, step, steps_per_epoch, epochs)
+
+
+def drop_epochs(config: ScheduleConfig, epochs: float) -> tuple[float, ...]:
+    """When a ``step`` or ``halving`` schedule drops within a run, in epochs from its start; else nothing."""
+    if config.kind == "halving":
+        return tuple(epochs * (1.0 - 0.5**n) for n in range(1, config.drops + 1))
+    if config.every_epochs:
+        return tuple(n * config.every_epochs for n in range(1, math.ceil(epochs / config.every_epochs)))
+    return config.at_epochs or tuple(f * epochs for f in config.at_fractions)
+
+
+def cycle_ends(config: ScheduleConfig, epochs: int) -> tuple[int, ...]:
+    """Epochs (from 0) after which a cycle of a ``cyclic-cosine`` run ends and a snapshot is due, the last one included.
+
+    Cycles are of ceil(epochs / cycles) epochs; where that does not divide, the last is shorter. Other schedules have
+    one cycle, the run.
+    """
+    length = math.ceil(epochs / config.cycles) if config.kind == "cyclic-cosine" else epochs
+    return tuple(sorted({min(end, epochs) - 1 for end in range(length, epochs + length, length)}))
+
+
+def _warmup(config: ScheduleConfig, step: int, steps_per_epoch: int) -> float:
+    steps = round(config.warmup_epochs * steps_per_epoch)
+    return 1.0 if step >= steps else config.start + (1.0 - config.start) * (step + 1) / steps
+
+
+def _share(config: ScheduleConfig, step: int, steps_per_epoch: int, epochs: float) -> float:
+    total = max(1, round(epochs * steps_per_epoch))
+    match config.kind:
+        case "constant":
+            return 1.0
+        case "step" | "halving":
+            past = sum(step >= round(e * steps_per_epoch) for e in drop_epochs(config, epochs))
+            factors = config.factors * past if len(config.factors) == 1 else config.factors[:past]
+            return math.prod(factors)
+        case "one-cycle":
+            peak = config.peak * total
+            if step < peak:
+                return config.start + (1.0 - config.start) * step / peak
+            return 1.0 + (config.final - 1.0) * min(1.0, (step - peak) / max(1.0, total - peak))
+        case "cosine":
+            warm = round(config.warmup_epochs * steps_per_epoch)
+            return _cosine(config, max(0, step - warm), max(1, total - warm))
+        case "cyclic-cosine":
+            length = math.ceil(epochs / config.cycles) * steps_per_epoch
+            return _cosine(config, step % length, length)
+
+
+def _cosine(config: ScheduleConfig, step: int, steps: int) -> float:
+    along = 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / steps)))
+    return config.final + (1.0 - config.final) * along

@@ -1,0 +1,288 @@
+"""Many runs of one recipe: seeds, and a grid of field values; a table of mean ± standard deviation.
+
+    result = sweep(get_recipe("dfn-mr26-cifar10"), range(5), {"model.depth": (26, 38, 50)}, "sweeps/depth")
+    print(result.text())
+
+``out`` holds ``sweep.json`` (what was asked for), a run folder for each combination, ``logs/``, and ``table.json`` and
+``table.csv``, written anew after each run. Called again with the same arguments it goes on: finished runs are read,
+begun ones resumed, failed ones tried again. A run that fails is tried ``retries`` times more, then listed as failed.
+
+Runs are processes on this machine, ``workers`` at a time, on its GPUs in turn where there are several; with
+``cluster`` they run on a Ray cluster, whose machines must see ``out`` under the same path.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polypath.files import write_file, write_json
+from polypath.training.files import read_json
+from polypath.training.loop import resume, train
+from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
+from polypath.training.result import RunResult, result_of
+
+Runner = Callable[[Recipe, Path, int], None]
+"""Trains or resumes a run in a folder, as worker number …; raises where it fails."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One combination of values over its seeds; errors in percent, ``std`` None for fewer than two runs."""
+
+    values: dict[str, Any]
+    runs: int
+    wanted: int
+    test_error: float | None
+    test_std: float | None
+    val_error: float | None
+    val_std: float | None
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """``rows`` in the order of the grid; ``results`` and ``failed`` (last line of what went wrong) by run name."""
+
+    rows: list[Row]
+    results: dict[str, RunResult]
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The table for people, failed runs below it."""
+        lines = [f"{'':40} {'test error %':>16} {'val error %':>16} {'runs':>6}"]
+        for row in self.rows:
+            name = ", ".join(f"{k}={v}" for k, v in row.values.items()) or "all"
+            test, val = _plus_minus(row.test_error, row.test_std), _plus_minus(row.val_error, row.val_std)
+            lines.append(f"{name:40} {test:>16} {val:>16} {f'{row.runs}/{row.wanted}':>6}")
+        lines += [f"failed: {name}: {reason}" for name, reason in self.failed.items()]
+        return "\n".join(lines)
+
+
+def sweep(
+    recipe: Recipe,
+    seeds: Sequence[int],
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    out: str | os.PathLike[str] = "sweep",
+    *,
+    cluster: str | None = None,
+    workers: int = 1,
+    retries: int = 1,
+    run: Runner | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> SweepResult:
+    """Run ``recipe`` for each seed and each combination of the grid's values; see the module.
+
+    Args:
+        grid: dotted field name to values.
+        cluster: address of a Ray cluster (``auto``: the one that runs here).
+        retries: how often a failed run is tried again.
+        run: what trains one run; by default a process of its own.
+        say: told of each run that ends.
+
+    Raises:
+        ValueError: an unknown field or a refused value, no seeds, a folder that holds another sweep.
+        ImportError: ``cluster`` without Ray, with the extra to install.
+    """
+    plan = plan_of(recipe, seeds, grid or {})
+    folder = Path(out)
+    _claim(folder, recipe, list(seeds), dict(grid or {}))
+    if workers < 1 or retries < 0:
+        raise ValueError(f"workers = {workers}, retries = {retries}: must be at least 1 and 0")
+    if run is None:
+        run = ray_runner(cluster) if cluster is not None else in_process_of_its_own
+    results: dict[str, RunResult] = {}
+    failed: dict[str, str] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        free = list(range(workers))
+        waiting = [(name, 0) for name in plan]
+        running: dict[Future[RunResult], tuple[str, int, int]] = {}
+        while waiting or running:
+            while waiting and free:
+                name, tried = waiting.pop(0)
+                slot = free.pop()
+                future = pool.submit(_one, run, plan[name][1], folder / name, slot)
+                running[future] = (name, tried, slot)
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                name, tried, slot = running.pop(future)
+                free.append(slot)
+                if (error := future.exception()) is None:
+                    results[name] = future.result()
+                    say(f"{name}: test error {results[name].test_error:.2f}%")
+                elif tried < retries:
+                    say(f"{name}: failed ({_line(error)}), is tried again")
+                    waiting.append((name, tried + 1))
+                else:
+                    failed[name] = _line(error)
+                    say(f"{name}: failed ({failed[name]})")
+                result = SweepResult(_rows(plan, results), dict(sorted(results.items())), failed)
+                _write(folder, result)
+    return result
+
+
+def plan_of(
+    recipe: Recipe, seeds: Sequence[int], grid: Mapping[str, Sequence[Any]]
+) -> dict[str, tuple[dict[str, Any], Recipe]]:
+    """Name of each run to its values of the grid and its recipe.
+
+    Raises:
+        ValueError: as :func:`sweep`.
+    """
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds = {list(seeds)}: give at least one, each once")
+    if "seed" in grid:
+        raise ValueError("the grid names 'seed'; give the seeds as such")
+    if empty := [name for name, values in grid.items() if not len(values)]:
+        raise ValueError(f"the grid has no values for {empty[0]!r}")
+    plan: dict[str, tuple[dict[str, Any], Recipe]] = {}
+    for values in itertools.product(*grid.values()):
+        point = dict(zip(grid, values, strict=True))
+        for seed in seeds:
+            name = ",".join([*(f"{k}={_word(v)}" for k, v in point.items()), f"seed={seed}"])
+            if name in plan:
+                raise ValueError(f"the grid gives the run {name!r} twice")
+            plan[name] = (point, replace(recipe, {**point, "seed": seed}))
+    return plan
+
+
+def in_process_of_its_own(recipe: Recipe, path: Path, slot: int) -> None:
+    """Train or resume in a new Python process; what it says goes to ``logs/`` beside the run.
+
+    Raises:
+        RuntimeError: it failed; the message is the last line of what it said.
+    """
+    log = path.parent / "logs" / f"{path.name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ)
+    if recipe.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+    with open(log, "a", encoding="utf-8") as stream:
+        command = [sys.executable, "-m", "polypath.training.sweep", str(path)]
+        text = json.dumps(recipe_to_json(recipe))
+        done = subprocess.run(command, input=text, stdout=stream, stderr=stream, text=True, env=environment)
+    if done.returncode:
+        said = log.read_text(encoding="utf-8").strip().splitlines()
+        raise RuntimeError(said[-1] if said and done.returncode > 0 else f"ended with status {done.returncode}")
+
+
+def here(recipe: Recipe, path: Path, slot: int = 0) -> None:
+    """Train or resume in this process."""
+    if (path / "recipe.json").is_file():
+        resume(path, quiet=True)
+    else:
+        train(recipe, path, quiet=True)
+
+
+def ray_runner(address: str) -> Runner:
+    """Runs on a Ray cluster, each with a GPU where the cluster has any.
+
+    Raises:
+        ImportError: Ray is missing, with the extra to install.
+    """
+    try:
+        import ray  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise ImportError("--cluster needs Ray: pip install 'polypath[cluster]'") from error
+    if not ray.is_initialized():
+        ray.init(address=address)
+    gpus = 1 if ray.cluster_resources().get("GPU") else 0
+
+    def remote(recipe: dict[str, Any], path: str) -> None:
+        here(recipe_from_json(recipe), Path(path))
+
+    function = ray.remote(num_gpus=gpus)(remote)
+    return lambda recipe, path, slot: ray.get(function.remote(recipe_to_json(recipe), str(path.resolve())))
+
+
+def _one(run: Runner, recipe: Recipe, path: Path, slot: int) -> RunResult:
+    if (path / "recipe.json").is_file() and read_json(path / "recipe.json") != recipe_to_json(recipe):
+        raise ValueError(f"{path}: a run of another recipe")
+    if not (path / "summary.json").is_file():
+        run(recipe, path, slot)
+    return result_of(path)
+
+
+def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any]) -> None:
+    """Write down what the sweep is, or make sure that it is the one that was begun here. Seeds may be added."""
+    file = folder / "sweep.json"
+    here = json.loads(json.dumps({"recipe": recipe_to_json(recipe), "grid": grid, "seeds": seeds}))
+    if file.is_file():
+        before = read_json(file)
+        for what in ("recipe", "grid"):
+            if not isinstance(before, dict) or before.get(what) != here[what]:
+                raise ValueError(f"{folder} holds a sweep of another {what}: choose another --out")
+        here["seeds"] = [*before["seeds"], *(seed for seed in seeds if seed not in before["seeds"])]
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} exists and is no sweep: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(file, here)
+
+
+def _rows(plan: Mapping[str, tuple[dict[str, Any], Recipe]], results: Mapping[str, RunResult]) -> list[Row]:
+    points: dict[str, tuple[dict[str, Any], list[RunResult | None]]] = {}
+    for name, (values, _) in plan.items():
+        points.setdefault(repr(values), (values, []))[1].append(results.get(name))
+    rows = []
+    for values, found in points.values():
+        done = [result for result in found if result is not None]
+        test, val = [r.test_error for r in done], [r.val_error for r in done if r.val_error is not None]
+        rows.append(Row(values, len(done), len(found), *_mean_std(test), *_mean_std(val)))
+    return rows
+
+
+def _mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
+    mean = statistics.fmean(values) if values else None
+    return mean, statistics.stdev(values) if len(values) > 1 else None
+
+
+def _plus_minus(mean: float | None, std: float | None) -> str:
+    return "-" if mean is None else f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+
+
+def _write(folder: Path, result: SweepResult) -> None:
+    write_json(folder / "table.json", asdict(result))
+    text = io.StringIO()
+    names = list(result.rows[0].values) if result.rows else []
+    figures = ["runs", "wanted", "test_error", "test_std", "val_error", "val_std"]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, *figures])
+    for row in result.rows:
+        writer.writerow([*row.values.values(), *(getattr(row, name) for name in figures)])
+    write_file(folder / "table.csv", text.getvalue())
+
+
+def _word(value: Any) -> str:
+    """A value as part of a folder's name."""
+    text = "x".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return "".join(c if c.isalnum() or c in ".-+_" else "_" for c in text)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join((str(error) or type(error).__name__).split())
+
+
+def main() -> None:
+    """One run in a process of its own: the recipe as JSON on standard input, the folder as argument."""
+    try:
+        here(recipe_from_json(json.load(sys.stdin)), Path(sys.argv[1]))
+    except (ValueError, FloatingPointError, ImportError, OSError) as error:
+        sys.exit(_line(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Where the numbers of a run go besides its files: TensorBoard always, W&B or trackio by a switch; and curves.png."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from polypath.files import write_file
+from polypath.training.recipe import Recipe, recipe_to_json
+
+PROJECT = "polypath"
+
+
+class Trackers:
+    """Everybody who is told of a run's numbers."""
+
+    def __init__(self, run_dir: Path, recipe: Recipe, step: int = 0) -> None:
+        """
+        Args:
+            step: where the run goes on; what TensorBoard has of later steps is hidden.
+
+        Raises:
+            ImportError: the service's package is missing, with the extra to install.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.service = open_service(recipe.tracker, run_dir, recipe_to_json(recipe))
+        self.board = SummaryWriter(str(run_dir), purge_step=step or None)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Scalars of one step, by name."""
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+        if self.service is not None:
+            self.service.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self.board.close()
+        if self.service is not None:
+            self.service.finish()
+
+
+def open_service(service: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
+    """A module or run of wandb's shape (``log``, ``finish``), or None.
+
+    Raises:
+        ImportError: as :class:`Trackers`.
+    """
+    if service == "none":
+        return None
+    try:
+        module = importlib.import_module(service)
+    except ImportError as error:
+        raise ImportError(
+            f"tracker {service!r} is not installed: pip install 'polypath[{service}]', or --tracker none"
+        ) from error
+    options = {"dir": str(run_dir), "resume": "allow", "id": run_dir.name} if service == "wandb" else {}
+    module.init(project=PROJECT, name=run_dir.name, config=dict(config), **options)
+    return module
+
+
+def draw_curves(rows: Sequence[Mapping[str, Any]], file: Path, title: str) -> None:
+    """Draw the losses and errors of ``metrics.jsonl`` against epochs, as PNG."""
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for axes, what, label in ((left, "loss", "loss"), (right, "error", "error (%)")):
+        for split, style in (("train", "-"), ("val", "-"), ("traced_test", "--")):
+            points = [(row["epoch"], row[f"{split}_{what}"]) for row in rows if f"{split}_{what}" in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, label=split.replace("_", " "))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    figure.suptitle(title)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=120)
+    write_file(file, data.getvalue())

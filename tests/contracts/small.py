@@ -1,0 +1,70 @@
+"""Scaled-down forms of every registered model: the same diagram kind, few channels, few blocks.
+
+A family states here how its presets shrink. A registered model whose family has no entry fails the suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from conftest import randomise_norms
+from polypath.network import PathNet
+from polypath.registry import get_preset
+
+SHRINK: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "fractalnet": lambda s: {
+        "filters": (4, 8),
+        "columns": min(s.columns, 4),
+        "transitions": tuple(t for t in s.transitions if t <= 2),
+        "num_classes": 5,
+    },
+    "crescendonet": lambda s: {"widths": (4, 6, 8), "hidden": (12, 8), "num_classes": 5},
+    "gunn": lambda s: {
+        "channels": (8, 12, 8, 8)[: len(s.channels)],
+        "segments": (2, 3, 4, 1)[: len(s.channels)],
+        "stem_width": 4,
+        "last_width": 8 if s.last_width else 0,
+        "num_classes": 5,
+    },
+    "plain": lambda s: {"depth": 8, "width": 4, "num_classes": 5},
+    "fusenet": lambda s: {"depth": 2 + 2 * s.fusions, "width": 4, "num_classes": 5},
+    "resnet": lambda s: _few_blocks(s),
+    "dfn_il": lambda s: _few_blocks(s),
+    "dfn_mr": lambda s: _few_blocks(s),
+    "dr_resnet": lambda s: {"blocks": tuple(min(n, 2) for n in s.blocks), "width": 4, "num_classes": 5},
+    "dr_mobilenetv2": lambda s: {
+        "blocks": tuple(min(n, 2) for n in s.blocks),
+        "widths": (4, 4, 6, 8, 8, 12, 16),
+        "stem_width": 4,
+        "last_width": 16,
+        "num_classes": 5,
+    },
+}
+
+
+def _few_blocks(spec) -> dict[str, Any]:
+    return {"depth": 0, "blocks": (1, 2, 1, 1) if spec.blocks else (1, 2, 1), "width": 4, "num_classes": 5}
+
+
+def small_spec(name: str):
+    """The shrunken family spec of a registered model.
+
+    Raises:
+        KeyError: a family without an entry in ``SHRINK``.
+    """
+    spec = get_preset(name).spec
+    return replace(spec, **SHRINK[spec.family](spec))
+
+
+def small_net(name: str, seed: int = 0) -> PathNet:
+    net = small_spec(name).build(seed=seed)
+    randomise_norms(net, seed)
+    return net
+
+
+def two_paths(net: PathNet) -> list[str]:
+    """Up to two named choices that are not the whole: the first and the last of the family's list."""
+    names = [name for name in net.named_paths() if name != "whole"]
+    return names[:1] + names[-1:] if len(names) > 1 else names

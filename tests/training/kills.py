@@ -1,0 +1,116 @@
+"""Kill a run again and again, resume it each time: ``kills.py CASE FOLDER KILLS`` (a program of its own, for test_kills).
+
+Processes are forked from this one, which has imported everything and loaded the images. Each step of a run writes a
+byte to a pipe; after a random number of them and a random wait, every process of the run gets SIGKILL.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tiny import equal, images, left, tiny
+
+from polypath.families.recursive import RecursiveResNet
+from polypath.training.engine import Engine
+from polypath.training.loop import resume, train
+from polypath.training.path_objectives import PathWise, TargetRate
+from polypath.training.recipe import Recipe
+
+LATE = ("torch._dynamo", "torch.utils.tensorboard", "timm.data.mixup", "timm.utils.model_ema", "matplotlib.figure")
+COMMON = {"epochs": 8, "data__train_images": 160, "checkpoint_steps": 1, "keep": 2}
+GATED = RecursiveResNet(blocks=(1, 2), loops=(1, 3), width=4, in_chans=1)
+CASES: dict[str, Callable[[], tuple[Recipe, int]]] = {
+    "droppath": lambda: (tiny(**COMMON, ema=0.9, mixup=0.2), 1),
+    "pathwise": lambda: (tiny(**COMMON, objective=PathWise(rate=0.2), optim__kind="adam"), 1),
+    "gates": lambda: (tiny(**COMMON, model=GATED, objective=TargetRate(target=0.7)), 1),
+    "two": lambda: (tiny(**COMMON, accumulate=2), 2),
+}
+
+
+def attempt(recipe: Recipe | None, folder: Path, processes: int, pipe: int) -> list[int]:
+    """Start or resume the run in forked processes; their ids."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pids = []
+    for rank in range(processes):
+        if pid := os.fork():
+            pids.append(pid)
+            continue
+        status = 1
+        try:
+            if processes > 1:
+                where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank}
+                os.environ.update({name: str(value) for name, value in (where | {"WORLD_SIZE": processes}).items()})
+            telling(pipe if rank == 0 else None)
+            if recipe is not None and not folder.exists():
+                train(recipe, folder, data=images(), quiet=True)
+            else:
+                resume(folder, data=images(), quiet=True)
+            status = 0
+        finally:
+            os._exit(status)
+    return pids
+
+
+def telling(pipe: int | None) -> None:
+    """Let each step write a byte."""
+    step = Engine.step
+
+    def told(self: Engine, *args, **kwargs) -> int:
+        if pipe is not None:
+            os.write(pipe, b".")
+        return step(self, *args, **kwargs)
+
+    Engine.step = told
+
+
+def main(case: str, folder: Path, kills: int) -> None:
+    torch.set_num_threads(1)
+    recipe, processes = CASES[case]()
+    images()
+    for module in LATE:  # what a run imports when it first needs it: once here, instead of in every process
+        importlib.import_module(module)
+    draw = random.Random(case)
+    for calm in (True, False):
+        run, done = folder / ("calm" if calm else "killed"), 0
+        while True:
+            out, into = os.pipe()
+            pids = attempt(recipe, run, processes, into)
+            os.close(into)
+            if not calm and done < kills:
+                for _ in range(draw.randint(1, 3)):
+                    if not os.read(out, 1):
+                        raise SystemExit(f"{case}: the run ended by itself after {done} kills")
+                time.sleep(draw.uniform(0.0, 0.02))
+                for pid in draw.sample(pids, len(pids)):
+                    os.kill(pid, signal.SIGKILL)
+                done += 1
+            statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+            os.close(out)
+            if calm or done >= kills:
+                if any(statuses) and (calm or not any(os.WIFSIGNALED(s) for s in statuses)):
+                    raise SystemExit(f"{case}: status {statuses}")
+                if not any(statuses):
+                    break
+    (a, rows), (b, others) = left(folder / "calm"), left(folder / "killed")
+    if rows != others:
+        raise SystemExit(f"{case}: other metrics")
+    if a.step != b.step or not equal(a.tensors, b.tensors) or a.state["engine"] != b.state["engine"]:
+        raise SystemExit(f"{case}: another state")
+    print(f"{case}: {done} kills, {len(a.tensors)} tensors equal to the bit after step {a.step}")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

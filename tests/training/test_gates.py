@@ -1,0 +1,123 @@
+"""The target-rate loss, and the small functions of ensembles and distillation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from polypath.network import Trace
+from polypath.training.distill import distillation_loss
+from polypath.training.gates import gate_rates, target_rate_loss
+from polypath.training.objectives import StepInfo
+from polypath.training.path_objectives import TargetRate
+from polypath.training.snapshots import average_probabilities, ensemble_probabilities
+from polypath.wiring import Gate, WiringBuilder
+
+
+def trace_of(*gates) -> Trace:
+    trace = Trace()
+    trace.gates.extend(gates)
+    return trace
+
+
+def test_rates_among_those_that_reach_a_gate_and_among_all():
+    reached, opened = torch.tensor([1.0, 1, 1, 1]), torch.tensor([1.0, 1, 0, 1], requires_grad=True)
+    again, second = torch.tensor([1.0, 1, 0, 1]), torch.tensor([1.0, 0, 0, 0])
+    trace = trace_of(("block", "loop1", reached, opened), ("block", "loop2", again, second))
+    reaching = gate_rates(trace)
+    assert float(reaching["block", "loop1"].detach()) == pytest.approx(3 / 4)
+    assert float(reaching["block", "loop2"].detach()) == pytest.approx(1 / 3)
+    assert float(gate_rates(trace, "all")["block", "loop2"]) == pytest.approx(1 / 4)
+    loss = target_rate_loss(trace, 0.7)
+    assert float(loss.detach()) == pytest.approx(((0.7 - 3 / 4) ** 2 + (0.7 - 1 / 3) ** 2) / 2)
+    assert float(target_rate_loss(trace, 0.7, "all").detach()) == pytest.approx(((0.7 - 3 / 4) ** 2 + (0.7 - 1 / 4) ** 2) / 2)
+    loss.backward()
+    assert opened.grad is not None
+    assert opened.grad == pytest.approx([-2 * (0.7 - 0.75) / 4 / 2] * 4)
+
+
+def test_a_gate_that_nobody_reaches_counts_for_nothing():
+    nobody = ("block", "loop2", torch.zeros(4), torch.zeros(4))
+    somebody = ("block", "loop1", torch.ones(4), torch.tensor([1.0, 0, 0, 0]))
+    assert list(gate_rates(trace_of(somebody, nobody))) == [("block", "loop1")]
+    assert float(target_rate_loss(trace_of(somebody, nobody), 0.5)) == pytest.approx(0.25**2)
+    assert float(target_rate_loss(trace_of(nobody), 0.5)) == 0.0
+
+
+def test_gates_on_target_cost_nothing_and_off_target_something():
+    half = ("b", "l", torch.ones(4), torch.tensor([1.0, 1, 0, 0]))
+    assert float(target_rate_loss(trace_of(half), 0.5)) == 0.0
+    assert float(target_rate_loss(trace_of(half), 0.9)) > 0.0
+
+
+def test_no_gate_and_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="no gate has run"):
+        target_rate_loss(Trace(), 0.5)
+    with pytest.raises(ValueError, match="reaching, all"):
+        gate_rates(Trace(), "some")  # pyright: ignore
+    with pytest.raises(ValueError, match="target = 2"):
+        target_rate_loss(Trace(), 2.0)
+
+
+def test_members_are_averaged_after_softmax():
+    a, b = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 5.0]])
+    mean = average_probabilities([a, b])
+    torch.testing.assert_close(mean, (a.softmax(1) + b.softmax(1)) / 2)
+    assert not torch.allclose(mean, ((a + b) / 2).softmax(1))
+    torch.testing.assert_close(average_probabilities([a]), a.softmax(1))
+    with pytest.raises(ValueError, match="at least one"):
+        average_probabilities([])
+    nets = [torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)]
+    x = torch.randn(4, 3)
+    torch.testing.assert_close(ensemble_probabilities(nets, x), average_probabilities(net(x) for net in nets))
+
+
+def test_distillation_is_zero_at_the_teacher_and_teaches_no_teacher():
+    g = torch.Generator().manual_seed(0)
+    teacher = torch.randn(4, 5, generator=g, requires_grad=True)
+    assert float(distillation_loss(teacher, teacher, 3.0)) == pytest.approx(0.0, abs=1e-6)
+    student = torch.randn(4, 5, generator=g, requires_grad=True)
+    distillation_loss(student, teacher, 3.0).backward()
+    assert teacher.grad is None
+    expected = 3.0 * (torch.softmax(student / 3, 1) - torch.softmax(teacher / 3, 1)) / 4
+    torch.testing.assert_close(student.grad, expected.detach())
+    with pytest.raises(ValueError, match="temperature = 0"):
+        distillation_loss(student, teacher, 0.0)
+
+
+class Gated(torch.nn.Module):
+    """Stands for a dynamic network: one switch, a gate that opens for samples with a positive first pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 3)
+        b = WiringBuilder()
+        skip = b.unit("stem", b.input)
+        loop = b.unit("loop", skip)
+        gates = (Gate("gate", skip, "1"),)
+        self.wiring = b.wiring(b.join("switch", {"0": skip, "1": loop}, "switch", gates=gates))
+
+    def forward(self, x, trace, generator):
+        self.drawn = torch.rand(1, generator=generator)
+        flat = x.flatten(1)
+        opened = torch.sigmoid(flat[:, 0] * self.linear.weight.sum())
+        trace.gates.append(("switch", "1", torch.ones(len(x)), opened))
+        return self.linear(flat) * opened[:, None]
+
+
+def test_the_target_rate_objective_adds_the_gates_loss():
+    net, g = Gated(), torch.Generator().manual_seed(3)
+    x, y = torch.randn(6, 1, 2, 2), torch.randint(0, 3, (6,))
+    bound = TargetRate(target=0.2, weight=1.5).bind(net)  # pyright: ignore[reportArgumentType]
+    (part,) = bound.passes(x, y, StepInfo(0, 0, 1, 1, g))
+    part.loss.backward()
+    ours = net.linear.weight.grad.clone()
+    net.zero_grad()
+    trace = Trace()
+    logits = net(x, trace, torch.Generator())
+    rate = trace.gates[0][3].mean()
+    expected = torch.nn.functional.cross_entropy(logits, y) + 1.5 * (0.2 - rate) ** 2
+    expected.backward()
+    torch.testing.assert_close(part.loss, expected)
+    torch.testing.assert_close(ours, net.linear.weight.grad)
+    assert float(part.parts["rate/switch/1"]) == pytest.approx(float(rate.detach()))

@@ -10,6 +10,7 @@ from torch import nn
 
 import polypath as pp
 from conftest import randomise_norms
+from polypath.analysis.recalibrate import recalibrate
 from polypath.dynamic import loops_run
 from polypath.expected import expected_loops, loop_shares, node_shares
 from polypath.layers.gates import GateUnit, decide, straight_through
@@ -424,6 +425,19 @@ def test_a_loop_that_nobody_reaches_leaves_its_statistics_alone():
     moved = {k for k in range(1, 4) if not torch.equal(
         net.state_dict()[f"unit.norm.loop{k}.running_mean"], before[f"unit.norm.loop{k}.running_mean"])}  # fmt: skip
     assert moved == {1}
+
+
+def test_statistics_can_be_re_estimated_with_gates_at_work(split, x64):
+    """Samples that have left are not there; a gate that a single one reaches does not mind."""
+    batches = [(x64[i : i + 3],) for i in range(0, 30, 3)]
+    before = {key: value.clone() for key, value in split.state_dict().items()}
+    stats = recalibrate(split, ["whole", "loops=1"], batches)
+    dynamic, once = stats[split.paths("whole")], stats[split.paths("loops=1")]
+    assert all(mean.isfinite().all() and var.isfinite().all() for mean, var in dynamic.values())
+    assert any(".norm.loop2" in name for name in dynamic)
+    assert any("gate.norm" in name for name in dynamic)
+    assert not any(".norm.loop2" in name or "gate.norm" in name for name in once)
+    assert all(torch.equal(value, before[key]) for key, value in split.state_dict().items())
 
 
 # --- what can be run, what to expect -------------------------------------------------------------------------

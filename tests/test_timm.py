@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import timm
 import torch
@@ -134,3 +137,10 @@ def test_a_checkpoint_of_ours_is_read_by_timm(tmp_path):
     with torch.inference_mode():
         assert torch.equal(read(x), net(x))
         assert not torch.equal(timm.create_model("crescendonet_32", **small).eval()(x), net(x))
+
+
+def test_importing_polypath_is_light():
+    heavy = ["timm", "datasets", "sklearn", "matplotlib", "huggingface_hub", "torchvision", "pytorchcv", "torchmetrics"]
+    code = f"import sys, polypath; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -105,8 +105,8 @@ def _usage() -> list[str]:
 
 def _paths(named: Sequence[str], table: Sequence[Row]) -> list[str]:
     if table:
-        keys = [key for key in (*COLUMNS, *dict.fromkeys(k for row in table for k in row if k not in COLUMNS))]
-        keys = [k for k in keys if k != "paths" and any(row.get(k) is not None for row in table)]
+        known = dict.fromkeys((*COLUMNS, *(key for row in table for key in row)))
+        keys = [k for k in known if k != "paths" and any(row.get(k) is not None for row in table)]
         lines = ["| " + " | ".join(COLUMNS[k][0] if k in COLUMNS else _plain(k) for k in keys) + " |"]
         lines.append("|" + "|".join("---" if k == "name" else "---:" for k in keys) + "|")
         lines += ["| " + " | ".join(_cell(k, row.get(k)) for k in keys) + " |" for row in table]

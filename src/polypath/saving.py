@@ -230,7 +230,7 @@ def _about(
 
 
 def _row(row: Any) -> dict[str, Any]:
-    return asdict(row) if is_dataclass(row) and not isinstance(row, type) else dict(row)
+    return asdict(cast(Any, row)) if is_dataclass(row) else dict(row)
 
 
 def _tensors_of(net: PathNet) -> dict[str, Tensor]:
@@ -349,7 +349,7 @@ def _read_tensors(file: Path, net: PathNet) -> dict[str, Tensor]:
         raise ValueError(f"{file.parent}: {WEIGHTS} is missing (weights in any other form are never read)")
     try:
         with safe_open(file, "pt") as stream:
-            names = list(stream.keys())  # noqa: SIM118 (no mapping)
+            names = list(stream.keys())
             slices = {name: stream.get_slice(name) for name in names}
             found = {n: (tuple(s.get_shape()), s.get_dtype().startswith(("F", "BF"))) for n, s in slices.items()}
             _check_tensors(net, found, str(file))

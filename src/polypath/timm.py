@@ -93,7 +93,7 @@ def _entrypoint(name: str) -> Callable[..., PathNet]:
             raise ValueError(f"features_only=True: {name!r} gives its last maps only, by forward_features")
         if isinstance(pretrained_cfg, str):
             raise ValueError(f"{name}.{pretrained_cfg}: there are no weights for {name!r}, so no tags of them")
-        net = create_network(name, **_own(name, arguments))
+        net: Any = create_network(name, **_own(name, arguments))
         net.pretrained_cfg = net.default_cfg = _described(net, name, pretrained_cfg, pretrained_cfg_overlay)
         return net.to(device=device, dtype=dtype)
 

@@ -1,4 +1,4 @@
-"""Kill a run again and again, resume it each time: ``kills.py CASE FOLDER KILLS`` (a program of its own, for test_kills).
+"""Kill a run again and again, resume it each time: ``kills.py CASE FOLDER KILLS``, a program for test_resume.
 
 Processes are forked from this one, which has imported everything and loaded the images. Each step of a run writes a
 byte to a pipe; after a random number of them and a random wait, every process of the run gets SIGKILL.

@@ -1,7 +1,7 @@
-"""Two processes train, one process accumulates, and this compares: ``ranks.py FOLDER`` (a program, for test_distributed).
+"""Two processes train, one accumulates, and this compares: ``ranks.py FOLDER``, a program for test_distributed.
 
-Each case takes 20 steps with :class:`Engine` on batches of random images; what each of the two ranks has then is written
-down, and compared with what one process has that accumulates over the same half-batches.
+Each case takes 20 steps with :class:`Engine` on batches of random images; what each of the two ranks has then is
+written down, and compared with what one process has that accumulates over the same half-batches.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
 from polypath.families.resnet import ResNet
-from polypath.training.distributed import World, join_world, share_buffers
+from polypath.training.distributed import World, join_world
 from polypath.training.engine import Engine
 from polypath.training.path_objectives import DropPath, PathWise, TiedColumns
 from polypath.training.recipe import ParallelConfig, Recipe
@@ -31,6 +31,7 @@ from polypath.training.recipe import ParallelConfig, Recipe
 STEPS, BATCH, EPOCH = 20, 12, 5
 SGD: dict[str, Any] = {"batch_size": BATCH, "optim__lr": 0.02, "optim__weight_decay": 0.01}
 FRACTAL = FractalNet(columns=3, filters=(4, 8), in_chans=1)
+SHALLOW = ResNet(blocks=(1, 1), width=4, survival=0.5, in_chans=1)
 PLAIN = CrescendoNet(widths=(4, 4), scale=4, hidden=(8,), in_chans=1)
 
 CASES: dict[str, Recipe] = {
@@ -44,7 +45,7 @@ CASES: dict[str, Recipe] = {
     "tied": tiny(**SGD, objective=TiedColumns(), model=FRACTAL),
     "pathwise": tiny(**SGD, objective=PathWise(rate=0.3)),
     "truncated": tiny(**SGD, objective=PathWise(backward="truncated")),
-    "depth": tiny(**SGD, objective=DropPath(mode="stochastic-depth"), model=ResNet(blocks=(1, 1), width=4, survival=0.5, in_chans=1)),
+    "depth": tiny(**SGD, objective=DropPath(mode="stochastic-depth"), model=SHALLOW),
     "rank": tiny(**SGD, objective=DropPath(rate=0.7), parallel=ParallelConfig(paths="rank")),
     "fsdp": tiny(**SGD, objective=DropPath(rate=0.5), parallel=ParallelConfig(strategy="fsdp")),
     "fsdp-pathwise": tiny(**SGD, objective=PathWise(), parallel=ParallelConfig(strategy="fsdp")),
@@ -70,7 +71,7 @@ def steps(recipe: Recipe, world: World, parts: int) -> tuple[dict[str, Tensor], 
         engine.step([(i, *pair) for i, pair in own], BATCH, step // EPOCH, step)
     engine.meter.flush()
     held = engine.tensors()
-    share_buffers(engine.net, world)  # what is scored
+    engine.share_statistics()
     return held | {f"shared/{k}": t.clone() for k, t in engine.net.named_buffers()}, engine.meter.means()
 
 

@@ -57,8 +57,9 @@ def assert_same(a: Path, b: Path) -> None:
     assert one.step == two.step
     assert equal(one.tensors, two.tensors)
     assert one.state["engine"] == two.state["engine"]
-    assert json.loads((a / "summary.json").read_text())["test_loss"] == (
-        json.loads((b / "summary.json").read_text())["test_loss"]
+    assert (
+        json.loads((a / "summary.json").read_text())["test_loss"]
+        == (json.loads((b / "summary.json").read_text())["test_loss"])
     )
 
 
@@ -151,9 +152,7 @@ def test_killed_at_the_end(calm: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert len(json.loads((tmp_path / "run" / "environment.json").read_text())["sessions"]) == 2
 
 
-def test_no_space_keeps_the_checkpoint_before(
-    calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_space_keeps_the_checkpoint_before(calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import polypath.training.checkpoint as module
 
     write = module.save_file

@@ -164,7 +164,7 @@ def path_table(
     times = _times(subjects, repeats)
     timed = {name: [_timed(row, times[name, row.name]) for row in of_run] for name, of_run in rows.items()}
     first = times[subject.name, next(iter(subject.paths))]
-    measured = {k: v for k, v in asdict(first).items() if not k.endswith("_ms")}
+    measured = {k: v for k, v in asdict(first).items() if not k.endswith("_ms")} | {"size": list(first.size)}
     table = PathTable(
         run=subject.name,
         rows=timed.pop(subject.name),

@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from polypath.cli.memory import keep_freed_memory
 from polypath.cli.parser import PROGRAM, closest
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -41,13 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = args[0]
         if name not in COMMANDS:
             raise ValueError(f"unknown subcommand {name!r}; {closest(name, COMMANDS)}")
+        keep_freed_memory()
         getattr(importlib.import_module(COMMANDS[name][0]), name)(args[1:])
         sys.stdout.flush()
         return 0
-    except SystemExit as leave:  # --help
-        return leave.code if isinstance(leave.code, int) else 0
+    except SystemExit as leave:  # --help; or a signal has stopped a run, which has told its reason already
+        status = leave.code if isinstance(leave.code, int) else 0
+        return _fail(leave, str(leave), status, args) if status and "--json" in args else status
     except KeyboardInterrupt as stop:
-        return _fail(stop, str(stop) or "interrupted", 130, args)
+        told = str(stop) and "--json" not in args
+        return 130 if told else _fail(stop, str(stop) or "interrupted", 130, args)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

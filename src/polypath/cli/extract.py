@@ -19,6 +19,9 @@ def extract(argv: list[str]) -> None:
     parser.add_json()
     args = parser.read(argv)
 
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise ValueError(f"--out {args.out}: exists and is not empty; choose another folder")
+
     import polypath
     from polypath.analysis.recalibrate import recalibrate
     from polypath.cost import cost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from polypath.cli.parser import Parser
+from polypath.cli.parser import PROGRAM, Parser
 from polypath.cli.tables import exact, millions, print_json, print_table, watched
 
 if TYPE_CHECKING:
@@ -20,12 +20,15 @@ def models(argv: list[str]) -> None:
     parser.add_json()
     args = parser.read(argv)
 
-    from polypath.registry import PRESETS, get_preset, list_models
+    from polypath.registry import get_preset, list_models
 
     names = list_models(args.pattern)
     if not names:
-        get_preset(args.pattern)  # refuses with near names
-    rows = [describe(name, PRESETS[name]) for name in watched(names, "building networks")]
+        if set(args.pattern) & set("*?["):
+            raise ValueError(f"no network's name fits {args.pattern!r}; `{PROGRAM} models` lists all")
+        names = [args.pattern]  # timm:NAME, or one that is refused with near names
+    presets = {name: get_preset(name) for name in names}
+    rows = [describe(name, presets[name]) for name in watched(names, "building networks")]
     if args.json:
         print_json(rows)
         return

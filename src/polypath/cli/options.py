@@ -7,7 +7,7 @@ import io
 from typing import TypeVar
 
 T = TypeVar("T")
-_FRAME = str.maketrans(dict.fromkeys("╭╮╰╯│", " "))
+_FRAME = " ╭╮╰╯│"
 
 
 def with_options(default: T, argv: list[str], prog: str) -> T:
@@ -30,15 +30,16 @@ def with_options(default: T, argv: list[str], prog: str) -> T:
 
 def _one_line(boxed: str, prog: str) -> str:
     """What tyro says in a frame, as one sentence: the message, and the nearest option where it names some."""
-    lines = [line.translate(_FRAME).strip() for line in boxed.splitlines()]
     parts: list[list[str]] = [[]]
-    for line in lines[1:]:
-        if line.startswith("──"):
+    for line in boxed.splitlines()[1:]:  # the first is a title
+        text = line.strip(_FRAME)
+        if text and not text.strip("─-"):
             parts.append([])
-        elif line:
-            parts[-1].append(line)
-    message = " ".join(parts[0])
-    near = [line.split()[0] for part in parts[1:] for line in part if line.startswith("--")]
+        elif text:
+            parts[-1].append(text)
+    parts = [part for part in parts if part]
+    message = " ".join(parts[0]) if parts else "arguments that cannot be read"
+    near = [text.split()[0] for part in parts[1:] for text in part if text.startswith("--")]
     if "nrecognized" in message and near:
         message += f"; did you mean {' or '.join(dict.fromkeys(near))}?"
     return f"{message} (`{prog} --help` lists the options)"

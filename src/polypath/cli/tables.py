@@ -39,7 +39,8 @@ def print_table(
 
 def stdout() -> Console:
     """Standard output; wide where nobody looks, so that piped tables are not folded."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, highlight=False)
+    width = None if sys.stdout.isatty() else 200
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
 
 
 def watched(things: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:

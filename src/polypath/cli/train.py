@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,9 @@ def recipes(argv: list[str]) -> None:
     from polypath.training.recipes import about, get_recipe, list_recipes
 
     names = list_recipes(args.name)
-    if set(args.name) & set("*?[") and names:
+    if set(args.name) & set("*?["):
+        if not names:
+            raise ValueError(f"no recipe's name fits {args.name!r}; `{PROGRAM} recipes` lists all")
         found = [get_recipe(name) for name in names]
         if args.json:
             print_json([{"name": recipe.name, "about": about(recipe.name)} for recipe in found])
@@ -116,6 +119,8 @@ def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _report(result: RunResult, as_json: bool) -> None:
+    if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks for all
+        return
     if as_json:
         print_json(dataclasses.asdict(result))
         return

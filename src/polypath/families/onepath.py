@@ -9,6 +9,7 @@ State-dict keys are the package's own under ``body.model.``, but for the last li
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 from collections.abc import Collection, Mapping
@@ -124,8 +125,9 @@ class TimmModel(OnePath, name="timm"):
         import timm
 
         if ":" in self.model or "/" in self.model or not timm.is_model(self.model):
-            near = ", ".join(timm.list_models(f"*{self.model}*")[:5]) or "timm.list_models() lists them"
-            raise ValueError(f"timm model {self.model!r} is not known; there are {near}")
+            near = ", ".join(timm.list_models(f"*{self.model}*")[:5])
+            hint = f"there are {near}" if near else "timm.list_models() lists them"
+            raise ValueError(f"timm model {self.model!r} is not known; {hint}")
 
     def draw(self, b: NetBuilder) -> str:
         import timm
@@ -167,8 +169,9 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
         super().__post_init__()
         known = _pytorchcv_models()
         if self.model not in known:
-            near = ", ".join([n for n in known if self.model in n][:5]) or "pytorchcv's own page lists them"
-            raise ValueError(f"pytorchcv model {self.model!r} is not known; there are {near}")
+            near = ", ".join(difflib.get_close_matches(self.model, known, n=5, cutoff=0.4))
+            hint = f"there are {near}" if near else "pytorchcv's own pages list them"
+            raise ValueError(f"pytorchcv model {self.model!r} is not known; {hint}")
 
     def draw(self, b: NetBuilder) -> str:
         model = self._made(_pytorchcv_models()[self.model], in_channels=self.in_chans)

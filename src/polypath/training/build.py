@@ -17,7 +17,7 @@ from polypath.saving import load
 from polypath.training.distributed import World
 from polypath.training.recipe import Recipe
 
-EVAL_BATCH = 500
+EVAL_BATCH = 250
 INIT, MODEL = "init", "model"
 
 
@@ -70,6 +70,12 @@ def check_fits(net: PathNet, data: ImageData) -> None:
         raise ValueError(
             f"model.in_chans = {chans}: the images of {data.name} have {data.channels} channel(s); "
             f"set --model.in-chans {data.channels}, or --data.channels {chans}"
+        )
+    if min(data.size) < net.min_size:
+        height, width = data.size
+        raise ValueError(
+            f"data.size: the images of {data.name} have {height}x{width} pixels, this network needs at least "
+            f"{net.min_size}x{net.min_size}; set --data.size {net.min_size} or more"
         )
 
 

@@ -6,14 +6,14 @@ path every rank knows what is alive, and where each rank draws its own path, one
 (:func:`reduce_gradients`).
 
 Running statistics of batch-norm: those of rank 0 count, as in PyTorch's DDP. Training never reads them, so the ranks do
-not exchange them; they are in every checkpoint, and :func:`share_buffers` gives them to all ranks before a network is
-scored. With synchronised batch-norm all ranks have the same ones.
+not exchange them; they are in every checkpoint, and all ranks take them before
+a network is scored. With synchronised batch-norm all ranks have the same ones.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -63,9 +63,20 @@ class World:
         dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.control)
         return int(shared)
 
-    def barrier(self) -> None:
-        if self.size > 1:
-            self.any(0)
+    def on_first(self, act: Callable[[], None]) -> None:
+        """Let rank 0 ``act``, the others wait for it.
+
+        Raises:
+            ValueError, OSError: what rank 0 raised, on every rank: none waits for one that has left.
+        """
+        error: ValueError | OSError | None = None
+        if self.first:
+            try:
+                act()
+            except (ValueError, OSError) as failure:
+                error = failure
+        if (told := self.gather(error)[0]) is not None:
+            raise error or told
 
     def close(self) -> None:
         if self.size > 1 and dist.is_initialized():
@@ -156,11 +167,6 @@ def share(tensors: Iterable[Tensor], world: World) -> None:
     if world.size > 1:
         for t in tensors:
             dist.broadcast(t, 0)
-
-
-def share_buffers(net: nn.Module, world: World) -> None:
-    """Give rank 0's running statistics to all ranks."""
-    share(net.buffers(), world)
 
 
 def part_of(batch: int, part: int, parts: int) -> slice:

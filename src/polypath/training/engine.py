@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from polypath.data.seeds import generator
 from polypath.network import PathNet
 from polypath.paths import Paths
-from polypath.training.distributed import World, full, put, reduce_gradients
+from polypath.training.distributed import World, full, put, reduce_gradients, share
 from polypath.training.meter import Meter
 from polypath.training.objectives import StepInfo
 from polypath.training.optim import build_optimizer, fill_unused, set_rate
@@ -77,6 +77,10 @@ class Engine:
         """What the scored network answers: logits or log-probabilities ``(N, classes)``."""
         return self.bound.predict(x) if self.ema is None else self.ema.module(x)
 
+    def share_statistics(self) -> None:
+        """Give rank 0's running statistics to all ranks, before the network is scored."""
+        share(itertools.chain(self.scored.buffers(), self.bound.state_dict().values()), self.world)
+
     def start_epoch(self, epoch: int) -> None:
         """Let go of gradients and optimiser state of what does not learn in ``epoch``."""
         names = self.bound.trainable(epoch)
@@ -126,7 +130,8 @@ class Engine:
     def _part(self, number: int, x: Tensor, y: Tensor, weight: float, epoch: int, step: int) -> bool:
         """Forward and backward of one part; False where its loss is known not to be finite."""
         recipe, own = self.recipe, () if self.recipe.parallel.paths == "same" else (self.world.rank,)
-        info = StepInfo(epoch, step, self.steps_per_epoch, recipe.epochs, generator(recipe.seed, "paths", step, *own))
+        draws = generator(recipe.seed, "paths", step, *own), generator(recipe.seed, "noise", step, number)
+        info = StepInfo(epoch, step, self.steps_per_epoch, recipe.epochs, *draws)
         torch.manual_seed(generator(recipe.seed, "step", step, number).initial_seed())
         if self.mixup is not None:
             x, y = mixed(self.mixup, x, y, generator(recipe.seed, "mixup", step, number))
@@ -163,6 +168,10 @@ class Engine:
     def weights(self) -> dict[str, Tensor]:
         """Weights and running statistics of the scored network, whole, on the CPU. All ranks call it together."""
         return {name: full(t) for name, t in self.scored.state_dict().items()}
+
+    def beside(self) -> dict[str, Tensor]:
+        """What the objective keeps beside the network."""
+        return {name: full(t) for name, t in self.bound.state_dict().items()}
 
     # --- what a checkpoint holds -------------------------------------------------------------------------
 

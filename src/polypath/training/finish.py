@@ -13,6 +13,7 @@ from torch import Tensor
 from polypath.data.augment import average_views
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
+from polypath.ensemble import Ensemble
 from polypath.saving import save
 from polypath.training.build import MODEL, build_net
 from polypath.training.distributed import World
@@ -21,6 +22,7 @@ from polypath.training.files import whole
 from polypath.training.recipe import Recipe
 
 SNAPSHOTS = "snapshots"
+ENSEMBLE = "ensemble.safetensors"
 
 
 def save_snapshot(run_dir: Path, number: int, weights: Mapping[str, Tensor]) -> None:
@@ -68,10 +70,26 @@ def _error(probabilities: Tensor, labels: Tensor, world: World) -> float:
     return 100.0 * sum(n for n, _ in counts) / sum(n for _, n in counts)
 
 
-def save_model(recipe: Recipe, run_dir: Path, data: ImageData, weights: Mapping[str, Tensor], notes: list[str]) -> None:
-    """Save the reported network to ``model/``, built anew, so that nothing of its training is left in it."""
+def save_model(
+    recipe: Recipe,
+    run_dir: Path,
+    data: ImageData,
+    weights: Mapping[str, Tensor],
+    beside: Mapping[str, Tensor],
+    notes: list[str],
+) -> None:
+    """Save the reported network to ``model/``, built anew, so that nothing of its training is left in it.
+
+    An ensemble with shared weights (``beside`` holds its members' statistics) goes to ``ensemble.safetensors`` too.
+    """
     net = build_net(recipe, run_dir)
     load_weights(net, dict(weights))
+    if beside:
+        bound = recipe.objective.bind(net)
+        bound.load_state_dict(dict(beside))
+        ensemble = getattr(bound, "ensemble", None)
+        if isinstance(ensemble, Ensemble):
+            ensemble.save(run_dir / ENSEMBLE)
     save(
         net.eval(),
         run_dir / MODEL,

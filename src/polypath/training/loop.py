@@ -43,7 +43,7 @@ from polypath.saving import save
 from polypath.training import advice
 from polypath.training.build import INIT, build_net, check_fits, eval_batches, numerics, resolve_device, train_batches
 from polypath.training.checkpoint import Checkpoint
-from polypath.training.distributed import World, join_world, share_buffers
+from polypath.training.distributed import World, join_world
 from polypath.training.engine import NONFINITE, Engine
 from polypath.training.evaluate import Scores, evaluate
 from polypath.training.finish import save_model, save_snapshot, score_snapshots
@@ -98,17 +98,19 @@ class _Session:
         self.batches = train_batches(self.data, self.recipe, device, world)
         self.parameters = sum(p.numel() for p in net.parameters())
         self.engine = Engine(self.recipe, net, device, world, len(self.batches))
-        if world.first and not self.resumed:  # only now: what cannot be trained leaves no folder
-            RunFolder.create(path, self.recipe)
-            if self.recipe.init is not None:
-                save(build_net(self.recipe), path / INIT)  # so that the run resumes when the other folder is gone
-        world.barrier()
         self.folder = RunFolder(path, self.recipe)
+        if not self.resumed:  # only now: what cannot be trained leaves no folder
+            world.on_first(self._create)
         self.epoch = self.batch = self.step = 0
         self.best: dict[str, Any] | None = None
         self.seen: advice.Operands = set()
         self.warnings: list[str] = []
         self.seconds, self.since = 0.0, time.monotonic()
+
+    def _create(self) -> None:
+        RunFolder.create(self.folder.path, self.recipe)
+        if self.recipe.init is not None:  # so that the run resumes when the other folder is gone
+            save(build_net(self.recipe), self.folder.path / INIT)
 
     # --- the loop ----------------------------------------------------------------------------------------
 
@@ -120,7 +122,7 @@ class _Session:
         with numerics(self.device, self.recipe.deterministic), stop_requests() as request:
             if self.resumed:
                 self._restore()
-            self.folder.record_environment(self.device, self.world) if self.world.first else None
+            self.world.on_first(lambda: self.folder.record_environment(self.device, self.world))
             self.progress = TrainingProgress(total, self.step, quiet=self.quiet)
             self.trackers = Trackers(self.folder.path, self.recipe, self.step) if self.world.first else None
             try:
@@ -139,6 +141,7 @@ class _Session:
         engine.start_epoch(self.epoch)
         batches.set_epoch(self.epoch)
         batches.start(self.batch)
+        self.begun = time.monotonic(), self.batch
         for x, y in batches:
             parts = _cut(x, y, self.world.rank * recipe.accumulate, recipe.accumulate)
             in_all = min(recipe.batch_size, batches.order.images - self.batch * recipe.batch_size)
@@ -159,13 +162,14 @@ class _Session:
 
     def _end_epoch(self, request: StopRequest) -> None:
         recipe, last = self.recipe, self.epoch + 1 == self.recipe.epochs
-        self._flush()
+        self._flush()  # waits for the device
+        self._time_epoch()
         row: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.step, "lr": self.engine.rate(self.step - 1)}
         means = self.engine.meter.means()
         row |= {"train_loss": means.pop("loss"), "train_error": means.pop("error"), **dict(sorted(means.items()))}
         better = False
         if last or (self.epoch + 1) % recipe.validate_every == 0:
-            share_buffers(self.engine.scored, self.world)
+            self.engine.share_statistics()
             if self.data.validation is not None:
                 scores = self._score("validation")
                 row |= {"val_loss": scores.loss, "val_error": scores.error}
@@ -198,19 +202,20 @@ class _Session:
                 reported, epoch = "best", self.best["epoch"]
             except ValueError as error:
                 self._warn(f"the best epoch's checkpoint cannot be used, so the last epoch is reported: {error}")
-        share_buffers(self.engine.scored, self.world)
+        self.engine.share_statistics()
         scores = self._score("test")
-        weights = self.engine.weights()
+        weights, beside = self.engine.weights(), self.engine.beside()
         if self.recipe.objective.kind != "path":
             for text in advice.never_ran(self.engine.net.wiring, self.seen, self.step):
                 self._warn(text)
         result = self._result(reported, epoch, scores, self._snapshots())
-        if self.world.first:
-            rows = self.folder.metrics()
-            draw_curves(rows, self.folder.path / "curves.png", self.recipe.name)
-            save_model(self.recipe, self.folder.path, self.data, weights, result.notes)
+
+        def write() -> None:
+            draw_curves(self.folder.metrics(), self.folder.path / "curves.png", self.recipe.name)
+            save_model(self.recipe, self.folder.path, self.data, weights, beside, result.notes)
             write_json(self.folder.summary_file, asdict(result))
-        self.world.barrier()
+
+        self.world.on_first(write)
         return result
 
     # --- parts of it -------------------------------------------------------------------------------------
@@ -247,8 +252,6 @@ class _Session:
         if not self.world.first:
             return
         self.folder.append(row)
-        seconds = self._clock()
-        self.folder.append_time({"epoch": row["epoch"], "step": row["step"], "seconds": round(seconds, 3)})
         if self.trackers is not None:
             self.trackers.log(self.step, {k: v for k, v in row.items() if k not in ("epoch", "step")})
         if text := advice.rising_loss(self.folder.metrics()):
@@ -256,6 +259,14 @@ class _Session:
         shown = [f"epoch {row['epoch']}/{self.recipe.epochs}", f"loss {row['train_loss']:.4f}"]
         shown += [f"{s} error {row[f'{s}_error']:.2f}%" for s in ("train", "val") if f"{s}_error" in row]
         self.progress.describe("  ".join(shown))
+
+    def _time_epoch(self) -> None:
+        """Write down how long the steps of this epoch took, those of this session at least."""
+        moment, batch = self.begun
+        seconds, images = time.monotonic() - moment, self.batches.order.images - batch * self.recipe.batch_size
+        row = {"epoch": self.epoch + 1, "seconds": round(seconds, 4), "images": images}
+        if self.world.first:
+            self.folder.append_time({**row, "images_per_second": round(images / seconds, 2)})
 
     def _clock(self) -> float:
         """Seconds that the run has taken, over all sessions."""
@@ -296,27 +307,24 @@ class _Session:
 
     def _checkpoint(self) -> None:
         self._flush()
-        tensors = self.engine.tensors()
-        error: Exception | None = None
-        if self.world.first:
+        tensors, engine = self.engine.tensors(), self.engine.state()
+
+        def write() -> None:
             state = {
                 "epoch": self.epoch,
                 "batch": self.batch,
                 "best": self.best,
-                "engine": self.engine.state(),
+                "engine": engine,
                 "metrics": self.folder.position(),
                 "data": self.data.fingerprint,
                 "seen": sorted(map(list, self.seen)),
                 "warnings": self.warnings,
                 "seconds": self._clock(),
             }
-            try:
-                self.folder.checkpoints.save(Checkpoint(self.step, tensors, state))
-                self.folder.checkpoints.keep(self.recipe.keep, [self.best["step"]] if self.best else [])
-            except OSError as failure:
-                error = failure
-        if self.world.any(error is not None):
-            raise error or OSError("rank 0 could not write a checkpoint; it says why")
+            self.folder.checkpoints.save(Checkpoint(self.step, tensors, state))
+            self.folder.checkpoints.keep(self.recipe.keep, [self.best["step"]] if self.best else [])
+
+        self.world.on_first(write)
 
     def _restore(self) -> None:
         """Take the newest checkpoint that can be used, and forget what is later than it."""
@@ -338,11 +346,13 @@ class _Session:
         if found is None:
             self._say(f"{self.folder.path} has no checkpoint yet: starting from the beginning")
         self.step = found.step if found is not None else 0
-        self.world.barrier()
-        if self.world.first:
+        self.world.any(0)  # all have read before anything is removed
+
+        def forget() -> None:
             self.folder.checkpoints.after(self.step)
             self.folder.cut(found.state["metrics"] if found is not None else None)
-        self.world.barrier()
+
+        self.world.on_first(forget)
 
     # --- the end -----------------------------------------------------------------------------------------
 

@@ -32,13 +32,20 @@ OBJECTIVES: dict[str, type[Objective]] = {}
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Where training stands. ``generator`` (CPU) is the step's own: everything that a step draws comes from it."""
+    """Where training stands. All that a step draws comes from two CPU generators of its own: the choice of paths from
+    ``generator``, which all parts of a batch and all ranks have alike, and what is drawn for each image (gates) from
+    ``noise``, which is the part's own where ``part_generator`` is given."""
 
     epoch: int
     step: int
     steps_per_epoch: int
     epochs: int
     generator: torch.Generator
+    part_generator: torch.Generator | None = None
+
+    @property
+    def noise(self) -> torch.Generator:
+        return self.generator if self.part_generator is None else self.part_generator
 
 
 @dataclass
@@ -99,7 +106,7 @@ class Bound:
         return self.net(x)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Tensors that a checkpoint must hold beside the network's; most objectives have none."""
+        """Tensors that a checkpoint must hold beside the network's, themselves and not copies; mostly none."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -169,5 +176,5 @@ class Whole(Objective, kind="whole"):
 
 class BoundWhole(Bound):
     def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
-        logits = self.net(x, generator=info.generator)
+        logits = self.net(x, generator=info.noise)
         yield StepResult(self.cross_entropy(logits, y), logits.detach(), paths=[Paths()])

@@ -95,7 +95,7 @@ class _Drawn(Bound):
     def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
         if self.groups == 1:
             paths = [self.draw(info.generator)]
-            logits = self.net(x, paths=paths[0], generator=info.generator)
+            logits = self.net(x, paths=paths[0], generator=info.noise)
         else:
             groups = min(self.groups or len(x), len(x))
             logits, paths = sampling.in_groups(self.net, x, groups, lambda: self.draw(info.generator))
@@ -130,7 +130,7 @@ class _Tied(Bound):
         local = sampling.local_drop_path(self.net.wiring, self.settings.rate, info.generator)
         share = self.settings.columns / len(self.columns)
         for paths, weight in [(local, self.settings.local), *((column, share) for column in self.columns)]:
-            logits = self.net(x, paths=paths, generator=info.generator)
+            logits = self.net(x, paths=paths, generator=info.noise)
             loss = self.cross_entropy(logits, y)
             name = "local" if paths is local else str(paths)
             yield StepResult(weight * loss, logits.detach(), {f"loss/{name}": loss.detach()}, [paths])
@@ -204,7 +204,7 @@ class _Ensemble(Bound):
 
     def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
         for name, route in self.ensemble.paths.items():
-            logits = self.ensemble.logits(name, x, generator=info.generator)
+            logits = self.ensemble.logits(name, x, generator=info.noise)
             loss = self.cross_entropy(logits, y)
             yield StepResult(loss, logits.detach(), {f"loss/{name}": loss.detach()}, [route])
 
@@ -253,7 +253,7 @@ class _TargetRate(Bound):
 
     def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
         trace = Trace()
-        logits = self.net(x, trace=trace, generator=info.generator)
+        logits = self.net(x, trace=trace, generator=info.noise)
         off = target_rate_loss(trace, self.settings.target, self.settings.over)
         loss = self.cross_entropy(logits, y)
         parts = {"loss/cross_entropy": loss.detach(), "loss/rate": off.detach()}
@@ -297,13 +297,13 @@ class _Distil(Bound):
     def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
         s = self.settings
         with torch.set_grad_enabled(s.whole and torch.is_grad_enabled()):
-            teacher = self.net(x, generator=info.generator)
+            teacher = self.net(x, generator=info.noise)
         taught = teacher.detach()
         if s.whole:
             loss = self.cross_entropy(teacher, y)
             yield StepResult(loss, taught, {"loss/whole": loss.detach()}, [Paths()])
         paths = self.students[int(torch.randint(len(self.students), (), generator=info.generator))]
-        student = self.net(x, paths=paths, generator=info.generator)
+        student = self.net(x, paths=paths, generator=info.noise)
         on_labels, on_whole = self.cross_entropy(student, y), distillation_loss(student, taught, s.temperature)
         parts = {"loss/path": on_labels.detach(), "loss/distilled": on_whole.detach()}
         yield StepResult(s.labels * on_labels + s.weight * on_whole, student.detach(), parts, [paths])

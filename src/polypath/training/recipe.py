@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
 import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar
@@ -25,6 +26,7 @@ from polypath.training.schedules import ScheduleConfig
 Precision = Literal["fp32", "bf16", "fp16"]
 Tracker = Literal["none", "wandb", "trackio"]
 T = TypeVar("T")
+_NAME = re.compile(r"[^./\\\s][^/\\\s]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +134,11 @@ class Recipe:
     assumed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.name or set(self.name) & set("/\\ \t\n") or self.name.startswith("."):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ValueError(
                 f"name = {self.name!r}: must be a word without blanks and slashes; it names the run folder"
             )
+        self._check_kinds()
         for name in ("epochs", "batch_size", "accumulate", "validate_every", "checkpoint_every", "keep"):
             in_range("", self, name, 1)
         for name in ("seed", "checkpoint_steps", "mixup", "cutmix", "clip_norm"):
@@ -155,6 +158,22 @@ class Recipe:
         self.schedule.check(self.epochs)
         for name in self.assumed:
             lookup(self, name)
+
+    def _check_kinds(self) -> None:
+        tables = {"model": Family, "data": DataConfig, "optim": OptimConfig, "schedule": ScheduleConfig}
+        tables |= {"objective": Objective, "parallel": ParallelConfig}
+        for name, kind in tables.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} = {getattr(self, name)!r}: must be a {kind.__name__}")
+        for name in ("channels_last", "compile", "deterministic", "trace_test"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} = {getattr(self, name)!r}: must be true or false")
+        if not isinstance(self.device, str):
+            raise ValueError(f"device = {self.device!r}: must be a name")
+        if not isinstance(self.init, str | None):
+            raise ValueError(f"init = {self.init!r}: must be a folder, or nothing")
+        if not isinstance(self.assumed, dict) or not all(isinstance(why, str) for why in self.assumed.values()):
+            raise ValueError(f"assumed = {self.assumed!r}: must be a table of field names and reasons")
 
     @property
     def chooses(self) -> bool:
@@ -250,12 +269,12 @@ def from_fields(cls: type[T], values: dict[str, Any], what: str) -> T:
     made = {}
     for name, value in values.items():
         kind = kinds[name]
-        if is_dataclass(kind) and isinstance(value, dict):
+        if is_dataclass(kind) and not is_dataclass(value):
             value = from_fields(typing.cast(type, kind), value, f"{what}.{name}")
         made[name] = _tuples(value)
     try:
         return cls(**made)
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:  # a value of another type than a class's own checks expect
         raise ValueError(f"{what}: {error}") from error
 
 

@@ -3,13 +3,14 @@
 recipe.json         the recipe
 environment.json    revision, versions, device, threads; of the start and of every resumption
 metrics.jsonl       a line an epoch: losses, errors in percent, learning rate; the same to the bit after a resumption
-times.jsonl         seconds and images a second of each epoch
+times.jsonl         how long the training steps of each epoch took (validation is not in it)
 log.txt             warnings and notes
 events.*            TensorBoard
 checkpoints/        see polypath.training.checkpoint
 snapshots/          the members of a snapshot ensemble
 curves.png          losses and errors, at the end
 model/              the network that the run reports, as saved by ``save_pretrained``
+ensemble.safetensors    with the members' statistics, where an ensemble was trained
 summary.json        what came out; a run that has it is finished
 """
 

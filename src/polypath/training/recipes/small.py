@@ -2,7 +2,8 @@
 
 ``-digits`` trains on scikit-learn's 1,797 images of 8×8 pixels, which are always there. ``-cifar10-small`` trains on
 10,000 images of CIFAR-10 for 12 epochs (path-wise: twice that, as in the paper) and is scored on all 10,000 test
-images; 1,000 more training images are held out to choose the epoch by.
+images; 1,000 more training images are held out to choose the epoch by. They run in bf16, which halves their time on
+processors with instructions for it (AVX512_BF16, AMX); on others, ``--precision fp32`` is the faster one.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ CIFAR10 = Recipe(
     objective=DropPath(rate=0.3),
     epochs=12,
     batch_size=64,
+    precision="bf16",
     channels_last=True,
     validate_every=3,
     checkpoint_every=3,

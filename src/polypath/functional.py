@@ -1,0 +1,67 @@
+"""Every training technique as a plain function, for a loop of your own.
+
+    net, g = pp.create_model("crescendonet_32", seed=0), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for x, y in batches:
+        loss = F.cross_entropy(net(x, paths=local_drop_path(net.wiring, 0.3, g)), y)
+        optimizer.zero_grad(), loss.backward(), optimizer.step()
+
+The same functions, bound into settings that a recipe can hold, are the objectives of
+:mod:`polypath.training.path_objectives`.
+"""
+
+from __future__ import annotations
+
+from polypath.training.distill import distillation_loss
+from polypath.training.gates import gate_rates, target_rate_loss
+from polypath.training.pathwise import (
+    active_branch,
+    branches,
+    frozen_modules,
+    learning_parameters,
+    path_wise_forward,
+    release,
+    without_gradient,
+)
+from polypath.training.sampling import (
+    columns_of,
+    global_drop_path,
+    in_groups,
+    local_drop_path,
+    mixed_drop_path,
+    one_column_a_block,
+    stochastic_depth,
+    survivors,
+    uniform_choice,
+)
+from polypath.training.schedules import ScheduleConfig, cycle_ends, drop_epochs, lr_at
+from polypath.training.snapshots import average_probabilities, ensemble_probabilities, snapshot_due
+
+__all__ = [
+    "ScheduleConfig",
+    "active_branch",
+    "average_probabilities",
+    "branches",
+    "columns_of",
+    "cycle_ends",
+    "distillation_loss",
+    "drop_epochs",
+    "ensemble_probabilities",
+    "frozen_modules",
+    "gate_rates",
+    "global_drop_path",
+    "in_groups",
+    "learning_parameters",
+    "local_drop_path",
+    "lr_at",
+    "mixed_drop_path",
+    "one_column_a_block",
+    "path_wise_forward",
+    "release",
+    "snapshot_due",
+    "stochastic_depth",
+    "survivors",
+    "target_rate_loss",
+    "uniform_choice",
+    "without_gradient",
+]

@@ -1,0 +1,81 @@
+"""Compiled units: paths really differ, the number of graphs is known, nothing is compiled again after warm-up."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
+
+from polypath.families.crescendonet import CrescendoNet
+from polypath.network import PathNet, extract
+from polypath.training.prepare import compile_units
+
+SPEC = CrescendoNet(widths=(4, 6), scale=3, hidden=(8,))
+PATHS = ("whole", "branches=1", "branches=2", "branches=1,3")
+
+
+@pytest.fixture
+def counter() -> CompileCounterWithBackend:
+    torch._dynamo.reset()
+    counters.clear()
+    return CompileCounterWithBackend("aot_eager")
+
+
+def run(net: PathNet, x: torch.Tensor, text: str) -> torch.Tensor:
+    net.zero_grad()
+    out = net(x, paths=text)
+    out.square().mean().backward()
+    return out.detach()
+
+
+def test_graphs_are_few_and_paths_differ(counter: CompileCounterWithBackend, rng: torch.Generator) -> None:
+    plain, net = SPEC.build(0), SPEC.build(0)
+    assert compile_units(net, backend=counter) == 12
+    x = torch.randn(8, 3, 8, 8, generator=rng)
+    shapes = {(unit.conv.weight.shape, (8, 4)[block]) for block, unit in _units(net)}
+    assert len(shapes) == 4  # 3 to 4 and 4 to 4 maps at 8×8 pixels, 4 to 6 and 6 to 6 at 4×4
+
+    def both(text: str, images: torch.Tensor) -> torch.Tensor:
+        expected, found = run(plain, images, text), run(net, images, text)
+        torch.testing.assert_close(found, expected)
+        for p, q in zip(plain.parameters(), net.parameters(), strict=True):
+            assert (p.grad is None) == (q.grad is None)
+            if p.grad is not None:
+                torch.testing.assert_close(q.grad, p.grad, atol=1e-5, rtol=1e-4)
+        return found
+
+    outs = [both(text, x) for text in PATHS]
+    assert counter.frame_count == len(shapes)
+    assert not any(torch.equal(a, b) for i, a in enumerate(outs) for b in outs[:i])
+    both("whole", x[:5])  # an epoch's last batch
+    assert counter.frame_count == 2 * len(shapes)
+    with torch.no_grad():
+        torch.testing.assert_close(net.eval()(x), plain.eval()(x))
+    assert counter.frame_count == 3 * len(shapes)
+    net.train()
+    plain.train()
+    for text in PATHS:  # after the warm-up
+        both(text, x)
+        both(text, x[:5])
+    assert counter.frame_count == 3 * len(shapes)
+    assert not counters["graph_break"]
+    assert not counters["recompiles"]
+
+
+def test_a_path_taken_out_of_a_compiled_network_is_plain(
+    counter: CompileCounterWithBackend, rng: torch.Generator
+) -> None:
+    net, x = SPEC.build(0), torch.randn(2, 3, 8, 8, generator=rng)
+    compile_units(net, backend=counter)
+    with torch.no_grad():
+        child = extract(net.eval(), "branches=2")
+        torch.testing.assert_close(child(x), SPEC.build(0).eval()(x, paths="branches=2"))
+    assert counter.frame_count == 0
+    assert child.state_dict().keys() < net.state_dict().keys()
+
+
+def _units(net: PathNet):
+    for path in net.wiring.modules:
+        if "unit" in path:
+            yield int(path.startswith("block2")), net.get_submodule(path)

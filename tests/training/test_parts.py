@@ -1,0 +1,199 @@
+"""The small parts of a run: sums, scores, warnings, files, trackers, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from tiny import images, tiny
+from torch.nn import functional as F
+
+from polypath.paths import Paths
+from polypath.training import advice
+from polypath.training.build import eval_batches
+from polypath.training.distributed import World
+from polypath.training.engine import mixed
+from polypath.training.evaluate import evaluate
+from polypath.training.files import digest_of, read_json, remove, whole
+from polypath.training.meter import Meter
+from polypath.training.progress import TrainingProgress
+from polypath.training.run import environment, revision
+from polypath.training.trackers import Trackers, draw_curves, open_service
+
+CPU = torch.device("cpu")
+
+
+# --- sums --------------------------------------------------------------------------------------------------
+
+
+def test_means_do_not_depend_on_when_they_are_fetched(rng: torch.Generator) -> None:
+    values = torch.randn(40, generator=rng)
+    at_once, often, stopped = (Meter(World()) for _ in range(3))
+    for step, value in enumerate(values):
+        for meter in (at_once, often, stopped):
+            meter.add(step, "loss", value)
+        often.flush()
+        if step == 17:
+            stopped.flush()
+            kept = json.loads(json.dumps(stopped.state()))
+            stopped = Meter(World())
+            stopped.load(kept)
+    for meter in (at_once, stopped):
+        meter.flush()
+    assert at_once.means() == often.means() == stopped.means()
+    assert at_once.means()["loss"] == pytest.approx(float(values.double().mean()))
+
+
+def test_parts_of_a_step_add_up_and_rare_names_have_their_own_count() -> None:
+    meter = Meter(World())
+    for step in range(4):
+        meter.add(step, "loss", torch.tensor(1.0))
+        meter.add(step, "loss", torch.tensor(2.0))
+    meter.add(3, "rate", torch.tensor(0.5))
+    assert meter.flush() == [(s, {"loss": 3.0}) for s in range(3)] + [(3, {"loss": 3.0, "rate": 0.5})]
+    assert meter.means() == {"loss": 3.0, "rate": 0.5}
+    assert meter.flush() == []
+
+
+# --- scores ------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_all_images_at_once() -> None:
+    net = tiny().model.build(3)
+    batches = eval_batches("test", images(), tiny(), CPU, World())
+    scores = evaluate(net.train(), net, batches, World())
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    with torch.no_grad():
+        logits = net.eval()(x)
+    assert scores.loss == pytest.approx(float(F.cross_entropy(logits, y)), rel=1e-5)
+    assert scores.error == pytest.approx(100 * float((logits.argmax(1) != y).float().mean()))
+    assert scores.images == len(images().test)
+
+
+def test_mixing_takes_its_draws_from_the_generator_and_leaves_numpys() -> None:
+    import numpy as np
+    from timm.data.mixup import Mixup
+
+    mixup, y = Mixup(0.4, num_classes=10), torch.arange(5)
+    x = torch.randn(5, 1, 4, 4)
+    np.random.seed(1)
+    before = np.random.get_state()[1].tolist()
+    a, b, c = (mixed(mixup, x.clone(), y, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert np.random.get_state()[1].tolist() == before
+    assert torch.equal(a[0], b[0])
+    assert not torch.equal(a[0], c[0])
+    torch.testing.assert_close(a[1].sum(1), torch.ones(5))
+    assert torch.equal(a[0][-1], x[-1])  # the odd one out
+    assert a[1][-1].tolist() == F.one_hot(torch.tensor(4), 10).tolist()
+
+
+# --- warnings ----------------------------------------------------------------------------------------------
+
+
+def test_a_rising_loss_is_told_of_once_it_is_above_its_beginning() -> None:
+    def rows(*losses: float) -> list[dict[str, float]]:
+        return [{"train_loss": loss, "lr": 0.5} for loss in losses]
+
+    text = advice.rising_loss(rows(2.0, 1.9, 2.1, 2.3, 2.6))
+    assert text is not None
+    assert "risen for 3 epochs (1.9 to 2.6)" in text
+    assert "--optim.lr" in text
+    assert advice.rising_loss(rows(2.0, 1.9, 2.1, 2.0, 2.6)) is None
+    assert advice.rising_loss(rows(9.0, 1.9, 2.1, 2.3, 2.6)) is None
+    assert advice.rising_loss(rows(2.0, 2.1, 2.2)) is None
+
+
+def test_gates_that_are_stuck() -> None:
+    row = {"rate/a/loop1": 0.999, "rate/a/loop2": 0.5, "rate/b/loop1": 0.0, "train_loss": 0.0}
+    assert [text.split(":")[0] for text in advice.stuck_gates(row)] == [
+        "gate a/loop1 is stuck open",
+        "gate b/loop1 is stuck shut",
+    ]
+
+
+def test_operands_that_never_ran() -> None:
+    net, seen = tiny().model.build(0), set()
+    advice.operands_of(net.wiring, [net.paths("branches=1"), net.paths("block2.join=3")], seen)
+    assert advice.never_ran(net.wiring, seen, 7) == [
+        "block2.join: operand 2 never ran in 7 steps, so it has not learned"
+    ]
+    advice.operands_of(net.wiring, [Paths()], seen)
+    assert advice.never_ran(net.wiring, seen, 7) == []
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def test_files_are_whole_or_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"old")
+    with pytest.raises(RuntimeError), whole(file) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert file.read_bytes() == b"old"
+    with whole(file) as temporary:
+        temporary.write_bytes(b"new")
+    assert file.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+    remove(file)
+    remove(file)
+    assert not file.exists()
+
+
+def test_digests_and_json(tmp_path: Path) -> None:
+    assert digest_of({"a": 1, "b": [0.1]}) == digest_of({"b": [0.1], "a": 1}) != digest_of({"a": 1, "b": [0.2]})
+    for text in ("{", "\x00", "[" * 100_000):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(ValueError, match=r"x\.json: damaged"):
+            read_json(tmp_path / "x.json")
+    with pytest.raises(ValueError, match=r"y\.json: No such file"):
+        read_json(tmp_path / "y.json")
+
+
+def test_the_environment_names_what_results_depend_on() -> None:
+    here = environment(CPU)
+    assert here["torch"] == torch.__version__
+    assert here["threads"] == torch.get_num_threads()
+    assert here["device_name"]
+    assert revision() is None or len(revision().removesuffix("+changes")) == 40
+
+
+# --- trackers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", ["wandb", "trackio"])
+def test_services_are_told_by_one_adapter(service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list = []
+    fake = ModuleType(service)
+    fake.init = lambda **options: told.append(("init", options["project"], options["config"]["name"]))
+    fake.log = lambda values, step: told.append((step, values))
+    fake.finish = lambda: told.append("finish")
+    monkeypatch.setitem(sys.modules, service, fake)
+    trackers = Trackers(tmp_path, tiny(tracker=service))
+    trackers.log(5, {"val_error": 3.0})
+    trackers.close()
+    assert told == [("init", "polypath", "tiny"), (5, {"val_error": 3.0}), "finish"]
+    assert list(tmp_path.glob("events.*"))
+
+
+def test_a_missing_service_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError, match=r"pip install 'polypath\[wandb\]'"):
+        open_service("wandb", tmp_path, {})
+
+
+def test_curves_of_nothing_and_of_one_epoch(tmp_path: Path) -> None:
+    draw_curves([], tmp_path / "none.png", "none")
+    draw_curves([{"epoch": 1, "train_loss": 1.0, "train_error": 50.0}], tmp_path / "one.png", "one")
+    assert (tmp_path / "one.png").stat().st_size > (tmp_path / "none.png").stat().st_size > 1000
+
+
+def test_no_bar_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainingProgress(3) as progress:
+        progress.advance()
+        progress.describe("epoch 1")
+    assert capsys.readouterr() == ("", "")

@@ -55,6 +55,26 @@ def test_estimate_is_the_image_weighted_mean_of_batch_statistics(batches):
     assert stats.images == 30
 
 
+def test_where_gates_decide_a_norm_counts_the_images_that_reach_it(rng):
+    net = pp.create_model("dr_resnet_small", seed=0).eval()
+    for name, module in net.named_modules():
+        if "gate" in name and isinstance(module, nn.Linear):  # as they begin, gates decide alike for all images
+            nn.init.normal_(module.weight, generator=rng)
+            nn.init.zeros_(module.bias)
+    batches = [(torch.randn(n, 3, 16, 16, generator=rng), None) for n in (12, 20)]
+    inputs: dict[str, list[torch.Tensor]] = {}
+    for name, norm in norms(net).items():
+        norm.register_forward_pre_hook(lambda m, args, name=name: inputs.setdefault(name, []).append(args[0].clone()))
+    bank = recalibrate(net, ["whole"], batches)[Paths()]
+    some = [name for name in bank if len(inputs[name]) == 2 and sum(map(len, inputs[name])) < 32]
+    assert some, "no gate held an image back"
+    for name in some:
+        counts = torch.tensor([len(x) for x in inputs[name]], dtype=torch.float64)
+        means = torch.stack([x.double().flatten(2).transpose(0, 1).flatten(1).mean(1) for x in inputs[name]])
+        expected = (counts[:, None] * means).sum(0) / counts.sum()
+        torch.testing.assert_close(bank[name][0].double(), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_num_images_limits_what_is_used_and_a_lone_image_is_left_out(batches):
     net = one_norm()
     assert recalibrate(net, ["whole"], batches, 20).images == 20

@@ -58,6 +58,8 @@ def attempt(recipe: Recipe | None, folder: Path, processes: int, pipe: int) -> l
             else:
                 resume(folder, data=images(), quiet=True)
             status = 0
+        except SystemExit as leave:  # told to stop
+            status = int(leave.code or 0)
         finally:
             os._exit(status)
     return pids
@@ -75,40 +77,46 @@ def telling(pipe: int | None) -> None:
     Engine.step = told
 
 
+def disturb(pids: list[int], pipe: int, number: signal.Signals, draw: random.Random) -> None:
+    """Send a signal to all processes of a run, a few steps and a moment after its start."""
+    for _ in range(draw.randint(1, 3)):
+        if not os.read(pipe, 1):
+            raise SystemExit("the run ended by itself")
+    time.sleep(draw.uniform(0.0, 0.02))
+    for pid in draw.sample(pids, len(pids)):
+        os.kill(pid, number)
+
+
+def undergo(recipe: Recipe, run: Path, processes: int, kills: int, number: signal.Signals, draw: random.Random) -> None:
+    """Train to the end in spite of so many kills."""
+    left_early = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + signal.SIGTERM}[number]
+    for at in range(kills + 1):
+        out, into = os.pipe()
+        pids = attempt(recipe, run, processes, into)
+        os.close(into)
+        if at < kills:
+            disturb(pids, out, number, draw)
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        os.close(out)
+        if set(statuses) != {left_early if at < kills else 0}:
+            raise SystemExit(f"attempt {at + 1}: status {statuses}")
+
+
 def main(case: str, folder: Path, kills: int) -> None:
     torch.set_num_threads(1)
-    recipe, processes = CASES[case]()
+    number = signal.SIGTERM if case.endswith("-term") else signal.SIGKILL
+    recipe, processes = CASES[case.removesuffix("-term")]()
     images()
     for module in LATE:  # what a run imports when it first needs it: once here, instead of in every process
         importlib.import_module(module)
-    draw = random.Random(case)
-    for calm in (True, False):
-        run, done = folder / ("calm" if calm else "killed"), 0
-        while True:
-            out, into = os.pipe()
-            pids = attempt(recipe, run, processes, into)
-            os.close(into)
-            if not calm and done < kills:
-                for _ in range(draw.randint(1, 3)):
-                    if not os.read(out, 1):
-                        raise SystemExit(f"{case}: the run ended by itself after {done} kills")
-                time.sleep(draw.uniform(0.0, 0.02))
-                for pid in draw.sample(pids, len(pids)):
-                    os.kill(pid, signal.SIGKILL)
-                done += 1
-            statuses = [os.waitpid(pid, 0)[1] for pid in pids]
-            os.close(out)
-            if calm or done >= kills:
-                if any(statuses) and (calm or not any(os.WIFSIGNALED(s) for s in statuses)):
-                    raise SystemExit(f"{case}: status {statuses}")
-                if not any(statuses):
-                    break
+    undergo(recipe, folder / "calm", processes, 0, number, random.Random())
+    undergo(recipe, folder / "killed", processes, kills, number, random.Random(case))
     (a, rows), (b, others) = left(folder / "calm"), left(folder / "killed")
     if rows != others:
         raise SystemExit(f"{case}: other metrics")
     if a.step != b.step or not equal(a.tensors, b.tensors) or a.state["engine"] != b.state["engine"]:
         raise SystemExit(f"{case}: another state")
-    print(f"{case}: {done} kills, {len(a.tensors)} tensors equal to the bit after step {a.step}")
+    print(f"{case}: {kills} kills, {len(a.tensors)} tensors equal to the bit after step {a.step}")
     shutil.rmtree(folder)
 
 

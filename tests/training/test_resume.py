@@ -170,7 +170,10 @@ def test_no_space_keeps_the_checkpoint_before(calm: Path, tmp_path: Path, monkey
     assert_same(calm, tmp_path / "run")
 
 
-@pytest.mark.parametrize(("case", "kills"), [("droppath", 20), ("pathwise", 5), ("gates", 5), ("two", 5)])
+CASES = [("droppath", 20), ("pathwise", 5), ("gates", 5), ("two", 5), ("two-term", 3)]
+
+
+@pytest.mark.parametrize(("case", "kills"), CASES)
 def test_sigkill_at_random_moments(case: str, kills: int, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
     command = [sys.executable, str(HERE / "kills.py"), case, str(tmp_path), str(kills)]

@@ -2,16 +2,18 @@
 
 The estimator is the cumulative one of "once for all" (Cai et al., ICLR 2020): the path runs with every one of its
 batch-norms normalising by the statistics of the batch at hand, and the batches' means and (unbiased) variances are
-averaged, weighted by their images; no momentum. Each norm thus sees inputs as the norms before it leave them in
-training. Everything else, dropout and the scales of stochastic depth too, runs as in evaluation.
+averaged, weighted by the images that the norm saw (where gates decide, not all reach it); no momentum. Each norm thus
+sees inputs as the norms before it leave them in training. Everything else, dropout and the scales of stochastic depth
+too, runs as in evaluation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from polypath.network import PathNet
@@ -44,17 +46,22 @@ def recalibrate(
     sums: dict[Paths, dict[str, _Sum]] = {p: {} for p in chosen}
     modes, used = [(module, module.training) for module in net.modules()], 0
     net.eval()
+    seen: Counter[_BatchNorm] = Counter()
+    hooks = [norm.register_forward_pre_hook(_counting(seen, norm)) for norm in known.values()]
     try:
         with lent(known.values()):
             for images in _first(batches, num_images):
                 images, used = images.to(device), used + len(images)
                 for p, at in sums.items():
                     _fresh(known.values())
+                    seen.clear()
                     net(images, paths=p)
                     for name, norm in known.items():
                         if norm.num_batches_tracked:
-                            at.setdefault(name, _Sum()).add(norm, len(images))
+                            at.setdefault(name, _Sum()).add(norm, seen[norm])
     finally:
+        for hook in hooks:
+            hook.remove()
         for module, training in modes:
             module.training = training
     if not used:
@@ -78,6 +85,13 @@ class _Sum:
 
     def means(self) -> tuple[Tensor, Tensor]:
         return (self.mean / self.images).float(), (self.var / self.images).float()
+
+
+def _counting(seen: Counter[_BatchNorm], norm: _BatchNorm) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen[norm] += len(inputs[0])
+
+    return count
 
 
 def _fresh(all_norms: Iterable[_BatchNorm]) -> None:

@@ -34,7 +34,7 @@ from polypath.training.distributed import World
 from polypath.training.files import SUFFIX, digest, digest_of, read_json, remove
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json
 
-PACKAGES = ("polypath", "torch", "torchvision", "timm", "datasets", "safetensors", "numpy")
+PACKAGES = ("polypath", "torchvision", "timm", "datasets", "safetensors", "numpy")
 
 
 class RunFolder:
@@ -163,6 +163,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "revision": revision(),
         "python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},
+        "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "platform": platform.platform(),
         "device": str(device),

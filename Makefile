@@ -6,7 +6,9 @@ READY := $(VENV)/.ready
 .PHONY: demo test slow lint format bench docs clean
 
 demo: $(READY)
-	$(PY) -m polypath.demo
+	rm -rf runs/demo
+	$(VENV)/bin/polypath train crescendonet-digits --out runs/demo
+	$(VENV)/bin/polypath paths runs/demo
 
 test: $(READY)
 	$(PY) -m pytest -n 2 --dist loadfile

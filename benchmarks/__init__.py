@@ -1,4 +1,4 @@
-"""Speed and memory, each against a peer or a share inside the same run. ``make bench`` runs all, ``make bench ONLY=name`` one.
+"""Speed and memory, each against a peer or a share inside the same run: ``make bench``.
 
 Results go to ``benchmarks/results/NAME.json`` with device, versions and revision; documents quote these files only.
 """

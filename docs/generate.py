@@ -17,8 +17,8 @@ def models_page() -> str:
     lines = [
         "# Networks",
         "",
-        f"The {len(PRESETS)} registered networks, as `polypath models` tells them. MACs are the multiply-adds of one image of the",
-        "size given, depth the layers of the longest path. Behind a printed figure stands ours.",
+        f"The {len(PRESETS)} registered networks, as `polypath models` tells them. MACs are the multiply-adds of one",
+        "image of the size given, depth the layers of the longest path. Behind a printed figure stands ours.",
         "",
         "| name | paper | parameters | MACs | at | depth | paths | printed (ours) |",
         "|---|---|---|---|---|---|---|---|",

@@ -101,12 +101,6 @@ def test_every_network_has_the_depth_that_is_printed():
             assert meta(name).wiring.longest() == printed["depth"], name
 
 
-def test_no_name_shadows_timms():
-    import timm
-
-    assert not set(timm.list_models()) & set(PRESETS)
-
-
 def test_groups_share_units_from_the_last_to_the_first():
     assert share(9, 3) == (3, 3, 3)
     assert share(13, 3) == (4, 4, 5)

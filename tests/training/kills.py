@@ -27,10 +27,10 @@ from polypath.training.path_objectives import PathWise, TargetRate
 from polypath.training.recipe import Recipe
 
 LATE = ("torch._dynamo", "torch.utils.tensorboard", "timm.data.mixup", "timm.utils.model_ema", "matplotlib.figure")
-COMMON = {"epochs": 8, "data__train_images": 160, "checkpoint_steps": 1, "keep": 2}
+COMMON = {"epochs": 4, "data__train_images": 160, "checkpoint_steps": 1, "keep": 2}
 GATED = RecursiveResNet(blocks=(1, 2), loops=(1, 3), width=4, in_chans=1)
 CASES: dict[str, Callable[[], tuple[Recipe, int]]] = {
-    "droppath": lambda: (tiny(**COMMON, ema=0.9, mixup=0.2), 1),
+    "droppath": lambda: (tiny(**{**COMMON, "epochs": 12}, ema=0.9, mixup=0.2), 1),
     "pathwise": lambda: (tiny(**COMMON, objective=PathWise(rate=0.2), optim__kind="adam"), 1),
     "gates": lambda: (tiny(**COMMON, model=GATED, objective=TargetRate(target=0.7)), 1),
     "two": lambda: (tiny(**COMMON, accumulate=2), 2),
@@ -79,10 +79,10 @@ def telling(pipe: int | None) -> None:
 
 def disturb(pids: list[int], pipe: int, number: signal.Signals, draw: random.Random) -> None:
     """Send a signal to all processes of a run, a few steps and a moment after its start."""
-    for _ in range(draw.randint(1, 3)):
+    for _ in range(draw.randint(1, 2)):
         if not os.read(pipe, 1):
             raise SystemExit("the run ended by itself")
-    time.sleep(draw.uniform(0.0, 0.02))
+    time.sleep(draw.uniform(0.0, 0.008))
     for pid in draw.sample(pids, len(pids)):
         os.kill(pid, number)
 

@@ -30,7 +30,9 @@ def test_rates_among_those_that_reach_a_gate_and_among_all():
     assert float(gate_rates(trace, "all")["block", "loop2"]) == pytest.approx(1 / 4)
     loss = target_rate_loss(trace, 0.7)
     assert float(loss.detach()) == pytest.approx(((0.7 - 3 / 4) ** 2 + (0.7 - 1 / 3) ** 2) / 2)
-    assert float(target_rate_loss(trace, 0.7, "all").detach()) == pytest.approx(((0.7 - 3 / 4) ** 2 + (0.7 - 1 / 4) ** 2) / 2)
+    assert float(target_rate_loss(trace, 0.7, "all").detach()) == pytest.approx(
+        ((0.7 - 3 / 4) ** 2 + (0.7 - 1 / 4) ** 2) / 2
+    )
     loss.backward()
     assert opened.grad is not None
     assert opened.grad == pytest.approx([-2 * (0.7 - 0.75) / 4 / 2] * 4)

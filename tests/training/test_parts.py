@@ -131,9 +131,14 @@ def test_operands_that_never_ran() -> None:
 def test_files_are_whole_or_not_there(tmp_path: Path) -> None:
     file = tmp_path / "a.bin"
     file.write_bytes(b"old")
-    with pytest.raises(RuntimeError), whole(file) as temporary:
-        temporary.write_bytes(b"half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with whole(file) as temporary:
+            temporary.write_bytes(b"half")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        fail()
     assert file.read_bytes() == b"old"
     with whole(file) as temporary:
         temporary.write_bytes(b"new")

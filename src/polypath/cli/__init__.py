@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "recipes": ("polypath.cli.train", "training recipes by name; with a name, its fields"),
     "train": ("polypath.cli.train", "train by a recipe; any of its fields is an option"),
     "resume": ("polypath.cli.train", "go on with a run that was stopped"),
+    "sweep": ("polypath.cli.sweep", "train a recipe over seeds and values of its fields: mean ± deviation"),
     "paths": ("polypath.cli.paths", "score and time every named path of a run: table, CSV, figure"),
     "extract": ("polypath.cli.extract", "save a path of a run as a network of its own"),
 }

@@ -1,0 +1,71 @@
+"""``polypath sweep``: one recipe over seeds and over values of its fields."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from polypath.cli.parser import PROGRAM, Parser, positive
+from polypath.cli.tables import print_json
+
+
+def sweep(argv: list[str]) -> None:
+    """Train a recipe for several seeds and, with --set, for each combination of values of its fields; a table of mean
+    ± standard deviation. Called again it goes on: finished runs are read, begun ones resumed, failed ones tried again.
+    Any field of the recipe is an option, as for `polypath train`."""
+    parser = Parser(
+        "sweep", sweep.__doc__, usage=f"{PROGRAM} sweep RECIPE [--seeds N] [--set FIELD=A,B] [--FIELD VALUE]"
+    )
+    parser.add_argument("recipe", help=f"a name of `{PROGRAM} recipes`")
+    parser.add_argument("--seeds", type=positive, default=3, help="seeds 0 to N-1 (3)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=A,B", help="values of a field, dotted name"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the sweep; default sweeps/RECIPE")
+    parser.add_argument("--workers", type=positive, default=1, help="runs at a time on this machine (1)")
+    parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again (1)")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="run on a Ray cluster (auto: the one running here)")
+    parser.add_json()
+    args, rest = parser.parse_known_args(argv)
+
+    from polypath.cli.train import customised
+    from polypath.training.recipes import get_recipe
+    from polypath.training.sweep import sweep as run
+
+    recipe = customised(get_recipe(args.recipe), rest, f"{PROGRAM} sweep {args.recipe}")
+    result = run(
+        recipe,
+        range(args.seeds),
+        dict(values_of(text) for text in args.set),
+        args.out or Path("sweeps") / recipe.name,
+        cluster=args.cluster,
+        workers=args.workers,
+        retries=args.retries,
+        say=(lambda _: None) if args.json else print,
+    )
+    if args.json:
+        print_json({"rows": [asdict(row) for row in result.rows], "failed": result.failed})
+    else:
+        print(result.text())
+    if result.failed:
+        raise ValueError(
+            f"{len(result.failed)} runs failed: {', '.join(result.failed)}; the same command tries them again"
+        )
+
+
+def values_of(text: str) -> tuple[str, list[Any]]:
+    """``model.depth=26,38`` as a field and its values: JSON where it is JSON (lists in brackets), else words.
+
+    Raises:
+        ValueError: text without ``=`` or without values.
+    """
+    name, equals, values = (part.strip() for part in text.partition("="))
+    if not equals or not name or not values:
+        raise ValueError(f"--set {text!r}: write FIELD=A,B,C, such as model.depth=26,38,50")
+    try:
+        found = json.loads(f"[{values}]")
+    except ValueError:
+        found = [value.strip() for value in values.split(",")]
+    return name, [tuple(value) if isinstance(value, list) else value for value in found]

@@ -343,6 +343,8 @@ def test_tensors_that_do_not_fit(saved):
 
 def test_names_that_are_no_folder_and_no_hub_name(tmp_path, monkeypatch):
     asked = []
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: asked.append(a))
     for name in (tmp_path / "absent", "./net", "a/b/c", "../x", "net"):
         with pytest.raises(ValueError, match="no folder"):

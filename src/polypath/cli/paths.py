@@ -39,7 +39,7 @@ def paths(argv: list[str]) -> None:
         run.subject(chosen),
         [rival.subject() for rival in rivals],
         data=run.data.name,
-        note=run.data.note,
+        note="; ".join(note for note in (run.data.note, _gates(run)) if note),
         num_images=args.num_images if args.recalibrate else None,
         seed=run.recipe.seed,
         repeats=args.repeats,
@@ -74,6 +74,12 @@ def show(table: PathTable) -> None:
     notes = [table.facts(), f"MACs of one image: {millions(whole.macs)}" + (f"; {shares}" if shares else "")]
     notes += [table.note] if table.note else []
     print_table(f"Paths of {table.run}", head, rows, notes=notes)
+
+
+def _gates(run: FinishedRun) -> str:
+    if not any(join.gates for join in run.net.wiring.joins.values()):
+        return ""
+    return "where gates decide, MACs are the most that an image can need, and latency is that of one random image"
 
 
 def _rival(folder: Path, run: FinishedRun, device: str | None) -> FinishedRun:

@@ -17,9 +17,10 @@ from polypath.data.feed import evaluation_batches
 from polypath.data.sources import ImageData, load_images
 from polypath.network import PathNet
 from polypath.paths import Paths
-from polypath.training.build import EVAL_BATCH, resolve_device
+from polypath.training.build import resolve_device
 from polypath.training.run import RunFolder
 
+SCORING_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}  # on a CPU larger ones leave its caches and are slower
 STATISTICS_BATCH = 250
 STATISTICS = "statistics.safetensors"
 
@@ -58,7 +59,8 @@ class FinishedRun:
     def test_batches(self) -> Any:
         """All test images in order, prepared as for evaluation."""
         config = self.recipe.data
-        return evaluation_batches(self.data, config, max(1, EVAL_BATCH // config.eval_crops), "test", **self._layout)
+        size = max(1, SCORING_BATCH[self.device.type] // config.eval_crops)
+        return evaluation_batches(self.data, config, size, "test", **self._layout)
 
     def statistics_batches(self) -> Any:
         """Training images without random changes, in an order drawn by the recipe's seed."""

@@ -69,7 +69,7 @@ class OnePath(Family):
     """
 
     model: str = ""
-    model_arguments: Mapping[str, Any] = field(default_factory=dict)
+    model_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     init: str = "own"
 
     package: ClassVar[str] = ""

@@ -17,6 +17,7 @@ from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
 from polypath.families.fusenet import FusedNet, InceptionLike, MergeAndRun, PlainNet
 from polypath.families.gunn import Gunn
+from polypath.families.onepath import PytorchcvModel, TimmModel
 from polypath.families.recursive import RecursiveResNet
 from polypath.families.resnet import ResNet
 from polypath.training.objectives import Objective, Whole
@@ -96,6 +97,8 @@ def _cifar10() -> Iterator[Entry]:
         ("fusenet", FusedNet(depth=14), Whole(), "a fused net of eight routes"),
         ("gunn", Gunn(channels=(48, 64, 80), segments=(4, 4, 4), stem_width=32, last_width=96), Whole(), "gradual"),
         ("drnn", RECURSIVE, TargetRate(target=0.7, weight=2.0), "gates that decide how often blocks run"),
+        ("timm", TimmModel(model="resnet18"), Whole(), "any timm model beside ours: --model.model NAME"),
+        ("pytorchcv", PytorchcvModel(model="resnet20_cifar10"), Whole(), "any of pytorchcv's: --model.model NAME"),
     )
     for name, model, objective, purpose in rows:
         yield Entry(derive(CIFAR10, f"{name}-cifar10-small", {"model": model, "objective": objective}), purpose)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from browser import driver  # noqa: F401 (a fixture for all)
+
 ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
 

@@ -10,8 +10,6 @@ DOCS = Path(__file__).parent
 
 def models_page() -> str:
     """``models.md``: every registered network, its size, and what its paper prints."""
-    from polypath.cli.models import compared, describe
-    from polypath.cli.tables import exact, millions
     from polypath.registry import PRESETS
 
     lines = [
@@ -23,14 +21,19 @@ def models_page() -> str:
         "| name | paper | parameters | MACs | at | depth | paths | printed (ours) |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, preset in PRESETS.items():
-        row = describe(name, preset)
-        source = f"{row['paper']}; {row['table']}" if row["table"] else row["paper"]
-        size = f"{row['params']:,} | {millions(row['macs'])} | {row['size']}²"
-        lines.append(
-            f"| `{name}` | {source} | {size} | {row['depth']} | {exact(row['paths'])} | {'; '.join(compared(row))} |"
-        )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *map(model_row, PRESETS)]) + "\n"
+
+
+def model_row(name: str) -> str:
+    """One network's line of ``models.md``."""
+    from polypath.cli.models import compared, describe
+    from polypath.cli.tables import exact, millions
+    from polypath.registry import PRESETS
+
+    row = describe(name, PRESETS[name])
+    source = f"{row['paper']}; {row['table']}" if row["table"] else row["paper"]
+    size = f"{row['params']:,} | {millions(row['macs'])} | {row['size']}²"
+    return f"| `{name}` | {source} | {size} | {row['depth']} | {exact(row['paths'])} | {'; '.join(compared(row))} |"
 
 
 def path_table_picture() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from polypath.registry import PRESETS
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -40,9 +41,27 @@ def test_the_new_family_is_short():
     assert len([line for line in block.splitlines() if line.strip()]) <= 40
 
 
-def test_generated_pages_are_current():
+def generator():
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    for name, make in generate.PAGES.items():
-        assert (ROOT / "docs" / name).read_text() == make(), f"docs/{name} is old: run `make docs`"
+    return generate
+
+
+SLOW_PAGES = {"models.md"}  # builds every network: a minute
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW_PAGES else ()) for n in generator().PAGES]
+)
+def test_generated_pages_are_current(name):
+    assert (ROOT / "docs" / name).read_text() == generator().PAGES[name](), f"docs/{name} is old: run `make docs`"
+
+
+def test_the_models_page_has_every_network_and_current_rows():
+    rows = {line.split("`")[1]: line for line in (ROOT / "docs/models.md").read_text().splitlines() if "| `" in line}
+    assert list(rows) == list(PRESETS)
+    first_of_family = {preset.spec.family: name for name, preset in reversed(PRESETS.items())}
+    assert len(first_of_family) >= 10
+    for name in first_of_family.values():
+        assert rows[name] == generator().model_row(name), "docs/models.md is old: run `make docs`"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from typing import Any, TypeVar
 
@@ -20,16 +19,31 @@ def weightless(net: Module) -> Module:
 
     ``net`` itself is left alone.
     """
-    memo: dict[int, Any] = {}
-    for p in net.parameters():
-        memo[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
-    for buffer in net.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    for module in net.modules():
-        for name, value in vars(module).items():
-            if name.endswith("_hooks"):  # they may hold what cannot be copied, and are not ours to call
-                memo[id(value)] = OrderedDict()
-    return copy.deepcopy(net, memo).eval()
+    return _twin(net, {}).eval()
+
+
+def _twin(module: Module, made: dict[int, Any]) -> Module:
+    """The module anew, with its submodules and the like of its tensors; all other attributes are shared, not copied."""
+    if id(module) in made:
+        return made[id(module)]
+    twin = made[id(module)] = module.__class__.__new__(module.__class__)
+    for name, value in vars(module).items():
+        if name.endswith("_hooks"):  # they are not ours to call
+            value = OrderedDict()
+        elif name == "_modules":
+            value = {key: child if child is None else _twin(child, made) for key, child in value.items()}
+        elif name in ("_parameters", "_buffers"):
+            value = {key: t if t is None else _like(t, made) for key, t in value.items()}
+        twin.__dict__[name] = value
+    return twin
+
+
+def _like(tensor: Tensor, made: dict[int, Any]) -> Tensor:
+    if id(tensor) not in made:
+        empty = torch.empty_like(tensor, device="meta")
+        shell = nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+        made[id(tensor)] = shell
+    return made[id(tensor)]
 
 
 def sides(size: Any) -> tuple[int, int]:

@@ -1,0 +1,86 @@
+"""How much paths agree (Kuncheva & Whitaker 2003, "Measures of diversity in classifier ensembles").
+
+With N11, N10, N01, N00 the images that two paths both answer rightly, only the first, only the second, neither:
+
+Q = (N11·N00 − N01·N10) / (N11·N00 + N01·N10)      1: right and wrong on the same images; 0: independent; below: opposed
+ρ = (N11·N00 − N01·N10) / √((N11+N10)(N01+N00)(N11+N01)(N10+N00))
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pandas as pd
+from torch import Tensor
+
+from polypath.analysis.answers import Logits, error_of, mean_probabilities, right, stacked
+
+
+def pairwise_agreement(logits: Logits, labels: Tensor) -> pd.DataFrame:
+    """Every pair of paths on the same images.
+
+    Returns:
+        A row for each pair: ``a``, ``b``; in percent of the images ``disagreement`` (other answers), ``one_right``
+        (Kuncheva's disagreement measure), ``double_fault`` (both wrong), ``same_fault`` (both the same wrong answer);
+        ``q`` and ``correlation``, NaN where they are 0/0 (a path that is right, or wrong, on all images).
+
+    Raises:
+        ValueError: fewer than two paths, and as :func:`~polypath.analysis.answers.stacked`.
+    """
+    names, z = stacked(logits, labels)
+    if len(names) < 2:
+        raise ValueError(f"paths {', '.join(names)}: pairs need at least two")
+    given, hits = z.argmax(2), right(logits, labels)[1]
+    rows = []
+    for i, j in itertools.combinations(range(len(names)), 2):
+        a, b, same = hits[i], hits[j], given[i] == given[j]
+        n11, n10, n01, n00 = (int(n.sum()) for n in (a & b, a & ~b, ~a & b, ~a & ~b))
+        rows.append(
+            {
+                "a": names[i],
+                "b": names[j],
+                "disagreement": error_of(same),
+                "one_right": 100.0 * (n10 + n01) / len(labels),
+                "double_fault": 100.0 * n00 / len(labels),
+                "same_fault": 100.0 * int((same & ~a).sum()) / len(labels),
+                "q": _ratio(n11 * n00 - n01 * n10, n11 * n00 + n01 * n10),
+                "correlation": _ratio(
+                    n11 * n00 - n01 * n10, math.sqrt((n11 + n10) * (n01 + n00) * (n11 + n01) * (n10 + n00))
+                ),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def diversity(logits: Logits, labels: Tensor) -> pd.DataFrame:
+    """The set of paths as one row: ``members``, their ``mean_error`` and ``best_error``, the error of the ``ensemble``
+    (mean of softmax), ``gain`` (points of mean over ensemble), ``oracle`` (% that no path answers rightly), means over
+    pairs of :func:`pairwise_agreement`, and ``entropy``, Kuncheva's E: 0 where all are right together, 1 where half
+    are.
+
+    Raises:
+        ValueError: as :func:`pairwise_agreement`.
+    """
+    names, z = stacked(logits, labels)
+    pairs = pairwise_agreement(logits, labels)
+    hits = right(logits, labels)[1]
+    errors = [error_of(of) for of in hits]
+    ensemble = error_of(mean_probabilities(z).argmax(1) == labels.cpu())
+    rights = hits.sum(0)
+    half = len(names) - math.ceil(len(names) / 2)
+    row = {
+        "members": len(names),
+        "mean_error": sum(errors) / len(errors),
+        "best_error": min(errors),
+        "ensemble": ensemble,
+        "gain": sum(errors) / len(errors) - ensemble,
+        "oracle": error_of(hits.any(0)),
+        **{key: pairs[key].mean() for key in pairs.columns[2:]},
+        "entropy": float((rights.minimum(len(names) - rights).double() / half).mean()),
+    }
+    return pd.DataFrame([row])
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below else math.nan

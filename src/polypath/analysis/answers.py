@@ -1,0 +1,110 @@
+"""What paths answer: logits of each on the same images, with the labels; what the other analyses start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from polypath.analysis.scoring import score
+from polypath.network import PathNet
+from polypath.paths import Paths
+from polypath.statistics import Statistics
+
+Logits = Mapping[str, Tensor]
+"""Logits ``(images, classes)`` by the name of the path, or of any other network, that gave them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Logits ``(images, classes)`` of each path and the labels ``(images,)`` of the same images."""
+
+    logits: dict[str, Tensor]
+    labels: Tensor
+
+    def rows(self, which: Tensor | slice) -> Answers:
+        """The answers on these images alone."""
+        return Answers({name: logits[which] for name, logits in self.logits.items()}, self.labels[which])
+
+
+def answers(
+    net: PathNet,
+    paths: Mapping[str, Paths] | Iterable[str] | None,
+    batches: Iterable[Sequence[Tensor]],
+    *,
+    stats: Statistics | None = None,
+    views: int = 1,
+) -> Answers:
+    """Run each of ``paths`` (None: the named ones) on all images, as :func:`polypath.analysis.scoring.score` does.
+
+    Raises:
+        ValueError: an illegal path, no images, labels beyond the network's classes, ``stats`` that lack a path.
+    """
+    chosen, labels = chosen_paths(net, paths), []
+
+    def noted() -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in batches:
+            labels.append(y.cpu())
+            yield x, y
+
+    found = score(net, chosen, noted(), stats=stats, views=views, keep_logits=True)
+    logits = {name: of.logits for name, of in found.items() if of.logits is not None}
+    return Answers(logits, torch.cat(labels))
+
+
+def chosen_paths(net: PathNet, paths: Mapping[str, Paths] | Iterable[str] | None) -> dict[str, Paths]:
+    """Choices by name: given so, as texts, or None for the network's named ones.
+
+    Raises:
+        ValueError: an illegal path, one text instead of several.
+    """
+    if paths is None:
+        return net.named_paths()
+    if isinstance(paths, Mapping):
+        return {str(name): Paths.of(net.wiring, path) for name, path in paths.items()}
+    if isinstance(paths, str):
+        raise ValueError(f"paths {paths!r}: give several, in a list")
+    return {text: net.paths(text) for text in paths}
+
+
+def stacked(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
+    """Names and their logits ``(paths, images, classes)`` in float64.
+
+    Raises:
+        ValueError: no logits, shapes that do not fit each other or the labels, labels beyond the classes.
+    """
+    if not logits:
+        raise ValueError("no logits: give those of at least one path")
+    first = next(iter(logits.values()))
+    for name, of in logits.items():
+        if of.ndim != 2 or of.shape != first.shape:
+            raise ValueError(
+                f"logits of {name!r}: {tuple(of.shape)}, must be (images, classes) as {tuple(first.shape)}"
+            )
+    if labels.shape != first.shape[:1] or not len(labels):
+        raise ValueError(f"labels {tuple(labels.shape)}: must be one for each of {len(first)} images, at least one")
+    if int(labels.min()) < 0 or int(labels.max()) >= first.shape[1]:
+        raise ValueError(f"labels {int(labels.min())} to {int(labels.max())}: must be 0 to {first.shape[1] - 1}")
+    return list(logits), torch.stack([of.detach().cpu().double() for of in logits.values()])
+
+
+def right(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
+    """Names, and which images each answers rightly: ``(paths, images)`` bool.
+
+    Raises:
+        ValueError: as :func:`stacked`.
+    """
+    names, z = stacked(logits, labels)
+    return names, z.argmax(2) == labels.cpu()
+
+
+def mean_probabilities(z: Tensor) -> Tensor:
+    """Mean over paths of softmax: ``(paths, images, classes)`` to ``(images, classes)``."""
+    return z.softmax(2).mean(0)
+
+
+def error_of(hits: Tensor) -> float:
+    """Top-1 error in percent from which images ``(images,)`` were answered rightly."""
+    return 100.0 * float((~hits).double().mean())

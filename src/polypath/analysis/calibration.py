@@ -1,0 +1,136 @@
+"""Whether a path's confidence can be believed: calibration error, one temperature a path, reliability.
+
+The expected calibration error (Guo et al. 2017, Eq. 3) is torchmetrics' with 15 equal bins of the top probability. A
+temperature T divides the logits; it is fitted to the cross-entropy of images that neither trained nor score the path,
+and changes no answer.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from polypath.analysis.answers import Logits, error_of, right, stacked
+
+BINS = 15
+
+
+def calibration_table(
+    logits: Logits,
+    labels: Tensor,
+    held_out: Logits | None = None,
+    held_out_labels: Tensor | None = None,
+    *,
+    bins: int = BINS,
+) -> pd.DataFrame:
+    """Calibration of each path, as it is and, where held-out images are given, with a temperature fitted on those.
+
+    Returns:
+        A row for each path: ``path``, ``error`` (%), ``confidence`` (mean top probability, %), ``ece`` (%), ``nll``
+        (cross-entropy, nats), ``temperature``, ``ece_fitted``, ``nll_fitted`` (None without held-out images).
+
+    Raises:
+        ValueError: held-out logits without labels or the other way round, or of other paths; fewer than one bin; as
+            :func:`~polypath.analysis.answers.stacked`.
+    """
+    names, z = stacked(logits, labels)
+    if (held_out is None) != (held_out_labels is None):
+        raise ValueError("held_out and held_out_labels: give both or none")
+    fitting: Tensor | None = None
+    if held_out is not None and held_out_labels is not None:
+        if missing := [name for name in names if name not in held_out]:
+            raise ValueError(f"held_out: lacks path {missing[0]!r}")
+        _, fitting = stacked({name: held_out[name] for name in names}, held_out_labels)
+    labels, rows, hits = labels.cpu(), [], right(logits, labels)[1]
+    for i, name in enumerate(names):
+        row = {
+            "path": name,
+            "error": error_of(hits[i]),
+            "confidence": 100.0 * float(z[i].softmax(1).amax(1).mean()),
+            "ece": calibration_error(z[i], labels, bins),
+            "nll": float(F.cross_entropy(z[i], labels)),
+            "temperature": None,
+            "ece_fitted": None,
+            "nll_fitted": None,
+        }
+        if fitting is not None and held_out_labels is not None:
+            temperature = fit_temperature(fitting[i], held_out_labels)
+            row["temperature"] = temperature
+            row["ece_fitted"] = calibration_error(z[i] / temperature, labels, bins)
+            row["nll_fitted"] = float(F.cross_entropy(z[i] / temperature, labels))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
+    """Expected calibration error of logits ``(images, classes)``, in percent.
+
+    Raises:
+        ValueError: fewer than one bin.
+    """
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    if bins < 1:
+        raise ValueError(f"bins {bins}: must be at least 1")
+    probabilities = logits.detach().cpu().double().softmax(1)
+    found = multiclass_calibration_error(
+        probabilities, labels.cpu(), num_classes=logits.shape[1], n_bins=bins, norm="l1", validate_args=False
+    )
+    return 100.0 * float(found)
+
+
+def fit_temperature(logits: Tensor, labels: Tensor, least: float = 0.01, most: float = 100.0) -> float:
+    """The T in [``least``, ``most``] with the smallest cross-entropy of ``logits / T`` (images, classes).
+
+    The cross-entropy is convex in 1/T, so the sign of its derivative is bisected, on a scale of logarithms.
+    """
+    z, labels = logits.detach().cpu().double(), labels.cpu()
+    truth = z.gather(1, labels[:, None]).squeeze(1)
+
+    def too_sharp(t: float) -> bool:  # the derivative with respect to 1/T is above 0: T is to grow
+        return float(((z / t).softmax(1) * z).sum(1).mean() - truth.mean()) > 0.0
+
+    low, high = least, most
+    if too_sharp(high):
+        return high
+    if not too_sharp(low):
+        return low
+    for _ in range(100):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if too_sharp(middle) else (low, middle)
+    return (low * high) ** 0.5
+
+
+def reliability(logits: Logits, labels: Tensor, *, bins: int = BINS, temperature: float = 1.0) -> pd.DataFrame:
+    """The reliability diagram of each path as numbers.
+
+    Returns:
+        A row for each path and bin of top probability (low, high]: ``path``, ``low``, ``high``, ``images``,
+        ``confidence`` and ``accuracy`` (means in the bin, 0 … 1; NaN in empty ones).
+
+    Raises:
+        ValueError: fewer than one bin, a temperature that is not above 0, as
+            :func:`~polypath.analysis.answers.stacked`.
+    """
+    if bins < 1 or not temperature > 0:
+        raise ValueError(f"bins {bins}, temperature {temperature}: must be at least 1 and above 0")
+    names, z = stacked(logits, labels)
+    confidence = (z / temperature).softmax(2).amax(2)
+    hits, edges, rows = right(logits, labels)[1], torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64), []
+    for i, name in enumerate(names):
+        at = torch.bucketize(confidence[i], edges[1:-1])  # right-closed bins
+        for b in range(bins):
+            inside = at == b
+            rows.append(
+                {
+                    "path": name,
+                    "low": float(edges[b]),
+                    "high": float(edges[b + 1]),
+                    "images": int(inside.sum()),
+                    "confidence": float(confidence[i][inside].mean()),
+                    "accuracy": float(hits[i][inside].double().mean()),
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,67 @@
+"""Ensembles of component networks, from their logits: leave one out; weights shared against separate (DFN §4)."""
+
+from __future__ import annotations
+
+import pandas as pd
+from torch import Tensor
+
+from polypath.analysis.answers import Logits, error_of, mean_probabilities, right, stacked
+
+ALL = "none"
+
+
+def leave_one_out(logits: Logits, labels: Tensor) -> pd.DataFrame:
+    """The error of the ensemble (mean of softmax) of all components, and of all but each one.
+
+    Returns:
+        A row for each component left out, the first, ``none``, for the ensemble of all: ``left_out``, ``members``,
+        ``error`` (%), ``change`` (points against all: above 0, the ensemble is worse without it), ``own_error`` (% of
+        that component alone).
+
+    Raises:
+        ValueError: fewer than two components, and as :func:`~polypath.analysis.answers.stacked`.
+    """
+    names, z = stacked(logits, labels)
+    if len(names) < 2:
+        raise ValueError(f"components {', '.join(names)}: leaving one out needs at least two")
+    labels, (_, hits) = labels.cpu(), right(logits, labels)
+    whole = error_of(mean_probabilities(z).argmax(1) == labels)
+    rows = [{"left_out": ALL, "members": len(names), "error": whole, "change": 0.0, "own_error": None}]
+    for i, name in enumerate(names):
+        rest = z[[k for k in range(len(names)) if k != i]]
+        error = error_of(mean_probabilities(rest).argmax(1) == labels)
+        rows.append(
+            {
+                "left_out": name,
+                "members": len(rest),
+                "error": error,
+                "change": error - whole,
+                "own_error": error_of(hits[i]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def shared_and_separate(shared: Logits, separate: Logits, labels: Tensor) -> pd.DataFrame:
+    """Components of one set of weights beside the same components trained apart.
+
+    Returns:
+        A row for each component, then ``mean`` (of the components' errors) and ``ensemble`` (mean of softmax):
+        ``component``, ``shared`` and ``separate`` (error, %), ``difference`` (shared − separate, points).
+
+    Raises:
+        ValueError: other components in the two, and as :func:`~polypath.analysis.answers.stacked`.
+    """
+    if set(shared) != set(separate):
+        other = sorted(set(shared) ^ set(separate))
+        raise ValueError(f"component {other[0]!r} stands in one of the two ensembles only: give both the same names")
+    columns = {"shared": shared, "separate": {name: separate[name] for name in shared}}
+    found: dict[str, list[float]] = {}
+    for column, logits in columns.items():
+        _, z = stacked(logits, labels)
+        errors = [error_of(hits) for hits in right(logits, labels)[1]]
+        ensemble = error_of(mean_probabilities(z).argmax(1) == labels.cpu())
+        found[column] = [*errors, sum(errors) / len(errors), ensemble]
+    frame = pd.DataFrame({"component": [*shared, "mean", "ensemble"], **found})
+    frame["difference"] = frame["shared"] - frame["separate"]
+    return frame

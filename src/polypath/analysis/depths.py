@@ -1,0 +1,61 @@
+"""How many paths of each depth a network has: exact, by dynamic programming over its diagram."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+
+from polypath.cost import Choice, depth_distribution
+from polypath.network import PathNet
+from polypath.wiring import Wiring
+
+
+def depths(nets: PathNet | Wiring | Mapping[str, PathNet | Wiring], paths: Choice = None) -> pd.DataFrame:
+    """Depth distributions of a network, or of several by name.
+
+    Returns:
+        A row for each network and depth: ``net``, ``depth`` (layers), ``paths`` (a Python integer of any size, so the
+        column is of objects), ``log10`` of it, ``share`` of the network's paths, ``cumulative`` share up to this depth.
+
+    Raises:
+        ValueError: an illegal choice.
+    """
+    rows = []
+    for name, net in nets.items() if isinstance(nets, Mapping) else [("", nets)]:
+        found = depth_distribution(net, paths)
+        total, so_far = sum(found.values()), 0
+        for depth, count in found.items():
+            so_far += count
+            rows.append(
+                {
+                    "net": name,
+                    "depth": depth,
+                    "paths": count,
+                    "log10": math.log10(count),
+                    "share": count / total,
+                    "cumulative": so_far / total,
+                }
+            )
+    return pd.DataFrame(rows).astype({"paths": object})
+
+
+def depth_summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Networks of :func:`depths` by row: ``paths`` (exact); ``least``, ``mean``, ``deviation``, ``most`` depth."""
+    rows = []
+    for name, of in frame.groupby("net", sort=False):
+        depth, share = of["depth"].to_numpy(), of["share"].to_numpy()
+        mean = float(depth @ share)
+        spread = float((depth - mean) ** 2 @ share) ** 0.5
+        rows.append(
+            {
+                "net": name,
+                "paths": sum(of["paths"].to_list()),
+                "least": int(depth.min()),
+                "mean": mean,
+                "deviation": spread,
+                "most": int(depth.max()),
+            }
+        )
+    return pd.DataFrame(rows).astype({"paths": object})

@@ -1,0 +1,86 @@
+"""Which images are easy and which hard: by the loops that gates spend on them, or by the paths that answer them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from polypath.analysis.answers import stacked
+from polypath.analysis.loops import Loops
+
+COUNT = 12
+
+
+def easy_and_hard_by_loops(loops: Loops | pd.DataFrame, count: int = COUNT) -> pd.DataFrame:
+    """The images with the fewest and with the most loops (DRNN Fig. 9), among those that are answered rightly; images
+    with equally many stand in the order of the data.
+
+    Returns:
+        A row for each: ``kind`` (``easy``, ``hard``), ``rank`` (from 0), ``image``, ``label``, ``answer``, ``value``
+        (loops).
+
+    Raises:
+        ValueError: a count below 1.
+    """
+    _check(count)
+    images = loops.images if isinstance(loops, Loops) else loops
+    known = images.loc[images["right"].to_numpy(dtype=bool)]
+    easy = known.sort_values(by="loops", kind="stable").head(count)
+    hard = known.sort_values(by="loops", kind="stable", ascending=False).head(count)
+    parts = [_ranked(kind, of.rename(columns={"loops": "value"})) for kind, of in (("easy", easy), ("hard", hard))]
+    return pd.concat(parts, ignore_index=True)
+
+
+def easy_and_hard_by_paths(short: Tensor, whole: Tensor, labels: Tensor, count: int = COUNT) -> pd.DataFrame:
+    """Images that the shortest path answers rightly already, and those that only the whole network does.
+
+    ``short`` and ``whole`` are logits ``(images, classes)``. Easy images are sorted by the short path's probability of
+    the truth, the highest first; hard ones by how much more of it the whole network gives.
+
+    Returns:
+        A row for each: ``kind`` (``easy``, ``hard``), ``rank``, ``image``, ``label``, ``answer`` (the short path's),
+        ``value`` (the probability, or its gain).
+
+    Raises:
+        ValueError: a count below 1, and as :func:`~polypath.analysis.answers.stacked`.
+    """
+    _check(count)
+    _, z = stacked({"short": short, "whole": whole}, labels)
+    labels = labels.cpu()
+    given = z.argmax(2)
+    truth = z.softmax(2)[:, torch.arange(len(labels)), labels]
+    right = given == labels
+    wanted = {"easy": (right[0], truth[0]), "hard": (~right[0] & right[1], truth[1] - truth[0])}
+    parts = []
+    for kind, (among, value) in wanted.items():
+        members = among.nonzero().squeeze(1)
+        best = members[value[members].argsort(descending=True, stable=True)[:count]]
+        columns = {"image": best, "label": labels[best], "answer": given[0][best], "value": value[best]}
+        parts.append(_ranked(kind, pd.DataFrame({name: of.numpy() for name, of in columns.items()})))
+    return pd.concat(parts, ignore_index=True)
+
+
+def pixels(images: Tensor, places: Sequence[int], mean: Sequence[float] = (), std: Sequence[float] = ()) -> Tensor:
+    """Images ``(n, H, W, 3)`` uint8 to be shown, from stored uint8 ones ``(N, C, H, W)`` or normalised floats."""
+    chosen = images[list(places)]
+    if chosen.dtype != torch.uint8:
+        x = chosen.detach().cpu().float()
+        if mean:
+            x = x * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
+        chosen = (x.clamp(0, 1) * 255).round().to(torch.uint8)
+    return chosen.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
+
+
+def _ranked(kind: str, frame: pd.DataFrame) -> pd.DataFrame:
+    frame = frame.loc[:, ["image", "label", "answer", "value"]].reset_index(drop=True)
+    frame.insert(0, "kind", kind)
+    frame.insert(1, "rank", range(len(frame)))
+    return frame
+
+
+def _check(count: int) -> None:
+    if count < 1:
+        raise ValueError(f"count {count}: must be at least 1")

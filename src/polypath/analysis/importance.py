@@ -1,0 +1,126 @@
+"""Which operands a network needs: what its error gains when one is dropped and the rest runs on as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+from torch import Tensor
+
+from polypath.analysis.answers import Logits, answers, error_of, right, stacked
+from polypath.network import PathNet
+from polypath.paths import Paths
+from polypath.statistics import Statistics
+from polypath.wiring import Wiring
+
+DROPPABLE = ("mean", "sum", "max")
+WHOLE = "whole"
+
+
+def without_each(wiring: Wiring, base: Paths | None = None, joins: Iterable[str] | None = None) -> dict[str, Paths]:
+    """For each operand of each join alive under ``base``, the choice without it, by ``join:label``.
+
+    ``joins`` are those to look at, None for all means, sums and maxima with two operands or more.
+
+    Raises:
+        ValueError: a join that is unknown or dead, or whose operands cannot be dropped.
+    """
+    base = Paths.of(wiring, base or {})
+    alive = {node.name: node for node in wiring.alive(base) if node.name in wiring.joins}
+    many = [n for n in alive if wiring.joins[n].kind in DROPPABLE and len(wiring.joins[n].chosen(base)) > 1]
+    names = many if joins is None else list(joins)
+    found = {}
+    for name in names:
+        if name not in many:
+            raise ValueError(f"join {name!r}: no operand of it can be dropped; those with some are {', '.join(many)}")
+        labels = [o.label for o in wiring.joins[name].chosen(base)]
+        for label in labels:
+            found[f"{name}:{label}"] = Paths.of(wiring, {**base, name: tuple(k for k in labels if k != label)})
+    return found
+
+
+def without_label(wiring: Wiring, base: Paths | None = None) -> dict[str, Paths]:
+    """For each label that several joins have, the choice without it at all of them (branch 2 of every block), by
+    ``*:label``. Joins that would be left empty keep it."""
+    base, found = Paths.of(wiring, base or {}), {}
+    joins = [j for j in wiring.joins.values() if j.kind in DROPPABLE]
+    for label in dict.fromkeys(label for join in joins for label in join.labels):
+        changed = {}
+        for join in joins:
+            kept = tuple(o.label for o in join.chosen(base) if o.label != label)
+            if kept and label in join.labels:
+                changed[join.name] = kept
+        if len(changed) > 1:
+            found[f"*:{label}"] = Paths.of(wiring, {**base, **changed})
+    return {name: choice for name, choice in found.items() if choice != base}
+
+
+def importance(whole: Tensor, without: Logits, labels: Tensor) -> pd.DataFrame:
+    """What is lost without each part, from logits ``(images, classes)`` with everything and without the part.
+
+    Returns:
+        A row for each part: ``dropped``; ``error`` (%) without it, ``increase`` (points against the whole) and
+        ``standard_error`` of the increase (over images, paired); in percent of the images ``changed`` (other answer),
+        ``broken`` (right, now wrong) and ``mended`` (wrong, now right).
+
+    Raises:
+        ValueError: as :func:`~polypath.analysis.answers.stacked`.
+    """
+    names, z = stacked({WHOLE: whole, **{f"-{name}": of for name, of in without.items()}}, labels)
+    given, labels = z.argmax(2), labels.cpu()
+    before, rows = given[0] == labels, []
+    for name, now in zip(names[1:], given[1:], strict=True):
+        hits = now == labels
+        lost = before.double() - hits.double()
+        rows.append(
+            {
+                "dropped": name[1:],
+                "error": error_of(hits),
+                "increase": 100.0 * float(lost.mean()),
+                "standard_error": 100.0 * float(lost.std(unbiased=False)) / math.sqrt(len(labels)),
+                "changed": error_of(now == given[0]),
+                "broken": 100.0 * float((before & ~hits).double().mean()),
+                "mended": 100.0 * float((~before & hits).double().mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def importance_table(
+    net: PathNet,
+    batches: Iterable[Sequence[Tensor]],
+    parts: Mapping[str, Paths] | None = None,
+    *,
+    base: Paths | str | None = None,
+    stats: Statistics | None = None,
+    views: int = 1,
+) -> pd.DataFrame:
+    """:func:`importance` of each of ``parts`` (choices without something; None: :func:`without_each`) of the network
+    under ``base`` (None: the whole one). ``stats``, of all these choices, are applied where they are given.
+
+    Raises:
+        ValueError: a network that has nothing to drop, and as :func:`polypath.analysis.scoring.score`.
+    """
+    start = net.paths(base) if isinstance(base, str) else Paths.of(net.wiring, base or {})
+    parts = without_each(net.wiring, start) if parts is None else parts
+    if not parts:
+        raise ValueError("this network has no join whose operands could be dropped")
+    found = answers(net, {WHOLE: start, **{f"-{k}": p for k, p in parts.items()}}, batches, stats=stats, views=views)
+    whole = found.logits.pop(WHOLE)
+    return importance(whole, {name[1:]: of for name, of in found.logits.items()}, found.labels)
+
+
+def unique_to(logits: Logits, labels: Tensor) -> pd.DataFrame:
+    """What only one path knows: ``path``, ``error`` (%), ``only_right`` (% of images that it alone answers rightly).
+
+    Raises:
+        ValueError: as :func:`~polypath.analysis.answers.stacked`.
+    """
+    names, hits = right(logits, labels)
+    alone = hits & (hits.sum(0) == 1)
+    rows = [
+        {"path": n, "error": error_of(hits[i]), "only_right": 100.0 * float(alone[i].double().mean())}
+        for i, n in enumerate(names)
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,97 @@
+"""What gates decide: how many loops each image takes, how often each gate lets pass (DRNN §4, Fig. 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from polypath.dynamic import loops_run
+from polypath.network import PathNet, Trace
+
+
+class Loops(NamedTuple):
+    """Two frames.
+
+    ``images``: a row for each image: ``image`` (its place), ``label``, ``answer``, ``right``, ``loops``.
+    ``gates``: a row for each gate: ``switch``, ``loop``, ``reached`` and ``passed`` (images), ``rate`` (passed of those
+    that reached it, NaN where none did), ``share`` (passed, of all images).
+    """
+
+    images: pd.DataFrame
+    gates: pd.DataFrame
+
+    @property
+    def most(self) -> int:
+        """Loops that an image can take at most."""
+        return len(self.gates)
+
+
+@torch.no_grad()
+def loops_taken(net: PathNet, batches: Iterable[Sequence[Tensor]]) -> Loops:
+    """Run a gated network on all images of ``batches``, ``(images, labels)``, as in evaluation.
+
+    The network is put in evaluation mode and left in the mode it had.
+
+    Raises:
+        ValueError: a network without gates, no images.
+    """
+    if not any(join.gates for join in net.wiring.joins.values()):
+        raise ValueError("this network has no gates; build it with gates=True")
+    device, modes = next(net.parameters()).device, [(module, module.training) for module in net.modules()]
+    loops, given, truth, gates = [], [], [], {}
+    net.eval()
+    try:
+        for x, labels in batches:
+            trace = Trace()
+            given.append(net(x.to(device), trace=trace).argmax(1).cpu())
+            truth.append(labels.cpu())
+            loops.append(loops_run(trace).cpu())
+            for switch, loop, reached, passed in trace.gates:
+                at = gates.setdefault((switch, loop), [0, 0])
+                at[0] += int(reached.sum())
+                at[1] += int(passed.sum())
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not truth:
+        raise ValueError("no images: the batches are empty")
+    y, answer = torch.cat(truth), torch.cat(given)
+    images = pd.DataFrame(
+        {
+            "image": range(len(y)),
+            "label": y.numpy(),
+            "answer": answer.numpy(),
+            "right": (y == answer).numpy(),
+            "loops": torch.cat(loops).long().numpy(),
+        }
+    )
+    rows = [
+        {"switch": s, "loop": k, "reached": n, "passed": m, "rate": m / n if n else float("nan"), "share": m / len(y)}
+        for (s, k), (n, m) in gates.items()
+    ]
+    return Loops(images, pd.DataFrame(rows))
+
+
+def loop_histogram(loops: Tensor | Iterable[int], most: int, right: Iterable[bool] | None = None) -> pd.DataFrame:
+    """How many images take each number of loops, 0 to ``most``.
+
+    Returns:
+        A frame with a row for each number: ``loops``, ``images``, ``share``, and, where ``right`` says which images
+        are answered rightly, ``error`` (%, NaN where there are none).
+
+    Raises:
+        ValueError: loops beyond 0 to ``most``, no images.
+    """
+    taken = torch.as_tensor([int(n) for n in loops])
+    if not len(taken) or int(taken.min()) < 0 or int(taken.max()) > most:
+        raise ValueError(f"loops of {len(taken)} images: must be of at least one, each in 0 to most = {most}")
+    counts = torch.bincount(taken, minlength=most + 1)
+    frame = pd.DataFrame({"loops": range(most + 1), "images": counts, "share": counts.double() / len(taken)})
+    if right is not None:
+        wrong = torch.bincount(taken, torch.tensor([not hit for hit in right]).double(), minlength=most + 1)
+        frame["error"] = (100.0 * wrong / counts).numpy()
+    return frame

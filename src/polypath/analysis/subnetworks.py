@@ -1,0 +1,127 @@
+"""Sub-network tables: the error and the cost of each named or sampled path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from polypath.analysis.answers import chosen_paths
+from polypath.analysis.recalibrate import recalibrate
+from polypath.analysis.scoring import score
+from polypath.cost import Size, costs
+from polypath.network import PathNet
+from polypath.paths import Paths
+from polypath.statistics import Statistics
+from polypath.wiring import INPUT, WHOLE, Choice, Unit, Wiring
+
+
+def subnetwork_table(
+    net: PathNet,
+    paths: Mapping[str, Paths] | Iterable[str] | None,
+    batches: Iterable[Sequence[Tensor]],
+    *,
+    train: Iterable[Sequence[Tensor]] | None = None,
+    num_images: int = 2000,
+    stats: Statistics | None = None,
+    size: Size = 32,
+    views: int = 1,
+) -> pd.DataFrame:
+    """Error and cost of each of ``paths`` (None: the named ones).
+
+    Batch-norm is re-estimated on ``num_images`` of ``train``, drawn at random, where that is given; or ``stats`` holds
+    what was estimated earlier. ``batches`` have to be iterable more than once then.
+
+    Returns:
+        A row for each path: ``path``, ``paths`` (canonical text), ``error`` (%), ``error_recalibrated`` (%, or None),
+        ``change`` (points of the better of the two against the first row's), ``depth``, ``params``, ``macs``,
+        ``images``.
+
+    Raises:
+        ValueError: as :func:`polypath.analysis.scoring.score`.
+    """
+    chosen = chosen_paths(net, paths)
+    if stats is None and train is not None:
+        stats = recalibrate(net, chosen.values(), train, num_images)
+    plain, spent = score(net, chosen, batches, views=views), costs(net, chosen, size)
+    better = score(net, chosen, batches, stats=stats, views=views) if stats is not None else None
+    rows = [
+        {
+            "path": name,
+            "paths": str(p),
+            "error": plain[name].error,
+            "error_recalibrated": better[name].error if better else None,
+            "depth": net.wiring.longest(p),
+            "params": spent[name].params,
+            "macs": spent[name].macs,
+            "images": plain[name].images,
+        }
+        for name, p in chosen.items()
+    ]
+    frame = pd.DataFrame(rows)
+    best = frame["error_recalibrated"].fillna(frame["error"]) if better else frame["error"]
+    frame.insert(4, "change", best - best.iloc[0])
+    return frame
+
+
+def sampled_paths(net: PathNet | Wiring, count: int, generator: torch.Generator) -> dict[str, Paths]:
+    """``count`` different single chains, each drawn uniformly among all paths of the diagram, by their text.
+
+    A chain is drawn backwards from the output: at a join, an operand with the share of paths that lead to it. Where
+    there are fewer chains than that, all of them; never more than 100 draws for each that is wanted.
+
+    Raises:
+        ValueError: a count below 1, a network with a concatenation (its operands cannot be chosen).
+    """
+    if count < 1:
+        raise ValueError(f"count {count}: must be at least 1")
+    wiring = net if isinstance(net, Wiring) else net.wiring
+    at, found = paths_to(wiring), {}
+    if at[wiring.output] <= count:
+        drawn: Iterable[Paths] = (Paths.along(wiring, chain) for chain in wiring.chains())
+    else:
+        drawn = (_drawn(wiring, at, generator) for _ in range(100 * count))
+    for p in drawn:
+        found[str(p)] = p
+        if len(found) == count:
+            break
+    return found
+
+
+def paths_to(wiring: Wiring, choice: Choice = WHOLE) -> dict[str, int]:
+    """Exact number of paths of the diagram from the input to each node."""
+    at = {INPUT: 1}
+    for node in wiring.nodes:
+        if isinstance(node, Unit):
+            at[node.name] = at[node.source]
+        else:
+            operands = node.chosen(choice) if node.name in choice else node.operands
+            at[node.name] = sum(at[o.source] for o in operands)
+    return at
+
+
+def _drawn(wiring: Wiring, at: Mapping[str, int], generator: torch.Generator) -> Paths:
+    taken, name = {}, wiring.output
+    while name != INPUT:
+        node = wiring.by_name[name]
+        if isinstance(node, Unit):
+            name = node.source
+            continue
+        ticket = _below(at[name], generator)
+        for operand in node.operands:
+            ticket -= at[operand.source]
+            if ticket < 0:
+                taken[node.name], name = (operand.label,), operand.source
+                break
+    return Paths.of(wiring, taken)
+
+
+def _below(n: int, generator: torch.Generator) -> int:
+    """A whole number in [0, n), uniformly, for n of any size."""
+    digits = torch.randint(2**31, ((n.bit_length() + 64) // 31 + 1,), generator=generator).tolist()
+    value = 0
+    for digit in digits:
+        value = value * 2**31 + digit
+    return value * n >> (31 * len(digits))

@@ -15,7 +15,7 @@ from polypath.training.recipes import about, derive, get_recipe, list_recipes
 from polypath.training.schedules import cycle_ends, lr_at
 
 NAMES = list_recipes()
-OURS = ("-small", "-digits", "-modern", "-bundle")
+OURS = ("-small", "-mini", "-digits", "-modern", "-bundle")
 PAPERS = [name for name in NAMES if not any(ours in name for ours in OURS)]
 
 
@@ -222,6 +222,17 @@ def test_cheap_runs_of_the_demo_are_what_they_are_said_to_be():
         recipe = get_recipe(name)
         assert recipe.data == small.data
         assert recipe.epochs == (24 if "pathwise" in name else 12)
+
+
+def test_path_wise_runs_have_twice_the_epochs_of_the_run_that_they_are_held_against():
+    whole, *others = map(get_recipe, list_recipes("crescendonet-cifar10-mini*"))
+    assert whole.objective.kind == "whole"
+    assert sorted(r.objective.backward for r in others) == ["exact", "truncated"]  # pyright: ignore
+    for recipe in others:
+        assert recipe.epochs == 2 * whole.epochs
+        same = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
+        same |= {"name": recipe.name, "epochs": recipe.epochs, "objective": recipe.objective}
+        assert recipe == Recipe(**same)
 
 
 # --- that they work ------------------------------------------------------------------------------------------

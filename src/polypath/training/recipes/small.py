@@ -2,8 +2,10 @@
 
 ``-digits`` trains on scikit-learn's 1,797 images of 8×8 pixels, which are always there. ``-cifar10-small`` trains on
 10,000 images of CIFAR-10 for 12 epochs (path-wise: twice that, as in the paper) and is scored on all 10,000 test
-images; 1,000 more training images are held out to choose the epoch by. They run in bf16, which halves their time on
-processors with instructions for it (AVX512_BF16, AMX); on others, ``--precision fp32`` is the faster one.
+images; 1,000 more training images are held out to choose the epoch by. ``-cifar10-mini`` are half as wide and train on
+5,000 images for 10 epochs in float32, minutes on one core: they compare path-wise training with whole-net training,
+none with drop-path. The ``-small`` ones run in bf16, which halves their time on processors with instructions for it
+(AVX512_BF16, AMX); on others, ``--precision fp32`` is the faster one.
 
 ``-bundle`` trains the network of the bundle that ships with the package, on 45,000 images of CIFAR-10.
 """
@@ -77,6 +79,19 @@ BUNDLE = Recipe(
     channels_last=True,
     validate_every=4,  # the last epoch only: the held-out images choose paths later, not epochs
 )
+MINI = derive(
+    CIFAR10,
+    "cifar10-mini",
+    {
+        "model.widths": (16, 16, 16),
+        "data.train_images": 5000,
+        "objective": Whole(),
+        "epochs": 10,
+        "precision": "fp32",
+        "validate_every": 5,
+        "checkpoint_every": 5,
+    },
+)
 PATH_WISE = {"epochs": 24, "objective": PathWise(phase_epochs=1), "validate_every": 4}
 
 
@@ -84,6 +99,7 @@ def entries() -> Iterator[Entry]:
     yield from _digits()
     yield from _cifar10()
     yield from _variants()
+    yield from _mini()
     yield Entry(BUNDLE, "the pretrained bundle in this package; 5,000 images choose and calibrate its paths")
 
 
@@ -144,3 +160,12 @@ def _variants() -> Iterator[Entry]:
     cycles = {"schedule": ScheduleConfig(kind="cyclic-cosine", cycles=3)}
     yield variant("gunn", "snapshots", cycles, "three snapshots of one run, averaged")
     yield variant("drnn", "ungated", {"model.gates": "none", "objective": Whole()}, "every loop, always")
+
+
+def _mini() -> Iterator[Entry]:
+    name = "crescendonet-cifar10-mini"
+    yield Entry(derive(MINI, name), "whole-net training, to hold path-wise training against")
+    for backward, suffix in (("exact", ""), ("truncated", "-truncated")):
+        changes = {"epochs": 20, "objective": PathWise(phase_epochs=1, backward=backward)}
+        purpose = f"path-wise training, {backward}: twice the epochs, a phase is one epoch"
+        yield Entry(derive(MINI, f"{name}-pathwise{suffix}", changes), purpose)

@@ -2,6 +2,7 @@
 
 from polypath.cost import Cost, Latency, cost, count_paths, depth_distribution, latency
 from polypath.ensemble import Ensemble
+from polypath.fusion import fuse
 from polypath.network import PathNet, Trace, extract
 from polypath.paths import Paths
 from polypath.registry import create_model, list_models
@@ -22,6 +23,7 @@ __all__ = [
     "create_model",
     "depth_distribution",
     "extract",
+    "fuse",
     "latency",
     "list_models",
     "load",

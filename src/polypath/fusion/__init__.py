@@ -1,0 +1,48 @@
+"""Rewrites of a network for inference: the same inputs and outputs by fewer and larger steps.
+
+Each pass is a file: it takes a :class:`~polypath.fusion.draft.Draft` (the picture and its modules) and changes it.
+
+folding     a norm goes into the conv before it, a ReLU between them becomes a clamp (exact at zero-padded borders)
+joins       a mean's division goes into the convs that it averages
+siblings    convs that read the same input run as one, and their readers too where these are only summed
+gunn        the norms inside GUNN's layers go into their convs, what reads the buffer is one product
+
+The network that was given stays the reference.
+"""
+
+from __future__ import annotations
+
+from polypath.fusion.draft import Draft
+from polypath.fusion.folding import fold_norms
+from polypath.fusion.gunn import fold_gunn
+from polypath.fusion.joins import fold_means
+from polypath.fusion.network import FusedNet
+from polypath.fusion.siblings import merge_siblings
+from polypath.network import PathNet, extract
+from polypath.paths import Paths
+
+
+def fuse(net: PathNet, paths: Paths | str | None = None, *, siblings: str = "summed") -> FusedNet:
+    """A network for inference that answers as ``net(x, paths=paths)`` does, up to rounding, in fewer steps.
+
+    It is of one path: what ``paths`` leaves open runs whole, and there is nothing left to choose. Gates go on deciding
+    where ``paths`` leaves them to. Weights are copies, convs are channels-last; ``net`` is left alone.
+
+    Args:
+        net: in evaluation mode, its weights final.
+        siblings: which convs of one input become one, see :func:`~polypath.fusion.siblings.merge_siblings`.
+
+    Raises:
+        ValueError: a network in training mode, an unknown or impossible choice.
+    """
+    if net.training:
+        raise ValueError("this network is in training mode, and a fused one only infers: call net.eval() first")
+    draft = Draft.of(extract(net, Paths() if paths is None else paths))
+    fold_norms(draft)
+    fold_gunn(draft)
+    fold_means(draft)
+    merge_siblings(draft, siblings)
+    return draft.finish()
+
+
+__all__ = ["Draft", "FusedNet", "fuse"]

@@ -1,0 +1,64 @@
+"""What :func:`polypath.fuse` gives: a PathNet of one path that only infers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from polypath.network import PathNet, Trace
+from polypath.paths import Paths
+
+
+class FusedNet(PathNet):
+    """A rewritten network; see :func:`polypath.fuse`. Convs and images are channels-last while it runs."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.config["fused"] = True
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode.
+
+        Raises:
+            ValueError: training mode is asked for.
+        """
+        if mode:
+            raise ValueError("a fused network only infers: its norms are folded away; train the one that it is made of")
+        return super().train(False)
+
+    def forward(
+        self,
+        x: Tensor,
+        paths: Paths | str | None = None,
+        *,
+        trace: Trace | None = None,
+        generator: torch.Generator | None = None,
+        frozen: Collection[str] = (),
+    ) -> Tensor:
+        """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``.
+
+        Raises:
+            ValueError: images that are no 4-D batch or too small, any choice.
+        """
+        return super().forward(x.contiguous(memory_format=torch.channels_last), paths, trace=trace)
+
+    def plan(self, paths: Paths | str | None) -> Any:
+        if paths is not None and str(paths) != "whole":
+            raise ValueError(f"path {str(paths)!r}: a fused network is of one path; fuse the network under that choice")
+        return super().plan(None)
+
+    def save_pretrained(self, folder: Any, **options: Any) -> None:
+        """Refused: a fused network is made anew from the saved one.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a fused network is not saved: save the one that it is made of, and fuse it after loading")

@@ -1,0 +1,92 @@
+"""The units of a fused network: a conv with what followed it, and a part of its maps."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+ACTS = ("none", "relu", "clamp")
+
+
+class FoldedConv(nn.Module):
+    """A conv with bias and, after it, nothing, ReLU or a clamp with bounds for each channel.
+
+    Maps ``(N, C, H, W)``. The clamp is what conv, ReLU, batch-norm amounts to: with the norm's scale s and shift t,
+    s·relu(z) + t is max(s·z + t, t) where s > 0 and min(s·z + t, t) where s < 0, so s and t go into the conv's weights
+    and bias. Its zero-padded borders see what they saw.
+
+    Args:
+        conv: its weights and bias folded, in its place (not copied).
+        act: ``none``, ``relu`` or ``clamp``.
+        low, high: bounds of the clamp, ``(C,)`` each, None for no bound.
+    """
+
+    low: Tensor | None
+    high: Tensor | None
+
+    def __init__(self, conv: nn.Conv2d, act: str = "none", low: Tensor | None = None, high: Tensor | None = None):
+        super().__init__()
+        if act not in ACTS:
+            raise ValueError(f"act {act!r} is not one of {', '.join(ACTS)}")
+        if (low is not None or high is not None) != (act == "clamp"):
+            raise ValueError(f"act {act!r}: bounds belong to the clamp, which needs one at least")
+        self.conv, self.act = conv, act
+        for name, bound in (("low", low), ("high", high)):
+            self.register_buffer(name, None if bound is None else bound.view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.act == "clamp" and self.high is None and torch.compiler.is_compiling():
+            assert self.conv.bias is not None
+            assert self.low is not None
+            low = self.low  # runtimes know relu after a conv and a sum after that, but not a maximum
+            bias = self.conv.bias - low.flatten()
+            return self.conv._conv_forward(x, self.conv.weight, bias).relu() + low
+        return self.activated(self.conv(x))
+
+    def activated(self, z: Tensor) -> Tensor:
+        """What stands after the conv; writes to ``z``."""
+        if self.act == "relu":
+            return z.relu_()
+        return z.clamp_(self.low, self.high) if self.act == "clamp" else z
+
+    @property
+    def bounds(self) -> tuple[Tensor | None, Tensor | None]:
+        """Lower and upper bound of each channel, ``(C,)``; None where no channel has one."""
+        if self.act == "relu":
+            return self.conv.weight.new_zeros(self.conv.out_channels), None
+        low, high = (None if bound is None else bound.flatten() for bound in (self.low, self.high))
+        return low, high
+
+    @torch.no_grad()
+    def scale(self, factor: float) -> None:
+        """Multiply the answer by a factor above 0."""
+        assert self.conv.bias is not None
+        assert factor > 0
+        for tensor in (self.conv.weight, self.conv.bias, self.low, self.high):
+            if tensor is not None:
+                tensor.mul_(factor)
+
+    def extra_repr(self) -> str:
+        return f"act={self.act}"
+
+
+class Part(nn.Module):
+    """Some of the maps, ``start`` to ``end``, as a view."""
+
+    def __init__(self, start: int, end: int) -> None:
+        super().__init__()
+        self.start, self.end = start, end
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, self.start : self.end]
+
+    def extra_repr(self) -> str:
+        return f"{self.start}:{self.end}"
+
+
+def empty_conv(like: nn.Conv2d, in_chans: int, out_chans: int) -> nn.Conv2d:
+    """A conv with bias as ``like``, of other widths, its weights not yet set."""
+    form: Any = cast(Any, like.kernel_size), like.stride, like.padding, like.dilation, like.groups
+    return nn.Conv2d(in_chans, out_chans, *form, device=like.weight.device, dtype=like.weight.dtype)

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("polypath.cli.train", "go on with a run that was stopped"),
     "sweep": ("polypath.cli.sweep", "train a recipe over seeds and values of its fields: mean ± deviation"),
     "paths": ("polypath.cli.paths", "score and time every named path of a run: table, CSV, figure"),
+    "reproduce": ("polypath.cli.reproduce", "a paper's table or figure: run, measured beside published, claims judged"),
     "extract": ("polypath.cli.extract", "save a path of a run as a network of its own"),
 }
 

@@ -1,0 +1,30 @@
+"""The papers' tables and figures as runnable experiments, beside the published numbers.
+
+    result = reproduce("crescendonet/table2", "small", out="reproduced/table2", source="…/cifar10")
+    result.verdicts, result.frame()
+
+An experiment is written as follows (:mod:`polypath.reproduce.papers.crescendonet` is a whole one); its module stands in
+:data:`polypath.reproduce.registry.PAPERS` and has a tuple ``EXPERIMENTS``::
+
+    Experiment(                                   # experiment.py
+        name="dfn/table4", place="Table 4", shows="...",
+        scales=at_scales(smoke_arms, small_arms, paper_arms, small_says=("...",)),     # scales.py
+        measure=per_arm(whole),                   # measure.py; or any function Mapping[arm, Trained] -> Measured
+        counts=lambda scale: {"paths of DFN-MR": 4.0},          # exact numbers that need no training
+        published={"dfn_mr": Cell("table4", "C10_dfn_mr", depth_dfn=56)},              # published.json
+        claims=(better("resnet", "plain", "..."), counted("...", lambda c: c["a"] - c["b"])),   # claims.py
+        figure=bars(), answer=lambda result: "...", units={"loss": "nats"},
+    )
+
+* ``at_scales`` takes functions that give arms, ``{"plain": small(PlainNet(...)), "resnet": small(ResNet(...))}``;
+  ``small(model, objective, epochs=8, data__train_images=4000)`` is a recipe, ``smoke(...)`` a run of a second.
+* ``measure`` is called once a seed with *all* trained arms (:class:`~polypath.reproduce.trained.Trained`: ``net``,
+  ``recipe``, ``labels``, ``logits(paths)``, ``correct(paths, recalibrated=N)``, ``marked(probabilities)``,
+  ``metrics()``, ``epochs()``, ``cost(paths)``, ``failed``). It gives a ``Measured`` of ``correct`` (per image; tables
+  show its error), ``values`` (scalars), ``curves`` and ``histograms``, by key. ``per_arm(whole)`` uses the arm's name
+  as key, and ``ARM/WHAT`` for more of an arm. Ensembles over arms: average ``logits(...).softmax(1)``, then
+  ``marked``.
+* A claim's statistic works on a mapping from key to mean error (percent) or mean scalar; keys that a scale does not
+  measure make the verdict *not measured*. A run whose loss is not finite answers the first class (``failed`` says so).
+* Tests: ``tests/reproduce/test_smoke.py`` runs every registered experiment at ``smoke``.
+"""

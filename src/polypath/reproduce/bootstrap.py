@@ -1,0 +1,112 @@
+"""The paired bootstrap that verdicts rest on.
+
+A *sample* is what N seeds came to: per key the answers ``(N, images)`` and scalars ``(N,)``. One draw takes N seeds
+and, of each test set, as many images as it has, both with replacement, the same for all keys (that is what *paired*
+means), and gives each key's mean error in percent or mean scalar.
+
+N is small, and a bootstrap over few seeds sees too little of how seeds differ: (N − 1)/N of the variance, and nothing
+of how unsure that variance itself is. A draw's deviation is therefore split into what the seeds did (all images kept)
+and what the images did, and the first part is stretched by sqrt(N/(N−1)) · t/z, quantiles of Student's t with N − 1
+degrees of freedom and of the normal distribution at the level asked for. Where only seeds count, the interval is then
+about that of the paired t-test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Means = Mapping[str, Any]
+"""Per key the mean error (percent) or mean scalar, one for each draw (or a single one)."""
+Statistic = Callable[[Means], Any]
+
+DRAWS = 4000
+CHUNK = 200
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Answers and scalars of the same seeds.
+
+    Attributes:
+        correct: ``(seeds, images)`` bool by key.
+        images: by key, which test set the answers are on; keys of one test set have their images paired.
+        values: ``(seeds,)`` by key.
+    """
+
+    correct: Mapping[str, np.ndarray] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> int:
+        for array in (*self.correct.values(), *self.values.values()):
+            return len(array)
+        return 0
+
+    def means(self) -> dict[str, np.ndarray]:
+        """Mean error in percent and mean scalars, over all seeds and images."""
+        errors = {key: np.asarray(100.0 * (1.0 - hits.mean())) for key, hits in self.correct.items()}
+        return errors | {key: np.asarray(v.mean()) for key, v in self.values.items()}
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Means of every draw: ``seeds_only`` with all images kept, ``both`` with images drawn too; ``(draws,)`` by key."""
+
+    seeds_only: dict[str, np.ndarray]
+    both: dict[str, np.ndarray]
+
+
+def draw(sample: Sample, draws: int = DRAWS, seed: int = 0) -> Draws:
+    """Draw seeds and images; the same ``seed`` gives the same draws on every machine."""
+    n = sample.seeds
+    generator = np.random.Generator(np.random.PCG64(seed))
+    taken = generator.multinomial(n, np.full(n, 1.0 / n), size=draws) / n  # (draws, seeds): each seed's share
+    seeds_only = {key: taken @ v for key, v in sample.values.items()}
+    both = dict(seeds_only)
+    for images in sorted(set(sample.images.values())):
+        keys = [key for key, own in sample.images.items() if own == images]
+        wrong = np.stack([~sample.correct[key] for key in keys]).astype(np.float32)  # (keys, seeds, images)
+        whole = 100.0 * wrong.mean(2, dtype=np.float64)
+        seeds_only |= dict(zip(keys, np.einsum("ds,ks->kd", taken, whole), strict=True))
+        count, flat, parts = wrong.shape[2], wrong.reshape(-1, wrong.shape[2]), []
+        for first in range(0, draws, CHUNK):
+            share = taken[first : first + CHUNK]
+            picked = generator.integers(count, size=(len(share), count))
+            weights = np.stack([np.bincount(row, minlength=count) for row in picked]).astype(np.float32)
+            errors = 100.0 * (flat @ weights.T / count).reshape(len(keys), n, -1)  # (keys, seeds, draws)
+            parts.append(np.einsum("ds,ksd->kd", share, errors))
+        both |= dict(zip(keys, np.concatenate(parts, axis=1), strict=True))
+    return Draws(seeds_only, both)
+
+
+def stretch(seeds: int, level: float) -> float:
+    """By how much the seeds' part of a deviation is stretched for a two-sided interval of ``level`` (0.95)."""
+    q = 0.5 + level / 2
+    return math.sqrt(seeds / (seeds - 1)) * float(stats.t.ppf(q, seeds - 1) / stats.norm.ppf(q))
+
+
+def interval(sample: Sample, draws: Draws, statistic: Statistic, level: float) -> tuple[float, float]:
+    """Ends of the two-sided interval of a statistic."""
+    deviations = _deviations(sample, draws, statistic, level)
+    low, high = np.quantile(deviations, [0.5 - level / 2, 0.5 + level / 2], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def p_value(sample: Sample, draws: Draws, statistic: Statistic) -> float:
+    """Two-sided: how often, at the level 0.95, draws fall on the other side of zero; at least 2/(draws + 1)."""
+    found = _deviations(sample, draws, statistic, 0.95)
+    side = min(int((found <= 0).sum()), int((found >= 0).sum()))
+    return min(1.0, 2.0 * (side + 1) / (len(found) + 1))
+
+
+def _deviations(sample: Sample, draws: Draws, statistic: Statistic, level: float) -> np.ndarray:
+    centre = float(statistic(sample.means()))
+    by_seeds, by_both = statistic(draws.seeds_only), statistic(draws.both)
+    return centre + stretch(sample.seeds, level) * (by_seeds - centre) + (by_both - by_seeds)

@@ -1,0 +1,171 @@
+"""Claims of a paper as checkable statements, and the verdicts on them.
+
+A claim is a *statistic* of mean errors (percent) and mean scalars by key, put so that the claim says *it is above
+zero*: :func:`better` an ordering (by at least a gap), :func:`close` a gap that stays small, :func:`trend` a slope, and
+:class:`Claim` itself anything else. :func:`counted` is about exact numbers.
+
+The verdict is *holds* where the interval (:mod:`polypath.reproduce.bootstrap`) lies above zero, *does not hold* where
+it lies below, else *undecided*; and always *undecided* from fewer than two seeds. All claims of an experiment are
+judged together, by Holm's step-down rule at a level of 5%: the clearest of k claims is judged by an interval of level
+1 − 0.05/k, the next by 1 − 0.05/(k−1), and so on; the first that cannot be decided leaves all that follow undecided.
+A counted claim is exact and takes no part in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from polypath.reproduce.bootstrap import DRAWS, Sample, Statistic, draw, interval, p_value
+
+Word = Literal["holds", "does not hold", "undecided", "not measured"]
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Claim:
+    """``text`` is true where ``statistic`` is above zero.
+
+    Attributes:
+        text: a sentence, in the paper's words where that works.
+        statistic: from means by key to a value; works on single means and on arrays of draws alike.
+        unit: of the statistic, for the reader; "points" are points of error in percent.
+        says: what the statistic is, where the text does not say it.
+        exact: a statistic of exact numbers: no seeds, no interval.
+    """
+
+    text: str
+    statistic: Statistic
+    unit: str = "points"
+    says: str = ""
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a claim.
+
+    Attributes:
+        word: the verdict.
+        estimate: the statistic of all seeds and images; None where it was not measured.
+        interval: its ends at ``level`` (1 − 0.05/k of Holm's rule), None for counted claims and single seeds.
+        p: two-sided, of the bootstrap, before the correction.
+        reason: why it is undecided or not measured, where that needs saying.
+    """
+
+    text: str
+    word: Word
+    estimate: float | None = None
+    interval: tuple[float, float] | None = None
+    level: float | None = None
+    p: float | None = None
+    seeds: int = 0
+    unit: str = "points"
+    says: str = ""
+    reason: str = ""
+
+    def line(self) -> str:
+        """The verdict for people, in a line."""
+        parts = [f"{self.word}: {self.text}"]
+        if self.estimate is not None:
+            told = f"{self.says or 'difference'} {_number(self.estimate)} {self.unit}".strip()
+            if self.interval is not None and self.level is not None:
+                low, high = self.interval
+                told += f", interval {_number(low)} to {_number(high)} at {100 * self.level:.3g}%"
+            parts.append(f"({told}{'; ' + self.reason if self.reason else ''})")
+        elif self.reason:
+            parts.append(f"({self.reason})")
+        return " ".join(parts)
+
+
+def better(winner: str, loser: str, text: str, *, by: float = 0.0) -> Claim:
+    """``winner`` errs less than ``loser``, by more than ``by`` points (a negative ``by``: not more than that worse)."""
+    says = f"error of {loser} minus that of {winner}" + (f", minus {by:g}" if by else "")
+    return Claim(text, lambda m: m[loser] - m[winner] - by, says=says)
+
+
+def close(one: str, other: str, within: float, text: str) -> Claim:
+    """The errors of ``one`` and ``other`` lie within ``within`` points of each other."""
+    return Claim(text, lambda m: within - abs(m[one] - m[other]), says=f"{within:g} minus |error difference|")
+
+
+def above(key: str, than: float, text: str, unit: str = "points") -> Claim:
+    """An error or scalar is above a number."""
+    return Claim(text, lambda m: m[key] - than, unit, f"{key} minus {than:g}")
+
+
+def less(smaller: str, larger: str, text: str, unit: str = "") -> Claim:
+    """A scalar is smaller than another."""
+    return Claim(text, lambda m: m[larger] - m[smaller], unit, f"{larger} minus {smaller}")
+
+
+def trend(keys: Sequence[str], text: str, *, at: Sequence[float] | None = None, falls: bool = True) -> Claim:
+    """Errors or scalars fall (or rise) along ``keys``, by the least-squares slope over ``at`` (1, 2, 3, …)."""
+    x = np.asarray(at if at is not None else range(1, len(keys) + 1), dtype=float)
+    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum() * (-1.0 if falls else 1.0)
+    says = f"slope from {keys[0]} to {keys[-1]}" + (", sign turned" if falls else "")
+    return Claim(text, lambda m: sum((w * m[k] for w, k in zip(weights, keys, strict=True)), np.zeros(())), says=says)
+
+
+def ordered(keys: Sequence[str], text: str) -> Claim:
+    """Each key errs less than the next: the smallest of the steps is above zero."""
+    steps = list(itertools.pairwise(keys))
+    return Claim(text, lambda m: np.min([m[b] - m[a] for a, b in steps], axis=0), says="smallest step")
+
+
+def counted(text: str, statistic: Callable[[Mapping[str, Any]], float], unit: str = "", says: str = "") -> Claim:
+    """A claim about exact numbers (``counts``), true where ``statistic`` is above zero."""
+    return Claim(text, statistic, unit, says, exact=True)
+
+
+def judge(
+    claims: Sequence[Claim],
+    sample: Sample,
+    counts: Mapping[str, float] | None = None,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> list[Verdict]:
+    """The verdicts on an experiment's claims, in their order."""
+    verdicts: dict[int, Verdict] = {}
+    open_claims: list[tuple[float, float, int]] = []
+    means, drawn = sample.means(), None
+    for i, claim in enumerate(claims):
+        blank = Verdict(claim.text, "undecided", unit=claim.unit, says=claim.says)
+        try:
+            estimate = float(claim.statistic(counts or {} if claim.exact else means))
+        except KeyError as missing:
+            reason = f"{missing.args[0]!r} is not measured at this scale"
+            verdicts[i] = replace(blank, word="not measured", reason=reason)
+            continue
+        verdicts[i] = replace(blank, estimate=estimate, seeds=0 if claim.exact else sample.seeds)
+        if claim.exact:
+            verdicts[i] = replace(verdicts[i], word="holds" if estimate > 0 else "does not hold")
+        elif not np.isfinite(estimate):
+            verdicts[i] = replace(verdicts[i], estimate=None, reason="the statistic is not finite")
+        elif sample.seeds < 2:
+            verdicts[i] = replace(verdicts[i], reason="one seed tells nothing of how seeds differ")
+        else:
+            drawn = drawn or draw(sample, draws, seed)
+            low, high = interval(sample, drawn, claim.statistic, 1.0 - LEVEL)
+            clear = abs(estimate) / max(high - low, 1e-12)  # tells claims apart that no draw contradicts
+            open_claims.append((p_value(sample, drawn, claim.statistic), -clear, i))
+    stopped = False
+    for rank, (p, _, i) in enumerate(sorted(open_claims)):
+        assert drawn is not None
+        level = 1.0 - LEVEL / (len(open_claims) - rank)
+        low, high = interval(sample, drawn, claims[i].statistic, level)
+        word: Word = "undecided" if low <= 0 <= high else "holds" if low > 0 else "does not hold"
+        reason = "clearer claims of this table are undecided already" if stopped and word != "undecided" else ""
+        word = "undecided" if stopped else word
+        stopped = stopped or word == "undecided"
+        verdicts[i] = replace(verdicts[i], word=word, interval=(low, high), level=level, p=p, reason=reason)
+    return [verdicts[i] for i in range(len(claims))]
+
+
+def _number(x: float) -> str:
+    return f"{x:.2f}" if abs(x) < 1000 else f"{x:,.0f}"

@@ -1,0 +1,142 @@
+"""What an experiment is: a table or figure of a paper as networks to train, things to measure, and claims to check.
+
+A definition reads like its paper's table::
+
+    Experiment(
+        name="crescendonet/table2",
+        place="Table II",
+        shows="what sub-networks err that keep only some branches of every block",
+        scales={"smoke": lambda: Scale(...), "small": lambda: Scale(...), "paper": lambda: Scale(...)},
+        measure=per_arm(named_paths),
+        published={"whole": Cell("table2", "C10+", branches=[1, 2, 3, 4]), ...},
+        claims=(better("whole", "branches=4", "the ensemble beats its longest branch"), ...),
+    )
+
+An *arm* is one thing that is trained, a recipe by a name; every arm is trained once for each seed. What is measured has
+*keys*: an arm's name, or ``ARM/WHAT`` for one of several things of an arm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from polypath.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from polypath.reproduce.claims import Claim
+    from polypath.reproduce.results import Result
+    from polypath.reproduce.trained import Trained
+
+SCALES = ("smoke", "small", "paper")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """An experiment at one scale.
+
+    Args:
+        arms: what is trained, by name; may be empty where nothing is.
+        seeds: how many seeds a run of it takes unless told otherwise.
+        changes: what differs from the paper's setting, a sentence each; printed above the result.
+    """
+
+    arms: Mapping[str, Recipe] = field(default_factory=dict)
+    seeds: int = 3
+    changes: tuple[str, ...] = ()
+
+
+class Correct(NamedTuple):
+    """Which test images are classified rightly: ``hits`` ``(images,)`` bool; ``images`` tells one test set from
+    another, so that only answers on the same images are paired."""
+
+    hits: np.ndarray
+    images: str
+
+
+@dataclass
+class Measured:
+    """What one seed's networks came to, by key.
+
+    Attributes:
+        correct: answers on test images.
+        values: scalars (a training loss, epochs until something happens, MACs, a similarity).
+        curves: points ``(x, y)`` of a line.
+        histograms: counts or shares by label.
+    """
+
+    correct: dict[str, Correct] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    histograms: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def update(self, other: Measured) -> Measured:
+        """Take in what ``other`` has; gives itself."""
+        self.correct |= other.correct
+        self.values |= other.values
+        self.curves |= other.curves
+        self.histograms |= other.histograms
+        return self
+
+
+Measure = Callable[[Mapping[str, "Trained"]], Measured]
+"""From one seed's trained arms, by name, to what they came to."""
+
+
+class Cell:
+    """A printed number: paper (the experiment's own unless given), table, column, and what its row says."""
+
+    def __init__(self, table: str, column: str, paper: str | None = None, **row: Any) -> None:
+        self.table, self.column, self.paper, self.row = table, column, paper, row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A table or figure of a paper, runnable.
+
+    Args:
+        name: ``PAPER/TABLE``.
+        place: where in the paper it stands.
+        shows: what it shows, half a sentence.
+        scales: ``smoke``, ``small`` and ``paper``, each as a function, since building some takes a while.
+        measure: see :data:`Measure`; :mod:`polypath.reproduce.measure` has the usual ones.
+        counts: exact numbers that need no training (parameters, paths), by key, for a scale.
+        units: unit of keys in ``values`` and ``counts``, by the end of the key (``{"loss": "nats"}``).
+        published: printed number of a key. Keys that were not measured at a scale are left out.
+        claims: what the paper says, checkable.
+        figure: draws the result in the paper's form; None draws the errors as bars.
+        answer: sentences that the verdicts add up to, for the page of results.
+        notes: what a reader has to know of the definition itself.
+    """
+
+    name: str
+    place: str
+    shows: str
+    scales: Mapping[str, Callable[[], Scale]]
+    measure: Measure | None = None
+    counts: Callable[[str], Mapping[str, float]] | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+    published: Mapping[str, Cell] = field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    figure: Callable[[Result], Figure] | None = None
+    answer: Callable[[Result], str] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def paper(self) -> str:
+        return self.name.partition("/")[0]
+
+    def scale(self, name: str) -> Scale:
+        """The experiment at a scale.
+
+        Raises:
+            ValueError: a scale that it does not have.
+        """
+        if name not in self.scales:
+            raise ValueError(f"--scale {name!r}: {self.name} has {', '.join(s for s in SCALES if s in self.scales)}")
+        return self.scales[name]()

@@ -1,0 +1,87 @@
+"""The images of an experiment's arms: found, checked for the splits that are needed, loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from polypath.data.config import DataConfig
+from polypath.data.sources import KNOWN, ImageData, load_images, open_source
+from polypath.data.tables import SPLIT_NAMES
+from polypath.training.recipe import Recipe
+from polypath.training.recipe import replace as changed
+
+SCORED = ("test", "validation")
+
+
+class Images:
+    """Loads each of the arms' datasets when it is first asked for, and keeps it."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[DataConfig, ImageData] = {}
+
+    def of(self, config: DataConfig) -> ImageData:
+        """The images of a configuration; arms that differ only in augmentation share them."""
+        plain = replace(config, augment=DataConfig().augment)
+        if plain not in self._loaded:
+            self._loaded[plain] = load_images(config)
+        return self._loaded[plain]
+
+    @property
+    def notes(self) -> list[str]:
+        """Name of each dataset that was loaded, with what a reader of results has to know of it."""
+        told = {f"{data.name}: {data.note}" if data.note else data.name for data in self._loaded.values()}
+        return sorted(told)
+
+
+def with_source(arms: Mapping[str, Recipe], source: str | None) -> dict[str, Recipe]:
+    """The arms with their images from elsewhere: ``FOLDER_OR_NAME`` where all read one dataset, ``cifar10=FOLDER`` for
+    those that read ``cifar10``.
+
+    Raises:
+        ValueError: arms of several datasets and none named.
+    """
+    if source is None:
+        return dict(arms)
+    sources = sorted({recipe.data.source for recipe in arms.values()})
+    name, equals, place = source.partition("=")
+    if equals and name in sources:
+        return {
+            arm: changed(recipe, {"data.source": place}) if recipe.data.source == name else recipe
+            for arm, recipe in arms.items()
+        }
+    if len(sources) > 1:
+        raise ValueError(
+            f"--data.source {source!r}: this experiment reads {', '.join(sources)}; say which, as {sources[0]}=FOLDER"
+        )
+    return {arm: changed(recipe, {"data.source": source}) for arm, recipe in arms.items()}
+
+
+def check_splits(recipes: Iterable[Recipe]) -> None:
+    """Make sure, before anything trains, that each dataset has the splits that its arms train on and are scored on.
+
+    A split that is held out of the training images is no test set of a paper, so none is made here.
+
+    Raises:
+        ValueError: a split that is missing, with those that there are.
+    """
+    for config in {recipe.data for recipe in recipes}:
+        known = KNOWN.get(config.source, {})
+        config = replace(config, **{f: v for f, v in known.items() if f == "source" or getattr(config, f) is None})
+        source = open_source(config)
+        there = {SPLIT_NAMES.get(split, split) for split in source.splits}
+        needed = [("train", config.train_split), ("extra", config.extra_split)]
+        for what, split in needed:
+            if split is not None and SPLIT_NAMES.get(split, split) not in there:
+                raise ValueError(_missing(what, split, config, source.splits))
+        if config.test_split is None and not there & set(SCORED):
+            raise ValueError(_missing("test", "test", config, source.splits))
+        if config.test_split is not None and SPLIT_NAMES.get(config.test_split, config.test_split) not in there:
+            raise ValueError(_missing("test", config.test_split, config, source.splits))
+
+
+def _missing(what: str, split: str, config: DataConfig, splits: Iterable[str]) -> str:
+    return (
+        f"data.source {config.source!r}: has no split {split!r}, which this experiment needs ({what}); "
+        f"it has {', '.join(splits) or 'none'}"
+    )

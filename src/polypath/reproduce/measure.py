@@ -1,0 +1,91 @@
+"""The usual measurements; each gives a :data:`~polypath.reproduce.experiment.Measure`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from polypath.reproduce.experiment import Measure, Measured
+from polypath.reproduce.trained import Choice, Trained
+
+One = Callable[[Trained], Measured]
+"""From one trained arm to what it came to, keys without the arm's name."""
+
+
+def per_arm(*parts: One, single: bool = False) -> Measure:
+    """Measure every arm by itself. A key ``whole`` becomes ``ARM``, others ``ARM/KEY``; with ``single``, for
+    experiments of one arm, keys stay as they are."""
+
+    def measure(trained: Mapping[str, Trained]) -> Measured:
+        all_of = Measured()
+        for arm, run in trained.items():
+            for part in parts:
+                found = part(run)
+                named = found if single else _named(found, arm)
+                all_of.update(named)
+        return all_of
+
+    return measure
+
+
+def whole(run: Trained) -> Measured:
+    """The whole network's answers, and its loss in the last epoch of training (``loss``)."""
+    return Measured(run.correct({"whole": run.net.paths("whole")}), last_loss(run))
+
+
+def paths(choice: Choice = None, *, recalibrated: int = 0, suffix: str = "") -> One:
+    """Answers of paths, by default all that have a name and ``whole``; keys are their texts and ``suffix``."""
+
+    def measure(run: Trained) -> Measured:
+        found = run.correct(choice, recalibrated=recalibrated)
+        return Measured({f"{name}{suffix}": hits for name, hits in found.items()})
+
+    return measure
+
+
+def costs(choice: Choice = None) -> One:
+    """``KEY params`` and ``KEY MACs`` of paths, in millions, for one image."""
+
+    def measure(run: Trained) -> Measured:
+        values = {}
+        for name, chosen in run.choice(choice).items():
+            spent = run.cost(chosen)
+            values |= {f"{name} params": spent.params / 1e6, f"{name} MACs": spent.macs / 1e6}
+        return Measured(values=values)
+
+    return measure
+
+
+def last_loss(run: Trained) -> dict[str, float]:
+    """``loss``: the mean training loss of the last epoch that was recorded; nothing where none was."""
+    rows = run.metrics()
+    return {"loss": rows[-1]["train_loss"]} if rows else {}
+
+
+def training_curves(run: Trained) -> Measured:
+    """Training loss by epoch, ``loss``."""
+    return Measured(curves={"loss": [(row["epoch"], row["train_loss"]) for row in run.metrics()]})
+
+
+def error_along_training(choice: Choice = None, *, recalibrated: int = 0) -> One:
+    """Test error (percent) of paths at each kept checkpoint, as curves by the paths' texts."""
+
+    def measure(run: Trained) -> Measured:
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for epoch, net in run.epochs():
+            for name, hits in run.correct(choice, recalibrated=recalibrated, net=net).items():
+                curves.setdefault(name, []).append((epoch, 100.0 * (1.0 - float(hits.hits.mean()))))
+        return Measured(curves=curves)
+
+    return measure
+
+
+def _named(found: Measured, arm: str) -> Measured:
+    def name(key: str) -> str:
+        return arm if key == "whole" else f"{arm}{key[len('whole') :]}" if key.startswith("whole ") else f"{arm}/{key}"
+
+    return Measured(
+        {name(k): v for k, v in found.correct.items()},
+        {name(k): v for k, v in found.values.items()},
+        {name(k): v for k, v in found.curves.items()},
+        {name(k): v for k, v in found.histograms.items()},
+    )

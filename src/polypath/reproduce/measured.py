@@ -1,0 +1,72 @@
+"""What was measured, on disk: one ``.npz`` without pickle a seed; answers as bits, the rest as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polypath.files import write_file
+from polypath.reproduce.experiment import Correct, Measured
+
+
+def save_measured(file: Path, measured: Measured, arms: Sequence[str]) -> None:
+    """Write what one seed came to; ``arms`` are those that it was measured on."""
+    rest = {
+        "arms": list(arms),
+        "keys": [[key, hits.images, len(hits.hits)] for key, hits in measured.correct.items()],
+        "values": measured.values,
+        "curves": measured.curves,
+        "histograms": measured.histograms,
+    }
+    write_file(file, packed({k: hits.hits[None] for k, hits in measured.correct.items()}, rest))
+
+
+def load_measured(file: Path, arms: Sequence[str]) -> Measured | None:
+    """What :func:`save_measured` wrote; None where there is nothing, or it is of other arms or damaged."""
+    try:
+        bits, rest = unpacked(file)
+    except (OSError, ValueError):
+        return None
+    if rest["arms"] != list(arms):
+        return None
+    return Measured(
+        {key: Correct(bits[key][0], images) for key, images, _ in rest["keys"]},
+        rest["values"],
+        {key: [(x, y) for x, y in points] for key, points in rest["curves"].items()},
+        rest["histograms"],
+    )
+
+
+def packed(hits: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> bytes:
+    """Bool arrays ``(seeds, images)`` by key, as packed bits, and JSON values, in the bytes of a ``.npz`` file."""
+    head = {"keys": list(hits), "images": [array.shape[1] for array in hits.values()], "rest": rest}
+    arrays = {f"bits{i}": np.packbits(array, axis=1) for i, array in enumerate(hits.values())}
+    text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, head=text, **arrays)
+    return stream.getvalue()
+
+
+def unpacked(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What :func:`packed` made.
+
+    Raises:
+        OSError: no such file.
+        ValueError: a damaged one.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            head = json.loads(arrays["head"].tobytes())
+            bits = {
+                key: np.unpackbits(arrays[f"bits{i}"], axis=1, count=images).astype(bool)
+                for i, (key, images) in enumerate(zip(head["keys"], head["images"], strict=True))
+            }
+        return bits, head["rest"]
+    except (zipfile.BadZipFile, KeyError, TypeError, EOFError) as error:
+        raise ValueError(f"{file}: damaged ({error})") from error

@@ -1,0 +1,79 @@
+"""The numbers that the papers print, from the one data file ``published.json`` beside this module.
+
+    value("crescendonet", "table2", "C10+", branches=[1, 2])     # 8.69
+
+Cells that the text at hand has lost are None, and tables that are lost have no rows.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).with_name("published.json")
+
+
+@functools.cache
+def papers() -> dict[str, Any]:
+    """The whole file."""
+    return json.loads(FILE.read_text(encoding="utf-8"))
+
+
+def table(paper: str, name: str) -> dict[str, Any]:
+    """A printed table: ``caption``, ``columns``, ``rows`` (tables of column and value), sometimes ``status``.
+
+    Raises:
+        ValueError: an unknown paper or table, with near names.
+    """
+    known = papers()
+    if paper not in known:
+        raise ValueError(f"no published numbers of paper {paper!r}; {_near(paper, known)}")
+    tables = known[paper]["tables"]
+    if name not in tables:
+        raise ValueError(f"{paper} has no published table {name!r}; {_near(name, tables)}")
+    return tables[name]
+
+
+def row(paper: str, name: str, **says: Any) -> Mapping[str, Any]:
+    """The one row of a table that says what is given (``depth=50``, ``branches=[1, 2]``).
+
+    Raises:
+        ValueError: an unknown table, a column that no row has, no such row, or several.
+    """
+    rows = table(paper, name)["rows"]
+    columns = dict.fromkeys(column for r in rows for column in r)
+    if unknown := [column for column in says if column not in columns]:
+        raise ValueError(f"{paper}/{name} has no column {unknown[0]!r}; {_near(unknown[0], columns)}")
+    found = [r for r in rows if all(r.get(column) == value for column, value in says.items())]
+    wanted = ", ".join(f"{column}={value!r}" for column, value in says.items())
+    if not found:
+        some = "; ".join(str({column: r.get(column) for column in says}) for r in rows[:12])
+        raise ValueError(f"{paper}/{name} has no row with {wanted}; its rows say {some or 'nothing (it is lost)'}")
+    if len(found) > 1:
+        raise ValueError(f"{paper}/{name} has {len(found)} rows with {wanted}; name more of {', '.join(columns)}")
+    return found[0]
+
+
+def value(paper: str, name: str, column: str, **says: Any) -> float | str | None:
+    """One printed number: a mean where mean and deviation are printed; None where the cell is empty or lost; a word
+    where the paper prints one (``fail``).
+
+    Raises:
+        ValueError: as :func:`row`, or an unknown column.
+    """
+    found = row(paper, name, **says)
+    columns = dict.fromkeys(c for r in table(paper, name)["rows"] for c in r)
+    if column not in columns:
+        raise ValueError(f"{paper}/{name} has no column {column!r}; {_near(column, columns)}")
+    cell = found.get(column)
+    return cell["mean"] if isinstance(cell, dict) else cell
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"

@@ -1,0 +1,50 @@
+"""Experiments by name, found when asked for: only the paper's module is imported."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+
+from polypath.reproduce.experiment import Experiment
+
+PAPERS: dict[str, tuple[str, ...]] = {
+    "crescendonet": ("polypath.reproduce.papers.crescendonet",),
+}
+"""Modules of a paper; each has ``EXPERIMENTS``, a tuple."""
+
+
+def get_experiment(name: str) -> Experiment:
+    """The experiment called ``PAPER/TABLE``.
+
+    Raises:
+        ValueError: no such name; the message lists near ones.
+    """
+    plain = name.strip().lower().replace("_", "-")
+    paper, _, table = plain.partition("/")
+    if paper in PAPERS and table in (known := _of_paper(paper)):
+        return known[table]
+    names = list_experiments()
+    near = difflib.get_close_matches(plain, names, n=5, cutoff=0.5)
+    if not near:
+        near = [n for n in names if n.startswith(f"{paper}/") or n.endswith(f"/{table or paper}")] or names
+        raise ValueError(f"unknown experiment {name!r}; there are {', '.join(near)}")
+    raise ValueError(f"unknown experiment {name!r}; did you mean {' or '.join(near)}?")
+
+
+def list_experiments(paper: str | None = None) -> list[str]:
+    """Names of all experiments, or of one paper's."""
+    papers = PAPERS if paper is None else [paper]
+    return [experiment.name for p in papers for experiment in _of_paper(p).values()]
+
+
+@functools.cache
+def _of_paper(paper: str) -> dict[str, Experiment]:
+    known: dict[str, Experiment] = {}
+    for module in PAPERS[paper]:
+        for experiment in importlib.import_module(module).EXPERIMENTS:
+            own, _, table = experiment.name.partition("/")
+            if own != paper or table in known:
+                raise RuntimeError(f"{module}: {experiment.name!r} is not a name of its own in {paper}")
+            known[table] = experiment
+    return known

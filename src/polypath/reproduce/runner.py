@@ -1,0 +1,176 @@
+"""Run an experiment: train each arm with each seed, measure, judge, write the result folder.
+
+    result = reproduce("crescendonet/table2", "small", out="reproduced/table2")
+
+``out`` holds the result (:mod:`polypath.reproduce.results`) and ``runs/CODE/``: an ordinary run folder for each arm and
+seed, and what was measured on each seed. CODE is the code's revision, so runs of another one are never mixed in: they
+stay beside, and it is said that they are not used. Called again, an experiment goes on: finished runs are read, begun
+ones resumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from polypath.data.sources import ImageData
+from polypath.files import write_file
+from polypath.reproduce.claims import judge
+from polypath.reproduce.code import code_id
+from polypath.reproduce.experiment import Experiment, Measured, Scale
+from polypath.reproduce.images import Images, check_splits, with_source
+from polypath.reproduce.measured import load_measured, save_measured
+from polypath.reproduce.registry import get_experiment
+from polypath.reproduce.results import Result, collect, set_aside
+from polypath.reproduce.trained import FAILED, Trained
+from polypath.training.build import resolve_device
+from polypath.training.files import read_json
+from polypath.training.loop import resume, train
+from polypath.training.recipe import Recipe, recipe_to_json
+from polypath.training.sweep import in_process_of_its_own
+
+Say = Callable[[str], None]
+
+
+def reproduce(
+    experiment: str | Experiment,
+    scale: str = "small",
+    *,
+    seeds: int | None = None,
+    device: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    source: str | None = None,
+    workers: int = 1,
+    say: Say = lambda _: None,
+) -> Result:
+    """Run an experiment at a scale and write its result to ``out``.
+
+    Args:
+        experiment: its name, or one of your own.
+        scale: ``smoke``, ``small`` or ``paper``.
+        seeds: how many, from 0 on; by default as many as the scale says.
+        device: for all arms; by default their recipes'.
+        out: result folder; by default ``reproduced/PAPER-TABLE-SCALE``.
+        source: images from elsewhere, see :func:`polypath.reproduce.images.with_source`.
+        workers: runs at a time, as processes of their own; 1 trains in this process.
+        say: told of each run.
+
+    Raises:
+        ValueError: an unknown experiment or scale, a dataset without the splits that are needed, a folder that holds
+            something else, a run that cannot be trained.
+    """
+    experiment = get_experiment(experiment) if isinstance(experiment, str) else experiment
+    plan = experiment.scale(scale)
+    wanted = plan.seeds if seeds is None else seeds
+    if wanted < 1 or workers < 1:
+        raise ValueError(f"seeds = {wanted}, workers = {workers}: must be at least 1")
+    if device is not None:
+        resolve_device(device)
+    arms = with_source(plan.arms, source)
+    if device is not None:
+        arms = {arm: dataclasses.replace(recipe, device=device) for arm, recipe in arms.items()}
+    plan = dataclasses.replace(plan, arms=arms)
+    folder = Path(out) if out is not None else Path("reproduced") / f"{experiment.name.replace('/', '-')}-{scale}"
+    _check_folder(folder, experiment, scale)
+    check_splits(arms.values())
+
+    begun, runs = time.monotonic(), folder / "runs" / code_id()
+    runs.mkdir(parents=True, exist_ok=True)
+    if others := sorted(p.name for p in runs.parent.iterdir() if p.name != runs.name):
+        say(f"stale: runs of other revisions are not used: {', '.join(others)} in {runs.parent}")
+    images = Images()
+    measured = _train_and_measure(experiment, plan, range(wanted), runs, images, workers, say)
+    counts = dict(experiment.counts(scale)) if experiment.counts is not None else {}
+    result = collect(experiment, scale, plan, measured, counts, runs, images.notes, time.monotonic() - begun)
+    result = dataclasses.replace(result, verdicts=judge(experiment.claims, result.sample(), counts))
+    if (kept := set_aside(folder)) is not None:
+        say(f"stale: the result of another revision that was here is kept in {kept}")
+    result.save(folder, experiment)
+    return result
+
+
+def run_folder(runs: Path, arm: str, seed: int) -> Path:
+    """Where an arm's run with a seed stands."""
+    return runs / f"{_word(arm)},seed={seed}"
+
+
+def _train_and_measure(
+    experiment: Experiment, plan: Scale, seeds: Sequence[int], runs: Path, images: Images, workers: int, say: Say
+) -> dict[int, Measured]:
+    if experiment.measure is None:
+        return {}
+    tasks = [
+        (dataclasses.replace(recipe, name=_word(arm), seed=seed), run_folder(runs, arm, seed))
+        for seed in seeds
+        for arm, recipe in plan.arms.items()
+    ]
+    for recipe, folder in tasks:
+        file = folder / "recipe.json"
+        if file.is_file() and read_json(file) != recipe_to_json(recipe):
+            raise ValueError(f"{folder}: is a run of another recipe; choose another --out")
+    if workers > 1:
+        slots = list(range(workers))
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(lambda task: _in_a_slot(task[0], task[1], slots, say), tasks))
+    measured: dict[int, Measured] = {}
+    for seed in seeds:
+        file = runs / f"measured,seed={seed}.npz"
+        found = load_measured(file, list(plan.arms))
+        if found is None:
+            trained = {}
+            for arm, recipe in plan.arms.items():
+                own, folder = dataclasses.replace(recipe, name=_word(arm), seed=seed), run_folder(runs, arm, seed)
+                _one(own, folder, images.of(recipe.data), None, say)
+                trained[arm] = Trained(arm, seed, folder, images.of(recipe.data), recipe.device)
+            found = experiment.measure(trained)
+            save_measured(file, found, list(plan.arms))
+        measured[seed] = found
+    return measured
+
+
+def _in_a_slot(recipe: Recipe, folder: Path, slots: list[int], say: Say) -> None:
+    slot = slots.pop()
+    try:
+        _one(recipe, folder, None, slot, say)
+    finally:
+        slots.append(slot)
+
+
+def _one(recipe: Recipe, folder: Path, data: ImageData | None, slot: int | None, say: Say) -> None:
+    """Train or resume one run, unless it is finished or has failed for good."""
+    if (folder / "summary.json").is_file() or (folder / FAILED).is_file():
+        return
+    try:
+        if slot is not None:
+            in_process_of_its_own(recipe, folder, slot)
+        elif (folder / "recipe.json").is_file():
+            resume(folder, data=data, quiet=True)
+        else:
+            train(recipe, folder, data=data, quiet=True)
+    except (FloatingPointError, RuntimeError) as error:
+        if "loss is not finite" not in str(error):
+            raise ValueError(f"{folder}: {error}") from error
+        write_file(folder / FAILED, f"{' '.join(str(error).split())}\n")
+        say(f"{folder.name}: diverged")
+        return
+    say(f"{folder.name}: test error {read_json(folder / 'summary.json')['test_error']:.2f}%")
+
+
+def _check_folder(folder: Path, experiment: Experiment, scale: str) -> None:
+    file = folder / "result.json"
+    if file.is_file():
+        held = read_json(file)
+        if (held.get("experiment"), held.get("scale")) != (experiment.name, scale):
+            raise ValueError(
+                f"{folder} holds {held.get('experiment')} at scale {held.get('scale')}: choose another --out"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(p.name != "runs" for p in folder.iterdir())):
+        raise ValueError(f"{folder} exists and holds no result: choose another --out")
+
+
+def _word(arm: str) -> str:
+    return "".join(c if c.isalnum() or c in "-+_=" else "_" for c in arm)

@@ -1,0 +1,121 @@
+"""What the scales of all experiments share: the recipes of ``smoke`` and ``small``, and how to say what they change.
+
+``smoke`` is for tests: scikit-learn's digits, a few steps. ``small`` takes real images of CIFAR-10 (``--data.source``
+says where from), 16×16 pixels and a fixed subset of them, and minutes of a CPU core a run. ``paper`` takes the recipes
+of the published setting by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from polypath.data.config import AugmentConfig, DataConfig
+from polypath.families.base import Family
+from polypath.reproduce.experiment import Scale
+from polypath.training.objectives import Objective, Whole
+from polypath.training.optim import OptimConfig
+from polypath.training.recipe import Recipe
+from polypath.training.recipe import replace as changed
+from polypath.training.recipes import get_recipe
+from polypath.training.recipes.small import ONE_CYCLE, SGD
+
+SMOKE = DataConfig(source="digits", train_images=120, test_images=100, cache=False)
+SMALL = DataConfig(
+    source="cifar10",
+    train_images=5000,
+    test_images=5000,
+    size=16,
+    resize="squash",
+    augment=AugmentConfig(pad=2, mirror=True),
+)
+
+SMOKE_CHANGES = ("scikit-learn's digits (8×8 pixels, 120 to train, 100 to score), tiny networks, an epoch or two",)
+
+
+def smoke(model: Family, objective: Objective | None = None, **changes: Any) -> Recipe:
+    """A run of a second on digits; other fields by their dotted names, ``__`` for the dot."""
+    recipe = Recipe(
+        name="smoke",
+        model=replace(model, in_chans=1),
+        data=SMOKE,
+        optim=OptimConfig(lr=0.05, momentum=0.9),
+        objective=objective or Whole(),
+        epochs=1,
+        batch_size=40,
+        device="cpu",
+    )
+    return _changed(recipe, changes)
+
+
+def small(model: Family, objective: Objective | None = None, **changes: Any) -> Recipe:
+    """A run of minutes on CIFAR-10; other fields by their dotted names, ``__`` for the dot."""
+    recipe = Recipe(
+        name="small",
+        model=model,
+        data=SMALL,
+        optim=SGD,
+        schedule=ONE_CYCLE,
+        objective=objective or Whole(),
+        epochs=10,
+        batch_size=50,
+        channels_last=True,
+        validate_every=1000,
+        checkpoint_every=5,
+        keep=1,
+    )
+    return _changed(recipe, changes)
+
+
+def paper(name: str) -> Recipe:
+    """The recipe of the published setting."""
+    return get_recipe(name)
+
+
+def small_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
+    """What ``small`` changes, read off the arms' recipes, and ``more`` sentences."""
+    recipes = list(arms.values())
+    data = {(r.data.train_images, r.data.test_images, r.data.size) for r in recipes}
+    told = []
+    for train, test, size in sorted(data, key=str):
+        side = f", resized to {size}×{size} pixels" if size and size != 32 else ""
+        told.append(f"{train:,} images of CIFAR-10 to train on and {test:,} to score, each a fixed subset{side}")
+    epochs = sorted({r.epochs for r in recipes})
+    told.append(
+        f"{' or '.join(map(str, epochs))} epochs, batches of {_each(r.batch_size for r in recipes)}, "
+        f"{recipes[0].optim.kind.upper()} with one-cycle learning rates, no images held out: the last epoch counts"
+    )
+    return (*told, *more)
+
+
+def at_scales(
+    smoke: Callable[[], Mapping[str, Recipe]],
+    small: Callable[[], Mapping[str, Recipe]] | None = None,
+    paper: Callable[[], Mapping[str, Recipe]] | None = None,
+    *,
+    small_seeds: int = 3,
+    small_says: tuple[str, ...] = (),
+    paper_says: tuple[str, ...] = (),
+    paper_seeds: int = 3,
+) -> dict[str, Callable[[], Scale]]:
+    """The usual three scales from their arms: one seed of ``smoke``, and changes said in the usual words."""
+
+    def of_small() -> Scale:
+        arms = small() if small is not None else {}
+        return Scale(arms=arms, seeds=small_seeds, changes=small_changes(arms, *small_says))
+
+    scales = {"smoke": lambda: Scale(arms=smoke(), seeds=1, changes=SMOKE_CHANGES)}
+    if small is not None:
+        scales["small"] = of_small
+    if paper is not None:
+        scales["paper"] = lambda: Scale(arms=paper(), seeds=paper_seeds, changes=paper_says)
+    return scales
+
+
+def _each(values: Iterable[int]) -> str:
+    return " or ".join(map(str, sorted(set(values))))
+
+
+def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    return changed(recipe, {name.replace("__", "."): value for name, value in changes.items()})

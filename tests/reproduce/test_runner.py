@@ -1,0 +1,235 @@
+"""Experiments end to end on tiny networks: resumption, what is refused, what is stale."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny
+
+from polypath.reproduce import code, measured, results, runner
+from polypath.reproduce.claims import judge
+from polypath.reproduce.experiment import Correct, Measured, Scale
+from polypath.reproduce.registry import get_experiment, list_experiments
+from polypath.reproduce.results import load_result
+from polypath.reproduce.runner import reproduce
+from polypath.reproduce.scales import smoke
+from polypath.training.loop import train
+from polypath.training.sweep import here
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A result folder, and what was said while it was made."""
+    folder, said = tmp_path_factory.mktemp("done") / "out", []
+    return folder, reproduce(tiny(), "smoke", out=folder, say=said.append), said
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+    import shutil
+
+    return shutil.copytree(done[0], tmp_path / "copy")
+
+
+def test_a_result_folder_holds_all_that_verdicts_need(done):
+    folder, result, said = done
+    assert {p.name for p in folder.iterdir()} == {*results.FILES, "runs"}
+    assert len(said) == 4
+    assert result.seeds == (0, 1)
+    assert set(result.errors) == {"learns", "rests"}
+    assert result.images == {"learns": 100, "rests": 100}
+    assert len(result.curves["learns/loss"]) == 2
+    assert [v.word for v in result.verdicts][1] == "holds"
+    found = load_result(folder)
+    assert found.to_json() == result.to_json()
+    assert judge(tiny().claims, found.sample(), found.counts) == found.verdicts
+    assert not found.stale
+    text = (folder / "result.md").read_text()
+    assert "it is a test" in text
+    assert "learning helps" in text
+    values = json.loads((folder / "result.json").read_text())
+    for field in ("revision", "environment", "seeds", "training_seconds", "changes", "scale", "definition"):
+        assert field in values
+    assert values["environment"]["torch"]
+    assert str(folder) not in (folder / "result.json").read_text()
+    arms = json.loads((folder / "recipes.json").read_text())
+    assert arms["rests"] == {"optim.lr": 1e-9}
+
+
+def test_finished_runs_are_read_and_not_trained_again(copy, monkeypatch):
+    monkeypatch.setattr(runner, "train", None)
+    said = []
+    assert reproduce(tiny(), "smoke", out=copy, say=said.append).errors == load_result(copy).errors
+    assert said == []
+
+
+def test_an_interrupted_experiment_goes_on(done, tmp_path, monkeypatch):
+    calls = []
+
+    def killed(recipe, folder, **options):
+        calls.append(folder)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return train(recipe, folder, **options)
+
+    monkeypatch.setattr(runner, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(tiny(), "smoke", out=tmp_path / "out")
+    assert not (tmp_path / "out/result.json").exists()
+    said = []
+    result = reproduce(tiny(), "smoke", out=tmp_path / "out", say=said.append)
+    assert len(calls) == 3 + 2
+    assert len(said) == 2
+    assert result.errors == done[1].errors
+
+
+def test_more_seeds_add_to_those_there_are(copy, monkeypatch):
+    trained = []
+    monkeypatch.setattr(runner, "train", lambda recipe, *a, **k: trained.append(recipe.seed) or train(recipe, *a, **k))
+    before = load_result(copy)
+    result = reproduce(tiny(), "smoke", seeds=3, out=copy)
+    assert trained == [2, 2]
+    assert result.seeds == (0, 1, 2)
+    assert result.errors["learns"][:2] == before.errors["learns"]
+
+
+def test_runs_and_results_of_another_revision_are_not_mixed_in(copy, monkeypatch):
+    old = load_result(copy)
+    for module in (runner, results):
+        monkeypatch.setattr(module, "code_id", lambda: "another")
+    assert load_result(copy).stale
+    trained, said = [], []
+    monkeypatch.setattr(runner, "train", lambda *a, **k: trained.append(a) or train(*a, **k))
+    result = reproduce(tiny(), "smoke", seeds=1, out=copy, say=said.append)
+    assert len(trained) == 2
+    assert result.code == "another"
+    assert result.seeds == (0,)
+    assert len([text for text in said if text.startswith("stale: ")]) == 2
+    assert load_result(copy / f"stale-{old.code}").errors == old.errors
+
+
+def test_the_code_id_knows_changed_files(monkeypatch):
+    code.code_id.cache_clear()
+    monkeypatch.setattr(code, "revision", lambda: "0123456789abcdef")
+    assert code.code_id() == "0123456789ab"
+    code.code_id.cache_clear()
+    monkeypatch.setattr(code, "revision", lambda: "0123456789abcdef+changes")
+    assert code.code_id() == f"0123456789ab-{code.source_digest()}"
+    code.code_id.cache_clear()
+    monkeypatch.setattr(code, "revision", lambda: None)
+    assert code.code_id() == f"unversioned-{code.source_digest()}"
+    monkeypatch.undo()
+    code.code_id.cache_clear()
+
+
+def test_a_definition_is_told_from_another_and_not_by_where_images_lie():
+    def of(experiment):
+        return code.definition_id(experiment, "smoke", experiment.scale("smoke"))
+
+    assert of(tiny()) == of(tiny()) == of(tiny(device="auto", data__source="elsewhere", seed=3))
+    assert of(tiny()) != of(tiny(epochs=2))
+    assert of(tiny()) != of(replace(tiny(), claims=tiny().claims[:1]))
+
+
+def test_a_run_that_diverges_counts_as_one_that_answers_the_first_class(tmp_path):
+    experiment = tiny()
+    arms = dict(experiment.scale("smoke").arms)
+    arms["bursts"] = smoke(arms["learns"].model, optim__lr=1e30, epochs=3)
+    experiment = replace(experiment, scales={"smoke": lambda: Scale(arms=arms, seeds=1)})
+    said = []
+    result = reproduce(experiment, "smoke", out=tmp_path / "out", say=said.append)
+    assert list(result.diverged) == ["bursts,seed=0"]
+    assert "not finite" in result.diverged["bursts,seed=0"]
+    assert result.errors["bursts"] == pytest.approx([90.0], abs=1.5)
+    assert reproduce(experiment, "smoke", out=tmp_path / "out").errors == result.errors
+
+
+def test_workers_train_what_this_process_would(done, tmp_path, monkeypatch):
+    slots, turn = [], threading.Lock()  # the global generators are one thread's at a time
+
+    def beside(recipe, folder, slot):  # a process of its own in earnest, which tests of sweeps start
+        slots.append(slot)
+        with turn:
+            here(recipe, folder)
+
+    monkeypatch.setattr(runner, "in_process_of_its_own", beside)
+    monkeypatch.setattr(runner, "train", None)
+    said = []
+    result = reproduce(tiny(), "smoke", seeds=1, out=tmp_path / "out", workers=2, say=said.append)
+    assert len(said) == len(slots) == 2
+    for key, errors in result.errors.items():
+        assert errors == done[1].errors[key][:1]
+
+
+def test_a_dataset_without_a_test_split_is_refused(tmp_path):
+    for label in "ab":
+        (tmp_path / "data/train" / label).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "data/train" / label / "0.png")
+    with pytest.raises(ValueError, match=r"no split 'test'.*it has train"):
+        reproduce(tiny(), "smoke", out=tmp_path / "out", source=str(tmp_path / "data"))
+    with pytest.raises(ValueError, match="no split 'extra'"):
+        reproduce(tiny(data__extra_split="extra"), "smoke", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_may_be_given_for_one_of_several_datasets(tmp_path):
+    arms = {
+        "a": smoke(tiny().scale("smoke").arms["learns"].model),
+        "b": smoke(tiny().scale("smoke").arms["learns"].model),
+    }
+    arms["b"] = replace(arms["b"], data=replace(arms["b"].data, source="cifar10"))
+    both = replace(tiny(), scales={"smoke": lambda: Scale(arms=arms)})
+    with pytest.raises(ValueError, match="cifar10=FOLDER"):
+        reproduce(both, "smoke", out=tmp_path / "out", source="elsewhere")
+    with pytest.raises(ValueError, match="no such folder"):
+        reproduce(both, "smoke", out=tmp_path / "out", source="cifar10=/nowhere")
+
+
+def test_folders_of_something_else_are_refused(done, tmp_path):
+    with pytest.raises(ValueError, match="choose another --out"):
+        reproduce(replace(tiny(), name="fractalnet/other"), "smoke", out=done[0])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="choose another --out"):
+        reproduce(tiny(), "smoke", out=tmp_path)
+    with pytest.raises(ValueError, match="another recipe"):
+        reproduce(tiny(batch_size=20), "smoke", out=done[0])
+    with pytest.raises(ValueError, match="must be at least 1"):
+        reproduce(tiny(), "smoke", seeds=0, out=tmp_path / "x")
+    with pytest.raises(ValueError, match="has smoke"):
+        reproduce(tiny(), "paper", out=tmp_path / "x")
+
+
+def test_unknown_experiments_are_answered_with_near_names():
+    with pytest.raises(ValueError, match=r"did you mean .*crescendonet/table2"):
+        get_experiment("crescendonet/tabel2")
+    with pytest.raises(ValueError, match="crescendonet/table2"):
+        get_experiment("table2")
+    with pytest.raises(ValueError, match="there are crescendonet/"):
+        get_experiment("xyzzy")
+    assert get_experiment("CrescendoNet/Table2").name in list_experiments("crescendonet")
+
+
+def test_measurements_survive_the_disk_and_damage_is_seen(tmp_path):
+    hits = np.arange(13) % 3 == 0
+    m = Measured({"a": Correct(hits, "t")}, {"v": 0.5}, {"c": [(1.0, 2.0)]}, {"h": {"1": 2.0}})
+    measured.save_measured(tmp_path / "m.npz", m, ["a"])
+    again = measured.load_measured(tmp_path / "m.npz", ["a"])
+    assert np.array_equal(again.correct["a"].hits, hits)
+    assert (again.values, again.curves, again.histograms) == (m.values, m.curves, m.histograms)
+    assert measured.load_measured(tmp_path / "m.npz", ["a", "b"]) is None
+    (tmp_path / "m.npz").write_bytes((tmp_path / "m.npz").read_bytes()[:100])
+    assert measured.load_measured(tmp_path / "m.npz", ["a"]) is None
+    assert measured.load_measured(tmp_path / "none.npz", ["a"]) is None
+
+
+def test_damaged_results_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"result\.json"):
+        load_result(tmp_path)
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(ValueError, match="damaged"):
+        load_result(tmp_path)

@@ -113,6 +113,7 @@ def test_whole_takes_shares_of_classes_as_mixup_gives_them(crescendo, batch):
         (po.DropPath(mode="global"), lambda net: sampling.global_drop_path(net, generator())),
         (po.DropPath(mode="mixed", rate=0.5), lambda net: sampling.mixed_drop_path(net, 0.5, 0.5, generator())),
         (po.DropPath(mode="one-column-a-block"), lambda net: sampling.one_column_a_block(net, generator())),
+        (po.DropPath(mode="mixed-a-block"), lambda net: sampling.mixed_column_a_block(net, 0.15, 0.5, generator())),
         (po.DropPath(mode="uniform"), lambda net: sampling.uniform_choice(net.wiring, generator())),
     ],
 )

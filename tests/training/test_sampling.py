@@ -185,6 +185,17 @@ def test_one_column_a_block_differs_from_the_global_draw(fractal):
     assert all(fractal.wiring.count_paths(p) == 1 for p in drawn)
 
 
+def test_mixed_a_block_is_a_column_a_block_or_local(fractal):
+    g = generator(3)
+    drawn = {sampling.mixed_column_a_block(fractal, 0.0, 1.0, g) for _ in range(200)}
+    assert set(sampling.columns_of(fractal)) < drawn
+    assert all(sampling.mixed_column_a_block(fractal, 0.0, 0.0, g) == Paths() for _ in range(30))
+    n = sum(sampling.mixed_column_a_block(fractal, 0.0, 0.5, g) != Paths() for _ in range(400))
+    assert 150 < n < 250
+    with pytest.raises(ValueError, match="share"):
+        sampling.mixed_column_a_block(fractal, 0.1, 2.0, g)
+
+
 # --- the others ----------------------------------------------------------------------------------------------
 
 

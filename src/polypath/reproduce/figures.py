@@ -77,6 +77,38 @@ def bars(keys: Sequence[str] | None = None, label: str = "test error (%)") -> Dr
     return draw
 
 
+def grouped_bars(groups: Mapping[str, str], parts: Mapping[str, str], label: str = "test error (%)") -> Draw:
+    """Bars in groups: ``groups`` gives each group's name and its part of the keys, ``parts`` the label and the other
+    part of each bar's key, a beginning where it ends in ``/`` or a blank, else an end."""
+
+    def key_of(group: str, part: str) -> str:
+        return f"{part}{group}" if part.endswith(("/", " ")) else f"{group}{part}"
+
+    def draw(result: Result) -> Figure:
+        figure, (axis,) = canvas(height=1.6 + 0.2 * len(groups) * len(parts))
+        height = 0.8 / len(parts)
+        for i, (part, end) in enumerate(parts.items()):
+            found = [(row, key_of(start, end)) for row, start in enumerate(groups.values())]
+            found = [(row + (i - (len(parts) - 1) / 2) * height, key) for row, key in found if _known(result, key)]
+            axis.barh(
+                [row for row, _ in found],
+                [result.mean(key) for _, key in found],
+                xerr=[result.std(key) or 0.0 for _, key in found],
+                height=height * 0.92,
+                color=COLOURS[i % len(COLOURS)],
+                error_kw={"lw": 0.9, "capsize": 1.5, "ecolor": "0.25"},
+                label=part,
+            )
+        axis.set_yticks(range(len(groups)), list(groups))
+        axis.invert_yaxis()
+        axis.set_xlabel(f"{label}, ± std over seeds")
+        axis.grid(False, axis="y")
+        _finish(figure, axis, result)
+        return figure
+
+    return draw
+
+
 def lines(
     keys: Sequence[str] | Mapping[str, str],
     xlabel: str = "epoch",

@@ -10,6 +10,7 @@ from polypath.reproduce.experiment import Experiment
 
 PAPERS: dict[str, tuple[str, ...]] = {
     "crescendonet": ("polypath.reproduce.papers.crescendonet",),
+    "fractalnet": ("polypath.reproduce.papers.fractalnet", "polypath.reproduce.papers.suspects"),
 }
 """Modules of a paper; each has ``EXPERIMENTS``, a tuple."""
 

@@ -18,7 +18,7 @@ from polypath.training.objectives import Objective, Whole
 from polypath.training.optim import OptimConfig
 from polypath.training.recipe import Recipe
 from polypath.training.recipe import replace as changed
-from polypath.training.recipes import get_recipe
+from polypath.training.recipes import derive, get_recipe
 from polypath.training.recipes.small import ONE_CYCLE, SGD
 
 SMOKE = DataConfig(source="digits", train_images=120, test_images=100, cache=False)
@@ -71,6 +71,11 @@ def small(model: Family, objective: Objective | None = None, **changes: Any) -> 
 def paper(name: str) -> Recipe:
     """The recipe of the published setting."""
     return get_recipe(name)
+
+
+def vary(base: Recipe, **changes: Any) -> Recipe:
+    """A recipe with other values in some fields, ``__`` for the dot; assumptions about them are let go."""
+    return derive(base, base.name, {name.replace("__", "."): value for name, value in changes.items()})
 
 
 def small_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 import polypath
 from polypath.analysis.recalibrate import recalibrate
@@ -129,6 +131,25 @@ class Trained:
         """Which test images each path classifies rightly; arguments as of :meth:`logits`."""
         return {
             name: self.marked(logits) for name, logits in self.logits(paths, recalibrated=recalibrated, net=net).items()
+        }
+
+    def training_loss(self, paths: Choice = None, *, recalibrated: int = 0, images: int = 2000) -> dict[str, float]:
+        """Mean cross-entropy of each path on (at most so many) training images, in evaluation mode, not augmented."""
+        chosen = self.choice(paths)
+        if self.failed:
+            return dict.fromkeys(chosen, math.nan)
+        stats = self.statistics(chosen, recalibrated) if recalibrated else None
+        batches, labels = [], []
+        for x, y in self.training_batches():
+            batches.append((x, y))
+            labels.append(y.cpu())
+            if sum(map(len, labels)) >= images:
+                break
+        scores, truth = score(self.net, chosen, batches, stats=stats, keep_logits=True), torch.cat(labels)
+        return {
+            name: float(functional.cross_entropy(s.logits.float(), truth))
+            for name, s in scores.items()
+            if s.logits is not None
         }
 
     def marked(self, logits: Tensor) -> Correct:

@@ -19,7 +19,7 @@ from polypath.training.distill import distillation_loss
 from polypath.training.gates import Over, gate_rates, target_rate_loss
 from polypath.training.objectives import Bound, Objective, StepInfo, StepResult
 
-Mode = Literal["local", "global", "mixed", "one-column-a-block", "uniform", "stochastic-depth"]
+Mode = Literal["local", "global", "mixed", "one-column-a-block", "mixed-a-block", "uniform", "stochastic-depth"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,11 @@ class DropPath(Objective, kind="drop-path"):
     """One sampled sub-network a mini-batch (FractalNet §3.1, CrescendoNet §II-C, Huang et al. 2016).
 
     Args:
-        mode: ``local``, ``global``, ``mixed``, ``one-column-a-block`` (not the paper's), ``uniform``,
+        mode: ``local``, ``global``, ``mixed``, ``one-column-a-block`` and ``mixed-a-block`` (as ``mixed``, with a
+            column for each block in place of a global draw; neither is the paper's), ``uniform``,
             ``stochastic-depth``; see :mod:`polypath.training.sampling`.
         rate: of local drops.
-        share: of mini-batches with a global draw, in ``mixed``.
+        share: of mini-batches with a draw of columns, in ``mixed`` and ``mixed-a-block``.
         same: of ``local``, the same set of operands at every join.
         groups: cut the mini-batch into so many parts with a draw each; 0 draws for every image.
     """
@@ -77,6 +78,8 @@ class DropPath(Objective, kind="drop-path"):
                 return lambda g: sampling.mixed_drop_path(net, self.rate, self.share, g, columns)
             case "one-column-a-block":
                 return partial(sampling.one_column_a_block, net)
+            case "mixed-a-block":
+                return lambda g: sampling.mixed_column_a_block(net, self.rate, self.share, g)
             case "uniform":
                 return partial(sampling.uniform_choice, net.wiring)
             case "stochastic-depth":

@@ -100,6 +100,18 @@ def one_column_a_block(net: PathNet, generator: Generator) -> Paths:
     return Paths.of(net.wiring, choice)
 
 
+def mixed_column_a_block(net: PathNet, rate: float, share: float, generator: Generator) -> Paths:
+    """:func:`mixed_drop_path` with :func:`one_column_a_block` in place of the global draw; not the paper's either.
+
+    Raises:
+        ValueError: a rate or share outside [0, 1].
+    """
+    _check_share("share", share)
+    if float(torch.rand((), generator=generator)) < share:
+        return one_column_a_block(net, generator)
+    return local_drop_path(net.wiring, rate, generator)
+
+
 def uniform_choice(wiring: Wiring, generator: Generator, joins: Iterable[str] | None = None) -> Paths:
     """Any non-empty set of operands at each join, all sets equally likely.
 

@@ -11,8 +11,8 @@ from polypath.reproduce.scales import at_scales, paper, small, smoke
 from polypath.training.path_objectives import DropPath
 
 TINY = CrescendoNet(widths=(6, 6), hidden=(16,))
-SMALL = CrescendoNet(widths=(32, 32, 32))
-WIDE_SAYS = "width 32 in every block instead of (128, 256, 512), no dropout, drop-path 0.3"
+SMALL = CrescendoNet(widths=(16, 32, 32))
+WIDTHS_SAY = "widths (16, 32, 32) instead of (128, 256, 512), no dropout, drop-path 0.3"
 SUBNETS = ("whole", *(f"branches={text}" for text in TABLE_II))
 
 
@@ -26,10 +26,10 @@ TABLE2 = Experiment(
     shows="what sub-networks err that keep only some branches of every block (printed: C10+)",
     scales=at_scales(
         lambda: {"whole": smoke(TINY, DropPath(rate=0.3))},
-        lambda: {"whole": small(SMALL, DropPath(rate=0.3))},
+        lambda: {"whole": small(SMALL, DropPath(rate=0.3), data__train_images=4000, epochs=8)},
         lambda: {"whole": paper("crescendonet_512-cifar10+-adam")},
-        small_seeds=5,
-        small_says=(WIDE_SAYS,),
+        small_seeds=4,
+        small_says=(WIDTHS_SAY,),
     ),
     measure=per_arm(paths(SUBNETS), single=True),
     published={key: Cell("table2", "C10+", branches=_branches(key)) for key in SUBNETS},

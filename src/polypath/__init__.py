@@ -1,5 +1,8 @@
 """Polypath: train one network, run any of its paths."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from polypath.cost import Cost, Latency, cost, count_paths, depth_distribution, latency
 from polypath.ensemble import Ensemble
 from polypath.fusion import fuse
@@ -9,7 +12,12 @@ from polypath.registry import create_model, list_models
 from polypath.saving import load, save
 from polypath.wiring import Wiring, WiringBuilder
 
+if TYPE_CHECKING:
+    from polypath import deploy
+    from polypath.deploy.predictor import AnytimePredictor
+
 __all__ = [
+    "AnytimePredictor",
     "Cost",
     "Ensemble",
     "Latency",
@@ -21,6 +29,7 @@ __all__ = [
     "cost",
     "count_paths",
     "create_model",
+    "deploy",
     "depth_distribution",
     "extract",
     "fuse",
@@ -29,3 +38,11 @@ __all__ = [
     "load",
     "save",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "deploy":
+        return importlib.import_module("polypath.deploy")
+    if name == "AnytimePredictor":
+        return importlib.import_module("polypath.deploy").AnytimePredictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -102,7 +102,7 @@ def save(
         dataset=dataset,
         notes=notes,
     )
-    with _new_folder(target) as made:
+    with new_folder(target) as made:
         write_json(made / CONFIG, config)
         write_file(made / CARD, card)
         try:
@@ -151,7 +151,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path) -> Iterator[Path]:
     """A folder beside ``target`` that takes its place when the block has ended well, and is gone otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
     made, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))

@@ -1,0 +1,164 @@
+"""``polypath export``: paths of a network for other runtimes, or as a bundle with a time budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from polypath.cli.parser import Parser, positive
+from polypath.cli.tables import millions, percent, print_json, print_table
+
+FORMATS = ("bundle", "onnx", "openvino", "torch", "triton")
+
+
+def export(argv: list[str]) -> None:
+    """Write paths of a run, or of a saved network, for deployment: a bundle of them, or one path's own graph."""
+    parser = Parser("export", export.__doc__)
+    parser.add_argument(
+        "source", type=Path, help="folder of a finished run, of a saved network, or of a bundle (triton)"
+    )
+    parser.add_argument("--paths", action="append", metavar="TEXT", help="a choice, such as column=3; may be repeated")
+    parser.add_argument("--format", choices=FORMATS, default="bundle", help="bundle unless said otherwise")
+    parser.add_argument("--out", required=True, type=Path, help="new folder")
+    parser.add_argument("--name", help="of the bundle; otherwise its folder's")
+    parser.add_argument("--keep", action="store_true", help="keep paths that a cheaper one equals (bundle)")
+    parser.add_argument(
+        "--no-recalibrate", action="store_true", help="norms as they are (of a run they are re-estimated)"
+    )
+    parser.add_argument("--num-images", type=positive, default=2000, help="training images to re-estimate on (2000)")
+    parser.add_argument("--seed", type=int, default=0, help="cuts held-out images into parts (0)")
+    parser.add_argument(
+        "--measure", type=positive, action="append", default=[], metavar="BATCH", help="time paths at this batch size"
+    )
+    parser.add_argument("--note", action="append", default=[], help="a sentence for the bundle's card")
+    parser.add_json()
+    args = parser.read(argv)
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise ValueError(f"--out {args.out}: exists and is not empty; choose another folder")
+    say = (lambda text: None) if args.json else print
+    facts = _FORMAT[args.format](args, say)
+    if args.json:
+        print_json(facts)
+
+
+def _bundle(args: Any, say: Any) -> dict[str, Any]:
+    from polypath.deploy.write import HeldOut, write_bundle
+
+    net, run = _opened(args.source)
+    texts = args.paths
+    stats = held = None
+    about: dict[str, Any] = {}
+    if run is not None:
+        from polypath.data.feed import evaluation_batches
+        from polypath.training.recipe import recipe_to_json
+        from polypath.training.run import environment
+
+        named = net.named_paths()
+        chosen = [named.get(t) or net.paths(t) for t in texts] if texts else list(named.values())
+        stats = _statistics(args, net, run, chosen)
+        about = {"dataset": run.data.name, "note": run.data.note, "recipe": recipe_to_json(run.recipe)}
+        about |= {"written": environment(run.device), "run": _run_facts(run)}
+        if run.data.validation is not None:
+            config = run.recipe.data
+            batches = evaluation_batches(run.data, config, 100, "validation", **run._layout)
+            held = HeldOut(list(batches), run.test_batches(), args.seed)
+        else:
+            say(
+                f"{args.source} held no images out (data.validation), so nothing is calibrated and no path has an error"
+            )
+    if args.out.exists():
+        args.out.rmdir()
+    bundle = write_bundle(
+        net.cpu(),
+        args.out,
+        texts,
+        statistics=stats,
+        held_out=held,
+        keep=(texts or list(net.named_paths())) if args.keep else (),
+        name=args.name,
+        about=about,
+        notes=args.note,
+        measure=args.measure,
+        say=say,
+    )
+    size = sum(file.stat().st_size for file in args.out.iterdir())
+    if not _quiet(args):
+        rows = [
+            [p.name, percent(p.error), percent(p.test_error), millions(p.macs), f"{p.params:,}", f"{p.temperature:.3f}"]
+            for p in bundle.paths
+        ]
+        head = ["path", "held-out error %", "test error %", "MACs", "params", "temperature"]
+        print_table(f"Bundle {bundle.name}", head, rows, notes=[f"{size / 2**20:.2f} MiB in {args.out}"])
+    return {"out": str(args.out), "bytes": size, **bundle.manifest.to_json()}
+
+
+def _one(args: Any, say: Any) -> dict[str, Any]:
+    from polypath.deploy.export import export_path
+
+    net, run = _opened(args.source)
+    rows, total = [], 0
+    for text in args.paths or ["whole"]:
+        stats = _statistics(args, net, run, [net.paths(text)]) if run is not None else None
+        done = export_path(net.cpu(), text, args.out, args.format, stats=stats, say=say)
+        total += done.bytes
+        say(f"wrote {', '.join(str(file) for file in done.files)}: {done.bytes / 2**20:.2f} MiB")
+        checks = [{"runtime": c.runtime, "max_abs": c.max_abs} for c in done.checks]
+        rows.append({"paths": text, "files": [str(file) for file in done.files], "bytes": done.bytes, "checks": checks})
+    return {"out": str(args.out), "format": args.format, "bytes": total, "exports": rows}
+
+
+def _triton(args: Any, say: Any) -> dict[str, Any]:
+    from polypath.deploy.bundle import Bundle
+    from polypath.deploy.triton import write_repository
+
+    bundle = Bundle.open(args.source)
+    if args.paths:
+        bundle = bundle.with_paths(args.paths)
+    names = write_repository(bundle, args.out)
+    say(f"wrote {len(names)} models into {args.out}: {', '.join(names)}")
+    return {"out": str(args.out), "models": names}
+
+
+_FORMAT = {"bundle": _bundle, "triton": _triton} | dict.fromkeys(("onnx", "openvino", "torch"), _one)
+
+
+def _opened(source: Path) -> tuple[Any, Any]:
+    """The network, and the run that it comes from, if it does."""
+    if (source / "recipe.json").is_file():
+        from polypath.cli.runs import FinishedRun
+
+        run = FinishedRun(source)
+        return run.net, run
+    import polypath
+
+    return polypath.load(source), None
+
+
+def _statistics(args: Any, net: Any, run: Any, chosen: Any) -> Any:
+    if args.no_recalibrate or run is None:
+        return None
+    from polypath.analysis.recalibrate import recalibrate
+
+    return recalibrate(net, chosen, run.statistics_batches(), args.num_images, seed=run.recipe.seed)
+
+
+def _run_facts(run: Any) -> dict[str, Any]:
+    """Revision and seed of the training itself."""
+    import json
+
+    try:
+        sessions = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))["sessions"]
+        summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"seed": run.recipe.seed}
+    keep = ("revision", "torch", "device_name", "threads", "started")
+    return {
+        "seed": run.recipe.seed,
+        "sessions": [{key: session.get(key) for key in keep} for session in sessions],
+        "seconds": summary.get("seconds"),
+        "test_error_of_the_run": summary.get("test_error"),
+    }
+
+
+def _quiet(args: Any) -> bool:
+    return bool(args.json)

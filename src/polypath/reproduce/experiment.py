@@ -68,12 +68,14 @@ class Measured:
         values: scalars (a training loss, epochs until something happens, MACs, a similarity).
         curves: points ``(x, y)`` of a line.
         histograms: counts or shares by label.
+        pictures: images to be shown, PNG in base64; the first seed's are kept.
     """
 
     correct: dict[str, Correct] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     histograms: dict[str, dict[str, float]] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
 
     def update(self, other: Measured) -> Measured:
         """Take in what ``other`` has; gives itself."""
@@ -81,6 +83,7 @@ class Measured:
         self.values |= other.values
         self.curves |= other.curves
         self.histograms |= other.histograms
+        self.pictures |= other.pictures
         return self
 
 
@@ -89,10 +92,16 @@ Measure = Callable[[Mapping[str, "Trained"]], Measured]
 
 
 class Cell:
-    """A printed number: paper (the experiment's own unless given), table, column, and what its row says."""
+    """A printed number: paper (the experiment's own unless given), table, column, and what its row says.
 
-    def __init__(self, table: str, column: str, paper: str | None = None, **row: Any) -> None:
+    ``complement`` reads an accuracy as an error: 100 minus the printed number.
+    """
+
+    def __init__(
+        self, table: str, column: str, paper: str | None = None, *, complement: bool = False, **row: Any
+    ) -> None:
         self.table, self.column, self.paper, self.row = table, column, paper, row
+        self.complement = complement
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ def save_measured(file: Path, measured: Measured, arms: Sequence[str]) -> None:
         "values": measured.values,
         "curves": measured.curves,
         "histograms": measured.histograms,
+        "pictures": measured.pictures,
     }
     write_file(file, packed({k: hits.hits[None] for k, hits in measured.correct.items()}, rest))
 
@@ -40,6 +41,7 @@ def load_measured(file: Path, arms: Sequence[str]) -> Measured | None:
         rest["values"],
         {key: [(x, y) for x, y in points] for key, points in rest["curves"].items()},
         rest["histograms"],
+        rest.get("pictures", {}),
     )
 
 

@@ -11,6 +11,13 @@ from polypath.reproduce.experiment import Experiment
 PAPERS: dict[str, tuple[str, ...]] = {
     "crescendonet": ("polypath.reproduce.papers.crescendonet",),
     "fractalnet": ("polypath.reproduce.papers.fractalnet", "polypath.reproduce.papers.suspects"),
+    "dfn": (
+        "polypath.reproduce.papers.dfn",
+        "polypath.reproduce.papers.dfn_ensembles",
+        "polypath.reproduce.papers.dfn_imagenet",
+    ),
+    "gunn": ("polypath.reproduce.papers.gunn", "polypath.reproduce.papers.collapse"),
+    "drnn": ("polypath.reproduce.papers.drnn", "polypath.reproduce.papers.drnn_gates"),
 }
 """Modules of a paper; each has ``EXPERIMENTS``, a tuple."""
 

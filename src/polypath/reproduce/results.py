@@ -53,6 +53,7 @@ class Result:
         images: test images by key.
         values: scalars by key, one for each seed; ``counts``: exact numbers by key.
         curves, histograms: by key, one for each seed.
+        pictures: PNG in base64 by key, of the first seed.
         published: printed number by key, None where the text has lost it.
         diverged: runs whose loss was not finite, and why.
         correct: answers ``(seeds, images)`` by key, where they are kept.
@@ -78,6 +79,7 @@ class Result:
     units: dict[str, str] = field(default_factory=dict)
     curves: dict[str, list[list[tuple[float, float]]]] = field(default_factory=dict)
     histograms: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict, repr=False)
     published: dict[str, float | str | None] = field(default_factory=dict)
     diverged: dict[str, str] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
@@ -241,6 +243,7 @@ def collect(
         units=dict(experiment.units),
         curves={key: [list(m.curves[key]) for m in per_seed] for key in _common(per_seed, "curves")},
         histograms={key: [dict(m.histograms[key]) for m in per_seed] for key in _common(per_seed, "histograms")},
+        pictures=dict(per_seed[0].pictures) if per_seed else {},
         published={k: _printed(experiment, cell) for k, cell in experiment.published.items() if k in keys},
         diverged={k: v for k, v in failed.items() if k in names},
         arms=_arms(plan.arms),
@@ -257,7 +260,8 @@ def _common(per_seed: list[Measured], what: str) -> list[str]:
 
 
 def _printed(experiment: Experiment, cell: Cell) -> float | str | None:
-    return value(cell.paper or experiment.paper, cell.table, cell.column, **cell.row)
+    printed = value(cell.paper or experiment.paper, cell.table, cell.column, **cell.row)
+    return round(100.0 - printed, 4) if cell.complement and isinstance(printed, float | int) else printed
 
 
 def _environment(device: str) -> dict[str, Any]:

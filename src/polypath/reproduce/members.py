@@ -1,0 +1,89 @@
+"""What ensembles of component networks answer, member by member (DFN §3 and §4, GUNN Table 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from polypath.ensemble import Ensemble
+from polypath.network import PathNet
+from polypath.reproduce.trained import Trained
+from polypath.training.build import build_net
+from polypath.training.engine import load_weights
+from polypath.training.finish import ENSEMBLE, SNAPSHOTS
+
+Members = Mapping[str, Tensor]
+"""Probabilities ``(images, classes)`` by the member's name, on the test images in their order."""
+
+
+def shared_members(run: Trained) -> dict[str, Tensor]:
+    """Members of an ensemble with shared weights; of a run that failed, all classes alike.
+
+    Raises:
+        ValueError: a run that trained no ensemble.
+    """
+    ensemble = _ensemble(run)
+    if run.failed:
+        classes = ensemble.net.num_classes
+        return dict.fromkeys(ensemble.names, torch.full((len(run.labels), classes), 1.0 / classes))
+    ensemble.to(run.device)
+    rows: dict[str, list[Tensor]] = {name: [] for name in ensemble.names}
+    with torch.inference_mode():
+        for x, _ in run.test_batches():
+            for name in ensemble.names:
+                rows[name].append(ensemble.logits(name, x).float().softmax(1).cpu())
+    return {name: torch.cat(parts) for name, parts in rows.items()}
+
+
+def separate_members(runs: Mapping[str, Trained]) -> dict[str, Tensor]:
+    """Members that each were trained as an arm of its own, running one path (objective ``path``)."""
+    found = {}
+    for name, run in runs.items():
+        path = run.net.paths(getattr(run.recipe.objective, "paths", "whole"))
+        found[name] = run.logits({name: path})[name].float().softmax(1)
+    return found
+
+
+def snapshot_members(run: Trained) -> dict[str, Tensor]:
+    """The snapshots of one run, ``1`` the first.
+
+    Raises:
+        ValueError: a run that took none.
+    """
+    found = {number: run.logits(["whole"], net=net)["whole"].float().softmax(1) for number, net in _snapshots(run)}
+    if not found:
+        raise ValueError(f"{run.folder}: no snapshots; they need schedule.kind 'cyclic-cosine' with several cycles")
+    return found
+
+
+def average(members: Members, names: Iterable[str] | None = None) -> Tensor:
+    """What the ensemble of some members (of all, without ``names``) answers: their mean probabilities."""
+    return torch.stack([members[name] for name in (members if names is None else names)]).mean(0)
+
+
+def without(members: Members, gone: str) -> Tensor:
+    """What the ensemble answers without one of its members (DFN Table 3)."""
+    return average(members, [name for name in members if name != gone])
+
+
+def _ensemble(run: Trained) -> Ensemble:
+    file = run.folder / ENSEMBLE
+    if file.is_file():
+        return Ensemble.load(file)
+    ensemble = None
+    if run.failed:
+        ensemble = getattr(run.recipe.objective.bind(build_net(run.recipe, run.folder)), "ensemble", None)
+    if not isinstance(ensemble, Ensemble):
+        raise ValueError(f"{run.folder}: no ensemble; it needs objective 'ensemble', not {run.recipe.objective.kind!r}")
+    return ensemble.eval()
+
+
+def _snapshots(run: Trained) -> Iterator[tuple[str, PathNet]]:
+    from safetensors.torch import load_file
+
+    for file in sorted((run.folder / SNAPSHOTS).glob("*.safetensors"), key=lambda file: int(file.stem)):
+        net = build_net(run.recipe, run.folder)
+        load_weights(net, load_file(file))
+        yield file.stem, net.to(run.device).eval()

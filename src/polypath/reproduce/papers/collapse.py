@@ -1,0 +1,115 @@
+"""GUNN (Qiao et al. 2018), §4: do channels collapse into each other?
+
+The paper proves that no two channels of a GUNN that are updated one after the other can collapse, and says that
+residual learning makes collapse harder in a network that updates all at once. Measured here along training: in each of
+the layers with segments, the mean absolute correlation of pairs of channels within a segment (updated together) and
+across segments, and the effective dimension (participation ratio of the eigenvalues of the correlation matrix, as a
+share of the channels). *plain* is SUNN without residual learning, *residual* is SUNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from polypath.analysis.similarity import channel_moments, effective_dimension, segments_of, similarity_table
+from polypath.network import PathNet
+from polypath.reproduce.claims import less
+from polypath.reproduce.experiment import Experiment, Measured
+from polypath.reproduce.papers.drawing import training_panels
+from polypath.reproduce.papers.gunn import NARROW, small_arm, tiny_arm
+from polypath.reproduce.scales import at_scales, paper
+from polypath.reproduce.trained import Trained
+from polypath.training.build import build_net
+from polypath.training.recipe import Recipe
+
+ARMS = {"plain": "plain", "residual": "SUNN", "GUNN": "GUNN"}
+PUBLISHED = {"residual": "sunn15", "GUNN": "gunn15"}
+IMAGES = 500
+PARTS = {"within": "within a segment", "across": "across segments", "dimension": "effective dimension"}
+
+
+def likeness(run: Trained, net: PathNet) -> dict[str, float]:
+    """``within``, ``across`` and ``dimension`` of a network's layers, each the mean over the layers, on test images."""
+    moments = channel_moments(net, _first(run))
+    table = similarity_table(moments, segments_of(net))
+    found = {part: float(table[part].mean()) for part in ("within", "across")}
+    found |= {f"alike {part}": float(table[f"{part}_alike"].mean()) for part in ("within", "across")}
+    shares = []
+    for of in moments.values():
+        covariance = of.matrix("correlation")
+        scale = covariance.diagonal().clamp(min=1e-24).sqrt()
+        eigenvalues = torch.linalg.eigvalsh(covariance / torch.outer(scale, scale)).clamp(min=0)
+        shares.append(100.0 * effective_dimension(eigenvalues)["participation"] / len(scale))
+    return found | {"dimension": float(np.mean(shares))}
+
+
+def _first(run: Trained):
+    seen = 0
+    for x, y in run.test_batches():
+        if seen >= IMAGES:
+            return
+        seen += len(x)
+        yield x, y
+
+
+def along_training(trained: Mapping[str, Trained]) -> Measured:
+    """Every arm at the start, at each epoch that was kept (curves) and at the end (values)."""
+    found = Measured()
+    for arm, run in trained.items():
+        found.correct[arm] = run.correct(["whole"])["whole"]
+        found.values |= {f"{arm} {part}": value for part, value in likeness(run, run.net).items()}
+        untrained = build_net(run.recipe, run.folder).to(run.device).eval()
+        for epoch, net in [(0, untrained), *run.epochs()]:
+            for part, value in likeness(run, net).items():
+                if part in PARTS:
+                    found.curves.setdefault(f"{arm} {part}", []).append((epoch, value))
+    return found
+
+
+def _published() -> dict[str, Recipe]:
+    from dataclasses import replace
+
+    kept = {"checkpoint_every": 25, "keep": 12}
+    arms = {arm: replace(paper(f"{name}-cifar10"), **kept) for arm, name in PUBLISHED.items()}
+    residual = arms["residual"]
+    return {"plain": replace(residual, model=replace(residual.model, residual=False))} | arms  # type: ignore[call-arg]
+
+
+COLLAPSE = Experiment(
+    name="gunn/collapse",
+    place="§4",
+    shows="how alike channels are within and across segments, and how many dimensions they span, along training",
+    scales=at_scales(
+        lambda: {arm: tiny_arm(kind) for arm, kind in ARMS.items()},
+        lambda: {arm: small_arm(kind) for arm, kind in ARMS.items()},
+        _published,
+        small_says=(NARROW, f"the paper measures nothing in §4; here it is measured on {IMAGES} test images"),
+    ),
+    measure=along_training,
+    units={
+        " alike within": "% of pairs", " alike across": "% of pairs", " within": "|correlation|",
+        " across": "|correlation|", " dimension": "% of the channels",
+    },
+    claims=(
+        less("GUNN across", "GUNN within", "GUNN: channels are less alike across segments than within one (§4.3)"),
+        less("GUNN across", "plain across", "GUNN's segments are less alike than the plain network's (§4.1)"),
+        less("residual within", "plain within", "residual learning makes channels less alike (§4.1)"),
+        less("plain dimension", "GUNN dimension", "GUNN keeps more effective dimensions than plain (§4)", "%"),
+        less("residual dimension", "GUNN dimension", "… and than the residual network, SUNN", "%"),
+    ),
+    figure=training_panels(
+        {
+            " within": "mean |correlation| within a segment",
+            " across": "mean |correlation| across segments",
+            " dimension": "effective dimension (% of channels)",
+        }
+    ),
+    notes=(
+        "A pair counts as alike at an absolute correlation of 0.9 or more. Epoch 0 is the untrained network.",
+    ),
+)  # fmt: skip
+
+EXPERIMENTS = ()

@@ -1,0 +1,255 @@
+"""Deeply-fused nets (Zhao et al. 2016), §4: Tables 2 and 3, Figure 5, on the deepest component network.
+
+All three are about the eight routes of a fused net with three fusions. *Ensemble-8* is the ensemble of all with one
+set of weights, *Ensemble-7* the same without the deepest route, RRR, in training and at the end. The members without
+weight sharing are eight networks, each trained alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from polypath.families.fusenet import FusedNet
+from polypath.reproduce.claims import Claim
+from polypath.reproduce.experiment import Cell, Experiment, Measured
+from polypath.reproduce.members import average, separate_members, shared_members, without
+from polypath.reproduce.papers.dfn import NARROW, ROUTE_TEXTS
+from polypath.reproduce.papers.drawing import along_rows
+from polypath.reproduce.papers.grouped import grouped
+from polypath.reproduce.papers.quick import quick
+from polypath.reproduce.papers.rows import Values, gaps, on_average, rows_of
+from polypath.reproduce.scales import at_scales, paper, smoke
+from polypath.reproduce.trained import Trained
+from polypath.training.path_objectives import OnePath, SharedEnsemble
+from polypath.training.recipe import Recipe
+from polypath.training.recipes.dfn import ROUTES, SHARING
+
+SHALLOW, DEEP = ("LLL", "RLL", "LRL", "LLR"), ("RRL", "RLR", "LRR", "RRR")
+MEDIUM = ("LLR", "RLR", "LRR")
+SMOKE_DEPTH, SMALL_DEPTH = 8, 26
+SMALL_SAYS = (NARROW, f"depth {SMALL_DEPTH} alone")
+
+
+def _shared(depth: int, members: Sequence[str] = ROUTE_TEXTS) -> Recipe:
+    net, objective = FusedNet(depth=depth, width=8), SharedEnsemble(routes=tuple(members))
+    return quick(net, objective)
+
+
+def _alone(depth: int, route: str) -> Recipe:
+    return quick(FusedNet(depth=depth, width=8), OnePath(paths=f"route={route}"))
+
+
+def _eight(depth: int) -> str:
+    return f"Ensemble-8 {depth}"
+
+
+def _published_eight() -> dict[str, Recipe]:
+    return {_eight(d): paper(f"fusenet_nf3_{d}-cifar10-ensemble") for d in SHARING}
+
+
+def _smoke_shared(members: Sequence[str] = ROUTE_TEXTS) -> Recipe:
+    return smoke(FusedNet(depth=SMOKE_DEPTH, width=4), SharedEnsemble(routes=tuple(members)))
+
+
+def _smoke_alone(route: str) -> Recipe:
+    return smoke(FusedNet(depth=SMOKE_DEPTH, width=4), OnePath(paths=f"route={route}"))
+
+
+def _depths(trained: Mapping[str, Trained]) -> list[int]:
+    return [int(arm.split()[1]) for arm in trained if arm.startswith("Ensemble-8 ")]
+
+
+# --- Table 2: with and without weight sharing ---------------------------------------------------------------------
+
+
+def members_with_and_without(trained: Mapping[str, Trained]) -> Measured:
+    """Answers of each route and of all, with weight sharing (``shared RLL 26``) and without (``separate RLL 26``)."""
+    found = Measured()
+    for depth in _depths(trained):
+        run = trained[_eight(depth)]
+        kinds = {
+            "shared": shared_members(run),
+            "separate": separate_members({route: trained[f"{route} {depth}"] for route in ROUTES}),
+        }
+        for kind, members in kinds.items():
+            found.correct |= {f"{kind} {route} {depth}": run.marked(members[route]) for route in ROUTES}
+            found.correct[f"{kind} overall {depth}"] = run.marked(average(members))
+    return found
+
+
+def _sharing(routes: Sequence[str], m: Values) -> np.ndarray:
+    """Error with weight sharing minus error without, mean over routes and depths."""
+    return np.mean([g for r in routes for g in gaps(m, f"shared {r}", f"separate {r}").values()], axis=0)
+
+
+TABLE2 = Experiment(
+    name="dfn/table2",
+    place="Table 2",
+    shows="what component networks and their ensemble err with and without weight sharing",
+    scales=at_scales(
+        lambda: {_eight(SMOKE_DEPTH): _smoke_shared()} | {f"{r} {SMOKE_DEPTH}": _smoke_alone(r) for r in ROUTES},
+        lambda: (
+            {_eight(SMALL_DEPTH): _shared(SMALL_DEPTH)} | {f"{r} {SMALL_DEPTH}": _alone(SMALL_DEPTH, r) for r in ROUTES}
+        ),
+        lambda: (
+            _published_eight() | {f"{r} {d}": paper(f"fusenet_nf3_{d}-cifar10-{r}") for d in SHARING for r in ROUTES}
+        ),
+        small_says=SMALL_SAYS,
+    ),
+    measure=members_with_and_without,
+    published={
+        f"{kind} {route} {depth}": Cell(
+            "table2", route if route in ROUTES else "overall", depth=depth, weight_sharing=kind == "shared"
+        )
+        for depth in SHARING
+        for kind in ("separate", "shared")
+        for route in (*ROUTES, "overall")
+    },
+    claims=(
+        Claim(
+            "weight sharing hurts the shallow component networks (LLL, RLL, LRL, LLR)",
+            lambda m: _sharing(SHALLOW, m),
+            says="error with sharing minus error without, mean over the four",
+        ),
+        Claim(
+            "weight sharing helps the deep component networks (RRL, RLR, LRR, RRR)",
+            lambda m: -_sharing(DEEP, m),
+            says="error without sharing minus error with, mean over the four",
+        ),
+        Claim(
+            "… and the deepest, RRR, among them",
+            lambda m: -_sharing(("RRR",), m),
+            says="error of RRR without sharing minus its error with",
+        ),
+        Claim(
+            "the ensemble without weight sharing is better: its members are less correlated",
+            lambda m: _sharing(("overall",), m),
+            says="error of the ensemble with sharing minus that without",
+        ),
+    ),
+    figure=grouped(
+        [f"{{kind}} {r} {{row}}" for r in (*ROUTES, "overall")],
+        {"separate": "without weight sharing", "shared": "with weight sharing"},
+        [*ROUTES, "overall"],
+    ),
+)
+
+
+# --- Table 3: leave one out ---------------------------------------------------------------------------------------
+
+
+def leave_one_out(trained: Mapping[str, Trained]) -> Measured:
+    """Answers of Ensemble-8 and of all but one of its members (``without RLL 26``)."""
+    found = Measured()
+    for depth in _depths(trained):
+        run = trained[_eight(depth)]
+        members = shared_members(run)
+        found.correct[f"overall {depth}"] = run.marked(average(members))
+        found.correct |= {f"without {route} {depth}": run.marked(without(members, route)) for route in ROUTES}
+    return found
+
+
+def _matters_more(m: Values) -> np.ndarray:
+    deepest = rows_of(m, "without RRR")
+    medium = {d: np.mean([m[f"without {r} {d}"] for r in MEDIUM], axis=0) for d in deepest}
+    if not medium:
+        raise KeyError("without RRR")
+    return np.mean([medium[d] - deepest[d] for d in deepest], axis=0)
+
+
+TABLE3 = Experiment(
+    name="dfn/table3",
+    place="Table 3",
+    shows="what Ensemble-8 errs without one of its members",
+    scales=at_scales(
+        lambda: {_eight(SMOKE_DEPTH): _smoke_shared()},
+        lambda: {_eight(SMALL_DEPTH): _shared(SMALL_DEPTH)},
+        _published_eight,
+        small_says=SMALL_SAYS,
+    ),
+    measure=leave_one_out,
+    published={f"without {r} {d}": Cell("table3", f"without_{r}", depth=d) for d in SHARING for r in ROUTES}
+    | {f"overall {d}": Cell("table3", "overall", depth=d) for d in SHARING},
+    claims=(
+        Claim(
+            "the deepest component network contributes less than those of medium depth (LLR, RLR, LRR)",
+            _matters_more,
+            says="mean error without a medium one minus error without RRR",
+        ),
+        on_average("without LLR", "overall", "without LLR the ensemble is worse (printed: at six of seven depths)"),
+        Claim(
+            "the deepest one is not the most significant: the error without it is close to that of all (within 0.5)",
+            lambda m: 0.5 - np.abs(np.mean(list(gaps(m, "without RRR", "overall").values()), axis=0)),
+            says="0.5 minus |error without RRR − error of all|",
+        ),
+    ),
+    figure=grouped(
+        [f"without {r} {{row}}" for r in ROUTES] + ["overall {row}"],
+        {"": "Ensemble-8"},
+        [*(f"− {r}" for r in ROUTES), "all"],
+    ),
+)
+
+
+# --- Figure 5: Ensemble-7 against Ensemble-8 ----------------------------------------------------------------------
+
+
+def with_and_without_deepest(trained: Mapping[str, Trained]) -> Measured:
+    """Answers of Ensemble-8, of Ensemble-7, and of Ensemble-8's members without the deepest (``w/o retraining``)."""
+    found = Measured()
+    for depth in _depths(trained):
+        run, seven = trained[_eight(depth)], trained[f"Ensemble-7 {depth}"]
+        members = shared_members(run)
+        answers: dict[str, Tensor] = {
+            "Ensemble-8": average(members),
+            "Ensemble-7": average(shared_members(seven)),
+            "Ensemble-7 w/o retraining": without(members, "RRR"),
+        }
+        found.correct |= {f"{name} {depth}": run.marked(answer) for name, answer in answers.items()}
+    return found
+
+
+def _deep_only(m: Values) -> np.ndarray:
+    found = {d: g for d, g in gaps(m, "Ensemble-8", "Ensemble-7").items() if d > 50}
+    if not found:
+        raise KeyError("Ensemble-7 beyond 50 layers")
+    return np.mean(list(found.values()), axis=0)
+
+
+FIGURE5 = Experiment(
+    name="dfn/fig5",
+    place="Figure 5",
+    shows="what the ensemble of routes errs with and without the deepest one",
+    scales=at_scales(
+        lambda: {_eight(SMOKE_DEPTH): _smoke_shared(), f"Ensemble-7 {SMOKE_DEPTH}": _smoke_shared(ROUTE_TEXTS[:-1])},
+        lambda: {
+            _eight(SMALL_DEPTH): _shared(SMALL_DEPTH),
+            f"Ensemble-7 {SMALL_DEPTH}": _shared(SMALL_DEPTH, ROUTE_TEXTS[:-1]),
+        },
+        lambda: _published_eight() | {f"Ensemble-7 {d}": paper(f"fusenet_nf3_{d}-cifar10-ensemble7") for d in SHARING},
+        small_says=SMALL_SAYS,
+    ),
+    measure=with_and_without_deepest,
+    published={f"Ensemble-8 {d}": Cell("table3", "overall", depth=d) for d in SHARING}
+    | {f"Ensemble-7 w/o retraining {d}": Cell("table3", "without_RRR", depth=d) for d in SHARING},
+    claims=(
+        Claim(
+            "Ensemble-8 and Ensemble-7 are very close (read here: within a point)",
+            lambda m: 1.0 - np.abs(np.mean(list(gaps(m, "Ensemble-8", "Ensemble-7").values()), axis=0)),
+            says="1 minus |error of Ensemble-8 − that of Ensemble-7|",
+        ),
+        on_average("Ensemble-7 w/o retraining", "Ensemble-7", "Ensemble-7 is superior to Ensemble-7 w/o retraining"),
+        Claim(
+            "beyond 50 layers Ensemble-7 performs better than Ensemble-8 (caption; the text says at 98 and 110)",
+            _deep_only,
+            says="error of Ensemble-8 minus that of Ensemble-7, mean over depths above 50",
+        ),
+    ),
+    figure=along_rows({k: k for k in ("Ensemble-7 w/o retraining", "Ensemble-7", "Ensemble-8")}, "depth (layers)"),
+    notes=("Figure 5's bars are lost; two of the three are printed in Table 3.",),
+)
+
+EXPERIMENTS = (TABLE2, FIGURE5)

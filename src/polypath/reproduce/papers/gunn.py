@@ -1,0 +1,364 @@
+"""GUNN (Qiao et al. 2018): Tables 1, 3, 4 and 5, Figure 3. §4's collapse of neurons is in :mod:`.collapse`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from polypath.families.gunn import Gunn
+from polypath.registry import get_preset
+from polypath.reproduce.claims import better, counted, less
+from polypath.reproduce.experiment import Cell, Experiment, Measured
+from polypath.reproduce.figures import bars
+from polypath.reproduce.measure import per_arm, whole
+from polypath.reproduce.members import average, snapshot_members
+from polypath.reproduce.papers.dfn import named_whole
+from polypath.reproduce.papers.dfn_imagenet import two_errors
+from polypath.reproduce.papers.drawing import training_panels
+from polypath.reproduce.papers.quick import EPOCHS, TRACED, quick
+from polypath.reproduce.papers.rows import beats_printed, published_setting
+from polypath.reproduce.papers.shapes import shapes
+from polypath.reproduce.scales import at_scales, paper, smoke
+from polypath.reproduce.trained import Trained
+from polypath.training.recipe import Recipe
+from polypath.training.schedules import ScheduleConfig
+
+TINY = Gunn(channels=(8, 8, 8), segments=(2, 2, 2), stem_width=4, last_width=8)
+SMALL = Gunn(channels=(24, 32, 40), segments=(4, 4, 4), stem_width=16, last_width=48)
+NARROW = "layers of 24, 32 and 40 channels in 4 segments instead of 240, 300 and 360 in 20, 25 and 30"
+BATCH, SIDE = 64, 32
+
+
+def variant(spec: Gunn, name: str) -> Gunn:
+    """``GUNN``, ``SUNN`` (the same units at once), ``NoRes`` (GUNN without "+ old value"), or ``plain``, neither."""
+    match name:
+        case "GUNN":
+            return spec
+        case "SUNN":
+            return replace(spec, order="simultaneous")
+        case "NoRes":
+            return replace(spec, residual=False)
+        case _:
+            return replace(spec, residual=False, order="simultaneous")
+
+
+def tiny_arm(name: str) -> Recipe:
+    return smoke(variant(TINY, name), epochs=2, trace_test=True, keep=5)
+
+
+def small_arm(name: str) -> Recipe:
+    """One recipe for Table 5, Figure 3 and §4: every epoch is scored and kept."""
+    spec = variant(SMALL, name)
+    return quick(spec, **TRACED, checkpoint_every=1, keep=EPOCHS)
+
+
+def _cell(table: str, row: str, column: str = "C10", **more) -> Cell:
+    return Cell(table, column, method=row, **more)
+
+
+# --- Table 1: parameters and memory -------------------------------------------------------------------------------
+
+GIGA = 1e9
+
+
+def training_memory(net: nn.Module, batch: int = BATCH, size: int = SIDE) -> float:
+    """GB that one step of training holds in float32 when its forward is done: what is saved for going back, counted
+    once, images, weights, gradients and momentum. Shapes only: nothing is computed, so workspaces are not seen."""
+    net = net.to("meta").train()
+    own = {id(p.untyped_storage()) for p in net.parameters()}
+    seen: dict[int, tuple[Tensor, int]] = {}
+
+    def keep(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if not isinstance(t, nn.Parameter):
+            seen[storage._cdata] = (t, storage.nbytes())
+        return t
+
+    x = torch.empty(batch, 3, size, size, device="meta")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        held = net(x).sum()
+    weights = {p.untyped_storage()._cdata for p in net.parameters()}
+    saved = sum(n for key, (_, n) in seen.items() if key not in weights)
+    del held, own
+    return (saved + 3 * sum(4 * p.numel() for p in net.parameters())) / GIGA
+
+
+@functools.cache
+def memory_and_size() -> dict[str, float]:
+    """Of GUNN-15, its SUNN and WideResNet-28-10 (pytorchcv's, where that is installed)."""
+    nets: dict[str, nn.Module] = {name: shapes(get_preset(name).spec) for name in ("gunn15", "sunn15")}
+    try:
+        from pytorchcv.model_provider import get_model
+
+        with torch.device("meta"):
+            nets["WRN-28-10"] = get_model("wrn28_10_cifar10")
+    except ImportError:  # extra "zoo"
+        pass
+    names = {"gunn15": "GUNN-15", "sunn15": "SUNN-15"}
+    found: dict[str, float] = {}
+    for key, net in nets.items():
+        name = names.get(key, key)
+        found |= {
+            f"{name} params": sum(p.numel() for p in net.parameters()) / 1e6,
+            f"{name} memory": training_memory(net),
+        }
+    return found
+
+
+def _exact(_: Mapping[str, float]) -> float:
+    """Of the six exact counts of §5, how many differ."""
+    rows = {"gunn15": (1585746, 1618236), "gunn24": (29534106, 29631396)}
+    wrong = 0
+    for name, printed in rows.items():
+        for classes, count in zip((10, 100), printed, strict=True):
+            net = shapes(replace(get_preset(name).spec, num_classes=classes))
+            wrong += sum(p.numel() for p in net.parameters()) != count
+    return 0.5 - wrong
+
+
+TABLE1 = Experiment(
+    name="gunn/table1",
+    place="Table 1",
+    shows="GUNN-15 beside WideResNet-28-10: error, parameters, memory of training with batches of 64",
+    scales=at_scales(
+        lambda: {"GUNN-15": tiny_arm("GUNN")},
+        lambda: {"GUNN-15": small_arm("GUNN")},
+        lambda: {"GUNN-15": paper("gunn15-cifar10"), "GUNN-15 C100": paper("gunn15-cifar100")},
+        small_says=(NARROW, "parameters and memory are those of the published networks all the same"),
+    ),
+    measure=per_arm(whole, published_setting),
+    counts=lambda scale: memory_and_size(),
+    units={" params": "M parameters", " memory": "GB", " loss": "nats"},
+    published={
+        "GUNN-15": Cell("table1", "gunn_15", stage="error_C10"),
+        "GUNN-15 C100": Cell("table1", "gunn_15", stage="error_C100"),
+        "GUNN-15 params": Cell("table1", "gunn_15", stage="params_millions"),
+        "GUNN-15 memory": Cell("table1", "gunn_15", stage="gpu_memory_GB_at_batch_64"),
+        "WRN-28-10 params": Cell("table1", "wide_resnet_28_10", stage="params_millions"),
+        "WRN-28-10 memory": Cell("table1", "wide_resnet_28_10", stage="gpu_memory_GB_at_batch_64"),
+    },
+    claims=(
+        counted(
+            "the four CIFAR models have the printed numbers of parameters, exactly (§5.2)",
+            _exact,
+            says="0.5 minus those that differ",
+        ),
+        counted(
+            "GUNN-15 has fewer parameters than WRN-28-10",
+            lambda m: m["WRN-28-10 params"] - m["GUNN-15 params"],
+            "M",
+            "difference",
+        ),
+        counted(
+            "GUNN-15 consumes less memory in training than WRN-28-10 (printed: 2.485 and 4.903 GB)",
+            lambda m: m["WRN-28-10 memory"] - m["GUNN-15 memory"],
+            "GB",
+            "difference",
+        ),
+        counted(
+            "converting to GUNN does not affect the memory of training (§3.4; read here: by less than 2%)",
+            lambda m: 0.02 * m["SUNN-15 memory"] - abs(m["GUNN-15 memory"] - m["SUNN-15 memory"]),
+            "GB",
+            "2% minus |difference|",
+        ),
+        beats_printed("GUNN-15", 4.17, "WRN-28-10", "CIFAR-10: GUNN-15 errs less than WRN-28-10"),
+        beats_printed("GUNN-15 C100", 20.50, "WRN-28-10", "CIFAR-100: GUNN-15 errs less than WRN-28-10"),
+    ),
+    figure=bars(
+        ["GUNN-15 memory", "SUNN-15 memory", "WRN-28-10 memory"], "memory of a step of training, batch 64 (GB)"
+    ),
+    notes=(
+        "Memory is counted from the shapes of what is held when the forward pass is done; the paper measured GPUs, "
+        "four at a time, with kernels' workspaces.",
+    ),
+)
+
+
+# --- Table 3: snapshot ensembles ----------------------------------------------------------------------------------
+
+
+def alone_and_together(trained: Mapping[str, Trained]) -> Measured:
+    """Whole networks, and for a run with snapshots its last one and the ensemble of all (``ARM``)."""
+    found = Measured()
+    for arm, run in trained.items():
+        found.update(per_arm(published_setting)({arm: run}))
+        if run.recipe.schedule.cycles < 2:
+            found.correct |= {arm: run.correct({"whole": run.net.paths("whole")})["whole"]}
+            continue
+        members = snapshot_members(run)
+        found.correct[arm] = run.marked(average(members))
+        found.correct[f"{arm}, its last member"] = run.marked(members[list(members)[-1]])
+    return found
+
+
+CYCLES = ScheduleConfig(kind="cyclic-cosine", cycles=3)
+TABLE3 = Experiment(
+    name="gunn/table3",
+    place="Table 3",
+    shows="GUNN-15, GUNN-24 and an ensemble of GUNN-24's snapshots",
+    scales=at_scales(
+        lambda: {
+            "GUNN-15": tiny_arm("GUNN"),
+            "GUNN-24": smoke(replace(TINY, stacked=(2,))),
+            "GUNN-24 Ensemble": smoke(replace(TINY, stacked=(2,)), epochs=3, schedule=CYCLES),
+        },
+        lambda: {
+            "GUNN-15": small_arm("GUNN"),
+            "GUNN-24": quick(replace(SMALL, stacked=(2,))),
+            "GUNN-24 Ensemble": quick(replace(SMALL, stacked=(2,)), epochs=3 * EPOCHS, schedule=CYCLES),
+        },
+        lambda: {
+            f"{name}{end}": paper(recipe.format(data))
+            for end, data in (("", "cifar10"), (" C100", "cifar100"))
+            for name, recipe in (
+                ("GUNN-15", "gunn15-{}"),
+                ("GUNN-24", "gunn24-{}"),
+                ("GUNN-24 Ensemble", "gunn24-{}-snapshots"),
+            )
+        },
+        small_says=(NARROW, "GUNN-24 is two update units deep and no wider; three snapshots instead of six"),
+    ),
+    measure=alone_and_together,
+    published={
+        f"{name}{end}": _cell("table3", name, column)
+        for name in ("GUNN-15", "GUNN-24", "GUNN-24 Ensemble")
+        for end, column in (("", "C10"), (" C100", "C100"))
+    },
+    claims=(
+        better("GUNN-24", "GUNN-15", "GUNN-24 errs less than GUNN-15"),
+        better("GUNN-24 Ensemble", "GUNN-24", "GUNN-24 becomes more powerful with ensemble"),
+        better(
+            "GUNN-24 Ensemble",
+            "GUNN-24 Ensemble, its last member",
+            "the ensemble errs less than its last snapshot alone",
+        ),
+        beats_printed("GUNN-24", 3.46, "DenseNet-190", "CIFAR-10: GUNN-24 surpasses all competing methods"),
+        beats_printed("GUNN-24 C100", 17.18, "DenseNet-190", "CIFAR-100: GUNN-24 surpasses all competing methods"),
+        beats_printed("GUNN-15", 4.17, "WRN-28-10", "GUNN-15 outperforms all of the second group but WRN-40-10"),
+    ),
+    figure=bars(),
+)
+
+
+# --- Table 4: ImageNet --------------------------------------------------------------------------------------------
+
+_18 = replace(TINY, channels=(8, 8, 8, 8), segments=(2, 2, 2, 2), parallel=False, last_width=0)
+_18_SMALL = replace(SMALL, channels=(16, 24, 32, 40), segments=(4, 4, 4, 4), parallel=False, last_width=0)
+MODELS4 = {"SUNN-18": "sunn18", "GUNN-18": "gunn18", "Wide GUNN-18": "wide_gunn18"}
+
+
+def _of_18(spec: Gunn, name: str) -> Gunn:
+    if name.startswith("Wide"):
+        spec = replace(spec, channels=tuple(int(1.5 * n) for n in spec.channels))
+    return variant(spec, name.split()[-1].partition("-")[0])
+
+
+TABLE4 = Experiment(
+    name="gunn/table4",
+    place="Table 4",
+    shows="SUNN-18, GUNN-18 and Wide GUNN-18 on ImageNet",
+    scales=at_scales(
+        lambda: {name: smoke(_of_18(_18, name)) for name in MODELS4},
+        lambda: {name: quick(_of_18(_18_SMALL, name)) for name in MODELS4},
+        lambda: {name: paper(f"{model}-imagenet") for name, model in MODELS4.items()},
+        small_says=(
+            "nets of four layers of 16 to 40 channels (wide: 24 to 60) without the parallel 1×1 conv, on CIFAR-10's "
+            "images in place of ImageNet's",
+        ),
+    ),
+    measure=per_arm(two_errors, published_setting),
+    units={" training error": "% error"},
+    published={
+        f"{name}{end}": _cell("table4", name, column)
+        for name in MODELS4
+        for end, column in (("", "top1_error"), (" top-5", "top5_error"))
+    },
+    claims=(
+        better("GUNN-18", "SUNN-18", "GUNN-18 errs less than SUNN-18 in top-1"),
+        better("GUNN-18 top-5", "SUNN-18 top-5", "… and in top-5"),
+        better("Wide GUNN-18", "GUNN-18", "Wide GUNN-18 errs less than GUNN-18"),
+        beats_printed("GUNN-18", 22.2, "ResNeXt-50", "GUNN-18 errs less than ResNeXt-50"),
+    ),
+    figure=bars([f"{name}{end}" for end in ("", " top-5") for name in MODELS4]),
+)
+
+
+# --- Table 5 and Figure 3 -----------------------------------------------------------------------------------------
+
+RECIPES5 = {
+    "GUNN-15-NoRes": "gunn15_nores",
+    "GUNN-15": "gunn15",
+    "SUNN-15": "sunn15",
+    "GUNN-24": "gunn24",
+    "SUNN-24": "sunn24",
+}
+ROW15 = {"SUNN-15": "SUNN", "GUNN-15": "GUNN", "GUNN-15-NoRes": "NoRes"}
+
+TABLE5 = Experiment(
+    name="gunn/table5",
+    place="Table 5",
+    shows="what gradual updates (GUNN against SUNN) and residual learning (GUNN against NoRes) do",
+    scales=at_scales(
+        lambda: {name: tiny_arm(kind) for name, kind in ROW15.items()},
+        lambda: {name: small_arm(kind) for name, kind in ROW15.items()},
+        lambda: {
+            f"{name}{end}": paper(f"{recipe}-{data}")
+            for end, data in (("", "cifar10"), (" C100", "cifar100"))
+            for name, recipe in RECIPES5.items()
+        },
+        small_says=(NARROW,),
+    ),
+    measure=per_arm(whole),
+    units={" loss": "nats"},
+    published={
+        f"{name}{end}": _cell(
+            "table5", name, column, **({"comparison": "residual learning"} if name == "GUNN-15" else {})
+        )
+        for name in RECIPES5
+        for end, column in (("", "C10"), (" C100", "C100"))
+    },
+    claims=(
+        better("GUNN-15", "SUNN-15", "CIFAR-10: GUNN-15 errs less than SUNN-15, the network before conversion (§6.3)"),
+        better("GUNN-15", "GUNN-15-NoRes", "CIFAR-10: GUNN-15 errs less than without residual learning (§6.3)"),
+        better("GUNN-24", "SUNN-24", "CIFAR-10: GUNN-24 errs less than SUNN-24"),
+        better("GUNN-15 C100", "SUNN-15 C100", "CIFAR-100: GUNN-15 errs less than SUNN-15"),
+        better("GUNN-15 C100", "GUNN-15-NoRes C100", "CIFAR-100: GUNN-15 errs less than without residual learning"),
+        better("GUNN-24 C100", "SUNN-24 C100", "CIFAR-100: GUNN-24 errs less than SUNN-24"),
+    ),
+    figure=bars(),
+)
+
+FIGURE3 = Experiment(
+    name="gunn/fig3",
+    place="Figure 3",
+    shows="how a 15-layer network learns before (SUNN) and after conversion to GUNN",
+    scales=at_scales(
+        lambda: {name: tiny_arm(ROW15[name]) for name in ("SUNN-15", "GUNN-15")},
+        lambda: {name: small_arm(ROW15[name]) for name in ("SUNN-15", "GUNN-15")},
+        lambda: {
+            name: replace(paper(f"{RECIPES5[name]}-cifar10"), trace_test=True) for name in ("SUNN-15", "GUNN-15")
+        },
+            small_says=(NARROW,),
+    ),
+    measure=per_arm(whole, named_whole),
+    units={" loss": "nats", " loss area": "nats", " error area": "% error"},
+    claims=(
+        less(
+            "GUNN-15 loss area", "SUNN-15 loss area",
+            "GUNN is easier to train: its training loss falls faster (mean over the epochs)", "nats",
+        ),
+        less(
+            "GUNN-15 error area", "SUNN-15 error area",
+            "GUNN performs better all along: its test error falls faster (mean over the epochs)", "points",
+        ),
+        better("GUNN-15", "SUNN-15", "… and at the end it errs less"),
+    ),
+    figure=training_panels({" loss": "training loss (nats)", " error": "test error (%)"}),
+    notes=("The text shows the figure's curves without numbers.",),
+)  # fmt: skip
+
+EXPERIMENTS = (TABLE5,)

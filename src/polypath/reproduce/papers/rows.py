@@ -1,0 +1,92 @@
+"""Claims about tables with a row for each depth, whatever depths a scale has.
+
+Keys are ``KIND ROW`` (``ResNet 38``), with an end where there are several datasets (``ResNet 38 C100``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from polypath.reproduce.claims import Claim
+
+Values = Mapping[str, Any]
+
+
+def rows_of(m: Values, kind: str, end: str = "") -> dict[int, Any]:
+    """``{row: value}`` of the keys of one kind, by row."""
+    pattern = re.compile(re.escape(f"{kind} ") + r"(\d+)" + re.escape(f" {end}" if end else ""))
+    found = {int(match[1]): value for key, value in m.items() if (match := pattern.fullmatch(key))}
+    return dict(sorted(found.items()))
+
+
+def gaps(m: Values, worse: str, better: str, end: str = "") -> dict[int, Any]:
+    """``{row: value of worse − value of better}`` for the rows that both have.
+
+    Raises:
+        KeyError: no such row.
+    """
+    first, second = rows_of(m, worse, end), rows_of(m, better, end)
+    found = {row: first[row] - second[row] for row in first if row in second}
+    if not found:
+        raise KeyError(f"{worse} beside {better}{f' on {end}' if end else ''}")
+    return found
+
+
+def always(worse: str, better: str, text: str, end: str = "", by: float = 0.0) -> Claim:
+    """``better`` errs less than ``worse``, by more than ``by`` points, in every row: the smallest gap is above that."""
+    says = f"smallest error of {worse} minus that of {better}" + (f", minus {by:g}" if by else "")
+    return Claim(text, lambda m: np.min(list(gaps(m, worse, better, end).values()), axis=0) - by, says=says)
+
+
+def on_average(worse: str, better: str, text: str, end: str = "", unit: str = "points") -> Claim:
+    """``better`` has less than ``worse``, on average over the rows."""
+    says = f"{worse} minus {better}, mean over rows"
+    return Claim(text, lambda m: np.mean(list(gaps(m, worse, better, end).values()), axis=0), unit, says)
+
+
+def slope(kind: str, text: str, *, falls: bool, end: str = "", least: int = 0, most: int = 10**6) -> Claim:
+    """The values of one kind fall (or rise) along the rows from ``least`` to ``most``, by the least-squares slope."""
+
+    def statistic(m: Values) -> Any:
+        return _slope({r: v for r, v in rows_of(m, kind, end).items() if least <= r <= most}, kind, falls)
+
+    return Claim(text, statistic, "points a layer", f"slope of {kind}" + (", sign turned" if falls else ""))
+
+
+def gap_grows(worse: str, better: str, text: str, end: str = "") -> Claim:
+    """The gap between two kinds grows along the rows, by the least-squares slope."""
+    name = f"{worse} minus {better}"
+    return Claim(text, lambda m: _slope(gaps(m, worse, better, end), name, False), "points a layer", f"slope of {name}")
+
+
+def _slope(values: Mapping[int, Any], what: str, falls: bool) -> Any:
+    if len(values) < 2:
+        raise KeyError(f"{what} of two rows or more")
+    x = np.asarray(list(values), dtype=float)
+    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum() * (-1.0 if falls else 1.0)
+    return sum((w * v for w, v in zip(weights, values.values(), strict=True)), np.zeros(()))
+
+
+SETTING = " at the published setting"
+
+
+def published_setting(run: Any) -> Any:
+    """1 for arms that train and score on all images; claims that set ours beside printed numbers ask for it."""
+    from polypath.reproduce.experiment import Measured
+
+    data = run.recipe.data
+    whole = data.train_images is None and data.test_images is None
+    return Measured(values={f"whole{SETTING}": 1.0} if whole else {})
+
+
+def beats_printed(key: str, number: float, whose: str, text: str) -> Claim:
+    """``key`` errs less than what the paper prints of another method; not asked below the published setting."""
+
+    def statistic(m: Values) -> Any:
+        return m[f"{key}{SETTING}"] * number - m[key]
+
+    return Claim(text, statistic, says=f"{whose}'s printed {number:g} minus error of {key}")

@@ -1,0 +1,22 @@
+"""Networks of shapes alone, to count on: parameters, paths, depths."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from polypath.families.base import Family
+from polypath.network import PathNet
+
+
+@functools.cache
+def shapes(spec: Family) -> PathNet:
+    """The network of a spec on the meta device, in evaluation mode; nothing is drawn or held."""
+    with torch.device("meta"):
+        return spec.build().eval()
+
+
+def millions(spec: Family) -> float:
+    """Parameters of a spec's network, in millions."""
+    return sum(p.numel() for p in shapes(spec).parameters()) / 1e6

@@ -30,16 +30,17 @@ from polypath.training.recipes.dfn import ROUTES, SHARING
 SHALLOW, DEEP = ("LLL", "RLL", "LRL", "LLR"), ("RRL", "RLR", "LRR", "RRR")
 MEDIUM = ("LLR", "RLR", "LRR")
 SMOKE_DEPTH, SMALL_DEPTH = 8, 26
+EPOCHS = 3  # a step runs eight networks
 SMALL_SAYS = (NARROW, f"depth {SMALL_DEPTH} alone")
 
 
 def _shared(depth: int, members: Sequence[str] = ROUTE_TEXTS) -> Recipe:
     net, objective = FusedNet(depth=depth, width=8), SharedEnsemble(routes=tuple(members))
-    return quick(net, objective)
+    return quick(net, objective, epochs=EPOCHS)
 
 
 def _alone(depth: int, route: str) -> Recipe:
-    return quick(FusedNet(depth=depth, width=8), OnePath(paths=f"route={route}"))
+    return quick(FusedNet(depth=depth, width=8), OnePath(paths=f"route={route}"), epochs=EPOCHS)
 
 
 def _eight(depth: int) -> str:

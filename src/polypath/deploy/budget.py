@@ -1,0 +1,34 @@
+"""Which path fits a time budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+
+class BudgetError(ValueError):
+    """A budget that no path keeps. ``needs_ms`` is what the cheapest path needs."""
+
+    def __init__(self, budget_ms: float, needs_ms: float, batch: int = 1) -> None:
+        self.budget_ms, self.needs_ms = budget_ms, needs_ms
+        images = "an image" if batch == 1 else f"{batch} images"
+        super().__init__(
+            f"budget_ms {budget_ms:.4g} cannot be met: the cheapest path needs {needs_ms:.4g} ms for {images} here"
+        )
+
+
+def check_budget(budget_ms: float) -> float:
+    """The budget as a number.
+
+    Raises:
+        ValueError: no number above 0 (NaN and infinity are none).
+    """
+    number = isinstance(budget_ms, int | float) and not isinstance(budget_ms, bool)
+    if not number or not math.isfinite(budget_ms) or budget_ms <= 0:
+        raise ValueError(f"budget_ms {budget_ms!r}: must be a number of milliseconds above 0")
+    return float(budget_ms)
+
+
+def best_within(ranked: Iterable[tuple[str, float]], budget_ms: float) -> str | None:
+    """The first name of ``(name, needed ms)``, most accurate first, that fits; None where none does."""
+    return next((name for name, needed in ranked if needed <= budget_ms), None)

@@ -1,0 +1,239 @@
+"""Bundles: a bank of static graphs, one a path of one network, in a folder that is only read.
+
+config.json, model.safetensors, README.md    the network, as :mod:`polypath.saving` writes it
+statistics.safetensors                       each path's re-estimated norms
+NAME.onnx                                    a path's graph; its weights stand in the two files above
+held_out.safetensors                         answers to held-out images, for stopping by confidence
+manifest.json                                what there is: accuracy, calibration, costs, times, checksums
+
+docs/bundle.md describes all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polypath.deploy import manifest as manifests
+from polypath.deploy.images import Preparation, preparation
+from polypath.deploy.manifest import BundlePath, Manifest, Rung
+
+if TYPE_CHECKING:
+    from polypath.network import PathNet
+    from polypath.statistics import Statistics
+    from polypath.wiring import Wiring
+
+SHIPPED = Path(__file__).parent / "pretrained"
+STATISTICS = "statistics.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A bundle that has been checked. Make one with :meth:`open`.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it says.
+        digest: tells bundles apart; the key of measured times.
+        networks: a network that is here already (then the folder's is not read).
+    """
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+    network: PathNet | None = None
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str] | None = None, *, verify: bool = True) -> Bundle:
+        """The bundle in ``folder``; None is the pretrained one of this package.
+
+        A saved network's folder is taken too: its named paths are then the bundle's, run by torch.
+
+        Args:
+            verify: compare every file with its checksum.
+
+        Raises:
+            ValueError: no bundle, a damaged or missing file, a later version of the format.
+        """
+        place = Path(folder) if folder is not None else SHIPPED
+        if not place.is_dir():
+            raise ValueError(f"{place}: no such folder")
+        if not (place / manifests.NAME).is_file() and (place / "config.json").is_file():
+            return cls.of_network(place)
+        manifest, digest = manifests.read(place)
+        for name, facts in manifest.files.items():
+            _check(place / name, facts, verify)
+        return cls(place, manifest, digest)
+
+    @classmethod
+    def of_network(cls, folder: str | os.PathLike[str]) -> Bundle:
+        """A saved network as a bundle of its named paths, which only the torch runtimes can run.
+
+        Errors are those of the network's table of paths, where it has one.
+
+        Raises:
+            ValueError: no saved network, or one that does not say how its images are prepared.
+        """
+        from polypath.cost import costs
+        from polypath.saving import load
+
+        place = Path(folder)
+        net = load(place)
+        config = net.config
+        if not config.get("normalisation") or not config.get("image"):
+            raise ValueError(
+                f"{place}: this network does not say the size and normalisation of its images; save it with "
+                "image_size, mean and std"
+            )
+        prep = preparation(config)
+        known = _errors(place)
+        named = net.named_paths()
+        counted = costs(net, named, size=prep.size)
+        paths = [
+            BundlePath(
+                name=name,
+                text=str(choice),
+                macs=counted[name].macs,
+                params=counted[name].params,
+                depth=counted[name].depth,
+                error=known.get(name),
+            )
+            for name, choice in named.items()
+        ]
+        paths.sort(key=lambda path: path.macs)
+        classes = tuple(config.get("classes") or map(str, range(net.num_classes)))
+        manifest = Manifest(
+            name=place.name,
+            family=str(config.get("family", "")),
+            classes=classes,
+            preparation=prep,
+            paths=tuple(paths),
+        )
+        digest = hashlib.sha256((place / "model.safetensors").read_bytes()).hexdigest()
+        return cls(place, manifest, digest, net)
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def paths(self) -> tuple[BundlePath, ...]:
+        """The cheapest first."""
+        return self.manifest.paths
+
+    @property
+    def ladder(self) -> tuple[Rung, ...]:
+        """Steps of better and better answers; without any of the bundle's own, its paths by turns."""
+        return self.manifest.ladder or tuple(
+            Rung(path=p.name, combine=(p.name,), error=p.error) for p in _rising(self.paths)
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.manifest.classes
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images, in pixels."""
+        return self.manifest.preparation.size
+
+    @property
+    def preparation(self) -> Preparation:
+        return self.manifest.preparation
+
+    @property
+    def normalisation(self) -> dict[str, tuple[float, ...]]:
+        """``mean`` and ``std`` per channel, of pixels in 0 … 1."""
+        return {"mean": self.preparation.mean, "std": self.preparation.std}
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """The graph formats that every path has."""
+        return frozenset.intersection(*(frozenset(path.files) for path in self.paths))
+
+    def path(self, name: str) -> BundlePath:
+        """The path of this name (or canonical text).
+
+        Raises:
+            ValueError: there is none; the message lists those that there are.
+        """
+        for path in self.paths:
+            if name in (path.name, path.text):
+                return path
+        raise ValueError(f"path {name!r}: not in this bundle; there are {', '.join(p.name for p in self.paths)}")
+
+    @cached_property
+    def net(self) -> PathNet:
+        """The network, in evaluation mode, on the CPU."""
+        from polypath.saving import load
+
+        return self.network if self.network is not None else load(self.folder)
+
+    @cached_property
+    def statistics(self) -> Statistics | None:
+        """The paths' re-estimated norms, where there are any."""
+        from polypath.statistics import Statistics
+
+        file = self.folder / STATISTICS
+        return Statistics.load(file) if STATISTICS in self.manifest.files else None
+
+    @property
+    def wiring(self) -> Wiring:
+        """The network's diagram."""
+        return self.net.wiring
+
+    def extracted(self, name: str) -> PathNet:
+        """A path as a network of its own, with its re-estimated norms."""
+        from polypath.network import extract
+
+        path = self.path(name)
+        return extract(self.net, self.net.paths(path.text), stats=self.statistics if path.statistics else None)
+
+    def with_paths(self, names: list[str]) -> Bundle:
+        """The same bundle with some of its paths only."""
+        kept = [self.path(name).name for name in names]
+        paths = tuple(path for path in self.paths if path.name in kept)
+        ladder = tuple(rung for rung in self.manifest.ladder if set(rung.combine) <= set(kept) and rung.path in kept)
+        return replace(self, manifest=replace(self.manifest, paths=paths, ladder=ladder))
+
+
+def rank(paths: tuple[BundlePath, ...]) -> list[BundlePath]:
+    """The most accurate first: by held-out error; paths that were never scored by their MACs, after the others."""
+    return sorted(paths, key=lambda p: (p.error is None, p.error if p.error is not None else -p.macs, p.macs))
+
+
+def _rising(paths: tuple[BundlePath, ...]) -> list[BundlePath]:
+    """Paths that are better than every cheaper one."""
+    kept: list[BundlePath] = []
+    for path in paths:
+        if not kept or path.error is None or kept[-1].error is None or path.error < kept[-1].error:
+            kept.append(path)
+    return kept
+
+
+def _check(file: Path, facts: Mapping[str, Any], verify: bool) -> None:
+    if not file.is_file():
+        raise ValueError(f"{file.parent}: {file.name} is missing")
+    if file.stat().st_size != facts.get("bytes"):
+        raise ValueError(f"{file}: damaged, it has {file.stat().st_size:,} bytes and not {facts.get('bytes')!r}")
+    if verify and hashlib.sha256(file.read_bytes()).hexdigest() != facts.get("sha256"):
+        raise ValueError(f"{file}: damaged, its checksum is another")
+
+
+def _errors(folder: Path) -> dict[str, float]:
+    """Errors by path name from the table in a saved network's config."""
+    from polypath.saving import read_config
+
+    rows = read_config(folder).get("path_table") or []
+    found = {}
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict) and isinstance(row.get("name"), str):
+            error = row.get("error")
+            if isinstance(error, int | float):
+                found[row["name"]] = float(error)
+    return found

@@ -1,0 +1,59 @@
+"""Is what was exported the network? Compared with eager at once, and refused where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+TOLERANCE = 1e-4
+"""Relative and absolute, in float32: ``|a − b| ≤ TOLERANCE · (1 + |b|)``."""
+BATCHES = (1, 3)
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far a runtime's answers were from eager's: the largest difference, absolute and in tolerances."""
+
+    runtime: str
+    max_abs: float
+    share: float
+
+    def __str__(self) -> str:
+        return f"{self.runtime}: max difference {self.max_abs:.2e}"
+
+
+def compare(
+    runtime: str, run: Callable[[np.ndarray], np.ndarray], net: nn.Module, shape: Sequence[int], what: str
+) -> Check:
+    """Run batches of one and of three random inputs ``shape`` ``(C, …)`` both ways.
+
+    Raises:
+        ValueError: answers of another shape or beyond :data:`TOLERANCE`; ``what`` names the export.
+    """
+    worst = share = 0.0
+    for seed, batch in enumerate(BATCHES):
+        x = images(batch, shape, seed)
+        with torch.inference_mode():
+            wanted = net(x).numpy()
+        found = np.asarray(run(x.numpy()))
+        if found.shape != wanted.shape:
+            raise ValueError(f"{what}: {runtime} gives {found.shape} where the network gives {wanted.shape}; refused")
+        off = np.abs(found - wanted)
+        worst = max(worst, float(off.max()))
+        share = max(share, float((off / (TOLERANCE * (1.0 + np.abs(wanted)))).max()))
+        if not np.isfinite(found).all():
+            share = float("inf")
+    if not share <= 1.0:
+        raise ValueError(
+            f"{what}: {runtime} differs from eager by up to {worst:.2e}, more than {TOLERANCE:g} relative and "
+            "absolute; refused"
+        )
+    return Check(runtime, worst, share)
+
+
+def images(n: int, shape: Sequence[int], seed: int = 0) -> Tensor:
+    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))

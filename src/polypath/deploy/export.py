@@ -1,0 +1,134 @@
+"""A path's own export: one file with just its own weights, norms folded, checked against eager at once.
+
+onnx        PATH.onnx                weights inside
+openvino    PATH.xml and PATH.bin    float32
+torch       PATH.pt2                 by ``torch.export``, for processes that have torch and not this package; loading
+                                     one runs pickle, so we only write them
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from polypath.deploy import check, onnx_graph
+from polypath.deploy.extras import need
+from polypath.deploy.runtimes import cores
+from polypath.deploy.runtimes.torch_ import folded
+from polypath.deploy.write import check_onnx
+from polypath.files import write_file
+from polypath.meta import in_chans, sides
+from polypath.network import PathNet, extract
+from polypath.paths import Paths
+from polypath.statistics import Statistics
+
+FORMATS = ("onnx", "openvino", "torch")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export has written: the ``files``, their ``bytes`` in all, and how far they are from eager."""
+
+    files: tuple[Path, ...]
+    bytes: int
+    checks: tuple[check.Check, ...]
+
+
+def export_path(
+    net: PathNet,
+    paths: Paths | str,
+    folder: str | os.PathLike[str],
+    format: str = "onnx",
+    *,
+    stats: Statistics | None = None,
+    size: int | tuple[int, int] | None = None,
+    name: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Exported:
+    """Write one path of ``net`` for another runtime; any batch size, images of one size.
+
+    Args:
+        folder: made where it is not there; files of the same name in it are refused.
+        format: ``onnx``, ``openvino`` or ``torch``.
+        stats: re-estimated norms to bake in.
+        size: of the images, in pixels; None takes the network's own, else 32.
+        name: of the files; made from the path's text otherwise.
+
+    Raises:
+        ValueError: an unknown format, an illegal path, gates (which are exported loop by loop), files that are there,
+            answers that differ from eager beyond :data:`polypath.deploy.check.TOLERANCE` (nothing is written then).
+        ImportError: a package that the format needs is missing.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format {format!r}: must be one of {', '.join(FORMATS)}")
+    child = extract(net, paths, stats=stats).eval().cpu()
+    if any(join.gates for join in child.wiring.joins.values()):
+        raise ValueError(
+            "gates decide in this network, which is exported loop by loop (polypath.deploy.dynamic); or choose a path "
+            "without them, such as loops=2"
+        )
+    shape = (in_chans(net), *_size(net, size))
+    target = Path(folder)
+    stem = name or file_stem(str(child.config.get("paths", "whole")))
+    endings = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "torch": (".pt2",)}[format]
+    files = tuple(target / f"{stem}{ending}" for ending in endings)
+    if there := [file for file in files if file.exists()]:
+        raise ValueError(f"{there[0]}: exists; choose another folder")
+    program = onnx_graph.exported(folded(child), check.images(2, shape))
+    if format == "torch":
+        checks, datas = _torch(program, child, shape, stem)
+    else:
+        checks, datas = _onnx(program, child, shape, stem, openvino=format == "openvino")
+    target.mkdir(parents=True, exist_ok=True)
+    for file, data in zip(files, datas, strict=True):
+        write_file(file, data)
+    for one in checks:
+        say(f"{stem}: {one}")
+    return Exported(files, sum(len(data) for data in datas), tuple(checks))
+
+
+def file_stem(text: str) -> str:
+    """A file's name for a path's text."""
+    plain = "".join(c if c.isalnum() or c in "=,-" else "-" for c in text)
+    return plain if len(plain) <= 80 else "path"
+
+
+def _size(net: PathNet, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    own = (net.config.get("image") or {}).get("size")
+    return sides(size if size is not None else tuple(own) if own else max(32, net.min_size))
+
+
+def _torch(program, child, shape, stem) -> tuple[list[check.Check], list[bytes]]:
+    module = program.module()
+
+    def run(x):
+        with torch.no_grad():
+            return module(torch.from_numpy(x)).numpy()
+
+    found = [check.compare("torch.export", run, child, shape, f"{stem}.pt2")]
+    stream = io.BytesIO()
+    torch.export.save(program, stream)
+    return found, [stream.getvalue()]
+
+
+def _onnx(program, child, shape, stem, *, openvino: bool) -> tuple[list[check.Check], list[bytes]]:
+    """Everything is made and checked in a temporary folder first."""
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / f"{stem}.onnx"
+        onnx_graph.write(onnx_graph.to_onnx(program, fold=True, name=stem), file)
+        if not openvino:
+            return check_onnx(file, child, shape), [file.read_bytes()]
+        ov = need("openvino", "export to OpenVINO")
+        from polypath.deploy.runtimes.openvino_ import compiled, options
+
+        made = Path(place) / f"{stem}.xml"
+        ov.save_model(ov.Core().read_model(file), made, compress_to_fp16=False)
+        run = compiled(ov.Core(), str(made), options(cores()), None)
+        found = [check.compare("openvino", run, child, shape, made.name)]
+        return found, [made.read_bytes(), made.with_suffix(".bin").read_bytes()]

@@ -1,0 +1,26 @@
+"""Packages that only deployment needs: imported when used, and a missing one says what to install."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+
+def need(package: str, what: str, extra: str = "deploy") -> ModuleType:
+    """Import ``package``.
+
+    Raises:
+        ImportError: it is not installed; ``what`` says what it is needed for.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package.partition(".")[0]:
+            raise
+        raise ImportError(f"{what} needs {package}: pip install 'polypath[{extra}]'") from None
+
+
+def installed(package: str) -> bool:
+    """Whether ``package`` can be imported; it is not imported for that."""
+    return importlib.util.find_spec(package) is not None

@@ -1,0 +1,165 @@
+"""What held-out images decide about a bundle: which paths it has, their temperatures, the ladder, the thresholds.
+
+The images are cut into three parts by a seed, and no part does the work of another:
+
+choose      errors; which paths are worth having; the ladder, and what is averaged on it
+calibrate   a temperature for each path
+stop        answers that are kept in the bundle, for stopping with a bounded risk
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polypath.deploy.manifest import Rung
+
+PARTS = {"choose": 0.4, "calibrate": 0.2, "stop": 0.4}
+FEWEST = 50  # images in all
+
+
+def parts(n: int, seed: int) -> dict[str, Tensor]:
+    """Indices of each part of ``n`` held-out images.
+
+    Raises:
+        ValueError: fewer than :data:`FEWEST` images.
+    """
+    if n < FEWEST:
+        raise ValueError(f"{n} held-out images: a bundle needs at least {FEWEST} to choose and to calibrate")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    ends = np.cumsum([round(share * n) for share in PARTS.values()]).tolist()
+    ends[-1] = n
+    return {name: order[a:b].sort().values for name, a, b in zip(PARTS, [0, *ends], ends, strict=False)}
+
+
+def error(probabilities: Tensor, labels: Tensor) -> float:
+    """Percent of ``(N, classes)`` whose largest entry is not the label's."""
+    return 100.0 * float((probabilities.argmax(1) != labels).double().mean())
+
+
+def pareto(errors: Mapping[str, float], macs: Mapping[str, int], keep: Sequence[str] = ()) -> list[str]:
+    """The names worth having, cheapest first: more accurate than everything that is not dearer; and those to keep."""
+    kept: list[str] = []
+    best = float("inf")
+    for name in sorted(errors, key=lambda n: (macs[n], errors[n])):
+        if errors[name] < best or name in keep:
+            kept.append(name)
+        best = min(best, errors[name])
+    return kept
+
+
+def temperature(logits: Tensor, labels: Tensor) -> float:
+    """What to divide logits by, so that their likelihood is highest (Guo et al. 2017, §4.2); within 0.05 and 20."""
+    scaled, low, high = logits.double(), np.log(0.05), np.log(20.0)
+
+    def loss(at: float) -> float:
+        return float(torch.nn.functional.cross_entropy(scaled / np.exp(at), labels))
+
+    golden = (5**0.5 - 1) / 2  # the likelihood has one maximum in 1/T: golden sections find it
+    a, b = low, high
+    for _ in range(60):
+        c, d = b - golden * (b - a), a + golden * (b - a)
+        a, b = (a, d) if loss(c) < loss(d) else (c, b)
+    return round(float(np.exp((a + b) / 2)), 4)
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
+    """Expected calibration error in percent over 15 bins (Naeini et al. 2015)."""
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    classes = probabilities.shape[1]
+    return 100.0 * float(multiclass_calibration_error(probabilities.float(), labels, classes, n_bins=15))
+
+
+def ladder(probabilities: Mapping[str, Tensor], labels: Tensor) -> list[Rung]:
+    """Rungs over paths, given cheapest first with probabilities ``(N, classes)``: each better than the one before.
+
+    A rung answers by its path alone or by the mean of it and what has run before, whichever errs less; a path that
+    does not lower the error by running is left out.
+    """
+    rungs: list[Rung] = []
+    ran: list[str] = []
+    for name, p in probabilities.items():
+        alone = error(p, labels)
+        options = [(alone, (name,))]
+        if ran:
+            together = torch.stack([probabilities[n] for n in (*ran, name)]).mean(0)
+            options.append((error(together, labels), (*ran, name)))
+        off, combine = min(options, key=lambda option: option[0])
+        if not rungs or off < (rungs[-1].error or 0.0):
+            rungs.append(Rung(path=name, combine=combine, error=round(off, 4)))
+            ran.append(name)
+    return rungs
+
+
+def combined(probabilities: Mapping[str, Tensor], rung: Rung) -> Tensor:
+    """The probabilities that a rung answers with."""
+    return torch.stack([probabilities[name] for name in rung.combine]).mean(0)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the held-out images have decided.
+
+    Attributes:
+        names: paths worth having, cheapest first.
+        errors, temperatures, calibration: of these, by name.
+        rungs: the ladder.
+        confidence, right: ``(rungs, n)`` of the part that is kept for stopping.
+        images: how many each part had.
+    """
+
+    names: list[str]
+    errors: dict[str, float]
+    temperatures: dict[str, float]
+    calibration: dict[str, dict[str, float]]
+    rungs: list[Rung]
+    confidence: Tensor
+    right: Tensor
+    images: dict[str, int]
+
+
+def decide(
+    logits: Mapping[str, Tensor], labels: Tensor, macs: Mapping[str, int], *, seed: int, keep: Sequence[str] = ()
+) -> Verdict:
+    """Decide by the logits ``(N, classes)`` of every candidate path on the held-out images.
+
+    Args:
+        macs: of each candidate.
+        seed: of the cut into parts.
+        keep: names that stay, whatever they are worth.
+
+    Raises:
+        ValueError: too few images.
+    """
+    cut = parts(len(labels), seed)
+    choose, calibrate, stop = (cut[name] for name in PARTS)
+    errors = {name: error(z[choose], labels[choose]) for name, z in logits.items()}
+    names = pareto(errors, macs, keep)
+    temperatures = {name: temperature(logits[name][calibrate], labels[calibrate]) for name in names}
+    scaled = {name: (logits[name] / temperatures[name]).softmax(1) for name in names}
+    calibration = {
+        name: {
+            "before": round(calibration_error(logits[name][choose].softmax(1), labels[choose]), 3),
+            "after": round(calibration_error(scaled[name][choose], labels[choose]), 3),
+            "fitted_on": len(calibrate),
+        }
+        for name in names
+    }
+    rungs = ladder({name: scaled[name][choose] for name in names}, labels[choose])
+    answers = [combined({name: scaled[name][stop] for name in names}, rung) for rung in rungs]
+    best = [p.max(1) for p in answers]
+    return Verdict(
+        names=names,
+        errors={name: round(errors[name], 4) for name in names},
+        temperatures=temperatures,
+        calibration=calibration,
+        rungs=rungs,
+        confidence=torch.stack([found.values for found in best]).float(),
+        right=torch.stack([found.indices == labels[stop] for found in best]),
+        images={name: len(index) for name, index in cut.items()},
+    )

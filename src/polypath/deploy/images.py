@@ -1,0 +1,209 @@
+"""Images from anywhere to what a network reads: safe decoding, resizing, normalising.
+
+Bytes come from strangers: their number and that of their pixels is limited before anything is decoded, only common
+formats are tried, and whatever else is wrong with them is a :class:`~polypath.data.decode.BrokenImage` that says so.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from PIL import Image
+
+from polypath.data.config import Resize
+from polypath.data.decode import BrokenImage, fit, open_image, pixels
+from polypath.data.folders import EXTENSIONS
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+Source = "bytes | str | os.PathLike[str] | Image.Image | np.ndarray"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest image that is decoded: encoded ``bytes``, and ``pixels`` (width times height)."""
+
+    bytes: int = 16 * 2**20
+    pixels: int = 40_000_000
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How an image becomes network input ``(C, H, W)``.
+
+    Args:
+        size: height and width that the network reads.
+        mean, std: per channel, of pixels in 0 … 1.
+        resize: what happens to images of another size, in the words of ``DataConfig``.
+        resize_to: the side before the centre crop to ``size``; None is the size itself.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: Resize = "crop"
+    resize_to: int | None = None
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """``(H, W, C)`` uint8 of the size that the network reads."""
+        height, width = self.size
+        side = self.resize_to or (height if height == width else None)
+        image = fit(image, side, self.resize)
+        if image.size != (width, height):
+            if self.resize_to is None:
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+            else:
+                left, top = (image.width - width) // 2, (image.height - height) // 2
+                image = image.crop((left, top, left + width, top + height))
+        return pixels(image, self.channels).transpose(1, 2, 0)
+
+    def array(self, images: Any, limits: Limits = LIMITS) -> np.ndarray:
+        """``(N, H, W, C)`` uint8 of one image or a sequence of them.
+
+        ``images``: a uint8 array ``(N, H, W, C)`` or ``(H, W, C)``, or one or several of: such a ``(H, W, C)`` array,
+        a PIL image, encoded bytes, a file.
+
+        Raises:
+            ValueError: arrays of another shape or type, no images; :class:`BrokenImage`, with the place.
+        """
+        if isinstance(images, np.ndarray) and images.ndim == 4:
+            return self._sized(_checked(images, 4, self.channels))
+        if isinstance(images, np.ndarray | Image.Image | bytes | str | os.PathLike):
+            images = [images]
+        if not isinstance(images, Sequence):
+            raise ValueError(f"images of type {type(images).__name__}: give uint8 arrays, PIL images, bytes or files")
+        if not images:
+            raise ValueError("no images")
+        return np.stack([self._one(image, limits) for image in images])
+
+    def _one(self, image: Any, limits: Limits) -> np.ndarray:
+        if isinstance(image, np.ndarray):
+            return self._sized(_checked(image, 3, self.channels)[None])[0]
+        if isinstance(image, Image.Image | bytes | str | os.PathLike):
+            return self.pixels(read(image, limits))
+        raise ValueError(f"image of type {type(image).__name__}: give uint8 arrays, PIL images, bytes or files")
+
+    def _sized(self, images: np.ndarray) -> np.ndarray:
+        if images.shape[1:3] == self.size:
+            return images
+        return np.stack(
+            [self.pixels(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)) for image in images]
+        )
+
+    def normalised(self, images: np.ndarray) -> np.ndarray:
+        """``(N, C, H, W)`` float32 of ``(N, H, W, C)`` uint8."""
+        out = np.empty((len(images), self.channels, *self.size), np.float32)
+        np.multiply(images.transpose(0, 3, 1, 2), self._scale, out=out)
+        out += self._shift
+        return out
+
+    @cached_property
+    def _scale(self) -> np.ndarray:
+        return (1.0 / (255.0 * np.asarray(self.std, np.float64))).astype(np.float32)[:, None, None]
+
+    @cached_property
+    def _shift(self) -> np.ndarray:
+        mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
+        return (-mean / std).astype(np.float32)[:, None, None]
+
+
+def _checked(images: np.ndarray, ndim: Literal[3, 4], channels: int) -> np.ndarray:
+    wanted = "(N, H, W, C)" if ndim == 4 else "(H, W, C)"
+    if images.dtype != np.uint8:
+        raise ValueError(f"images of type {images.dtype}: give uint8 pixels {wanted}, 0 to 255")
+    if images.ndim != ndim or images.shape[-1] != channels or 0 in images.shape:
+        raise ValueError(f"images of shape {images.shape}: expected {wanted} with {channels} channels")
+    return images
+
+
+def read(source: Any, limits: Limits = LIMITS) -> Image.Image:
+    """One image, upright, of mode ``L`` or ``RGB``, from a file, encoded bytes or a PIL image.
+
+    Raises:
+        BrokenImage: more bytes or pixels than ``limits`` allows, no image, a damaged one. The text names the file.
+    """
+    if isinstance(source, Image.Image):
+        if source.width * source.height > limits.pixels:
+            raise BrokenImage(f"{source.width}x{source.height} pixels: more than the {limits.pixels:,} allowed")
+        return open_image(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return decode(bytes(source), limits)
+    file = Path(cast(Any, source))
+    try:
+        with open(file, "rb") as stream:
+            data = stream.read(limits.bytes + 1)
+    except OSError as error:
+        raise BrokenImage(f"{file}: {error.strerror or error}") from None
+    try:
+        return decode(data, limits)
+    except BrokenImage as error:
+        raise BrokenImage(f"{file}: {error}") from None
+
+
+def decode(data: bytes, limits: Limits = LIMITS) -> Image.Image:
+    """The image that these bytes encode; see :func:`read`."""
+    if len(data) > limits.bytes:
+        raise BrokenImage(f"more than the {limits.bytes:,} bytes allowed")
+    if not data:
+        raise BrokenImage("no bytes")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as probe:  # reads the header only
+            width, height = probe.size
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ... on foreign bytes
+        what = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error).strip(".")
+        raise BrokenImage(what or type(error).__name__) from None
+    if width * height > limits.pixels:
+        raise BrokenImage(f"{width}x{height} pixels: more than the {limits.pixels:,} allowed")
+    return open_image(data)
+
+
+def files_of(places: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
+    """Files as they are given, folders as the image files in and below them, by name.
+
+    Raises:
+        ValueError: a place that is not there, a folder without images.
+    """
+    for place in map(Path, places):
+        if not place.is_dir():
+            if not place.exists():
+                raise ValueError(f"{place}: no such file or folder")
+            yield place
+            continue
+        found = sorted(file for file in place.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+        if not found:
+            raise ValueError(f"{place}: no image in this folder (looked for {', '.join(sorted(EXTENSIONS))})")
+        yield from found
+
+
+def preparation(values: Mapping[str, Any]) -> Preparation:
+    """What ``image`` and ``normalisation`` of a manifest or a saved network's config say.
+
+    Raises:
+        ValueError: they are not there, or are of another kind.
+    """
+    image, norm = values.get("image"), values.get("normalisation")
+    try:
+        size, mean, std = tuple(image["size"]), tuple(norm["mean"]), tuple(norm["std"])  # type: ignore[index]
+        resize, resize_to = image.get("resize") or "crop", image.get("to")  # type: ignore[union-attr]
+    except (TypeError, KeyError):
+        raise ValueError(f"image {image!r}, normalisation {norm!r}: must tell size, mean and std") from None
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (*mean, *std))
+    sides = len(size) == 2 and all(isinstance(n, int) and 0 < n <= 8192 for n in size)
+    if not (numbers and sides and len(mean) == len(std) in (1, 3) and all(s > 0 for s in std)):
+        raise ValueError(f"image {image!r}, normalisation {norm!r}: sizes or numbers that cannot be")
+    if resize not in ("crop", "squash", "pad") or not (resize_to is None or isinstance(resize_to, int)):
+        raise ValueError(f"image {image!r}: resize must be crop, squash or pad, to a side in pixels")
+    return Preparation(cast(Any, size), mean, std, resize, resize_to)

@@ -1,0 +1,180 @@
+"""ONNX graphs of networks without choices: made by torch's dynamo exporter, tidied, their weights in shared files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from polypath.deploy.extras import need
+from polypath.files import write_file
+
+OPSET = 20
+IMAGES, LOGITS = "images", "logits"
+
+
+def exported(net: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """``net`` by ``torch.export``, for batches of any size; ``example`` ``(N, …)`` has two samples or more.
+
+    Raises:
+        ValueError: a network that torch cannot write down as one graph.
+    """
+    if len(example) < 2:
+        raise ValueError("example: torch takes a batch of one for a constant; give two samples or more")
+    batch = torch.export.Dim("batch", max=2**16)
+    try:
+        with torch.no_grad():
+            return torch.export.export(net.eval(), (example,), dynamic_shapes=({0: batch},))
+    except Exception as error:  # torch._dynamo has many of its own
+        raise ValueError(f"torch cannot export this network ({_first_line(error)})") from error
+
+
+def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, output: str = LOGITS) -> Any:
+    """An ``onnx_ir.Model`` with input ``images`` and one output.
+
+    Args:
+        fold: let the exporter merge norms into convs. Without, weights stay those of the network, by name and value.
+        name: of the graph.
+
+    Raises:
+        ImportError: the exporter's packages are missing.
+        ValueError: operators that ONNX does not have, a graph that chooses (``If``).
+    """
+    need("onnx", "export to ONNX")
+    need("onnxscript", "export to ONNX")
+    from onnxscript import optimizer
+
+    with _quiet():
+        try:
+            made = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                optimize=fold,
+                input_names=[IMAGES],
+                output_names=[output],
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except Exception as error:  # torch.onnx has many of its own
+            raise ValueError(f"torch cannot write this network as ONNX ({_first_line(error)})") from error
+        assert made is not None
+        model = made.model
+        if not fold:
+            optimizer.fold_constants(model)
+            optimizer.remove_unused_nodes(model)
+    _strip(model, name)
+    check_static(model)
+    return model
+
+
+def check_static(model: Any) -> None:
+    """Raise ``ValueError`` where a graph chooses what it runs: choosing is the host's part."""
+    for node in model.graph.all_nodes():
+        if node.op_type in ("If", "Loop", "Scan"):
+            raise ValueError(f"the graph holds {node.op_type!r}: it must be static")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor's bytes lie: in ``file``, ``length`` of them from ``offset``."""
+
+    file: str
+    offset: int
+    length: int
+
+
+def places(file: Path) -> dict[str, Place]:
+    """The float32 tensors of a safetensors file, by name."""
+    with open(file, "rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+    found = {}
+    for name, facts in header.items():
+        if name != "__metadata__" and facts["dtype"] == "F32":
+            begin, end = facts["data_offsets"]
+            found[name] = Place(file.name, 8 + size + begin, end - begin)
+    return found
+
+
+def point_at(model: Any, known: Mapping[str, Place], folder: Path) -> int:
+    """Take weights that lie in files of ``folder`` out of the graph, which then names the place; return how many.
+
+    ``known`` is by the graph's names. A weight whose bytes are others (the exporter may lay one out anew) stays.
+    """
+    import onnx_ir as ir
+
+    moved = 0
+    for name, value in model.graph.initializers.items():
+        place, tensor = known.get(name), value.const_value
+        if place is None or tensor is None or tensor.dtype != ir.DataType.FLOAT:
+            continue
+        data = np.ascontiguousarray(tensor.numpy()).tobytes()
+        with open(folder / place.file, "rb") as stream:
+            stream.seek(place.offset)
+            if stream.read(place.length) != data:
+                continue
+        value.const_value = ir.ExternalTensor(
+            place.file,
+            place.offset,
+            place.length,
+            ir.DataType.FLOAT,
+            shape=value.shape,
+            name=name,
+            base_dir=os.fspath(folder),
+        )
+        moved += 1
+    return moved
+
+
+def write(model: Any, file: Path) -> None:
+    """Write a model, whole or not at all; weights in other files stay there."""
+    import onnx_ir as ir
+
+    write_file(file, ir.to_proto(model).SerializeToString())
+
+
+def _strip(model: Any, name: str) -> None:
+    """Forget where in our source each node comes from: it is half of the file, and nobody's business."""
+    model.graph.name = name
+    model.graph.doc_string = model.doc_string = None
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    values = [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]
+    for node in model.graph.all_nodes():
+        node.doc_string = None
+        node.metadata_props.clear()
+        values += node.outputs
+    for value in values:
+        value.metadata_props.clear()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks to standard output and the log."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,439 @@
+"""A classifier that answers in time: of a bundle's paths, the most accurate that is done within the budget.
+
+    predictor = AnytimePredictor(Bundle.open())
+    answer = predictor.predict(images, budget_ms=2.0)
+    for better in predictor.predict_until(images, time.monotonic() + 0.02): ...
+    sure = predictor.predict_confident(images, risk=0.05)
+
+"In time" is what this machine has shown at this batch size: the 99th percentile of a path's times, from a short
+profile on first use, which is cached, and from what is observed afterwards.
+"""
+
+from __future__ import annotations
+
+import atexit
+import math
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from polypath.deploy import profile as profiles
+from polypath.deploy.budget import BudgetError, best_within, check_budget
+from polypath.deploy.bundle import Bundle, rank
+from polypath.deploy.images import LIMITS, Limits
+from polypath.deploy.manifest import BundlePath, Rung
+from polypath.deploy.runtimes import Runtime, candidates, cores, open_runtime
+from polypath.deploy.stopping import Stopping, plan_stopping
+from polypath.deploy.timing import Clock, Timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a prediction says.
+
+    Attributes:
+        probabilities: ``(N, classes)`` float32, calibrated by the path's temperature.
+        classes: their names.
+        path: the path used; of several, the last one that ran.
+        ms: from the call to the answer, decoding of images included.
+        runtime: what ran it.
+        budget_ms: the budget that was given, if any.
+        combined: the paths whose probabilities were averaged.
+    """
+
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+    path: str
+    ms: float
+    runtime: str
+    budget_ms: float | None = None
+    combined: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """``(N,)``: the likeliest class of each image."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """``(N,)``: the likeliest class's probability."""
+        return self.probabilities.max(1)
+
+    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
+        """For each image its ``k`` likeliest classes with their probabilities.
+
+        Raises:
+            ValueError: a ``k`` below 1 or above the number of classes.
+        """
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(self.classes):
+            raise ValueError(f"top_k {k!r}: must be from 1 to the {len(self.classes)} classes")
+        order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
+        return [
+            [(self.classes[i], float(row[i])) for i in best]
+            for row, best in zip(self.probabilities, order, strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confident(Answer):
+    """An answer for which easy images stopped early.
+
+    Attributes:
+        paths: ``(N,)`` the path at which each image stopped, by its name.
+        sure: ``(N,)`` bool: stopped at a threshold that keeps the risk; the others went through all paths.
+        risk, trust: among images that stop, at most the share ``risk`` is wrong, with probability ``trust`` over the
+            draw of the held-out images.
+    """
+
+    paths: tuple[str, ...]
+    sure: np.ndarray
+    risk: float
+    trust: float
+
+
+@dataclass
+class _Book:
+    """Clocks of one batch size, and the paths most accurate first."""
+
+    clocks: dict[str, Clock]
+    ranked: list[tuple[str, Clock]] = field(default_factory=list)
+
+
+class AnytimePredictor:
+    """A bundle in a runtime; thread-safe.
+
+    Args:
+        bundle: a :class:`Bundle`, its folder, or None for the pretrained one.
+        runtime: ``auto`` (the fastest of those installed, by a short profile), ``openvino``, ``onnxruntime``,
+            ``torch``, ``torch-compiled`` or ``cuda-graphs``.
+        threads: for one answer; None takes the cores that this process may use.
+        precision: ``f32``, or ``bf16`` where the runtime has it.
+        limits: on images that are decoded.
+
+    Raises:
+        ValueError: a damaged bundle, an unknown runtime.
+        ImportError: a runtime that is not installed.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | None = None,
+        runtime: str = "auto",
+        threads: int | None = None,
+        *,
+        precision: str = "f32",
+        limits: Limits = LIMITS,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self.limits, self.precision = limits, precision
+        self._prep = self.bundle.preparation
+        self._temperature = {path.name: path.temperature for path in self.bundle.paths}
+        self._ranked = [path.name for path in rank(self.bundle.paths)]
+        self._lock = threading.RLock()
+        self._books: dict[int, _Book] = {}
+        self._stopping: dict[tuple[float, float], Stopping] = {}
+        self._threads = threads
+        names = candidates(self.bundle) if runtime == "auto" else [runtime]
+        if precision != "f32" and runtime == "auto":
+            names = [name for name in names if name != "onnxruntime"]
+        self.runtime: Runtime = open_runtime(names[0], self.bundle, threads, precision)
+        self._open_store()
+        if len(names) > 1:
+            self._take_fastest(names)
+        for name in self._ranked:  # loaded now, and not within somebody's first answer
+            self._task(name, self._example(1))()
+        atexit.register(_closed, weakref.ref(self))
+
+    # --- answering ---------------------------------------------------------------------------------------
+
+    def predict(
+        self, images: Any, budget_ms: float | None = None, path: str | None = None, *, top_k: int | None = None
+    ) -> Answer:
+        """Classify images by the most accurate path that fits ``budget_ms``, or by ``path``.
+
+        Args:
+            images: uint8 ``(N, H, W, C)`` or ``(H, W, C)``, or PIL images, encoded bytes or files, one or a sequence.
+            budget_ms: from this call to its return, for all images together; None takes the most accurate path.
+            path: one by its name, whatever it takes; not together with a budget.
+            top_k: only checked here; :meth:`Answer.top` gives them.
+
+        Raises:
+            BudgetError: the cheapest path needs more than the budget (known before anything is decoded).
+            ValueError: images or values that cannot be.
+        """
+        start = time.perf_counter()
+        if top_k is not None and not 1 <= top_k <= len(self.bundle.classes):
+            raise ValueError(f"top_k {top_k!r}: must be from 1 to the {len(self.bundle.classes)} classes")
+        if budget_ms is None:
+            x = self.prepared(images)
+            name = self._ranked[0] if path is None else self.bundle.path(path).name
+        else:
+            budget_ms = check_budget(budget_ms)
+            if path is not None:
+                raise ValueError(f"path {path!r} and budget_ms {budget_ms!r}: give one of them")
+            count = _count(images)
+            start += self._profiled(count)  # a first profile is not part of any answer
+            self.choose(budget_ms, count)
+            x = self.prepared(images)
+            name = self.choose(budget_ms - 1e3 * (time.perf_counter() - start), len(x), of=budget_ms)
+        probabilities = self._ran(name, x)
+        return Answer(
+            probabilities=probabilities,
+            classes=self.bundle.classes,
+            path=name,
+            ms=1e3 * (time.perf_counter() - start),
+            runtime=self.runtime.name,
+            budget_ms=budget_ms,
+            combined=(name,),
+        )
+
+    def predict_until(self, images: Any, deadline: float) -> Iterator[Answer]:
+        """Better and better answers until ``deadline``, a moment of ``time.monotonic()``.
+
+        Path after path of the bundle's ladder, averaged with earlier ones where held-out images say that this helps.
+        A path that would not be done in time is not begun.
+
+        Raises:
+            ValueError: a deadline that is no number, images that cannot be.
+            BudgetError: the first path would not be done in time.
+        """
+        start = time.perf_counter()
+        if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not math.isfinite(deadline):
+            raise ValueError(f"deadline {deadline!r}: must be a moment of time.monotonic()")
+        x = self.prepared(images)
+        self._book(len(x))
+        return self._until(x, deadline, start)
+
+    def _until(self, x: np.ndarray, deadline: float, start: float) -> Iterator[Answer]:
+        ran: dict[str, np.ndarray] = {}
+        for rung in self.bundle.ladder:
+            left = 1e3 * (deadline - time.monotonic())
+            needed = self.needs_ms(rung.path, len(x))
+            if needed > left:
+                if not ran:
+                    raise BudgetError(max(left, 0.0), needed, len(x))
+                return
+            ran[rung.path] = self._ran(rung.path, x)
+            yield Answer(
+                probabilities=_averaged(ran, rung),
+                classes=self.bundle.classes,
+                path=rung.path,
+                ms=1e3 * (time.perf_counter() - start),
+                runtime=self.runtime.name,
+                combined=rung.combine,
+            )
+
+    def predict_confident(
+        self, images: Any, *, risk: float = 0.05, trust: float = 0.95, budget_ms: float | None = None
+    ) -> Confident:
+        """Stop each image at the first path that is confident enough of it.
+
+        Args:
+            risk: largest share of wrong answers among images that stop. 0.05 stops "when 95% of answers at this
+                confidence are right".
+            trust: probability, over the draw of held-out images, with which this holds (exact binomial bound).
+            budget_ms: no further path is begun that would not be done in time.
+
+        Raises:
+            ValueError: a bundle without held-out answers, too few of them for this risk (with the number needed).
+            BudgetError: the first path does not fit the budget.
+        """
+        start = time.perf_counter()
+        stopping = self.stopping(risk, trust)
+        limit = math.inf if budget_ms is None else check_budget(budget_ms)
+        x = self.prepared(images)
+        n = len(x)
+        start += self._profiled(n)
+        out = np.empty((n, len(self.bundle.classes)), np.float32)
+        where, sure, rows = [""] * n, np.zeros(n, bool), np.arange(n)
+        ran: dict[str, np.ndarray] = {}
+        last = self.bundle.ladder[0].path
+        for rung, threshold in zip(self.bundle.ladder, stopping.thresholds, strict=True):
+            left = limit - 1e3 * (time.perf_counter() - start)
+            if limit < math.inf and (needed := self.needs_ms(rung.path, len(rows))) > left:
+                if not ran:
+                    raise BudgetError(limit, needed, n)
+                break
+            ran[rung.path] = self._ran(rung.path, x)
+            out[rows], last = _averaged(ran, rung), rung.path
+            stops = out[rows].max(1) >= threshold
+            sure[rows[stops]] = True
+            for i in rows:
+                where[i] = rung.path
+            keep = ~stops
+            rows, x = rows[keep], np.ascontiguousarray(x[keep])
+            ran = {name: p[keep] for name, p in ran.items()}
+            if not len(rows):
+                break
+        return Confident(
+            probabilities=out,
+            classes=self.bundle.classes,
+            path=last,
+            ms=1e3 * (time.perf_counter() - start),
+            runtime=self.runtime.name,
+            budget_ms=budget_ms,
+            combined=tuple(dict.fromkeys(where)),
+            paths=tuple(where),
+            sure=sure,
+            risk=risk,
+            trust=trust,
+        )
+
+    def stopping(self, risk: float = 0.05, trust: float = 0.95) -> Stopping:
+        """The thresholds that keep ``risk``; see :meth:`predict_confident`."""
+        if (risk, trust) not in self._stopping:
+            self._stopping[risk, trust] = plan_stopping(self.bundle, risk, trust)
+        return self._stopping[risk, trust]
+
+    def prepared(self, images: Any) -> np.ndarray:
+        """``(N, C, H, W)`` float32, normalised, of whatever :meth:`predict` takes."""
+        return self._prep.normalised(self._prep.array(images, self.limits))
+
+    def _ran(self, name: str, x: np.ndarray) -> np.ndarray:
+        """Probabilities by one path; its time is observed."""
+        run = self.runtime.prepare(name, len(x))
+        start = time.perf_counter()
+        probabilities = _softmax(run(x), self._temperature[name])
+        ms = 1e3 * (time.perf_counter() - start)
+        book = self._books.get(profiles.bucket(len(x)))
+        if book is not None:
+            book.clocks[name].observe(ms)
+        return probabilities
+
+    # --- times -------------------------------------------------------------------------------------------
+
+    def choose(self, budget_ms: float, batch: int = 1, *, of: float | None = None) -> str:
+        """The most accurate path whose 99th percentile fits; ``of`` is the whole budget, for the error's text.
+
+        Raises:
+            BudgetError: not even the cheapest does.
+        """
+        ranked = self._book(batch).ranked
+        name = best_within(((name, clock.timing.p99) for name, clock in ranked), budget_ms)
+        if name is None:
+            cheapest = min(clock.timing.p99 for _, clock in ranked)
+            raise BudgetError(budget_ms if of is None else of, cheapest, batch)
+        return name
+
+    def needs_ms(self, path: str, batch: int = 1) -> float:
+        """The 99th percentile of a path's time here, in milliseconds."""
+        return self._book(batch).clocks[path].timing.p99
+
+    def profile(self, batch: int = 1, *, fresh: bool = False) -> dict[str, Timing]:
+        """Times by path at a batch size (those of the next power of two); measured where they are not known yet.
+
+        Args:
+            fresh: measure again.
+
+        Raises:
+            ValueError: a batch size below 1.
+        """
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise ValueError(f"batch {batch!r}: must be a whole number of at least 1")
+        if fresh:
+            with self._lock:
+                self._measure(profiles.bucket(batch))
+        book = self._book(batch)
+        return {path.name: book.clocks[path.name].timing for path in self.bundle.paths}
+
+    def save_profile(self) -> None:
+        """Write what is known of times to the cache; done by itself when a profile is made and at exit."""
+        with self._lock:
+            self._store.save({b: {n: c.samples() for n, c in book.clocks.items()} for b, book in self._books.items()})
+
+    def _profiled(self, batch: int) -> float:
+        """Seconds that went into making a profile just now."""
+        start = time.perf_counter()
+        if profiles.bucket(batch) in self._books:
+            return 0.0
+        self._book(batch)
+        return time.perf_counter() - start
+
+    def _book(self, batch: int) -> _Book:
+        size = profiles.bucket(batch)
+        book = self._books.get(size)
+        if book is None:
+            with self._lock:
+                book = self._books.get(size) or self._measure(size)
+        return book
+
+    def _measure(self, size: int) -> _Book:
+        x = self._example(size)
+        tasks = {name: self._task(name, x) for name in self._temperature}
+        book = self._booked(profiles.measure(tasks))
+        self._books[size] = book
+        self.save_profile()
+        return book
+
+    def _example(self, batch: int) -> np.ndarray:
+        shape = (batch, *self._prep.size, self._prep.channels)
+        return self._prep.normalised(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+
+    def _task(self, name: str, x: np.ndarray) -> Any:
+        run, temperature = self.runtime.prepare(name, len(x)), self._temperature[name]
+        return lambda: _softmax(run(x), temperature)
+
+    def _booked(self, times: dict[str, list[float]]) -> _Book:
+        clocks = profiles.clocks(times)
+        return _Book(clocks, [(name, clocks[name]) for name in self._ranked])
+
+    def _open_store(self) -> None:
+        runtime = self.runtime
+        self._store = profiles.Store(
+            {
+                "bundle": self.bundle.digest,
+                "paths": [path.name for path in self.bundle.paths],
+                "runtime": [runtime.name, runtime.version, runtime.device],
+                "threads": self._threads or cores(),
+                "precision": self.precision,
+            }
+        )
+        self._books = {b: self._booked(times) for b, times in self._store.load(list(self._temperature)).items()}
+
+    def _take_fastest(self, names: Sequence[str]) -> None:
+        """Profile one image in each runtime; stay with the one whose most accurate path is fastest."""
+        best: tuple[float, Runtime, Any, dict[int, _Book]] | None = None
+        for name in names:
+            if name != self.runtime.name:
+                self.runtime = open_runtime(name, self.bundle, self._threads, self.precision)
+                self._open_store()
+            took = self.profile(1)[self._ranked[0]].p50
+            if best is None or took < best[0]:
+                best = took, self.runtime, self._store, self._books
+        assert best is not None
+        _, self.runtime, self._store, self._books = best
+
+
+def _softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
+    z = logits if temperature == 1.0 else logits / np.float32(temperature)
+    z = z - z.max(axis=1, keepdims=True)
+    np.exp(z, out=z)
+    z /= z.sum(axis=1, keepdims=True)
+    return z
+
+
+def _averaged(ran: dict[str, np.ndarray], rung: Rung) -> np.ndarray:
+    if len(rung.combine) == 1:
+        return ran[rung.combine[0]]
+    return np.mean([ran[name] for name in rung.combine], axis=0, dtype=np.float32)
+
+
+def _count(images: Any) -> int:
+    """How many images there are, before anything is decoded."""
+    if isinstance(images, np.ndarray):
+        return len(images) if images.ndim == 4 and len(images) else 1
+    return len(images) if isinstance(images, list | tuple) and images else 1
+
+
+def _closed(reference: weakref.ref[AnytimePredictor]) -> None:
+    predictor = reference()
+    if predictor is not None:
+        predictor.save_profile()
+
+
+__all__ = ["Answer", "AnytimePredictor", "BundlePath", "Confident"]

@@ -1,0 +1,91 @@
+"""What runs a bundle's graphs: OpenVINO, ONNX Runtime, torch (eager, compiled), CUDA graphs.
+
+A runtime is opened once for a bundle and prepares a path for a batch size; what it gives is a function from images
+``(N, C, H, W)``, float32 and normalised, to logits ``(N, classes)``. Nothing of it is imported before it is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from polypath.deploy.extras import installed
+
+if TYPE_CHECKING:
+    from polypath.deploy.bundle import Bundle
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+NAMES = ("openvino", "onnxruntime", "torch", "torch-compiled", "cuda-graphs")
+_PLACES = {
+    "openvino": ("openvino_", "OpenVino"),
+    "onnxruntime": ("onnxruntime_", "OnnxRuntime"),
+    "torch": ("torch_", "Torch"),
+    "torch-compiled": ("torch_", "TorchCompiled"),
+    "cuda-graphs": ("cuda", "CudaGraphs"),
+}
+PRECISIONS = ("f32", "bf16")
+
+
+class Runtime(Protocol):
+    """A bundle in a runtime. ``version`` and ``device`` are part of what measured times hold for."""
+
+    name: str
+    version: str
+    device: str
+
+    def prepare(self, path: str, batch: int) -> Run:
+        """The function that runs a path on batches of this size; callable from any thread."""
+        ...
+
+
+def candidates(bundle: Bundle) -> list[str]:
+    """The runtimes that ``auto`` chooses from: installed ones that have a graph of every path.
+
+    With a GPU, CUDA graphs alone; ``torch-compiled`` takes minutes to compile and has to be asked for.
+    """
+    if installed("torch") and _has_cuda():
+        return ["cuda-graphs"]
+    found = [name for name in ("openvino", "onnxruntime") if "onnx" in bundle.formats and installed(name)]
+    return [*found, "torch"]
+
+
+def open_runtime(name: str, bundle: Bundle, threads: int | None = None, precision: str = "f32") -> Runtime:
+    """Open the runtime ``name`` for a bundle.
+
+    Args:
+        threads: for one answer; None takes the cores that this process may use.
+        precision: ``f32``, or ``bf16`` where the runtime has it.
+
+    Raises:
+        ValueError: an unknown name, a bundle without graphs for it, a bad number of threads or precision.
+        ImportError: it is not installed; the message says what to install.
+    """
+    if name not in NAMES:
+        raise ValueError(f"runtime {name!r}: must be auto or one of {', '.join(NAMES)}")
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"threads {threads!r}: must be a whole number of at least 1")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
+    if name in ("openvino", "onnxruntime") and "onnx" not in bundle.formats:
+        raise ValueError(f"runtime {name!r}: {bundle.folder} has no ONNX graphs; take torch, or write a bundle of it")
+    module, cls = _PLACES[name]
+    opener = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
+    return opener(bundle, threads or cores(), precision)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

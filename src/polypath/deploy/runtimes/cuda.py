@@ -1,0 +1,87 @@
+"""CUDA graphs: a path's kernels recorded once for a batch size and replayed, so that launching them costs nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polypath.deploy.runtimes.torch_ import folded
+
+if TYPE_CHECKING:
+    from polypath.deploy.bundle import Bundle
+    from polypath.deploy.runtimes import Run
+
+KEPT = 64  # recorded (path, batch size) pairs
+WARMUP = 3  # runs before recording, in which kernels are chosen
+
+
+class CudaGraphs:
+    """Needs a CUDA device.
+
+    Raises:
+        ValueError: there is none.
+    """
+
+    name = "cuda-graphs"
+
+    def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError("runtime 'cuda-graphs': there is no CUDA device; take openvino, onnxruntime or torch")
+        self._torch, self._bundle, self._precision = torch, bundle, precision
+        self.version = f"{torch.__version__} CUDA {torch.version.cuda}"
+        self.device = torch.cuda.get_device_name()
+        self._nets: dict[str, Any] = {}
+        self._recorded: OrderedDict[tuple[str, int], Run] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def prepare(self, path: str, batch: int) -> Run:
+        with self._lock:
+            run = self._recorded.get((path, batch))
+            if run is None:
+                run = self._recorded[path, batch] = self._record(path, batch)
+            self._recorded.move_to_end((path, batch))
+            while len(self._recorded) > KEPT:
+                self._recorded.popitem(last=False)
+        return run
+
+    def _record(self, path: str, batch: int) -> Run:
+        torch, prep = self._torch, self._bundle.preparation
+        if path not in self._nets:
+            net = folded(self._bundle.extracted(path)).cuda().to(memory_format=torch.channels_last)
+            self._nets[path] = net.bfloat16() if self._precision == "bf16" else net
+        dtype = torch.bfloat16 if self._precision == "bf16" else torch.float32
+        shape = (batch, prep.channels, *prep.size)
+        x = torch.zeros(shape, dtype=dtype, device="cuda").contiguous(memory_format=torch.channels_last)
+        replay, logits = record(self._nets[path], x)
+        lock = threading.Lock()
+
+        def run(images: np.ndarray) -> np.ndarray:
+            with lock:
+                x.copy_(torch.from_numpy(images))
+                replay()
+                return logits.float().cpu().numpy()  # waits for the device
+
+        return run
+
+
+def record(net: Any, x: Any) -> tuple[Callable[[], None], Any]:
+    """``replay`` and its output: run ``net`` on whatever ``x`` then holds. ``x`` stays where it is."""
+    import torch
+
+    with torch.inference_mode():
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARMUP):
+                net(x)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = net(x)
+    return graph.replay, out

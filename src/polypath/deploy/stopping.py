@@ -1,0 +1,143 @@
+"""Stopping when an answer is sure enough, with a bound on the risk.
+
+Three disjoint parts of the held-out images do three things: one chooses paths, one fits temperatures, one, which is
+kept in the bundle as answers, fits the thresholds here.
+
+At each step of the ladder, of the images that have come so far, those whose confidence reaches the step's threshold
+stop. The threshold is the lowest one at which the share of wrong answers among them is at most ``risk``, by the exact
+binomial bound of Clopper and Pearson (1934). Thresholds are tried from the strictest down and the first that fails
+ends the trial (fixed-sequence testing, Angelopoulos et al. 2021, "Learn then Test"), so trying many costs no trust;
+each of the K steps gets (1 − trust)/K of the doubt. A threshold above 1 lets nothing stop.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polypath.deploy.bundle import Bundle
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+GRID = (*(1.0 - 10.0**-k for k in (5, 4, 3)), *(round(0.995 - 0.005 * i, 3) for i in range(170)))  # 0.99999 … 0.15
+NEVER = 1.1
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Thresholds of confidence, one a step of the ladder.
+
+    Attributes:
+        risk, trust: what they keep.
+        thresholds: an image stops at a step when its confidence is at least this; above 1, none does.
+        stopped: of the held-out images, how many stop at each step, and how many of these were ``wrong``.
+        images: held-out images in all.
+    """
+
+    risk: float
+    trust: float
+    thresholds: tuple[float, ...]
+    stopped: tuple[int, ...]
+    wrong: tuple[int, ...]
+    images: int
+
+
+def upper_bound(wrong: int, n: int, doubt: float) -> float:
+    """Clopper–Pearson: the share of wrong answers that is not exceeded, with probability 1 − ``doubt``.
+
+    Raises:
+        ValueError: counts that cannot be, a doubt outside (0, 1).
+    """
+    if not 0 <= wrong <= n or n < 1:
+        raise ValueError(f"{wrong} wrong of {n}: must be a part of at least one")
+    if not 0.0 < doubt < 1.0:
+        raise ValueError(f"doubt {doubt}: must be between 0 and 1")
+    if wrong == n:
+        return 1.0
+    if wrong == 0:
+        return 1.0 - doubt ** (1.0 / n)
+    from scipy.stats import beta
+
+    return float(beta.ppf(1.0 - doubt, wrong + 1, n - wrong))
+
+
+def images_needed(risk: float, doubt: float) -> int:
+    """The fewest answers, all of them right, that show a share of wrong ones of at most ``risk``."""
+    return math.ceil(math.log(doubt) / math.log1p(-risk))
+
+
+def plan_stopping(bundle: Bundle, risk: float, trust: float) -> Stopping:
+    """Thresholds for a bundle from its held-out answers.
+
+    Raises:
+        ValueError: a risk or trust outside (0, 1), a bundle without held-out answers, too few of them.
+    """
+    for name, value in (("risk", risk), ("trust", trust)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < 1.0:
+            raise ValueError(f"{name} {value!r}: must be between 0 and 1")
+    confidence, right = held_out(bundle)
+    return fit(confidence, right, risk, trust)
+
+
+def held_out(bundle: Bundle) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Confidences ``(steps, n)`` of held-out images and whether the answers were right.
+
+    Raises:
+        ValueError: the bundle has none, or a damaged file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    name = bundle.manifest.held_out
+    if name is None:
+        raise ValueError(f"{bundle.folder}: has no held-out answers to fit thresholds on; write it with --data")
+    try:
+        tensors = load_file(bundle.folder / name)
+        confidence, right = tensors["confidence"], tensors["right"].astype(bool)
+    except (SafetensorError, OSError, KeyError) as error:
+        raise ValueError(f"{bundle.folder / name}: damaged ({error})") from error
+    if confidence.ndim != 2 or confidence.shape != right.shape or len(confidence) != len(bundle.ladder):
+        raise ValueError(f"{bundle.folder / name}: {confidence.shape} is not a row for each step of the ladder")
+    return confidence, right
+
+
+def fit(confidence: NDArray[np.float32], right: NDArray[np.bool_], risk: float, trust: float) -> Stopping:
+    """Thresholds from confidences ``(steps, n)`` and whether these answers were right.
+
+    Raises:
+        ValueError: fewer images than :func:`images_needed`; the message says how many.
+    """
+    steps, n = confidence.shape
+    doubt = (1.0 - trust) / steps
+    if n < (needed := images_needed(risk, doubt)):
+        raise ValueError(
+            f"risk {risk:g} with trust {trust:g}: needs at least {needed:,} held-out answers over {steps} steps, "
+            f"and there are {n:,}; allow more risk, or hold out more images"
+        )
+    left = np.ones(n, bool)
+    thresholds, stopped, wrong = [], [], []
+    for conf, ok in zip(confidence, right, strict=True):
+        threshold = _lowest(conf[left], ok[left], risk, doubt)
+        stops = left & (conf >= threshold)
+        thresholds.append(threshold)
+        stopped.append(int(stops.sum()))
+        wrong.append(int((stops & ~ok).sum()))
+        left &= ~stops
+    return Stopping(risk, trust, tuple(thresholds), tuple(stopped), tuple(wrong), n)
+
+
+def _lowest(conf: NDArray[np.float32], ok: NDArray[np.bool_], risk: float, doubt: float) -> float:
+    needed, best = images_needed(risk, doubt), NEVER
+    for threshold in GRID:
+        chosen = conf >= threshold
+        n = int(chosen.sum())
+        if n < needed:  # nothing can be shown yet, and so nothing is tried: how many there are tells nothing of errors
+            continue
+        if upper_bound(int((chosen & ~ok).sum()), n, doubt) > risk:
+            break
+        best = threshold
+    return best

@@ -1,0 +1,66 @@
+"""A bundle as a Triton model repository: a model a path, chosen by whoever calls.
+
+NAME/config.pbtxt     platform onnxruntime_onnx, dynamic batching
+NAME/1/model.onnx     the path's graph with its weights inside: Triton keeps models apart
+NAME/labels.txt       the classes
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from polypath.deploy.bundle import Bundle
+from polypath.deploy.extras import need
+from polypath.deploy.onnx_graph import IMAGES, LOGITS
+from polypath.files import write_file
+
+CONFIG = """name: "{name}"
+platform: "onnxruntime_onnx"
+max_batch_size: {batch}
+input [ {{ name: "{images}" data_type: TYPE_FP32 dims: [ {channels}, {height}, {width} ] }} ]
+output [ {{ name: "{logits}" data_type: TYPE_FP32 dims: [ {classes} ] label_filename: "labels.txt" }} ]
+dynamic_batching {{ }}
+"""
+
+
+def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: int = 64) -> list[str]:
+    """Write every path of a bundle as a model; return the models' names.
+
+    Raises:
+        ValueError: a bundle without ONNX graphs, a folder that holds something.
+        ImportError: onnx is missing.
+    """
+    from polypath.saving import new_folder
+
+    if "onnx" not in bundle.formats:
+        raise ValueError(f"{bundle.folder}: has no ONNX graphs; write a bundle of it first")
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target}: exists and is not empty; choose another folder")
+    onnx = need("onnx", "writing a Triton repository")
+    names = []
+    with new_folder(target) as made:
+        for path in bundle.paths:
+            name = re.sub(r"\W+", "_", f"{bundle.name}_{path.name}").strip("_")
+            (made / name / "1").mkdir(parents=True)
+            model = onnx.load(bundle.folder / path.files["onnx"])  # reads the shared files too
+            write_file(made / name / "1" / "model.onnx", model.SerializeToString())
+            height, width = bundle.size
+            write_file(
+                made / name / "config.pbtxt",
+                CONFIG.format(
+                    name=name,
+                    batch=max_batch,
+                    images=IMAGES,
+                    logits=LOGITS,
+                    channels=bundle.preparation.channels,
+                    height=height,
+                    width=width,
+                    classes=len(bundle.classes),
+                ),
+            )
+            write_file(made / name / "labels.txt", "\n".join(bundle.classes) + "\n")
+            names.append(name)
+    return names

@@ -1,0 +1,325 @@
+"""Writing a bundle: network, norms, graphs, held-out answers, manifest. See :mod:`polypath.deploy.bundle`.
+
+The folder appears whole or not at all, and each graph in it has been compared with eager.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polypath.cost import costs
+from polypath.deploy import check, heldout, onnx_graph
+from polypath.deploy import manifest as manifests
+from polypath.deploy.bundle import STATISTICS, Bundle
+from polypath.deploy.extras import installed
+from polypath.deploy.images import preparation
+from polypath.deploy.manifest import BundlePath, Manifest
+from polypath.deploy.runtimes import cores, open_runtime
+from polypath.files import write_file, write_json
+from polypath.network import PathNet, extract
+from polypath.paths import Paths
+from polypath.saving import WEIGHTS, new_folder, save
+from polypath.statistics import Statistics
+
+HELD_OUT = "held_out.safetensors"
+Say = Callable[[str], None]
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Images that were not trained on, prepared as the network reads them.
+
+    Args:
+        choose: batches of held-out images with labels: they choose, calibrate and bound (three disjoint parts).
+        test: batches of the test split, scored and nothing else.
+        seed: cuts the held-out images into parts.
+    """
+
+    choose: Batches
+    test: Batches | None = None
+    seed: int = 0
+
+
+def write_bundle(
+    net: PathNet,
+    folder: str | os.PathLike[str],
+    paths: Mapping[str, Paths | str] | Sequence[str] | None = None,
+    *,
+    statistics: Statistics | None = None,
+    held_out: HeldOut | None = None,
+    keep: Sequence[str] = (),
+    name: str | None = None,
+    about: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+    measure: Sequence[int] = (),
+    say: Say = lambda text: None,
+) -> Bundle:
+    """Write a bundle of paths of ``net`` into a new folder.
+
+    Args:
+        net: with classes, normalisation and image size in its config, as a loaded network has them.
+        paths: by name, or just their texts; None takes all named paths.
+        statistics: re-estimated norms; paths that it has use them.
+        held_out: images that choose among ``paths`` and calibrate them; without, all stay, and none has an error.
+        keep: names that stay even if a cheaper path is as accurate.
+        name: of the bundle; its folder's otherwise.
+        about: facts for readers, JSON values.
+        notes: sentences for the card.
+        measure: batch sizes to time each path at, in every runtime here.
+        say: told what is done, a line each.
+
+    Raises:
+        ValueError: a folder that is there, illegal paths, a network with gates or without what its images are, too few
+            held-out images, a graph that differs from eager.
+        ImportError: the exporter's packages are missing.
+    """
+    target = Path(folder)
+    if target.exists():
+        raise ValueError(f"{target}: exists; choose another folder")
+    if any(join.gates for join in net.wiring.joins.values()):
+        raise ValueError("a network with gates is exported loop by loop, and is no bundle of static graphs")
+    try:
+        prep = preparation(net.config)
+    except ValueError as error:
+        raise ValueError(f"this network does not say how its images are prepared ({error})") from error
+    chosen = _chosen(net, paths)
+    counted = costs(net, chosen, size=prep.size)
+    macs = {n: counted[n].macs for n in chosen}
+    if held_out is not None:
+        logits, labels = scored(net, chosen, statistics, held_out.choose, say)
+        verdict = heldout.decide(logits, labels, macs, seed=held_out.seed, keep=keep)
+        names = verdict.names
+    else:
+        verdict, names = None, sorted(chosen, key=lambda n: macs[n])
+    tests = _test_errors(net, {n: chosen[n] for n in names}, statistics, held_out, verdict, say)
+    kept = {chosen[n]: statistics[chosen[n]] for n in names if statistics is not None and chosen[n] in statistics}
+
+    with new_folder(target) as made:
+        save(net, made / "net", notes=notes)
+        for file in list((made / "net").iterdir()):
+            file.rename(made / file.name)
+        (made / "net").rmdir()
+        if statistics is not None and kept:
+            Statistics(kept, statistics.images, statistics.seed).save(made / STATISTICS)
+        rows, checks = [], []
+        for n in names:
+            file = f"{_file_name(n, names)}.onnx"
+            found = _graph(net, chosen[n], list(kept).index(chosen[n]) if chosen[n] in kept else None, kept, made, file)
+            for one in found:
+                say(f"{n}: {one}")
+                checks.append({"path": n, "runtime": one.runtime, "max_abs": one.max_abs})
+            rows.append(
+                BundlePath(
+                    name=n,
+                    text=str(chosen[n]),
+                    macs=macs[n],
+                    params=counted[n].params,
+                    depth=counted[n].depth,
+                    error=verdict.errors[n] if verdict else None,
+                    test_error=tests.get(n),
+                    temperature=verdict.temperatures[n] if verdict else 1.0,
+                    calibration=verdict.calibration[n] if verdict else {},
+                    statistics=chosen[n] in kept,
+                    files={"onnx": file},
+                )
+            )
+        rungs = []
+        if verdict is not None:
+            _save_held_out(made / HELD_OUT, verdict)
+            rungs = [
+                manifests.Rung(path=r.path, combine=r.combine, error=r.error, test_error=tests.get(r.combine))
+                for r in verdict.rungs
+            ]
+        manifest = Manifest(
+            name=name or target.name,
+            family=str(net.config.get("family", "")),
+            classes=tuple(net.config.get("classes") or map(str, range(net.num_classes))),
+            preparation=prep,
+            paths=tuple(rows),
+            ladder=tuple(rungs),
+            held_out=HELD_OUT if verdict else None,
+            checks=tuple(checks),
+            about=_about(about, statistics, verdict, held_out),
+        )
+        finish(made, manifest)
+        if measure:
+            finish(made, timed(made, manifest, measure, say))
+    return Bundle.open(target)
+
+
+def finish(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest with the checksums of all other files in ``folder``."""
+    files = {}
+    for file in sorted(folder.iterdir()):
+        if file.name != manifests.NAME:
+            data = file.read_bytes()
+            files[file.name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    values = {f: getattr(manifest, f) for f in manifest.__dataclass_fields__}
+    write_json(folder / manifests.NAME, Manifest(**{**values, "files": files}).to_json())
+
+
+@torch.inference_mode()
+def scored(
+    net: PathNet, paths: Mapping[str, Paths], statistics: Statistics | None, batches: Batches, say: Say
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Logits ``(N, classes)`` of each path, with its re-estimated norms, and the labels ``(N,)``."""
+    nets = {n: _extracted(net, p, statistics) for n, p in paths.items()}
+    rows: dict[str, list[Tensor]] = {n: [] for n in nets}
+    truth = []
+    for images, labels in batches:
+        for n, child in nets.items():
+            rows[n].append(child(images).float())
+        truth.append(labels)
+    found = torch.cat(truth)
+    say(f"scored {len(nets)} paths on {len(found):,} images")
+    return {n: torch.cat(parts) for n, parts in rows.items()}, found
+
+
+def _extracted(net: PathNet, paths: Paths, statistics: Statistics | None) -> PathNet:
+    return extract(net, paths, stats=statistics if statistics is not None and paths in statistics else None).eval()
+
+
+def _chosen(net: PathNet, paths: Mapping[str, Paths | str] | Sequence[str] | None) -> dict[str, Paths]:
+    if paths is None:
+        return net.named_paths()
+    pairs = paths.items() if isinstance(paths, Mapping) else [(text, text) for text in paths]
+    found = {n: net.paths(p) if isinstance(p, str) else Paths.of(net.wiring, p) for n, p in pairs}
+    if not found:
+        raise ValueError("paths: name at least one")
+    return {n: p for i, (n, p) in enumerate(found.items()) if p not in list(found.values())[:i]}
+
+
+def _test_errors(
+    net: PathNet,
+    paths: Mapping[str, Paths],
+    statistics: Statistics | None,
+    held_out: HeldOut | None,
+    verdict: heldout.Verdict | None,
+    say: Say,
+) -> dict[Any, float]:
+    """Test errors by path name, and by what a rung combines."""
+    if held_out is None or held_out.test is None or verdict is None:
+        return {}
+    logits, labels = scored(net, paths, statistics, held_out.test, say)
+    found: dict[Any, float] = {n: round(heldout.error(z, labels), 4) for n, z in logits.items()}
+    scaled = {n: (z / verdict.temperatures[n]).softmax(1) for n, z in logits.items()}
+    for rung in verdict.rungs:
+        found[rung.combine] = round(heldout.error(heldout.combined(scaled, rung), labels), 4)
+    return found
+
+
+def _graph(
+    net: PathNet, paths: Paths, place: int | None, kept: Mapping[Paths, Any], folder: Path, file: str
+) -> list[check.Check]:
+    """Write a path's graph, its weights those of the bundle's shared files; compare it with eager in what is here."""
+    child = extract(net, paths)
+    known = onnx_graph.places(folder / WEIGHTS)
+    if place is not None:
+        from polypath.statistics import bake
+
+        bake(child, kept[paths])
+        for key, where in onnx_graph.places(folder / STATISTICS).items():
+            index, _, rest = key.partition(".")
+            norm, _, which = rest.rpartition(".")
+            if index == str(place):
+                known[f"{norm}.running_{which}"] = where
+    child.eval()
+    prep = preparation(net.config)
+    shape = (prep.channels, *prep.size)
+    program = onnx_graph.exported(child, check.images(2, shape))
+    model = onnx_graph.to_onnx(program, fold=False, name=file.removesuffix(".onnx"))
+    onnx_graph.point_at(model, known, folder)
+    onnx_graph.write(model, folder / file)
+    return check_onnx(folder / file, child, shape)
+
+
+def check_onnx(file: Path, net: torch.nn.Module, shape: Sequence[int]) -> list[check.Check]:
+    """Compare an ONNX file with eager in each runtime that is installed.
+
+    Raises:
+        ValueError: one differs.
+        ImportError: none is installed, so that nothing would be known of the file.
+    """
+    found = []
+    if installed("onnxruntime"):
+        from polypath.deploy.runtimes.onnxruntime_ import make_session
+
+        session = make_session(str(file), cores())
+        name = session.get_inputs()[0].name
+        run = lambda x: session.run(None, {name: x})[0]  # noqa: E731
+        found.append(check.compare("onnxruntime", run, net, shape, file.name))
+    if installed("openvino"):
+        import openvino
+
+        from polypath.deploy.runtimes.openvino_ import compiled, options
+
+        run = compiled(openvino.Core(), str(file), options(cores()), None)
+        found.append(check.compare("openvino", run, net, shape, file.name))
+    if not found:
+        raise ImportError("checking an export needs onnxruntime or openvino: pip install 'polypath[deploy]'")
+    return found
+
+
+def _file_name(name: str, names: Sequence[str]) -> str:
+    plain = "".join(c if c.isalnum() or c in "=,-" else "-" for c in name)
+    return plain if len(plain) <= 60 else f"path-{list(names).index(name) + 1}"
+
+
+def _save_held_out(file: Path, verdict: heldout.Verdict) -> None:
+    from safetensors.torch import save as to_bytes
+
+    tensors = {"confidence": verdict.confidence.contiguous(), "right": verdict.right.to(torch.uint8).contiguous()}
+    write_file(file, to_bytes(tensors, {"polypath": "held_out"}))
+
+
+def _about(
+    about: Mapping[str, Any] | None,
+    statistics: Statistics | None,
+    verdict: heldout.Verdict | None,
+    held_out: HeldOut | None,
+) -> dict[str, Any]:
+    facts = {"polypath": metadata.version("polypath"), "torch": torch.__version__, "opset": onnx_graph.OPSET}
+    facts |= {"tolerance": check.TOLERANCE}
+    if statistics is not None:
+        facts["statistics"] = statistics.record
+    if verdict is not None and held_out is not None:
+        facts["held_out"] = {"images": verdict.images, "seed": held_out.seed}
+    return facts | dict(about or {})
+
+
+def timed(folder: Path, manifest: Manifest, batches: Sequence[int], say: Say) -> Manifest:
+    """The manifest with measured times of this machine."""
+    from dataclasses import replace
+
+    from polypath.deploy import profile
+    from polypath.deploy.timing import Timing
+
+    bundle = Bundle(folder, manifest, "")
+    rows = []
+    runtimes = [name for name in ("openvino", "onnxruntime", "torch") if installed(name)]
+    for runtime_name in runtimes:
+        runtime = open_runtime(runtime_name, bundle)
+        for batch in batches:
+            x = check.images(batch, (manifest.preparation.channels, *manifest.preparation.size)).numpy()
+            tasks = {p.name: _task(runtime.prepare(p.name, batch), x) for p in manifest.paths}
+            for path, ms in profile.measure(tasks).items():
+                t = Timing.of(ms)
+                row = {"path": path, "runtime": runtime.name, "version": runtime.version, "batch": batch}
+                row |= {"threads": cores(), "p50_ms": round(t.p50, 4), "p95_ms": round(t.p95, 4)}
+                rows.append(row | {"p99_ms": round(t.p99, 4), "samples": t.samples, **profile.machine()})
+        say(f"timed {len(manifest.paths)} paths in {runtime.name}")
+    return replace(manifest, latency=tuple(rows))
+
+
+def _task(run: Any, x: Any) -> Callable[[], Any]:
+    return lambda: run(x)

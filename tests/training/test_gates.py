@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
+from polypath.families.recursive import RecursiveResNet
 from polypath.network import Trace
 from polypath.training.distill import distillation_loss
+from polypath.training.distributed import World
 from polypath.training.gates import gate_rates, target_rate_loss
+from polypath.training.meter import Meter
 from polypath.training.objectives import StepInfo
 from polypath.training.path_objectives import TargetRate
 from polypath.training.snapshots import average_probabilities, ensemble_probabilities
@@ -44,6 +49,26 @@ def test_a_gate_that_nobody_reaches_counts_for_nothing():
     assert list(gate_rates(trace_of(somebody, nobody))) == [("block", "loop1")]
     assert float(target_rate_loss(trace_of(somebody, nobody), 0.5)) == pytest.approx(0.25**2)
     assert float(target_rate_loss(trace_of(nobody), 0.5)) == 0.0
+
+
+def test_a_step_with_gates_never_waits_for_the_device():
+    net = RecursiveResNet(blocks=(1, 2, 2), loops=(1, 2, 2), in_chans=1).build(0).to("meta").train()
+    x, y = torch.empty(4, 1, 16, 16, device="meta"), torch.empty(4, dtype=torch.int64, device="meta")
+    (result,) = TargetRate().bind(net).passes(x, y, StepInfo(0, 0, 1, 1, torch.Generator()))
+    assert sum(name.startswith("rate/") for name in result.parts) == 4
+    with pytest.raises(RuntimeError, match="meta"):  # it would have been seen
+        float(result.loss.detach())
+
+
+def test_a_rate_that_nothing_gave_is_left_out_of_the_averages_and_a_loss_is_not():
+    meter = Meter(World())
+    for step, values in enumerate(({"loss": 1.0, "rate/a": 0.5}, {"loss": 3.0, "rate/a": math.nan}, {"loss": 5.0})):
+        for name, value in values.items():
+            meter.add(step, name, torch.tensor(value))
+    assert [row for _, row in meter.flush()] == [{"loss": 1.0, "rate/a": 0.5}, {"loss": 3.0}, {"loss": 5.0}]
+    assert meter.means() == {"loss": 3.0, "rate/a": 0.5}
+    meter.add(3, "loss", torch.tensor(math.nan))
+    assert math.isnan(meter.flush()[0][1]["loss"])
 
 
 def test_gates_on_target_cost_nothing_and_off_target_something():

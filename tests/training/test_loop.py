@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from tiny import equal, images, left, tiny
 from torch import Tensor
 
 import polypath
-from polypath.training import loop
-from polypath.training.build import resolve_device
+from polypath.training import build, loop
+from polypath.training.build import resolve_device, resolve_precision
 from polypath.training.engine import Engine
 from polypath.training.loop import train
 from polypath.training.objectives import Whole
 from polypath.training.path_objectives import DropPath, PathWise
-from polypath.training.recipe import Recipe, recipe_from_json
+from polypath.training.recipe import Recipe, recipe_from_json, replace
 from polypath.training.result import result_of
 from polypath.training.schedules import ScheduleConfig
 
@@ -136,6 +137,39 @@ def test_every_switch_trains_and_matters(tmp_path: Path, changes: dict[str, Any]
         assert any(not torch.equal(other[f"ema/{n[6:]}"], other[n]) for n in weights)
     else:
         assert differs
+
+
+@pytest.mark.parametrize(("has", "taken"), [(True, "bf16"), (False, "fp32")])
+def test_auto_precision_is_settled_when_a_run_starts_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool, taken: str
+) -> None:
+    monkeypatch.setattr(build, "_processor_has_bf16", lambda: has)
+    recipe = tiny(epochs=2, precision="auto", data__validation=0)
+    named, rows = trained(replace(recipe, {"precision": taken}), tmp_path / "named")
+    with monkeypatch.context() as inner:
+        inner.setattr(loop._Session, "_finish", lambda _: sys.exit(143))  # stopped before the end
+        with pytest.raises(SystemExit):
+            train(recipe, tmp_path / "auto", data=images(), quiet=True)
+    assert json.loads((tmp_path / "auto" / "recipe.json").read_text())["precision"] == taken
+    monkeypatch.setattr(build, "_processor_has_bf16", lambda: not has)  # and goes on on another kind of machine
+    assert loop.resume(tmp_path / "auto", data=images(), quiet=True).precision == taken
+    checkpoint, others = left(tmp_path / "auto")
+    assert equal(checkpoint.tensors, named)
+    assert others == rows
+    sessions = json.loads((tmp_path / "auto" / "environment.json").read_text())["sessions"]
+    assert [session["precision"] for session in sessions] == [taken, taken]
+
+
+def test_where_auto_precision_takes_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    cpu = torch.device("cpu")
+    assert [resolve_precision(name, cpu) for name in ("auto", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert resolve_precision("auto", cpu) == "bf16"
+    assert resolve_precision("auto", torch.device("mps")) == "fp32"
+    with pytest.raises(ValueError, match="settled first"):
+        Engine(tiny(precision="auto"), tiny().model.build(0), cpu, loop.World(), 5)
 
 
 # --- unused weights ----------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_fields_are_options_of_the_recipes_own_kinds() -> None:
         ({"seed": -1}, "seed = -1"),
         ({"label_smoothing": 1.0}, "label_smoothing = 1.0: .*below 1"),
         ({"ema": "x"}, "ema = 'x'"),
-        ({"precision": "fp8"}, "precision = 'fp8': must be one of fp32, bf16, fp16"),
+        ({"precision": "fp8"}, "precision = 'fp8': must be one of fp32, bf16, fp16, auto"),
         ({"tracker": "mlflow"}, "none, wandb, trackio"),
         ({"device": "tpu"}, "device = 'tpu'"),
         ({"mixup": 0.2, "batch_size": 33}, "must be even"),

@@ -15,7 +15,7 @@ import pytest
 from tiny import tiny
 
 from polypath.training import sweep as module
-from polypath.training.recipe import Recipe
+from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json
 from polypath.training.sweep import Row, here, in_process_of_its_own, plan_of, sweep
 
 RECIPE = tiny(epochs=1, data__train_images=64, model__scale=2)
@@ -46,6 +46,18 @@ def test_a_table_of_means_over_seeds_that_can_be_gone_on_with(tmp_path: Path) ->
     assert [row["optim.lr"] for row in rows] == ["0.01", "0.05"]
     assert float(rows[0]["test_error"]) == pytest.approx(more.rows[0].test_error)
     assert json.loads((tmp_path / "s" / "table.json").read_text())["rows"][0]["runs"] == 3
+
+
+def test_runs_that_settled_their_precision_are_gone_on_with(tmp_path: Path) -> None:
+    recipe = tiny(epochs=1, data__train_images=64, model__scale=2, precision="auto")
+    sweep(recipe, [0], None, tmp_path / "s", run=here)
+    more = sweep(recipe, [0, 1], None, tmp_path / "s", run=here, retries=0)
+    assert (more.rows[0].runs, more.failed) == (2, {})
+    fixed = {**recipe_to_json(recipe), "precision": "fp16"}  # another one was asked for: not that run
+    (tmp_path / "t").mkdir()
+    (tmp_path / "s" / "seed=0").rename(tmp_path / "t" / "seed=0")
+    with pytest.raises(ValueError, match="a run of another recipe"):
+        module._one(here, recipe_from_json(fixed), tmp_path / "t" / "seed=0", 0)
 
 
 def test_failed_runs_are_tried_again_and_listed(tmp_path: Path) -> None:

@@ -39,6 +39,21 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device(kind)
 
 
+def resolve_precision(name: str, device: torch.device) -> str:
+    """``auto`` is bf16 where ``device`` computes in it, and fp32 where it would only be emulated, at several times the
+    time: on processors without AVX512_BF16 or AMX, and on MPS. Other names are themselves."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and _processor_has_bf16() else "fp32"
+
+
+def _processor_has_bf16() -> bool:
+    known = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(has() for has in known if has is not None)
+
+
 def build_net(recipe: Recipe, run_dir: Path | None = None) -> PathNet:
     """The network that a run trains, on the CPU, its weights drawn from the seed, or those of ``recipe.init``.
 

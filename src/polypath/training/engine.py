@@ -45,6 +45,8 @@ class Engine:
     """
 
     def __init__(self, recipe: Recipe, net: PathNet, device: torch.device, world: World, steps_per_epoch: int) -> None:
+        if recipe.precision == "auto":
+            raise ValueError("precision = 'auto': to be settled first, by polypath.training.build.resolve_precision")
         self.recipe, self.device, self.world, self.steps_per_epoch = recipe, device, world, steps_per_epoch
         self.mixup = _mixup(recipe, net.num_classes)
         self.net = prepare(net, recipe, device, world)
@@ -233,7 +235,7 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """The context that forwards of ``precision`` run in."""
+    """The context that forwards of ``precision`` run in; ``auto`` has to be settled before."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])

@@ -29,10 +29,21 @@ def gate_rates(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str], T
     Raises:
         ValueError: another ``over``.
     """
+    rates = rates_or_nan(trace, over)
+    known = (~torch.stack([rate.detach() for rate in rates.values()]).isnan()).tolist() if rates else []
+    return {gate: rate for (gate, rate), is_known in zip(rates.items(), known, strict=True) if is_known}
+
+
+def rates_or_nan(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str], Tensor]:
+    """As :func:`gate_rates`, with NaN where no sample reached a gate: nothing waits for the device.
+
+    Raises:
+        ValueError: another ``over``.
+    """
     if over not in get_args(Over):
         raise ValueError(f"over = {over!r}: must be one of {', '.join(get_args(Over))}")
     rates = {(switch, label): _rate(reached, opened, over) for switch, label, reached, opened in trace.gates}
-    return {gate: rate for gate, (rate, count) in rates.items() if float(count) > 0.0}
+    return {gate: torch.where(count > 0.0, rate, torch.nan) for gate, (rate, count) in rates.items()}
 
 
 def target_rate_loss(trace: Trace, target: float, over: Over = "reaching") -> Tensor:

@@ -41,14 +41,23 @@ from polypath.data.sources import ImageData, load_images
 from polypath.files import write_json
 from polypath.saving import save
 from polypath.training import advice
-from polypath.training.build import INIT, build_net, check_fits, eval_batches, numerics, resolve_device, train_batches
+from polypath.training.build import (
+    INIT,
+    build_net,
+    check_fits,
+    eval_batches,
+    numerics,
+    resolve_device,
+    resolve_precision,
+    train_batches,
+)
 from polypath.training.checkpoint import Checkpoint
 from polypath.training.distributed import World, join_world
 from polypath.training.engine import NONFINITE, Engine
 from polypath.training.evaluate import Scores, evaluate
 from polypath.training.finish import save_model, save_snapshot, score_snapshots
 from polypath.training.progress import TrainingProgress, say
-from polypath.training.recipe import Recipe
+from polypath.training.recipe import Recipe, replace
 from polypath.training.result import RunResult, result_of
 from polypath.training.run import RunFolder, revision
 from polypath.training.signals import Interrupted, Stopped, StopRequest, stop_requests
@@ -77,9 +86,17 @@ def _run(path: Path, recipe: Recipe | None, data: ImageData | None, quiet: bool)
     world = join_world(resolve_device(device_name).type)
     try:
         device = resolve_device(device_name, world.local_rank)
+        if recipe is not None:
+            recipe = _settled(recipe, device, world)
         return _Session(path, recipe, data, device, world, quiet).run()
     finally:
         world.close()
+
+
+def _settled(recipe: Recipe, device: torch.device, world: World) -> Recipe:
+    """The recipe with the precision that all ranks have, so that a run resumes in the one that it began in."""
+    taken = set(world.gather(resolve_precision(recipe.precision, device)))
+    return replace(recipe, {"precision": taken.pop() if len(taken) == 1 else "fp32"})
 
 
 class _Session:
@@ -372,6 +389,7 @@ class _Session:
             seconds=round(self._clock(), 3),
             processes=self.world.size,
             device=str(self.device),
+            precision=self.recipe.precision,
             seed=self.recipe.seed,
             revision=revision(),
             notes=notes,

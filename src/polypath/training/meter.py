@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -23,7 +24,10 @@ class Meter:
         self.sums: dict[str, list[float]] = {}
 
     def add(self, step: int, name: str, value: Tensor) -> None:
-        """``value`` is a scalar: this rank's share of the step's value. Values of one step and name add up."""
+        """``value`` is a scalar: this rank's share of the step's value. Values of one step and name add up.
+
+        NaN under another name than ``loss`` says that there was nothing to measure, and is left out.
+        """
         self.pending.setdefault(name, []).append((step, value.detach()))
 
     def flush(self) -> list[tuple[int, dict[str, float]]]:
@@ -32,6 +36,8 @@ class Meter:
         for name, pairs in self.pending.items():
             values = torch.stack([value.float() for _, value in pairs]).tolist()
             for (step, _), value in zip(pairs, values, strict=True):
+                if math.isnan(value) and name != "loss":
+                    continue
                 row = local.setdefault(step, {})
                 row[name] = row.get(name, 0.0) + value
         self.pending = {}

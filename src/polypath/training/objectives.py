@@ -55,7 +55,7 @@ class StepResult:
     Attributes:
         loss: scalar, with graph; already weighted.
         logits: ``(N, classes)`` of the images in their order, detached; what a training error is counted on.
-        parts: named scalars for the log, detached.
+        parts: named scalars for the log, detached; NaN where there was nothing to measure.
         paths: the choices that ran.
     """
 

@@ -16,7 +16,7 @@ from polypath.network import PathNet, Trace
 from polypath.paths import Paths
 from polypath.training import pathwise, sampling
 from polypath.training.distill import distillation_loss
-from polypath.training.gates import Over, gate_rates, target_rate_loss
+from polypath.training.gates import Over, rates_or_nan, target_rate_loss
 from polypath.training.objectives import Bound, Objective, StepInfo, StepResult
 
 Mode = Literal["local", "global", "mixed", "one-column-a-block", "mixed-a-block", "uniform", "stochastic-depth"]
@@ -260,7 +260,7 @@ class _TargetRate(Bound):
         off = target_rate_loss(trace, self.settings.target, self.settings.over)
         loss = self.cross_entropy(logits, y)
         parts = {"loss/cross_entropy": loss.detach(), "loss/rate": off.detach()}
-        rates = gate_rates(trace, self.settings.over)
+        rates = rates_or_nan(trace, self.settings.over)
         parts |= {f"rate/{switch}/{label}": rate.detach() for (switch, label), rate in rates.items()}
         yield StepResult(loss + self.settings.weight * off, logits.detach(), parts, [Paths()])
 

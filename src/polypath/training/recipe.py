@@ -23,7 +23,7 @@ from polypath.training.objectives import Objective, Whole
 from polypath.training.optim import OptimConfig, in_range, one_of
 from polypath.training.schedules import ScheduleConfig
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
 Tracker = Literal["none", "wandb", "trackio"]
 T = TypeVar("T")
 _NAME = re.compile(r"[^./\\\s][^/\\\s]*")
@@ -80,7 +80,8 @@ class Recipe:
         seed: weights, order of images, augmentation, dropout and paths are drawn from it.
         init: start from the weights of this saved model or run; a head for other classes starts anew.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: of the forward pass; weights and optimiser stay in float32.
+        precision: of the forward pass; weights and optimiser stay in float32. ``auto`` is bf16 where the device has
+            instructions for it, else fp32; a run settles it when it starts, and its ``recipe.json`` says which it took.
         channels_last: memory layout.
         compile: ``torch.compile`` each unit.
         deterministic: on CUDA, take algorithms that give the same bits each time, which are somewhat slower.

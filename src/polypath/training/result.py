@@ -20,6 +20,7 @@ class RunResult:
         epoch: the epoch that is reported, from 1.
         val_error, test_error: top-1 error in percent; ``val_error`` None where nothing was held out.
         seconds: of all sessions together.
+        precision: of the forward passes; None in summaries from before it was written down.
         notes: what a reader has to know of the data; warnings.
     """
 
@@ -38,6 +39,7 @@ class RunResult:
     device: str
     seed: int
     revision: str | None
+    precision: str | None = None
     notes: list[str] = field(default_factory=list)
     snapshots: dict[str, float] = field(default_factory=dict)
 

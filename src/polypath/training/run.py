@@ -147,7 +147,11 @@ class RunFolder:
             except (ValueError, KeyError, TypeError):  # it is only a record: a damaged one is begun anew
                 sessions = []
                 remove(file)
-        here = environment(device) | {"seed": self.recipe.seed, "processes": world.size}
+        here = environment(device) | {
+            "seed": self.recipe.seed,
+            "processes": world.size,
+            "precision": self.recipe.precision,
+        }
         write_json(file, {"sessions": [*sessions, here]})
 
     @property

@@ -208,8 +208,12 @@ def ray_runner(address: str) -> Runner:
 
 
 def _one(run: Runner, recipe: Recipe, path: Path, slot: int) -> RunResult:
-    if (path / "recipe.json").is_file() and read_json(path / "recipe.json") != recipe_to_json(recipe):
-        raise ValueError(f"{path}: a run of another recipe")
+    if (path / "recipe.json").is_file():
+        wanted, found = recipe_to_json(recipe), read_json(path / "recipe.json")
+        if recipe.precision == "auto" and isinstance(found, dict):  # the run has settled it
+            wanted["precision"] = found.get("precision")
+        if found != wanted:
+            raise ValueError(f"{path}: a run of another recipe")
     if not (path / "summary.json").is_file():
         run(recipe, path, slot)
     return result_of(path)

@@ -4,8 +4,8 @@
 10,000 images of CIFAR-10 for 12 epochs (path-wise: twice that, as in the paper) and is scored on all 10,000 test
 images; 1,000 more training images are held out to choose the epoch by. ``-cifar10-mini`` are half as wide and train on
 5,000 images for 10 epochs in float32, minutes on one core: they compare path-wise training with whole-net training,
-none with drop-path. The ``-small`` ones run in bf16, which halves their time on processors with instructions for it
-(AVX512_BF16, AMX); on others, ``--precision fp32`` is the faster one.
+none with drop-path. The ``-small`` ones run in bf16 on processors with instructions for it (AVX512_BF16, AMX), which
+halves their time there, and on others in float32.
 
 ``-bundle`` trains the network of the bundle that ships with the package, on 45,000 images of CIFAR-10.
 """
@@ -62,7 +62,7 @@ CIFAR10 = Recipe(
     objective=DropPath(rate=0.3),
     epochs=12,
     batch_size=64,
-    precision="bf16",
+    precision="auto",
     channels_last=True,
     validate_every=3,
     checkpoint_every=3,

@@ -112,4 +112,4 @@ COLLAPSE = Experiment(
     ),
 )  # fmt: skip
 
-EXPERIMENTS = ()
+EXPERIMENTS = (COLLAPSE,)

@@ -250,4 +250,4 @@ FIGURE9 = Experiment(
     notes=("That hard images are blurry and occluded is for the eye; the verdict is on how often they are misjudged.",),
 )  # fmt: skip
 
-EXPERIMENTS = ()
+EXPERIMENTS = (FIGURE7, FIGURE8, FIGURE9)

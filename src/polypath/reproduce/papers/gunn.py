@@ -361,4 +361,4 @@ FIGURE3 = Experiment(
     notes=("The text shows the figure's curves without numbers.",),
 )  # fmt: skip
 
-EXPERIMENTS = (TABLE5,)
+EXPERIMENTS = (TABLE1, TABLE3, TABLE4, TABLE5, FIGURE3)

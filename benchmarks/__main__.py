@@ -11,7 +11,7 @@ import torch
 from polypath.files import write_json
 from polypath.training.run import environment
 
-BENCHMARKS = ("step_share",)
+BENCHMARKS = ("step_share", "streaming")
 RESULTS = Path(__file__).parent / "results"
 
 

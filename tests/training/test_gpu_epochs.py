@@ -14,7 +14,7 @@ from polypath.training.recipes import get_recipe
 
 CPU = torch.device("cpu")
 TINY = {
-    "gunn15-cifar10": {"model.channels": (8, 8, 8), "model.segments": (2, 2, 2), "model.stem_width": 4},
+    "gunn15-cifar10": {"model.channels": (4, 4, 4), "model.segments": (1, 1, 1), "model.stem_width": 4},
     "dfn_mr56-cifar10": {"model.depth": 8},
     "crescendonet_128-cifar10": {"model.widths": (2, 2, 2), "model.hidden": (4,)},
 }
@@ -22,7 +22,7 @@ TINY = {
 
 @pytest.mark.parametrize("name", gpu_epochs.RECIPES)
 def test_epochs_are_timed_and_the_whole_recipe_projected(name: str) -> None:
-    recipe = replace(get_recipe(name), TINY[name])
+    recipe = replace(get_recipe(name), {**TINY[name], "batch_size": 8})
     data = gpu_epochs.random_images(10, training=2 * recipe.batch_size + 4, test=4)
     row = gpu_epochs.measure(recipe, data, CPU, epochs=3)
     assert (row["recipe"], row["batch_size"], row["epochs"]) == (name, recipe.batch_size, recipe.epochs)

@@ -12,9 +12,12 @@ from polypath.network import Trace
 from polypath.training.distill import distillation_loss
 from polypath.training.distributed import World
 from polypath.training.gates import gate_rates, target_rate_loss
+from polypath.training.loop import train
 from polypath.training.meter import Meter
 from polypath.training.objectives import StepInfo
 from polypath.training.path_objectives import TargetRate
+from polypath.training.recipes import get_recipe
+from polypath.training.run import RunFolder
 from polypath.training.snapshots import average_probabilities, ensemble_probabilities
 from polypath.wiring import Gate, WiringBuilder
 
@@ -75,6 +78,35 @@ def test_gates_on_target_cost_nothing_and_off_target_something():
     half = ("b", "l", torch.ones(4), torch.tensor([1.0, 1, 0, 0]))
     assert float(target_rate_loss(trace_of(half), 0.5)) == 0.0
     assert float(target_rate_loss(trace_of(half), 0.9)) > 0.0
+
+
+@pytest.mark.parametrize("target", [0.7, 0.3])
+def test_gates_reach_their_target_rate(target):
+    net = RecursiveResNet(blocks=(1, 2), loops=(1, 2), width=4, in_chans=1).build(0).train()
+    bound, optimizer = TargetRate(target=target, weight=2.0).bind(net), torch.optim.Adam(net.parameters(), 0.02)
+    draw, seen = torch.Generator().manual_seed(0), []
+    for step in range(80):
+        x = torch.randn(64, 1, 8, 8, generator=draw)
+        y = (x.mean((1, 2, 3)) > 0).long()
+        (result,) = bound.passes(x, y, StepInfo(0, step, 80, 1, draw))
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+        seen.append([value for name, value in result.parts.items() if name.startswith("rate/")])
+    began, ended = (torch.tensor(part).mean(0) for part in (seen[:1], seen[-30:]))
+    assert len(ended) == 2
+    assert (began - target).abs().max() > 0.1  # 85% open
+    assert (ended - target).abs().max() <= 0.03
+
+
+@pytest.mark.slow
+def test_gates_of_a_small_run_reach_their_target_rate(tmp_path):
+    """The run whose files are in docs/results/drnn-digits."""
+    train(get_recipe("drnn-digits"), tmp_path / "run", quiet=True)
+    last = RunFolder.open(tmp_path / "run").metrics()[-1]
+    rates = {name: value for name, value in last.items() if name.startswith("rate/")}
+    assert len(rates) == 10
+    assert all(abs(value - 0.7) <= 0.03 for value in rates.values()), rates
 
 
 def test_no_gate_and_bad_settings_are_refused():

@@ -261,6 +261,11 @@ def test_init_from_a_run_an_extracted_path_and_other_classes(run: Path, tmp_path
     assert torch.equal(tuned.state_dict()[key], whole.state_dict()[key])
     again = train(tiny(epochs=1, optim__lr=0.0, init=str(run)), tmp_path / "c", data=images(), quiet=True)
     assert again.parameters == sum(p.numel() for p in whole.parameters())
+    larger = tiny(epochs=1, init=str(tmp_path / "child"), data__size=12, objective=Whole())
+    train(larger, tmp_path / "e", quiet=True)
+    tuned = polypath.load(tmp_path / "e" / "model")
+    assert tuple(tuned.config["image"]["size"]) == (12, 12)
+    assert not torch.equal(tuned.state_dict()[key], whole.state_dict()[key])
     with pytest.raises(ValueError, match="nowhere"):
         train(tiny(init=str(tmp_path / "nowhere")), tmp_path / "d", data=images(), quiet=True)
     assert not (tmp_path / "d").exists()

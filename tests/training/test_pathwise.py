@@ -164,7 +164,8 @@ def test_the_truncated_reading_holds_no_activations_of_frozen_branches():
     assert held["4", "exact"] > held["4", "truncated"]
 
 
-def test_gradients_and_momentum_of_the_branch_convs_stay_within_the_papers_shares(batch):
+@pytest.mark.parametrize("backward", ["exact", "truncated"])
+def test_gradients_and_momentum_of_the_branch_convs_stay_within_the_papers_shares(backward):
     """40% for the longest branch, a quarter on average over the phases (CrescendoNet §II-B)."""
     net = CrescendoNet(widths=(8, 8, 8), hidden=(8,), in_chans=8).build(seed=0)
     x, y = torch.randn(4, 8, 16, 16), torch.randint(0, 10, (4,))
@@ -178,7 +179,7 @@ def test_gradients_and_momentum_of_the_branch_convs_stay_within_the_papers_share
         pathwise.release(optimizer, [p for name, p in net.named_parameters() if name not in learning])
         for _ in range(2):
             optimizer.zero_grad()
-            F.cross_entropy(pathwise.path_wise_forward(net, x, active), y).backward()
+            F.cross_entropy(pathwise.path_wise_forward(net, x, active, backward=backward), y).backward()
             optimizer.step()
         gradients = sum(p.grad.numel() for p in net.parameters() if id(p) in convs and p.grad is not None)
         momentum = sum(s["momentum_buffer"].numel() for p, s in optimizer.state.items() if id(p) in convs)

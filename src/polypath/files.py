@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+SUFFIX = ".tmp"
+"""Of temporary names: ``.NAME.PROCESS.tmp`` is what a killed process may leave."""
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, which becomes ``path`` when the block has ended well.
+
+    Raises:
+        OSError: no space, no permission; what was at ``path`` is still there then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def write_file(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -14,17 +37,8 @@ def write_file(path: str | os.PathLike[str], data: bytes | str) -> None:
     Raises:
         OSError: no space, no permission; what was at ``path`` is still there then.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(data.encode() if isinstance(data, str) else data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(target.parent)
+    with whole(Path(path)) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

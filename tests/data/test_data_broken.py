@@ -396,7 +396,7 @@ def test_a_cache_that_cannot_be_a_folder(image_folder: Write, tmp_path: Path, mo
 
 
 def test_what_a_killed_process_left_is_swept_up(image_folder: Write, cache_folder: Path) -> None:
-    old, new = cache_folder / "a.safetensors.1.part", cache_folder / "b.safetensors.2.part"
+    old, new = cache_folder / ".a.safetensors.1.tmp", cache_folder / ".b.safetensors.2.tmp"
     old.write_bytes(b"x")
     new.write_bytes(b"x")
     os.utime(old, (0, 0))

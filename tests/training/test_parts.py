@@ -12,13 +12,14 @@ import torch
 from tiny import images, tiny
 from torch.nn import functional as F
 
+from polypath.files import whole
 from polypath.paths import Paths
 from polypath.training import advice
 from polypath.training.build import eval_batches
 from polypath.training.distributed import World
 from polypath.training.engine import mixed
 from polypath.training.evaluate import evaluate
-from polypath.training.files import digest_of, read_json, remove, whole
+from polypath.training.files import digest_of, read_json, remove
 from polypath.training.meter import Meter
 from polypath.training.progress import TrainingProgress
 from polypath.training.run import environment, revision
@@ -171,18 +172,32 @@ def test_the_environment_names_what_results_depend_on() -> None:
 
 
 @pytest.mark.parametrize("service", ["wandb", "trackio"])
-def test_services_are_told_by_one_adapter(service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_services_are_told_by_one_adapter(
+    service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     told: list = []
     fake = ModuleType(service)
-    fake.init = lambda **options: told.append(("init", options["project"], options["config"]["name"]))
+    fake.init = lambda **options: told.append(("init", options["project"], options["config"]["name"], known(options)))
     fake.log = lambda values, step: told.append((step, values))
     fake.finish = lambda: told.append("finish")
     monkeypatch.setitem(sys.modules, service, fake)
-    trackers = Trackers(tmp_path, tiny(tracker=service))
-    trackers.log(5, {"val_error": 3.0})
-    trackers.close()
-    assert told == [("init", "polypath", "tiny"), (5, {"val_error": 3.0}), "finish"]
-    assert list(tmp_path.glob("events.*"))
+
+    def known(options: dict) -> str:
+        print("the service says something")
+        assert options["resume"] == "allow"
+        return options["id" if service == "wandb" else "name"]
+
+    for folder in ("a/run", "b/run", "a/run"):  # the last one is resumed
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        trackers = Trackers(tmp_path / folder, tiny(tracker=service))
+        trackers.log(5, {"val_error": 3.0})
+        trackers.close()
+    assert told[1:3] == [(5, {"val_error": 3.0}), "finish"]
+    begun, other, resumed = told[::3]
+    assert begun[:3] == ("init", "polypath", "tiny")
+    assert begun == resumed != other
+    assert capsys.readouterr().out == ""
+    assert list((tmp_path / "a/run").glob("events.*"))
 
 
 def test_a_missing_service_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

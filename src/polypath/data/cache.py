@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polypath.data.decode import Decoded
+from polypath.files import SUFFIX, whole
 
 FORMAT = 1
 STALE = 24 * 3600  # seconds after which another process's unfinished file counts as left behind
@@ -62,7 +62,6 @@ def load(name: str) -> Decoded | None:
 def store(name: str, decoded: Decoded) -> None:
     """Keep ``decoded`` under ``name``; where that fails (no space, no permission), warn and go on."""
     path = folder() / f"{name}.safetensors"
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     meta = {
         "digest": digest(decoded.images, decoded.rows),
         "skipped": json.dumps(decoded.skipped),
@@ -71,10 +70,8 @@ def store(name: str, decoded: Decoded) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)
-        save_file({"images": decoded.images.contiguous(), "rows": decoded.rows}, part, metadata=meta)
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with whole(path) as part:
+            save_file({"images": decoded.images.contiguous(), "rows": decoded.rows}, part, metadata=meta)
     except (OSError, SafetensorError) as error:
         warnings.warn(
             f"decoded images were not kept in {path.parent} ({error}): they will be decoded again next time; "
@@ -82,14 +79,11 @@ def store(name: str, decoded: Decoded) -> None:
             UserWarning,
             stacklevel=2,
         )
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _sweep(where: Path) -> None:
     """Take away what killed processes left unfinished."""
-    for part in where.glob("*.part"):
+    for part in where.glob(f".*{SUFFIX}"):
         if time.time() - part.stat().st_mtime > STALE:
             part.unlink(missing_ok=True)
             log.info("removed unfinished %s", part)

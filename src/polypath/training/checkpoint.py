@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from polypath.files import write_json
-from polypath.training.files import digest, digest_of, read_json, remove, sweep_out, whole
+from polypath.files import whole, write_json
+from polypath.training.files import digest, digest_of, read_json, remove, sweep_out
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})\.json")

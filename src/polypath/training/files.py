@@ -1,33 +1,14 @@
-"""Files of a run: written whole (:mod:`polypath.files`), read with care, told apart by their digests."""
+"""Files of a run, which :mod:`polypath.files` writes: read with care, told apart by their digests."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from polypath.files import sync_folder
-
-SUFFIX = ".tmp"
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, which becomes ``path`` when the block has ended well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+from polypath.files import SUFFIX
 
 
 def read_json(path: Path) -> Any:

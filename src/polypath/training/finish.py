@@ -14,11 +14,11 @@ from polypath.data.augment import average_views
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
 from polypath.ensemble import Ensemble
+from polypath.files import whole
 from polypath.saving import save
 from polypath.training.build import MODEL, build_net
 from polypath.training.distributed import World
 from polypath.training.engine import Engine, load_weights
-from polypath.training.files import whole
 from polypath.training.recipe import Recipe
 
 SNAPSHOTS = "snapshots"

@@ -6,6 +6,7 @@ metrics.jsonl       a line an epoch: losses, errors in percent, learning rate; t
 times.jsonl         how long the training steps of each epoch took (validation is not in it)
 log.txt             warnings and notes
 events.*            TensorBoard
+tracker.json        what W&B or trackio knows the run by
 checkpoints/        see polypath.training.checkpoint
 snapshots/          the members of a snapshot ensemble
 curves.png          losses and errors, at the end
@@ -28,10 +29,10 @@ from typing import Any
 
 import torch
 
-from polypath.files import write_json
+from polypath.files import SUFFIX, write_json
 from polypath.training.checkpoint import Checkpoints
 from polypath.training.distributed import World
-from polypath.training.files import SUFFIX, digest, digest_of, read_json, remove
+from polypath.training.files import digest, digest_of, read_json, remove
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json
 
 PACKAGES = ("polypath", "torchvision", "timm", "datasets", "safetensors", "numpy")

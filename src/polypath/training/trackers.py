@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polypath.files import write_file
+from polypath.files import write_file, write_json
+from polypath.training.files import read_json
 from polypath.training.recipe import Recipe, recipe_to_json
 
 PROJECT = "polypath"
@@ -39,7 +43,8 @@ class Trackers:
     def close(self) -> None:
         self.board.close()
         if self.service is not None:
-            self.service.finish()
+            with contextlib.redirect_stdout(sys.stderr):
+                self.service.finish()
 
 
 def open_service(service: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
@@ -56,9 +61,23 @@ def open_service(service: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
         raise ImportError(
             f"tracker {service!r} is not installed: pip install 'polypath[{service}]', or --tracker none"
         ) from error
-    options = {"dir": str(run_dir), "resume": "allow", "id": run_dir.name} if service == "wandb" else {}
-    module.init(project=PROJECT, name=run_dir.name, config=dict(config), **options)
+    own = _own_id(run_dir)
+    options = {"name": f"{run_dir.name}-{own}"}  # trackio knows a run by its name
+    if service == "wandb":
+        options = {"name": run_dir.name, "id": own, "dir": str(run_dir)}
+    with contextlib.redirect_stdout(sys.stderr):  # what services say is not what a command answers
+        module.init(project=PROJECT, config=dict(config), resume="allow", **options)
     return module
+
+
+def _own_id(run_dir: Path) -> str:
+    """What the service knows this run by, kept in ``tracker.json``: folders of other runs may have the same name."""
+    file = run_dir / "tracker.json"
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(read_json(file)["id"])
+    own = uuid.uuid4().hex[:8]
+    write_json(file, {"id": own})
+    return own
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], file: Path, title: str) -> None:

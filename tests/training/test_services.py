@@ -1,0 +1,60 @@
+"""The services themselves, where they are installed: W&B offline, trackio, a Ray cluster on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import images, tiny
+
+from polypath.training.loop import train
+from polypath.training.recipe import recipe_to_json
+from polypath.training.sweep import in_process_of_its_own, sweep
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+RECIPE = tiny(epochs=1, data__train_images=64, model__scale=2)
+
+
+def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train(tiny(epochs=2, tracker="wandb"), tmp_path / "run", data=images(), quiet=True)
+    own = json.loads((tmp_path / "run" / "tracker.json").read_text())["id"]
+    (record,) = (tmp_path / "run" / "wandb").glob(f"offline-run-*-{own}/run-{own}.wandb")
+    written = record.read_bytes()
+    assert all(name.encode() in written for name in ("train_loss", "val_error", "step/loss"))
+
+
+def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trackio")
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
+    program = "import json, sys; from polypath.training.sweep import main; main()"  # trackio reads its folder on import
+    recipe = json.dumps(recipe_to_json(tiny(epochs=2, tracker="trackio")))
+    command = [sys.executable, "-c", program, str(tmp_path / "run")]
+    subprocess.run(command, input=recipe, text=True, check=True, env=environment)
+    own = json.loads((tmp_path / "run" / "tracker.json").read_text())["id"]
+    with sqlite3.connect(tmp_path / "trackio" / "polypath.db") as database:
+        rows = database.execute("select run_name, metrics from metrics").fetchall()
+    assert {name for name, _ in rows} == {f"run-{own}"}
+    logged = [json.loads(text) for _, text in rows]
+    assert sum("val_error" in row for row in logged) == 2
+    assert sum("step/loss" in row for row in logged) == 10
+
+
+def test_a_sweep_on_a_ray_cluster_is_the_one_on_this_machine(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+    try:
+        there = sweep(RECIPE, [0, 1], {"optim.lr": (0.01, 0.02)}, tmp_path / "ray", cluster="auto", workers=2)
+    finally:
+        ray.shutdown()
+    here = sweep(RECIPE, [0, 1], {"optim.lr": (0.01, 0.02)}, tmp_path / "here", run=in_process_of_its_own)
+    assert not there.failed
+    assert [row.runs for row in there.rows] == [2, 2]
+    assert there.rows == here.rows
+    assert there.rows[0] != there.rows[1]

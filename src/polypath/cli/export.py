@@ -56,8 +56,13 @@ def _bundle(args: Any, say: Any) -> dict[str, Any]:
         named = net.named_paths()
         chosen = [named.get(t) or net.paths(t) for t in texts] if texts else list(named.values())
         stats = _statistics(args, net, run, chosen)
-        about = {"dataset": run.data.name, "note": run.data.note, "recipe": recipe_to_json(run.recipe)}
-        about |= {"written": environment(run.device), "run": _run_facts(run)}
+        recipe, written = recipe_to_json(run.recipe), environment(run.device)
+        recipe["data"]["source"], _ = (
+            run.data.name,
+            written.pop("command"),
+        )  # folders of this machine are nobody's business
+        about = {"dataset": run.data.name, "note": run.data.note, "recipe": recipe}
+        about |= {"written": written, "run": _run_facts(run)}
         if run.data.validation is not None:
             config = run.recipe.data
             batches = evaluation_batches(run.data, config, 100, "validation", **run._layout)
@@ -96,6 +101,14 @@ def _one(args: Any, say: Any) -> dict[str, Any]:
     from polypath.deploy.export import export_path
 
     net, run = _opened(args.source)
+    if args.format == "onnx" and not args.paths and any(join.gates for join in net.wiring.joins.values()):
+        from polypath.deploy.stepwise import write_stepwise
+
+        if args.out.exists():
+            args.out.rmdir()
+        found = write_stepwise(net.cpu(), args.out, say=say)
+        checks = [{"runtime": c.runtime, "max_abs": c.max_abs} for c in found]
+        return {"out": str(args.out), "format": "onnx, step by step", "checks": checks}
     rows, total = [], 0
     for text in args.paths or ["whole"]:
         stats = _statistics(args, net, run, [net.paths(text)]) if run is not None else None

@@ -13,24 +13,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _PLACES = {
-    "Answer": "predictor",
+    "Answer": "answer",
     "AnytimePredictor": "predictor",
     "BudgetError": "budget",
     "Bundle": "bundle",
     "BundlePath": "manifest",
-    "Confident": "predictor",
+    "Confident": "answer",
     "Limits": "images",
     "Timing": "timing",
     "export_path": "export",
+    "Stepwise": "stepwise",
+    "write_stepwise": "stepwise",
     "write_bundle": "write",
 }
 
 if TYPE_CHECKING:
+    from polypath.deploy.answer import Answer, Confident
     from polypath.deploy.budget import BudgetError
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.images import Limits
     from polypath.deploy.manifest import BundlePath
-    from polypath.deploy.predictor import Answer, AnytimePredictor, Confident
+    from polypath.deploy.predictor import AnytimePredictor
     from polypath.deploy.timing import Timing
 
 __all__ = ["Answer", "AnytimePredictor", "BudgetError", "Bundle", "BundlePath", "Confident", "Limits", "Timing"]

@@ -61,7 +61,7 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
 
     golden = (5**0.5 - 1) / 2  # the likelihood has one maximum in 1/T: golden sections find it
     a, b = low, high
-    for _ in range(60):
+    for _ in range(40):
         c, d = b - golden * (b - a), a + golden * (b - a)
         a, b = (a, d) if loss(c) < loss(d) else (c, b)
     return round(float(np.exp((a + b) / 2)), 4)
@@ -85,7 +85,7 @@ def ladder(probabilities: Mapping[str, Tensor], labels: Tensor) -> list[Rung]:
     ran: list[str] = []
     for name, p in probabilities.items():
         alone = error(p, labels)
-        options = [(alone, (name,))]
+        options: list[tuple[float, tuple[str, ...]]] = [(alone, (name,))]
         if ran:
             together = torch.stack([probabilities[n] for n in (*ran, name)]).mean(0)
             options.append((error(together, labels), (*ran, name)))

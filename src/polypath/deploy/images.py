@@ -159,8 +159,10 @@ def decode(data: bytes, limits: Limits = LIMITS) -> Image.Image:
         raise BrokenImage(f"more than the {limits.bytes:,} bytes allowed")
     if not data:
         raise BrokenImage("no bytes")
+    Image.init()  # Pillow knows the rarer formats only then
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as probe:  # reads the header only
+        known = [name for name in FORMATS if name in Image.OPEN]
+        with Image.open(io.BytesIO(data), formats=known) as probe:  # reads the header only
             width, height = probe.size
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ... on foreign bytes
         what = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error).strip(".")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,18 +31,25 @@ def exported(net: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     Raises:
         ValueError: a network that torch cannot write down as one graph.
     """
-    if len(example) < 2:
+    return exported_many(net, [example])
+
+
+def exported_many(net: nn.Module, examples: Sequence[Tensor]) -> torch.export.ExportedProgram:
+    """The same for a module of several inputs, which share their batch size."""
+    if min(map(len, examples)) < 2:
         raise ValueError("example: torch takes a batch of one for a constant; give two samples or more")
     batch = torch.export.Dim("batch", max=2**16)
+    shapes: Any = tuple({0: batch} for _ in examples)
+    several = any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(net.forward).parameters.values())
     try:
         with torch.no_grad():
-            return torch.export.export(net.eval(), (example,), dynamic_shapes=({0: batch},))
+            return torch.export.export(net.eval(), tuple(examples), dynamic_shapes=(shapes,) if several else shapes)
     except Exception as error:  # torch._dynamo has many of its own
         raise ValueError(f"torch cannot export this network ({_first_line(error)})") from error
 
 
-def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, output: str = LOGITS) -> Any:
-    """An ``onnx_ir.Model`` with input ``images`` and one output.
+def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, outputs: Sequence[str] = (LOGITS,)) -> Any:
+    """An ``onnx_ir.Model``; its input is called ``images`` (of several, ``images``, ``input2``, …).
 
     Args:
         fold: let the exporter merge norms into convs. Without, weights stay those of the network, by name and value.
@@ -62,8 +70,8 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
                 (),
                 dynamo=True,
                 optimize=fold,
-                input_names=[IMAGES],
-                output_names=[output],
+                input_names=[IMAGES, *(f"input{i + 2}" for i in range(_inputs(program) - 1))],
+                output_names=list(outputs),
                 opset_version=OPSET,
                 verbose=False,
             )
@@ -77,6 +85,10 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
     _strip(model, name)
     check_static(model)
     return model
+
+
+def _inputs(program: torch.export.ExportedProgram) -> int:
+    return len(program.graph_signature.user_inputs)
 
 
 def check_static(model: Any) -> None:

@@ -23,77 +23,13 @@ from typing import Any
 import numpy as np
 
 from polypath.deploy import profile as profiles
+from polypath.deploy.answer import Answer, Confident, averaged, softmax
 from polypath.deploy.budget import BudgetError, best_within, check_budget
 from polypath.deploy.bundle import Bundle, rank
 from polypath.deploy.images import LIMITS, Limits
-from polypath.deploy.manifest import BundlePath, Rung
 from polypath.deploy.runtimes import Runtime, candidates, cores, open_runtime
 from polypath.deploy.stopping import Stopping, plan_stopping
 from polypath.deploy.timing import Clock, Timing
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a prediction says.
-
-    Attributes:
-        probabilities: ``(N, classes)`` float32, calibrated by the path's temperature.
-        classes: their names.
-        path: the path used; of several, the last one that ran.
-        ms: from the call to the answer, decoding of images included.
-        runtime: what ran it.
-        budget_ms: the budget that was given, if any.
-        combined: the paths whose probabilities were averaged.
-    """
-
-    probabilities: np.ndarray
-    classes: tuple[str, ...]
-    path: str
-    ms: float
-    runtime: str
-    budget_ms: float | None = None
-    combined: tuple[str, ...] = ()
-
-    @property
-    def labels(self) -> np.ndarray:
-        """``(N,)``: the likeliest class of each image."""
-        return self.probabilities.argmax(1)
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """``(N,)``: the likeliest class's probability."""
-        return self.probabilities.max(1)
-
-    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
-        """For each image its ``k`` likeliest classes with their probabilities.
-
-        Raises:
-            ValueError: a ``k`` below 1 or above the number of classes.
-        """
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(self.classes):
-            raise ValueError(f"top_k {k!r}: must be from 1 to the {len(self.classes)} classes")
-        order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
-        return [
-            [(self.classes[i], float(row[i])) for i in best]
-            for row, best in zip(self.probabilities, order, strict=True)
-        ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Confident(Answer):
-    """An answer for which easy images stopped early.
-
-    Attributes:
-        paths: ``(N,)`` the path at which each image stopped, by its name.
-        sure: ``(N,)`` bool: stopped at a threshold that keeps the risk; the others went through all paths.
-        risk, trust: among images that stop, at most the share ``risk`` is wrong, with probability ``trust`` over the
-            draw of the held-out images.
-    """
-
-    paths: tuple[str, ...]
-    sure: np.ndarray
-    risk: float
-    trust: float
 
 
 @dataclass
@@ -220,7 +156,7 @@ class AnytimePredictor:
                 return
             ran[rung.path] = self._ran(rung.path, x)
             yield Answer(
-                probabilities=_averaged(ran, rung),
+                probabilities=averaged(ran, rung),
                 classes=self.bundle.classes,
                 path=rung.path,
                 ms=1e3 * (time.perf_counter() - start),
@@ -260,7 +196,7 @@ class AnytimePredictor:
                     raise BudgetError(limit, needed, n)
                 break
             ran[rung.path] = self._ran(rung.path, x)
-            out[rows], last = _averaged(ran, rung), rung.path
+            out[rows], last = averaged(ran, rung), rung.path
             stops = out[rows].max(1) >= threshold
             sure[rows[stops]] = True
             for i in rows:
@@ -298,7 +234,7 @@ class AnytimePredictor:
         """Probabilities by one path; its time is observed."""
         run = self.runtime.prepare(name, len(x))
         start = time.perf_counter()
-        probabilities = _softmax(run(x), self._temperature[name])
+        probabilities = softmax(run(x), self._temperature[name])
         ms = 1e3 * (time.perf_counter() - start)
         book = self._books.get(profiles.bucket(len(x)))
         if book is not None:
@@ -376,7 +312,7 @@ class AnytimePredictor:
 
     def _task(self, name: str, x: np.ndarray) -> Any:
         run, temperature = self.runtime.prepare(name, len(x)), self._temperature[name]
-        return lambda: _softmax(run(x), temperature)
+        return lambda: softmax(run(x), temperature)
 
     def _booked(self, times: dict[str, list[float]]) -> _Book:
         clocks = profiles.clocks(times)
@@ -409,20 +345,6 @@ class AnytimePredictor:
         _, self.runtime, self._store, self._books = best
 
 
-def _softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
-    z = logits if temperature == 1.0 else logits / np.float32(temperature)
-    z = z - z.max(axis=1, keepdims=True)
-    np.exp(z, out=z)
-    z /= z.sum(axis=1, keepdims=True)
-    return z
-
-
-def _averaged(ran: dict[str, np.ndarray], rung: Rung) -> np.ndarray:
-    if len(rung.combine) == 1:
-        return ran[rung.combine[0]]
-    return np.mean([ran[name] for name in rung.combine], axis=0, dtype=np.float32)
-
-
 def _count(images: Any) -> int:
     """How many images there are, before anything is decoded."""
     if isinstance(images, np.ndarray):
@@ -436,4 +358,4 @@ def _closed(reference: weakref.ref[AnytimePredictor]) -> None:
         predictor.save_profile()
 
 
-__all__ = ["Answer", "AnytimePredictor", "BundlePath", "Confident"]
+__all__ = ["Answer", "AnytimePredictor", "Confident"]

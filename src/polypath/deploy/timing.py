@@ -30,7 +30,8 @@ class Timing:
     @classmethod
     def of(cls, ms: Sequence[float]) -> Timing:
         ordered = sorted(ms)
-        return cls(*(_at(ordered, share) for share in (0.5, 0.95, 0.99)), len(ordered))
+        p50, p95, p99 = (_at(ordered, share) for share in (0.5, 0.95, 0.99))
+        return cls(p50, p95, p99, len(ordered))
 
 
 def _at(ordered: Sequence[float], share: float) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polypath.cost import costs
+from polypath.cost import Cost, costs
 from polypath.deploy import check, heldout, onnx_graph
 from polypath.deploy import manifest as manifests
 from polypath.deploy.bundle import STATISTICS, Bundle
@@ -105,7 +105,8 @@ def write_bundle(
     kept = {chosen[n]: statistics[chosen[n]] for n in names if statistics is not None and chosen[n] in statistics}
 
     with new_folder(target) as made:
-        save(net, made / "net", notes=notes)
+        table = card_rows({n: counted[n] for n in names}, verdict.errors if verdict else {}, tests)
+        save(net, made / "net", notes=notes, path_table=table, dataset=(about or {}).get("dataset"))
         for file in list((made / "net").iterdir()):
             file.rename(made / file.name)
         (made / "net").rmdir()
@@ -166,6 +167,18 @@ def finish(folder: Path, manifest: Manifest) -> None:
             files[file.name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     values = {f: getattr(manifest, f) for f in manifest.__dataclass_fields__}
     write_json(folder / manifests.NAME, Manifest(**{**values, "files": files}).to_json())
+
+
+def card_rows(
+    counted: Mapping[str, Cost], errors: Mapping[str, float], tests: Mapping[Any, float]
+) -> list[dict[str, Any]]:
+    """Rows of the card's table: ``error`` is that on the test split."""
+    rows = []
+    for name, one in counted.items():
+        row = {"name": name, "error": tests.get(name), "held-out error, %": errors.get(name)}
+        row |= {"params": one.params, "macs": one.macs, "depth": "–".join(map(str, dict.fromkeys(one.depth)))}
+        rows.append({key: value for key, value in row.items() if value is not None})
+    return rows
 
 
 @torch.inference_mode()

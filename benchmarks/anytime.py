@@ -1,0 +1,144 @@
+"""Does the predictor keep its budgets, and what does it cost above the bare runtime? Batch 1.
+
+Two networks, trained briefly. Their paths are ranked by MACs, not by the errors of so short a training. For each:
+
+overhead   p50 of ``predict(image, path=...)`` minus p50 of the runtime alone, by turns, each path
+budgets    five, from 1.5 × the cheapest path's p99 to twice the whole network's p50 (equal ratios), 2,000 requests
+           each: how many came in time, and in how many the path was the most accurate whose p99 fits (the whole network
+           at the largest); p99 is the estimate of the profile made just before
+refusal    a budget below the cheapest path's p99: how fast it is refused
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+import polypath as pp
+from benchmarks.trained import PLACE, briefly
+from polypath.cost import interleaved
+from polypath.deploy.budget import BudgetError
+from polypath.deploy.bundle import Bundle
+from polypath.deploy.timing import Timing
+from polypath.deploy.write import write_bundle
+
+REQUESTS, TURNS = 2000, 400
+NETS = {
+    "crescendonet_128": (
+        "crescendonet-cifar10-small",
+        {"model.widths": (128, 128, 128)},
+        {"images": 500, "epochs": 1, "test_images": 100},
+        ["branches=1", "branches=2", "branches=3", "branches=2,3", "whole"],
+    ),
+    "fractalnet16_small": (
+        "fractalnet-cifar10-small",
+        {},
+        {"images": 2000, "epochs": 1, "test_images": 100},
+        ["column=1", "column=2", "column=3", "whole"],
+    ),
+}
+
+
+def run() -> dict:
+    rows = {name: _one(bundle(name), REQUESTS, TURNS) for name in NETS}
+    rows["the shipped bundle"] = _one(Bundle.open(), REQUESTS, TURNS)
+    return {"requests": REQUESTS, "networks": rows, "kept": all(row["kept"] for row in rows.values())}
+
+
+def bundle(name: str) -> Bundle:
+    """The bundle of a network, written where it is not there yet."""
+    recipe, changes, few, paths = NETS[name]
+    folder = PLACE / f"{name}-bundle"
+    if not folder.is_dir():
+        net = pp.load(_trained(recipe, name, few, changes) / "model")
+        write_bundle(net, folder, paths, name=name, about={"trained": f"{few}, by {recipe}"}, say=print)
+    return Bundle.open(folder)
+
+
+def _trained(recipe: str, name: str, few: dict, changes: dict) -> Path:
+    return briefly(recipe, name, **few, **changes)
+
+
+def _one(bundle: Bundle, requests: int, turns: int) -> dict:
+    predictor = pp.AnytimePredictor(bundle)
+    size = (1, *bundle.size, bundle.preparation.channels)
+    image = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    print(f"{bundle.name}: {predictor.runtime.name} {predictor.runtime.version}")
+    overhead = _overhead(predictor, image, turns)
+    profile = predictor.profile(1, fresh=True)
+    ranked = predictor._ranked
+    cheapest = min(t.p99 for t in profile.values())
+    budgets = np.geomspace(1.5 * cheapest, 2.0 * profile[ranked[0]].p50, 5)
+    rows = []
+    for i, budget in enumerate(budgets):
+        fitting = next(n for n in ranked if profile[n].p99 <= budget)
+        wanted = ranked[0] if i == len(budgets) - 1 else fitting
+        rows.append(_requests(predictor, image, float(budget), wanted, requests))
+        print("  ", rows[-1])
+    refused = _refusal(predictor, image, 0.5 * cheapest)
+    kept = (
+        max(overhead.values()) <= 0.2
+        and all(row["in_time"] >= 0.99 and row["best_fitting_path"] >= 0.95 for row in rows)
+        and refused["refused"]
+    )
+    return {
+        "runtime": predictor.runtime.name,
+        "version": predictor.runtime.version,
+        "profile": {name: asdict(t) for name, t in profile.items()},
+        "overhead_p50_ms": overhead,
+        "budgets": rows,
+        "below_the_cheapest": refused,
+        "about": bundle.manifest.about.get("trained", ""),
+        "kept": kept,
+    }
+
+
+def _overhead(predictor: pp.AnytimePredictor, image: np.ndarray, turns: int) -> dict[str, float]:
+    x, found = predictor.prepared(image), {}
+    for path in predictor.bundle.paths:
+        bare = predictor.runtime.prepare(path.name, 1)
+        tasks = {"bare": lambda b=bare: b(x), "whole": lambda n=path.name: predictor.predict(image, path=n)}
+        times = interleaved(tasks, turns, 20)
+        p50 = {name: Timing.of([1e3 * s for s in seconds]).p50 for name, seconds in times.items()}
+        found[path.name] = round(p50["whole"] - p50["bare"], 4)
+    print("   overhead", found)
+    return found
+
+
+def _requests(predictor: pp.AnytimePredictor, image: np.ndarray, budget: float, wanted: str, n: int) -> dict:
+    took, used, refused = [], [], 0
+    for _ in range(n):
+        start = time.perf_counter()
+        try:
+            used.append(predictor.predict(image, budget_ms=budget).path)
+        except BudgetError:
+            refused += 1
+            continue
+        took.append(1e3 * (time.perf_counter() - start))
+    timing = Timing.of(took)
+    return {
+        "budget_ms": round(budget, 4),
+        "in_time": sum(ms <= budget for ms in took) / n,
+        "refused": refused,
+        "wanted_path": wanted,
+        "best_fitting_path": used.count(wanted) / n,
+        "used": {name: used.count(name) for name in dict.fromkeys(used)},
+        **{key: round(value, 4) for key, value in asdict(timing).items() if key != "samples"},
+        "max": round(max(took), 4),
+    }
+
+
+def _refusal(predictor: pp.AnytimePredictor, image: np.ndarray, budget: float) -> dict:
+    took, text = [], ""
+    for _ in range(200):
+        start = time.perf_counter()
+        try:
+            predictor.predict(image, budget_ms=budget)
+        except BudgetError as error:
+            text = str(error)
+        took.append(1e3 * (time.perf_counter() - start))
+    t = Timing.of(took)
+    return {"budget_ms": budget, "refused": bool(text), "says": text, "p50_ms": t.p50, "p99_ms": t.p99}

@@ -1,0 +1,56 @@
+"""Does bf16 in OpenVINO answer as float32 does? The shipped bundle, top-1 over 1,000 test images of CIFAR-10.
+
+Processors without bf16 instructions refuse or emulate it, which changes the speed and not the answers; the result says
+which precision the runtime reports.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.trained import cifar10
+from polypath.data.config import DataConfig
+from polypath.data.sources import load_images
+from polypath.deploy.bundle import Bundle
+from polypath.deploy.runtimes.openvino_ import options
+
+IMAGES, BATCH = 1000, 100
+
+
+def run() -> dict:
+    import openvino
+
+    bundle = Bundle.open()
+    data = load_images(DataConfig(source=cifar10(), test_images=IMAGES))
+    images = data.test.images.permute(0, 2, 3, 1).numpy()[:IMAGES]
+    labels = data.test.labels.numpy()[:IMAGES]
+    x = bundle.preparation.normalised(bundle.preparation.array(images))
+    core, rows = openvino.Core(), []
+    for path in bundle.paths:
+        answers, used = {}, {}
+        for precision in ("f32", "bf16"):
+            model = core.read_model(bundle.folder / path.files["onnx"])
+            compiled = core.compile_model(model, "CPU", options(1, precision))
+            used[precision] = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+            logits = [compiled(x[i : i + BATCH])[0] for i in range(0, len(x), BATCH)]
+            answers[precision] = np.concatenate(logits)
+        same = float((answers["f32"].argmax(1) == answers["bf16"].argmax(1)).mean())
+        rows.append(
+            {
+                "path": path.name,
+                "agreement": same,
+                "error_f32": 100 * float((answers["f32"].argmax(1) != labels).mean()),
+                "error_bf16": 100 * float((answers["bf16"].argmax(1) != labels).mean()),
+                "max_difference": float(np.abs(answers["f32"] - answers["bf16"]).max()),
+                "precision": used,
+            }
+        )
+        print(rows[-1])
+    return {
+        "images": len(x),
+        "openvino": openvino.__version__,
+        "bundle": bundle.name,
+        "capabilities": list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        "rows": rows,
+        "kept": all(row["agreement"] >= 0.99 for row in rows),
+    }

@@ -1,0 +1,42 @@
+"""Networks that benchmarks of deployment run: trained briefly by a path-training recipe, which is said with the result.
+
+What they are asked is time, and time does not depend on how well a network is trained. Runs are kept in the folder
+``POLYPATH_BENCH`` (else ``runs/bench``); CIFAR-10 is looked for in ``POLYPATH_CIFAR10``, else at its hub name.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from polypath.training.loop import train
+from polypath.training.recipe import Recipe, replace
+from polypath.training.recipes import get_recipe
+
+PLACE = Path(os.environ.get("POLYPATH_BENCH") or "runs/bench")
+
+
+def cifar10() -> str:
+    return os.environ.get("POLYPATH_CIFAR10") or "cifar10"
+
+
+def briefly(recipe: str, name: str, *, images: int, epochs: int, test_images: int = 1000, **changes) -> Path:
+    """The folder of a run of ``recipe`` on few images and epochs; made where it is not there yet."""
+    folder = PLACE / name
+    if (folder / "summary.json").is_file():
+        return folder
+    few = {
+        "name": name,
+        "epochs": epochs,
+        "precision": "fp32",
+        "validate_every": epochs,
+        "checkpoint_every": epochs,
+        "data.source": cifar10(),
+        "data.train_images": images,
+        "data.validation": 500,
+        "data.test_images": test_images,
+    }
+    short: Recipe = replace(get_recipe(recipe), few | changes)
+    PLACE.mkdir(parents=True, exist_ok=True)
+    train(short, folder)
+    return folder

@@ -1,0 +1,89 @@
+"""What a prediction says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from polypath.deploy.manifest import Rung
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a prediction says.
+
+    Attributes:
+        probabilities: ``(N, classes)`` float32, calibrated by the path's temperature.
+        classes: their names.
+        path: the path used; of several, the last one that ran.
+        ms: from the call to the answer, decoding of images included.
+        runtime: what ran it.
+        budget_ms: the budget that was given, if any.
+        combined: the paths whose probabilities were averaged.
+    """
+
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+    path: str
+    ms: float
+    runtime: str
+    budget_ms: float | None = None
+    combined: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """``(N,)``: the likeliest class of each image."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """``(N,)``: the likeliest class's probability."""
+        return self.probabilities.max(1)
+
+    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
+        """For each image its ``k`` likeliest classes with their probabilities.
+
+        Raises:
+            ValueError: a ``k`` below 1 or above the number of classes.
+        """
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(self.classes):
+            raise ValueError(f"top_k {k!r}: must be from 1 to the {len(self.classes)} classes")
+        order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
+        return [
+            [(self.classes[i], float(row[i])) for i in best]
+            for row, best in zip(self.probabilities, order, strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confident(Answer):
+    """An answer for which easy images stopped early.
+
+    Attributes:
+        paths: ``(N,)`` the path at which each image stopped, by its name.
+        sure: ``(N,)`` bool: stopped at a threshold that keeps the risk; the others went through all paths.
+        risk, trust: among images that stop, at most the share ``risk`` is wrong, with probability ``trust`` over the
+            draw of the held-out images.
+    """
+
+    paths: tuple[str, ...]
+    sure: np.ndarray
+    risk: float
+    trust: float
+
+
+def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities ``(N, classes)`` of logits divided by a temperature."""
+    z = logits if temperature == 1.0 else logits / np.float32(temperature)
+    z = z - z.max(axis=1, keepdims=True)
+    np.exp(z, out=z)
+    z /= z.sum(axis=1, keepdims=True)
+    return z
+
+
+def averaged(ran: dict[str, np.ndarray], rung: Rung) -> np.ndarray:
+    """What a rung of the ladder answers with, from the probabilities of the paths that ran."""
+    if len(rung.combine) == 1:
+        return ran[rung.combine[0]]
+    return np.asarray(np.mean([ran[name] for name in rung.combine], axis=0, dtype=np.float32))

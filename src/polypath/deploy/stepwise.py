@@ -1,0 +1,386 @@
+"""Dynamic networks, exported step by step: each stretch between gates, each gate and each loop is a graph of its own.
+
+The gates decide outside of the graphs, so a loop that a sample skips costs nothing: samples that go on are gathered
+into a smaller batch, the others wait for the end of the switch, as :mod:`polypath.dynamic` has it.
+
+config.json, model.safetensors    the network, as :mod:`polypath.saving` writes it
+NAME.onnx                         a graph; weights that loops share stand once, in ``model.safetensors``
+steps.json                        which graph runs when
+
+    write_stepwise(net, "steps/")
+    logits, loops = Stepwise.open("steps/").run(x)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from polypath.deploy import check, onnx_graph
+from polypath.files import write_json
+from polypath.meta import in_chans, sides
+from polypath.network import PathNet
+from polypath.plan import Loop, Step
+from polypath.saving import WEIGHTS, new_folder, save
+from polypath.wiring import INPUT
+
+STEPS, FORMAT, VERSION = "steps.json", "polypath-steps", 1
+Run = Callable[..., list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A graph: its file and the values that it reads and gives, by node name."""
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LoopPiece:
+    """A loop of a switch: its gate (or None, then all samples go on) and what it runs."""
+
+    label: str
+    begin: str
+    end: str
+    gate: Piece | None
+    body: Piece
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch without gates (``piece``) or a switch, ``name``, with its ``loops``; then ``free`` is forgotten."""
+
+    free: tuple[str, ...]
+    piece: Piece | None = None
+    name: str = ""
+    loops: tuple[LoopPiece, ...] = ()
+
+
+class Part(nn.Module):
+    """Some steps of a network as a module of its own: the values that they read to those that others read."""
+
+    def __init__(self, net: PathNet, steps: Sequence[Step], inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        super().__init__()
+        self.net, self.steps, self.inputs, self.outputs = net, tuple(steps), tuple(inputs), tuple(outputs)
+
+    def forward(self, *values: Tensor) -> Tensor | tuple[Tensor, ...]:
+        held = dict(zip(self.inputs, values, strict=True))
+        held = self.net._run(self.steps, held, None, None)
+        found = tuple(held[name] for name in self.outputs)
+        return found[0] if len(found) == 1 else found
+
+
+class GatePart(nn.Module):
+    """A gate: its source's value to logits ``(N, 2)``."""
+
+    def __init__(self, net: PathNet, gate: str) -> None:
+        super().__init__()
+        self.net, self.gate = net, gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net._call(self.gate, x)
+
+
+# --- cutting -------------------------------------------------------------------------------------------------
+
+
+def cut(net: PathNet) -> tuple[list[Stage], dict[str, nn.Module]]:
+    """The stages of a gated network, and the module of each piece by its file's stem.
+
+    Raises:
+        ValueError: a network without gates.
+    """
+    steps = net.plan(None)
+    if not any(step.loops for step in steps):
+        raise ValueError("this network has no gates: export its paths as static graphs")
+    modules: dict[str, nn.Module] = {}
+    stages: list[Stage] = []
+    straight: list[Step] = []
+    for i, step in enumerate(steps):
+        if not step.loops:
+            straight.append(step)
+            continue
+        if straight:
+            stages.append(_straight(net, straight, steps[i:], modules, f"stretch{len(stages) + 1}"))
+            straight = []
+        stages.append(_switch(net, step, modules))
+    if straight:
+        stages.append(_straight(net, straight, (), modules, "end"))
+    return stages, modules
+
+
+def _straight(
+    net: PathNet, steps: Sequence[Step], after: Sequence[Step], modules: dict[str, nn.Module], stem: str
+) -> Stage:
+    made = [step.node.name for step in steps]
+    inputs = dict.fromkeys(source for step in steps for source in step.sources if source not in made)
+    wanted = {source for step in after for source in step.sources} | {net.wiring.output}
+    outputs = tuple(name for name in made if name in wanted)
+    free = tuple(name for step in steps for name in step.free if name in inputs)
+    kept = [Step(s.node, s.sources, s.scales, tuple(n for n in s.free if n in made), s.loops) for s in steps]
+    modules[stem] = Part(net, kept, tuple(inputs), outputs)
+    return Stage(free, Piece(f"{stem}.onnx", tuple(inputs), outputs))
+
+
+def _switch(net: PathNet, step: Step, modules: dict[str, nn.Module]) -> Stage:
+    loops = []
+    for loop in step.loops:
+        stem = f"{step.node.name}.{loop.label}"
+        gate = None
+        if loop.gate is not None:
+            gate = Piece(f"{stem}.gate.onnx", (loop.gate.source,), ("gate",))
+            modules[f"{stem}.gate"] = GatePart(net, loop.gate.module)
+        inputs = _read(loop)
+        inner = [Step(s.node, s.sources, s.scales, tuple(n for n in s.free if n in loop.nodes), ()) for s in loop.steps]
+        modules[stem] = Part(net, inner, inputs, (loop.end,))
+        loops.append(LoopPiece(loop.label, loop.begin, loop.end, gate, Piece(f"{stem}.onnx", inputs, (loop.end,))))
+    return Stage(step.free, None, step.node.name, tuple(loops))
+
+
+def _read(loop: Loop) -> tuple[str, ...]:
+    """What a loop's own nodes read from outside of it."""
+    read = dict.fromkeys(source for step in loop.steps for source in step.sources)
+    return tuple(name for name in read if name not in loop.nodes)
+
+
+# --- writing -------------------------------------------------------------------------------------------------
+
+
+def write_stepwise(
+    net: PathNet,
+    folder: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[check.Check]:
+    """Write a gated network step by step into a new folder; each graph, and then all together, compared with eager.
+
+    Args:
+        size: of the images; None takes the network's own, else 32.
+
+    Raises:
+        ValueError: no gates, a folder that is there, answers that differ from eager.
+        ImportError: the exporter's packages are missing.
+    """
+    net = net.eval()
+    target = Path(folder)
+    if target.exists():
+        raise ValueError(f"{target}: exists; choose another folder")
+    own = (net.config.get("image") or {}).get("size")
+    height, width = sides(size if size is not None else tuple(own) if own else max(32, net.min_size))
+    stages, modules = cut(net)
+    with torch.no_grad():
+        values = _values(net, stages, modules, check.images(2, (in_chans(net), height, width)))
+    with new_folder(target) as made:
+        save(net, made / "net")
+        for file in list((made / "net").iterdir()):
+            file.rename(made / file.name)
+        (made / "net").rmdir()
+        shared = onnx_graph.places(made / WEIGHTS)
+        for piece in _pieces(stages):
+            stem = piece.file.removesuffix(".onnx")
+            module, inputs = modules[stem], [values[name] for name in piece.inputs]
+            _write_piece(module, inputs, piece, shared, made)
+            say(f"wrote {piece.file}")
+        files = {}
+        for file in sorted(made.iterdir()):
+            data = file.read_bytes()
+            files[file.name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        write_json(
+            made / STEPS,
+            {
+                "format": FORMAT,
+                "format_version": VERSION,
+                "input": INPUT,
+                "output": net.wiring.output,
+                "size": [height, width],
+                "channels": in_chans(net),
+                "stages": [asdict(stage) for stage in stages],
+                "files": files,
+            },
+        )
+        ready = Stepwise.open(made)
+        one = check.compare(
+            "onnxruntime, stepwise", lambda x: ready.run(x)[0], net, (in_chans(net), height, width), target.name
+        )
+        say(str(one))
+    return [one]
+
+
+def _write_piece(
+    module: nn.Module, inputs: Sequence[Tensor], piece: Piece, shared: Mapping[str, onnx_graph.Place], folder: Path
+) -> None:
+    program = onnx_graph.exported_many(module, inputs)
+    model = onnx_graph.to_onnx(program, fold=False, name=piece.file.removesuffix(".onnx"), outputs=piece.outputs)
+    known = {f"net.{name}": place for name, place in shared.items()}
+    onnx_graph.point_at(model, known, folder)
+    onnx_graph.write(model, folder / piece.file)
+
+
+def _pieces(stages: Sequence[Stage]) -> list[Piece]:
+    found = []
+    for stage in stages:
+        if stage.piece is not None:
+            found.append(stage.piece)
+        for loop in stage.loops:
+            found += [loop.body] if loop.gate is None else [loop.gate, loop.body]
+    return found
+
+
+def _values(net: PathNet, stages: Sequence[Stage], modules: Mapping[str, nn.Module], x: Tensor) -> dict[str, Tensor]:
+    """A value of each name that some piece reads: all loops run."""
+    values = {INPUT: x}
+    for stage in stages:
+        if stage.piece is not None:
+            _keep(values, stage.piece, modules)
+        for loop in stage.loops:
+            _keep(values, loop.body, modules)
+            values[stage.name] = values[loop.end]
+    return values
+
+
+def _keep(values: dict[str, Tensor], piece: Piece, modules: Mapping[str, nn.Module]) -> None:
+    out = modules[piece.file.removesuffix(".onnx")](*(values[name] for name in piece.inputs))
+    values |= dict(zip(piece.outputs, (out,) if isinstance(out, Tensor) else out, strict=True))
+
+
+# --- running -------------------------------------------------------------------------------------------------
+
+
+class Stepwise:
+    """Runs what :func:`write_stepwise` wrote; make one with :meth:`open`."""
+
+    def __init__(self, stages: Sequence[Stage], runs: Mapping[str, Run], names: tuple[str, str]) -> None:
+        self.stages, self.runs = tuple(stages), dict(runs)
+        self.input, self.output = names
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], threads: int | None = None, *, verify: bool = True) -> Stepwise:
+        """The network in ``folder``, in ONNX Runtime.
+
+        Raises:
+            ValueError: no such folder, a damaged or missing file, a later version of the format.
+            ImportError: ONNX Runtime is missing.
+        """
+        from polypath.deploy.runtimes import cores
+        from polypath.deploy.runtimes.onnxruntime_ import make_session
+
+        place = Path(folder)
+        values = _read_steps(place, verify)
+        stages = [_stage(row) for row in values["stages"]]
+        runs = {}
+        for piece in _pieces(stages):
+            session = make_session(str(place / piece.file), threads or cores())
+            runs[piece.file] = _caller(session)
+        return cls(stages, runs, (values["input"], values["output"]))
+
+    @classmethod
+    def of(cls, net: PathNet) -> Stepwise:
+        """A gated network run step by step in eager torch: the same stages, for comparison."""
+        stages, modules = cut(net.eval())
+        runs = {f"{stem}.onnx": _eager(module) for stem, module in modules.items()}
+        return cls(stages, runs, (INPUT, net.wiring.output))
+
+    def run(self, x: np.ndarray, *, force_open: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Logits ``(N, classes)`` of images ``(N, C, H, W)``, and how many gated loops each has run ``(N,)``.
+
+        Args:
+            force_open: ask the gates, and let everybody pass whatever they say; what dynamic running is measured
+                against.
+        """
+        values, loops = {self.input: x}, np.zeros(len(x), np.int64)
+        for stage in self.stages:
+            if stage.piece is not None:
+                found = self.runs[stage.piece.file](*(values[name] for name in stage.piece.inputs))
+                values.update(zip(stage.piece.outputs, found, strict=True))
+            else:
+                values[stage.name] = self._switch(stage, values, loops, force_open)
+            for name in stage.free:
+                values.pop(name, None)
+        return values[self.output], loops
+
+    def _switch(self, stage: Stage, values: Mapping[str, np.ndarray], loops: np.ndarray, force_open: bool) -> Any:
+        x = values[stage.loops[0].begin]
+        total = len(x)
+        rows, left = None, []  # rows None: all samples still run
+        for loop in stage.loops:
+            if loop.gate is not None:
+                source = loop.gate.inputs[0]
+                logits = self.runs[loop.gate.file](x if source == loop.begin else _at(values[source], rows))[0]
+                opened = logits[:, 1] > logits[:, 0]
+                if not force_open and not opened.all():
+                    rows = np.arange(total) if rows is None else rows
+                    left.append((rows[~opened], x[~opened]))
+                    rows, x = rows[opened], x[opened]
+                    if not len(rows):
+                        break
+                loops[slice(None) if rows is None else rows] += 1
+            inputs = (x if name == loop.begin else _at(values[name], rows) for name in loop.body.inputs)
+            x = self.runs[loop.body.file](*inputs)[0]
+        if rows is None:
+            return x
+        if len(left) == 1 and not len(rows):
+            return left[0][1]  # all have left at once, in their order
+        out = np.empty((total, *x.shape[1:]), x.dtype)
+        for at, those in (*left, (rows, x)):
+            out[at] = those
+        return out
+
+
+def _at(value: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    return value if rows is None else value[rows]
+
+
+def _caller(session: Any) -> Run:
+    names = [value.name for value in session.get_inputs()]
+    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+
+
+def _eager(module: nn.Module) -> Run:
+    def run(*inputs: np.ndarray) -> list[np.ndarray]:
+        with torch.inference_mode():
+            out = module(*map(torch.from_numpy, inputs))
+        return [t.numpy() for t in ((out,) if isinstance(out, Tensor) else out)]
+
+    return run
+
+
+def _read_steps(folder: Path, verify: bool) -> dict[str, Any]:
+    file = folder / STEPS
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{folder}: no stepwise network ({error.strerror or error}: {STEPS})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: damaged, or no JSON ({error})") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT or values.get("format_version") != VERSION:
+        raise ValueError(f'{file}: no "format": "{FORMAT}" of version {VERSION}')
+    for name, facts in values["files"].items():
+        if Path(name).name != name or not (folder / name).is_file():
+            raise ValueError(f"{folder}: {name} is missing")
+        if verify and hashlib.sha256((folder / name).read_bytes()).hexdigest() != facts["sha256"]:
+            raise ValueError(f"{folder / name}: damaged, its checksum is another")
+    return values
+
+
+def _stage(row: Mapping[str, Any]) -> Stage:
+    loops = tuple(
+        LoopPiece(one["label"], one["begin"], one["end"], _piece(one["gate"]), _piece(one["body"]))  # type: ignore[arg-type]
+        for one in row["loops"]
+    )
+    return Stage(tuple(row["free"]), _piece(row["piece"]), row["name"], loops)
+
+
+def _piece(row: Mapping[str, Any] | None) -> Piece | None:
+    return None if row is None else Piece(row["file"], tuple(row["inputs"]), tuple(row["outputs"]))

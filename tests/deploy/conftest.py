@@ -1,0 +1,52 @@
+"""The shipped bundle, a cache of its own, and times that do not depend on the machine."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from polypath.deploy import profile
+from polypath.deploy.bundle import SHIPPED, Bundle
+
+COST = {"column=1": 1.0, "column=2": 2.0, "column=3": 3.0, "whole": 5.0}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("POLYPATH_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle():
+    return Bundle.open()
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """The shipped bundle in a place of its own, to be damaged."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(SHIPPED, folder)
+    return folder
+
+
+@pytest.fixture
+def set_times(monkeypatch):
+    """Profiles say 1, 2, 3 and 5 ms for the paths; what is observed says nothing. Returns the list of profiles made."""
+    made = []
+
+    def measure(tasks):
+        made.append(list(tasks))
+        return {name: [COST[name]] * 50 for name in tasks}
+
+    monkeypatch.setattr(profile, "measure", measure)
+    monkeypatch.setattr("polypath.deploy.timing.Clock.observe", lambda self, ms: None)
+    return made
+
+
+@pytest.fixture(scope="session")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)

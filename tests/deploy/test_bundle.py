@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import polypath as pp
+from polypath.deploy import manifest as manifests
+from polypath.deploy.bundle import Bundle, rank
+from polypath.deploy.manifest import BundlePath
+
+
+def rewrite(folder, change):
+    """Change the manifest and give it a digest that fits."""
+    file = folder / manifests.NAME
+    values = json.loads(file.read_text())
+    change(values)
+    file.write_text(json.dumps(values | {"digest": manifests.digest(values)}))
+
+
+def test_the_shipped_bundle_is_whole_and_small(bundle):
+    assert {"whole", "column=1", "column=2", "column=3"} >= {p.name for p in bundle.paths} > {"column=1"}
+    assert len(bundle.classes) == 10
+    assert bundle.size == (32, 32)
+    assert [p.macs for p in bundle.paths] == sorted(p.macs for p in bundle.paths)
+    assert sum(facts["bytes"] for facts in bundle.manifest.files.values()) < 8 * 2**20
+    assert bundle.formats == {"onnx"}
+    assert "block1.join4" in bundle.wiring.joins
+    assert sorted(bundle.manifest.files) == sorted(f.name for f in bundle.folder.iterdir() if f.name != manifests.NAME)
+
+
+def test_weights_stand_once_and_graphs_do_not_choose(bundle):
+    """Graphs are small since convs stand in the one shared file; batch-norms are still there, unfolded."""
+    onnx = pytest.importorskip("onnx")
+    for path in bundle.paths:
+        file = bundle.folder / path.files["onnx"]
+        model = onnx.load(file, load_external_data=False)
+        kinds = {node.op_type for node in model.graph.node}
+        assert not kinds & {"If", "Loop", "Scan"}
+        assert "BatchNormalization" in kinds
+        held = {i.name: {e.key: e.value for e in i.external_data} for i in model.graph.initializer if i.external_data}
+        convs = [name for name in held if name.endswith("conv.weight")]
+        assert len(convs) >= 4
+        assert {held[name]["location"] for name in convs} == {"model.safetensors"}
+        norms = [name for name in held if name.endswith("running_mean")]
+        assert {held[name]["location"] for name in norms} == {"statistics.safetensors"}
+
+
+def test_the_same_conv_is_the_same_bytes_in_two_graphs(bundle):
+    onnx = pytest.importorskip("onnx")
+    places = []
+    for name in ("column=2", "whole"):
+        model = onnx.load(bundle.folder / bundle.path(name).files["onnx"], load_external_data=False)
+        places.append({i.name: sorted((e.key, e.value) for e in i.external_data) for i in model.graph.initializer})
+    key = "block1.column2.unit1.conv.weight"
+    assert places[0][key] == places[1][key]
+    assert places[0][key]
+    norm = "block2.column2.unit1.norm.running_mean"
+    assert places[0][norm] != places[1][norm]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "statistics.safetensors", "whole.onnx", "held_out.safetensors"])
+def test_a_damaged_or_missing_file_is_named(copied, name):
+    file = copied / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=f"{name}: damaged, its checksum"):
+        Bundle.open(copied)
+    file.write_bytes(data[:-1])
+    with pytest.raises(ValueError, match=f"{name}: damaged, it has"):
+        Bundle.open(copied, verify=False)
+    file.unlink()
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        Bundle.open(copied)
+
+
+def test_a_damaged_manifest_is_refused(copied):
+    file = copied / manifests.NAME
+    text = file.read_text()
+    for bad, words in (
+        (text.replace("32", "33", 1), "digest"),
+        (text[: len(text) // 2], "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ("{}", "polypath-bundle"),
+        (" " * (manifests.LARGEST + 1), "bytes"),
+    ):
+        file.write_text(bad)
+        with pytest.raises(ValueError, match=words):
+            Bundle.open(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: v.update(format_version=2), "format_version 2"),
+        (lambda v: v["files"].update({"../evil": {"sha256": "", "bytes": 0}}), "no plain file name"),
+        (lambda v: v["paths"][0]["files"].update(onnx="other.onnx"), "no checksum"),
+        (lambda v: v["paths"][0].update(temperature=0), "temperature"),
+        (lambda v: v["paths"][0].update(error=float("nan")), "percentage"),
+        (lambda v: v.update(paths=[]), "paths"),
+        (lambda v: v.update(classes=["one"]), "classes"),
+        (lambda v: v["ladder"][0].update(path="column=9"), "no path 'column=9'"),
+        (lambda v: v["ladder"][0].update(combine=["whole"]), "have not run"),
+        (lambda v: v["image"].update(size=[0, 32]), "image"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(copied, change, words):
+    rewrite(copied, change)
+    with pytest.raises(ValueError, match=words):
+        Bundle.open(copied)
+
+
+def test_a_place_without_a_bundle_is_said(tmp_path):
+    with pytest.raises(ValueError, match="no such folder"):
+        Bundle.open(tmp_path / "x")
+    with pytest.raises(ValueError, match=r"manifest\.json is missing"):
+        Bundle.open(tmp_path)
+
+
+def test_an_unknown_path_lists_those_that_there_are(bundle):
+    with pytest.raises(ValueError, match="column=1"):
+        bundle.path("column=9")
+    assert bundle.path("whole").text == "whole"
+
+
+def test_a_path_is_extracted_with_its_own_norms(bundle):
+    net, text = bundle.net, "column=2"
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        mine, bare = bundle.extracted(text)(x), net(x, paths=text)
+    assert not torch.allclose(mine, bare)
+
+
+def test_the_most_accurate_is_first_and_unscored_ones_last():
+    def path(name, error, macs):
+        return BundlePath(name=name, text=name, macs=macs, params=1, depth=(1, 1), error=error)
+
+    rows = (path("a", 9.0, 1), path("b", 5.0, 9), path("c", 5.0, 4), path("d", None, 7), path("e", None, 8))
+    assert [p.name for p in rank(rows)] == ["c", "b", "a", "e", "d"]
+
+
+def test_a_saved_network_is_a_bundle_of_its_named_paths(tmp_path):
+    net = pp.create_model("crescendonet_32", widths=(4, 4), hidden=(8,), scale=2).eval()
+    rows = [{"name": "whole", "error": 10.0}, {"name": "branches=1", "error": 20.0}]
+    net.save_pretrained(tmp_path / "bare")
+    with pytest.raises(ValueError, match="normalisation"):
+        Bundle.open(tmp_path / "bare")
+    net.save_pretrained(tmp_path / "net", mean=[0.5] * 3, std=[0.2] * 3, image_size=16, path_table=rows)
+    found = Bundle.open(tmp_path / "net")
+    assert len(found.paths) == len(net.named_paths())
+    assert found.path("branches=1").error == 20.0
+    assert found.path("branches=2").error is None
+    answer = pp.AnytimePredictor(found, "torch", threads=1).predict(torch.zeros(1, 16, 16, 3).byte().numpy())
+    assert answer.path == "whole"
+    with pytest.raises(ValueError, match="no ONNX graphs"):
+        pp.AnytimePredictor(found, "onnxruntime")

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from polypath.cli import main
+from polypath.deploy.bundle import SHIPPED
+
+pytest.importorskip("onnxruntime")
+QUICK = ["--runtime", "onnxruntime", "--threads", "1"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "images"
+    place.mkdir()
+    for i in range(2):
+        array = np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(array).save(place / f"{i}.png")
+    return place
+
+
+def lines(capsys):
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_predicts_images_of_a_folder_as_json_lines(folder, set_times, capsys):
+    assert main(["predict", str(folder), "--json", "--top-k", "2", "--budget-ms", "100000", *QUICK]) == 0
+    rows = lines(capsys)
+    assert [row["image"] for row in rows] == [str(folder / "0.png"), str(folder / "1.png")]
+    for row in rows:
+        assert len(row["top"]) == 2
+        assert row["runtime"] == "onnxruntime"
+        assert row["ms"] > 0
+    assert main(["predict", str(SHIPPED), str(folder / "0.png"), "--json", "--path", "column=1", *QUICK]) == 0
+    (named,) = lines(capsys)
+    assert named["path"] == "column=1"
+
+
+def test_predicts_as_a_table(folder, set_times, capsys):
+    assert main(["predict", str(folder), *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert "0.png" in out
+    assert "%" in out
+    assert "onnxruntime" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--budget-ms", "nan"], "budget_ms nan"),
+        (["--budget-ms", "-1"], "budget_ms -1"),
+        (["--budget-ms", "0.001"], "cannot be met: the cheapest path needs 1 ms"),
+        (["--budget-ms", "1", "--path", "whole"], "give one of them"),
+        (["--path", "column=7"], "there are column=1"),
+        (["--top-k", "11"], "only 10 classes"),
+        (["--runtime", "tpu"], "must be auto or one of"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(folder, set_times, capsys, arguments, words):
+    assert main(["predict", str(folder / "0.png"), *QUICK, *arguments]) == 2
+    caught = capsys.readouterr()
+    assert words in caught.err
+    assert caught.err.count("\n") == 1
+    assert caught.out == ""
+
+
+def test_places_without_images_are_status_2(tmp_path, capsys):
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    for places, words in (
+        ([str(tmp_path / "none.png")], "no such file"),
+        ([str(tmp_path / "bad.jpg"), *QUICK], "bad.jpg: not an image"),
+        ([str(SHIPPED)], "name images"),
+    ):
+        assert main(["predict", *places]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_export_refuses_a_folder_that_is_there(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").write_text("")
+    assert main(["export", str(SHIPPED), "--out", str(tmp_path / "out")]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "none"), "--out", str(tmp_path / "new")]) == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_triton_s_repository_has_a_model_a_path(tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    import onnxruntime
+
+    assert main(["export", str(SHIPPED), "--format", "triton", "--out", str(tmp_path / "repo"), "--json"]) == 0
+    names = json.loads(capsys.readouterr().out)["models"]
+    assert sorted(names) == sorted(p.name for p in (tmp_path / "repo").iterdir())
+    for name in names:
+        assert f'name: "{name}"' in (tmp_path / "repo" / name / "config.pbtxt").read_text()
+        assert len((tmp_path / "repo" / name / "labels.txt").read_text().split()) == 10
+        file = tmp_path / "repo" / name / "1" / "model.onnx"
+        model = onnx.load(file, load_external_data=False)
+        assert not any(i.external_data for i in model.graph.initializer)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert session.run(None, {"images": np.zeros((2, 3, 32, 32), np.float32)})[0].shape == (2, 10)

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import polypath as pp
+from contracts.small import small_net, two_paths
+from polypath.deploy import check, onnx_graph
+from polypath.deploy.bundle import Bundle
+from polypath.deploy.export import export_path
+from polypath.deploy.write import HeldOut, write_bundle
+from polypath.registry import PRESETS
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+MODELS = list(PRESETS)
+FIRST_OF_FAMILY = list({preset.spec.family: name for name, preset in reversed(PRESETS.items())}.values())
+
+
+def gated(net) -> bool:
+    return any(join.gates for join in net.wiring.joins.values())
+
+
+def fixed_paths(net) -> list[str]:
+    """``whole`` and two named choices; of these, those in which no gate decides."""
+    return [text for text in ("whole", *two_paths(net)) if not gated(pp.extract(net, text))]
+
+
+def check_exports(name: str, texts, folder) -> None:
+    net = small_net(name).eval()
+    size = max(net.min_size, 16)
+    for i, text in enumerate(texts(net)):
+        done = export_path(net, text, folder, "onnx", size=size, name=str(i))
+        assert {c.runtime for c in done.checks} >= {"onnxruntime"}
+
+
+@pytest.mark.parametrize("name", FIRST_OF_FAMILY)
+def test_a_path_of_each_family_equals_eager(name, tmp_path):
+    """The last named choice of one model a family: the grid over all models is slow, see docs/results/export."""
+    check_exports(name, lambda net: fixed_paths(net)[-1:], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_and_two_paths_equal_eager(name, tmp_path):
+    check_exports(name, fixed_paths, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def net():
+    net = small_net("crescendonet_32").eval()
+    net.config |= {
+        "classes": tuple("abcde"),
+        "normalisation": {"mean": [0.5] * 3, "std": [0.2] * 3},
+        "image": {"size": [16, 16], "resize": "crop", "to": None},
+    }
+    return net
+
+
+def test_a_torch_file_runs_without_this_package(net, tmp_path):
+    """Loading runs pickle, so only this test does it: in a process that cannot import polypath."""
+    done = export_path(net, "branches=1", tmp_path, "torch")
+    x = check.images(3, (3, 16, 16))
+    torch.save(x, tmp_path / "x.pt")
+    code = (
+        "import sys, torch\n"
+        "sys.path = [p for p in sys.path if 'polypath' not in p and not p.endswith('/src')]\n"
+        "program = torch.export.load(sys.argv[1])\n"
+        "out = program.module()(torch.load(sys.argv[2]))\n"
+        "assert not any(name.split('.')[0] == 'polypath' for name in sys.modules)\n"
+        "print(out.tolist())\n"
+    )
+    command = [sys.executable, "-I", "-c", code, str(done.files[0]), str(tmp_path / "x.pt")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+    with torch.inference_mode():
+        wanted = net(x, paths="branches=1").numpy()
+    np.testing.assert_allclose(json.loads(ran.stdout.splitlines()[-1]), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_files_shrink_to_the_path_s_own_weights_and_norms_are_folded(net, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    small = export_path(net, "branches=1", tmp_path / "a", "onnx")
+    kinds = {node.op_type for node in onnx.load(small.files[0]).graph.node}
+    assert "BatchNormalization" not in kinds
+    assert "If" not in kinds
+    params = pp.cost(net, "branches=1", 16).params
+    assert small.bytes < 4 * params + 20_000
+    whole = pp.cost(net, None, 16).params
+    assert 4 * whole > 4 * params + 4000
+    with pytest.raises(ValueError, match="exists"):
+        export_path(net, "branches=1", tmp_path / "a", "onnx")
+
+
+def test_openvino_s_files_equal_eager(net, tmp_path):
+    pytest.importorskip("openvino")
+    done = export_path(net, "branches=2", tmp_path, "openvino")
+    assert [file.suffix for file in done.files] == [".xml", ".bin"]
+    assert done.checks[0].max_abs < 1e-4
+
+
+def test_what_differs_is_refused_and_leaves_nothing(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "TOLERANCE", 1e-12)
+    with pytest.raises(ValueError, match=r"differs from eager by up to .* refused"):
+        export_path(net, "branches=1", tmp_path / "a", "onnx")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_comparison_can_fail():
+    net = torch.nn.Linear(3, 2)
+    good = check.compare("itself", lambda x: net(torch.from_numpy(x)).detach().numpy(), net, (3,), "x")
+    assert good.max_abs == 0.0
+    for wrong in (
+        lambda x: net(torch.from_numpy(x)).detach().numpy() + 1e-3,
+        lambda x: np.full((len(x), 2), np.nan, np.float32),
+        lambda x: np.zeros((len(x), 3), np.float32),
+    ):
+        with pytest.raises(ValueError, match="refused"):
+            check.compare("other", wrong, net, (3,), "x")
+
+
+def test_gates_and_unknown_formats_are_refused(net, tmp_path):
+    with pytest.raises(ValueError, match="loop by loop"):
+        export_path(small_net("dr_resnet16_cifar").eval(), "whole", tmp_path, "onnx")
+    with pytest.raises(ValueError, match="must be one of"):
+        export_path(net, "whole", tmp_path, "caffe")
+
+
+def test_a_graph_that_chooses_is_refused():
+    class Chooses(torch.nn.Module):
+        def forward(self, x):
+            return torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (x,))
+
+    program = torch.export.export(Chooses(), (torch.ones(2, 3),))
+    with pytest.raises(ValueError, match="'If': it must be static"):
+        onnx_graph.to_onnx(program, fold=False, name="x")
+
+
+def test_a_bundle_is_written_checked_and_opened(net, tmp_path):
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(200, 3, 16, 16, generator=g), torch.randint(0, 5, (200,), generator=g)
+    from polypath.analysis.recalibrate import recalibrate
+
+    texts = ["branches=1", "branches=2"]
+    stats = recalibrate(net, texts, [(x, y)], 200, seed=0)
+    made = write_bundle(
+        net, tmp_path / "b", texts, statistics=stats, held_out=HeldOut([(x, y)], [(x, y)]), keep=texts, name="mine"
+    )
+    again = Bundle.open(tmp_path / "b")
+    assert again.digest == made.digest
+    assert [p.name for p in again.paths] == texts
+    assert all(p.statistics and p.error is not None and p.test_error is not None for p in again.paths)
+    assert again.manifest.about["held_out"]["images"] == {"choose": 80, "calibrate": 40, "stop": 80}
+    assert {row["runtime"] for row in again.manifest.checks} >= {"onnxruntime"}
+    loaded = pp.load(tmp_path / "b")  # a bundle is a saved network too
+    assert torch.equal(loaded(x[:2]), net(x[:2]))
+    with pytest.raises(ValueError, match="exists"):
+        write_bundle(net, tmp_path / "b", texts)
+    with pytest.raises(ValueError, match="gates"):
+        write_bundle(small_net("dr_resnet16_cifar").eval(), tmp_path / "c")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b"]

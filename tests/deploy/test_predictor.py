@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from polypath.deploy import AnytimePredictor, BudgetError
+from polypath.deploy.bundle import rank
+from polypath.deploy.manifest import Rung
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def predictor(bundle, set_times):
+    return AnytimePredictor(bundle, "onnxruntime", threads=1)
+
+
+def test_answers_are_the_network_s_with_its_temperature(predictor, bundle, images):
+    for path in bundle.paths:
+        answer = predictor.predict(images, path=path.name)
+        x = torch.from_numpy(bundle.preparation.normalised(images))
+        with torch.inference_mode():
+            wanted = (bundle.extracted(path.name)(x) / path.temperature).softmax(1).numpy()
+        np.testing.assert_allclose(answer.probabilities, wanted, rtol=1e-4, atol=1e-4)
+        assert (answer.labels == wanted.argmax(1)).all()
+        assert answer.path == path.name
+        assert answer.ms > 0
+    one, other = (predictor.predict(images, path=p).probabilities for p in ("column=1", "whole"))
+    assert not np.allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_runtimes_agree(predictor, bundle, images, runtime):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    other = AnytimePredictor(bundle, runtime, threads=1)
+    for name in ("column=1", "whole"):
+        a, b = (p.predict(images, path=name).probabilities for p in (predictor, other))
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_most_accurate_path_within_the_budget_is_taken(predictor, bundle, images):
+    """Times are 1, 2, 3 and 5 ms; the last ones are the caller's own microseconds."""
+    ranked = [p.name for p in rank(bundle.paths)]
+    need = {"column=1": 1.0, "column=2": 2.0, "column=3": 3.0, "whole": 5.0}
+    for budget in (1.0, 1.5, 2.5, 4.0, 10.0):
+        wanted = next(name for name in ranked if need[name] <= budget)
+        assert predictor.choose(budget, 3) == wanted
+    assert predictor.predict(images).path == ranked[0]
+    assert predictor.predict(images, budget_ms=1e5).path == ranked[0]
+
+
+def test_what_cannot_be_met_is_said_at_once(predictor, images, monkeypatch):
+    monkeypatch.setattr(predictor, "prepared", lambda images: pytest.fail("decoded what cannot be answered"))
+    with pytest.raises(BudgetError, match=r"cannot be met: the cheapest path needs 1 ms") as caught:
+        predictor.predict(images, budget_ms=0.5)
+    assert (caught.value.budget_ms, caught.value.needs_ms) == (0.5, 1.0)
+
+
+def test_decoding_counts_against_the_budget(predictor, images, monkeypatch):
+    prepared = predictor.prepared
+    monkeypatch.setattr(predictor, "prepared", lambda images: (time.sleep(0.02), prepared(images))[1])
+    with pytest.raises(BudgetError, match="budget_ms 6 cannot"):
+        predictor.predict(images, budget_ms=6.0)
+
+
+@pytest.mark.parametrize("budget", [math.nan, math.inf, 0.0, -1.0, True, "2"])
+def test_budgets_that_are_none_are_refused(predictor, images, budget):
+    with pytest.raises(ValueError, match="budget_ms"):
+        predictor.predict(images, budget_ms=budget)
+    with pytest.raises(ValueError, match="budget_ms"):
+        predictor.predict_confident(images, risk=0.9, budget_ms=budget)
+
+
+def test_other_mistakes_are_refused(predictor, images):
+    for arguments, words in (
+        ({"path": "column=9"}, "there are column=1"),
+        ({"path": "whole", "budget_ms": 3.0}, "give one of them"),
+        ({"top_k": 11}, "10 classes"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            predictor.predict(images, **arguments)
+    with pytest.raises(ValueError, match="batch 0"):
+        predictor.profile(0)
+    with pytest.raises(ValueError, match="deadline nan"):
+        predictor.predict_until(images, math.nan)
+    for name, words in (("tensorrt", "must be auto or one of"), ("cuda-graphs", "no CUDA device")):
+        if name == "cuda-graphs" and torch.cuda.is_available():
+            continue
+        with pytest.raises(ValueError, match=words):
+            AnytimePredictor(predictor.bundle, name)
+    with pytest.raises(ValueError, match="threads"):
+        AnytimePredictor(predictor.bundle, "torch", threads=0)
+    with pytest.raises(ValueError, match="precision"):
+        AnytimePredictor(predictor.bundle, "torch", precision="int8")
+
+
+def test_a_missing_runtime_says_what_to_install(bundle, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"pip install 'polypath\[deploy\]'"):
+        AnytimePredictor(bundle, "onnxruntime")
+
+
+def test_top_gives_names_and_probabilities(predictor, images):
+    answer = predictor.predict(images)
+    top = answer.top(3)
+    assert len(top) == 3
+    assert top[0][0][0] == answer.classes[answer.labels[0]]
+    assert all(a[1] >= b[1] for row in top for a, b in itertools.pairwise(row))
+    assert sum(p for _, p in answer.top(10)[0]) == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(ValueError, match="top_k 0"):
+        answer.top(0)
+
+
+# --- times ---------------------------------------------------------------------------------------------------
+
+
+def test_profiles_are_made_once_a_batch_size_and_kept(bundle, set_times, images):
+    first = AnytimePredictor(bundle, "onnxruntime", threads=1)
+    first.predict(images, budget_ms=100.0)
+    first.predict(images, budget_ms=100.0)
+    assert len(set_times) == 1
+    assert first.profile(4)["whole"].p99 == 5.0  # three images count as four
+    second = AnytimePredictor(bundle, "onnxruntime", threads=1)
+    second.predict(images, budget_ms=100.0)
+    assert len(set_times) == 1
+    second.profile(1)
+    assert len(set_times) == 2
+    AnytimePredictor(bundle, "onnxruntime", threads=2).profile(1)  # other threads, other times
+    assert len(set_times) == 3
+
+
+def test_a_damaged_cache_is_measured_again_and_rewritten(bundle, set_times, cache):
+    AnytimePredictor(bundle, "onnxruntime", threads=1).profile(1)
+    (file,) = (cache / "profiles").glob("*.json")
+    file.write_text("{damaged")
+    AnytimePredictor(bundle, "onnxruntime", threads=1).profile(1)
+    assert len(set_times) == 2
+    assert json.loads(file.read_text())["times"]["1"]["whole"] == [5.0] * 50
+
+
+def test_observed_times_change_the_choice(bundle, images, monkeypatch):
+    cost = {p.name: 1.0 + i for i, p in enumerate(bundle.paths)}
+    monkeypatch.setattr("polypath.deploy.profile.measure", lambda tasks: {n: [cost[n]] * 50 for n in tasks})
+    predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
+    best = predictor.choose(50.0)
+    clock = predictor._book(1).clocks[best]
+    for _ in range(200):
+        clock.observe(80.0)
+    assert predictor.choose(50.0) != best
+    predictor.save_profile()
+    assert AnytimePredictor(bundle, "onnxruntime", threads=1).needs_ms(best) == pytest.approx(80.0)
+
+
+def test_auto_takes_the_fastest_of_those_here(bundle, set_times, monkeypatch):
+    from polypath.deploy import predictor as module
+
+    slow = {"onnxruntime": 1.0, "torch": 0.25}
+    monkeypatch.setattr(module, "candidates", lambda bundle: ["onnxruntime", "torch"])
+
+    def profile(self, batch=1, *, fresh=False):
+        from polypath.deploy.timing import Timing
+
+        return {p.name: Timing(slow[self.runtime.name], 1, 1) for p in self.bundle.paths}
+
+    monkeypatch.setattr(module.AnytimePredictor, "profile", profile)
+    assert AnytimePredictor(bundle, threads=1).runtime.name == "torch"
+    slow["torch"] = 2.0
+    assert AnytimePredictor(bundle, threads=1).runtime.name == "onnxruntime"
+
+
+# --- better and better ---------------------------------------------------------------------------------------
+
+
+def ladder(monkeypatch, predictor, *rungs):
+    monkeypatch.setattr(type(predictor.bundle), "ladder", property(lambda self: rungs))
+
+
+def test_answers_follow_the_ladder_and_average_what_it_says(predictor, images, monkeypatch):
+    both = ("column=1", "whole")
+    ladder(monkeypatch, predictor, Rung(path="column=1", combine=("column=1",)), Rung(path="whole", combine=both))
+    answers = list(predictor.predict_until(images, time.monotonic() + 100))
+    assert [(a.path, a.combined) for a in answers] == [("column=1", ("column=1",)), ("whole", both)]
+    alone = [predictor.predict(images, path=name).probabilities for name in both]
+    np.testing.assert_allclose(answers[0].probabilities, alone[0], atol=1e-6)
+    np.testing.assert_allclose(answers[1].probabilities, np.mean(alone, axis=0), atol=1e-6)
+    assert answers[0].ms < answers[1].ms
+
+
+def test_what_would_be_late_is_not_begun(predictor, images, monkeypatch):
+    ladder(monkeypatch, predictor, *(Rung(path=n, combine=(n,)) for n in ("column=1", "column=2", "whole")))
+    need = {"column=1": 1.0, "column=2": 1e6, "whole": 1.0}
+    monkeypatch.setattr(predictor, "needs_ms", lambda path, batch=1: need[path])
+    assert [a.path for a in predictor.predict_until(images, time.monotonic() + 10)] == ["column=1"]
+    with pytest.raises(BudgetError, match="cannot be met"):
+        list(predictor.predict_until(images, time.monotonic() - 1))
+
+
+# --- sure enough ---------------------------------------------------------------------------------------------
+
+
+def test_each_image_stops_where_it_is_sure(predictor, monkeypatch):
+    from polypath.deploy.stopping import Stopping
+
+    images = np.random.default_rng(1).integers(0, 256, (24, 32, 32, 3), np.uint8)
+    names = ("column=1", "whole")
+    ladder(monkeypatch, predictor, *(Rung(path=n, combine=(n,)) for n in names))
+    first, last = (predictor.predict(images, path=n) for n in names)
+    threshold = float(np.median(first.confidence))
+    monkeypatch.setattr(predictor, "stopping", lambda risk, trust: Stopping(risk, trust, (threshold, 2.0), (), (), 0))
+    sizes = []
+    ran = predictor._ran
+    monkeypatch.setattr(predictor, "_ran", lambda name, x: (sizes.append(len(x)), ran(name, x))[1])
+    answer = predictor.predict_confident(images, risk=0.2)
+    early = first.confidence >= threshold
+    assert 0 < early.sum() < 24
+    assert (answer.sure == early).all()
+    assert [p == "column=1" for p in answer.paths] == early.tolist()
+    assert sizes == [24, 24 - int(early.sum())]  # those that stop cost nothing further
+    wanted = np.where(early[:, None], first.probabilities, last.probabilities)
+    np.testing.assert_allclose(answer.probabilities, wanted, atol=1e-5)
+
+
+def test_without_enough_held_out_answers_it_says_how_many_are_needed(predictor, images):
+    with pytest.raises(ValueError, match=r"needs at least .* held-out answers"):
+        predictor.predict_confident(images, risk=1e-6)
+    with pytest.raises(ValueError, match="risk 1"):
+        predictor.predict_confident(images, risk=1.0)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.small import small_net
+from polypath.deploy.stepwise import Stepwise, cut, write_stepwise
+from polypath.dynamic import loops_run
+from polypath.layers.gates import GateUnit
+from polypath.network import Trace
+
+GATED = ["dr_resnet16_cifar", "aig_resnet110_cifar", "dr_mobilenetv2_imagenet"]
+
+
+def undecided(name: str, seed: int = 0):
+    """A small gated network whose gates tell samples apart, and images."""
+    net = small_net(name).eval()
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(12, 3, 24, 24, generator=g) * torch.linspace(0.2, 3.0, 12)[:, None, None, None]
+    for module in net.modules():
+        if isinstance(module, GateUnit):
+            torch.nn.init.normal_(module.last.weight, std=1.0, generator=g)
+            torch.nn.init.zeros_(module.last.bias)
+    with torch.inference_mode():  # each gate opens for about half of who reaches it
+        for module in net.modules():
+            if isinstance(module, GateUnit):
+                seen: list[torch.Tensor] = []
+                hook = module.register_forward_hook(lambda m, i, out, seen=seen: seen.append(out[:, 1] - out[:, 0]))
+                net(x)
+                hook.remove()
+                if seen:
+                    module.last.bias[1] -= torch.cat(seen).median()
+    return net, x
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_step_by_step_in_eager_is_the_network_to_the_bit(name):
+    net, x = undecided(name)
+    trace = Trace()
+    with torch.inference_mode():
+        wanted = net(x, trace=trace)
+    steps = Stepwise.of(net)
+    logits, loops = steps.run(x.numpy())
+    assert (loops == loops_run(trace).numpy()).all()
+    assert len(set(loops.tolist())) > 1  # samples differ, or nothing was tested
+    np.testing.assert_allclose(logits, wanted.numpy(), rtol=1e-5, atol=1e-5)
+    forced, all_loops = steps.run(x.numpy(), force_open=True)
+    assert (all_loops >= loops).all()
+    assert not np.allclose(forced, logits, atol=1e-3)
+    alone = np.concatenate([steps.run(x.numpy()[i : i + 1])[0] for i in range(len(x))])
+    np.testing.assert_allclose(alone, logits, rtol=1e-3, atol=1e-4)
+
+
+def test_samples_that_stop_are_really_skipped():
+    net, x = undecided("dr_resnet16_cifar")
+    steps, sizes = Stepwise.of(net), {}
+    for file, run in list(steps.runs.items()):
+
+        def counted(*values, file=file, run=run):
+            sizes[file] = len(values[0])
+            return run(*values)
+
+        steps.runs[file] = counted
+    _, loops = steps.run(x.numpy())
+    bodies = {file: n for file, n in sizes.items() if ".loops." in file and "gate" not in file}
+    assert sum(bodies.values()) == loops.sum()
+    assert min(bodies.values()) < len(x)
+
+
+def test_a_network_without_gates_is_refused():
+    with pytest.raises(ValueError, match="no gates"):
+        cut(small_net("crescendonet_32").eval())
+
+
+@pytest.mark.slow
+def test_written_it_runs_in_onnx_runtime(tmp_path):
+    pytest.importorskip("onnxruntime")
+    net, x = undecided("dr_resnet16_cifar")
+    write_stepwise(net, tmp_path / "steps", size=24)
+    steps = Stepwise.open(tmp_path / "steps", threads=1)
+    logits, loops = steps.run(x.numpy())
+    wanted, same = Stepwise.of(net).run(x.numpy())
+    assert (loops == same).all()
+    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)
+    file = tmp_path / "steps" / "end.onnx"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match=r"end\.onnx: damaged"):
+        Stepwise.open(tmp_path / "steps")

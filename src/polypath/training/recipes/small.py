@@ -165,7 +165,8 @@ def _variants() -> Iterator[Entry]:
 def _mini() -> Iterator[Entry]:
     name = "crescendonet-cifar10-mini"
     yield Entry(derive(MINI, name), "whole-net training, to hold path-wise training against")
-    for backward, suffix in (("exact", ""), ("truncated", "-truncated")):
-        changes = {"epochs": 20, "objective": PathWise(phase_epochs=1, backward=backward)}
-        purpose = f"path-wise training, {backward}: twice the epochs, a phase is one epoch"
+    exact = PathWise(phase_epochs=1)
+    for objective, suffix in ((exact, ""), (replace(exact, backward="truncated"), "-truncated")):
+        changes = {"epochs": 20, "objective": objective}
+        purpose = f"path-wise training, {objective.backward}: twice the epochs, a phase is one epoch"
         yield Entry(derive(MINI, f"{name}-pathwise{suffix}", changes), purpose)

@@ -1,0 +1,128 @@
+"""``polypath serve``: a bundle over HTTP, every request within its deadline or refused at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from polypath.cli.parser import Parser, positive
+from polypath.cli.tables import print_json
+
+NEEDS = ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart")
+
+
+def serve(argv: list[str]) -> None:
+    """Answer POST /v1/predict over HTTP: an image in, classes out, by the most accurate path that fits the request's
+    budget. Listens on this machine only unless --host says otherwise; POLYPATH_API_KEY, if set, must be shown by
+    clients. SIGTERM and Ctrl-C answer what was accepted, then leave."""
+    parser = Parser("serve", serve.__doc__)
+    parser.add_argument(
+        "bundle", nargs="?", type=Path, help="folder of a bundle or network; default the pretrained one"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any free one (8000)")
+    parser.add_argument("--without-key", action="store_true", help="allow another --host without POLYPATH_API_KEY")
+    parser.add_argument(
+        "--runtime", default="auto", help="auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
+    )
+    parser.add_argument("--threads", type=positive, help="of one inference; default all cores but one, for HTTP")
+    parser.add_argument("--budget-ms", type=float, default=1000.0, help="of requests that name none (1000)")
+    parser.add_argument("--max-batch", type=positive, default=16, help="images in one batch at most (16)")
+    parser.add_argument("--max-body-mb", type=float, default=8.0, help="MiB of a request's body at most (8)")
+    parser.add_argument("--max-pixels", type=positive, default=2**25, help="of one image at most (33554432)")
+    parser.add_argument("--max-requests", type=positive, default=512, help="being answered at a time at most (512)")
+    parser.add_argument(
+        "--cluster", metavar="ADDRESS", help="run on a Ray cluster (auto: the one here, local: a new one)"
+    )
+    parser.add_argument("--replicas", type=positive, default=1, help="on the cluster (1)")
+    parser.add_json()
+    args = parser.read(argv)
+
+    from polypath.deploy.extras import need
+
+    for package in NEEDS:
+        need(package, "polypath serve", "serve")
+
+    from polypath.serve.limits import KEY_VARIABLE, Key, Limits
+    from polypath.serve.server import is_loopback, listen
+    from polypath.serve.service import Options
+
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f"--port {args.port}: expected 0 to 65535")
+    limits = Limits(body_bytes=_bytes(args.max_body_mb), pixels=args.max_pixels, requests=args.max_requests)
+    options = Options(budget_ms=args.budget_ms, max_batch=args.max_batch, limits=limits)
+    key = Key(os.environ.get(KEY_VARIABLE))
+    if not key and not is_loopback(args.host) and not args.without_key:
+        raise ValueError(
+            f"--host {args.host}: others could reach the service; set {KEY_VARIABLE}, or allow it by --without-key"
+        )
+    if args.cluster is not None:
+        _on_cluster(args, options)
+        return
+    with listen(args.host, args.port) as bound:
+        from polypath.serve.app import App
+        from polypath.serve.server import serve as run
+
+        model = make_model(args.bundle, args.runtime, args.threads)
+        app = App(model, options, key)
+        app.measure()
+        host, port = bound.getsockname()[:2]
+        _tell(args, model, f"http://{f'[{host}]' if ':' in host else host}:{port}", bool(key))
+        stopped_by = run(app, bound)
+    if stopped_by == signal.SIGINT:
+        print("stopped; everything accepted was answered", flush=True)
+        raise KeyboardInterrupt("stopped")
+
+
+def make_model(bundle: Path | None, runtime: str, threads: int | None) -> Any:
+    """The model of a bundle; also made on the replicas of a cluster."""
+    from polypath.deploy import AnytimePredictor, Bundle
+    from polypath.deploy.runtimes import cores
+    from polypath.serve.model import BundleModel
+
+    return BundleModel(AnytimePredictor(Bundle.open(bundle), runtime, threads or max(1, cores() - 1)))
+
+
+def _tell(args: Any, model: Any, url: str, key: bool) -> None:
+    facts = {"url": url, "bundle": model.name, "paths": [path.name for path in model.paths], "key": key}
+    if args.json:
+        print_json(facts | {"pid": os.getpid()})
+    else:
+        keys = "clients must show the key" if key else "no key is needed"
+        print(f"{model.name}: {len(model.paths)} paths, {len(model.classes)} classes at {url}; {keys}")
+        print(f"try: curl -H 'Content-Type: image/png' --data-binary @image.png '{url}/v1/predict?budget_ms=50'")
+        print(f"the API's page is {url}/docs; Ctrl-C stops")
+    sys.stdout.flush()
+
+
+def _on_cluster(args: Any, options: Any) -> None:
+    from polypath.serve import ray_app
+
+    bundle = args.bundle.resolve() if args.bundle is not None else None
+    make = partial(make_model, bundle, args.runtime, args.threads)
+    ray_app.start(
+        make,
+        options,
+        address=args.cluster,
+        host=args.host,
+        port=args.port,
+        replicas=args.replicas,
+        cpus=args.threads or 1,
+    )
+    print(f"{args.replicas} replicas at http://{args.host}:{args.port}; Ctrl-C takes the application down", flush=True)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()
+    ray_app.stop()
+
+
+def _bytes(mib: float) -> int:
+    if not 0 < mib <= 1024:
+        raise ValueError(f"--max-body-mb {mib:g}: expected a number above 0, at most 1024")
+    return int(mib * 2**20)

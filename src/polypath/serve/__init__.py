@@ -1,0 +1,13 @@
+"""The HTTP service over a bundle: every request has a deadline, and what cannot meet it is told so at once.
+
+    protocol    what a connection may do: time and bytes for a request's head, how many connections
+    limits      what a request may ask: bytes, time for its body, requests at a time, the key
+    asks        what a request says: image bytes, multipart or JSON into one value
+    times       how long a batch takes here, from the profile and from what was seen
+    scheduler   admission, the queue, batches, one inference thread
+    model       what the scheduler runs: the bundle's predictor behind four members
+    app         FastAPI; metrics its counters; server uvicorn with a clean end; ray_app the same app on a Ray cluster
+    triton      a bundle as a model repository of NVIDIA's Triton server
+
+Importing this package imports nothing; the parts need ``polypath[serve]``.
+"""

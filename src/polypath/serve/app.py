@@ -1,0 +1,148 @@
+"""The HTTP service as an ASGI application: FastAPI behind the guard of :mod:`polypath.serve.limits`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, MutableMapping
+from importlib import metadata
+from typing import Any
+
+import anyio.to_thread
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from polypath.serve.asks import read_ask
+from polypath.serve.errors import Refusal
+from polypath.serve.limits import Guard, Key, Receive, Send
+from polypath.serve.metrics import Metrics
+from polypath.serve.model import Model, Profile
+from polypath.serve.openapi import PREDICT, SUMMARY
+from polypath.serve.service import Options, Service, batch_sizes
+
+INLINE_BYTES = 2**17  # longer bodies are taken apart on a thread of the decoders
+
+
+class App:
+    """The ASGI application; its service starts and ends with the application's lifespan.
+
+    Args:
+        model: the network.
+        options: budgets, batches, limits.
+        key: what clients must show.
+        profile: times of ``model``; measured at the start where None.
+    """
+
+    def __init__(self, model: Model, options: Options, key: Key, profile: Profile | None = None) -> None:
+        self.model, self.options, self.profile = model, options, profile
+        self.metrics = Metrics()
+        self.service: Service | None = None
+        self.api = self._routes()
+        self.guard = Guard(self.api, options.limits, key, self.metrics.refuse)
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        await self.guard(scope, receive, send)
+
+    def drain(self) -> None:
+        """From now on nothing new is accepted; what was accepted is answered."""
+        self.guard.draining = True
+
+    def measure(self) -> None:
+        """Profile the model now, so that serving starts at once."""
+        self.profile = self.profile or self.model.profile(batch_sizes(self.options.max_batch))
+
+    @property
+    def ready(self) -> bool:
+        return self.service is not None and self.service.scheduler.healthy and not self.guard.draining
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, api: FastAPI) -> AsyncIterator[None]:
+        await anyio.to_thread.run_sync(self.measure)
+        assert self.profile is not None
+        service = Service(self.model, self.profile, self.options, self.metrics)
+        self.metrics.gauges(lambda: len(service.scheduler), lambda: self.guard.requests)
+        self.service = service
+        try:
+            yield
+        finally:
+            self.drain()
+            await service.close()
+
+    def _routes(self) -> FastAPI:
+        api = FastAPI(
+            title="Polypath", description=SUMMARY, version=metadata.version("polypath"), lifespan=self._lifespan
+        )
+        api.add_api_route("/v1/predict", self.predict, methods=["POST"], summary="Classify an image", **PREDICT)
+        api.add_api_route("/v1/paths", self.paths, methods=["GET"], summary="The paths, the most accurate first")
+        api.add_api_route("/healthz", self.healthz, methods=["GET"], summary="Whether the process works")
+        api.add_api_route("/readyz", self.readyz, methods=["GET"], summary="Whether it takes requests")
+        api.add_api_route("/metrics", self.scrape, methods=["GET"], summary="Counters for Prometheus")
+        api.add_exception_handler(Refusal, self._refused)  # type: ignore[arg-type]
+        api.add_exception_handler(HTTPException, self._not_here)  # type: ignore[arg-type]
+        api.add_exception_handler(Exception, self._defect)
+        return api
+
+    async def predict(self, request: Request) -> Response:
+        """Classify one image by the best path that fits `budget_ms`, or by `path`. What cannot be answered in time is
+        refused at once: 503 with Retry-After, or by a cheaper path with `allow_cheaper`."""
+        arrived = time.perf_counter()
+        service = self._running()
+        body = await request.body()
+        names, classes = list(service.facts), len(self.model.classes)
+        asked = request.headers.get("content-type", ""), request.scope["query_string"], body, names, classes
+        ask = read_ask(*asked) if len(body) <= INLINE_BYTES else await service.decoders.run(read_ask, *asked)
+        done, reply = await service.answer(ask, arrived)
+        response = Response(json.dumps(reply, separators=(",", ":")), media_type="application/json")
+        service.times.observe_reply(time.perf_counter() - done.finished)
+        return response
+
+    async def paths(self) -> JSONResponse:
+        service = self._running()
+        now = time.perf_counter()
+        rows = [
+            {
+                "name": facts.name,
+                "paths": facts.text,
+                "error_percent": facts.error,
+                "macs": facts.macs,
+                "p50_ms": round(1000 * service.times.typical(facts.name, 1, now), 3),
+                "p99_idle_ms": round(1000 * service.times.idle(facts.name), 3),
+            }
+            for facts in self.model.paths
+        ]
+        return JSONResponse({"bundle": self.model.name, "classes": list(self.model.classes), "paths": rows})
+
+    async def healthz(self) -> JSONResponse:
+        service = self.service
+        well = service is None or service.scheduler.healthy
+        return JSONResponse({"status": "ok" if well else "the inference thread hangs"}, 200 if well else 503)
+
+    async def readyz(self) -> JSONResponse:
+        if self.ready:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "draining" if self.guard.draining else "starting"}, 503, {"retry-after": "1"})
+
+    async def scrape(self) -> Response:
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def _running(self) -> Service:
+        if self.service is None:
+            raise Refusal(503, "the service is starting", retry_s=1.0, reason="starting")
+        return self.service
+
+    async def _refused(self, request: Request, refusal: Refusal) -> JSONResponse:
+        self.metrics.refuse(refusal.status, refusal.reason)
+        return JSONResponse(refusal.body(), refusal.status, refusal.headers())
+
+    async def _not_here(self, request: Request, error: HTTPException) -> JSONResponse:
+        legal = [f"{'/'.join(sorted(route.methods))} {route.path}" for route in self.api.routes]  # type: ignore[attr-defined]
+        value = f"{request.method} {request.url.path}"
+        refusal = Refusal(error.status_code, str(error.detail), field="path", value=value, legal=legal, reason="route")
+        self.metrics.refuse(refusal.status, refusal.reason)
+        return JSONResponse(refusal.body(), refusal.status, error.headers)
+
+    async def _defect(self, request: Request, error: Exception) -> JSONResponse:
+        self.metrics.refuse(500, "defect")
+        return JSONResponse({"error": {"message": "a defect of the service; its log says more"}}, 500)

@@ -1,0 +1,63 @@
+"""Why a request is not answered, as a client reads it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+SHOWN = 80  # characters of a wrong value that are sent back
+
+
+class Refusal(Exception):
+    """A request that gets no prediction.
+
+    Args:
+        status: of HTTP; 4xx where the request is at fault, 503 where there is no time for it.
+        message: one sentence.
+        field: what the client wrote wrongly, such as ``budget_ms``.
+        value: what it wrote; shortened in the answer.
+        legal: what it may write.
+        retry_s: when to come again, in seconds (503).
+        reason: a short word for the metrics.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        field: str | None = None,
+        value: Any = None,
+        legal: Any = None,
+        retry_s: float | None = None,
+        reason: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.field = status, message, field
+        self.value, self.legal, self.retry_s = value, legal, retry_s
+        self.reason = reason or field or str(status)
+
+    def body(self) -> dict[str, Any]:
+        """``{"error": {"message": …, "field": …, "value": …, "legal": …}}``; what is not known is left out."""
+        error: dict[str, Any] = {"message": self.message}
+        if self.field is not None:
+            error |= {"field": self.field, "value": shown(self.value), "legal": self.legal}
+        if self.retry_s is not None:
+            error["retry_after_ms"] = round(1000 * self.retry_s, 1)
+        return {"error": error}
+
+    def headers(self) -> dict[str, str]:
+        """``Retry-After`` (whole seconds, at least 1) for 503, ``WWW-Authenticate`` for 401."""
+        if self.retry_s is not None:
+            return {"retry-after": str(max(1, math.ceil(self.retry_s)))}
+        return {"www-authenticate": "Bearer"} if self.status == 401 else {}
+
+
+def shown(value: Any) -> Any:
+    """A client's value, short enough to send back."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and abs(value) < 1e15:  # so neither nan nor infinity, which JSON has not
+        return value
+    text = value if isinstance(value, str) else type(value).__name__ if isinstance(value, dict | list) else str(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"

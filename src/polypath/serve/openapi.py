@@ -1,0 +1,109 @@
+"""How ``POST /v1/predict`` reads on the OpenAPI page: its body is read by hand, so it is written down by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polypath.serve.asks import MOST_MS
+
+SUMMARY = "A multi-path classifier with a time budget: the best answer that can be given in time."
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "budget_ms": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": MOST_MS,
+        "description": "milliseconds from the whole request to its answer; default the server's",
+    },
+    "top_k": {"type": "integer", "minimum": 1, "description": "how many classes; default the server's"},
+    "path": {"type": "string", "description": "a name of /v1/paths; default the best that fits the budget"},
+    "allow_cheaper": {
+        "type": "boolean",
+        "default": False,
+        "description": "under load a cheaper path's answer rather than none",
+    },
+}
+_FILE = {"type": "string", "format": "binary"}
+_BASE64 = {"type": "string", "format": "byte", "description": "an image file in base64"}
+_ERROR = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "field": {"type": "string"},
+                "value": {},
+                "legal": {},
+                "retry_after_ms": {"type": "number"},
+            },
+            "required": ["message"],
+        }
+    },
+}
+_ANSWER = {
+    "type": "object",
+    "properties": {
+        "path": {"type": "string"},
+        "error_percent": {
+            "type": ["number", "null"],
+            "description": "top-1 error of this path on the bundle's held-out images",
+        },
+        "top": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "class": {"type": "string"},
+                    "index": {"type": "integer"},
+                    "probability": {"type": "number"},
+                },
+            },
+        },
+        "ms": {
+            "type": "object",
+            "properties": {name: {"type": "number"} for name in ("total", "decode", "inference")},
+        },
+        "batch": {"type": "integer", "description": "images that went through the network together"},
+    },
+}
+
+
+def _object(image: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": ["image"], "properties": {"image": image, **_OPTIONS}}
+
+
+def _error(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": _ERROR}}}
+
+
+PREDICT: dict[str, Any] = {
+    "openapi_extra": {
+        "parameters": [
+            {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in _OPTIONS.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "image/*": {"schema": _FILE},
+                "application/octet-stream": {"schema": _FILE},
+                "multipart/form-data": {"schema": _object(_FILE)},
+                "application/json": {"schema": {**_object(_BASE64), "additionalProperties": False}},
+            },
+        },
+    },
+    "responses": {
+        200: {"description": "The answer", "content": {"application/json": {"schema": _ANSWER}}},
+        400: _error("No image, or one that cannot be read"),
+        401: _error("The key is missing or wrong"),
+        408: _error("The request came too slowly"),
+        413: _error("The body is too long"),
+        415: _error("A body of an unknown kind"),
+        422: _error("A field with a wrong value, or a budget that no path meets"),
+        503: {
+            **_error("Too busy to answer in time, or shutting down"),
+            "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
+        },
+    },
+}
+"""Arguments of ``add_api_route``."""

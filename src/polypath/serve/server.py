@@ -1,0 +1,110 @@
+"""uvicorn around the application: a port that is ours before anything is loaded, and an end that loses nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+
+from polypath.serve.app import App
+from polypath.serve.protocol import bounded
+
+GRACE_S = 0.3  # while draining: how long connections that are open may still hear "503, shutting down"
+MOST_DRAIN_S = 90
+SWITCH_S = 0.0005  # the inference thread waits no longer than this for Python (default 5 ms)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to ``host:port``, not listening yet, so that a port in use is known before anything is loaded.
+
+    Raises:
+        ValueError: no such host, the port is in use or not ours.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"--host {host}: {error}") from None
+    bound = socket.socket(family, kind, protocol)
+    try:
+        if sys.platform != "win32":
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a restart would wait a minute
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ValueError(f"--port {port}: in use on {host}; choose another, or 0 for any free one") from None
+        raise ValueError(f"--host {host} --port {port}: {error.strerror}") from None
+    return bound
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Server(uvicorn.Server):
+    """Ends on SIGTERM or Ctrl-C in this order: nothing new is accepted, what was accepted is answered, connections
+    close. A second Ctrl-C ends it at once. Which signal it was stands in ``stopped_by``."""
+
+    def __init__(self, app: App) -> None:
+        limits = app.options.limits
+        config = uvicorn.Config(
+            app,
+            http=bounded(limits, app.metrics.refuse),
+            ws="none",
+            lifespan="on",
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=limits.idle_seconds,  # type: ignore[arg-type]
+            timeout_graceful_shutdown=MOST_DRAIN_S,
+        )
+        super().__init__(config)
+        self.app = app
+        self.stopped_by: int | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:  # uvicorn's own would end us by the signal, not with status 0
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+        self.stopped_by = self.stopped_by or sig
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.app.drain()
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(GRACE_S)  # requests that are on their way over open connections are refused, not cut
+        await super().shutdown(sockets)
+
+
+def serve(app: App, bound: socket.socket) -> int:
+    """Serve until a signal comes; returns that signal."""
+    sys.setswitchinterval(SWITCH_S)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # strangers' bytes must not fill a log
+    server = Server(app)
+    server.run(sockets=[bound])
+    return server.stopped_by or 0

@@ -1,0 +1,204 @@
+"""From an ask to an answer: which path, whether in time, decode, wait, name the classes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from polypath.serve.asks import MOST_MS, Ask
+from polypath.serve.errors import Refusal
+from polypath.serve.limits import Limits
+from polypath.serve.metrics import Metrics
+from polypath.serve.model import Model, Profile
+from polypath.serve.scheduler import Done, Scheduler
+from polypath.serve.times import Times
+
+T = TypeVar("T")
+FRESH = 0.1  # weight of a new observation in the mean time of a decoding
+
+
+def batch_sizes(most: int) -> tuple[int, ...]:
+    """1, 2, 4, … up to ``most``: few enough to profile each."""
+    return tuple(2**i for i in range(most.bit_length()) if 2**i <= most)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a service answers.
+
+    Args:
+        budget_ms: of requests that name none.
+        top_k: classes in an answer, likewise.
+        max_batch: images in one batch at most; batches have powers of two.
+        limits: see :class:`Limits`.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    budget_ms: float = 1000.0
+    top_k: int = 5
+    max_batch: int = 16
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.budget_ms <= MOST_MS:
+            raise ValueError(f"Options.budget_ms {self.budget_ms!r}: expected a number above 0, at most {MOST_MS:g}")
+        if self.top_k < 1:
+            raise ValueError(f"Options.top_k {self.top_k!r}: expected a whole number of at least 1")
+        if not 1 <= self.max_batch <= 256:
+            raise ValueError(f"Options.max_batch {self.max_batch!r}: expected a whole number from 1 to 256")
+
+
+class Decoders:
+    """Threads that decode images, and how long one more image would wait for them."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._threads, self._waiting, self._mean_s = threads, 0, 0.0005
+
+    def expected(self) -> float:
+        """Seconds until an image that comes now is decoded."""
+        return self._mean_s * (1 + self._waiting / self._threads)
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """``function(*args)`` on a thread."""
+
+        def timed() -> tuple[T | Exception, float]:
+            start = time.perf_counter()
+            try:
+                return function(*args), time.perf_counter() - start
+            except Exception as error:
+                return error, time.perf_counter() - start
+
+        self._waiting += 1
+        try:
+            result, seconds = await asyncio.get_running_loop().run_in_executor(self._pool, timed)
+        finally:
+            self._waiting -= 1
+        self._mean_s += FRESH * (seconds - self._mean_s)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Service:
+    """Answers asks on the event loop that was running when it was made.
+
+    Args:
+        model: the network.
+        profile: of ``model``, for :func:`batch_sizes` of ``options.max_batch``.
+        options: see :class:`Options`.
+        metrics: counters.
+    """
+
+    def __init__(self, model: Model, profile: Profile, options: Options, metrics: Metrics) -> None:
+        self.model, self.options, self.metrics = model, options, metrics
+        self.facts = {facts.name: facts for facts in model.paths}
+        self.times = Times(profile)
+        self.scheduler = Scheduler(
+            model.run, list(self.facts), self.times, queue=options.limits.queue, watch=metrics.watch
+        )
+        self.decoders = Decoders(options.limits.decoders)
+
+    async def answer(self, ask: Ask, arrived: float) -> tuple[Done, dict[str, Any]]:
+        """The answer to ``ask``, whose last byte came at ``arrived`` (``time.perf_counter()``).
+
+        Raises:
+            Refusal: see the modules that it passes through.
+        """
+        budget_ms = self.options.budget_ms if ask.budget_ms is None else ask.budget_ms
+        deadline = arrived + budget_ms / 1000
+        path = ask.path or self._best(budget_ms)
+        if ask.path is not None and not ask.allow_cheaper:
+            self._possible(ask.path, budget_ms)
+        decoding = self.decoders.expected()
+        ticket = self.scheduler.admit(deadline - decoding, path, cheaper=ask.allow_cheaper)
+        try:
+            image = await self.decoders.run(self._decode, ask.image)
+            decoded = time.perf_counter()
+            self.scheduler.submit(ticket, image)
+            done = await ticket.future
+        except BaseException:
+            self.scheduler.withdraw(ticket)
+            raise
+        finished = time.perf_counter()
+        self._count(done, path, finished - arrived, finished > deadline)
+        return done, self._reply(ask, done, arrived, decoded, finished)
+
+    def _best(self, budget_ms: float) -> str:
+        """The most accurate path that an idle machine answers within the budget.
+
+        Raises:
+            Refusal: 422, no path is that fast.
+        """
+        now = time.perf_counter()
+        spare = budget_ms / 1000 - self.times.reply(now)
+        for path in self.scheduler.order:
+            if self.times.high(path, 1, now) <= spare:
+                return path
+        cheapest = min(self.scheduler.order, key=self.times.idle)
+        self._possible(cheapest, budget_ms)
+        return cheapest  # it would do on an idle machine; admission will say that this one is busy
+
+    def _possible(self, path: str, budget_ms: float) -> None:
+        needed_ms = 1000 * self.times.idle(path)
+        if needed_ms > budget_ms:
+            raise Refusal(
+                422,
+                f"the budget cannot be met by {path}, which needs {needed_ms:.2f} ms on this machine when it is idle",
+                field="budget_ms",
+                value=budget_ms,
+                legal=f"at least {needed_ms:.2f} for {path}",
+                reason="budget",
+            )
+
+    def _decode(self, data: bytes) -> np.ndarray:
+        try:
+            return self.model.decode(data, self.options.limits.pixels)
+        except ValueError as error:
+            legal = f"an image file of at most {self.options.limits.pixels} pixels"
+            raise Refusal(400, f"image: {error}", field="image", value=f"{len(data)} bytes", legal=legal) from None
+
+    def _count(self, done: Done, path: str, total_s: float, late: bool) -> None:
+        self.metrics.requests.labels("200").inc()
+        self.metrics.answered.labels(done.path).inc()
+        self.metrics.total.observe(total_s)
+        if late:
+            self.metrics.late.labels(done.path).inc()
+        if done.path != path:
+            self.metrics.cheaper.inc()
+
+    def _reply(self, ask: Ask, done: Done, arrived: float, decoded: float, finished: float) -> dict[str, Any]:
+        classes = self.model.classes
+        most = min(self.options.top_k if ask.top_k is None else ask.top_k, len(classes))
+        best = np.argsort(-done.probabilities, kind="stable")[:most]
+        facts = self.facts[done.path]
+        return {
+            "path": done.path,
+            "error_percent": facts.error,
+            "top": [
+                {"class": classes[i], "index": int(i), "probability": round(float(done.probabilities[i]), 6)}
+                for i in best
+            ],
+            "ms": {
+                "total": round(1000 * (finished - arrived), 3),
+                "decode": round(1000 * (decoded - arrived), 3),
+                "inference": round(1000 * done.inference_s, 3),
+            },
+            "batch": done.batch,
+        }
+
+    async def close(self) -> None:
+        """Answer what was accepted, then stop."""
+        await self.scheduler.close()
+        self.decoders.close()

@@ -1,0 +1,144 @@
+"""A model that sleeps a known time, and a service over it in a process or on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from polypath.serve.model import PathFacts, Profile
+
+CLASSES = tuple(f"class{i}" for i in range(10))
+PATHS = {"whole": (10.0, 0.004, 0.001), "middle": (15.0, 0.002, 0.0005), "cheap": (25.0, 0.001, 0.0002)}
+"""Name → (error, seconds of a batch, further seconds of each image)."""
+
+
+@dataclass
+class FakeModel:
+    """Answers with class = value of the first pixel modulo ten, after the path's time."""
+
+    name: str = "fake"
+    slower: float = 1.0
+    fail: bool = False
+    ran: list[tuple[str, int]] = field(default_factory=list)
+    classes: Sequence[str] = CLASSES
+
+    @property
+    def paths(self) -> Sequence[PathFacts]:
+        return [PathFacts(name, name, error, 1000) for name, (error, _, _) in PATHS.items()]
+
+    def seconds(self, path: str, size: int) -> float:
+        _, fixed, each = PATHS[path]
+        return fixed + each * size
+
+    def profile(self, sizes: Sequence[int]) -> Profile:
+        return {n: {path: (self.seconds(path, n), 1.2 * self.seconds(path, n)) for path in PATHS} for n in sizes}
+
+    def run(self, path: str, images: np.ndarray) -> np.ndarray:
+        self.ran.append((path, len(images)))
+        time.sleep(self.seconds(path, len(images)) * self.slower)
+        if self.fail:
+            raise RuntimeError("a defect")
+        result = np.full((len(images), 10), 0.01, dtype=np.float32)
+        result[np.arange(len(images)), images[:, 0, 0, 0] % 10] = 0.91
+        return result
+
+    def decode(self, data: bytes, pixels: int) -> np.ndarray:
+        try:
+            image = Image.open(io.BytesIO(data))
+            if image.width * image.height > pixels:
+                raise ValueError(f"{image.width}x{image.height} pixels, more than {pixels}")
+            image.load()
+            small = image.convert("RGB").resize((4, 4), Image.Resampling.NEAREST)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise ValueError(f"not an image: {type(error).__name__}") from None
+        return np.asarray(small).transpose(2, 0, 1)
+
+
+def image_bytes(value: int = 3, kind: str = "PNG", size: tuple[int, int] = (8, 8)) -> bytes:
+    """An image file of one colour whose class is ``value``."""
+    stream = io.BytesIO()
+    Image.new("RGB", size, (value, value, value)).save(stream, kind)
+    return stream.getvalue()
+
+
+@contextlib.contextmanager
+def served(app: Any) -> Iterator[int]:
+    """The port of ``app`` served by our own server on a thread."""
+    from polypath.serve.server import Server, listen
+
+    bound = listen("127.0.0.1", 0)
+    port = bound.getsockname()[1]
+    server = Server(app)
+    thread = threading.Thread(target=lambda: server.run(sockets=[bound]), daemon=True)
+    thread.start()
+    try:
+        end = time.monotonic() + 10
+        while not server.started and time.monotonic() < end:
+            time.sleep(0.005)
+        assert server.started
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def raw(port: int, data: bytes | list[bytes], *, pause_s: float = 0.0, limit_s: float = 5.0) -> bytes:
+    """Send bytes as they are and read until the server closes or ``limit_s`` is over."""
+    parts = [data] if isinstance(data, bytes) else data
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=limit_s) as link:
+        end = time.monotonic() + limit_s
+        with contextlib.suppress(OSError):
+            for part in parts:
+                link.sendall(part)
+                time.sleep(pause_s)
+        with contextlib.suppress(OSError):
+            while time.monotonic() < end and (got := link.recv(65536)):
+                answer += got
+                if whole(answer):
+                    break
+    return answer
+
+
+def whole(answer: bytes) -> bool:
+    """Whether an answer with a Content-Length is complete."""
+    head, gap, body = answer.partition(b"\r\n\r\n")
+    lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    return bool(gap) and bool(lengths) and len(body) >= int(lengths[0].split(b":")[1])
+
+
+def post(body: bytes, kind: str = "image/png", query: str = "", extra: str = "") -> bytes:
+    """A request to /v1/predict as bytes."""
+    target = "/v1/predict" + (f"?{query}" if query else "")
+    head = f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+    head += f"Content-Length: {len(body)}\r\n{extra}\r\n"
+    return head.encode("latin-1") + body
+
+
+def parsed(answer: bytes) -> tuple[int, dict[str, str], Any]:
+    """(status, headers, JSON or bytes) of an answer."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    with contextlib.suppress(ValueError):
+        return int(first.split()[1]), headers, json.loads(body)
+    return int(first.split()[1]), headers, body
+
+
+def on_loop(coroutine: Any) -> Any:
+    """Run a coroutine to its end."""
+    return asyncio.run(coroutine)

@@ -1,0 +1,269 @@
+"""Times, rehearsal and the scheduler, with a model that sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+
+from polypath.serve.errors import Refusal
+from polypath.serve.scheduler import Scheduler, largest, rehearse
+from polypath.serve.times import EXPIRE_S, Times
+from serve.fake import PATHS, FakeModel
+
+ORDER = list(PATHS)
+SIZES = (1, 2, 4, 8)
+
+
+def image(value: int) -> np.ndarray:
+    return np.full((3, 4, 4), value, dtype=np.uint8)
+
+
+def flat(**seconds: float) -> Times:
+    """Times that grow by a half with each doubling of the batch."""
+    return Times({n: {path: (s * 1.5**i, s * 1.5**i) for path, s in seconds.items()} for i, n in enumerate(SIZES)})
+
+
+# --- times ---------------------------------------------------------------------------------------------
+
+
+def test_times_follow_what_is_seen_and_come_back():
+    times = flat(a=0.010, b=0.002)
+    assert times.high("a", 1, 0.0) == 0.010
+    for i in range(20):
+        times.observe("a", 1, 0.030, now=0.01 * i)
+    assert times.high("a", 1, 1.5) == pytest.approx(0.030)
+    assert times.high("b", 1, 1.5) == pytest.approx(0.006)  # never seen: the profile under the same slowdown
+    assert times.idle("a") == 0.010
+    assert times.high("a", 1, EXPIRE_S + 2.0) == 0.010  # or a path once slow would never run again
+
+
+def test_one_stall_does_not_count():
+    times = flat(a=0.010)
+    for i in range(40):
+        times.observe("a", 1, 1.0 if i == 20 else 0.011, now=0.01 * i)
+    assert times.high("a", 1, 1.5) == pytest.approx(0.011)
+
+
+@pytest.mark.parametrize(
+    ("profile", "told"),
+    [
+        ({2: {"a": (1.0, 1.0)}}, "size 1"),
+        ({1: {"a": (1.0, 1.0)}, 2: {"b": (1.0, 1.0)}}, "size 2"),
+        ({1: {"a": (2.0, 1.0)}}, "p50"),
+        ({1: {"a": (float("nan"), 1.0)}}, "p50"),
+    ],
+)
+def test_bad_profiles(profile, told):
+    with pytest.raises(ValueError, match=told):
+        Times(profile)
+
+
+# --- rehearsal -----------------------------------------------------------------------------------------
+
+
+def test_rehearsal_counts_batches():
+    times = flat(a=0.010)
+    assert rehearse([(0.034, "a")] * 8, 0.0, times, 0.0)  # one batch of eight: 33.75 ms
+    assert not rehearse([(0.033, "a")] * 8, 0.0, times, 0.0)  # 4, 2, 1, 1 take longer still
+    assert not rehearse([(0.034, "a")] * 8, 0.001, times, 0.0)
+    assert rehearse([], 5.0, times, 0.0)
+
+
+def test_rehearsal_goes_by_deadline_across_paths():
+    times = flat(a=0.010, b=0.002)
+    assert rehearse([(0.003, "b"), (0.012, "a")], 0.0, times, 0.0)
+    assert not rehearse([(0.003, "b"), (0.011, "a")], 0.0, times, 0.0)
+
+
+def test_a_batch_never_makes_its_first_one_late():
+    times = flat(a=0.010)
+    assert largest(8, 0.04, "a", times, 0.0) == 8
+    assert largest(7, 0.04, "a", times, 0.0) == 4
+    assert largest(8, 0.016, "a", times, 0.0) == 2
+    assert largest(8, 0.001, "a", times, 0.0) == 1
+
+
+# --- the scheduler -------------------------------------------------------------------------------------
+
+
+def scheduled(model: FakeModel, work, **options):
+    """Run ``await work(scheduler)`` and end the scheduler."""
+
+    async def whole():
+        scheduler = Scheduler(model.run, ORDER, Times(model.profile(SIZES)), **options)
+        try:
+            return await asyncio.wait_for(work(scheduler), 20)
+        finally:
+            await asyncio.wait_for(scheduler.close(), 20)
+
+    return asyncio.run(whole())
+
+
+def ask(scheduler: Scheduler, value: int, budget_s: float, path: str = "whole", **options):
+    ticket = scheduler.admit(time.perf_counter() + budget_s, path, **options)
+    scheduler.submit(ticket, image(value))
+    return ticket.future
+
+
+def test_answers_are_those_of_their_own_images():
+    model = FakeModel()
+
+    async def work(scheduler):
+        return await asyncio.gather(*(ask(scheduler, i, 5.0, ORDER[i % 3]) for i in range(9)))
+
+    done = scheduled(model, work)
+    assert [int(d.probabilities.argmax()) for d in done] == list(range(9))
+    assert [d.path for d in done] == [ORDER[i % 3] for i in range(9)]
+    assert sum(n for _, n in model.ran) == 9
+    assert max(n for _, n in model.ran) > 1  # batches filled while the first one ran
+
+
+def test_the_earliest_deadline_goes_first():
+    model = FakeModel()
+
+    async def work(scheduler):
+        first = ask(scheduler, 0, 5.0)  # keeps the thread busy
+        await asyncio.sleep(0.002)
+        late, soon = ask(scheduler, 1, 5.0), ask(scheduler, 2, 1.0, "cheap")
+        return await asyncio.gather(first, late, soon)
+
+    scheduled(model, work)
+    assert [path for path, _ in model.ran] == ["whole", "cheap", "whole"]
+
+
+def test_what_cannot_be_in_time_is_refused_at_once_or_goes_cheaper():
+    model = FakeModel()
+
+    async def work(scheduler):
+        futures = []
+        start = time.perf_counter()
+        with pytest.raises(Refusal) as caught:
+            futures.extend(ask(scheduler, 1, 0.060) for _ in range(200))
+        assert time.perf_counter() - start < 0.06
+        assert caught.value.status == 503
+        assert caught.value.retry_s > 0
+        assert int(caught.value.headers()["retry-after"]) >= 1
+        futures.append(ask(scheduler, 1, 0.2, cheaper=True))
+        return await asyncio.gather(*futures, return_exceptions=True)
+
+    done = scheduled(model, work)
+    assert 4 < len(done) < 200
+    assert sum(isinstance(d, Exception) for d in done) <= 0.2 * len(done)  # the machine may stall
+
+
+def test_cheaper_only_where_allowed():
+    model = FakeModel()
+
+    async def work(scheduler):
+        with pytest.raises(Refusal):
+            ask(scheduler, 1, 0.010)  # whole reckons with 6 ms and 5 ms for the reply
+        return await ask(scheduler, 1, 0.010, cheaper=True)
+
+    assert scheduled(model, work).path == "middle"
+
+
+def test_nearly_all_accepted_are_in_time_under_twice_the_capacity():
+    model = FakeModel()
+    capacity = 8 / model.seconds("whole", 8)
+
+    async def work(scheduler):
+        begun, accepted, refused = time.perf_counter(), [], 0
+        for i in range(int(2 * capacity)):  # a second of it
+            if (wait := begun + i / (2 * capacity) - time.perf_counter()) > 0:
+                await asyncio.sleep(wait)
+            deadline = time.perf_counter() + 0.15
+            try:
+                ticket = scheduler.admit(deadline, "whole")
+            except Refusal:
+                refused += 1
+                continue
+            scheduler.submit(ticket, image(1))
+            accepted.append((deadline, ticket.future))
+        done = await asyncio.gather(*(future for _, future in accepted), return_exceptions=True)
+        in_time = [
+            d
+            for d, (deadline, _) in zip(done, accepted, strict=True)
+            if not isinstance(d, Exception) and d.finished <= deadline
+        ]
+        return len(in_time), len(accepted), refused
+
+    in_time, accepted, refused = scheduled(model, work)
+    assert refused > 0.25 * capacity
+    assert in_time >= 0.97 * accepted  # of a shared machine; the benchmark asks for 0.99
+    assert in_time >= 0.8 * capacity
+
+
+def test_late_tickets_leave_when_the_machine_is_slower_than_reckoned():
+    model = FakeModel(slower=20.0)  # 100 ms instead of 5
+    events = []
+
+    async def work(scheduler):
+        first = ask(scheduler, 0, 5.0)
+        await asyncio.sleep(0.02)  # it runs, and overdue, so that the thread seems to be free any moment
+        strict, lenient = ask(scheduler, 1, 0.03), ask(scheduler, 2, 5.0)
+        return await asyncio.gather(first, strict, lenient, return_exceptions=True)
+
+    first, strict, lenient = scheduled(model, work, watch=lambda event, number, path: events.append(event))
+    assert isinstance(strict, Refusal)
+    assert (strict.status, strict.reason) == (503, "late")
+    assert [int(d.probabilities.argmax()) for d in (first, lenient)] == [0, 2]
+    assert events.count("late") == 1
+
+
+def test_a_failing_network_fails_its_batch_and_no_other():
+    model = FakeModel(fail=True)
+
+    async def work(scheduler):
+        with pytest.raises(RuntimeError, match="a defect"):
+            await ask(scheduler, 1, 5.0)
+        model.fail = False
+        assert scheduler.healthy
+        return await ask(scheduler, 4, 5.0)
+
+    assert scheduled(model, work).probabilities.argmax() == 4
+
+
+def test_closing_answers_the_accepted_and_admits_nobody():
+    model = FakeModel()
+
+    async def work(scheduler):
+        undecoded = scheduler.admit(time.perf_counter() + 5, "whole")
+        futures = [ask(scheduler, i, 5.0) for i in range(5)]
+        closing = asyncio.create_task(scheduler.close())
+        await asyncio.sleep(0.001)
+        with pytest.raises(Refusal, match="shutting down"):
+            scheduler.admit(time.perf_counter() + 5, "whole")
+        scheduler.submit(undecoded, image(9))
+        done = await asyncio.gather(*futures, undecoded.future)
+        await closing
+        return [int(d.probabilities.argmax()) for d in done]
+
+    assert scheduled(model, work) == [0, 1, 2, 3, 4, 9]
+
+
+def test_a_withdrawn_ticket_takes_no_time():
+    model = FakeModel()
+
+    async def work(scheduler):
+        ticket = scheduler.admit(time.perf_counter() + 5, "whole")
+        assert len(scheduler) == 1
+        scheduler.withdraw(ticket)
+        assert len(scheduler) == 0
+        return scheduler.backlog()
+
+    assert scheduled(model, work) == 0.0
+    assert not model.ran
+
+
+def test_the_queue_is_bounded():
+    async def work(scheduler):
+        tickets = [scheduler.admit(time.perf_counter() + 60, "cheap") for _ in range(3)]
+        with pytest.raises(Refusal):
+            scheduler.admit(time.perf_counter() + 60, "cheap")
+        for ticket in tickets:
+            scheduler.withdraw(ticket)
+
+    scheduled(FakeModel(), work, queue=3)

@@ -70,7 +70,7 @@ class FakeModel:
 def image_bytes(value: int = 3, kind: str = "PNG", size: tuple[int, int] = (8, 8)) -> bytes:
     """An image file of one colour whose class is ``value``."""
     stream = io.BytesIO()
-    Image.new("RGB", size, (value, value, value)).save(stream, kind)
+    Image.new("RGB", size, (value, value, value)).save(stream, kind, lossless=True)
     return stream.getvalue()
 
 

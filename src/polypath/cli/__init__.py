@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "extract": ("polypath.cli.extract", "save a path of a run as a network of its own"),
     "export": ("polypath.cli.export", "write paths for other runtimes: a bundle, ONNX, OpenVINO, torch.export, Triton"),
     "predict": ("polypath.cli.predict", "classify images within a time budget"),
+    "serve": ("polypath.cli.serve", "answer images over HTTP within their deadlines"),
 }
 
 

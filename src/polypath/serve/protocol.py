@@ -44,12 +44,12 @@ def bounded(limits: Limits, watch: Callable[[int, str], None]) -> type[HttpTools
         def data_received(self, data: bytes) -> None:
             if self.transport.is_closing():
                 return
-            before = self.cycle
+            before, between = self.cycle, self.between_requests()
             super().data_received(data)
             if self.cycle is not before:  # a head is whole; what follows it is body, which the application bounds
                 self.stop("head_timer")
                 self.head_bytes = 0
-            elif self.between_requests():  # this is the next head, or a part of it
+            elif between:  # this is the next head, or a part of it
                 self.head_bytes += len(data)
                 if self.head_bytes > limits.head_bytes:
                     self.cut(431, "long head", f"the request's head is longer than {limits.head_bytes} bytes")

@@ -1,0 +1,310 @@
+"""The service over HTTP on loopback: answers, refusals, keys, metrics, its page, its end."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from polypath.cli import main
+from polypath.serve.app import App
+from polypath.serve.limits import Key, Limits
+from polypath.serve.server import is_loopback, listen
+from polypath.serve.service import Options, batch_sizes
+from serve.fake import FakeModel, image_bytes, parsed, post, raw, served, whole
+
+
+@pytest.fixture(scope="module")
+def server():
+    app = App(FakeModel(), Options(top_k=3), Key(None))
+    with served(app) as port:
+        yield port, app
+
+
+def get(port: int, place: str, extra: str = "") -> tuple:
+    return parsed(raw(port, f"GET {place} HTTP/1.1\r\nHost: a\r\n{extra}\r\n".encode()))
+
+
+def ask(port: int, body: bytes, kind: str = "image/png", query: str = "", extra: str = "") -> tuple:
+    return parsed(raw(port, post(body, kind, query, extra)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_image_bytes(server, kind):
+    status, _, body = ask(server[0], image_bytes(4, kind), f"image/{kind.lower()}", "budget_ms=500&top_k=2")
+    assert status == 200
+    assert (body["path"], body["error_percent"], body["batch"]) == ("whole", 10.0, 1)
+    assert [row["class"] for row in body["top"]] == ["class4", "class0"]
+    assert body["top"][0] == {"class": "class4", "index": 4, "probability": 0.91}
+    assert 0 < body["ms"]["inference"] < body["ms"]["total"] < 500
+
+
+def test_json_and_multipart(server):
+    document = json.dumps({"image": base64.b64encode(image_bytes(5)).decode(), "path": "cheap"}).encode()
+    status, _, body = ask(server[0], document, "application/json")
+    assert (status, body["path"], body["top"][0]["index"], len(body["top"])) == (200, "cheap", 5, 3)
+    part = (
+        b'--X\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + image_bytes(6) + b"\r\n--X--\r\n"
+    )
+    status, _, body = ask(server[0], part, "multipart/form-data; boundary=X", "path=middle")
+    assert (status, body["path"], body["top"][0]["index"]) == (200, "middle", 6)
+
+
+def test_a_long_body_is_taken_apart_beside_the_event_loop(server):
+    image = image_bytes(2, "BMP", (300, 300))
+    document = json.dumps({"image": base64.b64encode(image).decode(), "top_k": 1}).encode()
+    assert len(document) > 2**17
+    assert ask(server[0], document, "application/json")[2]["top"][0]["index"] == 2
+
+
+def test_the_budget_chooses_the_path(server):
+    chosen = {ms: ask(server[0], image_bytes(), query=f"budget_ms={ms}")[2].get("path") for ms in (1000, 200)}
+    assert chosen == {1000: "whole", 200: "whole"}
+    status, _, body = ask(server[0], image_bytes(), query="budget_ms=1.0")  # the cheapest needs 1.44 ms
+    assert (status, body["error"]["field"]) == (422, "budget_ms")
+    assert "cheap" in body["error"]["legal"]
+    status, _, body = ask(server[0], image_bytes(), query="budget_ms=2&path=whole")
+    assert (status, body["error"]["field"]) == (422, "budget_ms")
+
+
+def test_paths_health_and_page(server):
+    port, _ = server
+    status, _, body = get(port, "/v1/paths")
+    assert status == 200
+    assert [row["name"] for row in body["paths"]] == ["whole", "middle", "cheap"]
+    assert body["paths"][2]["p99_idle_ms"] == pytest.approx(1.44)
+    assert len(body["classes"]) == 10
+    assert get(port, "/healthz")[2] == {"status": "ok"}
+    assert get(port, "/readyz")[2] == {"status": "ready"}
+    api = get(port, "/openapi.json")[2]
+    assert set(api["paths"]) == {"/v1/predict", "/v1/paths", "/healthz", "/readyz", "/metrics"}
+    predict = api["paths"]["/v1/predict"]["post"]
+    assert {parameter["name"] for parameter in predict["parameters"]} == {"budget_ms", "top_k", "path", "allow_cheaper"}
+    assert {"200", "401", "413", "422", "503"} <= set(predict["responses"])
+    assert b"swagger" in get(port, "/docs")[2]
+
+
+def test_unknown_places_and_methods(server):
+    status, _, body = get(server[0], "/v1/nope")
+    assert status == 404
+    assert "POST /v1/predict" in body["error"]["legal"]
+    status, headers, body = get(server[0], "/v1/predict")
+    assert (status, headers["allow"]) == (405, "POST")
+    assert body["error"]["value"] == "GET /v1/predict"
+
+
+def test_metrics_count(server):
+    def count(name: str) -> float:
+        lines = get(server[0], "/metrics")[2].decode().splitlines()
+        return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + " ")), 0.0)
+
+    good, bad = 'polypath_answered_total{path="cheap"}', 'polypath_refused_total{reason="top_k"}'
+    before = count(good), count(bad), count("polypath_batch_images_count")
+    ask(server[0], image_bytes(), query="path=cheap")
+    ask(server[0], image_bytes(), query="top_k=0")
+    assert (count(good), count(bad), count("polypath_batch_images_count")) == (
+        before[0] + 1,
+        before[1] + 1,
+        before[2] + 1,
+    )
+    assert count("polypath_queue") == 0
+    assert count("process_resident_memory_bytes") > 1e7
+
+
+def test_load_is_shed_with_retry_after_and_no_answer_is_another_ones(server):
+    def one(i: int) -> tuple:
+        start = time.perf_counter()
+        status, headers, body = ask(server[0], image_bytes(i % 10), query="budget_ms=80&path=whole")
+        return i % 10, status, headers, body, time.perf_counter() - start
+
+    with ThreadPoolExecutor(60) as pool:
+        results = list(pool.map(one, range(120)))
+    answered = [(wanted, body) for wanted, status, _, body, _ in results if status == 200]
+    refused = [(headers, body) for _, status, headers, body, _ in results if status == 503]
+    assert len(answered) + len(refused) == 120
+    assert answered
+    assert all(body["top"][0]["index"] == wanted for wanted, body in answered)
+    assert max(body["batch"] for _, body in answered) > 1
+    for headers, body in refused:
+        assert int(headers["retry-after"]) >= 1
+        assert body["error"]["retry_after_ms"] >= 0
+
+
+def test_keys():
+    with served(App(FakeModel(), Options(), Key("secret"))) as port:
+        assert ask(port, image_bytes(), extra="Authorization: Bearer secret\r\n")[0] == 200
+        assert ask(port, image_bytes(), extra="X-API-Key: secret\r\n")[0] == 200
+        for wrong in (
+            "",
+            "Authorization: Bearer Secret\r\n",
+            "Authorization: Basic secret\r\n",
+            "X-API-Key: secret2\r\n",
+        ):
+            status, headers, body = ask(port, image_bytes(), extra=wrong)
+            assert (status, headers["www-authenticate"], body["error"]["field"]) == (401, "Bearer", "key")
+        for place, status in (
+            ("/v1/paths", 401),
+            ("/metrics", 401),
+            ("/docs", 401),
+            ("/healthz", 200),
+            ("/readyz", 200),
+        ):
+            assert get(port, place)[0] == status
+    with pytest.raises(ValueError, match="POLYPATH_API_KEY"):
+        Key("tab\there")
+
+
+def test_a_defect_is_a_500_without_its_text_and_others_are_answered():
+    model = FakeModel(fail=True)
+    with served(App(model, Options(), Key(None))) as port:
+        status, _, body = ask(port, image_bytes())
+        assert (status, "defect of the service" in body["error"]["message"]) == (500, True)
+        model.fail = False
+        assert ask(port, image_bytes())[0] == 200
+
+
+def test_requests_and_connections_are_bounded():
+    limits = Limits(requests=1, connections=3)
+    with served(App(FakeModel(slower=20), Options(limits=limits), Key(None))) as port:
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(ask, port, image_bytes())
+            time.sleep(0.03)
+            status, headers, body = ask(port, image_bytes())
+            assert (status, headers["retry-after"]) == (503, "1")
+            assert "1 requests" in body["error"]["message"]
+            assert get(port, "/healthz")[0] == 200  # a busy server is not a dead one
+            assert first.result()[0] == 200
+        links = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(4)]
+        assert b" 503 " in links[3].recv(65536)
+        for link in links:
+            link.close()
+
+
+def test_the_event_loop_goes_on_while_an_image_is_decoded(monkeypatch):
+    model = FakeModel()
+    monkeypatch.setattr(model, "decode", lambda data, pixels: time.sleep(0.4) or FakeModel().decode(data, pixels))
+    with served(App(model, Options(), Key(None))) as port, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(ask, port, image_bytes())
+        time.sleep(0.1)
+        start = time.perf_counter()
+        assert get(port, "/healthz")[0] == 200
+        assert time.perf_counter() - start < 0.2
+        assert not slow.done()
+        assert slow.result()[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Limits(queue=0), "queue 0"),
+        (lambda: Limits(head_seconds=float("nan")), "head_seconds nan"),
+        (lambda: Limits(pixels=True), "pixels True"),
+        (lambda: Options(budget_ms=0), "budget_ms 0"),
+        (lambda: Options(top_k=0), "top_k 0"),
+        (lambda: Options(max_batch=1000), "max_batch 1000"),
+    ],
+)
+def test_options_are_checked(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()
+
+
+def test_batch_sizes_and_loopback():
+    assert batch_sizes(16) == (1, 2, 4, 8, 16)
+    assert batch_sizes(1) == (1,)
+    assert batch_sizes(12) == (1, 2, 4, 8)
+    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "example.org")] == [True] * 3 + [
+        False
+    ] * 2
+
+
+# --- processes -----------------------------------------------------------------------------------------
+
+
+def start(*args: str) -> tuple[subprocess.Popen, int]:
+    command = [sys.executable, str(Path(__file__).parent / "process.py"), *args]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "[]\n"  # nothing of the service is imported before it is used
+    port = int(process.stdout.readline())
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            if get(port, "/readyz")[0] == 200:
+                return process, port
+        except OSError:
+            time.sleep(0.02)
+    raise AssertionError("not ready")
+
+
+def test_sigterm_answers_everything_accepted_and_leaves_with_status_0():
+    process, port = start("4")
+    bystander = socket.create_connection(("127.0.0.1", port), timeout=10)  # an open connection that says nothing yet
+    try:
+        with ThreadPoolExecutor(40) as pool:
+            asked = [pool.submit(ask, port, image_bytes(i % 10), "image/png", "budget_ms=5000") for i in range(40)]
+            time.sleep(0.15)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.15)
+            bystander.sendall(post(image_bytes()))
+            late = b""
+            while not whole(late):
+                late += bystander.recv(65536)
+            answers = [future.result() for future in asked]
+        assert process.wait(20) == 0
+        status, headers, body = parsed(late)
+        assert (status, headers["connection"]) == (503, "close")
+        assert "shutting down" in body["error"]["message"]
+        assert [(status, body["top"][0]["index"]) for status, _, body in answers] == [(200, i % 10) for i in range(40)]
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1)
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    finally:
+        bystander.close()
+        process.kill()
+
+
+def test_a_port_in_use_is_one_line_and_status_2(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match="in use"):
+            listen("127.0.0.1", port)
+        assert main(["serve", "--port", str(port)]) == 2
+    assert capsys.readouterr().err.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--host", "0.0.0.0"], "POLYPATH_API_KEY"),
+        (["--port", "70000"], "--port 70000"),
+        (["--budget-ms", "nan"], "budget_ms nan"),
+        (["--max-batch", "1000"], "max_batch 1000"),
+        (["--max-body-mb", "0"], "--max-body-mb 0"),
+        (["--host", "no.such.host.invalid", "--without-key"], "no.such.host.invalid"),
+        (["no/such/bundle", "--port", "0"], "no/such/bundle"),
+    ],
+)
+def test_bad_commands_are_one_line_and_status_2(args, told, capsys, monkeypatch):
+    monkeypatch.delenv("POLYPATH_API_KEY", raising=False)
+    assert main(["serve", *args]) == 2
+    error = capsys.readouterr().err.strip()
+    assert told in error
+    assert error.count("\n") == 0
+
+
+def test_a_missing_extra_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    assert main(["serve"]) == 2
+    assert "pip install 'polypath[serve]'" in capsys.readouterr().err

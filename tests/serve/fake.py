@@ -28,7 +28,8 @@ class FakeModel:
     """Answers with class = value of the first pixel modulo ten, after the path's time."""
 
     name: str = "fake"
-    slower: float = 1.0
+    scale: float = 1.0  # of all times, as the profile knows
+    slower: float = 1.0  # of all times, as it does not
     fail: bool = False
     ran: list[tuple[str, int]] = field(default_factory=list)
     classes: Sequence[str] = CLASSES
@@ -39,7 +40,7 @@ class FakeModel:
 
     def seconds(self, path: str, size: int) -> float:
         _, fixed, each = PATHS[path]
-        return fixed + each * size
+        return self.scale * (fixed + each * size)
 
     def profile(self, sizes: Sequence[int]) -> Profile:
         return {n: {path: (self.seconds(path, n), 1.2 * self.seconds(path, n)) for path in PATHS} for n in sizes}
@@ -96,7 +97,7 @@ def served(app: Any) -> Iterator[int]:
         assert not thread.is_alive()
 
 
-def raw(port: int, data: bytes | list[bytes], *, pause_s: float = 0.0, limit_s: float = 5.0) -> bytes:
+def raw(port: int, data: bytes | list[bytes], *, pause_s: float = 0.0, limit_s: float = 15.0) -> bytes:
     """Send bytes as they are and read until the server closes or ``limit_s`` is over."""
     parts = [data] if isinstance(data, bytes) else data
     answer = b""

@@ -28,7 +28,7 @@ def server():
 @given(case=cases)
 def test_drawn_requests_get_a_reason(server, case):
     port, app = server
-    wrong = judge(case, raw(port, case.sent, limit_s=3.0))
+    wrong = judge(case, raw(port, case.sent, limit_s=10.0))
     assert wrong is None, f"{case.kind}: {wrong}; sent {case.sent[:200]!r}"
     assert app.ready
 

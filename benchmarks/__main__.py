@@ -11,7 +11,7 @@ import torch
 from polypath.files import write_json
 from polypath.training.run import environment
 
-BENCHMARKS = ("step_share", "streaming")
+BENCHMARKS = ("step_share", "streaming", "serve_load", "serve_hostile")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -7,7 +7,6 @@
     scheduler   admission, the queue, batches, one inference thread
     model       what the scheduler runs: the bundle's predictor behind four members
     app         FastAPI; metrics its counters; server uvicorn with a clean end; ray_app the same app on a Ray cluster
-    triton      a bundle as a model repository of NVIDIA's Triton server
 
 Importing this package imports nothing; the parts need ``polypath[serve]``.
 """

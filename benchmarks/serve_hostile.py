@@ -1,0 +1,103 @@
+"""2,000 hostile requests against ``polypath serve``: each must get a 4xx with a reason, the process must live on and its
+memory stay bounded. Requests are drawn as in tests/serve/hostile.py; slow senders and giant bodies come beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, given, settings
+
+from benchmarks.serving import Watch, running, versions
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from serve.fake import parsed, post, raw
+from serve.hostile import AUTH, KEY, Case, cases, judge, picture
+
+NUMBER = int(os.environ.get("POLYPATH_BENCH_HOSTILE", "2000"))
+SLOW, HUGE = 30, 20
+
+
+def run() -> dict:
+    kinds: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
+    wrong: list[str] = []
+    slowest = 0.0
+
+    with running("--threads", "1", key=KEY) as served, ThreadPoolExecutor(2 * SLOW) as pool:
+
+        def send(case: Case) -> None:
+            nonlocal slowest
+            begun = time.perf_counter()
+            answer = raw(served.port, case.sent, limit_s=30)
+            slowest = max(slowest, time.perf_counter() - begun)
+            kinds[case.kind] += 1
+            statuses[str(parsed(answer)[0]) if answer else "closed"] += 1
+            if (found := judge(case, answer)) is not None:
+                wrong.append(f"{case.kind}: {found}")
+
+        @settings(
+            max_examples=NUMBER,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=cases)
+        def all_of_them(case: Case) -> None:
+            send(case)
+
+        served.get("/v1/paths", KEY)
+        before = served.rss
+        with Watch(served) as watch:
+            slow = [pool.submit(slow_sender, served.port, i) for i in range(SLOW)]
+            all_of_them()
+            huge = [pool.submit(raw, served.port, post(bytes(2**25), extra=AUTH), limit_s=30) for _ in range(HUGE)]
+            slow_statuses = Counter(future.result() for future in slow)
+            huge_statuses = Counter(parsed(answer)[0] if answer else 0 for answer in (f.result() for f in huge))
+        status, _, body = parsed(raw(served.port, post(picture("PNG"), extra=AUTH)))
+        metrics = served.get("/metrics", KEY).decode()
+        defects = [line for line in metrics.splitlines() if 'status="5' in line and "_created" not in line]
+        verdicts = {
+            "every answer is right": not wrong,
+            "no 500": not any('"500"' in line for line in defects),
+            "slow senders are cut off": set(slow_statuses) == {408},
+            "giant bodies are refused": set(huge_statuses) == {413},
+            "the process lives": served.process.poll() is None and status == 200,
+            "memory bounded (256 MiB above the start)": watch.memory()["max_mib"] - before / 2**20 <= 256,
+            "nothing on standard error": not served.errors,
+        }
+    for name, kept in verdicts.items():
+        print(f"{'kept  ' if kept else 'BROKEN'} {name}")
+    print("\n".join(wrong[:20]))
+    return {
+        "versions": versions(),
+        "requests": sum(kinds.values()),
+        "kinds": dict(kinds.most_common()),
+        "statuses": dict(statuses.most_common()),
+        "wrong": wrong,
+        "slowest_answer_s": slowest,
+        "slow_senders": dict(slow_statuses),
+        "giant_bodies": {str(code): count for code, count in huge_statuses.items()},
+        "rss_before_mib": before / 2**20,
+        "memory": watch.memory(),
+        "last_answer": body["top"][0] if status == 200 else json.dumps(body),
+        "server_errors": defects,
+        "standard_error": served.errors,
+        "verdicts": verdicts,
+    }
+
+
+def slow_sender(port: int, number: int) -> int:
+    """Half drip their head, half their body; returns the status."""
+    if number % 2:
+        parts = [b"POST /v1/predict HTTP/1.1\r\n", *(b"X: a\r\n" for _ in range(60))]
+        return parsed(raw(port, parts, pause_s=0.25, limit_s=60))[0]
+    parts = [post(picture("PNG"), extra=AUTH)[:-200], *(b"a" for _ in range(60))]
+    return parsed(raw(port, parts, pause_s=0.5, limit_s=60))[0]

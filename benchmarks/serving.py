@@ -1,0 +1,173 @@
+"""What ``serve_load`` and ``serve_hostile`` share: a service as a process, what it uses, images to send."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+BUNDLE = os.environ.get("POLYPATH_BENCH_BUNDLE")
+"""Folder of the bundle to serve; the pretrained one where it is not set."""
+PACKAGES = ("fastapi", "uvicorn", "httptools", "uvloop", "starlette", "onnxruntime", "openvino", "pillow")
+TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class Served:
+    """A service in a process; ``ready_s`` is from its start to its first answer of /readyz."""
+
+    process: subprocess.Popen
+    port: int
+    facts: dict[str, Any]
+    ready_s: float
+    errors: list[str] = field(default_factory=list)
+
+    def get(self, place: str, key: str | None = None) -> bytes:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{place}")
+        if key:
+            request.add_header("X-API-Key", key)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.read()
+
+    @property
+    def rss(self) -> int:
+        """Bytes of memory that are resident."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processor time so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def start(*options: str, key: str | None = None) -> Served:
+    """Start ``polypath serve`` on a free port and wait until it is ready."""
+    begun = time.perf_counter()
+    command = [
+        sys.executable,
+        "-m",
+        "polypath",
+        "serve",
+        *([BUNDLE] if BUNDLE else []),
+        "--port",
+        "0",
+        "--json",
+        *options,
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "POLYPATH_API_KEY"}
+    if key:
+        environment["POLYPATH_API_KEY"] = key
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    text = ""
+    while not text.rstrip().endswith("}"):
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the service did not start: {process.stderr.read() if process.stderr else ''}")
+        text += line
+    facts = json.loads(text)
+    served = Served(process, int(facts["url"].rsplit(":", 1)[1]), facts, 0.0)
+    threading.Thread(target=_collect, args=(served,), daemon=True).start()
+    while True:
+        with contextlib.suppress(OSError):
+            served.get("/readyz")
+            break
+        time.sleep(0.01)
+    served.ready_s = time.perf_counter() - begun
+    return served
+
+
+def _collect(served: Served) -> None:
+    assert served.process.stderr is not None
+    served.errors.extend(line.rstrip() for line in served.process.stderr)
+
+
+@contextlib.contextmanager
+def running(*options: str, key: str | None = None) -> Iterator[Served]:
+    """:func:`start`, ended in any case."""
+    served = start(*options, key=key)
+    try:
+        yield served
+    finally:
+        if served.process.poll() is None:
+            served.process.send_signal(signal.SIGTERM)
+            try:
+                served.process.wait(30)
+            except subprocess.TimeoutExpired:
+                served.process.kill()
+
+
+class Watch:
+    """Memory and processor time of a process while something happens: ``with Watch(served) as seen: …``"""
+
+    def __init__(self, served: Served, every_s: float = 0.25) -> None:
+        self._served, self._every = served, every_s
+        self._done = threading.Event()
+        self.rss: list[tuple[float, int]] = []
+
+    def __enter__(self) -> Watch:
+        self._begun, self._cpu = time.perf_counter(), self._served.cpu_s
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self.cpu_share = (self._served.cpu_s - self._cpu) / (time.perf_counter() - self._begun)
+
+    def _look(self) -> None:
+        while not self._done.wait(self._every):
+            with contextlib.suppress(OSError):
+                self.rss.append((time.perf_counter() - self._begun, self._served.rss))
+
+    def memory(self, after_s: float = 0.0) -> dict[str, float]:
+        """MiB resident, and the largest distance from the median in percent, samples before ``after_s`` left out."""
+        seen = sorted(rss / 2**20 for at, rss in self.rss if at >= after_s)
+        middle = seen[len(seen) // 2]
+        return {
+            "median_mib": round(middle, 2),
+            "min_mib": round(seen[0], 2),
+            "max_mib": round(seen[-1], 2),
+            "deviation_percent": round(100 * max(seen[-1] - middle, middle - seen[0]) / middle, 3),
+            "samples": len(seen),
+        }
+
+
+def write_images(folder: Path, number: int, size: tuple[int, int]) -> list[str]:
+    """PNG files of smooth random pictures (height, width), so that an answer tells which image it belongs to."""
+    rng = np.random.default_rng(0)
+    names = []
+    for i in range(number):
+        small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        stream = io.BytesIO()
+        small.resize((size[1], size[0]), Image.Resampling.BICUBIC).save(stream, "PNG")
+        file = folder / f"{i}.png"
+        file.write_bytes(stream.getvalue())
+        names.append(str(file))
+    return names
+
+
+def versions() -> dict[str, str | None]:
+    from importlib import metadata
+
+    found: dict[str, str | None] = {}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

@@ -89,7 +89,7 @@ class Client:
         self.stopping = False
 
     def _request(self, image: bytes) -> bytes:
-        head = f"POST /v1/predict?{self.load.query} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+        head = f"POST /v1/predict?{self.load.query} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
         return f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image
 
     async def one(self, number: int) -> None:

@@ -1,5 +1,6 @@
-"""2,000 hostile requests against ``polypath serve``: each must get a 4xx with a reason, the process must live on and its
-memory stay bounded. Requests are drawn as in tests/serve/hostile.py; slow senders and giant bodies come beside them."""
+"""2,000 hostile requests against ``polypath serve``: each must get a 4xx with a reason, the process must live on and
+its memory stay bounded. Requests are drawn as in tests/serve/hostile.py; slow senders and giant bodies come
+beside them."""
 
 from __future__ import annotations
 

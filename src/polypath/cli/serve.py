@@ -15,6 +15,8 @@ from polypath.cli.tables import print_json
 
 NEEDS = ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart")
 
+MEASURING = "measuring how long each path takes on this machine; kept for the next start"
+
 
 def serve(argv: list[str]) -> None:
     """Answer POST /v1/predict over HTTP: an image in, classes out, by the most accurate path that fits the request's
@@ -68,9 +70,15 @@ def serve(argv: list[str]) -> None:
         from polypath.serve.app import App
         from polypath.serve.server import serve as run
 
-        model = make_model(args.bundle, args.runtime, args.threads)
-        app = App(model, options, key)
-        app.measure()
+        patience = threading.Timer(2.0, print, [MEASURING], {"file": sys.stderr, "flush": True})
+        patience.daemon = True
+        patience.start()
+        try:
+            model = make_model(args.bundle, args.runtime, args.threads)
+            app = App(model, options, key)
+            app.measure()
+        finally:
+            patience.cancel()
         host, port = bound.getsockname()[:2]
         _tell(args, model, f"http://{f'[{host}]' if ':' in host else host}:{port}", bool(key))
         stopped_by = run(app, bound)

@@ -4,7 +4,8 @@
     limits      what a request may ask: bytes, time for its body, requests at a time, the key
     asks        what a request says: image bytes, multipart or JSON into one value
     times       how long a batch takes here, from the profile and from what was seen
-    scheduler   admission, the queue, batches, one inference thread
+    queue       who is admitted, which batch comes next; the policy, without clock or thread
+    scheduler   the queue between the event loop and one inference thread
     model       what the scheduler runs: the bundle's predictor behind four members
     app         FastAPI; metrics its counters; server uvicorn with a clean end; ray_app the same app on a Ray cluster
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -194,15 +193,18 @@ def _read(given: Mapping[str, Any], name: str, read: Callable[[Any], Any], legal
     return result
 
 
-def _number(value: Any, kind: type, above: float, most: float) -> Any:
+def _number(value: Any, kind: type[int] | type[float], above: float, most: float) -> float | None:
     """``value``, a number or the text of one, if it lies within bounds and is of its kind; else None."""
-    if isinstance(value, str) and value.isascii() and "_" not in value and len(value) <= 40:
+    if isinstance(value, str):
+        if not value.isascii() or "_" in value or len(value) > 40:
+            return None
         try:
             value = kind(value)
         except ValueError:
             return None
-    fits = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    return kind(value) if fits and above < value <= most and (isinstance(value, int) or math.isfinite(value)) else None
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        return None
+    return kind(value) if above < value <= most else None  # not a number is neither
 
 
 def _truth(value: Any) -> bool | None:

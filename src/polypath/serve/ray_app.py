@@ -7,6 +7,7 @@ bodies, images, keys, deadlines and concurrency are, since they are the applicat
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ def start(
     Key(key)  # a bad one is told here rather than by a replica
     if not ray.is_initialized():
         try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="warning")
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
         except ConnectionError as error:
             raise ValueError(f"--cluster {address}: {error}; start one by `ray start --head`, or say local") from None
     serve.start(http_options={"host": host, "port": port}, logging_config={"enable_access_log": False})

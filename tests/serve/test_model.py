@@ -1,0 +1,81 @@
+"""The service over a bundle: decoding what strangers send, and answers that are the predictor's."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from polypath.serve.app import App
+from polypath.serve.limits import Key
+from polypath.serve.model import BundleModel
+from polypath.serve.service import Options
+from serve.fake import parsed, post, raw, served
+from serve.hostile import bomb, png
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    from polypath.deploy import AnytimePredictor, Bundle
+
+    patch = pytest.MonkeyPatch()
+    patch.setenv("POLYPATH_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield BundleModel(AnytimePredictor(Bundle.open(), "torch", 1))
+    patch.undo()
+
+
+def encoded(kind: str, mode: str = "RGB") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).convert(mode).save(
+        stream, kind
+    )
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        *(("PNG", mode) for mode in ("RGB", "L", "RGBA", "P", "1")),
+        *(("JPEG", mode) for mode in ("RGB", "L", "CMYK")),
+        *((kind, "RGB") for kind in ("WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO")),
+    ],
+)
+def test_common_formats_are_read(model, kind, mode):
+    height, width = model.predictor.bundle.size
+    image = model.decode(encoded(kind, mode), 10_000)
+    assert (image.shape, image.dtype) == ((height, width, 3), np.uint8)
+    assert image.std() > 5
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"x" * 100, encoded("PNG")[:-200], bomb("PNG"), png(60_000, 60_000), encoded("ICO")]
+)
+def test_others_are_a_value_error(model, data):
+    with pytest.raises(ValueError):
+        model.decode(data, 2**25)
+
+
+def test_the_pixel_limit_is_the_services(model):
+    with pytest.raises(ValueError, match="50x40 pixels"):
+        model.decode(encoded("PNG"), 1999)
+    assert model.decode(encoded("PNG"), 2000) is not None
+
+
+def test_paths_go_from_accurate_to_not(model):
+    errors = [path.error for path in model.paths if path.error is not None]
+    assert errors == sorted(errors)
+    assert {path.name for path in model.paths} == {path.name for path in model.predictor.bundle.paths}
+
+
+def test_http_answers_are_the_predictors(model):
+    data = encoded("PNG")
+    with served(App(model, Options(max_batch=2), Key(None))) as port:
+        for facts in model.paths:
+            status, _, body = parsed(raw(port, post(data, query=f"path={facts.name}&top_k=10&budget_ms=20000")))
+            assert (status, body["path"], body["error_percent"]) == (200, facts.name, facts.error)
+            wanted = model.predictor.predict(data, path=facts.name)
+            assert [row["class"] for row in body["top"]] == [name for name, _ in wanted.top(10)[0]]
+            got = [row["probability"] for row in body["top"]]
+            assert got == pytest.approx([p for _, p in wanted.top(10)[0]], abs=1e-5)

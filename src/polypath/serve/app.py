@@ -72,7 +72,11 @@ class App:
 
     def _routes(self) -> FastAPI:
         api = FastAPI(
-            title="Polypath", description=SUMMARY, version=metadata.version("polypath"), lifespan=self._lifespan
+            title="Polypath",
+            description=SUMMARY,
+            version=metadata.version("polypath"),
+            lifespan=self._lifespan,
+            redirect_slashes=False,
         )
         api.add_api_route("/v1/predict", self.predict, methods=["POST"], summary="Classify an image", **PREDICT)
         api.add_api_route("/v1/paths", self.paths, methods=["GET"], summary="The paths, the most accurate first")

@@ -119,6 +119,8 @@ class Guard:
                 body = await self._read(headers, receive, held)
             except Refusal as refusal:
                 self.watch(refusal.status, refusal.reason)
+                self.buffered -= held[0]  # now, or what is read and thrown away below would keep others out
+                held[0] = 0
                 await _refuse(refusal, receive, send)
                 return
             await self.app(scope, _replay(body, receive), self._closing(send) if self.draining else send)

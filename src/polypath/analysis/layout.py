@@ -79,9 +79,9 @@ def _chains(wiring: Wiring, layers: dict[str, int]) -> tuple[list[str], list[_Ch
             nodes.append(name)
             node = wiring.by_name[name]
             if isinstance(node, Join):
-                main = max(range(len(node.operands)), key=lambda i: (layers[node.operands[i].source], i))
-                todo.extend((name, o.label, o.source) for i, o in enumerate(node.operands) if i != main)
-                name = node.operands[main].source
+                *others, main = sorted(node.operands, key=lambda operand: layers[operand.source])
+                todo.extend((name, operand.label, operand.source) for operand in others)
+                name = main.source
             else:
                 name = node.source
         return name, nodes[::-1]

@@ -21,7 +21,7 @@ from polypath.data.config import Resize
 from polypath.data.decode import BrokenImage, fit, open_image, pixels
 from polypath.data.folders import EXTENSIONS
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 Source = "bytes | str | os.PathLike[str] | Image.Image | np.ndarray"
 
 

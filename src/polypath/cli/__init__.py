@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("polypath.cli.sweep", "train a recipe over seeds and values of its fields: mean ± deviation"),
     "paths": ("polypath.cli.paths", "score and time every named path of a run: table, CSV, figure"),
     "reproduce": ("polypath.cli.reproduce", "a paper's table or figure: run, measured beside published, claims judged"),
+    "explore": ("polypath.cli.explore", "a page: drop an image, move the time budget, see which path answers"),
     "extract": ("polypath.cli.extract", "save a path of a run as a network of its own"),
     "export": ("polypath.cli.export", "write paths for other runtimes: a bundle, ONNX, OpenVINO, torch.export, Triton"),
     "predict": ("polypath.cli.predict", "classify images within a time budget"),

@@ -1,0 +1,36 @@
+"""``polypath explore``: a page on which to try a network, a time budget at hand."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+from polypath.cli.parser import Parser
+
+
+def explore(argv: list[str]) -> None:
+    """Open a page: drop an image, move the time budget, see which path answers, how long it takes and how often it is
+    right. DIR is a bundle, a finished run or a saved network; without it, the network that comes with Polypath."""
+    parser = Parser("explore", explore.__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="bundle, finished run or saved network")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+    parser.add_argument("--port", type=int, help="port (the first free one from 7860 on)")
+    parser.add_argument("--runtime", default="auto", help="what runs the network (auto: the fastest that is there)")
+    args = parser.read(argv)
+    if args.port is not None and not 1 <= args.port <= 65535:
+        raise ValueError(f"--port {args.port}: must be 1 to 65535")
+
+    from polypath.explore.anytime import open_subject
+    from polypath.explore.page import gradio, serving
+
+    gradio()  # a missing extra is told before anything is measured
+    subject = open_subject(args.folder, args.runtime)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with serving(subject, host=args.host, port=args.port) as url:
+        print(f"{subject.title}: {url} (Ctrl-C ends it)", flush=True)
+        if args.host not in ("127.0.0.1", "localhost", "::1"):
+            print("the page is open to everybody who can reach this address; it has no password", flush=True)
+        stop.wait()

@@ -1,0 +1,108 @@
+"""A bundle behind its predictor as the page's subject; gates are followed loop by loop."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from polypath.deploy import AnytimePredictor, BudgetError, Bundle
+from polypath.explore.loops import loops_taken
+from polypath.explore.subject import PathFacts, Run
+from polypath.paths import Paths
+from polypath.wiring import Wiring
+
+
+def open_subject(folder: Path | None = None, runtime: str = "auto") -> AnytimeSubject:
+    """The bundle, finished run or saved network in ``folder``; None is the pretrained bundle of this package.
+
+    Raises:
+        ValueError: a folder that holds none of these, a runtime that cannot run it.
+        ImportError: a runtime that is not installed.
+    """
+    if folder is not None and (folder / "recipe.json").is_file():
+        if not (folder / "model").is_dir():
+            raise ValueError(f"{folder}: not finished; go on with it by `polypath resume {folder}`")
+        bundle = Bundle.open(folder / "model")
+        return AnytimeSubject(AnytimePredictor(bundle, runtime), folder.resolve().name)
+    return AnytimeSubject(AnytimePredictor(Bundle.open(folder), runtime))
+
+
+class AnytimeSubject:
+    """What ``predictor`` answers by; its times of one image are measured when it is opened."""
+
+    def __init__(self, predictor: AnytimePredictor, title: str | None = None) -> None:
+        bundle = predictor.bundle
+        self.predictor, self.title = predictor, title or bundle.name
+        self.classes, self.channels = tuple(bundle.classes), bundle.preparation.channels
+        self.wiring: Wiring = bundle.wiring
+        self._choices = {path.name: bundle.net.paths(path.text) for path in bundle.paths}
+        predictor.profile(1)
+
+    @property
+    def machine(self) -> str:
+        runtime, cores = self.predictor.runtime, os.cpu_count() or 1
+        return f"{runtime.name} {runtime.version.partition('+')[0]}, {runtime.device}, {cores} cores"
+
+    @property
+    def paths(self) -> Mapping[str, PathFacts]:
+        times = self.predictor.profile(1)
+        return {
+            path.name: PathFacts(
+                name=path.name,
+                choice=self._choices[path.name],
+                error=path.error,
+                test_error=path.test_error,
+                macs=path.macs,
+                p50_ms=times[path.name].p50,
+                p99_ms=times[path.name].p99,
+            )
+            for path in self.predictor.bundle.paths
+        }
+
+    def choose(self, budget_ms: float) -> str | None:
+        try:
+            return self.predictor.choose(budget_ms)
+        except BudgetError:
+            return None
+
+    def run(self, image: bytes, budget_ms: float) -> Run | None:
+        name = self.choose(budget_ms)
+        if name is None:
+            return None
+        if self._gated(name):
+            return self._followed(image, name)
+        try:
+            answer = self.predictor.predict(image, budget_ms)
+        except BudgetError:  # it took too long to decode
+            return None
+        choice = self._choices[answer.path]
+        return Run(path=answer.path, probabilities=answer.probabilities[0], ms=answer.ms, choice=choice)
+
+    def _gated(self, name: str) -> bool:
+        """Whether gates decide on some of the path's way."""
+        choice = self._choices[name]
+        alive = self.wiring.alive(choice)
+        return any(node.dynamic(choice) for node in alive if node.name in self.wiring.joins)  # type: ignore[union-attr]
+
+    def _followed(self, image: bytes, name: str) -> Run:
+        """Run by torch whatever the runtime, since only there one sees what the gates decide."""
+        import torch
+
+        from polypath.network import Trace
+
+        net, choice, trace = self.predictor.bundle.net, self._choices[name], Trace()
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            logits = net(torch.from_numpy(self.predictor.prepared(image)), paths=choice, trace=trace)
+            temperature = self.predictor.bundle.path(name).temperature
+            probabilities = (logits.float() / temperature).softmax(1)[0].numpy()
+        ms = 1e3 * (time.perf_counter() - begin)
+        taken = loops_taken(self.wiring, trace)
+        loops = []
+        for switch, label in taken.items():
+            labels = self.wiring.joins[switch].labels
+            loops.append((switch.rpartition(".")[0], labels.index(label), len(labels) - 1))
+        ran = Paths.of(self.wiring, {**choice, **{switch: (label,) for switch, label in taken.items()}})
+        return Run(path=name, probabilities=probabilities, ms=ms, choice=ran, loops=tuple(loops))

@@ -1,0 +1,25 @@
+"""Which loops the gates let an image take, from the trace of its forward."""
+
+from __future__ import annotations
+
+from polypath.network import Trace
+from polypath.wiring import Wiring
+
+
+def loops_taken(wiring: Wiring, trace: Trace) -> dict[str, str]:
+    """Of every gated switch that ran: the label of the operand that the one traced image left with.
+
+    A gate in front of loop k that shuts leaves the image with loop k - 1; where none shuts it takes the last.
+
+    Raises:
+        ValueError: a trace of more than one image.
+    """
+    taken: dict[str, str] = {}
+    for switch, label, reached, opened in trace.gates:
+        if reached.numel() != 1:
+            raise ValueError(f"a trace of {reached.numel()} images: give one of a single image")
+        labels = wiring.joins[switch].labels
+        taken.setdefault(switch, labels[-1])
+        if bool(reached.item()) and not bool(opened.item()):
+            taken[switch] = labels[labels.index(label) - 1]
+    return taken

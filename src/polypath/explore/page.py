@@ -1,0 +1,175 @@
+"""The Gradio page. It asks nothing of the network: system fonts, no analytics, no share link."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from polypath.explore.examples import example_files
+from polypath.explore.subject import Subject
+from polypath.explore.view import View, budgets, look
+
+EXTRA = "the page needs Gradio: pip install 'polypath[explore]'"
+FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONO = ("ui-monospace", "Consolas", "monospace")
+TOP_K = 5
+MOST_BYTES = 16 * 2**20  # of an upload
+CSS = """
+.gradio-container{max-width:1240px!important;margin:auto}
+.pp-head h1{margin:0 0 .15rem;font-size:1.35rem}
+.pp-head p{margin:0;opacity:.75}
+.gradio-container{--pp-live:#1f5fa8;--pp-dead:#c9ced6;--pp-surface:#fff;--pp-budget:#b3541e}
+.dark .gradio-container{--pp-live:#7db4f0;--pp-dead:#475061;--pp-surface:#1b2130;--pp-budget:#f0a064}
+.pp-off{--pp-live:var(--pp-dead)}
+.pp-narrow{display:none}
+@media (max-width:640px){.pp-wide{display:none}.pp-narrow{display:block}}
+.pp-facts{display:flex;flex-wrap:wrap;gap:.6rem 1.6rem;margin:0}
+.pp-facts dt{font-size:.75rem;opacity:.7}
+.pp-facts dd{margin:0;font-size:1.05rem;font-weight:600;font-variant-numeric:tabular-nums}
+.pp-legend,.pp-loops{margin:.4rem 0 0;font-size:.8rem}
+.pp-legend{opacity:.7}
+.pp-message{padding:.7rem .9rem;border:1px solid var(--pp-budget);border-left-width:5px;border-radius:6px}
+.pp-message{font-weight:600}
+#image img{width:100%;height:100%;object-fit:contain}
+footer{display:none!important}
+"""
+SMALL = "img{image-rendering:pixelated}"  # digits of a few pixels are shown as they are
+
+
+def build(subject: Subject, folder: Path) -> Any:
+    """The page as ``gradio.Blocks``; example images are written into ``folder``.
+
+    Raises:
+        ImportError: no Gradio.
+    """
+    gr = gradio()
+    scale, first = budgets(subject), look(subject, None, budgets(subject).value)
+    with gr.Blocks(title=f"Polypath: {subject.title}", analytics_enabled=False) as page:
+        gr.HTML(_head(subject))
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                image = gr.Image(
+                    type="filepath", sources=["upload", "clipboard"], label="Image", height=230, elem_id="image"
+                )
+                image.preprocess = _file_of  # the predictor reads it, within its limits, and says what is wrong with it
+                gr.Examples([[str(f)] for f in example_files(subject, folder)], [image], label="Examples")
+                budget = gr.Slider(
+                    scale.low, scale.high, scale.value, step=scale.step, label="Time budget (ms)", elem_id="budget"
+                )
+                message = gr.HTML(_message(first), elem_id="message", padding=False)
+                answer = gr.Label(num_top_classes=TOP_K, label="Answer", elem_id="answer")
+            with gr.Column(scale=5, min_width=340):
+                facts = gr.HTML(first.facts, elem_id="facts", padding=False)
+                wiring = gr.HTML(first.wiring, elem_id="wiring", padding=False)
+                curve = gr.HTML(first.curve, elem_id="curve", padding=False)
+
+        def show(file: str | None, budget_ms: float | None) -> list[Any]:
+            view = look(subject, Path(file).read_bytes() if file else None, budget_ms)
+            return [_message(view), dict(view.answer) or None, view.facts, view.wiring, view.curve]
+
+        gr.on(
+            [image.change, budget.change],
+            show,
+            [image, budget],
+            [message, answer, facts, wiring, curve],
+            show_progress="hidden",
+            trigger_mode="always_last",
+            concurrency_limit=1,  # runs that share the processor would measure each other
+            api_visibility="private",
+        )
+    return page
+
+
+@contextmanager
+def serving(subject: Subject, *, host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
+    """Serve the page in the background for as long as the context lasts, and yield its address.
+
+    Uploads and examples lie in a temporary folder that goes with it.
+
+    Args:
+        host: address to listen on; others than loopback open the page to the network.
+        port: None takes the first free one from 7860 on.
+
+    Raises:
+        ImportError: no Gradio.
+        ValueError: the port is taken.
+    """
+    gr = gradio()
+    with tempfile.TemporaryDirectory(prefix="polypath-explore-") as folder, _uploads_in(folder):
+        page = build(subject, Path(folder))
+        try:
+            page.queue(max_size=32).launch(
+                server_name=host,
+                server_port=port,
+                share=False,
+                inbrowser=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                run_history=False,
+                enable_monitoring=False,
+                footer_links=[],
+                max_file_size=MOST_BYTES,
+                theme=gr.themes.Default(primary_hue="blue", font=FONT, font_mono=MONO),
+                css=CSS + (SMALL if subject.channels == 1 else ""),
+            )
+            yield page.local_url
+        except OSError as error:
+            if "empty port" not in str(error):
+                raise
+            where = f"port {port}" if port is not None else "every port that Gradio tries"
+            raise ValueError(f"{where} of {host} is taken; choose another --port") from None
+        finally:
+            page.close(verbose=False)
+
+
+@contextmanager
+def _uploads_in(folder: str) -> Iterator[None]:
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    try:
+        yield
+    finally:
+        os.environ.pop("GRADIO_TEMP_DIR")
+        if before is not None:
+            os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def gradio() -> Any:
+    """The package, with its analytics off.
+
+    Raises:
+        ImportError: it is not there; the message names the extra.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import gradio as package
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise ImportError(EXTRA) from None
+    return package
+
+
+def _file_of(upload: Any) -> str | None:
+    return upload.path if upload is not None else None
+
+
+def _head(subject: Subject) -> str:
+    return (
+        f'<div class="pp-head"><h1>{escape(subject.title)}</h1><p>{len(subject.paths)} paths, one set of weights. '
+        f"Move the budget: the most accurate path that is done in time answers. {escape(subject.machine)}.</p></div>"
+    )
+
+
+def _message(view: View) -> str:
+    told = f'<div class="pp-message" role="alert">{escape(view.message)}</div>' if view.message else ""
+    return f'<div aria-live="polite">{told}</div>'

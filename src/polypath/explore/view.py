@@ -1,0 +1,138 @@
+"""From a subject, an image and a budget to what the page shows; no Gradio in here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+
+from polypath.analysis.drawing import wiring_svg
+from polypath.explore.curve import curve_svg, short
+from polypath.explore.subject import PathFacts, Run, Subject
+from polypath.wiring import Choice
+
+WIDE, NARROW = 26, 10  # columns of the wiring's rows on screens and on phones
+STEPS = 200  # of the budget's slider
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What the page shows.
+
+    Attributes:
+        message: what stands in the way of an answer, or what to do; plain text, empty where there is an answer.
+        path: name of the path that ran, None where none did.
+        answer: probability of each class; empty where nothing ran.
+        facts, wiring, curve: HTML.
+    """
+
+    message: str
+    path: str | None
+    answer: Mapping[str, float]
+    facts: str
+    wiring: str
+    curve: str
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """The slider: its ends, where it stands at first, and its step, in milliseconds."""
+
+    low: float
+    high: float
+    value: float
+    step: float
+
+
+def budgets(subject: Subject) -> Budgets:
+    """A slider from below the fastest path (so that one sees what happens then) to above the slowest; it begins where
+    about half of the paths are in reach."""
+    reach = sorted(path.p99_ms for path in subject.paths.values())
+    fastest = min(path.p50_ms for path in subject.paths.values())
+    step = 10.0 ** math.floor(math.log10(1.3 * reach[-1] / STEPS) + 0.5)
+    low, high = max(1, math.floor(0.4 * fastest / step)), math.ceil(1.25 * reach[-1] / step)
+    value = math.ceil(1.02 * reach[len(reach) // 2] / step)
+    return Budgets(*(round(k * step, 6) for k in (low, high, min(value, high))), round(step, 6))
+
+
+def look(subject: Subject, image: bytes | None, budget_ms: float | None) -> View:
+    """Run an encoded image on the best path within ``budget_ms`` and show what came of it.
+
+    What a visitor can get wrong (no image, a broken one, a budget that no path meets) becomes the view's message.
+    """
+    if budget_ms is None or not math.isfinite(budget_ms) or budget_ms <= 0:
+        return _shown(subject, "The budget must be a number of milliseconds above 0.", budget_ms=0.0)
+    chosen = subject.choose(budget_ms)
+    if chosen is None:
+        return _shown(subject, cannot_be_met(subject, budget_ms), budget_ms=budget_ms)
+    if image is None:
+        return _shown(subject, "Drop an image, or pick one of the examples.", budget_ms=budget_ms, chosen=chosen)
+    try:
+        run = subject.run(image, budget_ms)
+    except ValueError as error:
+        return _shown(subject, f"This image cannot be read: {error}.", budget_ms=budget_ms, chosen=chosen)
+    if run is None:
+        late = f"{short(budget_ms)} ms were over when the image was decoded; give it more, or a smaller image."
+        return _shown(subject, late, budget_ms=budget_ms)
+    return _shown(subject, "", budget_ms=budget_ms, chosen=run.path, run=run)
+
+
+def cannot_be_met(subject: Subject, budget_ms: float) -> str:
+    """What the page says where no path is fast enough."""
+    fastest = min(subject.paths.values(), key=lambda path: path.p99_ms)
+    return (
+        f"{short(budget_ms)} ms cannot be met on this machine: the fastest path, {fastest.name}, needs "
+        f"{_up(fastest.p99_ms):g} ms (99 of 100 runs). Give it that much, or a faster machine."
+    )
+
+
+def _up(ms: float) -> float:
+    """Rounded up to three digits, so that who types it in gets an answer."""
+    step = 10.0 ** (math.floor(math.log10(ms)) - 2)
+    return round(math.ceil(ms / step) * step, 9)
+
+
+def _shown(
+    subject: Subject, message: str, *, budget_ms: float, chosen: str | None = None, run: Run | None = None
+) -> View:
+    facts = subject.paths[chosen] if chosen is not None else None
+    choice = run.choice if run is not None else facts.choice if facts is not None else {}
+    answer: dict[str, float] = {}
+    if run is not None:
+        answer = {name: float(p) for name, p in zip(subject.classes, run.probabilities, strict=False)}
+    return View(
+        message=message,
+        path=chosen if run is not None else None,
+        answer=answer,
+        facts=_facts(facts, run),
+        wiring=_wiring(subject, choice, lit=facts is not None, run=run),
+        curve=curve_svg(list(subject.paths.values()), budget_ms, chosen, budgets(subject).high),
+    )
+
+
+def _facts(path: PathFacts | None, run: Run | None) -> str:
+    tiles = [("path", path.name if path else "none")]
+    tiles.append(("this image", f"{short(run.ms)} ms" if run else "–"))
+    if path is not None:
+        tiles.append(("p50 / p99", f"{short(path.p50_ms)} / {short(path.p99_ms)} ms"))
+        error, split = (path.error, "") if path.test_error is None else (path.test_error, ", test images")
+        tiles.append((f"error{split}", "not scored" if error is None else f"{error:.2f}%"))
+        tiles.append(("multiply-adds", f"{short(path.macs / 1e6)} million"))
+    told = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in tiles)
+    return f'<dl class="pp-facts">{told}</dl>'
+
+
+def _wiring(subject: Subject, choice: Choice, *, lit: bool, run: Run | None) -> str:
+    wide, narrow = (wiring_svg(subject.wiring, choice, columns=columns) for columns in (WIDE, NARROW))
+    told = ""
+    if run is not None and run.loops:
+        each = ", ".join(f"{block} {took} of {most}" for block, took, most in run.loops)
+        total = sum(took for _, took, _ in run.loops), sum(most for _, _, most in run.loops)
+        told = f'<p class="pp-loops">The gates let this image take {total[0]} of {total[1]} loops: {escape(each)}.</p>'
+    off = "" if lit else " pp-off"
+    return (
+        f'<div class="pp-drawing{off}"><div class="pp-wide">{wide}</div><div class="pp-narrow">{narrow}</div>{told}'
+        '<p class="pp-legend">Lit is what ran. Boxes are layers, dots are steps without weights to speak of, circles '
+        "join: µ mean, + sum, ? one of several.</p></div>"
+    )

@@ -1,0 +1,45 @@
+"""How ``polypath explore`` refuses what it cannot do, before anything is measured."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+from subjects import Given
+
+from polypath import cli
+
+
+def refused(capsys, *argv: str) -> str:
+    assert cli.main(["explore", *argv]) == 2
+    line = capsys.readouterr().err
+    assert len(line.splitlines()) == 1
+    return line
+
+
+def test_a_missing_extra_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert "pip install 'polypath[explore]'" in refused(capsys)
+
+
+@pytest.mark.parametrize("port", ["0", "70000", "many"])
+def test_ports_that_are_none_are_refused(capsys, port):
+    assert "--port" in refused(capsys, "--port", port)
+
+
+def test_folders_without_a_network_are_refused(capsys, tmp_path):
+    pytest.importorskip("gradio")
+    assert "no such folder" in refused(capsys, str(tmp_path / "nowhere"))
+
+
+def test_a_port_that_is_taken_is_told():
+    pytest.importorskip("gradio")
+    from polypath.explore.page import serving
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"port {port} of 127.0.0.1 is taken"), serving(Given(), port=port):
+            raise AssertionError("it serves")

@@ -53,7 +53,8 @@ def budgets(subject: Subject) -> Budgets:
     step = 10.0 ** math.floor(math.log10(1.3 * reach[-1] / STEPS) + 0.5)
     low, high = max(1, math.floor(0.4 * fastest / step)), math.ceil(1.25 * reach[-1] / step)
     value = math.ceil(1.02 * reach[len(reach) // 2] / step)
-    return Budgets(*(round(k * step, 6) for k in (low, high, min(value, high))), round(step, 6))
+    low, high, value = (round(k * step, 6) for k in (low, high, min(value, high)))
+    return Budgets(low, high, value, round(step, 6))
 
 
 def look(subject: Subject, image: bytes | None, budget_ms: float | None) -> View:

@@ -87,6 +87,9 @@ def channel_lines(panels: Sequence[tuple[str, Mapping[str, str]]], xlabel: str =
     def draw(result: Result) -> Figure:
         shown = [(title, keys) for title, keys in panels if all(k in result.curves for k in keys)]
         figure, axes = canvas(width=4.6 * max(1, len(shown)), height=3.8, panels=max(1, len(shown)))
+        if not shown:
+            axes[0].text(0.5, 0.5, "nothing to show: no such gate passes some images and stops others", ha="center")
+            axes[0].set_axis_off()
         for axis, (title, keys) in zip(axes, shown, strict=False):
             for i, (key, label) in enumerate(keys.items()):
                 line = result.curves[key][0]

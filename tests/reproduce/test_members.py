@@ -1,0 +1,40 @@
+"""Ensembles' answers, and the memory of training, on small cases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from polypath.families.gunn import Gunn
+from polypath.reproduce.members import average, without
+from polypath.reproduce.papers.gunn import training_memory
+from polypath.reproduce.papers.shapes import millions
+
+MEMBERS = {"A": torch.tensor([[0.9, 0.1]]), "B": torch.tensor([[0.2, 0.8]]), "C": torch.tensor([[0.3, 0.7]])}
+
+
+def test_ensembles_average_probabilities_and_leave_members_out():
+    assert average(MEMBERS).tolist() == [[pytest.approx(1.4 / 3), pytest.approx(1.6 / 3)]]
+    assert average(MEMBERS).argmax(1).item() == 1
+    assert without(MEMBERS, "C").tolist() == [[pytest.approx(0.55), pytest.approx(0.45)]]
+    assert average(MEMBERS, ["A", "B"]).equal(without(MEMBERS, "C"))
+
+
+def test_gradual_updates_hold_as_much_for_training_as_simultaneous_ones_and_less_than_the_reference():
+    spec = Gunn(channels=(8, 8), segments=(4, 4), stem_width=4, last_width=8)
+    held = {
+        "GUNN": training_memory(spec.build(), 4, 8),
+        "SUNN": training_memory(replace(spec, order="simultaneous").build(), 4, 8),
+        "reference": training_memory(replace(spec, backward="reference").build(), 4, 8),
+    }
+    assert held["GUNN"] == pytest.approx(held["SUNN"])
+    assert held["reference"] > 1.05 * held["GUNN"]
+
+
+def test_memory_of_training_grows_with_the_images_by_what_they_hold():
+    spec = Gunn(channels=(8, 8), segments=(4, 4), stem_width=4, last_width=8)
+    weights = 3 * 4 * millions(spec) / 1e3
+    one, two = training_memory(spec.build(), 4, 8), training_memory(spec.build(), 8, 8)
+    assert two - weights == pytest.approx(2 * (one - weights), rel=0.02)

@@ -35,8 +35,8 @@ def likeness(run: Trained, net: PathNet) -> dict[str, float]:
     """``within``, ``across`` and ``dimension`` of a network's layers, each the mean over the layers, on test images."""
     moments = channel_moments(net, _first(run))
     table = similarity_table(moments, segments_of(net))
-    found = {part: float(table[part].mean()) for part in ("within", "across")}
-    found |= {f"alike {part}": float(table[f"{part}_alike"].mean()) for part in ("within", "across")}
+    found = {part: float(table[part].to_numpy().mean()) for part in ("within", "across")}
+    found |= {f"alike {part}": float(table[f"{part}_alike"].to_numpy().mean()) for part in ("within", "across")}
     shares = []
     for of in moments.values():
         covariance = of.matrix("correlation")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polypath.analysis.figures import COLOURS
 from polypath.reproduce.figures import Draw, along, canvas
@@ -70,7 +70,7 @@ def below(figure: Figure, result: Result, columns: int = 4) -> None:
     from polypath.reproduce.figures import _title
 
     figure.suptitle(_title(result), fontsize=10)
-    handles: dict[str, object] = {}
+    handles: dict[str, Any] = {}
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)

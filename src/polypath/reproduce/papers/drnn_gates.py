@@ -95,7 +95,7 @@ def loop_counts(trained: Mapping[str, Trained]) -> Measured:
     """How many loops the test images take."""
     run = trained[ARM]
     taken = loops_taken(run.net, run.test_batches())
-    loops = taken.images["loops"]
+    loops = taken.images["loops"].to_numpy()
     frame = loop_histogram(loops, taken.most)
     target = getattr(run.recipe.objective, "target", 0.7)
     expected = expected_loops(run.net, target)
@@ -104,7 +104,7 @@ def loop_counts(trained: Mapping[str, Trained]) -> Measured:
         {"gated": run.correct(["whole"])["whole"]},
         {
             "mean loops": mean,
-            "deviation loops": float(loops.std()),
+            "deviation loops": float(loops.std(ddof=1)),
             "most loops": float(taken.most),
             "expected loops": expected,
             "off target share": 100.0 * abs(mean - expected) / taken.most,
@@ -170,22 +170,23 @@ def easy_and_hard(trained: Mapping[str, Trained]) -> Measured:
     """Errors of the quarter of the test images with the fewest loops and of the quarter with the most; pictures."""
     run = trained[ARM]
     images = loops_taken(run.net, run.test_batches()).images
-    ordered = images.sort_values("loops", kind="stable")
-    quarter = max(1, len(ordered) // 4)
-    easy, hard = ordered.head(quarter), ordered.tail(quarter)
+    loops, right = images["loops"].to_numpy(), images["right"].to_numpy()
+    order = np.argsort(loops, kind="stable")
+    quarter = max(1, len(order) // 4)
+    easy, hard = order[:quarter], order[-quarter:]
     found = Measured(
         {"gated": run.correct(["whole"])["whole"]},
         {
-            "easy error": 100.0 * float((~easy["right"]).mean()),
-            "hard error": 100.0 * float((~hard["right"]).mean()),
-            "easy loops": float(easy["loops"].mean()),
-            "hard loops": float(hard["loops"].mean()),
+            "easy error": 100.0 * float((~right[easy]).mean()),
+            "hard error": 100.0 * float((~right[hard]).mean()),
+            "easy loops": float(loops[easy].mean()),
+            "hard loops": float(loops[hard].mean()),
         },
     )
     gallery = easy_and_hard_by_loops(images, SHOWN)
     shown = _pictures(run, list(gallery["image"]))
-    for row, picture in zip(gallery.itertuples(), shown, strict=True):
-        found.pictures[f"{row.kind} {row.rank} ({int(row.value)} loops)"] = _png(picture.numpy())
+    for kind, rank, value, picture in zip(gallery["kind"], gallery["rank"], gallery["value"], shown, strict=True):
+        found.pictures[f"{kind} {rank} ({int(value)} loops)"] = _png(picture.numpy())
     return found
 
 

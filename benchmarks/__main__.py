@@ -11,7 +11,16 @@ import torch
 from polypath.files import write_json
 from polypath.training.run import environment
 
-BENCHMARKS = ("step_share", "streaming", "serve_load", "serve_hostile")
+BENCHMARKS = (
+    "anytime",
+    "bf16",
+    "dynamic_steps",
+    "exports",
+    "step_share",
+    "streaming",
+    "serve_load",
+    "serve_hostile",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

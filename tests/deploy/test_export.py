@@ -40,9 +40,9 @@ def check_exports(name: str, texts, folder) -> None:
         assert {c.runtime for c in done.checks} >= {"onnxruntime"}
 
 
-@pytest.mark.parametrize("name", FIRST_OF_FAMILY)
+@pytest.mark.parametrize("name", [name for name in FIRST_OF_FAMILY if name != "dr_mobilenetv2"])  # the slowest
 def test_a_path_of_each_family_equals_eager(name, tmp_path):
-    """The last named choice of one model a family: the grid over all models is slow, see docs/results/export."""
+    """The last named choice of one model a family: the grid over all models is slow, see benchmarks/exports.py."""
     check_exports(name, lambda net: fixed_paths(net)[-1:], tmp_path)
 
 

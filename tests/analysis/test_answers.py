@@ -192,6 +192,8 @@ def test_easy_images_are_the_short_paths_surest_and_hard_ones_the_whole_nets_alo
     assert hard["value"].item() == pytest.approx(0.6)
     assert hard["answer"].item() == 1
     assert len(easy_and_hard_by_paths(short, whole, labels, count=1)) == 2
+    spread = easy_and_hard_by_paths(sure(0.9, 0.8, 0.3), whole[:3], torch.tensor([0, 0, 1]), count=2, spread=True)
+    assert list(spread.loc[spread["kind"] == "easy", "image"]) == [0, 2]  # image 1 is surer, its class has been shown
     with pytest.raises(ValueError, match="count 0"):
         easy_and_hard_by_paths(short, whole, labels, count=0)
 

@@ -6,7 +6,7 @@ properties ``--pp-live``, ``--pp-dead``, ``--pp-surface``; text is ``currentColo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
 from itertools import pairwise
 
@@ -47,10 +47,10 @@ def wiring_svg(wiring: Wiring, choice: Choice | None = None, *, columns: int = 3
     rows = _Rows(plan)
     lit = {edge: _lit(wiring, edge, live, choice or WHOLE) for edge in plan.edges}
     parts = [f"<title>{escape(title)}</title><style>{STYLE}</style>"]
-    for edge in sorted(plan.edges, key=lit.__getitem__):  # live ones above dead ones
+    for i, edge in sorted(enumerate(plan.edges), key=lambda pair: lit[pair[1]]):  # live ones above dead ones
         kind = ' class="live"' if lit[edge] else ""
-        parts += [f'<path{kind} d="{d}"/>' for d in rows.lines(edge)]
-    parts += [_operand(wiring, edge, rows, lit[edge]) for edge in plan.edges]
+        parts += [f'<path{kind} data-edge="{i}" d="{d}"/>' for d in rows.lines(edge)]
+    parts += [_operand(wiring, edge, rows, lit[edge], i) for i, edge in enumerate(plan.edges)]
     parts.append(_node(INPUT, None, rows.at(plan.places[INPUT]), True))
     parts += [_node(node.name, node, rows.at(plan.places[node.name]), node.name in live) for node in wiring.nodes]
     parts += _part_names(wiring, plan, rows)
@@ -59,6 +59,18 @@ def wiring_svg(wiring: Wiring, choice: Choice | None = None, *, columns: int = 3
         f'<svg xmlns="http://www.w3.org/2000/svg" class="pp-wiring" role="img" aria-label="{escape(title)}" '
         f"{size}>{''.join(parts)}</svg>"
     )
+
+
+def lights(wiring: Wiring, choices: Mapping[str, Choice], *, columns: int = 30) -> dict[str, dict[str, str]]:
+    """What each of ``choices`` lights in the picture of the same ``columns``, for a page to change it: ``nodes``, a
+    ``1`` or ``0`` for each element with ``data-node`` in their order, and ``edges``, one for each ``data-edge``."""
+    plan, found = layout(wiring, max(4, columns)), {}
+    for name, choice in choices.items():
+        live = {INPUT, *(node.name for node in wiring.alive(choice))}
+        nodes = "".join("01"[node in live] for node in (INPUT, *wiring.by_name))
+        edges = "".join("01"[_lit(wiring, edge, live, choice)] for edge in plan.edges)
+        found[name] = {"nodes": nodes, "edges": edges}
+    return found
 
 
 class _Rows:
@@ -148,7 +160,7 @@ def _tell(name: str, node: Node | None) -> str:
     return f"{name} ({kind} of {', '.join(node.labels)})"
 
 
-def _operand(wiring: Wiring, edge: Edge, rows: _Rows, live: bool) -> str:
+def _operand(wiring: Wiring, edge: Edge, rows: _Rows, live: bool, number: int) -> str:
     """The operand's label over the end of its edge, where it says more than left and right."""
     join = wiring.joins.get(edge.target)
     if join is None or edge.label is None or (join.kind != "switch" and set(join.labels) <= {"L", "R", "R1", "R2"}):
@@ -161,7 +173,7 @@ def _operand(wiring: Wiring, edge: Edge, rows: _Rows, live: bool) -> str:
         column -= 0.42
     x, y = rows.at((column, lane))
     dead = "" if live else ' class="dead"'
-    return f'<text{dead} x="{x:.1f}" y="{y - 4:.1f}">{escape(edge.label)}</text>'
+    return f'<text{dead} data-edge="{number}" x="{x:.1f}" y="{y - 4:.1f}">{escape(edge.label)}</text>'
 
 
 def _part_names(wiring: Wiring, plan: Layout, rows: _Rows) -> list[str]:

@@ -14,9 +14,10 @@ from polypath.analysis.loops import Loops
 COUNT = 12
 
 
-def easy_and_hard_by_loops(loops: Loops | pd.DataFrame, count: int = COUNT) -> pd.DataFrame:
+def easy_and_hard_by_loops(loops: Loops | pd.DataFrame, count: int = COUNT, *, spread: bool = False) -> pd.DataFrame:
     """The images with the fewest and with the most loops (DRNN Fig. 9), among those that are answered rightly; images
-    with equally many stand in the order of the data.
+    with equally many stand in the order of the data. With ``spread``, first the first of each class, then the second
+    ones, and so on, else one class may take all places.
 
     Returns:
         A row for each: ``kind`` (``easy``, ``hard``), ``rank`` (from 0), ``image``, ``label``, ``answer``, ``value``
@@ -28,17 +29,23 @@ def easy_and_hard_by_loops(loops: Loops | pd.DataFrame, count: int = COUNT) -> p
     _check(count)
     images = loops.images if isinstance(loops, Loops) else loops
     known = images.loc[images["right"].to_numpy(dtype=bool)]
-    easy = known.sort_values(by="loops", kind="stable").head(count)
-    hard = known.sort_values(by="loops", kind="stable", ascending=False).head(count)
-    parts = [_ranked(kind, of.rename(columns={"loops": "value"})) for kind, of in (("easy", easy), ("hard", hard))]
+    easy = known.sort_values(by="loops", kind="stable")
+    hard = known.sort_values(by="loops", kind="stable", ascending=False)
+    parts = [
+        _ranked(kind, of.rename(columns={"loops": "value"}), count, spread)
+        for kind, of in (("easy", easy), ("hard", hard))
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
-def easy_and_hard_by_paths(short: Tensor, whole: Tensor, labels: Tensor, count: int = COUNT) -> pd.DataFrame:
+def easy_and_hard_by_paths(
+    short: Tensor, whole: Tensor, labels: Tensor, count: int = COUNT, *, spread: bool = False
+) -> pd.DataFrame:
     """Images that the shortest path answers rightly already, and those that only the whole network does.
 
     ``short`` and ``whole`` are logits ``(images, classes)``. Easy images are sorted by the short path's probability of
-    the truth, the highest first; hard ones by how much more of it the whole network gives.
+    the truth, the highest first; hard ones by how much more of it the whole network gives. ``spread`` as in
+    :func:`easy_and_hard_by_loops`.
 
     Returns:
         A row for each: ``kind`` (``easy``, ``hard``), ``rank``, ``image``, ``label``, ``answer`` (the short path's),
@@ -57,9 +64,9 @@ def easy_and_hard_by_paths(short: Tensor, whole: Tensor, labels: Tensor, count: 
     parts = []
     for kind, (among, value) in wanted.items():
         members = among.nonzero().squeeze(1)
-        best = members[value[members].argsort(descending=True, stable=True)[:count]]
+        best = members[value[members].argsort(descending=True, stable=True)]
         columns = {"image": best, "label": labels[best], "answer": given[0][best], "value": value[best]}
-        parts.append(_ranked(kind, pd.DataFrame({name: of.numpy() for name, of in columns.items()})))
+        parts.append(_ranked(kind, pd.DataFrame({name: of.numpy() for name, of in columns.items()}), count, spread))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -74,8 +81,11 @@ def pixels(images: Tensor, places: Sequence[int], mean: Sequence[float] = (), st
     return chosen.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
 
 
-def _ranked(kind: str, frame: pd.DataFrame) -> pd.DataFrame:
-    frame = frame.loc[:, ["image", "label", "answer", "value"]].reset_index(drop=True)
+def _ranked(kind: str, frame: pd.DataFrame, count: int, spread: bool) -> pd.DataFrame:
+    if spread:
+        turns = frame.groupby("label").cumcount().to_numpy().argsort(kind="stable")
+        frame = frame.iloc[turns]
+    frame = frame.loc[:, ["image", "label", "answer", "value"]].head(count).reset_index(drop=True)
     frame.insert(0, "kind", kind)
     frame.insert(1, "rank", range(len(frame)))
     return frame

@@ -84,7 +84,9 @@ def importance(whole: Tensor, without: Logits, labels: Tensor) -> pd.DataFrame:
                 "mended": 100.0 * float((~before & hits).double().mean()),
             }
         )
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    frame.attrs["images"] = len(labels)
+    return frame
 
 
 def importance_table(

@@ -8,6 +8,7 @@ stairs and a fractal like its columns. A place is a column (a real number) and a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from polypath.wiring import INPUT, Join, Wiring
@@ -49,6 +50,7 @@ class _Chain:
     lane: int = 0
 
 
+@lru_cache(maxsize=16)
 def layout(wiring: Wiring, columns: int = 30) -> Layout:
     """Places for drawing ``wiring`` in rows of at most ``columns`` columns (more where a row cannot be broken)."""
     layers = {INPUT: 0}

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "paths": ("polypath.cli.paths", "score and time every named path of a run: table, CSV, figure"),
     "reproduce": ("polypath.cli.reproduce", "a paper's table or figure: run, measured beside published, claims judged"),
     "explore": ("polypath.cli.explore", "a page: drop an image, move the time budget, see which path answers"),
+    "report": ("polypath.cli.report", "a run as one HTML page: wiring, curves, paths, calibration, galleries"),
     "extract": ("polypath.cli.extract", "save a path of a run as a network of its own"),
     "export": ("polypath.cli.export", "write paths for other runtimes: a bundle, ONNX, OpenVINO, torch.export, Triton"),
     "predict": ("polypath.cli.predict", "classify images within a time budget"),

@@ -1,0 +1,4 @@
+"""The report of a run: one HTML page that needs no network, no server and no other file.
+
+:mod:`.contents` measures, :mod:`.charts` draws, :mod:`.page` writes ``page.html`` with ``page.css`` and ``page.js``.
+"""

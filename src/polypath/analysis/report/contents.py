@@ -1,0 +1,245 @@
+"""What a report says, measured: everything that is in it, before it is a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from polypath.analysis.agreement import diversity, pairwise_agreement
+from polypath.analysis.answers import Answers, answers
+from polypath.analysis.calibration import calibration_table, reliability
+from polypath.analysis.depths import depths
+from polypath.analysis.galleries import easy_and_hard_by_loops, easy_and_hard_by_paths, pixels
+from polypath.analysis.importance import importance_table, without_each
+from polypath.analysis.loops import Loops, loop_histogram, loops_taken
+from polypath.analysis.similarity import channel_moments, segments_of, similarity_table, spectrum
+from polypath.analysis.tables import PathTable
+from polypath.cost import cost
+from polypath.network import PathNet
+from polypath.paths import Paths
+from polypath.statistics import Statistics
+from polypath.wiring import Wiring
+
+LEAST_IMAGES = 200  # fewer say too little
+BUDGET = 300e9  # multiply-adds that one analysis may spend on a CPU: about a minute of one core
+CHANNEL_IMAGES = 256
+
+Feed = Callable[[str, int], Iterable[Sequence[Tensor]]]
+"""``feed(part, most)``: batches of ``(images, labels)`` of at most so many images of a part, evenly picked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image of a gallery: PNG as a ``data:`` address, what is on it, what is written below."""
+
+    source: str
+    about: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Images of one kind."""
+
+    title: str
+    text: str
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that a page shows. Parts that a network has not, or that would take too long, are None or empty, and
+    ``notes`` says why.
+
+    Attributes:
+        title: the run's name.
+        facts: what stands at the top, by name.
+        notes: what a reader has to know.
+        wiring, paths: the diagram and the choices that can be lit in it.
+        table: errors and costs.
+        curves: rows of the run's metrics.
+        images: test images of the analyses of answers; ``held_out`` says which images fitted the temperatures.
+        recipe, sessions: settings, environments.
+    """
+
+    title: str
+    facts: dict[str, str]
+    notes: list[str]
+    wiring: Wiring
+    paths: dict[str, Paths]
+    table: PathTable
+    curves: list[dict[str, Any]]
+    images: int = 0
+    held_out: str = ""
+    calibration: pd.DataFrame | None = None
+    reliability: pd.DataFrame | None = None
+    agreement: pd.DataFrame | None = None
+    diversity: pd.DataFrame | None = None
+    importance: pd.DataFrame | None = None
+    importance_images: int = 0
+    depths: pd.DataFrame
+    loops: pd.DataFrame | None = None
+    gates: pd.DataFrame | None = None
+    channels: pd.DataFrame | None = None
+    spectrum: pd.DataFrame | None = None
+    galleries: list[Gallery] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+
+
+@torch.no_grad()
+def analysed(
+    net: PathNet,
+    paths: Mapping[str, Paths],
+    feed: Feed,
+    stored: Callable[[Sequence[int], int], Tensor],
+    *,
+    classes: Sequence[str],
+    size: tuple[int, int],
+    held_out: bool,
+    stats: Statistics | None = None,
+    views: int = 1,
+    most: int = 2000,
+    budget: float = BUDGET,
+) -> dict[str, Any]:
+    """The analyses of a network as the fields of :class:`Report` that hold them, ``notes`` among them.
+
+    Args:
+        feed: gives the images; ``stored(places, most)`` the stored ones at these places of ``feed("test", most)``.
+        held_out: whether there is a part ``validation``, to fit temperatures on; else half of the test images is.
+        stats: re-estimated statistics of ``paths``, used where they have all of them.
+        most: test images of each analysis, at most.
+        budget: multiply-adds that each of them may spend.
+    """
+    notes: list[str] = []
+    stats = stats if stats is not None and all(p in stats for p in paths.values()) else None
+    if stats is not None:
+        notes.append(f"calibration, agreement and galleries: batch-norm re-estimated on {stats.images:,} images")
+    found: dict[str, Any] = {"depths": depths(net.wiring), "galleries": [], "notes": notes}
+    spent = {name: cost(net, p, size).macs * views for name, p in paths.items()}
+    count = _affordable(sum(spent.values()), most, budget)
+    if count:
+        scored = answers(net, paths, feed("test", count), stats=stats, views=views)
+        step = 1 if held_out else 2  # without images held out, every second one fits and the others score
+        if held_out:
+            fitting = answers(net, paths, feed("validation", count), stats=stats, views=views)
+            found["held_out"] = f"{len(fitting.labels):,} images that were held out of training"
+        else:
+            fitting, scored = scored.rows(slice(1, None, 2)), scored.rows(slice(0, None, 2))
+            found["held_out"] = f"{len(fitting.labels):,} test images, every second one, which are not scored here"
+        found["images"] = len(scored.labels)
+        found |= _of_answers(scored, fitting)
+        if len(paths) > 1:
+            found["galleries"] += _by_paths(net, paths, scored, lambda p: stored([step * i for i in p], count), classes)
+    else:
+        notes.append("no calibration, agreement and galleries: running all paths on enough images takes too long here")
+    found |= _importance(net, feed, size, views, most, budget, notes)
+    if any(join.gates for join in net.wiring.joins.values()):
+        count = _affordable(spent.get("whole", 1), most, budget)
+        if count and views == 1:
+            taken = loops_taken(net, feed("test", count))
+            found |= {"loops": loop_histogram(taken.images["loops"], taken.most, taken.images["right"])}
+            found |= {"gates": taken.gates}
+            found["galleries"] += _by_loops(taken, lambda places: stored(places, count), classes)
+    if layers := segments_of(net):
+        moments = channel_moments(net, feed("test", min(most, CHANNEL_IMAGES)))
+        found |= {"channels": similarity_table(moments, layers), "spectrum": spectrum(moments)}
+    return found
+
+
+def _affordable(macs: float, most: int, budget: float) -> int:
+    """Images that the budget allows, 0 where they would be too few."""
+    count = min(most, int(budget / max(1.0, macs)))
+    return count if count >= min(most, LEAST_IMAGES) else 0
+
+
+def _of_answers(scored: Answers, fitting: Answers) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "calibration": calibration_table(scored.logits, scored.labels, fitting.logits, fitting.labels),
+        "reliability": reliability(scored.logits, scored.labels, bins=10),
+    }
+    if len(scored.logits) > 1:
+        found["agreement"] = pairwise_agreement(scored.logits, scored.labels)
+        found["diversity"] = diversity(scored.logits, scored.labels)
+    return found
+
+
+def _importance(
+    net: PathNet, feed: Feed, size: tuple[int, int], views: int, most: int, budget: float, notes: list[str]
+) -> dict[str, Any]:
+    parts = without_each(net.wiring)
+    if not parts:
+        return {}
+    count = _affordable((1 + len(parts)) * views * cost(net, size=size).macs, most, budget)
+    if not count:
+        notes.append(f"no importance of operands: running the network without each of {len(parts)} takes too long here")
+        return {}
+    frame = importance_table(net, feed("test", count), parts, views=views)
+    return {"importance": frame, "importance_images": frame.attrs["images"]}
+
+
+def _by_paths(
+    net: PathNet,
+    paths: Mapping[str, Paths],
+    scored: Answers,
+    stored: Callable[[Sequence[int]], Tensor],
+    classes: Sequence[str],
+) -> list[Gallery]:
+    least = min((name for name in paths if name != "whole"), key=lambda name: cost(net, paths[name]).macs)
+    frame = easy_and_hard_by_paths(scored.logits[least], scored.logits["whole"], scored.labels, spread=True)
+    texts = {
+        "easy": ("Easy", f"right on the smallest path, {least}, already; with its probability of the truth"),
+        "hard": ("Hard", f"wrong on {least}, right on the whole network; with the gain of the truth's probability"),
+    }
+    return _galleries(frame, texts, stored, classes, "{:.2f}")
+
+
+def _by_loops(taken: Loops, stored: Callable[[Sequence[int]], Tensor], classes: Sequence[str]) -> list[Gallery]:
+    texts = {
+        "easy": ("Fewest loops", "answered rightly with the fewest loops"),
+        "hard": ("Most loops", "answered rightly with the most loops"),
+    }
+    return _galleries(easy_and_hard_by_loops(taken, spread=True), texts, stored, classes, "{:.0f} loops")
+
+
+def _galleries(
+    frame: pd.DataFrame,
+    texts: Mapping[str, tuple[str, str]],
+    stored: Callable[[Sequence[int]], Tensor],
+    classes: Sequence[str],
+    form: str,
+) -> list[Gallery]:
+    found = []
+    for kind, (title, text) in texts.items():
+        rows = frame.loc[frame["kind"] == kind].to_dict("records")
+        shown = pixels(stored([row["image"] for row in rows]), range(len(rows))) if rows else []
+        pictures = []
+        for row, picture in zip(rows, shown, strict=True):
+            truth, answer = classes[row["label"]], classes[row["answer"]]
+            said = "" if row["answer"] == row["label"] else f" ({answer}?)"
+            pictures.append(
+                Picture(
+                    source=png(picture),
+                    about=f"test image, {truth}{said}",
+                    caption=f"{truth}{said} · {form.format(row['value'])}",
+                )
+            )
+        found.append(Gallery(title=title, text=text, pictures=pictures))
+    return found
+
+
+def png(picture: Tensor, most: int = 96) -> str:
+    """An image ``(H, W, 3)`` uint8 as a ``data:`` address; larger sides than ``most`` pixels are shrunk to it."""
+    from PIL import Image
+
+    image, data = Image.fromarray(picture.numpy()), io.BytesIO()
+    image.thumbnail((most, most))
+    image.save(data, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()

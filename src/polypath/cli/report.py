@@ -1,0 +1,210 @@
+"""``polypath report``: a run as one page that opens anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polypath.cli.parser import PROGRAM, Parser, positive
+from polypath.cli.tables import exact, percent, print_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from polypath.analysis.report.contents import Report
+    from polypath.analysis.tables import PathTable
+    from polypath.cli.runs import FinishedRun
+    from polypath.training.result import RunResult
+
+PAGE = "report.html"
+REPEATS = 20
+ACCELERATED = 50.0  # times the multiply-adds of a CPU that an accelerator may spend
+
+
+def report(argv: list[str]) -> None:
+    """Write a finished run as one HTML page that needs no network: its wiring with any path lit, training curves, the
+    path table, error against cost, calibration, agreement, importance, depths and galleries."""
+    parser = Parser("report", report.__doc__)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page; default RUN/{PAGE}")
+    parser.add_argument("--images", type=positive, default=2000, help="test images of each analysis, at most (2000)")
+    parser.add_argument("--device", help="where to run the paths; default the recipe's")
+    parser.add_json()
+    args = parser.read(argv)
+
+    from polypath.analysis.report.page import page
+    from polypath.cli.runs import FinishedRun
+    from polypath.files import write_file
+    from polypath.training.result import result_of
+
+    run = FinishedRun(args.run, args.device)
+    result = result_of(args.run)
+    out = args.out or run.folder / PAGE
+    check_writable(out)
+    contents = gathered(run, result, args.images)
+    text = page(contents)
+    write_file(out, text)
+    if args.json:
+        facts = {"out": str(out), "bytes": len(text.encode()), "paths": list(contents.paths), "notes": contents.notes}
+        print_json(facts)
+        return
+    print(f"wrote {out} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser, it needs no network")
+
+
+def gathered(run: FinishedRun, result: RunResult, images: int) -> Report:
+    """Everything that the page of a run says.
+
+    Raises:
+        ValueError: a path table or statistics that are damaged or of another network; images that are not there.
+    """
+    from polypath.analysis.report.contents import BUDGET, Report, analysed
+    from polypath.cli.runs import STATISTICS
+    from polypath.statistics import Statistics
+    from polypath.training.files import read_json
+    from polypath.training.recipe import recipe_to_json
+    from polypath.training.run import RunFolder
+
+    table, computed = _table(run)
+    paths = {row.name: _choice(run, row.paths) for row in table.rows}
+    stats = Statistics.load(run.folder / STATISTICS) if (run.folder / STATISTICS).is_file() else None
+    feed = _Feed(run)
+    budget = BUDGET * (1.0 if run.device.type == "cpu" else ACCELERATED)
+    found = analysed(
+        run.net,
+        paths,
+        feed,
+        feed.stored,
+        classes=run.data.classes,
+        size=run.image_size,
+        held_out=run.data.validation is not None,
+        stats=stats,
+        views=feed.views,
+        most=images,
+        budget=budget,
+    )
+    notes = [table.note, *result.notes, *found.pop("notes")]
+    if computed:
+        notes.append(f"no paths.json in the run: its table was measured now, `{PROGRAM} paths` measures longer")
+    environment = run.folder / "environment.json"
+    sessions = read_json(environment).get("sessions", []) if environment.is_file() else []
+    return Report(
+        title=run.name,
+        facts=_facts(run, result, table, sessions[-1] if sessions else {}),
+        notes=list(dict.fromkeys(note for note in notes if note)),
+        wiring=run.net.wiring,
+        paths=paths,
+        table=table,
+        curves=RunFolder.open(run.folder).metrics(),
+        recipe=recipe_to_json(run.recipe),
+        sessions=sessions,
+        **found,
+    )
+
+
+def check_writable(out: Path) -> None:
+    """Say before the work, not after it, that a file cannot be written.
+
+    Raises:
+        ValueError: a folder in its place, no folder to put it in, no permission.
+    """
+    if out.is_dir():
+        raise ValueError(f"--out {out}: is a folder; name a file in it, such as {out / PAGE}")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent)
+    except OSError as error:
+        raise ValueError(f"--out {out}: cannot be written ({error.strerror or error})") from error
+    os.close(handle)
+    os.unlink(name)
+
+
+def _table(run: FinishedRun) -> tuple[PathTable, bool]:
+    """The run's path table, and whether it had to be measured."""
+    from polypath.analysis.tables import PathTable, path_table
+    from polypath.training.files import read_json
+
+    file = run.folder / "paths.json"
+    if file.is_file():
+        try:
+            return PathTable.from_json(read_json(file)), False
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}; `{PROGRAM} paths {run.folder}` writes it anew") from error
+    table, _ = path_table(run.subject(), data=run.data.name, note=run.data.note, seed=run.recipe.seed, repeats=REPEATS)
+    return table, True
+
+
+def _choice(run: FinishedRun, text: str) -> Any:
+    try:
+        return run.net.paths(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{run.folder / 'paths.json'}: is of another network ({error}); "
+            f"`{PROGRAM} paths {run.folder}` writes it anew"
+        ) from error
+
+
+class _Feed:
+    """Test or held-out images of a run, at most so many, picked evenly over the split."""
+
+    def __init__(self, run: FinishedRun) -> None:
+        self.run, self.views = run, run.recipe.data.eval_crops
+
+    def __call__(self, part: str, most: int) -> Any:
+        from polypath.cli.runs import SCORING_BATCH
+        from polypath.data.feed import evaluation_batches
+
+        run, split = self.run, getattr(self.run.data, part)
+        less = dataclasses.replace(run.data, **{part: split.subset(_evenly(len(split), most))})
+        size = max(1, SCORING_BATCH[run.device.type] // self.views)
+        layout = {"device": run.device, "channels_last": run.recipe.channels_last}
+        return evaluation_batches(less, run.recipe.data, size, part, **layout)  # type: ignore[arg-type]
+
+    def stored(self, places: Sequence[int], most: int) -> Tensor:
+        """Stored test images ``(n, C, H, W)`` uint8 at these places of ``self("test", most)``."""
+        from polypath.data.split import Split
+
+        split = self.run.data.test
+        indices = _evenly(len(split), most)[list(places)]
+        return split.images[indices] if isinstance(split, Split) else split.decode(indices.tolist())[0]
+
+
+def _evenly(count: int, most: int) -> Tensor:
+    import torch
+
+    return torch.arange(count) if count <= most else torch.arange(most) * count // most
+
+
+def _facts(run: FinishedRun, result: RunResult, table: PathTable, session: dict[str, Any]) -> dict[str, str]:
+    from polypath.analysis.report.page import macs_text
+
+    counted = run.net.wiring.depth_distribution()
+    least, most, total = min(counted), max(counted), sum(counted.values())
+    model = run.recipe.model
+    return {
+        "test error": f"{percent(result.test_error)}%",
+        "test images": f"{result.test_images:,}",
+        "network": str(getattr(model, "family", type(model).__name__)),
+        "parameters": f"{result.parameters:,}",
+        "MACs of one image": macs_text(table.rows[0].macs),
+        "paths": f"{total:,}" if total < 10**9 else exact(total),
+        "depth": f"{least} layers" if least == most else f"{least} to {most} layers",
+        "data": run.data.name,
+        "epoch": f"{result.epoch} of {run.recipe.epochs} ({result.reported})",
+        "seed": str(result.seed),
+        "training": f"{result.seconds:,.0f} s, {result.steps:,} steps",
+        "device": str(session.get("device_name") or result.device),
+        "versions": f"torch {session.get('torch', '–')}, polypath {session.get('polypath', '–')}",
+        "revision": _short(result.revision),
+    }
+
+
+def _short(revision: str | None) -> str:
+    if revision is None:
+        return "outside of git"
+    head, plus, rest = revision.partition("+")
+    return head[:12] + plus + rest

@@ -39,7 +39,7 @@ def paths(argv: list[str]) -> None:
         run.subject(chosen),
         [rival.subject() for rival in rivals],
         data=run.data.name,
-        note="; ".join(note for note in (run.data.note, _gates(run)) if note),
+        note="; ".join(note for note in (run.data.note, gates_note(run)) if note),
         num_images=args.num_images if args.recalibrate else None,
         seed=run.recipe.seed,
         repeats=args.repeats,
@@ -76,7 +76,8 @@ def show(table: PathTable) -> None:
     print_table(f"Paths of {table.run}", head, rows, notes=notes)
 
 
-def _gates(run: FinishedRun) -> str:
+def gates_note(run: FinishedRun) -> str:
+    """What to know of the figures of a gated network; nothing of others."""
     if not any(join.gates for join in run.net.wiring.joins.values()):
         return ""
     return "where gates decide, MACs are the most that an image can need, and latency is that of one random image"

@@ -126,6 +126,7 @@ def check_writable(out: Path) -> None:
 def _table(run: FinishedRun) -> tuple[PathTable, bool]:
     """The run's path table, and whether it had to be measured."""
     from polypath.analysis.tables import PathTable, path_table
+    from polypath.cli.paths import gates_note
     from polypath.training.files import read_json
 
     file = run.folder / "paths.json"
@@ -134,7 +135,8 @@ def _table(run: FinishedRun) -> tuple[PathTable, bool]:
             return PathTable.from_json(read_json(file)), False
         except ValueError as error:
             raise ValueError(f"{file}: {error}; `{PROGRAM} paths {run.folder}` writes it anew") from error
-    table, _ = path_table(run.subject(), data=run.data.name, note=run.data.note, seed=run.recipe.seed, repeats=REPEATS)
+    note = "; ".join(text for text in (run.data.note, gates_note(run)) if text)
+    table, _ = path_table(run.subject(), data=run.data.name, note=note, seed=run.recipe.seed, repeats=REPEATS)
     return table, True
 
 
@@ -198,7 +200,7 @@ def _facts(run: FinishedRun, result: RunResult, table: PathTable, session: dict[
         "seed": str(result.seed),
         "training": f"{result.seconds:,.0f} s, {result.steps:,} steps",
         "device": str(session.get("device_name") or result.device),
-        "versions": f"torch {session.get('torch', '–')}, polypath {session.get('polypath', '–')}",
+        "torch": str(session.get("torch") or "–"),
         "revision": _short(result.revision),
     }
 

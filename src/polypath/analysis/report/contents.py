@@ -203,8 +203,8 @@ def _by_paths(
 
 def _by_loops(taken: Loops, stored: Callable[[Sequence[int]], Tensor], classes: Sequence[str]) -> list[Gallery]:
     texts = {
-        "easy": ("Fewest loops", "answered rightly with the fewest loops"),
-        "hard": ("Most loops", "answered rightly with the most loops"),
+        "easy": ("Fewest loops", "answered rightly with the fewest loops, class by class"),
+        "hard": ("Most loops", "answered rightly with the most loops, class by class"),
     }
     return _galleries(easy_and_hard_by_loops(taken, spread=True), texts, stored, classes, "{:.0f} loops")
 

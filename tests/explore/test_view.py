@@ -77,7 +77,7 @@ def test_broken_images_are_told(subject):
     assert subject.ran == []
 
 
-def test_an_image_that_takes_too_long_to_decode_is_told(subject):
+def test_a_machine_that_is_too_busy_is_told(subject):
     subject.late = 2.0
     view = look(subject, picture(), 2.0)
     assert "were over" in view.message

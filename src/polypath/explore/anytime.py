@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from polypath.deploy import AnytimePredictor, BudgetError, Bundle
 from polypath.explore.loops import loops_taken
 from polypath.explore.subject import PathFacts, Run
@@ -71,11 +73,12 @@ class AnytimeSubject:
         name = self.choose(budget_ms)
         if name is None:
             return None
+        pixels = self.predictor.bundle.preparation.array(image, self.predictor.limits)  # the budget is the network's
         if self._gated(name):
-            return self._followed(image, name)
+            return self._followed(pixels, name)
         try:
-            answer = self.predictor.predict(image, budget_ms)
-        except BudgetError:  # it took too long to decode
+            answer = self.predictor.predict(pixels, budget_ms)
+        except BudgetError:  # something else had the processor meanwhile
             return None
         choice = self._choices[answer.path]
         return Run(path=answer.path, probabilities=answer.probabilities[0], ms=answer.ms, choice=choice)
@@ -86,7 +89,7 @@ class AnytimeSubject:
         alive = self.wiring.alive(choice)
         return any(node.dynamic(choice) for node in alive if node.name in self.wiring.joins)  # type: ignore[union-attr]
 
-    def _followed(self, image: bytes, name: str) -> Run:
+    def _followed(self, pixels: np.ndarray, name: str) -> Run:
         """Run by torch whatever the runtime, since only there one sees what the gates decide."""
         import torch
 
@@ -95,7 +98,7 @@ class AnytimeSubject:
         net, choice, trace = self.predictor.bundle.net, self._choices[name], Trace()
         begin = time.perf_counter()
         with torch.inference_mode():
-            logits = net(torch.from_numpy(self.predictor.prepared(image)), paths=choice, trace=trace)
+            logits = net(torch.from_numpy(self.predictor.prepared(pixels)), paths=choice, trace=trace)
             temperature = self.predictor.bundle.path(name).temperature
             probabilities = (logits.float() / temperature).softmax(1)[0].numpy()
         ms = 1e3 * (time.perf_counter() - begin)

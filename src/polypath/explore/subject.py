@@ -40,7 +40,7 @@ class Run:
     Attributes:
         path: the name of the path that ran.
         probabilities: ``(classes,)``, sums to 1.
-        ms: how long this very answer took, decoding included.
+        ms: how long this very answer took, from pixels to probabilities.
         choice: what ran, the loops that gates decided included.
         loops: of gated blocks, in order: the block, how many loops this image took, of how many.
     """
@@ -82,7 +82,7 @@ class Subject(Protocol):
         ...
 
     def run(self, image: bytes, budget_ms: float) -> Run | None:
-        """Classify an encoded image within the budget; None where no path is done in time.
+        """Classify an encoded image, decoded beforehand, within the budget; None where no path is done in time.
 
         Raises:
             ValueError: no image, or one that cannot be read.

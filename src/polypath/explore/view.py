@@ -74,7 +74,9 @@ def look(subject: Subject, image: bytes | None, budget_ms: float | None) -> View
     except ValueError as error:
         return _shown(subject, f"This image cannot be read: {error}.", budget_ms=budget_ms, chosen=chosen)
     if run is None:
-        late = f"{short(budget_ms)} ms were over when the image was decoded; give it more, or a smaller image."
+        late = (
+            f"{short(budget_ms)} ms were over before a path could begin: this machine is busy. Try again, or give more."
+        )
         return _shown(subject, late, budget_ms=budget_ms)
     return _shown(subject, "", budget_ms=budget_ms, chosen=run.path, run=run)
 
@@ -117,8 +119,9 @@ def _facts(path: PathFacts | None, run: Run | None) -> str:
     tiles.append(("this image", f"{short(run.ms)} ms" if run else "–"))
     if path is not None:
         tiles.append(("p50 / p99", f"{short(path.p50_ms)} / {short(path.p99_ms)} ms"))
-        error, split = (path.error, "") if path.test_error is None else (path.test_error, ", test images")
-        tiles.append((f"error{split}", "not scored" if error is None else f"{error:.2f}%"))
+        errors = [f"{error:.2f}" for error in (path.error, path.test_error) if error is not None]
+        name = "error, held out / test" if path.test_error is not None else "error"
+        tiles.append((name, f"{' / '.join(errors)}%" if errors else "not scored"))
         tiles.append(("multiply-adds", f"{short(path.macs / 1e6)} million"))
     told = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in tiles)
     return f'<dl class="pp-facts">{told}</dl>'
@@ -134,6 +137,6 @@ def _wiring(subject: Subject, choice: Choice, *, lit: bool, run: Run | None) -> 
     off = "" if lit else " pp-off"
     return (
         f'<div class="pp-drawing{off}"><div class="pp-wide">{wide}</div><div class="pp-narrow">{narrow}</div>{told}'
-        '<p class="pp-legend">Lit is what ran. Boxes are layers, dots are steps without weights to speak of, circles '
-        "join: µ mean, + sum, ? one of several.</p></div>"
+        '<p class="pp-legend">Lit is what ran. Boxes are layers, dots add no depth, circles join: µ mean, + sum, '
+        "? one of several.</p></div>"
     )

@@ -57,7 +57,9 @@ def test_what_cannot_be_met_runs_nothing(branches):
 
 
 def test_the_loops_of_an_image_are_those_that_reproduce_its_answer(tmp_path):
-    subject = open_subject(saved(recursive(), tmp_path / "net", {"whole": 5.0, "loops=max": 6.0, "loops=0": 50.0}))
+    subject = open_subject(
+        saved(recursive(), tmp_path / "net", {"whole": 5.0, "loops=max": 5.0, "loops=1": 5.0, "loops=0": 50.0})
+    )
     net = subject.predictor.bundle.net
     seen, wrong = set(), 0
     for seed in range(10):

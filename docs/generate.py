@@ -64,7 +64,18 @@ def path_table_picture() -> str:
     return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.S)  # no fonts from elsewhere
 
 
-PAGES: dict[str, Callable[[], str]] = {"models.md": models_page, "images/paths.svg": path_table_picture}
+def reproduction() -> str:
+    """``reproduction.md``: the papers' tables that have a committed result, and the verdicts on their claims."""
+    from polypath.reproduce.page import reproduction_page
+
+    return reproduction_page(DOCS / "results/reproduce")
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "models.md": models_page,
+    "images/paths.svg": path_table_picture,
+    "reproduction.md": reproduction,
+}
 
 
 def main() -> None:

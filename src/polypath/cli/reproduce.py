@@ -88,7 +88,8 @@ def _show(result: Result) -> None:
     n = len(result.seeds)
     print_table(f"{n} seed{'s' if n != 1 else ''}", ["", "measured", "", "published"], rows)
     for verdict in result.verdicts:
-        _say(verdict.line())
+        if verdict.word != "not measured":
+            _say(verdict.line())
     for run, why in result.diverged.items():
         _say(f"diverged: {run} ({why})")
 

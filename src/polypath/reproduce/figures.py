@@ -52,11 +52,11 @@ def bars(keys: Sequence[str] | None = None, label: str = "test error (%)") -> Dr
         axis.barh(
             rows,
             means,
-            xerr=[result.std(key) or 0.0 for key in shown],
+            xerr=_spread(result, shown),
             color=COLOURS[0],
             height=0.62,
             error_kw={"lw": 1.1, "capsize": 2.5, "ecolor": "0.25"},
-            label="measured, ± std over seeds",
+            label="measured, ± std over seeds" if len(result.seeds) > 1 else "measured",
         )
         marks = [
             (row, p)
@@ -93,7 +93,7 @@ def grouped_bars(groups: Mapping[str, str], parts: Mapping[str, str], label: str
             axis.barh(
                 [row for row, _ in found],
                 [result.mean(key) for _, key in found],
-                xerr=[result.std(key) or 0.0 for _, key in found],
+                xerr=_spread(result, [key for _, key in found]),
                 height=height * 0.92,
                 color=COLOURS[i % len(COLOURS)],
                 error_kw={"lw": 0.9, "capsize": 1.5, "ecolor": "0.25"},
@@ -101,7 +101,7 @@ def grouped_bars(groups: Mapping[str, str], parts: Mapping[str, str], label: str
             )
         axis.set_yticks(range(len(groups)), list(groups))
         axis.invert_yaxis()
-        axis.set_xlabel(f"{label}, ± std over seeds")
+        axis.set_xlabel(f"{label}, ± std over seeds" if len(result.seeds) > 1 else label)
         axis.grid(False, axis="y")
         _finish(figure, axis, result)
         return figure
@@ -124,6 +124,7 @@ def lines(
             along(axis, result.curves[key], text, i)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         if log:
             axis.set_yscale("log")
         _finish(figure, axis, result)
@@ -176,6 +177,11 @@ def name_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     assert axis.figure is not None
     axis.figure.canvas.draw()
     _place(axis, [Label(x, y, name.partition("=")[2] or name, COLOURS[0], name == "whole") for x, y, name in points])
+
+
+def _spread(result: Result, keys: Sequence[str]) -> list[float] | None:
+    """One standard deviation a key; None where a single seed or a count has none."""
+    return [result.std(key) or 0.0 for key in keys] if len(result.seeds) > 1 else None
 
 
 def _finish(figure: Figure, axis: Axes, result: Result) -> None:

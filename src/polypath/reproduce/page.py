@@ -34,10 +34,11 @@ def section(result: Result, experiment: Experiment | None = None, *, level: int 
         lines += [f"Scale **{result.scale}** changes:", "", *(f"- {change}" for change in result.changes), ""]
     lines += _table(result)
     lines += [f"![{result.experiment}, {result.place}]({figure})", ""]
-    if result.verdicts:
-        lines += ["| verdict | claim | estimate | interval |", "|---|---|---|---|"]
-        lines += [_verdict_row(verdict) for verdict in result.verdicts]
-        lines += [""]
+    judged = [verdict for verdict in result.verdicts if verdict.word != "not measured"]
+    if judged:
+        lines += ["| verdict | claim | estimate | interval |", "|---|---|---|---|", *map(_verdict_row, judged), ""]
+    if left := len(result.verdicts) - len(judged):
+        lines += [f"Claims that this scale does not measure: {left}.", ""]
     if experiment is not None and experiment.answer is not None:
         lines += [experiment.answer(result), ""]
     lines += [f"Diverged: {', '.join(result.diverged)}.", ""] if result.diverged else []

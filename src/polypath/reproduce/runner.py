@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from polypath.data.sources import ImageData
 from polypath.files import write_file
@@ -110,7 +111,7 @@ def _train_and_measure(
     ]
     for recipe, folder in tasks:
         file = folder / "recipe.json"
-        if file.is_file() and read_json(file) != recipe_to_json(recipe):
+        if file.is_file() and not _same(read_json(file), recipe_to_json(recipe)):
             raise ValueError(f"{folder}: is a run of another recipe; choose another --out")
     if workers > 1:
         slots = list(range(workers))
@@ -157,7 +158,16 @@ def _one(recipe: Recipe, folder: Path, data: ImageData | None, slot: int | None,
         write_file(folder / FAILED, f"{' '.join(str(error).split())}\n")
         say(f"{folder.name}: diverged")
         return
-    say(f"{folder.name}: test error {read_json(folder / 'summary.json')['test_error']:.2f}%")
+    done = read_json(folder / "summary.json")
+    told = "" if recipe.objective.kind == "path" else f", test error {done['test_error']:.2f}%"  # that of all paths
+    say(f"{folder.name}: trained in {done['seconds']:,.0f} s{told}")
+
+
+def _same(ran: Any, asked: dict[str, Any]) -> bool:
+    """Whether a run is of the recipe that is asked for; a run has settled its precision where that is ``auto``."""
+    if asked["precision"] == "auto" and isinstance(ran, dict):
+        asked = asked | {"precision": ran.get("precision")}
+    return ran == asked
 
 
 def _check_folder(folder: Path, experiment: Experiment, scale: str) -> None:

@@ -118,6 +118,15 @@ def at_scales(
     return scales
 
 
+def exact_scales(smoke_says: str) -> dict[str, Callable[[], Scale]]:
+    """The scales of an experiment that only counts: the published networks but at ``smoke``."""
+    return {
+        "smoke": lambda: Scale(changes=(smoke_says,)),
+        "small": lambda: Scale(changes=("nothing: what is counted is counted on the published network",)),
+        "paper": lambda: Scale(),
+    }
+
+
 def _each(values: Iterable[int]) -> str:
     return " or ".join(map(str, sorted(set(values))))
 

@@ -133,19 +133,22 @@ class Trained:
             name: self.marked(logits) for name, logits in self.logits(paths, recalibrated=recalibrated, net=net).items()
         }
 
-    def training_loss(self, paths: Choice = None, *, recalibrated: int = 0, images: int = 2000) -> dict[str, float]:
+    def training_loss(
+        self, paths: Choice = None, *, recalibrated: int = 0, images: int = 2000, net: PathNet | None = None
+    ) -> dict[str, float]:
         """Mean cross-entropy of each path on (at most so many) training images, in evaluation mode, not augmented."""
-        chosen = self.choice(paths)
+        net = net or self.net
+        chosen = self.choice(paths, net)
         if self.failed:
             return dict.fromkeys(chosen, math.nan)
-        stats = self.statistics(chosen, recalibrated) if recalibrated else None
+        stats = self.statistics(chosen, recalibrated, net) if recalibrated else None
         batches, labels = [], []
         for x, y in self.training_batches():
             batches.append((x, y))
             labels.append(y.cpu())
             if sum(map(len, labels)) >= images:
                 break
-        scores, truth = score(self.net, chosen, batches, stats=stats, keep_logits=True), torch.cat(labels)
+        scores, truth = score(net, chosen, batches, stats=stats, keep_logits=True), torch.cat(labels)
         return {
             name: float(functional.cross_entropy(s.logits.float(), truth))
             for name, s in scores.items()

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from polypath.families.crescendonet import TABLE_II, CrescendoNet
-from polypath.reproduce.claims import better, ordered, trend
-from polypath.reproduce.experiment import Cell, Experiment
-from polypath.reproduce.figures import bars
-from polypath.reproduce.measure import paths, per_arm
-from polypath.reproduce.scales import at_scales, paper, small, smoke
-from polypath.training.path_objectives import DropPath
+from collections.abc import Mapping
+from dataclasses import replace
 
+from polypath.families.crescendonet import TABLE_II, CrescendoNet
+from polypath.reproduce.claims import Claim, above, better, counted, ordered, trend
+from polypath.reproduce.experiment import Cell, Experiment, Measured
+from polypath.reproduce.figures import against, bars, grouped_bars, lines
+from polypath.reproduce.measure import costs, error_along_training, paths, per_arm, whole
+from polypath.reproduce.memory import held_by_phase
+from polypath.reproduce.scales import at_scales, exact_scales, paper, small, smoke, vary
+from polypath.reproduce.trained import Trained
+from polypath.training.objectives import Whole
+from polypath.training.path_objectives import DropPath, PathWise
+from polypath.training.recipe import Recipe
+from polypath.training.recipes.small import ADAM
+
+DROP = DropPath(rate=0.3)
 TINY = CrescendoNet(widths=(6, 6), hidden=(16,))
+GROWING = replace(TINY, widths=(6, 8), growing=True)
 SMALL = CrescendoNet(widths=(16, 32, 32))
 WIDTHS_SAY = "widths (16, 32, 32) instead of (128, 256, 512), no dropout, drop-path 0.3"
 SUBNETS = ("whole", *(f"branches={text}" for text in TABLE_II))
@@ -20,17 +30,100 @@ def _branches(key: str) -> list[int]:
     return [1, 2, 3, 4] if key == "whole" else [int(n) for n in key.partition("=")[2].split(",")]
 
 
+# --- Table I ----------------------------------------------------------------------------------------------
+
+ROWS: dict[str, tuple[str, str]] = {
+    "Nesterov (128, 128, 128)": ("crescendonet_128", ""),
+    "Nesterov (128, 256, 512)-W": ("crescendonet_512w", ""),
+    "Nesterov (128, 256, 512)": ("crescendonet_512", ""),
+    "Nesterov without drop-path": ("crescendonet_512", "-nodroppath"),
+    "Adam (128, 128, 128)": ("crescendonet_128", "-adam"),
+    "Adam (128, 256, 512)": ("crescendonet_512", "-adam"),
+    "Adam without drop-path": ("crescendonet_512", "-adam-nodroppath"),
+    "Adam path-wise training": ("crescendonet_512", "-adam-pathwise"),
+}
+"""Own rows of Table I: model and what follows the dataset in the recipe's name."""
+COLUMNS = {"C10": "cifar10", "C10+": "cifar10+", "C100": "cifar100", "C100+": "cifar100+", "SVHN": "svhn"}
+
+
+def _table_1(base: Recipe, narrow: CrescendoNet, wide: CrescendoNet, growing: CrescendoNet) -> dict[str, Recipe]:
+    """The rows' networks and objectives, on the images of ``base``."""
+    nets = {"crescendonet_128": narrow, "crescendonet_512w": growing, "crescendonet_512": wide}
+    arms = {}
+    for row, (model, suffix) in ROWS.items():
+        objective = Whole() if "nodroppath" in suffix else PathWise(rate=0.3) if "pathwise" in suffix else DROP
+        more = {"optim": ADAM} if "adam" in suffix else {}
+        more |= {"epochs": 2 * base.epochs} if "pathwise" in suffix else {}
+        arms[f"{row} C10+"] = vary(base, model=nets[model], objective=objective, **more)
+    return arms
+
+
+TABLE1 = Experiment(
+    name="crescendonet/table1",
+    place="Table I, own rows",
+    shows="whole networks of three widths, two optimisers, with and without drop-path, and trained path-wise",
+    scales=at_scales(
+        lambda: _table_1(smoke(TINY), *(replace(m, in_chans=1) for m in (TINY, replace(TINY, widths=(6, 8)), GROWING))),
+        lambda: _table_1(
+            small(SMALL, data__train_images=4000, epochs=8),
+            CrescendoNet(widths=(16, 16, 16)),
+            CrescendoNet(widths=(16, 32, 64)),
+            CrescendoNet(widths=(16, 32, 64), growing=True),
+        ),
+        lambda: {
+            f"{row} {column}": paper(f"{model}-{dataset}{suffix}")
+            for row, (model, suffix) in ROWS.items()
+            for column, dataset in COLUMNS.items()
+        },
+        small_says=(
+            "widths of an eighth: (16, 16, 16) and (16, 32, 64); no dropout; the column C10+ alone, for want of local "
+            "CIFAR-100 and SVHN",
+        ),
+    ),
+    measure=per_arm(whole),
+    units={"loss": "nats, last epoch of training"},
+    published={
+        f"{row} {column}": Cell("table1", column, group=f"CrescendoNet {row.split()[0]}", method=row.split(" ", 1)[1])
+        for row in ROWS
+        for column in COLUMNS
+    },
+    claims=tuple(
+        claim
+        for c in COLUMNS
+        for claim in (
+            better(
+                f"Nesterov (128, 256, 512) {c}", f"Nesterov without drop-path {c}", f"{c}: drop-path helps (Nesterov)"
+            ),
+            better(f"Adam (128, 256, 512) {c}", f"Adam without drop-path {c}", f"{c}: drop-path helps (Adam)"),
+            better(
+                f"Nesterov (128, 256, 512) {c}", f"Nesterov (128, 128, 128) {c}", f"{c}: wider errs less (Nesterov)"
+            ),
+            better(
+                f"Adam (128, 256, 512) {c}", f"Adam path-wise training {c}", f"{c}: path-wise training costs accuracy"
+            ),
+        )
+    ),
+)
+
+# --- Table II ---------------------------------------------------------------------------------------------
+
+DROPS = (
+    better("branches=2,4", "branches=1,2,4", "adding branch 1 to {2, 4} makes it worse (Fig. 4's first drop)"),
+    better("branches=2,3", "branches=1,2,3", "adding branch 1 to {2, 3} makes it worse (Fig. 4's second drop)"),
+)
+ONE_NET = at_scales(
+    lambda: {"whole": smoke(TINY, DROP)},
+    lambda: {"whole": small(SMALL, DROP, data__train_images=4000, epochs=8)},
+    lambda: {"whole": paper("crescendonet_512-cifar10+-adam")},
+    small_seeds=4,
+    small_says=(WIDTHS_SAY,),
+)
+
 TABLE2 = Experiment(
     name="crescendonet/table2",
     place="Table II",
     shows="what sub-networks err that keep only some branches of every block (printed: C10+)",
-    scales=at_scales(
-        lambda: {"whole": smoke(TINY, DropPath(rate=0.3))},
-        lambda: {"whole": small(SMALL, DropPath(rate=0.3), data__train_images=4000, epochs=8)},
-        lambda: {"whole": paper("crescendonet_512-cifar10+-adam")},
-        small_seeds=4,
-        small_says=(WIDTHS_SAY,),
-    ),
+    scales=ONE_NET,
     measure=per_arm(paths(SUBNETS), single=True),
     published={key: Cell("table2", "C10+", branches=_branches(key)) for key in SUBNETS},
     claims=(
@@ -39,11 +132,114 @@ TABLE2 = Experiment(
         ordered([f"branches={n}" for n in "4321"], "of single branches, each longer one errs less (§III-D)"),
         better("branches=3,4", "branches=4", "two branches err less than the longer of them"),
         better("branches=2,3,4", "branches=3,4", "three branches err less than the two longest"),
-        better("branches=2,4", "branches=1,2,4", "adding branch 1 to {2, 4} makes it worse (Fig. 4's first drop)"),
-        better("branches=2,3", "branches=1,2,3", "adding branch 1 to {2, 3} makes it worse (Fig. 4's second drop)"),
+        *DROPS,
         trend(["branches=1", "branches=1,2", "branches=1,2,3", "whole"], "error falls as branches are added in turn"),
     ),
     figure=bars(SUBNETS),
 )
 
-EXPERIMENTS = (TABLE2,)
+# --- Figures 3 and 4 --------------------------------------------------------------------------------------
+
+FIG3_SUBNETS = ("whole", "branches=2,3,4", "branches=3,4", "branches=1,2", *(f"branches={n}" for n in "4321"))
+
+
+def _rises_with_the_whole(run: Trained) -> Measured:
+    """Errors of subnets along training, and for each how it goes with the whole network's (correlation over epochs)."""
+    import numpy as np
+
+    found = error_along_training(FIG3_SUBNETS)(run)
+    error = {key: np.array([y for _, y in line]) for key, line in found.curves.items()}
+    found.values = {
+        f"{key} goes with whole": float(np.corrcoef(error[key], error["whole"])[0, 1]) if np.ptp(error[key]) else 0.0
+        for key in FIG3_SUBNETS[1:]
+    }
+    return found.update(Measured(run.correct(FIG3_SUBNETS)))
+
+
+FIGURE3 = Experiment(
+    name="crescendonet/figure3",
+    place="Fig. 3",
+    shows="errors of sub-networks along the training of the whole network",
+    scales=at_scales(
+        lambda: {"whole": smoke(TINY, DROP, epochs=2, checkpoint_every=1, keep=2)},
+        lambda: {"whole": small(SMALL, DROP, data__train_images=4000, epochs=8, checkpoint_every=1, keep=8)},
+        lambda: {"whole": vary(paper("crescendonet_512-cifar10-adam-figure3"), checkpoint_every=10, keep=45)},
+        small_says=(WIDTHS_SAY, "eight points along 8 epochs instead of 450 epochs"),
+        paper_says=("a point each ten epochs",),
+    ),
+    measure=per_arm(_rises_with_the_whole, single=True),
+    units={"goes with whole": "correlation over epochs"},
+    claims=(
+        *(
+            above(f"branches={n} goes with whole", 0.5, f"the error of branch {n} falls together with the whole's", "")
+            for n in "4321"
+        ),
+        *(better("whole", f"branches={n}", f"at the end the whole errs less than branch {n}") for n in "4321"),
+    ),
+    figure=lines(FIG3_SUBNETS),
+)
+
+FIGURE4 = Experiment(
+    name="crescendonet/figure4",
+    place="Fig. 4",
+    shows="the accuracy of sub-networks against their parameters and MACs",
+    scales=ONE_NET,
+    measure=per_arm(paths(SUBNETS), costs(SUBNETS), single=True),
+    units={"params": "M", "MACs": "M"},
+    published={key: Cell("table2", "C10+", branches=_branches(key)) for key in SUBNETS},
+    claims=(
+        trend(SUBNETS, "on average, error falls with cost", at=[sum(_branches(key)) for key in SUBNETS]),
+        *DROPS,
+    ),
+    figure=against({"parameters": (" params", "millions"), "MACs of one image": (" MACs", "millions")}, SUBNETS),
+)
+
+# --- path-wise memory -------------------------------------------------------------------------------------
+
+
+def _memory(scale: str) -> Mapping[str, float]:
+    tiny = scale == "smoke"
+    net = (TINY if tiny else CrescendoNet(widths=(128, 256, 512), final_map=4)).build(seed=0)
+    return held_by_phase(net, size=16 if tiny else 32, batch=2 if tiny else 4)
+
+
+def _at_most(what: str, share: float, text: str, *, average: bool = False) -> Claim:
+    keys = [f"branch {n}: {what}" for n in (1, 2, 3, 4)]
+
+    def statistic(counts: Mapping[str, float]) -> float:
+        shares = [counts[key] for key in keys]
+        return share - (sum(shares) / len(shares) if average else max(shares))
+
+    return counted(text, statistic, says=f"{share:g} minus the {'average' if average else 'largest'} share")
+
+
+MEMORY = Experiment(
+    name="crescendonet/memory",
+    place="§I and §II-B",
+    shows="what path-wise training keeps in memory, as shares of what whole-net training does",
+    scales=exact_scales("a tiny network"),
+    counts=_memory,
+    units={"": "of whole-net training"},
+    claims=(
+        _at_most("gradients", 0.405, "gradients and momentum of the branches' convs take at most about 40% (§II-B)"),
+        _at_most("gradients", 0.255, "… and about a fourth, averaged over the phases (§I)", average=True),
+        _at_most(
+            "activations, truncated",
+            0.5,
+            "so do activations where frozen branches run without gradient, within "
+            "10 points (they hold joins and pools as well)",
+        ),
+        _at_most("activations, exact", 0.5, "… and where gradient flows through frozen branches"),
+    ),
+    figure=grouped_bars(
+        {f"branch {n}": f"branch {n}: " for n in (1, 2, 3, 4)},
+        {
+            "gradients": "gradients",
+            "activations, exact": "activations, exact",
+            "activations, truncated": "activations, truncated",
+        },
+        "share of whole-net training",
+    ),
+)
+
+EXPERIMENTS = (TABLE1, TABLE2, FIGURE3, FIGURE4, MEMORY)

@@ -6,13 +6,19 @@ what is measured.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from polypath.data.config import AugmentConfig
 from polypath.families.fractalnet import FractalNet
-from polypath.reproduce.claims import better, less
-from polypath.reproduce.experiment import Experiment, Measured
-from polypath.reproduce.figures import grouped_bars
-from polypath.reproduce.measure import per_arm
+from polypath.families.onepath import TimmModel
+from polypath.families.resnet import ResNet
+from polypath.reproduce.claims import Claim, better, less
+from polypath.reproduce.experiment import Cell, Experiment, Measured
+from polypath.reproduce.figures import against, grouped_bars, lines
+from polypath.reproduce.measure import costs, paths, per_arm, whole
 from polypath.reproduce.scales import at_scales, paper, small, smoke, vary
 from polypath.reproduce.trained import Trained
+from polypath.training.objectives import Whole
 from polypath.training.path_objectives import DropPath, OnePath
 from polypath.training.recipe import Recipe
 
@@ -27,6 +33,11 @@ def _beside_plain(fractal: Recipe) -> dict[str, Recipe]:
     """A fractal net, and each of its columns trained alone, from scratch."""
     plain = {f"plain {c}": vary(fractal, objective=OnePath(paths=c)) for c in _columns(fractal)}
     return {"fractal": fractal} | plain
+
+
+def _deepest_beside_plain(fractal: Recipe) -> dict[str, Recipe]:
+    """A fractal net, and its deepest column trained alone, from scratch."""
+    return {"fractal": fractal, "plain": vary(fractal, objective=OnePath(paths=_columns(fractal)[0]))}
 
 
 def _columns_and_losses(run: Trained) -> Measured:
@@ -80,4 +91,251 @@ TABLE4 = Experiment(
     ),
 )
 
-EXPERIMENTS = (TABLE4,)
+# --- Table 1 ----------------------------------------------------------------------------------------------
+
+DATASETS = {
+    "C10": "cifar10",
+    "C10+": "cifar10+",
+    "C10++": "cifar10++",
+    "C100": "cifar100",
+    "C100+": "cifar100+",
+    "C100++": "cifar100++",
+    "SVHN": "svhn",
+}
+AUGMENTED = {"C10": AugmentConfig(), "C10+": AugmentConfig(pad=2, mirror=True)}
+AUGMENTED["C10++"] = replace(AUGMENTED["C10+"], pad_mode="reflect")
+METHODS = {
+    "FractalNet {}": "FractalNet",
+    "drop-path {}": "FractalNet + drop-path + dropout",
+    "drop-path {}/column=3": "FractalNet + drop-path + dropout => deepest column alone",
+}
+
+
+def _table_1(base: Recipe) -> dict[str, Recipe]:
+    """Each augmentation without and with regularisation; ``base`` has it."""
+    arms = {}
+    for column, augment in AUGMENTED.items():
+        full = vary(base, data__augment=augment)
+        arms[f"FractalNet {column}"] = vary(full, objective=Whole(), model__dropout=(0.0,))
+        arms[f"drop-path {column}"] = full
+    return arms
+
+
+def _with_deepest(run: Trained) -> Measured:
+    """The whole network and, where it was trained with drop-path, its deepest column, as it stands and re-estimated."""
+    found = run.correct(["whole"])
+    if isinstance(run.recipe.objective, DropPath):
+        deepest = _columns(run.recipe)[:1]
+        found |= run.correct(deepest)
+        anew = run.correct(["whole", *deepest], recalibrated=1000)
+        found |= {f"{name} re-estimated": hits for name, hits in anew.items()}
+    return Measured(found)
+
+
+def _table_1_claims(column: str, plus: str) -> tuple[Claim, ...]:
+    plain, full = f"FractalNet {column}", f"drop-path {column}"
+    plain_plus, full_plus = f"FractalNet {plus}", f"drop-path {plus}"
+    return (
+        better(full, plain, f"{column}: drop-path and dropout lower the error"),
+        better(full_plus, plain_plus, f"{plus}: drop-path and dropout lower the error"),
+        Claim(
+            f"{column}: they help more without augmentation than with it ({plus})",
+            lambda m: (m[plain] - m[full]) - (m[plain_plus] - m[full_plus]),
+            says="gain without augmentation minus gain with",
+        ),
+        better(
+            f"{full_plus}/column=3 re-estimated",
+            f"{full_plus} re-estimated",
+            f"{plus}: the deepest column, re-estimated, comes within 2 points of the whole network",
+            by=-2.0,
+        ),
+    )
+
+
+TABLE1 = Experiment(
+    name="fractalnet/table1",
+    place="Table 1, own rows",
+    shows="drop-path and dropout by augmentation, and the deepest column alone",
+    scales=at_scales(
+        lambda: _table_1(smoke(FractalNet(filters=(4, 4), dropout=(0.0, 0.1)), MIXED)),
+        lambda: _table_1(
+            small(FractalNet(filters=(16, 32, 32), dropout=(0.0, 0.1, 0.2)), MIXED, data__train_images=4000)
+        ),
+        lambda: {
+            f"{method} {column}": paper(f"fractalnet20-{dataset}{suffix}")
+            for column, dataset in DATASETS.items()
+            for method, suffix in (("FractalNet", "-unregularised"), ("drop-path", ""))
+        },
+        small_says=(
+            "three blocks of (16, 32, 32) filters (12 layers), dropout 0, 0.1, 0.2; CIFAR-10 alone, for want of local "
+            "CIFAR-100 and SVHN",
+        ),
+    ),
+    measure=per_arm(_with_deepest),
+    published={
+        key.format(column): Cell("table1", column, method=method)
+        for key, method in METHODS.items()
+        for column in DATASETS
+    },
+    claims=(*_table_1_claims("C10", "C10+"), *_table_1_claims("C100", "C100+")),
+)
+
+# --- Table 2 ----------------------------------------------------------------------------------------------
+
+
+def _resnet_34() -> Recipe:
+    model = TimmModel(model="resnet34", num_classes=1000)
+    return vary(paper("fractalnet34-imagenet"), model=model, objective=Whole())
+
+
+TABLE2 = Experiment(
+    name="fractalnet/table2",
+    place="Table 2",
+    shows="FractalNet of 34 layers beside ResNet-34 on ImageNet, ten crops",
+    scales=at_scales(
+        lambda: {
+            "FractalNet-34": smoke(FractalNet(filters=(4, 4), columns=2, stem="imagenet"), MIXED),
+            "ResNet-34": smoke(ResNet(depth=8)),
+        },
+        paper=lambda: {"FractalNet-34": paper("fractalnet34-imagenet"), "ResNet-34": _resnet_34()},
+        paper_says=("both are trained by FractalNet's recipe, the ResNet without drop-path",),
+    ),
+    measure=per_arm(whole),
+    units={"loss": "nats, last epoch of training"},
+    claims=(
+        better(
+            "FractalNet-34",
+            "ResNet-34",
+            "FractalNet matches ResNet at equal depth: at most half a point worse",
+            by=-0.5,
+        ),
+    ),
+)
+
+# --- Table 3 ----------------------------------------------------------------------------------------------
+
+
+def _depths(base: Recipe, most: int) -> dict[str, Recipe]:
+    model = base.model
+    assert isinstance(model, FractalNet)
+    return {f"{len(model.filters) * 2 ** (c - 1)} layers": vary(base, model__columns=c) for c in range(1, most + 1)}
+
+
+def _deeper(depths: tuple[int, ...]) -> tuple[Claim, ...]:
+    keys = [f"{d} layers" for d in depths]
+    return (
+        better(keys[1], keys[0], f"{depths[1]} layers err less than {depths[0]}"),
+        better(keys[-1], keys[0], f"{depths[-1]} layers err less than {depths[0]}"),
+        better(
+            keys[-1],
+            keys[-2],
+            f"{depths[-1]} layers err at most a point more than {depths[-2]} (no degradation)",
+            by=-1.0,
+        ),
+    )
+
+
+TABLE3 = Experiment(
+    name="fractalnet/table3",
+    place="Table 3",
+    shows="ever deeper fractal nets",
+    scales=at_scales(
+        lambda: _depths(smoke(FractalNet(filters=(4, 4)), MIXED), 3),
+        lambda: _depths(small(FractalNet(filters=(8, 16, 32, 32)), MIXED, data__train_images=4000, epochs=8), 4),
+        lambda: {f"{5 * 2**n} layers": paper(f"fractalnet_ultra_{5 * 2**n}-cifar100++") for n in range(6)},
+        small_says=("four blocks of (8, 16, 32, 32) filters, one to four columns; CIFAR-10 instead of CIFAR-100++",),
+    ),
+    measure=per_arm(whole),
+    units={"loss": "nats, last epoch of training"},
+    claims=(*_deeper((4, 8, 16, 32)), *_deeper((5, 10, 20, 40, 80, 160))),
+)
+
+# --- the figure of the introspection, the anytime curve ---------------------------------------------------
+
+
+def _losses_along_training(run: Trained) -> Measured:
+    """Training loss of each column, run alone, at each kept checkpoint; of a plain net, of its own column. ``half way``
+    is the epoch at which half of the loss's whole fall is done."""
+    plain = isinstance(run.recipe.objective, OnePath)
+    chosen = [run.recipe.objective.paths] if isinstance(run.recipe.objective, OnePath) else _columns(run.recipe)
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for epoch, net in run.epochs():
+        for name, loss in run.training_loss(chosen, recalibrated=0 if plain else 1000, images=1000, net=net).items():
+            curves.setdefault("whole" if plain else name, []).append((epoch, loss))
+    values = {}
+    for name, line in curves.items():
+        half = (line[0][1] + line[-1][1]) / 2
+        values |= {
+            f"{name} loss": line[-1][1],
+            f"{name} half way": next(x for x, y in line if y <= max(half, line[-1][1])),
+        }
+    return Measured(values=values, curves=curves)
+
+
+FIGURE3 = Experiment(
+    name="fractalnet/figure3",
+    place="the figure of the introspection",
+    shows="the training loss of each column, run alone, along the training of the fractal net, and of a plain net",
+    scales=at_scales(
+        lambda: _deepest_beside_plain(smoke(FractalNet(filters=(4, 4)), MIXED, epochs=2, checkpoint_every=1, keep=2)),
+        lambda: _deepest_beside_plain(
+            small(
+                FractalNet(filters=(8, 16, 32, 32), columns=4),
+                MIXED,
+                data__train_images=4000,
+                epochs=8,
+                checkpoint_every=1,
+                keep=8,
+            )
+        ),
+        lambda: {
+            "fractal": vary(paper("fractalnet_ultra_40-cifar100++"), checkpoint_every=10, keep=40),
+            "plain": vary(paper("fractalnet_plain_40-cifar100++"), checkpoint_every=10, keep=40),
+        },
+        small_says=("four blocks of (8, 16, 32, 32) filters, 32 layers; CIFAR-10 instead of CIFAR-100++",),
+        paper_says=("a point each ten epochs",),
+    ),
+    measure=per_arm(_losses_along_training),
+    units={"loss": "nats, training images, no augmentation", "half way": "epochs"},
+    claims=(
+        less(
+            "fractal/column=1 half way",
+            "fractal/column=4 half way",
+            "the deepest column improves later than the shallowest",
+            "epochs",
+        ),
+        less(
+            "fractal/column=4 loss",
+            "plain loss",
+            "in the end its loss is below that of a plain net of its depth trained alone",
+            "nats",
+        ),
+    ),
+    figure=lines(
+        {**{f"fractal/column={c}": f"column {c} of the fractal net" for c in (1, 2, 3, 4)}, "plain": "plain net alone"},
+        ylabel="training loss (nats)",
+    ),
+)
+
+ANYTIME = Experiment(
+    name="fractalnet/anytime",
+    place="§3.1, columns as an anytime classifier",
+    shows="what columns of one network err against what they cost",
+    scales=at_scales(
+        lambda: {"fractal": smoke(FractalNet(filters=(4, 4)), MIXED)},
+        lambda: {"fractal": small(FractalNet(filters=(16, 32, 32)), MIXED, data__train_images=4000)},
+        lambda: {"fractal": paper("fractalnet20-cifar100+")},
+        small_says=("three blocks of (16, 32, 32) filters (12 layers), no dropout; CIFAR-10 instead of CIFAR-100+",),
+    ),
+    measure=per_arm(paths(recalibrated=1000), costs(), single=True),
+    units={"params": "M", "MACs": "M"},
+    claims=(
+        better("column=2", "column=1", "the column of twice the depth errs less (1 to 2)"),
+        better("column=3", "column=2", "the column of twice the depth errs less (2 to 3)"),
+        better("whole", "column=3", "the whole network errs less than its deepest column"),
+    ),
+    figure=against({"MACs of one image": (" MACs", "millions")}),
+    notes=("Batch-norm statistics are re-estimated for each column on 1,000 training images.",),
+)
+
+EXPERIMENTS = (TABLE1, TABLE2, TABLE3, TABLE4, FIGURE3, ANYTIME)

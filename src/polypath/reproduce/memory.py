@@ -1,0 +1,55 @@
+"""What path-wise training holds in memory, counted: gradients, momentum, activations kept for the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from polypath.network import PathNet
+from polypath.training.pathwise import Backward, branches, learning_parameters, path_wise_forward
+
+READINGS: tuple[Backward, ...] = ("exact", "truncated")
+
+
+def held_by_phase(net: PathNet, *, size: int, batch: int, seed: int = 0) -> dict[str, float]:
+    """Shares of what whole-net training holds, for each branch's phase of path-wise training.
+
+    ``branch N: gradients`` is the share of the branches' conv weights that learn (gradients and momentum are as large),
+    ``branch N: activations, exact`` and ``…, truncated`` that of the activations that the backward pass keeps, for the
+    two readings of :mod:`polypath.training.pathwise`, measured on random images.
+    """
+    convs = {name: p.numel() for name, p in net.named_parameters() if "branch" in name and name.endswith("conv.weight")}
+    generator = torch.Generator().manual_seed(seed)
+    chans = net.config["arguments"]["in_chans"]
+    x = torch.randn(batch, chans, size, size, generator=generator)
+    y = torch.randint(net.num_classes, (batch,), generator=generator)
+    net.train()
+    whole = kept_bytes(net, x, y, lambda: net(x))
+    shares: dict[str, float] = {}
+    for n in branches(net.wiring):
+        learning = learning_parameters(net, n)
+        shares[f"branch {n}: gradients"] = sum(v for k, v in convs.items() if k in learning) / sum(convs.values())
+        for reading in READINGS:
+            held = kept_bytes(net, x, y, lambda n=n, r=reading: path_wise_forward(net, x, n, backward=r))
+            shares[f"branch {n}: activations, {reading}"] = held / whole
+    return shares
+
+
+def kept_bytes(net: PathNet, x: Tensor, y: Tensor, forward: Callable[[], Tensor]) -> int:
+    """Bytes that a forward pass and its loss keep for the backward pass, weights and images apart."""
+    known = {p.untyped_storage().data_ptr() for p in net.parameters()} | {x.untyped_storage().data_ptr()}
+    kept: dict[int, Tensor] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        if t.untyped_storage().data_ptr() not in known:
+            kept[t.untyped_storage().data_ptr()] = t
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        loss = functional.cross_entropy(forward(), y)
+    held = sum(t.untyped_storage().nbytes() for t in kept.values())
+    del loss
+    return held

@@ -1,0 +1,87 @@
+"""Results as Markdown, and the committed ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny import tiny
+
+from conftest import ROOT
+from polypath.reproduce import page, results
+from polypath.reproduce.claims import Verdict, judge
+from polypath.reproduce.code import definition_id
+from polypath.reproduce.registry import get_experiment
+from polypath.reproduce.results import Result, load_result
+
+COMMITTED = sorted(p.parent for p in (ROOT / "docs/results/reproduce").glob("*/result.json"))
+RESULT = Result(
+    experiment="fractalnet/tiny",
+    scale="smoke",
+    place="nowhere",
+    shows="something",
+    changes=("all of it",),
+    seeds=(0, 1),
+    revision="0123456789abcdef",
+    errors={"a": [10.0, 12.0], "b": [20.0, 22.0]},
+    images={"a": 100, "b": 100},
+    values={"a loss": [0.5, 0.7]},
+    units={"loss": "nats"},
+    counts={"paths": 12345.0},
+    published={"a": 4.81, "b": None},
+    verdicts=[
+        Verdict("a wins", "holds", 10.0, (5.0, 15.0), 0.95, 0.001, 2),
+        Verdict("more paths", "does not hold", -1.0, unit=""),
+        Verdict("elsewhere", "not measured", reason="'z' is not measured"),
+    ],
+)
+
+
+def test_a_section_has_measured_beside_published_and_the_verdicts():
+    text = page.section(RESULT, replace(tiny(), answer=lambda r: f"It is {r.verdict('a wins').word}."))
+    assert "| a | 11.00 ± 1.41 % error | 4.81 |" in text
+    assert "| b | 21.00 ± 1.41 % error | – |" in text  # lost in the text at hand
+    assert "| a loss | 0.60 ± 0.14 nats | |" in text.replace("  ", " ")
+    assert "12,345" in text
+    assert "- all of it" in text
+    assert "| **holds** | a wins | difference: 10.00 points | 5.00 to 15.00 (95%) |" in text
+    assert "| **does not hold** | more paths | difference: -1.00 | exact |" in text
+    assert "Claims that this scale does not measure: 1." in text
+    assert "It is holds." in text
+    assert "0123456789ab" in text
+
+
+def test_a_result_of_a_definition_that_has_changed_is_called_stale(monkeypatch):
+    experiment = tiny()
+    current = replace(RESULT, definition=definition_id(experiment, "smoke", experiment.scale("smoke")))
+    assert page.outdated(current, experiment) == ""
+    assert "has changed" in page.outdated(current, tiny(epochs=2))
+    assert "no experiment" in page.outdated(current, None)
+
+
+def test_the_page_of_a_folder_lists_every_experiment_and_shows_its_results(tmp_path, monkeypatch):
+    held = replace(RESULT, experiment="crescendonet/table2", place="Table II", scale="small")
+    (tmp_path / "one").mkdir()
+    results.write_json(tmp_path / "one/result.json", held.to_json())
+    text = page.reproduction_page(tmp_path, "there")
+    assert "[`crescendonet/table2`](#crescendonet-table2-table-ii)" in text or "(#crescendonettable2-table-ii)" in text
+    assert "| `fractalnet/table4` | Table 4 | not run yet |" in text
+    assert "](there/one/figure.png)" in text
+    assert "**Stale:** the definition" in text
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda f: f.name)
+def test_committed_verdicts_are_those_of_the_committed_answers(folder):
+    result = load_result(folder)
+    assert len(result.seeds) >= 3 or not result.errors
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 1_500_000
+    if result.errors and not result.correct:
+        pytest.skip("answers too large to keep")
+    for key, hits in result.correct.items():
+        assert [round(100 * (1 - float(row.mean())), 4) for row in hits] == pytest.approx(result.errors[key])
+    again = judge(get_experiment(result.experiment).claims, result.sample(), result.counts)
+    assert [v.word for v in again] == [v.word for v in result.verdicts]
+    for new, old in zip(again, result.verdicts, strict=True):
+        if old.interval is not None:
+            assert np.allclose(new.interval, old.interval, atol=0.02)

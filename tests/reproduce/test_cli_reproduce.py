@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tiny import tiny
+from tiny_experiments import tiny
 
 from polypath.cli import main
 from polypath.reproduce import registry

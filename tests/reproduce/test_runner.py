@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny
+from tiny_experiments import tiny
 
 from polypath.reproduce import code, measured, results, runner
 from polypath.reproduce.claims import judge

@@ -33,9 +33,10 @@ def get_experiment(name: str) -> Experiment:
     if paper in PAPERS and table in (known := _of_paper(paper)):
         return known[table]
     names = list_experiments()
-    near = difflib.get_close_matches(plain, names, n=5, cutoff=0.5)
+    same = [n for n in names if n.endswith(f"/{table or paper}")]  # the paper is missing, or another's was meant
+    near = list(dict.fromkeys([*difflib.get_close_matches(plain, names, n=5, cutoff=0.5), *same]))
     if not near:
-        near = [n for n in names if n.startswith(f"{paper}/") or n.endswith(f"/{table or paper}")] or names
+        near = [n for n in names if n.startswith(f"{paper}/")] or names
         raise ValueError(f"unknown experiment {name!r}; there are {', '.join(near)}")
     raise ValueError(f"unknown experiment {name!r}; did you mean {' or '.join(near)}?")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny import tiny
+from tiny_experiments import tiny
 
 from conftest import ROOT
 from polypath.reproduce import page, results

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,8 @@ from conftest import randomise_norms
 from contracts.small import SHRINK, small_net
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
+from polypath.families.gunn import Gunn
+from polypath.fusion.gunn import FusedGunn
 from polypath.fusion.units import FoldedConv
 from polypath.registry import PRESETS
 
@@ -143,6 +147,56 @@ def test_all_siblings_run_as_one(name):
     assert sum(isinstance(m, FoldedConv) for m in fused.modules()) < sum(
         isinstance(m, nn.Conv2d) for m in net.modules()
     )
+
+
+@pytest.mark.parametrize("order", ["gradual", "simultaneous"])
+@pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
+@torch.inference_mode()
+def test_every_form_of_gunns_layer(order, parallel, residual):
+    spec = Gunn(
+        channels=(8, 12), segments=(4, 3), stacked=(1, 2), stem_width=4, last_width=0, order=order,
+        parallel=parallel, residual=residual,
+    )  # fmt: skip
+    net = lively(randomise_norms(spec.build(0))).double().eval()
+    x, fused = images(net, torch.float64), pp.fuse(net)
+    assert_alike(fused(x), net(x), 1e-9)
+    assert sum(isinstance(m, FusedGunn) for m in fused.modules()) == 2
+    last = next(m for m in fused.modules() if isinstance(m, FusedGunn)).segments[-1]
+    last.last.mul_(1.001)
+    assert (fused(x) - net(x)).abs().max() > 1e-6 * net(x).abs().max()
+
+
+@torch.inference_mode()
+def test_an_exported_gunn_runs_its_layers_as_they_are():
+    net = lively(small_net("gunn15")).eval()
+    x = images(net)
+    program = torch.export.export(pp.fuse(net), (x,), strict=False)
+    assert_alike(program.module()(x), net(x), 1e-5)
+
+
+@torch.inference_mode()
+def test_large_weights_are_laid_out_once(monkeypatch):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("oneDNN is not built in")
+    conv, x = nn.Conv2d(128, 128, 3, padding=1), torch.randn(2, 128, 4, 4)
+    for unit in (FoldedConv(conv, "relu"), FoldedConv(conv, "clamp", torch.full((128,), 0.1)), FoldedConv(conv)):
+        fast = unit(x)
+        assert unit._packed is not None
+        with monkeypatch.context() as m:
+            m.setattr(FoldedConv, "packs", False)
+            assert_alike(fast, unit(x), 1e-5)
+        again = copy.deepcopy(unit)
+        assert again._packed is None
+        assert_alike(again(x[:1]), fast[:1], 1e-5)
+        unit.double()
+        assert unit._packed is None
+        assert_alike(unit(x.double()).float(), fast, 1e-5)
+        unit.float()
+        unit.conv.weight.mul_(1.1)
+        unit._packed = None
+        assert (unit(x) - fast).abs().max() > 1e-2
+    assert FoldedConv(nn.Conv2d(4, 4, 3))._packed is None
 
 
 def test_branches_of_dfn_il_are_one_wide_branch():

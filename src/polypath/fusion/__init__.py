@@ -3,9 +3,10 @@
 Each pass is a file: it takes a :class:`~polypath.fusion.draft.Draft` (the picture and its modules) and changes it.
 
 folding     a norm goes into the conv before it, a ReLU between them becomes a clamp (exact at zero-padded borders)
-joins       a mean's division goes into the convs that it averages
+joins       a mean's division goes into the convs that it averages, a ReLU behind a join writes to the join's memory
 siblings    convs that read the same input run as one, and their readers too where these are only summed
 gunn        the norms inside GUNN's layers go into their convs, what reads the buffer is one product
+gates       the norms inside gates go into their linear layers
 
 The network that was given stays the reference.
 """
@@ -14,8 +15,9 @@ from __future__ import annotations
 
 from polypath.fusion.draft import Draft
 from polypath.fusion.folding import fold_norms
+from polypath.fusion.gates import fold_gates
 from polypath.fusion.gunn import fold_gunn
-from polypath.fusion.joins import fold_means
+from polypath.fusion.joins import fold_means, reuse_sums
 from polypath.fusion.network import FusedNet
 from polypath.fusion.siblings import merge_siblings
 from polypath.network import PathNet, extract
@@ -40,7 +42,9 @@ def fuse(net: PathNet, paths: Paths | str | None = None, *, siblings: str = "sum
     draft = Draft.of(extract(net, Paths() if paths is None else paths))
     fold_norms(draft)
     fold_gunn(draft)
+    fold_gates(draft)
     fold_means(draft)
+    reuse_sums(draft)
     merge_siblings(draft, siblings)
     return draft.finish()
 

@@ -1,4 +1,4 @@
-"""Fold a mean's division into the convs that it averages, which leaves a sum.
+"""Fold a mean's division into the convs that it averages, which leaves a sum; ReLUs behind joins work in place.
 
 Max- and average-pools and views of some maps commute with a factor above 0, so the conv may stand behind them.
 """
@@ -26,6 +26,20 @@ def fold_means(draft: Draft) -> None:
                     assert conv is not None
                     conv.scale(1.0 / len(convs))
                 draft.put(replace(node, kind="sum"))
+
+
+def reuse_sums(draft: Draft) -> None:
+    """Let ReLUs write into what a join has just made, where nobody else reads that."""
+    for path, module in draft.modules.items():
+        nodes = [n for n in draft.nodes.values() if isinstance(n, Unit) and n.module == path]
+        if type(module) is nn.ReLU and all(_fresh(draft, node.source) for node in nodes):
+            draft.modules[path] = nn.ReLU(inplace=True)
+
+
+def _fresh(draft: Draft, name: str) -> bool:
+    node = draft.nodes.get(name)
+    joins = isinstance(node, Join) and node.kind in ("mean", "sum", "max", "concat") and len(node.operands) > 1
+    return joins and draft.read_once(name)
 
 
 def _only_conv_behind(draft: Draft, name: str) -> FoldedConv | None:

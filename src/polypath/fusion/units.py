@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+PACK_FROM = 100_000  # weights
 ACTS = ("none", "relu", "clamp")
 
 
@@ -23,6 +24,7 @@ class FoldedConv(nn.Module):
         low, high: bounds of the clamp, ``(C,)`` each, None for no bound.
     """
 
+    packs = True  # whether large weights are laid out for the processor once instead of at every call
     low: Tensor | None
     high: Tensor | None
 
@@ -35,6 +37,7 @@ class FoldedConv(nn.Module):
         self.conv, self.act = conv, act
         for name, bound in (("low", low), ("high", high)):
             self.register_buffer(name, None if bound is None else bound.view(-1, 1, 1))
+        self._packed: tuple[Any, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.act == "clamp" and self.high is None and torch.compiler.is_compiling():
@@ -43,7 +46,43 @@ class FoldedConv(nn.Module):
             low = self.low  # runtimes know relu after a conv and a sum after that, but not a maximum
             bias = self.conv.bias - low.flatten()
             return self.conv._conv_forward(x, self.conv.weight, bias).relu() + low
+        if self._packable(x):
+            z = self._run_packed(x)
+            return z if self.act == "relu" else self.activated(z)
         return self.activated(self.conv(x))
+
+    def _packable(self, x: Tensor) -> bool:
+        conv = self.conv
+        return (
+            self.packs
+            and conv.weight.numel() >= PACK_FROM
+            and x.device.type == "cpu"
+            and x.dtype == conv.weight.dtype == torch.float32
+            and conv.groups == 1
+            and not isinstance(conv.padding, str)
+            and torch.backends.mkldnn.is_available()
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+            and not (torch.is_grad_enabled() and (x.requires_grad or conv.weight.requires_grad))
+        )
+
+    def _run_packed(self, x: Tensor) -> Tensor:
+        """The conv, and its ReLU, by weights in oneDNN's order, which depends on the input's size."""
+        conv = self.conv
+        key = x.shape, conv.weight.data_ptr()
+        form: list[Any] = [list(cast(Any, conv.padding)), list(conv.stride), list(conv.dilation), 1]
+        if self._packed is None or self._packed[0] != key:
+            weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight.detach(), *form, list(x.shape))
+            self._packed = key, weight
+        act = "relu" if self.act == "relu" else "none"
+        return torch.ops.mkldnn._convolution_pointwise(x, self._packed[1], conv.bias, *form, act, [], "")
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self._packed = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_packed": None}  # it can be made again, and not be copied
 
     def activated(self, z: Tensor) -> Tensor:
         """What stands after the conv; writes to ``z``."""

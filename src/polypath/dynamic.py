@@ -63,10 +63,9 @@ def _train(net, step, values, trace, generator, frozen) -> Tensor:
 def _evaluate(net, step, values, trace, generator, frozen) -> Tensor:
     x = values[step.loops[0].begin]
     rows = torch.arange(len(x), device=x.device)  # the samples that still run, x theirs
-    total, left = len(x), []
+    total, out = len(x), None  # out: what samples left with, once one has
     for loop in step.loops:
-        whole = len(rows) == total
-        inner = {name: values[name] if whole else values[name][rows] for name in loop.outside} | {loop.begin: x}
+        inner = {name: values[name] if out is None else values[name][rows] for name in loop.outside} | {loop.begin: x}
         if loop.gate is not None:
             if len(rows):
                 opened = decide(net._call(loop.gate.module, inner[loop.gate.source], frozen=frozen))
@@ -75,17 +74,19 @@ def _evaluate(net, step, values, trace, generator, frozen) -> Tensor:
             if trace is not None:
                 reached = _ones_at(rows, total)
                 trace.gates.append((step.node.name, loop.label, reached, _ones_at(rows[opened], total)))
-            if not opened.all():
-                left.append((rows[~opened], x[~opened]))
-                rows, x = rows[opened], x[opened]
-                inner = {name: value[opened] for name, value in inner.items()}
+            # those that go on first, in their order: a sort instead of two masks, each of which would wait for a device
+            passing, order = int(opened.sum()), opened.logical_not().sort(stable=True).indices
+            if passing < len(rows):
+                out = torch.empty_like(x) if out is None else out
+                stay, leave = order[:passing], order[passing:]
+                out.index_copy_(0, rows[leave], x.index_select(0, leave).to(out.dtype))
+                rows, x = rows[stay], x.index_select(0, stay)
+                inner = {
+                    name: x if name == loop.begin else value.index_select(0, stay) for name, value in inner.items()
+                }
         if len(rows):
             x = net._run(loop.steps, inner, trace, generator, frozen)[loop.end]
-    if not left:
-        return x
-    left.append((rows, x))
-    order = torch.cat([rows for rows, _ in left]).argsort()
-    return torch.cat([x for _, x in left])[order]
+    return x if out is None else out.index_copy_(0, rows, x.to(out.dtype))
 
 
 def _ones_at(rows: Tensor, total: int) -> Tensor:

@@ -8,6 +8,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
 from polypath.families.crescendonet import CrescendoNet
+from polypath.families.gunn import Gunn
 from polypath.network import PathNet, extract
 from polypath.training.prepare import compile_units
 
@@ -73,6 +74,25 @@ def test_a_path_taken_out_of_a_compiled_network_is_plain(
         torch.testing.assert_close(child(x), SPEC.build(0).eval()(x, paths="branches=2"))
     assert counter.frame_count == 0
     assert child.state_dict().keys() < net.state_dict().keys()
+
+
+def test_a_gunn_layer_is_one_graph_where_it_is_compiled(
+    counter: CompileCounterWithBackend, rng: torch.Generator
+) -> None:
+    spec = Gunn(channels=(8,), segments=(4,), stem_width=4, last_width=0)
+    plain, net, twin = spec.build(0), spec.build(0), spec.build(1)
+    convs = compile_units(spec.build(0), backend=counter)  # on a CPU the layer stays as it is
+    assert compile_units(net, layers=True, backend=counter) == convs + 1
+    x = torch.randn(4, 3, 8, 8, generator=rng)
+    expected, found = run(plain, x, "whole"), run(net, x, "whole")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(run(twin, x, "whole"), expected)
+    for p, q in zip(plain.parameters(), net.parameters(), strict=True):
+        assert p.grad is not None
+        assert q.grad is not None
+        torch.testing.assert_close(q.grad, p.grad, atol=1e-4, rtol=1e-3)
+    assert counter.frame_count == convs + 1  # one for all updates
+    assert not counters["graph_break"]
 
 
 def _units(net: PathNet):

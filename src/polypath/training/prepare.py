@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from polypath.layers.conv import ConvUnit
 from polypath.layers.ghost import ghost_norms, sync_norms
+from polypath.layers.gunn import GunnLayer
 from polypath.network import PathNet
 from polypath.training.distributed import World
 from polypath.training.recipe import Recipe
@@ -25,13 +27,22 @@ def prepare(net: PathNet, recipe: Recipe, device: torch.device, world: World) ->
     return net.to(memory_format=torch.channels_last) if recipe.channels_last else net
 
 
-def compile_units(net: PathNet, **options: Any) -> int:
+def compile_units(net: PathNet, *, layers: bool | None = None, **options: Any) -> int:
     """Compile each conv unit of ``net`` in place, one by one, so that every path runs the same compiled code.
 
-    Units of like shapes share a graph; there is one for each shape, batch size and mode. The rest (pools, linear
-    layers, GUNN's layers with their own backward) runs as it is. Gives the number of units.
+    Units of like shapes share a graph; there is one for each shape, batch size and mode. Pools and linear layers run
+    as they are; on a CPU so do GUNN's layers, with their own backward. Elsewhere (``layers``) a GUNN layer is one
+    graph, so that its units' many small kernels are few; it then runs its reference, which holds more for going back.
+
+    Returns:
+        The number of units and layers.
     """
-    units = [m for m in map(net.get_submodule, net.wiring.modules) if isinstance(m, ConvUnit)]
+    modules = list(map(net.get_submodule, net.wiring.modules))
+    units: list[nn.Module] = [m for m in modules if isinstance(m, ConvUnit)]
+    if layers is None:
+        layers = any(p.device.type != "cpu" for p in net.parameters())
+    if layers:
+        units += [m for m in modules if isinstance(m, GunnLayer)]
     for unit in units:
         unit.compile(dynamic=False, fullgraph=True, recompile_limit=GRAPHS, **options)
     return len(units)

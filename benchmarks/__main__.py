@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from pathlib import Path
 
-import torch
-
+from benchmarks.harness import device, precisions
+from polypath.cli.memory import keep_freed_memory
 from polypath.files import write_json
 from polypath.training.run import environment
 
 BENCHMARKS = (
-    "anytime",
-    "bf16",
-    "dynamic_steps",
-    "exports",
-    "step_share",
-    "streaming",
-    "serve_load",
-    "serve_hostile",
-)
+    "startup", "roof", "training", "inference", "gunn", "choices", "step_share", "scaling", "feeding", "gates",
+    "switches",
+)  # fmt: skip
+MORE = (  # run by name only
+    "compiled", "anytime", "bf16", "dynamic_steps", "exports", "streaming", "serve_load", "serve_hostile",
+)  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 
 
 def main(names: list[str]) -> int:
-    if unknown := [name for name in names if name not in BENCHMARKS]:
-        print(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
+    if unknown := [name for name in names if name not in BENCHMARKS + MORE]:
+        print(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS + MORE)}", file=sys.stderr)
         return 2
     RESULTS.mkdir(exist_ok=True)
+    if set(names) <= set(BENCHMARKS):
+        keep_freed_memory()
+        for precision, reason in precisions().items():
+            print(f"{precision}: {reason or 'measured'}")
     for name in names or BENCHMARKS:
+        begun = time.perf_counter()
         result = importlib.import_module(f"benchmarks.{name}").run()
-        write_json(RESULTS / f"{name}.json", {"environment": environment(torch.device("cpu")), **result})
-        print(f"wrote {RESULTS / name}.json")
+        took = round(time.perf_counter() - begun, 1)
+        write_json(RESULTS / f"{name}.json", {"environment": environment(device()), "took_s": took, **result})
+        print(f"wrote {RESULTS / name}.json after {took:.0f} s")
     return 0
 
 

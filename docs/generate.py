@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 DOCS = Path(__file__).parent
 
@@ -71,11 +72,33 @@ def reproduction() -> str:
     return reproduction_page(DOCS / "results/reproduce")
 
 
+def speed_page() -> str:
+    """``speed.md``: what the committed benchmark results say."""
+    return _benchmarks().page()
+
+
+def speed_figure() -> str:
+    """``images/speed.svg``: MACs/s of every network and its roof."""
+    return _benchmarks().figure()
+
+
+def _benchmarks() -> ModuleType:
+    import importlib
+    import sys
+
+    if str(DOCS.parent) not in sys.path:
+        sys.path.insert(0, str(DOCS.parent))
+    return importlib.import_module("benchmarks.page")
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "models.md": models_page,
     "images/paths.svg": path_table_picture,
     "reproduction.md": reproduction,
 }
+PAGES |= {"speed.md": speed_page}
+if _benchmarks().drawable(_benchmarks().load()):
+    PAGES |= {"images/speed.svg": speed_figure}
 
 
 def main() -> None:

@@ -1,0 +1,69 @@
+"""DRNN: what gates cost beside their blocks, and whether samples that have left cost nothing.
+
+Gates are set to let a share of the samples pass, the same for each image and loop (their last layer answers noise that
+its input makes); time is compared with the MACs that run.
+"""
+
+from __future__ import annotations
+
+import torch
+
+import polypath as pp
+from benchmarks.harness import by_turns, device, images, show
+from polypath.layers.gates import GateUnit
+
+MODEL, BATCH, SECONDS = "dr_resnet74_cifar", 64, 10.0
+
+
+def run() -> dict:
+    net = pp.create_model(MODEL, seed=0).eval().to(device())
+    for unit in net.modules():
+        if isinstance(unit, GateUnit):
+            torch.nn.init.zeros_(unit.last.weight)
+            with torch.no_grad():
+                unit.last.bias.copy_(torch.tensor([0.0, 1.0]))  # all pass
+    fused = pp.fuse(net)
+    forms = {"eager": net.to(memory_format=torch.channels_last), "fused": fused}  # pyright: ignore[reportCallIssue]
+    x = images(BATCH)
+    plain = pp.fuse(net, "loops=max")  # the same loops, no gates
+
+    def infer(run: torch.nn.Module) -> None:
+        with torch.inference_mode():
+            run(x)
+
+    tasks = {name: (lambda n=n: infer(n)) for name, n in {**forms, "fused, no gates": plain}.items()}
+    times = by_turns(tasks, SECONDS)
+    shut = pp.fuse(_shut(net))
+    times |= by_turns({"fused, all leave at once": lambda: infer(shut)}, SECONDS / 2)
+    gates = times["fused"]["min_s"] / times["fused, no gates"]["min_s"] - 1.0
+    rows = [{"way": name, **time} for name, time in times.items()]
+    show(f"{MODEL}, batch {BATCH}", rows, {"way": "", "median_s": ".4f", "min_s": ".4f"})
+    counted = _counted(net)
+    print(f"gates: {gates:.1%} of the time of all blocks, {counted:.3%} of their MACs")
+    return {
+        "model": MODEL,
+        "batch_size": BATCH,
+        "rows": rows,
+        "gates_share_of_time": gates,
+        "gates_share_of_macs": counted,
+    }
+
+
+def _shut(net: pp.PathNet) -> pp.PathNet:
+    import copy
+
+    net = copy.deepcopy(net)
+    for unit in net.modules():
+        if isinstance(unit, GateUnit):
+            with torch.no_grad():
+                unit.last.bias.copy_(torch.tensor([1.0, 0.0]))
+    return net
+
+
+def _counted(net: pp.PathNet) -> float:
+    from polypath.cost import macs_by_node
+
+    found = macs_by_node(net)
+    gates = sum(macs for name, macs in found.items() if ":" in name)
+    blocks = sum(macs for name, macs in found.items() if ".unit" in name)
+    return gates / blocks

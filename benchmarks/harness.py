@@ -1,0 +1,163 @@
+"""What the benchmarks share: the machine, its precisions, measuring by turns, and memory.
+
+Times are taken by turns (A, B, A, B, …), after an unmeasured turn where turns are short, so that drift meets all alike;
+a time is the median over the turns, beside the fastest and the slowest one. Turns are as many as a budget of seconds
+allows, at least two.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+
+from polypath.cost import interleaved
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+LEAST, MOST = 2, 15
+
+
+@functools.cache
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@functools.cache
+def precisions() -> dict[str, str]:
+    """Each precision with the reason why it is not measured here, or an empty text."""
+    if device().type == "cuda":
+        return dict.fromkeys(DTYPES, "")
+    times = {name: _conv_seconds(dtype) for name, dtype in DTYPES.items()}
+    factor = times["bf16"] / times["float32"]
+    if factor > 1.0:
+        said = (
+            f"not measured: this processor ({torch.backends.cpu.get_cpu_capability()}) has no bf16 instructions; "
+            f"a conv in bf16 took {factor:.1f} times as long as in float32"
+        )
+        return {"float32": "", "bf16": said}
+    return dict.fromkeys(DTYPES, "")
+
+
+def measured_precisions() -> list[str]:
+    return [name for name, reason in precisions().items() if not reason]
+
+
+def _conv_seconds(dtype: torch.dtype) -> float:
+    x, w = (
+        torch.randn(s, dtype=dtype).to(memory_format=torch.channels_last) for s in ((4, 64, 16, 16), (64, 64, 3, 3))
+    )
+    with torch.inference_mode():
+        return min(interleaved({"": lambda: F.conv2d(x, w, padding=1)}, 5, 2)[""])
+
+
+def batches(*wanted: int) -> list[int]:
+    """The batch sizes to measure: those given, and 256 on a GPU."""
+    return [*wanted, *([256] if device().type == "cuda" else [])]
+
+
+def autocast(precision: str) -> Any:
+    return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def by_turns(tasks: Mapping[str, Callable[[], Any]], seconds: float = 10.0, most: int = MOST) -> dict[str, dict]:
+    """Time of each task, ``{median_s, min_s, max_s, turns}``, in as many turns as fit into ``seconds``."""
+    begun = time.perf_counter()
+    first = interleaved(tasks, 1, 0, device())
+    turn = time.perf_counter() - begun
+    turns = max(LEAST, min(most, int(seconds / turn)))
+    long = 2 * turn > seconds  # then the first turn counts: what it warmed up is little of it
+    times = interleaved(tasks, turns - long, 0, device())
+    times = {name: first[name] + row if long else row for name, row in times.items()}
+    return {
+        name: {"median_s": median(row), "min_s": min(row), "max_s": max(row), "turns": turns}
+        for name, row in times.items()
+    }
+
+
+def images(batch: int, size: int = 32, *, channels_last: bool = True, seed: int = 0) -> Tensor:
+    x = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed)).to(device())
+    return x.to(memory_format=torch.channels_last) if channels_last else x
+
+
+def labels(batch: int) -> Tensor:
+    return torch.randint(10, (batch,), generator=torch.Generator().manual_seed(0)).to(device())
+
+
+class Step:
+    """A training step of a network: forward, cross-entropy, backward, SGD with momentum (foreach)."""
+
+    def __init__(self, net: nn.Module, batch: int, precision: str = "float32", channels_last: bool = True) -> None:
+        form = torch.channels_last if channels_last else torch.contiguous_format
+        self.net = net.train().to(device()).to(memory_format=form)  # pyright: ignore[reportCallIssue]
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=1e-3, momentum=0.9, nesterov=True, foreach=True)
+        self.x, self.y = images(batch, channels_last=channels_last), labels(batch)
+        self.precision = precision
+
+    def loss(self, **options: Any) -> Tensor:
+        with autocast(self.precision):
+            return F.cross_entropy(self.net(self.x, **options).float(), self.y)
+
+    def __call__(self, **options: Any) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss(**options).backward()
+        self.optimizer.step()
+
+
+def held_bytes(forward: Callable[[], Any], net: nn.Module) -> int:
+    """Bytes that a forward keeps for its backward, parameters not counted, each storage once."""
+    own = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: dict[int, tuple[int, Any]] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes(), storage
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda t: t):
+        out = forward()
+    total = sum(size for size, _ in kept.values())
+    del out
+    return total
+
+
+def device_peak(task: Callable[[], Any]) -> int | None:
+    """Most bytes that an accelerator held while ``task`` ran; None on a CPU."""
+    if device().type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    task()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def show(title: str, rows: list[dict[str, Any]], columns: Mapping[str, str]) -> None:
+    """Print rows as a table; ``columns`` maps a key to its format."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for i, key in enumerate(columns):
+        table.add_column(key, justify="left" if i == 0 else "right")
+    for row in rows:
+        cells = (format(row[key], spec) if row.get(key) is not None else "" for key, spec in columns.items())
+        table.add_row(*cells)
+    Console(width=140).print(table)

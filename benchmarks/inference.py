@@ -1,0 +1,39 @@
+"""Inference of every family and of its peers: images/s, MACs/s and share of the roof, batch 1 and 64 (256 on GPUs).
+
+Ours run eager in both layouts, fused, and exported to OpenVINO and ONNX Runtime; peers eager in both layouts. All ways
+of one network take turns. Gated networks run with gates deciding in torch, all loops where exported; their MACs are
+those of all loops.
+"""
+
+from __future__ import annotations
+
+from benchmarks import roof, runtimes
+from benchmarks.harness import batches, by_turns, device_peak, measured_precisions, precisions, show
+from benchmarks.models import MODELS, macs
+
+SECONDS = 12.0  # for one network at one batch size
+
+
+def run() -> dict:
+    rows = []
+    for name, model in MODELS.items():
+        net = model.make().eval()
+        count = macs(net)
+        for precision in measured_precisions():
+            for batch in batches(1, 64):
+                tasks = runtimes.tasks(net, batch, precision)
+                times = by_turns(tasks, SECONDS)
+                best = roof.seconds(net, batch, precision) if batch > 1 else None
+                eager = min(times[way]["median_s"] for way in ("eager", "eager, channels-last"))
+                for way, time in times.items():
+                    rows.append({
+                        "model": name, "whose": model.whose, "precision": precision, "batch": batch, "way": way, **time,
+                        "images_per_s": batch / time["median_s"], "gmacs_per_s": count * batch / time["median_s"] / 1e9,
+                        "of_roof": best and best / time["median_s"], "over_eager": eager / time["median_s"],
+                        "peak_bytes": device_peak(tasks[way]),
+                    })  # fmt: skip
+                show(f"{name}, batch {batch}, {precision}", rows[-len(times) :], {
+                    "way": "", "median_s": ".4f", "images_per_s": ".1f", "gmacs_per_s": ".1f", "of_roof": ".2f",
+                    "over_eager": ".2f",
+                })  # fmt: skip
+    return {"precisions": precisions(), "rows": rows}

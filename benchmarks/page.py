@@ -1,0 +1,261 @@
+"""``docs/speed.md`` and its figure, written from the result files alone (``make docs``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+EAGER = ("eager", "eager, channels-last")
+Results = dict[str, dict[str, Any]]
+NEEDED = (
+    "training", "inference", "gunn", "roof", "choices", "scaling", "feeding", "gates", "startup", "switches"
+)  # fmt: skip
+
+
+def load() -> Results:
+    return {file.stem: json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))}
+
+
+def page(results: Results | None = None) -> str:
+    """The page; of a benchmark that has not run it says so."""
+    results = load() if results is None else results
+    parts = [HEAD.format(figure=FIGURE if drawable(results) else ""), *_machine(results), *_lines(results)]
+    for name, table in (
+        ("training", _training), ("inference", _inference), ("roof", _roof), ("switches", _switches)
+    ):  # fmt: skip
+        if name in results:
+            parts += table(results)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def drawable(results: Results) -> bool:
+    """Whether there is everything that the figure shows."""
+    return {"roof", "training", "inference"} <= results.keys()
+
+
+HEAD = """# Speed
+
+What `make bench` measured, from `benchmarks/results/*.json` (machine, versions and revision stand in each file). Times
+are medians over turns in which all ways that are compared run one after the other. MACs of a training step are three
+times the forward's. The *roof* of a network is the sum over its convs and products of the best time found for each
+shape alone, with nothing around them; a step's roof is three times the forward's. What was decided by these numbers
+stands in [decisions.md](decisions.md).
+{figure}"""
+
+FIGURE = "\n![MACs/s of every network and its roof](images/speed.svg)\n"
+
+
+def _machine(results: Results) -> Iterator[str]:
+    for env in [results[name].get("environment") for name in NEEDED if name in results][:1]:
+        what = f"{env['device_name']}, {env['threads']} threads, torch {env['torch']}"
+        yield f"Measured on {what}, {env['started'][:10]}."
+    for name, reason in results.get("training", {}).get("precisions", {}).items():
+        if reason:
+            yield f"{name}: {reason}."
+    if missing := [name for name in NEEDED if name not in results]:
+        yield f"\nNot measured yet: {', '.join(missing)}."
+        yield "`make bench` measures them and `make docs` writes them here."
+    yield ""
+
+
+# --- what was promised -----------------------------------------------------------------------------------------
+
+
+Promise = tuple[str, str, str, bool]
+
+
+def promises(results: Results) -> list[Promise]:
+    """Each line that was to be shown, of the benchmarks that have run: what, the aim, what was measured, whether it
+    holds."""
+    found: list[Promise] = []
+    for name, promised in PROMISED.items():
+        if name in results:
+            found += promised(results[name])
+    return found
+
+
+def _line(what: str, value: float, aim: float, *, most: bool = False, form: str = ".2f") -> Promise:
+    sign = "at most" if most else "at least"
+    return what, f"{sign} {aim:g}", format(value, form), value <= aim if most else value >= aim
+
+
+def _gunn(gunn: dict[str, Any]) -> Iterator[Promise]:
+    yield _line("GUNN-15 inference, batch 64: times the concatenating version", gunn["inference_factor"], 2.5)
+    yield _line("GUNN-15 training step, batch 64: times the concatenating version", gunn["training_factor"], 2.0)
+    yield _line("GUNN-15 held for the backward: times SUNN-15", gunn["held_over_sunn"], 1.1, most=True)
+    if process := gunn["process_peak_bytes"]:
+        ratio = process["gunn15"] / process["sunn15"]
+        yield _line("GUNN-15 training process: times SUNN-15's", ratio, 1.1, most=True)
+
+
+def _steps(training: dict[str, Any]) -> Iterator[Promise]:
+    for row in _rows(training["ratios"], batch=64):
+        what = f"training step of {row['model']}, batch 64, {row['precision']}: MACs/s over those of {row['rival']}"
+        yield _line(what, row["ratio"], 0.4 if row["model"].startswith("gunn") else 0.8)
+    for row in _rows(training["rows"], model="crescendonet_128", batch=64):
+        what = f"crescendonet_128 training step, batch 64, {row['precision']}: share of the roof"
+        yield _line(what, row["of_roof"], 0.6)
+
+
+def _answers(inference: dict[str, Any]) -> Iterator[Promise]:
+    own = _rows(inference["rows"], whose="ours")
+    for model, batch, precision in dict.fromkeys((r["model"], r["batch"], r["precision"]) for r in own):
+        best = max(_rows(own, model=model, batch=batch, precision=precision), key=lambda r: r["over_eager"])
+        where = f"{model} inference, batch {batch}, {precision}, {best['way']}"
+        if batch == 64 and model in ("crescendonet_128", "fractalnet20"):
+            yield _line(f"{where}: share of the roof", best["of_roof"], 0.8)
+        aim = 4.0 if (model, batch) == ("dfn_mr56", 1) else 1.0
+        yield _line(f"{where}: times the better eager form", best["over_eager"], aim)
+
+
+def _choices(choices: dict[str, Any]) -> Iterator[Promise]:
+    intercept = abs(choices["intercept_share"])
+    yield _line("step time by alive MACs, 50 choices: intercept of a step", intercept, 0.1, most=True, form=".3f")
+    yield _line("step time by alive MACs, 50 choices: R²", choices["r_squared"], 0.95, form=".3f")
+
+
+def _scaling(scaling: dict[str, Any]) -> Iterator[Promise]:
+    for key, what in (
+        ("inference_ms_per_image", "inference time"), ("training_ms_per_image", "training time"),
+        ("held_mib_per_image", "memory held for the backward"),
+    ):  # fmt: skip
+        value = scaling["largest_over_smallest"][key]
+        yield _line(f"{what} an image, batch 64 to 512: largest over smallest", value, 1.15, most=True)
+    if "processes" in scaling:
+        yield _line("two processes (gloo), a core each: times one's rate", scaling["processes"]["factor"], 1.6)
+
+
+def _feeding(feeding: dict[str, Any]) -> Iterator[Promise]:
+    row = min(feeding["rows"], key=lambda r: r["loader_over_training"])
+    yield _line(f"loader alone: times the training rate ({row['model']})", row["loader_over_training"], 5.0, form=".1f")
+
+
+def _gates(gates: dict[str, Any]) -> Iterator[Promise]:
+    yield _line("DRNN's gates: share of the blocks' MACs", gates["gates_share_of_macs"], 0.02, most=True, form=".4f")
+    yield _line("DRNN's gates: share of the blocks' time", gates["gates_share_of_time"], 0.02, most=True, form=".3f")
+
+
+def _startup(startup: dict[str, Any]) -> Iterator[Promise]:
+    yield _line("`import polypath`: times `import torch`", startup["import_ratio"], 1.3, most=True)
+
+
+PROMISED: dict[str, Callable[[dict[str, Any]], Iterator[Promise]]] = {
+    "gunn": _gunn, "training": _steps, "inference": _answers, "choices": _choices, "scaling": _scaling,
+    "feeding": _feeding, "gates": _gates, "startup": _startup,
+}  # fmt: skip
+
+
+def _lines(results: Results) -> Iterator[str]:
+    if not promises(results):
+        return
+    yield "## What was aimed at\n\n| what | aim | measured | holds |\n|---|---|---|---|"
+    for what, aim, measured, holds in promises(results):
+        yield f"| {what} | {aim} | {measured} | {'yes' if holds else '**no**'} |"
+    yield ""
+
+
+# --- tables ----------------------------------------------------------------------------------------------------
+
+
+def _training(results: Results) -> Iterator[str]:
+    yield "## Training steps\n"
+    yield "| network | batch | precision | s (fastest to slowest) | images/s | GMACs/s | of the roof | held, MiB |"
+    yield "|---|---|---|---|---|---|---|---|"
+    seen = set()
+    for r in results["training"]["rows"]:
+        if (key := (r["model"], r["batch"], r["precision"])) not in seen:
+            seen.add(key)
+            yield f"| {r['model']} | {r['batch']} | {r['precision']} | {_time(r)} | {_speed(r)} | {r['held_mib']:.0f} |"
+    yield ""
+
+
+def _inference(results: Results) -> Iterator[str]:
+    yield "## Inference\n"
+    yield "The last column is against the better of the two eager forms.\n"
+    yield "| network | batch | precision | way | s (fastest to slowest) | images/s | GMACs/s | of the roof | × eager |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for r in results["inference"]["rows"]:
+        where = f"{r['model']} | {r['batch']} | {r['precision']} | {r['way']}"
+        yield f"| {where} | {_time(r)} | {_speed(r)} | {r['over_eager']:.2f} |"
+    yield ""
+
+
+def _roof(results: Results) -> Iterator[str]:
+    yield f"## The roof, batch {results['roof']['batch_size']}\n"
+    yield "| network | precision | GMACs an image | shapes | GMACs/s |\n|---|---|---|---|---|"
+    for r in results["roof"]["rows"]:
+        size = f"{r['macs'] / 1e9:.3f} | {r['shapes']} | {r['gmacs_per_s']:.1f}"
+        yield f"| {r['model']} | {r['precision']} | {size} |"
+
+
+def _switches(results: Results) -> Iterator[str]:
+    yield "\n## What each rewrite is worth\n"
+    yield "Inference against eager in channels-last; `summed` is what `polypath.fuse` does.\n"
+    yield "| network | batch | folded | packed | summed | all |\n|---|---|---|---|---|---|"
+    rows = results["switches"]["rows"]
+    for model, batch in dict.fromkeys((r["model"], r["batch"]) for r in rows):
+        own = {r["form"]: r["over_eager"] for r in rows if (r["model"], r["batch"]) == (model, batch)}
+        cells = " | ".join(f"{own[form]:.2f}" for form in ("folded", "packed", "summed", "all"))
+        yield f"| {model} | {batch} | {cells} |"
+
+
+def _time(row: dict[str, Any]) -> str:
+    return f"{row['median_s']:.4f} ({row['min_s']:.4f} to {row['max_s']:.4f})"
+
+
+def _speed(row: dict[str, Any]) -> str:
+    roof = "" if row["of_roof"] is None else f"{row['of_roof']:.2f}"
+    return f"{row['images_per_s']:.1f} | {row['gmacs_per_s']:.1f} | {roof}"
+
+
+def _rows(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+# --- figure ----------------------------------------------------------------------------------------------------
+
+ROW, LEFT, WIDE, COLOURS = 16, 210, 420, {"training": "#4c72b0", "eager": "#bbbbbb", "best": "#dd8452"}
+
+
+def figure(results: Results | None = None) -> str:
+    """``images/speed.svg``: MACs/s of every network at batch 64, training, eager and best inference, and its roof."""
+    results = load() if results is None else results
+    roofs = {r["model"]: r["gmacs_per_s"] for r in results["roof"]["rows"] if r["precision"] == "float32"}
+    bars: dict[str, dict[str, float]] = {}
+    for row in _rows(results["inference"]["rows"], batch=64, precision="float32"):
+        kind = "eager" if row["way"] in EAGER else "best"
+        own = bars.setdefault(row["model"], {})
+        own[kind] = max(own.get(kind, 0.0), row["gmacs_per_s"])
+    for row in _rows(results["training"]["rows"], batch=64, precision="float32"):
+        bars.setdefault(row["model"], {})["training"] = row["gmacs_per_s"]
+    return _svg(bars, roofs)
+
+
+def _svg(bars: dict[str, dict[str, float]], roofs: dict[str, float]) -> str:
+    top = max([*roofs.values(), *(v for own in bars.values() for v in own.values())])
+    at: Callable[[float], float] = lambda value: round(value / top * WIDE, 1)  # noqa: E731
+    height = 46 + sum(len(own) * 9 + ROW for own in bars.values())
+    wide = LEFT + WIDE + 70
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{height}" font-family="sans-serif">']
+    out.append(f'<text x="{LEFT}" y="14" font-size="11">GMACs/s at batch 64, float32; the line is the roof</text>')
+    for i, (kind, said) in enumerate((("training", "training"), ("eager", "eager"), ("best", "fused or exported"))):
+        x = LEFT + i * 110
+        out.append(f'<rect x="{x}" y="22" width="9" height="9" fill="{COLOURS[kind]}"/>')
+        out.append(f'<text x="{x + 13}" y="30" font-size="10">{said}</text>')
+    y = 46
+    for model, own in bars.items():
+        out.append(f'<text x="{LEFT - 6}" y="{y + 9}" font-size="10" text-anchor="end">{model}</text>')
+        begin = y
+        for kind, colour in COLOURS.items():
+            if kind in own:
+                out.append(f'<rect x="{LEFT}" y="{y}" width="{at(own[kind])}" height="8" fill="{colour}"/>')
+                y += 9
+        if model in roofs:
+            x = LEFT + at(roofs[model])
+            out.append(f'<line x1="{x}" y1="{begin - 2}" x2="{x}" y2="{y + 1}" stroke="black"/>')
+            out.append(f'<text x="{x + 4}" y="{begin + 8}" font-size="9">{roofs[model]:.0f}</text>')
+        y += ROW
+    return "\n".join([*out, "</svg>"]) + "\n"

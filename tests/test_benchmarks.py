@@ -1,0 +1,109 @@
+"""What the benchmarks count and hold beside their times, and what their page says."""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ET
+
+import pytest
+import torch
+from benchmarks import harness, models, page, roof
+from benchmarks.__main__ import main
+
+import polypath as pp
+from contracts.small import small_net
+from polypath.families.crescendonet import CrescendoNet
+
+
+@pytest.mark.parametrize("name", ["crescendonet_128", "fractalnet20", "gunn15", "dfn_mr14", "dr_resnet16_cifar"])
+def test_the_roof_counts_every_product(name):
+    net = small_net(name).eval()
+    found = roof.products(net)
+    total = sum(found.macs[shape] * n for shape, n in found.found.items())
+    gated = any(join.gates for join in net.wiring.joins.values())
+    assert total == pp.cost(net, "loops=max" if gated else None).macs
+    assert gated or total == models.macs(net)
+
+
+def test_what_a_step_holds_grows_with_the_batch_and_counts_no_weights():
+    net = CrescendoNet(widths=(4, 6), hidden=(8,)).build(0)
+    held = [harness.held_bytes(harness.Step(net, batch).loss, net) for batch in (2, 4, 8)]
+    assert held[0] < held[1] < held[2]
+    assert held[2] - held[1] == pytest.approx(2 * (held[1] - held[0]), rel=0.01)
+    with torch.no_grad():
+        assert harness.held_bytes(harness.Step(net, 2).loss, net) == 0
+
+
+def test_turns_are_as_many_as_the_time_allows():
+    calls = []
+    times = harness.by_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, seconds=1.0, most=4)
+    assert "".join(calls) == "ab" * 5  # one turn to see how long it takes
+    assert times["a"]["turns"] == 4
+    assert times["a"]["min_s"] <= times["a"]["median_s"] <= times["a"]["max_s"]
+    calls.clear()
+    slow = harness.by_turns({"a": lambda: (calls.append("a"), time.sleep(0.02))}, seconds=0.01)
+    assert (len(calls), slow["a"]["turns"]) == (2, 2)  # the first counts
+
+
+def test_an_unknown_benchmark_is_told(capsys):
+    assert main(["nothing"]) == 2
+    assert "there are startup, roof" in capsys.readouterr().err
+
+
+def times(**more):
+    return {"median_s": 0.2, "min_s": 0.1, "max_s": 0.3, "turns": 3, "precision": "float32", "batch": 64} | more
+
+
+def made_up() -> dict:
+    """Results as the benchmarks give them, with numbers of our own."""
+    rates = {"images_per_s": 320.0, "gmacs_per_s": 20.0, "of_roof": 0.7}
+    own = [("eager", 1.0, 0.4), ("eager, channels-last", 0.9, 0.3), ("fused", 2.0, 0.85)]
+    infer = [
+        times(model=model, whose="ours", way=way, over_eager=x, **rates | {"of_roof": roof})
+        for model in ("crescendonet_128", "dfn_mr56")
+        for way, x, roof in own
+    ]
+    infer.append(times(model="dfn_mr56", whose="ours", way="fused", over_eager=3.0, **rates) | {"batch": 1})
+    ratio = {"model": "gunn15", "rival": "a ResNet", "batch": 64, "precision": "float32", "ratio": 0.5}
+    return {
+        "training": {
+            "environment": {"device_name": "a processor", "threads": 2, "torch": "2", "started": "2020-01-01T00:00:00"},
+            "precisions": {"float32": "", "bf16": "not measured: why"},
+            "ratios": [ratio, ratio | {"model": "dfn_il56"}],
+            "rows": [times(model="crescendonet_128", held_mib=10.0, **rates)],
+        },
+        "inference": {"rows": infer},
+        "roof": {
+            "batch_size": 64,
+            "rows": [
+                {"model": "crescendonet_128", "precision": "float32", "macs": 10**9, "shapes": 4, "gmacs_per_s": 30.0}
+            ],
+        },
+        "gunn": {"inference_factor": 2.6, "training_factor": 1.4, "held_over_sunn": 1.0, "process_peak_bytes": {}},
+        "choices": {"intercept_share": -0.02, "r_squared": 0.99},
+        "switches": {
+            "rows": [
+                {"model": "dfn_il56", "batch": 1, "form": form, "over_eager": 1.5}
+                for form in ("folded", "packed", "summed", "all")
+            ]
+        },
+    }
+
+
+def test_the_page_says_what_holds_what_does_not_and_what_has_not_run():
+    results = made_up()
+    holds = {what: holds for what, _, _, holds in page.promises(results)}
+    assert sum(holds.values()) == 9
+    assert [what for what, held in holds.items() if not held] == [
+        "GUNN-15 training step, batch 64: times the concatenating version",
+        "training step of dfn_il56, batch 64, float32: MACs/s over those of a ResNet",
+        "dfn_mr56 inference, batch 1, float32, fused: times the better eager form",
+    ]
+    text = page.page(results)
+    assert "bf16: not measured: why." in text
+    assert "Not measured yet: scaling, feeding, gates, startup." in text
+    assert "| dfn_il56 | 1 | 1.50 | 1.50 | 1.50 | 1.50 |" in text
+    assert "(images/speed.svg)" in text
+    ET.fromstring(page.figure(results))
+    del results["roof"]
+    assert "(images/speed.svg)" not in page.page(results)

@@ -119,12 +119,14 @@ def lines(
     labels = dict(keys) if isinstance(keys, Mapping) else {key: key for key in keys}
 
     def draw(result: Result) -> Figure:
+        from matplotlib.ticker import MaxNLocator
+
         figure, (axis,) = canvas()
         for i, (key, text) in enumerate((k, t) for k, t in labels.items() if k in result.curves):
             along(axis, result.curves[key], text, i)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if log:
             axis.set_yscale("log")
         _finish(figure, axis, result)

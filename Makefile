@@ -26,7 +26,6 @@ format: $(READY)
 	$(VENV)/bin/ruff check --fix .
 
 bench: $(READY)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,deploy]'
 	$(PY) -m benchmarks
 
 docs: $(READY)

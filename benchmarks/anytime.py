@@ -30,7 +30,7 @@ NETS = {
     "crescendonet_128": (
         "crescendonet-cifar10-small",
         {"model.widths": (128, 128, 128)},
-        {"images": 500, "epochs": 1, "test_images": 100},
+        {"images": 200, "epochs": 1, "test_images": 100, "validation": 100},
         ["branches=1", "branches=2", "branches=3", "branches=2,3", "whole"],
     ),
     "fractalnet16_small": (

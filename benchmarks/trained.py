@@ -20,7 +20,9 @@ def cifar10() -> str:
     return os.environ.get("POLYPATH_CIFAR10") or "cifar10"
 
 
-def briefly(recipe: str, name: str, *, images: int, epochs: int, test_images: int = 1000, **changes) -> Path:
+def briefly(
+    recipe: str, name: str, *, images: int, epochs: int, test_images: int = 1000, validation: int = 500, **changes
+) -> Path:
     """The folder of a run of ``recipe`` on few images and epochs; made where it is not there yet."""
     folder = PLACE / name
     if (folder / "summary.json").is_file():
@@ -33,7 +35,7 @@ def briefly(recipe: str, name: str, *, images: int, epochs: int, test_images: in
         "checkpoint_every": epochs,
         "data.source": cifar10(),
         "data.train_images": images,
-        "data.validation": 500,
+        "data.validation": validation,
         "data.test_images": test_images,
     }
     short: Recipe = replace(get_recipe(recipe), few | changes)

@@ -17,7 +17,8 @@ BENCHMARKS = (
     "switches",
 )  # fmt: skip
 MORE = (  # run by name only
-    "compiled", "anytime", "bf16", "dynamic_steps", "exports", "streaming", "serve_load", "serve_hostile",
+    "compiled", "anytime", "bf16", "bundle_latency", "dynamic_steps", "exports", "streaming", "serve_load",
+    "serve_hostile",
 )  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 

@@ -1,7 +1,7 @@
-"""Does bf16 in OpenVINO answer as float32 does? The shipped bundle, top-1 over 1,000 test images of CIFAR-10.
+"""Does bf16 answer as float32 does? The shipped bundle, top-1 over 1,000 test images of CIFAR-10.
 
-Processors without bf16 instructions refuse or emulate it, which changes the speed and not the answers; the result says
-which precision the runtime reports.
+On a processor without bf16 instructions OpenVINO takes float32 whatever the hint says (``precision`` tells what it took),
+and then shows nothing. torch emulates the type there, with the same rounding: weights, activations and norms in bf16.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from benchmarks.trained import cifar10
 from polypath.data.config import DataConfig
 from polypath.data.sources import load_images
 from polypath.deploy.bundle import Bundle
+from polypath.deploy.runtimes import open_runtime
 from polypath.deploy.runtimes.openvino_ import options
 
 IMAGES, BATCH = 1000, 100
@@ -26,6 +27,8 @@ def run() -> dict:
     labels = data.test.labels.numpy()[:IMAGES]
     x = bundle.preparation.normalised(bundle.preparation.array(images))
     core, rows = openvino.Core(), []
+    emulated = open_runtime("torch", bundle, 1, "bf16")
+    reference = lambda path: emulated.prepare(path, BATCH)  # noqa: E731
     for path in bundle.paths:
         answers, used = {}, {}
         for precision in ("f32", "bf16"):
@@ -34,11 +37,13 @@ def run() -> dict:
             used[precision] = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
             logits = [compiled(x[i : i + BATCH])[0] for i in range(0, len(x), BATCH)]
             answers[precision] = np.concatenate(logits)
+        answers["torch"] = np.concatenate([reference(path.name)(x[i : i + BATCH]) for i in range(0, len(x), BATCH)])
         same = float((answers["f32"].argmax(1) == answers["bf16"].argmax(1)).mean())
         rows.append(
             {
                 "path": path.name,
                 "agreement": same,
+                "agreement_torch_bf16": float((answers["f32"].argmax(1) == answers["torch"].argmax(1)).mean()),
                 "error_f32": 100 * float((answers["f32"].argmax(1) != labels).mean()),
                 "error_bf16": 100 * float((answers["bf16"].argmax(1) != labels).mean()),
                 "max_difference": float(np.abs(answers["f32"] - answers["bf16"]).max()),
@@ -52,5 +57,5 @@ def run() -> dict:
         "bundle": bundle.name,
         "capabilities": list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         "rows": rows,
-        "kept": all(row["agreement"] >= 0.99 for row in rows),
+        "kept": all(min(row["agreement"], row["agreement_torch_bf16"]) >= 0.99 for row in rows),
     }

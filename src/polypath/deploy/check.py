@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 TOLERANCE = 1e-4
-"""Relative and absolute, in float32: ``|a − b| ≤ TOLERANCE · (min(1, m) + |b|)``, m being the largest ``|b|`` of a batch,
+"""Relative and absolute, in float32: ``|a − b| ≤ TOLERANCE · (min(1, m) + |b|)``, m the largest ``|b|`` of a batch,
 so that a network with tiny answers (one that was never trained) is held to as many digits."""
 BATCHES = (1, 3)
 

@@ -250,15 +250,15 @@ class AnytimePredictor:
             BudgetError: not even the cheapest does.
         """
         ranked = self._book(batch).ranked
-        name = best_within(((name, clock.timing.p99) for name, clock in ranked), budget_ms)
+        name = best_within(((name, clock.needs) for name, clock in ranked), budget_ms)
         if name is None:
-            cheapest = min(clock.timing.p99 for _, clock in ranked)
+            cheapest = min(clock.needs for _, clock in ranked)
             raise BudgetError(budget_ms if of is None else of, cheapest, batch)
         return name
 
     def needs_ms(self, path: str, batch: int = 1) -> float:
         """The 99th percentile of a path's time here, in milliseconds."""
-        return self._book(batch).clocks[path].timing.p99
+        return self._book(batch).clocks[path].needs
 
     def profile(self, batch: int = 1, *, fresh: bool = False) -> dict[str, Timing]:
         """Times by path at a batch size (those of the next power of two); measured where they are not known yet.

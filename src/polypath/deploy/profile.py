@@ -23,8 +23,8 @@ from polypath.files import write_json
 
 FORMAT = 1
 WARMUP = 3
-LEAST, MOST = 20, 200  # measurements of a path
-SECONDS = 0.4  # of measuring a path, once there are LEAST
+LEAST, MOST = 30, 300  # measurements of a path
+SECONDS = 1.0  # of measuring a path, once there are LEAST
 
 
 def bucket(batch: int) -> int:

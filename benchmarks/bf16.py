@@ -1,7 +1,7 @@
 """Does bf16 answer as float32 does? The shipped bundle, top-1 over 1,000 test images of CIFAR-10.
 
-On a processor without bf16 instructions OpenVINO takes float32 whatever the hint says (``precision`` tells what it took),
-and then shows nothing. torch emulates the type there, with the same rounding: weights, activations and norms in bf16.
+On a processor without bf16 instructions OpenVINO takes float32 whatever the hint says, and then shows nothing
+(``precision`` tells what it took). torch emulates the type there, with the same rounding: all of it runs in bf16.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A bundle as a Triton model repository: a model a path, chosen by whoever calls.
 
-NAME/config.pbtxt     platform onnxruntime_onnx, dynamic batching
+NAME/config.pbtxt     platform onnxruntime_onnx, dynamic batching, late requests refused rather than answered
 NAME/1/model.onnx     the path's graph with its weights inside: Triton keeps models apart
 NAME/labels.txt       the classes
 """
@@ -21,7 +21,15 @@ platform: "onnxruntime_onnx"
 max_batch_size: {batch}
 input [ {{ name: "{images}" data_type: TYPE_FP32 dims: [ {channels}, {height}, {width} ] }} ]
 output [ {{ name: "{logits}" data_type: TYPE_FP32 dims: [ {classes} ] label_filename: "labels.txt" }} ]
-dynamic_batching {{ }}
+dynamic_batching {{
+  {preferred}max_queue_delay_microseconds: 500
+  default_queue_policy {{
+    timeout_action: REJECT
+    default_timeout_microseconds: 1000000
+    allow_timeout_override: true
+    max_queue_size: 256
+  }}
+}}
 """
 
 
@@ -29,11 +37,13 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
     """Write every path of a bundle as a model; return the models' names.
 
     Raises:
-        ValueError: a bundle without ONNX graphs, a folder that holds something.
+        ValueError: a bundle without ONNX graphs, a folder that holds something, a ``max_batch`` below 1.
         ImportError: onnx is missing.
     """
     from polypath.saving import new_folder
 
+    if isinstance(max_batch, bool) or not isinstance(max_batch, int) or max_batch < 1:
+        raise ValueError(f"max_batch {max_batch!r}: must be a whole number of at least 1")
     if "onnx" not in bundle.formats:
         raise ValueError(f"{bundle.folder}: has no ONNX graphs; write a bundle of it first")
     target = Path(folder)
@@ -53,6 +63,7 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
                 CONFIG.format(
                     name=name,
                     batch=max_batch,
+                    preferred=_preferred(max_batch),
                     images=IMAGES,
                     logits=LOGITS,
                     channels=bundle.preparation.channels,
@@ -64,3 +75,9 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
             write_file(made / name / "labels.txt", "\n".join(bundle.classes) + "\n")
             names.append(name)
     return names
+
+
+def _preferred(most: int) -> str:
+    """Powers of two up to ``most``; none for single images."""
+    sizes = [str(2**i) for i in range(1, most.bit_length())]
+    return f"preferred_batch_size: [ {', '.join(sizes)} ]\n  " if sizes else ""

@@ -162,8 +162,9 @@ def test_keys():
 
 
 def test_a_defect_is_a_500_without_its_text_and_others_are_answered():
-    model = FakeModel(fail=True)
+    model = FakeModel()
     with served(App(model, Options(), Key(None))) as port:
+        model.fail = True
         status, _, body = ask(port, image_bytes())
         assert (status, "defect of the service" in body["error"]["message"]) == (500, True)
         model.fail = False
@@ -189,8 +190,8 @@ def test_requests_and_connections_are_bounded():
 
 def test_the_event_loop_goes_on_while_an_image_is_decoded(monkeypatch):
     model = FakeModel()
-    monkeypatch.setattr(model, "decode", lambda data, pixels: time.sleep(0.4) or FakeModel().decode(data, pixels))
     with served(App(model, Options(), Key(None))) as port, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(model, "decode", lambda data, pixels: time.sleep(0.4) or FakeModel().decode(data, pixels))
         slow = pool.submit(ask, port, image_bytes())
         time.sleep(0.1)
         start = time.perf_counter()
@@ -245,13 +246,15 @@ def start(*args: str) -> tuple[subprocess.Popen, int]:
 
 
 def test_sigterm_answers_everything_accepted_and_leaves_with_status_0():
-    process, port = start("30")  # 40 images take more than a second
+    process, port = start("10")  # 40 images take half a second
     bystander = socket.create_connection(("127.0.0.1", port), timeout=30)  # an open connection that says nothing yet
     try:
         with ThreadPoolExecutor(40) as pool:
             asked = [pool.submit(ask, port, image_bytes(i % 10), "image/png", "budget_ms=60000") for i in range(40)]
-            while b"polypath_in_flight 41.0" not in get(port, "/metrics")[2]:
-                time.sleep(0.01)
+            in_flight = 0.0
+            while in_flight - 1 + sum(future.done() for future in asked) < 40:  # all are accepted; 1 is this question
+                lines = get(port, "/metrics")[2].decode().splitlines()
+                in_flight = next(float(line.split()[1]) for line in lines if line.startswith("polypath_in_flight "))
             process.send_signal(signal.SIGTERM)
             bystander.sendall(post(image_bytes()))
             late = b""
@@ -268,6 +271,12 @@ def test_sigterm_answers_everything_accepted_and_leaves_with_status_0():
     finally:
         bystander.close()
         process.kill()
+
+
+def test_everything_has_run_once_before_the_first_request():
+    model = FakeModel()
+    App(model, Options(max_batch=4), Key(None)).measure()
+    assert set(model.ran) == {(path, size) for path in ("whole", "middle", "cheap") for size in (1, 2, 4)}
 
 
 def test_a_draining_service_refuses_and_closes():

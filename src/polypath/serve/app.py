@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import time
 from collections.abc import AsyncIterator, MutableMapping
@@ -10,8 +11,10 @@ from importlib import metadata
 from typing import Any
 
 import anyio.to_thread
+import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from PIL import Image
 from starlette.exceptions import HTTPException
 
 from polypath.serve.asks import read_ask
@@ -23,6 +26,13 @@ from polypath.serve.openapi import PREDICT, SUMMARY
 from polypath.serve.service import Options, Service, batch_sizes
 
 INLINE_BYTES = 2**17  # longer bodies are taken apart on a thread of the decoders
+
+
+def small_image(kind: str) -> bytes:
+    """A grey image file."""
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16), (128, 128, 128)).save(stream, kind)
+    return stream.getvalue()
 
 
 class App:
@@ -50,8 +60,18 @@ class App:
         self.guard.draining = True
 
     def measure(self) -> None:
-        """Profile the model now, so that serving starts at once."""
-        self.profile = self.profile or self.model.profile(batch_sizes(self.options.max_batch))
+        """Profile the model and run everything once, so that the first request is like any other: decoders that are
+        loaded, graphs that are compiled for every batch size."""
+        if self.profile is not None:
+            return
+        sizes = batch_sizes(self.options.max_batch)
+        profile = self.model.profile(sizes)
+        for kind in ("PNG", "JPEG", "WEBP"):
+            image = self.model.decode(small_image(kind), self.options.limits.pixels)
+        for path in profile[1]:
+            for size in sizes:
+                self.model.run(path, np.stack([image] * size))
+        self.profile = profile
 
     @property
     def ready(self) -> bool:

@@ -37,9 +37,18 @@ def test_times_follow_what_is_seen_and_come_back():
     for i in range(20):
         times.observe("a", 1, 0.030, now=0.01 * i)
     assert times.high("a", 1, 1.5) == pytest.approx(0.030)
-    assert times.high("b", 1, 1.5) == pytest.approx(0.006)  # never seen: the profile under the same slowdown
-    assert times.idle("a") == 0.010
+    assert times.high("b", 1, 1.5) == pytest.approx(0.006)  # never seen: as much slower than its profile as the others
+    assert times.idle("a", 1.5) == 0.010
     assert times.high("a", 1, EXPIRE_S + 2.0) == 0.010  # or a path once slow would never run again
+
+
+def test_a_profile_made_on_a_busy_machine_is_put_right():
+    times = Times({n: {"a": (0.050 * n, 0.400 * n)} for n in SIZES})
+    assert times.high("a", 8, 0.0) == 3.2
+    for i in range(20):
+        times.observe("a", 1, 0.005, now=0.01 * i)
+    assert times.high("a", 8, 1.5) == pytest.approx(0.040)  # or it would never be tried
+    assert times.idle("a", 1.5) == pytest.approx(0.005)
 
 
 def test_one_stall_does_not_count():

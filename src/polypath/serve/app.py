@@ -132,7 +132,7 @@ class App:
                 "error_percent": facts.error,
                 "macs": facts.macs,
                 "p50_ms": round(1000 * service.times.typical(facts.name, 1, now), 3),
-                "p99_idle_ms": round(1000 * service.times.idle(facts.name), 3),
+                "p99_idle_ms": round(1000 * service.times.idle(facts.name, now), 3),
             }
             for facts in self.model.paths
         ]

@@ -17,10 +17,10 @@ from polypath.serve.limits import Limits
 from polypath.serve.metrics import Metrics
 from polypath.serve.model import Model, Profile
 from polypath.serve.scheduler import Done, Scheduler
-from polypath.serve.times import Times
+from polypath.serve.times import Times, Window
 
 T = TypeVar("T")
-FRESH = 0.1  # weight of a new observation in the mean time of a decoding
+DECODING_S = 0.001  # reckoned with before any was seen
 
 
 def batch_sizes(most: int) -> tuple[int, ...]:
@@ -61,11 +61,12 @@ class Decoders:
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._threads, self._waiting, self._mean_s = threads, 0, 0.0005
+        self._threads, self._waiting, self._seen = threads, 0, Window()
 
     def expected(self) -> float:
         """Seconds until an image that comes now is decoded."""
-        return self._mean_s * (1 + self._waiting / self._threads)
+        seen = self._seen.quantiles(time.perf_counter())
+        return (seen[0] if seen is not None else DECODING_S) * (1 + self._waiting / self._threads)
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         """``function(*args)`` on a thread."""
@@ -82,7 +83,7 @@ class Decoders:
             result, seconds = await asyncio.get_running_loop().run_in_executor(self._pool, timed)
         finally:
             self._waiting -= 1
-        self._mean_s += FRESH * (seconds - self._mean_s)
+        self._seen.add(seconds, time.perf_counter())
         if isinstance(result, Exception):
             raise result
         return result
@@ -146,12 +147,12 @@ class Service:
         for path in self.scheduler.order:
             if self.times.high(path, 1, now) <= spare:
                 return path
-        cheapest = min(self.scheduler.order, key=self.times.idle)
+        cheapest = min(self.scheduler.order, key=lambda name: self.times.idle(name, now))
         self._possible(cheapest, budget_ms)
         return cheapest  # it would do on an idle machine; admission will say that this one is busy
 
     def _possible(self, path: str, budget_ms: float) -> None:
-        needed_ms = 1000 * self.times.idle(path)
+        needed_ms = 1000 * self.times.idle(path, time.perf_counter())
         if needed_ms > budget_ms:
             raise Refusal(
                 422,

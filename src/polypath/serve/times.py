@@ -1,7 +1,8 @@
 """How long a batch takes on this machine, per path and batch size: the profile, corrected by what was seen lately.
 
 Old observations expire. Without that, a path that was slow for a moment would be refused for ever, since nothing
-would run it again.
+would run it again. For the same reason a size that was not run lately is judged by what others did against their
+profile: a profile that was made on a busy machine is too high, and would keep its sizes from ever being tried.
 """
 
 from __future__ import annotations
@@ -69,39 +70,38 @@ class Times:
                     raise ValueError(f"profile: path {path!r} at batch {size} has p50 {p50!r} s and p99 {p99!r} s")
         self._profile = {(path, size): both for size, of_path in profile.items() for path, both in of_path.items()}
         self._seen = {key: Window() for key in self._profile}
-        self._slowdown = Window()
+        self._ratio = Window()  # of what is seen to the profile's median, over everything
         self._reply = Window()
 
     def observe(self, path: str, size: int, seconds: float, now: float | None = None) -> None:
         """A batch of ``size`` images through ``path`` took ``seconds``."""
         now = time.perf_counter() if now is None else now
         self._seen[path, size].add(seconds, now)
-        self._slowdown.add(seconds / self._profile[path, size][0], now)
+        self._ratio.add(seconds / self._profile[path, size][0], now)
 
     def observe_reply(self, seconds: float, now: float | None = None) -> None:
         """From a batch's end to an answer handed to its connection."""
         self._reply.add(seconds, time.perf_counter() if now is None else now)
 
-    def idle(self, path: str) -> float:
-        """The profile's p99 of one image, whatever was seen since: what the machine can do when left alone."""
-        return self._profile[path, 1][1]
+    def idle(self, path: str, now: float) -> float:
+        """What one image needs when the machine is left alone: the profile's p99, or what is seen if that is less."""
+        return min(self._profile[path, 1][1], self.high(path, 1, now))
 
     def typical(self, path: str, size: int, now: float) -> float:
         """The median."""
         if (seen := self._seen[path, size].quantiles(now)) is not None:
             return seen[0]
-        return self._profile[path, size][0] * self.slowdown(now)
+        ratio = self._ratio.quantiles(now)
+        return self._profile[path, size][0] * (ratio[0] if ratio is not None else 1.0)
 
     def high(self, path: str, size: int, now: float) -> float:
-        """What to reckon with: the 95th percentile seen lately, else the profile's p99 under today's slowdown."""
+        """What to reckon with: the 95th percentile seen lately; else the profile's median by the 95th percentile of
+        everything against its profile; else, with nothing seen, the profile's p99."""
         if (seen := self._seen[path, size].quantiles(now)) is not None:
             return seen[1]
-        return self._profile[path, size][1] * self.slowdown(now)
-
-    def slowdown(self, now: float) -> float:
-        """Median of seen time over the profile's p50, over all paths; at least 1."""
-        seen = self._slowdown.quantiles(now)
-        return max(1.0, seen[0]) if seen is not None else 1.0
+        if (ratio := self._ratio.quantiles(now)) is not None:
+            return self._profile[path, size][0] * ratio[1]
+        return self._profile[path, size][1]
 
     def reply(self, now: float) -> float:
         """What to reckon with from a batch's end to its answers, in seconds."""

@@ -19,9 +19,9 @@ from typing import Any
 
 from benchmarks.serving import BUNDLE, Served, Watch, running, start, versions, write_images
 
-BUDGET_MS = float(os.environ.get("POLYPATH_BENCH_BUDGET_MS", "100"))
+BUDGET_MS = float(os.environ.get("POLYPATH_BENCH_BUDGET_MS", "200"))
 SECONDS = float(os.environ.get("POLYPATH_BENCH_SECONDS", "60"))
-WARMUP_S, CAPACITY_S, CLIENTS = 5.0, 8.0, (8, 16, 32, 64)
+WARMUP_S, CAPACITY_S, CLIENTS = 5.0, 8.0, (8, 16, 32, 48)
 IMAGES = 64
 SENDING_ON_S = 0.15  # after SIGTERM the generator goes on this long: below the service's 0.3 s of grace
 

@@ -1,4 +1,4 @@
-"""The application under Ray Serve, on a cluster of this machine; slow (a cluster starts), its result committed as
+"""The application under Ray Serve, on a cluster of this machine; slow (a cluster starts). It writes
 docs/results/serve_ray.json."""
 
 from __future__ import annotations

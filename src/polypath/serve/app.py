@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, MutableMapping
 from importlib import metadata
@@ -25,6 +27,8 @@ from polypath.serve.model import Model, Profile
 from polypath.serve.openapi import PREDICT, SUMMARY
 from polypath.serve.service import Options, Service, batch_sizes
 
+LOG = logging.getLogger("polypath.serve")
+PREDICT_PATH = "/v1/predict"
 INLINE_BYTES = 2**17  # longer bodies are taken apart on a thread of the decoders
 
 
@@ -50,10 +54,26 @@ class App:
         self.metrics = Metrics()
         self.service: Service | None = None
         self.api = self._routes()
-        self.guard = Guard(self.api, options.limits, key, self.metrics.refuse)
+        self.guard = Guard(self._dispatch, options.limits, key, self.metrics.refuse)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         await self.guard(scope, receive, send)
+
+    async def _dispatch(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """FastAPI for everything but a prediction: its routing costs twice what a refusal does, and a refusal is what
+        a service that has too much to do must be good at."""
+        if scope["type"] != "http" or scope["path"] != PREDICT_PATH or scope["method"] != "POST":
+            await self.api(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await self.predict(request)
+        except Refusal as refusal:
+            response = await self._refused(request, refusal)
+        except Exception as error:
+            LOG.exception("defect in a prediction")
+            response = await self._defect(request, error)
+        await response(scope, receive, send)
 
     def drain(self) -> None:
         """From now on nothing new is accepted; what was accepted is answered."""
@@ -98,7 +118,7 @@ class App:
             lifespan=self._lifespan,
             redirect_slashes=False,
         )
-        api.add_api_route("/v1/predict", self.predict, methods=["POST"], summary="Classify an image", **PREDICT)
+        api.add_api_route(PREDICT_PATH, self.predict, methods=["POST"], summary="Classify an image", **PREDICT)
         api.add_api_route("/v1/paths", self.paths, methods=["GET"], summary="The paths, the most accurate first")
         api.add_api_route("/healthz", self.healthz, methods=["GET"], summary="Whether the process works")
         api.add_api_route("/readyz", self.readyz, methods=["GET"], summary="Whether it takes requests")
@@ -116,7 +136,10 @@ class App:
         body = await request.body()
         names, classes = list(service.facts), len(self.model.classes)
         asked = request.headers.get("content-type", ""), request.scope["query_string"], body, names, classes
-        ask = read_ask(*asked) if len(body) <= INLINE_BYTES else await service.decoders.run(read_ask, *asked)
+        if len(body) <= INLINE_BYTES:
+            ask = read_ask(*asked)
+        else:
+            ask = await asyncio.wrap_future(service.decoders.start(read_ask, *asked))
         done, reply = await service.answer(ask, arrived)
         response = Response(json.dumps(reply, separators=(",", ":")), media_type="application/json")
         service.times.observe_reply(time.perf_counter() - done.finished)

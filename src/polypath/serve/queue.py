@@ -37,6 +37,7 @@ class Ticket:
     cheaper: bool
     admitted: float
     image: np.ndarray | None = None
+    decoded: float = 0.0
     future: Any = None
     order: int = field(default_factory=itertools.count().__next__)
 

@@ -24,18 +24,19 @@ STUCK_S = 30.0  # a batch that takes longer means that the thread hangs
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a request. ``finished`` is ``time.perf_counter()`` at the batch's end."""
+    """What became of a request. ``decoded``, ``finished``: of its image, of its batch, by ``time.perf_counter()``."""
 
     probabilities: np.ndarray
     path: str
     batch: int
-    waited_s: float
     inference_s: float
+    decoded: float
     finished: float
 
 
 class Scheduler:
-    """Admits, batches and runs. Its methods are called on the event loop that was running when it was made.
+    """Admits, batches and runs. Its methods are called on the event loop that was running when it was made,
+    unless they say otherwise.
 
     Args:
         run: the network; called by one thread only.
@@ -86,10 +87,14 @@ class Scheduler:
         return ticket
 
     def submit(self, ticket: Ticket, image: np.ndarray) -> None:
-        """Here is the image that ``ticket`` was waiting for."""
+        """Here is the image that ``ticket`` was waiting for; from any thread."""
         with self._wake:
-            ticket.image = image
+            ticket.image, ticket.decoded = image, time.perf_counter()
             self._wake.notify()
+
+    def fail(self, ticket: Ticket, error: Exception) -> None:
+        """There is no image for ``ticket``; from any thread."""
+        self._tell(_fail, ticket, error)
 
     def withdraw(self, ticket: Ticket) -> None:
         """The request has no image after all, or nobody waits for it any more."""
@@ -170,5 +175,9 @@ class Scheduler:
             if isinstance(result, Exception):
                 ticket.future.set_exception(result)
             else:
-                waited = started - ticket.admitted
-                ticket.future.set_result(Done(result[row], path, len(batch), waited, seconds, finished))
+                ticket.future.set_result(Done(result[row], path, len(batch), seconds, ticket.decoded, finished))
+
+
+def _fail(ticket: Ticket, error: Exception) -> None:
+    if not ticket.future.done():
+        ticket.future.set_exception(error)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from polypath.serve.errors import Refusal
 from polypath.serve.limits import Limits
 from polypath.serve.metrics import Metrics
 from polypath.serve.model import Model, Profile
+from polypath.serve.queue import Ticket
 from polypath.serve.scheduler import Done, Scheduler
 from polypath.serve.times import Times, Window
 
@@ -62,31 +63,28 @@ class Decoders:
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._threads, self._waiting, self._seen = threads, 0, Window()
+        self._lock = threading.Lock()
 
     def expected(self) -> float:
         """Seconds until an image that comes now is decoded."""
         seen = self._seen.quantiles(time.perf_counter())
         return (seen[0] if seen is not None else DECODING_S) * (1 + self._waiting / self._threads)
 
-    async def run(self, function: Callable[..., T], *args: Any) -> T:
+    def start(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """``function(*args)`` on a thread."""
+        with self._lock:
+            self._waiting += 1
+        return self._pool.submit(self._timed, function, *args)
 
-        def timed() -> tuple[T | Exception, float]:
-            start = time.perf_counter()
-            try:
-                return function(*args), time.perf_counter() - start
-            except Exception as error:
-                return error, time.perf_counter() - start
-
-        self._waiting += 1
+    def _timed(self, function: Callable[..., T], *args: Any) -> T:
+        start = time.perf_counter()
         try:
-            result, seconds = await asyncio.get_running_loop().run_in_executor(self._pool, timed)
+            return function(*args)
         finally:
-            self._waiting -= 1
-        self._seen.add(seconds, time.perf_counter())
-        if isinstance(result, Exception):
-            raise result
-        return result
+            end = time.perf_counter()
+            self._seen.add(end - start, end)
+            with self._lock:
+                self._waiting -= 1
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -125,16 +123,14 @@ class Service:
         decoding = self.decoders.expected()
         ticket = self.scheduler.admit(deadline - decoding, path, cheaper=ask.allow_cheaper)
         try:
-            image = await self.decoders.run(self._decode, ask.image)
-            decoded = time.perf_counter()
-            self.scheduler.submit(ticket, image)
+            self.decoders.start(self._decode, ticket, ask.image)
             done = await ticket.future
         except BaseException:
             self.scheduler.withdraw(ticket)
             raise
         finished = time.perf_counter()
         self._count(done, path, finished - arrived, finished > deadline)
-        return done, self._reply(ask, done, arrived, decoded, finished)
+        return done, self._reply(ask, done, arrived, finished)
 
     def _best(self, budget_ms: float) -> str:
         """The most accurate path that an idle machine answers within the budget.
@@ -163,12 +159,16 @@ class Service:
                 reason="budget",
             )
 
-    def _decode(self, data: bytes) -> np.ndarray:
+    def _decode(self, ticket: Ticket, data: bytes) -> None:
+        """On a thread of the decoders: the image goes straight to the queue, without a turn of the event loop."""
         try:
-            return self.model.decode(data, self.options.limits.pixels)
+            self.scheduler.submit(ticket, self.model.decode(data, self.options.limits.pixels))
         except ValueError as error:
             legal = f"an image file of at most {self.options.limits.pixels} pixels"
-            raise Refusal(400, f"image: {error}", field="image", value=f"{len(data)} bytes", legal=legal) from None
+            value = f"{len(data)} bytes"
+            self.scheduler.fail(ticket, Refusal(400, f"image: {error}", field="image", value=value, legal=legal))
+        except Exception as error:
+            self.scheduler.fail(ticket, error)
 
     def _count(self, done: Done, path: str, total_s: float, late: bool) -> None:
         self.metrics.requests.labels("200").inc()
@@ -179,7 +179,7 @@ class Service:
         if done.path != path:
             self.metrics.cheaper.inc()
 
-    def _reply(self, ask: Ask, done: Done, arrived: float, decoded: float, finished: float) -> dict[str, Any]:
+    def _reply(self, ask: Ask, done: Done, arrived: float, finished: float) -> dict[str, Any]:
         classes = self.model.classes
         most = min(self.options.top_k if ask.top_k is None else ask.top_k, len(classes))
         best = np.argsort(-done.probabilities, kind="stable")[:most]
@@ -193,7 +193,7 @@ class Service:
             ],
             "ms": {
                 "total": round(1000 * (finished - arrived), 3),
-                "decode": round(1000 * (decoded - arrived), 3),
+                "decode": round(1000 * (done.decoded - arrived), 3),
                 "inference": round(1000 * done.inference_s, 3),
             },
             "batch": done.batch,

@@ -34,9 +34,8 @@ class Window:
     def quantiles(self, now: float) -> tuple[float, float] | None:
         """(median, 95th percentile), or None with fewer than :data:`ENOUGH` fresh values."""
         if now >= self._fresh_until:
-            while self._seen and now - self._seen[0][0] > EXPIRE_S:
-                self._seen.popleft()
-            values = sorted(value for _, value in self._seen)
+            seen = list(self._seen)  # at once: another thread may be adding
+            values = sorted(value for at, value in seen if now - at <= EXPIRE_S)
             self._quantiles = (_at(values, 0.5), _at(values, 0.95)) if len(values) >= ENOUGH else None
             self._fresh_until, self._new = now + 1.0, 0
         return self._quantiles

@@ -109,5 +109,8 @@ def serve(app: App, bound: socket.socket) -> int:
     gc.freeze()  # or each full collection walks through all of torch: 0.1 to 0.3 s in which nobody is answered
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # strangers' bytes must not fill a log
     server = Server(app)
-    server.run(sockets=[bound])
+    try:
+        server.run(sockets=[bound])
+    finally:
+        gc.unfreeze()  # what is left frozen at the end, extensions report as leaked
     return server.stopped_by or 0

@@ -87,25 +87,15 @@ def clocks(times: Mapping[str, list[float]]) -> dict[str, Clock]:
 def machine() -> dict[str, Any]:
     """What tells machines apart as far as time goes."""
     from polypath.deploy.runtimes import cores
+    from polypath.training.run import processor
 
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "architecture": platform.machine(),
         "system": platform.system(),
         "cores": os.cpu_count(),
         "usable": cores(),
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            for line in stream:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
 
 
 def _folder() -> Path:

@@ -162,7 +162,7 @@ class RunFolder:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What a result depends on beside its recipe."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "started": now(),
         "revision": revision(),
@@ -205,7 +205,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What this machine's processor calls itself."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:
             for line in stream:

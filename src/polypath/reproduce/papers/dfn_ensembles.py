@@ -30,7 +30,7 @@ from polypath.training.recipes.dfn import ROUTES, SHARING
 SHALLOW, DEEP = ("LLL", "RLL", "LRL", "LLR"), ("RRL", "RLR", "LRR", "RRR")
 MEDIUM = ("LLR", "RLR", "LRR")
 SMOKE_DEPTH, SMALL_DEPTH = 8, 26
-EPOCHS = 3  # a step runs eight networks
+EPOCHS = 4  # a step runs eight networks
 SMALL_SAYS = (NARROW, f"depth {SMALL_DEPTH} alone")
 
 

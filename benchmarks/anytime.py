@@ -4,8 +4,8 @@ Two networks, trained briefly. Their paths are ranked by MACs, not by the errors
 
 overhead   p50 of ``predict(image, path=...)`` minus the runtime's own call within it, for each path
 budgets    five, from 1.5 × the cheapest path's p99 to twice the whole network's p50 (equal ratios), 2,000 requests
-           each: how many came in time, and in how many the path was the most accurate whose p99 fits (the whole network
-           at the largest); p99 is the estimate of the profile made just before
+           each: how many came in time, and in how many the path was the most accurate whose p99 and overhead fit (the
+           whole network at the largest); p99 is that of the profile made just before
 refusal    a budget below the cheapest path's p99: how fast it is refused
 """
 
@@ -73,7 +73,7 @@ def _one(bundle: Bundle, requests: int, turns: int) -> dict:
     budgets = np.geomspace(1.5 * cheapest, 2.0 * profile[ranked[0]].p50, 5)
     rows = []
     for i, budget in enumerate(budgets):
-        fitting = next(n for n in ranked if profile[n].p99 <= budget)
+        fitting = next(n for n in ranked if profile[n].p99 + overhead[n] <= budget)
         wanted = ranked[0] if i == len(budgets) - 1 else fitting
         rows.append(_requests(predictor, image, float(budget), wanted, requests))
         print("  ", rows[-1])

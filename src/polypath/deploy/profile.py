@@ -23,7 +23,7 @@ from polypath.files import write_json
 
 FORMAT = 1
 WARMUP = 3
-LEAST, MOST = 30, 300  # measurements of a path
+LEAST, MOST = 30, 1000  # measurements of a path
 SECONDS = 1.0  # of measuring a path, once there are LEAST
 
 

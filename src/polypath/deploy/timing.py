@@ -1,30 +1,28 @@
 """How long a path takes here: measured once, then kept true by what is observed.
 
-What a path *needs* is its 99th percentile, estimated as the median of the largest times of the newest blocks, a hundred
-times each (for independent times, the 99.3th percentile). A pause of the machine falls into one block and does not move
-the median; when half of the blocks are slow, so is the path. Two things go faster. As soon as ten of the last twenty
-times are above the estimate, the largest of these twenty is taken. A path that is not used any more because it was slow
-is believed its older times again after a while, and so tried: a second at first, twice as long each time it fails.
+What a path *needs* is the 99th percentile of its newest thousand times, measured ones and observed ones alike. So a
+slower machine is noticed after some ten answers, and a single pause changes nothing. A path that is not used any more
+because it became slow is believed its measured times again after a while, and so tried: a quarter of a second at first,
+twice as long each time it fails.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import median_low
 
-BLOCK = 100  # times of which the largest counts
-BLOCKS = 5  # newest blocks whose median is taken
-KEPT = 300  # times that are reported and stored
-RECENT, MANY = 20, 10
-PATIENCE, LONGEST = 1.0, 60.0  # seconds before a slow path is tried again
+KEPT = 1000  # newest times that count, are reported and stored
+PATIENCE, LONGEST = 0.25, 60.0  # seconds before a slow path is tried again
+CALM = 300  # answers at its old speed after which a path's patience is as at first
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of a path at one batch size over ``samples`` runs; ``p99`` is what it needs, see the module."""
+    """Milliseconds of a path at one batch size over ``samples`` runs."""
 
     p50: float
     p95: float
@@ -46,17 +44,9 @@ def _at(ordered: Sequence[float], share: float) -> float:
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
-def largest(ms: Sequence[float]) -> list[float]:
-    """The largest time of each whole block, in order; of less than a block, of all."""
-    whole = len(ms) // BLOCK
-    if not whole:
-        return [max(ms)]
-    return [max(ms[i * BLOCK : (i + 1) * BLOCK]) for i in range(whole)]
-
-
 @dataclass
 class Clock:
-    """The times of one path at one batch size, in milliseconds.
+    """The times of one path at one batch size, in milliseconds; threads may share it.
 
     Args:
         profile: measured ones, in their order.
@@ -64,51 +54,49 @@ class Clock:
 
     profile: list[float]
     now: Callable[[], float] = time.monotonic
-    seen: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _patience: float = field(default=PATIENCE, init=False)
 
     def __post_init__(self) -> None:
-        self._patience, self._last = PATIENCE, self.now()
-        self._forget()
+        self._lock = threading.Lock()
+        self.profile, self._last = self.profile[-KEPT:], self.now()
+        self._believe_profile()
 
-    def _forget(self) -> None:
-        """Believe the profile again."""
-        self._blocks = deque(largest(self.profile), maxlen=BLOCKS)
-        self._usual = self._first = median_low(self._blocks)
-        self._block: list[float] = []
-        self._recent: deque[float] = deque(maxlen=RECENT)
-        self._slow = False
+    def _believe_profile(self) -> None:
+        self._newest = deque(self.profile)
+        self._ordered = sorted(self.profile)
+        self._usual = self._first = self._p99()
+        self._seen = 0
+
+    def _p99(self) -> float:
+        return self._ordered[-1 - len(self._ordered) // 100]
 
     def observe(self, ms: float) -> None:
-        self._last = self.now()
-        self.seen.append(ms)
-        self._recent.append(ms)
-        self._block.append(ms)
-        if ms > self._usual or self._slow:
-            self._slow = sum(t > self._usual for t in self._recent) >= MANY
-        if len(self._block) >= BLOCK:
-            self._blocks.append(max(self._block))
-            self._block = []
-            self._usual = median_low(self._blocks)
-            self._slow = sum(t > self._usual for t in self._recent) >= MANY
-            if self._usual <= self._first:
+        with self._lock:
+            self._last = self.now()
+            self._seen += 1
+            self._newest.append(ms)
+            insort(self._ordered, ms)
+            if len(self._newest) > KEPT:
+                del self._ordered[bisect_left(self._ordered, self._newest.popleft())]
+            self._usual = self._p99()
+            if self._seen >= CALM and self._usual <= self._first:
                 self._patience = PATIENCE
 
     @property
     def needs(self) -> float:
-        """The 99th percentile, estimated."""
-        if (self._slow or self._usual > self._first) and self.now() - self._last > self._patience:
-            self._patience = min(2.0 * self._patience, LONGEST)
-            self._forget()
-        return max(self._recent) if self._slow else self._usual
+        """The 99th percentile; of fewer than a hundred times, the largest."""
+        if self._usual > self._first and self.now() - self._last > self._patience:
+            with self._lock:
+                self._patience = min(2.0 * self._patience, LONGEST)
+                self._believe_profile()
+        return self._usual
 
     @property
     def timing(self) -> Timing:
-        ms = self.samples()
-        plain = Timing.of(ms)
-        return Timing(plain.p50, plain.p95, self.needs, len(ms))
+        plain = Timing.of(self.samples())
+        return Timing(plain.p50, plain.p95, self.needs, plain.samples)
 
     def samples(self) -> list[float]:
         """What to store: the newest times, in their order."""
-        seen = list(self.seen)
-        ms = seen if len(seen) >= BLOCK else self.profile + seen
-        return [round(t, 5) for t in ms[-KEPT:]]
+        with self._lock:
+            return [round(t, 5) for t in self._newest]

@@ -1,6 +1,7 @@
 """Scaled-down forms of every registered model: the same diagram kind, few channels, few blocks.
 
-A family states here how its presets shrink. A registered model whose family has no entry fails the suite.
+A family states here how its presets shrink. A registered model whose family has no entry fails the suite. Models that
+differ in depth and width alone shrink to one form: what is tested of the first one (``FORMS``) is tested of all.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from conftest import randomise_norms
 from polypath.network import PathNet
-from polypath.registry import get_preset
+from polypath.registry import PRESETS, get_preset
 
 SHRINK: dict[str, Callable[[Any], dict[str, Any]]] = {
     "fractalnet": lambda s: {
@@ -56,6 +57,17 @@ def small_spec(name: str):
     """
     spec = get_preset(name).spec
     return replace(spec, **SHRINK[spec.family](spec))
+
+
+def models_by_form() -> dict[str, list[str]]:
+    """The first model of each form, with all models that shrink to it."""
+    found: dict[Any, list[str]] = {}
+    for name in PRESETS:
+        found.setdefault(small_spec(name), []).append(name)
+    return {names[0]: names for names in found.values()}
+
+
+FORMS = list(models_by_form())
 
 
 def small_net(name: str, seed: int = 0) -> PathNet:

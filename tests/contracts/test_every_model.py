@@ -6,10 +6,8 @@ import pytest
 import torch
 
 import polypath as pp
-from contracts.small import SHRINK, small_net, two_paths
+from contracts.small import FORMS, SHRINK, models_by_form, small_net, two_paths
 from polypath.registry import PRESETS
-
-MODELS = list(PRESETS)
 
 
 def sizes(net) -> tuple[int, int]:
@@ -23,10 +21,11 @@ def images(n: int, size: int, seed: int = 0) -> torch.Tensor:
 
 def test_every_family_has_an_entry():
     assert {preset.spec.family for preset in PRESETS.values()} <= set(SHRINK)
-    assert len(MODELS) >= 15
+    assert sorted(name for names in models_by_form().values() for name in names) == sorted(PRESETS)
+    assert len(PRESETS) >= 15
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FORMS)
 def test_runs_at_two_sizes_and_odd_batches_without_nan(name):
     net = small_net(name).eval()
     with torch.inference_mode():
@@ -41,7 +40,7 @@ def test_runs_at_two_sizes_and_odd_batches_without_nan(name):
         assert not torch.allclose(together[0], together[1])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FORMS)
 def test_every_weight_learns_and_only_the_alive_ones_when_some_are(name):
     net = small_net(name).train()
     size = sizes(net)[0]
@@ -64,7 +63,7 @@ def learned(net, paths, size, generator) -> set[str]:
     return {key for key, p in net.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FORMS)
 def test_channels_last_and_bf16_agree_with_the_plain_form(name):
     net = small_net(name).eval()
     x = images(2, sizes(net)[0])
@@ -78,7 +77,7 @@ def test_channels_last_and_bf16_agree_with_the_plain_form(name):
     assert (half.float() - plain).norm() / spread < 0.25
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FORMS)
 def test_extracted_and_saved_it_gives_the_same_answer(name, tmp_path):
     net = small_net(name).eval()
     x = images(2, sizes(net)[0])
@@ -120,6 +119,6 @@ def test_compiles_and_exports(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in FIRST_OF_FAMILY])
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in FIRST_OF_FAMILY])
 def test_compiles_and_exports_whole_grid(name):
     check_compiles_and_exports(name)

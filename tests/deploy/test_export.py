@@ -9,47 +9,28 @@ import pytest
 import torch
 
 import polypath as pp
-from contracts.small import small_net, two_paths
+from contracts.small import FORMS, small_net, two_paths
 from polypath.deploy import check, onnx_graph
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.export import export_path
 from polypath.deploy.write import HeldOut, write_bundle
-from polypath.registry import PRESETS
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-
-MODELS = list(PRESETS)
-FIRST_OF_FAMILY = list({preset.spec.family: name for name, preset in reversed(PRESETS.items())}.values())
 
 
 def gated(net) -> bool:
     return any(join.gates for join in net.wiring.joins.values())
 
 
-def fixed_paths(net) -> list[str]:
-    """``whole`` and two named choices; of these, those in which no gate decides."""
-    return [text for text in ("whole", *two_paths(net)) if not gated(pp.extract(net, text))]
-
-
-def check_exports(name: str, texts, folder) -> None:
+@pytest.mark.parametrize("name", FORMS)
+def test_two_paths_of_every_model_equal_eager(name, tmp_path):
+    """Two choices in which no gate decides (else one); all named paths are slow, see benchmarks/exports.py."""
     net = small_net(name).eval()
-    size = max(net.min_size, 16)
-    for i, text in enumerate(texts(net)):
-        done = export_path(net, text, folder, "onnx", size=size, name=str(i))
+    named = [text for text in ("whole", *two_paths(net)) if not gated(pp.extract(net, text))]
+    for text in named[-2:]:
+        done = export_path(net, text, tmp_path, "onnx", size=max(net.min_size, 16), name=text)
         assert {c.runtime for c in done.checks} >= {"onnxruntime"}
-
-
-@pytest.mark.parametrize("name", [name for name in FIRST_OF_FAMILY if name != "dr_mobilenetv2"])  # the slowest
-def test_a_path_of_each_family_equals_eager(name, tmp_path):
-    """The last named choice of one model a family: the grid over all models is slow, see benchmarks/exports.py."""
-    check_exports(name, lambda net: fixed_paths(net)[-1:], tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_and_two_paths_equal_eager(name, tmp_path):
-    check_exports(name, fixed_paths, tmp_path)
 
 
 @pytest.fixture(scope="module")

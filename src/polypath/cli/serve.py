@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ def serve(argv: list[str]) -> None:
 
 def make_model(bundle: Path | None, runtime: str, threads: int | None) -> Any:
     """The model of a bundle; also made on the replicas of a cluster."""
+    # an image's oddities are told to the client whose image it is, not to the service's log
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     from polypath.deploy import AnytimePredictor, Bundle
     from polypath.deploy.runtimes import cores
     from polypath.serve.model import BundleModel

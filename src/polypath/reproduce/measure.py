@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from polypath.reproduce.experiment import Measure, Measured
 from polypath.reproduce.trained import Choice, Trained
 
@@ -77,6 +79,25 @@ def error_along_training(choice: Choice = None, *, recalibrated: int = 0) -> One
         return Measured(curves=curves)
 
     return measure
+
+
+def curves(run: Trained) -> Measured:
+    """Loss in training and test error by epoch, and their means over the epochs (``area``: how fast they fell)."""
+    rows = run.metrics()
+    loss = [(r["epoch"], r["train_loss"]) for r in rows]
+    error = [(r["epoch"], r["traced_test_error"]) for r in rows if "traced_test_error" in r]
+    values = {"loss area": float(np.mean([y for _, y in loss]))} if loss else {}
+    values |= {"error area": float(np.mean([y for _, y in error]))} if error else {}
+    return Measured(values=values, curves={"loss": loss, "error": error})
+
+
+def named_whole(run: Trained) -> Measured:
+    """:func:`curves` under keys that begin with the arm's name."""
+    found = curves(run)
+    return Measured(
+        values={f"whole {key}": v for key, v in found.values.items()},
+        curves={f"whole {key}": v for key, v in found.curves.items()},
+    )
 
 
 def _named(found: Measured, arm: str) -> Measured:

@@ -12,6 +12,7 @@ PAPERS: dict[str, tuple[str, ...]] = {
     "crescendonet": ("polypath.reproduce.papers.crescendonet",),
     "fractalnet": ("polypath.reproduce.papers.fractalnet", "polypath.reproduce.papers.suspects"),
     "dfn": (
+        "polypath.reproduce.papers.dfn_fused",
         "polypath.reproduce.papers.dfn",
         "polypath.reproduce.papers.dfn_ensembles",
         "polypath.reproduce.papers.dfn_imagenet",

@@ -73,6 +73,11 @@ def paper(name: str) -> Recipe:
     return get_recipe(name)
 
 
+def traced(recipe: Recipe) -> Recipe:
+    """The recipe with the test error of every epoch, for a figure that shows it."""
+    return replace(recipe, trace_test=True)
+
+
 def vary(base: Recipe, **changes: Any) -> Recipe:
     """A recipe with other values in some fields, ``__`` for the dot; assumptions about them are let go."""
     return derive(base, base.name, {name.replace("__", "."): value for name, value in changes.items()})

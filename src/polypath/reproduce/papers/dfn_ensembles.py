@@ -16,7 +16,8 @@ from polypath.families.fusenet import FusedNet
 from polypath.reproduce.claims import Claim
 from polypath.reproduce.experiment import Cell, Experiment, Measured
 from polypath.reproduce.members import average, separate_members, shared_members, without
-from polypath.reproduce.papers.dfn import NARROW, ROUTE_TEXTS
+from polypath.reproduce.papers.dfn import NARROW
+from polypath.reproduce.papers.dfn_fused import ROUTE_TEXTS
 from polypath.reproduce.papers.drawing import along_rows
 from polypath.reproduce.papers.grouped import grouped
 from polypath.reproduce.papers.quick import quick

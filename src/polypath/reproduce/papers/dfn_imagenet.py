@@ -25,9 +25,8 @@ from polypath.reproduce.measure import per_arm
 from polypath.reproduce.papers.drawing import training_panels
 from polypath.reproduce.papers.quick import TRACED, quick
 from polypath.reproduce.papers.shapes import millions, shapes
-from polypath.reproduce.scales import at_scales, paper, smoke
+from polypath.reproduce.scales import at_scales, paper, smoke, traced
 from polypath.reproduce.trained import Trained
-from polypath.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,10 +68,6 @@ def _bottlenecks(kind: str, width: int) -> ResNet | MergeAndRun:
     return MergeAndRun(blocks=(1, 1, 3, 1), width=width, block="bottleneck")
 
 
-def _traced(recipe: Recipe) -> Recipe:
-    return replace(recipe, trace_test=True)
-
-
 NAMES6 = {"ResNet-101": "fusenet_resnet101_imagenet", "DFN-MR": "dfn_mr_imagenet"}
 COLUMNS6 = {"ResNet-101": "resnet101_ours", "DFN-MR": "dfn_mr"}
 METRICS = {"": "top1_val_error", " top-5": "top5_val_error", " training error": "top1_train_error"}
@@ -85,8 +80,8 @@ TABLE6 = Experiment(
         lambda: {kind: smoke(_bottlenecks(kind, 4), trace_test=True) for kind in NAMES6},
         lambda: {kind: quick(_bottlenecks(kind, 8), **TRACED) for kind in NAMES6},
         lambda: {
-            "ResNet-101": _traced(paper("fusenet_resnet101-imagenet")),
-            "DFN-MR": _traced(paper("dfn_mr-imagenet")),
+            "ResNet-101": traced(paper("fusenet_resnet101-imagenet")),
+            "DFN-MR": traced(paper("dfn_mr-imagenet")),
         },
         small_says=(STAND_IN, "blocks (2, 2, 6, 2) for (3, 4, 23, 3), (1, 1, 3, 1) for (2, 2, 8, 2)"),
     ),

@@ -20,12 +20,11 @@ from polypath.reproduce.claims import Claim, better, close, counted, less
 from polypath.reproduce.experiment import Cell, Experiment, Measured
 from polypath.reproduce.figures import bars
 from polypath.reproduce.gating import mean_macs
-from polypath.reproduce.measure import per_arm, whole
-from polypath.reproduce.papers.dfn import named_whole
+from polypath.reproduce.measure import named_whole, per_arm, whole
 from polypath.reproduce.papers.drawing import training_panels
 from polypath.reproduce.papers.quick import TRACED, quick
 from polypath.reproduce.papers.shapes import millions
-from polypath.reproduce.scales import at_scales, paper, smoke
+from polypath.reproduce.scales import at_scales, paper, smoke, traced
 from polypath.reproduce.trained import Trained
 from polypath.training.path_objectives import TargetRate
 from polypath.training.recipe import Recipe
@@ -280,10 +279,6 @@ def small_arm(arm: str) -> Recipe:
 def tiny_arm(arm: str) -> Recipe:
     spec = spec_of(arm, 4, (2, 2, 2), (2, 4, 4))
     return smoke(spec, TARGET if spec.gates != "none" else None, epochs=2, trace_test=True)
-
-
-def traced(recipe: Recipe) -> Recipe:
-    return replace(recipe, trace_test=True)
 
 
 def at_arms(arms: Sequence[str], seeds: int = 3):

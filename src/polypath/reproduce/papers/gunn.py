@@ -14,9 +14,8 @@ from polypath.registry import get_preset
 from polypath.reproduce.claims import better, counted, less
 from polypath.reproduce.experiment import Cell, Experiment, Measured
 from polypath.reproduce.figures import bars
-from polypath.reproduce.measure import per_arm, whole
+from polypath.reproduce.measure import named_whole, per_arm, whole
 from polypath.reproduce.members import average, snapshot_members
-from polypath.reproduce.papers.dfn import named_whole
 from polypath.reproduce.papers.dfn_imagenet import two_errors
 from polypath.reproduce.papers.drawing import training_panels
 from polypath.reproduce.papers.quick import EPOCHS, TRACED, quick

@@ -1,0 +1,234 @@
+"""Deeply-fused nets (Zhao et al. 2016) of a few fusions: Figures 2 and 4, Table 1.
+
+Bars of both figures are lost in the text at hand; where a table prints the same networks, its numbers stand beside
+ours.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from polypath.cost import count_paths
+from polypath.families.fusenet import FIGURE_4, TABLE_1, FusedNet, PlainNet
+from polypath.families.resnet import TABLE_4, ResNet
+from polypath.reproduce.claims import Claim, counted
+from polypath.reproduce.experiment import Cell, Experiment, Measured
+from polypath.reproduce.measure import per_arm, whole
+from polypath.reproduce.members import average, shared_members
+from polypath.reproduce.papers.dfn import NARROW
+from polypath.reproduce.papers.drawing import along_rows
+from polypath.reproduce.papers.quick import quick
+from polypath.reproduce.papers.rows import always, gaps, slope
+from polypath.reproduce.papers.shapes import shapes
+from polypath.reproduce.published import value
+from polypath.reproduce.scales import at_scales, paper, smoke
+from polypath.reproduce.trained import Trained
+from polypath.training.path_objectives import SharedEnsemble
+from polypath.training.recipe import Recipe
+from polypath.training.recipes.dfn import ROUTES
+
+ROUTE_TEXTS = tuple(f"route={route}" for route in ROUTES)
+
+
+def fused(depth: int, width: int, fusions: int = 3) -> FusedNet:
+    return FusedNet(depth=depth, width=width, fusions=fusions)
+
+
+def ensemble_or_whole(run: Trained) -> Measured:
+    """The ensemble's answers where an ensemble was trained, else the whole network's."""
+    if isinstance(run.recipe.objective, SharedEnsemble):
+        return Measured({"whole": run.marked(average(shared_members(run)))})
+    return Measured(run.correct({"whole": run.net.paths("whole")}))
+
+
+def _fused(kind: str, depth: int, make: Callable[..., Recipe], width: int, **changes) -> Recipe:
+    if kind == "plain":
+        return make(PlainNet(depth=depth, width=width), **changes)
+    objective = SharedEnsemble(routes=ROUTE_TEXTS) if kind == "ensemble" else None
+    return make(fused(depth, width), objective, **changes)
+
+
+def _published_fused(kind: str, depth: int) -> Recipe:
+    if kind == "plain":
+        shallow = depth not in FIGURE_4  # Figure 2 begins with 14 layers, of which no other table has a plain net
+        recipe = paper(f"plain{20 if shallow else depth}-cifar10")
+        return replace(recipe, model=PlainNet(depth=depth)) if shallow else recipe
+    return paper(f"fusenet_nf3_{depth}-cifar10" + ("-ensemble" if kind == "ensemble" else ""))
+
+
+def _table1_cells(depths: Iterable[int]) -> dict[str, Cell]:
+    columns = {"DFN": "dfn_tandem_ensemble", "ensemble": "conventional_ensemble"}
+    return {f"{kind} {d}": Cell("table1", column, depth=d) for d in depths for kind, column in columns.items()}
+
+
+FIGURE2 = Experiment(
+    name="dfn/fig2",
+    place="Figure 2",
+    shows="plain nets, fused nets of three fusions and the ensembles of their eight routes, by depth",
+    scales=at_scales(
+        lambda: {f"{k} {d}": _fused(k, d, smoke, 4) for d in (8, 14) for k in ("plain", "DFN", "ensemble")},
+        lambda: {f"{k} {d}": _fused(k, d, quick, 8) for d in (14, 26) for k in ("plain", "DFN", "ensemble")},
+        lambda: {f"{k} {d}": _published_fused(k, d) for d in TABLE_1 for k in ("plain", "DFN", "ensemble")},
+        small_says=(NARROW, "depths 14 and 26"),
+    ),
+    measure=per_arm(ensemble_or_whole),
+    published=_table1_cells(TABLE_1)
+    | {f"plain {d}": Cell("table4", "C10_plain", depth_plain_resnet=d) for d in TABLE_4 if d in TABLE_1},
+    claims=(
+        always("plain", "DFN", "DFNs outperform the plain network of every depth (§3.1)"),
+        always("plain", "ensemble", "ensembles of their routes outperform the plain network of every depth (§3.1)"),
+        Claim(
+            "DFNs and ensembles perform similarly: closer to each other than to the plain network (§3.1)",
+            lambda m: np.mean(
+                [
+                    np.minimum(a, b) - np.abs(a - b)
+                    for a, b in zip(
+                        gaps(m, "plain", "DFN").values(), gaps(m, "plain", "ensemble").values(), strict=True
+                    )
+                ],
+                axis=0,
+            ),
+            says="smaller of the two gaps to plain, minus the gap between them, mean over depths",
+        ),
+        Claim(
+            "beyond 20 layers the ensemble performs better than the DFN (§3.1)",
+            lambda m: np.mean([g for d, g in _deep(m).items()], axis=0),
+            says="error of the DFN minus that of the ensemble, mean over depths above 20",
+        ),
+    ),
+    figure=along_rows({"plain": "plain", "DFN": "DFN", "ensemble": "ensemble"}, "depth of the plain net (layers)"),
+    notes=(
+        "Figure 2's numbers are lost: those of the same fused nets and ensembles stand in Table 1, of plain nets in "
+        "Table 4 (means of five runs).",
+    ),
+)
+
+
+def _deep(m: Mapping[str, float]) -> dict[int, float]:
+    found = {d: g for d, g in gaps(m, "DFN", "ensemble").items() if d > 20}
+    if not found:
+        raise KeyError("DFN beside ensemble beyond 20 layers")
+    return found
+
+
+@functools.cache
+def route_depths(scale: str) -> Mapping[str, float]:
+    """Depths of Table 1's component networks, by route and depth of the plain net."""
+    found = {}
+    for depth in TABLE_1 if scale == "paper" else (14, 26, 38):
+        built = shapes(fused(depth, 16))
+        for route in ROUTES:
+            found[f"{route} {depth} depth"] = built.wiring.longest(built.paths(f"route={route}"))
+    return found
+
+
+def _depths_differ(_: Mapping[str, float]) -> float:
+    found = route_depths("paper")
+    return 0.5 - sum(found[f"{r} {d} depth"] != value("dfn", "table1", r, depth=d) for d in TABLE_1 for r in ROUTES)
+
+
+TABLE1 = Experiment(
+    name="dfn/table1",
+    place="Table 1",
+    shows="what fused nets of three fusions and the ensembles of their routes err as the component networks deepen",
+    scales=at_scales(
+        lambda: {f"{k} {d}": _fused(k, d, smoke, 4) for d in (8, 14) for k in ("DFN", "ensemble")},
+        lambda: {f"{k} {d}": _fused(k, d, quick, 8) for d in (14, 26, 38) for k in ("DFN", "ensemble")},
+        lambda: {f"{k} {d}": _published_fused(k, d) for d in TABLE_1 for k in ("DFN", "ensemble")},
+        small_says=(NARROW, "depths 14, 26 and 38"),
+    ),
+    measure=per_arm(ensemble_or_whole),
+    counts=route_depths,
+    units={" depth": "layers"},
+    published=_table1_cells(TABLE_1) | {f"{r} {d} depth": Cell("table1", r, depth=d) for d in TABLE_1 for r in ROUTES},
+    claims=(
+        counted("the component networks have the printed depths", _depths_differ, says="0.5 minus depths that differ"),
+        slope("DFN", "up to 26 layers the DFN improves with its component networks", falls=True, most=26),
+        slope("ensemble", "up to 26 layers the ensemble improves with them, too", falls=True, most=26),
+        slope("DFN", "from 26 layers on the DFN gets worse with them", falls=False, least=26),
+        slope("ensemble", "from 26 layers on the ensemble gets worse with them, too", falls=False, least=26),
+    ),
+    figure=along_rows(
+        {"DFN": "DFN (tandem ensemble)", "ensemble": "ensemble of routes"}, "depth of the plain net (layers)"
+    ),
+    notes=("The ensemble of depth 110 is 10.1 in Table 1 and 9.61 in Tables 2 and 3.",),
+)
+
+
+@functools.cache
+def ensemble_sizes(scale: str) -> Mapping[str, float]:
+    """Exact numbers of component networks of Figure 4's nets, and how many of N_f3's are among N_f6's."""
+    found: dict[str, float] = {}
+    for depth in FIGURE_4 if scale == "paper" else (20, 38):
+        three, six = shapes(fused(depth, 16)), shapes(fused(depth, 16, 6))
+        found |= {f"N_f3 {depth} paths": count_paths(three), f"N_f6 {depth} paths": count_paths(six)}
+        found[f"ResNet {depth} paths"] = count_paths(shapes(ResNet(depth=depth)))
+        inside = {_layers(six, p) for text, p in six.named_paths().items() if text.startswith("route=")}
+        own = [_layers(three, p) for text, p in three.named_paths().items() if text.startswith("route=")]
+        found[f"N_f3 {depth} in N_f6 paths"] = sum(layers in inside for layers in own)
+    return found
+
+
+def _layers(built, path) -> tuple:
+    """The shapes of a route's convs, in order."""
+    nodes = [node.module for node in built.wiring.alive(path) if hasattr(node, "module")]
+    return tuple(tuple(p.shape) for name in nodes for p in built.get_submodule(name).parameters() if p.ndim == 4)
+
+
+def _sizes_differ(_: Mapping[str, float]) -> float:
+    wrong, m = 0, ensemble_sizes("paper")
+    for depth in FIGURE_4:
+        wrong += (m[f"N_f3 {depth} paths"], m[f"N_f6 {depth} paths"]) != (8, 64)
+        wrong += m[f"ResNet {depth} paths"] != 2 ** ((depth - 2) // 2)
+    return 0.5 - wrong
+
+
+def _of(kind: str, depth: int, make: Callable[..., Recipe], width: int, **changes) -> Recipe:
+    if kind == "ResNet":
+        return make(ResNet(depth=depth, width=width), **changes)
+    return make(fused(depth, width, int(kind[-1])), **changes)
+
+
+FUSED_KINDS = ("N_f3", "N_f6", "ResNet")
+
+FIGURE4 = Experiment(
+    name="dfn/fig4",
+    place="Figure 4",
+    shows="nets of 3 fusions, 6 fusions and a fusion every two layers (ResNet), of the same depth",
+    scales=at_scales(
+        lambda: {f"{k} {d}": _of(k, d, smoke, 4) for d in (8, 14) for k in FUSED_KINDS},
+        lambda: {f"{k} {d}": _of(k, d, quick, 8) for d in (20, 38) for k in FUSED_KINDS},
+        lambda: {
+            f"{k} {d}": paper(f"resnet{d}-cifar10" if k == "ResNet" else f"fusenet_nf{k[-1]}_{d}-cifar10")
+            for d in FIGURE_4
+            for k in FUSED_KINDS
+        },
+        small_says=(NARROW, "depths 20 and 38"),
+    ),
+    measure=per_arm(whole),
+    counts=ensemble_sizes,
+    units={" paths": "paths", " loss": "nats"},
+    published={f"N_f3 {d}": Cell("table1", "dfn_tandem_ensemble", depth=d) for d in FIGURE_4 if d in TABLE_1}
+    | {f"ResNet {d}": Cell("table4", "C10_resnet", depth_plain_resnet=d) for d in FIGURE_4 if d in TABLE_4},
+    claims=(
+        always("N_f3", "N_f6", "N_f6 always outperforms N_f3 (§3.2)"),
+        always("N_f6", "ResNet", "ResNets, with the largest ensembles, perform the best (§3.2)"),
+        slope("ResNet", "deeper ResNets perform better (§4)", falls=True),
+        counted(
+            "ensemble sizes are 8, 64 and 2^((depth − 2)/2) (§3.2)", _sizes_differ, says="0.5 minus sizes that differ"
+        ),
+        counted(
+            "N_f3's component networks are among N_f6's (§3.2)",
+            lambda _: 0.5 - sum(n != 8 for key, n in ensemble_sizes("paper").items() if key.endswith("in N_f6 paths")),
+            says="0.5 minus depths where one is missing",
+        ),
+    ),
+    figure=along_rows({k: k for k in FUSED_KINDS}, "depth (layers)"),
+    notes=("Figure 4's bars are lost: N_f3's numbers stand in Table 1, some ResNets' in Table 4.",),
+)
+
+EXPERIMENTS = (FIGURE2, TABLE1, FIGURE4)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from contracts.small import small_net
+from contracts.small import small_net, small_spec
 from polypath.deploy.stepwise import Stepwise, cut, write_stepwise
 from polypath.dynamic import loops_run
 from polypath.layers.gates import GateUnit
@@ -68,6 +70,18 @@ def test_samples_that_stop_are_really_skipped():
     bodies = {file: n for file, n in sizes.items() if ".loops." in file and "gate" not in file}
     assert sum(bodies.values()) == loops.sum()
     assert min(bodies.values()) < len(x)
+
+
+def test_a_gate_is_a_graph_of_its_own_only_where_a_switch_makes_what_it_reads():
+    spec = replace(small_spec("dr_resnet_small"), blocks=(1, 3, 2))  # the second group has two switches in a row
+    stages, modules = cut(spec.build(seed=0).eval())
+    for before, stage in zip([None, *stages], stages, strict=False):
+        for i, loop in enumerate(stage.loops):
+            behind_switch = i == 0 and before is not None and before.piece is None
+            assert (loop.gate is not None) == behind_switch
+            assert (loop.logits is None) == behind_switch
+    alone = [name for name in modules if name.endswith(".gate")]
+    assert len(alone) == sum(loop.gate is not None for stage in stages for loop in stage.loops) > 0
 
 
 def test_a_network_without_gates_is_refused():

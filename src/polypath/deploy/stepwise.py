@@ -1,7 +1,8 @@
-"""Dynamic networks, exported step by step: each stretch between gates, each gate and each loop is a graph of its own.
+"""Dynamic networks, exported step by step: each stretch between gates and each loop is a graph of its own.
 
-The gates decide outside of the graphs, so a loop that a sample skips costs nothing: samples that go on are gathered
-into a smaller batch, the others wait for the end of the switch, as :mod:`polypath.dynamic` has it.
+A gate is asked by the graph that makes what it reads, or is a graph of its own where that is a switch. It decides
+outside of the graphs, so a loop that a sample skips costs nothing: samples that go on are gathered into a smaller
+batch, the others wait for the end of the switch, as :mod:`polypath.dynamic` has it.
 
 config.json, model.safetensors    the network, as :mod:`polypath.saving` writes it
 NAME.onnx                         a graph; weights that loops share stand once, in ``model.safetensors``
@@ -17,7 +18,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class LoopPiece:
-    """A loop of a switch: its gate (or None, then all samples go on) and what it runs."""
+    """A loop of a switch: what it runs, and who goes on: ``gate`` says it, or the piece before has said it as
+    ``logits``; where both are None all samples do."""
 
     label: str
     begin: str
     end: str
     gate: Piece | None
     body: Piece
+    logits: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,21 @@ class Stage:
 
 
 class Part(nn.Module):
-    """Some steps of a network as a module of its own: the values that they read to those that others read."""
+    """Some steps of a network as a module of its own: the values that they read to those that others read. With
+    ``asks``, (a gate, the value that it reads), the gate's logits come last."""
 
     def __init__(self, net: PathNet, steps: Sequence[Step], inputs: Sequence[str], outputs: Sequence[str]) -> None:
         super().__init__()
         self.net, self.steps, self.inputs, self.outputs = net, tuple(steps), tuple(inputs), tuple(outputs)
+        self.asks: tuple[str, str] | None = None
 
     def forward(self, *values: Tensor) -> Tensor | tuple[Tensor, ...]:
         held = dict(zip(self.inputs, values, strict=True))
         held = self.net._run(self.steps, held, None, None)
         found = tuple(held[name] for name in self.outputs)
+        if self.asks is not None:
+            gate, source = self.asks
+            found += (self.net._call(gate, held[source]),)
         return found[0] if len(found) == 1 else found
 
 
@@ -117,7 +125,32 @@ def cut(net: PathNet) -> tuple[list[Stage], dict[str, nn.Module]]:
         stages.append(_switch(net, step, modules))
     if straight:
         stages.append(_straight(net, straight, (), modules, "end"))
-    return stages, modules
+    return _asked_early(stages, modules), modules
+
+
+def _asked_early(stages: Sequence[Stage], modules: dict[str, nn.Module]) -> list[Stage]:
+    """Have each gate asked by the piece that makes what it reads, where one does: a call less, and half of all calls
+    would be gates'."""
+    found: list[Stage] = []
+    for stage in stages:
+        loops: list[LoopPiece] = []
+        for loop in stage.loops:
+            before = loops[-1].body if loops else found[-1].piece if found else None
+            if loop.gate is not None and before is not None and loop.gate.inputs[0] in before.outputs:
+                name = loop.gate.file.removesuffix(".onnx")
+                part, gate = modules[before.file.removesuffix(".onnx")], modules.pop(name)
+                assert isinstance(part, Part)
+                assert isinstance(gate, GatePart)
+                part.asks = gate.gate, loop.gate.inputs[0]
+                asking = replace(before, outputs=(*before.outputs, name))
+                if loops:
+                    loops[-1] = replace(loops[-1], body=asking)
+                else:
+                    found[-1] = replace(found[-1], piece=asking)
+                loop = replace(loop, gate=None, logits=name)
+            loops.append(loop)
+        found.append(replace(stage, loops=tuple(loops)))
+    return found
 
 
 def _straight(
@@ -281,7 +314,7 @@ class Stepwise:
         stages = [_stage(row) for row in values["stages"]]
         runs = {}
         for piece in _pieces(stages):
-            session = make_session(str(place / piece.file), threads or cores())
+            session = make_session(str(place / piece.file), threads or cores(), spin=False)
             runs[piece.file] = _caller(session)
         return cls(stages, runs, (values["input"], values["output"]))
 
@@ -310,31 +343,36 @@ class Stepwise:
                 values.pop(name, None)
         return values[self.output], loops
 
-    def _switch(self, stage: Stage, values: Mapping[str, np.ndarray], loops: np.ndarray, force_open: bool) -> Any:
+    def _switch(self, stage: Stage, values: dict[str, np.ndarray], loops: np.ndarray, force_open: bool) -> Any:
         x = values[stage.loops[0].begin]
-        total = len(x)
-        rows, left = None, []  # rows None: all samples still run
+        total, ran = len(x), 0
+        rows, out = None, None  # rows None: all samples still run
+        logits = values.pop(stage.loops[0].logits or "", None)
         for loop in stage.loops:
             if loop.gate is not None:
                 source = loop.gate.inputs[0]
                 logits = self.runs[loop.gate.file](x if source == loop.begin else _at(values[source], rows))[0]
+            if logits is not None:
                 opened = logits[:, 1] > logits[:, 0]
-                if not force_open and not opened.all():
-                    rows = np.arange(total) if rows is None else rows
-                    left.append((rows[~opened], x[~opened]))
+                going = len(x) if force_open else np.count_nonzero(opened)
+                if not going:
+                    break
+                if going < len(x):
+                    if rows is None or out is None:
+                        rows, out = np.arange(total), np.empty((total, *x.shape[1:]), x.dtype)
+                    for i in np.flatnonzero(~opened):  # one copy each; by an index of arrays it would be two
+                        out[rows[i]] = x[i]
+                    loops[rows[~opened]] += ran
                     rows, x = rows[opened], x[opened]
-                    if not len(rows):
-                        break
-                loops[slice(None) if rows is None else rows] += 1
+                ran += 1
             inputs = (x if name == loop.begin else _at(values[name], rows) for name in loop.body.inputs)
-            x = self.runs[loop.body.file](*inputs)[0]
-        if rows is None:
+            x, *asked = self.runs[loop.body.file](*inputs)
+            logits = asked[0] if asked else None
+        if rows is None or out is None:
+            loops += ran
             return x
-        if len(left) == 1 and not len(rows):
-            return left[0][1]  # all have left at once, in their order
-        out = np.empty((total, *x.shape[1:]), x.dtype)
-        for at, those in (*left, (rows, x)):
-            out[at] = those
+        out[rows] = x
+        loops[rows] += ran
         return out
 
 
@@ -376,7 +414,7 @@ def _read_steps(folder: Path, verify: bool) -> dict[str, Any]:
 
 def _stage(row: Mapping[str, Any]) -> Stage:
     loops = tuple(
-        LoopPiece(one["label"], one["begin"], one["end"], _piece(one["gate"]), _piece(one["body"]))  # type: ignore[arg-type]
+        LoopPiece(one["label"], one["begin"], one["end"], _piece(one["gate"]), _piece(one["body"]), one["logits"])  # type: ignore[arg-type]
         for one in row["loops"]
     )
     return Stage(tuple(row["free"]), _piece(row["piece"]), row["name"], loops)

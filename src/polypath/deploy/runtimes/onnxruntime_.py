@@ -40,8 +40,12 @@ class OnnxRuntime:
         return run
 
 
-def make_session(file: str, threads: int) -> Any:
+def make_session(file: str, threads: int, *, spin: bool = True) -> Any:
     """A session of one ONNX file on the CPU.
+
+    Args:
+        spin: let threads that are done wait busily for the session's next run. Where sessions take turns they would
+            do it at the others' cost.
 
     Raises:
         ValueError: a file that ONNX Runtime does not take.
@@ -49,6 +53,7 @@ def make_session(file: str, threads: int) -> Any:
     ort = need("onnxruntime", "runtime 'onnxruntime'")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -89,7 +90,11 @@ def test_paths_health_and_page(server):
     predict = api["paths"]["/v1/predict"]["post"]
     assert {parameter["name"] for parameter in predict["parameters"]} == {"budget_ms", "top_k", "path", "allow_cheaper"}
     assert {"200", "401", "413", "422", "503"} <= set(predict["responses"])
-    assert b"swagger" in get(port, "/docs")[2]
+    page = get(port, "/docs")[2].decode()
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert any("swagger-ui-bundle.js" in source for source in sources)
+    assert all(source.startswith("/") for source in sources)  # nothing comes from another host
+    assert {get(port, source)[0] for source in sources} == {200}
 
 
 def test_unknown_places_and_methods(server):

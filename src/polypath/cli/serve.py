@@ -14,7 +14,7 @@ from typing import Any
 from polypath.cli.parser import Parser, positive
 from polypath.cli.tables import print_json
 
-NEEDS = ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart")
+NEEDS = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client", "python_multipart")
 
 MEASURING = "measuring how long each path takes on this machine; kept for the next start"
 

@@ -16,8 +16,10 @@ import anyio.to_thread
 import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from fastapi_offline import FastAPIOffline
 from PIL import Image
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from polypath.serve.asks import read_ask
 from polypath.serve.errors import Refusal
@@ -111,7 +113,8 @@ class App:
             await service.close()
 
     def _routes(self) -> FastAPI:
-        api = FastAPI(
+        api = FastAPIOffline(  # its page loads nothing from elsewhere
+            redoc_url=None,
             title="Polypath",
             description=SUMMARY,
             version=metadata.version("polypath"),
@@ -184,7 +187,8 @@ class App:
         return JSONResponse(refusal.body(), refusal.status, refusal.headers())
 
     async def _not_here(self, request: Request, error: HTTPException) -> JSONResponse:
-        legal = [f"{'/'.join(sorted(route.methods))} {route.path}" for route in self.api.routes]  # type: ignore[attr-defined]
+        routes = [route for route in self.api.routes if isinstance(route, Route)]
+        legal = [f"{'/'.join(sorted(route.methods or ()))} {route.path}" for route in routes]
         value = f"{request.method} {request.url.path}"
         refusal = Refusal(error.status_code, str(error.detail), field="path", value=value, legal=legal, reason="route")
         self.metrics.refuse(refusal.status, refusal.reason)

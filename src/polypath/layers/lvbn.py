@@ -99,16 +99,15 @@ def normalise(norm: Norm, x: Tensor, mask: Tensor | None, statistics: str, *, tr
             f"a {type(norm).__name__} behind a gate: statistics of the samples let pass are known for plain batch-norm "
             "only; build the network with norm = 'lvbn' or without gates, or leave batch-norm as it is"
         )
-    if statistics == "all" and bool(mask.any()):
-        return norm(x)
     if statistics == "passed":
         return _by_passed(norm, x, mask)
     out = F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
-    if statistics == "updates":
-        with torch.no_grad():
-            values, weight = x.float(), mask.float()
-            mean, count = _mean(values, weight)
-            _move(norm, mean, _mean((values - _along(mean, x)).square(), weight)[0], count)
+    if statistics == "all":
+        mask = mask.any().expand_as(mask)  # without asking the device, which would have to be waited for
+    with torch.no_grad():
+        values, weight = x.float(), mask.float()
+        mean, count = _mean(values, weight)
+        _move(norm, mean, _mean((values - _along(mean, x)).square(), weight)[0], count)
     return out
 
 

@@ -81,7 +81,7 @@ def test_without_held_out_images_the_last_epoch_is_reported(tmp_path: Path) -> N
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    changes = {"model__widths": (8, 8), "model__dropout": 0.0, "data__train_images": 640, "epochs": 6}
+    changes = {"model__widths": (8, 8), "model__dropout": 0.0, "data__train_images": 640, "epochs": 10}
     result = train(tiny(**changes, optim__lr=0.05, objective=Whole()), tmp_path / "a", quiet=True)
     assert result.test_error < 25.0  # chance is 90
 

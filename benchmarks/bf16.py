@@ -28,7 +28,6 @@ def run() -> dict:
     x = bundle.preparation.normalised(bundle.preparation.array(images))
     core, rows = openvino.Core(), []
     emulated = open_runtime("torch", bundle, 1, "bf16")
-    reference = lambda path: emulated.prepare(path, BATCH)  # noqa: E731
     for path in bundle.paths:
         answers, used = {}, {}
         for precision in ("f32", "bf16"):
@@ -37,7 +36,8 @@ def run() -> dict:
             used[precision] = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
             logits = [compiled(x[i : i + BATCH])[0] for i in range(0, len(x), BATCH)]
             answers[precision] = np.concatenate(logits)
-        answers["torch"] = np.concatenate([reference(path.name)(x[i : i + BATCH]) for i in range(0, len(x), BATCH)])
+        run_bf16 = emulated.prepare(path.name, BATCH)
+        answers["torch"] = np.concatenate([run_bf16(x[i : i + BATCH]) for i in range(0, len(x), BATCH)])
         same = float((answers["f32"].argmax(1) == answers["bf16"].argmax(1)).mean())
         rows.append(
             {

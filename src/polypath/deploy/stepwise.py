@@ -129,8 +129,7 @@ def cut(net: PathNet) -> tuple[list[Stage], dict[str, nn.Module]]:
 
 
 def _asked_early(stages: Sequence[Stage], modules: dict[str, nn.Module]) -> list[Stage]:
-    """Have each gate asked by the piece that makes what it reads, where one does: a call less, and half of all calls
-    would be gates'."""
+    """Have each gate asked by the piece that makes what it reads, where one does: a call less for each."""
     found: list[Stage] = []
     for stage in stages:
         loops: list[LoopPiece] = []
@@ -360,9 +359,9 @@ class Stepwise:
                 if going < len(x):
                     if rows is None or out is None:
                         rows, out = np.arange(total), np.empty((total, *x.shape[1:]), x.dtype)
-                    for i in np.flatnonzero(~opened):  # one copy each; by an index of arrays it would be two
-                        out[rows[i]] = x[i]
-                    loops[rows[~opened]] += ran
+                    stops = rows[~opened]
+                    out[stops] = x[~opened]
+                    loops[stops] += ran
                     rows, x = rows[opened], x[opened]
                 ran += 1
             inputs = (x if name == loop.begin else _at(values[name], rows) for name in loop.body.inputs)

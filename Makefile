@@ -11,7 +11,7 @@ demo: $(READY)
 	$(VENV)/bin/polypath paths runs/demo
 
 test: $(READY)
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist worksteal
 
 slow: $(READY)
 	$(PY) -m pytest -m slow

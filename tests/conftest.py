@@ -28,6 +28,14 @@ def randomise_norms(net: nn.Module, seed: int = 0) -> nn.Module:
     return net
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_profiles():
+    """Times of a bundle's paths are measured for a tenth of a second each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("polypath.deploy.profile.SECONDS", 0.1)
+        yield
+
+
 @pytest.fixture
 def rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)

@@ -1,7 +1,7 @@
-"""Scaled-down forms of every registered model: the same diagram kind, few channels, few blocks.
+"""Scaled-down forms of every registered model: the same diagram kind, few channels, few blocks, few loops.
 
 A family states here how its presets shrink. A registered model whose family has no entry fails the suite. Models that
-differ in depth and width alone shrink to one form: what is tested of the first one (``FORMS``) is tested of all.
+differ in depth, width and loops alone shrink to one form: what is tested of the first one (``FORMS``) is tested of all.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ SHRINK: dict[str, Callable[[Any], dict[str, Any]]] = {
         "transitions": tuple(t for t in s.transitions if t <= 2),
         "num_classes": 5,
     },
-    "crescendonet": lambda s: {"widths": (4, 6, 8), "hidden": (12, 8), "num_classes": 5},
+    "crescendonet": lambda s: {"widths": (4, 6), "hidden": (12, 8), "num_classes": 5},
     "gunn": lambda s: {
         "channels": (8, 12, 8, 8)[: len(s.channels)],
-        "segments": (2, 3, 4, 1)[: len(s.channels)],
+        "segments": (2, 3, 1, 1)[: len(s.channels)],
         "stem_width": 4,
         "last_width": 8 if s.last_width else 0,
         "num_classes": 5,
@@ -34,19 +34,23 @@ SHRINK: dict[str, Callable[[Any], dict[str, Any]]] = {
     "resnet": lambda s: _few_blocks(s),
     "dfn_il": lambda s: _few_blocks(s),
     "dfn_mr": lambda s: _few_blocks(s),
-    "dr_resnet": lambda s: {"blocks": tuple(min(n, 2) for n in s.blocks), "width": 4, "num_classes": 5},
-    "dr_mobilenetv2": lambda s: {
-        "blocks": tuple(min(n, 2) for n in s.blocks),
-        "widths": (4, 4, 6, 8, 8, 12, 16),
-        "stem_width": 4,
-        "last_width": 16,
-        "num_classes": 5,
-    },
+    "dr_resnet": lambda s: _few_loops(s) | {"width": 4},
+    "dr_mobilenetv2": lambda s: (
+        (_few_loops(s, groups=4) | {"widths": (4, 4, 6, 8), "expansions": (1, 2, 2, 2), "strides": (1, 2, 1, 2)})
+        | {"stem_width": 4, "last_width": 16}
+    ),
 }
 
 
 def _few_blocks(spec) -> dict[str, Any]:
     return {"depth": 0, "blocks": (1, 2, 1, 1) if spec.blocks else (1, 2, 1), "width": 4, "num_classes": 5}
+
+
+def _few_loops(spec, groups: int = 3) -> dict[str, Any]:
+    """At most three loops; two blocks in a group that recurs or has gates (its first block does neither), else one."""
+    blocks, loops = spec.blocks[:groups], tuple(min(most, 3) for most in spec.loops[:groups])
+    blocks = tuple(min(n, 2 if most > 1 or spec.gates == "all" else 1) for n, most in zip(blocks, loops, strict=True))
+    return {"blocks": blocks, "loops": loops, "num_classes": 5}
 
 
 def small_spec(name: str):

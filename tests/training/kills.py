@@ -1,4 +1,4 @@
-"""Kill a run again and again, resume it each time: ``kills.py CASE FOLDER KILLS``, a program for test_resume.
+"""Kill runs again and again, resume each time: ``kills.py FOLDER CASE=KILLS …``, a program for test_resume.
 
 Processes are forked from this one, which has imported everything and loaded the images. Each step of a run writes a
 byte to a pipe; after a random number of them and a random wait, every process of the run gets SIGKILL.
@@ -102,13 +102,14 @@ def undergo(recipe: Recipe, run: Path, processes: int, kills: int, number: signa
             raise SystemExit(f"attempt {at + 1}: status {statuses}")
 
 
-def main(case: str, folder: Path, kills: int) -> None:
-    torch.set_num_threads(1)
+def check(case: str, folder: Path, kills: int) -> str:
+    """Train undisturbed and in spite of the kills; what was compared.
+
+    Raises:
+        SystemExit: what is left of the two runs differs.
+    """
     number = signal.SIGTERM if case.endswith("-term") else signal.SIGKILL
     recipe, processes = CASES[case.removesuffix("-term")]()
-    images()
-    for module in LATE:  # what a run imports when it first needs it: once here, instead of in every process
-        importlib.import_module(module)
     undergo(recipe, folder / "calm", processes, 0, number, random.Random())
     undergo(recipe, folder / "killed", processes, kills, number, random.Random(case))
     (a, rows), (b, others) = left(folder / "calm"), left(folder / "killed")
@@ -116,9 +117,18 @@ def main(case: str, folder: Path, kills: int) -> None:
         raise SystemExit(f"{case}: other metrics")
     if a.step != b.step or not equal(a.tensors, b.tensors) or a.state["engine"] != b.state["engine"]:
         raise SystemExit(f"{case}: another state")
-    print(f"{case}: {kills} kills, {len(a.tensors)} tensors equal to the bit after step {a.step}")
     shutil.rmtree(folder)
+    return f"{case}: {kills} kills, {len(a.tensors)} tensors equal to the bit after step {a.step}"
+
+
+def main(folder: Path, asked: list[str]) -> None:
+    torch.set_num_threads(1)
+    images()
+    for module in LATE:  # what a run imports when it first needs it: once here, instead of in every process
+        importlib.import_module(module)
+    for case, _, kills in (text.partition("=") for text in asked):
+        print(check(case, folder / case, int(kills)), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -92,12 +92,6 @@ def test_runs_side_by_side_have_slots_of_their_own(tmp_path: Path) -> None:
     assert sorted(slots) == [0, 1]
 
 
-def test_a_process_of_its_own(tmp_path: Path) -> None:
-    path = tmp_path / "s" / "seed=0"
-    in_process_of_its_own(RECIPE, path, 0)
-    assert (path / "summary.json").is_file()
-
-
 @pytest.mark.parametrize(
     ("status", "message"), [("exit 2", "polypath: error: no"), ("kill -9 $$", "ended with status -9")]
 )

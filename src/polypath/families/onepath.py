@@ -62,6 +62,9 @@ class Body(nn.Module):
 class OnePath(Family):
     """Another package's model called ``model``; a subclass says which package.
 
+    Whether the package has it is asked where the network is built: describing one needs no import of seconds, and works
+    where the package is not installed.
+
     Args:
         model: the package's name for it.
         model_arguments: further arguments that it is made with, JSON values; weights are never fetched by them.
@@ -120,18 +123,13 @@ class TimmModel(OnePath, name="timm"):
 
     package = "timm"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def draw(self, b: NetBuilder) -> str:
         import timm
 
         if ":" in self.model or "/" in self.model or not timm.is_model(self.model):
             near = ", ".join(timm.list_models(f"*{self.model}*")[:5])
             hint = f"there are {near}" if near else "timm.list_models() lists them"
             raise ValueError(f"timm model {self.model!r} is not known; {hint}")
-
-    def draw(self, b: NetBuilder) -> str:
-        import timm
-
         model: Any = self._made(timm.create_model, self.model, num_classes=self.num_classes, in_chans=self.in_chans)
         if isinstance(model, PathNet):
             raise ValueError(f"timm model {self.model!r} is polypath's own: polypath.create_model({self.model!r})")
@@ -165,16 +163,8 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
 
     package = "pytorchcv"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        known = _pytorchcv_models()
-        if self.model not in known:
-            near = ", ".join(difflib.get_close_matches(self.model, known, n=5, cutoff=0.4))
-            hint = f"there are {near}" if near else "pytorchcv's own pages list them"
-            raise ValueError(f"pytorchcv model {self.model!r} is not known; {hint}")
-
     def draw(self, b: NetBuilder) -> str:
-        model = self._made(_pytorchcv_models()[self.model], in_channels=self.in_chans)
+        model = self._made(_pytorchcv_maker(self.model), in_channels=self.in_chans)
         name = _last_layer(model)
         if name is None:
             raise ValueError(f"pytorchcv model {self.model!r} does not end in a classifier, or has several")
@@ -200,12 +190,16 @@ def _last_layer(model: nn.Module) -> str | None:
     return name if isinstance(layer, nn.Linear | nn.Conv2d) else None
 
 
-def _pytorchcv_models() -> Mapping[str, Any]:
+def _pytorchcv_maker(model: str) -> Any:
     try:
-        from pytorchcv import model_provider
+        from pytorchcv.model_provider import _models as known
     except ImportError as error:
         raise ImportError("pytorchcv is not installed: pip install 'polypath[zoo]'") from error
-    return model_provider._models
+    if model not in known:
+        near = ", ".join(difflib.get_close_matches(model, known, n=5, cutoff=0.4))
+        hint = f"there are {near}" if near else "pytorchcv's own pages list them"
+        raise ValueError(f"pytorchcv model {model!r} is not known; {hint}")
+    return known[model]
 
 
 def as_linear(layer: nn.Module, where: str) -> nn.Linear:
@@ -298,12 +292,10 @@ def preset(name: str) -> Preset | None:
     if package == "timm":
         import timm
 
-        spec = TimmModel(model=model)
         known = timm.get_pretrained_cfg(model)
         size = known.input_size[-1] if known else 224
         return Preset(TimmModel(model=model, num_classes=(known.num_classes if known else 0) or 1000), size=size)
-    spec = PytorchcvModel(model=model)
-    stated = inspect.signature(_pytorchcv_models()[model]).parameters.get("num_classes")
+    stated = inspect.signature(_pytorchcv_maker(model)).parameters.get("num_classes")
     classes = 1000 if stated is None or stated.default is inspect.Parameter.empty else stated.default
     small = any(word in model for word in ("_cifar", "_svhn"))
-    return Preset(PytorchcvModel(model=spec.model, num_classes=classes), size=32 if small else 224)
+    return Preset(PytorchcvModel(model=model, num_classes=classes), size=32 if small else 224)

@@ -64,7 +64,7 @@ def _dynamic(net: PathNet, steps: Stepwise, images: np.ndarray, labels: np.ndarr
     batches = [images[i : i + batch] for i in range(0, len(images), batch)]
     seconds: dict[bool, list[float]] = {False: [], True: []}
     answers = np.concatenate([steps.run(x)[0] for x in batches])
-    for _ in range(3 if batch == 1 else 9):
+    for _ in range(5 if batch == 1 else 25):
         total = {False: 0.0, True: 0.0}
         for x in batches:
             for forced in (False, True):
@@ -122,7 +122,7 @@ def _static(
     batches = [images[i : i + batch] for i in range(0, len(images), batch)]
     answers = np.concatenate([session.run(None, {"images": x})[0] for x in batches])
     totals = []
-    for _ in range(3 if batch == 1 else 9):
+    for _ in range(5 if batch == 1 else 25):
         start = time.perf_counter()
         for x in batches:
             session.run(None, {"images": x})

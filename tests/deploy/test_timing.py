@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from polypath.deploy import profile
-from polypath.deploy.timing import CALM, KEPT, LONGEST, PATIENCE, Clock, Timing
+from polypath.deploy.timing import CALM, KEPT, LONGER, LONGEST, PATIENCE, TRUSTED, Clock, Timing
 
 
 def test_percentiles_by_interpolation():
@@ -45,34 +45,55 @@ def test_the_estimate_is_the_99th_percentile_of_what_is_left_in_the_window():
     clock = Clock(times[:700])
     for i, ms in enumerate(times[700:], 701):
         clock.observe(ms)
-        window = sorted(times[max(0, i - KEPT) : i])
+        window = sorted(clock._newest)
+        assert len(window) == min(i, KEPT)
+        assert i < 700 + KEPT or window == sorted(times[i - KEPT : i])
         assert clock.needs == window[-1 - len(window) // 100]
         assert sum(t > clock.needs for t in window) <= 0.01 * len(window)
 
 
+def test_few_measured_times_count_for_many():
+    clock = Clock([1.0] * 30)
+    for _ in range(TRUSTED // 100):
+        clock.observe(9.0)
+    assert clock.needs == 1.0
+    clock.observe(9.0)
+    assert clock.needs == 9.0
+    assert clock.timing.samples == len(clock.samples()) == 30 + TRUSTED // 100 + 1  # what is told are true ones
+    tail = Clock([1.0] * 97 + [5.0] * 3)
+    assert tail.needs == 5.0
+
+
 def test_a_path_that_was_given_up_is_tried_again_later_and_later():
-    now = [0.0]
+    now, first = [0.0], 1e-3 * PATIENCE  # of runs of 1 ms
     clock = Clock([1.0] * 1000, now=lambda: now[0])
 
-    def fails() -> None:
-        for _ in range(11):
+    def fails(after: int) -> None:
+        for _ in range(after):
+            assert clock.needs == 1.0
             clock.observe(9.0)
         assert clock.needs == 9.0
 
-    for wait in (PATIENCE, 2 * PATIENCE, 4 * PATIENCE):
-        fails()
-        now[0] += wait
+    fails(11)
+    for wait in (first, LONGER * first, LONGER**2 * first):
+        now[0] += wait - 0.001
         assert clock.needs == 9.0
-        now[0] += 0.01
-        assert clock.needs == 1.0
-    for _ in range(10):
-        fails()
+        now[0] += 0.002
+        fails(2)
+    for _ in range(20):
         now[0] += LONGEST + 1
-        assert clock.needs == 1.0
-    assert clock._patience == LONGEST
+        fails(2)
+    now[0] += LONGEST - 0.001
+    assert clock.needs == 9.0
+    now[0] += 0.002
     for _ in range(CALM):
+        assert clock.needs <= 1.0
         clock.observe(0.9)
-    assert clock._patience == PATIENCE
+    for _ in range(5):  # more than one of a hundred
+        clock.observe(9.0)
+    assert clock.needs == 9.0
+    now[0] += first + 0.001
+    assert clock.needs == 1.0  # patience is as at first
 
 
 def test_memory_stays_bounded_and_what_is_stored_tells_the_same():

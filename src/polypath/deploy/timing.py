@@ -1,22 +1,25 @@
 """How long a path takes here: measured once, then kept true by what is observed.
 
-What a path *needs* is the 99th percentile of its newest thousand times, measured ones and observed ones alike. So a
-slower machine is noticed after some ten answers, and a single pause changes nothing. A path that is not used any more
-because it became slow is believed its measured times again after a while, and so tried: a quarter of a second at first,
-twice as long each time it fails.
+What a path *needs* is the 99th percentile of its newest thousand times. Measured times count as if there were
+``TRUSTED`` of them, however few a short profile took, so six late answers make a path slow and a pause changes nothing.
+A path that is not used any more because it became slow is believed its measured times again after the time of ten runs,
+and so tried, now with ``TRIED`` times to its credit: a second late answer ends the try, and the next one is three times
+as far away.
 """
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 KEPT = 1000  # newest times that count, are reported and stored
-PATIENCE, LONGEST = 0.25, 60.0  # seconds before a slow path is tried again
+TRUSTED, TRIED = 500, 100  # times that measured ones count for: at first, and when a slow path is tried again
+PATIENCE, LONGER, LONGEST = 10, 3, 60.0  # runs before a slow path is tried again; how that grows; seconds at most
 CALM = 300  # answers at its old speed after which a path's patience is as at first
 
 
@@ -54,16 +57,19 @@ class Clock:
 
     profile: list[float]
     now: Callable[[], float] = time.monotonic
-    _patience: float = field(default=PATIENCE, init=False)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self.profile, self._last = self.profile[-KEPT:], self.now()
-        self._believe_profile()
+        self._true = deque(self.profile, maxlen=KEPT)
+        self._believe_profile(max(TRUSTED, len(self.profile)))
+        self._patience = self._least = 1e-3 * PATIENCE * self._ordered[len(self._ordered) // 2]
 
-    def _believe_profile(self) -> None:
-        self._newest = deque(self.profile)
-        self._ordered = sorted(self.profile)
+    def _believe_profile(self, count: int) -> None:
+        """Begin with ``count`` times that are spread as the measured ones are."""
+        measured = sorted(self.profile)
+        self._ordered = [measured[int((k + 0.5) * len(measured) / count)] for k in range(count)]
+        self._newest = deque(random.Random(0).sample(self._ordered, count))
         self._usual = self._first = self._p99()
         self._seen = 0
 
@@ -74,21 +80,22 @@ class Clock:
         with self._lock:
             self._last = self.now()
             self._seen += 1
+            self._true.append(ms)
             self._newest.append(ms)
             insort(self._ordered, ms)
             if len(self._newest) > KEPT:
                 del self._ordered[bisect_left(self._ordered, self._newest.popleft())]
             self._usual = self._p99()
             if self._seen >= CALM and self._usual <= self._first:
-                self._patience = PATIENCE
+                self._patience = self._least
 
     @property
     def needs(self) -> float:
-        """The 99th percentile; of fewer than a hundred times, the largest."""
+        """The 99th percentile."""
         if self._usual > self._first and self.now() - self._last > self._patience:
             with self._lock:
-                self._patience = min(2.0 * self._patience, LONGEST)
-                self._believe_profile()
+                self._patience = min(LONGER * self._patience, LONGEST)
+                self._believe_profile(TRIED)
         return self._usual
 
     @property
@@ -99,4 +106,4 @@ class Clock:
     def samples(self) -> list[float]:
         """What to store: the newest times, in their order."""
         with self._lock:
-            return [round(t, 5) for t in self._newest]
+            return [round(t, 5) for t in self._true]

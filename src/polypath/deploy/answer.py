@@ -75,10 +75,11 @@ class Confident(Answer):
 
 def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities ``(N, classes)`` of logits divided by a temperature."""
-    z = logits if temperature == 1.0 else logits / np.float32(temperature)
-    z = z - z.max(axis=1, keepdims=True)
+    z = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
+    if temperature != 1.0:
+        z *= np.float32(1.0 / temperature)
     np.exp(z, out=z)
-    z /= z.sum(axis=1, keepdims=True)
+    z /= np.add.reduce(z, axis=1, keepdims=True)
     return z
 
 

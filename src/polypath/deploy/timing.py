@@ -1,10 +1,11 @@
 """How long a path takes here: measured once, then kept true by what is observed.
 
-What a path *needs* is the 99th percentile of its newest thousand times. Measured times count as if there were
-``TRUSTED`` of them, however few a short profile took, so six late answers make a path slow and a pause changes nothing.
-A path that is not used any more because it became slow is believed its measured times again after the time of ten runs,
-and so tried, now with ``TRIED`` times to its credit: a second late answer ends the try, and the next one is three times
-as far away.
+What a path *needs* is the 99.5th percentile of its newest thousand times: one answer of a hundred may be late, and half
+of those are kept for spells in which the machine is slow. Measured times count as if there were ``TRUSTED`` of them,
+however few a short profile took, so three late answers make a path slow and a single pause changes nothing. A path that
+is not used any more because it became slow is believed its measured times again after the time of ten runs, and so
+tried, now with ``TRIED`` times to its credit: a second late answer ends the try, and the next one is three times as far
+away.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 KEPT = 1000  # newest times that count, are reported and stored
-TRUSTED, TRIED = 500, 100  # times that measured ones count for: at first, and when a slow path is tried again
+LATE = 200  # one of so many may take longer than a path needs
+TRUSTED, TRIED = 500, 200  # times that measured ones count for: at first, and when a slow path is tried again
 PATIENCE, LONGER, LONGEST = 10, 3, 60.0  # runs before a slow path is tried again; how that grows; seconds at most
 CALM = 300  # answers at its old speed after which a path's patience is as at first
 
@@ -70,11 +72,11 @@ class Clock:
         measured = sorted(self.profile)
         self._ordered = [measured[int((k + 0.5) * len(measured) / count)] for k in range(count)]
         self._newest = deque(random.Random(0).sample(self._ordered, count))
-        self._usual = self._first = self._p99()
+        self._usual = self._first = self._needed()
         self._seen = 0
 
-    def _p99(self) -> float:
-        return self._ordered[-1 - len(self._ordered) // 100]
+    def _needed(self) -> float:
+        return self._ordered[-1 - len(self._ordered) // LATE]
 
     def observe(self, ms: float) -> None:
         with self._lock:
@@ -85,13 +87,13 @@ class Clock:
             insort(self._ordered, ms)
             if len(self._newest) > KEPT:
                 del self._ordered[bisect_left(self._ordered, self._newest.popleft())]
-            self._usual = self._p99()
+            self._usual = self._needed()
             if self._seen >= CALM and self._usual <= self._first:
                 self._patience = self._least
 
     @property
     def needs(self) -> float:
-        """The 99th percentile."""
+        """The 99.5th percentile."""
         if self._usual > self._first and self.now() - self._last > self._patience:
             with self._lock:
                 self._patience = min(LONGER * self._patience, LONGEST)
@@ -100,8 +102,7 @@ class Clock:
 
     @property
     def timing(self) -> Timing:
-        plain = Timing.of(self.samples())
-        return Timing(plain.p50, plain.p95, self.needs, plain.samples)
+        return Timing.of(self.samples())
 
     def samples(self) -> list[float]:
         """What to store: the newest times, in their order."""

@@ -5,9 +5,9 @@ Two networks, trained briefly. Their paths are ranked by MACs, not by the errors
 overhead   p50 of ``predict(image, path=...)`` minus the runtime's own call within it, for each path
 budgets    five, from 1.5 × the cheapest path's p99 to twice the whole network's p50 (equal ratios), 2,000 requests
            each: how many came in time, and in how many the path was the most accurate whose p99 and overhead fit (the
-           whole network at the largest). What fits is found among the requests, since a machine's p99 drifts: after
-           every other one each path runs once by itself. A path whose share of late runs differs from 1% by no more
-           than chance (exact binomial, 5%) may count either way
+           whole network at the largest). A machine's p99 drifts, so what fits is found among the requests, for each
+           quarter of them: after every one each path runs once by itself. A path whose number of late runs differs
+           from 1% by no more than chance (exact binomial, 5%) may count either way
 refusal    a budget below the cheapest path's p99: how fast it is refused
 """
 
@@ -27,7 +27,7 @@ from polypath.deploy.bundle import Bundle
 from polypath.deploy.timing import Timing
 from polypath.deploy.write import write_bundle
 
-REQUESTS, TURNS = 2000, 400
+REQUESTS, PARTS, TURNS = 2000, 4, 400
 NETS = {
     "crescendonet_128": (
         "crescendonet-cifar10-small",
@@ -132,36 +132,35 @@ def _requests(
     x = predictor.prepared(image)
     may = [name for name in predictor._ranked if predictor.profile(1)[name].p50 <= budget]
     runs = {name: predictor.runtime.prepare(name, 1) for name in may}
-    late, probes = dict.fromkeys(runs, 0), 0
-    took, used, refused = [], [], 0
-    for i in range(n):
-        start = time.perf_counter()
-        try:
-            name = predictor.predict(image, budget_ms=budget).path
-        except BudgetError:
-            refused += 1
-        else:
-            took.append(1e3 * (time.perf_counter() - start))
-            used.append(name)
-        if i % 2 or whole:  # at the largest budget the whole network is what is asked
-            continue
-        probes += 1
-        for name, run in runs.items():
+    took, used, refused, right, parts = [], [], 0, 0, []
+    for _ in range(PARTS):
+        late, names = dict.fromkeys(runs, 0), []
+        for _ in range(n // PARTS):
             start = time.perf_counter()
-            run(x)
-            late[name] += 1e3 * (time.perf_counter() - start) + overhead[name] > budget
+            try:
+                names.append(predictor.predict(image, budget_ms=budget).path)
+            except BudgetError:
+                refused += 1
+            else:
+                took.append(1e3 * (time.perf_counter() - start))
+            for name, run in [] if whole else runs.items():
+                start = time.perf_counter()
+                run(x)
+                late[name] += 1e3 * (time.perf_counter() - start) + overhead[name] > budget
+        wanted = predictor._ranked[:1] if whole else _right(late, n // PARTS)
+        right += sum(name in wanted for name in names)
+        used += names
+        parts.append({"right_paths": wanted} | ({} if whole else {"late_alone": late}))
     timing = Timing.of(took)
-    right = predictor._ranked[:1] if whole else _right(late, probes)
     return {
         "budget_ms": round(budget, 4),
         "in_time": sum(ms <= budget for ms in took) / n,
         "refused": refused,
-        "late_alone": {name: count / probes for name, count in late.items()} if probes else {},
-        "right_paths": right,
-        "used_right": sum(used.count(name) for name in right) / n,
+        "used_right": right / n,
         "used": {name: used.count(name) for name in dict.fromkeys(used)},
         **{key: round(value, 4) for key, value in asdict(timing).items() if key != "samples"},
         "max": round(max(took), 4),
+        "quarters": parts,
     }
 
 

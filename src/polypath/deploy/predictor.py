@@ -5,7 +5,7 @@
     for better in predictor.predict_until(images, time.monotonic() + 0.02): ...
     sure = predictor.predict_confident(images, risk=0.05)
 
-"In time" is what this machine has shown at this batch size: the 99th percentile of a path's times, from a short
+"In time" is what this machine has shown at this batch size: the 99.5th percentile of a path's times, from a short
 profile on first use, which is cached, and from what is observed afterwards.
 """
 
@@ -244,7 +244,7 @@ class AnytimePredictor:
     # --- times -------------------------------------------------------------------------------------------
 
     def choose(self, budget_ms: float, batch: int = 1, *, of: float | None = None) -> str:
-        """The most accurate path whose 99th percentile fits; ``of`` is the whole budget, for the error's text.
+        """The most accurate path whose 99.5th percentile fits; ``of`` is the whole budget, for the error's text.
 
         Raises:
             BudgetError: not even the cheapest does.
@@ -257,7 +257,7 @@ class AnytimePredictor:
         return name
 
     def needs_ms(self, path: str, batch: int = 1) -> float:
-        """The 99th percentile of a path's time here, in milliseconds."""
+        """The 99.5th percentile of a path's time here, in milliseconds."""
         return self._book(batch).clocks[path].needs
 
     def profile(self, batch: int = 1, *, fresh: bool = False) -> dict[str, Timing]:

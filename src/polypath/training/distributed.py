@@ -179,7 +179,7 @@ def part_of(batch: int, part: int, parts: int) -> slice:
 
 
 def sharded(t: Tensor) -> TypeGuard[DTensor]:
-    """Whether FSDP2 has sharded it. Asked of its class's name: the import takes 0.8 s, a run alone never needs it."""
+    """Whether FSDP2 has sharded it; by its class's name, since most commands never need that slow import."""
     return type(t).__name__ == "DTensor"
 
 

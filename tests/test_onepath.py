@@ -110,6 +110,8 @@ def test_presets_know_the_packages_own_sizes():
     assert get_preset("timm:resnet18").spec.num_classes == 1000
     assert get_preset("timm:vit_tiny_patch16_384").size == 384
     assert not pp.list_models("timm:*")
+    with pytest.raises(ValueError, match="'resnet1' is not known"):
+        get_preset("timm:resnet1")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from conftest import randomise_norms
-from polypath.network import PathNet
+from polypath.network import PathNet, extract
 from polypath.registry import PRESETS, get_preset
 
 SHRINK: dict[str, Callable[[Any], dict[str, Any]]] = {
@@ -84,3 +84,9 @@ def two_paths(net: PathNet) -> list[str]:
     """Up to two named choices that are not the whole: the first and the last of the family's list."""
     names = [name for name in net.named_paths() if name != "whole"]
     return names[:1] + names[-1:] if len(names) > 1 else names
+
+
+def fixed_paths(net: PathNet) -> list[str]:
+    """The whole and up to two paths, without those where gates choose at run time (exported loop by loop)."""
+    found = ["whole", *two_paths(net)]
+    return [text for text in found if not any(join.gates for join in extract(net, text).wiring.joins.values())]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import polypath as pp
-from contracts.small import FORMS, SHRINK, models_by_form, small_net, two_paths
+from contracts.small import FORMS, SHRINK, fixed_paths, models_by_form, small_net, two_paths
 from polypath.registry import PRESETS
 
 
@@ -91,12 +91,6 @@ def test_extracted_and_saved_it_gives_the_same_answer(name, tmp_path):
             assert not loaded.training
             assert torch.equal(loaded(x), expected)
             assert loaded.config["arguments"] == child.config["arguments"]
-
-
-def fixed_paths(net) -> list[str]:
-    """The whole and up to two paths, without those where gates choose at run time (exported loop by loop)."""
-    found = ["whole", *two_paths(net)]
-    return [text for text in found if not any(join.gates for join in pp.extract(net, text).wiring.joins.values())]
 
 
 def check_compiles(net, x, text: str, backend: str) -> None:

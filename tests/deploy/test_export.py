@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import polypath as pp
-from contracts.small import FORMS, small_net, two_paths
+from contracts.small import FORMS, fixed_paths, small_net
 from polypath.deploy import check, onnx_graph
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.export import export_path
@@ -24,8 +24,7 @@ pytest.importorskip("onnxscript")
 def test_two_paths_of_every_model_equal_eager(name, tmp_path):
     """Two choices in which no gate decides (else one). benchmarks/exports.py has the result for all named paths."""
     net = small_net(name).eval()
-    named = [text for text in ("whole", *two_paths(net)) if not gated(pp.extract(net, text))]
-    for text in named[-2:]:
+    for text in fixed_paths(net)[-2:]:
         if (graph := drawn(net, text)) in EXPORTED:
             continue  # models that differ in what this path leaves out
         EXPORTED.add(graph)
@@ -39,10 +38,6 @@ EXPORTED: set[str] = set()
 def drawn(net, text: str) -> str:
     child = folded(pp.extract(net, text))
     return f"{child}{child.wiring}"
-
-
-def gated(net) -> bool:
-    return any(join.gates for join in net.wiring.joins.values())
 
 
 @pytest.fixture(scope="module")

@@ -126,10 +126,7 @@ class TimmModel(OnePath, name="timm"):
     def draw(self, b: NetBuilder) -> str:
         import timm
 
-        if ":" in self.model or "/" in self.model or not timm.is_model(self.model):
-            near = ", ".join(timm.list_models(f"*{self.model}*")[:5])
-            hint = f"there are {near}" if near else "timm.list_models() lists them"
-            raise ValueError(f"timm model {self.model!r} is not known; {hint}")
+        _check_timm(self.model)
         model: Any = self._made(timm.create_model, self.model, num_classes=self.num_classes, in_chans=self.in_chans)
         if isinstance(model, PathNet):
             raise ValueError(f"timm model {self.model!r} is polypath's own: polypath.create_model({self.model!r})")
@@ -188,6 +185,15 @@ def _last_layer(model: nn.Module) -> str | None:
     while children := list(layer.named_children()):
         name, layer = f"{name}.{children[-1][0]}", children[-1][1]
     return name if isinstance(layer, nn.Linear | nn.Conv2d) else None
+
+
+def _check_timm(model: str) -> None:
+    import timm
+
+    if ":" in model or "/" in model or not timm.is_model(model):
+        near = ", ".join(timm.list_models(f"*{model}*")[:5])
+        hint = f"there are {near}" if near else "timm.list_models() lists them"
+        raise ValueError(f"timm model {model!r} is not known; {hint}")
 
 
 def _pytorchcv_maker(model: str) -> Any:
@@ -292,6 +298,7 @@ def preset(name: str) -> Preset | None:
     if package == "timm":
         import timm
 
+        _check_timm(model)
         known = timm.get_pretrained_cfg(model)
         size = known.input_size[-1] if known else 224
         return Preset(TimmModel(model=model, num_classes=(known.num_classes if known else 0) or 1000), size=size)

@@ -315,8 +315,10 @@ class PadShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_exporting():  # the same pixels by one operator, faster than two slices there
-            return F.pad(F.avg_pool2d(x, 1, self.stride), (0, 0, 0, 0, 0, self.extra))
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
+            kept = F.avg_pool2d(x, 1, self.stride)
+        else:
+            kept = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(kept, (0, 0, 0, 0, 0, self.extra))
 
     def extra_repr(self) -> str:
         return f"extra={self.extra}, stride={self.stride}"

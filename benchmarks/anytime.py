@@ -28,6 +28,7 @@ from polypath.deploy.timing import Timing
 from polypath.deploy.write import write_bundle
 
 REQUESTS, PARTS, TURNS = 2000, 4, 400
+SECONDS = 20.0  # of profiling each path
 NETS = {
     "crescendonet_128": (
         "crescendonet-cifar10-small",
@@ -70,7 +71,7 @@ def _one(bundle: Bundle, requests: int, turns: int) -> dict:
     image = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     print(f"{bundle.name}: {predictor.runtime.name} {predictor.runtime.version}")
     overhead = _overhead(predictor, image, turns)
-    profile = predictor.profile(1, fresh=True)
+    profile = predictor.profile(1, fresh=True, seconds=SECONDS)
     ranked = predictor._ranked
     cheapest = min(t.p99 for t in profile.values())
     budgets = np.geomspace(1.5 * cheapest, 2.0 * profile[ranked[0]].p50, 5)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from polypath.deploy import AnytimePredictor, BudgetError
+from polypath.deploy import AnytimePredictor, BudgetError, profile
 from polypath.deploy.bundle import rank
 from polypath.deploy.manifest import Rung
+from polypath.deploy.timing import STRIDE, Clock
 
 pytest.importorskip("onnxruntime")
 
@@ -147,9 +148,33 @@ def test_a_damaged_cache_is_measured_again_and_rewritten(bundle, set_times, cach
     assert json.loads(file.read_text())["times"]["1"]["whole"] == [5.0] * 50
 
 
+def test_a_profile_of_a_busy_machine_is_not_kept(bundle, monkeypatch, cache):
+    monkeypatch.setattr(profile, "measure", lambda tasks, seconds=None: {name: [5.0] * 50 for name in tasks})
+    predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
+    predictor.profile(1)
+    for took, kept in ((2.0, False), (4.5, True)):  # of the 5 ms that were measured
+        for _ in range(STRIDE):
+            predictor._book(1).clocks["whole"].observe(took)
+        predictor.save_profile()
+        (file,) = (cache / "profiles").glob("*.json")
+        assert ("1" in json.loads(file.read_text())["times"]) == kept
+
+
+def test_a_longer_profile_tells_more(bundle):
+    predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
+    few = predictor.profile(1, seconds=1e-3)["whole"].samples
+    assert predictor.profile(1)["whole"].samples == few == profile.LEAST
+    assert predictor.profile(1, fresh=True, seconds=0.5)["whole"].samples > few
+    for bad in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"seconds .*: must be a number above 0"):
+            predictor.profile(1, seconds=bad)
+
+
 def test_observed_times_change_the_choice(bundle, images, monkeypatch):
     cost = {p.name: 1.0 + i for i, p in enumerate(bundle.paths)}
-    monkeypatch.setattr("polypath.deploy.profile.measure", lambda tasks: {n: [cost[n]] * 50 for n in tasks})
+    monkeypatch.setattr(
+        "polypath.deploy.profile.measure", lambda tasks, seconds=None: {n: [cost[n]] * 50 for n in tasks}
+    )
     predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
     best = predictor.choose(50.0)
     clock = predictor._book(1).clocks[best]
@@ -167,7 +192,7 @@ def test_auto_takes_the_fastest_of_those_here(bundle, set_times, monkeypatch):
     slow = {"onnxruntime": 1.0, "torch": 0.25}
     monkeypatch.setattr(module, "candidates", lambda bundle: ["onnxruntime", "torch"])
 
-    def profile(self, batch=1, *, fresh=False):
+    def profile(self, batch=1):
         from polypath.deploy.timing import Timing
 
         return {p.name: Timing(slow[self.runtime.name], 1, 1) for p in self.bundle.paths}
@@ -199,7 +224,9 @@ def test_answers_follow_the_ladder_and_average_what_it_says(predictor, images, m
 def test_what_would_be_late_is_not_begun(predictor, images, monkeypatch):
     ladder(monkeypatch, predictor, *(Rung(path=n, combine=(n,)) for n in ("column=1", "column=2", "whole")))
     need = {"column=1": 1.0, "column=2": 1e6, "whole": 1.0}
-    monkeypatch.setattr(predictor, "needs_ms", lambda path, batch=1: need[path])
+    book = predictor._book(len(images))
+    for name, ms in need.items():
+        book.clocks[name] = Clock([ms])
     assert [a.path for a in predictor.predict_until(images, time.monotonic() + 10)] == ["column=1"]
     with pytest.raises(BudgetError, match="cannot be met"):
         list(predictor.predict_until(images, time.monotonic() - 1))

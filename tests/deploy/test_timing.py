@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from polypath.deploy import profile
-from polypath.deploy.timing import CALM, KEPT, LATE, LONGER, LONGEST, PATIENCE, TRUSTED, Clock, Timing
+from polypath.deploy.timing import CALM, KEPT, LATE, LONGER, LONGEST, PATIENCE, STRIDE, TRUSTED, Clock, Pace, Timing
 
 
 def still() -> float:
@@ -75,30 +77,75 @@ def test_a_path_that_was_given_up_is_tried_again_later_and_later():
 
     def fails(after: int) -> None:
         for _ in range(after):
-            assert clock.needs == 1.0
+            assert clock.fits(1.0)
             clock.observe(9.0)
+        assert not clock.fits(1.0)
         assert clock.needs == 9.0
 
     fails(6)
     for wait in (first, LONGER * first, LONGER**2 * first):
         now[0] += wait - 0.001
-        assert clock.needs == 9.0
+        assert not clock.fits(1.0)
         now[0] += 0.002
         fails(2)
     for _ in range(20):
         now[0] += LONGEST + 1
         fails(2)
     now[0] += LONGEST - 0.001
-    assert clock.needs == 9.0
+    assert not clock.fits(1.0)
     now[0] += 0.002
     for _ in range(CALM):
-        assert clock.needs <= 1.0
+        assert clock.fits(1.0)
         clock.observe(0.9)
     for _ in range(3):  # more than one of two hundred
         clock.observe(9.0)
-    assert clock.needs == 9.0
+    assert not clock.fits(1.0)
     now[0] += first + 0.001
-    assert clock.needs == 1.0  # patience is as at first
+    assert clock.fits(1.0)  # patience is as at first
+
+
+def test_a_path_is_tried_only_where_it_would_be_used():
+    now = [0.0]
+    clock = Clock([1.0] * 1000, now=lambda: now[0])
+    for _ in range(300):
+        clock.observe(3.0)
+    now[0] += LONGEST
+    assert not clock.fits(0.9)
+    assert clock.needs == 3.0  # what was learnt is not forgotten for a budget that is too small anyway
+    assert clock.fits(3.0)
+    assert clock.needs == 3.0
+
+
+def test_a_few_spikes_in_a_profile_do_not_ban_a_path():
+    now, spikes = [0.0], [9.0] * 8  # of 500: more than one of two hundred
+    clock = Clock([1.0] * 492 + spikes, now=lambda: now[0])
+    assert not clock.fits(2.0)
+    now[0] += LONGEST
+    assert clock.fits(2.0)
+    many = Clock([1.0] * 480 + [9.0] * 20, now=lambda: now[0])
+    now[0] += LONGEST
+    assert not many.fits(2.0)
+
+
+def test_a_path_that_was_measured_on_a_busy_machine_is_tried_once_the_others_are_faster():
+    now, pace = [0.0], Pace()
+    used, idle = (Clock([ms] * 500, pace, now=lambda: now[0]) for ms in (2.0, 6.0))
+    now[0] += LONGEST
+    assert not idle.fits(4.0)
+    for _ in range(STRIDE):
+        used.observe(1.2)
+    assert pace.value == pytest.approx(0.6)
+    assert idle.fits(4.0)
+    assert idle.needs == pytest.approx(3.6)
+    for _ in range(2):
+        idle.observe(6.0)
+    assert not idle.fits(4.0)
+    for _ in range(STRIDE):
+        used.observe(5.0)
+    now[0] += LONGEST
+    assert pace.value == 2.5
+    assert not idle.fits(5.9)
+    assert idle.fits(6.0)  # that the others have become slower does not count against it
 
 
 def test_memory_stays_bounded_and_what_is_stored_tells_the_same():

@@ -1,9 +1,8 @@
-"""Which path fits a time budget."""
+"""A time budget: what it may be, and that no path keeps it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 
 class BudgetError(ValueError):
@@ -27,8 +26,3 @@ def check_budget(budget_ms: float) -> float:
     if not number or not math.isfinite(budget_ms) or budget_ms <= 0:
         raise ValueError(f"budget_ms {budget_ms!r}: must be a number of milliseconds above 0")
     return float(budget_ms)
-
-
-def best_within(ranked: Iterable[tuple[str, float]], budget_ms: float) -> str | None:
-    """The first name of ``(name, needed ms)``, most accurate first, that fits; None where none does."""
-    return next((name for name, needed in ranked if needed <= budget_ms), None)

@@ -18,13 +18,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from polypath.deploy.timing import Clock
 from polypath.files import write_json
 
 FORMAT = 1
 WARMUP = 3
 LEAST, MOST = 30, 1000  # measurements of a path
 SECONDS = 1.0  # of measuring a path, once there are LEAST
+BUSY = 0.8  # of what was measured: paths that now take less were measured while the machine was busy
 
 
 def bucket(batch: int) -> int:
@@ -32,14 +32,15 @@ def bucket(batch: int) -> int:
     return 1 << (batch - 1).bit_length()
 
 
-def measure(tasks: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    """Milliseconds of each task, all by turns so that drift meets all alike."""
+def measure(tasks: Mapping[str, Callable[[], Any]], seconds: float | None = None) -> dict[str, list[float]]:
+    """Milliseconds of each task, all by turns so that drift meets all alike; ``seconds`` a task (``SECONDS``)."""
+    seconds = SECONDS if seconds is None else seconds
     for task in tasks.values():
         for _ in range(WARMUP):
             task()
     times: dict[str, list[float]] = {name: [] for name in tasks}
     spent = dict.fromkeys(tasks, 0.0)
-    while todo := [n for n in tasks if len(times[n]) < LEAST or (spent[n] < SECONDS and len(times[n]) < MOST)]:
+    while todo := [n for n in tasks if len(times[n]) < LEAST or (spent[n] < seconds and len(times[n]) < MOST)]:
         for name in todo:
             start = time.perf_counter()
             tasks[name]()
@@ -78,10 +79,6 @@ class Store:
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.file, {"facts": self.facts, "times": {str(b): dict(row) for b, row in times.items()}})
-
-
-def clocks(times: Mapping[str, list[float]]) -> dict[str, Clock]:
-    return {name: Clock(list(ms)) for name, ms in times.items()}
 
 
 def machine() -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 What a path *needs* is the 99.5th percentile of its newest thousand times: one answer of a hundred may be late, and half
 of those are kept for spells in which the machine is slow. Measured times count as if there were ``TRUSTED`` of them,
-however few a short profile took, so three late answers make a path slow and a single pause changes nothing. A path that
-is not used any more because it became slow is believed its measured times again after the time of ten runs, and so
-tried, now with ``TRIED`` times to its credit: a second late answer ends the try, and the next one is three times as far
-away.
+however few a short profile took, so three late answers make a path slow and a single pause changes nothing.
+
+A path that is believed too slow is not used, and nothing would be learnt of it. So it is *tried* where its measured
+times, without the slowest fiftieth, would fit, and it rested for the time of ten runs. It then has ``TRIED`` times to
+its credit: a second late answer ends the try, and the next one is three times as far away. If the paths that are in use
+have become faster than they were measured (a machine that was busy then), all measured times are believed to have.
 """
 
 from __future__ import annotations
@@ -16,13 +18,17 @@ import time
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
+from statistics import median
 
 KEPT = 1000  # newest times that count, are reported and stored
 LATE = 200  # one of so many may take longer than a path needs
+SPIKES = 50  # one of so many measured times is not believed when a path is tried
 TRUSTED, TRIED = 500, 200  # times that measured ones count for: at first, and when a slow path is tried again
 PATIENCE, LONGER, LONGEST = 10, 3, 60.0  # runs before a slow path is tried again; how that grows; seconds at most
 CALM = 300  # answers at its old speed after which a path's patience is as at first
+STRIDE = 32  # answers whose median tells the pace
 
 
 @dataclass(frozen=True)
@@ -50,29 +56,40 @@ def _at(ordered: Sequence[float], share: float) -> float:
 
 
 @dataclass
+class Pace:
+    """Times of the paths in use, in times of what was measured."""
+
+    value: float = 1.0
+
+
+@dataclass
 class Clock:
     """The times of one path at one batch size, in milliseconds; threads may share it.
 
     Args:
         profile: measured ones, in their order.
+        pace: shared by the clocks that were measured together.
     """
 
     profile: list[float]
+    pace: Pace = field(default_factory=Pace)
     now: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self.profile, self._last = self.profile[-KEPT:], self.now()
-        self._true = deque(self.profile, maxlen=KEPT)
-        self._believe_profile(max(TRUSTED, len(self.profile)))
-        self._patience = self._least = 1e-3 * PATIENCE * self._ordered[len(self._ordered) // 2]
-
-    def _believe_profile(self, count: int) -> None:
-        """Begin with ``count`` times that are spread as the measured ones are."""
         measured = sorted(self.profile)
-        self._ordered = [measured[int((k + 0.5) * len(measured) / count)] for k in range(count)]
+        self._likely = measured[: len(measured) - len(measured) // SPIKES]
+        self._true = deque(self.profile, maxlen=KEPT)
+        self._believe(measured, max(TRUSTED, len(measured)))
+        self._first, self._median = self._usual, measured[len(measured) // 2]
+        self._patience = self._least = 1e-3 * PATIENCE * self._median
+
+    def _believe(self, ordered: Sequence[float], count: int) -> None:
+        """Begin with ``count`` times that are spread as ``ordered``."""
+        self._ordered = [ordered[int((k + 0.5) * len(ordered) / count)] for k in range(count)]
         self._newest = deque(random.Random(0).sample(self._ordered, count))
-        self._usual = self._first = self._needed()
+        self._usual = self._needed()
         self._seen = 0
 
     def _needed(self) -> float:
@@ -90,15 +107,27 @@ class Clock:
             self._usual = self._needed()
             if self._seen >= CALM and self._usual <= self._first:
                 self._patience = self._least
+            if self._seen % STRIDE == 0:
+                self.pace.value = median(islice(reversed(self._newest), STRIDE)) / self._median
 
     @property
     def needs(self) -> float:
         """The 99.5th percentile."""
-        if self._usual > self._first and self.now() - self._last > self._patience:
-            with self._lock:
-                self._patience = min(LONGER * self._patience, LONGEST)
-                self._believe_profile(TRIED)
         return self._usual
+
+    def fits(self, ms: float) -> bool:
+        """Whether the path is to be used where ``ms`` are left: it needs no more, or is to be tried."""
+        if self._usual <= ms:
+            return True
+        if self.now() - self._last <= self._patience:
+            return False
+        pace = min(1.0, self.pace.value)
+        if pace * self._likely[-1] > ms:
+            return False
+        with self._lock:
+            self._patience = min(LONGER * self._patience, LONGEST)
+            self._believe([pace * likely for likely in self._likely], TRIED)
+        return True
 
     @property
     def timing(self) -> Timing:

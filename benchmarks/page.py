@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import page_deploy
+
 RESULTS = Path(__file__).parent / "results"
 EAGER = ("eager", "eager, channels-last")
 Results = dict[str, dict[str, Any]]
@@ -24,7 +26,8 @@ def page(results: Results | None = None) -> str:
     results = load() if results is None else results
     parts = [HEAD.format(figure=FIGURE if drawable(results) else ""), *_machine(results), *_lines(results)]
     for name, table in (
-        ("training", _training), ("inference", _inference), ("roof", _roof), ("switches", _switches)
+        ("training", _training), ("inference", _inference), ("roof", _roof), ("switches", _switches),
+        ("anytime", page_deploy.budgets), ("dynamic_steps", page_deploy.steps),
     ):  # fmt: skip
         if name in results:
             parts += table(results)

@@ -152,8 +152,11 @@ def test_all_siblings_run_as_one(name):
 @pytest.mark.parametrize("order", ["gradual", "simultaneous"])
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("wide", [1, 12, 24, 144])
 @torch.inference_mode()
-def test_every_form_of_gunns_layer(order, parallel, residual):
+def test_every_form_of_gunns_layer(order, parallel, residual, wide, monkeypatch):
+    """``wide`` has one, two, some or all segments of a layer read together."""
+    monkeypatch.setattr("polypath.fusion.gunn.WIDE", wide)
     spec = Gunn(
         channels=(8, 12), segments=(4, 3), stacked=(1, 2), stem_width=4, last_width=0, order=order,
         parallel=parallel, residual=residual,
@@ -162,8 +165,8 @@ def test_every_form_of_gunns_layer(order, parallel, residual):
     x, fused = images(net, torch.float64), pp.fuse(net)
     assert_alike(fused(x), net(x), 1e-9)
     assert sum(isinstance(m, FusedGunn) for m in fused.modules()) == 2
-    last = next(m for m in fused.modules() if isinstance(m, FusedGunn)).segments[-1]
-    last.last.mul_(1.001)
+    group = next(m for m in fused.modules() if isinstance(m, FusedGunn)).groups[-1]
+    group.segments[-1].last.mul_(1.001)
     assert (fused(x) - net(x)).abs().max() > 1e-6 * net(x).abs().max()
 
 

@@ -4,6 +4,9 @@ A segment's new value is W₃·h + (V + I_c)·x + b, with h what the unit's firs
 I_c the old value of the segment (Eq. 5). W₁ and V + I_c stand one above the other, so the buffer is read once, and the
 last product is written to the segment's place in it. Pixels are rows (channels-last), so that both are plain products.
 
+A product with few columns is far below the processor's rate, so a few segments read the buffer together, but for the
+channels that the earlier of them are about to change; what those become is added when it is known.
+
 Layers with other units than :class:`~polypath.layers.gunn.UpdateUnit` have the norms in their conv units folded, and
 run as :func:`polypath.layers.gunn_fast.in_place` does.
 """
@@ -12,12 +15,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from polypath.fusion.draft import Draft
 from polypath.fusion.folding import folded_conv, norm_as_affine
 from polypath.fusion.units import FoldedConv
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn import Bottleneck, GunnLayer, UpdateUnit
+
+WIDE = 72  # columns that segments which read together have at most
 
 
 def fold_gunn(draft: Draft) -> None:
@@ -47,55 +53,73 @@ class FusedGunn(nn.Module):
     def __init__(self, layer: GunnLayer) -> None:
         super().__init__()
         self.layer = layer
-        self.segments = nn.ModuleList(Segment(layer, i) for i in range(layer.segments))
+        together = max(1, WIDE // len(_reads(layer, 0)[1]))
+        every = range(layer.segments)
+        self.groups = nn.ModuleList(Group(layer, every[a : a + together]) for a in every[::together])
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             return self.layer(x)
         buffer = x.clone(memory_format=torch.channels_last)
-        rows = _rows(buffer)
-        read = rows if self.layer.order == "gradual" else _rows(x.contiguous(memory_format=torch.channels_last))
-        own = rows.chunk(len(self.segments), dim=1)
-        for segment, values in zip(self.segments, own, strict=True):
-            segment(read, values, x.shape)
+        gradual = self.layer.order == "gradual"
+        read = buffer if gradual else x.contiguous(memory_format=torch.channels_last)
+        for group in self.groups:
+            group(read, buffer)
         return buffer
 
 
-class Segment(nn.Module):
-    """One update: reads pixels ``(B·H·W, N)``, changes its own ``(B·H·W, N/P)`` in place."""
+class Group(nn.Module):
+    """Segments that follow each other: reads maps ``(B, N, H, W)``, changes its own channels of ``buffer`` in place."""
 
     first: Tensor
     first_bias: Tensor
+
+    def __init__(self, layer: GunnLayer, which: range) -> None:
+        super().__init__()
+        size = layer.channels // layer.segments
+        self.start = size * which[0]
+        self.segments = nn.ModuleList(Segment(layer, i) for i in which)
+        matrices, biases = zip(*(_reads(layer, i) for i in which), strict=True)
+        first = torch.cat(matrices)
+        if layer.order == "gradual":
+            for j, (segment, rows) in enumerate(zip(self.segments, first.chunk(len(which)), strict=True)):
+                newer = slice(self.start, self.start + j * size)
+                segment.newer = _like(layer, rows[:, newer].t().clone()) if j else None
+                rows[:, newer] = 0.0
+        self.register_buffer("first", _like(layer, first[:, :, None, None]))
+        self.register_buffer("first_bias", _like(layer, torch.cat(biases)))
+
+    def forward(self, read: Tensor, buffer: Tensor) -> None:
+        maps = _rows(F.conv2d(read, self.first, self.first_bias)).chunk(len(self.segments), dim=1)
+        own = _rows(buffer)[:, self.start :]
+        for j, (segment, part) in enumerate(zip(self.segments, maps, strict=True)):
+            segment(part, own, j, buffer.shape)
+
+
+class Segment(nn.Module):
+    """One update of pixels ``(B·H·W, …)``: from what its first product gave, and what the group has changed since."""
+
+    newer: Tensor | None
     last: Tensor
     last_bias: Tensor
 
     def __init__(self, layer: GunnLayer, index: int) -> None:
         super().__init__()
-        unit = layer.units[index]
-        assert isinstance(unit, UpdateUnit)
-        stack = [unit.get_submodule(f"unit{m}") for m in range(1, unit.stacked + 1)]
-        convs = [c for b in stack if isinstance(b, Bottleneck) for c in (b.layer1, b.layer2, b.layer3)]
-        begin, *inner, end = convs
+        begin, *inner, end = _convs(layer.units[index])
         self.width = begin.conv.out_channels
         self.inner = nn.Sequential(*[FoldedConv(c.conv, "relu" if "act" in c.parts else "none") for c in inner])
-        rows, biases = [_matrix(begin)], [_bias(begin)]
-        kept = _kept(layer, index) if layer.residual else None
-        last_bias = _bias(end)
-        self.beside = unit.parallel is not None or (kept is not None and layer.order == "simultaneous")
-        if self.beside:
-            beside = torch.zeros_like(rows[0][: last_bias.numel()])
-            if unit.parallel is not None:
-                beside, last_bias = beside + _matrix(unit.parallel), last_bias + _bias(unit.parallel)
-            rows.append(beside if kept is None else beside + kept)
-            biases.append(last_bias)
-        self.adds = kept is not None and not self.beside
-        made = {"first": torch.cat(rows).t(), "first_bias": torch.cat(biases), "last": _matrix(end).t()}
-        for name, tensor in (made | {"last_bias": last_bias}).items():
-            self.register_buffer(name, tensor.to(begin.conv.weight.dtype).contiguous())
+        self.beside = _beside(layer, index) is not None
+        self.adds = layer.residual and not self.beside
+        self.register_buffer("newer", None)
+        self.register_buffer("last", _like(layer, _matrix(end).t()))
+        self.register_buffer("last_bias", _like(layer, _bias(end)))
 
-    def forward(self, read: Tensor, own: Tensor, shape: torch.Size) -> None:
+    def forward(self, maps: Tensor, group: Tensor, place: int, shape: torch.Size) -> None:
         batch, _, height, width = shape
-        maps = torch.addmm(self.first_bias, read, self.first)
+        size = len(self.last_bias)
+        own = group[:, place * size : (place + 1) * size]
+        if self.newer is not None:
+            maps.addmm_(group[:, : place * size], self.newer)
         h = maps[:, : self.width].relu().view(batch, height, width, -1).permute(0, 3, 1, 2)
         h = _rows(self.inner(h))
         if self.beside:
@@ -115,12 +139,45 @@ def _known(unit: nn.Module) -> bool:
     return all(type(c) is ConvUnit and c.parts in forms and type(c.conv) is nn.Conv2d for c in convs)
 
 
+def _convs(unit: nn.Module) -> list[ConvUnit]:
+    """Those of the stacked bottlenecks."""
+    assert isinstance(unit, UpdateUnit)
+    stack = [unit.get_submodule(f"unit{m}") for m in range(1, unit.stacked + 1)]
+    return [c for b in stack if isinstance(b, Bottleneck) for c in (b.layer1, b.layer2, b.layer3)]
+
+
+def _reads(layer: GunnLayer, index: int) -> tuple[Tensor, Tensor]:
+    """All that reads the channels for one segment, as rows of a matrix with their biases."""
+    begin, *_, end = _convs(layer.units[index])
+    beside = _beside(layer, index)
+    if beside is None:
+        return _matrix(begin), _bias(begin)
+    matrix, bias = beside
+    return torch.cat([_matrix(begin), matrix]), torch.cat([_bias(begin), _bias(end) + bias])
+
+
+def _beside(layer: GunnLayer, index: int) -> tuple[Tensor, Tensor] | None:
+    """V + I_c and V's bias, where the first product has to give them; else the old value is where the new one goes."""
+    parallel = layer.units[index].parallel
+    if not isinstance(parallel, ConvUnit):
+        if not layer.residual or layer.order == "gradual":
+            return None
+        kept = _kept(layer, index)
+        return kept, kept.new_zeros(len(kept))
+    matrix = _matrix(parallel)
+    return matrix + _kept(layer, index) if layer.residual else matrix, _bias(parallel)
+
+
 def _kept(layer: GunnLayer, index: int) -> Tensor:
     """I_c: rows of the identity."""
     size = layer.channels // layer.segments
     like = next(layer.parameters())
     eye = torch.eye(layer.channels, dtype=torch.float64, device=like.device)
     return eye[index * size : (index + 1) * size]
+
+
+def _like(layer: GunnLayer, tensor: Tensor) -> Tensor:
+    return tensor.to(next(layer.parameters()).dtype).contiguous()
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -1,0 +1,50 @@
+"""What the speed page says of deployment: budgets that were kept, gates that decide step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+Results = dict[str, dict[str, Any]]
+
+ANYTIME = """`python -m benchmarks anytime`: an image at a time. In time: answers within the budget. Right: answers by
+the most accurate path whose 99th percentile fitted, judged among the requests by running each path alone in between
+(the whole network at the largest budget). Overhead: of the predictor above the runtime's own call, median, the largest
+of the paths.
+"""
+
+STEPS = """`python -m benchmarks dynamic_steps`: the share of time that skipped loops save over the share of MACs,
+against the same runtime with all gates open (aim: {limit}), and networks that decide nothing.
+
+| batch | network | error, % | MMACs an image | ms an image | saved time over saved MACs |
+|---|---|---|---|---|---|"""
+
+
+def budgets(results: Results) -> Iterator[str]:
+    result = results["anytime"]
+    yield f"\n## Budgets, {result['requests']:,} requests each\n"
+    yield ANYTIME
+    for name, row in result["networks"].items():
+        overhead, refused = max(row["overhead_p50_ms"].values()), row["below_the_cheapest"]
+        says = f"a budget that none keeps is refused after {refused['p50_ms']:.3f} ms"
+        yield f"**{name}** ({row['runtime']}, overhead {overhead:.2f} ms, {says}):\n"
+        yield "| budget, ms | in time | right | paths used | p50, ms | p99, ms |\n|---|---|---|---|---|---|"
+        for cell in row["budgets"]:
+            used = ", ".join(f"{path} {n / result['requests']:.1%}" for path, n in cell["used"].items())
+            shares = f"{cell['in_time']:.2%} | {cell['used_right']:.1%}"
+            yield f"| {cell['budget_ms']:.2f} | {shares} | {used} | {cell['p50']:.2f} | {cell['p99']:.2f} |"
+        yield ""
+
+
+def steps(results: Results) -> Iterator[str]:
+    result = results["dynamic_steps"]
+    yield f"## Gates that decide step by step, {result['images']} images\n"
+    yield STEPS.format(limit=result["limit"])
+    for row in result["rows"]:
+        own = row["dynamic"]
+        forms = [("with gates", own["error"], own["macs"], own["ms_an_image"], f"{own['ratio']:.3f}")]
+        forms.append(("with gates, all open", None, own["macs_forced"], own["ms_an_image_forced"], ""))
+        forms += [(s["name"], s["error"], s["macs"], s["ms_an_image"], "") for s in row["static"]]
+        for name, error, macs, ms, ratio in forms:
+            said = "" if error is None else f"{error:.1f}"
+            yield f"| {row['batch']} | {name} | {said} | {macs / 1e6:.1f} | {ms:.3f} | {ratio} |"

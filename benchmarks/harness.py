@@ -2,15 +2,15 @@
 
 Times are taken by turns (A, B, A, B, …), after an unmeasured turn where turns are short, so that drift meets all alike;
 a time is the median over the turns, beside the fastest and the slowest one. Turns are as many as a budget of seconds
-allows, at least two.
+allows, at least two. A short task's turn is a burst of calls, of which the mean counts: runtimes leave threads spinning
+for a while, and these would take the processor from whoever is called next.
 """
 
 from __future__ import annotations
 
-import functools
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
@@ -23,14 +23,15 @@ from polypath.cost import interleaved
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 LEAST, MOST = 2, 15
+BURST = 0.3  # seconds of calls that are one turn of a short task
 
 
-@functools.cache
+@cache
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@functools.cache
+@cache
 def precisions() -> dict[str, str]:
     """Each precision with the reason why it is not measured here, or an empty text."""
     if device().type == "cuda":
@@ -69,17 +70,23 @@ def autocast(precision: str) -> Any:
 
 def by_turns(tasks: Mapping[str, Callable[[], Any]], seconds: float = 10.0, most: int = MOST) -> dict[str, dict]:
     """Time of each task, ``{median_s, min_s, max_s, turns}``, in as many turns as fit into ``seconds``."""
-    begun = time.perf_counter()
-    first = interleaved(tasks, 1, 0, device())
-    turn = time.perf_counter() - begun
+    first = {name: row[0] for name, row in interleaved(tasks, 1, 0, device()).items()}
+    calls = {name: max(1, int(BURST / took)) for name, took in first.items()}
+    turn = sum(calls[name] * took for name, took in first.items())
     turns = max(LEAST, min(most, int(seconds / turn)))
-    long = 2 * turn > seconds  # then the first turn counts: what it warmed up is little of it
-    times = interleaved(tasks, turns - long, 0, device())
-    times = {name: first[name] + row if long else row for name, row in times.items()}
+    long = 2 * turn > seconds and max(calls.values()) == 1  # then the first turn counts: its warm-up is little of it
+    bursts = {name: partial(_repeat, task, calls[name]) for name, task in tasks.items()}
+    times = interleaved(bursts, turns - long, 0, device())
+    rows = {name: [first[name]] * long + [took / calls[name] for took in row] for name, row in times.items()}
     return {
         name: {"median_s": median(row), "min_s": min(row), "max_s": max(row), "turns": turns}
-        for name, row in times.items()
+        for name, row in rows.items()
     }
+
+
+def _repeat(task: Callable[[], Any], times: int) -> None:
+    for _ in range(times):
+        task()
 
 
 def images(batch: int, size: int = 32, *, channels_last: bool = True, seed: int = 0) -> Tensor:

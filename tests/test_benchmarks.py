@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import xml.etree.ElementTree as ET
 
@@ -34,7 +35,8 @@ def test_what_a_step_holds_grows_with_the_batch_and_counts_no_weights():
         assert harness.held_bytes(harness.Step(net, 2).loss, net) == 0
 
 
-def test_turns_are_as_many_as_the_time_allows():
+def test_turns_are_as_many_as_the_time_allows(monkeypatch):
+    monkeypatch.setattr(harness, "BURST", 0.0)
     calls = []
     times = harness.by_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, seconds=1.0, most=4)
     assert "".join(calls) == "ab" * 5  # one turn to see how long it takes
@@ -43,6 +45,17 @@ def test_turns_are_as_many_as_the_time_allows():
     calls.clear()
     slow = harness.by_turns({"a": lambda: (calls.append("a"), time.sleep(0.02))}, seconds=0.01)
     assert (len(calls), slow["a"]["turns"]) == (2, 2)  # the first counts
+
+
+def test_a_turn_of_a_short_task_is_a_burst(monkeypatch):
+    monkeypatch.setattr(harness, "BURST", 0.05)
+    calls = []
+    tasks = {name: (lambda n=name: (calls.append(n), time.sleep(0.01))) for name in "ab"}
+    times = harness.by_turns(tasks, seconds=0.1, most=2)
+    turns = [len(list(group)) for _, group in itertools.groupby(calls[2:])]
+    assert len(turns) == 4
+    assert all(2 <= n <= 5 for n in turns)
+    assert 0.01 <= times["a"]["min_s"] < 0.04  # of a call
 
 
 def test_an_unknown_benchmark_is_told(capsys):
@@ -107,3 +120,24 @@ def test_the_page_says_what_holds_what_does_not_and_what_has_not_run():
     ET.fromstring(page.figure(results))
     del results["roof"]
     assert "(images/speed.svg)" not in page.page(results)
+
+
+def test_the_page_tells_of_budgets_and_gates():
+    cell = {"budget_ms": 2.5, "in_time": 0.995, "used_right": 0.96, "used": {"whole": 1500, "half": 500}}
+    steps = {"error": 7.25, "macs": 4e6, "macs_forced": 8e6, "ms_an_image": 0.25, "ms_an_image_forced": 0.5}
+    results = {
+        "anytime": {"requests": 2000, "networks": {"a net": {
+            "runtime": "torch", "overhead_p50_ms": {"whole": 0.1, "half": 0.19}, "below_the_cheapest": {"p50_ms": 0.01},
+            "budgets": [cell | {"p50": 1.0, "p99": 2.25}],
+        }}},
+        "dynamic_steps": {"images": 5, "limit": 0.85, "rows": [{
+            "batch": 64, "dynamic": steps | {"ratio": 0.9},
+            "static": [{"name": "loops=0", "error": 9.0, "macs": 2e6, "ms_an_image": 0.125}],
+        }]},
+    }  # fmt: skip
+    text = page.page(results)
+    assert "**a net** (torch, overhead 0.19 ms" in text
+    assert "| 2.50 | 99.50% | 96.0% | whole 75.0%, half 25.0% | 1.00 | 2.25 |" in text
+    assert "| 64 | with gates | 7.2 | 4.0 | 0.250 | 0.900 |" in text
+    assert "| 64 | with gates, all open |  | 8.0 | 0.500 |  |" in text
+    assert "| 64 | loops=0 | 9.0 | 2.0 | 0.125 |  |" in text

@@ -16,6 +16,8 @@ from polypath.families.fractalnet import FractalNet
 from polypath.families.gunn import Gunn
 from polypath.fusion.gunn import FusedGunn
 from polypath.fusion.units import FoldedConv
+from polypath.layers.conv import ConvUnit
+from polypath.network import NetBuilder
 from polypath.registry import PRESETS
 
 # one preset of every family, and those whose picture differs
@@ -134,6 +136,41 @@ def test_a_norm_after_the_activation_is_exact_at_padded_borders():
 def test_means_lose_their_division():
     fused = pp.fuse(small_net("crescendonet_128").eval())
     assert {join.kind for join in fused.wiring.joins.values()} == {"sum"}
+
+
+def mean_of_a_stem(then: nn.Module) -> pp.PathNet:
+    """relu((a + b) / 2 + conv(a)), where a and b are read twice, then ``then``, then a conv."""
+    b = NetBuilder()
+    stem = [b.add(f"stem{i}", b.input, ConvUnit(3, 8, 3)) for i in "ab"]
+    other = b.join("other", dict(zip("ab", stem, strict=True)), "max")
+    merge = b.join("merge", dict(zip("ab", stem, strict=True)), "mean")
+    z = b.join("out", {"L": merge, "R": b.add("branch", stem[0], ConvUnit(8, 8, 3, order="conv-norm"))}, "sum")
+    z = b.add("end", b.add("then", b.add("relu", z, nn.ReLU()), then), ConvUnit(8, 8, 1))
+    z = b.join("all", {"z": z, "other": other}, "concat")
+    return b.net(z)
+
+
+@pytest.mark.parametrize("then", [nn.MaxPool2d(3, stride=1, padding=1), nn.Sigmoid()])
+@torch.inference_mode()
+def test_a_mean_s_factor_travels_to_the_next_conv_or_not_at_all(then):
+    net = lively(randomise_norms(mean_of_a_stem(then))).double().eval()
+    x, fused = images(net, torch.float64), pp.fuse(net)
+    assert_alike(fused(x), net(x), 1e-12)
+    kinds = {name: join.kind for name, join in fused.wiring.joins.items()}
+    assert kinds["merge"] == ("sum" if isinstance(then, nn.MaxPool2d) else "mean")
+    for module in fused.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.mul_(1.001)
+            assert (fused(x) - net(x)).abs().max() > 1e-6 * net(x).abs().max()
+            module.weight.div_(1.001)
+
+
+@torch.inference_mode()
+def test_merge_and_run_has_no_mean_left():
+    net = lively(small_net("dfn_mr14")).double().eval()
+    x, fused = images(net, torch.float64), pp.fuse(net)
+    assert {join.kind for join in fused.wiring.joins.values()} == {"sum"}
+    assert_alike(fused(x), net(x), 1e-12)
 
 
 @pytest.mark.parametrize("name", ["crescendonet_128", "fractalnet20", "dfn_mr14", "dfn_il14"])

@@ -3,7 +3,8 @@
 Each pass is a file: it takes a :class:`~polypath.fusion.draft.Draft` (the picture and its modules) and changes it.
 
 folding     a norm goes into the conv before it, a ReLU between them becomes a clamp (exact at zero-padded borders)
-joins       a mean's division goes into the convs that it averages, a ReLU behind a join writes to the join's memory
+means       a mean's division goes into weights, before it or behind it
+joins       a ReLU behind a join writes to the join's memory
 siblings    convs that read the same input run as one, and their readers too where these are only summed
 gunn        the norms inside GUNN's layers go into their convs, what reads the buffer is one product
 gates       the norms inside gates go into their linear layers
@@ -17,7 +18,8 @@ from polypath.fusion.draft import Draft
 from polypath.fusion.folding import fold_norms
 from polypath.fusion.gates import fold_gates
 from polypath.fusion.gunn import fold_gunn
-from polypath.fusion.joins import fold_means, reuse_sums
+from polypath.fusion.joins import reuse_sums
+from polypath.fusion.means import fold_means
 from polypath.fusion.network import FusedNet
 from polypath.fusion.siblings import merge_siblings
 from polypath.network import PathNet, extract

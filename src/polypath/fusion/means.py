@@ -1,0 +1,114 @@
+"""Fold the division of means into weights, which leaves sums.
+
+Where every operand comes from a conv that nobody else reads, these convs give their share. Other values, as those that
+merge-and-run units average, are kept larger than they are instead: a mean of k values becomes their sum, k times the
+mean, and the factor travels on through everything that commutes with a factor above 0 (ReLU, pools, sums) to the next
+conv or linear layer, which takes it into its weights. What joins such a value is made as large. Factors of two are
+exact. It is also what runtimes want: an ONNX Runtime has no division in its blocked layout, and reorders the maps
+around each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from polypath.fusion.draft import Draft
+from polypath.fusion.units import FoldedConv, Part
+from polypath.wiring import Join, Node, Unit
+
+COMMUTING = (
+    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.Identity, nn.ReLU, nn.Flatten, Part
+)  # fmt: skip
+LARGEST = 2.0**60  # a float32 holds a value times this, and its square does not matter
+
+
+def fold_means(draft: Draft) -> None:
+    """Turn all means into sums, or, where a factor meets what it does not commute with, those of convs' answers."""
+    plan = _Plan(draft, everywhere=True)
+    if not plan.possible:
+        plan = _Plan(draft, everywhere=False)
+    plan.carry_out()
+
+
+class _Plan:
+    """Which joins change, and by what each conv's answer and each layer's input is multiplied.
+
+    ``factors`` has, by node, how many times too large its value is.
+    """
+
+    def __init__(self, draft: Draft, *, everywhere: bool) -> None:
+        self.draft, self.everywhere = draft, everywhere
+        self.factors: dict[str, float] = {}
+        self.joins: list[Join] = []
+        self.inputs: list[tuple[nn.Conv2d | nn.Linear, float]] = []
+        self.answers: list[tuple[FoldedConv, float]] = []
+        self.possible = all(map(self._take, draft.nodes.values())) and self._factor(draft.output) == 1.0
+
+    def carry_out(self) -> None:
+        for conv, factor in self.answers:
+            conv.scale(factor)
+        for layer, factor in self.inputs:
+            layer.weight.detach().div_(factor)
+        for join in self.joins:
+            self.draft.put(join)
+
+    def _factor(self, name: str) -> float:
+        return self.factors.get(name, 1.0)
+
+    def _take(self, node: Node) -> bool:
+        """Whether the factors of what ``node`` reads can be met."""
+        return self._unit(node) if isinstance(node, Unit) else self._join(node)
+
+    def _unit(self, node: Unit) -> bool:
+        module, factor = self.draft.modules[node.module], self._factor(node.source)
+        if factor == 1.0:
+            return True
+        if type(module) in COMMUTING:
+            self.factors[node.name] = factor
+            return True
+        layer = module.conv if isinstance(module, FoldedConv) else module
+        if type(layer) not in (nn.Conv2d, nn.Linear) or node.variant or self.draft.sharing(node.module) > 1:
+            return False
+        self.inputs.append((layer, factor))  # pyright: ignore[reportArgumentType]
+        return True
+
+    def _join(self, node: Join) -> bool:
+        if node.gates:
+            return all(self._factor(name) == 1.0 for name in (*node.sources, *(g.source for g in node.gates)))
+        free = {name: _convs_behind(self.draft, name) for name in node.sources}
+        fixed = {self._factor(name) for name, convs in free.items() if not convs}
+        if len(fixed) > 1:
+            return False
+        (factor,) = fixed or {1.0}
+        convs = [conv for found in free.values() for conv in found]
+        count = len(node.operands)
+        if node.kind == "mean" and count > 1 and (self.everywhere or not fixed):
+            self.joins.append(replace(node, kind="sum"))
+            if fixed:
+                self.factors[node.name] = factor * count
+            else:
+                self.answers += [(conv, 1.0 / count) for conv in convs]
+        elif factor != 1.0:
+            self.factors[node.name] = factor
+        if factor != 1.0:
+            self.answers += [(conv, factor) for conv in convs]
+        return self._factor(node.name) <= LARGEST
+
+
+def _convs_behind(draft: Draft, name: str) -> list[FoldedConv]:
+    """The convs that make ``name``, where nothing but this one reading depends on them; else none."""
+    node = draft.nodes.get(name)
+    if node is None or not draft.read_once(name):
+        return []
+    if isinstance(node, Join):
+        behind = [_convs_behind(draft, source) for source in node.sources]
+        return [] if node.gates or not all(behind) else [conv for convs in behind for conv in convs]
+    module = draft.modules[node.module]
+    if node.variant is None and draft.sharing(node.module) == 1:
+        if isinstance(module, FoldedConv):
+            return [module]
+        if type(module) in COMMUTING:
+            return _convs_behind(draft, node.source)
+    return []

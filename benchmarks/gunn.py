@@ -6,10 +6,12 @@ The memory is what a forward keeps for its backward, and of whole processes the 
 from __future__ import annotations
 
 from functools import partial
+from unittest import mock
 
 import torch
 
 import polypath as pp
+from benchmarks import roof
 from benchmarks.harness import Step, by_turns, device, held_bytes, images, show
 from benchmarks.models import straightforward
 from benchmarks.startup import resident
@@ -23,6 +25,7 @@ def run() -> dict:
         "concatenating": straightforward("gunn15")().eval(),
         "concatenating, channels-last": straightforward("gunn15")().eval().to(memory_format=last),  # pyright: ignore
         "in place": pp.create_model("gunn15", seed=0).eval(),
+        "fused, segments alone": _alone(),
         "fused": pp.fuse(pp.create_model("gunn15", seed=0).eval()),
     }
 
@@ -32,7 +35,7 @@ def run() -> dict:
 
     tasks = {}
     for name, net in forms.items():
-        x = images(BATCH, channels_last=name in ("concatenating, channels-last", "fused"))
+        x = images(BATCH, channels_last="channels-last" in name or "fused" in name)
         tasks[name] = partial(infer, net.to(device()), x)
     inference = by_turns(tasks, SECONDS)
     steps = {
@@ -53,11 +56,14 @@ def run() -> dict:
     process = (
         {name: resident(TRAIN.format(name=name)) for name in ("gunn15", "sunn15")} if device().type == "cpu" else {}
     )
+    best = roof.seconds(forms["in place"], BATCH)
     result = {
         "batch_size": BATCH, "inference": inference, "training": training, "held_bytes_per_image": held,
         "process_peak_bytes": process,
         "inference_factor": _best(inference, "concat") / min(inference[n]["median_s"] for n in ("in place", "fused")),
         "training_factor": _best(training, "concat") / _best(training, "Algorithm"),
+        "roof_s": best, "inference_factor_of_roof": _best(inference, "concat") / best,
+        "training_factor_of_roof": _best(training, "concat") / (3 * best),
         "held_over_sunn": held["gunn15"] / held["sunn15"],
     }  # fmt: skip
     for title, times in (("inference", inference), ("training step", training)):
@@ -70,8 +76,15 @@ def run() -> dict:
     return result
 
 
+def _alone() -> torch.nn.Module:
+    """Fused, each segment with a product of its own."""
+    with mock.patch("polypath.fusion.gunn.WIDE", 1):
+        return pp.fuse(pp.create_model("gunn15", seed=0).eval())
+
+
 TRAIN = """
 import polypath as pp
+from benchmarks import roof
 from benchmarks.harness import Step
 Step(pp.create_model("{name}", seed=0), 32)()
 """

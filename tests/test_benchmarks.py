@@ -92,7 +92,14 @@ def made_up() -> dict:
                 {"model": "crescendonet_128", "precision": "float32", "macs": 10**9, "shapes": 4, "gmacs_per_s": 30.0}
             ],
         },
-        "gunn": {"inference_factor": 2.6, "training_factor": 1.4, "held_over_sunn": 1.0, "process_peak_bytes": {}},
+        "gunn": {
+            "inference_factor": 2.6,
+            "training_factor": 1.4,
+            "held_over_sunn": 1.0,
+            "process_peak_bytes": {},
+            "inference_factor_of_roof": 3.0,
+            "training_factor_of_roof": 1.8,
+        },
         "choices": {"intercept_share": -0.02, "r_squared": 0.99},
         "switches": {
             "rows": [
@@ -108,7 +115,7 @@ def test_the_page_says_what_holds_what_does_not_and_what_has_not_run():
     holds = {what: holds for what, _, _, holds in page.promises(results)}
     assert sum(holds.values()) == 9
     assert [what for what, held in holds.items() if not held] == [
-        "GUNN-15 training step, batch 64: times the concatenating version",
+        "GUNN-15 training step, batch 64: times the concatenating version; the roof is 1.80 times",
         "training step of dfn_il56, batch 64, float32: MACs/s over those of a ResNet",
         "dfn_mr56 inference, batch 1, float32, fused: times the better eager form",
     ]

@@ -23,7 +23,7 @@ def load() -> Results:
 
 def page(results: Results | None = None) -> str:
     """The page; of a benchmark that has not run it says so."""
-    results = load() if results is None else results
+    results = _one_roof(load() if results is None else results)
     parts = [HEAD.format(figure=FIGURE if drawable(results) else ""), *_machine(results), *_lines(results)]
     for name, table in (
         ("training", _training), ("inference", _inference), ("roof", _roof), ("switches", _switches),
@@ -44,11 +44,31 @@ HEAD = """# Speed
 What `make bench` measured, from `benchmarks/results/*.json` (machine, versions and revision stand in each file). Times
 are medians over turns in which all ways that are compared run one after the other. MACs of a training step are three
 times the forward's. The *roof* of a network is the sum over its convs and products of the best time found for each
-shape alone, with nothing around them; a step's roof is three times the forward's. What was decided by these numbers
-stands in [decisions.md](decisions.md).
+shape alone, with nothing around them; a step's roof is three times the forward's. Each benchmark measures the roof
+beside its networks, and the fastest that any of them found counts. What was decided by these numbers stands in
+[decisions.md](decisions.md).
 {figure}"""
 
 FIGURE = "\n![MACs/s of every network and its roof](images/speed.svg)\n"
+
+
+def _one_roof(results: Results) -> Results:
+    """Shares of the roof by its best rate of all benchmarks: a roof that was measured in a slow moment is none."""
+    rows = [r for name in ("training", "inference") for r in results.get(name, {}).get("rows", []) if r["of_roof"]]
+    best: dict[tuple[str, str, int], float] = {}
+    for row in rows:
+        key = row["model"], row["precision"], row["batch"]
+        best[key] = max(best.get(key, 0.0), row["gmacs_per_s"] / row["of_roof"])
+    for row in results.get("roof", {}).get("rows", []):
+        key = row["model"], row["precision"], results["roof"]["batch_size"]
+        best[key] = max(best.get(key, 0.0), row["gmacs_per_s"])
+
+    def share(row: dict[str, Any]) -> dict[str, Any]:
+        key = row["model"], row["precision"], row["batch"]
+        return row | {"of_roof": row["of_roof"] and row["gmacs_per_s"] / best[key]}
+
+    measured = {name: results[name] for name in ("training", "inference") if name in results}
+    return results | {name: r | {"rows": [share(row) for row in r["rows"]]} for name, r in measured.items()}
 
 
 def _machine(results: Results) -> Iterator[str]:

@@ -74,9 +74,10 @@ def _evaluate(net, step, values, trace, generator, frozen) -> Tensor:
             if trace is not None:
                 reached = _ones_at(rows, total)
                 trace.gates.append((step.node.name, loop.label, reached, _ones_at(rows[opened], total)))
-            # those that go on first, in their order: a sort instead of two masks, each of which would wait for a device
-            passing, order = int(opened.sum()), opened.logical_not().sort(stable=True).indices
+            passing = int(opened.sum())
             if passing < len(rows):
+                # those that go on first, in their order: a sort, not two masks, each of which would wait for a device
+                order = opened.logical_not().sort(stable=True).indices
                 out = torch.empty_like(x) if out is None else out
                 stay, leave = order[:passing], order[passing:]
                 out.index_copy_(0, rows[leave], x.index_select(0, leave).to(out.dtype))

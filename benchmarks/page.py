@@ -52,16 +52,22 @@ beside its networks, and the fastest that any of them found counts. What was dec
 FIGURE = "\n![MACs/s of every network and its roof](images/speed.svg)\n"
 
 
-def _one_roof(results: Results) -> Results:
-    """Shares of the roof by its best rate of all benchmarks: a roof that was measured in a slow moment is none."""
+def _roofs(results: Results) -> dict[tuple[str, str, int], float]:
+    """GMACs/s of the roof by network, precision and batch, the best of all benchmarks: what was measured in a slow
+    moment is no roof."""
     rows = [r for name in ("training", "inference") for r in results.get(name, {}).get("rows", []) if r["of_roof"]]
+    rates = [((r["model"], r["precision"], r["batch"]), r["gmacs_per_s"] / r["of_roof"]) for r in rows]
+    if roof := results.get("roof"):
+        rates += [((r["model"], r["precision"], roof["batch_size"]), r["gmacs_per_s"]) for r in roof["rows"]]
     best: dict[tuple[str, str, int], float] = {}
-    for row in rows:
-        key = row["model"], row["precision"], row["batch"]
-        best[key] = max(best.get(key, 0.0), row["gmacs_per_s"] / row["of_roof"])
-    for row in results.get("roof", {}).get("rows", []):
-        key = row["model"], row["precision"], results["roof"]["batch_size"]
-        best[key] = max(best.get(key, 0.0), row["gmacs_per_s"])
+    for key, rate in rates:
+        best[key] = max(best.get(key, 0.0), rate)
+    return best
+
+
+def _one_roof(results: Results) -> Results:
+    """The results with all shares of the roof by :func:`_roofs`."""
+    best = _roofs(results)
 
     def share(row: dict[str, Any]) -> dict[str, Any]:
         key = row["model"], row["precision"], row["batch"]
@@ -243,19 +249,20 @@ def _rows(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
 
 # --- figure ----------------------------------------------------------------------------------------------------
 
+WHERE = ("float32", 64)  # precision and batch
 ROW, LEFT, WIDE, COLOURS = 16, 210, 420, {"training": "#4c72b0", "eager": "#bbbbbb", "best": "#dd8452"}
 
 
 def figure(results: Results | None = None) -> str:
     """``images/speed.svg``: MACs/s of every network at batch 64, training, eager and best inference, and its roof."""
     results = load() if results is None else results
-    roofs = {r["model"]: r["gmacs_per_s"] for r in results["roof"]["rows"] if r["precision"] == "float32"}
+    roofs = {model: rate for (model, precision, batch), rate in _roofs(results).items() if (precision, batch) == WHERE}
     bars: dict[str, dict[str, float]] = {}
-    for row in _rows(results["inference"]["rows"], batch=64, precision="float32"):
+    for row in _rows(results["inference"]["rows"], batch=WHERE[1], precision=WHERE[0]):
         kind = "eager" if row["way"] in EAGER else "best"
         own = bars.setdefault(row["model"], {})
         own[kind] = max(own.get(kind, 0.0), row["gmacs_per_s"])
-    for row in _rows(results["training"]["rows"], batch=64, precision="float32"):
+    for row in _rows(results["training"]["rows"], batch=WHERE[1], precision=WHERE[0]):
         bars.setdefault(row["model"], {})["training"] = row["gmacs_per_s"]
     return _svg(bars, roofs)
 

@@ -133,6 +133,9 @@ def test_a_path_that_was_measured_on_a_busy_machine_is_tried_once_the_others_are
     now[0] += LONGEST
     assert not idle.fits(4.0)
     for _ in range(STRIDE):
+        used.observe(1.2, full=False)  # of fewer images than were measured
+    assert pace.value == 1.0
+    for _ in range(STRIDE):
         used.observe(1.2)
     assert pace.value == pytest.approx(0.6)
     assert idle.fits(4.0)

@@ -237,9 +237,10 @@ class AnytimePredictor:
         start = time.perf_counter()
         probabilities = softmax(run(x), self._temperature[name])
         ms = 1e3 * (time.perf_counter() - start)
-        book = self._books.get(profiles.bucket(len(x)))
+        size = profiles.bucket(len(x))
+        book = self._books.get(size)
         if book is not None:
-            book.clocks[name].observe(ms)
+            book.clocks[name].observe(ms, full=len(x) == size)
         return probabilities
 
     # --- times -------------------------------------------------------------------------------------------

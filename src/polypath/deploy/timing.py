@@ -19,7 +19,6 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from statistics import median
 
 KEPT = 1000  # newest times that count, are reported and stored
@@ -80,7 +79,7 @@ class Clock:
         self.profile, self._last = self.profile[-KEPT:], self.now()
         measured = sorted(self.profile)
         self._likely = measured[: len(measured) - len(measured) // SPIKES]
-        self._true = deque(self.profile, maxlen=KEPT)
+        self._true, self._stride = deque(self.profile, maxlen=KEPT), list[float]()
         self._believe(measured, max(TRUSTED, len(measured)))
         self._first, self._median = self._usual, measured[len(measured) // 2]
         self._patience = self._least = 1e-3 * PATIENCE * self._median
@@ -95,7 +94,8 @@ class Clock:
     def _needed(self) -> float:
         return self._ordered[-1 - len(self._ordered) // LATE]
 
-    def observe(self, ms: float) -> None:
+    def observe(self, ms: float, *, full: bool = True) -> None:
+        """Take a time into account; it says nothing of the pace where fewer images ran than were measured."""
         with self._lock:
             self._last = self.now()
             self._seen += 1
@@ -107,8 +107,11 @@ class Clock:
             self._usual = self._needed()
             if self._seen >= CALM and self._usual <= self._first:
                 self._patience = self._least
-            if self._seen % STRIDE == 0:
-                self.pace.value = median(islice(reversed(self._newest), STRIDE)) / self._median
+            if full:
+                self._stride.append(ms)
+            if len(self._stride) == STRIDE:
+                self.pace.value = median(self._stride) / self._median
+                self._stride.clear()
 
     @property
     def needs(self) -> float:

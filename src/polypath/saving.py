@@ -109,6 +109,7 @@ def save(
             save_file(tensors, made / WEIGHTS, {"format": "pt", "polypath": "model"})
         except SafetensorError as error:
             raise OSError(f"{target / WEIGHTS}: cannot be written ({error})") from error
+        (made / WEIGHTS).chmod((made / CARD).stat().st_mode)  # safetensors writes for the owner alone
         with open(made / WEIGHTS, "rb") as stream:
             os.fsync(stream.fileno())
     return target

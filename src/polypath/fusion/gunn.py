@@ -78,11 +78,12 @@ class Group(nn.Module):
         super().__init__()
         size = layer.channels // layer.segments
         self.start = size * which[0]
-        self.segments = nn.ModuleList(Segment(layer, i) for i in which)
+        segments = [Segment(layer, i) for i in which]
+        self.segments = nn.ModuleList(segments)
         matrices, biases = zip(*(_reads(layer, i) for i in which), strict=True)
         first = torch.cat(matrices)
         if layer.order == "gradual":
-            for j, (segment, rows) in enumerate(zip(self.segments, first.chunk(len(which)), strict=True)):
+            for j, (segment, rows) in enumerate(zip(segments, first.chunk(len(which)), strict=True)):
                 newer = slice(self.start, self.start + j * size)
                 segment.newer = _like(layer, rows[:, newer].t().clone()) if j else None
                 rows[:, newer] = 0.0

@@ -189,10 +189,10 @@ def test_all_siblings_run_as_one(name):
 @pytest.mark.parametrize("order", ["gradual", "simultaneous"])
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("residual", [True, False])
-@pytest.mark.parametrize("wide", [1, 12, 24, 144])
+@pytest.mark.parametrize("wide", [1, 24, 144])
 @torch.inference_mode()
 def test_every_form_of_gunns_layer(order, parallel, residual, wide, monkeypatch):
-    """``wide`` has one, two, some or all segments of a layer read together."""
+    """``wide`` has one, some or all segments of a layer read together."""
     monkeypatch.setattr("polypath.fusion.gunn.WIDE", wide)
     spec = Gunn(
         channels=(8, 12), segments=(4, 3), stacked=(1, 2), stem_width=4, last_width=0, order=order,

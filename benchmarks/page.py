@@ -249,20 +249,20 @@ def _rows(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
 
 # --- figure ----------------------------------------------------------------------------------------------------
 
-WHERE = ("float32", 64)  # precision and batch
+WHERE = {"precision": "float32", "batch": 64}
 ROW, LEFT, WIDE, COLOURS = 16, 210, 420, {"training": "#4c72b0", "eager": "#bbbbbb", "best": "#dd8452"}
 
 
 def figure(results: Results | None = None) -> str:
     """``images/speed.svg``: MACs/s of every network at batch 64, training, eager and best inference, and its roof."""
     results = load() if results is None else results
-    roofs = {model: rate for (model, precision, batch), rate in _roofs(results).items() if (precision, batch) == WHERE}
+    roofs = {model: rate for (model, *where), rate in _roofs(results).items() if where == list(WHERE.values())}
     bars: dict[str, dict[str, float]] = {}
-    for row in _rows(results["inference"]["rows"], batch=WHERE[1], precision=WHERE[0]):
+    for row in _rows(results["inference"]["rows"], **WHERE):
         kind = "eager" if row["way"] in EAGER else "best"
         own = bars.setdefault(row["model"], {})
         own[kind] = max(own.get(kind, 0.0), row["gmacs_per_s"])
-    for row in _rows(results["training"]["rows"], batch=WHERE[1], precision=WHERE[0]):
+    for row in _rows(results["training"]["rows"], **WHERE):
         bars.setdefault(row["model"], {})["training"] = row["gmacs_per_s"]
     return _svg(bars, roofs)
 

@@ -17,6 +17,7 @@ from torch import nn
 
 import polypath as pp
 from polypath.layers.gunn import GunnLayer
+from polypath.layers.pointwise import PointwiseConv
 
 RESNET110, RESNET18, RESNET34 = "pytorchcv resnet110", "timm resnet18, CIFAR stem", "timm resnet34, CIFAR stem"
 
@@ -45,6 +46,8 @@ def straightforward(name: str) -> Callable[[], nn.Module]:
         for layer in net.modules():
             if isinstance(layer, GunnLayer):
                 layer.backward = "reference"
+            if isinstance(layer, PointwiseConv):
+                layer.products = False
         return net
 
     return make

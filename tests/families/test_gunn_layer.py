@@ -291,7 +291,8 @@ def kept_bytes(made: GunnLayer) -> int:
     kept: dict[int, torch.Tensor] = {}
 
     def pack(tensor):
-        if tensor.ndim == 4 and len(tensor) == 3:  # maps of our batch; norms also keep their mean and deviation
+        # maps of our batch, their rows or pixels; norms also keep their mean and deviation, products their weights
+        if tensor.ndim in (3, 4) and len(tensor) == 3 and tensor.stride(0):
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 

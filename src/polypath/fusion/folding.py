@@ -16,6 +16,7 @@ from polypath.fusion.draft import Draft
 from polypath.fusion.units import FoldedConv, empty_conv
 from polypath.layers.conv import ConvUnit
 from polypath.layers.lvbn import LoopUnit
+from polypath.layers.pointwise import PLAIN_CONVS
 
 PLAIN_ACTS = {nn.ReLU: None, nn.ReLU6: 6.0}  # lower bound 0, upper bound
 KINDS = (ConvUnit, LoopUnit)  # a subclass may do anything, and stays
@@ -34,7 +35,7 @@ def fold_norms(draft: Draft) -> None:
 
 def folded_unit(unit: ConvUnit, variant: str | None = None) -> FoldedConv | None:
     """The unit as one conv; None where it is of no known kind."""
-    if type(unit) not in KINDS or type(unit.conv) is not nn.Conv2d or unit.conv.padding_mode != "zeros":
+    if type(unit) not in KINDS or type(unit.conv) not in PLAIN_CONVS or unit.conv.padding_mode != "zeros":
         return None
     conv, low, high, acted, after = unit.conv, None, None, False, False
     scale = shift = None

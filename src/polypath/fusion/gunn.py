@@ -1,11 +1,12 @@
 """GUNN's layers for inference: norms folded, everything that reads the buffer one product of matrices.
 
 A segment's new value is W₃·h + (V + I_c)·x + b, with h what the unit's first convs make of W₁·x, V the parallel 1×1 and
-I_c the old value of the segment (Eq. 5). W₁ and V + I_c stand one above the other, so the buffer is read once, and the
-last product is written to the segment's place in it. Pixels are rows (channels-last), so that both are plain products.
+I_c the old value of the segment (Eq. 5). W₁ and V + I_c stand one above the other, so the buffer is read once. Pixels
+are rows (channels-last), so that this and W₃·h are plain products.
 
-A product with few columns is far below the processor's rate, so a few segments read the buffer together, but for the
-channels that the earlier of them are about to change; what those become is added when it is known.
+A product with few columns is far below the processor's rate, so a few segments read the buffer together, before any of
+them has changed it. What a later one reads of an earlier one's new value is a sum of products too, of x and of h: its
+part of x is in the later one's W₁ and V, and its part of h is added when h is known, with W₃·h in one product.
 
 Layers with other units than :class:`~polypath.layers.gunn.UpdateUnit` have the norms in their conv units folded, and
 run as :func:`polypath.layers.gunn_fast.in_place` does.
@@ -22,6 +23,7 @@ from polypath.fusion.folding import folded_conv, norm_as_affine
 from polypath.fusion.units import FoldedConv
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn import Bottleneck, GunnLayer, UpdateUnit
+from polypath.layers.pointwise import PLAIN_CONVS
 
 WIDE = 72  # columns that segments which read together have at most
 
@@ -38,7 +40,7 @@ def fold_gunn(draft: Draft) -> None:
 
 def fold_in_place(unit: ConvUnit) -> None:
     """Fold the norm that follows the conv of ``unit``, where one does; its other parts stay."""
-    if unit.parts[:2] != ("conv", "norm") or type(unit.conv) is not nn.Conv2d or unit.conv.padding_mode != "zeros":
+    if unit.parts[:2] != ("conv", "norm") or type(unit.conv) not in PLAIN_CONVS or unit.conv.padding_mode != "zeros":
         return
     affine = norm_as_affine(unit.norm)
     if affine is not None:
@@ -53,8 +55,9 @@ class FusedGunn(nn.Module):
     def __init__(self, layer: GunnLayer) -> None:
         super().__init__()
         self.layer = layer
-        together = max(1, WIDE // len(_reads(layer, 0)[1]))
-        every = range(layer.segments)
+        begin, *_, end = _convs(layer.units[0])
+        columns = begin.conv.out_channels + (end.conv.out_channels if layer.units[0].parallel is not None else 0)
+        together, every = max(1, WIDE // columns), range(layer.segments)
         self.groups = nn.ModuleList(Group(layer, every[a : a + together]) for a in every[::together])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,66 +72,102 @@ class FusedGunn(nn.Module):
 
 
 class Group(nn.Module):
-    """Segments that follow each other: reads maps ``(B, N, H, W)``, changes its own channels of ``buffer`` in place."""
+    """Segments that follow each other: reads maps ``(B, N, H, W)``, changes its own channels of ``buffer`` in place.
+
+    The columns of its first product are what all segments' first convs give and then, where they have a parallel 1×1,
+    all their new values but for W₃·h.
+    """
 
     first: Tensor
     first_bias: Tensor
 
     def __init__(self, layer: GunnLayer, which: range) -> None:
         super().__init__()
-        size = layer.channels // layer.segments
-        self.start = size * which[0]
-        segments = [Segment(layer, i) for i in which]
-        self.segments = nn.ModuleList(segments)
-        matrices, biases = zip(*(_reads(layer, i) for i in which), strict=True)
-        first = torch.cat(matrices)
-        if layer.order == "gradual":
-            for j, (segment, rows) in enumerate(zip(segments, first.chunk(len(which)), strict=True)):
-                newer = slice(self.start, self.start + j * size)
-                segment.newer = _like(layer, rows[:, newer].t().clone()) if j else None
-                rows[:, newer] = 0.0
-        self.register_buffer("first", _like(layer, first[:, :, None, None]))
-        self.register_buffer("first_bias", _like(layer, torch.cat(biases)))
+        n, size = layer.channels, layer.channels // layer.segments
+        self.channels = slice(size * which[0], size * (which[-1] + 1))
+        self.given = layer.units[which[0]].parallel is not None
+        inner, values = _in_terms_of_x(layer, which)
+        rows = torch.cat([*inner, *values] if self.given else inner)
+        self.segments, done, term = nn.ModuleList(), 0, n + 1
+        for i, own, value in zip(which, inner, values, strict=True):
+            segment = Segment(layer, i, slice(done, done + len(own)))
+            done += len(own)
+            h = slice(term, term + _convs(layer.units[i])[-1].conv.in_channels)
+            term = h.stop
+            if done < len(rows):
+                segment.later = _like(layer, rows[done:, h].t())
+            if not self.given:
+                segment.last, segment.last_bias = _like(layer, value[:, h].t()), _like(layer, value[:, n])
+            self.segments.append(segment)
+        self.register_buffer("first", _like(layer, rows[:, :n, None, None]))
+        self.register_buffer("first_bias", _like(layer, rows[:, n]))
 
     def forward(self, read: Tensor, buffer: Tensor) -> None:
-        maps = _rows(F.conv2d(read, self.first, self.first_bias)).chunk(len(self.segments), dim=1)
-        own = _rows(buffer)[:, self.start :]
-        for j, (segment, part) in enumerate(zip(self.segments, maps, strict=True)):
-            segment(part, own, j, buffer.shape)
+        maps, own = _rows(F.conv2d(read, self.first, self.first_bias)), _rows(buffer)[:, self.channels]
+        places = own.chunk(len(self.segments), dim=1)
+        for segment, place in zip(self.segments, places, strict=True):
+            segment(maps, place, buffer.shape)
+        if self.given:
+            own.copy_(maps[:, -own.shape[1] :])
 
 
 class Segment(nn.Module):
-    """One update of pixels ``(B·H·W, …)``: from what its first product gave, and what the group has changed since."""
+    """One update of pixels ``(B·H·W, …)``: what its h adds to the columns after its own, or to its place."""
 
-    newer: Tensor | None
-    last: Tensor
-    last_bias: Tensor
+    later: Tensor | None
+    last: Tensor | None
+    last_bias: Tensor | None
 
-    def __init__(self, layer: GunnLayer, index: int) -> None:
+    def __init__(self, layer: GunnLayer, index: int, columns: slice) -> None:
         super().__init__()
-        begin, *inner, end = _convs(layer.units[index])
-        self.width = begin.conv.out_channels
+        inner = _convs(layer.units[index])[1:-1]
+        self.columns, self.residual = columns, layer.residual
         self.inner = nn.Sequential(*[FoldedConv(c.conv, "relu" if "act" in c.parts else "none") for c in inner])
-        self.beside = _beside(layer, index) is not None
-        self.adds = layer.residual and not self.beside
-        self.register_buffer("newer", None)
-        self.register_buffer("last", _like(layer, _matrix(end).t()))
-        self.register_buffer("last_bias", _like(layer, _bias(end)))
+        for name in ("later", "last", "last_bias"):
+            self.register_buffer(name, None)
 
-    def forward(self, maps: Tensor, group: Tensor, place: int, shape: torch.Size) -> None:
+    def forward(self, maps: Tensor, place: Tensor, shape: torch.Size) -> None:
         batch, _, height, width = shape
-        size = len(self.last_bias)
-        own = group[:, place * size : (place + 1) * size]
-        if self.newer is not None:
-            maps.addmm_(group[:, : place * size], self.newer)
-        h = maps[:, : self.width].relu().view(batch, height, width, -1).permute(0, 3, 1, 2)
+        h = maps[:, self.columns].relu().view(batch, height, width, -1).permute(0, 3, 1, 2)
         h = _rows(self.inner(h))
-        if self.beside:
-            own.copy_(maps[:, self.width :].addmm_(h, self.last))
-        elif self.adds:
-            own.add_(self.last_bias).addmm_(h, self.last)
-        else:
-            own.copy_(torch.addmm(self.last_bias, h, self.last))
+        if self.later is not None:
+            maps[:, self.columns.stop :].addmm_(h, self.later)
+        if self.last is not None and self.last_bias is not None:
+            if self.residual:
+                place.add_(self.last_bias).addmm_(h, self.last)
+            else:
+                place.copy_(torch.addmm(self.last_bias, h, self.last))
+
+
+def _in_terms_of_x(layer: GunnLayer, which: range) -> tuple[list[Tensor], list[Tensor]]:
+    """What each segment's first conv gives and its new value, as sums: coefficients of x, of 1 and of each one's h.
+
+    Rows ``(columns, N + 1 + all widths of h)``. x is what the first of the segments reads.
+    """
+    size, like = layer.channels // layer.segments, next(layer.parameters())
+    widths = [_convs(layer.units[i])[-1].conv.in_channels for i in which]
+    terms = torch.eye(layer.channels + 1 + sum(widths), dtype=torch.float64, device=like.device)
+    now, one = terms[: layer.channels].clone(), terms[layer.channels]
+
+    def product(unit: ConvUnit, of: Tensor) -> Tensor:
+        conv = unit.conv
+        z = conv.weight.detach().flatten(1).double() @ of
+        return z if conv.bias is None else z + conv.bias.detach().double()[:, None] * one
+
+    inner, values = [], []
+    for i, h in zip(which, terms[layer.channels + 1 :].split(widths), strict=True):
+        begin, *_, end = _convs(layer.units[i])
+        parallel, own = layer.units[i].parallel, slice(i * size, (i + 1) * size)
+        inner.append(product(begin, now))
+        value = product(end, h)
+        if isinstance(parallel, ConvUnit):
+            value = value + product(parallel, now)
+        if layer.residual:
+            value = value + now[own]
+        values.append(value)
+        if layer.order == "gradual":
+            now[own] = value
+    return inner, values
 
 
 def _known(unit: nn.Module) -> bool:
@@ -137,7 +176,7 @@ def _known(unit: nn.Module) -> bool:
         return False
     convs = [module for module in unit.modules() if isinstance(module, ConvUnit)]
     forms = {("conv", "act"), ("conv",)}
-    return all(type(c) is ConvUnit and c.parts in forms and type(c.conv) is nn.Conv2d for c in convs)
+    return all(type(c) is ConvUnit and c.parts in forms and type(c.conv) in PLAIN_CONVS for c in convs)
 
 
 def _convs(unit: nn.Module) -> list[ConvUnit]:
@@ -147,36 +186,6 @@ def _convs(unit: nn.Module) -> list[ConvUnit]:
     return [c for b in stack if isinstance(b, Bottleneck) for c in (b.layer1, b.layer2, b.layer3)]
 
 
-def _reads(layer: GunnLayer, index: int) -> tuple[Tensor, Tensor]:
-    """All that reads the channels for one segment, as rows of a matrix with their biases."""
-    begin, *_, end = _convs(layer.units[index])
-    beside = _beside(layer, index)
-    if beside is None:
-        return _matrix(begin), _bias(begin)
-    matrix, bias = beside
-    return torch.cat([_matrix(begin), matrix]), torch.cat([_bias(begin), _bias(end) + bias])
-
-
-def _beside(layer: GunnLayer, index: int) -> tuple[Tensor, Tensor] | None:
-    """V + I_c and V's bias, where the first product has to give them; else the old value is where the new one goes."""
-    parallel = layer.units[index].parallel
-    if not isinstance(parallel, ConvUnit):
-        if not layer.residual or layer.order == "gradual":
-            return None
-        kept = _kept(layer, index)
-        return kept, kept.new_zeros(len(kept))
-    matrix = _matrix(parallel)
-    return matrix + _kept(layer, index) if layer.residual else matrix, _bias(parallel)
-
-
-def _kept(layer: GunnLayer, index: int) -> Tensor:
-    """I_c: rows of the identity."""
-    size = layer.channels // layer.segments
-    like = next(layer.parameters())
-    eye = torch.eye(layer.channels, dtype=torch.float64, device=like.device)
-    return eye[index * size : (index + 1) * size]
-
-
 def _like(layer: GunnLayer, tensor: Tensor) -> Tensor:
     return tensor.to(next(layer.parameters()).dtype).contiguous()
 
@@ -184,12 +193,3 @@ def _like(layer: GunnLayer, tensor: Tensor) -> Tensor:
 def _rows(x: Tensor) -> Tensor:
     """Maps ``(B, C, H, W)``, channels-last, as pixels ``(B·H·W, C)``; of others a copy."""
     return x.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def _matrix(unit: ConvUnit) -> Tensor:
-    return unit.conv.weight.detach().flatten(1).double()
-
-
-def _bias(unit: ConvUnit) -> Tensor:
-    bias = unit.conv.bias
-    return unit.conv.weight.new_zeros(unit.conv.out_channels).double() if bias is None else bias.detach().double()

@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
+from polypath.layers.pointwise import PointwiseConv
+
 ORDERS = ("conv-norm-act", "conv-act-norm", "conv-drop-norm-act", "conv-act-norm-drop", "conv-norm-act-drop")
 DROPOUTS = {"element": nn.Dropout, "channel": nn.Dropout2d}
 
@@ -44,9 +46,12 @@ class ConvUnit(nn.Module):
             raise ValueError(f"dropout {dropout} is not in [0, 1)")
         if dropout_kind not in DROPOUTS:
             raise ValueError(f"dropout_kind {dropout_kind!r} is not one of {', '.join(DROPOUTS)}")
-        self.conv = nn.Conv2d(
-            in_chans, out_chans, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=bias
-        )
+        if kernel_size == stride == groups == 1:
+            self.conv: nn.Conv2d = PointwiseConv(in_chans, out_chans, bias=bias)
+        else:
+            self.conv = nn.Conv2d(
+                in_chans, out_chans, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=bias
+            )
         if "norm" in parts:
             if variants:
                 self.norm = nn.ModuleDict({name: nn.BatchNorm2d(out_chans, affine=affine) for name in variants})

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn_fast import Read, algorithm1, changed, in_place
+from polypath.layers.pointwise import PLAIN_CONVS
 
 ORDERS = ("gradual", "simultaneous")
 BACKWARDS = ("algorithm1", "reference")
@@ -192,6 +193,6 @@ def _mergeable(module: nn.Module) -> bool:
     """Whether its conv is a plain one, and nobody watches a call that reading as one would leave out."""
     conv = getattr(module, "conv", None)
     watched = [m for m in (module, conv) if m is not None]
-    return (conv is None or type(conv) is nn.Conv2d) and not any(
+    return (conv is None or type(conv) in PLAIN_CONVS) and not any(
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in watched
     )

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
-from torch.nn import functional as F
+
+from polypath.layers.pointwise import pointwise
 
 Read = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -49,18 +50,9 @@ def algorithm1(x: Tensor, units: Sequence[nn.Module], parameters: Sequence[Seque
 
 
 def changed(unit: nn.Module, x: Tensor, read: Read | None = None) -> Tensor:
-    """``unit(x)``, by ``read`` (default: :func:`pointwise` of ``x``) where the unit can say what it reads."""
+    """``unit(x)``, by ``read`` (default: 1×1 convs of ``x`` as they are) where the unit can say what it reads."""
     read_by = getattr(unit, "read_by", None)
     return unit(x) if read_by is None else read_by(x, read or partial(pointwise, x))
-
-
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 1×1 conv of maps ``(B, N, H, W)`` by weights ``(n, N, 1, 1)``."""
-    if x.device.type != "cpu" or not x.is_contiguous():
-        return F.conv2d(x, weight, bias)
-    # a conv would copy x into another order first, and so would matmul
-    maps = torch.bmm(weight.flatten(1).expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
-    return maps if bias is None else maps + bias[:, None, None]
 
 
 class _Algorithm1(torch.autograd.Function):

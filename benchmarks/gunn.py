@@ -1,10 +1,12 @@
 """GUNN-15 by one buffer in place against the straightforward version (Eq. 4, concatenating), and its memory.
 
+The straightforward version stands in torch's own layout (as written) and in channels-last, its better form.
 The memory is what a forward keeps for its backward, and of whole processes the largest resident size in training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from statistics import median
 from unittest import mock
@@ -16,8 +18,10 @@ from benchmarks import roof
 from benchmarks.harness import Step, by_turns, device, held_bytes, images, show
 from benchmarks.models import straightforward
 from benchmarks.startup import resident
+from polypath.layers import gunn_blocks
+from polypath.layers.pointwise import PointwiseConv
 
-BATCH, TRAIN_BATCH, SECONDS = 64, 64, 25.0
+BATCH, SECONDS, STEP_SECONDS = 64, 60.0, 110.0
 
 
 def run() -> dict:
@@ -40,12 +44,14 @@ def run() -> dict:
         tasks[name] = partial(infer, net.to(device()), x)
     inference = by_turns(tasks, SECONDS)
     steps = {
-        "concatenating": Step(straightforward("gunn15")(), TRAIN_BATCH, channels_last=False),
-        "concatenating, channels-last": Step(straightforward("gunn15")(), TRAIN_BATCH),
-        "Algorithm 1": Step(pp.create_model("gunn15", seed=0), TRAIN_BATCH, channels_last=False),
-        "Algorithm 1, channels-last": Step(pp.create_model("gunn15", seed=0), TRAIN_BATCH),
+        "concatenating": _step(straightforward("gunn15")(), channels_last=False),
+        "concatenating, channels-last": _step(straightforward("gunn15")()),
+        "Algorithm 1": _step(pp.create_model("gunn15", seed=0), channels_last=False),
+        "Algorithm 1, units alone": _step(pp.create_model("gunn15", seed=0), channels_last=False, wide=0),
+        "Algorithm 1, 1×1 convs as convs": _step(_as_convs(), channels_last=False),
+        "Algorithm 1, channels-last": _step(pp.create_model("gunn15", seed=0)),
     }
-    training = by_turns(steps, SECONDS, 3)
+    training = by_turns(steps, STEP_SECONDS, 3)
     held = {
         name: held_bytes(Step(make(), 8, channels_last=False).loss, make()) / 8
         for name, make in {
@@ -64,6 +70,8 @@ def run() -> dict:
         "process_peak_bytes": process,
         "inference_factor": _best(inference, "concat") / min(inference[n]["median_s"] for n in ("in place", "fused")),
         "training_factor": _best(training, "concat") / _best(training, "Algorithm"),
+        "inference_factor_as_written": inference["concatenating"]["median_s"] / inference["fused"]["median_s"],
+        "training_factor_as_written": training["concatenating"]["median_s"] / training["Algorithm 1"]["median_s"],
         "roof_s": best, "inference_factor_of_roof": _best(inference, "concat") / best,
         "training_factor_of_roof": _best(training, "concat") / (3 * best),
         "held_over_sunn": held["gunn15"] / held["sunn15"],
@@ -74,8 +82,26 @@ def run() -> dict:
             [{"way": n, **t} for n, t in times.items()],
             {"way": "", "median_s": ".3f"},
         )
-    print({key: round(result[key], 3) for key in ("inference_factor", "training_factor", "held_over_sunn")})
+    print({key: round(value, 3) for key, value in result.items() if "factor" in key or key == "held_over_sunn"})
     return result
+
+
+def _step(net: torch.nn.Module, *, channels_last: bool = True, wide: int = gunn_blocks.WIDE) -> Callable[[], None]:
+    step = Step(net, BATCH, channels_last=channels_last)
+
+    def run() -> None:
+        with mock.patch.object(gunn_blocks, "WIDE", wide):
+            step()
+
+    return run
+
+
+def _as_convs() -> torch.nn.Module:
+    net = pp.create_model("gunn15", seed=0)
+    for module in net.modules():
+        if isinstance(module, PointwiseConv):
+            module.products = False
+    return net
 
 
 def _alone() -> torch.nn.Module:

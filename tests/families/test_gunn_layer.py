@@ -127,7 +127,10 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_algorithm_1_is_autograd_on_the_reference(kind, form, mode):
+@pytest.mark.parametrize("wide", [0, 20, 72])
+def test_algorithm_1_is_autograd_on_the_reference(kind, form, mode, wide, monkeypatch):
+    """``wide`` has one, some or many units read together."""
+    monkeypatch.setattr("polypath.layers.gunn_blocks.WIDE", wide)
     fast = layer(**kind).train(mode == "train")
     plain = twin(fast, backward="reference")
     plain.load_state_dict(fast.state_dict())

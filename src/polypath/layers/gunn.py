@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from polypath.layers.conv import ConvUnit
-from polypath.layers.gunn_fast import Read, algorithm1, changed, in_place
-from polypath.layers.pointwise import PLAIN_CONVS
+from polypath.layers.gunn_blocks import Reads, changed
+from polypath.layers.gunn_fast import algorithm1, in_place
+from polypath.layers.pointwise import PLAIN_CONVS, channels_last
 
 ORDERS = ("gradual", "simultaneous")
 BACKWARDS = ("algorithm1", "reference")
@@ -62,26 +63,26 @@ class UpdateUnit(nn.Module):
             z = self.get_submodule(f"unit{m}")(z)
         return z if self.parallel is None else z + self.parallel(x)
 
-    def read_by(self, x: Tensor, read: Read) -> Tensor:
-        """The same answer where ``read(weight, bias)`` gives 1×1 convs of ``x``: all that reads ``x`` is one call."""
+    def reads(self) -> Reads | None:
+        """All that reads the channels, as one conv; None where that would leave out what someone watches."""
         first = self.get_submodule("unit1")
         assert isinstance(first, Bottleneck)
         readers = [first.layer1] if self.parallel is None else [first.layer1, self.parallel]
         if not all(map(_mergeable, (self, first, *readers))):
-            return self(x)
+            return None
         convs = [reader.conv for reader in readers]
         # where batch-norm was folded into them, the convs have biases
         bias = None if all(conv.bias is None for conv in convs) else torch.cat([_bias(conv) for conv in convs])
-        maps = read(torch.cat([conv.weight for conv in convs]) if len(convs) > 1 else convs[0].weight, bias)
-        form = torch.contiguous_format if maps.is_contiguous() else torch.channels_last
-        z, *beside = [
-            _after_conv(reader, part.contiguous(memory_format=form))  # batch-norm is slow on strided slices
-            for reader, part in zip(readers, maps.split([c.out_channels for c in convs], dim=1), strict=True)
-        ]
-        z = first.layer3(first.layer2(z))
+        return Reads(torch.cat([conv.weight for conv in convs]), bias, [conv.out_channels for conv in convs])
+
+    def rest(self, z: Tensor, beside: Tensor | None = None) -> Tensor:
+        """The unit's answer, of what the first conv and the parallel one gave."""
+        first = self.get_submodule("unit1")
+        assert isinstance(first, Bottleneck)
+        z = first.layer3(first.layer2(_after_conv(first.layer1, z)))
         for m in range(2, self.stacked + 1):
             z = self.get_submodule(f"unit{m}")(z)
-        return z + beside[0] if beside else z
+        return z if self.parallel is None or beside is None else z + _after_conv(self.parallel, beside)
 
 
 class GunnLayer(nn.Module):
@@ -180,6 +181,8 @@ def check_segments(channels: int, segments: int, where: str = "") -> None:
 
 
 def _after_conv(unit: ConvUnit, x: Tensor) -> Tensor:
+    # batch-norm is slow on strided slices
+    x = x.contiguous(memory_format=torch.channels_last if channels_last(x) else torch.contiguous_format)
     for part in unit.parts[1:]:
         x = getattr(unit, part)(x)
     return x

@@ -38,3 +38,38 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     # a conv would copy x into another order first, and so would matmul
     maps = torch.bmm(weight.flatten(1).expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
     return maps if bias is None else maps + bias[:, None, None]
+
+
+def channels_last(x: Tensor) -> bool:
+    """Whether a pixel's values lie beside each other, in all channels of some maps or in some."""
+    return x.stride(1) == 1 and not x.is_contiguous()
+
+
+def add_product(out: Tensor, weight: Tensor, x: Tensor) -> None:
+    """Add a 1×1 conv of maps ``(B, N, H, W)`` by weights ``(n, N)`` to maps ``(B, n, H, W)`` in place.
+
+    Both may be some channels of maps that are contiguous or channels-last.
+    """
+    weight, x = weight.to(out.dtype), x.to(out.dtype)
+    with torch.autocast(out.device.type, enabled=False):
+        if channels_last(out):
+            _pixels(out).addmm_(_pixels(x), weight.t())
+        elif out.is_contiguous():
+            out.view(*out.shape[:2], -1).baddbmm_(weight.expand(len(out), -1, -1), x.flatten(2))
+        else:  # there baddbmm would call a product for each image
+            out.add_(torch.bmm(weight.expand(len(out), -1, -1), x.flatten(2)).view_as(out))
+
+
+def weight_gradient(given: Tensor, x: Tensor) -> Tensor:
+    """The gradient ``(n, N)`` of a 1×1 conv's weights, from that of its maps ``(B, n, H, W)`` and its ``x``."""
+    x = x.to(given.dtype)
+    with torch.autocast(given.device.type, enabled=False):
+        if channels_last(x):
+            return (_pixels(x).t() @ _pixels(given)).t()
+        return torch.bmm(given.flatten(2), x.flatten(2).transpose(1, 2)).sum(0)
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """Maps, channels-last, as ``(B·H·W, N)``."""
+    x = x.permute(0, 2, 3, 1)
+    return x.view(-1, x.shape[3])

@@ -136,13 +136,19 @@ def held_bytes(forward: Callable[[], Any], net: nn.Module) -> int:
     return total
 
 
+def synchronize() -> None:
+    """Wait for the accelerator, where there is one."""
+    if device().type == "cuda":
+        torch.cuda.synchronize()
+
+
 def device_peak(task: Callable[[], Any]) -> int | None:
     """Most bytes that an accelerator held while ``task`` ran; None on a CPU."""
     if device().type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats()
     task()
-    torch.cuda.synchronize()
+    synchronize()
     return torch.cuda.max_memory_allocated()
 
 

@@ -15,6 +15,7 @@ Results = dict[str, dict[str, Any]]
 NEEDED = (
     "training", "inference", "gunn", "roof", "choices", "scaling", "feeding", "gates", "startup", "switches"
 )  # fmt: skip
+WITH_ROOF = ("training", "training_bf16", "inference")
 
 
 def load() -> Results:
@@ -55,7 +56,7 @@ FIGURE = "\n![MACs/s of every network and its roof](images/speed.svg)\n"
 def _roofs(results: Results) -> dict[tuple[str, str, int], float]:
     """GMACs/s of the roof by network, precision and batch, the best of all benchmarks: what was measured in a slow
     moment is no roof."""
-    rows = [r for name in ("training", "inference") for r in results.get(name, {}).get("rows", []) if r["of_roof"]]
+    rows = [r for name in WITH_ROOF for r in results.get(name, {}).get("rows", []) if r["of_roof"]]
     rates = [((r["model"], r["precision"], r["batch"]), r["gmacs_per_s"] / r["of_roof"]) for r in rows]
     if roof := results.get("roof"):
         rates += [((r["model"], r["precision"], roof["batch_size"]), r["gmacs_per_s"]) for r in roof["rows"]]
@@ -73,7 +74,7 @@ def _one_roof(results: Results) -> Results:
         key = row["model"], row["precision"], row["batch"]
         return row | {"of_roof": row["of_roof"] and row["gmacs_per_s"] / best[key]}
 
-    measured = {name: results[name] for name in ("training", "inference") if name in results}
+    measured = {name: results[name] for name in WITH_ROOF if name in results}
     return results | {name: r | {"rows": [share(row) for row in r["rows"]]} for name, r in measured.items()}
 
 
@@ -83,7 +84,8 @@ def _machine(results: Results) -> Iterator[str]:
         yield f"Measured on {what}, {env['started'][:10]}."
     for name, reason in results.get("training", {}).get("precisions", {}).items():
         if reason:
-            yield f"{name}: {reason}."
+            anyway = "; training steps at batch 64 were, all the same" if f"training_{name}" in results else ""
+            yield f"{name}: {reason}{anyway}."
     if missing := [name for name in NEEDED if name not in results]:
         yield f"\nNot measured yet: {', '.join(missing)}."
         yield "`make bench` measures them and `make docs` writes them here."
@@ -175,8 +177,8 @@ def _startup(startup: dict[str, Any]) -> Iterator[Promise]:
 
 
 PROMISED: dict[str, Callable[[dict[str, Any]], Iterator[Promise]]] = {
-    "gunn": _gunn, "training": _steps, "inference": _answers, "choices": _choices, "scaling": _scaling,
-    "feeding": _feeding, "gates": _gates, "startup": _startup,
+    "gunn": _gunn, "training": _steps, "training_bf16": _steps, "inference": _answers, "choices": _choices,
+    "scaling": _scaling, "feeding": _feeding, "gates": _gates, "startup": _startup,
 }  # fmt: skip
 
 
@@ -197,7 +199,7 @@ def _training(results: Results) -> Iterator[str]:
     yield "| network | batch | precision | s (fastest to slowest) | images/s | GMACs/s | of the roof | held, MiB |"
     yield "|---|---|---|---|---|---|---|---|"
     seen = set()
-    for r in results["training"]["rows"]:
+    for r in [*results["training"]["rows"], *results.get("training_bf16", {}).get("rows", [])]:
         if (key := (r["model"], r["batch"], r["precision"])) not in seen:
             seen.add(key)
             yield f"| {r['model']} | {r['batch']} | {r['precision']} | {_time(r)} | {_speed(r)} | {r['held_mib']:.0f} |"

@@ -98,11 +98,17 @@ def _ways(shape: Shape, batch: int, dtype: torch.dtype) -> dict[str, Callable[[]
     if weight[2:] == (1, 1) and stride == (1, 1) and groups == 1:
         flat, rows = xs.permute(0, 2, 3, 1).reshape(-1, inputs[0]), w.flatten(1)
         ways["matmul"] = lambda: flat @ rows.t()
-    elif device().type == "cpu" and torch.backends.mkldnn.is_available():
+    elif device().type == "cpu" and _packs(dtype):
         form = list(padding), list(stride), [1, 1], groups
         packed = torch.ops.mkldnn._reorder_convolution_weight(ws, *form, list(x.shape))
         ways["packed"] = lambda: torch.ops.mkldnn._convolution_pointwise(xs, packed, None, *form, "none", [], "")
     return ways
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def run() -> dict:

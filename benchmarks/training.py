@@ -20,20 +20,26 @@ def run() -> dict:
     for precision in measured_precisions():
         for batch in batches(1, 64):
             for group in groups():
-                measured = measure(group, batch, precision)
+                measured, found = compare(group, batch, precision)
                 rows += measured
-                rates = {row["model"]: row["gmacs_per_s"] for row in measured}
-                for name in rates:
-                    if rival := MODELS[name].rival:
-                        ratio = rates[name] / rates[rival]
-                        ratios.append(
-                            {"model": name, "rival": rival, "batch": batch, "precision": precision, "ratio": ratio}
-                        )
-                show(f"training step, batch {batch}, {precision}", measured, {
-                    "model": "", "median_s": ".3f", "images_per_s": ".1f", "gmacs_per_s": ".1f", "of_roof": ".2f",
-                    "held_mib": ".0f",
-                })  # fmt: skip
+                ratios += found
     return {"precisions": precisions(), "rows": rows, "ratios": ratios}
+
+
+def compare(group: list[str], batch: int, precision: str) -> tuple[list[dict], list[dict]]:
+    """Rows of networks that take turns, and the ratio of each one's MACs/s to its rival's."""
+    rows = measure(group, batch, precision)
+    rates = {row["model"]: row["gmacs_per_s"] for row in rows}
+    ratios = [
+        {"model": name, "rival": rival, "batch": batch, "precision": precision, "ratio": rate / rates[rival]}
+        for name, rate in rates.items()
+        if (rival := MODELS[name].rival)
+    ]
+    show(f"training step, batch {batch}, {precision}", rows, {
+        "model": "", "median_s": ".3f", "images_per_s": ".1f", "gmacs_per_s": ".1f", "of_roof": ".2f",
+        "held_mib": ".0f",
+    })  # fmt: skip
+    return rows, ratios
 
 
 def groups() -> list[list[str]]:

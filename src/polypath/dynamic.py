@@ -67,14 +67,10 @@ def _evaluate(net, step, values, trace, generator, frozen) -> Tensor:
     for loop in step.loops:
         inner = {name: values[name] if out is None else values[name][rows] for name in loop.outside} | {loop.begin: x}
         if loop.gate is not None:
-            if len(rows):
-                opened = decide(net._call(loop.gate.module, inner[loop.gate.source], frozen=frozen))
-            else:
-                opened = rows.new_zeros(0, dtype=torch.bool)
+            opened, passing = _ask(net, loop.gate, inner, rows, frozen)
             if trace is not None:
                 reached = _ones_at(rows, total)
                 trace.gates.append((step.node.name, loop.label, reached, _ones_at(rows[opened], total)))
-            passing = int(opened.sum())
             if passing < len(rows):
                 # those that go on first, in their order: a sort, not two masks, each of which would wait for a device
                 order = opened.logical_not().sort(stable=True).indices
@@ -88,6 +84,14 @@ def _evaluate(net, step, values, trace, generator, frozen) -> Tensor:
         if len(rows):
             x = net._run(loop.steps, inner, trace, generator, frozen)[loop.end]
     return x if out is None else out.index_copy_(0, rows, x.to(out.dtype))
+
+
+def _ask(net, gate, inner, rows, frozen) -> tuple[Tensor, int]:
+    """Which of the samples ``rows`` a gate lets pass, and how many."""
+    if not len(rows):
+        return rows.new_zeros(0, dtype=torch.bool), 0
+    opened = decide(net._call(gate.module, inner[gate.source], frozen=frozen))
+    return opened, int(opened.count_nonzero())
 
 
 def _ones_at(rows: Tensor, total: int) -> Tensor:

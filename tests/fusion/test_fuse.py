@@ -14,6 +14,7 @@ from contracts.small import SHRINK, small_net
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
 from polypath.families.gunn import Gunn
+from polypath.fusion.gates import FoldedGate
 from polypath.fusion.gunn import FusedGunn
 from polypath.fusion.units import FoldedConv
 from polypath.layers.conv import ConvUnit
@@ -261,6 +262,14 @@ def test_gates_go_on_deciding():
     opened = [torch.stack([g[3] for g in trace.gates]) for trace in traces]
     assert torch.equal(*opened)
     assert 0 < opened[0].mean() < 1
+
+
+@torch.inference_mode()
+def test_a_folded_gate_sums_nothing_too_large_in_half_precision():
+    gate = FoldedGate(nn.Linear(4, 3), nn.Linear(3, 2))
+    x = torch.full((2, 4, 32, 32), 100.0)
+    assert x.sum((2, 3)).max() > torch.finfo(torch.float16).max
+    torch.testing.assert_close(gate.half()(x.half()).float(), gate.float()(x), rtol=0.02, atol=0.1)
 
 
 def test_what_is_refused():

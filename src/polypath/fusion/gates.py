@@ -1,20 +1,40 @@
-"""Fold the batch-norms of gates into the linear layers before them."""
+"""Gates for inference: their batch-norms folded, nothing between their few small steps."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from polypath.fusion.draft import Draft
 from polypath.layers.gates import GateUnit
 
 
 def fold_gates(draft: Draft) -> None:
-    """Leave plain gates pool, linear, ReLU, linear."""
-    for gate in draft.modules.values():
+    """Make every plain gate with a hidden layer a :class:`FoldedGate`."""
+    for name, gate in draft.modules.items():
         if type(gate) is GateUnit and gate.hidden is not None and type(gate.norm) is nn.BatchNorm1d:
             _fold(gate.hidden, gate.norm)
-            gate.norm = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+            draft.modules[name] = FoldedGate(gate.hidden, gate.last)
+
+
+class FoldedGate(nn.Module):
+    """Global average pool, linear, ReLU, linear: maps ``(N, C, H, W)`` to logits ``(N, 2)``.
+
+    A gate is a few small calls, of which each counts: there are no modules inside, and the product divides the sum.
+    """
+
+    def __init__(self, hidden: nn.Linear, last: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias, self.last_weight, self.last_bias = hidden.weight, hidden.bias, last.weight, last.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float16:  # the sum could be too large
+            z = F.linear(x.mean((2, 3)), self.weight, self.bias)
+        else:
+            pixels = x.shape[2] * x.shape[3]
+            z = torch.addmm(self.bias, x.sum((2, 3)), self.weight.t(), alpha=1.0 / pixels)
+        return F.linear(z.relu_(), self.last_weight, self.last_bias)
 
 
 @torch.no_grad()

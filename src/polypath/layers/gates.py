@@ -78,4 +78,5 @@ def straight_through(logits: Tensor, generator: torch.Generator | None = None, t
 
 def decide(logits: Tensor) -> Tensor:
     """Decisions ``(N,)``, True for open, without noise."""
-    return logits[:, 1] > logits[:, 0]
+    shut, opened = logits.unbind(1)
+    return opened > shut

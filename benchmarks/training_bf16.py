@@ -1,0 +1,21 @@
+"""Training steps in bf16 whatever the processor, at batch 64: each family and its rival by turns.
+
+``training`` leaves bf16 out where the processor has no instructions for it: torch then computes in bf16 all the same,
+several times slower than in float32. The ratios and the shares of the roof, itself in bf16, still are those of one
+precision. It takes about half an hour on two cores.
+"""
+
+from __future__ import annotations
+
+from benchmarks.harness import precisions
+from benchmarks.training import compare, groups
+
+
+def run() -> dict:
+    rows, ratios = [], []
+    for group in groups():
+        if len(group) > 1:  # a rival with the families that are compared with it
+            measured, found = compare(group, 64, "bf16")
+            rows += measured
+            ratios += found
+    return {"precisions": precisions(), "rows": rows, "ratios": ratios}

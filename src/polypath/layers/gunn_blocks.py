@@ -88,7 +88,7 @@ def blocks_of(
 ) -> list[Alone | Together]:
     """The units in order: on a CPU those that can together, up to :data:`WIDE` maps; the others alone."""
     # sums of rounded products would be less exact than products
-    wide = 0 if torch.is_autocast_enabled(device.type) else WIDE
+    wide = 0 if torch.is_autocast_enabled("cpu") else WIDE
     blocks: list[Alone | Together] = []
     for i, (unit, own) in enumerate(zip(units, parameters, strict=True)):
         with torch.enable_grad():

@@ -16,10 +16,9 @@ import torch
 import polypath as pp
 from benchmarks import roof
 from benchmarks.harness import Step, by_turns, device, held_bytes, images, show
-from benchmarks.models import straightforward
+from benchmarks.models import as_convs, straightforward
 from benchmarks.startup import resident
 from polypath.layers import gunn_blocks
-from polypath.layers.pointwise import PointwiseConv
 
 BATCH, SECONDS, STEP_SECONDS = 64, 60.0, 110.0
 
@@ -48,7 +47,7 @@ def run() -> dict:
         "concatenating, channels-last": _step(straightforward("gunn15")()),
         "Algorithm 1": _step(pp.create_model("gunn15", seed=0), channels_last=False),
         "Algorithm 1, units alone": _step(pp.create_model("gunn15", seed=0), channels_last=False, wide=0),
-        "Algorithm 1, 1×1 convs as convs": _step(_as_convs(), channels_last=False),
+        "Algorithm 1, 1×1 convs as convs": _step(as_convs(pp.create_model("gunn15", seed=0)), channels_last=False),
         "Algorithm 1, channels-last": _step(pp.create_model("gunn15", seed=0)),
     }
     training = by_turns(steps, STEP_SECONDS, 3)
@@ -94,14 +93,6 @@ def _step(net: torch.nn.Module, *, channels_last: bool = True, wide: int = gunn_
             step()
 
     return run
-
-
-def _as_convs() -> torch.nn.Module:
-    net = pp.create_model("gunn15", seed=0)
-    for module in net.modules():
-        if isinstance(module, PointwiseConv):
-            module.products = False
-    return net
 
 
 def _alone() -> torch.nn.Module:

@@ -46,11 +46,17 @@ def straightforward(name: str) -> Callable[[], nn.Module]:
         for layer in net.modules():
             if isinstance(layer, GunnLayer):
                 layer.backward = "reference"
-            if isinstance(layer, PointwiseConv):
-                layer.products = False
-        return net
+        return as_convs(net)
 
     return make
+
+
+def as_convs(net: nn.Module) -> nn.Module:
+    """The network with its 1×1 convs as torch has them."""
+    for layer in net.modules():
+        if isinstance(layer, PointwiseConv):
+            layer.products = False
+    return net
 
 
 def timm_cifar(name: str) -> Callable[[], nn.Module]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn_blocks import Reads, changed
 from polypath.layers.gunn_fast import algorithm1, in_place
-from polypath.layers.pointwise import PLAIN_CONVS, channels_last
+from polypath.layers.pointwise import PLAIN_CONVS, layout
 
 ORDERS = ("gradual", "simultaneous")
 BACKWARDS = ("algorithm1", "reference")
@@ -182,7 +182,7 @@ def check_segments(channels: int, segments: int, where: str = "") -> None:
 
 def _after_conv(unit: ConvUnit, x: Tensor) -> Tensor:
     # batch-norm is slow on strided slices
-    x = x.contiguous(memory_format=torch.channels_last if channels_last(x) else torch.contiguous_format)
+    x = x.contiguous(memory_format=layout(x))
     for part in unit.parts[1:]:
         x = getattr(unit, part)(x)
     return x

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from polypath.layers.pointwise import add_product, channels_last, pointwise, weight_gradient
+from polypath.layers.pointwise import add_product, layout, pointwise, weight_gradient
 
 WIDE = 72  # maps that units which read together have at most
 
@@ -186,9 +186,8 @@ class Together:
 
     def _room(self, buffer: Tensor) -> Tensor:
         """For the gradients of what was read."""
-        form = torch.channels_last if channels_last(buffer) else torch.contiguous_format
         shape = (len(buffer), self.height, *buffer.shape[2:])
-        return torch.empty(shape, dtype=self.dtype, device=buffer.device, memory_format=form)
+        return torch.empty(shape, dtype=self.dtype, device=buffer.device, memory_format=layout(buffer))
 
 
 class _Member:

@@ -36,13 +36,18 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if x.device.type != "cpu" or not x.is_contiguous():
         return F.conv2d(x, weight, bias)
     # a conv would copy x into another order first, and so would matmul
-    maps = torch.bmm(weight.flatten(1).expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
+    maps = _products(weight.flatten(1), x)
     return maps if bias is None else maps + bias[:, None, None]
 
 
 def channels_last(x: Tensor) -> bool:
     """Whether a pixel's values lie beside each other, in all channels of some maps or in some."""
     return x.stride(1) == 1 and not x.is_contiguous()
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    """Of dense maps that lie as ``x`` does."""
+    return torch.channels_last if channels_last(x) else torch.contiguous_format
 
 
 def add_product(out: Tensor, weight: Tensor, x: Tensor) -> None:
@@ -57,7 +62,7 @@ def add_product(out: Tensor, weight: Tensor, x: Tensor) -> None:
         elif out.is_contiguous():
             out.view(*out.shape[:2], -1).baddbmm_(weight.expand(len(out), -1, -1), x.flatten(2))
         else:  # there baddbmm would call a product for each image
-            out.add_(torch.bmm(weight.expand(len(out), -1, -1), x.flatten(2)).view_as(out))
+            out.add_(_products(weight, x))
 
 
 def weight_gradient(given: Tensor, x: Tensor) -> Tensor:
@@ -67,6 +72,11 @@ def weight_gradient(given: Tensor, x: Tensor) -> Tensor:
         if channels_last(x):
             return (_pixels(x).t() @ _pixels(given)).t()
         return torch.bmm(given.flatten(2), x.flatten(2).transpose(1, 2)).sum(0)
+
+
+def _products(weight: Tensor, x: Tensor) -> Tensor:
+    """``weight``·x for each image."""
+    return torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """DRNN: what gates cost beside their blocks, and whether samples that have left cost nothing.
 
 Gates are set to let a share of the samples pass, the same for each image and loop (their last layer answers noise that
-its input makes). Their share of the time is what passes inside them: the totals with and without gates vary about as much
-as they differ.
+its input makes). Their share of the time is what passes inside them: the totals with and without gates vary about as
+much as they differ.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.harness import device, precisions
 from polypath.cli.memory import keep_freed_memory
-from polypath.files import write_json
+from polypath.storage.files import write_json
 from polypath.training.run import environment
 
 BENCHMARKS = (

@@ -12,7 +12,8 @@ import torch
 
 import polypath as pp
 from benchmarks.harness import Step, device
-from polypath.cost import costs, interleaved
+from polypath.profiling.cost import costs
+from polypath.profiling.latency import interleaved
 from polypath.training.sampling import local_drop_path
 
 MODEL, BATCH, CHOICES, TURNS = "crescendonet_128", 16, 50, 2

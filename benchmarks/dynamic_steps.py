@@ -16,14 +16,14 @@ import torch
 
 import polypath as pp
 from benchmarks.trained import PLACE, briefly, cifar10
-from polypath.cost import macs_by_node
+from polypath.core.network import PathNet
 from polypath.data.config import DataConfig
 from polypath.data.sources import load_images
 from polypath.deploy.export import export_path
 from polypath.deploy.images import preparation
 from polypath.deploy.runtimes.onnxruntime_ import make_session
 from polypath.deploy.stepwise import Stepwise, write_stepwise
-from polypath.network import PathNet
+from polypath.profiling.cost import macs_by_node
 
 IMAGES, THREADS, LIMIT = 512, 2, 0.85
 FEW = {"images": 2000, "epochs": 3, "test_images": 1000}

@@ -15,7 +15,7 @@ from pathlib import Path
 import polypath as pp
 from polypath.deploy.export import export_path
 from polypath.deploy.stepwise import write_stepwise
-from polypath.registry import PRESETS
+from polypath.families.registry import PRESETS
 
 
 def run() -> dict:

@@ -17,7 +17,7 @@ import torch
 
 import polypath as pp
 from benchmarks.harness import by_turns, device, images, show, synchronize
-from polypath import dynamic
+from polypath.core import execute as dynamic
 from polypath.layers.gates import GateUnit
 
 MODEL, BATCH, SECONDS, TURNS = "dr_resnet74_cifar", 64, 20.0, 25
@@ -91,7 +91,7 @@ def _shut(net: pp.PathNet) -> pp.PathNet:
 
 
 def _counted(net: pp.PathNet) -> float:
-    from polypath.cost import macs_by_node
+    from polypath.profiling.cost import macs_by_node
 
     found = macs_by_node(net)
     gates = sum(macs for name, macs in found.items() if ":" in name)

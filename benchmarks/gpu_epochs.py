@@ -25,7 +25,7 @@ import torch
 
 from polypath.data.sources import ImageData, load_images
 from polypath.data.split import Split
-from polypath.files import write_json
+from polypath.storage.files import write_json
 from polypath.training.build import build_net, check_fits, eval_batches, numerics, resolve_device, train_batches
 from polypath.training.distributed import World
 from polypath.training.engine import Engine

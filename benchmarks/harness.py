@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
-from polypath.cost import interleaved
+from polypath.profiling.latency import interleaved
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 LEAST, MOST = 2, 15

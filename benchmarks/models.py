@@ -16,7 +16,7 @@ from typing import Any, cast
 from torch import nn
 
 import polypath as pp
-from polypath.layers.gunn import GunnLayer
+from polypath.layers.gunn.layer import GunnLayer
 from polypath.layers.pointwise import PointwiseConv
 
 RESNET110, RESNET18, RESNET34 = "pytorchcv resnet110", "timm resnet18, CIFAR stem", "timm resnet34, CIFAR stem"
@@ -111,7 +111,7 @@ def macs(net: nn.Module, size: int = 32) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from polypath.meta import weightless
+    from polypath.core.meta import weightless
 
     if isinstance(net, pp.PathNet):
         return pp.cost(net, size=size).macs

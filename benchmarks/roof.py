@@ -20,9 +20,9 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks.harness import DTYPES, device, measured_precisions, show
 from benchmarks.models import MODELS
-from polypath.cost import interleaved
-from polypath.meta import weightless
-from polypath.network import PathNet
+from polypath.core.meta import weightless
+from polypath.core.network import PathNet
+from polypath.profiling.latency import interleaved
 
 BATCH, TURNS = 64, 3
 Shape = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], int]

@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional as F
 
 import polypath as pp
-from polypath.cost import cost, interleaved
+from polypath.profiling.cost import cost
+from polypath.profiling.latency import interleaved
 
 MODEL, BATCH, REPEATS, WARMUP = "crescendonet_128", 64, 5, 1
 

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from polypath.data.batches import training_batches
 from polypath.data.config import IMAGENET, DataConfig
-from polypath.data.feed import training_batches
 from polypath.data.sources import load_images
 
 SIDE, SIZE, BATCH, CLASSES = 200, 176, 50, 10

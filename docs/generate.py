@@ -11,7 +11,7 @@ DOCS = Path(__file__).parent
 
 def models_page() -> str:
     """``models.md``: every registered network, its size, and what its paper prints."""
-    from polypath.registry import PRESETS
+    from polypath.families.registry import PRESETS
 
     lines = [
         "# Networks",
@@ -29,7 +29,7 @@ def model_row(name: str) -> str:
     """One network's line of ``models.md``."""
     from polypath.cli.models import compared, describe
     from polypath.cli.tables import exact, millions
-    from polypath.registry import PRESETS
+    from polypath.families.registry import PRESETS
 
     row = describe(name, PRESETS[name])
     source = f"{row['paper']}; {row['table']}" if row["table"] else row["paper"]
@@ -102,7 +102,7 @@ if _benchmarks().drawable(_benchmarks().load()):
 
 
 def main() -> None:
-    from polypath.files import write_file
+    from polypath.storage.files import write_file
 
     for name, make in PAGES.items():
         write_file(DOCS / name, make())

@@ -32,7 +32,7 @@ def randomise_norms(net: nn.Module, seed: int = 0) -> nn.Module:
 def short_profiles():
     """Times of a bundle's paths are measured for a tenth of a second each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("polypath.deploy.profile.SECONDS", 0.1)
+        patch.setattr("polypath.deploy.latency_profile.SECONDS", 0.1)
         yield
 
 

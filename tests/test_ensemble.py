@@ -12,10 +12,11 @@ from torch import nn
 
 import polypath as pp
 from conftest import randomise_norms
+from polypath.core.batchnorm import BatchNormStatistics, buffers, norms
+from polypath.core.builder import WiringBuilder
 from polypath.ensemble import Ensemble
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fusenet import FusedNet, MergeAndRun
-from polypath.statistics import Statistics, buffers, norms
 
 ROUTES = ("LLL", "RLL", "LRL", "LLR", "RRL", "RLR", "LRR", "RRR")
 NAMES = [f"route={route}" for route in ROUTES]
@@ -198,7 +199,7 @@ def test_re_estimated_statistics_may_be_what_members_begin_with():
     net = fused()
     paths = net.paths("route=RLR")
     bank = {name: tuple(b + 1.0 for b in buffers(norm)) for name, norm in norms(pp.extract(net, paths)).items()}
-    stats = Statistics({paths: bank}, images=100)
+    stats = BatchNormStatistics({paths: bank}, images=100)
     for weights in ("shared", "separate"):
         ensemble = Ensemble(net, ["route=RLR"], weights, stats=stats)
         with torch.inference_mode():
@@ -254,7 +255,7 @@ def test_illegal_members():
 
 
 def test_a_network_of_no_family_is_not_saved(tmp_path):
-    wiring = pp.WiringBuilder()
+    wiring = WiringBuilder()
     wiring.join("z", {"a": wiring.unit("a", "input", depth=1), "b": wiring.unit("b", "input", depth=1)})
     net = pp.PathNet(wiring.wiring("z"), {"a": nn.Conv2d(3, 4, 1), "b": nn.Conv2d(3, 4, 1)})
     with pytest.raises(ValueError, match="family's network"):

@@ -13,7 +13,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, is_model
 
 import polypath as pp
 import polypath.timm as ours
-from polypath.registry import PRESETS
+from polypath.families.registry import PRESETS
 
 
 def test_every_name_is_there_and_none_is_timms_own():
@@ -131,7 +131,7 @@ def test_bad_questions(name, options, message):
 def test_a_checkpoint_of_ours_is_read_by_timm(tmp_path):
     small = {"widths": (4, 4), "hidden": (8,)}
     net = pp.create_model("crescendonet_32", seed=3, **small).eval()
-    net.save_pretrained(tmp_path / "net")
+    pp.save(net, tmp_path / "net")
     read = timm.create_model("crescendonet_32", checkpoint_path=tmp_path / "net/model.safetensors", **small).eval()
     x = torch.randn(2, 3, 16, 16)
     with torch.inference_mode():

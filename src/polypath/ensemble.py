@@ -12,17 +12,19 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polypath.core.batchnorm import BatchNormStatistics, buffers, norms
+from polypath.core.extract import extract
+from polypath.core.network import PathNet, set_module
+from polypath.core.paths import Paths
 from polypath.families.base import FAMILIES
-from polypath.files import write_file
-from polypath.network import PathNet, extract, set_module
-from polypath.paths import Paths
-from polypath.statistics import Statistics, buffers, norms
+from polypath.storage.config import build_net
+from polypath.storage.files import write_file
 
 WEIGHTS = ("shared", "separate")
 
@@ -54,7 +56,7 @@ class Ensemble(nn.Module):
         paths: Iterable[Paths | str] | Mapping[str, Paths | str],
         weights: str = "shared",
         *,
-        stats: Statistics | None = None,
+        stats: BatchNormStatistics | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -69,7 +71,7 @@ class Ensemble(nn.Module):
         if weights == "shared":
             self.net = net
         for i, (name, path) in enumerate(self.paths.items()):
-            parent = net if seed is None else _built(net.config, seed + i)
+            parent = net if seed is None else build_net(net.config, "this network's config", seed=seed + i)
             child = extract(parent, path, stats=stats)
             set_module(self, f"members.{name}", child if weights == "separate" else _bank(child))
         self.train(net.training)
@@ -176,7 +178,7 @@ class Ensemble(nn.Module):
             with safe_open(file, "pt") as stream:
                 config = json.loads((stream.metadata() or {})["config"])
                 tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (no mapping)
-            ensemble = cls(_built(config["net"]), config["paths"], config["weights"])
+            ensemble = cls(build_net(config["net"], os.fspath(file), seed=0), config["paths"], config["weights"])
             ensemble.load_state_dict(tensors)
         except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{os.fspath(file)}: no saved ensemble, or a damaged one ({error})") from error
@@ -200,7 +202,7 @@ def _named(
     for wanted, path in given:
         chosen = net.paths(path) if isinstance(path, str) else Paths.of(net.wiring, path)
         text = path if isinstance(path, str) else texts.get(chosen, str(chosen))
-        name = wanted if wanted is not None else re.sub(r"\W+", "_", text.removeprefix("route="))
+        name = wanted if wanted is not None else _member_name(text)
         if not re.fullmatch(r"\w+", name) or hasattr(nn.Module, name):
             raise ValueError(f"member name {name!r}: use letters, digits and '_', and no name of torch's modules")
         if name in members:
@@ -211,6 +213,12 @@ def _named(
     if not members:
         raise ValueError("an ensemble needs at least one path")
     return members, known | {name: name for name in members}
+
+
+def _member_name(text: str) -> str:
+    """``RLL`` for ``route=RLL``, whose value says enough, else all of it: ``branches_1_3`` for ``branches=1,3``."""
+    value = text.partition("=")[2]
+    return value if re.fullmatch(r"[A-Za-z]\w*", value) else re.sub(r"\W+", "_", text)
 
 
 def _bank(child: PathNet) -> nn.Module:
@@ -225,15 +233,3 @@ def _bank(child: PathNet) -> nn.Module:
         holder.register_buffer("num_batches_tracked", norm.num_batches_tracked.clone())
         set_module(bank, name, holder)
     return bank
-
-
-def _built(config: Mapping[str, Any], seed: int | None = None) -> PathNet:
-    """The network of a config: the family's, or what was extracted from it."""
-    import polypath.registry  # noqa: F401 (its import makes the families known)
-
-    family = config.get("family")
-    if family not in FAMILIES:
-        raise ValueError(f"family {family!r}: must be one of {', '.join(FAMILIES)}")
-    arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in config.get("arguments", {}).items()}
-    net = cast(Any, FAMILIES[family])(**arguments).build(seed)
-    return extract(net, config["paths"]) if config.get("paths", "whole") != "whole" else net

@@ -14,11 +14,10 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import PretrainedCfg, is_model, register_model
 
+from polypath.core.network import PathNet
 from polypath.families.base import Preset
-from polypath.meta import first_convs
-from polypath.network import PathNet
-from polypath.registry import PRESETS
-from polypath.registry import create_model as create_network
+from polypath.families.registry import PRESETS
+from polypath.families.registry import create_model as create_network
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
 
@@ -37,7 +36,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def register() -> list[str]:
-    """Register every network of :mod:`polypath.registry` that timm does not have yet; return the new names.
+    """Register every network of :mod:`polypath.families.registry` that timm does not have yet; return the new names.
 
     Raises:
         ValueError: a name that is timm's own.
@@ -119,7 +118,7 @@ def _described(net: PathNet, name: str, given: Any, overlay: Mapping[str, Any] |
         given = given.to_dict()
     if isinstance(given, Mapping):
         config |= {key: value for key, value in given.items() if value is not None}
-    convs = tuple(key for key, _ in first_convs(net))
+    convs = tuple(net.first_convs())
     return {**config, "first_conv": convs[0] if len(convs) == 1 else convs, **(overlay or {})}
 
 

@@ -28,7 +28,7 @@ from polypath.analysis.similarity import (
     spectrum,
 )
 from polypath.analysis.subnetworks import paths_to, sampled_paths, subnetwork_table
-from polypath.network import NetBuilder
+from polypath.core.builder import NetBuilder
 
 G = torch.Generator().manual_seed(3)
 BATCHES = [(torch.randn(24, 3, 8, 8, generator=G), torch.randint(10, (24,), generator=G)) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Statistics of paths: estimated from images, applied for a while, baked in, saved."""
+"""BatchNormStatistics of paths: estimated from images, applied for a while, baked in, saved."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch import nn
 import polypath as pp
 from conftest import randomise_norms
 from polypath.analysis.recalibrate import recalibrate
+from polypath.core.batchnorm import applied, bake, norms
+from polypath.core.builder import NetBuilder
+from polypath.core.paths import Paths
 from polypath.layers.conv import ConvUnit
-from polypath.network import NetBuilder
-from polypath.paths import Paths
-from polypath.statistics import Statistics, applied, bake, norms
+from polypath.storage.batchnorm import load_statistics, save_statistics
 
 NETS = {
     "crescendonet": ("crescendonet_32", {"widths": (4, 6), "hidden": (8,)}),
@@ -156,8 +157,8 @@ def test_extract_bakes_them_in(net, batches):
 def test_saved_and_loaded(net, batches, tmp_path):
     stats = recalibrate(net, net.named_paths().values(), batches, seed=7)
     file = tmp_path / "statistics.safetensors"
-    stats.save(file)
-    again = Statistics.load(file)
+    save_statistics(stats, file)
+    again = load_statistics(file)
     assert (list(again), again.images, again.seed) == (list(stats), 30, 7)
     for p in stats:
         assert {k: [t.tolist() for t in v] for k, v in again[p].items()} == {
@@ -181,7 +182,7 @@ def test_damaged_files_are_refused(net, batches, tmp_path, damage):
         data = safetensors.torch.save({"weight": torch.zeros(2)})
     file.write_bytes(b"" if damage == "empty" else bytes(data))
     with pytest.raises(ValueError, match="statistics file"):
-        Statistics.load(file)
+        load_statistics(file)
 
 
 def test_refusals(net, batches):

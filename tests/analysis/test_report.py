@@ -11,13 +11,14 @@ import torch
 import polypath as pp
 from browser import console_errors, overflow, view
 from conftest import randomise_norms
+from polypath.analysis.depths import depths
+from polypath.analysis.plots.svg_chart import Mark, Series, chart, front, ticks
 from polypath.analysis.recalibrate import recalibrate
-from polypath.analysis.report.charts import Mark, Series, chart, front, ticks
 from polypath.analysis.report.contents import Report, analysed
 from polypath.analysis.report.page import page
 from polypath.analysis.scoring import PathRow
 from polypath.analysis.tables import PathTable
-from polypath.network import PathNet
+from polypath.core.network import PathNet
 
 G = torch.Generator().manual_seed(4)
 STORED = torch.randint(256, (240, 3, 8, 8), generator=G).byte()
@@ -262,7 +263,7 @@ def test_a_network_of_thousands_of_nodes_opens(driver, tmp_path):
     with torch.device("meta"):
         deep = pp.create_model("resnet110_cifar", depth=1002, width=1)
     assert len(deep.wiring.nodes) > 2000
-    found = {"notes": [], "depths": pp.analysis.depths.depths(deep)}
+    found = {"notes": [], "depths": depths(deep)}
     text = page(reported(deep, found))
     assert len(text) < 3e6
     opened(driver, tmp_path, text)

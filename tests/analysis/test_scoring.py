@@ -11,7 +11,7 @@ import polypath as pp
 from conftest import randomise_norms
 from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.scoring import score
-from polypath.paths import Paths
+from polypath.core.paths import Paths
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import polypath as pp
 from conftest import randomise_norms
 from polypath.analysis.scoring import score
 from polypath.analysis.tables import PathTable, Subject, path_table
-from polypath.statistics import applied
+from polypath.core.batchnorm import applied
 
 G = torch.Generator().manual_seed(5)
 TEST = [(torch.randn(30, 3, 8, 8, generator=G), torch.randint(10, (30,), generator=G)) for _ in range(2)]

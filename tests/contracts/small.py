@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from conftest import randomise_norms
-from polypath.network import PathNet, extract
-from polypath.registry import PRESETS, get_preset
+from polypath.core.extract import extract
+from polypath.core.network import PathNet
+from polypath.families.registry import PRESETS, get_preset
 
 SHRINK: dict[str, Callable[[Any], dict[str, Any]]] = {
     "fractalnet": lambda s: {

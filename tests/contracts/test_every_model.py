@@ -7,7 +7,7 @@ import torch
 
 import polypath as pp
 from contracts.small import FORMS, SHRINK, fixed_paths, models_by_form, small_net, two_paths
-from polypath.registry import PRESETS
+from polypath.families.registry import PRESETS
 
 
 def sizes(net) -> tuple[int, int]:
@@ -86,7 +86,7 @@ def test_extracted_and_saved_it_gives_the_same_answer(name, tmp_path):
             child = pp.extract(net, text)
             expected = net(x, paths=text)
             assert torch.equal(child(x), expected)
-            child.save_pretrained(tmp_path / str(i))
+            pp.save(child, tmp_path / str(i))
             loaded = pp.load(tmp_path / str(i))
             assert not loaded.training
             assert torch.equal(loaded(x), expected)

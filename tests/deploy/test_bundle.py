@@ -144,10 +144,10 @@ def test_the_most_accurate_is_first_and_unscored_ones_last():
 def test_a_saved_network_is_a_bundle_of_its_named_paths(tmp_path):
     net = pp.create_model("crescendonet_32", widths=(4, 4), hidden=(8,), scale=2).eval()
     rows = [{"name": "whole", "error": 10.0}, {"name": "branches=1", "error": 20.0}]
-    net.save_pretrained(tmp_path / "bare")
+    pp.save(net, tmp_path / "bare")
     with pytest.raises(ValueError, match="normalisation"):
         Bundle.open(tmp_path / "bare")
-    net.save_pretrained(tmp_path / "net", mean=[0.5] * 3, std=[0.2] * 3, image_size=16, path_table=rows)
+    pp.save(net, tmp_path / "net", mean=[0.5] * 3, std=[0.2] * 3, image_size=16, path_table=rows)
     found = Bundle.open(tmp_path / "net")
     assert len(found.paths) == len(net.named_paths())
     assert found.path("branches=1").error == 20.0

@@ -173,7 +173,7 @@ def test_a_longer_profile_tells_more(bundle):
 def test_observed_times_change_the_choice(bundle, images, monkeypatch):
     cost = {p.name: 1.0 + i for i, p in enumerate(bundle.paths)}
     monkeypatch.setattr(
-        "polypath.deploy.profile.measure", lambda tasks, seconds=None: {n: [cost[n]] * 50 for n in tasks}
+        "polypath.deploy.latency_profile.measure", lambda tasks, seconds=None: {n: [cost[n]] * 50 for n in tasks}
     )
     predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
     best = predictor.choose(50.0)

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from contracts.small import small_net, small_spec
+from polypath.core.execute import Trace, loops_run
 from polypath.deploy.stepwise import Stepwise, cut, write_stepwise
-from polypath.dynamic import loops_run
 from polypath.layers.gates import GateUnit
-from polypath.network import Trace
 
 GATED = ["dr_resnet16_cifar", "aig_resnet110_cifar", "dr_mobilenetv2"]
 

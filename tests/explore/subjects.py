@@ -17,7 +17,7 @@ from polypath.explore.subject import PathFacts, Run
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.recursive import RecursiveResNet
 from polypath.layers.gates import GateUnit
-from polypath.saving import save
+from polypath.storage.saving import save
 
 DIGITS = tuple("0123456789")
 

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from subjects import Given, crescendo, picture, pixels, png, recursive, saved
 
+from polypath.core.execute import Trace
 from polypath.explore.anytime import AnytimeSubject, open_subject
 from polypath.explore.examples import digits, drawings, example_files
 from polypath.explore.loops import loops_taken
-from polypath.network import Trace
 
 
 @pytest.fixture(autouse=True)

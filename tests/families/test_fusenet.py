@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 import polypath as pp
 from families.fused import SMALL, chain, head, images, meta, params, projected, small
+from polypath.core.wiring import Join
 from polypath.families.fusenet import FusedNet, InceptionLike, MergeAndRun, PlainNet
+from polypath.families.registry import PRESETS
 from polypath.families.resnet import ResNet, share
-from polypath.registry import PRESETS
-from polypath.wiring import Join
 
 OURS = ("plain", "fusenet", "resnet", "dfn_il", "dfn_mr")
 
@@ -180,8 +180,8 @@ def test_nf6s_64_routes_contain_nf3s_8():
     for route in map("".join, itertools.product("LR", repeat=3)):
         doubled = "".join(letter * 2 for letter in route)
         torch.testing.assert_close(nf6(images(), paths=f"route={doubled}"), nf3(images(), paths=f"route={route}"))
-    assert [t.removeprefix("route=") for t in nf6.names] == [
-        "".join(letter * 2 for letter in t.removeprefix("route=")) for t in nf3.names
+    assert [t.removeprefix("route=") for t in nf6.path_names] == [
+        "".join(letter * 2 for letter in t.removeprefix("route=")) for t in nf3.path_names
     ]
     assert not torch.allclose(nf6(images()), nf3(images()))
 
@@ -215,7 +215,7 @@ def test_routes_are_exactly_the_component_networks(name):
             refused.append("comes next" in str(error))
     assert len(refused) == (28 if name == "dfn_mr" else 0)  # 64 words, 36 paths
     assert all(refused)
-    chains = {pp.Paths.along(wiring, one) for one in wiring.chains()}
+    chains = {pp.Paths.along(wiring, one) for one in wiring.routes()}
     assert set(found.values()) == chains
     assert len(found) == wiring.count_paths() == len(chains)
     for route, paths in found.items():

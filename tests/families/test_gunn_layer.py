@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from conftest import randomise_norms
-from polypath.layers.gunn import GunnLayer
+from polypath.layers.gunn.layer import GunnLayer
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -129,7 +129,7 @@ KINDS = [
 @pytest.mark.parametrize(("mode", "wide"), [("train", 0), ("train", 20), ("train", 72), ("eval", 72)])
 def test_algorithm_1_is_autograd_on_the_reference(kind, form, mode, wide, monkeypatch):
     """``wide`` has one, some or many units read together."""
-    monkeypatch.setattr("polypath.layers.gunn_blocks.WIDE", wide)
+    monkeypatch.setattr("polypath.layers.gunn.blocks.WIDE", wide)
     fast = layer(**kind).train(mode == "train")
     plain = twin(fast, backward="reference")
     plain.load_state_dict(fast.state_dict())

@@ -13,13 +13,14 @@ from torch import nn
 
 import polypath as pp
 from conftest import randomise_norms
-from polypath.expected import expected_loops, expected_macs, node_macs
 from polypath.families.inverted import RecursiveMobileNetV2
 from polypath.families.recursive import PadShortcut, RecursiveResNet, recursive_blocks
+from polypath.families.registry import get_preset
 from polypath.families.resnet import ResNet
 from polypath.layers.gates import GateUnit
 from polypath.layers.lvbn import LoopUnit
-from polypath.registry import get_preset
+from polypath.profiling.cost import macs_by_node
+from polypath.profiling.expected import expected_loops, expected_macs
 
 IMAGENET = {65: (28.12, 5.49), 53: (23.60, 4.92), 47: (21.34, 4.56), 44: (20.21, 4.25), 35: (17.61, 3.12)}
 CIFAR = {74: (0.92, 2, 18), 66: (0.73, 3, 18), 58: (0.55, 4, 18), 54: (0.45, 5, 18), 40: (0.50, 2, 9), 32: (0.31, 4, 9),
@@ -35,7 +36,7 @@ def built(name: str, **fields) -> pp.PathNet:
 
 @functools.cache
 def macs(net: pp.PathNet, size: int) -> int:
-    return sum(node_macs(net, size).values())
+    return sum(macs_by_node(net, None, size).values())
 
 
 def millions(net: nn.Module) -> float:
@@ -124,10 +125,10 @@ def test_mean_macs_of_the_imagenet_nets(depth):
 
 def test_macs_of_gates_that_are_always_open_are_the_most():
     net = pp.create_model("dr_resnet_small", width=4)
-    assert expected_macs(net, 1.0) == sum(node_macs(net).values()) > expected_macs(net, 0.5)
+    assert expected_macs(net, 1.0) == sum(macs_by_node(net).values()) > expected_macs(net, 0.5)
     shut = pp.extract(net, "loops=0")
     first_gates = 2 * (8 * 16 + 16 * 2) + 2 * (16 * 16 + 16 * 2)  # two blocks of 8 maps, two of 16
-    assert expected_macs(net, 0.0) == sum(node_macs(shut).values()) + first_gates
+    assert expected_macs(net, 0.0) == sum(macs_by_node(shut).values()) + first_gates
 
 
 def test_expected_loops_of_dr_resnet_53():
@@ -242,7 +243,7 @@ def test_without_loops_it_is_the_resnet(block):
     assert not torch.allclose(ours(x), theirs(x))
     ours.load_state_dict({key.replace(".branch.", "."): value for key, value in theirs.state_dict().items()})
     torch.testing.assert_close(ours(x), theirs(x))
-    assert not ours.words
+    assert not ours.selectors
 
 
 @torch.inference_mode()

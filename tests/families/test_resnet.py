@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from conftest import randomise_norms
 from families.fused import SMALL, chain, head, images, meta, projected, small
+from polypath.families.registry import get_preset
 from polypath.families.resnet import ResNet, from_timm_state_dict
-from polypath.registry import get_preset
 
 
 @pytest.mark.parametrize("name", ["resnet", "bottleneck", "dfn_il"])

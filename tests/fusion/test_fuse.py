@@ -11,15 +11,15 @@ from torch import nn
 import polypath as pp
 from conftest import randomise_norms
 from contracts.small import SHRINK, small_net
+from polypath.core.builder import NetBuilder
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
 from polypath.families.gunn import Gunn
+from polypath.families.registry import PRESETS
 from polypath.fusion.gates import FoldedGate
 from polypath.fusion.gunn import FusedGunn
 from polypath.fusion.units import FoldedConv
 from polypath.layers.conv import ConvUnit
-from polypath.network import NetBuilder
-from polypath.registry import PRESETS
 
 # one preset of every family, and those whose picture differs
 MODELS = [
@@ -284,7 +284,7 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="of one path"):
         fused(images(fused), paths="block1.join=1")
     with pytest.raises(ValueError, match="save the one"):
-        fused.save_pretrained("nowhere")
+        pp.save(fused, "nowhere")
     assert not fused.training
     with pytest.raises(ValueError, match="siblings 'some' is not one of summed, all, none"):
         pp.fuse(net, siblings="some")

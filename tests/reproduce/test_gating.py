@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from polypath.analysis.loops import loops_taken
-from polypath.cost import cost
-from polypath.expected import expected_macs, loop_shares
+from polypath.core.execute import Trace
+from polypath.core.network import PathNet
 from polypath.families.recursive import RecursiveResNet
-from polypath.network import PathNet, Trace
+from polypath.profiling.cost import cost
+from polypath.profiling.expected import expected_macs, loop_shares
 from polypath.reproduce.gating import mean_macs, passed_and_stopped
 
 SIZE = 8

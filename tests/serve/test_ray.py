@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from polypath.files import write_json
 from polypath.serve.limits import KEY_VARIABLE, Limits
 from polypath.serve.service import Options
+from polypath.storage.files import write_json
 from polypath.training.run import environment
 from serve.fake import FakeModel, image_bytes, parsed, post, raw
 

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from polypath.serve.errors import Refusal
-from polypath.serve.queue import Queue, largest, rehearse
+from polypath.serve.admission import Queue, is_feasible, largest
+from polypath.serve.errors import RequestRejected
 from polypath.serve.scheduler import Scheduler
 from polypath.serve.times import EXPIRE_S, Times
 from serve.fake import PATHS, FakeModel
@@ -77,23 +77,23 @@ def test_bad_profiles(profile, told):
 
 def test_rehearsal_counts_batches():
     times = flat(a=0.010)
-    assert rehearse([(0.034, "a", 1)] * 8, 0.0, times, 0.0)  # one batch of eight: 33.75 ms
-    assert not rehearse([(0.033, "a", 1)] * 8, 0.0, times, 0.0)  # 4, 2, 1, 1 take longer still
-    assert not rehearse([(0.034, "a", 1)] * 8, 0.001, times, 0.0)
-    assert rehearse([], 5.0, times, 0.0)
+    assert is_feasible([(0.034, "a", 1)] * 8, 0.0, times, 0.0)  # one batch of eight: 33.75 ms
+    assert not is_feasible([(0.033, "a", 1)] * 8, 0.0, times, 0.0)  # 4, 2, 1, 1 take longer still
+    assert not is_feasible([(0.034, "a", 1)] * 8, 0.001, times, 0.0)
+    assert is_feasible([], 5.0, times, 0.0)
 
 
 def test_rehearsal_goes_by_deadline_across_paths():
     times = flat(a=0.010, b=0.002)
-    assert rehearse([(0.003, "b", 1), (0.012, "a", 1)], 0.0, times, 0.0)
-    assert not rehearse([(0.003, "b", 1), (0.011, "a", 1)], 0.0, times, 0.0)
+    assert is_feasible([(0.003, "b", 1), (0.012, "a", 1)], 0.0, times, 0.0)
+    assert not is_feasible([(0.003, "b", 1), (0.011, "a", 1)], 0.0, times, 0.0)
 
 
 def test_rehearsal_keeps_room_for_others():
     times = flat(a=0.010)
-    assert rehearse([(0.034, "a", 8)], 0.0, times, 0.0)
-    assert not rehearse([(0.033, "a", 8)], 0.0, times, 0.0)
-    assert rehearse([(0.033, "a", 4)], 0.0, times, 0.0)
+    assert is_feasible([(0.034, "a", 8)], 0.0, times, 0.0)
+    assert not is_feasible([(0.033, "a", 8)], 0.0, times, 0.0)
+    assert is_feasible([(0.033, "a", 4)], 0.0, times, 0.0)
 
 
 def test_a_batch_never_makes_its_first_one_late():
@@ -239,7 +239,7 @@ def test_what_cannot_be_in_time_is_refused_at_once_or_goes_cheaper():
     async def work(scheduler):
         futures = []
         start = time.perf_counter()
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(RequestRejected) as caught:
             futures.extend(ask(scheduler, 1, 0.060) for _ in range(200))
         assert time.perf_counter() - start < 0.06
         assert caught.value.status == 503
@@ -255,7 +255,7 @@ def test_cheaper_only_where_allowed():
     model = FakeModel()
 
     async def work(scheduler):
-        with pytest.raises(Refusal):
+        with pytest.raises(RequestRejected):
             ask(scheduler, 1, 0.010)  # whole reckons with 6 ms and 5 ms for the reply
         return await ask(scheduler, 1, 0.010, cheaper=True)
 
@@ -273,7 +273,7 @@ def test_late_tickets_leave_when_the_machine_is_slower_than_reckoned():
         return await asyncio.gather(first, strict, lenient, return_exceptions=True)
 
     first, strict, lenient = scheduled(model, work, watch=lambda event, number, path: events.append(event))
-    assert isinstance(strict, Refusal)
+    assert isinstance(strict, RequestRejected)
     assert (strict.status, strict.reason) == (503, "late")
     assert [int(d.probabilities.argmax()) for d in (first, lenient)] == [0, 2]
     assert events.count("late") == 1
@@ -300,7 +300,7 @@ def test_closing_answers_the_accepted_and_admits_nobody():
         futures = [ask(scheduler, i, 5.0) for i in range(5)]
         closing = asyncio.create_task(scheduler.close())
         await asyncio.sleep(0.001)
-        with pytest.raises(Refusal, match="shutting down"):
+        with pytest.raises(RequestRejected, match="shutting down"):
             scheduler.admit(time.perf_counter() + 5, "whole")
         scheduler.submit(undecoded, image(9))
         done = await asyncio.gather(*futures, undecoded.future)
@@ -327,7 +327,7 @@ def test_a_withdrawn_ticket_takes_no_time():
 def test_the_queue_is_bounded():
     async def work(scheduler):
         tickets = [scheduler.admit(time.perf_counter() + 60, "cheap") for _ in range(3)]
-        with pytest.raises(Refusal):
+        with pytest.raises(RequestRejected):
             scheduler.admit(time.perf_counter() + 60, "cheap")
         for ticket in tickets:
             scheduler.withdraw(ticket)

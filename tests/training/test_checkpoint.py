@@ -14,8 +14,8 @@ import pytest
 import torch
 from tiny import equal, images, left, tiny
 
+from polypath.storage.digests import json_digest
 from polypath.training.checkpoint import Checkpoint, Checkpoints
-from polypath.training.files import digest_of
 from polypath.training.loop import resume, train
 
 TENSORS = {"model/a": torch.arange(6.0).view(2, 3), "model/b": torch.tensor(3), "optim/a": torch.ones(2, 3).half()}
@@ -70,7 +70,7 @@ def test_another_recipe_or_format_is_refused(store: Checkpoints) -> None:
     body = json.loads(file.read_text())
     body |= {"format": 99}
     del body["checksum"]
-    file.write_text(json.dumps({**body, "checksum": digest_of(body)}))
+    file.write_text(json.dumps({**body, "checksum": json_digest(body)}))
     with pytest.raises(ValueError, match="format 99"):
         store.load(1)
 

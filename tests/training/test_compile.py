@@ -7,9 +7,10 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
+from polypath.core.extract import extract
+from polypath.core.network import PathNet
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.gunn import Gunn
-from polypath.network import PathNet, extract
 from polypath.training.prepare import compile_units
 
 SPEC = CrescendoNet(widths=(4, 6), scale=3, hidden=(8,))

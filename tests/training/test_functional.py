@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polypath import functional as pf
+from polypath.core.execute import Trace
+from polypath.core.network import PathNet
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
 from polypath.families.recursive import RecursiveResNet
 from polypath.families.resnet import ResNet
-from polypath.network import PathNet, Trace
 
 CRESCENDO = CrescendoNet(widths=(8, 8), hidden=(16,), num_classes=3, in_chans=1, init="he")
 FRACTAL = FractalNet(filters=(8, 8), columns=3, num_classes=3, in_chans=1)

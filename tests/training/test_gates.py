@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 
+from polypath.core.builder import WiringBuilder
+from polypath.core.execute import Trace
+from polypath.core.wiring import Gate
 from polypath.families.recursive import RecursiveResNet
-from polypath.network import Trace
 from polypath.training.distill import distillation_loss
 from polypath.training.distributed import World
 from polypath.training.gates import gate_rates, target_rate_loss
@@ -19,7 +21,6 @@ from polypath.training.path_objectives import TargetRate
 from polypath.training.recipes import get_recipe
 from polypath.training.run import RunFolder
 from polypath.training.snapshots import average_probabilities, ensemble_probabilities
-from polypath.wiring import Gate, WiringBuilder
 
 
 def trace_of(*gates) -> Trace:

@@ -250,7 +250,7 @@ def test_devices() -> None:
 
 def test_init_from_a_run_an_extracted_path_and_other_classes(run: Path, tmp_path: Path) -> None:
     whole = polypath.load(run / "model")
-    polypath.extract(whole, "branches=2").save_pretrained(tmp_path / "child")
+    polypath.save(polypath.extract(whole, "branches=2"), tmp_path / "child")
     changes = {"epochs": 1, "optim__lr": 0.0, "model__num_classes": 12, "objective": Whole()}
     result = train(tiny(**changes, init=str(tmp_path / "child")), tmp_path / "b", data=images(), quiet=True)
     tuned = polypath.load(tmp_path / "b" / "model")

@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional as F
 
 import polypath.training.path_objectives as po
+from polypath.core.paths import Paths
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
-from polypath.paths import Paths
 from polypath.training import sampling
 from polypath.training.objectives import OBJECTIVES, Objective, StepInfo, Whole
 

@@ -12,14 +12,14 @@ import torch
 from tiny import images, tiny
 from torch.nn import functional as F
 
-from polypath.files import whole
-from polypath.paths import Paths
+from polypath.core.paths import Paths
+from polypath.storage.digests import json_digest
+from polypath.storage.files import read_json, remove, whole
 from polypath.training import advice
 from polypath.training.build import eval_batches
 from polypath.training.distributed import World
 from polypath.training.engine import mixed
 from polypath.training.evaluate import evaluate
-from polypath.training.files import digest_of, read_json, remove
 from polypath.training.meter import Meter
 from polypath.training.progress import TrainingProgress
 from polypath.training.run import environment, revision
@@ -151,7 +151,7 @@ def test_files_are_whole_or_not_there(tmp_path: Path) -> None:
 
 
 def test_digests_and_json(tmp_path: Path) -> None:
-    assert digest_of({"a": 1, "b": [0.1]}) == digest_of({"b": [0.1], "a": 1}) != digest_of({"a": 1, "b": [0.2]})
+    assert json_digest({"a": 1, "b": [0.1]}) == json_digest({"b": [0.1], "a": 1}) != json_digest({"a": 1, "b": [0.2]})
     for text in ("{", "\x00", "[" * 100_000):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(ValueError, match=r"x\.json: damaged"):

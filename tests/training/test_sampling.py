@@ -7,11 +7,11 @@ from collections import Counter
 import pytest
 import torch
 
+from polypath.core.builder import WiringBuilder
+from polypath.core.paths import Paths
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
-from polypath.paths import Paths
 from polypath.training import sampling
-from polypath.wiring import WiringBuilder
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from polypath.analysis.scoring import score
-from polypath.network import PathNet
-from polypath.paths import Paths
-from polypath.statistics import Statistics
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
 
 Logits = Mapping[str, Tensor]
 """Logits ``(images, classes)`` by the name of the path, or of any other network, that gave them."""
@@ -34,7 +34,7 @@ def answers(
     paths: Mapping[str, Paths] | Iterable[str] | None,
     batches: Iterable[Sequence[Tensor]],
     *,
-    stats: Statistics | None = None,
+    stats: BatchNormStatistics | None = None,
     views: int = 1,
 ) -> Answers:
     """Run each of ``paths`` (None: the named ones) on all images, as :func:`polypath.analysis.scoring.score` does.

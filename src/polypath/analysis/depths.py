@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from polypath.cost import Choice, depth_distribution
-from polypath.network import PathNet
-from polypath.wiring import Wiring
+from polypath.core.network import PathNet
+from polypath.core.wiring import Wiring
+from polypath.profiling.cost import Choice, depth_distribution
 
 
 def depths(nets: PathNet | Wiring | Mapping[str, PathNet | Wiring], paths: Choice = None) -> pd.DataFrame:

@@ -9,10 +9,10 @@ import pandas as pd
 from torch import Tensor
 
 from polypath.analysis.answers import Logits, answers, error_of, right, stacked
-from polypath.network import PathNet
-from polypath.paths import Paths
-from polypath.statistics import Statistics
-from polypath.wiring import Wiring
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.core.wiring import Wiring
 
 DROPPABLE = ("mean", "sum", "max")
 WHOLE = "whole"
@@ -95,7 +95,7 @@ def importance_table(
     parts: Mapping[str, Paths] | None = None,
     *,
     base: Paths | str | None = None,
-    stats: Statistics | None = None,
+    stats: BatchNormStatistics | None = None,
     views: int = 1,
 ) -> pd.DataFrame:
     """:func:`importance` of each of ``parts`` (choices without something; None: :func:`without_each`) of the network

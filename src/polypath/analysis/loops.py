@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from polypath.dynamic import loops_run
-from polypath.network import PathNet, Trace
+from polypath.core.execute import Trace, loops_run
+from polypath.core.network import PathNet
 
 
 class Loops(NamedTuple):

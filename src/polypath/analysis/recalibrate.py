@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from polypath.network import PathNet
-from polypath.paths import Paths
-from polypath.statistics import Statistics, buffers, lent, norms
+from polypath.core.batchnorm import BatchNormStatistics, buffers, lent, norms
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def recalibrate(
     num_images: int = 2000,
     *,
     seed: int | None = None,
-) -> Statistics:
+) -> BatchNormStatistics:
     """Statistics of every batch-norm alive under each of ``paths``, from at most ``num_images`` training images.
 
     ``batches`` gives ``(images, ...)`` with images ``(N, C, H, W)``, N at least 2; they are gone through once, for all
@@ -67,7 +67,7 @@ def recalibrate(
     if not used:
         raise ValueError("no images to estimate statistics from: give batches of at least two")
     banks = {p: {name: s.means() for name, s in at.items()} for p, at in sums.items()}
-    return Statistics(banks, used, seed)
+    return BatchNormStatistics(banks, used, seed)
 
 
 class _Sum:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from polypath.core.batchnorm import BatchNormStatistics, applied
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
 from polypath.data.augment import average_views
-from polypath.network import PathNet
-from polypath.paths import Paths
-from polypath.statistics import Statistics, applied
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PathRow:
         paths: its canonical text.
         error: top-1 error, in percent, with the network's own batch-norm statistics.
         error_recalibrated: the same with statistics re-estimated for the path, None where that was not done.
-        params, macs, activation_bytes: see :func:`polypath.cost.cost`; for one image.
+        params, macs, activation_bytes: see :func:`polypath.profiling.cost.cost`; for one image.
         depth: layers of its deepest chain.
         p50_ms, p95_ms: measured latency, None where it was not measured.
     """
@@ -60,7 +60,7 @@ def score(
     paths: Mapping[str, Paths],
     batches: Iterable[Sequence[Tensor]],
     *,
-    stats: Statistics | None = None,
+    stats: BatchNormStatistics | None = None,
     views: int = 1,
     keep_logits: bool = False,
 ) -> dict[str, Score]:

@@ -19,9 +19,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from polypath.layers.gunn import GunnLayer
-from polypath.network import PathNet, Trace
-from polypath.wiring import Unit
+from polypath.core.execute import Trace
+from polypath.core.network import PathNet
+from polypath.core.wiring import Unit
+from polypath.layers.gunn.layer import GunnLayer
 
 Measure = Literal["correlation", "cosine"]
 ALIKE = 0.9

@@ -11,11 +11,11 @@ from torch import Tensor
 from polypath.analysis.answers import chosen_paths
 from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.scoring import score
-from polypath.cost import Size, costs
-from polypath.network import PathNet
-from polypath.paths import Paths
-from polypath.statistics import Statistics
-from polypath.wiring import INPUT, WHOLE, Choice, Unit, Wiring
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.core.wiring import INPUT, WHOLE, Choice, Unit, Wiring
+from polypath.profiling.cost import Size, costs
 
 
 def subnetwork_table(
@@ -25,7 +25,7 @@ def subnetwork_table(
     *,
     train: Iterable[Sequence[Tensor]] | None = None,
     num_images: int = 2000,
-    stats: Statistics | None = None,
+    stats: BatchNormStatistics | None = None,
     size: Size = 32,
     views: int = 1,
 ) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def sampled_paths(net: PathNet | Wiring, count: int, generator: torch.Generator)
     wiring = net if isinstance(net, Wiring) else net.wiring
     at, found = paths_to(wiring), {}
     if at[wiring.output] <= count:
-        drawn: Iterable[Paths] = (Paths.along(wiring, chain) for chain in wiring.chains())
+        drawn: Iterable[Paths] = (Paths.along(wiring, chain) for chain in wiring.routes())
     else:
         drawn = (_drawn(wiring, at, generator) for _ in range(100 * count))
     for p in drawn:

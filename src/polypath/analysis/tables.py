@@ -12,14 +12,16 @@ from typing import Any
 
 from torch import Tensor
 
-from polypath.analysis.figures import path_figure, save_figure
+from polypath.analysis.plots.paths import path_figure, save_figure
 from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.scoring import PathRow, score
-from polypath.cost import costs, latencies
-from polypath.files import write_file, write_json
-from polypath.network import PathNet, extract
-from polypath.paths import Paths
-from polypath.statistics import Statistics
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.extract import extract
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.profiling.cost import costs
+from polypath.profiling.latency import latencies
+from polypath.storage.files import write_file, write_json
 
 Loaded = Iterable[Sequence[Tensor]]
 
@@ -134,7 +136,7 @@ def path_table(
     num_images: int | None = None,
     seed: int = 0,
     repeats: int = 50,
-) -> tuple[PathTable, Statistics | None]:
+) -> tuple[PathTable, BatchNormStatistics | None]:
     """Score, cost and time every path of ``subject`` and its ``rivals``, latencies of all by turns at batch 1.
 
     With ``num_images``, batch-norm is also re-estimated for each path on so many training images; the statistics of
@@ -178,7 +180,7 @@ def path_table(
     return table, own
 
 
-def _rows(s: Subject, stats: Statistics | None) -> tuple[list[PathRow], int]:
+def _rows(s: Subject, stats: BatchNormStatistics | None) -> tuple[list[PathRow], int]:
     plain = score(s.net, s.paths, s.test, views=s.views)
     better = score(s.net, s.paths, s.test, stats=stats, views=s.views) if stats is not None else None
     spent = costs(s.net, s.paths, s.size)

@@ -49,7 +49,7 @@ def _bundle(args: Any, say: Any) -> dict[str, Any]:
     stats = held = None
     about: dict[str, Any] = {}
     if run is not None:
-        from polypath.data.feed import evaluation_batches
+        from polypath.data.batches import evaluation_batches
         from polypath.training.recipe import recipe_to_json
         from polypath.training.run import environment
 
@@ -142,9 +142,9 @@ def _opened(source: Path) -> tuple[Any, Any]:
 
         run = FinishedRun(source)
         return run.net, run
-    import polypath
+    from polypath.storage.loading import load
 
-    return polypath.load(source), None
+    return load(source), None
 
 
 def _statistics(args: Any, net: Any, run: Any, chosen: Any) -> Any:

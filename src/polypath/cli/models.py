@@ -20,7 +20,7 @@ def models(argv: list[str]) -> None:
     parser.add_json()
     args = parser.read(argv)
 
-    from polypath.registry import get_preset, list_models
+    from polypath.families.registry import get_preset, list_models
 
     names = list_models(args.pattern)
     if not names:
@@ -60,8 +60,8 @@ def describe(name: str, preset: Preset) -> dict[str, Any]:
     """All that the table shows of a network, as JSON values; it is built without memory for its weights."""
     import torch
 
-    from polypath.cost import cost
-    from polypath.registry import create_model
+    from polypath.families.registry import create_model
+    from polypath.profiling.cost import cost
 
     with torch.device("meta"):
         net = create_model(name)

@@ -46,7 +46,9 @@ def paths(argv: list[str]) -> None:
     )
     written = table.save(run.folder)
     if stats is not None:
-        stats.save(run.folder / STATISTICS)
+        from polypath.storage.batchnorm import save_statistics
+
+        save_statistics(stats, run.folder / STATISTICS)
         written.append(run.folder / STATISTICS)
     _update_card(run, table)
     if args.json:
@@ -103,7 +105,7 @@ def _rival(folder: Path, run: FinishedRun, device: str | None) -> FinishedRun:
 
 
 def _update_card(run: FinishedRun, table: PathTable) -> None:
-    from polypath.saving import save
+    from polypath.storage.saving import save
 
     save(
         run.net.cpu(),

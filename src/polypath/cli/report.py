@@ -38,7 +38,7 @@ def report(argv: list[str]) -> None:
 
     from polypath.analysis.report.page import page
     from polypath.cli.runs import FinishedRun
-    from polypath.files import write_file
+    from polypath.storage.files import write_file
     from polypath.training.result import result_of
 
     run = FinishedRun(args.run, args.device)
@@ -63,14 +63,14 @@ def gathered(run: FinishedRun, result: RunResult, images: int) -> Report:
     """
     from polypath.analysis.report.contents import BUDGET, Report, analysed
     from polypath.cli.runs import STATISTICS
-    from polypath.statistics import Statistics
-    from polypath.training.files import read_json
+    from polypath.storage.batchnorm import load_statistics
+    from polypath.storage.files import read_json
     from polypath.training.recipe import recipe_to_json
     from polypath.training.run import RunFolder
 
     table, computed = _table(run)
     paths = {row.name: _choice(run, row.paths) for row in table.rows}
-    stats = Statistics.load(run.folder / STATISTICS) if (run.folder / STATISTICS).is_file() else None
+    stats = load_statistics(run.folder / STATISTICS) if (run.folder / STATISTICS).is_file() else None
     feed = _Feed(run)
     budget = BUDGET * (1.0 if run.device.type == "cpu" else ACCELERATED)
     found = analysed(
@@ -127,7 +127,7 @@ def _table(run: FinishedRun) -> tuple[PathTable, bool]:
     """The run's path table, and whether it had to be measured."""
     from polypath.analysis.tables import PathTable, path_table
     from polypath.cli.paths import gates_note
-    from polypath.training.files import read_json
+    from polypath.storage.files import read_json
 
     file = run.folder / "paths.json"
     if file.is_file():
@@ -158,7 +158,7 @@ class _Feed:
 
     def __call__(self, part: str, most: int) -> Any:
         from polypath.cli.runs import SCORING_BATCH
-        from polypath.data.feed import evaluation_batches
+        from polypath.data.batches import evaluation_batches
 
         run, split = self.run, getattr(self.run.data, part)
         less = dataclasses.replace(run.data, **{part: split.subset(_evenly(len(split), most))})

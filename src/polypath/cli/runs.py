@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-import polypath
 from polypath.analysis.tables import Subject
 from polypath.cli.tables import watched
-from polypath.data.feed import evaluation_batches
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.data.batches import evaluation_batches
 from polypath.data.sources import ImageData, load_images
-from polypath.network import PathNet
-from polypath.paths import Paths
+from polypath.storage.loading import load
 from polypath.training.build import resolve_device
 from polypath.training.run import RunFolder
 
@@ -43,7 +43,7 @@ class FinishedRun:
         self.device = resolve_device(device or self.recipe.device)
         if not (folder / "model").is_dir():
             raise ValueError(f"{folder}: not finished; go on with it by `polypath resume {folder}`")
-        self.net: PathNet = polypath.load(folder / "model", device=self.device)
+        self.net: PathNet = load(folder / "model", device=self.device)
         if self.recipe.channels_last:
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._data = data

@@ -1,6 +1,7 @@
 """Images: sources, batched augmentation, in-memory and streaming loaders."""
 
 from polypath.data.augment import average_views, ten_crop
+from polypath.data.batches import evaluation_batches, training_batches
 from polypath.data.config import (
     GUNN_RELEASED,
     IMAGENET,
@@ -11,7 +12,6 @@ from polypath.data.config import (
     AugmentConfig,
     DataConfig,
 )
-from polypath.data.feed import evaluation_batches, training_batches
 from polypath.data.loader import Batches
 from polypath.data.sources import KNOWN, ImageData, load_images
 from polypath.data.split import Split, StreamedSplit

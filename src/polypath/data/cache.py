@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polypath.data.decode import Decoded
-from polypath.files import SUFFIX, whole
+from polypath.storage.files import SUFFIX, whole
 
 FORMAT = 1
 STALE = 24 * 3600  # seconds after which another process's unfinished file counts as left behind

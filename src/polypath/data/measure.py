@@ -11,10 +11,10 @@ from polypath.data.split import Split, StreamedSplit
 from polypath.data.splits import FIXED
 
 MEASURED = 2048  # images of a streamed set that are decoded to measure it
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+BatchNormStatistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def normalisation(train: Split | StreamedSplit, how: Normalise) -> Statistics:
+def normalisation(train: Split | StreamedSplit, how: Normalise) -> BatchNormStatistics:
     """What to subtract from and to divide by, per channel, of pixels in 0 … 1; see ``DataConfig.normalise``.
 
     Of a streamed set, MEASURED images are looked at, always the same ones.
@@ -31,7 +31,7 @@ def normalisation(train: Split | StreamedSplit, how: Normalise) -> Statistics:
     return mean, (std if how == "channel" else plain[1])
 
 
-def channel_statistics(images: Tensor) -> Statistics:
+def channel_statistics(images: Tensor) -> BatchNormStatistics:
     """Mean and standard deviation of each channel of ``(N, C, H, W)`` uint8 images, of pixels in 0 … 1.
 
     Exact, from counts of the 256 levels; a channel of one level has standard deviation 1.

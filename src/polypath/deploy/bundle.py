@@ -1,6 +1,6 @@
 """Bundles: a bank of static graphs, one a path of one network, in a folder that is only read.
 
-config.json, model.safetensors, README.md    the network, as :mod:`polypath.saving` writes it
+config.json, model.safetensors, README.md    the network, as :mod:`polypath.storage.saving` writes it
 statistics.safetensors                       each path's re-estimated norms
 NAME.onnx                                    a path's graph; its weights stand in the two files above
 held_out.safetensors                         answers to held-out images, for stopping by confidence
@@ -24,9 +24,9 @@ from polypath.deploy.images import Preparation, preparation
 from polypath.deploy.manifest import BundlePath, Manifest, Rung
 
 if TYPE_CHECKING:
-    from polypath.network import PathNet
-    from polypath.statistics import Statistics
-    from polypath.wiring import Wiring
+    from polypath.core.batchnorm import BatchNormStatistics
+    from polypath.core.network import PathNet
+    from polypath.core.wiring import Wiring
 
 SHIPPED = Path(__file__).parent / "pretrained"
 STATISTICS = "statistics.safetensors"
@@ -79,8 +79,8 @@ class Bundle:
         Raises:
             ValueError: no saved network, or one that does not say how its images are prepared.
         """
-        from polypath.cost import costs
-        from polypath.saving import load
+        from polypath.profiling.cost import costs
+        from polypath.storage.loading import load
 
         place = Path(folder)
         net = load(place)
@@ -170,17 +170,18 @@ class Bundle:
     @cached_property
     def net(self) -> PathNet:
         """The network, in evaluation mode, on the CPU."""
-        from polypath.saving import load
+        from polypath.storage.loading import load
 
         return self.network if self.network is not None else load(self.folder)
 
     @cached_property
-    def statistics(self) -> Statistics | None:
+    def statistics(self) -> BatchNormStatistics | None:
         """The paths' re-estimated norms, where there are any."""
-        from polypath.statistics import Statistics
 
         file = self.folder / STATISTICS
-        return Statistics.load(file) if STATISTICS in self.manifest.files else None
+        from polypath.storage.batchnorm import load_statistics
+
+        return load_statistics(file) if STATISTICS in self.manifest.files else None
 
     @property
     def wiring(self) -> Wiring:
@@ -189,7 +190,7 @@ class Bundle:
 
     def extracted(self, name: str) -> PathNet:
         """A path as a network of its own, with its re-estimated norms."""
-        from polypath.network import extract
+        from polypath.core.extract import extract
 
         path = self.path(name)
         return extract(self.net, self.net.paths(path.text), stats=self.statistics if path.statistics else None)
@@ -227,7 +228,7 @@ def _check(file: Path, facts: Mapping[str, Any], verify: bool) -> None:
 
 def _errors(folder: Path) -> dict[str, float]:
     """Errors by path name from the table in a saved network's config."""
-    from polypath.saving import read_config
+    from polypath.storage.config import read_config
 
     rows = read_config(folder).get("path_table") or []
     found = {}

@@ -17,16 +17,17 @@ from pathlib import Path
 
 import torch
 
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.extract import extract
+from polypath.core.inputs import sides
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
 from polypath.deploy import check, onnx_graph
 from polypath.deploy.extras import need
 from polypath.deploy.runtimes import cores
 from polypath.deploy.runtimes.torch_ import folded
 from polypath.deploy.write import check_onnx
-from polypath.files import write_file
-from polypath.meta import in_chans, sides
-from polypath.network import PathNet, extract
-from polypath.paths import Paths
-from polypath.statistics import Statistics
+from polypath.storage.files import write_file
 
 FORMATS = ("onnx", "openvino", "torch")
 
@@ -46,7 +47,7 @@ def export_path(
     folder: str | os.PathLike[str],
     format: str = "onnx",
     *,
-    stats: Statistics | None = None,
+    stats: BatchNormStatistics | None = None,
     size: int | tuple[int, int] | None = None,
     name: str | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -73,7 +74,7 @@ def export_path(
             "gates decide in this network, which is exported loop by loop (polypath.deploy.dynamic); or choose a path "
             "without them, such as loops=2"
         )
-    shape = (in_chans(net), *_size(net, size))
+    shape = (net.in_chans, *_size(net, size))
     target = Path(folder)
     stem = name or file_stem(str(child.config.get("paths", "whole")))
     endings = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "torch": (".pt2",)}[format]

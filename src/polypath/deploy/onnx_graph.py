@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from polypath.deploy.extras import need
-from polypath.files import write_file
+from polypath.storage.files import write_file
 
 OPSET = 20
 IMAGES, LOGITS = "images", "logits"

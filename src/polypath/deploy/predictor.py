@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from polypath.deploy import profile as profiles
+from polypath.deploy import latency_profile as profiles
 from polypath.deploy.answer import Answer, Confident, averaged, softmax
 from polypath.deploy.budget import BudgetError, check_budget
 from polypath.deploy.bundle import Bundle, rank

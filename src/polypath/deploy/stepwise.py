@@ -2,9 +2,9 @@
 
 A gate is asked by the graph that makes what it reads, or is a graph of its own where that is a switch. It decides
 outside of the graphs, so a loop that a sample skips costs nothing: samples that go on are gathered into a smaller
-batch, the others wait for the end of the switch, as :mod:`polypath.dynamic` has it.
+batch, the others wait for the end of the switch, as :mod:`polypath.core.execute` has it.
 
-config.json, model.safetensors    the network, as :mod:`polypath.saving` writes it
+config.json, model.safetensors    the network, as :mod:`polypath.storage.saving` writes it
 NAME.onnx                         a graph; weights that loops share stand once, in ``model.safetensors``
 steps.json                        which graph runs when
 
@@ -26,13 +26,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from polypath.core.execute import Trace, call_module, run_steps
+from polypath.core.inputs import sides
+from polypath.core.network import PathNet
+from polypath.core.plan import Loop, Step
+from polypath.core.wiring import INPUT
 from polypath.deploy import check, onnx_graph
-from polypath.files import write_json
-from polypath.meta import in_chans, sides
-from polypath.network import PathNet
-from polypath.plan import Loop, Step
-from polypath.saving import WEIGHTS, new_folder, save
-from polypath.wiring import INPUT
+from polypath.storage.config import WEIGHTS
+from polypath.storage.files import new_folder, write_json
+from polypath.storage.saving import save
 
 STEPS, FORMAT, VERSION = "steps.json", "polypath-steps", 1
 Run = Callable[..., list[np.ndarray]]
@@ -81,11 +83,11 @@ class Part(nn.Module):
 
     def forward(self, *values: Tensor) -> Tensor | tuple[Tensor, ...]:
         held = dict(zip(self.inputs, values, strict=True))
-        held = self.net._run(self.steps, held, None, None)
+        held = run_steps(self.net, self.steps, held)
         found = tuple(held[name] for name in self.outputs)
         if self.asks is not None:
             gate, source = self.asks
-            found += (self.net._call(gate, held[source]),)
+            found += (call_module(self.net, gate, held[source]),)
         return found[0] if len(found) == 1 else found
 
 
@@ -97,7 +99,7 @@ class GatePart(nn.Module):
         self.net, self.gate = net, gate
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net._call(self.gate, x)
+        return call_module(self.net, self.gate, x)
 
 
 # --- cutting -------------------------------------------------------------------------------------------------
@@ -212,8 +214,7 @@ def write_stepwise(
     own = (net.config.get("image") or {}).get("size")
     height, width = sides(size if size is not None else tuple(own) if own else max(32, net.min_size))
     stages, modules = cut(net)
-    with torch.no_grad():
-        values = _values(net, stages, modules, check.images(2, (in_chans(net), height, width)))
+    values = _values(net, stages, check.images(2, (net.in_chans, height, width)))
     with new_folder(target) as made:
         save(net, made / "net")
         for file in list((made / "net").iterdir()):
@@ -237,14 +238,14 @@ def write_stepwise(
                 "input": INPUT,
                 "output": net.wiring.output,
                 "size": [height, width],
-                "channels": in_chans(net),
+                "channels": net.in_chans,
                 "stages": [asdict(stage) for stage in stages],
                 "files": files,
             },
         )
         ready = Stepwise.open(made)
         one = check.compare(
-            "onnxruntime, stepwise", lambda x: ready.run(x)[0], net, (in_chans(net), height, width), target.name
+            "onnxruntime, stepwise", lambda x: ready.run(x)[0], net, (net.in_chans, height, width), target.name
         )
         say(str(one))
     return [one]
@@ -270,21 +271,13 @@ def _pieces(stages: Sequence[Stage]) -> list[Piece]:
     return found
 
 
-def _values(net: PathNet, stages: Sequence[Stage], modules: Mapping[str, nn.Module], x: Tensor) -> dict[str, Tensor]:
-    """A value of each name that some piece reads: all loops run."""
-    values = {INPUT: x}
-    for stage in stages:
-        if stage.piece is not None:
-            _keep(values, stage.piece, modules)
-        for loop in stage.loops:
-            _keep(values, loop.body, modules)
-            values[stage.name] = values[loop.end]
-    return values
-
-
-def _keep(values: dict[str, Tensor], piece: Piece, modules: Mapping[str, nn.Module]) -> None:
-    out = modules[piece.file.removesuffix(".onnx")](*(values[name] for name in piece.inputs))
-    values |= dict(zip(piece.outputs, (out,) if isinstance(out, Tensor) else out, strict=True))
+def _values(net: PathNet, stages: Sequence[Stage], x: Tensor) -> dict[str, Tensor]:
+    """An example of every value that a piece reads, all loops run."""
+    read = frozenset(name for piece in _pieces(stages) for name in piece.inputs)
+    trace = Trace(read)
+    with torch.no_grad():
+        run_steps(net, net.plan(None), {INPUT: x}, gates="all", trace=trace)
+    return {INPUT: x, **trace.values}
 
 
 # --- running -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.extras import need
 from polypath.deploy.onnx_graph import IMAGES, LOGITS
-from polypath.files import write_file
+from polypath.storage.files import write_file
 
 CONFIG = """name: "{name}"
 platform: "onnxruntime_onnx"
@@ -40,7 +40,7 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
         ValueError: a bundle without ONNX graphs, a folder that holds something, a ``max_batch`` below 1.
         ImportError: onnx is missing.
     """
-    from polypath.saving import new_folder
+    from polypath.storage.files import new_folder
 
     if isinstance(max_batch, bool) or not isinstance(max_batch, int) or max_batch < 1:
         raise ValueError(f"max_batch {max_batch!r}: must be a whole number of at least 1")

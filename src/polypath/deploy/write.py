@@ -16,7 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polypath.cost import Cost, costs
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.extract import extract
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
 from polypath.deploy import check, heldout, onnx_graph
 from polypath.deploy import manifest as manifests
 from polypath.deploy.bundle import STATISTICS, Bundle
@@ -24,11 +27,11 @@ from polypath.deploy.extras import installed
 from polypath.deploy.images import preparation
 from polypath.deploy.manifest import BundlePath, Manifest
 from polypath.deploy.runtimes import cores, open_runtime
-from polypath.files import write_file, write_json
-from polypath.network import PathNet, extract
-from polypath.paths import Paths
-from polypath.saving import WEIGHTS, new_folder, save
-from polypath.statistics import Statistics
+from polypath.profiling.cost import Cost, costs
+from polypath.storage.batchnorm import save_statistics
+from polypath.storage.config import WEIGHTS
+from polypath.storage.files import new_folder, write_file, write_json
+from polypath.storage.saving import save
 
 HELD_OUT = "held_out.safetensors"
 Say = Callable[[str], None]
@@ -55,7 +58,7 @@ def write_bundle(
     folder: str | os.PathLike[str],
     paths: Mapping[str, Paths | str] | Sequence[str] | None = None,
     *,
-    statistics: Statistics | None = None,
+    statistics: BatchNormStatistics | None = None,
     held_out: HeldOut | None = None,
     keep: Sequence[str] = (),
     name: str | None = None,
@@ -111,7 +114,7 @@ def write_bundle(
             file.rename(made / file.name)
         (made / "net").rmdir()
         if statistics is not None and kept:
-            Statistics(kept, statistics.images, statistics.seed).save(made / STATISTICS)
+            save_statistics(BatchNormStatistics(kept, statistics.images, statistics.seed), made / STATISTICS)
         rows, checks = [], []
         for n in names:
             file = f"{_file_name(n, names)}.onnx"
@@ -183,7 +186,7 @@ def card_rows(
 
 @torch.inference_mode()
 def scored(
-    net: PathNet, paths: Mapping[str, Paths], statistics: Statistics | None, batches: Batches, say: Say
+    net: PathNet, paths: Mapping[str, Paths], statistics: BatchNormStatistics | None, batches: Batches, say: Say
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Logits ``(N, classes)`` of each path, with its re-estimated norms, and the labels ``(N,)``."""
     nets = {n: _extracted(net, p, statistics) for n, p in paths.items()}
@@ -198,7 +201,7 @@ def scored(
     return {n: torch.cat(parts) for n, parts in rows.items()}, found
 
 
-def _extracted(net: PathNet, paths: Paths, statistics: Statistics | None) -> PathNet:
+def _extracted(net: PathNet, paths: Paths, statistics: BatchNormStatistics | None) -> PathNet:
     return extract(net, paths, stats=statistics if statistics is not None and paths in statistics else None).eval()
 
 
@@ -215,7 +218,7 @@ def _chosen(net: PathNet, paths: Mapping[str, Paths | str] | Sequence[str] | Non
 def _test_errors(
     net: PathNet,
     paths: Mapping[str, Paths],
-    statistics: Statistics | None,
+    statistics: BatchNormStatistics | None,
     held_out: HeldOut | None,
     verdict: heldout.Verdict | None,
     say: Say,
@@ -238,7 +241,7 @@ def _graph(
     child = extract(net, paths)
     known = onnx_graph.places(folder / WEIGHTS)
     if place is not None:
-        from polypath.statistics import bake
+        from polypath.core.batchnorm import bake
 
         bake(child, kept[paths])
         for key, where in onnx_graph.places(folder / STATISTICS).items():
@@ -297,7 +300,7 @@ def _save_held_out(file: Path, verdict: heldout.Verdict) -> None:
 
 def _about(
     about: Mapping[str, Any] | None,
-    statistics: Statistics | None,
+    statistics: BatchNormStatistics | None,
     verdict: heldout.Verdict | None,
     held_out: HeldOut | None,
 ) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from polypath.core.paths import Paths
+from polypath.core.wiring import Wiring
 from polypath.deploy import AnytimePredictor, BudgetError, Bundle
 from polypath.explore.loops import loops_taken
 from polypath.explore.subject import PathFacts, Run
-from polypath.paths import Paths
-from polypath.wiring import Wiring
 
 
 def open_subject(folder: Path | None = None, runtime: str = "auto") -> AnytimeSubject:
@@ -98,7 +98,7 @@ class AnytimeSubject:
         """Run by torch whatever the runtime, since only there one sees what the gates decide."""
         import torch
 
-        from polypath.network import Trace
+        from polypath.core.execute import Trace
 
         net, choice, trace = self.predictor.bundle.net, self._choices[name], Trace()
         begin = time.perf_counter()

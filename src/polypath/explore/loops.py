@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from polypath.network import Trace
-from polypath.wiring import Wiring
+from polypath.core.execute import Trace
+from polypath.core.wiring import Wiring
 
 
 def loops_taken(wiring: Wiring, trace: Trace) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from polypath.wiring import Choice, Wiring
+from polypath.core.wiring import Choice, Wiring
 
 
 @dataclass(frozen=True, kw_only=True)

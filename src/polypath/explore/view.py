@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
-from polypath.analysis.drawing import wiring_svg
+from polypath.analysis.plots.wiring_svg import wiring_svg
+from polypath.core.wiring import Choice
 from polypath.explore.curve import curve_svg, short
 from polypath.explore.subject import PathFacts, Run, Subject
-from polypath.wiring import Choice
 
 WIDE, NARROW = 26, 10  # columns of the wiring's rows on screens and on phones
 STEPS = 200  # of the budget's slider

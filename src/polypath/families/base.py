@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 
+from polypath.core.builder import NetBuilder
+from polypath.core.config import NetConfig
+from polypath.core.network import PathNet
+from polypath.core.paths import Selectors
 from polypath.layers.init import initialise
-from polypath.network import NetBuilder, PathNet
-from polypath.paths import Words
 
 FAMILIES: dict[str, type[Family]] = {}
+_OLD_NAMES = {"draw": "build_graph", "words": "selectors", "names": "path_names"}  # of 0.1, for one release
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """Base of the families: the fields are the architecture's arguments, all of them JSON values.
 
-    A family gives :meth:`draw` (write the diagram down with a :class:`NetBuilder`, return the output node's name),
-    and where it has words for its choices, :meth:`words` and :meth:`names`. Naming a subclass with
+    A family gives :meth:`build_graph` (write the diagram with a :class:`NetBuilder`, return the output node's name),
+    and where it has keys of its own for choices, :meth:`selectors` and :meth:`path_names`. Naming a subclass with
     ``class Mine(Family, name="mine")`` makes saved networks of it loadable.
     """
 
@@ -37,22 +41,30 @@ class Family:
         if name:
             cls.family = name
             FAMILIES[name] = cls
+        for old, new in _OLD_NAMES.items():
+            if old in vars(cls) and new not in vars(cls):
+                warnings.warn(f"{cls.__name__}.{old} is now called {new}", DeprecationWarning, stacklevel=2)
+                setattr(cls, new, vars(cls)[old])
 
     def __post_init__(self) -> None:
         for field_name in ("num_classes", "in_chans"):
             at_least(self, field_name, 0 if field_name == "num_classes" else 1)
 
-    def draw(self, b: NetBuilder) -> str:
+    def build_graph(self, b: NetBuilder) -> str:
         """Write the network down in ``b``; return the name of the node whose value is the answer."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it is drawn")
 
-    def words(self) -> Words:
+    def selectors(self) -> Selectors:
         """The family's own keys for choices, each a function of wiring and value."""
         return {}
 
-    def names(self) -> list[str]:
+    def path_names(self) -> list[str]:
         """Texts of the standard choices."""
         return []
+
+    def path_sets(self) -> dict[str, list[str]]:
+        """Groups of these choices that training and analyses ask for by name; see :meth:`PathNet.path_set`."""
+        return {}
 
     @property
     def min_size(self) -> int:
@@ -70,9 +82,16 @@ class Family:
             return net
         with seeded(seed):
             b = NetBuilder()
-            output = self.draw(b)
-            config = {"family": self.family, "arguments": asdict(self)}
-            net = b.net(output, words=self.words(), names=self.names(), min_size=self.min_size, config=config)
+            output = self.build_graph(b)
+            config: NetConfig = {"family": self.family, "arguments": asdict(self)}
+            net = b.net(
+                output,
+                selectors=self.selectors(),
+                path_names=self.path_names(),
+                path_sets=self.path_sets(),
+                min_size=self.min_size,
+                config=config,
+            )
             self.initialise(net)
         return net
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from polypath.core.builder import NetBuilder
+from polypath.core.wiring import Wiring
 from polypath.families.base import Family, Preset, at_least, whole_number
 from polypath.layers.conv import ConvUnit
-from polypath.network import NetBuilder
-from polypath.wiring import Wiring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class CrescendoNet(Family, name="crescendonet"):
         n_in = self.widths[block - 2]
         return [int(n_in + i * (n_out - n_in) / n + 0.5) for i in range(1, n + 1)]
 
-    def draw(self, b: NetBuilder) -> str:
+    def build_graph(self, b: NetBuilder) -> str:
         z, chans = b.input, self.in_chans
         for block in range(1, len(self.widths) + 1):
             branches = {}
@@ -89,10 +89,10 @@ class CrescendoNet(Family, name="crescendonet"):
         """f_1 of Eq. 1; a subclass may put another unit here."""
         return ConvUnit(in_chans, out_chans, order=self.order, dropout=self.dropout, dropout_kind=self.dropout_kind)
 
-    def words(self):
+    def selectors(self):
         return {"branches": self._branches}
 
-    def names(self) -> list[str]:
+    def path_names(self) -> list[str]:
         if (
             self.scale != 4
         ):  # all pairs and triples are the paper's table at scale 4; elsewhere, each branch and the stairs

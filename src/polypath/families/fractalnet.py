@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from polypath.core.builder import NetBuilder
+from polypath.core.wiring import Wiring
 from polypath.families.base import Family, Preset, at_least, one_of, whole_number
 from polypath.layers.conv import ConvUnit
-from polypath.network import NetBuilder
-from polypath.wiring import Wiring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class FractalNet(Family, name="fractalnet"):
         # ResNet's stem quarters an image, rounding up, and the last block is not pooled
         return 2**blocks if self.stem == "none" else 2 ** (blocks - 1) * 4 - 3
 
-    def draw(self, b: NetBuilder) -> str:
+    def build_graph(self, b: NetBuilder) -> str:
         z, chans = b.input, self.in_chans
         if self.stem == "imagenet":
             z, chans = b.add("stem.unit", z, ConvUnit(chans, 64, 7, 2), depth=1), 64
@@ -163,11 +163,14 @@ class FractalNet(Family, name="fractalnet"):
             variants=norms if self.own_norms else (),
         )
 
-    def words(self):
+    def selectors(self):
         return {} if self.join == "concat" else {"column": self._chosen_column}
 
-    def names(self) -> list[str]:
+    def path_names(self) -> list[str]:
         return [] if self.join == "concat" else [f"column={c}" for c in range(self.columns, 0, -1)]
+
+    def path_sets(self) -> dict[str, list[str]]:
+        return {"columns": self.path_names()}
 
     def _chosen_column(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
         """A single column for the whole network, 1 the shallowest (§3.1, the global choice)."""

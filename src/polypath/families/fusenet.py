@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from polypath.core.builder import NetBuilder
+from polypath.core.wiring import Wiring
 from polypath.families.base import Family, Preset, at_least, one_of, whole_number
 from polypath.families.resnet import (
     TABLE_4,
@@ -34,8 +36,6 @@ from polypath.families.resnet import (
     whole_units,
 )
 from polypath.layers.conv import ConvUnit
-from polypath.network import NetBuilder
-from polypath.wiring import Wiring
 
 PAPER = "Deep Fusion, 2016"
 
@@ -54,7 +54,7 @@ class PlainNet(Family, name="plain"):
         at_least(self, "width", 1)
         whole_units(self, 1, least=3)
 
-    def draw(self, b: NetBuilder) -> str:
+    def build_graph(self, b: NetBuilder) -> str:
         z, chans = begin(b, self.in_chans, self.width), self.width
         for group, layers in enumerate(share(whole_units(self, 1, least=3), 3), 1):
             out = self.width * 2 ** (group - 1)
@@ -93,7 +93,7 @@ class FusedNet(Family, name="fusenet"):
         check_survival(self)
         whole_units(self, self.fusions, least=1)
 
-    def draw(self, b: NetBuilder) -> str:
+    def build_graph(self, b: NetBuilder) -> str:
         layers = whole_units(self, self.fusions, least=1)  # x, of each deep block
         z, chans, k = begin(b, self.in_chans, self.width), self.width, 0
         for group, fusions in enumerate(share(self.fusions, 3), 1):
@@ -111,10 +111,10 @@ class FusedNet(Family, name="fusenet"):
                 chans = left_chans + out if self.join == "concat" else out
         return end(b, z, chans, self.num_classes)
 
-    def words(self):
+    def selectors(self):
         return {} if self.join == "concat" else {"route": self._route}
 
-    def names(self) -> list[str]:
+    def path_names(self) -> list[str]:
         """The eight routes of one letter a group, in Table 1's order: for K = 3 all, for K = 6 those of N_f3."""
         if self.join == "concat":
             return []
@@ -125,6 +125,9 @@ class FusedNet(Family, name="fusenet"):
                 letters = ("R" if g in groups else "L" for g in range(3))
                 routes.append("".join(letter * n for letter, n in zip(letters, sizes, strict=True)))
         return [f"route={route}" for route in routes]
+
+    def path_sets(self) -> dict[str, list[str]]:
+        return {"routes": self.path_names()}
 
     def _route(self, wiring: Wiring, value: str) -> Choices:
         """``RLL``, one letter a fusion: the component network B_1^R → B_2^L → B_3^L (§3.1)."""
@@ -158,11 +161,11 @@ class InceptionLike(ResNet, name="dfn_il"):
     def deep(self) -> tuple[str, ...]:
         return tuple(f"R{n}" for n in range(1, self.branches + 1))
 
-    def words(self):
-        return super().words() | {"stream": self._stream}
+    def selectors(self):
+        return super().selectors() | {"stream": self._stream}
 
-    def names(self) -> list[str]:
-        return [f"stream={n}" for n in range(1, self.branches + 1)] + Residual.names(self)
+    def path_names(self) -> list[str]:
+        return [f"stream={n}" for n in range(1, self.branches + 1)] + Residual.path_names(self)
 
     def _stream(self, wiring: Wiring, value: str) -> Choices:
         """The base network ``1`` alone, with its shortcuts: a ResNet of branch 1."""
@@ -187,7 +190,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
         super().__post_init__()
         at_least(self, "streams", 2)
 
-    def draw(self, b: NetBuilder) -> str:
+    def build_graph(self, b: NetBuilder) -> str:
         streams = dict.fromkeys(self._numbers, begin(b, self.in_chans, self.width, self.stem))
         *places, last = self.places()
         for place in places:
@@ -212,11 +215,11 @@ class MergeAndRun(Residual, name="dfn_mr"):
     def _numbers(self) -> list[str]:
         return [str(s) for s in range(1, self.streams + 1)]
 
-    def words(self):
-        return super().words() | {"stream": self._stream}
+    def selectors(self):
+        return super().selectors() | {"stream": self._stream}
 
-    def names(self) -> list[str]:
-        return [f"stream={s}" for s in self._numbers] + super().names()
+    def path_names(self) -> list[str]:
+        return [f"stream={s}" for s in self._numbers] + super().path_names()
 
     def _stream(self, wiring: Wiring, value: str) -> Choices:
         """The base network ``1`` alone, with its shortcuts: a ResNet of branch 1."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from polypath.core.builder import NetBuilder
 from polypath.families.base import Family, Preset, at_least, one_of
 from polypath.layers.conv import ConvUnit
-from polypath.layers.gunn import BACKWARDS, ORDERS, GunnLayer, check_segments
-from polypath.network import NetBuilder
+from polypath.layers.gunn.layer import BACKWARDS, ORDERS, GunnLayer, check_segments
 
 STEMS = ("cifar", "imagenet")
 TRANSITIONS = ("conv-pool", "pool-conv")
@@ -40,7 +40,7 @@ class Gunn(Family, name="gunn"):
         stem_width: maps of the stem's first conv.
         transition: between layers, 1×1 conv then average pool (the paper's text) or the other way round.
         last_width: maps of a 1×1 conv after the last layer; 0 leaves it out (ImageNet models).
-        backward: how the layers go back, see :class:`~polypath.layers.gunn.GunnLayer`; no matter of weights.
+        backward: how the layers go back, see :class:`~polypath.layers.gunn.layer.GunnLayer`; no matter of weights.
     """
 
     channels: tuple[int, ...] = (240, 300, 360)
@@ -95,7 +95,7 @@ class Gunn(Family, name="gunn"):
         last = 2 ** (len(self.channels) - 1)  # the side that the first layer needs
         return last if self.stem == "cifar" else 4 * (last - 1) + 1
 
-    def draw(self, b: NetBuilder) -> str:
+    def build_graph(self, b: NetBuilder) -> str:
         """Stages are called as in Tables 1 and 2: ``conv1``, ``conv2`` (a layer), ``trans1``, ``conv3``, …"""
         layers = self.configurations
         z = b.input

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from polypath.core.builder import NetBuilder
 from polypath.families.base import Preset, at_least
 from polypath.families.recursive import Block, Recursive
 from polypath.layers.lvbn import LoopUnit
-from polypath.network import NetBuilder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class RecursiveMobileNetV2(Recursive, name="dr_mobilenetv2"):
     def skippable(self, block: Block) -> bool:
         return not block.resized
 
-    def draw(self, b: NetBuilder) -> str:
+    def build_graph(self, b: NetBuilder) -> str:
         stem = LoopUnit(self.in_chans, self.stem_width, 3, 2, act="relu6")
         z, places = b.add("stem.unit", b.input, stem, depth=1), self.places()
         for block in places:

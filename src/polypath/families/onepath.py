@@ -19,8 +19,9 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from polypath.core.builder import NetBuilder
+from polypath.core.network import PathNet, set_module
 from polypath.families.base import Family, Preset
-from polypath.network import NetBuilder, PathNet, set_module
 
 REFUSED = (
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "checkpoint_path", "cache_dir",
@@ -123,7 +124,7 @@ class TimmModel(OnePath, name="timm"):
 
     package = "timm"
 
-    def draw(self, b: NetBuilder) -> str:
+    def build_graph(self, b: NetBuilder) -> str:
         import timm
 
         _check_timm(self.model)
@@ -160,7 +161,7 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
 
     package = "pytorchcv"
 
-    def draw(self, b: NetBuilder) -> str:
+    def build_graph(self, b: NetBuilder) -> str:
         model = self._made(_pytorchcv_maker(self.model), in_channels=self.in_chans)
         name = _last_layer(model)
         if name is None:
@@ -231,7 +232,8 @@ def smallest_side(net: PathNet, most: int = 512) -> int:
 
     What runs at no power of two up to ``most`` is taken to run at its own size only.
     """
-    from polypath.meta import image_batch, weightless
+    from polypath.core.inputs import image_batch
+    from polypath.core.meta import weightless
 
     body = cast(Body, net.get_submodule("body"))
     if body.fixed:

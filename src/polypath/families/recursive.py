@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polypath.core.builder import NetBuilder
+from polypath.core.network import PathNet
+from polypath.core.wiring import Gate, Wiring
 from polypath.families.base import Family, Preset, at_least, one_of, seeded
 from polypath.families.resnet import begin, end, still_there
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gates import GateUnit
 from polypath.layers.lvbn import LoopUnit
-from polypath.network import NetBuilder, PathNet
-from polypath.wiring import Gate, Wiring
 
 NORMS = {"i-lvbn": "passed", "i-lvbn-updates": "updates", "lvbn": "all", "shared": "all"}
 GATES = ("none", "recursive", "all")
@@ -169,10 +170,10 @@ class Recursive(Family):
 
     # --- choosing ----------------------------------------------------------------------------------------
 
-    def words(self):
+    def selectors(self):
         return {"loops": self._loops} if any(map(self.switched, self.places())) else {}
 
-    def names(self) -> list[str]:
+    def path_names(self) -> list[str]:
         most = self._most()
         if not most:
             return []
@@ -278,7 +279,7 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
     def skippable(self, block: Block) -> bool:
         return True
 
-    def draw(self, b: NetBuilder) -> str:
+    def build_graph(self, b: NetBuilder) -> str:
         z, places = begin(b, self.in_chans, self.width, self.stem), self.places()
         for block in places:
             z = self.recur(b, z, block, self.units(block), self._shortcut(b, z, block), relu=True)

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from polypath.core.builder import NetBuilder
+from polypath.core.wiring import Wiring
 from polypath.families.base import Family, Preset, at_least, one_of, whole_number
 from polypath.layers.conv import ConvUnit
-from polypath.network import NetBuilder
-from polypath.wiring import Wiring
 
 Choices = dict[str, list[str]]
 
@@ -153,12 +153,15 @@ class Residual(Family):
             return b.chain(f"{name}.shallow{number}", z, self.layer_units(place.in_chans, place.out_chans, 1, True))
         return z
 
-    def words(self):
+    def selectors(self):
         return {"route": self._route, "units": self._units}
 
-    def names(self) -> list[str]:
+    def path_names(self) -> list[str]:
         most = min(self._group_fusions())
         return [f"units={n}" for n in sorted({most // 4, most // 2, most * 3 // 4} - {0}, reverse=True)]
+
+    def path_sets(self) -> dict[str, list[str]]:
+        return {"routes": [text for text in self.path_names() if text.startswith("route=")]}
 
     def _group_fusions(self) -> list[int]:
         return [-(-blocks // self.span) for blocks in self.group_blocks]
@@ -200,7 +203,7 @@ class ResNet(Residual, name="resnet"):
         """Labels of the branches."""
         return ("R",)
 
-    def draw(self, b: NetBuilder) -> str:
+    def build_graph(self, b: NetBuilder) -> str:
         z = begin(b, self.in_chans, self.width, self.stem)
         for place in self.places():
             operands = {"L": self.shortcut(b, z, place)}
@@ -211,10 +214,10 @@ class ResNet(Residual, name="resnet"):
             z = b.add(f"{place.name}.relu", z, nn.ReLU())
         return end(b, z, self.places()[-1].out_chans, self.num_classes)
 
-    def names(self) -> list[str]:
+    def path_names(self) -> list[str]:
         fusions = len(self.places())
         routes = [f"route={letter * fusions}" for letter in "RL"] if fusions <= 16 else []
-        return super().names() + routes
+        return super().path_names() + routes
 
     def _route(self, wiring: Wiring, value: str) -> Choices:
         """``RLL``, one operand for each fusion: one component network (§3.1)."""
@@ -311,7 +314,7 @@ def still_there(spec: Family, wiring: Wiring, text: str, choice: Choices) -> Cho
         return here
     with torch.device("meta"):
         b = NetBuilder()
-        full = b.wiring(spec.draw(b))
+        full = b.wiring(spec.build_graph(b))
     whole = {join: tuple(labels) for join, labels in choice.items()}
     lost = any(set(labels) - set(wiring.joins[join].labels) for join, labels in here.items())
     if lost or full.prune(whole) != wiring.prune({join: whole[join] for join in here}):

@@ -14,6 +14,9 @@ The network that was given stays the reference.
 
 from __future__ import annotations
 
+from polypath.core.extract import extract
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
 from polypath.fusion.draft import Draft
 from polypath.fusion.folding import fold_norms
 from polypath.fusion.gates import fold_gates
@@ -22,8 +25,6 @@ from polypath.fusion.joins import reuse_sums
 from polypath.fusion.means import fold_means
 from polypath.fusion.network import FusedNet
 from polypath.fusion.siblings import merge_siblings
-from polypath.network import PathNet, extract
-from polypath.paths import Paths
 
 
 def fuse(net: PathNet, paths: Paths | str | None = None, *, siblings: str = "summed") -> FusedNet:

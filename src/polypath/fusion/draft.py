@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from polypath.core.network import PathNet
+from polypath.core.wiring import Join, Node, Unit, Wiring
 from polypath.fusion.network import FusedNet
-from polypath.network import PathNet
-from polypath.wiring import Join, Node, Unit, Wiring
 
 
 @dataclass

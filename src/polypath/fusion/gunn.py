@@ -8,8 +8,8 @@ A product with few columns is far below the processor's rate, so a few segments 
 them has changed it. What a later one reads of an earlier one's new value is a sum of products too, of x and of h: its
 part of x is in the later one's W₁ and V, and its part of h is added when h is known, with W₃·h in one product.
 
-Layers with other units than :class:`~polypath.layers.gunn.UpdateUnit` have the norms in their conv units folded, and
-run as :func:`polypath.layers.gunn_fast.in_place` does.
+Layers with other units than :class:`~polypath.layers.gunn.layer.UpdateUnit` have the norms in their conv units
+folded, and run as :func:`polypath.layers.gunn.in_place.in_place` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from polypath.fusion.draft import Draft
 from polypath.fusion.folding import folded_conv, norm_as_affine
 from polypath.fusion.units import FoldedConv
 from polypath.layers.conv import ConvUnit
-from polypath.layers.gunn import Bottleneck, GunnLayer, UpdateUnit
+from polypath.layers.gunn.layer import Bottleneck, GunnLayer, UpdateUnit
 from polypath.layers.pointwise import PLAIN_CONVS
 
 WIDE = 72  # columns that segments which read together have at most

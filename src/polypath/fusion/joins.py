@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from polypath.core.wiring import Join, Unit
 from polypath.fusion.draft import Draft
-from polypath.wiring import Join, Unit
 
 
 def reuse_sums(draft: Draft) -> None:

@@ -14,9 +14,9 @@ from dataclasses import replace
 
 from torch import nn
 
+from polypath.core.wiring import Join, Node, Unit
 from polypath.fusion.draft import Draft
 from polypath.fusion.units import FoldedConv, Part
-from polypath.wiring import Join, Node, Unit
 
 COMMUTING = (
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.Identity, nn.ReLU, nn.Flatten, Part

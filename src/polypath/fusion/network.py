@@ -8,8 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from polypath.network import PathNet, Trace
-from polypath.paths import Paths
+from polypath.core.execute import Trace
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
 
 
 class FusedNet(PathNet):
@@ -54,11 +55,3 @@ class FusedNet(PathNet):
         if paths is not None and str(paths) != "whole":
             raise ValueError(f"path {str(paths)!r}: a fused network is of one path; fuse the network under that choice")
         return super().plan(None)
-
-    def save_pretrained(self, folder: Any, **options: Any) -> None:
-        """Refused: a fused network is made anew from the saved one.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("a fused network is not saved: save the one that it is made of, and fuse it after loading")

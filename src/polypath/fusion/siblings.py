@@ -13,9 +13,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from polypath.core.wiring import Join, Node, Unit
 from polypath.fusion.draft import Draft
 from polypath.fusion.units import FoldedConv, Part, empty_conv
-from polypath.wiring import Join, Node, Unit
 
 WHICH = ("summed", "all", "none")
 

@@ -61,22 +61,3 @@ class GateUnit(nn.Module):
         if self.hidden is not None:
             z = normalise(self.norm, self.hidden(z), mask, self.statistics, training=self.training).relu()
         return self.last(z)
-
-
-def straight_through(logits: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-    """Sampled decisions ``(N,)``, exactly 0 or 1, of logits ``(N, 2)``; their gradient is the softmax's.
-
-    Gumbel-max: the arg-max of logits plus Gumbel noise is open with the softmax's probability.
-    """
-    device = logits.device if generator is None else generator.device
-    # minus the logarithm of an exponential variable is a Gumbel one
-    noise = -torch.empty(logits.shape, device=device).exponential_(generator=generator).log()
-    noisy = logits.float() + noise.to(logits.device)
-    soft = (noisy / temperature).softmax(1)[:, 1]
-    return (noisy[:, 1] > noisy[:, 0]).to(soft.dtype) + (soft - soft.detach())
-
-
-def decide(logits: Tensor) -> Tensor:
-    """Decisions ``(N,)``, True for open, without noise."""
-    shut, opened = logits.unbind(1)
-    return opened > shut

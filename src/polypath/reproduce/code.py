@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polypath.reproduce.experiment import Experiment, Scale
-from polypath.training.files import digest_of
+from polypath.storage.digests import json_digest
 from polypath.training.recipe import recipe_to_json
 from polypath.training.run import revision
 
@@ -39,4 +39,4 @@ def definition_id(experiment: Experiment, scale: str, plan: Scale) -> str:
         values = {k: v for k, v in values.items() if k not in ("name", "seed", "device", "assumed")}
         arms[arm] = values | {"data": {k: v for k, v in values["data"].items() if k != "source"}}
     claims = [[claim.text, claim.says, claim.unit] for claim in experiment.claims]
-    return digest_of([experiment.name, scale, arms, list(plan.changes), claims])[:12]
+    return json_digest([experiment.name, scale, arms, list(plan.changes), claims])[:12]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polypath.analysis.figures import COLOURS, DPI, MARKERS
+from polypath.analysis.plots.paths import COLOURS, DPI, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -173,12 +173,14 @@ def against(costs: Mapping[str, tuple[str, str]], keys: Sequence[str] | None = N
 
 def name_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Write names beside points where they cover no other one."""
-    from polypath.analysis.figures import Label, _place
+    from polypath.analysis.plots.paths import Label, place_labels
 
     axis.margins(x=0.15, y=0.15)
     assert axis.figure is not None
     axis.figure.canvas.draw()
-    _place(axis, [Label(x, y, name.partition("=")[2] or name, COLOURS[0], name == "whole") for x, y, name in points])
+    place_labels(
+        axis, [Label(x, y, name.partition("=")[2] or name, COLOURS[0], name == "whole") for x, y, name in points]
+    )
 
 
 def _spread(result: Result, keys: Sequence[str]) -> list[float] | None:

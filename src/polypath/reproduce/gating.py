@@ -10,15 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from polypath.expected import node_macs
-from polypath.network import PathNet, Trace
-from polypath.plan import loops_of
+from polypath.core.execute import Trace
+from polypath.core.network import PathNet
+from polypath.core.plan import loops_of
+from polypath.profiling.cost import macs_by_node
 
 
 def mean_macs(net: PathNet, passed: Mapping[tuple[str, str], float], size: int) -> float:
     """Multiply-adds of an image of ``size`` pixels on average, gates included, as
-    :func:`polypath.expected.expected_macs`, but by the shares ``{(switch, loop): share}`` of all images that were
-    counted behind each gate."""
+    :func:`polypath.profiling.expected.expected_macs`, but by the shares ``{(switch, loop): share}`` of all images that
+    were counted behind each gate."""
     shares: dict[str, float] = {}
     for switch in net.wiring.joins.values():
         reached = 1.0
@@ -28,7 +29,7 @@ def mean_macs(net: PathNet, passed: Mapping[tuple[str, str], float], size: int) 
             if loop.gate is not None:
                 shares[f"{switch.name}:{loop.label}"] = reached
             reached = share
-    return sum(macs * shares.get(name, 1.0) for name, macs in node_macs(net, size).items())
+    return sum(macs * shares.get(name, 1.0) for name, macs in macs_by_node(net, None, size).items())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

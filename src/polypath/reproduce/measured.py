@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from polypath.files import write_file
 from polypath.reproduce.experiment import Correct, Measured
+from polypath.storage.files import write_file
 
 
 def save_measured(file: Path, measured: Measured, arms: Sequence[str]) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from polypath.core.network import PathNet
 from polypath.ensemble import Ensemble
-from polypath.network import PathNet
 from polypath.reproduce.trained import Trained
 from polypath.training.build import build_net
 from polypath.training.engine import load_weights

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from polypath.network import PathNet
+from polypath.core.network import PathNet
 from polypath.training.pathwise import Backward, branches, learning_parameters, path_wise_forward
 
 READINGS: tuple[Backward, ...] = ("exact", "truncated")
@@ -23,7 +23,7 @@ def held_by_phase(net: PathNet, *, size: int, batch: int, seed: int = 0) -> dict
     """
     convs = {name: p.numel() for name, p in net.named_parameters() if "branch" in name and name.endswith("conv.weight")}
     generator = torch.Generator().manual_seed(seed)
-    chans = net.config["arguments"]["in_chans"]
+    chans = net.in_chans
     x = torch.randn(batch, chans, size, size, generator=generator)
     y = torch.randint(net.num_classes, (batch,), generator=generator)
     net.train()

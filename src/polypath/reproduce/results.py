@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polypath.files import write_file, write_json
 from polypath.reproduce.bootstrap import Sample
 from polypath.reproduce.claims import Verdict
 from polypath.reproduce.code import code_id, definition_id
 from polypath.reproduce.experiment import Cell, Experiment, Measured, Scale
 from polypath.reproduce.measured import packed, unpacked
 from polypath.reproduce.published import value
+from polypath.storage.files import read_json, write_file, write_json
 from polypath.training.build import resolve_device
-from polypath.training.files import read_json
 from polypath.training.recipe import Recipe, recipe_to_json
 from polypath.training.run import environment, revision
 
@@ -146,7 +145,7 @@ class Result:
 
     def save(self, folder: str | os.PathLike[str], experiment: Experiment | None = None) -> None:
         """Write the folder's files; each is whole or not there. ``experiment`` draws the figure."""
-        from polypath.analysis.figures import save_figure
+        from polypath.analysis.plots.paths import save_figure
         from polypath.reproduce.figures import error_bars
         from polypath.reproduce.page import section
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from polypath.data.sources import ImageData
-from polypath.files import write_file
 from polypath.reproduce.claims import judge
 from polypath.reproduce.code import code_id
 from polypath.reproduce.experiment import Experiment, Measured, Scale
@@ -28,8 +27,8 @@ from polypath.reproduce.measured import load_measured, save_measured
 from polypath.reproduce.registry import get_experiment
 from polypath.reproduce.results import Result, collect, set_aside
 from polypath.reproduce.trained import FAILED, Trained
+from polypath.storage.files import read_json, write_file
 from polypath.training.build import resolve_device
-from polypath.training.files import read_json
 from polypath.training.loop import resume, train
 from polypath.training.recipe import Recipe, recipe_to_json
 from polypath.training.sweep import in_process_of_its_own

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import polypath
 from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.scoring import score
-from polypath.cost import Cost, cost
-from polypath.data.feed import evaluation_batches
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.data.batches import evaluation_batches
 from polypath.data.sources import ImageData
-from polypath.network import PathNet
-from polypath.paths import Paths
+from polypath.profiling.cost import Cost, cost
 from polypath.reproduce.experiment import Correct
-from polypath.statistics import Statistics
+from polypath.storage.loading import load
 from polypath.training.build import MODEL, build_net, resolve_device
 from polypath.training.engine import load_weights
 from polypath.training.result import RunResult, result_of
@@ -60,7 +60,7 @@ class Trained:
         """The network that the run reports, in evaluation mode (untrained where the run failed)."""
         if self.failed:
             return self._laid_out(build_net(self.recipe, self.folder).eval())
-        return self._laid_out(polypath.load(self.folder / MODEL))
+        return self._laid_out(load(self.folder / MODEL))
 
     @property
     def result(self) -> RunResult:
@@ -105,7 +105,7 @@ class Trained:
             return net.named_paths()
         return dict(paths) if isinstance(paths, Mapping) else {text: net.paths(text) for text in paths}
 
-    def statistics(self, paths: Choice = None, images: int = 2000, net: PathNet | None = None) -> Statistics:
+    def statistics(self, paths: Choice = None, images: int = 2000, net: PathNet | None = None) -> BatchNormStatistics:
         """Batch-norm statistics re-estimated for each path, on at most so many training images."""
         net = net or self.net
         return recalibrate(net, self.choice(paths, net).values(), self.training_batches(), images, seed=self.seed)

@@ -2,9 +2,9 @@
 
     protocol    what a connection may do: time and bytes for a request's head, how many connections
     limits      what a request may ask: bytes, time for its body, requests at a time, the key
-    asks        what a request says: image bytes, multipart or JSON into one value
+    predict_request    what a request says: image bytes, multipart or JSON into one value
     times       how long a batch takes here, from the profile and from what was seen
-    queue       who is admitted, which batch comes next; the policy, without clock or thread
+    admission   who is admitted, which batch comes next; the policy, without clock or thread
     scheduler   the queue between the event loop and one inference thread
     model       what the scheduler runs: the bundle's predictor behind four members
     app         FastAPI; metrics its counters; server uvicorn with a clean end; ray_app the same app on a Ray cluster

@@ -21,12 +21,12 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from polypath.serve.asks import read_ask
-from polypath.serve.errors import Refusal
+from polypath.serve.errors import RequestRejected
 from polypath.serve.limits import Guard, Key, Receive, Send
 from polypath.serve.metrics import Metrics
 from polypath.serve.model import Model, Profile
 from polypath.serve.openapi import PREDICT, SUMMARY
+from polypath.serve.predict_request import read_request
 from polypath.serve.service import Options, Service, batch_sizes
 
 LOG = logging.getLogger("polypath.serve")
@@ -70,7 +70,7 @@ class App:
         request = Request(scope, receive)
         try:
             response = await self.predict(request)
-        except Refusal as refusal:
+        except RequestRejected as refusal:
             response = await self._refused(request, refusal)
         except Exception as error:
             LOG.exception("defect in a prediction")
@@ -126,7 +126,7 @@ class App:
         api.add_api_route("/healthz", self.healthz, methods=["GET"], summary="Whether the process works")
         api.add_api_route("/readyz", self.readyz, methods=["GET"], summary="Whether it takes requests")
         api.add_api_route("/metrics", self.scrape, methods=["GET"], summary="Counters for Prometheus")
-        api.add_exception_handler(Refusal, self._refused)  # type: ignore[arg-type]
+        api.add_exception_handler(RequestRejected, self._refused)  # type: ignore[arg-type]
         api.add_exception_handler(HTTPException, self._not_here)  # type: ignore[arg-type]
         api.add_exception_handler(Exception, self._defect)
         return api
@@ -140,10 +140,10 @@ class App:
         names, classes = list(service.facts), len(self.model.classes)
         asked = request.headers.get("content-type", ""), request.scope["query_string"], body, names, classes
         if len(body) <= INLINE_BYTES:
-            ask = read_ask(*asked)
+            wanted = read_request(*asked)
         else:
-            ask = await asyncio.wrap_future(service.decoders.start(read_ask, *asked))
-        done, reply = await service.answer(ask, arrived)
+            wanted = await asyncio.wrap_future(service.decoders.start(read_request, *asked))
+        done, reply = await service.answer(wanted, arrived)
         response = Response(json.dumps(reply, separators=(",", ":")), media_type="application/json")
         service.times.observe_reply(time.perf_counter() - done.finished)
         return response
@@ -179,10 +179,10 @@ class App:
 
     def _running(self) -> Service:
         if self.service is None:
-            raise Refusal(503, "the service is starting", retry_s=1.0, reason="starting")
+            raise RequestRejected(503, "the service is starting", retry_s=1.0, reason="starting")
         return self.service
 
-    async def _refused(self, request: Request, refusal: Refusal) -> JSONResponse:
+    async def _refused(self, request: Request, refusal: RequestRejected) -> JSONResponse:
         self.metrics.refuse(refusal.status, refusal.reason)
         return JSONResponse(refusal.body(), refusal.status, refusal.headers())
 
@@ -190,7 +190,9 @@ class App:
         routes = [route for route in self.api.routes if isinstance(route, Route)]
         legal = [f"{'/'.join(sorted(route.methods or ()))} {route.path}" for route in routes]
         value = f"{request.method} {request.url.path}"
-        refusal = Refusal(error.status_code, str(error.detail), field="path", value=value, legal=legal, reason="route")
+        refusal = RequestRejected(
+            error.status_code, str(error.detail), field="path", value=value, legal=legal, reason="route"
+        )
         self.metrics.refuse(refusal.status, refusal.reason)
         return JSONResponse(refusal.body(), refusal.status, error.headers)
 

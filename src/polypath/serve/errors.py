@@ -8,7 +8,7 @@ from typing import Any
 SHOWN = 80  # characters of a wrong value that are sent back
 
 
-class Refusal(Exception):
+class RequestRejected(Exception):
     """A request that gets no prediction.
 
     Args:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from polypath.serve.errors import Refusal
+from polypath.serve.errors import RequestRejected
 
 KEY_VARIABLE = "POLYPATH_API_KEY"
 OPEN_PATHS = ("/healthz", "/readyz")
@@ -83,7 +83,7 @@ class Key:
 
     def check(self, headers: dict[bytes, bytes]) -> None:
         """Raises:
-        Refusal: 401, no key or another one; the answer does not tell which.
+        RequestRejected: 401, no key or another one; the answer does not tell which.
         """
         if self._digest is None:
             return
@@ -93,7 +93,7 @@ class Key:
             shown = token.strip()
         if not hmac.compare_digest(hashlib.sha256(shown).digest(), self._digest):
             legal = "Authorization: Bearer KEY, or X-API-Key: KEY"
-            raise Refusal(401, "the key is missing or wrong", field="key", value="not shown", legal=legal)
+            raise RequestRejected(401, "the key is missing or wrong", field="key", value="not shown", legal=legal)
 
 
 class Guard:
@@ -117,7 +117,7 @@ class Guard:
                 if scope["path"] not in OPEN_PATHS:
                     self._enter(headers)
                 body = await self._read(headers, receive, held)
-            except Refusal as refusal:
+            except RequestRejected as refusal:
                 self.watch(refusal.status, refusal.reason)
                 self.buffered -= held[0]  # now, or what is read and thrown away below would keep others out
                 held[0] = 0
@@ -130,17 +130,17 @@ class Guard:
 
     def _enter(self, headers: dict[bytes, bytes]) -> None:
         if self.draining:
-            raise Refusal(503, "the service is shutting down", retry_s=1.0, reason="draining")
+            raise RequestRejected(503, "the service is shutting down", retry_s=1.0, reason="draining")
         self.key.check(headers)
         if self.requests > self.limits.requests:
             message = f"{self.limits.requests} requests are being answered already"
-            raise Refusal(503, message, retry_s=1.0, reason="requests")
+            raise RequestRejected(503, message, retry_s=1.0, reason="requests")
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive, held: list[int]) -> bytes:
         """The body, whole.
 
         Raises:
-            Refusal: 413 too long, 408 too slow, 503 no room for it now, 400 the client has left.
+            RequestRejected: 413 too long, 408 too slow, 503 no room for it now, 400 the client has left.
         """
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and (len(length) > 15 or int(length) > self.limits.body_bytes):
@@ -151,23 +151,23 @@ class Guard:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise Refusal(400, "the client has left before its body was whole", reason="left")
+                        raise RequestRejected(400, "the client has left before its body was whole", reason="left")
                     chunk = message.get("body", b"")
                     held[0] += len(chunk)
                     self.buffered += len(chunk)
                     if held[0] > self.limits.body_bytes:
                         raise self._too_long(f"more than {self.limits.body_bytes}")
                     if self.buffered > self.limits.buffered_bytes:
-                        raise Refusal(503, "no room for another body now", retry_s=1.0, reason="buffered")
+                        raise RequestRejected(503, "no room for another body now", retry_s=1.0, reason="buffered")
                     chunks.append(chunk)
                     if not message.get("more_body", False):
                         return b"".join(chunks) if len(chunks) > 1 else chunks[0]
         except TimeoutError:
             message = f"the body did not come within {self.limits.body_seconds:g} s"
-            raise Refusal(408, message, reason="slow body") from None
+            raise RequestRejected(408, message, reason="slow body") from None
 
-    def _too_long(self, value: str) -> Refusal:
-        return Refusal(
+    def _too_long(self, value: str) -> RequestRejected:
+        return RequestRejected(
             413, "the body is too long", field="body", value=value, legal=f"at most {self.limits.body_bytes} bytes"
         )
 
@@ -194,7 +194,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _refuse(refusal: Refusal, receive: Receive, send: Send) -> None:
+async def _refuse(refusal: RequestRejected, receive: Receive, send: Send) -> None:
     """Answer, then read a little of what is still coming: a connection closed with unread bytes in it is reset, and
     the client would not see why."""
     body = json.dumps(refusal.body()).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from polypath.serve.asks import MOST_MS
+from polypath.serve.predict_request import MOST_MS
 
 SUMMARY = "A multi-path classifier with a time budget: the best answer that can be given in time."
 

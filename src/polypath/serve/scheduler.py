@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from polypath.serve.errors import Refusal
-from polypath.serve.queue import Queue, Ticket
+from polypath.serve.admission import Queue, Ticket
+from polypath.serve.errors import RequestRejected
 from polypath.serve.times import Times
 
 Run = Callable[[str, np.ndarray], np.ndarray]
@@ -71,18 +71,18 @@ class Scheduler:
         """A place in the queue for a request that must be answered by ``deadline`` (``time.perf_counter()``).
 
         Raises:
-            Refusal: 503, it would be late or make another one late.
+            RequestRejected: 503, it would be late or make another one late.
         """
         now = time.perf_counter()
         with self._wake:
             if self._closing:
-                raise Refusal(503, "the service is shutting down", retry_s=1.0, reason="draining")
+                raise RequestRejected(503, "the service is shutting down", retry_s=1.0, reason="draining")
             ticket = self._queue.admit(now, deadline, path, cheaper)
             backlog = self._queue.backlog(now) if ticket is None else 0.0
         if ticket is None:
             left = 1000 * (deadline - now)
             message = f"too busy to answer by {path} within the {left:.1f} ms that are left of the budget"
-            raise Refusal(503, message, retry_s=backlog, reason="busy")
+            raise RequestRejected(503, message, retry_s=backlog, reason="busy")
         ticket.future = self._loop.create_future()
         return ticket
 
@@ -163,7 +163,7 @@ class Scheduler:
             self._watch("late", 1, ticket.path)
             if not ticket.future.done():
                 message = "the machine was slower than reckoned; the deadline cannot be met any more"
-                ticket.future.set_exception(Refusal(503, message, retry_s=self.backlog(), reason="late"))
+                ticket.future.set_exception(RequestRejected(503, message, retry_s=self.backlog(), reason="late"))
 
     def _deliver(self, batch: list[Ticket], result: np.ndarray | Exception, started: float, finished: float) -> None:
         path, seconds = batch[0].path, finished - started

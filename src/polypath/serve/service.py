@@ -1,4 +1,4 @@
-"""From an ask to an answer: which path, whether in time, decode, wait, name the classes."""
+"""From a request to an answer: which path, whether in time, decode, wait, name the classes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from polypath.serve.asks import MOST_MS, Ask
-from polypath.serve.errors import Refusal
+from polypath.serve.admission import Ticket
+from polypath.serve.errors import RequestRejected
 from polypath.serve.limits import Limits
 from polypath.serve.metrics import Metrics
 from polypath.serve.model import Model, Profile
-from polypath.serve.queue import Ticket
+from polypath.serve.predict_request import MOST_MS, PredictRequest
 from polypath.serve.scheduler import Done, Scheduler
 from polypath.serve.times import Times, Window
 
@@ -91,7 +91,7 @@ class Decoders:
 
 
 class Service:
-    """Answers asks on the event loop that was running when it was made.
+    """Answers requests on the event loop that was running when it was made.
 
     Args:
         model: the network.
@@ -109,34 +109,34 @@ class Service:
         )
         self.decoders = Decoders(options.limits.decoders)
 
-    async def answer(self, ask: Ask, arrived: float) -> tuple[Done, dict[str, Any]]:
-        """The answer to ``ask``, whose last byte came at ``arrived`` (``time.perf_counter()``).
+    async def answer(self, request: PredictRequest, arrived: float) -> tuple[Done, dict[str, Any]]:
+        """The answer to ``request``, whose last byte came at ``arrived`` (``time.perf_counter()``).
 
         Raises:
-            Refusal: see the modules that it passes through.
+            RequestRejected: see the modules that it passes through.
         """
-        budget_ms = self.options.budget_ms if ask.budget_ms is None else ask.budget_ms
+        budget_ms = self.options.budget_ms if request.budget_ms is None else request.budget_ms
         deadline = arrived + budget_ms / 1000
-        path = ask.path or self._best(budget_ms)
-        if ask.path is not None and not ask.allow_cheaper:
-            self._possible(ask.path, budget_ms)
+        path = request.path or self._best(budget_ms)
+        if request.path is not None and not request.allow_cheaper:
+            self._possible(request.path, budget_ms)
         decoding = self.decoders.expected()
-        ticket = self.scheduler.admit(deadline - decoding, path, cheaper=ask.allow_cheaper)
+        ticket = self.scheduler.admit(deadline - decoding, path, cheaper=request.allow_cheaper)
         try:
-            self.decoders.start(self._decode, ticket, ask.image)
+            self.decoders.start(self._decode, ticket, request.image)
             done = await ticket.future
         except BaseException:
             self.scheduler.withdraw(ticket)
             raise
         finished = time.perf_counter()
         self._count(done, path, finished - arrived, finished > deadline)
-        return done, self._reply(ask, done, arrived, finished)
+        return done, self._reply(request, done, arrived, finished)
 
     def _best(self, budget_ms: float) -> str:
         """The most accurate path that an idle machine answers within the budget.
 
         Raises:
-            Refusal: 422, no path is that fast.
+            RequestRejected: 422, no path is that fast.
         """
         now = time.perf_counter()
         spare = budget_ms / 1000 - self.times.reply(now)
@@ -150,7 +150,7 @@ class Service:
     def _possible(self, path: str, budget_ms: float) -> None:
         needed_ms = 1000 * self.times.idle(path, time.perf_counter())
         if needed_ms > budget_ms:
-            raise Refusal(
+            raise RequestRejected(
                 422,
                 f"the budget cannot be met by {path}, which needs {needed_ms:.2f} ms on this machine when it is idle",
                 field="budget_ms",
@@ -166,7 +166,9 @@ class Service:
         except ValueError as error:
             legal = f"an image file of at most {self.options.limits.pixels} pixels"
             value = f"{len(data)} bytes"
-            self.scheduler.fail(ticket, Refusal(400, f"image: {error}", field="image", value=value, legal=legal))
+            self.scheduler.fail(
+                ticket, RequestRejected(400, f"image: {error}", field="image", value=value, legal=legal)
+            )
         except Exception as error:
             self.scheduler.fail(ticket, error)
 
@@ -179,9 +181,9 @@ class Service:
         if done.path != path:
             self.metrics.cheaper.inc()
 
-    def _reply(self, ask: Ask, done: Done, arrived: float, finished: float) -> dict[str, Any]:
+    def _reply(self, request: PredictRequest, done: Done, arrived: float, finished: float) -> dict[str, Any]:
         classes = self.model.classes
-        most = min(self.options.top_k if ask.top_k is None else ask.top_k, len(classes))
+        most = min(self.options.top_k if request.top_k is None else request.top_k, len(classes))
         best = np.argsort(-done.probabilities, kind="stable")[:most]
         facts = self.facts[done.path]
         return {

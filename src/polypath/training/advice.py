@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from polypath.paths import Paths
-from polypath.wiring import Join, Wiring
+from polypath.core.paths import Paths
+from polypath.core.wiring import Join, Wiring
 
 RISING = 3
 STUCK = 0.01

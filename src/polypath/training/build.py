@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from polypath.data.feed import Part, evaluation_batches, training_batches
+from polypath.core.network import PathNet
+from polypath.data.batches import Part, evaluation_batches, training_batches
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
 from polypath.families.base import seeded
-from polypath.network import PathNet
-from polypath.saving import load
+from polypath.storage.loading import load
 from polypath.training.distributed import World
 from polypath.training.recipe import Recipe
 

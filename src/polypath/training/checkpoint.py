@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from polypath.files import whole, write_json
-from polypath.training.files import digest, digest_of, read_json, remove, sweep_out
+from polypath.storage.digests import file_digest, json_digest
+from polypath.storage.files import read_json, remove, sweep_out, whole, write_json
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})\.json")
@@ -62,10 +62,10 @@ class Checkpoints:
         try:
             with whole(file) as temporary:
                 save_file(plain, temporary, {"polypath": "checkpoint"})
-                checksum = digest(temporary)
+                checksum = file_digest(temporary)
             head = {"format": FORMAT, "recipe": self.recipe, "step": checkpoint.step, "sha256": checksum}
             body = {**head, "state": checkpoint.state}
-            write_json(beside, {**body, "checksum": digest_of(body)})
+            write_json(beside, {**body, "checksum": json_digest(body)})
         except (OSError, SafetensorError) as error:
             if isinstance(error, SafetensorError) and "I/O" not in str(error) and "o space" not in str(error):
                 raise
@@ -79,7 +79,7 @@ class Checkpoints:
         """
         file, beside = self._files(step)
         body = read_json(beside)
-        if not isinstance(body, dict) or body.pop("checksum", None) != digest_of(body):
+        if not isinstance(body, dict) or body.pop("checksum", None) != json_digest(body):
             raise ValueError(f"{beside.name}: damaged, its checksum does not fit")
         if body.get("format") != FORMAT:
             raise ValueError(f"{beside.name}: format {body.get('format')!r}, this version of Polypath reads {FORMAT}")
@@ -88,7 +88,7 @@ class Checkpoints:
         if body["step"] != step:
             raise ValueError(f"{beside.name}: is of step {body['step']}")
         try:
-            if digest(file) != body["sha256"]:
+            if file_digest(file) != body["sha256"]:
                 raise ValueError(f"{file.name}: damaged, its checksum does not fit")
             return Checkpoint(step, load_file(file), body["state"])
         except OSError as error:

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
 from polypath.data.seeds import generator
-from polypath.network import PathNet
-from polypath.paths import Paths
 from polypath.training.distributed import World, full, put, reduce_gradients, share
 from polypath.training.meter import Meter
 from polypath.training.objectives import StepInfo
@@ -61,9 +61,9 @@ class Engine:
         self.optimizer = build_optimizer(self.net, recipe.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.names = {p: name for name, p in self.net.named_parameters()}
-        self.resting: list[nn.Parameter] = []
+        self.frozen: list[nn.Parameter] = []
         self.meter = Meter(world)
-        self.ran: Counter[Paths] = Counter()
+        self.paths_run: Counter[Paths] = Counter()
         if recipe.compile:
             compile_units(self.net)
 
@@ -86,8 +86,8 @@ class Engine:
     def start_epoch(self, epoch: int) -> None:
         """Let go of gradients and optimiser state of what does not learn in ``epoch``."""
         names = self.bound.trainable(epoch)
-        self.resting = [] if names is None else [p for p, name in self.names.items() if name not in names]
-        release(self.optimizer, self.resting)
+        self.frozen = [] if names is None else [p for p, name in self.names.items() if name not in names]
+        release(self.optimizer, self.frozen)
 
     def step(
         self, parts: Sequence[tuple[int, Tensor, Tensor]], total: int, epoch: int, step: int, flag: int = 0
@@ -111,7 +111,7 @@ class Engine:
         for number, x, y in parts:
             if not self._part(number, x, y, len(x) / total, epoch, step):
                 flag = NONFINITE
-        for p in self.resting:
+        for p in self.frozen:
             p.grad = None
         sharded = recipe.parallel.strategy == "fsdp"
         same = recipe.parallel.paths == "same"
@@ -119,7 +119,8 @@ class Engine:
         if flag == NONFINITE:
             return flag
         if recipe.optim.move_unused:
-            fill_unused(p for p in self.names if p not in set(self.resting))
+            frozen = set(self.frozen)
+            fill_unused(p for p in self.names if p not in frozen)
         self.scaler.unscale_(self.optimizer)
         if recipe.clip_norm:
             nn.utils.clip_grad_norm_([p for p in self.names if p.grad is not None], recipe.clip_norm)
@@ -154,7 +155,7 @@ class Engine:
                 right = y if y.ndim == 1 else y.argmax(1)
                 wrong = (result.logits.argmax(1) != right).float().mean()
                 self.meter.add(step, "error", wrong * (100.0 * weight))
-            self.ran.update(result.paths)
+            self.paths_run.update(result.paths)
         return finite
 
     def rate(self, step: int) -> float:
@@ -171,8 +172,8 @@ class Engine:
         """Weights and running statistics of the scored network, whole, on the CPU. All ranks call it together."""
         return {name: full(t) for name, t in self.scored.state_dict().items()}
 
-    def beside(self) -> dict[str, Tensor]:
-        """What the objective keeps beside the network."""
+    def objective_state(self) -> dict[str, Tensor]:
+        """Tensors that the objective keeps in addition to the network's."""
         return {name: full(t) for name, t in self.bound.state_dict().items()}
 
     # --- what a checkpoint holds -------------------------------------------------------------------------

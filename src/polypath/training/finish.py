@@ -14,8 +14,8 @@ from polypath.data.augment import average_views
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
 from polypath.ensemble import Ensemble
-from polypath.files import whole
-from polypath.saving import save
+from polypath.storage.files import whole
+from polypath.storage.saving import save
 from polypath.training.build import MODEL, build_net
 from polypath.training.distributed import World
 from polypath.training.engine import Engine, load_weights
@@ -75,18 +75,19 @@ def save_model(
     run_dir: Path,
     data: ImageData,
     weights: Mapping[str, Tensor],
-    beside: Mapping[str, Tensor],
+    objective_state: Mapping[str, Tensor],
     notes: list[str],
 ) -> None:
     """Save the reported network to ``model/``, built anew, so that nothing of its training is left in it.
 
-    An ensemble with shared weights (``beside`` holds its members' statistics) goes to ``ensemble.safetensors`` too.
+    An ensemble with shared weights (``objective_state`` holds its members' statistics) also goes to
+    ``ensemble.safetensors``.
     """
     net = build_net(recipe, run_dir)
     load_weights(net, dict(weights))
-    if beside:
+    if objective_state:
         bound = recipe.objective.bind(net)
-        bound.load_state_dict(dict(beside))
+        bound.load_state_dict(dict(objective_state))
         ensemble = getattr(bound, "ensemble", None)
         if isinstance(ensemble, Ensemble):
             ensemble.save(run_dir / ENSEMBLE)

@@ -2,7 +2,7 @@
 
 loss = cross-entropy + λ · mean over gates of (t − rate)², with rate the share of the mini-batch's samples that a gate
 lets pass: of those that reach it (the default; only so does t = 0.7 give DR-ResNet-53 its 11.921 expected loops), or
-of all. Gates are read from a :class:`polypath.network.Trace`::
+of all. Gates are read from a :class:`polypath.core.network.Trace`::
 
     trace = Trace()
     loss = criterion(net(x, trace=trace, generator=g), y) + 2.0 * target_rate_loss(trace, target=0.7)
@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from polypath.network import Trace
+from polypath.core.execute import Trace
 
 Over = Literal["reaching", "all"]
 

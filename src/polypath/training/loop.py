@@ -36,10 +36,10 @@ from typing import Any
 
 import torch
 
-from polypath.data.feed import Part
+from polypath.data.batches import Part
 from polypath.data.sources import ImageData, load_images
-from polypath.files import write_json
-from polypath.saving import save
+from polypath.storage.files import write_json
+from polypath.storage.saving import save
 from polypath.training import advice
 from polypath.training.build import (
     INIT,
@@ -221,7 +221,7 @@ class _Session:
                 self._warn(f"the best epoch's checkpoint cannot be used, so the last epoch is reported: {error}")
         self.engine.share_statistics()
         scores = self._score("test")
-        weights, beside = self.engine.weights(), self.engine.beside()
+        weights, objective_state = self.engine.weights(), self.engine.objective_state()
         if self.recipe.objective.kind != "path":
             for text in advice.never_ran(self.engine.net.wiring, self.seen, self.step):
                 self._warn(text)
@@ -229,7 +229,7 @@ class _Session:
 
         def write() -> None:
             draw_curves(self.folder.metrics(), self.folder.path / "curves.png", self.recipe.name)
-            save_model(self.recipe, self.folder.path, self.data, weights, beside, result.notes)
+            save_model(self.recipe, self.folder.path, self.data, weights, objective_state, result.notes)
             write_json(self.folder.summary_file, asdict(result))
 
         self.world.on_first(write)
@@ -259,9 +259,9 @@ class _Session:
         if self.trackers is not None:
             for step, values in rows:
                 self.trackers.log(step, {"step/loss": values["loss"]})
-        for seen in self.world.gather(set(self.engine.ran)):
+        for seen in self.world.gather(set(self.engine.paths_run)):
             advice.operands_of(self.engine.net.wiring, seen, self.seen)
-        self.engine.ran.clear()
+        self.engine.paths_run.clear()
 
     def _report(self, row: dict[str, Any]) -> None:
         for text in advice.stuck_gates(row):

@@ -1,15 +1,15 @@
 """Objectives: what one training step runs and what it minimises, as settings and as a thin object bound to a network.
 
-An :class:`Objective` is a frozen dataclass of JSON values. Bound to a network it gives :class:`Bound`, whose
-:meth:`Bound.passes` yields one :class:`StepResult` for each forward of a step. The step's loss is the *sum* of the
-passes' losses, so a loop may call backward after each pass (one pass' activations at a time)::
+An :class:`Objective` is a frozen dataclass of JSON values. Bound to a network it is a :class:`BoundObjective`, whose
+:meth:`BoundObjective.passes` yields one :class:`StepResult` for each forward of a step. The step's loss is the *sum* of
+the passes' losses, so a loop may call backward after each pass (one pass' activations at a time)::
 
     bound = objective.bind(net)
     for part in bound.passes(x, y, StepInfo(epoch, step, steps_per_epoch, epochs, generator)):
         part.loss.backward()
     optimizer.step()
 
-or take :meth:`Bound.step`, the sum at once. What objectives do is in plain functions
+or take :meth:`BoundObjective.step`, the sum at once. What objectives do is in plain functions
 (:mod:`polypath.training.sampling`, :mod:`~polypath.training.pathwise`, :mod:`~polypath.training.gates`,
 :mod:`~polypath.training.distill`), which work in a hand-written loop as well.
 """
@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polypath.network import PathNet
-from polypath.paths import Paths
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
 
 OBJECTIVES: dict[str, type[Objective]] = {}
 
@@ -65,7 +65,7 @@ class StepResult:
     paths: list[Paths] = field(default_factory=list)
 
 
-class Bound:
+class BoundObjective:
     """An objective on one network. Subclasses give :meth:`passes`.
 
     Attributes:
@@ -137,7 +137,7 @@ class Objective:
             cls.kind = kind
             OBJECTIVES[kind] = cls
 
-    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         """Check the settings against ``net`` and give what runs its steps.
 
         Raises:
@@ -170,11 +170,11 @@ class Objective:
 class Whole(Objective, kind="whole"):
     """Cross-entropy of the whole network, one pass."""
 
-    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         return BoundWhole(net, label_smoothing)
 
 
-class BoundWhole(Bound):
+class BoundWhole(BoundObjective):
     def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
         logits = self.net(x, generator=info.noise)
         yield StepResult(self.cross_entropy(logits, y), logits.detach(), paths=[Paths()])

@@ -11,13 +11,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Generator, Tensor
 
+from polypath.core.execute import Trace
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
 from polypath.ensemble import Ensemble
-from polypath.network import PathNet, Trace
-from polypath.paths import Paths
 from polypath.training import pathwise, sampling
 from polypath.training.distill import distillation_loss
 from polypath.training.gates import Over, rates_or_nan, target_rate_loss
-from polypath.training.objectives import Bound, Objective, StepInfo, StepResult
+from polypath.training.objectives import BoundObjective, Objective, StepInfo, StepResult
 
 Mode = Literal["local", "global", "mixed", "one-column-a-block", "mixed-a-block", "uniform", "stochastic-depth"]
 
@@ -28,7 +29,7 @@ class OnePath(Objective, kind="path"):
 
     paths: str = "whole"
 
-    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         paths = net.paths(self.paths)
         return _Drawn(net, label_smoothing, lambda _: paths)
 
@@ -62,7 +63,7 @@ class DropPath(Objective, kind="drop-path"):
         if self.same and self.mode != "local":
             raise ValueError(f"objective.same: only mode 'local' reads it, and this is {self.mode!r}")
 
-    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         draw = self._draw(net)
         draw(torch.Generator().manual_seed(0))  # a network that cannot be sampled so is refused here
         return _Drawn(net, label_smoothing, draw, self.groups)
@@ -86,7 +87,7 @@ class DropPath(Objective, kind="drop-path"):
                 return partial(sampling.stochastic_depth, net.wiring)
 
 
-class _Drawn(Bound):
+class _Drawn(BoundObjective):
     """Cross-entropy of what ``draw`` gives."""
 
     def __init__(
@@ -120,11 +121,11 @@ class TiedColumns(Objective, kind="tied-columns"):
     def __post_init__(self) -> None:
         _share("objective.rate", self.rate)
 
-    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         return _Tied(net, label_smoothing, self)
 
 
-class _Tied(Bound):
+class _Tied(BoundObjective):
     def __init__(self, net: PathNet, label_smoothing: float, settings: TiedColumns) -> None:
         super().__init__(net, label_smoothing)
         self.settings, self.columns = settings, sampling.columns_of(net)
@@ -159,12 +160,12 @@ class PathWise(Objective, kind="path-wise"):
         if self.phase_epochs < 1:
             raise ValueError(f"objective.phase_epochs = {self.phase_epochs}: must be at least 1")
 
-    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         pathwise.branches(net.wiring)
         return _PathWise(net, label_smoothing, self)
 
 
-class _PathWise(Bound):
+class _PathWise(BoundObjective):
     def __init__(self, net: PathNet, label_smoothing: float, settings: PathWise) -> None:
         super().__init__(net, label_smoothing)
         self.settings = settings
@@ -188,19 +189,19 @@ class _PathWise(Bound):
 class SharedEnsemble(Objective, kind="ensemble"):
     """The sum of the routes' losses, each its own forward, weights shared, running statistics each its own (DFN §4).
 
-    ``routes`` are path texts; empty takes every named ``route=…`` of the network.
+    ``routes`` are path texts; empty takes the network's own set of routes.
     """
 
     routes: tuple[str, ...] = ()
 
-    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
-        texts = self.routes or tuple(name for name in net.names if name.startswith("route="))
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
+        texts = self.routes or net.path_sets.get("routes", ())
         if not texts:
             raise ValueError("objective.routes is empty, and this network has no routes by name; give some")
         return _Ensemble(net, label_smoothing, texts)
 
 
-class _Ensemble(Bound):
+class _Ensemble(BoundObjective):
     def __init__(self, net: PathNet, label_smoothing: float, texts: tuple[str, ...]) -> None:
         super().__init__(net, label_smoothing)
         self.ensemble = Ensemble(net, texts)
@@ -243,13 +244,13 @@ class TargetRate(Objective, kind="target-rate"):
         _share("objective.target", self.target)
         _one_of("objective.over", self.over, get_args(Over))
 
-    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         if not any(join.gates for join in net.wiring.joins.values()):
             raise ValueError("objective 'target-rate': this network has no gates")
         return _TargetRate(net, label_smoothing, self)
 
 
-class _TargetRate(Bound):
+class _TargetRate(BoundObjective):
     def __init__(self, net: PathNet, label_smoothing: float, settings: TargetRate) -> None:
         super().__init__(net, label_smoothing)
         self.settings = settings
@@ -288,11 +289,11 @@ class Distil(Objective, kind="distil"):
         if self.temperature <= 0.0:
             raise ValueError(f"objective.temperature = {self.temperature}: must be above 0")
 
-    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> Bound:
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         return _Distil(net, label_smoothing, self)
 
 
-class _Distil(Bound):
+class _Distil(BoundObjective):
     def __init__(self, net: PathNet, label_smoothing: float, settings: Distil) -> None:
         super().__init__(net, label_smoothing)
         self.settings, self.students = settings, [net.paths(text) for text in settings.paths]

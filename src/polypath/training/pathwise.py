@@ -27,10 +27,10 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from polypath.network import PathNet
-from polypath.paths import Paths
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.core.wiring import Wiring
 from polypath.training.sampling import SELECTABLE
-from polypath.wiring import Wiring
 
 Backward = Literal["exact", "truncated"]
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from polypath.core.network import PathNet
 from polypath.layers.conv import ConvUnit
 from polypath.layers.ghost import ghost_norms, sync_norms
-from polypath.layers.gunn import GunnLayer
-from polypath.network import PathNet
+from polypath.layers.gunn.layer import GunnLayer
 from polypath.training.distributed import World
 from polypath.training.recipe import Recipe
 

@@ -239,7 +239,10 @@ def recipe_from_json(values: dict[str, Any]) -> Recipe:
     Raises:
         ValueError: an unknown field, family or objective, or a value that a field refuses.
     """
-    for known in ("polypath.registry", "polypath.training.path_objectives"):  # importing makes families and kinds known
+    for known in (
+        "polypath.families.registry",
+        "polypath.training.path_objectives",
+    ):  # importing makes families and kinds known
         importlib.import_module(known)
 
     if not isinstance(values, dict):

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from polypath.training.files import read_json
+from polypath.storage.files import read_json
 from polypath.training.run import RunFolder
 
 

@@ -10,7 +10,7 @@ tracker.json        what W&B or trackio knows the run by
 checkpoints/        see polypath.training.checkpoint
 snapshots/          the members of a snapshot ensemble
 curves.png          losses and errors, at the end
-model/              the network that the run reports, as saved by ``save_pretrained``
+model/              the network that the run reports, as saved by :func:`polypath.save`
 ensemble.safetensors    with the members' statistics, where an ensemble was trained
 summary.json        what came out; a run that has it is finished
 """
@@ -29,10 +29,10 @@ from typing import Any
 
 import torch
 
-from polypath.files import SUFFIX, write_json
+from polypath.storage.digests import file_digest, json_digest
+from polypath.storage.files import SUFFIX, read_json, remove, write_json
 from polypath.training.checkpoint import Checkpoints
 from polypath.training.distributed import World
-from polypath.training.files import digest, digest_of, read_json, remove
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json
 
 PACKAGES = ("polypath", "torchvision", "timm", "datasets", "safetensors", "numpy")
@@ -43,7 +43,7 @@ class RunFolder:
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path, self.recipe = path, recipe
-        self.checkpoints = Checkpoints(path / "checkpoints", digest_of(recipe_to_json(recipe)))
+        self.checkpoints = Checkpoints(path / "checkpoints", json_digest(recipe_to_json(recipe)))
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> RunFolder:
@@ -119,8 +119,8 @@ class RunFolder:
     def position(self) -> dict[str, Any]:
         """How much of the metrics there is, for a checkpoint."""
         if not self.metrics_file.is_file():
-            return {"bytes": 0, "sha256": digest_of("")}
-        return {"bytes": self.metrics_file.stat().st_size, "sha256": digest(self.metrics_file)}
+            return {"bytes": 0, "sha256": json_digest("")}
+        return {"bytes": self.metrics_file.stat().st_size, "sha256": file_digest(self.metrics_file)}
 
     def check_position(self, position: dict[str, Any]) -> None:
         """Raise ``ValueError`` unless the metrics begin with what a checkpoint remembers of them."""
@@ -129,7 +129,7 @@ class RunFolder:
         file = self.metrics_file
         if not file.is_file() or file.stat().st_size < position["bytes"]:
             raise ValueError(f"{file.name} has lost lines that the checkpoint knows of")
-        if digest(file, position["bytes"]) != position["sha256"]:
+        if file_digest(file, position["bytes"]) != position["sha256"]:
             raise ValueError(f"{file.name} is damaged within its first {position['bytes']} bytes")
 
     def cut(self, position: dict[str, Any] | None) -> None:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from polypath.network import PathNet
-from polypath.paths import Paths
-from polypath.wiring import Join, Wiring
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.core.wiring import Join, Wiring
 
 SELECTABLE = ("mean", "sum", "max")
 
@@ -161,17 +161,12 @@ def in_groups(net: PathNet, x: Tensor, groups: int, draw: Callable[[], Paths]) -
 
 
 def columns_of(net: PathNet) -> list[Paths]:
-    """The choices that the family calls ``column=1``, ``column=2``, … and that this network still has.
+    """The network's columns, one path each, that it still has; see :meth:`PathNet.path_set`.
 
     Raises:
         ValueError: a network without columns.
     """
-    found = []
-    for text in (name for name in net.names if name.startswith("column=")):
-        try:
-            found.append(net.paths(text))
-        except ValueError:  # an extracted network has lost this one
-            continue
+    found = list(net.path_set("columns").values())
     if not found:
         family = net.config.get("family", "this network")
         raise ValueError(f"global drop-path draws a column, and {family} has none; use local drop-path")

@@ -29,8 +29,7 @@ from typing import Any
 
 import torch
 
-from polypath.files import write_file, write_json
-from polypath.training.files import read_json
+from polypath.storage.files import read_json, write_file, write_json
 from polypath.training.loop import resume, train
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
 from polypath.training.result import RunResult, result_of

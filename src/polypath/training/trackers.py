@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polypath.files import write_file, write_json
-from polypath.training.files import read_json
+from polypath.storage.files import read_json, write_file, write_json
 from polypath.training.recipe import Recipe, recipe_to_json
 
 PROJECT = "polypath"

@@ -21,11 +21,11 @@ from polypath.analysis.importance import importance_table, without_each
 from polypath.analysis.loops import Loops, loop_histogram, loops_taken
 from polypath.analysis.similarity import channel_moments, segments_of, similarity_table, spectrum
 from polypath.analysis.tables import PathTable
-from polypath.cost import cost
-from polypath.network import PathNet
-from polypath.paths import Paths
-from polypath.statistics import Statistics
-from polypath.wiring import Wiring
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.core.wiring import Wiring
+from polypath.profiling.cost import cost
 
 LEAST_IMAGES = 200  # fewer say too little
 BUDGET = 300e9  # multiply-adds that one analysis may spend on a CPU: about a minute of one core
@@ -104,7 +104,7 @@ def analysed(
     classes: Sequence[str],
     size: tuple[int, int],
     held_out: bool,
-    stats: Statistics | None = None,
+    stats: BatchNormStatistics | None = None,
     views: int = 1,
     most: int = 2000,
     budget: float = BUDGET,

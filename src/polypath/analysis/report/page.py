@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from polypath.analysis.drawing import lights, wiring_svg
-from polypath.analysis.figures import short_names
-from polypath.analysis.report.charts import Mark, Series, chart, front
+from polypath.analysis.plots.paths import short_names
+from polypath.analysis.plots.svg_chart import Mark, Series, chart, front
+from polypath.analysis.plots.wiring_svg import lights, wiring_svg
 from polypath.analysis.report.contents import Report
 from polypath.analysis.scoring import PathRow
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from polypath.analysis.similarity import channel_moments, effective_dimension, segments_of, similarity_table
-from polypath.network import PathNet
+from polypath.core.network import PathNet
 from polypath.reproduce.claims import less
 from polypath.reproduce.experiment import Experiment, Measured
 from polypath.reproduce.papers.drawing import training_panels

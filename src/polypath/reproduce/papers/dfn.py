@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from polypath.cost import count_paths
 from polypath.families.base import Family
 from polypath.families.fusenet import InceptionLike, MergeAndRun, PlainNet
 from polypath.families.resnet import TABLE_4, ResNet
+from polypath.profiling.cost import count_paths
 from polypath.reproduce.claims import Claim, better, counted
 from polypath.reproduce.experiment import Cell, Experiment
 from polypath.reproduce.figures import bars

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from polypath.cost import count_paths
 from polypath.families.fusenet import FIGURE_4, TABLE_1, FusedNet, PlainNet
 from polypath.families.resnet import TABLE_4, ResNet
+from polypath.profiling.cost import count_paths
 from polypath.reproduce.claims import Claim, counted
 from polypath.reproduce.experiment import Cell, Experiment, Measured
 from polypath.reproduce.measure import per_arm, whole

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polypath.cost import count_paths, depth_distribution
+from polypath.core.network import PathNet
 from polypath.families.fusenet import InceptionLike, MergeAndRun
+from polypath.families.registry import get_preset
 from polypath.families.resnet import ResNet
-from polypath.network import PathNet
-from polypath.registry import get_preset
+from polypath.profiling.cost import count_paths, depth_distribution
 from polypath.reproduce.claims import Claim, better, counted, less
 from polypath.reproduce.experiment import SCALES, Cell, Correct, Experiment, Measured, Scale
 from polypath.reproduce.figures import bars
@@ -209,7 +209,7 @@ def _contained(m: Mapping[str, float]) -> float:
 
 
 def _two_panels(result: Result) -> Figure:
-    from polypath.analysis.figures import COLOURS, MARKERS
+    from polypath.analysis.plots.paths import COLOURS, MARKERS
     from polypath.reproduce.figures import _title, canvas
 
     figure, axes = canvas(width=10.5, height=4.2, panels=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from polypath.analysis.figures import COLOURS
+from polypath.analysis.plots.paths import COLOURS
 from polypath.reproduce.figures import Draw, along, canvas
 from polypath.reproduce.papers.rows import rows_of
 

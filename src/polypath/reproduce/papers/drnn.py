@@ -14,8 +14,8 @@ import numpy as np
 
 from polypath.analysis.loops import Loops, loops_taken
 from polypath.families.recursive import RecursiveResNet
+from polypath.families.registry import get_preset
 from polypath.families.resnet import ResNet
-from polypath.registry import get_preset
 from polypath.reproduce.claims import Claim, better, close, counted, less
 from polypath.reproduce.experiment import Cell, Experiment, Measured
 from polypath.reproduce.figures import bars

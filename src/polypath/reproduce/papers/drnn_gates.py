@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from polypath.analysis.figures import DPI
 from polypath.analysis.galleries import easy_and_hard_by_loops, pixels
 from polypath.analysis.loops import loop_histogram, loops_taken
-from polypath.expected import expected_loops
-from polypath.registry import get_preset
+from polypath.analysis.plots.paths import DPI
+from polypath.families.registry import get_preset
+from polypath.profiling.expected import expected_loops
 from polypath.reproduce.claims import Claim, above, counted, less
 from polypath.reproduce.experiment import Experiment, Measured
 from polypath.reproduce.figures import canvas
@@ -118,7 +118,7 @@ def _published_expectation(_: Mapping[str, float]) -> float:
 
 
 def _histogram(result: Result) -> Figure:
-    from polypath.analysis.figures import COLOURS
+    from polypath.analysis.plots.paths import COLOURS
 
     figure, (axis,) = canvas(width=6.4, height=4.0)
     seeds = result.histograms.get("loops", [])

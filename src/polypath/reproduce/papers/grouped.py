@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from polypath.analysis.figures import COLOURS, MARKERS
+from polypath.analysis.plots.paths import COLOURS, MARKERS
 from polypath.reproduce.figures import Draw, canvas
 from polypath.reproduce.papers.drawing import below
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polypath.families.gunn import Gunn
-from polypath.registry import get_preset
+from polypath.families.registry import get_preset
 from polypath.reproduce.claims import better, counted, less
 from polypath.reproduce.experiment import Cell, Experiment, Measured
 from polypath.reproduce.figures import bars

@@ -6,8 +6,8 @@ import functools
 
 import torch
 
+from polypath.core.network import PathNet
 from polypath.families.base import Family
-from polypath.network import PathNet
 
 
 @functools.cache

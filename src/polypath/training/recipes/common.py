@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from polypath.data.config import IMAGENET, PLUS, PLUS_PLUS, SVHN_HELD_OUT, DataConfig
 from polypath.families.base import Family
-from polypath.registry import get_preset
+from polypath.families.registry import get_preset
 from polypath.training.recipe import Recipe, lookup, replace
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "svhn": 10, "imagenet": 1000, "digits": 10}

@@ -1,0 +1,149 @@
+"""Names of 0.1 that work for one more release, each with a ``DeprecationWarning``: modules, top names, methods."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+MODULES: dict[str, tuple[str, ...]] = {
+    "polypath.analysis.draw": ("polypath.analysis.plots.frames",),
+    "polypath.analysis.drawing": ("polypath.analysis.plots.wiring_svg",),
+    "polypath.analysis.figures": ("polypath.analysis.plots.paths",),
+    "polypath.analysis.layout": ("polypath.analysis.plots.wiring_layout",),
+    "polypath.analysis.report.charts": ("polypath.analysis.plots.svg_chart",),
+    "polypath.cards": ("polypath.storage.cards",),
+    "polypath.cost": ("polypath.profiling.cost", "polypath.profiling.latency"),
+    "polypath.data.feed": ("polypath.data.batches",),
+    "polypath.deploy.profile": ("polypath.deploy.latency_profile",),
+    "polypath.dynamic": ("polypath.core.execute",),
+    "polypath.expansion": ("polypath.core.expansion",),
+    "polypath.expected": ("polypath.profiling.expected",),
+    "polypath.files": ("polypath.storage.files",),
+    "polypath.layers.gunn_blocks": ("polypath.layers.gunn.blocks",),
+    "polypath.layers.gunn_fast": ("polypath.layers.gunn.in_place",),
+    "polypath.meta": ("polypath.core.meta", "polypath.core.inputs"),
+    "polypath.network": (
+        "polypath.core.network",
+        "polypath.core.execute",
+        "polypath.core.extract",
+        "polypath.core.builder",
+    ),
+    "polypath.paths": ("polypath.core.paths",),
+    "polypath.plan": ("polypath.core.plan",),
+    "polypath.registry": ("polypath.families.registry",),
+    "polypath.saving": (
+        "polypath.storage.saving",
+        "polypath.storage.loading",
+        "polypath.storage.hub",
+        "polypath.storage.config",
+        "polypath.storage.files",
+    ),
+    "polypath.serve.asks": ("polypath.serve.predict_request",),
+    "polypath.serve.queue": ("polypath.serve.admission",),
+    "polypath.statistics": ("polypath.core.batchnorm", "polypath.storage.batchnorm"),
+    "polypath.training.files": ("polypath.storage.files", "polypath.storage.digests"),
+    "polypath.wiring": ("polypath.core.wiring", "polypath.core.builder"),
+}
+"""Old module: where its names are now, looked up in this order."""
+
+NAMES = {
+    "Ask": "PredictRequest",
+    "Bound": "BoundObjective",
+    "Chain": "Route",
+    "Refusal": "RequestRejected",
+    "Statistics": "BatchNormStatistics",
+    "Words": "Selectors",
+    "digest": "file_digest",
+    "digest_of": "json_digest",
+    "read_ask": "read_request",
+    "rehearse": "is_feasible",
+}
+"""Old name: new name, within any of these modules."""
+
+TOP = {"WiringBuilder": "polypath.core.builder"}
+"""Names that ``polypath`` itself had."""
+
+METHODS: tuple[tuple[str, str, str, str], ...] = (
+    ("polypath.core.network.PathNet", "save_pretrained", "polypath.storage.saving.save", "polypath.save(net, folder)"),
+    (
+        "polypath.core.network.PathNet",
+        "push_to_hub",
+        "polypath.storage.hub.push_to_hub",
+        "polypath.push_to_hub(net, repo_id)",
+    ),
+    (
+        "polypath.core.wiring.Wiring",
+        "expand",
+        "polypath.core.expansion.expand",
+        "polypath.core.expansion.expand(wiring)",
+    ),
+    ("polypath.core.wiring.Wiring", "met", "polypath.core.wiring.Wiring.reachable", "wiring.reachable()"),
+    ("polypath.core.wiring.Wiring", "chains", "polypath.core.wiring.Wiring.routes", "wiring.routes()"),
+    ("polypath.families.base.Family", "draw", "polypath.families.base.Family.build_graph", "family.build_graph(b)"),
+    ("polypath.families.base.Family", "words", "polypath.families.base.Family.selectors", "family.selectors()"),
+    ("polypath.families.base.Family", "names", "polypath.families.base.Family.path_names", "family.path_names()"),
+)
+"""Class, old method, the function or method that does it now, and how to call that."""
+
+
+class _Moved(ModuleType):
+    """Stands for a module of 0.1: looks its names up where they are now."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            for place in MODULES[self.__name__]:
+                module = importlib.import_module(place)
+                for known in (name, NAMES.get(name)):
+                    if known is not None and hasattr(module, known):
+                        _warn(f"{self.__name__}.{name}", f"{place}.{known}")
+                        return getattr(module, known)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+
+def install() -> None:
+    """Make the old modules importable and give the classes their old methods; nothing is imported for it."""
+    for name in MODULES:
+        sys.modules.setdefault(name, _Moved(name, f"Moved to {', '.join(MODULES[name])}."))
+    for owner, old, new, call in METHODS:
+        cls = _found(owner)
+        setattr(cls, old, _method(f"{cls.__name__}.{old}", new, call))
+
+
+def attribute(name: str) -> Any:
+    """What ``polypath.NAME`` was in 0.1.
+
+    Raises:
+        AttributeError: it never was there.
+    """
+    if name in TOP:
+        _warn(f"polypath.{name}", f"{TOP[name]}.{name}")
+        return getattr(importlib.import_module(TOP[name]), name)
+    if (module := f"polypath.{name}") in MODULES:
+        return sys.modules[module]
+    raise AttributeError(f"module 'polypath' has no attribute {name!r}")
+
+
+def _method(old: str, new: str, call: str) -> Callable[..., Any]:
+    def moved(self: Any, *args: Any, **options: Any) -> Any:
+        _warn(old, call)
+        owner, _, name = new.rpartition(".")
+        if owner.rpartition(".")[2][0].isupper():  # a method: the one of the object's own class
+            return getattr(self, name)(*args, **options)
+        return getattr(importlib.import_module(owner), name)(self, *args, **options)
+
+    moved.__name__ = old.rpartition(".")[2]
+    moved.__doc__ = f"Deprecated: use ``{call}``."
+    return moved
+
+
+def _found(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"{old} is now {new}; the old name goes with the next release", DeprecationWarning, stacklevel=4)

@@ -1,0 +1,160 @@
+"""Where the nodes of a wiring stand when it is drawn: a strip from left to right, broken into rows.
+
+The longest chain is the *spine*, on lane 0. Every operand of a join that the spine does not come through ends a side
+chain with a lane of its own above it, shorter ones nearer to the spine, so that a CrescendoNet block looks like its
+stairs and a fractal like its columns. A place is a column (a real number) and a lane; no torch, no pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+from polypath.core.wiring import INPUT, Join, Wiring
+
+Point = tuple[float, float]
+NEAR = 0.4  # columns that a node takes to either side
+JOG = 0.6  # how far behind its source an edge rises, and before its end comes down; breaks are at 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """From ``source`` to ``target``; ``label`` is the operand's where the target is a join. ``points`` are
+    ``(column, lane)``, horizontal and vertical by turns."""
+
+    source: str
+    target: str
+    label: str | None
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Places of all nodes (``input`` too), edges between them, and the columns at which the strip breaks into rows:
+    row i goes from ``breaks[i]`` to ``breaks[i + 1]``."""
+
+    places: dict[str, Point]
+    edges: tuple[Edge, ...]
+    breaks: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class _Chain:
+    """Nodes one after the other from ``begin``, which stands in another chain, to operand ``label`` of ``end``."""
+
+    begin: str
+    nodes: list[str]
+    end: str
+    label: str | None
+    lane: int = 0
+
+
+@lru_cache(maxsize=16)
+def layout(wiring: Wiring, columns: int = 30) -> Layout:
+    """Places for drawing ``wiring`` in rows of at most ``columns`` columns (more where a row cannot be broken)."""
+    layers = {INPUT: 0}
+    for node in wiring.nodes:
+        layers[node.name] = 1 + max(layers[source] for source in node.sources)
+    spine, sides = _chains(wiring, layers)
+    at = _columns(wiring, layers, sides)
+    _lanes(sides, at)
+    lanes = dict.fromkeys([INPUT, *spine], 0)
+    lanes |= {name: chain.lane for chain in sides for name in chain.nodes}
+    places = {name: (at[name], float(lanes[name])) for name in lanes}
+    edges = [Edge(a, b, _label(wiring, a, b), (places[a], places[b])) for a, b in pairwise([INPUT, *spine])]
+    for chain in sides:
+        edges += _edges(chain, places)
+    last = max(column for column, _ in places.values())
+    return Layout(places, tuple(edges), _breaks(places, edges, last, columns))
+
+
+def _chains(wiring: Wiring, layers: dict[str, int]) -> tuple[list[str], list[_Chain]]:
+    """The spine, and side chains in the order in which their ends are met from the output backwards."""
+    placed, sides = {INPUT}, []
+    todo: list[tuple[str, str | None, str]] = []  # ends of side chains that are still to be walked
+
+    def walk(name: str) -> tuple[str, list[str]]:
+        nodes: list[str] = []
+        while name not in placed:
+            placed.add(name)
+            nodes.append(name)
+            node = wiring.by_name[name]
+            if isinstance(node, Join):
+                *others, main = sorted(node.operands, key=lambda operand: layers[operand.source])
+                todo.extend((name, operand.label, operand.source) for operand in others)
+                name = main.source
+            else:
+                name = node.source
+        return name, nodes[::-1]
+
+    _, spine = walk(wiring.output)
+    while todo:
+        end, label, source = todo.pop(0)
+        begin, nodes = walk(source)
+        sides.append(_Chain(begin, nodes, end, label))
+    return spine, sides
+
+
+def _columns(wiring: Wiring, layers: dict[str, int], sides: list[_Chain]) -> dict[str, float]:
+    """Longest-path layers, except that plain side chains are spread evenly over the room that they have."""
+    readers: dict[str, int] = {}
+    for node in wiring.nodes:
+        for source in node.sources:
+            readers[source] = readers.get(source, 0) + 1
+    at: dict[str, float] = {name: float(layer) for name, layer in layers.items()}
+    for chain in sides:
+        if any(name in wiring.joins or readers[name] > 1 for name in chain.nodes):
+            continue
+        begin, room = at[chain.begin], at[chain.end] - at[chain.begin]
+        for i, name in enumerate(chain.nodes, 1):
+            at[name] = begin + room * i / (len(chain.nodes) + 1)
+    return at
+
+
+def _lanes(sides: list[_Chain], at: dict[str, float]) -> None:
+    taken: list[list[Point]] = []
+    for chain in sorted(sides, key=lambda c: (at[c.end] - at[c.begin], -len(c.nodes))):
+        begin, end = at[chain.begin], at[chain.end]
+        for chain.lane, spans in enumerate(taken, 1):
+            if all(end <= a or b <= begin for a, b in spans):
+                spans.append((begin, end))
+                break
+        else:
+            taken.append([(begin, end)])
+            chain.lane = len(taken)
+
+
+def _edges(chain: _Chain, places: dict[str, Point]) -> list[Edge]:
+    """Leave the source, rise to the chain's lane just behind it, and come down just before the end."""
+    (x0, y0), (x1, y1), lane = places[chain.begin], places[chain.end], float(chain.lane)
+    jog = min(JOG, (x1 - x0) / 2 - 0.08)
+    rise: list[Point] = [(x0, y0)] if y0 == lane else [(x0, y0), (x0 + jog, y0), (x0 + jog, lane)]
+    fall: list[Point] = [(x1, y1)] if y1 == lane else [(x1 - jog, lane), (x1 - jog, y1), (x1, y1)]
+    if not chain.nodes:
+        return [Edge(chain.begin, chain.end, chain.label, (*rise, *fall))]
+    first, last = chain.nodes[0], chain.nodes[-1]
+    found = [Edge(chain.begin, first, None, (*rise, places[first]))]
+    found += [Edge(a, b, None, (places[a], places[b])) for a, b in pairwise(chain.nodes)]
+    return [*found, Edge(last, chain.end, chain.label, (places[last], *fall))]
+
+
+def _label(wiring: Wiring, source: str, target: str) -> str | None:
+    join = wiring.joins.get(target)
+    return None if join is None else next(o.label for o in reversed(join.operands) if o.source == source)
+
+
+def _breaks(places: dict[str, Point], edges: list[Edge], last: float, columns: int) -> tuple[float, ...]:
+    """Break where few edges cross, no node stands in the way, and rows are filled; a short rest stays in its row."""
+    breaks = [-0.5]
+    while last + 0.5 - breaks[-1] > 1.15 * columns:
+        begin = breaks[-1]
+        found = [begin + k for k in range(max(1, round(0.6 * columns)), columns + 1)]
+        breaks.append(min(found, key=lambda x: (_crossing(x, places, edges), -x)))
+    return (*breaks, last + 0.5)
+
+
+def _crossing(x: float, places: dict[str, Point], edges: list[Edge]) -> int:
+    hit = sum(abs(column - x) < NEAR for column, _ in places.values())
+    pieces = [a[1] for edge in edges for a, b in pairwise(edge.points) if a[0] < x < b[0]]
+    return 100 * hit + 10 * len(set(pieces)) + len(pieces)  # edges that leave a node together look like one

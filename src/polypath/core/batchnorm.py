@@ -1,0 +1,123 @@
+"""Batch-norm statistics of paths: one value, ``{path: {norm: (mean, var)}}``, beside the network that it is for.
+
+A norm inside a path sees other inputs than in the whole network, so its running mean and variance are wrong there.
+:func:`polypath.analysis.recalibrate.recalibrate` estimates them anew; here is what holds, saves and applies them.
+The network's own buffers never change: :func:`applied` lends others for the length of a block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from polypath.core.paths import Paths
+
+Bank = Mapping[str, tuple[Tensor, Tensor]]
+"""Running mean and variance ``(C,)``, by the norm's dotted name in the network."""
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNormStatistics(Mapping[Paths, Bank]):
+    """Re-estimated statistics of some paths.
+
+    Attributes:
+        banks: a bank for each path, of the norms alive under it.
+        images: training images that they were estimated on.
+        seed: what drew these images, or None where they were the first ones.
+    """
+
+    banks: Mapping[Paths, Bank]
+    images: int
+    seed: int | None = None
+
+    def __getitem__(self, paths: Paths) -> Bank:
+        if paths not in self.banks:
+            known = ", ".join(str(p) for p in list(self.banks)[:12])
+            raise ValueError(f"no re-estimated statistics for path {str(paths)!r}; there are those of {known}")
+        return self.banks[paths]
+
+    def __iter__(self) -> Iterator[Paths]:
+        return iter(self.banks)
+
+    def __len__(self) -> int:
+        return len(self.banks)
+
+    def __contains__(self, paths: object) -> bool:
+        return paths in self.banks
+
+    @property
+    def record(self) -> dict[str, int | None]:
+        """What a result or a saved network says about them."""
+        return {"images": self.images, "seed": self.seed}
+
+
+def norms(net: nn.Module) -> dict[str, _BatchNorm]:
+    """The batch-norms that keep running statistics, by name."""
+    found = {name: module for name, module in net.named_modules() if isinstance(module, _BatchNorm)}
+    return {name: norm for name, norm in found.items() if norm.running_mean is not None}
+
+
+def buffers(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Running mean and variance ``(C,)`` of a norm that keeps them."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
+@contextlib.contextmanager
+def applied(net: nn.Module, bank: Bank) -> Iterator[None]:
+    """Lend ``net`` the statistics of one path inside the block; afterwards its own buffers are there, to the bit.
+
+    Raises:
+        ValueError: a norm that the network does not have, or of another width.
+    """
+    known = _matched(net, bank)
+    with lent(known.values()):
+        for name, norm in known.items():
+            (mean, var), (old_mean, old_var) = bank[name], buffers(norm)
+            norm.running_mean, norm.running_var = mean.to(old_mean), var.to(old_var)
+        yield
+
+
+@contextlib.contextmanager
+def lent(borrowed: Iterable[_BatchNorm]) -> Iterator[None]:
+    """Let the block change buffers, mode and momentum of some batch-norms; give each its own back afterwards.
+
+    The block puts *other* tensors in the buffers' places; a norm must not train in the ones that were there.
+    """
+    kept = [(m, m.running_mean, m.running_var, m.num_batches_tracked, m.training, m.momentum) for m in borrowed]
+    try:
+        yield
+    finally:
+        for m, mean, var, count, training, momentum in kept:
+            m.running_mean, m.running_var, m.num_batches_tracked = mean, var, count
+            m.training, m.momentum = training, momentum
+
+
+def bake(net: nn.Module, bank: Bank) -> None:
+    """Copy the statistics of one path into ``net`` for good (into an extracted network, say).
+
+    Raises:
+        ValueError: as :func:`applied`.
+    """
+    with torch.no_grad():
+        for name, norm in _matched(net, bank).items():
+            for old, new in zip(buffers(norm), bank[name], strict=True):
+                old.copy_(new)
+
+
+def _matched(net: nn.Module, bank: Bank) -> dict[str, _BatchNorm]:
+    known = norms(net)
+    for name, (mean, _) in bank.items():
+        if name not in known:
+            raise ValueError(f"statistics name norm {name!r}, which this network does not have")
+        if mean.shape != (shape := buffers(known[name])[0].shape):
+            raise ValueError(
+                f"statistics of norm {name!r} have shape {tuple(mean.shape)}, the network's {tuple(shape)}"
+            )
+    return {name: known[name] for name in bank}

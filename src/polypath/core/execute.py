@@ -1,0 +1,236 @@
+"""Running a plan: call units, merge operands, run gated switches loop by loop.
+
+With operands x_0, x_1, …, x_l of a gated switch and a gate g_k before each loop (DRNN §3):
+
+``sample``   x_k = (1 − a_k)·x_{k−1} + a_k·block_k(x_{k−1}),   a_k = g_1·…·g_k, sampled, straight-through gradient
+``decide``   a sample whose gate is shut leaves with x_{k−1}; later loops run on the samples that remain
+``all``      every gate is evaluated and every loop runs on every sample, for counting, shapes and export
+
+Training samples and runs every loop on every sample; evaluation decides, and samples that have left cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from polypath.core.gating import decide, straight_through
+from polypath.core.plan import Step
+from polypath.core.wiring import Gate, Unit
+
+GateMode = Literal["sample", "decide", "all"]
+
+
+@dataclass
+class Trace:
+    """Intermediate values of one forward: pass one as ``net(x, trace=Trace())``.
+
+    ``values`` fills with the outputs of the nodes named in ``nodes``; ``gates`` with every gate's decisions,
+    in order of running, as ``(switch, label, reached, open)``: two ``(N,)`` tensors of 0 and 1, the samples that
+    reached the gate and those that it let pass, in training differentiable. Inside the loops of a gated switch
+    a value has, in evaluation, only the samples that ran it.
+    """
+
+    nodes: frozenset[str] = frozenset()
+    values: dict[str, Tensor] = field(default_factory=dict)
+    gates: list[tuple[str, str, Tensor, Tensor]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What stays the same while a plan runs.
+
+    Attributes:
+        root: the modules, found by their dotted paths.
+        gates: how gated switches run, see the module's docstring.
+        trace: collects intermediate values.
+        generator: draws what gates sample.
+        frozen: paths of modules that run without gradient.
+        finished: called with the name of each node, and with ``switch:label`` of each gate, after it has run.
+    """
+
+    root: nn.Module
+    gates: GateMode
+    trace: Trace | None = None
+    generator: torch.Generator | None = None
+    frozen: Collection[str] = ()
+    finished: Callable[[str], None] | None = None
+
+
+def run_steps(
+    root: nn.Module,
+    steps: Sequence[Step],
+    values: dict[str, Tensor],
+    *,
+    gates: GateMode | None = None,
+    trace: Trace | None = None,
+    generator: torch.Generator | None = None,
+    frozen: Collection[str] = (),
+    finished: Callable[[str], None] | None = None,
+) -> dict[str, Tensor]:
+    """Run the steps of a plan and return ``values``, which then holds what no step frees.
+
+    Args:
+        root: a network, in whose mode (training, evaluation) the steps run.
+        values: tensors by node name, at least those that the steps read from outside.
+        gates: None samples in training and decides in evaluation.
+        trace, generator, frozen, finished: see :class:`Run`.
+    """
+    mode: GateMode = gates or ("sample" if root.training else "decide")
+    return _run(Run(root, mode, trace, generator, frozen, finished), steps, values)
+
+
+def call_module(
+    root: nn.Module, path: str, x: Tensor, variant: str | None = None, *, mask: Tensor | None = None
+) -> Tensor:
+    """Output of the module at a dotted path; ``mask`` ``(N,)`` says which samples the gates let pass, in training."""
+    unit = attrgetter(path)(root)  # get_submodule takes three times as long, at each of a hundred units
+    options: dict[str, Any] = {} if variant is None else {"variant": variant}
+    if mask is not None and getattr(unit, "takes_mask", False):
+        options["mask"] = mask
+    return unit(x, **options)
+
+
+def join(kind: str, inputs: Sequence[Tensor], scales: Sequence[float] | None = None) -> Tensor:
+    """Merge alive operands, in their order: element-wise mean, sum or max over them, or concatenated channels.
+
+    ``scales`` multiply the operands of a sum (stochastic depth in evaluation).
+    """
+    if scales is not None and any(scale != 1.0 for scale in scales):
+        inputs = [x if scale == 1.0 else x * scale for x, scale in zip(inputs, scales, strict=True)]
+    if kind == "concat":
+        return torch.cat(tuple(inputs), dim=1)
+    if len(inputs) == 1:
+        return inputs[0]
+    if kind == "max":
+        out = torch.maximum(inputs[0], inputs[1])
+        for x in inputs[2:]:
+            out = torch.maximum(out, x)
+        return out
+    out = inputs[0] + inputs[1]
+    for x in inputs[2:]:
+        out += x  # the sum is our own buffer, and addition keeps nothing for backward
+    return out.div_(len(inputs)) if kind == "mean" else out
+
+
+def loops_run(trace: Trace) -> Tensor:
+    """How many gated loops each sample ran ``(N,)``, over all switches; a loop without a gate is not counted.
+
+    Raises:
+        ValueError: a trace without gates.
+    """
+    if not trace.gates:
+        raise ValueError("no gate has run; build the network with gates and run it dynamically")
+    return torch.stack([opened.detach() for _, _, _, opened in trace.gates]).sum(0)
+
+
+def _run(run: Run, steps: Sequence[Step], values: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Tensor]:
+    for step in steps:
+        node, inputs = step.node, [values[source] for source in step.sources]
+        if isinstance(node, Unit):
+            out = _call(run, node.module, inputs[0], node.variant, mask)
+        elif step.loops:
+            out = _SWITCHES[run.gates](run, step, values)
+        else:
+            out = join(node.kind, inputs, step.scales if not run.root.training else None)
+        values[node.name] = out
+        if run.trace is not None and node.name in run.trace.nodes:
+            run.trace.values[node.name] = out
+        if run.finished is not None:
+            run.finished(node.name)
+        for name in step.free:
+            del values[name]
+    return values
+
+
+def _call(run: Run, path: str, x: Tensor, variant: str | None = None, mask: Tensor | None = None) -> Tensor:
+    if path in run.frozen:
+        with torch.no_grad():
+            return call_module(run.root, path, x, variant, mask=mask)
+    return call_module(run.root, path, x, variant, mask=mask)
+
+
+def _sample(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
+    x, through = values[step.loops[0].begin], None  # a_{k-1}, None until the first gate
+    for loop in step.loops:
+        inner = {name: values[name] for name in loop.outside} | {loop.begin: x}
+        if loop.gate is not None:
+            mask = None if through is None else through.detach() > 0
+            decided = straight_through(_call(run, loop.gate.module, inner[loop.gate.source], mask=mask), run.generator)
+            reached = torch.ones_like(decided, requires_grad=False) if through is None else through
+            through = reached * decided
+            _note(run, step, loop.label, reached, through)
+        mask = None if through is None else through.detach() > 0
+        looped = _run(run, loop.steps, inner, mask)[loop.end]
+        if through is None:
+            x = looped
+        else:
+            a = through.to(looped.dtype).view(-1, *[1] * (looped.ndim - 1))
+            x = (1 - a) * x + a * looped
+    return x
+
+
+def _decide(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
+    x = values[step.loops[0].begin]
+    rows = torch.arange(len(x), device=x.device)  # the samples that still run; x is theirs
+    total, out = len(x), None  # out: the results of samples that have left, once one has
+    for loop in step.loops:
+        inner = {name: values[name] if out is None else values[name][rows] for name in loop.outside} | {loop.begin: x}
+        if loop.gate is not None:
+            opened, passing = _ask(run, loop.gate, inner, rows)
+            if run.trace is not None:
+                _note(run, step, loop.label, _ones_at(rows, total), _ones_at(rows[opened], total))
+            if passing < len(rows):
+                # those that go on first, in their order: a sort, not two masks, each of which would wait for a device
+                order = opened.logical_not().sort(stable=True).indices
+                out = torch.empty_like(x) if out is None else out
+                stay, leave = order[:passing], order[passing:]
+                out.index_copy_(0, rows[leave], x.index_select(0, leave).to(out.dtype))
+                rows, x = rows[stay], x.index_select(0, stay)
+                inner = {
+                    name: x if name == loop.begin else value.index_select(0, stay) for name, value in inner.items()
+                }
+        if len(rows):
+            x = _run(run, loop.steps, inner)[loop.end]
+    return x if out is None else out.index_copy_(0, rows, x.to(out.dtype))
+
+
+def _all(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
+    x = values[step.loops[0].begin]
+    for loop in step.loops:
+        inner = {name: values[name] for name in loop.outside} | {loop.begin: x}
+        if loop.gate is not None:
+            _call(run, loop.gate.module, inner[loop.gate.source])
+            if run.finished is not None:
+                run.finished(f"{step.node.name}:{loop.label}")
+        x = _run(run, loop.steps, inner)[loop.end]
+    return x
+
+
+_SWITCHES: dict[GateMode, Callable[[Run, Step, Mapping[str, Tensor]], Tensor]] = {
+    "sample": _sample,
+    "decide": _decide,
+    "all": _all,
+}
+
+
+def _ask(run: Run, gate: Gate, inner: Mapping[str, Tensor], rows: Tensor) -> tuple[Tensor, int]:
+    """Which of the samples ``rows`` a gate lets pass, and how many."""
+    if not len(rows):
+        return rows.new_zeros(0, dtype=torch.bool), 0
+    opened = decide(_call(run, gate.module, inner[gate.source]))
+    return opened, int(opened.count_nonzero())
+
+
+def _note(run: Run, step: Step, label: str, reached: Tensor, opened: Tensor) -> None:
+    if run.trace is not None:
+        run.trace.gates.append((step.node.name, label, reached, opened))
+
+
+def _ones_at(rows: Tensor, total: int) -> Tensor:
+    return torch.zeros(total, device=rows.device).index_fill_(0, rows, 1.0)

@@ -1,0 +1,169 @@
+"""The tandem ensemble (Zhao et al. 2016, §3.1, Fig. 1): a fused net drawn as its component chains.
+
+A fused net is fusions in series, x_k = H_k(B_k^L(x_{k-1}), B_k^R(x_{k-1})). Its expansion has a chain of blocks for
+each way to choose one operand at every fusion, LLL … RRR. In chain c, block k is B_k^{c_k}(z_{k-1}), and between the
+blocks the chains exchange what they have::
+
+    z_k = H_k(mean over the chains c with c_k = L, mean over those with c_k = R)
+
+All blocks of one mean are the same module on the same input, so z_k = x_k, exactly but for rounding. Expanded again,
+the expansion has a chain for each way to choose among the *chains'* blocks; most of these run the same modules as
+others, and with such duplicates removed it is the expansion that one had (the paper's footnote 2).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+from polypath.core.network import PathNet
+from polypath.core.wiring import INPUT, Join, Operand, Unit, Wiring
+
+MOST_CHAINS = 2**10
+CHAINS = "chains"
+
+
+@dataclass(frozen=True)
+class Block:
+    """One operand of a fusion: its label, the chain it belongs to (in an expansion), and its units."""
+
+    label: str
+    chain: str
+    units: tuple[Unit, ...]
+
+    @property
+    def modules(self) -> tuple:
+        return self.label, tuple((unit.module, unit.variant, unit.depth) for unit in self.units)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A join that all paths go through; every operand starts from ``source``."""
+
+    join: Join
+    source: str
+    blocks: tuple[Block, ...]
+
+
+def expand(wiring: Wiring, *, duplicates: bool = False) -> Wiring:
+    """The fused net ``wiring`` as its component chains with the exchange between them.
+
+    With K fusions of two operands there are 2^K chains of K blocks; an identity is a block without units. Nodes are
+    called ``chains.RLL.*`` after their chain and their name in the fused net; modules are the same, shared by the
+    chains. Joins, and the units between them, keep their names and labels. Chains that run the same modules as another
+    are left out, unless ``duplicates``.
+
+    Raises:
+        ValueError: a net that is not fusions in series, or one with more than 2^10 chains.
+    """
+    trunk = _trunk(wiring)
+    fusions = [_fusion(wiring, node, source, duplicates) for node, source in trunk if isinstance(node, Join)]
+    chains = 1
+    for fusion in fusions:
+        chains *= len(fusion.blocks)
+    if chains > MOST_CHAINS:
+        counts = "·".join(str(len(fusion.blocks)) for fusion in fusions)
+        raise ValueError(f"{len(fusions)} fusions make {counts} = {chains} chains: at most {MOST_CHAINS} are drawn")
+    drawn: list[Unit | Join] = []
+    k = 0
+    for node, _ in trunk:
+        if isinstance(node, Unit):
+            drawn.append(node)
+        else:
+            drawn.extend(_level(fusions, k))
+            k += 1
+    return Wiring(tuple(drawn), wiring.output)
+
+
+def tandem(net: PathNet) -> PathNet:
+    """The expansion of a fused net, runnable: the same modules, not copies of them.
+
+    In evaluation it gives the fused net's output. In training a norm runs once for each chain that meets it, so its
+    running statistics move in larger steps.
+
+    Raises:
+        ValueError: as :func:`expand`.
+    """
+    wiring = expand(net.wiring)
+    return PathNet(wiring, {path: net.get_submodule(path) for path in wiring.modules}, min_size=net.min_size)
+
+
+def _trunk(wiring: Wiring) -> list[tuple[Unit | Join, str]]:
+    """The nodes that every path goes through, in order, each with the one of them before it."""
+    before: dict[str, str] = {}
+    level = {INPUT: 0}
+
+    def meeting(a: str, b: str) -> str:
+        while a != b:
+            a, b = (before[a], b) if level[a] >= level[b] else (a, before[b])
+        return a
+
+    for node in wiring.nodes:
+        common, *others = node.sources
+        for other in others:
+            common = meeting(common, other)
+        before[node.name], level[node.name] = common, level[common] + 1
+    found, name = [], wiring.output
+    while name != INPUT:
+        found.append((wiring.by_name[name], before[name]))
+        name = before[name]
+    return found[::-1]
+
+
+def _fusion(wiring: Wiring, join: Join, source: str, duplicates: bool) -> Fusion:
+    if join.kind == "switch":
+        raise ValueError(f"join {join.name!r} is a switch: only fusions (sum, mean, max, concat) can be expanded")
+    blocks: list[Block] = []
+    for operand in join.operands:
+        inner = wiring.by_name.get(operand.source) if operand.source != source else None
+        if isinstance(inner, Join) and inner.kind == "mean":  # an expansion's chains
+            blocks += [_block(wiring, join, source, operand.label, o.label, o.source) for o in inner.operands]
+        else:
+            blocks.append(_block(wiring, join, source, operand.label, operand.label, operand.source))
+    if not duplicates:
+        first: dict[tuple, Block] = {}
+        for block in blocks:
+            first.setdefault(block.modules, replace(block, chain=block.label))
+        blocks = list(first.values())
+        if len(blocks) != len(join.operands):
+            raise ValueError(f"join {join.name!r}: an operand is a mean of different blocks, and no expansion's")
+    return Fusion(join, source, tuple(blocks))
+
+
+def _block(wiring: Wiring, join: Join, source: str, label: str, chain: str, name: str) -> Block:
+    units: list[Unit] = []
+    while name != source:
+        node = wiring.by_name[name]
+        if not isinstance(node, Unit):
+            raise ValueError(
+                f"join {join.name!r}, operand {label!r}: a chain of units from {source!r} is expected, "
+                f"and {name!r} is a join; only nets that are fusions in series can be expanded"
+            )
+        units.append(node)
+        name = node.source
+    return Block(label, chain, tuple(reversed(units)))
+
+
+def _level(fusions: list[Fusion], k: int) -> list[Unit | Join]:
+    """Fusion k of the expansion: every chain's block, the means over chains that take one operand, the join."""
+    fusion, drawn = fusions[k], []
+    ends: dict[str, list[Operand]] = {label: [] for label in fusion.join.labels}
+    for blocks in itertools.product(*(f.blocks for f in fusions)):
+        chain, block, end = _chain_name(blocks), blocks[k], fusion.source
+        for unit in block.units:
+            drawn.append(replace(unit, name=f"{CHAINS}.{chain}.{_fused_name(unit.name)}", source=end))
+            end = drawn[-1].name
+        ends[block.label].append(Operand(end, chain))
+    means = {label: Join(f"{fusion.join.name}.{label}", "mean", tuple(of)) for label, of in ends.items()}
+    operands = tuple(replace(o, source=means[o.label].name) for o in fusion.join.operands)
+    return [*drawn, *means.values(), replace(fusion.join, operands=operands)]
+
+
+def _chain_name(blocks: tuple[Block, ...]) -> str:
+    names = [block.chain for block in blocks]
+    return ("" if all(len(name) == 1 for name in names) else "_").join(names)
+
+
+def _fused_name(name: str) -> str:
+    """A unit's name in the fused net: without the chain that an expansion put in front."""
+    return name.split(".", 2)[2] if name.startswith(f"{CHAINS}.") else name

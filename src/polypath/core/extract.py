@@ -1,0 +1,74 @@
+"""Extraction: a path of a network as a standalone network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from typing import Protocol, cast
+
+from torch import nn
+
+from polypath.core.batchnorm import BatchNormStatistics, bake
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.core.wiring import Unit, Wiring
+
+
+def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | None = None) -> PathNet:
+    """A standalone network with just the weights that ``paths`` needs.
+
+    It equals ``net(x, paths=paths)`` to the bit in eager float32; its state-dict keys are a subset of the parent's;
+    it holds copies and no reference to the parent. Labels stay, so what is left to choose is chosen as before.
+    With ``stats``, the statistics re-estimated for this path are baked into the copies, and the config says so.
+
+    Raises:
+        ValueError: unknown or impossible choices, statistics that lack this path.
+    """
+    paths = net.paths(paths) if isinstance(paths, str) else Paths.of(net.wiring, paths)
+    wiring = net.wiring.prune(paths)
+    modules = kept_modules(net, wiring)
+    child = PathNet(
+        wiring,
+        modules,
+        selectors=net.selectors,
+        path_names=net.path_names,
+        path_sets=net.path_sets,
+        min_size=net.min_size,
+        config=copy.deepcopy(net.config),
+    )
+    child.config["paths"] = str(_composed(net, paths))
+    if stats is not None:
+        bake(child, stats[paths])
+        child.config["statistics"] = stats.record
+    child.train(net.training)
+    return child
+
+
+class HasVariants(Protocol):
+    """A module that holds several variants of a part (the norm of each loop) and can be cut down to some of them."""
+
+    def keep_variants(self, variants: Collection[str]) -> None: ...
+
+
+def kept_modules(net: PathNet, wiring: Wiring) -> dict[str, nn.Module]:
+    """Copies of the modules that a pruned ``wiring`` of ``net`` names, with just the variants that it uses."""
+    variants: dict[str, set[str]] = {}
+    for node in wiring.nodes:
+        if isinstance(node, Unit) and node.variant is not None:
+            variants.setdefault(node.module, set()).add(node.variant)
+    modules: dict[str, nn.Module] = {}
+    for path in wiring.modules:
+        module = modules[path] = copy.deepcopy(net.get_submodule(path))
+        if path in variants:
+            cast(HasVariants, module).keep_variants(variants[path])
+    return modules
+
+
+def _composed(net: PathNet, paths: Paths) -> Mapping[str, tuple[str, ...]]:
+    """The choice on the family's full wiring that ``paths`` on this (perhaps extracted) net amounts to."""
+    earlier = net.config.get("paths")
+    if not earlier or earlier == "whole":
+        return paths
+    chosen: dict[str, str] = {part.partition("=")[0]: part.partition("=")[2] for part in earlier.split(";")}
+    chosen.update({name: ",".join(labels) for name, labels in paths.items()})
+    return Paths(tuple((name, tuple(labels.split(","))) for name, labels in chosen.items()))

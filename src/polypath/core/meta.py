@@ -1,0 +1,43 @@
+"""Copies of modules on the meta device: shapes without weights, for counting; nothing is computed or copied."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def weightless(net: Module) -> Module:
+    """A copy of ``net`` with parameters and buffers on the meta device, in evaluation mode and without hooks.
+
+    ``net`` itself is left alone.
+    """
+    return _twin(net, {}).eval()
+
+
+def _twin(module: Module, made: dict[int, Any]) -> Module:
+    """The module anew, with its submodules and the like of its tensors; all other attributes are shared, not copied."""
+    if id(module) in made:
+        return made[id(module)]
+    twin = made[id(module)] = module.__class__.__new__(module.__class__)
+    for name, value in vars(module).items():
+        if name.endswith("_hooks"):  # they are not ours to call
+            value = OrderedDict()
+        elif name == "_modules":
+            value = {key: child if child is None else _twin(child, made) for key, child in value.items()}
+        elif name in ("_parameters", "_buffers"):
+            value = {key: t if t is None else _like(t, made) for key, t in value.items()}
+        twin.__dict__[name] = value
+    return twin
+
+
+def _like(tensor: Tensor, made: dict[int, Any]) -> Tensor:
+    if id(tensor) not in made:
+        empty = torch.empty_like(tensor, device="meta")
+        shell = nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+        made[id(tensor)] = shell
+    return made[id(tensor)]

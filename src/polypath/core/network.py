@@ -1,0 +1,288 @@
+"""PathNet: a wiring diagram and its modules, run lazily along any choice of paths."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from polypath.core.config import NetConfig
+from polypath.core.execute import Trace, run_steps
+from polypath.core.meta import weightless
+from polypath.core.paths import Paths, Selectors
+from polypath.core.plan import Step, check_gates, make_plan
+from polypath.core.wiring import INPUT, Unit, Wiring
+
+HEAD = "head."
+
+
+class PathNet(nn.Module):
+    """A wiring and its units.
+
+    ``net(x)`` runs the whole network, ``net(x, paths=p)`` only the nodes that are alive under ``p``; the choice is
+    an argument and never a state of the module. A unit is any module called as ``unit(x)``, or as
+    ``unit(x, variant=...)`` by nodes that name a variant.
+
+    Args:
+        wiring: the diagram. Nodes called ``head.*`` form the classifier; the last of them ends in logits.
+        modules: module path to module, exactly those that the wiring names.
+        selectors: the family's own keys for choices (``column=2``), see :meth:`Paths.parse`.
+        path_names: texts of the family's standard choices, see :meth:`named_paths`.
+        path_sets: groups of these choices that training and analyses ask for by name, see :meth:`path_set`.
+        min_size: the smallest image side, in pixels, at which no map vanishes.
+        config: how to build this network again (JSON values); saved with it.
+
+    Raises:
+        ValueError: modules that the wiring does not name, or the other way round.
+    """
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        modules: Mapping[str, nn.Module],
+        *,
+        selectors: Selectors | None = None,
+        path_names: Sequence[str] = (),
+        path_sets: Mapping[str, Sequence[str]] | None = None,
+        min_size: int = 1,
+        config: NetConfig | None = None,
+    ) -> None:
+        super().__init__()
+        if missing := [path for path in wiring.modules if path not in modules]:
+            raise ValueError(f"the wiring names module {missing[0]!r}, which is not given")
+        if spare := [path for path in modules if path not in wiring.modules]:
+            raise ValueError(f"module {spare[0]!r} is given, and no node of the wiring names it")
+        check_gates(wiring)
+        self.wiring = wiring
+        self.selectors: Selectors = dict(selectors or {})
+        self.path_names = tuple(path_names)
+        self.path_sets = {name: tuple(texts) for name, texts in (path_sets or {}).items()}
+        self.min_size = min_size
+        self.config: NetConfig = {**config} if config else {}
+        for path, module in modules.items():
+            set_module(self, path, module)
+        self._plans: dict[Paths, tuple[Step, ...]] = {}
+        self._num_features: int | None = None
+
+    # --- choosing ----------------------------------------------------------------------------------------
+
+    def paths(self, text: str) -> Paths:
+        """Read a choice (``branches=1,3``, ``column=2``, ``block1.join=1,3``, ``whole``); see :class:`Paths`.
+
+        Raises:
+            ValueError: unknown or impossible choices, with the legal ones.
+        """
+        return Paths.parse(text, self.wiring, self.selectors)
+
+    def named_paths(self) -> dict[str, Paths]:
+        """The family's standard choices that this network still has, ``whole`` first."""
+        found = {"whole": Paths()}
+        for text in self.path_names:
+            try:
+                paths = self.paths(text)
+            except ValueError:  # an extracted network has lost this one
+                continue
+            if paths not in found.values():
+                found[text] = paths
+        return found
+
+    def path_set(self, name: str) -> dict[str, Paths]:
+        """The choices of one group that this network still has, by their texts: ``columns`` are the paths that global
+        drop-path draws from, ``routes`` the component networks of an ensemble. Empty where the family has none.
+        """
+        found = {}
+        for text in self.path_sets.get(name, ()):
+            try:
+                found[text] = self.paths(text)
+            except ValueError:  # an extracted network has lost this one
+                continue
+        return found
+
+    # --- running -----------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        x: Tensor,
+        paths: Paths | str | None = None,
+        *,
+        trace: Trace | None = None,
+        generator: torch.Generator | None = None,
+        frozen: Collection[str] = (),
+    ) -> Tensor:
+        """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``, running only what is alive under ``paths``.
+
+        ``generator`` draws what a dynamic network samples in training; ``trace`` collects intermediate values;
+        modules whose paths are in ``frozen`` run without gradient, and nothing is held for their backward.
+
+        Raises:
+            ValueError: images that are no 4-D batch or smaller than the network can take, an illegal choice.
+        """
+        self.check_images(x)
+        values = run_steps(self, self.plan(paths), {INPUT: x}, trace=trace, generator=generator, frozen=frozen)
+        return values[self.wiring.output]
+
+    def forward_features(self, x: Tensor, paths: Paths | str | None = None) -> Tensor:
+        """The maps ``(N, C, H, W)`` that the head reads."""
+        self.check_images(x)
+        steps = [step for step in self.plan(paths) if not step.node.name.startswith(HEAD)]
+        return run_steps(self, steps, {INPUT: x})[self._features]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of maps given by :meth:`forward_features`; with ``pre_logits``, what the last layer reads."""
+        steps = [step for step in self.plan(None) if step.node.name.startswith(HEAD)]
+        if pre_logits:
+            steps = steps[:-1]
+        last = steps[-1].node.name if steps else self._features
+        return run_steps(self, steps, {self._features: x})[last]
+
+    if TYPE_CHECKING:  # torch types a module's call as Any
+
+        def __call__(
+            self,
+            x: Tensor,
+            paths: Paths | str | None = None,
+            *,
+            trace: Trace | None = None,
+            generator: torch.Generator | None = None,
+            frozen: Collection[str] = (),
+        ) -> Tensor: ...
+
+    def check_images(self, x: Tensor) -> None:
+        """Check that ``x`` is a batch of images that the network can take.
+
+        Raises:
+            ValueError: not 4-D, or smaller than ``min_size``.
+        """
+        if x.ndim != 4:
+            raise ValueError(f"images of shape {tuple(x.shape)}: expected (N, C, H, W)")
+        if min(x.shape[-2:]) < self.min_size:
+            height, width = x.shape[-2:]
+            raise ValueError(
+                f"images of {height}x{width} pixels: this network needs at least {self.min_size}x{self.min_size}"
+            )
+
+    @property
+    def _features(self) -> str:
+        for node in self.wiring.nodes:
+            if isinstance(node, Unit) and node.name.startswith(HEAD):
+                return node.source
+        raise ValueError("this network has no nodes called 'head.*'")
+
+    def plan(self, paths: Paths | str | None) -> tuple[Step, ...]:
+        """The steps that run under ``paths``, each freeing the tensors that no later step reads. Cached."""
+        if paths is None:
+            paths = Paths()
+        elif isinstance(paths, str):
+            paths = self.paths(paths)
+        steps = self._plans.get(paths)
+        if steps is None:
+            if len(self._plans) >= 4096:  # sampled paths are many; plans are cheap to make again
+                self._plans.clear()
+            steps = self._plans[paths] = make_plan(self.wiring, Paths.of(self.wiring, paths))
+        return steps
+
+    # --- the classifier, in timm's words -----------------------------------------------------------------
+
+    @property
+    def _classifier_path(self) -> str:
+        last = self.wiring.by_name.get(self.wiring.output)
+        if not isinstance(last, Unit):
+            raise ValueError("this network does not end in a unit")
+        return last.module
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.get_submodule(self._classifier_path)
+
+    @property
+    def num_classes(self) -> int:
+        last = self.get_classifier()
+        return last.out_features if isinstance(last, nn.Linear) else 0
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Give the network a new last layer; 0 classes takes it away (the network then gives pre-logits).
+
+        Raises:
+            ValueError: a negative number, or another pool than the network's own.
+        """
+        if global_pool not in (None, "", "avg"):
+            raise ValueError(f"global_pool {global_pool!r}: this network keeps its own pool; pass None")
+        if num_classes < 0:
+            raise ValueError(f"num_classes {num_classes} is negative")
+        old = self.get_classifier()
+        width = getattr(old, "in_features", None)
+        if width is None:
+            raise ValueError("the last layer was taken away earlier; build the network anew to classify")
+        like = next(self.parameters())
+        new = nn.Linear(width, num_classes, device=like.device, dtype=like.dtype) if num_classes else Identity(width)
+        set_module(self, self._classifier_path, new)
+        self.config = {**self.config, "arguments": {**self.config.get("arguments", {}), "num_classes": num_classes}}
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Width of what the last layer reads."""
+        return int(getattr(self.get_classifier(), "in_features", 0))
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the maps that :meth:`forward_features` gives."""
+        if self._num_features is None:
+            twin = weightless(self)
+            like = next((p for p in twin.parameters() if p.is_floating_point()), torch.empty(0))
+            x = torch.empty(1, self.in_chans, self.min_size, self.min_size, dtype=like.dtype, device="meta")
+            steps = [step for step in twin.plan(None) if not step.node.name.startswith(HEAD)]
+            with torch.no_grad():
+                maps = run_steps(twin, steps, {INPUT: x}, gates="all")[self._features]
+            self._num_features = int(maps.shape[1])
+        return self._num_features
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the images that the network takes, by its config or else by the first conv that reads them."""
+        if (known := self.config.get("arguments", {}).get("in_chans")) is not None:
+            return int(known)
+        return next((conv.in_channels for conv in self.first_convs().values()), 3)
+
+    def first_convs(self) -> dict[str, nn.Conv2d]:
+        """The convs that read the images, by name: the first one of every unit that does."""
+        found: dict[str, nn.Conv2d] = {}
+        for node in self.wiring.nodes:
+            if isinstance(node, Unit) and node.source == INPUT:
+                for name, module in self.get_submodule(node.module).named_modules(prefix=node.module):
+                    if isinstance(module, nn.Conv2d):
+                        found[name] = module
+                        break
+        return found
+
+    # --- copying -----------------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict) -> PathNet:
+        new = self.__class__.__new__(self.__class__)
+        memo[id(self)] = new
+        for key, value in self.__dict__.items():
+            # wiring and selectors are immutable, plans can be made again
+            new.__dict__[key] = (
+                {} if key == "_plans" else value if key in ("wiring", "selectors") else copy.deepcopy(value, memo)
+            )
+        return new
+
+
+class Identity(nn.Identity):
+    """Stands where a classifier was; remembers the width that it passes on."""
+
+    def __init__(self, width: int = 0) -> None:
+        super().__init__()
+        self.in_features = width
+
+
+def set_module(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` at a dotted path under ``root``, making plain containers on the way."""
+    *parents, last = path.split(".")
+    for name in parents:
+        if name not in root._modules:
+            root.add_module(name, nn.Module())
+        root = root.get_submodule(name)
+    root.add_module(last, module)

@@ -1,0 +1,140 @@
+"""The choice: which operands of which joins are alive, as a frozen value with a text form.
+
+Text is ``key=value`` pairs joined by ``;``. A key is a join's own name, its value operand labels joined by
+``,`` (``block1.join=1,3;block2.join=2``), or a word of the family (``branches=1,3``, ``column=4``).
+The whole network is ``whole``. Dead joins and joins left full are no part of the value, so that two texts
+that run the same nodes are equal.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from polypath.core.wiring import Join, Route, Wiring
+
+WHOLE_TEXT = "whole"
+Selectors = Mapping[str, Callable[[Wiring, str], Mapping[str, Iterable[str]]]]
+
+
+@dataclass(frozen=True)
+class Paths(Mapping[str, tuple[str, ...]]):
+    """A canonical choice. Make one with :meth:`of` or ``net.paths(text)``; ``Paths()`` is the whole network."""
+
+    choices: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @classmethod
+    def of(cls, wiring: Wiring, choice: Mapping[str, Iterable[str]]) -> Paths:
+        """Check a choice against a wiring and bring it into canonical form.
+
+        Raises:
+            ValueError: an unknown join or label, an empty set, two operands of a switch, a choice at a concat;
+                the message lists the legal ones.
+        """
+        checked = {name: _check(wiring, name, labels) for name, labels in choice.items()}
+        alive = {node.name for node in wiring.alive(checked)}
+        kept = [
+            (join.name, checked[join.name])
+            for join in wiring.joins.values()
+            if join.name in alive and join.name in checked and not _is_default(join, checked[join.name])
+        ]
+        return cls(tuple(kept))
+
+    @classmethod
+    def parse(cls, text: str, wiring: Wiring, selectors: Selectors | None = None) -> Paths:
+        """Read the text form; ``selectors`` are the family's own keys, each a function of wiring and value.
+
+        Raises:
+            ValueError: text that is no ``key=value`` list, a join chosen twice, or what :meth:`of` refuses.
+        """
+        selectors = selectors or {}
+        choice: dict[str, Iterable[str]] = {}
+        text = text.strip()
+        for pair in [] if text == WHOLE_TEXT else text.split(";"):
+            key, equals, value = (part.strip() for part in pair.partition("="))
+            if not equals or not key or not value:
+                raise ValueError(
+                    f"path {text!r}: {pair!r} is not key=value; {_legal_keys(wiring, selectors)}, or {WHOLE_TEXT!r}"
+                )
+            part = selectors[key](wiring, value) if key in selectors else {key: value.split(",")}
+            if key not in selectors and key not in wiring.joins:
+                raise ValueError(f"path {text!r}: unknown key {key!r}; {_legal_keys(wiring, selectors, near=key)}")
+            if twice := [name for name in part if name in choice]:
+                raise ValueError(f"path {text!r}: {twice[0]!r} is chosen twice")
+            choice.update(part)
+        return cls.of(wiring, choice)
+
+    @classmethod
+    def along(cls, wiring: Wiring, chain: Route) -> Paths:
+        """The choice that runs exactly one chain.
+
+        Raises:
+            ValueError: the chain goes through a concat, which always needs all its operands.
+        """
+        return cls.of(wiring, {join: (label,) for join, label in chain.taken})
+
+    def __getitem__(self, join: str) -> tuple[str, ...]:
+        return self._table[join]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self.choices)
+
+    def __str__(self) -> str:
+        return ";".join(f"{join}={','.join(labels)}" for join, labels in self.choices) or WHOLE_TEXT
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Paths) and self.choices == other.choices
+
+    def __hash__(self) -> int:
+        return hash(self.choices)
+
+    @property
+    def _table(self) -> dict[str, tuple[str, ...]]:
+        table = self.__dict__.get("_cached")
+        if table is None:
+            table = self.__dict__["_cached"] = dict(self.choices)
+        return table
+
+
+def _is_default(join: Join, labels: tuple[str, ...]) -> bool:
+    if join.kind == "switch":
+        return not join.gates and labels == join.labels[-1:]
+    return len(labels) == len(join.labels)
+
+
+def _check(wiring: Wiring, name: str, labels: Iterable[str]) -> tuple[str, ...]:
+    join = wiring.joins.get(name)
+    if join is None:
+        raise ValueError(f"unknown join {name!r}; {_some('joins', wiring.joins, near=name)}")
+    wanted = [label.strip() for label in labels]
+    if join.kind == "concat":
+        raise ValueError(f"join {name!r} concatenates: all its operands {', '.join(join.labels)} are always alive")
+    for label in wanted:
+        if label not in join.labels:
+            raise ValueError(f"join {name!r} has no operand {label!r}; its operands are {', '.join(join.labels)}")
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"join {name!r}: an operand is named twice in {','.join(wanted)!r}")
+    if not wanted:
+        raise ValueError(f"join {name!r}: choose at least one of {', '.join(join.labels)}")
+    if join.kind == "switch" and len(wanted) != 1:
+        raise ValueError(f"join {name!r} is a switch: choose exactly one of {', '.join(join.labels)}")
+    return tuple(label for label in join.labels if label in wanted)
+
+
+def _legal_keys(wiring: Wiring, selectors: Selectors, near: str | None = None) -> str:
+    joins = _some("joins", wiring.joins, near=near)
+    return f"the keys are {', '.join(selectors)}, and the {joins}" if selectors else f"the keys are the {joins}"
+
+
+def _some(kind: str, names: Iterable[str], near: str | None = None, limit: int = 12) -> str:
+    names = list(names)
+    if not names:
+        return f"{kind} (this network has none)"
+    close = difflib.get_close_matches(near, names, n=3, cutoff=0.5) if near else []
+    shown = close or names[:limit]
+    rest = "" if len(shown) == len(names) else f" (of {len(names)})"
+    return f"{kind} {', '.join(shown)}{rest}"

@@ -1,0 +1,161 @@
+"""The plan of a choice: which nodes run, in which order, and what is released when (no torch).
+
+Nodes inside the loops of a switch whose gates decide are no steps of their own; the switch's step holds them,
+:class:`Loop` by loop, since it is known only while running which samples they run on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from polypath.core.paths import Paths
+from polypath.core.wiring import WHOLE, Choice, Gate, Join, Node, Operand, Unit, Wiring
+
+Operands = Callable[[Join], tuple[Operand, ...]]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What a gated switch runs to come from one operand to the next.
+
+    Attributes:
+        label: the operand that it leads to.
+        begin, end: the nodes that these two operands are.
+        gate: decides which samples go on; None lets all go on.
+        nodes: the nodes in between, ``end`` among them, in topological order.
+        outside: the nodes before the switch that these and the gate read beside ``begin``.
+        steps: the plan of ``nodes``.
+    """
+
+    label: str
+    begin: str
+    end: str
+    gate: Gate | None
+    nodes: tuple[str, ...]
+    outside: tuple[str, ...]
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of a plan: where its inputs lie, where its output goes, what may be forgotten afterwards."""
+
+    node: Unit | Join
+    sources: tuple[str, ...]
+    scales: tuple[float, ...]
+    free: tuple[str, ...]
+    loops: tuple[Loop, ...] = ()  # of a switch whose gates decide
+
+
+def make_plan(wiring: Wiring, paths: Paths) -> tuple[Step, ...]:
+    """The steps that run under a canonical choice, each releasing what nobody reads after it."""
+    alive = wiring.alive(paths)
+    loops = {n.name: loops_of(wiring, n, paths) for n in alive if isinstance(n, Join) and n.dynamic(paths)}
+    inside = {name for switch in loops.values() for loop in switch for name in loop.nodes}
+    return _steps(wiring, [node for node in alive if node.name not in inside], paths, loops)
+
+
+def _steps(
+    wiring: Wiring, nodes: Sequence[Unit | Join], paths: Paths, loops: Mapping[str, tuple[Loop, ...]]
+) -> tuple[Step, ...]:
+    rows = []
+    for node in nodes:
+        if isinstance(node, Unit):
+            rows.append((node, (node.source,), (), ()))
+        elif node.name in loops:
+            planned = tuple(
+                replace(loop, steps=_steps(wiring, [wiring.by_name[name] for name in loop.nodes], paths, {}))
+                for loop in loops[node.name]
+            )
+            outside = (name for loop in planned for name in loop.outside)
+            rows.append((node, tuple(dict.fromkeys((planned[0].begin, *outside))), (), planned))
+        else:
+            chosen = node.chosen(paths)
+            rows.append((node, tuple(o.source for o in chosen), tuple(o.survival for o in chosen), ()))
+    last_reader = {source: i for i, (_, sources, _, _) in enumerate(rows) for source in sources}
+    free: dict[int, list[str]] = {}
+    for source, i in last_reader.items():
+        free.setdefault(i, []).append(source)
+    return tuple(
+        Step(node, sources, scales, tuple(free.get(i, ())), planned)
+        for i, (node, sources, scales, planned) in enumerate(rows)
+    )
+
+
+def loops_of(wiring: Wiring, join: Join, choice: Choice = WHOLE) -> tuple[Loop, ...]:
+    """The loops of a gated switch under ``choice``, in order."""
+    return _loops(wiring, join, lambda node: node.chosen(choice))
+
+
+def check_gates(wiring: Wiring) -> None:
+    """Check that every gated switch can be run loop by loop.
+
+    Raises:
+        ValueError: a loop that reads more of the loops before it than their result, a gate that reads inside its own
+            loop, another reader of what is inside a loop, two gates before one loop, gated switches inside each other.
+    """
+    for join in wiring.joins.values():
+        if join.gates:
+            _check(wiring, join)
+
+
+def _loops(wiring: Wiring, join: Join, operands: Operands) -> tuple[Loop, ...]:
+    gates = {gate.opens: gate for gate in join.gates}
+    behind = _before(wiring, join.operands[0].source, operands, set())
+    found = []
+    for previous, operand in pairwise(join.operands):
+        inside = _before(wiring, operand.source, operands, behind)
+        behind |= inside
+        nodes = [node for node in wiring.nodes if node.name in inside]
+        gate = gates.get(operand.label)
+        read = [source for node in nodes for source in _sources(node, operands)] + ([gate.source] if gate else [])
+        outside = dict.fromkeys(name for name in read if name not in inside and name != previous.source)
+        names = tuple(node.name for node in nodes)
+        found.append(Loop(operand.label, previous.source, operand.source, gate, names, tuple(outside)))
+    return tuple(found)
+
+
+def _before(wiring: Wiring, name: str, operands: Operands, known: set[str]) -> set[str]:
+    """All nodes that ``name`` needs, itself included, beside the ``known`` ones, which are closed under needing."""
+    needed, todo = set(), [name]
+    while todo:
+        name = todo.pop()
+        if name not in needed and name not in known:
+            needed.add(name)
+            if (node := wiring.by_name.get(name)) is not None:
+                todo.extend(_sources(node, operands))
+    return needed
+
+
+def _sources(node: Node, operands: Operands) -> list[str]:
+    if isinstance(node, Unit):
+        return [node.source]
+    return [o.source for o in operands(node)] + [g.source for g in node.gates]
+
+
+def _check(wiring: Wiring, join: Join) -> None:
+    opens = [gate.opens for gate in join.gates]
+    if twice := [label for label in opens if opens.count(label) > 1]:
+        raise ValueError(f"switch {join.name!r}: two gates open {twice[0]!r}")
+    loops = _loops(wiring, join, lambda node: node.operands)
+    inside: set[str] = set()
+    for loop in loops:
+        if alien := [name for name in loop.outside if name in inside]:
+            raise ValueError(
+                f"switch {join.name!r}: the loop to {loop.label!r} reads {alien[0]!r}, a node inside an earlier loop, "
+                f"where it may read {loop.begin!r} and what stands before the switch"
+            )
+        if loop.gate and loop.gate.source in loop.nodes:
+            raise ValueError(f"switch {join.name!r}: the gate to {loop.label!r} reads {loop.gate.source!r}, behind it")
+        inside.update(loop.nodes)
+    for node in wiring.nodes:
+        if node.name in inside:
+            if isinstance(node, Join) and node.gates:
+                raise ValueError(f"switch {join.name!r} has gates, and inside its loops so has {node.name!r}")
+        elif node is not join and (seen := inside.intersection(_sources(node, lambda n: n.operands))):
+            raise ValueError(
+                f"node {node.name!r} reads {min(seen)!r}, which stands inside a loop of switch {join.name!r} "
+                "and has no value for samples that left before"
+            )

@@ -1,0 +1,345 @@
+"""The wiring diagram: nodes, how they are joined, and exact algebra on the paths through them.
+
+A :class:`Wiring` is a frozen directed acyclic graph in topological order. A node is the input, a
+:class:`Unit` (one operand; names a module) or a :class:`Join` (several operands). Nothing here knows
+about tensors. A *choice* says which operands of which joins are alive; here it is any mapping from a
+join's name to operand labels, and :class:`polypath.Paths` is the validated value that users hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+INPUT = "input"
+JOIN_KINDS = ("mean", "sum", "max", "switch", "concat")
+Choice = Mapping[str, tuple[str, ...]]
+WHOLE: Choice = {}
+
+_NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+_LABEL = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One module applied to one tensor.
+
+    Attributes:
+        name: the node's name, unique in the wiring.
+        source: the node that it reads.
+        module: dotted path of the module that it runs; several nodes may share one.
+        depth: layers that it adds to the depth of a path (an activation or a pool adds 0).
+        variant: which of the module's variants to run (the norm of one loop, say), or None.
+    """
+
+    name: str
+    source: str
+    module: str
+    depth: int = 0
+    variant: str | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.source,)
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One input of a join. Text and errors name it by ``label``, never by position.
+
+    ``survival`` is the probability with which stochastic depth keeps it in training; in evaluation its
+    value is multiplied by it (Huang et al. 2016, Eq. 5).
+    """
+
+    source: str
+    label: str
+    survival: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Decides, sample by sample, whether a switch goes on to ``opens``; reads the tensor ``source``."""
+
+    module: str
+    source: str
+    opens: str
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Merges its alive operands: ``mean``, ``sum``, ``max`` (any non-empty set of them), ``switch`` (exactly
+    one, the last where nothing is chosen, the gates' where there are any) or ``concat`` (always all)."""
+
+    name: str
+    kind: str
+    operands: tuple[Operand, ...]
+    gates: tuple[Gate, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(o.source for o in self.operands)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(o.label for o in self.operands)
+
+    def chosen(self, choice: Choice) -> tuple[Operand, ...]:
+        """The operands that run under ``choice``."""
+        labels = choice.get(self.name)
+        if labels is not None:
+            return tuple(o for o in self.operands if o.label in labels)
+        if self.kind == "switch" and not self.gates:
+            return self.operands[-1:]
+        return self.operands
+
+    def dynamic(self, choice: Choice) -> bool:
+        """Whether gates decide at run time."""
+        return bool(self.gates) and self.name not in choice
+
+
+Node = Unit | Join
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path from input to output: the nodes that it visits and the operand taken at each join."""
+
+    nodes: tuple[str, ...]
+    taken: tuple[tuple[str, str], ...]
+    depth: int
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """A frozen diagram. ``nodes`` are in topological order; ``output`` is the node whose value is the answer.
+
+    Raises:
+        ValueError: a name twice, a source that no earlier node bears, an unknown join kind, a join without
+            operands or with a label twice, a module path that is a prefix of another, a node that the
+            output does not need.
+    """
+
+    nodes: tuple[Node, ...]
+    output: str
+
+    def __post_init__(self) -> None:
+        seen = {INPUT}
+        for node in self.nodes:
+            if not _NAME.fullmatch(node.name) or node.name == INPUT:
+                raise ValueError(f"node name {node.name!r}: use dotted identifiers other than 'input'")
+            if node.name in seen:
+                raise ValueError(f"node {node.name!r} stands twice in the wiring")
+            if isinstance(node, Join):
+                _check_join(node)
+            for source in (*node.sources, *(g.source for g in getattr(node, "gates", ()))):
+                if source not in seen:
+                    raise ValueError(f"node {node.name!r} reads {source!r}, which no node before it is called")
+            seen.add(node.name)
+        if self.output not in seen:
+            raise ValueError(f"output {self.output!r} is no node of the wiring")
+        _check_prefixes(self.modules)
+        needed = self._reach(lambda join: join.operands, gates=True)
+        if idle := [n.name for n in self.nodes if n.name not in needed]:
+            raise ValueError(f"node {idle[0]!r} does not lead to the output {self.output!r}")
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.nodes, self.output))
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def joins(self) -> dict[str, Join]:
+        return {node.name: node for node in self.nodes if isinstance(node, Join)}
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """Paths of all modules, gates included, each once, in order of first use."""
+        paths = [
+            path
+            for node in self.nodes
+            for path in ([node.module] if isinstance(node, Unit) else [g.module for g in node.gates])
+        ]
+        return tuple(dict.fromkeys(paths))
+
+    # --- what is alive -----------------------------------------------------------------------------------
+
+    def alive(self, choice: Choice = WHOLE) -> tuple[Node, ...]:
+        """The nodes that must run for the output under ``choice``, in topological order."""
+        needed = self._reach(lambda join: join.chosen(choice), gates=True, choice=choice)
+        return tuple(node for node in self.nodes if node.name in needed)
+
+    def reachable(self, choice: Choice = WHOLE) -> frozenset[str]:
+        """Names of nodes on some path of the *diagram* under ``choice`` (an unchosen switch counts whole)."""
+        return frozenset(self._reach(lambda join: _open(join, choice)))
+
+    def _reach(self, operands, *, gates: bool = False, choice: Choice = WHOLE) -> set[str]:
+        needed, todo = set(), [self.output]
+        while todo:
+            name = todo.pop()
+            if name in needed:
+                continue
+            needed.add(name)
+            node = self.by_name.get(name)
+            if isinstance(node, Unit):
+                todo.append(node.source)
+            elif node is not None:
+                todo.extend(o.source for o in operands(node))
+                if gates and node.dynamic(choice):
+                    todo.extend(g.source for g in node.gates)
+        return needed
+
+    def prune(self, choice: Choice = WHOLE) -> Wiring:
+        """The diagram of just the alive nodes; joins left with one operand are collapsed, labels are kept."""
+        renamed: dict[str, str] = {}
+        kept: list[Node] = []
+
+        def now(name: str) -> str:
+            return renamed.get(name, name)
+
+        for node in self.alive(choice):
+            if isinstance(node, Unit):
+                kept.append(replace(node, source=now(node.source)))
+                continue
+            chosen = node.chosen(choice)
+            if len(chosen) == 1 and chosen[0].survival == 1.0 and not node.dynamic(choice):
+                renamed[node.name] = now(chosen[0].source)
+                continue
+            operands = tuple(replace(o, source=now(o.source)) for o in chosen)
+            gates = tuple(replace(g, source=now(g.source)) for g in node.gates if node.dynamic(choice))
+            kind = "sum" if node.kind == "switch" and not gates else node.kind
+            kept.append(Join(node.name, kind, operands, gates))
+        return Wiring(tuple(kept), now(self.output))
+
+    # --- how many paths, how deep ------------------------------------------------------------------------
+
+    def depth_distribution(self, choice: Choice = WHOLE) -> dict[int, int]:
+        """Exact number of paths of each depth, ``{depth: count}``, by dynamic programming over the diagram.
+
+        Operands are counted with multiplicity; a switch that ``choice`` leaves open counts all its operands.
+        """
+        at: dict[str, dict[int, int]] = {INPUT: {0: 1}}
+        for node in self.nodes:
+            if isinstance(node, Unit):
+                at[node.name] = {d + node.depth: n for d, n in at[node.source].items()}
+                continue
+            total: dict[int, int] = {}
+            for operand in _open(node, choice):
+                for d, n in at[operand.source].items():
+                    total[d] = total.get(d, 0) + n
+            at[node.name] = total
+        return dict(sorted(at[self.output].items()))
+
+    def count_paths(self, choice: Choice = WHOLE) -> int:
+        """Exact number of paths from input to output, a Python integer of any size."""
+        return sum(self.depth_distribution(choice).values())
+
+    def shortest(self, choice: Choice = WHOLE) -> int:
+        """Depth of the shallowest path, in layers."""
+        return min(self.depth_distribution(choice))
+
+    def longest(self, choice: Choice = WHOLE) -> int:
+        """Depth of the deepest path, in layers."""
+        return max(self.depth_distribution(choice))
+
+    def routes(self, choice: Choice = WHOLE) -> Iterator[Route]:
+        """Every path, one at a time, in a fixed order; nothing is held but the one being made."""
+        stack: list[tuple[str, tuple[str, ...], tuple[tuple[str, str], ...], int]]
+        stack = [(self.output, (), (), 0)]
+        while stack:
+            name, nodes, taken, depth = stack.pop()
+            if name == INPUT:
+                yield Route((INPUT, *nodes), taken, depth)
+                continue
+            node, nodes = self.by_name[name], (name, *nodes)
+            if isinstance(node, Unit):
+                stack.append((node.source, nodes, taken, depth + node.depth))
+                continue
+            for operand in reversed(_open(node, choice)):
+                stack.append((operand.source, nodes, ((name, operand.label), *taken), depth))
+
+    # --- drawings ----------------------------------------------------------------------------------------
+
+    def to_networkx(self):
+        """A ``networkx.MultiDiGraph``: node attribute ``node``, edge attribute ``label`` on a join's operands."""
+        import networkx as nx
+
+        graph = nx.MultiDiGraph(output=self.output)
+        graph.add_node(INPUT, node=None)
+        for node in self.nodes:
+            graph.add_node(node.name, node=node)
+            if isinstance(node, Unit):
+                graph.add_edge(node.source, node.name)
+            else:
+                for operand in node.operands:
+                    graph.add_edge(operand.source, node.name, label=operand.label)
+        return graph
+
+    def to_graphviz(self, choice: Choice | None = None) -> str:
+        """Graphviz source; with a ``choice``, what it leaves dead is drawn in grey."""
+        alive = {INPUT, *(n.name for n in self.alive({} if choice is None else choice))}
+        lines = [
+            "digraph wiring {",
+            "  rankdir=TB; node [fontname=Helvetica fontsize=10];",
+            f'  "{INPUT}" [shape=oval];',
+        ]
+
+        def style(on: bool) -> str:
+            return "" if choice is None or on else " color=grey80 fontcolor=grey70"
+
+        for node in self.nodes:
+            on = node.name in alive
+            if isinstance(node, Unit):
+                lines.append(f'  "{node.name}" [shape=box{style(on)}];')
+                lines.append(f'  "{node.source}" -> "{node.name}" [{style(on)}];')
+                continue
+            lines.append(f'  "{node.name}" [shape=ellipse label="{node.name}\\n{node.kind}"{style(on)}];')
+            chosen = node.chosen(choice or WHOLE)
+            for operand in node.operands:
+                edge = style(on and operand in chosen)
+                lines.append(f'  "{operand.source}" -> "{node.name}" [label="{operand.label}"{edge}];')
+        return "\n".join([*lines, "}"]) + "\n"
+
+
+def _open(join: Join, choice: Choice) -> tuple[Operand, ...]:
+    """The operands that the diagram leaves open under ``choice``: an unchosen switch counts whole."""
+    return join.chosen(choice) if join.name in choice else join.operands
+
+
+def _check_join(join: Join) -> None:
+    if join.kind not in JOIN_KINDS:
+        raise ValueError(f"join {join.name!r}: kind {join.kind!r} is not one of {', '.join(JOIN_KINDS)}")
+    if not join.operands:
+        raise ValueError(f"join {join.name!r} has no operands")
+    if len(set(join.labels)) < len(join.labels):
+        raise ValueError(f"join {join.name!r}: labels {join.labels} are not distinct")
+    for operand in join.operands:
+        if not _LABEL.fullmatch(operand.label):
+            raise ValueError(f"join {join.name!r}: label {operand.label!r} must be letters, digits or '_'")
+        if not 0.0 < operand.survival <= 1.0:
+            raise ValueError(f"join {join.name!r}: survival {operand.survival} of {operand.label!r} is not in (0, 1]")
+        if operand.survival != 1.0 and join.kind != "sum":
+            raise ValueError(f"join {join.name!r}: survival belongs to sums, and this is a {join.kind}")
+    if join.gates and join.kind != "switch":
+        raise ValueError(f"join {join.name!r}: only a switch has gates, and this is a {join.kind}")
+    for gate in join.gates:
+        if gate.opens not in join.labels[1:]:
+            raise ValueError(
+                f"join {join.name!r}: a gate opens {gate.opens!r}, which is not one of {', '.join(join.labels[1:])}"
+            )
+
+
+def _check_prefixes(paths: tuple[str, ...]) -> None:
+    known = set(paths)
+    for path in paths:
+        parts = path.split(".")
+        for i in range(1, len(parts)):
+            if (prefix := ".".join(parts[:i])) in known:
+                raise ValueError(f"module path {prefix!r} is a prefix of {path!r}")

@@ -1,0 +1,106 @@
+"""Times of a bundle's paths on this machine: measured by a short profile, kept in the cache folder between sessions.
+
+A file a bundle, runtime and machine: ``profiles/KEY.json`` below ``POLYPATH_CACHE`` (else ``~/.cache/polypath``). What
+is in the key (processor, cores, versions, threads, precision) is what the times depend on. A file that is damaged or
+cannot be written is no obstacle: the profile is measured again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from polypath.storage.files import write_json
+
+FORMAT = 1
+WARMUP = 3
+LEAST, MOST = 30, 1000  # measurements of a path
+SECONDS = 1.0  # of measuring a path, once there are LEAST
+BUSY = 0.8  # of what was measured: paths that now take less were measured while the machine was busy
+
+
+def bucket(batch: int) -> int:
+    """The batch size whose times stand for ``batch``: the next power of two."""
+    return 1 << (batch - 1).bit_length()
+
+
+def measure(tasks: Mapping[str, Callable[[], Any]], seconds: float | None = None) -> dict[str, list[float]]:
+    """Milliseconds of each task, all by turns so that drift meets all alike; ``seconds`` a task (``SECONDS``)."""
+    seconds = SECONDS if seconds is None else seconds
+    for task in tasks.values():
+        for _ in range(WARMUP):
+            task()
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    spent = dict.fromkeys(tasks, 0.0)
+    while todo := [n for n in tasks if len(times[n]) < LEAST or (spent[n] < seconds and len(times[n]) < MOST)]:
+        for name in todo:
+            start = time.perf_counter()
+            tasks[name]()
+            took = time.perf_counter() - start
+            times[name].append(1e3 * took)
+            spent[name] += took
+    return times
+
+
+class Store:
+    """The cache file of one bundle in one runtime.
+
+    Args:
+        facts: what the times depend on, JSON values.
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.facts = {"format": FORMAT, "machine": machine(), **facts}
+        text = json.dumps(self.facts, sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()[:32]
+        self.file = _folder() / f"{key}.json"
+
+    def load(self, names: list[str]) -> dict[int, dict[str, list[float]]]:
+        """Milliseconds by batch size and path; only whole rows, with a time for each of ``names``."""
+        try:
+            values = json.loads(self.file.read_text(encoding="utf-8"))
+            if values["facts"] != self.facts:
+                return {}
+            found = {int(batch): row for batch, row in values["times"].items()}
+            return {batch: row for batch, row in found.items() if all(_times(row[name]) for name in names)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return {}
+
+    def save(self, times: Mapping[int, Mapping[str, list[float]]]) -> None:
+        """Write all times; a folder that cannot be written is left alone."""
+        with contextlib.suppress(OSError):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.file, {"facts": self.facts, "times": {str(b): dict(row) for b, row in times.items()}})
+
+
+def machine() -> dict[str, Any]:
+    """What tells machines apart as far as time goes."""
+    from polypath.deploy.runtimes import cores
+    from polypath.training.run import processor
+
+    return {
+        "processor": processor(),
+        "architecture": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "usable": cores(),
+    }
+
+
+def _folder() -> Path:
+    from polypath.data.cache import folder
+
+    return folder() / "profiles"
+
+
+def _times(row: Any) -> bool:
+    kinds = isinstance(row, list) and len(row) > 0 and all(isinstance(v, int | float) for v in row)
+    return kinds and all(math.isfinite(v) and v > 0 for v in row)

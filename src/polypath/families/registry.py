@@ -1,0 +1,67 @@
+"""Names to networks."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from dataclasses import fields, replace
+from typing import Any
+
+from polypath.core.network import PathNet
+from polypath.families import crescendonet, fractalnet, fusenet, gunn, inverted, onepath, recursive, resnet
+from polypath.families.base import Preset
+
+PRESETS: dict[str, Preset] = {}
+
+
+def register(presets: dict[str, Preset]) -> None:
+    """Add presets to the registry.
+
+    Raises:
+        ValueError: a name that is taken.
+    """
+    for name, preset in presets.items():
+        if name in PRESETS:
+            raise ValueError(f"model {name!r} is registered already")
+        PRESETS[name] = preset
+
+
+for _family in (fractalnet, crescendonet, gunn, resnet, fusenet, recursive, inverted):
+    register(_family.PRESETS)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the registered networks that match a shell-style pattern."""
+    return [name for name in PRESETS if fnmatch.fnmatch(name, pattern)]
+
+
+def get_preset(name: str) -> Preset:
+    """The registered preset called ``name``; ``timm:NAME`` and ``pytorchcv:NAME`` are other packages' models.
+
+    Raises:
+        ValueError: no such name; the message lists near ones.
+        ImportError: a package that is not installed, with the extra that brings it.
+    """
+    if (foreign := onepath.preset(name)) is not None:
+        return foreign
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=5, cutoff=0.4) or list(PRESETS)
+        raise ValueError(f"unknown model {name!r}; did you mean one of {', '.join(near)}? `polypath models` lists all")
+    return PRESETS[name]
+
+
+def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> PathNet:
+    """Build a registered network; ``arguments`` replace fields of its family (``num_classes``, ``widths``, …).
+
+    Raises:
+        ValueError: an unknown name or argument, or a value that the family refuses.
+    """
+    spec = get_preset(name).spec
+    if isinstance(spec, onepath.OnePath):
+        arguments = spec.sorted_arguments(arguments)
+    legal = [f.name for f in fields(spec)]
+    if unknown := [key for key in arguments if key not in legal]:
+        raise ValueError(f"model {name!r} has no argument {unknown[0]!r}; it has {', '.join(legal)}")
+    net = replace(spec, **arguments).build(seed)
+    net.config["model"] = name
+    return net

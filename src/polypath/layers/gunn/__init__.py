@@ -1,0 +1,5 @@
+"""GUNN's layer (Qiao et al. 2018, §3): the reference and its update in place."""
+
+from polypath.layers.gunn.layer import BACKWARDS, ORDERS, Bottleneck, GunnLayer, UpdateUnit, check_segments
+
+__all__ = ["BACKWARDS", "ORDERS", "Bottleneck", "GunnLayer", "UpdateUnit", "check_segments"]

@@ -1,0 +1,134 @@
+"""One buffer, updated in place: GUNN's Algorithm 1 (Qiao et al. 2018, §3.4) and its inference.
+
+The reference, Eq. 4 as it stands, is :meth:`polypath.layers.gunn.layer.GunnLayer.reference`. It writes all N channels
+again for each of the P segments and keeps every copy for the backward pass. Here one buffer holds the newest values.
+In the backward pass each segment gets its old value, which is the layer's input, before its unit's gradient is taken;
+so what the unit saw is there again, to the bit, and no unit runs twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from polypath.layers.gunn.blocks import Maps, blocks_of, changed, update
+
+
+def in_place(x: Tensor, units: Sequence[nn.Module], residual: bool, *, gradual: bool = True) -> Tensor:
+    """The layer without gradients: one buffer beside ``x``, nothing concatenated."""
+    buffer = _dense_copy(x)
+    for segment, unit in zip(buffer.chunk(len(units), dim=1), units, strict=True):
+        update(segment, changed(unit, buffer if gradual else x), residual)
+    return buffer
+
+
+def algorithm1(x: Tensor, units: Sequence[nn.Module], parameters: Sequence[Sequence[Tensor]], residual: bool) -> Tensor:
+    """The gradual layer with gradients for ``x`` and for each unit's ``parameters``, by Algorithm 1.
+
+    It keeps what the units keep, ``x`` and the result: what the simultaneous layer and its reader keep. Going back
+    twice over a retained graph works.
+
+    Raises:
+        RuntimeError: in the backward pass, a gradient of the gradient (``create_graph=True``).
+    """
+    unique = list({id(p): p for own in parameters for p in own}.values())
+    out = _Algorithm1.apply(x, units, parameters, residual, *unique)
+    assert isinstance(out, Tensor)
+    return out
+
+
+class _Algorithm1(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        units: Sequence[nn.Module],
+        parameters: Sequence[Sequence[Tensor]],
+        residual: bool,
+        *unique: Tensor,
+    ) -> Tensor:
+        buffer = _dense_copy(x)
+        kept, blocks = _Kept(buffer), blocks_of(units, parameters, x.device)
+        maps = Maps(buffer, buffer.shape[1] // len(units), residual, kept)
+        for block in blocks:
+            block.forward(maps)
+        ctx.save_for_backward(x, buffer, *kept.hand_over())
+        ctx.kept, ctx.blocks, ctx.unique, ctx.form = kept, blocks, unique, (maps.size, residual, buffer.stride())
+        return buffer
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "GUNN's Algorithm 1 gives no gradient of a gradient (create_graph=True): "
+                "set backward='reference' on the GunnLayers"
+            )
+        x, y, *tensors = ctx.saved_tensors
+        size, residual, stride = ctx.form
+        buffer, grad = _copy(y, stride), _copy(grads[0], stride)
+        maps = Maps(buffer, size, residual, ctx.kept, x, grad)
+        sums: dict[int, Tensor | None] = dict.fromkeys(map(id, ctx.unique))
+        with ctx.kept.lent(buffer, tensors):
+            for block in reversed(ctx.blocks):
+                for p, g in block.backward(maps):
+                    earlier = sums[id(p)]
+                    sums[id(p)] = g if earlier is None else earlier if g is None else earlier + g
+        return (grad if ctx.needs_input_grad[0] else None, None, None, None, *sums.values())
+
+
+class _Kept:
+    """What the units' graphs keep for going back.
+
+    The tensors are handed over to the layer's own node, which frees them in its time; the graphs remember numbers.
+    A tensor that lies in the buffer is not kept at all: it is read from the restored buffer.
+    """
+
+    def __init__(self, buffer: Tensor) -> None:
+        self.storage: torch.UntypedStorage | None = buffer.untyped_storage()
+        self.tensors: list[Tensor] = []
+        self.versions: list[int] = []
+        self.restored: Tensor | None = None
+
+    def keeping(self) -> contextlib.AbstractContextManager[Any]:
+        return saved_tensors_hooks(self.pack, self.unpack)
+
+    def pack(self, tensor: Tensor) -> Any:
+        if tensor.untyped_storage() is self.storage:
+            return tensor.size(), tensor.stride(), tensor.storage_offset()
+        self.tensors.append(tensor.detach())
+        self.versions.append(tensor._version)
+        return len(self.tensors) - 1
+
+    def unpack(self, key: Any) -> Tensor:
+        if isinstance(key, int):
+            return self.tensors[key]
+        assert self.restored is not None
+        return self.restored.as_strided(*key)
+
+    def hand_over(self) -> list[Tensor]:
+        tensors, self.tensors, self.storage = self.tensors, [], None
+        if any(t._version != version for t, version in zip(tensors, self.versions, strict=True)):
+            raise RuntimeError("an update unit wrote in place to a tensor that its gradient needs")
+        return tensors
+
+    @contextlib.contextmanager
+    def lent(self, buffer: Tensor, tensors: list[Tensor]) -> Iterator[None]:
+        self.restored, self.tensors = buffer, tensors
+        try:
+            yield
+        finally:
+            self.restored, self.tensors = None, []
+
+
+def _dense_copy(x: Tensor) -> Tensor:
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return x.clone(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _copy(tensor: Tensor, stride: Sequence[int]) -> Tensor:
+    return torch.empty_strided(tensor.size(), stride, dtype=tensor.dtype, device=tensor.device).copy_(tensor)

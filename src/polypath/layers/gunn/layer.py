@@ -1,0 +1,201 @@
+"""GUNN's layer (Qiao et al. 2018): segments of the channels updated one after the other, each from the newest values.
+
+Eq. 3   U_c(x): the channels in c become F_c(x), all others stay
+Eq. 4   GUNN(x) = (U_{c_l} ∘ … ∘ U_{c_1})(x),      c_1 … c_l a partition of the channels
+Eq. 5   F_c(x) = G_c(x) + x_c                      G_c is an update unit (§5.1, Figure 4)
+
+SUNN, the network before conversion, applies the same units at once: every unit reads x, none reads another's result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from polypath.layers.conv import ConvUnit
+from polypath.layers.gunn.blocks import Reads, changed
+from polypath.layers.gunn.in_place import algorithm1, in_place
+from polypath.layers.pointwise import PLAIN_CONVS, layout
+
+ORDERS = ("gradual", "simultaneous")
+BACKWARDS = ("algorithm1", "reference")
+
+
+class Bottleneck(nn.Module):
+    """1×1 to K·n_out maps, 3×3, 1×1 to n_out; batch-norm after each, ReLU after the first two (§5.1)."""
+
+    def __init__(self, in_chans: int, out_chans: int, expansion: int) -> None:
+        super().__init__()
+        width = expansion * out_chans
+        self.layer1 = ConvUnit(in_chans, width, 1)
+        self.layer2 = ConvUnit(width, width, 3)
+        self.layer3 = ConvUnit(width, out_chans, 1, order="conv-norm")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer3(self.layer2(self.layer1(x)))
+
+
+class UpdateUnit(nn.Module):
+    """G_c: ``(N, in_chans, H, W)`` to ``(N, out_chans, H, W)``; M stacked bottlenecks, the first reads all channels.
+
+    Args:
+        expansion: K, the bottleneck's inner maps for each map that it gives.
+        stacked: M; the second and later bottlenecks read what the one before gives.
+        parallel: add a 1×1 conv with batch-norm of the unit's input (CIFAR models; the paper does not mention it,
+            its parameter counts need it).
+    """
+
+    def __init__(
+        self, in_chans: int, out_chans: int, expansion: int = 2, stacked: int = 1, *, parallel: bool = False
+    ) -> None:
+        super().__init__()
+        self.stacked = stacked
+        for m in range(1, stacked + 1):
+            self.add_module(f"unit{m}", Bottleneck(in_chans if m == 1 else out_chans, out_chans, expansion))
+        self.parallel = ConvUnit(in_chans, out_chans, 1, order="conv-norm") if parallel else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x
+        for m in range(1, self.stacked + 1):
+            z = self.get_submodule(f"unit{m}")(z)
+        return z if self.parallel is None else z + self.parallel(x)
+
+    def reads(self) -> Reads | None:
+        """All that reads the channels, as one conv; None where that would leave out what someone watches."""
+        first = self.get_submodule("unit1")
+        assert isinstance(first, Bottleneck)
+        readers = [first.layer1] if self.parallel is None else [first.layer1, self.parallel]
+        if not all(map(_mergeable, (self, first, *readers))):
+            return None
+        convs = [reader.conv for reader in readers]
+        # where batch-norm was folded into them, the convs have biases
+        bias = None if all(conv.bias is None for conv in convs) else torch.cat([_bias(conv) for conv in convs])
+        return Reads(torch.cat([conv.weight for conv in convs]), bias, [conv.out_channels for conv in convs])
+
+    def rest(self, z: Tensor, beside: Tensor | None = None) -> Tensor:
+        """The unit's answer, of what the first conv and the parallel one gave."""
+        first = self.get_submodule("unit1")
+        assert isinstance(first, Bottleneck)
+        z = first.layer3(first.layer2(_after_conv(first.layer1, z)))
+        for m in range(2, self.stacked + 1):
+            z = self.get_submodule(f"unit{m}")(z)
+        return z if self.parallel is None or beside is None else z + _after_conv(self.parallel, beside)
+
+
+class GunnLayer(nn.Module):
+    """N channels in P equal segments, updated in order: maps ``(B, N, H, W)`` in and out.
+
+    Args:
+        channels: N.
+        segments: P; segment i holds channels (i−1)·N/P to i·N/P.
+        expansion: K of the update units.
+        stacked: M of the update units.
+        parallel: give the units the parallel 1×1 conv of the CIFAR models.
+        residual: add a unit's result to the segment's old value (Eq. 5); without, it takes its place (NoRes).
+        order: ``gradual`` (GUNN, Eq. 4) or ``simultaneous`` (SUNN).
+        backward: ``algorithm1`` updates one buffer in place, restored going back (§3.4); ``reference`` is Eq. 4 as
+            it stands, which holds a copy of all channels for each segment. They load the same weights. The attribute
+            may be set at any time. Compiled and exported networks always run the reference.
+        unit: makes another update unit from its numbers of input and output channels. It must not write to its
+            input, and under ``algorithm1`` nothing but its input and its own parameters may ask for a gradient.
+
+    Raises:
+        ValueError: P that does not divide N, with the nearest legal values; an unknown order or backward.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        segments: int,
+        expansion: int = 2,
+        stacked: int = 1,
+        *,
+        parallel: bool = False,
+        residual: bool = True,
+        order: str = "gradual",
+        backward: str = "algorithm1",
+        unit: Callable[[int, int], nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        check_segments(channels, segments)
+        for name, value, legal in (("order", order, ORDERS), ("backward", backward, BACKWARDS)):
+            if value not in legal:
+                raise ValueError(f"{name} {value!r} is not one of {', '.join(legal)}")
+        self.channels, self.segments = channels, segments
+        self.residual, self.order, self.backward = residual, order, backward
+        size = channels // segments
+        make = unit or partial(UpdateUnit, expansion=expansion, stacked=stacked, parallel=parallel)
+        for i in range(1, segments + 1):
+            self.add_module(f"segment{i}", make(channels, size))
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, segments={self.segments}, order={self.order}, backward={self.backward}"
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """The update units, in the order of the segments."""
+        return [self.get_submodule(f"segment{i}") for i in range(1, self.segments + 1)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.channels:
+            raise ValueError(f"maps with {x.shape[1]} channels: this layer updates {self.channels}")
+        units = self.units
+        if self.backward == "reference" or torch.compiler.is_compiling():
+            return self.reference(x, units)
+        gradual = self.order == "gradual"
+        learning = torch.is_grad_enabled()
+        parameters = [[p for p in unit.parameters() if p.requires_grad] for unit in units] if learning else []
+        if not learning or not (x.requires_grad or any(parameters)):
+            return in_place(x, units, self.residual, gradual=gradual)
+        if not gradual:
+            return self.reference(x, [partial(changed, unit) for unit in units])
+        if any(p._backward_hooks for own in parameters for p in own):
+            return self.reference(x, units)  # such hooks would run twice: on the unit's gradient and on the layer's
+        return algorithm1(x, units, parameters, self.residual)
+
+    def reference(self, x: Tensor, units: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+        """Eq. 4, for SUNN Eq. 2, with Eq. 5, word by word."""
+        values = list(x.split(self.channels // self.segments, dim=1))
+        for i, unit in enumerate(units):
+            change = unit(torch.cat(values, dim=1) if self.order == "gradual" else x)
+            values[i] = (values[i] + change if self.residual else change).to(x.dtype)
+        return torch.cat(values, dim=1)
+
+
+def check_segments(channels: int, segments: int, where: str = "") -> None:
+    """Raise ``ValueError`` with the nearest legal values unless ``segments`` (P) divides ``channels`` (N)."""
+    if channels < 1:
+        raise ValueError(f"{where}channels N = {channels}: must be at least 1")
+    if 1 <= segments <= channels and channels % segments == 0:
+        return
+    divisors = [p for p in range(1, channels + 1) if channels % p == 0]
+    near = sorted(sorted(divisors, key=lambda p: abs(p - segments))[:2])
+    legal = f"the nearest legal P {'is' if len(near) == 1 else 'are'} {' and '.join(map(str, near))}"
+    if segments >= 1:
+        below = channels // segments * segments
+        legal += f"; for this P, N = {' or '.join(str(n) for n in (below, below + segments) if n)}"
+    raise ValueError(f"{where}segments P = {segments} do not divide N = {channels} channels: {legal}")
+
+
+def _after_conv(unit: ConvUnit, x: Tensor) -> Tensor:
+    # batch-norm is slow on strided slices
+    x = x.contiguous(memory_format=layout(x))
+    for part in unit.parts[1:]:
+        x = getattr(unit, part)(x)
+    return x
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    return conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
+
+
+def _mergeable(module: nn.Module) -> bool:
+    """Whether its conv is a plain one, and nobody watches a call that reading as one would leave out."""
+    conv = getattr(module, "conv", None)
+    watched = [m for m in (module, conv) if m is not None]
+    return (conv is None or type(conv) in PLAIN_CONVS) and not any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in watched
+    )

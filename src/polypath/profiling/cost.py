@@ -1,0 +1,184 @@
+"""What a choice costs: parameters, multiply-adds and activation memory, exactly.
+
+MACs are the multiply-adds of convolutions, linear layers and other products of matrices, as
+``torch.utils.flop_counter`` counts them (two of its operations are one MAC); norms, activations, pools and joins are
+not counted. Nothing is computed for it: the path runs on tensors without storage, and the network is left alone.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from polypath.core.execute import run_steps
+from polypath.core.extract import kept_modules
+from polypath.core.inputs import image_batch, sides
+from polypath.core.meta import weightless
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.core.wiring import INPUT, Wiring
+
+Size = int | tuple[int, int]
+Choice = Paths | str | None
+
+
+# --- paths ---------------------------------------------------------------------------------------------------
+
+
+def count_paths(net: PathNet | Wiring, paths: Choice = None) -> int:
+    """Exact number of paths from input to output; see :meth:`Wiring.count_paths`."""
+    wiring, choice = diagram(net, paths)
+    return wiring.count_paths(choice)
+
+
+def depth_distribution(net: PathNet | Wiring, paths: Choice = None) -> dict[int, int]:
+    """Exact number of paths of each depth, in layers; see :meth:`Wiring.depth_distribution`."""
+    wiring, choice = diagram(net, paths)
+    return wiring.depth_distribution(choice)
+
+
+def diagram(net: PathNet | Wiring, paths: Choice) -> tuple[Wiring, Paths]:
+    """The wiring, and the choice in canonical form.
+
+    Raises:
+        ValueError: an illegal choice.
+    """
+    wiring = net if isinstance(net, Wiring) else net.wiring
+    if isinstance(paths, str):
+        return wiring, Paths.parse(paths, wiring) if isinstance(net, Wiring) else net.paths(paths)
+    return wiring, Paths.of(wiring, paths or Paths())
+
+
+# --- counted -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one choice costs.
+
+    Attributes:
+        params: parameters of the modules (and of their variants) that run, each once.
+        macs: multiply-adds of the whole batch; where gates decide, of all loops and gates: the most that it can need
+            (:func:`polypath.profiling.expected.expected_macs` is the average).
+        activation_bytes: most bytes held at a time by anything but the weights, in eager inference. The images count
+            all the time, since the caller holds them; what kernels use inside is not seen.
+        depth: layers of the shortest and of the longest path, as the units declare them.
+        paths: number of paths. It and ``depth`` are the diagram's: a switch that nothing is chosen for counts whole.
+        size: height and width of the images, in pixels.
+        batch_size: images.
+    """
+
+    params: int
+    macs: int
+    activation_bytes: int
+    depth: tuple[int, int]
+    paths: int
+    size: tuple[int, int]
+    batch_size: int
+
+
+def cost(net: PathNet, paths: Choice = None, size: Size = 32, batch_size: int = 1) -> Cost:
+    """Cost of running ``net`` under ``paths`` on ``batch_size`` images of ``size`` pixels (side, or height and width).
+
+    Raises:
+        ValueError: an illegal choice or size, images that are too small for the network.
+    """
+    return costs(net, {"": paths}, size, batch_size)[""]
+
+
+def costs(net: PathNet, choices: Mapping[str, Choice], size: Size = 32, batch_size: int = 1) -> dict[str, Cost]:
+    """Costs of several choices by name, such as ``net.named_paths()``; see :func:`cost`."""
+    twin, found = weightless(net), {}
+    for name, choice in choices.items():
+        wiring, paths = diagram(twin, choice)
+        run = _profile(twin, paths, size, batch_size)
+        depths = wiring.depth_distribution(paths)
+        found[name] = Cost(
+            params=_parameters(twin, paths),
+            macs=sum(run.macs.values()),
+            activation_bytes=run.peak,
+            depth=(min(depths), max(depths)),
+            paths=sum(depths.values()),
+            size=sides(size),
+            batch_size=batch_size,
+        )
+    return found
+
+
+def macs_by_node(net: PathNet, paths: Choice = None, size: Size = 32, batch_size: int = 1) -> dict[str, int]:
+    """MACs of every node that runs under ``paths``, in order; a gate stands there under ``switch:label``.
+
+    Raises:
+        ValueError: as :func:`cost`.
+    """
+    twin = weightless(net)
+    return _profile(twin, diagram(twin, paths)[1], size, batch_size).macs
+
+
+@dataclass(frozen=True)
+class _Run:
+    macs: dict[str, int]
+    peak: int
+
+
+def _profile(twin: PathNet, paths: Paths, size: Size, batch_size: int) -> _Run:
+    x = image_batch(twin, size, batch_size)
+    twin.check_images(x)
+    meter, macs, counted = _Meter(twin, x), {}, 0
+
+    def finished(name: str) -> None:
+        nonlocal counted
+        macs[name], counted = meter.macs - counted, meter.macs
+
+    with torch.inference_mode(False), torch.no_grad(), meter:
+        run_steps(twin, twin.plan(paths), {INPUT: x}, gates="all", finished=finished)
+    return _Run(macs, meter.peak)
+
+
+def _parameters(twin: PathNet, paths: Paths) -> int:
+    kept = kept_modules(twin, twin.wiring.prune(paths))  # copies on the meta device are cheap
+    return sum({id(p): p.numel() for module in kept.values() for p in module.parameters()}.values())
+
+
+class _Meter(TorchDispatchMode):
+    """Counts MACs, and the bytes of storages that are alive beside those of the network itself."""
+
+    def __init__(self, net: nn.Module, x: Tensor) -> None:
+        super().__init__()
+        self.macs = self.now = self.peak = 0
+        self._weights = [t.untyped_storage() for t in (*net.parameters(), *net.buffers())]
+        self._known = {id(storage) for storage in self._weights}
+        self._hold(x)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if formula := flop_registry.get(func._overloadpacket):
+            self.macs += formula(*args, **kwargs, out_val=out) // 2
+        kept = out[:1] if func._overloadpacket is torch.ops.aten.native_batch_norm else out
+        for leaf in tree_leaves(kept):  # in evaluation real batch-norms leave the other two results empty
+            if isinstance(leaf, Tensor):
+                self._hold(leaf)
+        return out
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()  # the same object for all views, as long as one of them lives
+        if id(storage) in self._known:
+            return
+        self._known.add(id(storage))
+        size = storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._release, id(storage), size)
+
+    def _release(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size

@@ -1,0 +1,83 @@
+"""What to expect of gates on their target rate t: the loops and multiply-adds of a sample on average (DRNN §4.2)."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from polypath.core.network import PathNet
+from polypath.core.plan import loops_of
+from polypath.core.wiring import Wiring
+from polypath.profiling.cost import macs_by_node
+
+Over = Literal["reaching", "all"]
+
+
+def loop_shares(wiring: Wiring, target: float, over: Over = "reaching") -> dict[tuple[str, str], float]:
+    """``{(switch, label): share}``: the share of samples that run each loop of the gated switches, gates on target.
+
+    With the target rate t among the samples ``reaching`` a gate, the loop behind k gates is run by t^k; with the rate
+    over ``all`` samples, by t.
+
+    Raises:
+        ValueError: a target outside [0, 1], another ``over``, a wiring without gates.
+    """
+    if not 0.0 <= target <= 1.0:
+        raise ValueError(f"target = {target}: must be in [0, 1]")
+    if over not in get_args(Over):
+        raise ValueError(f"over = {over!r}: must be one of {', '.join(get_args(Over))}")
+    shares = {}
+    for switch in wiring.joins.values():
+        share, gated = 1.0, {gate.opens for gate in switch.gates}
+        for label in switch.labels[1:] if gated else ():
+            if label in gated:
+                share = target * (share if over == "reaching" else 1.0)
+            shares[switch.name, label] = share
+    if not shares:
+        raise ValueError("this network has no gates, so nothing to expect of them")
+    return shares
+
+
+def expected_loops(net: PathNet | Wiring, target: float, over: Over = "reaching") -> float:
+    """Loops that a sample runs on average, over all gated switches, when every gate is on its target rate.
+
+    DR-ResNet-53 at 0.7 has 7·(t + t² + t³) + (t + t²) = 11.921 of 23 (Fig. 8).
+
+    Raises:
+        ValueError: as :func:`loop_shares`.
+    """
+    return sum(loop_shares(_wiring(net), target, over).values())
+
+
+def node_shares(net: PathNet | Wiring, target: float, over: Over = "reaching") -> dict[str, float]:
+    """``{node: share}``: the share of samples that run each node of the whole network, 1 outside the loops; a gate
+    stands there under ``switch:label``. Weighed with these, nodes' MACs give the expected MACs.
+
+    Raises:
+        ValueError: as :func:`loop_shares`.
+    """
+    wiring = _wiring(net)
+    runs = loop_shares(wiring, target, over)
+    shares = {node.name: 1.0 for node in wiring.alive()}
+    for switch in wiring.joins.values():
+        reached = 1.0
+        for loop in loops_of(wiring, switch) if switch.gates else ():
+            share = runs[switch.name, loop.label]
+            shares.update(dict.fromkeys(loop.nodes, share))
+            if loop.gate is not None:
+                shares[f"{switch.name}:{loop.label}"] = reached
+            reached = share
+    return shares
+
+
+def expected_macs(net: PathNet, target: float, size: int = 32, over: Over = "reaching") -> float:
+    """Multiply-adds of one image of ``size`` pixels on average, gates included, when every gate is on its target rate.
+
+    Raises:
+        ValueError: as :func:`loop_shares`.
+    """
+    shares = node_shares(net, target, over)
+    return sum(macs * shares[name] for name, macs in macs_by_node(net, None, size).items())
+
+
+def _wiring(net: PathNet | Wiring) -> Wiring:
+    return net if isinstance(net, Wiring) else net.wiring

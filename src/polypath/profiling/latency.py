@@ -1,0 +1,173 @@
+"""What a choice costs in milliseconds, measured."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from polypath.core.inputs import image_batch, sides
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.profiling.cost import Choice, Size, diagram
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Measured milliseconds of a forward in evaluation, and what they were measured on; they hold for nothing else.
+
+    Attributes:
+        p50_ms, p95_ms, min_ms, max_ms, mean_ms: over the repeats; percentiles by linear interpolation.
+        repeats, warmup: measured and unmeasured runs.
+        threads: torch's threads for one operation.
+        device: ``cpu``, or the accelerator's name.
+        torch: its version.
+        size, batch_size: of the images.
+    """
+
+    p50_ms: float
+    p95_ms: float
+    min_ms: float
+    max_ms: float
+    mean_ms: float
+    repeats: int
+    warmup: int
+    threads: int
+    device: str
+    torch: str
+    size: tuple[int, int]
+    batch_size: int
+
+
+def latency(net: PathNet, paths: Choice = None, size: Size = 32, batch_size: int = 1, **options: Any) -> Latency:
+    """Measured time of ``net(x, paths=paths)``; options as for :func:`latencies`."""
+    return latencies(net, {"": paths}, size, batch_size, **options)[""]
+
+
+def latencies(
+    net: PathNet,
+    choices: Mapping[str, Choice],
+    size: Size = 32,
+    batch_size: int = 1,
+    *,
+    device: str | torch.device | None = None,
+    threads: int | None = None,
+    repeats: int = 50,
+    warmup: int = 5,
+    rivals: Mapping[str, PathNet] | None = None,
+) -> dict[str, Latency]:
+    """Measured times of several choices by name, taken by turns (A, B, A, B, …) so that drift meets all alike.
+
+    Args:
+        net: put in evaluation mode for the measurement; its weights' type and layout are kept.
+        device: where to measure; a copy is made where that is not the network's own device.
+        threads: torch's threads for one operation; None leaves them as they are.
+        rivals: other networks, measured whole in the same turns.
+
+    Raises:
+        ValueError: an illegal choice or size, no repeats, one name twice, images too small for a network.
+    """
+    nets = {"": net, **(rivals or {})}
+    if twice := [name for name in choices if name in (rivals or {})]:
+        raise ValueError(f"{twice[0]!r} names both a choice and a rival")
+    where = torch.device(device) if device is not None else _device(net)
+    threads_before = torch.get_num_threads()
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads = {threads}: must be at least 1")
+    placed = {name: n if _device(n) == where else copy.deepcopy(n).to(where) for name, n in nets.items()}
+    modes = [(module, module.training) for n in placed.values() for module in n.modules()]
+    tasks: dict[str, Callable[[], Any]] = {}
+    for name, choice in choices.items():
+        tasks[name] = _task(placed[""], diagram(net, choice)[1], size, batch_size)
+    for name in rivals or {}:
+        tasks[name] = _task(placed[name], Paths(), size, batch_size)
+    try:
+        for n in placed.values():
+            n.eval()
+        torch.set_num_threads(threads or threads_before)
+        used = torch.get_num_threads()
+        with torch.inference_mode():
+            times = interleaved(tasks, repeats, warmup, where)
+    finally:
+        torch.set_num_threads(threads_before)
+        for module, training in modes:
+            module.training = training
+    shared: dict[str, Any] = {"repeats": repeats, "warmup": warmup, "threads": used, "device": device_name(where)}
+    shared |= {"torch": torch.__version__, "size": sides(size), "batch_size": batch_size}
+    return {name: Latency(**summary(seconds), **shared) for name, seconds in times.items()}
+
+
+def interleaved(
+    tasks: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    warmup: int = 3,
+    device: str | torch.device | None = None,
+) -> dict[str, list[float]]:
+    """Seconds of each task, ``repeats`` times, all tasks by turns after ``warmup`` turns that are not measured.
+
+    On an accelerator ``device`` has to be named, so that each measurement waits for its end.
+
+    Raises:
+        ValueError: no repeats, or a negative warm-up.
+    """
+    if repeats < 1 or warmup < 0:
+        raise ValueError(f"repeats = {repeats}, warmup = {warmup}: must be at least 1 and 0")
+    wait = _waiter(torch.device(device or "cpu"))
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(warmup + repeats):
+        for name, task in tasks.items():
+            wait()
+            start = time.perf_counter()
+            task()
+            wait()
+            if turn >= warmup:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def summary(seconds: Sequence[float]) -> dict[str, float]:
+    """Percentiles, extremes and mean of times in seconds, in milliseconds, by :class:`Latency`'s names."""
+    ms = sorted(1e3 * s for s in seconds)
+
+    def at(share: float) -> float:
+        place = share * (len(ms) - 1)
+        low = math.floor(place)
+        return ms[low] + (place - low) * (ms[min(low + 1, len(ms) - 1)] - ms[low])
+
+    return {
+        "p50_ms": at(0.5),
+        "p95_ms": at(0.95),
+        "min_ms": ms[0],
+        "max_ms": ms[-1],
+        "mean_ms": math.fsum(ms) / len(ms),
+    }
+
+
+def device_name(device: str | torch.device) -> str:
+    """``cpu``, or what the accelerator is called."""
+    device = torch.device(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _task(net: PathNet, paths: Paths, size: Size, batch_size: int) -> Callable[[], Any]:
+    x = image_batch(net, size, batch_size, seed=0)
+    last = any(p.ndim == 4 and not p.is_contiguous() for p in net.parameters())
+    x = x.to(memory_format=torch.channels_last) if last else x
+    net.check_images(x)
+    return lambda: net(x, paths=paths)
+
+
+def _device(net: nn.Module) -> torch.device:
+    return next((p.device for p in net.parameters()), torch.device("cpu"))
+
+
+def _waiter(device: torch.device) -> Callable[[], None]:
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    return torch.mps.synchronize if device.type == "mps" else lambda: None

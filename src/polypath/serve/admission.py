@@ -1,0 +1,156 @@
+"""Who is admitted, and which batch comes next: the policy, without clock or thread.
+
+A request is admitted if, by a rehearsal of everything accepted so far, it and all others are answered in time. The next
+batch belongs to the request with the earliest deadline, and is the largest of its path that still keeps that deadline.
+Nothing waits for a batch to fill: under load batches fill by themselves.
+
+Everybody is admitted with room for a batch larger than the one that the rehearsal gives it. Without that room a full
+queue ends in small batches: its first request has just the time that it needs alone, nobody can join it, and so on with
+the next; at twice the capacity a simulation then used 43% of it, and over 95% with that room (tests/serve).
+
+Moments are seconds of one clock, the caller's; ``now`` is always passed in.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from polypath.serve.times import Times
+
+HEADROOM = 0.5  # of a budget at most goes to the batch that a request has room for
+
+
+@dataclass(eq=False)
+class Ticket:
+    """An accepted request: from admission, before its image is decoded, to its answer.
+
+    ``batch_headroom`` is the batch size that its deadline leaves room for.
+    """
+
+    deadline: float
+    path: str
+    batch_headroom: int
+    cheaper: bool
+    admitted: float
+    image: np.ndarray | None = None
+    decoded: float = 0.0
+    future: Any = None
+    order: int = field(default_factory=itertools.count().__next__)
+
+
+class Queue:
+    """Accepted requests that wait, by deadline.
+
+    Args:
+        order: names of the paths, the most accurate first.
+        times: how long batches take; its sizes are the batch sizes used.
+        limit: most tickets at a time.
+
+    Raises:
+        ValueError: paths without times, or times of other paths.
+    """
+
+    def __init__(self, order: Sequence[str], times: Times, limit: int) -> None:
+        if set(order) != set(times.paths):
+            raise ValueError(f"order {list(order)}: expected the paths of the profile, {sorted(times.paths)}")
+        self.order, self.times, self.limit = tuple(order), times, limit
+        self.tickets: list[Ticket] = []
+        self.busy_until = 0.0
+
+    def admit(self, now: float, deadline: float, path: str, cheaper: bool = False) -> Ticket | None:
+        """A place for a request that must be answered by ``deadline``, by ``path`` or, if ``cheaper``, by the most
+        accurate one of those after it that does; None if it would be late or make another one late."""
+        if len(self.tickets) >= self.limit:
+            return None
+        start = max(now, self.busy_until) + self.times.reply(now)
+        waiting = [(ticket.deadline, ticket.path, ticket.batch_headroom) for ticket in self.tickets]
+        for candidate in self.order[self.order.index(path) :] if cheaper else (path,):
+            batch_headroom = largest(self.times.sizes[-1], HEADROOM * (deadline - now), candidate, self.times, now)
+            joined = sorted([*waiting, (deadline, candidate, batch_headroom)])
+            if is_feasible(joined, start, self.times, now):
+                ticket = Ticket(deadline, candidate, batch_headroom, cheaper, now)
+                self.tickets.append(ticket)
+                self.tickets.sort(key=lambda one: (one.deadline, one.order))
+                return ticket
+        return None
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Forget a ticket; one that is not here is no mistake."""
+        if ticket in self.tickets:
+            self.tickets.remove(ticket)
+
+    def take(self, now: float) -> tuple[list[Ticket], list[Ticket]]:
+        """(the next batch, tickets that cannot be in time any more), both taken off the queue. Only tickets with an
+        image count; the batch is empty where there is none."""
+        late = self._drop_late(now)
+        ready = [ticket for ticket in self.tickets if ticket.image is not None]
+        if not ready:
+            return [], late
+        first = ready[0]
+        same = [ticket for ticket in ready if ticket.path == first.path]
+        size = largest(len(same), first.deadline - now - self.times.reply(now), first.path, self.times, now)
+        batch = same[:size]
+        self.tickets = [ticket for ticket in self.tickets if ticket not in batch]
+        self.busy_until = now + self.times.high(first.path, len(batch), now)
+        return batch, late
+
+    def backlog(self, now: float) -> float:
+        """Seconds until everything accepted is answered."""
+        most = self.times.sizes[-1]
+        paths = [ticket.path for ticket in self.tickets]
+        work = sum(-(-paths.count(path) // most) * self.times.typical(path, most, now) for path in set(paths))
+        return max(now, self.busy_until) - now + work
+
+    def _drop_late(self, now: float) -> list[Ticket]:
+        """The machine was slower than reckoned: whoever cannot be in time takes no time from others."""
+        late = []
+        for ticket in self.tickets:
+            if ticket.image is None or self._possible(ticket.path, ticket.deadline, now):
+                continue
+            later = self.order[self.order.index(ticket.path) + 1 :] if ticket.cheaper else ()
+            faster = next((path for path in later if self._possible(path, ticket.deadline, now)), None)
+            if faster is None:
+                late.append(ticket)
+            else:
+                ticket.path = faster
+        if late:
+            self.tickets = [ticket for ticket in self.tickets if ticket not in late]
+        return late
+
+    def _possible(self, path: str, deadline: float, now: float) -> bool:
+        return now + self.times.typical(path, 1, now) <= deadline
+
+
+def largest(waiting: int, spare_s: float, path: str, times: Times, now: float) -> int:
+    """The largest batch size of at most ``waiting`` that takes at most ``spare_s``; the smallest if none does."""
+    for size in reversed(times.sizes):
+        if size <= waiting and times.high(path, size, now) <= spare_s:
+            return size
+    return times.sizes[0]
+
+
+def is_feasible(waiting: Iterable[tuple[float, str, int]], start: float, times: Times, now: float) -> bool:
+    """Whether all of ``waiting``, (deadline, path, batch headroom) in the order of deadlines, are answered in time,
+    each with its headroom, if the thread is free at ``start`` and takes batches as :meth:`Queue.take` gives them."""
+    queues: dict[str, deque[tuple[float, int]]] = {}
+    for deadline, path, batch_headroom in waiting:
+        queues.setdefault(path, deque()).append((deadline, batch_headroom))
+    while queues:
+        path = min(queues, key=lambda name: queues[name][0])
+        queue = queues[path]
+        deadline, batch_headroom = queue[0]
+        size = largest(len(queue), deadline - start, path, times, now)
+        if start + times.high(path, max(size, batch_headroom), now) > deadline:
+            return False
+        start += times.high(path, size, now)
+        for _ in range(min(size, len(queue))):
+            queue.popleft()
+        if not queue:
+            del queues[path]
+    return True

@@ -1,0 +1,57 @@
+"""Recalibrated batch-norm statistics of paths as a safetensors file."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from torch import Tensor
+
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.paths import Paths
+from polypath.storage.files import write_file
+
+
+def save_statistics(statistics: BatchNormStatistics, file: str | os.PathLike[str]) -> None:
+    """Write them as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    tensors, texts = {}, []
+    for i, (paths, bank) in enumerate(statistics.banks.items()):
+        texts.append([[name, list(labels)] for name, labels in paths.choices])
+        for norm, (mean, var) in bank.items():
+            tensors[f"{i}.{norm}.mean"], tensors[f"{i}.{norm}.var"] = mean.contiguous(), var.contiguous()
+    data = save(
+        tensors, {"polypath": "statistics", "paths": json.dumps(texts), "record": json.dumps(statistics.record)}
+    )
+    write_file(file, data)
+
+
+def load_statistics(file: str | os.PathLike[str]) -> BatchNormStatistics:
+    """Read what :func:`save_statistics` wrote.
+
+    Raises:
+        ValueError: a file that is damaged or something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as stream:
+            metadata = stream.metadata() or {}
+            tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (no mapping)
+        texts, record = json.loads(metadata["paths"]), json.loads(metadata["record"])
+        banks: dict[Paths, dict[str, tuple[Tensor, Tensor]]] = {}
+        keys = [Paths(tuple((name, tuple(labels)) for name, labels in text)) for text in texts]
+        for key in keys:
+            banks[key] = {}
+        for name in tensors:
+            index, _, rest = name.partition(".")
+            norm, _, which = rest.rpartition(".")
+            if which == "mean":
+                mean, var = tensors[name], tensors[f"{index}.{norm}.var"]
+                if mean.ndim != 1 or mean.shape != var.shape:
+                    raise ValueError(f"norm {norm!r}: mean {tuple(mean.shape)} and variance {tuple(var.shape)}")
+                banks[keys[int(index)]][norm] = (mean, var)
+        return BatchNormStatistics(banks, int(record["images"]), record["seed"])
+    except (SafetensorError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{os.fspath(file)}: no statistics file, or a damaged one ({error})") from error

@@ -1,0 +1,114 @@
+"""Files and folders that appear whole or not at all: written beside their place, flushed, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SUFFIX = ".tmp"
+"""Of temporary names: ``.NAME.PROCESS.tmp`` is what a killed process may leave."""
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, which becomes ``path`` when the block has ended well.
+
+    Raises:
+        OSError: no space, no permission; what was at ``path`` is still there then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_file(path: str | os.PathLike[str], data: bytes | str) -> None:
+    """Put ``data`` (text as UTF-8) at ``path``; whoever looks sees the old file or the new one, never a part.
+
+    Raises:
+        OSError: no space, no permission; what was at ``path`` is still there then.
+    """
+    with whole(Path(path)) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Put a JSON document at ``path``, as :func:`write_file` does."""
+    write_file(path, json.dumps(value, indent=2) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` survive a power cut, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems cannot
+        pass
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` that takes its place when the block has ended well, and is gone otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    for left_over in (made, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    made.mkdir()
+    try:
+        yield made
+        sync_folder(made)
+        if target.exists():
+            os.replace(target, old)
+        try:
+            os.replace(made, target)
+        except OSError:
+            if old.exists():
+                os.replace(old, target)
+            raise
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file.
+
+    Raises:
+        ValueError: a file that is missing, unreadable or no JSON; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ValueError(f"{path}: damaged, no JSON ({error})") from error
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder that stands where one should be; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep_out(folder: Path) -> None:
+    """Remove temporary files that a killed process left in ``folder``."""
+    for path in folder.glob(f".*{SUFFIX}"):
+        remove(path)

@@ -1,0 +1,54 @@
+"""The Hugging Face Hub: upload a network, find the folder that a name stands for."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from polypath.core.network import PathNet
+from polypath.storage.config import FILES, Folder
+from polypath.storage.saving import save
+
+
+def push_to_hub(
+    net: PathNet,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload network",
+    **options: Any,
+) -> str:
+    """Save ``net`` as :func:`save` does (``options`` are its own) and upload the folder; return the repo's address."""
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = save(net, Path(place) / "model", **options)
+        api = HfApi(token=token)
+        repo = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo.repo_id, folder_path=folder, allow_patterns=list(FILES), commit_message=commit_message
+        )
+    return str(repo)
+
+
+def fetch(source: Folder, revision: str | None = None) -> Path:
+    """The folder ``source``, or the cached one of the Hub's network of that name.
+
+    Raises:
+        ValueError: no such folder, and no such name or no way to the Hub.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
+        raise ValueError(f"{source}: no folder; give the folder of a saved network, or its hub name (owner/name)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(FILES)))
+    except Exception as error:  # whatever the network and the hub may answer
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"{source}: no folder here, and the download from the Hub failed ({reason})") from error

@@ -1,0 +1,33 @@
+"""Loading a saved network: its family builds it without weights, then the file's tensors are put in."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+
+from polypath.core.network import PathNet
+from polypath.storage.config import ABOUT, CONFIG, WEIGHTS, Folder, build_net, read_config
+from polypath.storage.hub import fetch
+from polypath.storage.weights import read_tensors
+
+
+def load(source: Folder, *, revision: str | None = None, device: str | torch.device = "cpu") -> PathNet:
+    """The network saved in a folder, or under a hub name (``owner/name``, cached), in evaluation mode.
+
+    No code is run from there and no pickle read.
+
+    Raises:
+        ValueError: no such folder or hub name, a missing, damaged or foreign file, a family or argument that is not
+            known here, weights that do not fit the network.
+    """
+    folder = fetch(source, revision)
+    config = read_config(folder)
+    net = build_net(config, str(folder / CONFIG))
+    file = folder / WEIGHTS
+    tensors = read_tensors(file, net)
+    net.load_state_dict(tensors, assign=True)
+    for key in (*ABOUT, "model", "statistics"):
+        if key in config:
+            cast(Any, net.config)[key] = tuple(config[key]) if key == "classes" else config[key]
+    return net.to(device).eval()

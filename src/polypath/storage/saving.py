@@ -1,0 +1,178 @@
+"""Saving a network into a folder: config, weights and card, written whole or not at all; no code, no pickle."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from polypath.core.inputs import sides
+from polypath.core.network import PathNet
+from polypath.families.base import FAMILIES
+from polypath.storage.cards import model_card
+from polypath.storage.config import (
+    ABOUT,
+    CARD,
+    CONFIG,
+    FILES,
+    FORMAT_VERSION,
+    MIN_TORCH,
+    PACKAGES,
+    WEIGHTS,
+    Folder,
+    build_net,
+)
+from polypath.storage.files import new_folder, write_file, write_json
+from polypath.storage.weights import check_tensors, tensors_of
+
+
+def save(
+    net: PathNet,
+    folder: Folder,
+    *,
+    overwrite: bool = False,
+    classes: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    resize: str | None = None,
+    resize_to: int | None = None,
+    path_table: Sequence[Any] = (),
+    licence: str = "apache-2.0",
+    dataset: str | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write ``net`` into a new folder, which is there whole or not at all; return its path.
+
+    Args:
+        overwrite: replace a saved network that is there already; it is set aside first and removed at the end.
+        classes: names in the order of the labels. It, ``mean``/``std`` and the image's fields are taken over from
+            ``net.config`` where they are not given, as a loaded network has them.
+        mean, std: per channel, of pixels in 0 … 1: what is subtracted and divided by.
+        image_size: pixels (side, or height and width) of the images that it was trained on.
+        resize, resize_to: how an image of another size comes to it, in the words of ``DataConfig``.
+        path_table: results of its paths, mappings or dataclasses such as ``PathRow``; kept in config and card.
+        licence: of the weights, as the hub writes it.
+        dataset: what it was trained on.
+        notes: what a reader has to know of the results.
+
+    Raises:
+        ValueError: a folder that is there already or holds something else, a network that its config would not build
+            again, more classes than the head has, means that do not fit the channels, weights without values.
+        OSError: no space, no permission; nothing is left behind then.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    target = Path(folder)
+    _check_target(target, overwrite)
+    rows = [_row(row) for row in path_table]
+    config = _config_of(net)
+    config |= _about(net, classes, mean, std, image_size, resize, resize_to)
+    config |= {"path_table": rows} if rows else {}
+    tensors = tensors_of(net)
+    again = build_net(json.loads(json.dumps(config)), "this network's config")
+    check_tensors(again, {k: (tuple(t.shape), t.is_floating_point()) for k, t in tensors.items()}, "this network")
+    card = model_card(
+        config,
+        paper=FAMILIES[config["family"]].paper,
+        named_paths=list(net.named_paths()),
+        path_table=rows,
+        parameters=sum(p.numel() for p in net.parameters()),
+        licence=licence,
+        dataset=dataset,
+        notes=notes,
+    )
+    with new_folder(target) as made:
+        write_json(made / CONFIG, config)
+        write_file(made / CARD, card)
+        try:
+            save_file(tensors, made / WEIGHTS, {"format": "pt", "polypath": "model"})
+        except SafetensorError as error:
+            raise OSError(f"{target / WEIGHTS}: cannot be written ({error})") from error
+        (made / WEIGHTS).chmod((made / CARD).stat().st_mode)  # safetensors writes for the owner alone
+        with open(made / WEIGHTS, "rb") as stream:
+            os.fsync(stream.fileno())
+    return target
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise ValueError(f"{target}: is a file; name a folder")
+    there = sorted(path.name for path in target.iterdir())
+    if not there:
+        return
+    if not overwrite:
+        raise ValueError(f"{target}: exists and is not empty; choose another folder, or pass overwrite=True")
+    if strangers := [name for name in there if name not in FILES]:
+        raise ValueError(f"{target}: holds {strangers[0]!r}, which no saved network has; it is not overwritten")
+
+
+def _config_of(net: PathNet) -> dict[str, Any]:
+    import polypath.families.registry  # noqa: F401 (its import makes the families known)
+
+    if net.config.get("fused"):
+        raise ValueError("a fused network is not saved: save the one that it was made from, and fuse it after loading")
+    family = net.config.get("family")
+    if family not in FAMILIES:
+        raise ValueError(
+            f"family {family!r}: only a network that a family has built can be saved; there are {', '.join(FAMILIES)}"
+        )
+    known: dict[str, Any] = {**net.config}
+    config: dict[str, Any] = {
+        "format": "polypath",
+        "format_version": FORMAT_VERSION,
+        "polypath": metadata.version("polypath"),
+        "torch": torch.__version__,
+        "min_torch": MIN_TORCH,
+    }
+    if family in PACKAGES:
+        config[PACKAGES[family]] = metadata.version(PACKAGES[family])
+    for key in ("model", "family", "arguments", "paths", "statistics"):
+        if key in known:
+            config[key] = copy.deepcopy(known[key])
+    return config | {"num_classes": net.num_classes, "min_size": net.min_size}
+
+
+def _about(
+    net: PathNet,
+    classes: Sequence[str] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: int | tuple[int, int] | None,
+    resize: str | None,
+    resize_to: int | None,
+) -> dict[str, Any]:
+    """What a user of the network has to know, given or taken over."""
+    kept: dict[str, Any] = {key: value for key, value in net.config.items() if key in ABOUT}
+    if classes is not None:
+        if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+            raise ValueError(f"classes {classes!r}: give a list of names")
+        if len(classes) > net.num_classes:
+            raise ValueError(f"classes: {len(classes)} names, and the network's head has {net.num_classes} outputs")
+        kept["classes"] = list(classes)
+    elif len(kept.get("classes", ())) > net.num_classes:  # of the head that it had before
+        del kept["classes"]
+    if (mean is None) != (std is None):
+        raise ValueError("mean and std: give both or neither")
+    if mean is not None and std is not None:
+        chans = net.config.get("arguments", {}).get("in_chans", len(mean))
+        if not len(mean) == len(std) == chans or not all(s > 0 for s in std):
+            raise ValueError(f"mean {tuple(mean)}, std {tuple(std)}: give {chans} numbers each, std above 0")
+        kept["normalisation"] = {"mean": [float(m) for m in mean], "std": [float(s) for s in std]}
+    if size is not None:
+        kept["image"] = {"size": list(sides(size)), "resize": resize, "to": resize_to}
+    return kept
+
+
+def _row(row: Any) -> dict[str, Any]:
+    return asdict(cast(Any, row)) if is_dataclass(row) else dict(row)

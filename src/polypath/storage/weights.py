@@ -1,0 +1,63 @@
+"""``model.safetensors``: the tensors of a network, collected, read and checked against it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from polypath.core.network import PathNet
+from polypath.storage.config import CONFIG, WEIGHTS
+
+
+def tensors_of(net: PathNet) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    seen: dict[int, str] = {}
+    for key, tensor in net.state_dict().items():
+        if tensor.is_meta:
+            raise ValueError(f"weight {key!r} is on the meta device and has no value to save")
+        if tensor.numel() and (other := seen.setdefault(tensor.data_ptr(), key)) != key:
+            raise ValueError(f"weights {other!r} and {key!r} are one tensor under two names, which cannot be saved")
+        tensors[key] = tensor.detach().cpu().contiguous()
+    storages = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    return {key: t.clone() if storages[t.untyped_storage().data_ptr()] > 1 else t for key, t in tensors.items()}
+
+
+def read_tensors(file: Path, net: PathNet) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        raise ValueError(f"{file.parent}: {WEIGHTS} is missing (weights in any other form are never read)")
+    try:
+        with safe_open(file, "pt") as stream:
+            names = list(stream.keys())
+            slices = {name: stream.get_slice(name) for name in names}
+            found = {n: (tuple(s.get_shape()), s.get_dtype().startswith(("F", "BF"))) for n, s in slices.items()}
+            check_tensors(net, found, str(file))
+            # copies: views of the mapped file would die with it
+            return {name: stream.get_tensor(name).clone() for name in names}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file}: damaged, or no safetensors file ({error})") from error
+
+
+def check_tensors(net: PathNet, found: Mapping[str, tuple[tuple[int, ...], bool]], where: str) -> None:
+    """Raise ``ValueError`` unless names, shapes and kinds (floating or not) of tensors are those that ``net`` has."""
+    wanted = net.state_dict()
+    wrong = []
+    if missing := [key for key in wanted if key not in found]:
+        wrong.append(f"missing {_some(missing)}")
+    if spare := [key for key in found if key not in wanted]:
+        wrong.append(f"unexpected {_some(spare)}")
+    shared = [key for key in wanted if key in found]
+    if bent := [key for key in shared if found[key][0] != tuple(wanted[key].shape)]:
+        wrong.append(f"of other shapes {_some([f'{k} {found[k][0]} for {tuple(wanted[k].shape)}' for k in bent])}")
+    if odd := [key for key in shared if found[key][1] != wanted[key].is_floating_point()]:
+        wrong.append(f"of other types {_some(odd)}")
+    if wrong:
+        raise ValueError(f"{where}: its weights are not those of the network in {CONFIG}: {'; '.join(wrong)}")
+
+
+def _some(names: Sequence[str], limit: int = 4) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,84 @@
+"""``polypath report``: the page of a run, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_cli import IMAGES, refused, run
+
+TINY = ["--model.filters", "4", "4", *IMAGES]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    from polypath import cli
+
+    folder = tmp_path_factory.mktemp("report") / "small"
+    assert cli.main(["train", "fractalnet-digits", *TINY, "--out", str(folder), "--json"]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path) -> Path:
+    return shutil.copytree(finished, tmp_path / "small")
+
+
+def test_the_page_of_a_run(folder, capsys):
+    status, out, _ = run(capsys, "report", folder, "--images", "60")
+    assert status == 0
+    assert "wrote" in out
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert f"{summary['test_error']:.2f}%" in text
+    assert f"{summary['parameters']:,}" in text
+    for part in ("wiring", "paths", "training", "calibration", "agreement", "importance", "galleries", "run"):
+        assert f'id="{part}"' in text
+    assert "no paths.json in the run" in text
+    assert not (folder / "paths.json").exists()
+    assert not list(folder.glob(".*tmp"))
+
+
+def test_an_existing_path_table_is_what_it_shows(folder, capsys, tmp_path):
+    assert run(capsys, "paths", folder, "--recalibrate", "--num-images", "64", "--repeats", "2")[0] == 0
+    table = json.loads((folder / "paths.json").read_text())
+    table["rows"][1]["error"] = 12.3456
+    (folder / "paths.json").write_text(json.dumps(table))
+    status, out, _ = run(capsys, "report", folder, "--images", "60", "--out", tmp_path / "page.html", "--json")
+    assert status == 0
+    facts = json.loads(out)
+    assert facts["paths"] == [row["name"] for row in table["rows"]]
+    assert any("re-estimated on 64 images" in note for note in facts["notes"])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert facts["bytes"] == len(text.encode())
+    assert 'data-value="12.3456"' in text
+    assert not (folder / "report.html").exists()
+
+
+def test_what_is_no_finished_run_is_refused(folder, capsys, tmp_path):
+    assert "no such run folder" in refused(capsys, "report", tmp_path / "nothing")
+    assert "no run folder, it has no recipe.json" in refused(capsys, "report", tmp_path)
+    (folder / "summary.json").unlink()
+    assert "go on with it by `polypath resume" in refused(capsys, "report", folder)
+    shutil.rmtree(folder / "model")
+    assert "go on with it by `polypath resume" in refused(capsys, "report", folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_places_that_cannot_be_written_are_refused_before_the_work(folder, capsys, tmp_path):
+    assert "is a folder" in refused(capsys, "report", folder, "--out", tmp_path)
+    assert "there is no folder" in refused(capsys, "report", folder, "--out", tmp_path / "a" / "page.html")
+    if Path("/proc/self").exists():
+        assert "cannot be written" in refused(capsys, "report", folder, "--out", "/proc/page.html")
+
+
+def test_a_path_table_that_does_not_fit_is_refused(folder, capsys):
+    (folder / "paths.json").write_text("{")
+    assert "polypath paths" in refused(capsys, "report", folder)
+    row = {"name": "b", "paths": "block9.join=1", "error": 1, "params": 1, "macs": 1, "activation_bytes": 1, "depth": 1}
+    table = {"run": "x", "rows": [row], "rivals": {}, "data": "d", "images": 1, "measured": {}}
+    (folder / "paths.json").write_text(json.dumps(table))
+    assert "is of another network" in refused(capsys, "report", folder)
+    assert not (folder / "report.html").exists()

@@ -1,0 +1,251 @@
+"""Running, extracting and reheading a path network."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+import pytest
+import torch
+from torch import nn
+
+import polypath as pp
+from conftest import randomise_norms
+from polypath.core.builder import NetBuilder
+from polypath.core.execute import join
+from polypath.core.paths import Paths
+from polypath.families.registry import get_preset
+from polypath.layers.conv import ConvUnit
+
+NETS = {
+    "crescendonet": ("crescendonet_32", {"widths": (8, 8, 8)}),
+    "crescendonet growing": ("crescendonet_32", {"widths": (4, 8, 12), "growing": True, "scale": 3, "interval": 2}),
+    "fractalnet": ("fractalnet16_small", {"filters": (4, 8, 8)}),
+    "fractalnet, pool after": ("fractalnet16_small", {"filters": (4, 8), "pool": "after", "columns": 4}),
+    "fractalnet, transitions": ("fractalnet16_small", {"filters": (4, 8), "transitions": (1, 2)}),
+    "fractalnet, own norms": ("fractalnet16_small", {"filters": (4, 8), "own_norms": True, "transitions": (2,)}),
+    "fractalnet, max": ("fractalnet16_small", {"filters": (4, 8), "join": "max"}),
+}
+
+
+@pytest.fixture(scope="module", params=NETS)
+def net(request):
+    name, arguments = NETS[request.param]
+    return randomise_norms(pp.create_model(name, seed=1, **arguments)).eval()
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+
+
+def some_choices(net, count=50, seed=0):
+    """The named paths and random choices, each join left full, cut or alone with equal chance."""
+    rng, found = random.Random(seed), list(net.named_paths().values())
+    while len(found) < len(net.named_paths()) + count:
+        choice = {}
+        for j in net.wiring.joins.values():
+            size = 1 if j.kind == "switch" else rng.choice([1, len(j.labels), rng.randint(1, len(j.labels))])
+            choice[j.name] = rng.sample(j.labels, size)
+        found.append(Paths.of(net.wiring, choice))
+    return found
+
+
+@torch.inference_mode()
+def test_an_extracted_network_equals_its_path_to_the_bit(net, x):
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    nodes = len(net.wiring.nodes)
+    outputs = []
+    for paths in some_choices(net):
+        child = pp.extract(net, paths)
+        outputs.append(net(x, paths=paths))
+        assert torch.equal(child(x), outputs[-1])
+        state = child.state_dict()
+        assert state.keys() <= before.keys()
+        if paths:
+            assert len(state) < len(before)
+            assert len(child.wiring.nodes) < nodes
+        assert all(torch.equal(value, before[key]) for key, value in state.items())
+    assert any(not torch.equal(outputs[0], other) for other in outputs[1:])  # choices do differ
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+@torch.inference_mode()
+def test_a_child_owes_its_parent_nothing(net, x):
+    name = list(net.named_paths())[-1]
+    parent = copy.deepcopy(net)
+    child = pp.extract(parent, name)
+    expected = child(x)
+    for p in parent.parameters():
+        p.zero_()
+    assert torch.equal(child(x), expected)
+    assert not torch.equal(parent(x, paths=name), expected)
+
+
+def test_only_alive_units_are_called(net, x):
+    calls: list[str] = []
+    handles = [
+        net.get_submodule(path).register_forward_hook(lambda *_, path=path: calls.append(path))
+        for path in net.wiring.modules
+    ]
+    with torch.inference_mode():
+        for paths in some_choices(net, 5):
+            calls.clear()
+            net(x, paths=paths)
+            assert calls == [n.module for n in net.wiring.alive(paths) if hasattr(n, "module")]
+    for handle in handles:
+        handle.remove()
+
+
+def test_gradients_reach_exactly_the_alive_weights(x):
+    net = pp.create_model("crescendonet_32", widths=(4, 4, 4), seed=0)
+    net(x, paths="branches=1,3/2/4").sum().backward()
+    got = {name for name, p in net.named_parameters() if p.grad is not None}
+    child = pp.extract(net, "branches=1,3/2/4")
+    assert got == {name for name, _ in child.named_parameters()}
+    assert len(got) < len(list(net.parameters()))
+
+
+@torch.inference_mode()
+def test_extraction_can_go_on(x):
+    net = randomise_norms(pp.create_model("crescendonet_32", widths=(4, 4, 4), seed=0)).eval()
+    child = pp.extract(net, "branches=1,3,4")
+    grandchild = pp.extract(child, "branches=3")
+    assert torch.equal(grandchild(x), net(x, paths="branches=3"))
+    assert list(child.named_paths()) == [
+        "whole",
+        "branches=3,4",
+        "branches=1,4",
+        "branches=4",
+        "branches=3",
+        "branches=1",
+    ]
+    assert grandchild.config["paths"] == str(net.paths("branches=3"))
+    with pytest.raises(ValueError, match="no operand '2'"):
+        child.paths("branches=2")
+    with pytest.raises(ValueError, match="another one"):
+        grandchild.paths("branches=4")
+    column = pp.extract(pp.create_model("fractalnet16_small", filters=(4, 8)), "column=2")
+    with pytest.raises(ValueError, match="no longer has it"):
+        column.paths("column=3")
+
+
+def test_text_and_value_choose_alike(net, x):
+    with torch.inference_mode():
+        for name, paths in net.named_paths().items():
+            assert torch.equal(net(x, paths=name), net(x, paths=paths))
+
+
+@torch.inference_mode()
+def test_joins_do_what_they_say():
+    a, b, c = (torch.tensor([[[[v]]]]) for v in (1.0, 5.0, -3.0))
+    assert join("mean", [a, b, c]).item() == 1.0
+    assert join("sum", [a, b, c]).item() == 3.0
+    assert join("max", [a, b, c]).item() == 5.0
+    assert join("concat", [a, b, c]).shape == (1, 3, 1, 1)
+    assert join("sum", [a, b], [1.0, 0.5]).item() == 3.5
+    assert join("mean", [a]) is a
+    assert a.item() == 1.0  # operands are left as they were
+
+
+def test_survival_scales_in_evaluation_only_and_is_kept_by_extraction():
+    b = NetBuilder()
+    deep = b.add("deep", b.input, nn.Conv2d(1, 1, 1))
+    net = b.net(b.join("sum", {"skip": b.input, "run": deep}, "sum", survival={"run": 0.25}))
+    x = torch.randn(1, 1, 2, 2)
+    run = net.get_submodule("deep")(x)
+    assert torch.equal(net.train()(x), x + run)
+    torch.testing.assert_close(net.eval()(x), x + 0.25 * run)
+    child = pp.extract(net, "sum=run")
+    assert torch.equal(child(x), net(x, paths="sum=run"))
+    torch.testing.assert_close(child(x), 0.25 * run)
+
+
+def test_memory_is_released_after_the_last_reader():
+    net = pp.create_model("fractalnet16_small", filters=(4, 8))
+    steps = net.plan(None)
+    held, most = {"input"}, 0
+    for step in steps:
+        assert set(step.sources) <= held
+        held.add(step.node.name)
+        most = max(most, len(held))
+        held -= set(step.free)
+    assert held == {net.wiring.output}
+    assert most <= 6  # a column each, and what they join into
+
+
+def test_features_and_head_make_the_whole(net, x):
+    with torch.inference_mode():
+        maps = net.forward_features(x)
+        assert maps.ndim == 4
+        assert torch.equal(net.forward_head(maps), net(x))
+        before = net.forward_head(maps, pre_logits=True)
+        assert torch.equal(net.get_classifier()(before), net(x))
+
+
+def test_a_new_head():
+    net = pp.create_model("crescendonet_32", widths=(4, 4, 4))
+    x = torch.randn(2, 3, 16, 16)
+    net.reset_classifier(7)
+    assert net(x).shape == (2, 7)
+    assert net.config["arguments"]["num_classes"] == 7
+    net.reset_classifier(0)
+    assert net(x).shape == (2, 192)
+    assert net.num_classes == 0
+    net.reset_classifier(3)
+    assert net(x).shape == (2, 3)
+    with pytest.raises(ValueError, match="negative"):
+        net.reset_classifier(-1)
+    with pytest.raises(ValueError, match="global_pool"):
+        net.reset_classifier(3, global_pool="max")
+
+
+def test_images_that_are_too_small_or_no_batch_are_refused():
+    net = pp.create_model("fractalnet20", filters=(4,) * 5)
+    with pytest.raises(ValueError, match=r"16x40 pixels.*at least 32x32"):
+        net(torch.randn(1, 3, 16, 40))
+    with pytest.raises(ValueError, match=r"expected \(N, C, H, W\)"):
+        net(torch.randn(3, 32, 32))
+    for name in ("fractalnet20", "crescendonet_32", "fractalnet34_imagenet"):
+        spec = get_preset(name).spec
+        small = pp.create_model(
+            name, **{f: (4,) * len(getattr(spec, f)) for f in ("filters", "widths") if hasattr(spec, f)}
+        )
+        assert small.eval()(torch.randn(1, 3, small.min_size, small.min_size)).shape == (1, spec.num_classes)
+
+
+def test_modules_and_wiring_must_match():
+    b = NetBuilder()
+    wiring = b.wiring(b.unit("a", b.input))
+    with pytest.raises(ValueError, match="'a', which is not given"):
+        pp.PathNet(wiring, {})
+    with pytest.raises(ValueError, match="'b' is given"):
+        pp.PathNet(wiring, {"a": nn.Identity(), "b": nn.Identity()})
+
+
+def test_trace_collects_what_it_is_asked_for(x):
+    net = pp.create_model("crescendonet_32", widths=(4, 4, 4)).eval()
+    trace = pp.Trace(nodes=frozenset({"block1.join", "block2.branch1.unit1"}))
+    net(x, paths="branches=2", trace=trace)
+    assert set(trace.values) == {"block1.join"}  # branch 1 did not run
+    assert trace.values["block1.join"].shape == (2, 4, 16, 16)
+
+
+def test_a_copy_is_a_copy(net, x):
+    with torch.inference_mode():
+        twin = copy.deepcopy(net)
+        assert torch.equal(twin(x), net(x))
+        next(twin.parameters()).add_(1.0)
+        assert not torch.equal(twin(x), net(x))
+
+
+def test_the_parts_of_a_conv_unit():
+    assert ConvUnit(3, 4, order="conv-act-norm").parts == ("conv", "act", "norm")
+    assert ConvUnit(3, 4, order="conv-drop-norm-act", dropout=0.1).parts == ("conv", "drop", "norm", "act")
+    assert ConvUnit(3, 4, order="conv-drop-norm-act").parts == ("conv", "norm", "act")
+    with pytest.raises(ValueError, match="conv, norm, act, drop"):
+        ConvUnit(3, 4, order="conv-relu")
+    with pytest.raises(ValueError, match=r"\[0, 1\)"):
+        ConvUnit(3, 4, dropout=1.0)
+    with pytest.raises(ValueError, match="element, channel"):
+        ConvUnit(3, 4, dropout_kind="row")

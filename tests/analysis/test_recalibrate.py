@@ -170,7 +170,7 @@ def test_saved_and_loaded(net, batches, tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "flipped", "other", "empty"])
 def test_damaged_files_are_refused(net, batches, tmp_path, damage):
     file = tmp_path / "statistics.safetensors"
-    recalibrate(net, ["whole"], batches).save(file)
+    save_statistics(recalibrate(net, ["whole"], batches), file)
     data = bytearray(file.read_bytes())
     if damage == "cut":
         data = data[:-5]

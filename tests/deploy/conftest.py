@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from polypath.deploy import profile
+from polypath.deploy import latency_profile
 from polypath.deploy.bundle import SHIPPED, Bundle
 
 COST = {"column=1": 1.0, "column=2": 2.0, "column=3": 3.0, "whole": 5.0}
@@ -57,7 +57,7 @@ def set_times(monkeypatch):
         made.append(list(tasks))
         return {name: [COST[name]] * 50 for name in tasks}
 
-    monkeypatch.setattr(profile, "measure", measure)
+    monkeypatch.setattr(latency_profile, "measure", measure)
     monkeypatch.setattr("polypath.deploy.timing.Clock.observe", lambda self, ms, full=True: None)
     return made
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from polypath.deploy import AnytimePredictor, BudgetError, profile
+from polypath.deploy import AnytimePredictor, BudgetError, latency_profile
 from polypath.deploy.bundle import rank
 from polypath.deploy.manifest import Rung
 from polypath.deploy.timing import STRIDE, Clock
@@ -149,7 +149,7 @@ def test_a_damaged_cache_is_measured_again_and_rewritten(bundle, set_times, cach
 
 
 def test_a_profile_of_a_busy_machine_is_not_kept(bundle, monkeypatch, cache):
-    monkeypatch.setattr(profile, "measure", lambda tasks, seconds=None: {name: [5.0] * 50 for name in tasks})
+    monkeypatch.setattr(latency_profile, "measure", lambda tasks, seconds=None: {name: [5.0] * 50 for name in tasks})
     predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
     predictor.profile(1)
     for took, kept in ((2.0, False), (4.5, True)):  # of the 5 ms that were measured
@@ -163,7 +163,7 @@ def test_a_profile_of_a_busy_machine_is_not_kept(bundle, monkeypatch, cache):
 def test_a_longer_profile_tells_more(bundle):
     predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
     few = predictor.profile(1, seconds=1e-3)["whole"].samples
-    assert predictor.profile(1)["whole"].samples == few == profile.LEAST
+    assert predictor.profile(1)["whole"].samples == few == latency_profile.LEAST
     assert predictor.profile(1, fresh=True, seconds=0.5)["whole"].samples > few
     for bad in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"seconds .*: must be a number above 0"):

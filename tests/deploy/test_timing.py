@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from polypath.deploy import profile
+from polypath.deploy import latency_profile
 from polypath.deploy.timing import CALM, KEPT, LATE, LONGER, LONGEST, PATIENCE, STRIDE, TRUSTED, Clock, Pace, Timing
 
 
@@ -162,7 +162,7 @@ def test_memory_stays_bounded_and_what_is_stored_tells_the_same():
 
 
 def test_batches_share_the_times_of_the_next_power_of_two():
-    assert [profile.bucket(n) for n in (1, 2, 3, 4, 5, 64, 65)] == [1, 2, 4, 4, 8, 64, 128]
+    assert [latency_profile.bucket(n) for n in (1, 2, 3, 4, 5, 64, 65)] == [1, 2, 4, 4, 8, 64, 128]
 
 
 def test_each_path_is_measured_often_enough():
@@ -171,17 +171,17 @@ def test_each_path_is_measured_often_enough():
     def task(name):
         calls[name] += 1
 
-    times = profile.measure({name: (lambda n=name: task(n)) for name in calls})
-    assert all(profile.LEAST <= len(ms) <= profile.MOST for ms in times.values())
-    assert all(calls[name] == len(times[name]) + profile.WARMUP for name in calls)
+    times = latency_profile.measure({name: (lambda n=name: task(n)) for name in calls})
+    assert all(latency_profile.LEAST <= len(ms) <= latency_profile.MOST for ms in times.values())
+    assert all(calls[name] == len(times[name]) + latency_profile.WARMUP for name in calls)
 
 
 def test_what_is_stored_is_read_again_and_damage_is_ignored():
-    store = profile.Store({"bundle": "x"})
+    store = latency_profile.Store({"bundle": "x"})
     assert store.load(["a"]) == {}
     store.save({1: {"a": [1.0, 2.0]}})
-    assert profile.Store({"bundle": "x"}).load(["a"]) == {1: {"a": [1.0, 2.0]}}
-    assert profile.Store({"bundle": "y"}).load(["a"]) == {}
+    assert latency_profile.Store({"bundle": "x"}).load(["a"]) == {1: {"a": [1.0, 2.0]}}
+    assert latency_profile.Store({"bundle": "y"}).load(["a"]) == {}
     assert store.load(["a", "b"]) == {}  # a path that was never timed
     for bad in ("", "{", "[]", json.dumps({"facts": store.facts, "times": {"1": {"a": ["x"]}}}), "\0"):
         store.file.write_text(bad)
@@ -193,4 +193,4 @@ def test_what_is_stored_is_read_again_and_damage_is_ignored():
 def test_a_folder_that_cannot_be_written_is_no_obstacle(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("POLYPATH_CACHE", str(tmp_path / "file"))
-    profile.Store({"bundle": "x"}).save({1: {"a": [1.0]}})
+    latency_profile.Store({"bundle": "x"}).save({1: {"a": [1.0]}})

@@ -317,7 +317,7 @@ def timed(folder: Path, manifest: Manifest, batches: Sequence[int], say: Say) ->
     """The manifest with measured times of this machine."""
     from dataclasses import replace
 
-    from polypath.deploy import profile
+    from polypath.deploy import latency_profile
     from polypath.deploy.timing import Timing
 
     bundle = Bundle(folder, manifest, "")
@@ -328,11 +328,11 @@ def timed(folder: Path, manifest: Manifest, batches: Sequence[int], say: Say) ->
         for batch in batches:
             x = check.images(batch, (manifest.preparation.channels, *manifest.preparation.size)).numpy()
             tasks = {p.name: _task(runtime.prepare(p.name, batch), x) for p in manifest.paths}
-            for path, ms in profile.measure(tasks).items():
+            for path, ms in latency_profile.measure(tasks).items():
                 t = Timing.of(ms)
                 row = {"path": path, "runtime": runtime.name, "version": runtime.version, "batch": batch}
                 row |= {"threads": cores(), "p50_ms": round(t.p50, 4), "p95_ms": round(t.p95, 4)}
-                rows.append(row | {"p99_ms": round(t.p99, 4), "samples": t.samples, **profile.machine()})
+                rows.append(row | {"p99_ms": round(t.p99, 4), "samples": t.samples, **latency_profile.machine()})
         say(f"timed {len(manifest.paths)} paths in {runtime.name}")
     return replace(manifest, latency=tuple(rows))
 

@@ -22,6 +22,7 @@ from polypath.core.batchnorm import BatchNormStatistics, buffers, norms
 from polypath.core.extract import extract
 from polypath.core.network import PathNet, set_module
 from polypath.core.paths import Paths
+from polypath.core.precision import at_least_float32
 from polypath.families.base import FAMILIES
 from polypath.storage.config import build_net
 from polypath.storage.files import write_file
@@ -103,7 +104,7 @@ class Ensemble(nn.Module):
         Raises:
             ValueError: an unknown name in ``without``, or no member left.
         """
-        logs = [F.log_softmax(self.logits(n, x, generator=generator).float(), 1) for n in self.left(without)]
+        logs = [F.log_softmax(at_least_float32(self.logits(n, x, generator=generator)), 1) for n in self.left(without)]
         return torch.stack(logs).logsumexp(0) - math.log(len(logs))
 
     def loss(
@@ -117,7 +118,9 @@ class Ensemble(nn.Module):
     ) -> Tensor:
         """The ensemble's training loss: the sum of its members' cross-entropies on images and labels ``(N,)``."""
         losses = [
-            F.cross_entropy(self.logits(n, x, generator=generator).float(), y, label_smoothing=label_smoothing)
+            F.cross_entropy(
+                at_least_float32(self.logits(n, x, generator=generator)), y, label_smoothing=label_smoothing
+            )
             for n in self.left(without)
         ]
         return torch.stack(losses).sum()

@@ -284,14 +284,15 @@ def test_bf16_training_step():
 
 @pytest.fixture
 def norm():
-    return randomise_norms(nn.BatchNorm2d(4), 1).train()  # statistics and affine values of its own
+    return randomise_norms(nn.BatchNorm2d(4), 1).double().train()  # statistics and affine values of its own
 
 
 MASK = torch.tensor([True, False, True, True, False])
+CLOSE: dict[str, float] = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def maps(seed=0):
-    return 3.0 + 2.0 * torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(seed))
+    return 3.0 + 2.0 * torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_passed_statistics_are_those_of_the_samples_let_pass(norm):
@@ -301,36 +302,36 @@ def test_passed_statistics_are_those_of_the_samples_let_pass(norm):
     out = normalise(norm, x, MASK, "passed", training=True)
     kept = x.detach()[MASK]
     mean, var = kept.mean((0, 2, 3)), kept.var((0, 2, 3), unbiased=True)
-    torch.testing.assert_close(norm.running_mean, 0.9 * old_mean + 0.1 * mean)
-    torch.testing.assert_close(norm.running_var, 0.9 * old_var + 0.1 * var)
+    torch.testing.assert_close(norm.running_mean, 0.9 * old_mean + 0.1 * mean, **CLOSE)
+    torch.testing.assert_close(norm.running_var, 0.9 * old_var + 0.1 * var, **CLOSE)
     assert norm.num_batches_tracked == 1
     by_all = x.detach().mean((0, 2, 3))
     assert not torch.allclose(mean, by_all, atol=1e-2)
     # the samples let pass see just what a batch of them alone would see, forward and backward
     alone, z = copy.deepcopy(norm), kept.clone().requires_grad_()
     expected = alone(z)
-    torch.testing.assert_close(out[MASK], expected)
-    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9))
+    torch.testing.assert_close(out[MASK], expected, **CLOSE)
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9), dtype=x.dtype)
     norm.zero_grad(), alone.zero_grad()
     (out[MASK] * weights).sum().backward()
     (expected * weights).sum().backward()
-    torch.testing.assert_close(x.grad[MASK], z.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(x.grad[MASK], z.grad, **CLOSE)
     assert (x.grad[~MASK] == 0).all()
-    torch.testing.assert_close(norm.weight.grad, alone.weight.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(norm.weight.grad, alone.weight.grad, **CLOSE)
     # the others are normalised by the same statistics
     biased = kept.var((0, 2, 3), unbiased=False)
     by_hand = (x.detach() - mean.view(1, -1, 1, 1)) / (biased + norm.eps).sqrt().view(1, -1, 1, 1)
     by_hand = by_hand * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
-    torch.testing.assert_close(out, by_hand)
+    torch.testing.assert_close(out, by_hand, **CLOSE)
 
 
 def test_updates_normalise_by_all_and_are_moved_by_those_let_pass(norm):
     x, plain, passed = maps(), copy.deepcopy(norm), copy.deepcopy(norm)
     out = normalise(norm, x, MASK, "updates", training=True)
-    torch.testing.assert_close(out, plain(x))
+    torch.testing.assert_close(out, plain(x), **CLOSE)
     passed(x[MASK])
-    torch.testing.assert_close(norm.running_mean, passed.running_mean)
-    torch.testing.assert_close(norm.running_var, passed.running_var)
+    torch.testing.assert_close(norm.running_mean, passed.running_mean, **CLOSE)
+    torch.testing.assert_close(norm.running_var, passed.running_var, **CLOSE)
     assert not torch.allclose(norm.running_mean, plain.running_mean, atol=1e-3)
 
 
@@ -338,8 +339,8 @@ def test_updates_normalise_by_all_and_are_moved_by_those_let_pass(norm):
 def test_with_everybody_let_pass_it_is_plain_batch_norm(norm, statistics):
     plain, x = copy.deepcopy(norm), maps()
     out = normalise(norm, x, torch.ones(5, dtype=torch.bool), statistics, training=True)
-    torch.testing.assert_close(out, plain(x))
-    torch.testing.assert_close(norm.running_var, plain.running_var)
+    torch.testing.assert_close(out, plain(x), **CLOSE)
+    torch.testing.assert_close(norm.running_var, plain.running_var, **CLOSE)
     assert norm.num_batches_tracked == plain.num_batches_tracked == 1
 
 
@@ -356,11 +357,11 @@ def test_where_nobody_is_let_pass_the_statistics_stay(norm, statistics):
 
 
 def test_a_single_value_has_no_variance():
-    norm, x = randomise_norms(nn.BatchNorm1d(4)).train(), maps()[:, :, 0, 0]
+    norm, x = randomise_norms(nn.BatchNorm1d(4)).double().train(), maps()[:, :, 0, 0]
     before = norm.running_var.clone()
     out = normalise(norm, x, torch.tensor([True, False, False, False, False]), "passed", training=True)
     assert torch.equal(norm.running_var, before)
-    torch.testing.assert_close(out, norm.eval()(x))
+    torch.testing.assert_close(out, norm.eval()(x), **CLOSE)
 
 
 def test_evaluation_ignores_the_mask_and_masks_want_plain_batch_norm(norm):
@@ -381,8 +382,8 @@ def test_cumulative_statistics_count_batches(norm):
     for seed in (1, 2):
         normalise(norm, maps(seed), MASK, "passed", training=True)
         plain(maps(seed)[MASK])
-    torch.testing.assert_close(norm.running_mean, plain.running_mean)
-    torch.testing.assert_close(norm.running_var, plain.running_var)
+    torch.testing.assert_close(norm.running_mean, plain.running_mean, **CLOSE)
+    torch.testing.assert_close(norm.running_var, plain.running_var, **CLOSE)
 
 
 def test_two_forwards_before_one_backward():

@@ -117,13 +117,14 @@ def test_what_cannot_be_shared_is_refused(fields: dict[str, Any], message: str) 
 # --- ghost batch-norm --------------------------------------------------------------------------------------
 
 
-def test_ghost_norm_is_each_part_by_itself(rng: torch.Generator) -> None:
-    x = torch.randn(12, 3, 5, 5, generator=rng)
-    plain, ghost = nn.BatchNorm2d(3), GhostBatchNorm2d(3)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ghost_norm_is_each_part_by_itself(dtype: torch.dtype, rng: torch.Generator) -> None:
+    x = torch.randn(12, 3, 5, 5, generator=rng).to(dtype)
+    plain, ghost = nn.BatchNorm2d(3, dtype=dtype), GhostBatchNorm2d(3, dtype=dtype)
     ghost.images = 4
     expected = torch.cat([plain(part) for part in x.split(4)])
     assert torch.equal(ghost(x), expected)
-    assert not torch.allclose(nn.BatchNorm2d(3)(x), expected, atol=1e-3)
+    assert not torch.allclose(nn.BatchNorm2d(3, dtype=dtype)(x), expected, atol=1e-3)
     mean = torch.stack([part.mean((0, 2, 3)) for part in x.split(4)]).mean(0)
     var = torch.stack([part.var((0, 2, 3)) for part in x.split(4)]).mean(0)
     torch.testing.assert_close(ghost.running_mean, 0.1 * mean)

@@ -23,6 +23,9 @@ from polypath.training.run import RunFolder
 from polypath.training.snapshots import average_probabilities, ensemble_probabilities
 
 
+CLOSE: dict[str, float] = {"rtol": 1e-12, "atol": 1e-12}
+
+
 def trace_of(*gates) -> Trace:
     trace = Trace()
     trace.gates.extend(gates)
@@ -120,27 +123,27 @@ def test_no_gate_and_bad_settings_are_refused():
 
 
 def test_members_are_averaged_after_softmax():
-    a, b = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 5.0]])
+    a, b = torch.tensor([[2.0, 0.0], [0.0, 5.0]], dtype=torch.float64).split(1)
     mean = average_probabilities([a, b])
-    torch.testing.assert_close(mean, (a.softmax(1) + b.softmax(1)) / 2)
+    torch.testing.assert_close(mean, (a.softmax(1) + b.softmax(1)) / 2, **CLOSE)
     assert not torch.allclose(mean, ((a + b) / 2).softmax(1))
-    torch.testing.assert_close(average_probabilities([a]), a.softmax(1))
+    torch.testing.assert_close(average_probabilities([a]), a.softmax(1), **CLOSE)
     with pytest.raises(ValueError, match="at least one"):
         average_probabilities([])
-    nets = [torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)]
-    x = torch.randn(4, 3)
+    nets = [torch.nn.Linear(3, 2).double(), torch.nn.Linear(3, 2).double()]
+    x = torch.randn(4, 3, dtype=torch.float64)
     torch.testing.assert_close(ensemble_probabilities(nets, x), average_probabilities(net(x) for net in nets))
 
 
 def test_distillation_is_zero_at_the_teacher_and_teaches_no_teacher():
     g = torch.Generator().manual_seed(0)
-    teacher = torch.randn(4, 5, generator=g, requires_grad=True)
-    assert float(distillation_loss(teacher, teacher, 3.0).detach()) == pytest.approx(0.0, abs=1e-6)
-    student = torch.randn(4, 5, generator=g, requires_grad=True)
+    teacher = torch.randn(4, 5, generator=g, dtype=torch.float64, requires_grad=True)
+    assert float(distillation_loss(teacher, teacher, 3.0).detach()) == pytest.approx(0.0, abs=1e-12)
+    student = torch.randn(4, 5, generator=g, dtype=torch.float64, requires_grad=True)
     distillation_loss(student, teacher, 3.0).backward()
     assert teacher.grad is None
     expected = 3.0 * (torch.softmax(student / 3, 1) - torch.softmax(teacher / 3, 1)) / 4
-    torch.testing.assert_close(student.grad, expected.detach())
+    torch.testing.assert_close(student.grad, expected.detach(), **CLOSE)
     with pytest.raises(ValueError, match="temperature = 0"):
         distillation_loss(student, teacher, 0.0)
 
@@ -161,13 +164,13 @@ class Gated(torch.nn.Module):
         self.drawn = torch.rand(1, generator=generator)
         flat = x.flatten(1)
         opened = torch.sigmoid(flat[:, 0] * self.linear.weight.sum())
-        trace.gates.append(("switch", "1", torch.ones(len(x)), opened))
+        trace.gates.append(("switch", "1", torch.ones_like(opened), opened))
         return self.linear(flat) * opened[:, None]
 
 
 def test_the_target_rate_objective_adds_the_gates_loss():
-    net, g = Gated(), torch.Generator().manual_seed(3)
-    x, y = torch.randn(6, 1, 2, 2), torch.randint(0, 3, (6,))
+    net, g = Gated().double(), torch.Generator().manual_seed(3)
+    x, y = torch.randn(6, 1, 2, 2, dtype=torch.float64), torch.randint(0, 3, (6,))
     bound = TargetRate(target=0.2, weight=1.5).bind(net)  # pyright: ignore[reportArgumentType]
     (part,) = bound.passes(x, y, StepInfo(0, 0, 1, 1, g))
     part.loss.backward()
@@ -178,6 +181,6 @@ def test_the_target_rate_objective_adds_the_gates_loss():
     rate = trace.gates[0][3].mean()
     expected = torch.nn.functional.cross_entropy(logits, y) + 1.5 * (0.2 - rate) ** 2
     expected.backward()
-    torch.testing.assert_close(part.loss, expected)
-    torch.testing.assert_close(ours, net.linear.weight.grad)
-    assert float(part.parts["rate/switch/1"]) == pytest.approx(float(rate.detach()))
+    torch.testing.assert_close(part.loss, expected, **CLOSE)
+    torch.testing.assert_close(ours, net.linear.weight.grad, **CLOSE)
+    assert float(part.parts["rate/switch/1"]) == pytest.approx(float(rate.detach()), rel=1e-12)

@@ -1,4 +1,4 @@
-"""Each objective's loss and gradients against a computation by hand."""
+"""Each objective's loss and gradients against a computation by hand, in float64."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def generator(seed: int = SEED) -> torch.Generator:
 
 @pytest.fixture
 def crescendo():
-    return CrescendoNet(widths=(4, 6), hidden=(8,), num_classes=5).build(seed=0)
+    return CrescendoNet(widths=(4, 6), hidden=(8,), num_classes=5).build(seed=0).double()
 
 
 @pytest.fixture
 def fractal():
-    return FractalNet(filters=(4, 6), columns=3, num_classes=5).build(seed=0)
+    return FractalNet(filters=(4, 6), columns=3, num_classes=5).build(seed=0).double()
 
 
 @pytest.fixture(scope="module")
 def batch():
     g = torch.Generator().manual_seed(1)
-    return torch.randn(8, 3, 16, 16, generator=g), torch.randint(0, 5, (8,), generator=g)
+    return torch.randn(8, 3, 16, 16, generator=g).double(), torch.randint(0, 5, (8,), generator=g)
 
 
 def gradients(net) -> dict[str, torch.Tensor | None]:
@@ -75,13 +75,14 @@ def by_hand(net, loss_of):
 def assert_same(ours, hand, *, exact: bool = True):
     loss, grads, _ = ours
     expected, expected_grads = hand
-    torch.testing.assert_close(loss, expected, rtol=0 if exact else 1e-6, atol=0 if exact else 1e-7)
+    assert loss.dtype == torch.float64
+    torch.testing.assert_close(loss, expected, rtol=0 if exact else 1e-12, atol=0 if exact else 1e-12)
     assert any(g is not None for g in grads.values())
     for name, g in grads.items():
         want = expected_grads[name]
         assert (g is None) == (want is None), name
         if g is not None:
-            torch.testing.assert_close(g, want, rtol=0 if exact else 1e-4, atol=0 if exact else 1e-6, msg=name)
+            torch.testing.assert_close(g, want, rtol=0 if exact else 1e-10, atol=0 if exact else 1e-12, msg=name)
 
 
 def test_whole(crescendo, batch):
@@ -96,12 +97,12 @@ def test_whole(crescendo, batch):
 
 def test_whole_takes_shares_of_classes_as_mixup_gives_them(crescendo, batch):
     x, y = batch
-    shares = 0.7 * F.one_hot(y, 5).float() + 0.3 * F.one_hot(y.flip(0), 5).float()
+    shares = 0.75 * F.one_hot(y, 5).float() + 0.25 * F.one_hot(y.flip(0), 5).float()
     ours = run(Whole(), crescendo, (x, shares))
 
     def loss(net):
         logits = net(x)
-        return 0.7 * F.cross_entropy(logits, y) + 0.3 * F.cross_entropy(logits, y.flip(0))
+        return 0.75 * F.cross_entropy(logits, y) + 0.25 * F.cross_entropy(logits, y.flip(0))
 
     assert_same(ours, by_hand(crescendo, loss), exact=False)
 
@@ -168,7 +169,7 @@ def test_one_path(crescendo, batch):
 def test_tied_columns_is_local_plus_the_mean_of_the_columns(batch, own_norms, each):
     """FractalNet's generator: 1 x local + 1/C x each column."""
     x, y = batch
-    net = FractalNet(filters=(4, 6), columns=3, num_classes=5, own_norms=own_norms).build(seed=0)
+    net = FractalNet(filters=(4, 6), columns=3, num_classes=5, own_norms=own_norms).build(seed=0).double()
     local = sampling.local_drop_path(net.wiring, 0.5, generator())
 
     def loss(net):
@@ -188,7 +189,7 @@ def test_tied_columns_is_local_plus_the_mean_of_the_columns(batch, own_norms, ea
 
 
 def test_tied_columns_use_their_own_norms(batch):
-    net = FractalNet(filters=(4, 6), columns=2, num_classes=5, own_norms=True).build(seed=0)
+    net = FractalNet(filters=(4, 6), columns=2, num_classes=5, own_norms=True).build(seed=0).double()
     before = {name: b.clone() for name, b in net.named_buffers()}
     bound = po.TiedColumns(rate=0.0).bind(net)
     list(bound.passes(*batch, info()))

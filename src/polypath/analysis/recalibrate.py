@@ -75,16 +75,16 @@ class _Sum:
 
     def __init__(self) -> None:
         self.mean = self.var = torch.zeros((), dtype=torch.float64)
-        self.images = 0
+        self.images, self.dtype = 0, torch.float32
 
     def add(self, norm: _BatchNorm, images: int) -> None:
         mean, var = buffers(norm)
         self.mean = self.mean + mean.cpu().double() * images
         self.var = self.var + var.cpu().double() * images
-        self.images += images
+        self.images, self.dtype = self.images + images, mean.dtype
 
     def means(self) -> tuple[Tensor, Tensor]:
-        return (self.mean / self.images).float(), (self.var / self.images).float()
+        return (self.mean / self.images).to(self.dtype), (self.var / self.images).to(self.dtype)
 
 
 def _counting(seen: Counter[_BatchNorm], norm: _BatchNorm) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

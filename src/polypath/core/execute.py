@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from polypath.core.gating import decide, straight_through
 from polypath.core.plan import Step
+from polypath.core.precision import at_least_float32
 from polypath.core.wiring import Gate, Unit
 
 GateMode = Literal["sample", "decide", "all"]
@@ -184,7 +185,7 @@ def _decide(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
         if loop.gate is not None:
             opened, passing = _ask(run, loop.gate, inner, rows)
             if run.trace is not None:
-                _note(run, step, loop.label, _ones_at(rows, total), _ones_at(rows[opened], total))
+                _note(run, step, loop.label, _ones_at(rows, total, x), _ones_at(rows[opened], total, x))
             if passing < len(rows):
                 # those that go on first, in their order: a sort, not two masks, each of which would wait for a device
                 order = opened.logical_not().sort(stable=True).indices
@@ -232,5 +233,5 @@ def _note(run: Run, step: Step, label: str, reached: Tensor, opened: Tensor) -> 
         run.trace.gates.append((step.node.name, label, reached, opened))
 
 
-def _ones_at(rows: Tensor, total: int) -> Tensor:
-    return torch.zeros(total, device=rows.device).index_fill_(0, rows, 1.0)
+def _ones_at(rows: Tensor, total: int, like: Tensor) -> Tensor:
+    return at_least_float32(like.new_zeros(total)).index_fill_(0, rows, 1.0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from polypath.core.precision import at_least_float32
+
 
 def straight_through(logits: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
     """Sampled decisions ``(N,)``, exactly 0 or 1, of logits ``(N, 2)``; their gradient is the softmax's.
@@ -12,13 +14,13 @@ def straight_through(logits: Tensor, generator: torch.Generator | None = None, t
     Gumbel-max: the arg-max of logits plus Gumbel noise is open with the softmax's probability. Decisions are float32,
     or float64 where the logits are.
     """
+    logits = at_least_float32(logits)
     device = logits.device if generator is None else generator.device
-    dtype = torch.promote_types(logits.dtype, torch.float32)
     # the negative logarithm of an exponential variable is Gumbel distributed
-    noise = -torch.empty(logits.shape, device=device).exponential_(generator=generator).log()
-    noisy = logits.to(dtype) + noise.to(logits.device, dtype)
+    noise = -torch.empty(logits.shape, device=device, dtype=logits.dtype).exponential_(generator=generator).log()
+    noisy = logits + noise.to(logits.device)
     soft = (noisy / temperature).softmax(1)[:, 1]
-    return (noisy[:, 1] > noisy[:, 0]).to(dtype) + (soft - soft.detach())
+    return (noisy[:, 1] > noisy[:, 0]).to(soft.dtype) + (soft - soft.detach())
 
 
 def decide(logits: Tensor) -> Tensor:

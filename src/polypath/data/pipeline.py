@@ -64,8 +64,9 @@ class Pipeline:
 
     def __call__(self, images: Tensor, draws: A.Draws, *, cut: bool = False) -> Tensor:
         """Stored images of any device to network input there; ``cut``: the scale crop has been taken already."""
+        wide = torch.promote_types(self.dtype, torch.float32)
         if self.augment is None:
-            return self._laid_out(self._views(self._normalised(images.float() / 255)))
+            return self._laid_out(self._views(self._normalised(images.to(wide) / 255)))
         height, width = images.shape[-2:]
         want = (self.size, self.size) if self.size else (height, width)
         x = images
@@ -73,7 +74,7 @@ class Pipeline:
             heights, widths = torch.full((len(x),), height), torch.full((len(x),), width)
             scale = self.augment.scale or (1.0, 1.0)
             x = A.crop_and_resize(x, A.boxes(draws.box, heights, widths, scale, self.augment.aspect), want[0])
-        x = x.float() / 255
+        x = x.to(wide) / 255
         if draws.light is not None:
             x = A.distort(x, draws.light)
         x = self._normalised(x)

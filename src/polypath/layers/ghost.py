@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polypath.core.precision import at_least_float32
+
 
 class GhostBatchNorm2d(nn.BatchNorm2d):
     """Normalises maps ``(N, C, H, W)`` over ghost batches of at most ``images`` images, as even ones as can be.
@@ -31,7 +33,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         outs, statistics = [], []
         for part in x.tensor_split(parts):
-            mean, var = x.new_zeros(2, x.shape[1], dtype=torch.float32)
+            mean, var = at_least_float32(x.new_zeros(2, x.shape[1]))
             outs.append(F.batch_norm(part, mean, var, self.weight, self.bias, True, 1.0, self.eps))
             statistics.append((mean, var))
         means, variances = zip(*statistics, strict=True)
@@ -45,7 +47,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(x)
-        over, wide = (0, 2, 3), x.float()
+        over, wide = (0, 2, 3), at_least_float32(x)
         ones = wide.new_full((1,), float(x.numel() // x.shape[1]))
         summed = _AllReduce.apply(torch.cat([wide.sum(over), ones]))
         count = summed[-1].detach()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polypath.core.precision import at_least_float32
 from polypath.layers.conv import ConvUnit
 
 STATISTICS = ("passed", "updates", "all")
@@ -105,14 +106,16 @@ def normalise(norm: Norm, x: Tensor, mask: Tensor | None, statistics: str, *, tr
     if statistics == "all":
         mask = mask.any().expand_as(mask)  # without asking the device, which would have to be waited for
     with torch.no_grad():
-        values, weight = x.float(), mask.float()
+        values = at_least_float32(x)
+        weight = mask.to(values.dtype)
         mean, count = _mean(values, weight)
         _move(norm, mean, _mean((values - _along(mean, x)).square(), weight)[0], count)
     return out
 
 
 def _by_passed(norm: Norm, x: Tensor, mask: Tensor) -> Tensor:
-    values, weight = x.float(), mask.float()
+    values = at_least_float32(x)
+    weight = mask.to(values.dtype)
     mean, count = _mean(values, weight)
     some = count > 1
     if norm.running_mean is not None:
@@ -142,7 +145,7 @@ def _move(norm: Norm, mean: Tensor, var: Tensor, count: Tensor) -> None:
     """Move the running statistics towards a mean and a biased variance over ``count`` values; not by fewer than two."""
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return
-    some = (count > 1).float()
+    some = (count > 1).to(count.dtype)
     norm.num_batches_tracked.data += some.long()
     rate = norm.momentum if norm.momentum is not None else 1.0 / norm.num_batches_tracked.clamp(min=1)
     unbiased = var * (count / (count - 1.0).clamp(min=1.0))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from polypath.core.precision import at_least_float32
+
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), the mean over a batch of logits ``(N, classes)``.
@@ -16,6 +18,6 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0
     """
     if temperature <= 0.0:
         raise ValueError(f"temperature = {temperature}: must be above 0")
-    learned = F.log_softmax(student.float() / temperature, dim=1)
-    taught = F.log_softmax(teacher.detach().float() / temperature, dim=1)
+    learned = F.log_softmax(at_least_float32(student) / temperature, dim=1)
+    taught = F.log_softmax(at_least_float32(teacher.detach()) / temperature, dim=1)
     return F.kl_div(learned, taught, reduction="batchmean", log_target=True) * temperature**2

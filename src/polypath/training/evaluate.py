@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polypath.core.precision import at_least_float32
 from polypath.data.augment import average_views
 from polypath.data.loader import BatchesBase
 from polypath.training.distributed import World
@@ -46,9 +47,9 @@ def evaluate(
                 continue
             with autocast or contextlib.nullcontext():
                 logits = predict(x)
-            logits = average_views(logits.float(), batches.views)
+            logits = average_views(at_least_float32(logits), batches.views)
             loss = F.cross_entropy(logits, y, reduction="sum")
-            sums.append(torch.stack([loss, (logits.argmax(1) != y).sum().float(), torch.full_like(loss, len(y))]))
+            sums.append(torch.stack([loss, (logits.argmax(1) != y).sum().to(loss.dtype), torch.full_like(loss, len(y))]))
     finally:
         net.train(training)
     rows = torch.stack(sums).tolist() if sums else []

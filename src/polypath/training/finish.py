@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from polypath.core.precision import at_least_float32
 from polypath.data.augment import average_views
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
@@ -54,7 +55,7 @@ def score_snapshots(
             if len(y):
                 with autocast:
                     logits = net(x)
-                rows.append(average_views(logits.float(), batches.views).softmax(1).cpu())
+                rows.append(average_views(at_least_float32(logits), batches.views).softmax(1).cpu())
                 truth.append(y.cpu())
         probabilities, labels = torch.cat(rows), torch.cat(truth)
         errors[file.stem] = _error(probabilities, labels, world)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from polypath.core.execute import Trace
+from polypath.core.precision import at_least_float32
 
 Over = Literal["reaching", "all"]
 
@@ -59,13 +60,13 @@ def target_rate_loss(trace: Trace, target: float, over: Over = "reaching") -> Te
     if not trace.gates:
         raise ValueError("target-rate loss: no gate has run; build the network with gates and run it dynamically")
     rates = [_rate(reached, opened, over) for _, _, reached, opened in trace.gates]
-    ran = torch.stack([(count > 0.0).float() for _, count in rates])
     off = torch.stack([(target - rate) ** 2 for rate, _ in rates])
+    ran = torch.stack([count > 0.0 for _, count in rates]).to(off.dtype)
     return (off * ran).sum() / ran.sum().clamp(min=1.0)
 
 
 def _rate(reached: Tensor, opened: Tensor, over: str) -> tuple[Tensor, Tensor]:
     """Rate of one gate, and how many samples it is a rate of (0: the rate means nothing)."""
-    reached = reached.float()
+    reached = at_least_float32(reached)
     count = reached.sum() if over == "reaching" else reached.new_tensor(float(len(reached)))
-    return opened.float().sum() / count.clamp(min=1.0), count.detach()
+    return at_least_float32(opened).sum() / count.clamp(min=1.0), count.detach()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polypath.core.precision import at_least_float32
 from polypath.training.distributed import World
 
 
@@ -34,7 +35,7 @@ class Meter:
         """Fetch what has been added (all ranks together); give it back step by step."""
         local: dict[int, dict[str, float]] = {}
         for name, pairs in self.pending.items():
-            values = torch.stack([value.float() for _, value in pairs]).tolist()
+            values = torch.stack([at_least_float32(value) for _, value in pairs]).tolist()
             for (step, _), value in zip(pairs, values, strict=True):
                 if math.isnan(value) and name != "loss":
                     continue

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
+from polypath.core.precision import at_least_float32
 
 OBJECTIVES: dict[str, type[Objective]] = {}
 
@@ -119,7 +120,11 @@ class BoundObjective:
             raise ValueError(f"objective state {sorted(state)[0]!r}: {type(self).__name__} keeps none")
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
+        """Mean cross-entropy of logits ``(N, classes)`` and labels ``(N,)`` or shares ``(N, classes)``."""
+        logits = at_least_float32(logits)
+        return F.cross_entropy(
+            logits, y.to(logits.dtype) if y.is_floating_point() else y, label_smoothing=self.label_smoothing
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from polypath.core.precision import at_least_float32
 from polypath.training.schedules import ScheduleConfig, cycle_ends
 
 
@@ -21,14 +22,14 @@ def snapshot_due(schedule: ScheduleConfig, epoch: int, epochs: int) -> int | Non
 
 
 def average_probabilities(logits: Iterable[Tensor]) -> Tensor:
-    """Mean of the members' softmax outputs ``(N, classes)``, from their logits, in float32.
+    """Mean of the members' softmax outputs ``(N, classes)``, from their logits, in float32 or float64.
 
     Raises:
         ValueError: no member.
     """
     total, members = None, 0
     for given in logits:
-        p = torch.softmax(given.float(), dim=1)
+        p = torch.softmax(at_least_float32(given), dim=1)
         total, members = p if total is None else total + p, members + 1
     if total is None:
         raise ValueError("an ensemble needs at least one member")

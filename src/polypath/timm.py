@@ -123,4 +123,4 @@ def _described(net: PathNet, name: str, given: Any, overlay: Mapping[str, Any] |
 
 
 registered = register()
-__all__ = ["default_cfg", "register", "registered", *registered]
+__all__ = ["default_cfg", "register", "registered", *registered]  # pyright: ignore[reportUnsupportedDunderAll] (known at run time)

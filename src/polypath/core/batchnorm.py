@@ -8,12 +8,13 @@ The network's own buffers never change: :func:`applied` lends others for the len
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] (torch has no public base)
 
 from polypath.core.paths import Paths
 
@@ -58,7 +59,8 @@ class BatchNormStatistics(Mapping[Paths, Bank]):
 
 def norms(net: nn.Module) -> dict[str, _BatchNorm]:
     """The batch-norms that keep running statistics, by name."""
-    found = {name: module for name, module in net.named_modules() if isinstance(module, _BatchNorm)}
+    modules = cast(Iterator[tuple[str, nn.Module]], net.named_modules())
+    found = {name: module for name, module in modules if isinstance(module, _BatchNorm)}
     return {name: norm for name, norm in found.items() if norm.running_mean is not None}
 
 
@@ -70,7 +72,7 @@ def buffers(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 @contextlib.contextmanager
-def applied(net: nn.Module, bank: Bank) -> Iterator[None]:
+def applied(net: nn.Module, bank: Bank) -> Generator[None]:
     """Lend ``net`` the statistics of one path inside the block; afterwards its own buffers are there, to the bit.
 
     Raises:
@@ -85,7 +87,7 @@ def applied(net: nn.Module, bank: Bank) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lent(borrowed: Iterable[_BatchNorm]) -> Iterator[None]:
+def lent(borrowed: Iterable[_BatchNorm]) -> Generator[None]:
     """Let the block change buffers, mode and momentum of some batch-norms; give each its own back afterwards.
 
     The block puts *other* tensors in the buffers' places; a norm must not train in the ones that were there.

@@ -38,8 +38,8 @@ class Trace:
     """
 
     nodes: frozenset[str] = frozenset()
-    values: dict[str, Tensor] = field(default_factory=dict)
-    gates: list[tuple[str, str, Tensor, Tensor]] = field(default_factory=list)
+    values: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    gates: list[tuple[str, str, Tensor, Tensor]] = field(default_factory=list[tuple[str, str, Tensor, Tensor]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from polypath.core.wiring import INPUT, Join, Operand, Unit, Wiring
 
 MOST_CHAINS = 2**10
 CHAINS = "chains"
+Modules = tuple[str, tuple[tuple[str, str | None, int], ...]]
+"""What makes two blocks the same: the operand's label; module, variant and depth of each unit."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Block:
     units: tuple[Unit, ...]
 
     @property
-    def modules(self) -> tuple:
+    def modules(self) -> Modules:
         return self.label, tuple((unit.module, unit.variant, unit.depth) for unit in self.units)
 
 
@@ -103,7 +105,8 @@ def _trunk(wiring: Wiring) -> list[tuple[Unit | Join, str]]:
         for other in others:
             common = meeting(common, other)
         before[node.name], level[node.name] = common, level[common] + 1
-    found, name = [], wiring.output
+    found: list[tuple[Unit | Join, str]] = []
+    name = wiring.output
     while name != INPUT:
         found.append((wiring.by_name[name], before[name]))
         name = before[name]
@@ -121,7 +124,7 @@ def _fusion(wiring: Wiring, join: Join, source: str, duplicates: bool) -> Fusion
         else:
             blocks.append(_block(wiring, join, source, operand.label, operand.label, operand.source))
     if not duplicates:
-        first: dict[tuple, Block] = {}
+        first: dict[Modules, Block] = {}
         for block in blocks:
             first.setdefault(block.modules, replace(block, chain=block.label))
         blocks = list(first.values())
@@ -146,7 +149,8 @@ def _block(wiring: Wiring, join: Join, source: str, label: str, chain: str, name
 
 def _level(fusions: list[Fusion], k: int) -> list[Unit | Join]:
     """Fusion k of the expansion: every chain's block, the means over chains that take one operand, the join."""
-    fusion, drawn = fusions[k], []
+    fusion = fusions[k]
+    drawn: list[Unit | Join] = []
     ends: dict[str, list[Operand]] = {label: [] for label in fusion.join.labels}
     for blocks in itertools.product(*(f.blocks for f in fusions)):
         chain, block, end = _chain_name(blocks), blocks[k], fusion.source

@@ -26,7 +26,7 @@ def _twin(module: Module, made: dict[int, Any]) -> Module:
     twin = made[id(module)] = module.__class__.__new__(module.__class__)
     for name, value in vars(module).items():
         if name.endswith("_hooks"):  # they are not ours to call
-            value = OrderedDict()
+            value = OrderedDict[int, Any]()
         elif name == "_modules":
             value = {key: child if child is None else _twin(child, made) for key, child in value.items()}
         elif name in ("_parameters", "_buffers"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +93,7 @@ class PathNet(nn.Module):
         """The choices of one group that this network still has, by their texts: ``columns`` are the paths that global
         drop-path draws from, ``routes`` the component networks of an ensemble. Empty where the family has none.
         """
-        found = {}
+        found: dict[str, Paths] = {}
         for text in self.path_sets.get(name, ()):
             try:
                 found[text] = self.paths(text)
@@ -251,7 +251,9 @@ class PathNet(nn.Module):
         found: dict[str, nn.Conv2d] = {}
         for node in self.wiring.nodes:
             if isinstance(node, Unit) and node.source == INPUT:
-                for name, module in self.get_submodule(node.module).named_modules(prefix=node.module):
+                unit = self.get_submodule(node.module)
+                modules = cast(Iterator[tuple[str, nn.Module]], unit.named_modules(prefix=node.module))
+                for name, module in modules:
                     if isinstance(module, nn.Conv2d):
                         found[name] = module
                         break
@@ -259,7 +261,7 @@ class PathNet(nn.Module):
 
     # --- copying -----------------------------------------------------------------------------------------
 
-    def __deepcopy__(self, memo: dict) -> PathNet:
+    def __deepcopy__(self, memo: dict[int, Any]) -> PathNet:
         new = self.__class__.__new__(self.__class__)
         memo[id(self)] = new
         for key, value in self.__dict__.items():
@@ -282,7 +284,7 @@ def set_module(root: nn.Module, path: str, module: nn.Module) -> None:
     """Put ``module`` at a dotted path under ``root``, making plain containers on the way."""
     *parents, last = path.split(".")
     for name in parents:
-        if name not in root._modules:
+        if not isinstance(getattr(root, name, None), nn.Module):
             root.add_module(name, nn.Module())
         root = root.get_submodule(name)
     root.add_module(last, module)

@@ -6,14 +6,12 @@ Nodes inside the loops of a switch whose gates decide are no steps of their own;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from polypath.core.paths import Paths
-from polypath.core.wiring import WHOLE, Choice, Gate, Join, Node, Operand, Unit, Wiring
-
-Operands = Callable[[Join], tuple[Operand, ...]]
+from polypath.core.wiring import WHOLE, Choice, Gate, Join, Node, Operands, Unit, Wiring
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Loop:
 class Step:
     """One node of a plan: where its inputs lie, where its output goes, what may be forgotten afterwards."""
 
-    node: Unit | Join
+    node: Node
     sources: tuple[str, ...]
     scales: tuple[float, ...]
     free: tuple[str, ...]
@@ -58,9 +56,9 @@ def make_plan(wiring: Wiring, paths: Paths) -> tuple[Step, ...]:
 
 
 def _steps(
-    wiring: Wiring, nodes: Sequence[Unit | Join], paths: Paths, loops: Mapping[str, tuple[Loop, ...]]
+    wiring: Wiring, nodes: Sequence[Node], paths: Paths, loops: Mapping[str, tuple[Loop, ...]]
 ) -> tuple[Step, ...]:
-    rows = []
+    rows: list[tuple[Node, tuple[str, ...], tuple[float, ...], tuple[Loop, ...]]] = []
     for node in nodes:
         if isinstance(node, Unit):
             rows.append((node, (node.source,), (), ()))
@@ -104,7 +102,7 @@ def check_gates(wiring: Wiring) -> None:
 def _loops(wiring: Wiring, join: Join, operands: Operands) -> tuple[Loop, ...]:
     gates = {gate.opens: gate for gate in join.gates}
     behind = _before(wiring, join.operands[0].source, operands, set())
-    found = []
+    found: list[Loop] = []
     for previous, operand in pairwise(join.operands):
         inside = _before(wiring, operand.source, operands, behind)
         behind |= inside
@@ -119,7 +117,8 @@ def _loops(wiring: Wiring, join: Join, operands: Operands) -> tuple[Loop, ...]:
 
 def _before(wiring: Wiring, name: str, operands: Operands, known: set[str]) -> set[str]:
     """All nodes that ``name`` needs, itself included, beside the ``known`` ones, which are closed under needing."""
-    needed, todo = set(), [name]
+    needed: set[str] = set()
+    todo = [name]
     while todo:
         name = todo.pop()
         if name not in needed and name not in known:

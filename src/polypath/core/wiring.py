@@ -9,9 +9,13 @@ join's name to operand labels, and :class:`polypath.Paths` is the validated valu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 INPUT = "input"
 JOIN_KINDS = ("mean", "sum", "max", "switch", "concat")
@@ -100,6 +104,8 @@ class Join:
 
 
 Node = Unit | Join
+Operands = Callable[[Join], tuple[Operand, ...]]
+"""Which operands of a join are followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +186,9 @@ class Wiring:
         """Names of nodes on some path of the *diagram* under ``choice`` (an unchosen switch counts whole)."""
         return frozenset(self._reach(lambda join: _open(join, choice)))
 
-    def _reach(self, operands, *, gates: bool = False, choice: Choice = WHOLE) -> set[str]:
-        needed, todo = set(), [self.output]
+    def _reach(self, operands: Operands, *, gates: bool = False, choice: Choice = WHOLE) -> set[str]:
+        needed: set[str] = set()
+        todo = [self.output]
         while todo:
             name = todo.pop()
             if name in needed:
@@ -267,11 +274,11 @@ class Wiring:
 
     # --- drawings ----------------------------------------------------------------------------------------
 
-    def to_networkx(self):
+    def to_networkx(self) -> nx.MultiDiGraph[str]:
         """A ``networkx.MultiDiGraph``: node attribute ``node``, edge attribute ``label`` on a join's operands."""
         import networkx as nx
 
-        graph = nx.MultiDiGraph(output=self.output)
+        graph: nx.MultiDiGraph[str] = nx.MultiDiGraph(output=self.output)
         graph.add_node(INPUT, node=None)
         for node in self.nodes:
             graph.add_node(node.name, node=node)

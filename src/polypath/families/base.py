@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 
@@ -113,7 +113,7 @@ class Preset:
 
     spec: Family
     table: str = ""
-    printed: Mapping[str, float] = field(default_factory=dict)
+    printed: Mapping[str, float] = field(default_factory=dict[str, float])
     size: int = 32
     linear: int = 0
 
@@ -121,7 +121,8 @@ class Preset:
 def at_least(spec: Any, name: str, lowest: float) -> None:
     """Raise ``ValueError`` unless the field is (or all its entries are) at least ``lowest``."""
     value = getattr(spec, name)
-    for entry in value if isinstance(value, tuple | list) else (value,):
+    entries = cast(Iterable[Any], value) if isinstance(value, tuple | list) else (value,)
+    for entry in entries:
         if entry < lowest:
             raise ValueError(f"{type(spec).__name__}.{name} = {value!r}: must be at least {lowest}")
 
@@ -141,11 +142,11 @@ def whole_number(text: str, what: str, low: int, high: int) -> int:
 
 
 @contextlib.contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
+def seeded(seed: int | None) -> Generator[None]:
     """Draw from ``seed`` inside the block, leaving torch's global generator as it was (None: draw from that)."""
     if seed is None:
         yield
         return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType] (torch does not type these two)
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         yield

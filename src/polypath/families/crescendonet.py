@@ -10,11 +10,13 @@ The printed sizes need one more max-pool, after the last block: ``final_map`` sa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
 
 from polypath.core.builder import NetBuilder
+from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
 from polypath.families.base import Family, Preset, at_least, whole_number
 from polypath.layers.conv import ConvUnit
@@ -70,7 +72,7 @@ class CrescendoNet(Family, name="crescendonet"):
     def build_graph(self, b: NetBuilder) -> str:
         z, chans = b.input, self.in_chans
         for block in range(1, len(self.widths) + 1):
-            branches = {}
+            branches: dict[str, str] = {}
             for branch in range(1, self.scale + 1):
                 outs = self.branch_widths(block, branch)
                 units = [self.unit(n_in, n_out) for n_in, n_out in zip([chans, *outs], outs, strict=False)]
@@ -89,7 +91,7 @@ class CrescendoNet(Family, name="crescendonet"):
         """f_1 of Eq. 1; a subclass may put another unit here."""
         return ConvUnit(in_chans, out_chans, order=self.order, dropout=self.dropout, dropout_kind=self.dropout_kind)
 
-    def selectors(self):
+    def selectors(self) -> Selectors:
         return {"branches": self._branches}
 
     def path_names(self) -> list[str]:
@@ -107,7 +109,7 @@ class CrescendoNet(Family, name="crescendonet"):
             per_block *= blocks
         if len(per_block) != blocks:
             raise ValueError(f"branches {value!r}: give one list, or {blocks} separated by '/', one for each block")
-        choice = {}
+        choice: dict[str, list[str]] = {}
         for block, text in enumerate(per_block, 1):
             wanted = [str(whole_number(n.strip(), "branch", 1, self.scale)) for n in text.split(",")]
             name = f"block{block}.join"
@@ -121,7 +123,7 @@ class CrescendoNet(Family, name="crescendonet"):
 TABLE_II = ("2,3,4", "1,2,4", "1,2,3", "3,4", "2,4", "2,3", "1,4", "1,2", "4", "3", "2", "1")
 
 
-def _text(branches) -> str:
+def _text(branches: Iterable[int]) -> str:
     return "branches=" + ",".join(map(str, branches))
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from polypath.core.builder import NetBuilder
+from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
 from polypath.families.base import Family, Preset, at_least, one_of, whole_number
 from polypath.layers.conv import ConvUnit
@@ -104,7 +105,8 @@ class FractalNet(Family, name="fractalnet"):
             if block in self.transitions:
                 names = ["local", *(f"column{c}" for c in range(1, self.columns + 1))]
                 unit = self.conv(block, chans, filters, names, kernel_size=1)
-                z = self._unit(b, f"block{block}.transition", z, unit, prefix, column and f"column{column}", depth=0)
+                norm = None if column is None else f"column{column}"
+                z = self._unit(b, f"block{block}.transition", z, unit, prefix, norm, depth=0)
                 chans = filters
             name = f"block{block}"
             z = self._fractal(b, name, z, block, chans) if column is None else self._column(b, name, z, block, column)
@@ -114,8 +116,9 @@ class FractalNet(Family, name="fractalnet"):
     def _fractal(self, b: NetBuilder, name: str, z: str, block: int, chans: int) -> str:
         filters, wide = self.filters[block - 1], self.join == "concat"
         at = dict.fromkeys(range(1, self.columns + 1), (z, chans))  # what each column's next conv reads
+        joined = z
         for row in range(1, self.rows + 1):
-            ended = {}
+            ended: dict[int, str] = {}
             for c in (c for c in at if row % 2 ** (self.columns - c) == 0):
                 source, width = at[c]
                 unit = self.conv(block, width, filters, ["local", "column"])
@@ -138,7 +141,9 @@ class FractalNet(Family, name="fractalnet"):
             z = b.unit(f"tied.{unit}", z, depth=1, module=unit, variant="column")
         return b.unit(f"tied.{name}.column{column}.pool", z, module=f"{name}.pool") if self._pooled(block) else z
 
-    def _unit(self, b, name, z, unit, prefix, variant, depth=1) -> str:
+    def _unit(
+        self, b: NetBuilder, name: str, z: str, unit: nn.Module, prefix: str, variant: str | None, depth: int = 1
+    ) -> str:
         variant = (variant or "local") if self.own_norms else None
         return b.add(prefix + name, z, unit, depth=depth, at=name, variant=variant)
 
@@ -163,7 +168,7 @@ class FractalNet(Family, name="fractalnet"):
             variants=norms if self.own_norms else (),
         )
 
-    def selectors(self):
+    def selectors(self) -> Selectors:
         return {} if self.join == "concat" else {"column": self._chosen_column}
 
     def path_names(self) -> list[str]:

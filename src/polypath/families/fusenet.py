@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from polypath.core.builder import NetBuilder
+from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
 from polypath.families.base import Family, Preset, at_least, one_of, whole_number
 from polypath.families.resnet import (
@@ -111,7 +112,7 @@ class FusedNet(Family, name="fusenet"):
                 chans = left_chans + out if self.join == "concat" else out
         return end(b, z, chans, self.num_classes)
 
-    def selectors(self):
+    def selectors(self) -> Selectors:
         return {} if self.join == "concat" else {"route": self._route}
 
     def path_names(self) -> list[str]:
@@ -119,7 +120,7 @@ class FusedNet(Family, name="fusenet"):
         if self.join == "concat":
             return []
         sizes = share(self.fusions, 3)
-        routes = []
+        routes: list[str] = []
         for deep in range(4):
             for groups in itertools.combinations(range(3), deep):
                 letters = ("R" if g in groups else "L" for g in range(3))
@@ -161,8 +162,8 @@ class InceptionLike(ResNet, name="dfn_il"):
     def deep(self) -> tuple[str, ...]:
         return tuple(f"R{n}" for n in range(1, self.branches + 1))
 
-    def selectors(self):
-        return super().selectors() | {"stream": self._stream}
+    def selectors(self) -> Selectors:
+        return {**super().selectors(), "stream": self._stream}
 
     def path_names(self) -> list[str]:
         return [f"stream={n}" for n in range(1, self.branches + 1)] + Residual.path_names(self)
@@ -215,8 +216,8 @@ class MergeAndRun(Residual, name="dfn_mr"):
     def _numbers(self) -> list[str]:
         return [str(s) for s in range(1, self.streams + 1)]
 
-    def selectors(self):
-        return super().selectors() | {"stream": self._stream}
+    def selectors(self) -> Selectors:
+        return {**super().selectors(), "stream": self._stream}
 
     def path_names(self) -> list[str]:
         return [f"stream={s}" for s in self._numbers] + super().path_names()

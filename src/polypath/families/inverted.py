@@ -52,7 +52,8 @@ class RecursiveMobileNetV2(Recursive, name="dr_mobilenetv2"):
         return self.blocks
 
     def places(self) -> list[Block]:
-        found, chans = [], self.stem_width
+        found: list[Block] = []
+        chans = self.stem_width
         sizes = zip(self.blocks, self.widths, self.strides, self.loops, strict=False)
         for group, (blocks, out, s, loops) in enumerate(sizes, 1):
             for i in range(1, blocks + 1):

@@ -73,7 +73,7 @@ class OnePath(Family):
     """
 
     model: str = ""
-    model_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    model_arguments: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
     init: str = "own"
 
     package: ClassVar[str] = ""
@@ -180,7 +180,7 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
 
 def _last_layer(model: nn.Module) -> str | None:
     """Name of the classifier of a pytorchcv model made of ``features`` and ``output``: what stands at its very end."""
-    if list(model._modules) != ["features", "output"]:
+    if [name for name, _ in model.named_children()] != ["features", "output"]:
         return None
     name, layer = "output", model.get_submodule("output")
     while children := list(layer.named_children()):
@@ -199,9 +199,10 @@ def _check_timm(model: str) -> None:
 
 def _pytorchcv_maker(model: str) -> Any:
     try:
-        from pytorchcv.model_provider import _models as known
+        from pytorchcv import model_provider  # pyright: ignore[reportMissingTypeStubs] (there are none)
     except ImportError as error:
         raise ImportError("pytorchcv is not installed: pip install 'polypath[zoo]'") from error
+    known: dict[str, Any] = vars(model_provider)["_models"]
     if model not in known:
         near = ", ".join(difflib.get_close_matches(model, known, n=5, cutoff=0.4))
         hint = f"there are {near}" if near else "pytorchcv's own pages list them"
@@ -271,7 +272,8 @@ def copy_timm_weights(net: PathNet, model: nn.Module) -> None:
         ValueError: weights of another model.
     """
     name = str(getattr(model, "default_cfg", {}).get("classifier"))
-    own, taken = net.state_dict(), {}
+    own: dict[str, Tensor] = net.state_dict()
+    taken: dict[str, Tensor] = {}
     for key, tensor in model.state_dict().items():
         last = key.startswith(f"{name}.")
         key = key.replace(name, "head.classifier", 1) if last else f"body.model.{key}"

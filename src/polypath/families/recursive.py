@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from polypath.core.builder import NetBuilder
 from polypath.core.network import PathNet
+from polypath.core.paths import Selectors
 from polypath.core.wiring import Gate, Wiring
 from polypath.families.base import Family, Preset, at_least, one_of, seeded
 from polypath.families.resnet import begin, end, still_there
@@ -170,7 +171,7 @@ class Recursive(Family):
 
     # --- choosing ----------------------------------------------------------------------------------------
 
-    def selectors(self):
+    def selectors(self) -> Selectors:
         return {"loops": self._loops} if any(map(self.switched, self.places())) else {}
 
     def path_names(self) -> list[str]:
@@ -206,7 +207,7 @@ class Recursive(Family):
                 if not part.isdecimal() or int(part) > high:
                     raise ValueError(self._told(value, part, group, high))
         all_dynamic = set(parts) == {"dynamic"}
-        choice = {}
+        choice: dict[str, list[str]] = {}
         for block in filter(self.switched, self.places()):
             part = wanted.get(block.group, "dynamic" if all_dynamic else "max")
             if part == "dynamic":
@@ -267,7 +268,8 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
         return self.blocks
 
     def places(self) -> list[Block]:
-        found, chans = [], self.width
+        found: list[Block] = []
+        chans = self.width
         for group, (blocks, loops) in enumerate(zip(self.blocks, self.loops, strict=False), 1):
             out = self.width * 2 ** (group - 1) * (1 if self.block == "basic" else 4)
             for i in range(1, blocks + 1):

@@ -14,12 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from polypath.core.builder import NetBuilder
+from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
 from polypath.families.base import Family, Preset, at_least, one_of, whole_number
 from polypath.layers.conv import ConvUnit
@@ -115,7 +116,8 @@ class Residual(Family):
             for group, blocks in groups
             for first in range(1, blocks + 1, self.span)
         ]
-        found, chans = [], self.width
+        found: list[Place] = []
+        chans = self.width
         for index, (group, names) in enumerate(spans, 1):
             out = self.width * 2 ** (group - 1) * (1 if self.block == "basic" else 4)
             stride = 2 if group > 1 and names[0].endswith(".block1") else 1
@@ -153,7 +155,7 @@ class Residual(Family):
             return b.chain(f"{name}.shallow{number}", z, self.layer_units(place.in_chans, place.out_chans, 1, True))
         return z
 
-    def selectors(self):
+    def selectors(self) -> Selectors:
         return {"route": self._route, "units": self._units}
 
     def path_names(self) -> list[str]:
@@ -186,7 +188,8 @@ class Residual(Family):
             ]
         else:
             raise ValueError(f"units {value!r}: give one number, or {len(most)} separated by '/', one for each group")
-        choice, before = {}, dict.fromkeys(range(1, len(most) + 1), 0)
+        choice: Choices = {}
+        before = dict.fromkeys(range(1, len(most) + 1), 0)
         for place in self.places():
             before[place.group] += 1
             if before[place.group] > wanted[place.group - 1]:
@@ -233,6 +236,24 @@ class ResNet(Residual, name="resnet"):
 # --- what the families of this file and of ``fusenet`` are built with ----------------------------------------
 
 
+class Deep(Protocol):
+    """A family with a depth in layers."""
+
+    @property
+    def depth(self) -> int: ...
+
+
+class Droppable(Protocol):
+    """A family with stochastic depth."""
+
+    @property
+    def join(self) -> str: ...
+    @property
+    def survival(self) -> float: ...
+    @property
+    def survival_rule(self) -> str: ...
+
+
 def begin(b: NetBuilder, in_chans: int, width: int, stem: str = "cifar") -> str:
     """C of §3: the layers before the first fusion."""
     if stem == "cifar":
@@ -250,14 +271,14 @@ def end(b: NetBuilder, z: str, chans: int, num_classes: int) -> str:
 
 def share(units: int, groups: int) -> tuple[int, ...]:
     """Units of each group: group g of those left gets floor(units left / groups left)."""
-    shares = []
+    shares: list[int] = []
     for left in range(groups, 0, -1):
         shares.append(units // left)
         units -= shares[-1]
     return tuple(shares)
 
 
-def whole_units(spec, layers: int, least: int) -> int:
+def whole_units(spec: Deep, layers: int, least: int) -> int:
     """How many units of ``layers`` layers the spec's depth makes, beside the first conv and the classifier.
 
     Raises:
@@ -273,12 +294,12 @@ def whole_units(spec, layers: int, least: int) -> int:
     return units
 
 
-def survives(spec, fusion: int, fusions: int) -> float:
+def survives(spec: Droppable, fusion: int, fusions: int) -> float:
     """p_l of stochastic depth for fusion l of L."""
     return 1.0 - (fusion / fusions if spec.survival_rule == "linear" else 1.0) * (1.0 - spec.survival)
 
 
-def check_survival(spec) -> None:
+def check_survival(spec: Droppable) -> None:
     """Raise ``ValueError`` unless the spec's stochastic depth is possible."""
     one_of(spec, "survival_rule", ("linear", "uniform"))
     if not 0.0 < spec.survival <= 1.0:
@@ -357,7 +378,7 @@ TABLE_4 = {26: 0.4, 38: 0.6, 50: 0.8, 62: 1.0, 74: 1.2, 98: 1.5, 110: 1.7, 194: 
 """Depth of the plain net and the ResNet, and the printed parameters in millions."""
 
 
-def _imagenet(table: str, printed: dict[str, float], blocks: tuple[int, ...] = (3, 4, 6, 3), **fields) -> Preset:
+def _imagenet(table: str, printed: dict[str, float], blocks: tuple[int, ...] = (3, 4, 6, 3), **fields: Any) -> Preset:
     spec = ResNet(blocks=blocks, width=64, block="bottleneck", stem="imagenet", num_classes=1000, **fields)
     return Preset(spec, table, printed, size=224)
 

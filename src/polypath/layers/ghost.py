@@ -8,8 +8,7 @@ one without.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polypath.core.precision import at_least_float32
+
+Norm = TypeVar("Norm", bound=nn.BatchNorm2d)
 
 
 class GhostBatchNorm2d(nn.BatchNorm2d):
@@ -27,16 +28,18 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
 
     images: int = 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        parts = -(-len(x) // self.images)
+    def forward(self, input: Tensor) -> Tensor:
+        parts = -(-len(input) // self.images)
         if not self.training or parts == 1:
-            return super().forward(x)
-        outs, statistics = [], []
-        for part in x.tensor_split(parts):
-            mean, var = at_least_float32(x.new_zeros(2, x.shape[1]))
+            return super().forward(input)
+        outs: list[Tensor] = []
+        means: list[Tensor] = []
+        variances: list[Tensor] = []
+        for part in input.tensor_split(parts):
+            mean, var = at_least_float32(input.new_zeros(2, input.shape[1]))
             outs.append(F.batch_norm(part, mean, var, self.weight, self.bias, True, 1.0, self.eps))
-            statistics.append((mean, var))
-        means, variances = zip(*statistics, strict=True)
+            means.append(mean)
+            variances.append(var)
         move_running(self, torch.stack(means).mean(0), torch.stack(variances).mean(0))
         return torch.cat(outs)
 
@@ -44,11 +47,11 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """Normalises maps ``(N, C, H, W)`` over the images of all processes, which must all run it together."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
-            return super().forward(x)
-        over, wide = (0, 2, 3), at_least_float32(x)
-        ones = wide.new_full((1,), float(x.numel() // x.shape[1]))
+            return super().forward(input)
+        over, wide = (0, 2, 3), at_least_float32(input)
+        ones = wide.new_full((1,), float(input.numel() // input.shape[1]))
         summed = _AllReduce.apply(torch.cat([wide.sum(over), ones]))
         count = summed[-1].detach()
         centred = wide - (summed[:-1] / count)[:, None, None]
@@ -57,7 +60,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if self.affine:
             out = out * self.weight[:, None, None] + self.bias[:, None, None]
         move_running(self, (summed[:-1] / count).detach(), (var * count / (count - 1)).detach())
-        return out.to(x.dtype)
+        return out.to(input.dtype)
 
 
 class _AllReduce(torch.autograd.Function):
@@ -98,18 +101,20 @@ def sync_norms(net: nn.Module) -> None:
     _convert(net, SyncBatchNorm2d)
 
 
-def _convert(net: nn.Module, kind: Callable[..., Any]) -> list[Any]:
+def _convert(net: nn.Module, kind: type[Norm]) -> list[Norm]:
     """Replace the plain batch-norms of ``net`` by ones of another kind with the same parameters and buffers.
 
     Raises:
         ValueError: ``net`` has none.
     """
-    made = []
+    made: list[Norm] = []
     for parent in list(net.modules()):
         for name, norm in list(parent.named_children()):
             if type(norm) is nn.BatchNorm2d:
                 new = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-                new._parameters, new._buffers = norm._parameters, norm._buffers
+                new.weight, new.bias = norm.weight, norm.bias
+                new.running_mean, new.running_var = norm.running_mean, norm.running_var
+                new.num_batches_tracked = norm.num_batches_tracked
                 new.train(norm.training)
                 parent.add_module(name, new)
                 made.append(new)

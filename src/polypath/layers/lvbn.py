@@ -127,10 +127,10 @@ def _by_passed(norm: Norm, x: Tensor, mask: Tensor) -> Tensor:
     if norm.running_var is not None:
         var = torch.where(some, var, norm.running_var)
     scale = (var + norm.eps).rsqrt()
-    if norm.weight is not None:
+    if norm.affine:
         scale = scale * norm.weight
     out = centred * _along(scale, x)
-    return (out if norm.bias is None else out + _along(norm.bias, x)).to(x.dtype)
+    return (out + _along(norm.bias, x) if norm.affine else out).to(x.dtype)
 
 
 def _mean(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,14 +17,14 @@ class PointwiseConv(nn.Conv2d):
     products = True
 
     def __init__(self, in_chans: int, out_chans: int, *, bias: bool = False) -> None:
-        super().__init__(in_chans, out_chans, 1, bias=bias)
+        super().__init__(in_chans, out_chans, 1, bias=bias)  # pyright: ignore[reportUnknownMemberType] (torch's device, dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.products and x.dim() == 4 and len(x) > 1 and not torch.compiler.is_compiling():
-            values = (x.shape[1] + self.out_channels) * x.shape[2] * x.shape[3]
+    def forward(self, input: Tensor) -> Tensor:
+        if self.products and input.dim() == 4 and len(input) > 1 and not torch.compiler.is_compiling():
+            values = (input.shape[1] + self.out_channels) * input.shape[2] * input.shape[3]
             if self.weight.numel() <= values:
-                return pointwise(x, self.weight, self.bias)
-        return super().forward(x)
+                return pointwise(input, self.weight, self.bias)
+        return super().forward(input)
 
 
 PLAIN_CONVS = (nn.Conv2d, PointwiseConv)
@@ -76,7 +76,7 @@ def weight_gradient(given: Tensor, x: Tensor) -> Tensor:
 
 def _products(weight: Tensor, x: Tensor) -> Tensor:
     """``weight``·x for each image."""
-    return torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
+    return torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2)).view(len(x), len(weight), *x.shape[2:])
 
 
 def _pixels(x: Tensor) -> Tensor:

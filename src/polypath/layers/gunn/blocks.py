@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ def changed(unit: nn.Module, x: Tensor) -> Tensor:
     reads = _reads(unit)
     if reads is None:
         return unit(x)
-    return _answer(unit, reads.bias, pointwise(x, reads.weight, None).split(reads.widths, dim=1))
+    return _answer(unit, reads.bias, torch.split(pointwise(x, reads.weight, None), reads.widths, dim=1))
 
 
 def update(segment: Tensor, change: Tensor, residual: bool) -> None:
@@ -153,18 +153,18 @@ class Together:
         assert maps.grad is not None
         weights = [maps.keeper.unpack(member.weight) for member in self.members]
         given = self._room(maps.buffer)
-        corners = []
+        corners: list[Tensor | None] = []
         for j, (member, own) in reversed(list(enumerate(zip(self.members, self._split(given), strict=True)))):
             to_maps, to_parameters = member.graph.gradients(member.parameters, maps.restore(self.first + j))
             yield from zip(member.parameters, to_parameters, strict=True)
-            for place, values in zip(own.split(member.widths, dim=1), to_maps, strict=True):
+            for place, values in zip(torch.split(own, member.widths, dim=1), to_maps, strict=True):
                 place.zero_() if values is None else place.copy_(values)
             newer = self._newer(j, maps)
             corners.append(weight_gradient(own, maps.buffer[:, newer]) if j else None)
             if j:
                 add_product(maps.grad[:, newer], weights[j][:, newer].t(), own)
         add_product(maps.grad, self._common(weights, maps).t(), given)  # Eq. 6
-        to_weights = weight_gradient(given, maps.buffer).split([member.height for member in self.members])
+        to_weights = torch.split(weight_gradient(given, maps.buffer), [member.height for member in self.members])
         for j, (member, to_weight, corner) in enumerate(zip(self.members, to_weights, reversed(corners), strict=True)):
             if corner is not None:
                 to_weight[:, self._newer(j, maps)] = corner
@@ -177,12 +177,12 @@ class Together:
     def _common(self, weights: Sequence[Tensor], maps: Maps) -> Tensor:
         """The members' weights, one above the other, but for those of newer channels."""
         matrix = torch.cat(list(weights))
-        for j, rows in enumerate(matrix.split([len(w) for w in weights])):
+        for j, rows in enumerate(torch.split(matrix, [len(w) for w in weights])):
             rows[:, self._newer(j, maps)] = 0.0
         return matrix
 
     def _split(self, maps: Tensor) -> Sequence[Tensor]:
-        return maps.split([member.height for member in self.members], dim=1)
+        return torch.split(maps, [member.height for member in self.members], dim=1)
 
     def _room(self, buffer: Tensor) -> Tensor:
         """For the gradients of what was read."""
@@ -209,7 +209,7 @@ class _Member:
         del self.matrix
         with torch.enable_grad(), keeper.keeping():
             # by .data: what later members read is still written beside it
-            parts = [part.data.requires_grad_() for part in read.split(self.widths, dim=1)]
+            parts = [part.data.requires_grad_() for part in torch.split(read, self.widths, dim=1)]
             change = _answer(self.unit, self.bias, parts)
             answer = change.detach()
         self.graph = _Graph(parts, change)
@@ -235,7 +235,7 @@ class _Graph:
         self, parameters: Sequence[Tensor], upstream: Tensor
     ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
         """Of the leaves and of ``parameters``."""
-        inputs = [*self.starts, *parameters]
+        inputs = cast(Sequence[Tensor], [*self.starts, *parameters])  # torch types no mixture of edges and tensors
         if self.end is None:
             found: Sequence[Tensor | None] = [None] * len(inputs)
         else:
@@ -250,6 +250,6 @@ def _reads(unit: nn.Module) -> Reads | None:
 
 def _answer(unit: Any, bias: Tensor | None, parts: Sequence[Tensor]) -> Tensor:
     if bias is not None:
-        biases = bias.split([part.shape[1] for part in parts])
+        biases = torch.split(bias, [part.shape[1] for part in parts])
         parts = [part + b[:, None, None].to(part.dtype) for part, b in zip(parts, biases, strict=True)]
     return unit.rest(*parts)

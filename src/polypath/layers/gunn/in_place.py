@@ -9,7 +9,7 @@ so what the unit saw is there again, to the bit, and no unit runs twice.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
@@ -117,7 +117,7 @@ class _Kept:
         return tensors
 
     @contextlib.contextmanager
-    def lent(self, buffer: Tensor, tensors: list[Tensor]) -> Iterator[None]:
+    def lent(self, buffer: Tensor, tensors: list[Tensor]) -> Generator[None]:
         self.restored, self.tensors = buffer, tensors
         try:
             yield

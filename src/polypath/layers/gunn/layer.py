@@ -22,6 +22,7 @@ from polypath.layers.pointwise import PLAIN_CONVS, layout
 
 ORDERS = ("gradual", "simultaneous")
 BACKWARDS = ("algorithm1", "reference")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")  # torch has no public names
 
 
 class Bottleneck(nn.Module):
@@ -158,7 +159,7 @@ class GunnLayer(nn.Module):
 
     def reference(self, x: Tensor, units: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
         """Eq. 4, for SUNN Eq. 2, with Eq. 5, word by word."""
-        values = list(x.split(self.channels // self.segments, dim=1))
+        values = list(torch.split(x, self.channels // self.segments, dim=1))
         for i, unit in enumerate(units):
             change = unit(torch.cat(values, dim=1) if self.order == "gradual" else x)
             values[i] = (values[i] + change if self.residual else change).to(x.dtype)
@@ -197,5 +198,5 @@ def _mergeable(module: nn.Module) -> bool:
     conv = getattr(module, "conv", None)
     watched = [m for m in (module, conv) if m is not None]
     return (conv is None or type(conv) in PLAIN_CONVS) and not any(
-        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in watched
+        getattr(m, hooks) for m in watched for hooks in HOOKS
     )

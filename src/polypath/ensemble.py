@@ -25,7 +25,7 @@ from polypath.core.paths import Paths
 from polypath.core.precision import at_least_float32
 from polypath.families.base import FAMILIES
 from polypath.storage.config import build_net
-from polypath.storage.files import write_file
+from polypath.storage.files import parse_json, write_file
 
 WEIGHTS = ("shared", "separate")
 
@@ -179,7 +179,7 @@ class Ensemble(nn.Module):
 
         try:
             with safe_open(file, "pt") as stream:
-                config = json.loads((stream.metadata() or {})["config"])
+                config = parse_json((stream.metadata() or {})["config"], "config")
                 tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (no mapping)
             ensemble = cls(build_net(config["net"], os.fspath(file), seed=0), config["paths"], config["weights"])
             ensemble.load_state_dict(tensors)

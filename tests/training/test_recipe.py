@@ -75,16 +75,25 @@ def test_refused_values_are_named(changes: dict[str, Any], message: str) -> None
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("model", "family"), "vgg", "family must be one of"),
+        (("model", "family"), "vgg", "unknown family 'vgg'; there are .*resnet"),
         (("model", "arguments", "depht"), 3, "model has no field 'depht'"),
         (("objective", "kind"), "magic", "objective.kind = 'magic'"),
         (("objective", "speed"), 3, "has no field 'speed'"),
         (("optim", "speed"), 3, "recipe.optim has no field 'speed'"),
         (("speed",), 3, "recipe has no field 'speed'"),
         (("epochs",), "many", "epochs = 'many'"),
-        (("data",), 3, "recipe.data: expected a table"),
+        (("data",), 3, "recipe.data = 3: expected a table, got a whole number"),
         (("schedule", "at_epochs"), "soon", "schedule"),
         (("assumed",), 5, "assumed"),
+        (("name",), None, "recipe.name = None: expected a text, got null"),
+        (("optim", "kind"), "lion", "recipe.optim.kind = 'lion': must be one of sgd, adam, adamw"),
+        (("data", "augment", "pad"), "4", r"recipe.data.augment.pad = '4': expected a whole number, got a text"),
+        (("optim", "betas"), [0.9, "x"], r"recipe.optim.betas\[1\] = 'x': expected a number"),
+        (("optim", "lr"), float("nan"), "recipe.optim.lr = nan: must be a finite number"),
+        (("epochs",), 1e400, "recipe.epochs = inf"),
+        (("epochs",), 10**400, r"recipe.epochs = 1000\S+: must be below 2\*\*63"),
+        (("model", "arguments"), [], r"recipe.model.arguments = \[\]: expected a table"),
+        (("model", "arguments", "widths"), [4, "x"], r"recipe.model.widths\[1\] = 'x'"),
     ],
 )
 def test_bad_json_is_refused(path: tuple[str, ...], value: Any, message: str) -> None:

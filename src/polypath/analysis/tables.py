@@ -21,6 +21,7 @@ from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.profiling.cost import costs
 from polypath.profiling.latency import latencies
+from polypath.storage.decode import decode
 from polypath.storage.files import write_file, write_json
 
 Loaded = Iterable[Sequence[Tensor]]
@@ -86,12 +87,7 @@ class PathTable:
         Raises:
             ValueError: fields that are missing, unknown or of another kind.
         """
-        try:
-            rows = [PathRow(**row) for row in values["rows"]]
-            rivals = {name: [PathRow(**row) for row in rows] for name, rows in values["rivals"].items()}
-            return cls(**{**values, "rows": rows, "rivals": rivals})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"no path table, or a damaged one ({error})") from error
+        return decode(values, cls, "path table")
 
     def to_csv(self) -> str:
         """A line for each row, the run in front."""

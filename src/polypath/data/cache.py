@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polypath.data.decode import Decoded
-from polypath.storage.files import SUFFIX, whole
+from polypath.storage.decode import decode
+from polypath.storage.files import SUFFIX, parse_json, whole
 
 FORMAT = 1
 STALE = 24 * 3600  # seconds after which another process's unfinished file counts as left behind
@@ -53,7 +54,9 @@ def load(name: str) -> Decoded | None:
             images, rows = file.get_tensor("images"), file.get_tensor("rows")
         if digest(images, rows) != meta.get("digest"):
             raise ValueError("its checksum differs")
-        return Decoded(images, rows, tuple(json.loads(meta["skipped"])), meta["format"])
+        return Decoded(
+            images, rows, decode(parse_json(meta["skipped"], "skipped"), tuple[str, ...], "skipped"), meta["format"]
+        )
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         warnings.warn(f"cached images {path} are damaged ({error}): decoding anew", UserWarning, stacklevel=2)
         return None

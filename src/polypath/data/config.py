@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from polypath.data.checks import flag, integer, interval, number, one_of
+from polypath.storage.decode import decode
 
 PadMode = Literal["zero", "reflect"]
 Resize = Literal["crop", "squash", "pad"]
@@ -142,7 +143,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.augment, dict):  # as it comes back from JSON
-            object.__setattr__(self, "augment", AugmentConfig(**self.augment))
+            object.__setattr__(self, "augment", decode(self.augment, AugmentConfig, "DataConfig.augment"))
         for name in ("source", "train_split"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise ValueError(f"DataConfig.{name} {getattr(self, name)!r}: must be a name")

@@ -89,6 +89,7 @@ class OnePath(Family):
             json.dumps(dict(self.model_arguments))
         except TypeError as error:
             raise ValueError(f"{type(self).__name__}.model_arguments: JSON values only ({error})") from error
+        object.__setattr__(self, "model_arguments", _tupled(self.model_arguments))
 
     @classmethod
     def sorted_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,6 +177,13 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
         height, width = getattr(model, "in_size", (224, 224))
         z = b.add("body", b.input, Body(model, (height, width)))
         return b.add("head.classifier", z, linear)
+
+
+def _tupled(value: Any) -> Any:
+    """JSON's lists as tuples, so that arguments are the same before and after saving."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_tupled, value))
+    return {key: _tupled(entry) for key, entry in value.items()} if isinstance(value, Mapping) else value
 
 
 def _last_layer(model: nn.Module) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from polypath.core.network import PathNet
 from polypath.families import crescendonet, fractalnet, fusenet, gunn, inverted, onepath, recursive, resnet
-from polypath.families.base import Preset
+from polypath.families.base import FAMILIES, Family, Preset
 
 PRESETS: dict[str, Preset] = {}
 
@@ -28,6 +28,17 @@ def register(presets: dict[str, Preset]) -> None:
 
 for _family in (fractalnet, crescendonet, gunn, resnet, fusenet, recursive, inverted):
     register(_family.PRESETS)
+
+
+def get_family(name: str) -> type[Family]:
+    """The family of this name, as saved networks and recipes have it.
+
+    Raises:
+        ValueError: no such family; the message lists those that there are.
+    """
+    if name not in FAMILIES:
+        raise ValueError(f"unknown family {name!r}; there are {', '.join(FAMILIES)}")
+    return FAMILIES[name]
 
 
 def list_models(pattern: str = "*") -> list[str]:

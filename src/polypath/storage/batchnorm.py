@@ -9,7 +9,10 @@ from torch import Tensor
 
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.paths import Paths
-from polypath.storage.files import write_file
+from polypath.storage.decode import decode
+from polypath.storage.files import parse_json, write_file
+
+Choices = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def save_statistics(statistics: BatchNormStatistics, file: str | os.PathLike[str]) -> None:
@@ -39,11 +42,10 @@ def load_statistics(file: str | os.PathLike[str]) -> BatchNormStatistics:
         with safe_open(file, "pt") as stream:
             metadata = stream.metadata() or {}
             tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (no mapping)
-        texts, record = json.loads(metadata["paths"]), json.loads(metadata["record"])
-        banks: dict[Paths, dict[str, tuple[Tensor, Tensor]]] = {}
-        keys = [Paths(tuple((name, tuple(labels)) for name, labels in text)) for text in texts]
-        for key in keys:
-            banks[key] = {}
+        choices = decode(parse_json(metadata["paths"], "paths"), list[Choices], "paths")
+        record = decode(parse_json(metadata["record"], "record"), dict[str, int | None], "record")
+        keys = [Paths(choice) for choice in choices]
+        banks: dict[Paths, dict[str, tuple[Tensor, Tensor]]] = {key: {} for key in keys}
         for name in tensors:
             index, _, rest = name.partition(".")
             norm, _, which = rest.rpartition(".")

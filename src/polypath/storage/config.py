@@ -7,19 +7,20 @@ README.md           the model card, with the table of its paths
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
-from polypath.families.base import FAMILIES
+from polypath.families.registry import get_family
+from polypath.storage.decode import decode
+from polypath.storage.files import read_json
 
 CONFIG, WEIGHTS, CARD = FILES = ("config.json", "model.safetensors", "README.md")
 FORMAT_VERSION = 1
@@ -28,6 +29,17 @@ PACKAGES = {"timm": "timm", "pytorchcv": "pytorchcv"}  # families whose networks
 ABOUT = ("classes", "normalisation", "image")  # kept in ``net.config`` from load to the next save
 
 Folder = str | os.PathLike[str]
+
+
+@dataclass
+class _Config:
+    """What building the network relies on."""
+
+    family: str
+    arguments: dict[str, Any]
+    paths: str = ""
+    classes: list[str] = field(default_factory=list)
+    model: str = ""
 
 
 def read_config(source: Folder) -> dict[str, Any]:
@@ -40,22 +52,16 @@ def read_config(source: Folder) -> dict[str, Any]:
     file = Path(source) / CONFIG
     if not file.is_file():
         raise ValueError(f"{source}: no saved network, {CONFIG} is missing")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: damaged, or no JSON ({error})") from error
+    config = read_json(file)
     if not isinstance(config, dict) or config.get("format") != "polypath":
         raise ValueError(f'{file}: not written by polypath (it has no "format": "polypath")')
     version = config.get("format_version")
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise ValueError(f"{file}: format_version {version!r}; this polypath reads 1 to {FORMAT_VERSION}")
-    for key, kind in (("family", str), ("arguments", dict)):
-        if not isinstance(config.get(key), kind):
-            raise ValueError(f"{file}: {key} {config.get(key)!r} must be {'a name' if kind is str else 'a table'}")
-    if not isinstance(config.get("paths", ""), str):
-        raise ValueError(f"{file}: paths {config['paths']!r} must be a text")
-    if not all(isinstance(config.get(key, kind()), kind) for key, kind in (("classes", list), ("model", str))):
-        raise ValueError(f"{file}: classes must be a list and model a name")
+    try:
+        decode(config, _Config, "config", others=True)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     return config
 
 
@@ -66,16 +72,9 @@ def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None)
     Raises:
         ValueError: an unknown family or argument, or one that the family refuses; the message starts with ``where``.
     """
-    import polypath.families.registry  # noqa: F401 (its import makes the families known)
-
-    family, arguments = config["family"], config["arguments"]
-    if family not in FAMILIES:
-        raise ValueError(f"{where}: unknown family {family!r}; there are {', '.join(FAMILIES)}")
-    legal = [field.name for field in fields(FAMILIES[family])]
-    if unknown := [key for key in arguments if key not in legal]:
-        raise ValueError(f"{where}: family {family!r} has no argument {unknown[0]!r}; it has {', '.join(legal)}")
+    family = config["family"]
     try:
-        spec = cast(Any, FAMILIES[family])(**{key: _tupled(value) for key, value in arguments.items()})
+        spec = decode(config["arguments"], get_family(family), "arguments")
         net = _meta_built(spec) if seed is None else spec.build(seed)
         return extract(net, config["paths"]) if "paths" in config else net
     except ImportError:
@@ -98,10 +97,3 @@ def _unsaved(net: nn.Module) -> bool:
     saved = net.state_dict()
     attributes = (value for module in net.modules() for value in vars(module).values())
     return any(name not in saved for name, _ in net.named_buffers()) or any(isinstance(v, Tensor) for v in attributes)
-
-
-def _tupled(value: Any) -> Any:
-    """JSON's lists as tuples, as the families' arguments have them."""
-    if isinstance(value, list):
-        return tuple(_tupled(entry) for entry in value)
-    return {key: _tupled(entry) for key, entry in value.items()} if isinstance(value, dict) else value

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+DEEPEST = 100  # tables and lists within each other
 SUFFIX = ".tmp"
 """Of temporary names: ``.NAME.PROCESS.tmp`` is what a killed process may leave."""
 
@@ -93,11 +94,33 @@ def read_json(path: Path) -> Any:
         ValueError: a file that is missing, unreadable or no JSON; the message names it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes(), str(path))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise ValueError(f"{path}: damaged, no JSON ({error})") from error
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """The JSON value that a text is, NaN and infinity included.
+
+    Raises:
+        ValueError: no JSON, or values nested more than ``DEEPEST`` times; the message starts with ``where``.
+    """
+    try:
+        value = json.loads(text.decode() if isinstance(text, bytes) else text)
+        _check_depth(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: damaged, or no JSON ({error})") from error
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """What is less deep can be written, compared and shown, which all take the interpreter's stack."""
+    level = [[value]]
+    for _ in range(DEEPEST + 1):
+        parts = (part for table in level for part in (table.values() if isinstance(table, dict) else table))
+        if not (level := [part for part in parts if isinstance(part, dict | list)]):
+            return
+    raise ValueError(f"nested more than {DEEPEST} times")
 
 
 def remove(path: Path) -> None:

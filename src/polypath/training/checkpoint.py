@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from polypath.storage.decode import decode
 from polypath.storage.digests import file_digest, json_digest
 from polypath.storage.files import read_json, remove, sweep_out, whole, write_json
 
@@ -36,6 +37,17 @@ class Checkpoint:
 
     step: int
     tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What the JSON file of a checkpoint says, its own checksum apart."""
+
+    format: int
+    recipe: str
+    step: int
+    sha256: str
     state: dict[str, Any]
 
 
@@ -63,8 +75,7 @@ class Checkpoints:
             with whole(file) as temporary:
                 save_file(plain, temporary, {"polypath": "checkpoint"})
                 checksum = file_digest(temporary)
-            head = {"format": FORMAT, "recipe": self.recipe, "step": checkpoint.step, "sha256": checksum}
-            body = {**head, "state": checkpoint.state}
+            body = asdict(_Head(FORMAT, self.recipe, checkpoint.step, checksum, checkpoint.state))
             write_json(beside, {**body, "checksum": json_digest(body)})
         except (OSError, SafetensorError) as error:
             if isinstance(error, SafetensorError) and "I/O" not in str(error) and "o space" not in str(error):
@@ -83,14 +94,15 @@ class Checkpoints:
             raise ValueError(f"{beside.name}: damaged, its checksum does not fit")
         if body.get("format") != FORMAT:
             raise ValueError(f"{beside.name}: format {body.get('format')!r}, this version of Polypath reads {FORMAT}")
-        if body.get("recipe") != self.recipe:
+        head = decode(body, _Head, beside.name)
+        if head.recipe != self.recipe:
             raise ValueError(f"{beside.name}: of another recipe than the recipe.json of this run")
-        if body["step"] != step:
-            raise ValueError(f"{beside.name}: is of step {body['step']}")
+        if head.step != step:
+            raise ValueError(f"{beside.name}: is of step {head.step}")
         try:
-            if file_digest(file) != body["sha256"]:
+            if file_digest(file) != head.sha256:
                 raise ValueError(f"{file.name}: damaged, its checksum does not fit")
-            return Checkpoint(step, load_file(file), body["state"])
+            return Checkpoint(step, load_file(file), head.state)
         except OSError as error:
             raise ValueError(f"{file.name}: {error.strerror or error}") from error
         except SafetensorError as error:

@@ -27,7 +27,7 @@ from polypath.training.optim import build_optimizer, fill_unused, set_rate
 from polypath.training.pathwise import release
 from polypath.training.prepare import compile_units, prepare, shard
 from polypath.training.recipe import Recipe
-from polypath.training.schedules import lr_at
+from polypath.training.schedules import Schedule
 
 NONFINITE = 99
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -48,6 +48,7 @@ class Engine:
         if recipe.precision == "auto":
             raise ValueError("precision = 'auto': to be settled first, by polypath.training.build.resolve_precision")
         self.recipe, self.device, self.world, self.steps_per_epoch = recipe, device, world, steps_per_epoch
+        self.schedule = Schedule(recipe.schedule, recipe.optim.lr, steps_per_epoch, recipe.epochs)
         self.mixup = _mixup(recipe, net.num_classes)
         self.net = prepare(net, recipe, device, world)
         self.ema = _ema(recipe, self.net)
@@ -105,7 +106,7 @@ class Engine:
             accelerators that is only seen later, when the meter is flushed: looking would wait for the device.
         """
         recipe = self.recipe
-        set_rate(self.optimizer, self.rate(step))
+        set_rate(self.optimizer, self.schedule.at(step))
         self.net.train()
         self.optimizer.zero_grad(set_to_none=True)
         for number, x, y in parts:
@@ -157,16 +158,6 @@ class Engine:
                 self.meter.add(step, "error", wrong * (100.0 * weight))
             self.paths_run.update(result.paths)
         return finite
-
-    def rate(self, step: int) -> float:
-        recipe = self.recipe
-        return lr_at(
-            recipe.schedule,
-            step,
-            base_lr=recipe.optim.lr,
-            steps_per_epoch=self.steps_per_epoch,
-            epochs=recipe.epochs,
-        )
 
     def weights(self) -> dict[str, Tensor]:
         """Weights and running statistics of the scored network, whole, on the CPU. All ranks call it together."""

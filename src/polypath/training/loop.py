@@ -58,7 +58,7 @@ from polypath.training.evaluate import Scores, evaluate
 from polypath.training.finish import save_model, save_snapshot, score_snapshots
 from polypath.training.progress import TrainingProgress, say
 from polypath.training.recipe import Recipe, replace
-from polypath.training.result import RunResult, result_of
+from polypath.training.result import RunResult, read_result
 from polypath.training.run import RunFolder, revision
 from polypath.training.signals import Interrupted, Stopped, StopRequest, stop_requests
 from polypath.training.snapshots import snapshot_due
@@ -73,22 +73,22 @@ def train(
     ``data`` are images that are loaded already, which must be those of ``recipe.data``. ``quiet`` prints nothing.
     See the module for what is raised and left.
     """
-    return _run(Path(run_dir), recipe, data, quiet)
+    return _run(RunFolder(Path(run_dir), recipe), False, data, quiet)
 
 
 def resume(run_dir: str | os.PathLike[str], *, data: ImageData | None = None, quiet: bool = False) -> RunResult:
     """Go on with the run in ``run_dir``; one that is finished only gives its result."""
-    return _run(Path(run_dir), None, data, quiet)
+    return _run(RunFolder.open(Path(run_dir)), True, data, quiet)
 
 
-def _run(path: Path, recipe: Recipe | None, data: ImageData | None, quiet: bool) -> RunResult:
-    device_name = (recipe or RunFolder.open(path).recipe).device
+def _run(folder: RunFolder, resumed: bool, data: ImageData | None, quiet: bool) -> RunResult:
+    device_name = folder.recipe.device
     world = join_world(resolve_device(device_name).type)
     try:
         device = resolve_device(device_name, world.local_rank)
-        if recipe is not None:
-            recipe = _settled(recipe, device, world)
-        return _Session(path, recipe, data, device, world, quiet).run()
+        if not resumed:
+            folder = RunFolder(folder.path, _settled(folder.recipe, device, world))
+        return _Session(folder, resumed, data, device, world, quiet).run()
     finally:
         world.close()
 
@@ -103,20 +103,18 @@ class _Session:
     """One process's work on a run, from its start or a checkpoint to its end or a stop."""
 
     def __init__(
-        self, path: Path, recipe: Recipe | None, data: ImageData | None, device: torch.device, world: World, quiet: bool
+        self, folder: RunFolder, resumed: bool, data: ImageData | None, device: torch.device, world: World, quiet: bool
     ) -> None:
+        self.folder, self.recipe, self.resumed = folder, folder.recipe, resumed
         self.device, self.world = device, world
         self.quiet = quiet or not world.first
-        self.resumed = recipe is None
-        self.recipe = recipe or RunFolder.open(path).recipe
         self.data = data or load_images(self.recipe.data)
-        net = build_net(self.recipe, path if self.resumed else None)
+        net = build_net(self.recipe, folder.path if resumed else None)
         check_fits(net, self.data)
         self.batches = train_batches(self.data, self.recipe, device, world)
         self.parameters = sum(p.numel() for p in net.parameters())
         self.engine = Engine(self.recipe, net, device, world, len(self.batches))
-        self.folder = RunFolder(path, self.recipe)
-        if not self.resumed:  # only now: what cannot be trained leaves no folder
+        if not resumed:  # only now: what cannot be trained leaves no folder
             world.on_first(self._create)
         self.epoch = self.batch = self.step = 0
         self.best: dict[str, Any] | None = None
@@ -125,7 +123,7 @@ class _Session:
         self.seconds, self.since = 0.0, time.monotonic()
 
     def _create(self) -> None:
-        RunFolder.create(self.folder.path, self.recipe)
+        self.folder.create()
         if self.recipe.init is not None:  # so that the run resumes when the other folder is gone
             save(build_net(self.recipe), self.folder.path / INIT)
 
@@ -134,7 +132,7 @@ class _Session:
     def run(self) -> RunResult:
         if self.folder.summary_file.exists():
             self._say(f"{self.folder.path} is finished already")
-            return result_of(self.folder.path)
+            return read_result(self.folder)
         total = self.recipe.epochs * len(self.batches)
         with numerics(self.device, self.recipe.deterministic), stop_requests() as request:
             if self.resumed:
@@ -181,7 +179,7 @@ class _Session:
         recipe, last = self.recipe, self.epoch + 1 == self.recipe.epochs
         self._flush()  # waits for the device
         self._time_epoch()
-        row: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.step, "lr": self.engine.rate(self.step - 1)}
+        row: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.step, "lr": self.engine.schedule.at(self.step - 1)}
         means = self.engine.meter.means()
         row |= {"train_loss": means.pop("loss"), "train_error": means.pop("error"), **dict(sorted(means.items()))}
         better = False
@@ -308,7 +306,7 @@ class _Session:
         kept = f"the checkpoint of step {steps[-1]} is from before that" if steps else "there is no checkpoint yet"
         raise FloatingPointError(
             f"the loss is not finite in epoch {self.epoch + 1}, step {step + 1}, at learning rate "
-            f"{self.engine.rate(step):.3g}; {kept}. A lower --optim.lr, a --clip-norm or a warm-up may help; "
+            f"{self.engine.schedule.at(step):.3g}; {kept}. A lower --optim.lr, a --clip-norm or a warm-up may help; "
             "start anew with another --out"
         )
 

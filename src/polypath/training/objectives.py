@@ -17,7 +17,7 @@ or take :meth:`BoundObjective.step`, the sum at once. What objectives do is in p
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.precision import at_least_float32
+from polypath.storage.decode import decode
 
 OBJECTIVES: dict[str, type[Objective]] = {}
 
@@ -158,17 +159,23 @@ class Objective:
         """Read what :meth:`to_json` gave.
 
         Raises:
-            ValueError: an unknown kind or field.
+            ValueError: an unknown kind or field, or a value that a field refuses.
         """
-        values = dict(values)
-        kind = values.pop("kind", None)
+        cls, settings = Objective.kind_of(values)
+        return decode(settings, cls, f"objective {cls.kind!r}")
+
+    @staticmethod
+    def kind_of(values: dict[str, Any]) -> tuple[type[Objective], dict[str, Any]]:
+        """The class that the values' ``kind`` names, and its settings.
+
+        Raises:
+            ValueError: an unknown kind.
+        """
+        settings = dict(decode(values, dict[str, Any], "objective"))
+        kind = settings.pop("kind", None)
         if kind not in OBJECTIVES:
             raise ValueError(f"objective.kind = {kind!r}: must be one of {', '.join(OBJECTIVES)}")
-        cls = OBJECTIVES[kind]
-        legal = [f.name for f in fields(cls)]
-        if unknown := [name for name in values if name not in legal]:
-            raise ValueError(f"objective {kind!r} has no field {unknown[0]!r}; it has {', '.join(legal) or 'none'}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return OBJECTIVES[kind], settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,22 +10,22 @@ field that the paper does not state has an entry in ``assumed``: its dotted name
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import re
 import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from polypath.data.config import DataConfig
-from polypath.families.base import FAMILIES, Family
+from polypath.families.base import Family
+from polypath.families.registry import get_family
+from polypath.storage.decode import decode
 from polypath.training.objectives import Objective, Whole
 from polypath.training.optim import OptimConfig, in_range, one_of
 from polypath.training.schedules import ScheduleConfig
 
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 Tracker = Literal["none", "wandb", "trackio"]
-T = TypeVar("T")
 _NAME = re.compile(r"[^./\\\s][^/\\\s]*")
 
 
@@ -239,48 +239,20 @@ def recipe_from_json(values: dict[str, Any]) -> Recipe:
     Raises:
         ValueError: an unknown field, family or objective, or a value that a field refuses.
     """
-    for known in (
-        "polypath.families.registry",
-        "polypath.training.path_objectives",
-    ):  # importing makes families and kinds known
-        importlib.import_module(known)
+    import polypath.training.path_objectives  # noqa: F401 (its import makes the objectives known)
 
-    if not isinstance(values, dict):
-        raise ValueError(f"a recipe is a table of fields, not {type(values).__name__}")
-    values = dict(values)
-    if "model" in values:
-        model = values.pop("model")
-        if not isinstance(model, dict) or model.get("family") not in FAMILIES:
-            raise ValueError(f"model {model!r}: family must be one of {', '.join(FAMILIES)}")
-        values["model"] = from_fields(FAMILIES[model["family"]], model.get("arguments", {}), "model")
-    if "objective" in values:
-        values["objective"] = Objective.from_json(values["objective"])
-    return from_fields(Recipe, values, "recipe")
+    table = dict(decode(values, dict[str, Any], "recipe"))
+    kinds: dict[str, type] = {}
+    if "model" in table:
+        model = decode(table["model"], _Model, "recipe.model")
+        kinds["model"], table["model"] = get_family(model.family), model.arguments
+    if "objective" in table:
+        kinds["objective"], table["objective"] = Objective.kind_of(table["objective"])
+    own = dataclasses.make_dataclass("Recipe", kinds.items(), bases=(Recipe,), frozen=True, kw_only=True)
+    return Recipe(**vars(decode(table, own, "recipe")))
 
 
-def from_fields(cls: type[T], values: dict[str, Any], what: str) -> T:
-    """A dataclass from its fields as JSON gives them: lists become tuples, tables of tables their dataclasses.
-
-    Raises:
-        ValueError: a field that the class does not have, one that is missing, or a refused value.
-    """
-    if not isinstance(values, dict):
-        raise ValueError(f"{what}: expected a table of fields, found {type(values).__name__}")
-    legal = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    if unknown := [name for name in values if name not in legal]:
-        raise ValueError(f"{what} has no field {unknown[0]!r}; it has {', '.join(legal)}")
-    kinds = typing.get_type_hints(cls)
-    made = {}
-    for name, value in values.items():
-        kind = kinds[name]
-        if is_dataclass(kind) and not is_dataclass(value):
-            value = from_fields(typing.cast(type, kind), value, f"{what}.{name}")
-        made[name] = _tuples(value)
-    try:
-        return cls(**made)
-    except (TypeError, AttributeError) as error:  # a value of another type than a class's own checks expect
-        raise ValueError(f"{what}: {error}") from error
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+@dataclass
+class _Model:
+    family: str
+    arguments: dict[str, Any] = field(default_factory=dict)

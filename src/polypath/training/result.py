@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from polypath.storage.files import read_json
+from polypath.storage.decode import read
 from polypath.training.run import RunFolder
 
 
@@ -50,10 +50,11 @@ def result_of(run_dir: str | os.PathLike[str]) -> RunResult:
     Raises:
         ValueError: a run that is not finished, or whose summary is damaged.
     """
-    file = RunFolder.open(Path(run_dir)).summary_file
-    if not file.exists():
-        raise ValueError(f"{run_dir}: not finished; go on with it by `polypath resume {run_dir}`")
-    try:
-        return RunResult(**{**read_json(file), "run_dir": str(run_dir)})
-    except TypeError as error:
-        raise ValueError(f"{file}: damaged ({error})") from error
+    return read_result(RunFolder.open(Path(run_dir)))
+
+
+def read_result(run: RunFolder) -> RunResult:
+    """As :func:`result_of`, of a run folder that is open."""
+    if not run.summary_file.exists():
+        raise ValueError(f"{run.path}: not finished; go on with it by `polypath resume {run.path}`")
+    return replace(read(run.summary_file, RunResult, finite=False), run_dir=str(run.path))

@@ -23,14 +23,16 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from polypath.storage.decode import decode, read
 from polypath.storage.digests import file_digest, json_digest
-from polypath.storage.files import SUFFIX, read_json, remove, write_json
+from polypath.storage.files import SUFFIX, parse_json, read_json, remove, write_json
 from polypath.training.checkpoint import Checkpoints
 from polypath.training.distributed import World
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json
@@ -39,19 +41,24 @@ PACKAGES = ("polypath", "torchvision", "timm", "datasets", "safetensors", "numpy
 
 
 class RunFolder:
-    """Files of one run; made by :meth:`create` or :meth:`open`."""
+    """Files of one run: a new one, which :meth:`create` begins, or an earlier one by :meth:`open`.
 
-    def __init__(self, path: Path, recipe: Recipe) -> None:
+    Args:
+        document: ``recipe.json`` as it was written; its digest ties checkpoints to it.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, document: dict[str, Any] | None = None) -> None:
         self.path, self.recipe = path, recipe
-        self.checkpoints = Checkpoints(path / "checkpoints", json_digest(recipe_to_json(recipe)))
+        self.document = recipe_to_json(recipe) if document is None else document
+        self.checkpoints = Checkpoints(path / "checkpoints", json_digest(self.document))
 
-    @classmethod
-    def create(cls, path: Path, recipe: Recipe) -> RunFolder:
-        """Start a run.
+    def create(self) -> None:
+        """Begin the run.
 
         Raises:
             ValueError: there is something at ``path`` already.
         """
+        path = self.path
         if path.exists() and (not path.is_dir() or any(file.suffix != SUFFIX for file in path.iterdir())):
             if (path / "recipe.json").is_file():
                 raise ValueError(
@@ -59,8 +66,7 @@ class RunFolder:
                 )
             raise ValueError(f"{path} exists and is not empty: choose another --out")
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "recipe.json", recipe_to_json(recipe))
-        return cls(path, recipe)
+        write_json(path / "recipe.json", self.document)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -74,8 +80,9 @@ class RunFolder:
         if not (path / "recipe.json").is_file():
             raise ValueError(f"{path}: no run folder, it has no recipe.json")
         try:
-            return cls(path, recipe_from_json(read_json(path / "recipe.json")))
-        except (ValueError, TypeError) as error:
+            document = read_json(path / "recipe.json")
+            return cls(path, recipe_from_json(document), document)
+        except ValueError as error:
             raise ValueError(f"{path / 'recipe.json'} cannot be used: {error}") from error
 
     # --- lines -------------------------------------------------------------------------------------------
@@ -108,13 +115,9 @@ class RunFolder:
         """
         if not self.metrics_file.is_file():
             return []
-        rows = []
-        for number, line in enumerate(self.metrics_file.read_bytes().splitlines(), 1):
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f"{self.metrics_file}, line {number}: damaged, no JSON") from error
-        return rows
+        lines = enumerate(self.metrics_file.read_bytes().splitlines(), 1)
+        places = ((line, f"{self.metrics_file}, line {number}") for number, line in lines)
+        return [decode(parse_json(line, place), dict[str, Any], place) for line, place in places]
 
     def position(self) -> dict[str, Any]:
         """How much of the metrics there is, for a checkpoint."""
@@ -141,23 +144,39 @@ class RunFolder:
 
     def record_environment(self, device: torch.device, world: World) -> None:
         """Add this process's environment to ``environment.json``."""
-        file, sessions = self.path / "environment.json", []
-        if file.exists():
-            try:
-                sessions = read_json(file)["sessions"]
-            except (ValueError, KeyError, TypeError):  # it is only a record: a damaged one is begun anew
-                sessions = []
-                remove(file)
+        try:
+            sessions = self.sessions()
+        except ValueError:  # it is only a record: a damaged one is begun again
+            sessions = []
+            remove(self.environment_file)
         here = environment(device) | {
             "seed": self.recipe.seed,
             "processes": world.size,
             "precision": self.recipe.precision,
         }
-        write_json(file, {"sessions": [*sessions, here]})
+        write_json(self.environment_file, {"sessions": [*sessions, here]})
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """The environments of the start and of every resumption.
+
+        Raises:
+            ValueError: a damaged record.
+        """
+        file = self.environment_file
+        return read(file, _Environment).sessions if file.exists() else []
+
+    @property
+    def environment_file(self) -> Path:
+        return self.path / "environment.json"
 
     @property
     def summary_file(self) -> Path:
         return self.path / "summary.json"
+
+
+@dataclass(frozen=True)
+class _Environment:
+    sessions: list[dict[str, Any]] = field(default_factory=list)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

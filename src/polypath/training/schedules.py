@@ -1,4 +1,7 @@
-"""Learning-rate schedules: :func:`lr_at`, a pure function of the step, and the settings it reads.
+"""Learning-rate schedules: settings, and the rate as a pure function of the step.
+
+    schedule = Schedule(ScheduleConfig(kind="cosine"), base_lr=0.1, steps_per_epoch=391, epochs=200)
+    schedule.at(step)
 
 Steps and epochs count from 0. A drop "at epoch 150" divides the rate from the first step of epoch 150 on, when 150
 whole epochs have been trained.
@@ -96,16 +99,43 @@ class ScheduleConfig:
             raise ValueError(f"schedule.cycles = {self.cycles}: the run has only {epochs} epochs")
 
 
-def lr_at(config: ScheduleConfig, step: int, *, base_lr: float, steps_per_epoch: int, epochs: float) -> float:
-    """The learning rate of optimiser step ``step`` (from 0), a pure function of its arguments.
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of every optimiser step of one run, checked once.
 
     Raises:
-        ValueError: what :meth:`ScheduleConfig.check` refuses, a negative step, no steps in an epoch.
+        ValueError: what :meth:`ScheduleConfig.check` refuses, no steps in an epoch.
     """
-    if step < 0 or steps_per_epoch < 1:
-        raise ValueError(f"step = {step}, steps_per_epoch = {steps_per_epoch}: must be at least 0 and 1")
-    config.check(epochs)
-    return base_lr * _warmup(config, step, steps_per_epoch) * _share(config, step, steps_per_epoch, epochs)
+
+    config: ScheduleConfig
+    base_lr: float
+    steps_per_epoch: int
+    epochs: float
+
+    def __post_init__(self) -> None:
+        if self.steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch = {self.steps_per_epoch}: must be at least 1")
+        self.config.check(self.epochs)
+
+    def at(self, step: int) -> float:
+        """The learning rate of ``step`` (from 0).
+
+        Raises:
+            ValueError: a negative step.
+        """
+        if step < 0:
+            raise ValueError(f"step = {step}: must be at least 0")
+        warmup = _warmup(self.config, step, self.steps_per_epoch)
+        return self.base_lr * warmup * _share(self.config, step, self.steps_per_epoch, self.epochs)
+
+
+def lr_at(config: ScheduleConfig, step: int, *, base_lr: float, steps_per_epoch: int, epochs: float) -> float:
+    """The learning rate of one step, as :meth:`Schedule.at` of a :class:`Schedule` with these settings.
+
+    Raises:
+        ValueError: as there.
+    """
+    return Schedule(config, base_lr, steps_per_epoch, epochs).at(step)
 
 
 def drop_epochs(config: ScheduleConfig, epochs: float) -> tuple[float, ...]:

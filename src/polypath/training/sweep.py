@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from polypath.storage.decode import read
 from polypath.storage.files import read_json, write_file, write_json
 from polypath.training.loop import resume, train
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
@@ -218,16 +219,25 @@ def _one(run: Runner, recipe: Recipe, path: Path, slot: int) -> RunResult:
     return result_of(path)
 
 
+@dataclass(frozen=True)
+class _Claim:
+    """What ``sweep.json`` says."""
+
+    recipe: dict[str, Any]
+    grid: dict[str, Any]
+    seeds: list[int]
+
+
 def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any]) -> None:
     """Write down what the sweep is, or make sure that it is the one that was begun here. Seeds may be added."""
     file = folder / "sweep.json"
     here = json.loads(json.dumps({"recipe": recipe_to_json(recipe), "grid": grid, "seeds": seeds}))
     if file.is_file():
-        before = read_json(file)
+        before = read(file, _Claim)
         for what in ("recipe", "grid"):
-            if not isinstance(before, dict) or before.get(what) != here[what]:
+            if getattr(before, what) != here[what]:
                 raise ValueError(f"{folder} holds a sweep of another {what}: choose another --out")
-        here["seeds"] = [*before["seeds"], *(seed for seed in seeds if seed not in before["seeds"])]
+        here["seeds"] = [*before.seeds, *(seed for seed in seeds if seed not in before.seeds)]
     elif folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} exists and is no sweep: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)

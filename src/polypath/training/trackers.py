@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polypath.storage.files import read_json, write_file, write_json
+from polypath.storage.decode import read
+from polypath.storage.files import write_file, write_json
 from polypath.training.recipe import Recipe, recipe_to_json
 
 PROJECT = "polypath"
@@ -72,8 +73,8 @@ def open_service(service: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
 def _own_id(run_dir: Path) -> str:
     """What the service knows this run by, kept in ``tracker.json``: folders of other runs may have the same name."""
     file = run_dir / "tracker.json"
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(read_json(file)["id"])
+    with contextlib.suppress(ValueError, KeyError):
+        return read(file, dict[str, str])["id"]
     own = uuid.uuid4().hex[:8]
     write_json(file, {"id": own})
     return own

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -22,7 +21,7 @@ from polypath.core.batchnorm import BatchNormStatistics, buffers, norms
 from polypath.core.extract import extract
 from polypath.core.network import PathNet, set_module
 from polypath.core.paths import Paths
-from polypath.core.precision import at_least_float32
+from polypath.core.probabilities import log_average_probabilities
 from polypath.families.base import FAMILIES
 from polypath.storage.config import build_net
 from polypath.storage.files import parse_json, write_file
@@ -104,8 +103,8 @@ class Ensemble(nn.Module):
         Raises:
             ValueError: an unknown name in ``without``, or no member left.
         """
-        logs = [F.log_softmax(at_least_float32(self.logits(n, x, generator=generator)), 1) for n in self.left(without)]
-        return torch.stack(logs).logsumexp(0) - math.log(len(logs))
+        logits = [self.logits(name, x, generator=generator) for name in self.left(without)]
+        return log_average_probabilities(torch.stack(logits))
 
     def loss(
         self,

@@ -12,6 +12,7 @@ The same functions, bound into settings that a recipe can hold, are the objectiv
 
 from __future__ import annotations
 
+from polypath.core.probabilities import average_probabilities
 from polypath.training.distill import distillation_loss
 from polypath.training.gates import gate_rates, target_rate_loss
 from polypath.training.pathwise import (
@@ -35,7 +36,7 @@ from polypath.training.sampling import (
     uniform_choice,
 )
 from polypath.training.schedules import ScheduleConfig, cycle_ends, drop_epochs, lr_at
-from polypath.training.snapshots import average_probabilities, ensemble_probabilities, snapshot_due
+from polypath.training.snapshots import ensemble_probabilities, snapshot_due
 
 __all__ = [
     "ScheduleConfig",

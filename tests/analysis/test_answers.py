@@ -10,7 +10,7 @@ import torch
 
 from polypath.analysis.agreement import diversity, pairwise_agreement
 from polypath.analysis.answers import stacked
-from polypath.analysis.calibration import calibration_error, calibration_table, fit_temperature, reliability
+from polypath.analysis.calibration import calibration_table, reliability
 from polypath.analysis.components import leave_one_out, shared_and_separate
 from polypath.analysis.galleries import easy_and_hard_by_paths, pixels
 from polypath.analysis.importance import importance, unique_to
@@ -127,24 +127,6 @@ def sure(*probabilities: float) -> torch.Tensor:
     """Logits of two classes that give the first these probabilities."""
     p = torch.tensor(probabilities, dtype=torch.float64)
     return torch.stack([p.log(), (1 - p).log()], 1)
-
-
-def test_calibration_error_by_hand():
-    # two bins of (0.5, 1]: 0.6, 0.6 (one right) and 0.9, 0.9 (both right), in ten bins
-    z, labels = sure(0.6, 0.6, 0.9, 0.9), torch.tensor([0, 1, 0, 0])
-    expected = 100 * (0.5 * abs(0.5 - 0.6) + 0.5 * abs(1.0 - 0.9))
-    assert calibration_error(z, labels, bins=8) == pytest.approx(expected, abs=1e-4)
-    assert calibration_error(z, torch.tensor([1, 1, 1, 1]), bins=8) == pytest.approx(75.0, abs=1e-4)
-
-
-def test_the_fitted_temperature_is_the_one_that_the_frequencies_ask_for():
-    # one answer for all, right 3 times of 4: the best temperature gives it 3/4, z/T = ln 3
-    z = torch.tensor([[2.0, 0.0]]).expand(4, 2)
-    labels = torch.tensor([0, 0, 0, 1])
-    assert fit_temperature(z, labels) == pytest.approx(2.0 / math.log(3), rel=1e-6)
-    assert fit_temperature(z * 5, labels) == pytest.approx(10.0 / math.log(3), rel=1e-6)
-    assert fit_temperature(z, torch.zeros(4, dtype=torch.long)) == 0.01  # always right: as sharp as may be
-    assert fit_temperature(z, torch.ones(4, dtype=torch.long)) == 100.0
 
 
 def test_the_table_fits_on_the_held_out_images_alone():

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from polypath.analysis.temperature import calibration_error, fit_temperature
 from polypath.deploy import heldout
 
 
@@ -20,17 +24,6 @@ def test_only_paths_worth_having_stay():
     errors, macs = {"a": 30.0, "b": 20.0, "c": 20.0, "d": 25.0, "e": 10.0}, {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}
     assert heldout.pareto(errors, macs) == ["a", "b", "e"]
     assert heldout.pareto(errors, macs, keep=["d"]) == ["a", "b", "d", "e"]
-
-
-def test_temperature_finds_what_the_logits_were_multiplied_by():
-    g = torch.Generator().manual_seed(0)
-    true = torch.randn(5000, 5, generator=g) * 2
-    labels = torch.multinomial(true.softmax(1), 1, generator=g).squeeze(1)
-    assert heldout.temperature(true, labels) == pytest.approx(1.0, abs=0.1)
-    assert heldout.temperature(true * 3, labels) == pytest.approx(3.0, abs=0.3)
-    assert heldout.temperature(true / 2, labels) == pytest.approx(0.5, abs=0.05)
-    before, after = (heldout.calibration_error((true * 3 / t).softmax(1), labels) for t in (1.0, 3.0))
-    assert after < 3.0 < 10.0 < before
 
 
 def probabilities(*rows: str) -> torch.Tensor:
@@ -75,3 +68,29 @@ def test_no_part_does_the_work_of_another():
     assert not torch.equal(stop.right, plain.right)
     assert calibrate.errors == plain.errors
     assert calibrate.temperatures != plain.temperatures
+
+
+def test_temperatures_and_calibration_are_of_the_parts_that_they_say():
+    g = torch.Generator().manual_seed(0)
+    true = torch.randn(2000, 5, generator=g) * 2
+    labels = torch.multinomial(true.softmax(1), 1, generator=g).squeeze(1)
+    found = heldout.decide({"sharp": true * 3, "flat": true / 1000}, labels, {"sharp": 1, "flat": 1}, seed=0)
+    cut = heldout.parts(2000, 0)
+    calibrate, choose = cut["calibrate"], cut["choose"]
+    assert found.temperatures["sharp"] == round(fit_temperature(true[calibrate] * 3, labels[calibrate]), 4)
+    assert found.calibration["sharp"]["before"] == round(calibration_error(true[choose] * 3, labels[choose]), 3)
+    assert found.calibration["sharp"]["after"] < 5.0 < found.calibration["sharp"]["before"]
+
+
+def test_temperatures_stay_within_their_limits():
+    labels = torch.arange(500) % 4
+    right = torch.nn.functional.one_hot(labels, 4).float()
+    macs = {"right": 1, "wrong": 2}
+    found = heldout.decide({"right": right, "wrong": -right}, labels, macs, seed=0, keep=["right", "wrong"])
+    assert found.temperatures == dict(zip(macs, heldout.TEMPERATURES, strict=True))
+
+
+def test_deciding_needs_no_pandas():
+    code = "import sys, polypath.deploy.heldout; print('pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

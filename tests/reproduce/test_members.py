@@ -12,7 +12,8 @@ from polypath.reproduce.members import average, without
 from polypath.reproduce.papers.gunn import training_memory
 from polypath.reproduce.papers.shapes import millions
 
-MEMBERS = {"A": torch.tensor([[0.9, 0.1]]), "B": torch.tensor([[0.2, 0.8]]), "C": torch.tensor([[0.3, 0.7]])}
+PROBABILITIES = {"A": [[0.9, 0.1]], "B": [[0.2, 0.8]], "C": [[0.3, 0.7]]}
+MEMBERS = {name: torch.tensor(of, dtype=torch.float64).log() for name, of in PROBABILITIES.items()}
 
 
 def test_ensembles_average_probabilities_and_leave_members_out():

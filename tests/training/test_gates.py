@@ -22,7 +22,6 @@ from polypath.training.recipes import get_recipe
 from polypath.training.run import RunFolder
 from polypath.training.snapshots import average_probabilities, ensemble_probabilities
 
-
 CLOSE: dict[str, float] = {"rtol": 1e-12, "atol": 1e-12}
 
 

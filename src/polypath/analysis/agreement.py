@@ -14,7 +14,8 @@ import math
 import pandas as pd
 from torch import Tensor
 
-from polypath.analysis.answers import Logits, error_of, mean_probabilities, right, stacked
+from polypath.analysis.answers import Logits, error_of, right, stacked
+from polypath.core.probabilities import average_probabilities
 
 
 def pairwise_agreement(logits: Logits, labels: Tensor) -> pd.DataFrame:
@@ -66,7 +67,7 @@ def diversity(logits: Logits, labels: Tensor) -> pd.DataFrame:
     pairs = pairwise_agreement(logits, labels)
     hits = right(logits, labels)[1]
     errors = [error_of(of) for of in hits]
-    ensemble = error_of(mean_probabilities(z).argmax(1) == labels.cpu())
+    ensemble = error_of(average_probabilities(z).argmax(1) == labels.cpu())
     rights = hits.sum(0)
     half = len(names) - math.ceil(len(names) / 2)
     row = {

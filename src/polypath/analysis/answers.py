@@ -100,11 +100,6 @@ def right(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
     return names, z.argmax(2) == labels.cpu()
 
 
-def mean_probabilities(z: Tensor) -> Tensor:
-    """Mean over paths of softmax: ``(paths, images, classes)`` to ``(images, classes)``."""
-    return z.softmax(2).mean(0)
-
-
 def error_of(hits: Tensor) -> float:
     """Top-1 error in percent from which images ``(images,)`` were answered rightly."""
     return 100.0 * float((~hits).double().mean())

@@ -1,8 +1,7 @@
-"""Whether a path's confidence can be believed: calibration error, one temperature a path, reliability.
+"""Whether a path's confidence can be believed: calibration error, one temperature a path, reliability, as tables.
 
-The expected calibration error (Guo et al. 2017, Eq. 3) is torchmetrics' with 15 equal bins of the top probability. A
-temperature T divides the logits; it is fitted to the cross-entropy of images that neither trained nor score the path,
-and changes no answer.
+Temperatures are fitted to images that neither trained nor score the path. The measures themselves are in
+:mod:`polypath.analysis.temperature`.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polypath.analysis.answers import Logits, error_of, right, stacked
-
-BINS = 15
+from polypath.analysis.temperature import BINS, calibration_error, fit_temperature
 
 
 def calibration_table(
@@ -62,45 +60,6 @@ def calibration_table(
             row["nll_fitted"] = float(F.cross_entropy(z[i] / temperature, labels))
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
-    """Expected calibration error of logits ``(images, classes)``, in percent.
-
-    Raises:
-        ValueError: fewer than one bin.
-    """
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
-    if bins < 1:
-        raise ValueError(f"bins {bins}: must be at least 1")
-    probabilities = logits.detach().cpu().double().softmax(1)
-    found = multiclass_calibration_error(
-        probabilities, labels.cpu(), num_classes=logits.shape[1], n_bins=bins, norm="l1", validate_args=False
-    )
-    return 100.0 * float(found)
-
-
-def fit_temperature(logits: Tensor, labels: Tensor, least: float = 0.01, most: float = 100.0) -> float:
-    """The T in [``least``, ``most``] with the smallest cross-entropy of ``logits / T`` (images, classes).
-
-    The cross-entropy is convex in 1/T, so the sign of its derivative is bisected, on a scale of logarithms.
-    """
-    z, labels = logits.detach().cpu().double(), labels.cpu()
-    truth = z.gather(1, labels[:, None]).squeeze(1)
-
-    def too_sharp(t: float) -> bool:  # the derivative with respect to 1/T is above 0: T is to grow
-        return float(((z / t).softmax(1) * z).sum(1).mean() - truth.mean()) > 0.0
-
-    low, high = least, most
-    if too_sharp(high):
-        return high
-    if not too_sharp(low):
-        return low
-    for _ in range(100):
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if too_sharp(middle) else (low, middle)
-    return (low * high) ** 0.5
 
 
 def reliability(logits: Logits, labels: Tensor, *, bins: int = BINS, temperature: float = 1.0) -> pd.DataFrame:

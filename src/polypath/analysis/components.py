@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from torch import Tensor
 
-from polypath.analysis.answers import Logits, error_of, mean_probabilities, right, stacked
+from polypath.analysis.answers import Logits, error_of, right, stacked
+from polypath.core.probabilities import average_probabilities
 
 ALL = "none"
 
@@ -25,11 +26,11 @@ def leave_one_out(logits: Logits, labels: Tensor) -> pd.DataFrame:
     if len(names) < 2:
         raise ValueError(f"components {', '.join(names)}: leaving one out needs at least two")
     labels, (_, hits) = labels.cpu(), right(logits, labels)
-    whole = error_of(mean_probabilities(z).argmax(1) == labels)
+    whole = error_of(average_probabilities(z).argmax(1) == labels)
     rows = [{"left_out": ALL, "members": len(names), "error": whole, "change": 0.0, "own_error": None}]
     for i, name in enumerate(names):
         rest = z[[k for k in range(len(names)) if k != i]]
-        error = error_of(mean_probabilities(rest).argmax(1) == labels)
+        error = error_of(average_probabilities(rest).argmax(1) == labels)
         rows.append(
             {
                 "left_out": name,
@@ -60,7 +61,7 @@ def shared_and_separate(shared: Logits, separate: Logits, labels: Tensor) -> pd.
     for column, logits in columns.items():
         _, z = stacked(logits, labels)
         errors = [error_of(hits) for hits in right(logits, labels)[1]]
-        ensemble = error_of(mean_probabilities(z).argmax(1) == labels.cpu())
+        ensemble = error_of(average_probabilities(z).argmax(1) == labels.cpu())
         found[column] = [*errors, sum(errors) / len(errors), ensemble]
     frame = pd.DataFrame({"component": [*shared, "mean", "ensemble"], **found})
     frame["difference"] = frame["shared"] - frame["separate"]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from polypath.core.precision import at_least_float32
+from polypath.core.probabilities import log_average_probabilities
 from polypath.data.config import AugmentConfig, PadMode
 
 TRIES = 10  # of a scale-and-aspect crop, before the largest centre crop is taken
@@ -130,7 +130,7 @@ def average_views(logits: Tensor, views: int) -> Tensor:
         return logits
     if len(logits) % views:
         raise ValueError(f"{len(logits)} rows of logits: not a multiple of {views} views")
-    return at_least_float32(logits).log_softmax(-1).unflatten(0, (-1, views)).logsumexp(1) - math.log(views)
+    return log_average_probabilities(logits.unflatten(0, (-1, views)), dim=1)
 
 
 # --- scale and aspect -------------------------------------------------------------------------------------
@@ -178,10 +178,9 @@ def crop_and_resize(images: Tensor, places: Tensor, size: int) -> Tensor:
     Bilinear with antialiasing, as two matrix products an image; uint8 comes back rounded to uint8.
     """
     height, width = images.shape[-2:]
-    dtype = torch.promote_types(images.dtype, torch.float32)
-    top, left, tall, wide = places.to(dtype).to(images.device, non_blocking=True).unbind(1)
+    top, left, tall, wide = places.float().to(images.device, non_blocking=True).unbind(1)
     down, across = _weights(top, tall, height, size), _weights(left, wide, width, size)
-    out = down[:, None] @ images.to(dtype) @ across[:, None].mT
+    out = down[:, None] @ images.to(down.dtype) @ across[:, None].mT
     return out if images.is_floating_point() else out.round_().clamp_(0, 255).to(images.dtype)
 
 

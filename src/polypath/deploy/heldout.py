@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polypath.analysis.temperature import calibration_error, fit_temperature
 from polypath.deploy.manifest import Rung
 
 PARTS = {"choose": 0.4, "calibrate": 0.2, "stop": 0.4}
 FEWEST = 50  # images in all
+TEMPERATURES = 0.05, 20.0  # least and most
 
 
 def parts(n: int, seed: int) -> dict[str, Tensor]:
@@ -50,29 +52,6 @@ def pareto(errors: Mapping[str, float], macs: Mapping[str, int], keep: Sequence[
             kept.append(name)
         best = min(best, errors[name])
     return kept
-
-
-def temperature(logits: Tensor, labels: Tensor) -> float:
-    """What to divide logits by, so that their likelihood is highest (Guo et al. 2017, §4.2); within 0.05 and 20."""
-    scaled, low, high = logits.double(), np.log(0.05), np.log(20.0)
-
-    def loss(at: float) -> float:
-        return float(torch.nn.functional.cross_entropy(scaled / np.exp(at), labels))
-
-    golden = (5**0.5 - 1) / 2  # the likelihood has one maximum in 1/T: golden sections find it
-    a, b = low, high
-    for _ in range(40):
-        c, d = b - golden * (b - a), a + golden * (b - a)
-        a, b = (a, d) if loss(c) < loss(d) else (c, b)
-    return round(float(np.exp((a + b) / 2)), 4)
-
-
-def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """Expected calibration error in percent over 15 bins (Naeini et al. 2015)."""
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
-    classes = probabilities.shape[1]
-    return 100.0 * float(multiclass_calibration_error(probabilities.float(), labels, classes, n_bins=15))
 
 
 def ladder(probabilities: Mapping[str, Tensor], labels: Tensor) -> list[Rung]:
@@ -140,12 +119,14 @@ def decide(
     choose, calibrate, stop = (cut[name] for name in PARTS)
     errors = {name: error(z[choose], labels[choose]) for name, z in logits.items()}
     names = pareto(errors, macs, keep)
-    temperatures = {name: temperature(logits[name][calibrate], labels[calibrate]) for name in names}
+    temperatures = {
+        name: round(fit_temperature(logits[name][calibrate], labels[calibrate], *TEMPERATURES), 4) for name in names
+    }
     scaled = {name: (logits[name] / temperatures[name]).softmax(1) for name in names}
     calibration = {
         name: {
-            "before": round(calibration_error(logits[name][choose].softmax(1), labels[choose]), 3),
-            "after": round(calibration_error(scaled[name][choose], labels[choose]), 3),
+            "before": round(calibration_error(logits[name][choose], labels[choose]), 3),
+            "after": round(calibration_error(logits[name][choose] / temperatures[name], labels[choose]), 3),
             "fitted_on": len(calibrate),
         }
         for name in names

@@ -22,8 +22,8 @@ An experiment is written as follows (:mod:`polypath.reproduce.papers.crescendone
   ``recipe``, ``labels``, ``logits(paths)``, ``correct(paths, recalibrated=N)``, ``marked(probabilities)``,
   ``metrics()``, ``epochs()``, ``cost(paths)``, ``failed``). It gives a ``Measured`` of ``correct`` (per image; tables
   show its error), ``values`` (scalars), ``curves`` and ``histograms``, by key. ``per_arm(whole)`` uses the arm's name
-  as key, and ``ARM/WHAT`` for more of an arm. Ensembles over arms: average ``logits(...).softmax(1)``, then
-  ``marked``.
+  as key, and ``ARM/WHAT`` for more of an arm. Ensembles over arms: ``average`` their ``logits(...)``
+  (:mod:`polypath.reproduce.members`), then ``marked``.
 * A claim's statistic works on a mapping from key to mean error (percent) or mean scalar; keys that a scale does not
   measure make the verdict *not measured*. A run whose loss is not finite answers the first class (``failed`` says so).
 * Tests: ``tests/reproduce/test_smoke.py`` runs every registered experiment at ``smoke``.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from polypath.core.network import PathNet
+from polypath.core.probabilities import average_probabilities
 from polypath.ensemble import Ensemble
 from polypath.reproduce.trained import Trained
 from polypath.training.build import build_net
@@ -15,7 +16,7 @@ from polypath.training.engine import load_weights
 from polypath.training.finish import ENSEMBLE, SNAPSHOTS
 
 Members = Mapping[str, Tensor]
-"""Probabilities ``(images, classes)`` by the member's name, on the test images in their order."""
+"""Logits ``(images, classes)`` by the member's name, on the test images in their order."""
 
 
 def shared_members(run: Trained) -> dict[str, Tensor]:
@@ -27,13 +28,13 @@ def shared_members(run: Trained) -> dict[str, Tensor]:
     ensemble = _ensemble(run)
     if run.failed:
         classes = ensemble.net.num_classes
-        return dict.fromkeys(ensemble.names, torch.full((len(run.labels), classes), 1.0 / classes))
+        return dict.fromkeys(ensemble.names, torch.zeros(len(run.labels), classes))
     ensemble.to(run.device)
     rows: dict[str, list[Tensor]] = {name: [] for name in ensemble.names}
     with torch.inference_mode():
         for x, _ in run.test_batches():
             for name in ensemble.names:
-                rows[name].append(ensemble.logits(name, x).float().softmax(1).cpu())
+                rows[name].append(ensemble.logits(name, x).cpu())
     return {name: torch.cat(parts) for name, parts in rows.items()}
 
 
@@ -42,7 +43,7 @@ def separate_members(runs: Mapping[str, Trained]) -> dict[str, Tensor]:
     found = {}
     for name, run in runs.items():
         path = run.net.paths(getattr(run.recipe.objective, "paths", "whole"))
-        found[name] = run.logits({name: path})[name].float().softmax(1)
+        found[name] = run.logits({name: path})[name]
     return found
 
 
@@ -52,7 +53,7 @@ def snapshot_members(run: Trained) -> dict[str, Tensor]:
     Raises:
         ValueError: a run that took none.
     """
-    found = {number: run.logits(["whole"], net=net)["whole"].float().softmax(1) for number, net in _snapshots(run)}
+    found = {number: run.logits(["whole"], net=net)["whole"] for number, net in _snapshots(run)}
     if not found:
         raise ValueError(f"{run.folder}: no snapshots; they need schedule.kind 'cyclic-cosine' with several cycles")
     return found
@@ -60,7 +61,7 @@ def snapshot_members(run: Trained) -> dict[str, Tensor]:
 
 def average(members: Members, names: Iterable[str] | None = None) -> Tensor:
     """What the ensemble of some members (of all, without ``names``) answers: their mean probabilities."""
-    return torch.stack([members[name] for name in (members if names is None else names)]).mean(0)
+    return average_probabilities(members[name] for name in (members if names is None else names))
 
 
 def without(members: Members, gone: str) -> Tensor:

@@ -49,7 +49,9 @@ def evaluate(
                 logits = predict(x)
             logits = average_views(at_least_float32(logits), batches.views)
             loss = F.cross_entropy(logits, y, reduction="sum")
-            sums.append(torch.stack([loss, (logits.argmax(1) != y).sum().to(loss.dtype), torch.full_like(loss, len(y))]))
+            sums.append(
+                torch.stack([loss, (logits.argmax(1) != y).sum().to(loss.dtype), torch.full_like(loss, len(y))])
+            )
     finally:
         net.train(training)
     rows = torch.stack(sums).tolist() if sums else []

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polypath.core.precision import at_least_float32
+from polypath.core.probabilities import average_probabilities
 from polypath.data.augment import average_views
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
@@ -47,7 +48,7 @@ def score_snapshots(
     The engine's network is left with the last snapshot's weights.
     """
     files = sorted((run_dir / SNAPSHOTS).glob("*.safetensors"), key=lambda file: int(file.stem))
-    net, total, errors, labels = engine.scored.eval(), None, {}, torch.empty(0)
+    net, members, labels = engine.scored.eval(), {}, torch.empty(0)
     for file in files:
         load_weights(net, load_file(file))
         rows, truth = [], []
@@ -55,18 +56,17 @@ def score_snapshots(
             if len(y):
                 with autocast:
                     logits = net(x)
-                rows.append(average_views(at_least_float32(logits), batches.views).softmax(1).cpu())
+                rows.append(average_views(at_least_float32(logits), batches.views).cpu())
                 truth.append(y.cpu())
-        probabilities, labels = torch.cat(rows), torch.cat(truth)
-        errors[file.stem] = _error(probabilities, labels, world)
-        total = probabilities if total is None else total + probabilities
-    if total is not None:
-        errors["ensemble"] = _error(total, labels, world)
+        members[file.stem], labels = torch.cat(rows), torch.cat(truth)
+    errors = {name: _error(logits, labels, world) for name, logits in members.items()}
+    if members:
+        errors["ensemble"] = _error(average_probabilities(members.values()), labels, world)
     return errors
 
 
-def _error(probabilities: Tensor, labels: Tensor, world: World) -> float:
-    wrong = int((probabilities.argmax(1) != labels).sum())
+def _error(scores: Tensor, labels: Tensor, world: World) -> float:
+    wrong = int((scores.argmax(1) != labels).sum())
     counts = world.gather((wrong, len(labels)))
     return 100.0 * sum(n for n, _ in counts) / sum(n for _, n in counts)
 

@@ -6,12 +6,12 @@ due, and the members' softmax outputs are averaged. GUNN-24's ensemble has six (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from polypath.core.precision import at_least_float32
+from polypath.core.probabilities import average_probabilities
 from polypath.training.schedules import ScheduleConfig, cycle_ends
 
 
@@ -19,21 +19,6 @@ def snapshot_due(schedule: ScheduleConfig, epoch: int, epochs: int) -> int | Non
     """The number (from 1) of the snapshot to take after ``epoch`` (from 0), or None where no cycle ends then."""
     ends = cycle_ends(schedule, epochs)
     return ends.index(epoch) + 1 if epoch in ends else None
-
-
-def average_probabilities(logits: Iterable[Tensor]) -> Tensor:
-    """Mean of the members' softmax outputs ``(N, classes)``, from their logits, in float32 or float64.
-
-    Raises:
-        ValueError: no member.
-    """
-    total, members = None, 0
-    for given in logits:
-        p = torch.softmax(at_least_float32(given), dim=1)
-        total, members = p if total is None else total + p, members + 1
-    if total is None:
-        raise ValueError("an ensemble needs at least one member")
-    return total / members
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@
 ``loops``           loops that images take in gated networks, and how often each gate lets pass
 ``galleries``       easy and hard images
 ``similarity``      similarity of channels, eigenvalues, effective dimension
+``finished_run``    a run's network, images and statistics
 ``scoring``, ``tables``, ``recalibrate``    the path table of a run
 ==================  =======================================================================================
 """

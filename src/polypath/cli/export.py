@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polypath.cli.parser import Parser, positive
 from polypath.cli.tables import millions, percent, print_json, print_table
+
+if TYPE_CHECKING:
+    from polypath.analysis.finished_run import FinishedRun
+    from polypath.core.batchnorm import BatchNormStatistics
+    from polypath.core.network import PathNet
+    from polypath.core.paths import Paths
 
 FORMATS = ("bundle", "onnx", "openvino", "torch", "triton")
 
@@ -49,13 +55,12 @@ def _bundle(args: Any, say: Any) -> dict[str, Any]:
     stats = held = None
     about: dict[str, Any] = {}
     if run is not None:
-        from polypath.data.batches import evaluation_batches
         from polypath.training.recipe import recipe_to_json
         from polypath.training.run import environment
 
         named = net.named_paths()
         chosen = [named.get(t) or net.paths(t) for t in texts] if texts else list(named.values())
-        stats = _statistics(args, net, run, chosen)
+        stats = _statistics(args, run, chosen)
         recipe, written = recipe_to_json(run.recipe), environment(run.device)
         recipe["data"]["source"], _ = (
             run.data.name,
@@ -64,9 +69,7 @@ def _bundle(args: Any, say: Any) -> dict[str, Any]:
         about = {"dataset": run.data.name, "note": run.data.note, "recipe": recipe}
         about |= {"written": written, "run": _run_facts(run)}
         if run.data.validation is not None:
-            config = run.recipe.data
-            batches = evaluation_batches(run.data, config, 100, "validation", **run._layout)
-            held = HeldOut(list(batches), run.test_batches(), args.seed)
+            held = HeldOut(list(run.batches("validation")), run.batches("test"), args.seed)
         else:
             say(
                 f"{args.source} held no images out (data.validation), so nothing is calibrated and no path has an error"
@@ -111,7 +114,7 @@ def _one(args: Any, say: Any) -> dict[str, Any]:
         return {"out": str(args.out), "format": "onnx, step by step", "checks": checks}
     rows, total = [], 0
     for text in args.paths or ["whole"]:
-        stats = _statistics(args, net, run, [net.paths(text)]) if run is not None else None
+        stats = _statistics(args, run, [net.paths(text)])
         done = export_path(net.cpu(), text, args.out, args.format, stats=stats, say=say)
         total += done.bytes
         say(f"wrote {', '.join(str(file) for file in done.files)}: {done.bytes / 2**20:.2f} MiB")
@@ -135,10 +138,10 @@ def _triton(args: Any, say: Any) -> dict[str, Any]:
 _FORMAT = {"bundle": _bundle, "triton": _triton} | dict.fromkeys(("onnx", "openvino", "torch"), _one)
 
 
-def _opened(source: Path) -> tuple[Any, Any]:
+def _opened(source: Path) -> tuple[PathNet, FinishedRun | None]:
     """The network, and the run that it comes from, if it does."""
     if (source / "recipe.json").is_file():
-        from polypath.cli.runs import FinishedRun
+        from polypath.analysis.finished_run import FinishedRun
 
         run = FinishedRun(source)
         return run.net, run
@@ -147,15 +150,11 @@ def _opened(source: Path) -> tuple[Any, Any]:
     return load(source), None
 
 
-def _statistics(args: Any, net: Any, run: Any, chosen: Any) -> Any:
-    if args.no_recalibrate or run is None:
-        return None
-    from polypath.analysis.recalibrate import recalibrate
-
-    return recalibrate(net, chosen, run.statistics_batches(), args.num_images, seed=run.recipe.seed)
+def _statistics(args: Any, run: FinishedRun | None, chosen: list[Paths]) -> BatchNormStatistics | None:
+    return None if args.no_recalibrate or run is None else run.recalibrated(chosen, args.num_images)
 
 
-def _run_facts(run: Any) -> dict[str, Any]:
+def _run_facts(run: FinishedRun) -> dict[str, Any]:
     """Revision and seed of the training itself."""
     import json
 

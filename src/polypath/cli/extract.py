@@ -22,14 +22,13 @@ def extract(argv: list[str]) -> None:
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise ValueError(f"--out {args.out}: exists and is not empty; choose another folder")
 
-    from polypath.analysis.recalibrate import recalibrate
     from polypath.core.extract import extract as extract_path
     from polypath.profiling.cost import cost
     from polypath.storage.loading import load
     from polypath.storage.saving import save
 
     if (args.run / "recipe.json").is_file():
-        from polypath.cli.runs import FinishedRun
+        from polypath.analysis.finished_run import FinishedRun
 
         run = FinishedRun(args.run)
         net = run.net
@@ -39,7 +38,7 @@ def extract(argv: list[str]) -> None:
     if args.recalibrate:
         if run is None:
             raise ValueError(f"--recalibrate: {args.run} is no run, so there are no training images to estimate from")
-        stats = recalibrate(net, [chosen], run.statistics_batches(), args.num_images, seed=run.recipe.seed)
+        stats = run.recalibrated([chosen], args.num_images)
     child = extract_path(net, chosen, stats=stats).cpu()
     height, width = (child.config.get("image") or {}).get("size") or (max(32, child.min_size),) * 2
     child_cost, parent_cost = cost(child, size=(height, width)), cost(net, size=(height, width))

@@ -9,8 +9,8 @@ from polypath.cli.parser import Parser, positive
 from polypath.cli.tables import millions, milliseconds, percent, print_json, print_table
 
 if TYPE_CHECKING:
+    from polypath.analysis.finished_run import FinishedRun
     from polypath.analysis.tables import PathTable
-    from polypath.cli.runs import FinishedRun
 
 
 def paths(argv: list[str]) -> None:
@@ -29,15 +29,16 @@ def paths(argv: list[str]) -> None:
     parser.add_json()
     args = parser.read(argv)
 
+    from polypath.analysis.finished_run import FinishedRun
     from polypath.analysis.tables import path_table
-    from polypath.cli.runs import STATISTICS, FinishedRun
+    from polypath.cli.runs import STATISTICS, subject
 
     run = FinishedRun(args.run, args.device)
-    rivals = [_rival(folder, run, args.device) for folder in args.rival]
     chosen = run.net.named_paths() | {text: run.net.paths(text) for text in args.also}
+    rivals = [_rival(folder, run, args.device) for folder in args.rival]
     table, stats = path_table(
-        run.subject(chosen),
-        [rival.subject() for rival in rivals],
+        subject(run, chosen),
+        [subject(rival) for rival in rivals],
         data=run.data.name,
         note="; ".join(note for note in (run.data.note, gates_note(run)) if note),
         num_images=args.num_images if args.recalibrate else None,
@@ -91,11 +92,11 @@ def _rival(folder: Path, run: FinishedRun, device: str | None) -> FinishedRun:
     Raises:
         ValueError: one that is scored on other images.
     """
-    from polypath.cli.runs import FinishedRun
+    from polypath.analysis.finished_run import FinishedRun
 
     rival = FinishedRun(folder, device)
     if rival.recipe.data == run.recipe.data:
-        rival = FinishedRun(folder, device, run.data)
+        rival.data = run.data
     elif rival.data.test.fingerprint() != run.data.test.fingerprint():
         raise ValueError(
             f"--rival {folder}: is scored on other images ({rival.data.name}, {len(rival.data.test)} of them) than "

@@ -15,9 +15,11 @@ from polypath.cli.tables import exact, percent, print_json
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from polypath.analysis.finished_run import FinishedRun
     from polypath.analysis.report.contents import Report
     from polypath.analysis.tables import PathTable
-    from polypath.cli.runs import FinishedRun
+    from polypath.data.batches import Part
+    from polypath.data.loader import BatchesBase
     from polypath.training.result import RunResult
 
 PAGE = "report.html"
@@ -36,8 +38,8 @@ def report(argv: list[str]) -> None:
     parser.add_json()
     args = parser.read(argv)
 
+    from polypath.analysis.finished_run import FinishedRun
     from polypath.analysis.report.page import page
-    from polypath.cli.runs import FinishedRun
     from polypath.storage.files import write_file
     from polypath.training.result import result_of
 
@@ -66,7 +68,6 @@ def gathered(run: FinishedRun, result: RunResult, images: int) -> Report:
     from polypath.storage.batchnorm import load_statistics
     from polypath.storage.files import read_json
     from polypath.training.recipe import recipe_to_json
-    from polypath.training.run import RunFolder
 
     table, computed = _table(run)
     paths = {row.name: _choice(run, row.paths) for row in table.rows}
@@ -98,7 +99,7 @@ def gathered(run: FinishedRun, result: RunResult, images: int) -> Report:
         wiring=run.net.wiring,
         paths=paths,
         table=table,
-        curves=RunFolder.open(run.folder).metrics(),
+        curves=run.run.metrics(),
         recipe=recipe_to_json(run.recipe),
         sessions=sessions,
         **found,
@@ -127,6 +128,7 @@ def _table(run: FinishedRun) -> tuple[PathTable, bool]:
     """The run's path table, and whether it had to be measured."""
     from polypath.analysis.tables import PathTable, path_table
     from polypath.cli.paths import gates_note
+    from polypath.cli.runs import subject
     from polypath.storage.files import read_json
 
     file = run.folder / "paths.json"
@@ -136,7 +138,7 @@ def _table(run: FinishedRun) -> tuple[PathTable, bool]:
         except ValueError as error:
             raise ValueError(f"{file}: {error}; `{PROGRAM} paths {run.folder}` writes it anew") from error
     note = "; ".join(text for text in (run.data.note, gates_note(run)) if text)
-    table, _ = path_table(run.subject(), data=run.data.name, note=note, seed=run.recipe.seed, repeats=REPEATS)
+    table, _ = path_table(subject(run), data=run.data.name, note=note, seed=run.recipe.seed, repeats=REPEATS)
     return table, True
 
 
@@ -156,15 +158,11 @@ class _Feed:
     def __init__(self, run: FinishedRun) -> None:
         self.run, self.views = run, run.recipe.data.eval_crops
 
-    def __call__(self, part: str, most: int) -> Any:
-        from polypath.cli.runs import SCORING_BATCH
-        from polypath.data.batches import evaluation_batches
-
-        run, split = self.run, getattr(self.run.data, part)
-        less = dataclasses.replace(run.data, **{part: split.subset(_evenly(len(split), most))})
-        size = max(1, SCORING_BATCH[run.device.type] // self.views)
-        layout = {"device": run.device, "channels_last": run.recipe.channels_last}
-        return evaluation_batches(less, run.recipe.data, size, part, **layout)  # type: ignore[arg-type]
+    def __call__(self, part: Part, most: int) -> BatchesBase:
+        split = getattr(self.run.data, part)
+        return self.run.batches(
+            part, dataclasses.replace(self.run.data, **{part: split.subset(_evenly(len(split), most))})
+        )
 
     def stored(self, places: Sequence[int], most: int) -> Tensor:
         """Stored test images ``(n, C, H, W)`` uint8 at these places of ``self("test", most)``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,54 +12,46 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from polypath.analysis.recalibrate import recalibrate
+from polypath.analysis.answers import chosen_paths
+from polypath.analysis.finished_run import FinishedRun
 from polypath.analysis.scoring import score
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
-from polypath.data.batches import evaluation_batches
+from polypath.data.cache import digest
+from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
 from polypath.profiling.cost import Cost, cost
 from polypath.reproduce.experiment import Correct
-from polypath.storage.loading import load
-from polypath.training.build import MODEL, build_net, resolve_device
+from polypath.training.build import build_net
 from polypath.training.engine import load_weights
 from polypath.training.result import RunResult, result_of
-from polypath.training.run import RunFolder
 
-SCORING_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}
-STATISTICS_BATCH = 250
 FAILED = "failed.json"
 
 Choice = Mapping[str, Paths] | Iterable[str] | None
 """Paths by name, or texts (``whole``, ``column=3``), or None for every named path, the whole network first."""
 
 
-class Trained:
+class Trained(FinishedRun):
     """One arm with one seed.
 
     Attributes:
         arm, seed: which.
-        folder: of its run.
-        data: the images that it was trained and is scored on.
         failed: why there is no network (the loss was not finite), else empty. Such a run answers the first class
             whatever it sees, as a network does whose logits are not numbers.
     """
 
     def __init__(self, arm: str, seed: int, folder: Path, data: ImageData, device: str | None = None) -> None:
-        self.arm, self.seed, self.folder, self.data = arm, seed, folder, data
-        self.run = RunFolder.open(folder)
-        self.recipe = self.run.recipe
-        self.device = resolve_device(device or self.recipe.device)
+        super().__init__(folder, device, data)
+        self.arm, self.seed = arm, seed
         failed = folder / FAILED
         self.failed = failed.read_text(encoding="utf-8").strip() if failed.is_file() else ""
 
     @cached_property
     def net(self) -> PathNet:
         """The network that the run reports, in evaluation mode (untrained where the run failed)."""
-        if self.failed:
-            return self._laid_out(build_net(self.recipe, self.folder).eval())
-        return self._laid_out(load(self.folder / MODEL))
+        return self.placed(build_net(self.recipe, self.folder).eval()) if self.failed else super().net
 
     @property
     def result(self) -> RunResult:
@@ -79,36 +70,23 @@ class Trained:
     @cached_property
     def images(self) -> str:
         """Tells the test set from others; the same for images of another size."""
-        from polypath.data.cache import digest
-
         return f"{len(self.labels)}-{digest(self.labels)[:12]}"
 
     def metrics(self) -> list[dict[str, Any]]:
         """A row an epoch: ``epoch``, ``train_loss``, ``train_error``, what the objective adds."""
         return self.run.metrics()
 
-    def test_batches(self) -> Any:
+    def test_batches(self) -> BatchesBase:
         """Test images in order, as for evaluation."""
-        size = max(1, SCORING_BATCH[self.device.type] // self.recipe.data.eval_crops)
-        return evaluation_batches(self.data, self.recipe.data, size, "test", **self._layout)
-
-    def training_batches(self) -> Any:
-        """Training images without random changes, in an order drawn by the seed."""
-        config = replace(self.recipe.data, eval_crops=1)
-        size = min(STATISTICS_BATCH, len(self.data.train))
-        return evaluation_batches(self.data, config, size, "train", shuffle=True, seed=self.seed, **self._layout)
+        return self.batches("test")
 
     def choice(self, paths: Choice = None, net: PathNet | None = None) -> dict[str, Paths]:
         """Paths by name from any of the forms of :data:`Choice`."""
-        net = net or self.net
-        if paths is None:
-            return net.named_paths()
-        return dict(paths) if isinstance(paths, Mapping) else {text: net.paths(text) for text in paths}
+        return chosen_paths(net or self.net, paths)
 
     def statistics(self, paths: Choice = None, images: int = 2000, net: PathNet | None = None) -> BatchNormStatistics:
         """Batch-norm statistics re-estimated for each path, on at most so many training images."""
-        net = net or self.net
-        return recalibrate(net, self.choice(paths, net).values(), self.training_batches(), images, seed=self.seed)
+        return self.recalibrated(self.choice(paths, net).values(), images, net)
 
     def logits(self, paths: Choice = None, *, recalibrated: int = 0, net: PathNet | None = None) -> dict[str, Tensor]:
         """Logits ``(images, classes)`` of each path on the test images.
@@ -143,7 +121,7 @@ class Trained:
             return dict.fromkeys(chosen, math.nan)
         stats = self.statistics(chosen, recalibrated, net) if recalibrated else None
         batches, labels = [], []
-        for x, y in self.training_batches():
+        for x, y in self.statistics_batches():
             batches.append((x, y))
             labels.append(y.cpu())
             if sum(map(len, labels)) >= images:
@@ -169,18 +147,9 @@ class Trained:
             prefix = "ema/" if self.recipe.ema else "model/"
             tensors = {n.removeprefix(prefix): t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
             load_weights(net, tensors)
-            yield checkpoint.state["epoch"], self._laid_out(net.eval())
+            yield checkpoint.state["epoch"], self.placed(net.eval())
 
     def cost(self, paths: Paths | str | None = None) -> Cost:
         """Parameters, MACs and activation memory of a path, for one image."""
-        side = self.recipe.data.size
         chosen = self.net.paths(paths) if isinstance(paths, str) else paths
-        return cost(self.net, chosen, (side, side) if side else self.data.size)
-
-    def _laid_out(self, net: PathNet) -> PathNet:
-        net.to(self.device)
-        return net.to(memory_format=torch.channels_last) if self.recipe.channels_last else net  # type: ignore[call-overload]
-
-    @property
-    def _layout(self) -> dict[str, Any]:
-        return {"device": self.device, "channels_last": self.recipe.channels_last}
+        return cost(self.net, chosen, self.image_size)

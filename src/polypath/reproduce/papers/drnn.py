@@ -35,12 +35,11 @@ UNITS = {" params": "M parameters", " MACs": "M MACs an image", " loss": "nats"}
 
 def sizes_and_macs(run: Trained) -> Measured:
     """Parameters (millions), and multiply-adds of a test image on average with gates working (millions)."""
-    side = run.recipe.data.size or run.data.size
     macs = run.cost("whole").macs
     if gated(run) and not run.failed:
         gates = loops_taken(run.net, run.test_batches()).gates
         shares = {(s, k): v for s, k, v in zip(gates["switch"], gates["loop"], gates["share"], strict=True)}
-        macs = mean_macs(run.net, shares, side if isinstance(side, int) else side[0])
+        macs = mean_macs(run.net, shares, run.image_size[0])
     params = sum(p.numel() for p in run.net.parameters())
     return Measured(values={"whole params": params / 1e6, "whole MACs": macs / 1e6})
 

@@ -21,6 +21,7 @@ from polypath.core.batchnorm import BatchNormStatistics, buffers, norms
 from polypath.core.extract import extract
 from polypath.core.network import PathNet, set_module
 from polypath.core.paths import Paths
+from polypath.core.precision import at_least_float32
 from polypath.core.probabilities import log_average_probabilities
 from polypath.families.base import FAMILIES
 from polypath.storage.config import build_net

@@ -18,7 +18,6 @@ from benchmarks import roof
 from benchmarks.harness import Step, by_turns, device, held_bytes, images, show
 from benchmarks.models import as_convs, straightforward
 from benchmarks.startup import resident
-from polypath.layers import gunn_blocks
 
 BATCH, SECONDS, STEP_SECONDS = 64, 60.0, 110.0
 
@@ -46,7 +45,6 @@ def run() -> dict:
         "concatenating": _step(straightforward("gunn15")(), channels_last=False),
         "concatenating, channels-last": _step(straightforward("gunn15")()),
         "Algorithm 1": _step(pp.create_model("gunn15", seed=0), channels_last=False),
-        "Algorithm 1, units alone": _step(pp.create_model("gunn15", seed=0), channels_last=False, wide=0),
         "Algorithm 1, 1×1 convs as convs": _step(as_convs(pp.create_model("gunn15", seed=0)), channels_last=False),
         "Algorithm 1, channels-last": _step(pp.create_model("gunn15", seed=0)),
     }
@@ -85,14 +83,8 @@ def run() -> dict:
     return result
 
 
-def _step(net: torch.nn.Module, *, channels_last: bool = True, wide: int = gunn_blocks.WIDE) -> Callable[[], None]:
-    step = Step(net, BATCH, channels_last=channels_last)
-
-    def run() -> None:
-        with mock.patch.object(gunn_blocks, "WIDE", wide):
-            step()
-
-    return run
+def _step(net: torch.nn.Module, *, channels_last: bool = True) -> Callable[[], None]:
+    return Step(net, BATCH, channels_last=channels_last)
 
 
 def _alone() -> torch.nn.Module:

@@ -23,7 +23,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "polypath.expansion": ("polypath.core.expansion",),
     "polypath.expected": ("polypath.profiling.expected",),
     "polypath.files": ("polypath.storage.files",),
-    "polypath.layers.gunn_blocks": ("polypath.layers.gunn.blocks",),
+    "polypath.layers.gunn_blocks": ("polypath.layers.gunn.steps",),
     "polypath.layers.gunn_fast": ("polypath.layers.gunn.in_place",),
     "polypath.meta": ("polypath.core.meta", "polypath.core.inputs"),
     "polypath.network": (

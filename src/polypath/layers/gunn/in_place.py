@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from polypath.layers.gunn.blocks import Maps, blocks_of, changed, update
+from polypath.layers.gunn.steps import Maps, changed, steps_of, update
 
 
 def in_place(x: Tensor, units: Sequence[nn.Module], residual: bool, *, gradual: bool = True) -> Tensor:
@@ -53,12 +53,12 @@ class _Algorithm1(torch.autograd.Function):
         *unique: Tensor,
     ) -> Tensor:
         buffer = _dense_copy(x)
-        kept, blocks = _Kept(buffer), blocks_of(units, parameters, x.device)
+        kept, steps = _Kept(buffer), steps_of(units, parameters, x.device)
         maps = Maps(buffer, buffer.shape[1] // len(units), residual, kept)
-        for block in blocks:
-            block.forward(maps)
+        for step in steps:
+            step.forward(maps)
         ctx.save_for_backward(x, buffer, *kept.hand_over())
-        ctx.kept, ctx.blocks, ctx.unique, ctx.form = kept, blocks, unique, (maps.size, residual, buffer.stride())
+        ctx.kept, ctx.steps, ctx.unique, ctx.form = kept, steps, unique, (maps.size, residual, buffer.stride())
         return buffer
 
     @staticmethod
@@ -74,8 +74,8 @@ class _Algorithm1(torch.autograd.Function):
         maps = Maps(buffer, size, residual, ctx.kept, x, grad)
         sums: dict[int, Tensor | None] = dict.fromkeys(map(id, ctx.unique))
         with ctx.kept.lent(buffer, tensors):
-            for block in reversed(ctx.blocks):
-                for p, g in block.backward(maps):
+            for step in reversed(ctx.steps):
+                for p, g in step.backward(maps):
                     earlier = sums[id(p)]
                     sums[id(p)] = g if earlier is None else earlier if g is None else earlier + g
         return (grad if ctx.needs_input_grad[0] else None, None, None, None, *sums.values())

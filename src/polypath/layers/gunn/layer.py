@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from polypath.layers.conv import ConvUnit
-from polypath.layers.gunn.blocks import Reads, changed
 from polypath.layers.gunn.in_place import algorithm1, in_place
+from polypath.layers.gunn.steps import Reads, changed
 from polypath.layers.pointwise import PLAIN_CONVS, layout
 
 ORDERS = ("gradual", "simultaneous")

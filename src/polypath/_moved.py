@@ -34,6 +34,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "polypath.paths": ("polypath.core.paths",),
     "polypath.plan": ("polypath.core.plan",),
+    "polypath.reproduce.results": (
+        "polypath.reproduce.result",
+        "polypath.reproduce.store",
+        "polypath.reproduce.collect",
+    ),
     "polypath.registry": ("polypath.families.registry",),
     "polypath.saving": (
         "polypath.storage.saving",

@@ -9,11 +9,14 @@ import pytest
 from tiny_experiments import tiny
 
 from conftest import ROOT
-from polypath.reproduce import page, results
+from polypath.reproduce import page
 from polypath.reproduce.claims import Verdict, judge
-from polypath.reproduce.code import definition_id
+from polypath.reproduce.experiment import definition_id
 from polypath.reproduce.registry import get_experiment
-from polypath.reproduce.results import Result, load_result
+from polypath.reproduce.result import Result
+from polypath.reproduce.section import section
+from polypath.reproduce.store import load_result
+from polypath.storage.files import write_json
 
 COMMITTED = sorted(p.parent for p in (ROOT / "docs/results/reproduce").glob("*/result.json"))
 RESULT = Result(
@@ -39,7 +42,7 @@ RESULT = Result(
 
 
 def test_a_section_has_measured_beside_published_and_the_verdicts():
-    text = page.section(RESULT, replace(tiny(), answer=lambda r: f"It is {r.verdict('a wins').word}."))
+    text = section(RESULT, replace(tiny(), answer=lambda r: f"It is {r.verdict('a wins').word}."))
     assert "| a | 11.00 ± 1.41 % error | 4.81 |" in text
     assert "| b | 21.00 ± 1.41 % error | – |" in text  # lost in the text at hand
     assert "| a loss | 0.60 ± 0.14 nats | |" in text.replace("  ", " ")
@@ -63,7 +66,7 @@ def test_a_result_of_a_definition_that_has_changed_is_called_stale(monkeypatch):
 def test_the_page_of_a_folder_lists_every_experiment_and_shows_its_results(tmp_path, monkeypatch):
     held = replace(RESULT, experiment="crescendonet/table2", place="Table II", scale="small")
     (tmp_path / "one").mkdir()
-    results.write_json(tmp_path / "one/result.json", held.to_json())
+    write_json(tmp_path / "one/result.json", held.to_json())
     text = page.reproduction_page(tmp_path, "there")
     assert "[`crescendonet/table2`](#crescendonet-table2-table-ii)" in text or "(#crescendonettable2-table-ii)" in text
     assert "| `fractalnet/table4` | Table 4 | not run yet |" in text

@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 from tiny_experiments import tiny
 
-from polypath.reproduce import code, measured, results, runner
+from polypath.reproduce import code, measured, runner, store
 from polypath.reproduce.claims import judge
-from polypath.reproduce.experiment import Correct, Measured, Scale
+from polypath.reproduce.experiment import Scale, definition_id
+from polypath.reproduce.measured import Correct, Measured
 from polypath.reproduce.registry import get_experiment, list_experiments
-from polypath.reproduce.results import load_result
 from polypath.reproduce.runner import reproduce
 from polypath.reproduce.scales import smoke
+from polypath.reproduce.store import load_result
 from polypath.training.loop import train
 from polypath.training.sweep import here
 
@@ -38,7 +39,7 @@ def copy(done, tmp_path):
 
 def test_a_result_folder_holds_all_that_verdicts_need(done):
     folder, result, said = done
-    assert {p.name for p in folder.iterdir()} == {*results.FILES, "runs"}
+    assert {p.name for p in folder.iterdir()} == {*store.FILES, "runs"}
     assert len(said) == 4
     assert result.seeds == (0, 1)
     assert set(result.errors) == {"learns", "rests"}
@@ -100,8 +101,8 @@ def test_more_seeds_add_to_those_there_are(copy, monkeypatch):
 
 def test_runs_and_results_of_another_revision_are_not_mixed_in(copy, monkeypatch):
     old = load_result(copy)
-    for module in (runner, results):
-        monkeypatch.setattr(module, "code_id", lambda: "another")
+    for module in ("runner", "store", "result", "collect"):
+        monkeypatch.setattr(f"polypath.reproduce.{module}.code_id", lambda: "another")
     assert load_result(copy).stale
     trained, said = [], []
     monkeypatch.setattr(runner, "train", lambda *a, **k: trained.append(a) or train(*a, **k))
@@ -129,7 +130,7 @@ def test_the_code_id_knows_changed_files(monkeypatch):
 
 def test_a_definition_is_told_from_another_and_not_by_where_images_lie():
     def of(experiment):
-        return code.definition_id(experiment, "smoke", experiment.scale("smoke"))
+        return definition_id(experiment, "smoke", experiment.scale("smoke"))
 
     assert of(tiny()) == of(tiny()) == of(tiny(device="auto", data__source="elsewhere", seed=3))
     assert of(tiny()) != of(tiny(epochs=2))

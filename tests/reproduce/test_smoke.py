@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from polypath.reproduce.registry import get_experiment, list_experiments
-from polypath.reproduce.results import load_result
 from polypath.reproduce.runner import reproduce
+from polypath.reproduce.store import load_result
 
 
 @pytest.mark.parametrize("name", list_experiments())

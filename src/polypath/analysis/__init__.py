@@ -5,7 +5,8 @@
 ``subnetworks``     error and cost of named or sampled paths, with and without re-estimated batch-norm
 ``components``      leave-one-out of an ensemble's components; shared against separate weights
 ``agreement``       disagreement, Q-statistic, double faults of pairs of paths; diversity of a set
-``calibration``     calibration error, fitted temperature and reliability of each path; ``temperature`` without tables
+``calibration``     calibration error, fitted temperature and reliability of each path
+``temperature``     the same of one path's logits, without tables
 ``importance``      what a path's error gains when an operand is dropped
 ``depths``          exact number of paths of each depth
 ``loops``           loops that images take in gated networks, and how often each gate lets pass

@@ -9,7 +9,7 @@ from polypath.cli.parser import PROGRAM, Parser, positive
 from polypath.cli.tables import print_json, print_table, stdout
 
 if TYPE_CHECKING:
-    from polypath.reproduce.results import Result
+    from polypath.reproduce.result import Result
 
 
 def reproduce(argv: list[str]) -> None:
@@ -78,7 +78,7 @@ def _list(as_json: bool) -> None:
 
 
 def _show(result: Result) -> None:
-    from polypath.reproduce.page import number
+    from polypath.reproduce.section import number
 
     frame, rows = result.frame(), []
     for what, mean, std, unit in zip(frame["what"], frame["measured"], frame["std"], frame["unit"], strict=True):

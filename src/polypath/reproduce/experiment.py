@@ -20,18 +20,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from polypath.training.recipe import Recipe
+from polypath.reproduce.claims import Claim
+from polypath.reproduce.measured import Measured
+from polypath.reproduce.result import Result
+from polypath.reproduce.trained import Trained
+from polypath.storage.digests import json_digest
+from polypath.training.recipe import Recipe, recipe_to_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from polypath.reproduce.claims import Claim
-    from polypath.reproduce.results import Result
-    from polypath.reproduce.trained import Trained
 
 SCALES = ("smoke", "small", "paper")
 
@@ -51,43 +50,7 @@ class Scale:
     changes: tuple[str, ...] = ()
 
 
-class Correct(NamedTuple):
-    """Which test images are classified rightly: ``hits`` ``(images,)`` bool; ``images`` tells one test set from
-    another, so that only answers on the same images are paired."""
-
-    hits: np.ndarray
-    images: str
-
-
-@dataclass
-class Measured:
-    """What one seed's networks came to, by key.
-
-    Attributes:
-        correct: answers on test images.
-        values: scalars (a training loss, epochs until something happens, MACs, a similarity).
-        curves: points ``(x, y)`` of a line.
-        histograms: counts or shares by label.
-        pictures: images to be shown, PNG in base64; the first seed's are kept.
-    """
-
-    correct: dict[str, Correct] = field(default_factory=dict)
-    values: dict[str, float] = field(default_factory=dict)
-    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    histograms: dict[str, dict[str, float]] = field(default_factory=dict)
-    pictures: dict[str, str] = field(default_factory=dict)
-
-    def update(self, other: Measured) -> Measured:
-        """Take in what ``other`` has; gives itself."""
-        self.correct |= other.correct
-        self.values |= other.values
-        self.curves |= other.curves
-        self.histograms |= other.histograms
-        self.pictures |= other.pictures
-        return self
-
-
-Measure = Callable[[Mapping[str, "Trained"]], Measured]
+Measure = Callable[[Mapping[str, Trained]], Measured]
 """From one seed's trained arms, by name, to what they came to."""
 
 
@@ -149,3 +112,14 @@ class Experiment:
         if name not in self.scales:
             raise ValueError(f"--scale {name!r}: {self.name} has {', '.join(s for s in SCALES if s in self.scales)}")
         return self.scales[name]()
+
+
+def definition_id(experiment: Experiment, scale: str, plan: Scale) -> str:
+    """A digest of what an experiment is at a scale: arms (without seed, device, source of images), changes, claims."""
+    arms: dict[str, Any] = {}
+    for arm, recipe in plan.arms.items():
+        values = recipe_to_json(recipe)
+        values = {k: v for k, v in values.items() if k not in ("name", "seed", "device", "assumed")}
+        arms[arm] = values | {"data": {k: v for k, v in values["data"].items() if k != "source"}}
+    claims = [[claim.text, claim.says, claim.unit] for claim in experiment.claims]
+    return json_digest([experiment.name, scale, arms, list(plan.changes), claims])[:12]

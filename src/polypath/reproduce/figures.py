@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from polypath.reproduce.results import Result
+    from polypath.reproduce.result import Result
 
 Draw = Callable[["Result"], "Figure"]
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from polypath.reproduce.experiment import Measure, Measured
+from polypath.reproduce.experiment import Measure
+from polypath.reproduce.measured import Measured
 from polypath.reproduce.trained import Choice, Trained
 
 One = Callable[[Trained], Measured]

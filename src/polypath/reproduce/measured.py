@@ -1,4 +1,7 @@
-"""What was measured, on disk: one ``.npz`` without pickle a seed; answers as bits, the rest as JSON."""
+"""What one seed's networks came to, as a value and on disk.
+
+The file is an ``.npz`` without pickle: answers as bits, the rest as JSON.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,49 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from polypath.reproduce.experiment import Correct, Measured
 from polypath.storage.files import write_file
+
+
+class Correct(NamedTuple):
+    """Which test images are classified rightly: ``hits`` ``(images,)`` bool; ``images`` tells one test set from
+    another, so that only answers on the same images are paired."""
+
+    hits: np.ndarray
+    images: str
+
+
+@dataclass
+class Measured:
+    """What one seed's networks came to, by key.
+
+    Attributes:
+        correct: answers on test images.
+        values: scalars (a training loss, epochs until something happens, MACs, a similarity).
+        curves: points ``(x, y)`` of a line.
+        histograms: counts or shares by label.
+        pictures: images to be shown, PNG in base64; the first seed's are kept.
+    """
+
+    correct: dict[str, Correct] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    histograms: dict[str, dict[str, float]] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
+
+    def update(self, other: Measured) -> Measured:
+        """Take in what ``other`` has; gives itself."""
+        self.correct |= other.correct
+        self.values |= other.values
+        self.curves |= other.curves
+        self.histograms |= other.histograms
+        self.pictures |= other.pictures
+        return self
 
 
 def save_measured(file: Path, measured: Measured, arms: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
     result = reproduce("crescendonet/table2", "small", out="reproduced/table2")
 
-``out`` holds the result (:mod:`polypath.reproduce.results`) and ``runs/CODE/``: an ordinary run folder for each arm and
+``out`` holds the result (:mod:`polypath.reproduce.store`) and ``runs/CODE/``: an ordinary run folder for each arm and
 seed, and what was measured on each seed. CODE is the code's revision, so runs of another one are never mixed in: they
 stay beside, and it is said that they are not used. Called again, an experiment goes on: finished runs are read, begun
 ones resumed.
@@ -21,11 +21,13 @@ from typing import Any
 from polypath.data.sources import ImageData
 from polypath.reproduce.claims import judge
 from polypath.reproduce.code import code_id
-from polypath.reproduce.experiment import Experiment, Measured, Scale
+from polypath.reproduce.collect import collect
+from polypath.reproduce.experiment import Experiment, Scale
 from polypath.reproduce.images import Images, check_splits, with_source
-from polypath.reproduce.measured import load_measured, save_measured
+from polypath.reproduce.measured import Measured, load_measured, save_measured
 from polypath.reproduce.registry import get_experiment
-from polypath.reproduce.results import Result, collect, set_aside
+from polypath.reproduce.result import Result
+from polypath.reproduce.store import save_result, set_aside
 from polypath.reproduce.trained import FAILED, Trained
 from polypath.storage.files import read_json, write_file
 from polypath.training.build import resolve_device
@@ -89,7 +91,7 @@ def reproduce(
     result = dataclasses.replace(result, verdicts=judge(experiment.claims, result.sample(), counts))
     if (kept := set_aside(folder)) is not None:
         say(f"stale: the result of another revision that was here is kept in {kept}")
-    result.save(folder, experiment)
+    save_result(result, folder, experiment)
     return result
 
 

@@ -22,7 +22,7 @@ from polypath.data.cache import digest
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
 from polypath.profiling.cost import Cost, cost
-from polypath.reproduce.experiment import Correct
+from polypath.reproduce.measured import Correct
 from polypath.training.build import build_net
 from polypath.training.engine import load_weights
 from polypath.training.result import RunResult, result_of

@@ -17,7 +17,8 @@ import torch
 from polypath.analysis.similarity import channel_moments, effective_dimension, segments_of, similarity_table
 from polypath.core.network import PathNet
 from polypath.reproduce.claims import less
-from polypath.reproduce.experiment import Experiment, Measured
+from polypath.reproduce.experiment import Experiment
+from polypath.reproduce.measured import Measured
 from polypath.reproduce.papers.drawing import training_panels
 from polypath.reproduce.papers.gunn import NARROW, small_arm, tiny_arm
 from polypath.reproduce.scales import at_scales, paper

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from polypath.families.crescendonet import TABLE_II, CrescendoNet
 from polypath.reproduce.claims import Claim, above, better, counted, ordered, trend
-from polypath.reproduce.experiment import Cell, Experiment, Measured
+from polypath.reproduce.experiment import Cell, Experiment
 from polypath.reproduce.figures import against, bars, grouped_bars, lines
 from polypath.reproduce.measure import costs, error_along_training, paths, per_arm, whole
+from polypath.reproduce.measured import Measured
 from polypath.reproduce.memory import held_by_phase
 from polypath.reproduce.scales import at_scales, exact_scales, paper, small, smoke, vary
 from polypath.reproduce.trained import Trained

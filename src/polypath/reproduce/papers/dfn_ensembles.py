@@ -14,7 +14,8 @@ from torch import Tensor
 
 from polypath.families.fusenet import FusedNet
 from polypath.reproduce.claims import Claim
-from polypath.reproduce.experiment import Cell, Experiment, Measured
+from polypath.reproduce.experiment import Cell, Experiment
+from polypath.reproduce.measured import Measured
 from polypath.reproduce.members import average, separate_members, shared_members, without
 from polypath.reproduce.papers.dfn import NARROW
 from polypath.reproduce.papers.dfn_fused import ROUTE_TEXTS

@@ -16,8 +16,9 @@ from polypath.families.fusenet import FIGURE_4, TABLE_1, FusedNet, PlainNet
 from polypath.families.resnet import TABLE_4, ResNet
 from polypath.profiling.cost import count_paths
 from polypath.reproduce.claims import Claim, counted
-from polypath.reproduce.experiment import Cell, Experiment, Measured
+from polypath.reproduce.experiment import Cell, Experiment
 from polypath.reproduce.measure import per_arm, whole
+from polypath.reproduce.measured import Measured
 from polypath.reproduce.members import average, shared_members
 from polypath.reproduce.papers.dfn import NARROW
 from polypath.reproduce.papers.drawing import along_rows

@@ -19,9 +19,10 @@ from polypath.families.registry import get_preset
 from polypath.families.resnet import ResNet
 from polypath.profiling.cost import count_paths, depth_distribution
 from polypath.reproduce.claims import Claim, better, counted, less
-from polypath.reproduce.experiment import SCALES, Cell, Correct, Experiment, Measured, Scale
+from polypath.reproduce.experiment import SCALES, Cell, Experiment, Scale
 from polypath.reproduce.figures import bars
 from polypath.reproduce.measure import per_arm
+from polypath.reproduce.measured import Correct, Measured
 from polypath.reproduce.papers.drawing import training_panels
 from polypath.reproduce.papers.quick import TRACED, quick
 from polypath.reproduce.papers.shapes import millions, shapes
@@ -31,7 +32,7 @@ from polypath.reproduce.trained import Trained
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from polypath.reproduce.results import Result
+    from polypath.reproduce.result import Result
 
 STAND_IN = "bottleneck nets with fewer blocks and narrow maps on CIFAR-10's images, in place of ImageNet's"
 

@@ -12,7 +12,7 @@ from polypath.reproduce.papers.rows import rows_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from polypath.reproduce.results import Result
+    from polypath.reproduce.result import Result
 
 
 def along_rows(kinds: Mapping[str, str], xlabel: str, ylabel: str = "test error (%)") -> Draw:

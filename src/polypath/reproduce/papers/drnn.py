@@ -17,10 +17,11 @@ from polypath.families.recursive import RecursiveResNet
 from polypath.families.registry import get_preset
 from polypath.families.resnet import ResNet
 from polypath.reproduce.claims import Claim, better, close, counted, less
-from polypath.reproduce.experiment import Cell, Experiment, Measured
+from polypath.reproduce.experiment import Cell, Experiment
 from polypath.reproduce.figures import bars
 from polypath.reproduce.gating import mean_macs
 from polypath.reproduce.measure import named_whole, per_arm, whole
+from polypath.reproduce.measured import Measured
 from polypath.reproduce.papers.drawing import training_panels
 from polypath.reproduce.papers.quick import TRACED, quick
 from polypath.reproduce.papers.shapes import millions

@@ -20,9 +20,10 @@ from polypath.analysis.plots.paths import DPI
 from polypath.families.registry import get_preset
 from polypath.profiling.expected import expected_loops
 from polypath.reproduce.claims import Claim, above, counted, less
-from polypath.reproduce.experiment import Experiment, Measured
+from polypath.reproduce.experiment import Experiment
 from polypath.reproduce.figures import canvas
 from polypath.reproduce.gating import PassedStopped, passed_and_stopped
+from polypath.reproduce.measured import Measured
 from polypath.reproduce.papers.drawing import below, channel_lines
 from polypath.reproduce.papers.drnn import at_arms
 from polypath.reproduce.papers.shapes import shapes
@@ -31,7 +32,7 @@ from polypath.reproduce.trained import Trained
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from polypath.reproduce.results import Result
+    from polypath.reproduce.result import Result
 
 ARM = "gated"
 PRINTED_EXPECTED, PRINTED_MEAN, PRINTED_STD, PRINTED_MOST = 11.921, 11.74, 1.50, 23

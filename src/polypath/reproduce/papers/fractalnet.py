@@ -13,9 +13,10 @@ from polypath.families.fractalnet import FractalNet
 from polypath.families.onepath import TimmModel
 from polypath.families.resnet import ResNet
 from polypath.reproduce.claims import Claim, better, less
-from polypath.reproduce.experiment import Cell, Experiment, Measured
+from polypath.reproduce.experiment import Cell, Experiment
 from polypath.reproduce.figures import against, grouped_bars, lines
 from polypath.reproduce.measure import costs, paths, per_arm, whole
+from polypath.reproduce.measured import Measured
 from polypath.reproduce.scales import at_scales, paper, small, smoke, vary
 from polypath.reproduce.trained import Trained
 from polypath.training.objectives import Whole

@@ -13,7 +13,7 @@ from polypath.reproduce.papers.drawing import below
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from polypath.reproduce.results import Result
+    from polypath.reproduce.result import Result
 
 
 def grouped(keys: Sequence[str], kinds: Mapping[str, str], ticks: Sequence[str]) -> Draw:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from polypath.families.gunn import Gunn
 from polypath.families.registry import get_preset
 from polypath.reproduce.claims import better, counted, less
-from polypath.reproduce.experiment import Cell, Experiment, Measured
+from polypath.reproduce.experiment import Cell, Experiment
 from polypath.reproduce.figures import bars
 from polypath.reproduce.measure import named_whole, per_arm, whole
+from polypath.reproduce.measured import Measured
 from polypath.reproduce.members import average, snapshot_members
 from polypath.reproduce.papers.dfn_imagenet import two_errors
 from polypath.reproduce.papers.drawing import training_panels

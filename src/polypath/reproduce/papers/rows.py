@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from polypath.reproduce.claims import Claim
+from polypath.reproduce.measured import Measured
+from polypath.reproduce.trained import Trained
 
 Values = Mapping[str, Any]
 
@@ -74,10 +76,8 @@ def _slope(values: Mapping[int, Any], what: str, falls: bool) -> Any:
 SETTING = " at the published setting"
 
 
-def published_setting(run: Any) -> Any:
+def published_setting(run: Trained) -> Measured:
     """1 for arms that train and score on all images; claims that set ours beside printed numbers ask for it."""
-    from polypath.reproduce.experiment import Measured
-
     data = run.recipe.data
     whole = data.train_images is None and data.test_images is None
     return Measured(values={f"whole{SETTING}": 1.0} if whole else {})

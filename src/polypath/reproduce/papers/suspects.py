@@ -11,9 +11,9 @@ from polypath.reproduce.claims import Claim, better
 from polypath.reproduce.experiment import Experiment
 from polypath.reproduce.figures import grouped_bars
 from polypath.reproduce.measure import paths, per_arm
-from polypath.reproduce.page import number
-from polypath.reproduce.results import Result
+from polypath.reproduce.result import Result
 from polypath.reproduce.scales import at_scales, paper, small, smoke
+from polypath.reproduce.section import number
 from polypath.training.path_objectives import DropPath, TiedColumns
 from polypath.training.recipe import Recipe
 from polypath.training.recipes import derive

@@ -1,0 +1,102 @@
+"""From the measurements of all seeds to a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polypath.reproduce.code import code_id
+from polypath.reproduce.experiment import Cell, Experiment, Scale, definition_id
+from polypath.reproduce.measured import Measured
+from polypath.reproduce.published import value
+from polypath.reproduce.result import Result
+from polypath.storage.files import read_json
+from polypath.training.build import resolve_device
+from polypath.training.recipe import Recipe, recipe_to_json
+from polypath.training.run import environment, revision
+
+
+def collect(
+    experiment: Experiment,
+    scale: str,
+    plan: Scale,
+    measured: Mapping[int, Measured],
+    counts: Mapping[str, float],
+    runs: Path,
+    data: list[str],
+    seconds: float,
+) -> Result:
+    """Put the seeds' measurements together; keys that not every seed has are left out."""
+    per_seed = list(measured.values())
+    correct = {key: np.stack([m.correct[key].hits for m in per_seed]) for key in _common(per_seed, "correct")}
+    done = [read_json(p) for p in sorted(runs.glob("*/summary.json"))]
+    failed = {p.parent.name: p.read_text(encoding="utf-8").strip() for p in sorted(runs.glob("*/failed.json"))}
+    names = {f"{folder.name}" for folder in runs.glob("*,seed=*")}
+    devices = {recipe.device for recipe in plan.arms.values()} or {"cpu"}
+    keys = {*correct, *_common(per_seed, "values"), *counts}
+    return Result(
+        experiment=experiment.name,
+        scale=scale,
+        place=experiment.place,
+        shows=experiment.shows,
+        changes=plan.changes,
+        seeds=tuple(measured),
+        revision=revision(),
+        code=code_id(),
+        definition=definition_id(experiment, scale, plan),
+        environment=_environment(sorted(devices)[0]),
+        seconds=round(seconds, 1),
+        training_seconds=round(sum(d["seconds"] for d in done), 1),
+        data=data,
+        errors={key: [round(100.0 * (1.0 - float(row.mean())), 4) for row in hits] for key, hits in correct.items()},
+        images={key: hits.shape[1] for key, hits in correct.items()},
+        values={key: [float(m.values[key]) for m in per_seed] for key in _common(per_seed, "values")},
+        counts={key: float(v) for key, v in counts.items()},
+        units=dict(experiment.units),
+        curves={key: [list(m.curves[key]) for m in per_seed] for key in _common(per_seed, "curves")},
+        histograms={key: [dict(m.histograms[key]) for m in per_seed] for key in _common(per_seed, "histograms")},
+        pictures=dict(per_seed[0].pictures) if per_seed else {},
+        published={k: _printed(experiment, cell) for k, cell in experiment.published.items() if k in keys},
+        diverged={k: v for k, v in failed.items() if k in names},
+        arms=_arms(plan.arms),
+        correct=correct,
+        test_sets={key: per_seed[0].correct[key].images for key in correct},
+    )
+
+
+def _common(per_seed: list[Measured], what: str) -> list[str]:
+    """Keys that all seeds have, in the first one's order."""
+    if not per_seed:
+        return []
+    return [key for key in getattr(per_seed[0], what) if all(key in getattr(m, what) for m in per_seed)]
+
+
+def _printed(experiment: Experiment, cell: Cell) -> float | str | None:
+    printed = value(cell.paper or experiment.paper, cell.table, cell.column, **cell.row)
+    return round(100.0 - printed, 4) if cell.complement and isinstance(printed, float | int) else printed
+
+
+def _environment(device: str) -> dict[str, Any]:
+    found = environment(resolve_device(device))
+    return {k: v for k, v in found.items() if k not in ("command", "revision")}  # a command names paths of a machine
+
+
+def _arms(arms: Mapping[str, Recipe]) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    first: dict[str, Any] = {}
+    for arm, recipe in arms.items():
+        flat = _flat(recipe_to_json(recipe))
+        flat = {k: v for k, v in flat.items() if k not in ("name", "seed", "data.source")}
+        told[arm] = {k: v for k, v in flat.items() if first.get(k) != v or k not in first}
+        first = first or flat
+    return told
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, v in values.items():
+        flat |= _flat(v, f"{prefix}{key}.") if isinstance(v, dict) and v else {f"{prefix}{key}": v}
+    return flat

@@ -1,0 +1,120 @@
+"""What an experiment came to, as a value; :mod:`polypath.reproduce.store` writes and reads it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polypath.reproduce.bootstrap import Sample
+from polypath.reproduce.claims import Verdict
+from polypath.reproduce.code import code_id
+
+if TYPE_CHECKING:
+    import pandas
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """An experiment's result.
+
+    Attributes:
+        changes: what the scale changes from the paper's setting.
+        code: :func:`polypath.reproduce.code.code_id` of the code that made it; ``definition``: of the experiment.
+        seconds: of this call; ``training_seconds``: of all runs together.
+        data: names of the datasets and what to know of them.
+        errors: test error in percent by key, one for each seed.
+        images: test images by key.
+        values: scalars by key, one for each seed; ``counts``: exact numbers by key.
+        curves, histograms: by key, one for each seed.
+        pictures: PNG in base64 by key, of the first seed.
+        published: printed number by key, None where the text has lost it.
+        diverged: runs whose loss was not finite, and why.
+        correct: answers ``(seeds, images)`` by key, where they are kept.
+    """
+
+    experiment: str
+    scale: str
+    place: str
+    shows: str
+    changes: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    revision: str | None = None
+    code: str = ""
+    definition: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    training_seconds: float = 0.0
+    data: list[str] = field(default_factory=list)
+    errors: dict[str, list[float]] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
+    values: dict[str, list[float]] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, list[list[tuple[float, float]]]] = field(default_factory=dict)
+    histograms: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict, repr=False)
+    published: dict[str, float | str | None] = field(default_factory=dict)
+    diverged: dict[str, str] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+    arms: dict[str, Any] = field(default_factory=dict, repr=False)
+    correct: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    test_sets: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def stale(self) -> bool:
+        """Whether it was made by other code than that which runs now."""
+        return self.code != code_id()
+
+    def mean(self, key: str) -> float:
+        """Mean error or scalar of a key over the seeds, or a count."""
+        for found in (self.errors, self.values):
+            if key in found:
+                return float(np.mean(found[key]))
+        return self.counts[key]
+
+    def std(self, key: str) -> float | None:
+        """Standard deviation over the seeds; None for fewer than two and for counts."""
+        found = self.errors.get(key) or self.values.get(key) or []
+        return float(np.std(found, ddof=1)) if len(found) > 1 else None
+
+    def verdict(self, text: str) -> Verdict:
+        """The verdict on the claim whose text begins so.
+
+        Raises:
+            KeyError: no such claim.
+        """
+        for found in self.verdicts:
+            if found.text.startswith(text):
+                return found
+        raise KeyError(text)
+
+    def sample(self) -> Sample:
+        """What verdicts are computed from; needs ``correct``."""
+        values = {key: np.asarray(v, dtype=float) for key, v in self.values.items()}
+        return Sample(self.correct, self.test_sets, values)
+
+    def frame(self) -> pandas.DataFrame:
+        """A row a key: ``what``, ``measured`` (mean), ``std``, ``unit``, ``seeds``, ``published``."""
+        import pandas
+
+        rows = []
+        for key in (*self.errors, *self.values, *self.counts):
+            n = len(self.errors.get(key, self.values.get(key, [])))
+            row = {"what": key, "measured": self.mean(key), "std": self.std(key), "unit": self.unit(key), "seeds": n}
+            rows.append(row | {"published": self.published.get(key)})
+        return pandas.DataFrame(rows, columns=["what", "measured", "std", "unit", "seeds", "published"])
+
+    def unit(self, key: str) -> str:
+        """Unit of a key's numbers: error in percent, or what the experiment says of keys that end so."""
+        if key in self.errors:
+            return "% error"
+        return next((unit for end, unit in self.units.items() if key.endswith(end)), "")
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the recipes and the answers."""
+        small = replace(self, arms={}, correct={})
+        return {"format": FORMAT, **{k: v for k, v in asdict(small).items() if k not in ("arms", "correct")}}

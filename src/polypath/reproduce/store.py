@@ -1,0 +1,86 @@
+"""The folder of a result:
+
+result.json     what was run (scale and what it changes, seeds, revision, versions, device, time), what was measured,
+                the verdicts
+result.md       the same for people: measured beside published
+figure.png, figure.svg    in the paper's form
+correct.npz     which test images each network answers rightly, in bits, so that verdicts can be computed anew; left out
+                where it would be larger than 200 kB
+recipes.json    the arms' recipes, the first whole, of the others what differs
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from polypath.analysis.plots.paths import save_figure
+from polypath.reproduce.claims import Verdict
+from polypath.reproduce.code import code_id
+from polypath.reproduce.experiment import Experiment
+from polypath.reproduce.figures import error_bars
+from polypath.reproduce.measured import packed, unpacked
+from polypath.reproduce.result import FORMAT, Result
+from polypath.reproduce.section import section
+from polypath.storage.files import read_json, write_file, write_json
+
+FILES = ("result.json", "result.md", "figure.png", "figure.svg", "correct.npz", "recipes.json")
+LARGEST = 200_000  # bytes of correct.npz
+
+
+def save_result(result: Result, folder: str | os.PathLike[str], experiment: Experiment | None = None) -> None:
+    """Write the folder's files; each is whole or not there. ``experiment`` draws the figure."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    bits = packed(result.correct, result.test_sets) if result.correct else b""
+    if 0 < len(bits) <= LARGEST:
+        write_file(folder / "correct.npz", bits)
+    write_json(folder / "recipes.json", result.arms)
+    figure = (experiment.figure if experiment is not None and experiment.figure else error_bars)(result)
+    save_figure(figure, folder, "figure")
+    write_file(folder / "result.md", section(result, experiment, level=1))
+    write_json(folder / "result.json", result.to_json())  # last: a folder that has it is whole
+
+
+def load_result(folder: str | os.PathLike[str]) -> Result:
+    """What :func:`save_result` wrote; ``correct`` is empty where it was too large to keep.
+
+    Raises:
+        ValueError: no result, or a damaged one.
+    """
+    folder = Path(folder)
+    held = read_json(folder / "result.json")
+    try:
+        if held.pop("format") != FORMAT:
+            raise ValueError(f"{folder / 'result.json'}: of another format than {FORMAT}")
+        held["verdicts"] = [
+            Verdict(**(v | {"interval": tuple(v["interval"]) if v["interval"] else None})) for v in held["verdicts"]
+        ]
+        held["curves"] = {k: [[(x, y) for x, y in line] for line in lines] for k, lines in held["curves"].items()}
+        held |= {name: tuple(held[name]) for name in ("changes", "seeds")}
+        result = Result(**held)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / 'result.json'}: no result, or a damaged one ({error})") from error
+    if (folder / "correct.npz").is_file():
+        correct, _ = unpacked(folder / "correct.npz")
+        result = replace(result, correct=correct)
+    return result
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move the result of another revision that ``folder`` holds to ``stale-CODE`` in it; None where there is none."""
+    if not (folder / "result.json").is_file():
+        return None
+    code = str(read_json(folder / "result.json").get("code") or "unknown")
+    if code == code_id():
+        return None
+    kept = folder / f"stale-{code}"
+    if kept.exists():
+        shutil.rmtree(kept)
+    kept.mkdir()
+    for name in FILES:
+        if (folder / name).exists():
+            os.replace(folder / name, kept / name)
+    return kept

@@ -1,4 +1,4 @@
-"""Small networks of the fused families, and their parts computed by hand."""
+"""Small networks of the fused families, in float64, and their parts computed by hand."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SMALL = {
 
 def small(name: str, **arguments):
     spec = type(SMALL[name])(**{**vars(SMALL[name]), **arguments})
-    return randomise_norms(spec.build(seed=0)).eval()
+    return randomise_norms(spec.build(seed=0)).double().eval()
 
 
 def images(n: int = 2, size: int = 16) -> torch.Tensor:
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def meta(name: str, **arguments):

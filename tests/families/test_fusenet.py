@@ -114,8 +114,8 @@ def test_groups_share_units_from_the_last_to_the_first():
 @pytest.mark.parametrize(("join", "combine"), [("sum", torch.add), ("max", torch.maximum)])
 @pytest.mark.parametrize("name", ["nf3", "nf6"])
 def test_a_fused_net_is_its_equation(name, join, combine):
-    net = small(name, join=join).double()
-    x = images().double()
+    net = small(name, join=join)
+    x = images()
     with torch.inference_mode():
         z = F.relu(chain(net, "stem", x))
         for k in range(1, 4 if name == "nf3" else 7):
@@ -137,8 +137,8 @@ def test_concatenated_fusions_leave_nothing_to_choose():
 
 @pytest.mark.parametrize("streams", [2, 3])
 def test_merge_and_run_is_its_equation(streams):
-    net = small("dfn_mr", streams=streams).double()
-    x = images().double()
+    net = small("dfn_mr", streams=streams)
+    x = images()
     blocks = [name[: -len(".merge")] for name in net.wiring.joins if name.endswith(".merge")]
     with torch.inference_mode():
         xs = [F.relu(chain(net, "stem", x))] * streams
@@ -191,7 +191,7 @@ def test_nf6s_64_routes_contain_nf3s_8():
 def test_a_stream_alone_is_a_resnet(name, stream):
     net = small(name)
     child = pp.extract(net, f"stream={stream}")
-    alone = ResNet(depth=10, width=4).build().eval()
+    alone = ResNet(depth=10, width=4).build().double().eval()
     state = {}
     for key, tensor in child.state_dict().items():
         key = key.replace(f".branch{stream}.", ".branch.")

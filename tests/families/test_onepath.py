@@ -35,16 +35,17 @@ def small(kind, **options):
 def test_it_is_timms_own_model(kind, tmp_path):
     name, arguments, size = SMALL[kind]
     net, _ = small(kind)
+    net.double()
     torch.manual_seed(1)
-    model = randomise_norms(timm.create_model(name.removeprefix("timm:"), num_classes=5, **arguments)).eval()
-    x = torch.randn(2, 3, size, size)
+    model = randomise_norms(timm.create_model(name.removeprefix("timm:"), num_classes=5, **arguments)).double().eval()
+    x = torch.randn(2, 3, size, size, dtype=torch.float64)
     with torch.inference_mode():
         expected = model(x)
         assert not torch.allclose(net.eval()(x), expected, atol=1e-4)
         copy_timm_weights(net, model)
-        torch.testing.assert_close(net(x), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(net(x), expected, rtol=1e-10, atol=1e-10)
         features = net.forward_features(x)
-        torch.testing.assert_close(features, model.forward_features(x), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(features, model.forward_features(x), rtol=1e-10, atol=1e-10)
         assert torch.equal(net.forward_head(features), net(x))
     assert {key.split(".")[0] for key in net.state_dict()} == {"body", "head"}
     assert {key.removeprefix("body.model.") for key in net.state_dict() if key.startswith("body.")} <= set(
@@ -200,9 +201,9 @@ def test_a_missing_package_names_its_extra(monkeypatch):
 )
 def test_it_is_pytorchcvs_own_model(name, classes, size, tmp_path):
     provider = pytest.importorskip("pytorchcv.model_provider", reason="needs the extra zoo")
-    net = pp.create_model(f"pytorchcv:{name}", seed=0, num_classes=classes).eval()
+    net = pp.create_model(f"pytorchcv:{name}", seed=0, num_classes=classes).double().eval()
     torch.manual_seed(1)
-    model = randomise_norms(provider.get_model(name)).eval()
+    model = randomise_norms(provider.get_model(name)).double().eval()
     own = net.state_dict()
     classifier = iter(key for key in own if key.startswith("head."))
     state = {}
@@ -211,7 +212,7 @@ def test_it_is_pytorchcvs_own_model(name, classes, size, tmp_path):
         same = key.startswith("body.") or classes == 10
         state[key] = tensor.reshape(own[key].shape) if same else own[key]
     assert not any(True for _ in classifier)
-    x = torch.randn(1, 3, size, size)
+    x = torch.randn(1, 3, size, size, dtype=torch.float64)
     with torch.inference_mode():
         before = net(x)
         net.load_state_dict(state)
@@ -219,8 +220,8 @@ def test_it_is_pytorchcvs_own_model(name, classes, size, tmp_path):
         assert net(x).shape == (1, classes)
         body = model.features(x).flatten(1)
         expected = body @ net.get_classifier().weight.T + net.get_classifier().bias
-        torch.testing.assert_close(net(x), model(x) if classes == 10 else expected, rtol=1e-4, atol=1e-4)
-        assert net(torch.randn(1, 3, 24, 24)).shape == (1, classes)  # the last pool is adaptive
+        torch.testing.assert_close(net(x), model(x) if classes == 10 else expected, rtol=1e-10, atol=1e-10)
+        assert net(torch.randn(1, 3, 24, 24, dtype=x.dtype)).shape == (1, classes)  # the last pool is adaptive
         pp.save(net, tmp_path / "net")
         assert torch.equal(pp.load(tmp_path / "net")(x), net(x))
     assert pp.cost(net, size=size).params == sum(p.numel() for p in net.parameters())

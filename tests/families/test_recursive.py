@@ -234,29 +234,29 @@ def test_conv_net_aig_is_the_case_of_one_loop():
 @torch.inference_mode()
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 def test_without_loops_it_is_the_resnet(block):
-    blocks, x = (2, 2, 1), torch.randn(2, 3, 16, 16)
-    theirs = randomise_norms(ResNet(blocks=blocks, width=8, block=block, num_classes=5).build(seed=0)).eval()
+    blocks, x = (2, 2, 1), torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    theirs = randomise_norms(ResNet(blocks=blocks, width=8, block=block, num_classes=5).build(seed=0)).double().eval()
     spec = RecursiveResNet(
         blocks=blocks, width=8, block=block, num_classes=5, loops=(1, 1, 1), gates="none", stride_at="3x3"
     )
-    ours = spec.build(seed=1).eval()
+    ours = spec.build(seed=1).double().eval()
     assert not torch.allclose(ours(x), theirs(x))
     ours.load_state_dict({key.replace(".branch.", "."): value for key, value in theirs.state_dict().items()})
-    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-10)
     assert not ours.selectors
 
 
 @torch.inference_mode()
 def test_mobilenet_v2_is_timms():
     timm = pytest.importorskip("timm")
-    theirs = randomise_norms(timm.create_model("mobilenetv2_100", num_classes=5)).eval()
-    ours = pp.create_model("mobilenetv2_base", num_classes=5).eval()
+    theirs = randomise_norms(timm.create_model("mobilenetv2_100", num_classes=5)).double().eval()
+    ours = pp.create_model("mobilenetv2_base", num_classes=5).double().eval()
     kinds = nn.Conv2d | nn.BatchNorm2d | nn.Linear
     pairs = zip(*([m for m in net.modules() if isinstance(m, kinds)] for net in (ours, theirs)), strict=True)
     for mine, its in pairs:
         mine.load_state_dict(its.state_dict())
-    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-10)
     theirs.classifier.bias.add_(1.0)
     assert not torch.allclose(ours(x), theirs(x), atol=1e-2)
 
@@ -277,7 +277,7 @@ def test_the_whole_is_the_unrolled_net(family):
         groups = {
             f"group{g}.block2": [f"group{g}.block{i}" for i in range(2, loops[g] + 2)] for g in loops if loops[g] > 1
         }
-    ours, plain = randomise_norms(base.build(seed=0)).eval(), flat.build(seed=1).eval()
+    ours, plain = randomise_norms(base.build(seed=0)).double().eval(), flat.build(seed=1).double().eval()
     state = {}
     for key, value in ours.state_dict().items():
         name = ".".join(key.split(".")[:2])
@@ -288,10 +288,10 @@ def test_the_whole_is_the_unrolled_net(family):
                 state[key.replace(name, copy)] = value
             elif f".loop{k}." in key:
                 state[key.replace(name, copy).replace(f".loop{k}", "")] = value
-    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert not torch.allclose(ours(x), plain(x), atol=1e-3)
     plain.load_state_dict(state)
-    torch.testing.assert_close(ours(x), plain(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours(x), plain(x), rtol=1e-10, atol=1e-10)
 
 
 def test_every_loop_of_naive_recursion_shares_its_norm():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import time
 from pathlib import Path
@@ -28,6 +29,8 @@ def main(names: list[str]) -> int:
         print(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS + MORE)}", file=sys.stderr)
         return 2
     RESULTS.mkdir(exist_ok=True)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("polypath").setLevel(logging.INFO)
     keep_freed_memory()  # as the commands do
     if set(names) <= set(BENCHMARKS):
         for precision, reason in precisions().items():

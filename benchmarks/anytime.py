@@ -57,7 +57,7 @@ def bundle(name: str) -> Bundle:
     folder = PLACE / f"{name}-bundle"
     if not folder.is_dir():
         net = pp.load(_trained(recipe, name, few, changes) / "model")
-        write_bundle(net, folder, paths, name=name, about={"trained": f"{few}, by {recipe}"}, say=print)
+        write_bundle(net, folder, paths, name=name, about={"trained": f"{few}, by {recipe}"})
     return Bundle.open(folder)
 
 

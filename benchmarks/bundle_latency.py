@@ -13,7 +13,7 @@ BATCHES = (1, 8)
 
 def run() -> dict:
     bundle = Bundle.open(SHIPPED)
-    manifest = timed(SHIPPED, bundle.manifest, BATCHES, print)
+    manifest = timed(SHIPPED, bundle.manifest, BATCHES)
     finish(SHIPPED, manifest)
     Bundle.open(SHIPPED)
     return {"bundle": bundle.name, "rows": [dict(row) for row in manifest.latency]}

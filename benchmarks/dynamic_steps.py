@@ -34,7 +34,7 @@ def run() -> dict:
     rival = pp.load(briefly("resnet-cifar10-small", "resnet20", **FEW) / "model")
     steps = PLACE / "drnn-steps"
     if not steps.is_dir():
-        write_stepwise(dynamic, steps, say=print)
+        write_stepwise(dynamic, steps)
     images, labels = _images(dynamic)
     rows = []
     for batch in (1, 64):

@@ -21,11 +21,16 @@ def test_without_a_name_it_lists_what_there_is(capsys):
 def test_it_says_what_the_scale_changes_before_the_result(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "get_experiment", lambda name: tiny())
     assert main(["reproduce", "fractalnet/tiny", "--scale", "smoke", "--seeds", "2", "--out", str(tmp_path / "o")]) == 0
-    text = capsys.readouterr().out
-    assert text.index("changed: it is a test") < text.index("learns,seed=0") < text.index("± ")
+    text, notes = capsys.readouterr()
+    assert text.index("changed: it is a test") < text.index("± ")
+    assert [line.partition(":")[0] for line in notes.splitlines()] == [
+        f"{arm},seed={seed}" for seed in (0, 1) for arm in ("learns", "rests")
+    ]
     assert "holds: two arms" in text
     assert main(["reproduce", "fractalnet/tiny", "--scale", "smoke", "--json", "--out", str(tmp_path / "o")]) == 0
-    assert json.loads(capsys.readouterr().out)["seeds"] == [0, 1]
+    text, notes = capsys.readouterr()
+    assert json.loads(text)["seeds"] == [0, 1]
+    assert notes == ""
 
 
 def test_mistakes_leave_with_one_line_and_status_2(capsys, tmp_path):

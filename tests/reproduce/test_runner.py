@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import replace
+from logging.handlers import QueueHandler
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -22,12 +24,30 @@ from polypath.reproduce.store import load_result
 from polypath.training.loop import train
 from polypath.training.sweep import here
 
+LOG = runner.LOG
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A result folder, and what was said while it was made."""
-    folder, said = tmp_path_factory.mktemp("done") / "out", []
-    return folder, reproduce(tiny(), "smoke", out=folder, say=said.append), said
+    """A result folder, and what was logged while it was made."""
+    folder, records = tmp_path_factory.mktemp("done") / "out", SimpleQueue()
+    handler, before = QueueHandler(records), LOG.level
+    LOG.addHandler(handler)
+    LOG.setLevel("INFO")
+    try:
+        result = reproduce(tiny(), "smoke", out=folder)
+    finally:
+        LOG.removeHandler(handler)
+        LOG.setLevel(before)
+    return folder, result, [records.get().message for _ in range(records.qsize())]
+
+
+@pytest.fixture(autouse=True)
+def notes(caplog):
+    """What the test makes ``reproduce`` log."""
+    caplog.set_level("INFO", LOG.name)
+    caplog.clear()
+    return caplog
 
 
 @pytest.fixture
@@ -62,14 +82,13 @@ def test_a_result_folder_holds_all_that_verdicts_need(done):
     assert arms["rests"] == {"optim.lr": 1e-9}
 
 
-def test_finished_runs_are_read_and_not_trained_again(copy, monkeypatch):
+def test_finished_runs_are_read_and_not_trained_again(copy, monkeypatch, notes):
     monkeypatch.setattr(runner, "train", None)
-    said = []
-    assert reproduce(tiny(), "smoke", out=copy, say=said.append).errors == load_result(copy).errors
-    assert said == []
+    assert reproduce(tiny(), "smoke", out=copy).errors == load_result(copy).errors
+    assert notes.messages == []
 
 
-def test_an_interrupted_experiment_goes_on(done, tmp_path, monkeypatch):
+def test_an_interrupted_experiment_goes_on(done, tmp_path, monkeypatch, notes):
     calls = []
 
     def killed(recipe, folder, **options):
@@ -82,10 +101,10 @@ def test_an_interrupted_experiment_goes_on(done, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         reproduce(tiny(), "smoke", out=tmp_path / "out")
     assert not (tmp_path / "out/result.json").exists()
-    said = []
-    result = reproduce(tiny(), "smoke", out=tmp_path / "out", say=said.append)
+    notes.clear()
+    result = reproduce(tiny(), "smoke", out=tmp_path / "out")
     assert len(calls) == 3 + 2
-    assert len(said) == 2
+    assert len(notes.messages) == 2
     assert result.errors == done[1].errors
 
 
@@ -99,18 +118,19 @@ def test_more_seeds_add_to_those_there_are(copy, monkeypatch):
     assert result.errors["learns"][:2] == before.errors["learns"]
 
 
-def test_runs_and_results_of_another_revision_are_not_mixed_in(copy, monkeypatch):
+def test_runs_and_results_of_another_revision_are_not_mixed_in(copy, monkeypatch, notes):
     old = load_result(copy)
     for module in ("runner", "store", "result", "collect"):
         monkeypatch.setattr(f"polypath.reproduce.{module}.code_id", lambda: "another")
     assert load_result(copy).stale
-    trained, said = [], []
+    trained = []
     monkeypatch.setattr(runner, "train", lambda *a, **k: trained.append(a) or train(*a, **k))
-    result = reproduce(tiny(), "smoke", seeds=1, out=copy, say=said.append)
+    result = reproduce(tiny(), "smoke", seeds=1, out=copy)
     assert len(trained) == 2
     assert result.code == "another"
     assert result.seeds == (0,)
-    assert len([text for text in said if text.startswith("stale: ")]) == 2
+    warnings = [record.getMessage() for record in notes.records if record.levelname == "WARNING"]
+    assert [text.partition(": ")[0] for text in warnings] == ["stale", "stale"]
     assert load_result(copy / f"stale-{old.code}").errors == old.errors
 
 
@@ -137,20 +157,20 @@ def test_a_definition_is_told_from_another_and_not_by_where_images_lie():
     assert of(tiny()) != of(replace(tiny(), claims=tiny().claims[:1]))
 
 
-def test_a_run_that_diverges_counts_as_one_that_answers_the_first_class(tmp_path):
+def test_a_run_that_diverges_counts_as_one_that_answers_the_first_class(tmp_path, notes):
     experiment = tiny()
     arms = dict(experiment.scale("smoke").arms)
     arms["bursts"] = smoke(arms["learns"].model, optim__lr=1e30, epochs=3)
     experiment = replace(experiment, scales={"smoke": lambda: Scale(arms=arms, seeds=1)})
-    said = []
-    result = reproduce(experiment, "smoke", out=tmp_path / "out", say=said.append)
+    result = reproduce(experiment, "smoke", out=tmp_path / "out")
+    assert "bursts,seed=0: diverged" in notes.messages
     assert list(result.diverged) == ["bursts,seed=0"]
     assert "not finite" in result.diverged["bursts,seed=0"]
     assert result.errors["bursts"] == pytest.approx([90.0], abs=1.5)
     assert reproduce(experiment, "smoke", out=tmp_path / "out").errors == result.errors
 
 
-def test_workers_train_what_this_process_would(done, tmp_path, monkeypatch):
+def test_workers_train_what_this_process_would(done, tmp_path, monkeypatch, notes):
     slots, turn = [], threading.Lock()  # the global generators are one thread's at a time
 
     def beside(recipe, folder, slot):  # a process of its own in earnest, which tests of sweeps start
@@ -160,9 +180,8 @@ def test_workers_train_what_this_process_would(done, tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner, "in_process_of_its_own", beside)
     monkeypatch.setattr(runner, "train", None)
-    said = []
-    result = reproduce(tiny(), "smoke", seeds=1, out=tmp_path / "out", workers=2, say=said.append)
-    assert len(said) == len(slots) == 2
+    result = reproduce(tiny(), "smoke", seeds=1, out=tmp_path / "out", workers=2)
+    assert len(notes.messages) == len(slots) == 2
     for key, errors in result.errors.items():
         assert errors == done[1].errors[key][:1]
 

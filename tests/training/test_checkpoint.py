@@ -172,7 +172,9 @@ def damage(run: Path, kind: str, draw: random.Random) -> str:
 KINDS = ("cut", "flip", "zeros", "missing", "folder", "pickle", "model", "nonsense")
 
 
-def test_a_hundred_damaged_runs(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hundred_damaged_runs(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     import polypath.training.loop as loop
 
     whole, _ = left(begun)
@@ -183,8 +185,7 @@ def test_a_hundred_damaged_runs(begun: Path, tmp_path: Path, monkeypatch: pytest
         run = tmp_path / str(number)
         shutil.copytree(begun, run)
         file = damage(run, kind, draw)
-        said: list[str] = []
-        monkeypatch.setattr(loop, "say", said.append)
+        caplog.clear()
         with pytest.raises((Reached, ValueError)) as end:
             resume(run, data=images())
         if end.type is Reached:  # restored, and about to train
@@ -194,7 +195,10 @@ def test_a_hundred_damaged_runs(begun: Path, tmp_path: Path, monkeypatch: pytest
                 outcomes["harmless"] += 1
             else:
                 assert checkpoint.step == 5
-                assert any("passed over a checkpoint" in line for line in said) or kind == "missing", (kind, file)
+                assert any("passed over a checkpoint" in line for line in caplog.messages) or kind == "missing", (
+                    kind,
+                    file,
+                )
                 outcomes["recovered"] += 1
         else:
             assert str(run) in str(end.value), (kind, file)

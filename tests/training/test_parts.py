@@ -214,6 +214,7 @@ def test_curves_of_nothing_and_of_one_epoch(tmp_path: Path) -> None:
 
 def test_no_bar_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainingProgress(3) as progress:
+        assert not progress.shown
         progress.advance()
         progress.describe("epoch 1")
     assert capsys.readouterr() == ("", "")

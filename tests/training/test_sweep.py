@@ -60,7 +60,7 @@ def test_runs_that_settled_their_precision_are_gone_on_with(tmp_path: Path) -> N
         module._one(here, recipe_from_json(fixed), tmp_path / "t" / "seed=0", 0)
 
 
-def test_failed_runs_are_tried_again_and_listed(tmp_path: Path) -> None:
+def test_failed_runs_are_tried_again_and_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tries: dict[str, int] = {}
 
     def run(recipe: Recipe, path: Path, slot: int) -> None:
@@ -71,13 +71,15 @@ def test_failed_runs_are_tried_again_and_listed(tmp_path: Path) -> None:
             raise RuntimeError("always fails")
         here(recipe, path, slot)
 
-    said: list[str] = []
-    result = sweep(RECIPE, [0, 1, 2], None, tmp_path / "s", run=run, retries=2, say=said.append)
+    caplog.set_level("INFO", "polypath.training.sweep")
+    result = sweep(RECIPE, [0, 1, 2], None, tmp_path / "s", run=run, retries=2)
     assert tries == {"seed=0": 1, "seed=1": 2, "seed=2": 3}
     assert result.failed == {"seed=2": "always fails"}
     assert [(row.runs, row.wanted) for row in result.rows] == [(2, 3)]
     assert "failed: seed=2: always fails" in result.text()
-    assert "seed=1: failed (the first time fails), is tried again" in said
+    told = {(record.levelname, record.getMessage()) for record in caplog.records}
+    assert ("WARNING", "seed=1: failed (the first time fails), is tried again") in told
+    assert ("INFO", f"seed=0: test error {result.results['seed=0'].test_error:.2f}%") in told
 
 
 def test_runs_side_by_side_have_slots_of_their_own(tmp_path: Path) -> None:

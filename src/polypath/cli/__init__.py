@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Sequence
 
 from polypath.cli.memory import keep_freed_memory
+from polypath.cli.notes import notes
 from polypath.cli.parser import PROGRAM, closest
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise ValueError(f"unknown subcommand {name!r}; {closest(name, COMMANDS)}")
         keep_freed_memory()
-        getattr(importlib.import_module(COMMANDS[name][0]), name)(args[1:])
+        with notes(as_json="--json" in args):
+            getattr(importlib.import_module(COMMANDS[name][0]), name)(args[1:])
         sys.stdout.flush()
         return 0
     except SystemExit as leave:  # --help; or a signal has stopped a run, which has told its reason already

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from pathlib import Path
 
 from polypath.cli.parser import Parser
+
+LOG = logging.getLogger(__name__)
 
 
 def explore(argv: list[str]) -> None:
@@ -32,5 +35,5 @@ def explore(argv: list[str]) -> None:
     with serving(subject, host=args.host, port=args.port) as url:
         print(f"{subject.title}: {url} (Ctrl-C ends it)", flush=True)
         if args.host not in ("127.0.0.1", "localhost", "::1"):
-            print("the page is open to everybody who can reach this address; it has no password", flush=True)
+            LOG.warning("the page is open to everybody who can reach this address; it has no password")
         stop.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from polypath.core.paths import Paths
 
 FORMATS = ("bundle", "onnx", "openvino", "torch", "triton")
+LOG = logging.getLogger(__name__)
 
 
 def export(argv: list[str]) -> None:
@@ -41,13 +43,12 @@ def export(argv: list[str]) -> None:
     args = parser.read(argv)
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise ValueError(f"--out {args.out}: exists and is not empty; choose another folder")
-    say = (lambda text: None) if args.json else print
-    facts = _FORMAT[args.format](args, say)
+    facts = _FORMAT[args.format](args)
     if args.json:
         print_json(facts)
 
 
-def _bundle(args: Any, say: Any) -> dict[str, Any]:
+def _bundle(args: Any) -> dict[str, Any]:
     from polypath.deploy.write import HeldOut, write_bundle
 
     net, run = _opened(args.source)
@@ -71,8 +72,9 @@ def _bundle(args: Any, say: Any) -> dict[str, Any]:
         if run.data.validation is not None:
             held = HeldOut(list(run.batches("validation")), run.batches("test"), args.seed)
         else:
-            say(
-                f"{args.source} held no images out (data.validation), so nothing is calibrated and no path has an error"
+            LOG.warning(
+                "%s held no images out (data.validation), so nothing is calibrated and no path has an error",
+                args.source,
             )
     if args.out.exists():
         args.out.rmdir()
@@ -87,10 +89,9 @@ def _bundle(args: Any, say: Any) -> dict[str, Any]:
         about=about,
         notes=args.note,
         measure=args.measure,
-        say=say,
     )
     size = sum(file.stat().st_size for file in args.out.iterdir())
-    if not _quiet(args):
+    if not args.json:
         rows = [
             [p.name, percent(p.error), percent(p.test_error), millions(p.macs), f"{p.params:,}", f"{p.temperature:.3f}"]
             for p in bundle.paths
@@ -100,7 +101,7 @@ def _bundle(args: Any, say: Any) -> dict[str, Any]:
     return {"out": str(args.out), "bytes": size, **bundle.manifest.to_json()}
 
 
-def _one(args: Any, say: Any) -> dict[str, Any]:
+def _one(args: Any) -> dict[str, Any]:
     from polypath.deploy.export import export_path
 
     net, run = _opened(args.source)
@@ -109,21 +110,23 @@ def _one(args: Any, say: Any) -> dict[str, Any]:
 
         if args.out.exists():
             args.out.rmdir()
-        found = write_stepwise(net.cpu(), args.out, say=say)
+        found = write_stepwise(net.cpu(), args.out)
         checks = [{"runtime": c.runtime, "max_abs": c.max_abs} for c in found]
+        files = [file for file in args.out.iterdir() if file.is_file()]
+        _tell(args, f"wrote {len(files)} files into {args.out}: {sum(f.stat().st_size for f in files) / 2**20:.2f} MiB")
         return {"out": str(args.out), "format": "onnx, step by step", "checks": checks}
     rows, total = [], 0
     for text in args.paths or ["whole"]:
         stats = _statistics(args, run, [net.paths(text)])
-        done = export_path(net.cpu(), text, args.out, args.format, stats=stats, say=say)
+        done = export_path(net.cpu(), text, args.out, args.format, stats=stats)
         total += done.bytes
-        say(f"wrote {', '.join(str(file) for file in done.files)}: {done.bytes / 2**20:.2f} MiB")
+        _tell(args, f"wrote {', '.join(str(file) for file in done.files)}: {done.bytes / 2**20:.2f} MiB")
         checks = [{"runtime": c.runtime, "max_abs": c.max_abs} for c in done.checks]
         rows.append({"paths": text, "files": [str(file) for file in done.files], "bytes": done.bytes, "checks": checks})
     return {"out": str(args.out), "format": args.format, "bytes": total, "exports": rows}
 
 
-def _triton(args: Any, say: Any) -> dict[str, Any]:
+def _triton(args: Any) -> dict[str, Any]:
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.triton import write_repository
 
@@ -131,8 +134,14 @@ def _triton(args: Any, say: Any) -> dict[str, Any]:
     if args.paths:
         bundle = bundle.with_paths(args.paths)
     names = write_repository(bundle, args.out)
-    say(f"wrote {len(names)} models into {args.out}: {', '.join(names)}")
+    _tell(args, f"wrote {len(names)} models into {args.out}: {', '.join(names)}")
     return {"out": str(args.out), "models": names}
+
+
+def _tell(args: Any, text: str) -> None:
+    """A line of the result for people."""
+    if not args.json:
+        print(text)
 
 
 _FORMAT = {"bundle": _bundle, "triton": _triton} | dict.fromkeys(("onnx", "openvino", "torch"), _one)
@@ -170,7 +179,3 @@ def _run_facts(run: FinishedRun) -> dict[str, Any]:
         "seconds": summary.get("seconds"),
         "test_error_of_the_run": summary.get("test_error"),
     }
-
-
-def _quiet(args: Any) -> bool:
-    return bool(args.json)

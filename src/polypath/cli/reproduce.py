@@ -44,9 +44,9 @@ def reproduce(argv: list[str]) -> None:
 
     out = args.out or Path("reproduced") / f"{experiment.name.replace('/', '-')}-{args.scale}"
     if not args.json:
-        _say(f"{experiment.name} ({experiment.place}), scale {args.scale}: {experiment.shows}")
+        _tell(f"{experiment.name} ({experiment.place}), scale {args.scale}: {experiment.shows}")
         for change in experiment.scale(args.scale).changes:
-            _say(f"  changed: {change}")
+            _tell(f"  changed: {change}")
     result = run(
         experiment,
         args.scale,
@@ -55,15 +55,14 @@ def reproduce(argv: list[str]) -> None:
         out=out,
         source=args.source,
         workers=args.workers,
-        say=(lambda _: None) if args.json else _say,
     )
     if args.json:
         print_json(result.to_json())
         return
     _show(result)
     if experiment.answer is not None:
-        _say(experiment.answer(result))
-    _say(f"result folder {out}")
+        _tell(experiment.answer(result))
+    _tell(f"result folder {out}")
 
 
 def _list(as_json: bool) -> None:
@@ -89,10 +88,10 @@ def _show(result: Result) -> None:
     print_table(f"{n} seed{'s' if n != 1 else ''}", ["", "measured", "", "published"], rows)
     for verdict in result.verdicts:
         if verdict.word != "not measured":
-            _say(verdict.line())
+            _tell(verdict.line())
     for run, why in result.diverged.items():
-        _say(f"diverged: {run} ({why})")
+        _tell(f"diverged: {run} ({why})")
 
 
-def _say(text: str) -> None:
+def _tell(text: str) -> None:
     stdout().print(text, markup=False, soft_wrap=True)

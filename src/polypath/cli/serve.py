@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from polypath.cli.tables import print_json
 
 NEEDS = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client", "python_multipart")
 
+LOG = logging.getLogger(__name__)
 MEASURING = "measuring how long each path takes on this machine; kept for the next start"
 
 
@@ -71,7 +73,7 @@ def serve(argv: list[str]) -> None:
         from polypath.serve.app import App
         from polypath.serve.server import serve as run
 
-        patience = threading.Timer(2.0, print, [MEASURING], {"file": sys.stderr, "flush": True})
+        patience = threading.Timer(2.0, LOG.info, [MEASURING])
         patience.daemon = True
         patience.start()
         try:
@@ -84,7 +86,7 @@ def serve(argv: list[str]) -> None:
         _tell(args, model, f"http://{f'[{host}]' if ':' in host else host}:{port}", bool(key))
         stopped_by = run(app, bound)
     if stopped_by == signal.SIGINT:
-        print("stopped; everything accepted was answered", flush=True)
+        LOG.info("stopped; everything accepted was answered")
         raise KeyboardInterrupt("stopped")
 
 
@@ -125,7 +127,12 @@ def _on_cluster(args: Any, options: Any) -> None:
         replicas=args.replicas,
         cpus=args.threads or 1,
     )
-    print(f"{args.replicas} replicas at http://{args.host}:{args.port}; Ctrl-C takes the application down", flush=True)
+    url = f"http://{args.host}:{args.port}"
+    if args.json:
+        print_json({"url": url, "replicas": args.replicas})
+    else:
+        print(f"{args.replicas} replicas at {url}; Ctrl-C takes the application down")
+    sys.stdout.flush()
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

@@ -43,7 +43,6 @@ def sweep(argv: list[str]) -> None:
         cluster=args.cluster,
         workers=args.workers,
         retries=args.retries,
-        say=(lambda _: None) if args.json else print,
     )
     if args.json:
         print_json({"rows": [asdict(row) for row in result.rows], "failed": result.failed})

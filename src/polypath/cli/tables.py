@@ -49,7 +49,9 @@ def watched(things: Iterable[T], what: str, total: int | None = None) -> Iterabl
         return things
     from rich.progress import track
 
-    return track(things, what, total=total, console=Console(stderr=True), transient=True)
+    from polypath.training.progress import CONSOLE
+
+    return track(things, what, total=total, console=CONSOLE, transient=True)
 
 
 def exact(n: int) -> str:

@@ -20,7 +20,7 @@ from polypath.storage.files import SUFFIX, parse_json, whole
 
 FORMAT = 1
 STALE = 24 * 3600  # seconds after which another process's unfinished file counts as left behind
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 
 def folder() -> Path:
@@ -89,7 +89,7 @@ def _sweep(where: Path) -> None:
     for part in where.glob(f".*{SUFFIX}"):
         if time.time() - part.stat().st_mtime > STALE:
             part.unlink(missing_ok=True)
-            log.info("removed unfinished %s", part)
+            LOG.info("removed unfinished %s", part)
 
 
 def files_digest(paths: list[Path], root: Path, limit: int = 2 << 30) -> str:

@@ -9,9 +9,9 @@ torch       PATH.pt2                 by ``torch.export``, for processes that hav
 from __future__ import annotations
 
 import io
+import logging
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from polypath.deploy.write import check_onnx
 from polypath.storage.files import write_file
 
 FORMATS = ("onnx", "openvino", "torch")
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,6 @@ def export_path(
     stats: BatchNormStatistics | None = None,
     size: int | tuple[int, int] | None = None,
     name: str | None = None,
-    say: Callable[[str], None] = lambda text: None,
 ) -> Exported:
     """Write one path of ``net`` for another runtime; any batch size, images of one size.
 
@@ -90,7 +90,7 @@ def export_path(
     for file, data in zip(files, datas, strict=True):
         write_file(file, data)
     for one in checks:
-        say(f"{stem}: {one}")
+        LOG.info("%s: %s", stem, one)
     return Exported(files, sum(len(data) for data in datas), tuple(checks))
 
 

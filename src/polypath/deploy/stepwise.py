@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -37,6 +38,7 @@ from polypath.storage.files import new_folder, write_json
 from polypath.storage.saving import save
 
 STEPS, FORMAT, VERSION = "steps.json", "polypath-steps", 1
+LOG = logging.getLogger(__name__)
 Run = Callable[..., list[np.ndarray]]
 
 
@@ -196,7 +198,6 @@ def write_stepwise(
     folder: str | os.PathLike[str],
     *,
     size: int | tuple[int, int] | None = None,
-    say: Callable[[str], None] = lambda text: None,
 ) -> list[check.Check]:
     """Write a gated network step by step into a new folder; each graph, and then all together, compared with eager.
 
@@ -225,7 +226,7 @@ def write_stepwise(
             stem = piece.file.removesuffix(".onnx")
             module, inputs = modules[stem], [values[name] for name in piece.inputs]
             _write_piece(module, inputs, piece, shared, made)
-            say(f"wrote {piece.file}")
+            LOG.info("wrote %s", piece.file)
         files = {}
         for file in sorted(made.iterdir()):
             data = file.read_bytes()
@@ -247,7 +248,7 @@ def write_stepwise(
         one = check.compare(
             "onnxruntime, stepwise", lambda x: ready.run(x)[0], net, (net.in_chans, height, width), target.name
         )
-        say(str(one))
+        LOG.info("%s", one)
     return [one]
 
 

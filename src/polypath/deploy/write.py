@@ -6,6 +6,7 @@ The folder appears whole or not at all, and each graph in it has been compared w
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from polypath.storage.files import new_folder, write_file, write_json
 from polypath.storage.saving import save
 
 HELD_OUT = "held_out.safetensors"
-Say = Callable[[str], None]
+LOG = logging.getLogger(__name__)
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
@@ -65,7 +66,6 @@ def write_bundle(
     about: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     measure: Sequence[int] = (),
-    say: Say = lambda text: None,
 ) -> Bundle:
     """Write a bundle of paths of ``net`` into a new folder.
 
@@ -79,7 +79,6 @@ def write_bundle(
         about: facts for readers, JSON values.
         notes: sentences for the card.
         measure: batch sizes to time each path at, in every runtime here.
-        say: told what is done, a line each.
 
     Raises:
         ValueError: a folder that is there, illegal paths, a network with gates or without what its images are, too few
@@ -99,12 +98,12 @@ def write_bundle(
     counted = costs(net, chosen, size=prep.size)
     macs = {n: counted[n].macs for n in chosen}
     if held_out is not None:
-        logits, labels = scored(net, chosen, statistics, held_out.choose, say)
+        logits, labels = scored(net, chosen, statistics, held_out.choose)
         verdict = heldout.decide(logits, labels, macs, seed=held_out.seed, keep=keep)
         names = verdict.names
     else:
         verdict, names = None, sorted(chosen, key=lambda n: macs[n])
-    tests = _test_errors(net, {n: chosen[n] for n in names}, statistics, held_out, verdict, say)
+    tests = _test_errors(net, {n: chosen[n] for n in names}, statistics, held_out, verdict)
     kept = {chosen[n]: statistics[chosen[n]] for n in names if statistics is not None and chosen[n] in statistics}
 
     with new_folder(target) as made:
@@ -120,7 +119,7 @@ def write_bundle(
             file = f"{_file_name(n, names)}.onnx"
             found = _graph(net, chosen[n], list(kept).index(chosen[n]) if chosen[n] in kept else None, kept, made, file)
             for one in found:
-                say(f"{n}: {one}")
+                LOG.info("%s: %s", n, one)
                 checks.append({"path": n, "runtime": one.runtime, "max_abs": one.max_abs})
             rows.append(
                 BundlePath(
@@ -157,7 +156,7 @@ def write_bundle(
         )
         finish(made, manifest)
         if measure:
-            finish(made, timed(made, manifest, measure, say))
+            finish(made, timed(made, manifest, measure))
     return Bundle.open(target)
 
 
@@ -186,7 +185,7 @@ def card_rows(
 
 @torch.inference_mode()
 def scored(
-    net: PathNet, paths: Mapping[str, Paths], statistics: BatchNormStatistics | None, batches: Batches, say: Say
+    net: PathNet, paths: Mapping[str, Paths], statistics: BatchNormStatistics | None, batches: Batches
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Logits ``(N, classes)`` of each path, with its re-estimated norms, and the labels ``(N,)``."""
     nets = {n: _extracted(net, p, statistics) for n, p in paths.items()}
@@ -197,7 +196,7 @@ def scored(
             rows[n].append(child(images).float())
         truth.append(labels)
     found = torch.cat(truth)
-    say(f"scored {len(nets)} paths on {len(found):,} images")
+    LOG.info("scored %d paths on %s images", len(nets), f"{len(found):,}")
     return {n: torch.cat(parts) for n, parts in rows.items()}, found
 
 
@@ -221,12 +220,11 @@ def _test_errors(
     statistics: BatchNormStatistics | None,
     held_out: HeldOut | None,
     verdict: heldout.Verdict | None,
-    say: Say,
 ) -> dict[Any, float]:
     """Test errors by path name, and by what a rung combines."""
     if held_out is None or held_out.test is None or verdict is None:
         return {}
-    logits, labels = scored(net, paths, statistics, held_out.test, say)
+    logits, labels = scored(net, paths, statistics, held_out.test)
     found: dict[Any, float] = {n: round(heldout.error(z, labels), 4) for n, z in logits.items()}
     scaled = {n: (z / verdict.temperatures[n]).softmax(1) for n, z in logits.items()}
     for rung in verdict.rungs:
@@ -313,7 +311,7 @@ def _about(
     return facts | dict(about or {})
 
 
-def timed(folder: Path, manifest: Manifest, batches: Sequence[int], say: Say) -> Manifest:
+def timed(folder: Path, manifest: Manifest, batches: Sequence[int]) -> Manifest:
     """The manifest with measured times of this machine."""
     from dataclasses import replace
 
@@ -333,7 +331,7 @@ def timed(folder: Path, manifest: Manifest, batches: Sequence[int], say: Say) ->
                 row = {"path": path, "runtime": runtime.name, "version": runtime.version, "batch": batch}
                 row |= {"threads": cores(), "p50_ms": round(t.p50, 4), "p95_ms": round(t.p95, 4)}
                 rows.append(row | {"p99_ms": round(t.p99, 4), "samples": t.samples, **latency_profile.machine()})
-        say(f"timed {len(manifest.paths)} paths in {runtime.name}")
+        LOG.info("timed %d paths in %s", len(manifest.paths), runtime.name)
     return replace(manifest, latency=tuple(rows))
 
 

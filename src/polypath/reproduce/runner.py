@@ -11,9 +11,10 @@ ones resumed.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from polypath.training.loop import resume, train
 from polypath.training.recipe import Recipe, recipe_to_json
 from polypath.training.sweep import in_process_of_its_own
 
-Say = Callable[[str], None]
+LOG = logging.getLogger(__name__)
 
 
 def reproduce(
@@ -47,7 +48,6 @@ def reproduce(
     out: str | os.PathLike[str] | None = None,
     source: str | None = None,
     workers: int = 1,
-    say: Say = lambda _: None,
 ) -> Result:
     """Run an experiment at a scale and write its result to ``out``.
 
@@ -59,7 +59,6 @@ def reproduce(
         out: result folder; by default ``reproduced/PAPER-TABLE-SCALE``.
         source: images from elsewhere, see :func:`polypath.reproduce.images.with_source`.
         workers: runs at a time, as processes of their own; 1 trains in this process.
-        say: told of each run.
 
     Raises:
         ValueError: an unknown experiment or scale, a dataset without the splits that are needed, a folder that holds
@@ -83,14 +82,14 @@ def reproduce(
     begun, runs = time.monotonic(), folder / "runs" / code_id()
     runs.mkdir(parents=True, exist_ok=True)
     if others := sorted(p.name for p in runs.parent.iterdir() if p.name != runs.name):
-        say(f"stale: runs of other revisions are not used: {', '.join(others)} in {runs.parent}")
+        LOG.warning("stale: runs of other revisions are not used: %s in %s", ", ".join(others), runs.parent)
     images = Images()
-    measured = _train_and_measure(experiment, plan, range(wanted), runs, images, workers, say)
+    measured = _train_and_measure(experiment, plan, range(wanted), runs, images, workers)
     counts = dict(experiment.counts(scale)) if experiment.counts is not None else {}
     result = collect(experiment, scale, plan, measured, counts, runs, images.notes, time.monotonic() - begun)
     result = dataclasses.replace(result, verdicts=judge(experiment.claims, result.sample(), counts))
     if (kept := set_aside(folder)) is not None:
-        say(f"stale: the result of another revision that was here is kept in {kept}")
+        LOG.warning("stale: the result of another revision that was here is kept in %s", kept)
     save_result(result, folder, experiment)
     return result
 
@@ -101,7 +100,7 @@ def run_folder(runs: Path, arm: str, seed: int) -> Path:
 
 
 def _train_and_measure(
-    experiment: Experiment, plan: Scale, seeds: Sequence[int], runs: Path, images: Images, workers: int, say: Say
+    experiment: Experiment, plan: Scale, seeds: Sequence[int], runs: Path, images: Images, workers: int
 ) -> dict[int, Measured]:
     if experiment.measure is None:
         return {}
@@ -117,7 +116,7 @@ def _train_and_measure(
     if workers > 1:
         slots = list(range(workers))
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(lambda task: _in_a_slot(task[0], task[1], slots, say), tasks))
+            list(pool.map(lambda task: _in_a_slot(task[0], task[1], slots), tasks))
     measured: dict[int, Measured] = {}
     for seed in seeds:
         file = runs / f"measured,seed={seed}.npz"
@@ -126,7 +125,7 @@ def _train_and_measure(
             trained = {}
             for arm, recipe in plan.arms.items():
                 own, folder = dataclasses.replace(recipe, name=_word(arm), seed=seed), run_folder(runs, arm, seed)
-                _one(own, folder, images.of(recipe.data), None, say)
+                _one(own, folder, images.of(recipe.data), None)
                 trained[arm] = Trained(arm, seed, folder, images.of(recipe.data), recipe.device)
             found = experiment.measure(trained)
             save_measured(file, found, list(plan.arms))
@@ -134,15 +133,15 @@ def _train_and_measure(
     return measured
 
 
-def _in_a_slot(recipe: Recipe, folder: Path, slots: list[int], say: Say) -> None:
+def _in_a_slot(recipe: Recipe, folder: Path, slots: list[int]) -> None:
     slot = slots.pop()
     try:
-        _one(recipe, folder, None, slot, say)
+        _one(recipe, folder, None, slot)
     finally:
         slots.append(slot)
 
 
-def _one(recipe: Recipe, folder: Path, data: ImageData | None, slot: int | None, say: Say) -> None:
+def _one(recipe: Recipe, folder: Path, data: ImageData | None, slot: int | None) -> None:
     """Train or resume one run, unless it is finished or has failed for good."""
     if (folder / "summary.json").is_file() or (folder / FAILED).is_file():
         return
@@ -157,11 +156,11 @@ def _one(recipe: Recipe, folder: Path, data: ImageData | None, slot: int | None,
         if "loss is not finite" not in str(error):
             raise ValueError(f"{folder}: {error}") from error
         write_file(folder / FAILED, f"{' '.join(str(error).split())}\n")
-        say(f"{folder.name}: diverged")
+        LOG.warning("%s: diverged", folder.name)
         return
     done = read_json(folder / "summary.json")
     told = "" if recipe.objective.kind == "path" else f", test error {done['test_error']:.2f}%"  # that of all paths
-    say(f"{folder.name}: trained in {done['seconds']:,.0f} s{told}")
+    LOG.info("%s: trained in %s s%s", folder.name, f"{done['seconds']:,.0f}", told)
 
 
 def _same(ran: Any, asked: dict[str, Any]) -> bool:

@@ -29,7 +29,7 @@ from polypath.serve.openapi import PREDICT, SUMMARY
 from polypath.serve.predict_request import read_request
 from polypath.serve.service import Options, Service, batch_sizes
 
-LOG = logging.getLogger("polypath.serve")
+LOG = logging.getLogger(__name__)
 PREDICT_PATH = "/v1/predict"
 INLINE_BYTES = 2**17  # longer bodies are taken apart on a thread of the decoders
 

@@ -12,6 +12,7 @@ passed over, saying so, and the one before it is taken.
 from __future__ import annotations
 
 import errno
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from polypath.storage.digests import file_digest, json_digest
 from polypath.storage.files import read_json, remove, sweep_out, whole, write_json
 
 FORMAT = 1
+LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d{8,})\.json")
 
 
@@ -109,11 +111,11 @@ class Checkpoints:
             raise ValueError(f"{file.name}: no safetensors file ({error})") from error
 
     def newest(
-        self, fits: Callable[[Checkpoint], None] = lambda _: None, say: Callable[[str], None] = print
+        self, fits: Callable[[Checkpoint], None] = lambda _: None, warn: Callable[[str], None] = LOG.warning
     ) -> Checkpoint | None:
         """The newest that is whole and that ``fits`` does not refuse by a ``ValueError``; None where there is none yet.
 
-        ``say`` is told of each that is passed over.
+        ``warn`` is called with one line of text for each that is passed over.
 
         Raises:
             ValueError: there are some, and none of them can be used.
@@ -127,7 +129,7 @@ class Checkpoints:
                 refused.append(str(error))
                 continue
             for problem in refused:
-                say(f"passed over a checkpoint: {problem}; going on from step {step}")
+                warn(f"passed over a checkpoint: {problem}; going on from step {step}")
             return checkpoint
         if refused:
             raise ValueError(f"{self.folder}: no checkpoint can be used: {'; '.join(refused)}")

@@ -26,11 +26,13 @@ Both run under ``torchrun`` as well. What they leave is described in :mod:`polyp
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ from polypath.training.distributed import World, join_world
 from polypath.training.engine import NONFINITE, Engine
 from polypath.training.evaluate import Scores, evaluate
 from polypath.training.finish import save_model, save_snapshot, score_snapshots
-from polypath.training.progress import TrainingProgress, say
+from polypath.training.progress import TrainingProgress
 from polypath.training.recipe import Recipe, replace
 from polypath.training.result import RunResult, read_result
 from polypath.training.run import RunFolder, revision
@@ -64,14 +66,16 @@ from polypath.training.signals import Interrupted, Stopped, StopRequest, stop_re
 from polypath.training.snapshots import snapshot_due
 from polypath.training.trackers import Trackers, draw_curves
 
+LOG = logging.getLogger(__name__)
+
 
 def train(
     recipe: Recipe, run_dir: str | os.PathLike[str], *, data: ImageData | None = None, quiet: bool = False
 ) -> RunResult:
     """Run ``recipe`` in the new folder ``run_dir``.
 
-    ``data`` are images that are loaded already, which must be those of ``recipe.data``. ``quiet`` prints nothing.
-    See the module for what is raised and left.
+    ``data`` are images that are loaded already, which must be those of ``recipe.data``. ``quiet`` shows no
+    progress and logs nothing. See the module for what is raised and left.
     """
     return _run(RunFolder(Path(run_dir), recipe), False, data, quiet)
 
@@ -131,7 +135,7 @@ class _Session:
 
     def run(self) -> RunResult:
         if self.folder.summary_file.exists():
-            self._say(f"{self.folder.path} is finished already")
+            self._log(logging.INFO, f"{self.folder.path} is finished already")
             return read_result(self.folder)
         total = self.recipe.epochs * len(self.batches)
         with numerics(self.device, self.recipe.deterministic), stop_requests() as request:
@@ -273,7 +277,10 @@ class _Session:
             self._warn(text)
         shown = [f"epoch {row['epoch']}/{self.recipe.epochs}", f"loss {row['train_loss']:.4f}"]
         shown += [f"{s} error {row[f'{s}_error']:.2f}%" for s in ("train", "val") if f"{s}_error" in row]
-        self.progress.describe("  ".join(shown))
+        text = "  ".join(shown)
+        self.progress.describe(text)
+        if not self.progress.shown:
+            self._log(logging.INFO, text)
 
     def _time_epoch(self) -> None:
         """Write down how long the steps of this epoch took, those of this session at least."""
@@ -289,9 +296,9 @@ class _Session:
         self.seconds, self.since = self.seconds + moment - self.since, moment
         return self.seconds
 
-    def _say(self, text: str) -> None:
-        if self.world.first and not self.quiet:
-            say(text)
+    def _log(self, level: int, text: str) -> None:
+        if not self.quiet:  # of several ranks, only the first one logs
+            LOG.log(level, text)
 
     def _warn(self, text: str) -> None:
         about = text.partition(":")[0].partition("(")[0]
@@ -299,7 +306,7 @@ class _Session:
             return
         self.warnings.append(text)
         self.folder.note(text)
-        self._say(f"warning: {text}")
+        self._log(logging.WARNING, text)
 
     def _fail(self, step: int) -> None:
         steps = self.folder.checkpoints.steps()
@@ -315,7 +322,7 @@ class _Session:
             f"stopped in epoch {min(self.epoch + 1, self.recipe.epochs)} after step {self.step}; "
             f"go on with `polypath resume {self.folder.path}`"
         )
-        self._say(text)
+        self._log(logging.WARNING, text)
         raise Interrupted(text) if number == signal.SIGINT else Stopped(number, text)
 
     # --- checkpoints -------------------------------------------------------------------------------------
@@ -357,9 +364,9 @@ class _Session:
             except (KeyError, TypeError) as error:
                 raise ValueError(f"the checkpoint of step {checkpoint.step} lacks {error}") from error
 
-        found = self.folder.checkpoints.newest(take, self._say)
+        found = self.folder.checkpoints.newest(take, partial(self._log, logging.WARNING))
         if found is None:
-            self._say(f"{self.folder.path} has no checkpoint yet: starting from the beginning")
+            self._log(logging.WARNING, f"{self.folder.path} has no checkpoint yet: starting from the beginning")
         self.step = found.step if found is not None else 0
         self.world.any(0)  # all have read before anything is removed
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar with the time left on a terminal, nothing elsewhere."""
+"""The progress bar of a run, with the time left, on a terminal; elsewhere there is none."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+CONSOLE = Console(stderr=True)
+"""For the bar and for all that is printed while it is there: rich puts lines of the same console above the bar."""
+
 
 class TrainingProgress:
-    """A bar over the steps of a run, and lines above it. Quiet where standard error is no terminal."""
+    """A bar over the steps of a run, ``shown`` unless it is to be quiet or standard error is no terminal."""
 
     def __init__(self, total: int, done: int = 0, *, quiet: bool = False) -> None:
-        shown = not quiet and sys.stderr.isatty()
+        self.shown = not quiet and sys.stderr.isatty()
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -21,8 +24,8 @@ class TrainingProgress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            console=Console(stderr=True),
-            disable=not shown,
+            console=CONSOLE,
+            disable=not self.shown,
             transient=True,
         )
         self.task = self.bar.add_task("training", total=total, completed=done)
@@ -41,8 +44,3 @@ class TrainingProgress:
 
     def describe(self, text: str) -> None:
         self.bar.update(self.task, description=text)
-
-
-def say(text: str) -> None:
-    """A line for a person, on standard error, also where that is no terminal."""
-    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)

@@ -17,6 +17,7 @@ import csv
 import io
 import itertools
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -34,6 +35,8 @@ from polypath.storage.files import read_json, write_file, write_json
 from polypath.training.loop import resume, train
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
 from polypath.training.result import RunResult, result_of
+
+LOG = logging.getLogger(__name__)
 
 Runner = Callable[[Recipe, Path, int], None]
 """Trains or resumes a run in a folder, as worker number …; raises where it fails."""
@@ -81,7 +84,6 @@ def sweep(
     workers: int = 1,
     retries: int = 1,
     run: Runner | None = None,
-    say: Callable[[str], None] = lambda _: None,
 ) -> SweepResult:
     """Run ``recipe`` for each seed and each combination of the grid's values; see the module.
 
@@ -90,7 +92,6 @@ def sweep(
         cluster: address of a Ray cluster (``auto``: the one that runs here).
         retries: how often a failed run is tried again.
         run: what trains one run; by default a process of its own.
-        say: told of each run that ends.
 
     Raises:
         ValueError: an unknown field or a refused value, no seeds, a folder that holds another sweep.
@@ -121,13 +122,13 @@ def sweep(
                 free.append(slot)
                 if (error := future.exception()) is None:
                     results[name] = future.result()
-                    say(f"{name}: test error {results[name].test_error:.2f}%")
+                    LOG.info("%s: test error %.2f%%", name, results[name].test_error)
                 elif tried < retries:
-                    say(f"{name}: failed ({_line(error)}), is tried again")
+                    LOG.warning("%s: failed (%s), is tried again", name, _line(error))
                     waiting.append((name, tried + 1))
                 else:
                     failed[name] = _line(error)
-                    say(f"{name}: failed ({failed[name]})")
+                    LOG.warning("%s: failed (%s)", name, failed[name])
                 result = SweepResult(_rows(plan, results), dict(sorted(results.items())), failed)
                 _write(folder, result)
     return result

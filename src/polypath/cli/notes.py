@@ -1,0 +1,47 @@
+"""Progress notes of the library on standard error, while a command runs; results are on standard output."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def notes(*, as_json: bool) -> Iterator[None]:
+    """Handle what the ``polypath`` loggers tell: everything from INFO on, or with ``as_json``, and in all processes but
+    the first of a ``torchrun``, errors only. This is the one place that installs a handler."""
+    logger = logging.getLogger("polypath")
+    before = logger.level, logger.propagate
+    handler = _handler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.ERROR if as_json or os.environ.get("RANK", "0") != "0" else logging.INFO)
+    logger.propagate = False  # or notes come twice where another package has given the root logger a handler
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+def _handler() -> logging.Handler:
+    if not sys.stderr.isatty():
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Plain())
+        return handler
+    from rich.logging import RichHandler
+
+    from polypath.training.progress import CONSOLE
+
+    return RichHandler(console=CONSOLE, show_time=False, show_path=False)
+
+
+class _Plain(logging.Formatter):
+    """``text``; for what is more than a note ``warning: text``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"

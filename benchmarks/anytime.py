@@ -24,7 +24,7 @@ import polypath as pp
 from benchmarks.trained import PLACE, briefly
 from polypath.deploy.budget import BudgetError
 from polypath.deploy.bundle import Bundle
-from polypath.deploy.timing import Timing
+from polypath.deploy.latency import Timing
 from polypath.deploy.write import write_bundle
 
 REQUESTS, PARTS, TURNS = 2000, 4, 400

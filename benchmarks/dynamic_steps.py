@@ -22,7 +22,8 @@ from polypath.data.sources import load_images
 from polypath.deploy.export import export_path
 from polypath.deploy.images import preparation
 from polypath.deploy.runtimes.onnxruntime_ import make_session
-from polypath.deploy.stepwise import Stepwise, write_stepwise
+from polypath.deploy.stepwise import Stepwise
+from polypath.deploy.stepwise_write import write_stepwise
 from polypath.profiling.cost import macs_by_node
 
 IMAGES, THREADS, LIMIT = 512, 2, 0.85

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polypath as pp
 from polypath.deploy.export import export_path
-from polypath.deploy.stepwise import write_stepwise
+from polypath.deploy.stepwise_write import write_stepwise
 from polypath.families.registry import PRESETS
 
 

@@ -58,7 +58,7 @@ def set_times(monkeypatch):
         return {name: [COST[name]] * 50 for name in tasks}
 
     monkeypatch.setattr(latency_profile, "measure", measure)
-    monkeypatch.setattr("polypath.deploy.timing.Clock.observe", lambda self, ms, full=True: None)
+    monkeypatch.setattr("polypath.deploy.latency.PathLatency.observe", lambda self, ms, now: None)
     return made
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from polypath.data import augment
 from polypath.data.decode import BrokenImage
 from polypath.data.pipeline import Pipeline
-from polypath.deploy.images import Limits, Preparation, decode, files_of, preparation, read
+from polypath.deploy.images import ImageLimits, Preparation, decode, files_of, preparation, read
 
 PREP = Preparation((8, 8), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
@@ -75,7 +75,7 @@ def test_turns_upright_by_exif():
 )
 def test_broken_bytes_say_what_is_wrong(data, words):
     with pytest.raises(BrokenImage, match=words):
-        decode(data, Limits(bytes=4096))
+        decode(data, ImageLimits(bytes=4096))
 
 
 def test_a_bomb_is_refused_by_its_header():
@@ -88,7 +88,7 @@ def test_a_bomb_is_refused_by_its_header():
     with pytest.raises(BrokenImage, match="8000x8000 pixels"):
         decode(data)
     with pytest.raises(BrokenImage, match="pixels"):
-        read(Image.new("RGB", (30, 30)), Limits(pixels=100))
+        read(Image.new("RGB", (30, 30)), ImageLimits(pixels=100))
 
 
 @pytest.mark.parametrize(

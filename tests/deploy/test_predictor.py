@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -11,8 +12,8 @@ import torch
 
 from polypath.deploy import AnytimePredictor, BudgetError, latency_profile
 from polypath.deploy.bundle import rank
+from polypath.deploy.latency import PathLatency, Timing
 from polypath.deploy.manifest import Rung
-from polypath.deploy.timing import STRIDE, Clock
 
 pytest.importorskip("onnxruntime")
 
@@ -121,6 +122,44 @@ def test_top_gives_names_and_probabilities(predictor, images):
         answer.top(0)
 
 
+def test_top_k_of_a_prediction_is_what_top_gives(predictor, images):
+    assert [len(row) for row in predictor.predict(images, top_k=2).top()] == [2] * len(images)
+    answer = predictor.predict(images, budget_ms=1e5, top_k=7)
+    assert len(answer.top()[0]) == 7
+    assert answer.top(1) == [row[:1] for row in answer.top()]
+    assert len(predictor.predict(images).top()[0]) == 5
+    two = dataclasses.replace(answer, probabilities=answer.probabilities[:, :2], classes=("a", "b"), top_k=None)
+    assert len(two.top()[0]) == 2
+
+
+def test_one_path_runs_on_prepared_images_and_is_not_timed(bundle, images):
+    predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
+    x, whole = predictor.prepared(images), predictor.latencies(3).paths["whole"]
+    before = whole.samples()
+    probabilities = predictor.run_path("whole", x)
+    assert whole.samples() == before
+    np.testing.assert_array_equal(predictor.predict(images, path="whole").probabilities, probabilities)
+    assert whole.samples()[:-1] == before[-len(whole.samples()) + 1 :]
+    np.testing.assert_array_equal(predictor.run_path(bundle.path("whole").text, x), probabilities)
+    for wrong in (x.astype(np.float64), x[:0], x[0], x.transpose(0, 2, 3, 1)):
+        with pytest.raises(ValueError, match=r"must be float32 of shape \(N, 3, 32, 32\)"):
+            predictor.run_path("whole", wrong)
+    with pytest.raises(ValueError, match="column=9"):
+        predictor.run_path("column=9", x)
+
+
+def test_the_torch_runtime_leaves_the_number_of_threads_alone(bundle, images):
+    before = torch.get_num_threads()
+    predictor = AnytimePredictor(bundle, "torch", threads=before + 1)
+    inside = []
+    net = predictor.runtime._nets["whole"]
+    hook = net.register_forward_hook(lambda *_: inside.append(torch.get_num_threads()))
+    predictor.predict(images, path="whole")
+    hook.remove()
+    assert inside == [before + 1]
+    assert torch.get_num_threads() == before
+
+
 # --- times ---------------------------------------------------------------------------------------------------
 
 
@@ -153,8 +192,8 @@ def test_a_profile_of_a_busy_machine_is_not_kept(bundle, monkeypatch, cache):
     predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
     predictor.profile(1)
     for took, kept in ((2.0, False), (4.5, True)):  # of the 5 ms that were measured
-        for _ in range(STRIDE):
-            predictor._book(1).clocks["whole"].observe(took)
+        for _ in range(100):
+            predictor.latencies(1).observe("whole", took, time.perf_counter())
         predictor.save_profile()
         (file,) = (cache / "profiles").glob("*.json")
         assert ("1" in json.loads(file.read_text())["times"]) == kept
@@ -177,10 +216,9 @@ def test_observed_times_change_the_choice(bundle, images, monkeypatch):
     )
     predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
     best = predictor.choose(50.0)
-    clock = predictor._book(1).clocks[best]
-    monkeypatch.setattr(clock, "now", lambda: 0.0)  # it is not tried again meanwhile
+    later = time.perf_counter() + 1e6  # so it is not retried meanwhile
     for _ in range(200):
-        clock.observe(80.0)
+        predictor.latencies(1).observe(best, 80.0, later)
     assert predictor.choose(50.0) != best
     predictor.save_profile()
     assert AnytimePredictor(bundle, "onnxruntime", threads=1).needs_ms(best) == pytest.approx(80.0)
@@ -193,8 +231,6 @@ def test_auto_takes_the_fastest_of_those_here(bundle, set_times, monkeypatch):
     monkeypatch.setattr(module, "candidates", lambda bundle: ["onnxruntime", "torch"])
 
     def profile(self, batch=1):
-        from polypath.deploy.timing import Timing
-
         return {p.name: Timing(slow[self.runtime.name], 1, 1) for p in self.bundle.paths}
 
     monkeypatch.setattr(module.AnytimePredictor, "profile", profile)
@@ -224,9 +260,9 @@ def test_answers_follow_the_ladder_and_average_what_it_says(predictor, images, m
 def test_what_would_be_late_is_not_begun(predictor, images, monkeypatch):
     ladder(monkeypatch, predictor, *(Rung(path=n, combine=(n,)) for n in ("column=1", "column=2", "whole")))
     need = {"column=1": 1.0, "column=2": 1e6, "whole": 1.0}
-    book = predictor._book(len(images))
+    paths = predictor.latencies(len(images)).paths
     for name, ms in need.items():
-        book.clocks[name] = Clock([ms])
+        paths[name] = PathLatency([ms], time.perf_counter())
     assert [a.path for a in predictor.predict_until(images, time.monotonic() + 10)] == ["column=1"]
     with pytest.raises(BudgetError, match="cannot be met"):
         list(predictor.predict_until(images, time.monotonic() - 1))
@@ -245,8 +281,8 @@ def test_each_image_stops_where_it_is_sure(predictor, monkeypatch):
     threshold = float(np.median(first.confidence))
     monkeypatch.setattr(predictor, "stopping", lambda risk, trust: Stopping(risk, trust, (threshold, 2.0), (), (), 0))
     sizes = []
-    ran = predictor._ran
-    monkeypatch.setattr(predictor, "_ran", lambda name, x: (sizes.append(len(x)), ran(name, x))[1])
+    run_path = predictor.run_path
+    monkeypatch.setattr(predictor, "run_path", lambda name, x: (sizes.append(len(x)), run_path(name, x))[1])
     answer = predictor.predict_confident(images, risk=0.2)
     early = first.confidence >= threshold
     assert 0 < early.sum() < 24

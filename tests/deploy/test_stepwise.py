@@ -8,7 +8,9 @@ import torch
 
 from contracts.small import small_net, small_spec
 from polypath.core.execute import Trace, loops_run
-from polypath.deploy.stepwise import Stepwise, cut, write_stepwise
+from polypath.deploy.stepwise import Stepwise
+from polypath.deploy.stepwise_cut import cut
+from polypath.deploy.stepwise_write import write_stepwise
 from polypath.layers.gates import GateUnit
 
 GATED = ["dr_resnet16_cifar", "aig_resnet110_cifar", "dr_mobilenetv2"]

@@ -10,7 +10,7 @@ from subjects import crescendo, picture, saved
 
 from browser import console_errors, overflow, view
 from polypath.deploy import AnytimePredictor, BudgetError, Bundle
-from polypath.deploy.timing import Timing
+from polypath.deploy.latency import Timing
 from polypath.explore.anytime import AnytimeSubject
 
 pytest.importorskip("gradio")

@@ -9,44 +9,74 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from polypath.serve.model import PathFacts, Profile
+from polypath.deploy.latency import Latencies
+from polypath.deploy.manifest import BundlePath
 
 CLASSES = tuple(f"class{i}" for i in range(10))
 PATHS = {"whole": (10.0, 0.004, 0.001), "middle": (15.0, 0.002, 0.0005), "cheap": (25.0, 0.001, 0.0002)}
 """Name → (error, seconds of a batch, further seconds of each image)."""
 
 
+def profile(p50: float, p99: float | None = None) -> list[float]:
+    """Measured milliseconds with these percentiles in seconds."""
+    return [1e3 * p50] * 97 + [1e3 * (p50 if p99 is None else p99)] * 3
+
+
+class Gate:
+    """What passes it waits until it is open. ``reached`` tells that something waits, so that tests need no sleep."""
+
+    def __init__(self) -> None:
+        self.reached, self._open = threading.Event(), threading.Event()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def pass_through(self) -> None:
+        self.reached.set()
+        assert self._open.wait(30)
+
+    async def waiting(self) -> None:
+        assert await asyncio.to_thread(self.reached.wait, 30)
+
+
 @dataclass
 class FakeModel:
-    """Answers with class = value of the first pixel modulo ten, after the path's time."""
+    """Answers with class = value of the first pixel modulo ten, after the path's time and once the gates are open."""
 
     name: str = "fake"
     scale: float = 1.0  # of all times, as the profile knows
     slower: float = 1.0  # of all times, as it does not
     fail: bool = False
     ran: list[tuple[str, int]] = field(default_factory=list)
+    gate: Gate | None = None  # before a batch
+    decode_gate: Gate | None = None
     classes: Sequence[str] = CLASSES
 
     @property
-    def paths(self) -> Sequence[PathFacts]:
-        return [PathFacts(name, name, error, 1000) for name, (error, _, _) in PATHS.items()]
+    def paths(self) -> Sequence[BundlePath]:
+        about = {"macs": 1000, "params": 10, "depth": (1, 1)}
+        return [BundlePath(name=name, text=name, error=error, **about) for name, (error, _, _) in PATHS.items()]
 
     def seconds(self, path: str, size: int) -> float:
         _, fixed, each = PATHS[path]
         return self.scale * (fixed + each * size)
 
-    def profile(self, sizes: Sequence[int]) -> Profile:
-        return {n: {path: (self.seconds(path, n), 1.2 * self.seconds(path, n)) for path in PATHS} for n in sizes}
+    def latencies(self, sizes: Sequence[int]) -> Mapping[int, Latencies]:
+        seconds = {n: {path: self.seconds(path, n) for path in PATHS} for n in sizes}
+        now = time.perf_counter()
+        return {n: Latencies({path: profile(s, 1.2 * s) for path, s in row.items()}, now) for n, row in seconds.items()}
 
     def run(self, path: str, images: np.ndarray) -> np.ndarray:
         self.ran.append((path, len(images)))
+        if self.gate is not None:
+            self.gate.pass_through()
         time.sleep(self.seconds(path, len(images)) * self.slower)
         if self.fail:
             raise RuntimeError("a defect")
@@ -55,6 +85,8 @@ class FakeModel:
         return result
 
     def decode(self, data: bytes, pixels: int) -> np.ndarray:
+        if self.decode_gate is not None:
+            self.decode_gate.pass_through()
         try:
             image = Image.open(io.BytesIO(data))
             if image.width * image.height > pixels:

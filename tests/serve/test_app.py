@@ -17,10 +17,10 @@ import pytest
 
 from polypath.cli import main
 from polypath.serve.app import App
-from polypath.serve.limits import Key, Limits
+from polypath.serve.limits import Key, RequestLimits
 from polypath.serve.server import is_loopback, listen
 from polypath.serve.service import Options, batch_sizes
-from serve.fake import FakeModel, image_bytes, parsed, post, raw, served, whole
+from serve.fake import FakeModel, Gate, image_bytes, parsed, post, raw, served, whole
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,12 @@ def ask(port: int, body: bytes, kind: str = "image/png", query: str = "", extra:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
 def test_image_bytes(server, kind):
-    status, _, body = ask(server[0], image_bytes(4, kind), f"image/{kind.lower()}", "budget_ms=500&top_k=2")
+    status, _, body = ask(server[0], image_bytes(4, kind), f"image/{kind.lower()}", "budget_ms=20000&top_k=2")
     assert status == 200
     assert (body["path"], body["error_percent"], body["batch"]) == ("whole", 10.0, 1)
     assert [row["class"] for row in body["top"]] == ["class4", "class0"]
     assert body["top"][0] == {"class": "class4", "index": 4, "probability": 0.91}
-    assert 0 < body["ms"]["inference"] < body["ms"]["total"] < 500
+    assert 0 < body["ms"]["inference"] < body["ms"]["total"] < 20_000
 
 
 def test_json_and_multipart(server):
@@ -67,8 +67,8 @@ def test_a_long_body_is_taken_apart_beside_the_event_loop(server):
 
 
 def test_the_budget_chooses_the_path(server):
-    chosen = {ms: ask(server[0], image_bytes(), query=f"budget_ms={ms}")[2].get("path") for ms in (1000, 200)}
-    assert chosen == {1000: "whole", 200: "whole"}
+    chosen = {ms: ask(server[0], image_bytes(), query=f"budget_ms={ms}")[2].get("path") for ms in (20_000, 5000)}
+    assert chosen == {20_000: "whole", 5000: "whole"}
     status, _, body = ask(server[0], image_bytes(), query="budget_ms=1.0")  # the cheapest needs 1.44 ms
     assert (status, body["error"]["field"]) == (422, "budget_ms")
     assert "cheap" in body["error"]["legal"]
@@ -81,7 +81,7 @@ def test_paths_health_and_page(server):
     status, _, body = get(port, "/v1/paths")
     assert status == 200
     assert [row["name"] for row in body["paths"]] == ["whole", "middle", "cheap"]
-    assert 1.2 <= body["paths"][2]["p99_idle_ms"] < 12.0  # 1.44 by the profile, or what other tests' requests took
+    assert 1.2 <= body["paths"][2]["p99_idle_ms"] <= 1.44  # by the profile, or what other tests' requests took
     assert len(body["classes"]) == 10
     assert get(port, "/healthz")[2] == {"status": "ok"}
     assert get(port, "/readyz")[2] == {"status": "ready"}
@@ -177,41 +177,42 @@ def test_a_defect_is_a_500_without_its_text_and_others_are_answered():
 
 
 def test_requests_and_connections_are_bounded():
-    limits = Limits(requests=1, connections=3)
-    with served(App(FakeModel(slower=20), Options(limits=limits), Key(None))) as port:
+    model, limits = FakeModel(), RequestLimits(requests=1, connections=3)
+    with served(App(model, Options(budget_ms=60_000, limits=limits), Key(None))) as port:
+        model.gate = Gate()
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(ask, port, image_bytes())
-            time.sleep(0.03)
+            assert model.gate.reached.wait(30)
             status, headers, body = ask(port, image_bytes())
             assert (status, headers["retry-after"]) == (503, "1")
             assert "1 requests" in body["error"]["message"]
             assert get(port, "/healthz")[0] == 200  # a busy server is not a dead one
+            model.gate.open()
             assert first.result()[0] == 200
-        links = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(4)]
+        links = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(4)]
         assert b" 503 " in links[3].recv(65536)
         for link in links:
             link.close()
 
 
-def test_the_event_loop_goes_on_while_an_image_is_decoded(monkeypatch):
+def test_the_event_loop_goes_on_while_an_image_is_decoded():
     model = FakeModel()
-    with served(App(model, Options(), Key(None))) as port, ThreadPoolExecutor(1) as pool:
-        monkeypatch.setattr(model, "decode", lambda data, pixels: time.sleep(0.4) or FakeModel().decode(data, pixels))
+    with served(App(model, Options(budget_ms=60_000), Key(None))) as port, ThreadPoolExecutor(1) as pool:
+        model.decode_gate = Gate()
         slow = pool.submit(ask, port, image_bytes())
-        time.sleep(0.1)
-        start = time.perf_counter()
+        assert model.decode_gate.reached.wait(30)
         assert get(port, "/healthz")[0] == 200
-        assert time.perf_counter() - start < 0.2
         assert not slow.done()
+        model.decode_gate.open()
         assert slow.result()[0] == 200
 
 
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: Limits(queue=0), "queue 0"),
-        (lambda: Limits(head_seconds=float("nan")), "head_seconds nan"),
-        (lambda: Limits(pixels=True), "pixels True"),
+        (lambda: RequestLimits(queue=0), "queue 0"),
+        (lambda: RequestLimits(head_seconds=float("nan")), "head_seconds nan"),
+        (lambda: RequestLimits(pixels=True), "pixels True"),
         (lambda: Options(budget_ms=0), "budget_ms 0"),
         (lambda: Options(top_k=0), "top_k 0"),
         (lambda: Options(max_batch=1000), "max_batch 1000"),

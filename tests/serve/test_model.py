@@ -45,8 +45,8 @@ def encoded(kind: str, mode: str = "RGB") -> bytes:
 def test_common_formats_are_read(model, kind, mode):
     height, width = model.predictor.bundle.size
     image = model.decode(encoded(kind, mode), 10_000)
-    assert (image.shape, image.dtype) == ((height, width, 3), np.uint8)
-    assert image.std() > 5
+    assert (image.shape, image.dtype) == ((3, height, width), np.float32)
+    assert image.std() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,22 @@ def test_paths_go_from_accurate_to_not(model):
     errors = [path.error for path in model.paths if path.error is not None]
     assert errors == sorted(errors)
     assert {path.name for path in model.paths} == {path.name for path in model.predictor.bundle.paths}
+
+
+def test_images_are_normalised_when_they_are_decoded(model):
+    data = encoded("PNG")
+    np.testing.assert_array_equal(model.decode(data, 10_000), model.predictor.prepared(data)[0])
+
+
+def test_a_batch_is_timed_once(model):
+    """By the service, in the predictor's own estimates."""
+    with served(App(model, Options(max_batch=1), Key(None))) as port:
+        before = model.predictor.latencies(1).paths["whole"].samples()
+        asked = post(encoded("PNG"), query="path=whole&budget_ms=20000")
+        answers = [parsed(raw(port, asked))[2] for _ in range(3)]
+        after = model.predictor.latencies(1).paths["whole"].samples()
+    assert after[-3:] == pytest.approx([body["ms"]["inference"] for body in answers], abs=1e-3)
+    assert after[-4] == before[-1]
 
 
 def test_http_answers_are_the_predictors(model):

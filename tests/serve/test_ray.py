@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from polypath.serve.limits import KEY_VARIABLE, Limits
+from polypath.serve.limits import KEY_VARIABLE, RequestLimits
 from polypath.serve.service import Options
 from polypath.storage.files import write_json
 from polypath.training.run import environment
@@ -34,7 +34,7 @@ def test_the_same_app_under_ray_serve(monkeypatch):
     key, port = "X-API-Key: secret\r\n", 18431
     begun = time.perf_counter()
     try:
-        options = Options(limits=Limits(body_bytes=2**20))
+        options = Options(limits=RequestLimits(body_bytes=2**20))
         ray_app.start(partial(FakeModel, scale=4.0), options, address="local", port=port, replicas=2, cpus=0.5)
         started_s = time.perf_counter() - begun
 

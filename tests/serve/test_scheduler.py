@@ -1,4 +1,4 @@
-"""Times, rehearsal and the scheduler, with a model that sleeps."""
+"""Rehearsal and the queue in a time of their own; the scheduler with a model that sleeps, or waits at a gate."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import time
 import numpy as np
 import pytest
 
+from polypath.deploy.latency import Latencies
 from polypath.serve.admission import Queue, is_feasible, largest
 from polypath.serve.errors import RequestRejected
 from polypath.serve.scheduler import Scheduler
-from polypath.serve.times import EXPIRE_S, Times
-from serve.fake import PATHS, FakeModel
+from polypath.serve.times import Times
+from serve.fake import PATHS, FakeModel, Gate, profile
 
 ORDER = list(PATHS)
 SIZES = (1, 2, 4, 8)
@@ -25,51 +26,8 @@ def image(value: int) -> np.ndarray:
 
 def flat(**seconds: float) -> Times:
     """Times that grow by a half with each doubling of the batch."""
-    return Times({n: {path: (s * 1.5**i, s * 1.5**i) for path, s in seconds.items()} for i, n in enumerate(SIZES)})
-
-
-# --- times ---------------------------------------------------------------------------------------------
-
-
-def test_times_follow_what_is_seen_and_come_back():
-    times = flat(a=0.010, b=0.002)
-    assert times.high("a", 1, 0.0) == 0.010
-    for i in range(20):
-        times.observe("a", 1, 0.030, now=0.01 * i)
-    assert times.high("a", 1, 1.5) == pytest.approx(0.030)
-    assert times.high("b", 1, 1.5) == pytest.approx(0.006)  # never seen: as much slower than its profile as the others
-    assert times.idle("a", 1.5) == 0.010
-    assert times.high("a", 1, EXPIRE_S + 2.0) == 0.010  # or a path once slow would never run again
-
-
-def test_a_profile_made_on_a_busy_machine_is_put_right():
-    times = Times({n: {"a": (0.050 * n, 0.400 * n)} for n in SIZES})
-    assert times.high("a", 8, 0.0) == 3.2
-    for i in range(20):
-        times.observe("a", 1, 0.005, now=0.01 * i)
-    assert times.high("a", 8, 1.5) == pytest.approx(0.040)  # or it would never be tried
-    assert times.idle("a", 1.5) == pytest.approx(0.005)
-
-
-def test_one_stall_does_not_count():
-    times = flat(a=0.010)
-    for i in range(40):
-        times.observe("a", 1, 1.0 if i == 20 else 0.011, now=0.01 * i)
-    assert times.high("a", 1, 1.5) == pytest.approx(0.011)
-
-
-@pytest.mark.parametrize(
-    ("profile", "told"),
-    [
-        ({2: {"a": (1.0, 1.0)}}, "size 1"),
-        ({1: {"a": (1.0, 1.0)}, 2: {"b": (1.0, 1.0)}}, "size 2"),
-        ({1: {"a": (2.0, 1.0)}}, "p50"),
-        ({1: {"a": (float("nan"), 1.0)}}, "p50"),
-    ],
-)
-def test_bad_profiles(profile, told):
-    with pytest.raises(ValueError, match=told):
-        Times(profile)
+    rows = {n: {path: profile(s * 1.5**i) for path, s in seconds.items()} for i, n in enumerate(SIZES)}
+    return Times({n: Latencies(row, now=0.0) for n, row in rows.items()})
 
 
 # --- rehearsal -----------------------------------------------------------------------------------------
@@ -185,6 +143,25 @@ def test_a_machine_slower_than_reckoned_drops_rather_than_answers_late():
     assert max(lateness) < 0.2  # begun when it still seemed possible
 
 
+def test_a_full_queue_takes_what_has_more_time():
+    queue = Queue(ORDER, Times(FakeModel().latencies(SIZES)), 1000)
+    taken = 0
+    while queue.admit(0.0, 0.060, "whole") is not None:
+        taken += 1
+    assert 8 <= taken <= 40  # at most five batches of eight, 12 ms each
+    ticket = queue.admit(0.0, 0.200, "whole", cheaper=True)
+    assert ticket is not None
+    assert ticket.path == "whole"
+
+
+def test_cheaper_only_where_allowed():
+    queue = Queue(ORDER, Times(FakeModel().latencies(SIZES)), 10)
+    assert queue.admit(0.0, 0.010, "whole") is None  # it takes 6 ms, and a reply 5
+    ticket = queue.admit(0.0, 0.010, "whole", cheaper=True)
+    assert ticket is not None
+    assert ticket.path == "middle"
+
+
 # --- the scheduler -------------------------------------------------------------------------------------
 
 
@@ -192,7 +169,7 @@ def scheduled(model: FakeModel, work, **options):
     """Run ``await work(scheduler)`` and end the scheduler."""
 
     async def whole():
-        scheduler = Scheduler(model.run, ORDER, Times(model.profile(SIZES)), **options)
+        scheduler = Scheduler(model.run, ORDER, Times(model.latencies(SIZES)), **options)
         try:
             return await asyncio.wait_for(work(scheduler), 20)
         finally:
@@ -208,10 +185,12 @@ def ask(scheduler: Scheduler, value: int, budget_s: float, path: str = "whole", 
 
 
 def test_answers_are_those_of_their_own_images():
-    model = FakeModel()
+    model = FakeModel(gate=Gate())
 
     async def work(scheduler):
-        return await asyncio.gather(*(ask(scheduler, i, 5.0, ORDER[i % 3]) for i in range(9)))
+        futures = [ask(scheduler, i, 60.0, ORDER[i % 3]) for i in range(9)]
+        model.gate.open()
+        return await asyncio.gather(*futures)
 
     done = scheduled(model, work)
     assert [int(d.probabilities.argmax()) for d in done] == list(range(9))
@@ -221,55 +200,48 @@ def test_answers_are_those_of_their_own_images():
 
 
 def test_the_earliest_deadline_goes_first():
-    model = FakeModel()
+    model = FakeModel(gate=Gate())
 
     async def work(scheduler):
-        first = ask(scheduler, 0, 5.0)  # keeps the thread busy
-        await asyncio.sleep(0.002)
-        late, soon = ask(scheduler, 1, 5.0), ask(scheduler, 2, 1.0, "cheap")
+        first = ask(scheduler, 0, 60.0)
+        await model.gate.waiting()
+        late, soon = ask(scheduler, 1, 60.0), ask(scheduler, 2, 30.0, "cheap")
+        model.gate.open()
         return await asyncio.gather(first, late, soon)
 
     scheduled(model, work)
     assert [path for path, _ in model.ran] == ["whole", "cheap", "whole"]
 
 
-def test_what_cannot_be_in_time_is_refused_at_once_or_goes_cheaper():
-    model = FakeModel()
+def test_what_cannot_be_in_time_is_refused_at_once():
+    """No batch ends meanwhile, so a refusal waits for none."""
+    model = FakeModel(gate=Gate())
 
     async def work(scheduler):
-        futures = []
-        start = time.perf_counter()
+        futures = [ask(scheduler, 0, 60.0)]
+        await model.gate.waiting()
         with pytest.raises(RequestRejected) as caught:
             futures.extend(ask(scheduler, 1, 0.060) for _ in range(200))
-        assert time.perf_counter() - start < 0.06
         assert caught.value.status == 503
         assert caught.value.retry_s > 0
         assert int(caught.value.headers()["retry-after"]) >= 1
-        futures.append(ask(scheduler, 1, 0.2, cheaper=True))
+        assert not any(future.done() for future in futures)
+        model.gate.open()
         return await asyncio.gather(*futures, return_exceptions=True)
 
-    assert 1 < len(scheduled(model, work)) < 200
+    assert len(scheduled(model, work)) < 200
 
 
-def test_cheaper_only_where_allowed():
-    model = FakeModel()
-
-    async def work(scheduler):
-        with pytest.raises(RequestRejected):
-            ask(scheduler, 1, 0.010)  # whole reckons with 6 ms and 5 ms for the reply
-        return await ask(scheduler, 1, 0.010, cheaper=True)
-
-    assert scheduled(model, work).path == "middle"
-
-
-def test_late_tickets_leave_when_the_machine_is_slower_than_reckoned():
-    model = FakeModel(slower=20.0)  # 100 ms instead of 5
-    events = []
+def test_late_tickets_leave_when_the_machine_is_slower_than_expected():
+    model, events = FakeModel(gate=Gate()), []
 
     async def work(scheduler):
-        first = ask(scheduler, 0, 5.0)
-        await asyncio.sleep(0.02)  # it runs, and overdue, so that the thread seems to be free any moment
-        strict, lenient = ask(scheduler, 1, 0.03), ask(scheduler, 2, 5.0)
+        first = ask(scheduler, 0, 60.0)
+        await model.gate.waiting()
+        await asyncio.sleep(0.02)  # the batch is overdue, so the thread seems to be free at any moment
+        strict, lenient = ask(scheduler, 1, 0.3), ask(scheduler, 2, 60.0)
+        await asyncio.sleep(0.31)
+        model.gate.open()
         return await asyncio.gather(first, strict, lenient, return_exceptions=True)
 
     first, strict, lenient = scheduled(model, work, watch=lambda event, number, path: events.append(event))
@@ -284,10 +256,10 @@ def test_a_failing_network_fails_its_batch_and_no_other():
 
     async def work(scheduler):
         with pytest.raises(RuntimeError, match="a defect"):
-            await ask(scheduler, 1, 5.0)
+            await ask(scheduler, 1, 60.0)
         model.fail = False
         assert scheduler.healthy
-        return await ask(scheduler, 4, 5.0)
+        return await ask(scheduler, 4, 60.0)
 
     assert scheduled(model, work).probabilities.argmax() == 4
 
@@ -296,12 +268,12 @@ def test_closing_answers_the_accepted_and_admits_nobody():
     model = FakeModel()
 
     async def work(scheduler):
-        undecoded = scheduler.admit(time.perf_counter() + 5, "whole")
-        futures = [ask(scheduler, i, 5.0) for i in range(5)]
+        undecoded = scheduler.admit(time.perf_counter() + 60, "whole")
+        futures = [ask(scheduler, i, 60.0) for i in range(5)]
         closing = asyncio.create_task(scheduler.close())
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         with pytest.raises(RequestRejected, match="shutting down"):
-            scheduler.admit(time.perf_counter() + 5, "whole")
+            scheduler.admit(time.perf_counter() + 60, "whole")
         scheduler.submit(undecoded, image(9))
         done = await asyncio.gather(*futures, undecoded.future)
         await closing
@@ -314,7 +286,7 @@ def test_a_withdrawn_ticket_takes_no_time():
     model = FakeModel()
 
     async def work(scheduler):
-        ticket = scheduler.admit(time.perf_counter() + 5, "whole")
+        ticket = scheduler.admit(time.perf_counter() + 60, "whole")
         assert len(scheduler) == 1
         scheduler.withdraw(ticket)
         assert len(scheduler) == 0

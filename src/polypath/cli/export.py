@@ -106,7 +106,7 @@ def _one(args: Any) -> dict[str, Any]:
 
     net, run = _opened(args.source)
     if args.format == "onnx" and not args.paths and any(join.gates for join in net.wiring.joins.values()):
-        from polypath.deploy.stepwise import write_stepwise
+        from polypath.deploy.stepwise_write import write_stepwise
 
         if args.out.exists():
             args.out.rmdir()

@@ -53,13 +53,13 @@ def serve(argv: list[str]) -> None:
     for package in NEEDS:
         need(package, "polypath serve", "serve")
 
-    from polypath.serve.limits import KEY_VARIABLE, Key, Limits
+    from polypath.serve.limits import KEY_VARIABLE, Key, RequestLimits
     from polypath.serve.server import is_loopback, listen
     from polypath.serve.service import Options
 
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port {args.port}: expected 0 to 65535")
-    limits = Limits(body_bytes=_bytes(args.max_body_mb), pixels=args.max_pixels, requests=args.max_requests)
+    limits = RequestLimits(body_bytes=_bytes(args.max_body_mb), pixels=args.max_pixels, requests=args.max_requests)
     options = Options(budget_ms=args.budget_ms, max_batch=args.max_batch, limits=limits)
     key = Key(os.environ.get(KEY_VARIABLE))
     if not key and not is_loopback(args.host) and not args.without_key:

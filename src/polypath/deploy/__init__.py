@@ -10,6 +10,7 @@ Names are looked up when they are used, so that what they need (torch, ONNX Runt
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 _PLACES = {
@@ -19,11 +20,11 @@ _PLACES = {
     "Bundle": "bundle",
     "BundlePath": "manifest",
     "Confident": "answer",
-    "Limits": "images",
-    "Timing": "timing",
+    "ImageLimits": "images",
+    "Timing": "latency",
     "export_path": "export",
     "Stepwise": "stepwise",
-    "write_stepwise": "stepwise",
+    "write_stepwise": "stepwise_write",
     "write_bundle": "write",
 }
 
@@ -31,15 +32,18 @@ if TYPE_CHECKING:
     from polypath.deploy.answer import Answer, Confident
     from polypath.deploy.budget import BudgetError
     from polypath.deploy.bundle import Bundle
-    from polypath.deploy.images import Limits
+    from polypath.deploy.images import ImageLimits
+    from polypath.deploy.latency import Timing
     from polypath.deploy.manifest import BundlePath
     from polypath.deploy.predictor import AnytimePredictor
-    from polypath.deploy.timing import Timing
 
-__all__ = ["Answer", "AnytimePredictor", "BudgetError", "Bundle", "BundlePath", "Confident", "Limits", "Timing"]
+__all__ = ["Answer", "AnytimePredictor", "BudgetError", "Bundle", "BundlePath", "Confident", "ImageLimits", "Timing"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Limits":
+        warnings.warn("polypath.deploy.Limits is now ImageLimits", DeprecationWarning, stacklevel=2)
+        name = "ImageLimits"
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

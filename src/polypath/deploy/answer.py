@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ class Answer:
         runtime: what ran it.
         budget_ms: the budget that was given, if any.
         combined: the paths whose probabilities were averaged.
+        top_k: classes that :meth:`top` gives where it is not told.
     """
 
     probabilities: np.ndarray
@@ -30,6 +32,7 @@ class Answer:
     runtime: str
     budget_ms: float | None = None
     combined: tuple[str, ...] = ()
+    top_k: int | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -41,14 +44,18 @@ class Answer:
         """``(N,)``: the likeliest class's probability."""
         return self.probabilities.max(1)
 
-    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
+    def top(self, k: int | None = None) -> list[list[tuple[str, float]]]:
         """For each image its ``k`` likeliest classes with their probabilities.
+
+        Args:
+            k: None takes the prediction's ``top_k``, else 5 or all classes where there are fewer.
 
         Raises:
             ValueError: a ``k`` below 1 or above the number of classes.
         """
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(self.classes):
-            raise ValueError(f"top_k {k!r}: must be from 1 to the {len(self.classes)} classes")
+        if k is None:
+            k = min(5, len(self.classes)) if self.top_k is None else self.top_k
+        check_top_k(k, self.classes)
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
         return [
             [(self.classes[i], float(row[i])) for i in best]
@@ -71,6 +78,14 @@ class Confident(Answer):
     sure: np.ndarray
     risk: float
     trust: float
+
+
+def check_top_k(k: int, classes: Sequence[str]) -> None:
+    """Raises:
+    ValueError: a number of classes below 1 or above all of them.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(classes):
+        raise ValueError(f"top_k {k!r}: must be from 1 to the {len(classes)} classes")
 
 
 def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:

@@ -11,7 +11,6 @@ docs/bundle.md describes all of it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from polypath.deploy import manifest as manifests
 from polypath.deploy.images import Preparation, preparation
 from polypath.deploy.manifest import BundlePath, Manifest, Rung
+from polypath.storage.digests import file_digest
 
 if TYPE_CHECKING:
     from polypath.core.batchnorm import BatchNormStatistics
@@ -40,7 +40,7 @@ class Bundle:
         folder: where it lies.
         manifest: what it says.
         digest: tells bundles apart; the key of measured times.
-        networks: a network that is here already (then the folder's is not read).
+        network: one that is in memory already; the folder's is then not read.
     """
 
     folder: Path
@@ -114,8 +114,7 @@ class Bundle:
             preparation=prep,
             paths=tuple(paths),
         )
-        digest = hashlib.sha256((place / "model.safetensors").read_bytes()).hexdigest()
-        return cls(place, manifest, digest, net)
+        return cls(place, manifest, file_digest(place / "model.safetensors"), net)
 
     @property
     def name(self) -> str:
@@ -222,7 +221,7 @@ def _check(file: Path, facts: Mapping[str, Any], verify: bool) -> None:
         raise ValueError(f"{file.parent}: {file.name} is missing")
     if file.stat().st_size != facts.get("bytes"):
         raise ValueError(f"{file}: damaged, it has {file.stat().st_size:,} bytes and not {facts.get('bytes')!r}")
-    if verify and hashlib.sha256(file.read_bytes()).hexdigest() != facts.get("sha256"):
+    if verify and file_digest(file) != facts.get("sha256"):
         raise ValueError(f"{file}: damaged, its checksum is another")
 
 

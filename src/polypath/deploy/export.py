@@ -71,10 +71,10 @@ def export_path(
     child = extract(net, paths, stats=stats).eval().cpu()
     if any(join.gates for join in child.wiring.joins.values()):
         raise ValueError(
-            "gates decide in this network, which is exported loop by loop (polypath.deploy.dynamic); or choose a path "
-            "without them, such as loops=2"
+            "gates decide in this network: export it loop by loop (polypath.deploy.write_stepwise, or polypath export "
+            "--format onnx without --paths), or choose a path without them, such as loops=2"
         )
-    shape = (net.in_chans, *_size(net, size))
+    shape = (net.in_chans, *image_size(net, size))
     target = Path(folder)
     stem = name or file_stem(str(child.config.get("paths", "whole")))
     endings = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "torch": (".pt2",)}[format]
@@ -100,7 +100,8 @@ def file_stem(text: str) -> str:
     return plain if len(plain) <= 80 else "path"
 
 
-def _size(net: PathNet, size: int | tuple[int, int] | None) -> tuple[int, int]:
+def image_size(net: PathNet, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width of what is exported: ``size``, else the network's own, else 32 or the least that it takes."""
     own = (net.config.get("image") or {}).get("size")
     return sides(size if size is not None else tuple(own) if own else max(32, net.min_size))
 

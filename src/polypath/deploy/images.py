@@ -26,14 +26,14 @@ Source = "bytes | str | os.PathLike[str] | Image.Image | np.ndarray"
 
 
 @dataclass(frozen=True)
-class Limits:
+class ImageLimits:
     """The largest image that is decoded: encoded ``bytes``, and ``pixels`` (width times height)."""
 
     bytes: int = 16 * 2**20
     pixels: int = 40_000_000
 
 
-LIMITS = Limits()
+LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Preparation:
                 image = image.crop((left, top, left + width, top + height))
         return pixels(image, self.channels).transpose(1, 2, 0)
 
-    def array(self, images: Any, limits: Limits = LIMITS) -> np.ndarray:
+    def array(self, images: Any, limits: ImageLimits = LIMITS) -> np.ndarray:
         """``(N, H, W, C)`` uint8 of one image or a sequence of them.
 
         ``images``: a uint8 array ``(N, H, W, C)`` or ``(H, W, C)``, or one or several of: such a ``(H, W, C)`` array,
@@ -89,7 +89,11 @@ class Preparation:
             raise ValueError("no images")
         return np.stack([self._one(image, limits) for image in images])
 
-    def _one(self, image: Any, limits: Limits) -> np.ndarray:
+    def prepared(self, images: Any, limits: ImageLimits = LIMITS) -> np.ndarray:
+        """``(N, C, H, W)`` float32, normalised, of what :meth:`array` takes."""
+        return self.normalised(self.array(images, limits))
+
+    def _one(self, image: Any, limits: ImageLimits) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return self._sized(_checked(image, 3, self.channels)[None])[0]
         if isinstance(image, Image.Image | bytes | str | os.PathLike):
@@ -129,7 +133,7 @@ def _checked(images: np.ndarray, ndim: Literal[3, 4], channels: int) -> np.ndarr
     return images
 
 
-def read(source: Any, limits: Limits = LIMITS) -> Image.Image:
+def read(source: Any, limits: ImageLimits = LIMITS) -> Image.Image:
     """One image, upright, of mode ``L`` or ``RGB``, from a file, encoded bytes or a PIL image.
 
     Raises:
@@ -153,7 +157,7 @@ def read(source: Any, limits: Limits = LIMITS) -> Image.Image:
         raise BrokenImage(f"{file}: {error}") from None
 
 
-def decode(data: bytes, limits: Limits = LIMITS) -> Image.Image:
+def decode(data: bytes, limits: ImageLimits = LIMITS) -> Image.Image:
     """The image that these bytes encode; see :func:`read`."""
     if len(data) > limits.bytes:
         raise BrokenImage(f"more than the {limits.bytes:,} bytes allowed")

@@ -17,28 +17,18 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from polypath.deploy import latency_profile as profiles
-from polypath.deploy.answer import Answer, Confident, averaged, softmax
+from polypath.deploy.answer import Answer, Confident, averaged, check_top_k, softmax
 from polypath.deploy.budget import BudgetError, check_budget
 from polypath.deploy.bundle import Bundle, rank
-from polypath.deploy.images import LIMITS, Limits
+from polypath.deploy.images import LIMITS, ImageLimits
+from polypath.deploy.latency import Latencies, Timing
 from polypath.deploy.runtimes import Runtime, candidates, cores, open_runtime
 from polypath.deploy.stopping import Stopping, plan_stopping
-from polypath.deploy.timing import Clock, Pace, Timing
-
-
-@dataclass
-class _Book:
-    """Clocks of one batch size and their shared pace, and the paths most accurate first."""
-
-    clocks: dict[str, Clock]
-    pace: Pace
-    ranked: list[tuple[str, Clock]] = field(default_factory=list)
 
 
 class AnytimePredictor:
@@ -64,25 +54,24 @@ class AnytimePredictor:
         threads: int | None = None,
         *,
         precision: str = "f32",
-        limits: Limits = LIMITS,
+        limits: ImageLimits = LIMITS,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.limits, self.precision = limits, precision
-        self._prep = self.bundle.preparation
         self._temperature = {path.name: path.temperature for path in self.bundle.paths}
         self._ranked = [path.name for path in rank(self.bundle.paths)]
         self._lock = threading.RLock()
-        self._books: dict[int, _Book] = {}
+        self._latencies: dict[int, Latencies] = {}
         self._stopping: dict[tuple[float, float], Stopping] = {}
-        self._threads = threads
+        self.threads = cores() if threads is None else threads
         names = candidates(self.bundle) if runtime == "auto" else [runtime]
         if precision != "f32" and runtime == "auto":
             names = [name for name in names if name != "onnxruntime"]
-        self.runtime: Runtime = open_runtime(names[0], self.bundle, threads, precision)
+        self.runtime: Runtime = open_runtime(names[0], self.bundle, self.threads, precision)
         self._open_store()
         if len(names) > 1:
             self._take_fastest(names)
-        for name in self._ranked:  # loaded now, and not within somebody's first answer
+        for name in self._ranked:  # loaded now, and not within the first answer
             self._task(name, self._example(1))()
         atexit.register(_closed, weakref.ref(self))
 
@@ -97,15 +86,15 @@ class AnytimePredictor:
             images: uint8 ``(N, H, W, C)`` or ``(H, W, C)``, or PIL images, encoded bytes or files, one or a sequence.
             budget_ms: from this call to its return, for all images together; None takes the most accurate path.
             path: one by its name, whatever it takes; not together with a budget.
-            top_k: only checked here; :meth:`Answer.top` gives them.
+            top_k: classes that :meth:`Answer.top` gives for each image; None: its default.
 
         Raises:
             BudgetError: the cheapest path needs more than the budget (known before anything is decoded).
             ValueError: images or values that cannot be.
         """
         start = time.perf_counter()
-        if top_k is not None and not 1 <= top_k <= len(self.bundle.classes):
-            raise ValueError(f"top_k {top_k!r}: must be from 1 to the {len(self.bundle.classes)} classes")
+        if top_k is not None:
+            check_top_k(top_k, self.bundle.classes)
         if budget_ms is None:
             x = self.prepared(images)
             name = self._ranked[0] if path is None else self.bundle.path(path).name
@@ -118,7 +107,7 @@ class AnytimePredictor:
             self.choose(budget_ms, count)
             x = self.prepared(images)
             name = self.choose(budget_ms - 1e3 * (time.perf_counter() - start), len(x), of=budget_ms)
-        probabilities = self._ran(name, x)
+        probabilities = self._timed(name, x)
         return Answer(
             probabilities=probabilities,
             classes=self.bundle.classes,
@@ -127,6 +116,7 @@ class AnytimePredictor:
             runtime=self.runtime.name,
             budget_ms=budget_ms,
             combined=(name,),
+            top_k=top_k,
         )
 
     def predict_until(self, images: Any, deadline: float) -> Iterator[Answer]:
@@ -143,19 +133,18 @@ class AnytimePredictor:
         if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not math.isfinite(deadline):
             raise ValueError(f"deadline {deadline!r}: must be a moment of time.monotonic()")
         x = self.prepared(images)
-        self._book(len(x))
+        self.latencies(len(x))
         return self._until(x, deadline, start)
 
     def _until(self, x: np.ndarray, deadline: float, start: float) -> Iterator[Answer]:
         ran: dict[str, np.ndarray] = {}
         for rung in self.bundle.ladder:
             left = 1e3 * (deadline - time.monotonic())
-            clock = self._book(len(x)).clocks[rung.path]
-            if not clock.fits(left):
+            if not self._fits(rung.path, left, len(x)):
                 if not ran:
-                    raise BudgetError(max(left, 0.0), clock.needs, len(x))
+                    raise BudgetError(max(left, 0.0), self.needs_ms(rung.path, len(x)), len(x))
                 return
-            ran[rung.path] = self._ran(rung.path, x)
+            ran[rung.path] = self._timed(rung.path, x)
             yield Answer(
                 probabilities=averaged(ran, rung),
                 classes=self.bundle.classes,
@@ -192,11 +181,11 @@ class AnytimePredictor:
         last = self.bundle.ladder[0].path
         for rung, threshold in zip(self.bundle.ladder, stopping.thresholds, strict=True):
             left = limit - 1e3 * (time.perf_counter() - start)
-            if limit < math.inf and not (clock := self._book(len(rows)).clocks[rung.path]).fits(left):
+            if limit < math.inf and not self._fits(rung.path, left, len(rows)):
                 if not ran:
-                    raise BudgetError(limit, clock.needs, n)
+                    raise BudgetError(limit, self.needs_ms(rung.path, n), n)
                 break
-            ran[rung.path] = self._ran(rung.path, x)
+            ran[rung.path] = self._timed(rung.path, x)
             out[rows], last = averaged(ran, rung), rung.path
             stops = out[rows].max(1) >= threshold
             sure[rows[stops]] = True
@@ -229,18 +218,35 @@ class AnytimePredictor:
 
     def prepared(self, images: Any) -> np.ndarray:
         """``(N, C, H, W)`` float32, normalised, of whatever :meth:`predict` takes."""
-        return self._prep.normalised(self._prep.array(images, self.limits))
+        return self.bundle.preparation.prepared(images, self.limits)
 
-    def _ran(self, name: str, x: np.ndarray) -> np.ndarray:
-        """Probabilities by one path; its time is observed."""
-        run = self.runtime.prepare(name, len(x))
+    def run_path(self, name: str, x: np.ndarray) -> np.ndarray:
+        """Probabilities ``(N, classes)`` float32, calibrated, by one path.
+
+        It is not timed here: a caller that times it tells :meth:`latencies`.
+
+        Args:
+            x: ``(N, C, H, W)`` float32, as :meth:`prepared` gives it.
+
+        Raises:
+            ValueError: no such path, images of another shape or type.
+        """
+        shape = (self.bundle.preparation.channels, *self.bundle.size)
+        if x.dtype != np.float32 or x.ndim != 4 or x.shape[1:] != shape or not len(x):
+            wanted = ", ".join(map(str, shape))
+            raise ValueError(f"x of shape {x.shape} and type {x.dtype}: must be float32 of shape (N, {wanted})")
+        if name not in self._temperature:
+            name = self.bundle.path(name).name
+        return softmax(self.runtime.prepare(name, len(x))(x), self._temperature[name])
+
+    def _timed(self, name: str, x: np.ndarray) -> np.ndarray:
+        """:meth:`run_path`, its time observed where the batch size has been profiled."""
         start = time.perf_counter()
-        probabilities = softmax(run(x), self._temperature[name])
-        ms = 1e3 * (time.perf_counter() - start)
+        probabilities = self.run_path(name, x)
+        end = time.perf_counter()
         size = profiles.bucket(len(x))
-        book = self._books.get(size)
-        if book is not None:
-            book.clocks[name].observe(ms, full=len(x) == size)
+        if (latencies := self._latencies.get(size)) is not None:
+            latencies.observe(name, 1e3 * (end - start), end, full=len(x) == size)
         return probabilities
 
     # --- times -------------------------------------------------------------------------------------------
@@ -251,16 +257,31 @@ class AnytimePredictor:
         Raises:
             BudgetError: not even the cheapest does.
         """
-        ranked = self._book(batch).ranked
-        name = next((name for name, clock in ranked if clock.fits(budget_ms)), None)
+        latencies, now = self.latencies(batch), time.perf_counter()
+        name = next((name for name in self._ranked if latencies.fits(name, budget_ms, now)), None)
         if name is None:
-            cheapest = min(clock.needs for _, clock in ranked)
+            cheapest = min(latency.needs for latency in latencies.paths.values())
             raise BudgetError(budget_ms if of is None else of, cheapest, batch)
         return name
 
+    def _fits(self, path: str, left_ms: float, batch: int) -> bool:
+        return self.latencies(batch).fits(path, left_ms, time.perf_counter())
+
     def needs_ms(self, path: str, batch: int = 1) -> float:
         """The 99.5th percentile of a path's time here, in milliseconds."""
-        return self._book(batch).clocks[path].needs
+        return self.latencies(batch).paths[path].needs
+
+    def latencies(self, batch: int, seconds: float | None = None) -> Latencies:
+        """The estimated times at a batch size, that of the next power of two; profiled where they are not known yet.
+
+        Args:
+            seconds: of a profile, as for :meth:`profile`.
+        """
+        size = profiles.bucket(batch)
+        if (known := self._latencies.get(size)) is not None:
+            return known
+        with self._lock:
+            return self._latencies.get(size) or self._measure(size, seconds)
 
     def profile(self, batch: int = 1, *, fresh: bool = False, seconds: float | None = None) -> dict[str, Timing]:
         """Times by path at a batch size (those of the next power of two); measured where they are not known yet.
@@ -280,8 +301,8 @@ class AnytimePredictor:
         if fresh:
             with self._lock:
                 self._measure(profiles.bucket(batch), seconds)
-        book = self._book(batch, seconds)
-        return {path.name: book.clocks[path.name].timing for path in self.bundle.paths}
+        latencies = self.latencies(batch, seconds)
+        return {path.name: latencies.paths[path.name].timing for path in self.bundle.paths}
 
     def save_profile(self) -> None:
         """Write what is known of times to the cache; done by itself when a profile is made and at exit.
@@ -290,45 +311,39 @@ class AnytimePredictor:
         later session measures them anew.
         """
         with self._lock:
-            books = {batch: book for batch, book in self._books.items() if book.pace.value >= profiles.BUSY}
-            self._store.save({b: {n: c.samples() for n, c in book.clocks.items()} for b, book in books.items()})
+            now = time.perf_counter()
+            self._store.save(
+                {
+                    batch: {name: latency.samples() for name, latency in latencies.paths.items()}
+                    for batch, latencies in self._latencies.items()
+                    if latencies.pace(now) >= profiles.BUSY
+                }
+            )
 
     def _profiled(self, batch: int) -> float:
         """Seconds that went into making a profile just now."""
         start = time.perf_counter()
-        if profiles.bucket(batch) in self._books:
+        if profiles.bucket(batch) in self._latencies:
             return 0.0
-        self._book(batch)
+        self.latencies(batch)
         return time.perf_counter() - start
 
-    def _book(self, batch: int, seconds: float | None = None) -> _Book:
-        size = profiles.bucket(batch)
-        book = self._books.get(size)
-        if book is None:
-            with self._lock:
-                book = self._books.get(size) or self._measure(size, seconds)
-        return book
-
-    def _measure(self, size: int, seconds: float | None) -> _Book:
+    def _measure(self, size: int, seconds: float | None) -> Latencies:
         x = self._example(size)
         tasks = {name: self._task(name, x) for name in self._temperature}
-        book = self._booked(profiles.measure(tasks, seconds))
-        self._books[size] = book
+        latencies = Latencies(profiles.measure(tasks, seconds), time.perf_counter())
+        self._latencies[size] = latencies
         self.save_profile()
-        return book
+        return latencies
 
     def _example(self, batch: int) -> np.ndarray:
-        shape = (batch, *self._prep.size, self._prep.channels)
-        return self._prep.normalised(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+        prep = self.bundle.preparation
+        shape = (batch, *prep.size, prep.channels)
+        return prep.normalised(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
     def _task(self, name: str, x: np.ndarray) -> Any:
         run, temperature = self.runtime.prepare(name, len(x)), self._temperature[name]
         return lambda: softmax(run(x), temperature)
-
-    def _booked(self, times: dict[str, list[float]]) -> _Book:
-        pace = Pace()
-        clocks = {name: Clock(list(ms), pace) for name, ms in times.items()}
-        return _Book(clocks, pace, [(name, clocks[name]) for name in self._ranked])
 
     def _open_store(self) -> None:
         runtime = self.runtime
@@ -337,24 +352,25 @@ class AnytimePredictor:
                 "bundle": self.bundle.digest,
                 "paths": [path.name for path in self.bundle.paths],
                 "runtime": [runtime.name, runtime.version, runtime.device],
-                "threads": self._threads or cores(),
+                "threads": self.threads,
                 "precision": self.precision,
             }
         )
-        self._books = {b: self._booked(times) for b, times in self._store.load(list(self._temperature)).items()}
+        now, stored = time.perf_counter(), self._store.load(list(self._temperature))
+        self._latencies = {batch: Latencies(times, now) for batch, times in stored.items()}
 
     def _take_fastest(self, names: Sequence[str]) -> None:
         """Profile one image in each runtime; stay with the one whose most accurate path is fastest."""
-        best: tuple[float, Runtime, Any, dict[int, _Book]] | None = None
+        best: tuple[float, Runtime, Any, dict[int, Latencies]] | None = None
         for name in names:
             if name != self.runtime.name:
-                self.runtime = open_runtime(name, self.bundle, self._threads, self.precision)
+                self.runtime = open_runtime(name, self.bundle, self.threads, self.precision)
                 self._open_store()
             took = self.profile(1)[self._ranked[0]].p50
             if best is None or took < best[0]:
-                best = took, self.runtime, self._store, self._books
+                best = took, self.runtime, self._store, self._latencies
         assert best is not None
-        _, self.runtime, self._store, self._books = best
+        _, self.runtime, self._store, self._latencies = best
 
 
 def _count(images: Any) -> int:

@@ -5,7 +5,6 @@ The folder appears whole or not at all, and each graph in it has been compared w
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +30,7 @@ from polypath.deploy.runtimes import cores, open_runtime
 from polypath.profiling.cost import Cost, costs
 from polypath.storage.batchnorm import save_statistics
 from polypath.storage.config import WEIGHTS
+from polypath.storage.digests import folder_digests
 from polypath.storage.files import new_folder, write_file, write_json
 from polypath.storage.saving import save
 
@@ -162,11 +162,8 @@ def write_bundle(
 
 def finish(folder: Path, manifest: Manifest) -> None:
     """Write the manifest with the checksums of all other files in ``folder``."""
-    files = {}
-    for file in sorted(folder.iterdir()):
-        if file.name != manifests.NAME:
-            data = file.read_bytes()
-            files[file.name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    files = folder_digests(folder)
+    files.pop(manifests.NAME, None)
     values = {f: getattr(manifest, f) for f in manifest.__dataclass_fields__}
     write_json(folder / manifests.NAME, Manifest(**{**values, "files": files}).to_json())
 
@@ -316,7 +313,7 @@ def timed(folder: Path, manifest: Manifest, batches: Sequence[int]) -> Manifest:
     from dataclasses import replace
 
     from polypath.deploy import latency_profile
-    from polypath.deploy.timing import Timing
+    from polypath.deploy.latency import Timing
 
     bundle = Bundle(folder, manifest, "")
     rows = []

@@ -99,10 +99,11 @@ class AnytimeSubject:
         import torch
 
         from polypath.core.execute import Trace
+        from polypath.profiling.threads import torch_threads
 
         net, choice, trace = self.predictor.bundle.net, self._choices[name], Trace()
         begin = time.perf_counter()
-        with torch.inference_mode():
+        with torch_threads(self.predictor.threads), torch.inference_mode():
             logits = net(torch.from_numpy(self.predictor.prepared(pixels)), paths=choice, trace=trace)
             temperature = self.predictor.bundle.path(name).temperature
             probabilities = (logits.float() / temperature).softmax(1)[0].numpy()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +16,7 @@ from polypath.core.inputs import image_batch, sides
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.profiling.cost import Choice, Size, diagram
+from polypath.profiling.threads import torch_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,6 @@ def latencies(
     if twice := [name for name in choices if name in (rivals or {})]:
         raise ValueError(f"{twice[0]!r} names both a choice and a rival")
     where = torch.device(device) if device is not None else _device(net)
-    threads_before = torch.get_num_threads()
     if threads is not None and threads < 1:
         raise ValueError(f"threads = {threads}: must be at least 1")
     placed = {name: n if _device(n) == where else copy.deepcopy(n).to(where) for name, n in nets.items()}
@@ -90,12 +90,10 @@ def latencies(
     try:
         for n in placed.values():
             n.eval()
-        torch.set_num_threads(threads or threads_before)
-        used = torch.get_num_threads()
-        with torch.inference_mode():
+        with torch_threads(threads), torch.inference_mode():
+            used = torch.get_num_threads()
             times = interleaved(tasks, repeats, warmup, where)
     finally:
-        torch.set_num_threads(threads_before)
         for module, training in modes:
             module.training = training
     shared: dict[str, Any] = {"repeats": repeats, "warmup": warmup, "threads": used, "device": device_name(where)}
@@ -133,20 +131,10 @@ def interleaved(
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
     """Percentiles, extremes and mean of times in seconds, in milliseconds, by :class:`Latency`'s names."""
-    ms = sorted(1e3 * s for s in seconds)
-
-    def at(share: float) -> float:
-        place = share * (len(ms) - 1)
-        low = math.floor(place)
-        return ms[low] + (place - low) * (ms[min(low + 1, len(ms) - 1)] - ms[low])
-
-    return {
-        "p50_ms": at(0.5),
-        "p95_ms": at(0.95),
-        "min_ms": ms[0],
-        "max_ms": ms[-1],
-        "mean_ms": math.fsum(ms) / len(ms),
-    }
+    ms = 1e3 * np.asarray(seconds)
+    p50, p95 = np.percentile(ms, (50, 95))
+    found = {"p50_ms": p50, "p95_ms": p95, "min_ms": ms.min(), "max_ms": ms.max(), "mean_ms": ms.mean()}
+    return {name: float(value) for name, value in found.items()}
 
 
 def device_name(device: str | torch.device) -> str:

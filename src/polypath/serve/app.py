@@ -24,10 +24,11 @@ from starlette.routing import Route
 from polypath.serve.errors import RequestRejected
 from polypath.serve.limits import Guard, Key, Receive, Send
 from polypath.serve.metrics import Metrics
-from polypath.serve.model import Model, Profile
+from polypath.serve.model import Model
 from polypath.serve.openapi import PREDICT, SUMMARY
 from polypath.serve.predict_request import read_request
 from polypath.serve.service import Options, Service, batch_sizes
+from polypath.serve.times import Times
 
 LOG = logging.getLogger(__name__)
 PREDICT_PATH = "/v1/predict"
@@ -48,11 +49,11 @@ class App:
         model: the network.
         options: budgets, batches, limits.
         key: what clients must show.
-        profile: times of ``model``; measured at the start where None.
     """
 
-    def __init__(self, model: Model, options: Options, key: Key, profile: Profile | None = None) -> None:
-        self.model, self.options, self.profile = model, options, profile
+    def __init__(self, model: Model, options: Options, key: Key) -> None:
+        self.model, self.options = model, options
+        self.times: Times | None = None
         self.metrics = Metrics()
         self.service: Service | None = None
         self.api = self._routes()
@@ -83,17 +84,16 @@ class App:
 
     def measure(self) -> None:
         """Profile the model and run everything once, so that the first request is like any other: decoders that are
-        loaded, graphs that are compiled for every batch size."""
-        if self.profile is not None:
+        loaded, graphs that are compiled for every batch size. Done by itself at the start, and only once."""
+        if self.times is not None:
             return
-        sizes = batch_sizes(self.options.max_batch)
-        profile = self.model.profile(sizes)
+        times = Times(self.model.latencies(batch_sizes(self.options.max_batch)))
         for kind in ("PNG", "JPEG", "WEBP"):
             image = self.model.decode(small_image(kind), self.options.limits.pixels)
-        for path in profile[1]:
-            for size in sizes:
+        for path in times.paths:
+            for size in times.sizes:
                 self.model.run(path, np.stack([image] * size))
-        self.profile = profile
+        self.times = times
 
     @property
     def ready(self) -> bool:
@@ -102,8 +102,8 @@ class App:
     @contextlib.asynccontextmanager
     async def _lifespan(self, api: FastAPI) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(self.measure)
-        assert self.profile is not None
-        service = Service(self.model, self.profile, self.options, self.metrics)
+        assert self.times is not None
+        service = Service(self.model, self.times, self.options, self.metrics)
         self.metrics.gauges(lambda: len(service.scheduler), lambda: self.guard.requests)
         self.service = service
         try:
@@ -137,7 +137,7 @@ class App:
         arrived = time.perf_counter()
         service = self._running()
         body = await request.body()
-        names, classes = list(service.facts), len(self.model.classes)
+        names, classes = list(service.paths), len(self.model.classes)
         asked = request.headers.get("content-type", ""), request.scope["query_string"], body, names, classes
         if len(body) <= INLINE_BYTES:
             wanted = read_request(*asked)
@@ -145,7 +145,8 @@ class App:
             wanted = await asyncio.wrap_future(service.decoders.start(read_request, *asked))
         done, reply = await service.answer(wanted, arrived)
         response = Response(json.dumps(reply, separators=(",", ":")), media_type="application/json")
-        service.times.observe_reply(time.perf_counter() - done.finished)
+        now = time.perf_counter()
+        service.times.observe_reply(now - done.finished, now)
         return response
 
     async def paths(self) -> JSONResponse:
@@ -153,14 +154,14 @@ class App:
         now = time.perf_counter()
         rows = [
             {
-                "name": facts.name,
-                "paths": facts.text,
-                "error_percent": facts.error,
-                "macs": facts.macs,
-                "p50_ms": round(1000 * service.times.typical(facts.name, 1, now), 3),
-                "p99_idle_ms": round(1000 * service.times.idle(facts.name, now), 3),
+                "name": path.name,
+                "paths": path.text,
+                "error_percent": path.error,
+                "macs": path.macs,
+                "p50_ms": round(1000 * service.times.typical(path.name, 1, now), 3),
+                "p99_idle_ms": round(1000 * service.times.idle(path.name, now), 3),
             }
-            for facts in self.model.paths
+            for path in self.model.paths
         ]
         return JSONResponse({"bundle": self.model.name, "classes": list(self.model.classes), "paths": rows})
 

@@ -29,7 +29,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """Bounds on memory and time that a client can take. Bytes, pixels, seconds, counts; all above 0.
 
     Args:
@@ -63,7 +63,7 @@ class Limits:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ValueError(f"Limits.{field.name} {value!r}: expected a finite number above 0")
+                raise ValueError(f"RequestLimits.{field.name} {value!r}: expected a finite number above 0")
 
 
 class Key:
@@ -99,7 +99,7 @@ class Key:
 class Guard:
     """See the module. ``watch(status, reason)`` is told about every request that it refuses by itself."""
 
-    def __init__(self, app: App, limits: Limits, key: Key, watch: Callable[[int, str], None]) -> None:
+    def __init__(self, app: App, limits: RequestLimits, key: Key, watch: Callable[[int, str], None]) -> None:
         self.app, self.limits, self.key, self.watch = app, limits, key, watch
         self.requests = 0
         self.buffered = 0

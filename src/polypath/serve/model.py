@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from polypath.deploy import AnytimePredictor
-
-Profile = dict[int, dict[str, tuple[float, float]]]
-"""Batch size → path → (p50, p99) in seconds."""
-
-
-@dataclass(frozen=True)
-class PathFacts:
-    """What a client is told about a path. ``error`` is top-1 error in percent on the bundle's held-out images, None
-    where it was never scored."""
-
-    name: str
-    text: str
-    error: float | None
-    macs: int
+    from polypath.deploy import AnytimePredictor, BundlePath
+    from polypath.deploy.latency import Latencies
 
 
 class Model(Protocol):
@@ -33,23 +19,23 @@ class Model(Protocol):
     def name(self) -> str: ...
 
     @property
-    def paths(self) -> Sequence[PathFacts]:
+    def paths(self) -> Sequence[BundlePath]:
         """The most accurate first."""
         ...
 
     @property
     def classes(self) -> Sequence[str]: ...
 
-    def profile(self, sizes: Sequence[int]) -> Profile:
-        """How long batches of these sizes take here."""
+    def latencies(self, sizes: Sequence[int]) -> Mapping[int, Latencies]:
+        """How long batches of these sizes take here, by size; the service adds what it observes."""
         ...
 
     def run(self, path: str, images: np.ndarray) -> np.ndarray:
-        """Probabilities (N, classes) of decoded images (N, …); called by one thread only."""
+        """Probabilities (N, classes) of images (N, …) from :meth:`decode`; called by one thread only."""
         ...
 
     def decode(self, data: bytes, pixels: int) -> np.ndarray:
-        """An image file as the network takes it; called by several threads.
+        """An image file as the network takes it, resized and normalised; called by several threads.
 
         Raises:
             ValueError: no image, a broken one, or one of more than ``pixels`` pixels.
@@ -66,19 +52,17 @@ class BundleModel:
         self.predictor = predictor
         self.name = predictor.bundle.name
         self.classes = predictor.bundle.classes
-        self.paths = [PathFacts(path.name, path.text, path.error, path.macs) for path in rank(predictor.bundle.paths)]
+        self.paths = rank(predictor.bundle.paths)
 
-    def profile(self, sizes: Sequence[int]) -> Profile:
-        """From the predictor's cache where it has been measured before; else a second or two for each size."""
-        return {
-            size: {name: (t.p50 / 1000, t.p99 / 1000) for name, t in self.predictor.profile(size).items()}
-            for size in sizes
-        }
+    def latencies(self, sizes: Sequence[int]) -> Mapping[int, Latencies]:
+        """The predictor's own: from its cache where they were measured before; else a second or two for each size."""
+        return {size: self.predictor.latencies(size) for size in sizes}
 
     def run(self, path: str, images: np.ndarray) -> np.ndarray:
-        return self.predictor.predict(images, path=path).probabilities
+        return self.predictor.run_path(path, images)
 
     def decode(self, data: bytes, pixels: int) -> np.ndarray:
-        from polypath.deploy.images import Limits
+        from polypath.deploy.images import ImageLimits
 
-        return self.predictor.bundle.preparation.array([data], Limits(bytes=len(data), pixels=pixels))[0]
+        limits = ImageLimits(bytes=len(data), pixels=pixels)
+        return self.predictor.bundle.preparation.prepared([data], limits)[0]

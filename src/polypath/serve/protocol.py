@@ -14,7 +14,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from polypath.serve.limits import Limits
+from polypath.serve.limits import RequestLimits
 
 STATUS = {
     400: "Bad Request",
@@ -24,7 +24,7 @@ STATUS = {
 }
 
 
-def bounded(limits: Limits, watch: Callable[[int, str], None]) -> type[HttpToolsProtocol]:
+def bounded(limits: RequestLimits, watch: Callable[[int, str], None]) -> type[HttpToolsProtocol]:
     """uvicorn's protocol under ``limits``; ``watch(status, reason)`` is told of what it cuts off."""
 
     class Bounded(HttpToolsProtocol):

@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from polypath.deploy.latency import Recent
 from polypath.serve.admission import Ticket
 from polypath.serve.errors import RequestRejected
-from polypath.serve.limits import Limits
+from polypath.serve.limits import RequestLimits
 from polypath.serve.metrics import Metrics
-from polypath.serve.model import Model, Profile
+from polypath.serve.model import Model
 from polypath.serve.predict_request import MOST_MS, PredictRequest
 from polypath.serve.scheduler import Done, Scheduler
-from polypath.serve.times import Times, Window
+from polypath.serve.times import Times
 
 T = TypeVar("T")
 DECODING_S = 0.001  # reckoned with before any was seen
@@ -37,7 +38,7 @@ class Options:
         budget_ms: of requests that name none.
         top_k: classes in an answer, likewise.
         max_batch: images in one batch at most; batches have powers of two.
-        limits: see :class:`Limits`.
+        limits: see :class:`RequestLimits`.
 
     Raises:
         ValueError: a value outside its range.
@@ -46,7 +47,7 @@ class Options:
     budget_ms: float = 1000.0
     top_k: int = 5
     max_batch: int = 16
-    limits: Limits = field(default_factory=Limits)
+    limits: RequestLimits = field(default_factory=RequestLimits)
 
     def __post_init__(self) -> None:
         if not 0 < self.budget_ms <= MOST_MS:
@@ -62,7 +63,7 @@ class Decoders:
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._threads, self._waiting, self._seen = threads, 0, Window()
+        self._threads, self._waiting, self._seen = threads, 0, Recent()
         self._lock = threading.Lock()
 
     def expected(self) -> float:
@@ -95,17 +96,16 @@ class Service:
 
     Args:
         model: the network.
-        profile: of ``model``, for :func:`batch_sizes` of ``options.max_batch``.
+        times: of ``model``, for :func:`batch_sizes` of ``options.max_batch``.
         options: see :class:`Options`.
         metrics: counters.
     """
 
-    def __init__(self, model: Model, profile: Profile, options: Options, metrics: Metrics) -> None:
-        self.model, self.options, self.metrics = model, options, metrics
-        self.facts = {facts.name: facts for facts in model.paths}
-        self.times = Times(profile)
+    def __init__(self, model: Model, times: Times, options: Options, metrics: Metrics) -> None:
+        self.model, self.times, self.options, self.metrics = model, times, options, metrics
+        self.paths = {path.name: path for path in model.paths}
         self.scheduler = Scheduler(
-            model.run, list(self.facts), self.times, queue=options.limits.queue, watch=metrics.watch
+            model.run, list(self.paths), self.times, queue=options.limits.queue, watch=metrics.watch
         )
         self.decoders = Decoders(options.limits.decoders)
 
@@ -185,10 +185,9 @@ class Service:
         classes = self.model.classes
         most = min(self.options.top_k if request.top_k is None else request.top_k, len(classes))
         best = np.argsort(-done.probabilities, kind="stable")[:most]
-        facts = self.facts[done.path]
         return {
             "path": done.path,
-            "error_percent": facts.error,
+            "error_percent": self.paths[done.path].error,
             "top": [
                 {"class": classes[i], "index": int(i), "probability": round(float(done.probabilities[i]), 6)}
                 for i in best

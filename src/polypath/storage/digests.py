@@ -19,3 +19,9 @@ def file_digest(path: Path, length: int | None = None) -> str:
 def json_digest(value: Any) -> str:
     """SHA-256 of a JSON value, whatever its layout."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def folder_digests(folder: Path) -> dict[str, dict[str, Any]]:
+    """``{"sha256", "bytes"}`` of each file in ``folder`` by its name, in order."""
+    files = sorted(folder.iterdir())
+    return {file.name: {"sha256": file_digest(file), "bytes": file.stat().st_size} for file in files}

@@ -22,13 +22,13 @@ class Torch:
 
         self._torch = torch
         self.version = torch.__version__
-        self._bundle, self._precision = bundle, precision
+        self._bundle, self._threads, self._precision = bundle, threads, precision
         self._nets: dict[str, Any] = {}
         self._lock = threading.Lock()
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)  # of the whole process: torch knows no other
 
     def prepare(self, path: str, batch: int) -> Run:
+        from polypath.profiling.threads import torch_threads
+
         torch = self._torch
         with self._lock:
             net = self._nets.get(path)
@@ -37,7 +37,7 @@ class Torch:
         bf16 = self._precision == "bf16"
 
         def run(x: np.ndarray) -> np.ndarray:
-            with torch.inference_mode():
+            with torch_threads(self._threads), torch.inference_mode():
                 images = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
                 return net(images.bfloat16() if bf16 else images).float().numpy()
 

@@ -1,0 +1,204 @@
+"""How long a path takes here: one estimate, from a short profile and from every time that is observed afterwards.
+
+The predictor and the service's admission read two figures of it, as they promise different things:
+
+``needs``   the 99.5th percentile of the newest thousand times, for the predictor: one answer of a hundred may be late,
+            and half of those are kept for spells in which the machine is slow.
+``recent``  median and 95th percentile of the last 64 times, none older than 20 s, for admission: a queue plans with
+            what the machine does now, and a slow spell must not keep requests out once it is over.
+
+Measured times count for ``TRUSTED``, however few a short profile took, so three late answers make a path slow and a
+single pause changes nothing.
+
+A path that is believed too slow is no longer used, hence no longer timed. So it is retried with exponential back-off
+where its measured times, without the slowest fiftieth, would fit. They then count for ``RETRIED``: a second late answer
+ends the retry, and the next one is three times as far away. If the paths in use are faster than their profile, the
+machine was busy when it was made, and all paths of that profile are believed to be faster.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+KEPT = 1000  # newest times that count, are reported and stored
+NEEDED = 0.995  # of the times that count; the others may take longer than a path needs
+LIKELY = 0.98  # of the measured times are believed when a path is retried
+TRUSTED, RETRIED = 500, 200  # times that measured ones count for: at first, and when a slow path is retried
+PATIENCE, LONGER, LONGEST = 10, 3, 60.0  # runs before a slow path is retried; how that grows; seconds at most
+CALM = 300  # answers at its old speed after which a path's patience is as at first
+SEEN = "inverted_cdf"  # of the methods of numpy.quantile: a time that was observed, the given share took no longer
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of a path at one batch size over ``samples`` runs."""
+
+    p50: float
+    p95: float
+    p99: float
+    samples: int = 0
+
+    @classmethod
+    def of(cls, ms: Sequence[float] | NDArray[np.float64]) -> Timing:
+        """The percentiles of some times, by linear interpolation."""
+        p50, p95, p99 = np.percentile(ms, (50, 95, 99)).tolist()
+        return cls(p50, p95, p99, len(ms))
+
+
+class Recent:
+    """Median and 95th percentile of the last values, none of them old.
+
+    Args:
+        kept: values at most.
+        enough: of them are needed for an answer.
+        seconds: after which a value no longer counts.
+    """
+
+    REFRESH = 8  # the quantiles are computed again after so many values, or after a second
+
+    def __init__(self, kept: int = 64, enough: int = 8, seconds: float = 20.0) -> None:
+        self._values: deque[tuple[float, float]] = deque(maxlen=kept)
+        self._enough, self._seconds = enough, seconds
+        self._valid_until, self._new = -math.inf, 0
+        self._quantiles: tuple[float, float] | None = None
+
+    def add(self, value: float, now: float) -> None:
+        self._values.append((now, value))
+        self._new += 1
+        if self._new >= self.REFRESH:
+            self._valid_until = -math.inf
+
+    def quantiles(self, now: float) -> tuple[float, float] | None:
+        """(median, 95th percentile), or None with too few values."""
+        if now >= self._valid_until:
+            values = [value for at, value in list(self._values) if now - at <= self._seconds]  # others may be adding
+            self._quantiles = None
+            if len(values) >= self._enough:
+                median, high = np.quantile(values, (0.5, 0.95), method=SEEN).tolist()
+                self._quantiles = median, high
+            self._valid_until, self._new = now + 1.0, 0
+        return self._quantiles
+
+
+class PathLatency:
+    """Milliseconds of one path at one batch size; threads may share it.
+
+    ``now`` is always a moment of one clock, the caller's, in seconds.
+
+    Args:
+        profile: measured times, in their order.
+
+    Attributes:
+        needs: the 99.5th percentile of the newest thousand times, measured ones among them.
+        profiled: the percentiles of the measured times.
+
+    Raises:
+        ValueError: no measured times, or some that are no finite numbers above 0.
+    """
+
+    REFRESH = 64  # an answer that is in time changes ``needs`` little: it is computed again after so many
+
+    def __init__(self, profile: Sequence[float], now: float) -> None:
+        measured = np.asarray(profile[-KEPT:], np.float64)
+        if not measured.size or not np.isfinite(measured).all() or measured.min() <= 0:
+            raise ValueError(f"profile {list(profile)[:3]}: must be times above 0, at least one")
+        self._lock = threading.Lock()
+        self._last = now
+        self.profiled = Timing.of(measured)
+        self._likely = measured[measured <= np.quantile(measured, LIKELY, method=SEEN)]
+        self._observed = deque(measured.tolist(), maxlen=KEPT)  # true ones only
+        self._recent = Recent()
+        self._trust(measured, max(TRUSTED, measured.size))
+        self._first = self.needs
+        self._patience = self._least = 1e-3 * PATIENCE * self.profiled.p50
+
+    def _trust(self, times: NDArray[np.float64], count: int) -> None:
+        """Begin with ``count`` times that are distributed as ``times``."""
+        shares = (np.arange(count) + 0.5) / count
+        spread = np.random.default_rng(0).permutation(np.quantile(times, shares, method=SEEN))
+        self._counted = deque(spread.tolist(), maxlen=KEPT)
+        self._since_trust = 0
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self.needs = float(np.quantile(self._counted, NEEDED, method=SEEN))
+        self._stale = 0
+
+    def observe(self, ms: float, now: float) -> None:
+        """Take a time into account."""
+        with self._lock:
+            self._last = now
+            self._observed.append(ms)
+            self._counted.append(ms)
+            self._recent.add(ms, now)
+            self._since_trust += 1
+            self._stale += 1
+            if ms > self.needs or self._stale >= self.REFRESH:
+                self._refresh()
+            if self._since_trust >= CALM and self.needs <= self._first:
+                self._patience = self._least
+
+    def retry(self, ms: float, now: float, pace: float) -> bool:
+        """Whether to use the path where ``ms`` are left although it needs more, as it has rested for long enough.
+
+        Args:
+            pace: of the machine, in times of the profile; above 1 it does not count against the path.
+        """
+        likely = min(1.0, pace) * self._likely
+        with self._lock:
+            if now - self._last <= self._patience or likely.max() > ms:
+                return False
+            self._patience = min(LONGER * self._patience, LONGEST)
+            self._trust(likely, RETRIED)
+        return True
+
+    def recent(self, now: float) -> tuple[float, float] | None:
+        """(median, 95th percentile) of the last times, or None where the path has hardly run lately."""
+        return self._recent.quantiles(now)
+
+    @property
+    def timing(self) -> Timing:
+        """The percentiles of the newest times, measured and observed."""
+        return Timing.of(self.samples())
+
+    def samples(self) -> list[float]:
+        """What to store: the newest times, in their order."""
+        with self._lock:
+            return [round(t, 5) for t in self._observed]
+
+
+class Latencies:
+    """All paths at one batch size. They were profiled together, so a machine that was busy then shows in all of them.
+
+    Args:
+        profile: measured milliseconds by path.
+        now: as for :class:`PathLatency`.
+    """
+
+    def __init__(self, profile: Mapping[str, Sequence[float]], now: float) -> None:
+        self.paths = {name: PathLatency(times, now) for name, times in profile.items()}
+        self._ratios = Recent(enough=32, seconds=math.inf)
+
+    def observe(self, path: str, ms: float, now: float, *, full: bool = True) -> None:
+        """Take a time into account; not ``full``, of fewer images than were profiled, it says nothing of the pace."""
+        latency = self.paths[path]
+        latency.observe(ms, now)
+        if full:
+            self._ratios.add(ms / latency.profiled.p50, now)
+
+    def fits(self, path: str, ms: float, now: float) -> bool:
+        """Whether to use the path where ``ms`` are left: it needs no more, or is to be retried."""
+        latency = self.paths[path]
+        return latency.needs <= ms or latency.retry(ms, now, self.pace(now))
+
+    def pace(self, now: float) -> float:
+        """Observed times in times of the profile's: the median over the paths in use, 1 with few observations."""
+        ratios = self._ratios.quantiles(now)
+        return 1.0 if ratios is None else ratios[0]

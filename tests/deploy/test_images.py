@@ -127,9 +127,18 @@ def test_folders_give_their_images_by_name(tmp_path):
             list(files_of([place]))
 
 
-@pytest.mark.parametrize("change", [{"image": None}, {"image": {"size": [0, 8]}}, {"normalisation": {"mean": [0.5]}}])
-def test_a_config_without_preparation_is_refused(change):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image": None}, "image = None: expected a table"),
+        ({"image": {"size": [0, 8]}}, r"image.size\[0\] = 0: expected a whole number >= 1"),
+        ({"image": {"size": [8, 8], "resize": "fold"}}, "image.resize = 'fold': must be one of crop, squash, pad"),
+        ({"normalisation": {"mean": [0.5]}}, "normalisation lacks the field 'std'"),
+        ({"normalisation": {"mean": [0.5], "std": [0.5, 0.5]}}, "1 means and 2 std"),
+    ],
+)
+def test_a_config_without_preparation_is_refused(change, words):
     good = {"image": {"size": [8, 8]}, "normalisation": {"mean": [0.5], "std": [0.5]}}
     assert preparation(good).channels == 1
-    with pytest.raises(ValueError, match="image"):
+    with pytest.raises(ValueError, match=words):
         preparation(good | change)

@@ -165,17 +165,16 @@ def _statistics(args: Any, run: FinishedRun | None, chosen: list[Paths]) -> Batc
 
 def _run_facts(run: FinishedRun) -> dict[str, Any]:
     """Revision and seed of the training itself."""
-    import json
+    from polypath.training.result import read_result
 
     try:
-        sessions = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))["sessions"]
-        summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError):
+        sessions, result = run.run.sessions(), read_result(run.run)
+    except ValueError:
         return {"seed": run.recipe.seed}
     keep = ("revision", "torch", "device_name", "threads", "started")
     return {
         "seed": run.recipe.seed,
         "sessions": [{key: session.get(key) for key in keep} for session in sessions],
-        "seconds": summary.get("seconds"),
-        "test_error_of_the_run": summary.get("test_error"),
+        "seconds": result.seconds,
+        "test_error_of_the_run": result.test_error,
     }

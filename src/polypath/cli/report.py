@@ -41,10 +41,10 @@ def report(argv: list[str]) -> None:
     from polypath.analysis.finished_run import FinishedRun
     from polypath.analysis.report.page import page
     from polypath.storage.files import write_file
-    from polypath.training.result import result_of
+    from polypath.training.result import read_result
 
     run = FinishedRun(args.run, args.device)
-    result = result_of(args.run)
+    result = read_result(run.run)
     out = args.out or run.folder / PAGE
     check_writable(out)
     contents = gathered(run, result, args.images)
@@ -66,7 +66,6 @@ def gathered(run: FinishedRun, result: RunResult, images: int) -> Report:
     from polypath.analysis.report.contents import BUDGET, Report, analysed
     from polypath.cli.runs import STATISTICS
     from polypath.storage.batchnorm import load_statistics
-    from polypath.storage.files import read_json
     from polypath.training.recipe import recipe_to_json
 
     table, computed = _table(run)
@@ -90,8 +89,7 @@ def gathered(run: FinishedRun, result: RunResult, images: int) -> Report:
     notes = [table.note, *result.notes, *found.pop("notes")]
     if computed:
         notes.append(f"no paths.json in the run: its table was measured now, `{PROGRAM} paths` measures longer")
-    environment = run.folder / "environment.json"
-    sessions = read_json(environment).get("sessions", []) if environment.is_file() else []
+    sessions = run.run.sessions()
     return Report(
         title=run.name,
         facts=_facts(run, result, table, sessions[-1] if sessions else {}),
@@ -129,14 +127,14 @@ def _table(run: FinishedRun) -> tuple[PathTable, bool]:
     from polypath.analysis.tables import PathTable, path_table
     from polypath.cli.paths import gates_note
     from polypath.cli.runs import subject
-    from polypath.storage.files import read_json
+    from polypath.storage.decode import read
 
     file = run.folder / "paths.json"
     if file.is_file():
         try:
-            return PathTable.from_json(read_json(file)), False
+            return read(file, PathTable), False
         except ValueError as error:
-            raise ValueError(f"{file}: {error}; `{PROGRAM} paths {run.folder}` writes it anew") from error
+            raise ValueError(f"{error}; `{PROGRAM} paths {run.folder}` writes it anew") from error
     note = "; ".join(text for text in (run.data.note, gates_note(run)) if text)
     table, _ = path_table(subject(run), data=run.data.name, note=note, seed=run.recipe.seed, repeats=REPEATS)
     return table, True

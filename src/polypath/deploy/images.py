@@ -12,16 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
+from msgspec import Meta
 from PIL import Image
 
 from polypath.data.config import Resize
 from polypath.data.decode import BrokenImage, fit, open_image, pixels
 from polypath.data.folders import EXTENSIONS
+from polypath.storage.decode import decode as decode_json
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+Side = Annotated[int, Meta(ge=1, le=8192)]
 Source = "bytes | str | os.PathLike[str] | Image.Image | np.ndarray"
 
 
@@ -194,22 +197,29 @@ def files_of(places: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
         yield from found
 
 
+@dataclass(frozen=True)
+class _Image:
+    size: tuple[Side, Side]
+    resize: Resize | None = None
+    to: int | None = None
+
+
+@dataclass(frozen=True)
+class _Normalisation:
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Meta(gt=0)], ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) in (1, 3):
+            raise ValueError(f"normalisation: {len(self.mean)} means and {len(self.std)} std, must be 1 or 3 of each")
+
+
 def preparation(values: Mapping[str, Any]) -> Preparation:
     """What ``image`` and ``normalisation`` of a manifest or a saved network's config say.
 
     Raises:
         ValueError: they are not there, or are of another kind.
     """
-    image, norm = values.get("image"), values.get("normalisation")
-    try:
-        size, mean, std = tuple(image["size"]), tuple(norm["mean"]), tuple(norm["std"])  # type: ignore[index]
-        resize, resize_to = image.get("resize") or "crop", image.get("to")  # type: ignore[union-attr]
-    except (TypeError, KeyError):
-        raise ValueError(f"image {image!r}, normalisation {norm!r}: must tell size, mean and std") from None
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (*mean, *std))
-    sides = len(size) == 2 and all(isinstance(n, int) and 0 < n <= 8192 for n in size)
-    if not (numbers and sides and len(mean) == len(std) in (1, 3) and all(s > 0 for s in std)):
-        raise ValueError(f"image {image!r}, normalisation {norm!r}: sizes or numbers that cannot be")
-    if resize not in ("crop", "squash", "pad") or not (resize_to is None or isinstance(resize_to, int)):
-        raise ValueError(f"image {image!r}: resize must be crop, squash or pad, to a side in pixels")
-    return Preparation(cast(Any, size), mean, std, resize, resize_to)
+    image = decode_json(values.get("image"), _Image, "image", others=True)
+    norm = decode_json(values.get("normalisation"), _Normalisation, "normalisation", others=True)
+    return Preparation(image.size, norm.mean, norm.std, image.resize or "crop", image.to)

@@ -10,20 +10,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from polypath.storage.decode import read
 from polypath.storage.files import write_json
 
 FORMAT = 1
 WARMUP = 3
 LEAST, MOST = 30, 1000  # measurements of a path
 SECONDS = 1.0  # of measuring a path, once there are LEAST
+Times = Annotated[list[Annotated[float, Meta(gt=0, le=sys.float_info.max)]], Meta(min_length=1)]
 BUSY = 0.8  # of what was measured: paths that now take less were measured while the machine was busy
 
 
@@ -50,6 +55,12 @@ def measure(tasks: Mapping[str, Callable[[], Any]], seconds: float | None = None
     return times
 
 
+@dataclass(frozen=True)
+class _Stored:
+    facts: dict[str, Any]
+    times: dict[int, dict[str, Times]]
+
+
 class Store:
     """The cache file of one bundle in one runtime.
 
@@ -66,13 +77,12 @@ class Store:
     def load(self, names: list[str]) -> dict[int, dict[str, list[float]]]:
         """Milliseconds by batch size and path; only whole rows, with a time for each of ``names``."""
         try:
-            values = json.loads(self.file.read_text(encoding="utf-8"))
-            if values["facts"] != self.facts:
-                return {}
-            found = {int(batch): row for batch, row in values["times"].items()}
-            return {batch: row for batch, row in found.items() if all(_times(row[name]) for name in names)}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            stored = read(self.file, _Stored, others=True, finite=False)
+        except ValueError:
             return {}
+        if stored.facts != self.facts:
+            return {}
+        return {batch: row for batch, row in stored.times.items() if row.keys() >= set(names)}
 
     def save(self, times: Mapping[int, Mapping[str, list[float]]]) -> None:
         """Write all times; a folder that cannot be written is left alone."""
@@ -99,8 +109,3 @@ def _folder() -> Path:
     from polypath.data.cache import folder
 
     return folder() / "profiles"
-
-
-def _times(row: Any) -> bool:
-    kinds = isinstance(row, list) and len(row) > 0 and all(isinstance(v, int | float) for v in row)
-    return kinds and all(math.isfinite(v) and v > 0 for v in row)

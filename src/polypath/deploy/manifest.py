@@ -1,23 +1,31 @@
 """``manifest.json`` of a bundle as values: read with every field checked, written with its own checksum.
 
+Fields that this version does not know are passed over.
+
 docs/bundle.md describes the format.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+from msgspec import Meta
 
 from polypath.deploy.images import Preparation, preparation
+from polypath.storage.decode import decode
+from polypath.storage.digests import json_digest
+from polypath.storage.files import read_json
 
 NAME, FORMAT, VERSION = "manifest.json", "polypath-bundle", 1
 LARGEST = 4 * 2**20  # bytes of a manifest; more is no manifest
+Name = Annotated[str, Meta(min_length=1)]
+Count = Annotated[int, Meta(ge=0)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
 _FILE = re.compile(r"[\w=,+-][\w=,+.-]*")  # within the bundle's folder, by its own name
 
 
@@ -38,15 +46,15 @@ class BundlePath:
         files: the graph by runtime format: ``{"onnx": "column-2.onnx"}``; none where only torch can run it.
     """
 
-    name: str
+    name: Name
     text: str
-    macs: int
-    params: int
-    depth: tuple[int, int]
-    error: float | None = None
-    test_error: float | None = None
-    temperature: float = 1.0
-    calibration: Mapping[str, float] = field(default_factory=dict)
+    macs: Count
+    params: Count
+    depth: tuple[Count, Count]
+    error: Percent | None = None
+    test_error: Percent | None = None
+    temperature: Annotated[float, Meta(gt=0)] = 1.0
+    calibration: Mapping[str, int | float] = field(default_factory=dict)
     statistics: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,9 +67,16 @@ class Rung:
     """
 
     path: str
-    combine: tuple[str, ...]
-    error: float | None = None
-    test_error: float | None = None
+    combine: Annotated[tuple[str, ...], Meta(min_length=1)]
+    error: Percent | None = None
+    test_error: Percent | None = None
+
+
+class FileFacts(TypedDict):
+    """What tells whether a file is whole: its digest and its length."""
+
+    sha256: str
+    bytes: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,17 +97,17 @@ class Manifest:
         files: ``{file: {"sha256", "bytes"}}`` of everything else in the folder.
     """
 
-    name: str
-    family: str
-    classes: tuple[str, ...]
+    name: str = ""
+    family: str = ""
+    classes: Annotated[tuple[str, ...], Meta(min_length=2)]
     preparation: Preparation
-    paths: tuple[BundlePath, ...]
+    paths: Annotated[tuple[BundlePath, ...], Meta(min_length=1)]
     ladder: tuple[Rung, ...] = ()
     held_out: str | None = None
     latency: tuple[Mapping[str, Any], ...] = ()
     checks: tuple[Mapping[str, Any], ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
-    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    files: Mapping[str, FileFacts] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         prep = self.preparation
@@ -118,8 +133,7 @@ class Manifest:
 
 def digest(values: Mapping[str, Any]) -> str:
     """SHA-256 of a manifest's values without their own ``digest``."""
-    plain = {key: value for key, value in values.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return json_digest({key: value for key, value in values.items() if key != "digest"})
 
 
 def read(folder: Path) -> tuple[Manifest, str]:
@@ -131,12 +145,9 @@ def read(folder: Path) -> tuple[Manifest, str]:
     file = folder / NAME
     if not file.is_file():
         raise ValueError(f"{folder}: no bundle, {NAME} is missing")
-    try:
-        if file.stat().st_size > LARGEST:
-            raise ValueError(f"more than {LARGEST:,} bytes")
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: damaged, or no JSON ({error})") from error
+    if (size := file.stat().st_size) > LARGEST:
+        raise ValueError(f"{file}: damaged, {size:,} bytes are more than {LARGEST:,}")
+    values = read_json(file)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f'{file}: no manifest of a bundle (it has no "format": "{FORMAT}")')
     version = values.get("format_version")
@@ -145,101 +156,29 @@ def read(folder: Path) -> tuple[Manifest, str]:
     if values.get("digest") != digest(values):
         raise ValueError(f"{file}: damaged, its digest is another")
     try:
-        return _manifest(values), values["digest"]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        table = {**values, "preparation": asdict(preparation(values))}
+        manifest = decode(table, Manifest, "manifest", others=True)
+        _check_names(manifest)
+    except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+    return manifest, values["digest"]
 
 
-def _manifest(values: Mapping[str, Any]) -> Manifest:
-    paths = tuple(_path(row) for row in _list(values, "paths"))
-    names = [path.name for path in paths]
-    if not names or len(set(names)) < len(names):
-        raise ValueError("paths: there must be some, each name once")
-    ladder = tuple(
-        Rung(
-            path=_known(row["path"], names),
-            combine=tuple(_known(name, names) for name in _list(row, "combine")),
-            error=_percent(row.get("error")),
-            test_error=_percent(row.get("test_error")),
-        )
-        for row in _list(values, "ladder")
-    )
+def _check_names(manifest: Manifest) -> None:
+    """Raise ``ValueError`` where one part of a manifest names what another does not have."""
+    names = [path.name for path in manifest.paths]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"paths: {twice[0]!r} is named twice")
     ran: set[str] = set()
-    for rung in ladder:
+    for rung in manifest.ladder:
+        if unknown := [name for name in (rung.path, *rung.combine) if name not in names]:
+            raise ValueError(f"ladder: no path {unknown[0]!r}; there are {', '.join(names)}")
         ran.add(rung.path)
-        if not rung.combine or not ran.issuperset(rung.combine):
+        if not ran.issuperset(rung.combine):
             raise ValueError(f"ladder: {rung.combine!r} names paths that have not run by then")
-    classes = tuple(_list(values, "classes"))
-    if len(classes) < 2 or not all(isinstance(name, str) for name in classes):
-        raise ValueError("classes: must be two names or more")
-    files = values.get("files") or {}
-    if bad := [name for name in files if not _FILE.fullmatch(name)]:
+    if bad := [name for name in manifest.files if not _FILE.fullmatch(name)]:
         raise ValueError(f"files: {bad[0]!r} is no plain file name")
-    named = [name for path in paths for name in path.files.values()] + (
-        [values["held_out"]] if values.get("held_out") else []
-    )
-    if lost := [name for name in named if name not in files]:
+    named = [name for path in manifest.paths for name in path.files.values()]
+    named += [manifest.held_out] if manifest.held_out is not None else []
+    if lost := [name for name in named if name not in manifest.files]:
         raise ValueError(f"files: {lost[0]!r} is named, and has no checksum")
-    return Manifest(
-        name=str(values.get("name", "")),
-        family=str(values.get("family", "")),
-        classes=classes,
-        preparation=preparation(values),
-        paths=paths,
-        ladder=ladder,
-        held_out=values.get("held_out"),
-        latency=tuple(_list(values, "latency")),
-        checks=tuple(_list(values, "checks")),
-        about=dict(values.get("about") or {}),
-        files=files,
-    )
-
-
-def _path(row: Mapping[str, Any]) -> BundlePath:
-    name, text, files = row["name"], row["text"], dict(row.get("files") or {})
-    if not isinstance(name, str) or not name or not isinstance(text, str):
-        raise ValueError(f"paths: name {name!r} and text {text!r} must be texts")
-    temperature = row.get("temperature", 1.0)
-    if not _number(temperature) or temperature <= 0:
-        raise ValueError(f"path {name!r}: temperature {temperature!r} must be above 0")
-    depth = tuple(row["depth"])
-    if not all(isinstance(n, int) and n >= 0 for n in (row["macs"], row["params"], *depth)) or len(depth) != 2:
-        raise ValueError(f"path {name!r}: macs, params and depth must be counts")
-    return BundlePath(
-        name=name,
-        text=text,
-        macs=row["macs"],
-        params=row["params"],
-        depth=(depth[0], depth[1]),
-        error=_percent(row.get("error")),
-        test_error=_percent(row.get("test_error")),
-        temperature=float(temperature),
-        calibration=dict(row.get("calibration") or {}),
-        statistics=bool(row.get("statistics")),
-        files=files,
-    )
-
-
-def _list(values: Mapping[str, Any], key: str) -> Sequence[Any]:
-    found = values.get(key, [])
-    if not isinstance(found, list):
-        raise ValueError(f"{key}: must be a list")
-    return found
-
-
-def _known(name: Any, names: Sequence[str]) -> str:
-    if name not in names:
-        raise ValueError(f"ladder: no path {name!r}; there are {', '.join(names)}")
-    return name
-
-
-def _percent(value: Any) -> float | None:
-    if value is None:
-        return None
-    if not _number(value) or not 0 <= value <= 100:
-        raise ValueError(f"error {value!r}: must be a percentage")
-    return float(value)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -14,9 +14,9 @@ steps.json                        which graph runs when
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,11 @@ from torch import Tensor, nn
 
 from polypath.core.network import PathNet
 from polypath.core.wiring import INPUT
-from polypath.deploy.stepwise_cut import LoopPiece, Piece, Stage, cut, pieces_of
+from polypath.deploy.manifest import FileFacts
+from polypath.deploy.stepwise_cut import Stage, cut, pieces_of
+from polypath.storage.decode import decode
 from polypath.storage.digests import file_digest
+from polypath.storage.files import read_json
 
 STEPS, FORMAT, VERSION = "steps.json", "polypath-steps", 1
 Run = Callable[..., list[np.ndarray]]
@@ -52,13 +55,12 @@ class Stepwise:
         from polypath.deploy.runtimes.onnxruntime_ import make_session
 
         place = Path(folder)
-        values = _read_steps(place, verify)
-        stages = [_stage(row) for row in values["stages"]]
+        steps = _read_steps(place, verify)
         runs = {}
-        for piece in pieces_of(stages):
+        for piece in pieces_of(steps.stages):
             session = make_session(str(place / piece.file), threads or cores(), spin=False)
             runs[piece.file] = _caller(session)
-        return cls(stages, runs, (values["input"], values["output"]))
+        return cls(steps.stages, runs, (steps.input, steps.output))
 
     @classmethod
     def of(cls, net: PathNet) -> Stepwise:
@@ -151,31 +153,27 @@ def _eager(module: nn.Module) -> Run:
     return run
 
 
-def _read_steps(folder: Path, verify: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Steps:
+    """What ``steps.json`` says."""
+
+    input: str
+    output: str
+    stages: tuple[Stage, ...]
+    files: dict[str, FileFacts]
+
+
+def _read_steps(folder: Path, verify: bool) -> _Steps:
     file = folder / STEPS
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{folder}: no stepwise network ({error.strerror or error}: {STEPS})") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: damaged, or no JSON ({error})") from error
+    if not file.is_file():
+        raise ValueError(f"{folder}: no stepwise network ({STEPS} is missing)")
+    values = read_json(file)
     if not isinstance(values, dict) or values.get("format") != FORMAT or values.get("format_version") != VERSION:
         raise ValueError(f'{file}: no "format": "{FORMAT}" of version {VERSION}')
-    for name, facts in values["files"].items():
+    steps = decode(values, _Steps, str(file), others=True)
+    for name, facts in steps.files.items():
         if Path(name).name != name or not (folder / name).is_file():
             raise ValueError(f"{folder}: {name} is missing")
         if verify and file_digest(folder / name) != facts["sha256"]:
             raise ValueError(f"{folder / name}: damaged, its checksum is another")
-    return values
-
-
-def _stage(row: Mapping[str, Any]) -> Stage:
-    loops = tuple(
-        LoopPiece(one["label"], one["begin"], one["end"], _piece(one["gate"]), _piece(one["body"]), one["logits"])  # type: ignore[arg-type]
-        for one in row["loops"]
-    )
-    return Stage(tuple(row["free"]), _piece(row["piece"]), row["name"], loops)
-
-
-def _piece(row: Mapping[str, Any] | None) -> Piece | None:
-    return None if row is None else Piece(row["file"], tuple(row["inputs"]), tuple(row["outputs"]))
+    return steps

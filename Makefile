@@ -1,9 +1,12 @@
 # Each target makes and fills .venv by itself; `make test` in a fresh clone is enough.
+# Another Python or other versions: make test PYTHON=python3.13 VENV=.venv-3.13
+PYTHON := python3
 VENV := .venv
+CONSTRAINTS := constraints.txt
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test slow lint format bench docs clean
+.PHONY: demo test test-all test-lowest lint format bench docs clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -13,8 +16,11 @@ demo: $(READY)
 test: $(READY)
 	$(PY) -m pytest -n 2 --dist worksteal
 
-slow: $(READY)
-	$(PY) -m pytest -m slow
+test-all: $(READY)
+	$(PY) -m pytest -n 2 --dist worksteal -m '' --cov=polypath --cov-report=term:skip-covered
+
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
 lint: $(READY)
 	$(VENV)/bin/ruff format --check .
@@ -31,11 +37,11 @@ bench: $(READY)
 docs: $(READY)
 	$(PY) docs/generate.py
 
-$(READY): pyproject.toml constraints.txt
-	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Polypath needs Python 3.11 or newer")'
-	python3 -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+$(READY): pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Polypath needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .ruff_cache .hypothesis .coverage

@@ -28,6 +28,12 @@ def randomise_norms(net: nn.Module, seed: int = 0) -> nn.Module:
     return net
 
 
+def assert_close(found: torch.Tensor, expected: torch.Tensor, within: float = 1e-5) -> None:
+    """Equal but for rounding: no value is off by more than ``within`` times the largest expected one."""
+    size = float(expected.detach().abs().max())
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=within * size)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def short_profiles():
     """Times of a bundle's paths are measured for a tenth of a second each."""

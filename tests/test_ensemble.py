@@ -20,12 +20,12 @@ from polypath.families.fusenet import FusedNet, MergeAndRun
 
 ROUTES = ("LLL", "RLL", "LRL", "LLR", "RRL", "RLR", "LRR", "RRR")
 NAMES = [f"route={route}" for route in ROUTES]
-X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+X = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.arange(6) % 10
 
 
 def fused(seed: int = 0) -> pp.PathNet:
-    net = FusedNet(depth=8, width=4).build(seed=seed)
+    net = FusedNet(depth=8, width=4).build(seed=seed).double()
     randomise_norms(net, seed)
     return net.eval()
 

@@ -27,11 +27,11 @@ NETS = {
     "crescendonet": CrescendoNet(widths=(4, 4, 4), hidden=(8,)),
     "plain": PlainNet(depth=8, width=4),
 }
-IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def built(name: str) -> pp.PathNet:
-    net = NETS[name].build(seed=0)
+    net = NETS[name].build(seed=0).double()
     randomise_norms(net)
     return net.eval()
 
@@ -42,14 +42,13 @@ def test_the_expansion_gives_the_fused_nets_output(name):
     twin = tandem(net).eval()
     with torch.inference_mode():
         expected = net(IMAGES)
-        torch.testing.assert_close(twin(IMAGES), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(twin(IMAGES), expected, rtol=1e-12, atol=1e-12)
     assert {id(p) for p in twin.parameters()} == {id(p) for p in net.parameters()}  # shared, not copied
     assert twin.state_dict().keys() == net.state_dict().keys()
 
 
 def test_it_is_exact_in_exact_arithmetic():
-    net = built("nf6").double()
-    x = IMAGES.double()
+    net, x = built("nf6"), IMAGES
     with torch.inference_mode():
         expected, other = net(x), net(x, paths="fusion3.join=L")
         torch.testing.assert_close(tandem(net).eval()(x), expected, rtol=1e-13, atol=1e-13)
@@ -118,15 +117,15 @@ def test_with_duplicates_the_second_expansion_has_all_chains_and_without_it_is_t
     assert len({tuple(path.split("_")[k][k] for k in range(3)) for path in chains}) == 8  # distinct ones
     assert expand(twice) == once
     run = pp.PathNet(twice, {path: net.get_submodule(path) for path in twice.modules}).eval()
-    torch.testing.assert_close(run(IMAGES), net(IMAGES), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(run(IMAGES), net(IMAGES), rtol=1e-12, atol=1e-12)
 
 
 def test_training_through_the_expansion_has_the_fused_nets_gradients():
-    net = built("nf3").double()
+    net = built("nf3")
     grads = []
     for one in (net, tandem(net).eval()):
         net.zero_grad()
-        one(IMAGES.double()).square().sum().backward()
+        one(IMAGES).square().sum().backward()
         grads.append({key: p.grad.clone() for key, p in net.named_parameters()})
     for key, grad in grads[0].items():
         torch.testing.assert_close(grads[1][key], grad, rtol=1e-9, atol=1e-9)

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import polypath as pp
-from conftest import randomise_norms
+from conftest import assert_close, randomise_norms
 from polypath.families.gunn import PRESETS, Gunn
 
 TINY = Gunn(channels=(8, 12), segments=(2, 3), stem_width=4, last_width=8, num_classes=5)
@@ -98,8 +98,8 @@ def test_compiled_and_exported(order):
         expected = net(x)
         compiled = torch.compile(net, backend="aot_eager", fullgraph=True)(x)
         exported = torch.export.export(net, (x,)).module()(x)
-    torch.testing.assert_close(compiled, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(exported, expected, rtol=1e-5, atol=1e-5)
+    assert_close(compiled, expected)
+    assert_close(exported, expected)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import polypath as pp
-from conftest import randomise_norms
+from conftest import assert_close, randomise_norms
 from polypath.families.inverted import RecursiveMobileNetV2
 from polypath.families.recursive import PadShortcut, RecursiveResNet, recursive_blocks
 from polypath.families.registry import get_preset
@@ -376,8 +376,8 @@ def test_fixed_paths_compile_and_export(x, text):
     torch.compiler.reset()
     with torch.no_grad():
         compiled = torch.compile(fixed, backend="aot_eager", fullgraph=True)(x)
-    torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(torch.export.export(fixed, (x,)).module()(x), expected, rtol=1e-4, atol=1e-5)
+    assert_close(compiled, expected)
+    assert_close(torch.export.export(fixed, (x,)).module()(x), expected)
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
+from conftest import assert_close
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
 from polypath.families.crescendonet import CrescendoNet
@@ -32,19 +33,19 @@ def run(net: PathNet, x: torch.Tensor, text: str) -> torch.Tensor:
 
 
 def test_graphs_are_few_and_paths_differ(counter: CompileCounterWithBackend, rng: torch.Generator) -> None:
-    plain, net = SPEC.build(0), SPEC.build(0)
+    plain, net = SPEC.build(0).double(), SPEC.build(0).double()
     assert compile_units(net, backend=counter) == 12
-    x = torch.randn(8, 3, 8, 8, generator=rng)
+    x = torch.randn(8, 3, 8, 8, generator=rng, dtype=torch.float64)
     shapes = {(unit.conv.weight.shape, (8, 4)[block]) for block, unit in _units(net)}
     assert len(shapes) == 4  # 3 to 4 and 4 to 4 maps at 8×8 pixels, 4 to 6 and 6 to 6 at 4×4
 
     def both(text: str, images: torch.Tensor) -> torch.Tensor:
         expected, found = run(plain, images, text), run(net, images, text)
-        torch.testing.assert_close(found, expected)
+        assert_close(found, expected)
         for p, q in zip(plain.parameters(), net.parameters(), strict=True):
             assert (p.grad is None) == (q.grad is None)
             if p.grad is not None:
-                torch.testing.assert_close(q.grad, p.grad, atol=1e-5, rtol=1e-4)
+                assert_close(q.grad, p.grad)
         return found
 
     outs = [both(text, x) for text in PATHS]
@@ -53,7 +54,7 @@ def test_graphs_are_few_and_paths_differ(counter: CompileCounterWithBackend, rng
     both("whole", x[:5])  # an epoch's last batch
     assert counter.frame_count == 2 * len(shapes)
     with torch.no_grad():
-        torch.testing.assert_close(net.eval()(x), plain.eval()(x))
+        assert_close(net.eval()(x), plain.eval()(x))
     assert counter.frame_count == 3 * len(shapes)
     net.train()
     plain.train()
@@ -72,7 +73,7 @@ def test_a_path_taken_out_of_a_compiled_network_is_plain(
     compile_units(net, backend=counter)
     with torch.no_grad():
         child = extract(net.eval(), "branches=2")
-        torch.testing.assert_close(child(x), SPEC.build(0).eval()(x, paths="branches=2"))
+        assert_close(child(x), SPEC.build(0).eval()(x, paths="branches=2"))
     assert counter.frame_count == 0
     assert child.state_dict().keys() < net.state_dict().keys()
 
@@ -81,17 +82,17 @@ def test_a_gunn_layer_is_one_graph_where_it_is_compiled(
     counter: CompileCounterWithBackend, rng: torch.Generator
 ) -> None:
     spec = Gunn(channels=(8,), segments=(4,), stem_width=4, last_width=0)
-    plain, net, twin = spec.build(0), spec.build(0), spec.build(1)
+    plain, net, twin = (spec.build(seed).double() for seed in (0, 0, 1))
     convs = compile_units(spec.build(0), backend=counter)  # on a CPU the layer stays as it is
     assert compile_units(net, layers=True, backend=counter) == convs + 1
-    x = torch.randn(4, 3, 8, 8, generator=rng)
+    x = torch.randn(4, 3, 8, 8, generator=rng, dtype=torch.float64)
     expected, found = run(plain, x, "whole"), run(net, x, "whole")
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert_close(found, expected)
     assert not torch.allclose(run(twin, x, "whole"), expected)
     for p, q in zip(plain.parameters(), net.parameters(), strict=True):
         assert p.grad is not None
         assert q.grad is not None
-        torch.testing.assert_close(q.grad, p.grad, atol=1e-4, rtol=1e-3)
+        assert_close(q.grad, p.grad)
     assert counter.frame_count == convs + 1  # one for all updates
     assert not counters["graph_break"]
 

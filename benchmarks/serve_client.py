@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 MOST_OPEN = 900  # connections
 PATIENCE_S = 10.0  # an answer that takes longer has hung
 
@@ -182,7 +184,6 @@ def figures(client: Client, begun: float) -> dict:
     in_time = [row for row in good if 1000 * row[1] <= load.budget_ms]
     in_time_server = [row for row in good if row[4] <= load.budget_ms]
     seconds = load.seconds - load.warmup_s
-    lags = sorted(client.lag)
     return {
         "sent": len(rows) + sum(since <= at < until for at, _ in client.lost),
         "answered": len(good),
@@ -205,16 +206,15 @@ def figures(client: Client, begun: float) -> dict:
         "refusals_without_retry_after": client.retry_missing,
         "paths": client.paths,
         "batches": {str(size): count for size, count in sorted(client.batches.items())},
-        "generator_lag_ms_p99": 1000 * lags[int(0.99 * (len(lags) - 1))] if lags else None,
+        "generator_lag_ms_p99": 1000 * float(np.percentile(client.lag, 99)) if client.lag else None,
     }
 
 
 def percentiles(values: list[float]) -> dict[str, float] | None:
     if not values:
         return None
-    ordered = sorted(values)
-    shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
-    return {name: round(ordered[int(share * (len(ordered) - 1))], 3) for name, share in shares.items()}
+    found = np.percentile(values, (50, 95, 99, 100)).tolist()
+    return {name: round(value, 3) for name, value in zip(("p50", "p95", "p99", "max"), found, strict=True)}
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -138,13 +139,13 @@ class Watch:
 
     def memory(self, after_s: float = 0.0) -> dict[str, float]:
         """MiB resident, and the largest distance from the median in percent, samples before ``after_s`` left out."""
-        seen = sorted(rss / 2**20 for at, rss in self.rss if at >= after_s)
-        middle = seen[len(seen) // 2]
+        seen = [rss / 2**20 for at, rss in self.rss if at >= after_s]
+        low, middle, high = min(seen), median(seen), max(seen)
         return {
             "median_mib": round(middle, 2),
-            "min_mib": round(seen[0], 2),
-            "max_mib": round(seen[-1], 2),
-            "deviation_percent": round(100 * max(seen[-1] - middle, middle - seen[0]) / middle, 3),
+            "min_mib": round(low, 2),
+            "max_mib": round(high, 2),
+            "deviation_percent": round(100 * max(high - middle, middle - low) / middle, 3),
             "samples": len(seen),
         }
 

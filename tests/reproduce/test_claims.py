@@ -30,17 +30,17 @@ def word(claim, sample, **options) -> str:
 
 def test_a_clear_gap_holds_and_its_reverse_does_not():
     sample = answers({"a": 0.2, "b": 0.4})
-    assert word(better("a", "b", "a wins"), sample) == "holds"
-    assert word(better("b", "a", "b wins"), sample) == "does not hold"
-    assert word(better("a", "b", "by a lot", by=50.0), sample) == "does not hold"
+    assert word(better("a-wins", "a", "b", "a wins"), sample) == "holds"
+    assert word(better("b-wins", "b", "a", "b wins"), sample) == "does not hold"
+    assert word(better("a-wins-by-a-lot", "a", "b", "by a lot", by=50.0), sample) == "does not hold"
 
 
 def test_no_gap_is_undecided():
-    assert word(better("a", "b", "a wins"), answers({"a": 0.3, "b": 0.3})) == "undecided"
+    assert word(better("a-wins", "a", "b", "a wins"), answers({"a": 0.3, "b": 0.3})) == "undecided"
 
 
 def test_one_seed_is_undecided_however_clear():
-    verdict = judge([better("a", "b", "a wins")], answers({"a": 0.0, "b": 0.9}, seeds=1))[0]
+    verdict = judge([better("a-wins", "a", "b", "a wins")], answers({"a": 0.0, "b": 0.9}, seeds=1))[0]
     assert (verdict.word, verdict.interval) == ("undecided", None)
     assert "one seed" in verdict.reason
     assert verdict.estimate == pytest.approx(90, abs=5)
@@ -50,17 +50,17 @@ def test_seeds_that_disagree_are_undecided_however_many_images():
     wrong = {"a": [0.30, 0.20, 0.40], "b": [0.35, 0.36, 0.34]}  # a is better twice, worse once
     correct = {k: np.stack([np.arange(4000) / 4000 >= r for r in rates]) for k, rates in wrong.items()}
     sample = Sample(correct, dict.fromkeys(wrong, "test"))
-    assert word(better("a", "b", "a wins"), sample) == "undecided"
+    assert word(better("a-wins", "a", "b", "a wins"), sample) == "undecided"
     agreeing = {"a": [0.30, 0.31, 0.29], "b": [0.35, 0.36, 0.34]}
     correct = {k: np.stack([np.arange(4000) / 4000 >= r for r in rates]) for k, rates in agreeing.items()}
-    assert word(better("a", "b", "a wins"), Sample(correct, dict.fromkeys(agreeing, "test"))) == "holds"
+    assert word(better("a-wins", "a", "b", "a wins"), Sample(correct, dict.fromkeys(agreeing, "test"))) == "holds"
 
 
 def test_three_seeds_of_scalars_are_judged_about_as_by_a_t_test():
     """The paired t-test on differences d − s, d, d + s is significant at 5% for d/s above 4.303/√3 = 2.48."""
     for ratio, expected in ((1.5, "undecided"), (4.0, "holds")):
         sample = Sample(values={"x": np.array([ratio - 1.0, ratio, ratio + 1.0])})
-        assert word(above("x", 0.0, "x is above zero"), sample) == expected
+        assert word(above("x-above-zero", "x", 0.0, "x is above zero"), sample) == expected
 
 
 def test_pairing_makes_a_small_gap_visible():
@@ -68,14 +68,18 @@ def test_pairing_makes_a_small_gap_visible():
     g = np.random.default_rng(0)
     a = np.stack([g.random(IMAGES) > 0.5] * 3)
     b = a & (np.arange(IMAGES) % 25 != 0)
-    claim = better("a", "b", "a wins")
+    claim = better("a-wins", "a", "b", "a wins")
     assert word(claim, Sample({"a": a, "b": b}, {"a": "test", "b": "test"})) == "holds"
     assert word(claim, Sample({"a": a, "b": b}, {"a": "test", "b": "other"})) == "undecided"
 
 
 def test_holm_judges_the_clearest_by_the_widest_interval_and_stops_at_the_first_undecided():
     sample = answers({"a": 0.2, "b": 0.5, "c": 0.5, "d": 0.22}, seeds=5)
-    claims = [better("b", "c", "nothing"), better("a", "b", "clear"), better("a", "d", "little")]
+    claims = [
+        better("nothing", "b", "c", "nothing"),
+        better("clear", "a", "b", "clear"),
+        better("little", "a", "d", "little"),
+    ]
     verdicts = judge(claims, sample, draws=2000)
     assert [v.word for v in verdicts] == ["undecided", "holds", "undecided"]
     assert verdicts[1].level == pytest.approx(1 - 0.05 / 3)
@@ -88,23 +92,23 @@ def test_holm_judges_the_clearest_by_the_widest_interval_and_stops_at_the_first_
 def test_trends_orders_and_closeness():
     sample = answers({"1": 0.5, "2": 0.4, "3": 0.3, "4": 0.2}, images=4000)
     keys = list("1234")
-    assert word(trend(keys, "falls"), sample) == "holds"
-    assert word(trend(keys, "rises", falls=False), sample) == "does not hold"
-    assert word(ordered(keys[::-1], "deeper is better"), sample) == "holds"
-    assert word(ordered(["1", "3", "2"], "no order"), sample) == "does not hold"
+    assert word(trend("falls", keys, "falls"), sample) == "holds"
+    assert word(trend("rises", keys, "rises", falls=False), sample) == "does not hold"
+    assert word(ordered("deeper-is-better", keys[::-1], "deeper is better"), sample) == "holds"
+    assert word(ordered("no-order", ["1", "3", "2"], "no order"), sample) == "does not hold"
     same = Sample({"a": sample.correct["1"], "b": sample.correct["1"]}, {"a": "t", "b": "t"})
-    assert word(close("a", "b", 1.0, "equal"), same) == "holds"
-    assert word(close("1", "4", 1.0, "equal"), sample) == "does not hold"
+    assert word(close("equal", "a", "b", 1.0, "equal"), same) == "holds"
+    assert word(close("equal", "1", "4", 1.0, "equal"), sample) == "does not hold"
     scalars = Sample(values={"x": np.array([1.0, 1.1, 0.9]), "y": np.array([2.0, 2.1, 1.9])})
-    assert word(less("x", "y", "x is smaller"), scalars) == "holds"
+    assert word(less("x-smaller", "x", "y", "x is smaller"), scalars) == "holds"
 
 
 def test_counted_claims_are_exact_and_take_no_part_in_the_correction():
     sample = answers({"a": 0.2, "b": 0.4})
     claims = [
-        counted("more paths", lambda c: c["n"] - 10),
-        counted("fewer", lambda c: 10 - c["n"]),
-        better("a", "b", ""),
+        counted("more-paths", "more paths", lambda c: c["n"] - 10),
+        counted("fewer", "fewer", lambda c: 10 - c["n"]),
+        better("a-wins", "a", "b", ""),
     ]
     verdicts = judge(claims, sample, {"n": 11})
     assert [v.word for v in verdicts] == ["holds", "does not hold", "holds"]
@@ -114,11 +118,24 @@ def test_counted_claims_are_exact_and_take_no_part_in_the_correction():
 
 
 def test_what_a_scale_leaves_out_is_not_measured():
-    verdict = judge([better("a", "z", "a wins")], answers({"a": 0.2}))[0]
+    verdict = judge([better("a-wins", "a", "z", "a wins")], answers({"a": 0.2}))[0]
     assert verdict.word == "not measured"
     assert "'z'" in verdict.reason
     undefined = Sample(values={"x": np.array([math.nan, 1.0])})
-    assert word(above("x", 0.0, "x"), undefined) == "undecided"
+    assert word(above("x-above-zero", "x", 0.0, "x"), undefined) == "undecided"
+
+
+def test_a_verdict_bears_the_id_of_its_claim():
+    claims = [better("a-wins", "a", "b", "a is better"), counted("more-paths", "more paths", lambda c: c["n"] - 10)]
+    found = judge(claims, answers({"a": 0.2, "b": 0.4}), {"n": 11})
+    assert [v.id for v in found] == ["a-wins", "more-paths"]
+    assert found[0].line().startswith("holds: a is better (")
+
+
+@pytest.mark.parametrize("id", ["", "A wins", "a_wins", "-a", "a--b", "ä"])
+def test_an_id_that_is_no_slug_is_refused(id):
+    with pytest.raises(ValueError, match=f"claim id '{id}'"):
+        better(id, "a", "b", "a wins")
 
 
 def test_the_bootstrap_by_hand():

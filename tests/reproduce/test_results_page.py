@@ -34,33 +34,81 @@ RESULT = Result(
     counts={"paths": 12345.0},
     published={"a": 4.81, "b": None},
     verdicts=[
-        Verdict("a wins", "holds", 10.0, (5.0, 15.0), 0.95, 0.001, 2),
-        Verdict("more paths", "does not hold", -1.0, unit=""),
-        Verdict("elsewhere", "not measured", reason="'z' is not measured"),
+        Verdict("a-wins", "a wins", "holds", 10.0, (5.0, 15.0), 0.95, 0.001, 2),
+        Verdict("more-paths", "more paths", "does not hold", -1.0, unit=""),
+        Verdict("elsewhere", "elsewhere", "not measured", reason="'z' is not measured"),
     ],
 )
 
 
 def test_a_section_has_measured_beside_published_and_the_verdicts():
-    text = section(RESULT, replace(tiny(), answer=lambda r: f"It is {r.verdict('a wins').word}."))
+    text = section(RESULT, replace(tiny(), answer=lambda r: f"It is {r.verdict('a-wins').word}."))
     assert "| a | 11.00 ± 1.41 % error | 4.81 |" in text
     assert "| b | 21.00 ± 1.41 % error | – |" in text  # lost in the text at hand
     assert "| a loss | 0.60 ± 0.14 nats | |" in text.replace("  ", " ")
     assert "12,345" in text
     assert "- all of it" in text
-    assert "| **holds** | a wins | difference: 10.00 points | 5.00 to 15.00 (95%) |" in text
-    assert "| **does not hold** | more paths | difference: -1.00 | exact |" in text
+    assert "| **holds** | `a-wins` | a wins | difference: 10.00 points | 5.00 to 15.00 (95%) |" in text
+    assert "| **does not hold** | `more-paths` | more paths | difference: -1.00 | exact |" in text
     assert "Claims that this scale does not measure: 1." in text
     assert "It is holds." in text
     assert "0123456789ab" in text
 
 
-def test_a_result_of_a_definition_that_has_changed_is_called_stale(monkeypatch):
+def of_tiny() -> Result:
+    """A result of the tiny experiment as it is defined now."""
     experiment = tiny()
-    current = replace(RESULT, definition=definition_id(experiment, "smoke", experiment.scale("smoke")))
-    assert page.outdated(current, experiment) == ""
+    words = zip(experiment.claims, RESULT.verdicts, strict=False)
+    return replace(
+        RESULT,
+        definition=definition_id(experiment, "smoke", experiment.scale("smoke")),
+        verdicts=[replace(verdict, id=claim.id) for claim, verdict in words],
+    )
+
+
+def test_a_result_of_a_definition_that_has_changed_is_called_stale():
+    current = of_tiny()
+    assert page.outdated(current, tiny()) == ""
     assert "has changed" in page.outdated(current, tiny(epochs=2))
     assert "no experiment" in page.outdated(current, None)
+    assert "no scale large" in page.outdated(replace(current, scale="large"), tiny())
+
+
+def test_a_claim_in_other_words_leaves_the_result_valid_and_its_verdict_found():
+    plain = tiny()
+    claim, *others = plain.claims
+    experiment = replace(plain, shows="more", claims=(replace(claim, text="to learn helps", says="gap"), *others))
+    assert page.outdated(of_tiny(), experiment) == ""
+    found = page.reworded(of_tiny(), experiment)
+    assert found.shows == "more"
+    assert found.verdict("learning-helps") == replace(
+        of_tiny().verdict("learning-helps"), text="to learn helps", says="gap"
+    )
+    assert "| **holds** | `learning-helps` | to learn helps | gap: 10.00 points |" in section(found, experiment)
+
+
+def test_a_verdict_without_a_claim_and_a_claim_without_a_verdict_say_so():
+    gone, left = tiny().claims
+    experiment = replace(tiny(), claims=(replace(left, id="newer", text="something newer"), left))
+    text = section(page.reworded(of_tiny(), experiment), experiment)
+    assert "| **holds** | `learning-helps` | a wins (no longer claimed) |" in text
+    assert "| **undecided** | `newer` | something newer (claimed since this was run) | | |" in text.replace("  ", " ")
+    assert "| **does not hold** | `two-arms` | two arms |" in text
+    with pytest.raises(KeyError, match="newer"):
+        of_tiny().verdict("newer")
+    assert gone.id == "learning-helps"
+
+
+def test_results_of_the_first_format_are_read_and_have_no_ids(tmp_path):
+    old = RESULT.to_json() | {"format": 1}
+    old["verdicts"] = [{k: v for k, v in verdict.items() if k != "id"} for verdict in old["verdicts"]]
+    write_json(tmp_path / "result.json", old)
+    found = load_result(tmp_path)
+    assert found == replace(RESULT, verdicts=[replace(v, id="") for v in RESULT.verdicts])
+    assert "| **holds** | | a wins |" in section(found).replace("  ", " ")
+    write_json(tmp_path / "result.json", old | {"format": 3})
+    with pytest.raises(ValueError, match="another format"):
+        load_result(tmp_path)
 
 
 def test_the_page_of_a_folder_lists_every_experiment_and_shows_its_results(tmp_path, monkeypatch):
@@ -85,6 +133,7 @@ def test_committed_verdicts_are_those_of_the_committed_answers(folder):
         assert [round(100 * (1 - float(row.mean())), 4) for row in hits] == pytest.approx(result.errors[key])
     again = judge(get_experiment(result.experiment).claims, result.sample(), result.counts)
     assert [v.word for v in again] == [v.word for v in result.verdicts]
+    assert [v.id for v in again] == [v.id for v in result.verdicts]
     for new, old in zip(again, result.verdicts, strict=True):
         if old.interval is not None:
             assert np.allclose(new.interval, old.interval, atol=0.02)

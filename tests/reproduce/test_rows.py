@@ -19,27 +19,27 @@ def test_rows_are_read_from_keys_and_end_with_their_dataset():
 
 
 def test_always_takes_the_smallest_gap_and_on_average_the_mean():
-    assert always("plain", "ResNet", "").statistic(ERRORS) == 1.0
-    assert always("plain", "ResNet", "", by=2.0).statistic(ERRORS) == -1.0
-    assert on_average("plain", "ResNet", "").statistic(ERRORS) == 5.0
+    assert always("id", "plain", "ResNet", "").statistic(ERRORS) == 1.0
+    assert always("id", "plain", "ResNet", "", by=2.0).statistic(ERRORS) == -1.0
+    assert on_average("id", "plain", "ResNet", "").statistic(ERRORS) == 5.0
 
 
 def test_slopes_have_the_sign_of_what_is_claimed():
-    assert slope("plain", "", falls=False).statistic(ERRORS) == pytest.approx(0.5)
-    assert slope("plain", "", falls=True).statistic(ERRORS) == pytest.approx(-0.5)
-    assert gap_grows("plain", "ResNet", "").statistic(ERRORS) == pytest.approx(8 / 12)
+    assert slope("id", "plain", "", falls=False).statistic(ERRORS) == pytest.approx(0.5)
+    assert slope("id", "plain", "", falls=True).statistic(ERRORS) == pytest.approx(-0.5)
+    assert gap_grows("id", "plain", "ResNet", "").statistic(ERRORS) == pytest.approx(8 / 12)
     with pytest.raises(KeyError, match="two rows"):
-        slope("plain", "", falls=True, least=20).statistic(ERRORS)
+        slope("id", "plain", "", falls=True, least=20).statistic(ERRORS)
 
 
 def test_draws_of_a_bootstrap_pass_through():
     draws = {key: np.array([value, value + 1.0]) for key, value in ERRORS.items()}
-    assert always("plain", "ResNet", "").statistic(draws).tolist() == [1.0, 1.0]
-    assert slope("plain", "", falls=False).statistic(draws) == pytest.approx([0.5, 0.5])
+    assert always("id", "plain", "ResNet", "").statistic(draws).tolist() == [1.0, 1.0]
+    assert slope("id", "plain", "", falls=False).statistic(draws) == pytest.approx([0.5, 0.5])
 
 
 def test_printed_numbers_of_others_are_asked_for_at_the_published_setting_alone():
-    claim = beats_printed("GUNN-15", 4.17, "WRN-28-10", "")
+    claim = beats_printed("id", "GUNN-15", 4.17, "WRN-28-10", "")
     with pytest.raises(KeyError, match="published setting"):
         claim.statistic({"GUNN-15": 50.0})
     assert claim.statistic({"GUNN-15": 4.0, "GUNN-15 at the published setting": 1.0}) == pytest.approx(0.17)

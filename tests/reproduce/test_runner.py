@@ -154,7 +154,27 @@ def test_a_definition_is_told_from_another_and_not_by_where_images_lie():
 
     assert of(tiny()) == of(tiny()) == of(tiny(device="auto", data__source="elsewhere", seed=3))
     assert of(tiny()) != of(tiny(epochs=2))
-    assert of(tiny()) != of(replace(tiny(), claims=tiny().claims[:1]))
+
+
+def test_words_are_no_part_of_a_definition():
+    def of(experiment):
+        return definition_id(experiment, "smoke", experiment.scale("smoke"))
+
+    plain = tiny()
+    arms = plain.scale("smoke").arms
+    worded = tuple(replace(claim, text=f"{claim.text}, it is said", says="otherwise") for claim in plain.claims)
+    scale = Scale(arms=arms, seeds=2, changes=("it is only a test",))
+    assert of(replace(plain, claims=worded, notes=("a note",), shows="else", scales={"smoke": lambda: scale})) == of(
+        plain
+    )
+    assert of(replace(plain, claims=plain.claims[:1])) == of(plain)
+    assert of(replace(plain, scales={"smoke": lambda: Scale(arms={"learns": arms["learns"]})})) != of(plain)
+
+
+def test_two_claims_of_one_id_are_refused():
+    one, other = tiny().claims
+    with pytest.raises(ValueError, match="fractalnet/tiny: several claims have the id 'learning-helps'"):
+        replace(tiny(), claims=(one, replace(other, id=one.id)))
 
 
 def test_a_run_that_diverges_counts_as_one_that_answers_the_first_class(tmp_path, notes):

@@ -26,7 +26,10 @@ def tiny(**changes: Any) -> Experiment:
         measure=per_arm(answers, training_curves),
         counts=lambda scale: {"arms": len(arms)},
         units={"loss": "nats"},
-        claims=(better("learns", "rests", "learning helps"), counted("two arms", lambda c: c["arms"] - 1)),
+        claims=(
+            better("learning-helps", "learns", "rests", "learning helps"),
+            counted("two-arms", "two arms", lambda c: c["arms"] - 1),
+        ),
     )
 
 

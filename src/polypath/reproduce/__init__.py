@@ -12,7 +12,10 @@ An experiment is written as follows (:mod:`polypath.reproduce.papers.crescendone
         measure=per_arm(whole),                   # measure.py; or any function Mapping[arm, Trained] -> Measured
         counts=lambda scale: {"paths of DFN-MR": 4.0},          # exact numbers that need no training
         published={"dfn_mr": Cell("table4", "C10_dfn_mr", depth_dfn=56)},              # published.json
-        claims=(better("resnet", "plain", "..."), counted("...", lambda c: c["a"] - c["b"])),   # claims.py
+        claims=(                                                                       # claims.py
+            better("resnet-beats-plain", "resnet", "plain", "..."),
+            counted("a-above-b", "...", lambda c: c["a"] - c["b"]),
+        ),
         figure=bars(), answer=lambda result: "...", units={"loss": "nats"},
     )
 
@@ -24,7 +27,8 @@ An experiment is written as follows (:mod:`polypath.reproduce.papers.crescendone
   show its error), ``values`` (scalars), ``curves`` and ``histograms``, by key. ``per_arm(whole)`` uses the arm's name
   as key, and ``ARM/WHAT`` for more of an arm. Ensembles over arms: ``average`` their ``logits(...)``
   (:mod:`polypath.reproduce.members`), then ``marked``.
-* A claim's statistic works on a mapping from key to mean error (percent) or mean scalar; keys that a scale does not
+* A claim has an id that stays when its text changes; verdicts are found by it (``result.verdict("a-above-b")``). Its
+  statistic works on a mapping from key to mean error (percent) or mean scalar; keys that a scale does not
   measure make the verdict *not measured*. A run whose loss is not finite answers the first class (``failed`` says so).
 * Tests: ``tests/reproduce/test_smoke.py`` runs every registered experiment at ``smoke``.
 """

@@ -14,6 +14,7 @@ A counted claim is exact and takes no part in it.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -31,18 +32,28 @@ class Claim:
     """``text`` is true where ``statistic`` is above zero.
 
     Attributes:
+        id: a few words joined by ``-`` (``drop-path-helps``), unique in its experiment. Verdicts are found by it, so it
+            stays when ``text`` is worded otherwise; a claim that says something else gets another.
         text: a sentence, in the paper's words where that works.
         statistic: from means by key to a value; works on single means and on arrays of draws alike.
         unit: of the statistic, for the reader; "points" are points of error in percent.
         says: what the statistic is, where the text does not say it.
         exact: a statistic of exact numbers: no seeds, no interval.
+
+    Raises:
+        ValueError: an id that is not of that form.
     """
 
+    id: str
     text: str
     statistic: Statistic
     unit: str = "points"
     says: str = ""
     exact: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9+]+(-[a-z0-9+]+)*", self.id):
+            raise ValueError(f"claim id {self.id!r}: must be words of a-z, 0-9 and + with '-' between them")
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,8 @@ class Verdict:
     """What came of a claim.
 
     Attributes:
+        id: the claim's; empty in results from before claims had one.
+        text, unit, says: the claim's, as they were worded then.
         word: the verdict.
         estimate: the statistic of all seeds and images; None where it was not measured.
         interval: its ends at ``level`` (1 − 0.05/k of Holm's rule), None for counted claims and single seeds.
@@ -57,6 +70,7 @@ class Verdict:
         reason: why it is undecided or not measured, where that needs saying.
     """
 
+    id: str
     text: str
     word: Word
     estimate: float | None = None
@@ -82,44 +96,48 @@ class Verdict:
         return " ".join(parts)
 
 
-def better(winner: str, loser: str, text: str, *, by: float = 0.0) -> Claim:
+def better(id: str, winner: str, loser: str, text: str, *, by: float = 0.0) -> Claim:
     """``winner`` errs less than ``loser``, by more than ``by`` points (a negative ``by``: not more than that worse)."""
     says = f"error of {loser} minus that of {winner}" + (f", minus {by:g}" if by else "")
-    return Claim(text, lambda m: m[loser] - m[winner] - by, says=says)
+    return Claim(id, text, lambda m: m[loser] - m[winner] - by, says=says)
 
 
-def close(one: str, other: str, within: float, text: str) -> Claim:
+def close(id: str, one: str, other: str, within: float, text: str) -> Claim:
     """The errors of ``one`` and ``other`` lie within ``within`` points of each other."""
-    return Claim(text, lambda m: within - abs(m[one] - m[other]), says=f"{within:g} minus |error difference|")
+    return Claim(id, text, lambda m: within - abs(m[one] - m[other]), says=f"{within:g} minus |error difference|")
 
 
-def above(key: str, than: float, text: str, unit: str = "points") -> Claim:
+def above(id: str, key: str, than: float, text: str, unit: str = "points") -> Claim:
     """An error or scalar is above a number."""
-    return Claim(text, lambda m: m[key] - than, unit, f"{key} minus {than:g}")
+    return Claim(id, text, lambda m: m[key] - than, unit, f"{key} minus {than:g}")
 
 
-def less(smaller: str, larger: str, text: str, unit: str = "") -> Claim:
+def less(id: str, smaller: str, larger: str, text: str, unit: str = "") -> Claim:
     """A scalar is smaller than another."""
-    return Claim(text, lambda m: m[larger] - m[smaller], unit, f"{larger} minus {smaller}")
+    return Claim(id, text, lambda m: m[larger] - m[smaller], unit, f"{larger} minus {smaller}")
 
 
-def trend(keys: Sequence[str], text: str, *, at: Sequence[float] | None = None, falls: bool = True) -> Claim:
+def trend(id: str, keys: Sequence[str], text: str, *, at: Sequence[float] | None = None, falls: bool = True) -> Claim:
     """Errors or scalars fall (or rise) along ``keys``, by the least-squares slope over ``at`` (1, 2, 3, …)."""
     x = np.asarray(at if at is not None else range(1, len(keys) + 1), dtype=float)
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum() * (-1.0 if falls else 1.0)
     says = f"slope from {keys[0]} to {keys[-1]}" + (", sign turned" if falls else "")
-    return Claim(text, lambda m: sum((w * m[k] for w, k in zip(weights, keys, strict=True)), np.zeros(())), says=says)
+    return Claim(
+        id, text, lambda m: sum((w * m[k] for w, k in zip(weights, keys, strict=True)), np.zeros(())), says=says
+    )
 
 
-def ordered(keys: Sequence[str], text: str) -> Claim:
+def ordered(id: str, keys: Sequence[str], text: str) -> Claim:
     """Each key errs less than the next: the smallest of the steps is above zero."""
     steps = list(itertools.pairwise(keys))
-    return Claim(text, lambda m: np.min([m[b] - m[a] for a, b in steps], axis=0), says="smallest step")
+    return Claim(id, text, lambda m: np.min([m[b] - m[a] for a, b in steps], axis=0), says="smallest step")
 
 
-def counted(text: str, statistic: Callable[[Mapping[str, Any]], float], unit: str = "", says: str = "") -> Claim:
+def counted(
+    id: str, text: str, statistic: Callable[[Mapping[str, Any]], float], unit: str = "", says: str = ""
+) -> Claim:
     """A claim about exact numbers (``counts``), true where ``statistic`` is above zero."""
-    return Claim(text, statistic, unit, says, exact=True)
+    return Claim(id, text, statistic, unit, says, exact=True)
 
 
 def judge(
@@ -135,7 +153,7 @@ def judge(
     open_claims: list[tuple[float, float, int]] = []
     means, drawn = sample.means(), None
     for i, claim in enumerate(claims):
-        blank = Verdict(claim.text, "undecided", unit=claim.unit, says=claim.says)
+        blank = Verdict(claim.id, claim.text, "undecided", unit=claim.unit, says=claim.says)
         try:
             estimate = float(claim.statistic(counts or {} if claim.exact else means))
         except KeyError as missing:

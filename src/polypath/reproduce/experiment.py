@@ -9,7 +9,7 @@ A definition reads like its paper's table::
         scales={"smoke": lambda: Scale(...), "small": lambda: Scale(...), "paper": lambda: Scale(...)},
         measure=per_arm(named_paths),
         published={"whole": Cell("table2", "C10+", branches=[1, 2, 3, 4]), ...},
-        claims=(better("whole", "branches=4", "the ensemble beats its longest branch"), ...),
+        claims=(better("ensemble-beats-longest", "whole", "branches=4", "the ensemble beats its longest branch"), ...),
     )
 
 An *arm* is one thing that is trained, a recipe by a name; every arm is trained once for each seed. What is measured has
@@ -18,6 +18,7 @@ An *arm* is one thing that is trained, a recipe by a name; every arm is trained 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,9 @@ class Experiment:
         figure: draws the result in the paper's form; None draws the errors as bars.
         answer: sentences that the verdicts add up to, for the page of results.
         notes: what a reader has to know of the definition itself.
+
+    Raises:
+        ValueError: two claims of one id.
     """
 
     name: str
@@ -98,6 +102,11 @@ class Experiment:
     figure: Callable[[Result], Figure] | None = None
     answer: Callable[[Result], str] | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        twice = [id for id, n in Counter(claim.id for claim in self.claims).items() if n > 1]
+        if twice:
+            raise ValueError(f"{self.name}: several claims have the id {twice[0]!r}; each needs one of its own")
 
     @property
     def paper(self) -> str:
@@ -115,11 +124,11 @@ class Experiment:
 
 
 def definition_id(experiment: Experiment, scale: str, plan: Scale) -> str:
-    """A digest of what an experiment is at a scale: arms (without seed, device, source of images), changes, claims."""
+    """A digest of what is measured at a scale: the arms' recipes, without seed, device and source of images. Words are
+    not in it, so that a result outlives a claim or a note that is worded otherwise."""
     arms: dict[str, Any] = {}
     for arm, recipe in plan.arms.items():
         values = recipe_to_json(recipe)
         values = {k: v for k, v in values.items() if k not in ("name", "seed", "device", "assumed")}
         arms[arm] = values | {"data": {k: v for k, v in values["data"].items() if k != "source"}}
-    claims = [[claim.text, claim.says, claim.unit] for claim in experiment.claims]
-    return json_digest([experiment.name, scale, arms, list(plan.changes), claims])[:12]
+    return json_digest([experiment.name, scale, arms])[:12]

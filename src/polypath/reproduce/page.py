@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from polypath.reproduce.claims import Verdict
 from polypath.reproduce.experiment import Experiment, definition_id
 from polypath.reproduce.registry import get_experiment, list_experiments
 from polypath.reproduce.result import Result
@@ -29,13 +31,16 @@ images, few epochs; printed numbers stand beside measured ones for their pattern
 
 def reproduction_page(folder: Path, link: str = "results/reproduce") -> str:
     """The page of all results in ``folder``, which stands at ``link`` from the page."""
-    results = {path.parent.name: load_result(path.parent) for path in sorted(folder.glob("*/result.json"))}
-    lines = [HEAD, *_overview(results.values())]
-    for name, result in sorted(results.items(), key=lambda pair: _place_of(pair[1])):
+    sections, results = {}, []
+    for path in sorted(folder.glob("*/result.json")):
+        result = load_result(path.parent)
         experiment = _experiment(result)
-        lines += [section(result, experiment, figure=f"{link}/{name}/figure.png")]
-        if text := outdated(result, experiment):
-            lines += [f"**Stale:** {text}", ""]
+        if not (stale := outdated(result, experiment)) and experiment is not None:
+            result = reworded(result, experiment)
+        text = section(result, None if stale else experiment, figure=f"{link}/{path.parent.name}/figure.png")
+        sections[_place_of(result), path.parent.name] = [text, *([f"**Stale:** {stale}", ""] if stale else [])]
+        results.append(result)
+    lines = [HEAD, *_overview(results), *(line for _, text in sorted(sections.items()) for line in text)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -43,10 +48,34 @@ def outdated(result: Result, experiment: Experiment | None) -> str:
     """Why a committed result is no longer that of the present definition; empty where it is."""
     if experiment is None:
         return f"there is no experiment {result.experiment} any more."
+    if result.scale not in experiment.scales:
+        return f"there is no scale {result.scale} of this experiment any more."
     now = definition_id(experiment, result.scale, experiment.scale(result.scale))
     if now == result.definition:
         return ""
     return f"the definition of this experiment has changed since (`{result.definition}`, now `{now}`)."
+
+
+def reworded(result: Result, experiment: Experiment) -> Result:
+    """A result in the words that its experiment has now; verdicts are matched with claims by id.
+
+    A verdict whose claim is gone says so, and a claim that is newer than the result is undecided.
+    """
+    found = {verdict.id: verdict for verdict in result.verdicts}
+    now = {claim.id: claim for claim in experiment.claims}
+    verdicts = [
+        replace(v, text=now[v.id].text, says=now[v.id].says) if v.id in now else replace(v, reason="no longer claimed")
+        for v in result.verdicts
+    ]
+    verdicts += [
+        Verdict(
+            claim.id, claim.text, "undecided", unit=claim.unit, says=claim.says, reason="claimed since this was run"
+        )
+        for claim in experiment.claims
+        if claim.id not in found
+    ]
+    changes = experiment.scale(result.scale).changes
+    return replace(result, place=experiment.place, shows=experiment.shows, changes=changes, verdicts=verdicts)
 
 
 def _overview(results: Iterable[Result]) -> list[str]:

@@ -14,7 +14,8 @@ from polypath.reproduce.code import code_id
 if TYPE_CHECKING:
     import pandas
 
-FORMAT = 1
+FORMAT = 2
+"""Of ``result.json``; verdicts of format 1 had no ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +82,16 @@ class Result:
         found = self.errors.get(key) or self.values.get(key) or []
         return float(np.std(found, ddof=1)) if len(found) > 1 else None
 
-    def verdict(self, text: str) -> Verdict:
-        """The verdict on the claim whose text begins so.
+    def verdict(self, id: str) -> Verdict:
+        """The verdict on the claim with this id.
 
         Raises:
-            KeyError: no such claim.
+            KeyError: none on such a claim.
         """
         for found in self.verdicts:
-            if found.text.startswith(text):
+            if found.id == id:
                 return found
-        raise KeyError(text)
+        raise KeyError(id)
 
     def sample(self) -> Sample:
         """What verdicts are computed from; needs ``correct``."""

@@ -17,7 +17,8 @@ def section(result: Result, experiment: Experiment | None = None, *, level: int 
     lines += [f"![{result.experiment}, {result.place}]({figure})", ""]
     judged = [verdict for verdict in result.verdicts if verdict.word != "not measured"]
     if judged:
-        lines += ["| verdict | claim | estimate | interval |", "|---|---|---|---|", *map(_verdict_row, judged), ""]
+        head = ["| verdict | id | claim | estimate | interval |", "|---|---|---|---|---|"]
+        lines += [*head, *map(_verdict_row, judged), ""]
     if left := len(result.verdicts) - len(judged):
         lines += [f"Claims that this scale does not measure: {left}.", ""]
     if experiment is not None and experiment.answer is not None:
@@ -69,4 +70,5 @@ def _verdict_row(v: Verdict) -> str:
     else:
         ends = "exact" if v.estimate is not None and not v.seeds else ""
     reason = f" ({v.reason})" if v.reason else ""
-    return f"| **{v.word}** | {v.text}{reason} | {estimate} | {ends} |"
+    id = f"`{v.id}`" if v.id else ""
+    return f"| **{v.word}** | {id} | {v.text}{reason} | {estimate} | {ends} |"

@@ -45,7 +45,8 @@ def save_result(result: Result, folder: str | os.PathLike[str], experiment: Expe
 
 
 def load_result(folder: str | os.PathLike[str]) -> Result:
-    """What :func:`save_result` wrote; ``correct`` is empty where it was too large to keep.
+    """What :func:`save_result` wrote; ``correct`` is empty where it was too large to keep, a verdict's ``id`` where the
+    folder is of format 1.
 
     Raises:
         ValueError: no result, or a damaged one.
@@ -53,10 +54,11 @@ def load_result(folder: str | os.PathLike[str]) -> Result:
     folder = Path(folder)
     held = read_json(folder / "result.json")
     try:
-        if held.pop("format") != FORMAT:
+        if held.pop("format") not in (1, FORMAT):
             raise ValueError(f"{folder / 'result.json'}: of another format than {FORMAT}")
         held["verdicts"] = [
-            Verdict(**(v | {"interval": tuple(v["interval"]) if v["interval"] else None})) for v in held["verdicts"]
+            Verdict(**({"id": ""} | v | {"interval": tuple(v["interval"]) if v["interval"] else None}))
+            for v in held["verdicts"]
         ]
         held["curves"] = {k: [[(x, y) for x, y in line] for line in lines] for k, lines in held["curves"].items()}
         held |= {name: tuple(held[name]) for name in ("changes", "seeds")}

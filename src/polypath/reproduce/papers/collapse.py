@@ -95,11 +95,26 @@ COLLAPSE = Experiment(
         " across": "|correlation|", " dimension": "% of the channels",
     },
     claims=(
-        less("GUNN across", "GUNN within", "GUNN: channels are less alike across segments than within one (§4.3)"),
-        less("GUNN across", "plain across", "GUNN's segments are less alike than the plain network's (§4.1)"),
-        less("residual within", "plain within", "residual learning makes channels less alike (§4.1)"),
-        less("plain dimension", "GUNN dimension", "GUNN keeps more effective dimensions than plain (§4)", "%"),
-        less("residual dimension", "GUNN dimension", "… and than the residual network, SUNN", "%"),
+        less(
+            "gunn-across-less-than-within", "GUNN across", "GUNN within",
+            "GUNN: channels are less alike across segments than within one (§4.3)",
+        ),
+        less(
+            "gunn-segments-less-alike-than-plain", "GUNN across", "plain across",
+            "GUNN's segments are less alike than the plain network's (§4.1)",
+        ),
+        less(
+            "residual-less-alike-than-plain", "residual within", "plain within",
+            "residual learning makes channels less alike (§4.1)",
+        ),
+        less(
+            "gunn-more-dimensions-than-plain", "plain dimension", "GUNN dimension",
+            "GUNN keeps more effective dimensions than plain (§4)", "%",
+        ),
+        less(
+            "gunn-more-dimensions-than-residual", "residual dimension", "GUNN dimension",
+            "… and than the residual network, SUNN", "%",
+        ),
     ),
     figure=training_panels(
         {

@@ -93,14 +93,28 @@ TABLE1 = Experiment(
         for c in COLUMNS
         for claim in (
             better(
-                f"Nesterov (128, 256, 512) {c}", f"Nesterov without drop-path {c}", f"{c}: drop-path helps (Nesterov)"
+                f"drop-path-helps-nesterov-{c.lower()}",
+                f"Nesterov (128, 256, 512) {c}",
+                f"Nesterov without drop-path {c}",
+                f"{c}: drop-path helps (Nesterov)",
             ),
-            better(f"Adam (128, 256, 512) {c}", f"Adam without drop-path {c}", f"{c}: drop-path helps (Adam)"),
             better(
-                f"Nesterov (128, 256, 512) {c}", f"Nesterov (128, 128, 128) {c}", f"{c}: wider errs less (Nesterov)"
+                f"drop-path-helps-adam-{c.lower()}",
+                f"Adam (128, 256, 512) {c}",
+                f"Adam without drop-path {c}",
+                f"{c}: drop-path helps (Adam)",
             ),
             better(
-                f"Adam (128, 256, 512) {c}", f"Adam path-wise training {c}", f"{c}: path-wise training costs accuracy"
+                f"wider-is-better-nesterov-{c.lower()}",
+                f"Nesterov (128, 256, 512) {c}",
+                f"Nesterov (128, 128, 128) {c}",
+                f"{c}: wider errs less (Nesterov)",
+            ),
+            better(
+                f"path-wise-costs-accuracy-{c.lower()}",
+                f"Adam (128, 256, 512) {c}",
+                f"Adam path-wise training {c}",
+                f"{c}: path-wise training costs accuracy",
             ),
         )
     ),
@@ -109,8 +123,18 @@ TABLE1 = Experiment(
 # --- Table II ---------------------------------------------------------------------------------------------
 
 DROPS = (
-    better("branches=2,4", "branches=1,2,4", "adding branch 1 to {2, 4} makes it worse (Fig. 4's first drop)"),
-    better("branches=2,3", "branches=1,2,3", "adding branch 1 to {2, 3} makes it worse (Fig. 4's second drop)"),
+    better(
+        "branch-1-hurts-2-and-4",
+        "branches=2,4",
+        "branches=1,2,4",
+        "adding branch 1 to {2, 4} makes it worse (Fig. 4's first drop)",
+    ),
+    better(
+        "branch-1-hurts-2-and-3",
+        "branches=2,3",
+        "branches=1,2,3",
+        "adding branch 1 to {2, 3} makes it worse (Fig. 4's second drop)",
+    ),
 )
 ONE_NET = at_scales(
     lambda: {"whole": smoke(TINY, DROP)},
@@ -128,13 +152,42 @@ TABLE2 = Experiment(
     measure=per_arm(paths(SUBNETS), single=True),
     published={key: Cell("table2", "C10+", branches=_branches(key)) for key in SUBNETS},
     claims=(
-        better("whole", "branches=4", "the whole network errs less than its longest branch alone (§III-D)"),
-        better("whole", "branches=4", "it errs less by more than 2 points (printed: 3.15)", by=2.0),
-        ordered([f"branches={n}" for n in "4321"], "of single branches, each longer one errs less (§III-D)"),
-        better("branches=3,4", "branches=4", "two branches err less than the longer of them"),
-        better("branches=2,3,4", "branches=3,4", "three branches err less than the two longest"),
+        better(
+            "whole-beats-longest-branch",
+            "whole",
+            "branches=4",
+            "the whole network errs less than its longest branch alone (§III-D)",
+        ),
+        better(
+            "whole-beats-longest-branch-by-2",
+            "whole",
+            "branches=4",
+            "it errs less by more than 2 points (printed: 3.15)",
+            by=2.0,
+        ),
+        ordered(
+            "longer-branches-are-better",
+            [f"branches={n}" for n in "4321"],
+            "of single branches, each longer one errs less (§III-D)",
+        ),
+        better(
+            "two-branches-beat-the-longer",
+            "branches=3,4",
+            "branches=4",
+            "two branches err less than the longer of them",
+        ),
+        better(
+            "three-branches-beat-the-two-longest",
+            "branches=2,3,4",
+            "branches=3,4",
+            "three branches err less than the two longest",
+        ),
         *DROPS,
-        trend(["branches=1", "branches=1,2", "branches=1,2,3", "whole"], "error falls as branches are added in turn"),
+        trend(
+            "error-falls-as-branches-are-added",
+            ["branches=1", "branches=1,2", "branches=1,2,3", "whole"],
+            "error falls as branches are added in turn",
+        ),
     ),
     figure=bars(SUBNETS),
 )
@@ -172,10 +225,21 @@ FIGURE3 = Experiment(
     units={"goes with whole": "correlation over epochs"},
     claims=(
         *(
-            above(f"branches={n} goes with whole", 0.5, f"the error of branch {n} falls together with the whole's", "")
+            above(
+                f"branch-{n}-falls-with-the-whole",
+                f"branches={n} goes with whole",
+                0.5,
+                f"the error of branch {n} falls together with the whole's",
+                "",
+            )
             for n in "4321"
         ),
-        *(better("whole", f"branches={n}", f"at the end the whole errs less than branch {n}") for n in "4321"),
+        *(
+            better(
+                f"whole-beats-branch-{n}", "whole", f"branches={n}", f"at the end the whole errs less than branch {n}"
+            )
+            for n in "4321"
+        ),
     ),
     figure=lines(FIG3_SUBNETS),
 )
@@ -189,7 +253,12 @@ FIGURE4 = Experiment(
     units={"params": "M", "MACs": "M"},
     published={key: Cell("table2", "C10+", branches=_branches(key)) for key in SUBNETS},
     claims=(
-        trend(SUBNETS, "on average, error falls with cost", at=[sum(_branches(key)) for key in SUBNETS]),
+        trend(
+            "error-falls-with-cost",
+            SUBNETS,
+            "on average, error falls with cost",
+            at=[sum(_branches(key)) for key in SUBNETS],
+        ),
         *DROPS,
     ),
     figure=against({"parameters": (" params", "millions"), "MACs of one image": (" MACs", "millions")}, SUBNETS),
@@ -204,14 +273,14 @@ def _memory(scale: str) -> Mapping[str, float]:
     return held_by_phase(net, size=16 if tiny else 32, batch=2 if tiny else 4)
 
 
-def _at_most(what: str, share: float, text: str, *, average: bool = False) -> Claim:
+def _at_most(id: str, what: str, share: float, text: str, *, average: bool = False) -> Claim:
     keys = [f"branch {n}: {what}" for n in (1, 2, 3, 4)]
 
     def statistic(counts: Mapping[str, float]) -> float:
         shares = [counts[key] for key in keys]
         return share - (sum(shares) / len(shares) if average else max(shares))
 
-    return counted(text, statistic, says=f"{share:g} minus the {'average' if average else 'largest'} share")
+    return counted(id, text, statistic, says=f"{share:g} minus the {'average' if average else 'largest'} share")
 
 
 MEMORY = Experiment(
@@ -222,15 +291,32 @@ MEMORY = Experiment(
     counts=_memory,
     units={"": "of whole-net training"},
     claims=(
-        _at_most("gradients", 0.405, "gradients and momentum of the branches' convs take at most about 40% (§II-B)"),
-        _at_most("gradients", 0.255, "… and about a fourth, averaged over the phases (§I)", average=True),
         _at_most(
+            "gradients-at-most-40-percent",
+            "gradients",
+            0.405,
+            "gradients and momentum of the branches' convs take at most about 40% (§II-B)",
+        ),
+        _at_most(
+            "gradients-average-a-fourth",
+            "gradients",
+            0.255,
+            "… and about a fourth, averaged over the phases (§I)",
+            average=True,
+        ),
+        _at_most(
+            "truncated-activations-at-most-half",
             "activations, truncated",
             0.5,
             "so do activations where frozen branches run without gradient, within "
             "10 points (they hold joins and pools as well)",
         ),
-        _at_most("activations, exact", 0.5, "… and where gradient flows through frozen branches"),
+        _at_most(
+            "exact-activations-at-most-half",
+            "activations, exact",
+            0.5,
+            "… and where gradient flows through frozen branches",
+        ),
     ),
     figure=grouped_bars(
         {f"branch {n}": f"branch {n}: " for n in (1, 2, 3, 4)},

@@ -124,7 +124,10 @@ def _better_than_resnets(end: str, data: str) -> Claim:
         return np.min([g for kind in KINDS[2:] for g in gaps(m, "ResNet", kind, end).values()], axis=0)
 
     return Claim(
-        f"{data}: DFN-MRs and DFN-ILs perform better than ResNets (§6.3)", statistic, says="smallest error difference"
+        f"dfns-beat-resnets-{end.lower()}",
+        f"{data}: DFN-MRs and DFN-ILs perform better than ResNets (§6.3)",
+        statistic,
+        says="smallest error difference",
     )
 
 
@@ -152,23 +155,43 @@ TABLE4 = Experiment(
         f"{k} {row} params": Cell("table4", "params_millions", depth_plain_resnet=row) for row in TABLE_4 for k in KINDS
     },
     claims=(
-        slope("plain", "CIFAR-10: plain nets get worse with depth", falls=False),
-        always("ResNet", "DFN-MR", "CIFAR-10: DFN-MRs consistently perform better than ResNets (§6.3)"),
-        always("ResNet", "DFN-IL", "CIFAR-10: DFN-ILs consistently perform better than ResNets (§6.3)"),
-        always("DFN-IL", "DFN-MR", "CIFAR-10: DFN-MRs perform the best (§6.3)"),
-        gap_grows("ResNet", "DFN-MR", "CIFAR-10: DFN-MR's superiority grows with depth (§6.3)"),
+        slope("plain-gets-worse-with-depth", "plain", "CIFAR-10: plain nets get worse with depth", falls=False),
+        always(
+            "mr-beats-resnet", "ResNet", "DFN-MR", "CIFAR-10: DFN-MRs consistently perform better than ResNets (§6.3)"
+        ),
+        always(
+            "il-beats-resnet", "ResNet", "DFN-IL", "CIFAR-10: DFN-ILs consistently perform better than ResNets (§6.3)"
+        ),
+        always("mr-beats-il", "DFN-IL", "DFN-MR", "CIFAR-10: DFN-MRs perform the best (§6.3)"),
+        gap_grows(
+            "mr-superiority-grows-with-depth",
+            "ResNet",
+            "DFN-MR",
+            "CIFAR-10: DFN-MR's superiority grows with depth (§6.3)",
+        ),
         _better_than_resnets("C100", "CIFAR-100"),
         _better_than_resnets("SVHN", "SVHN"),
         counted(
+            "mr-ensemble-as-large-as-resnets",
             "merge-and-run's ensemble size is that of a ResNet in the same setup (§5)",
             _same_size,
             says="rows whose exact numbers of paths, 4·3^(n−1) and 4^n, differ: 0.5 minus that",
         ),
-        counted("DFN-MR's ensemble is larger than DFN-IL's (§6.3)", _larger_than_il, "paths", "smallest difference"),
         counted(
-            "a DFN-MR has half the depth of its ResNet, and 1 (Fig. 12)", _shallower, says="0.5 minus rows that differ"
+            "mr-ensemble-larger-than-il",
+            "DFN-MR's ensemble is larger than DFN-IL's (§6.3)",
+            _larger_than_il,
+            "paths",
+            "smallest difference",
         ),
         counted(
+            "mr-has-half-the-depth",
+            "a DFN-MR has half the depth of its ResNet, and 1 (Fig. 12)",
+            _shallower,
+            says="0.5 minus rows that differ",
+        ),
+        counted(
+            "parameters-as-printed",
             "a row's networks have the printed number of parameters",
             _as_printed,
             "M",
@@ -196,12 +219,14 @@ FIGURE12 = Experiment(
     units={" loss": "nats", " loss area": "nats", " error area": "% error"},
     claims=(
         Claim(
+            "mr-loss-falls-faster",
             "the training loss of DFN-MR decreases more rapidly (App. B)",
             lambda m: np.mean(list(gaps(m, "ResNet", "DFN-MR", "loss area").values()), axis=0),
             "nats",
             "mean loss over the epochs, ResNet minus DFN-MR",
         ),
         Claim(
+            "mr-error-falls-faster",
             "the test error of DFN-MR also decreases more rapidly (App. B)",
             lambda m: np.mean(list(gaps(m, "ResNet", "DFN-MR", "error area").values()), axis=0),
             "points",
@@ -226,7 +251,7 @@ def _table5_sizes(scale: str) -> Mapping[str, float]:
 
 def _beats(end: str, data: str) -> Claim:
     text = f"{data}: DFN-MR3 errs less than every other method of Table 5"
-    return beats_printed(_named("DFN-MR3", end), BEST_OTHER[end], "DenseNet", text)
+    return beats_printed(f"mr3-beats-others-{DATASETS[end]}", _named("DFN-MR3", end), BEST_OTHER[end], "DenseNet", text)
 
 
 def _named(name: str, end: str) -> str:
@@ -259,11 +284,12 @@ TABLE5 = Experiment(
     published={_named(n, end): Cell("table5", end or "C10", method=f"{n} (ours)") for n in ROW5 for end in DATASETS}
     | {f"{n} params": Cell("table5", "params_millions", method=f"{n} (ours)") for n in ROW5},
     claims=(
-        better("DFN-MR2", "DFN-MR1", "the wide, less deep net errs less than the narrow, deep one"),
-        better("DFN-MR3", "DFN-MR2", "of the wide nets, the deeper errs less"),
+        better("wide-beats-deep", "DFN-MR2", "DFN-MR1", "the wide, less deep net errs less than the narrow, deep one"),
+        better("deeper-of-the-wide-is-better", "DFN-MR3", "DFN-MR2", "of the wide nets, the deeper errs less"),
         _beats("", "CIFAR-10"),
         _beats("C100", "CIFAR-100"),
         counted(
+            "parameters-as-printed",
             "DFN-MR1, 2 and 3 have 1.7, 14.9 and 24.8M parameters",
             lambda m: 0.06 - max(abs(m[f"DFN-MR{n} params"] - p) for n, p in ((1, 1.7), (2, 14.9), (3, 24.8))),
             "M",

@@ -113,21 +113,25 @@ TABLE2 = Experiment(
     },
     claims=(
         Claim(
+            "sharing-hurts-the-shallow",
             "weight sharing hurts the shallow component networks (LLL, RLL, LRL, LLR)",
             lambda m: _sharing(SHALLOW, m),
             says="error with sharing minus error without, mean over the four",
         ),
         Claim(
+            "sharing-helps-the-deep",
             "weight sharing helps the deep component networks (RRL, RLR, LRR, RRR)",
             lambda m: -_sharing(DEEP, m),
             says="error without sharing minus error with, mean over the four",
         ),
         Claim(
+            "sharing-helps-the-deepest",
             "… and the deepest, RRR, among them",
             lambda m: -_sharing(("RRR",), m),
             says="error of RRR without sharing minus its error with",
         ),
         Claim(
+            "separate-ensemble-is-better",
             "the ensemble without weight sharing is better: its members are less correlated",
             lambda m: _sharing(("overall",), m),
             says="error of the ensemble with sharing minus that without",
@@ -178,12 +182,19 @@ TABLE3 = Experiment(
     | {f"overall {d}": Cell("table3", "overall", depth=d) for d in SHARING},
     claims=(
         Claim(
+            "deepest-contributes-less",
             "the deepest component network contributes less than those of medium depth (LLR, RLR, LRR)",
             _matters_more,
             says="mean error without a medium one minus error without RRR",
         ),
-        on_average("without LLR", "overall", "without LLR the ensemble is worse (printed: at six of seven depths)"),
+        on_average(
+            "worse-without-llr",
+            "without LLR",
+            "overall",
+            "without LLR the ensemble is worse (printed: at six of seven depths)",
+        ),
         Claim(
+            "deepest-is-not-the-most-significant",
             "the deepest one is not the most significant: the error without it is close to that of all (within 0.5)",
             lambda m: 0.5 - np.abs(np.mean(list(gaps(m, "without RRR", "overall").values()), axis=0)),
             says="0.5 minus |error without RRR − error of all|",
@@ -240,12 +251,19 @@ FIGURE5 = Experiment(
     | {f"Ensemble-7 w/o retraining {d}": Cell("table3", "without_RRR", depth=d) for d in SHARING},
     claims=(
         Claim(
+            "eight-and-seven-are-close",
             "Ensemble-8 and Ensemble-7 are very close (read here: within a point)",
             lambda m: 1.0 - np.abs(np.mean(list(gaps(m, "Ensemble-8", "Ensemble-7").values()), axis=0)),
             says="1 minus |error of Ensemble-8 − that of Ensemble-7|",
         ),
-        on_average("Ensemble-7 w/o retraining", "Ensemble-7", "Ensemble-7 is superior to Ensemble-7 w/o retraining"),
+        on_average(
+            "retraining-helps-seven",
+            "Ensemble-7 w/o retraining",
+            "Ensemble-7",
+            "Ensemble-7 is superior to Ensemble-7 w/o retraining",
+        ),
         Claim(
+            "seven-beats-eight-beyond-50-layers",
             "beyond 50 layers Ensemble-7 performs better than Ensemble-8 (caption; the text says at 98 and 110)",
             _deep_only,
             says="error of Ensemble-8 minus that of Ensemble-7, mean over depths above 50",

@@ -80,9 +80,15 @@ FIGURE2 = Experiment(
     published=_table1_cells(TABLE_1)
     | {f"plain {d}": Cell("table4", "C10_plain", depth_plain_resnet=d) for d in TABLE_4 if d in TABLE_1},
     claims=(
-        always("plain", "DFN", "DFNs outperform the plain network of every depth (§3.1)"),
-        always("plain", "ensemble", "ensembles of their routes outperform the plain network of every depth (§3.1)"),
+        always("dfn-beats-plain", "plain", "DFN", "DFNs outperform the plain network of every depth (§3.1)"),
+        always(
+            "ensemble-beats-plain",
+            "plain",
+            "ensemble",
+            "ensembles of their routes outperform the plain network of every depth (§3.1)",
+        ),
         Claim(
+            "dfn-and-ensemble-are-similar",
             "DFNs and ensembles perform similarly: closer to each other than to the plain network (§3.1)",
             lambda m: np.mean(
                 [
@@ -96,6 +102,7 @@ FIGURE2 = Experiment(
             says="smaller of the two gaps to plain, minus the gap between them, mean over depths",
         ),
         Claim(
+            "ensemble-beats-dfn-beyond-20-layers",
             "beyond 20 layers the ensemble performs better than the DFN (§3.1)",
             lambda m: np.mean([g for d, g in _deep(m).items()], axis=0),
             says="error of the DFN minus that of the ensemble, mean over depths above 20",
@@ -147,11 +154,36 @@ TABLE1 = Experiment(
     units={" depth": "layers"},
     published=_table1_cells(TABLE_1) | {f"{r} {d} depth": Cell("table1", r, depth=d) for d in TABLE_1 for r in ROUTES},
     claims=(
-        counted("the component networks have the printed depths", _depths_differ, says="0.5 minus depths that differ"),
-        slope("DFN", "up to 26 layers the DFN improves with its component networks", falls=True, most=26),
-        slope("ensemble", "up to 26 layers the ensemble improves with them, too", falls=True, most=26),
-        slope("DFN", "from 26 layers on the DFN gets worse with them", falls=False, least=26),
-        slope("ensemble", "from 26 layers on the ensemble gets worse with them, too", falls=False, least=26),
+        counted(
+            "depths-as-printed",
+            "the component networks have the printed depths",
+            _depths_differ,
+            says="0.5 minus depths that differ",
+        ),
+        slope(
+            "dfn-improves-up-to-26-layers",
+            "DFN",
+            "up to 26 layers the DFN improves with its component networks",
+            falls=True,
+            most=26,
+        ),
+        slope(
+            "ensemble-improves-up-to-26-layers",
+            "ensemble",
+            "up to 26 layers the ensemble improves with them, too",
+            falls=True,
+            most=26,
+        ),
+        slope(
+            "dfn-worsens-from-26-layers", "DFN", "from 26 layers on the DFN gets worse with them", falls=False, least=26
+        ),
+        slope(
+            "ensemble-worsens-from-26-layers",
+            "ensemble",
+            "from 26 layers on the ensemble gets worse with them, too",
+            falls=False,
+            least=26,
+        ),
     ),
     figure=along_rows(
         {"DFN": "DFN (tandem ensemble)", "ensemble": "ensemble of routes"}, "depth of the plain net (layers)"
@@ -216,13 +248,19 @@ FIGURE4 = Experiment(
     published={f"N_f3 {d}": Cell("table1", "dfn_tandem_ensemble", depth=d) for d in FIGURE_4 if d in TABLE_1}
     | {f"ResNet {d}": Cell("table4", "C10_resnet", depth_plain_resnet=d) for d in FIGURE_4 if d in TABLE_4},
     claims=(
-        always("N_f3", "N_f6", "N_f6 always outperforms N_f3 (§3.2)"),
-        always("N_f6", "ResNet", "ResNets, with the largest ensembles, perform the best (§3.2)"),
-        slope("ResNet", "deeper ResNets perform better (§4)", falls=True),
+        always("six-fusions-beat-three", "N_f3", "N_f6", "N_f6 always outperforms N_f3 (§3.2)"),
+        always(
+            "resnet-beats-six-fusions", "N_f6", "ResNet", "ResNets, with the largest ensembles, perform the best (§3.2)"
+        ),
+        slope("deeper-resnets-are-better", "ResNet", "deeper ResNets perform better (§4)", falls=True),
         counted(
-            "ensemble sizes are 8, 64 and 2^((depth − 2)/2) (§3.2)", _sizes_differ, says="0.5 minus sizes that differ"
+            "ensemble-sizes",
+            "ensemble sizes are 8, 64 and 2^((depth − 2)/2) (§3.2)",
+            _sizes_differ,
+            says="0.5 minus sizes that differ",
         ),
         counted(
+            "three-fusions-within-six",
             "N_f3's component networks are among N_f6's (§3.2)",
             lambda _: 0.5 - sum(n != 8 for key, n in ensemble_sizes("paper").items() if key.endswith("in N_f6 paths")),
             says="0.5 minus depths where one is missing",

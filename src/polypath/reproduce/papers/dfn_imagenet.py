@@ -96,15 +96,28 @@ TABLE6 = Experiment(
     }
     | {f"{kind} params": Cell("table6", column, metric="params_millions") for kind, column in COLUMNS6.items()},
     claims=(
-        better("DFN-MR", "ResNet-101", "DFN-MR performs better in top-1 validation error (§6.5)"),
-        better("DFN-MR top-5", "ResNet-101 top-5", "DFN-MR performs better in top-5 validation error (§6.5)"),
-        less("DFN-MR training error", "ResNet-101 training error", "… and in training error (Fig. 8)", "points"),
+        better("mr-better-in-top-1", "DFN-MR", "ResNet-101", "DFN-MR performs better in top-1 validation error (§6.5)"),
+        better(
+            "mr-better-in-top-5",
+            "DFN-MR top-5",
+            "ResNet-101 top-5",
+            "DFN-MR performs better in top-5 validation error (§6.5)",
+        ),
+        less(
+            "mr-better-in-training",
+            "DFN-MR training error",
+            "ResNet-101 training error",
+            "… and in training error (Fig. 8)",
+            "points",
+        ),
         Claim(
+            "mr-lower-from-epoch-30-to-55",
             "from epoch 30 to 55 its validation error is about 5 points lower (read here: more than 3)",
             lambda m: m["ResNet-101 epochs 30 to 55"] - m["DFN-MR epochs 30 to 55"] - 3.0,
             says="difference minus 3",
         ),
         counted(
+            "parameters-as-printed",
             "they have 44.5 and 43.3M parameters",
             lambda m: 0.06 - max(abs(m["ResNet-101 params"] - 44.5), abs(m["DFN-MR params"] - 43.3)),
             "M",
@@ -164,15 +177,26 @@ TABLE7 = Experiment(
         for end, metric in METRICS.items()
     },
     claims=(
-        better("ResNet-50", "DFN1", "DFN1 performs inferiorly to ResNet-50: its components are less capable (A.1)"),
-        better("DFN1", "DFN2", "DFN2 performs the poorest: its ensemble is the smallest (A.1)"),
+        better(
+            "dfn1-below-resnet-50",
+            "ResNet-50",
+            "DFN1",
+            "DFN1 performs inferiorly to ResNet-50: its components are less capable (A.1)",
+        ),
+        better("dfn2-is-the-poorest", "DFN1", "DFN2", "DFN2 performs the poorest: its ensemble is the smallest (A.1)"),
         counted(
+            "dfn1-ensemble-as-large-as-resnet-50s",
             "ResNet-50 and DFN1 have equally large ensembles (Eq. 1)",
             lambda m: 0.5 - abs(m["ResNet-50 paths"] - m["DFN1 paths"]),
             "paths",
             "0.5 minus the difference",
         ),
-        counted("… DFN2 a smaller one (Eq. 1)", lambda m: m["DFN1 paths"] - m["DFN2 paths"], "paths"),
+        counted(
+            "dfn2-ensemble-is-smaller",
+            "… DFN2 a smaller one (Eq. 1)",
+            lambda m: m["DFN1 paths"] - m["DFN2 paths"],
+            "paths",
+        ),
     ),
     figure=bars([f"{kind}{end}" for end in ("", " top-5") for kind in NAMES7]),
     notes=CANDIDATES,
@@ -243,28 +267,33 @@ FIGURE11 = Experiment(
     units={" depth": "layers", " deviation": "layers"},
     claims=(
         counted(
+            "resnet-50-depths-more-diverse",
             "ResNet-50's component networks are of more diverse depths than DFN1's (A.1)",
             lambda m: m["ResNet-50: deviation"] - m["DFN1: deviation"],
             "layers",
             "difference of standard deviations",
         ),
         counted(
+            "dfn1-much-deeper",
             "DFN1's component networks are much deeper than ResNet-50's (A.1; read here: by half)",
             lambda m: m["DFN1: mean depth"] - 1.5 * m["ResNet-50: mean depth"],
             "layers",
             "mean depth minus 1.5 times ResNet-50's",
         ),
         counted(
+            "dfn1-shallowest-are-deeper",
             "DFN1's shallowest component networks are deeper than ResNet-50's (A.1)",
             lambda m: m["DFN1: least depth"] - m["ResNet-50: least depth"],
             "layers",
         ),
         counted(
+            "dfn2-within-resnet-50",
             "DFN2's component networks all belong to ResNet-50's (A.1)",
             _contained,
             says="0.5 minus depths of which DFN2 has more networks than ResNet-50",
         ),
         counted(
+            "mr-less-deep-than-resnet",
             "merge-and-run's component networks are less deep than a ResNet's (§5)",
             lambda m: m["ResNet of 110 layers: mean depth"] - m["DFN-MR of 56: mean depth"],
             "layers",

@@ -99,9 +99,13 @@ def _rows1(base: str) -> tuple[Claim, ...]:
     worst = f"smallest difference, {base} minus DR-Res"
     return (
         Claim(
-            f"{which} outperforms {base} (§4.1)", lambda m: np.min([m[base] - m[n] for n in names], axis=0), says=worst
+            f"outperforms-{base.lower()}",
+            f"{which} outperforms {base} (§4.1)",
+            lambda m: np.min([m[base] - m[n] for n in names], axis=0),
+            says=worst,
         ),
         Claim(
+            f"less-computation-than-{base.lower()}",
             "… with less computation",
             lambda m: np.min([m[f"{base} MACs"] - m[f"{n} MACs"] for n in names], axis=0),
             "M MACs",
@@ -148,12 +152,25 @@ TABLE1 = Experiment(
     claims=(
         *(claim for base in GROUPS for claim in _rows1(base)),
         Claim(
+            "similar-from-74-to-54",
             "the performances of DR-Res 74 to 54 are similar (read here: within a point; printed: 0.76)",
             lambda m: 1.0 - np.ptp([m[n] for n in GROUPS["ResNet-110"]], axis=0),
             says="1 minus the largest difference",
         ),
-        counted("every DR-ResNet has fewer parameters than its counterpart", _fewer, "M", "smallest difference"),
-        counted("the more loops, the fewer parameters (74 to 54)", _falls_with_loops, "M", "smallest step"),
+        counted(
+            "fewer-parameters",
+            "every DR-ResNet has fewer parameters than its counterpart",
+            _fewer,
+            "M",
+            "smallest difference",
+        ),
+        counted(
+            "more-loops-fewer-parameters",
+            "the more loops, the fewer parameters (74 to 54)",
+            _falls_with_loops,
+            "M",
+            "smallest step",
+        ),
     ),
     figure=bars([n for base, names in GROUPS.items() for n in (base, *names)]),
 )
@@ -217,17 +234,44 @@ TABLE2 = Experiment(
     published={n: Cell("table2", "top1_acc", model=row, complement=True) for n, row in PRINTED2.items()}
     | {f"{n} params": Cell("table2", "params_millions", model=row) for n, row in PRINTED2.items()},
     claims=(
-        better("DR-ResNet 65", "ResNet-101", "DR-ResNet 65 has better performance than ResNet-101 (§4.2)"),
-        better("DR-ResNet 53", "ResNet-101", "DR-ResNet 53 has better performance than ResNet-101 (§4.2)"),
-        less("DR-ResNet 53 MACs", "ResNet-101 MACs", "… with less computation (printed: 35.2%)", "M MACs"),
-        better("DR-ResNet 35", "ResNet-50", "DR-ResNet 35 outperforms ResNet-50 (§4.2)"),
+        better(
+            "dr-65-beats-resnet-101",
+            "DR-ResNet 65",
+            "ResNet-101",
+            "DR-ResNet 65 has better performance than ResNet-101 (§4.2)",
+        ),
+        better(
+            "dr-53-beats-resnet-101",
+            "DR-ResNet 53",
+            "ResNet-101",
+            "DR-ResNet 53 has better performance than ResNet-101 (§4.2)",
+        ),
+        less(
+            "dr-53-computes-less",
+            "DR-ResNet 53 MACs",
+            "ResNet-101 MACs",
+            "… with less computation (printed: 35.2%)",
+            "M MACs",
+        ),
+        better("dr-35-beats-resnet-50", "DR-ResNet 35", "ResNet-50", "DR-ResNet 35 outperforms ResNet-50 (§4.2)"),
         Claim(
+            "dr-mobilenet-as-good",
             "DR-MobileNetV2 is as good as MobileNetV2 (printed: 71.8 both; read here: not 0.2 worse)",
             lambda m: m["MobileNetV2"] - m["DR-MobileNetV2"] + 0.2,
             says="error difference plus 0.2",
         ),
-        better("DR-ResNet 47", "DR-ResNet 53, t = 0.6", "more loops perform better than a lower execution rate (§4.2)"),
-        better("DR-ResNet 53", "DR-ResNet 53, t = 0.6", "at a lower target rate the error is higher"),
+        better(
+            "more-loops-beat-a-lower-rate",
+            "DR-ResNet 47",
+            "DR-ResNet 53, t = 0.6",
+            "more loops perform better than a lower execution rate (§4.2)",
+        ),
+        better(
+            "lower-rate-higher-error",
+            "DR-ResNet 53",
+            "DR-ResNet 53, t = 0.6",
+            "at a lower target rate the error is higher",
+        ),
     ),
     figure=bars(list(RESNETS)),
 )
@@ -305,13 +349,44 @@ TABLE3 = Experiment(
     | {f"{arm} params": Cell("table3", "params_millions", model=row, **says) for arm, (row, says) in ROWS3.items()},
     claims=(
         better(
-            "LVBN", "naive", "LVBN is crucial: naive recursion errs more than LVBN, by more than 10 points", by=10.0
+            "lvbn-is-crucial",
+            "LVBN",
+            "naive",
+            "LVBN is crucial: naive recursion errs more than LVBN, by more than 10 points",
+            by=10.0,
         ),
-        close("LVBN", "base net", 1.5, "with LVBN the result is similar to the base net's (within 1.5; printed: 0.73)"),
-        better("gated", "LVBN", "the dynamic recursive mechanism, with I-LVBN, improves over LVBN without gates"),
-        better("gated", "LVBN + gates", "improved LVBN is essential: it errs less than LVBN with gates"),
-        less("gated MACs", "LVBN MACs", "gates reduce the prediction cost (printed: by 35.2%)", "M MACs"),
-        better("LVBN, longer", "base net", "with a smaller rate and more epochs LVBN alone outperforms the base net"),
+        close(
+            "lvbn-as-good-as-base",
+            "LVBN",
+            "base net",
+            1.5,
+            "with LVBN the result is similar to the base net's (within 1.5; printed: 0.73)",
+        ),
+        better(
+            "gates-improve-lvbn",
+            "gated",
+            "LVBN",
+            "the dynamic recursive mechanism, with I-LVBN, improves over LVBN without gates",
+        ),
+        better(
+            "improved-lvbn-is-essential",
+            "gated",
+            "LVBN + gates",
+            "improved LVBN is essential: it errs less than LVBN with gates",
+        ),
+        less(
+            "gates-reduce-cost",
+            "gated MACs",
+            "LVBN MACs",
+            "gates reduce the prediction cost (printed: by 35.2%)",
+            "M MACs",
+        ),
+        better(
+            "longer-lvbn-beats-base",
+            "LVBN, longer",
+            "base net",
+            "with a smaller rate and more epochs LVBN alone outperforms the base net",
+        ),
     ),
     figure=bars(list(ROWS3)),
     notes=(
@@ -341,18 +416,20 @@ FIGURE6 = Experiment(
     units={"loss": "nats", " area": "% error", " best": "points", " error": "% error"},
     claims=(
         Claim(
+            "naive-diverges",
             "naive recursion becomes divergent after a few epochs (read here: it ends 5 points above its best error)",
             lambda m: m["naive error above best"] - 5.0,
             says="last minus best error of naive, minus 5",
         ),
-        better("LVBN", "naive", "at the end LVBN errs less"),
+        better("lvbn-beats-naive", "LVBN", "naive", "at the end LVBN errs less"),
         less(
+            "naive-finds-no-good-solution",
             "LVBN best error",
             "naive best error",
             "naive recursion reaches no good solution at any epoch",
             "points",
         ),
-        less("LVBN last loss", "naive last loss", "LVBN's training loss ends lower", "nats"),
+        less("lvbn-loss-ends-lower", "LVBN last loss", "naive last loss", "LVBN's training loss ends lower", "nats"),
     ),
     figure=training_panels({" error": "test error (%)", " loss": "training loss (nats)"}),
     notes=(

@@ -76,9 +76,12 @@ FIGURE7 = Experiment(
     measure=statistics,
     units={" discrepancy": "standard deviations"},
     claims=(
-        above("shallow discrepancy", 0.1, "passed and stopped maps differ (read here: by 0.1 deviations)", "std"),
+        above(
+            "passed-and-stopped-differ", "shallow discrepancy", 0.1,
+            "passed and stopped maps differ (read here: by 0.1 deviations)", "std",
+        ),
         less(
-            "shallow discrepancy", "deep discrepancy",
+            "discrepancy-grows-with-depth", "shallow discrepancy", "deep discrepancy",
             "the discrepancy increases in the deep layer: the gate is more confident there", "std",
         ),
     ),
@@ -145,14 +148,22 @@ FIGURE8 = Experiment(
     units={" loops": "loops", " share": "% of the most loops"},
     claims=(
         Claim(
+            "loops-near-expectation",
             "the average is close to what the target rate expects (printed: 11.74 and 11.921 of 23; read here: within "
             "5% of the most)",
             lambda m: 5.0 - m["off target share"],
             "%",
             "5 minus |mean − expected| in percent of the most loops",
         ),
-        above("deviation loops", 0.5, "the number of loops varies across images (printed deviation: 1.50)", "loops"),
+        above(
+            "loops-vary",
+            "deviation loops",
+            0.5,
+            "the number of loops varies across images (printed deviation: 1.50)",
+            "loops",
+        ),
         counted(
+            "expectation-as-printed",
             "DR-ResNet-53 expects 11.921 loops at a target of 0.7",
             _published_expectation,
             "loops",
@@ -243,11 +254,14 @@ FIGURE9 = Experiment(
     units={" error": "% error", " loops": "loops"},
     claims=(
         less(
-            "easy error", "hard error",
+            "many-loops-are-hard", "easy error", "hard error",
             "images with many loops are hard (read here: the network errs more on the quarter with the most loops than "
             "on that with the fewest)", "points",
         ),
-        less("easy loops", "hard loops", "loop time varies across images: the two quarters differ in loops", "loops"),
+        less(
+            "quarters-differ-in-loops", "easy loops", "hard loops",
+            "loop time varies across images: the two quarters differ in loops", "loops",
+        ),
     ),
     notes=("That hard images are blurry and occluded is for the eye; the verdict is on how often they are misjudged.",),
 )  # fmt: skip

@@ -80,11 +80,38 @@ TABLE4 = Experiment(
     measure=per_arm(_columns_and_losses),
     units={"loss": "nats, training images, no augmentation"},
     claims=(
-        better(DEEP, PLAIN, "the deepest column, taken out, errs less than a plain net of its depth trained alone"),
-        less(f"{DEEP} loss", f"{PLAIN} loss", "… and its training loss is lower", "nats"),
-        better("plain column=3", PLAIN, "the deepest plain net errs more than the one of half its depth (degrades)"),
-        better(DEEP, "fractal/column=3", "the fractal net's deepest column errs less than the one of half its depth"),
-        better(DEEP, "fractal", "the deepest column comes within 2 points of the whole fractal net", by=-2.0),
+        better(
+            "deepest-column-beats-plain",
+            DEEP,
+            PLAIN,
+            "the deepest column, taken out, errs less than a plain net of its depth trained alone",
+        ),
+        less(
+            "deepest-column-loss-below-plain",
+            f"{DEEP} loss",
+            f"{PLAIN} loss",
+            "… and its training loss is lower",
+            "nats",
+        ),
+        better(
+            "deepest-plain-degrades",
+            "plain column=3",
+            PLAIN,
+            "the deepest plain net errs more than the one of half its depth (degrades)",
+        ),
+        better(
+            "deepest-column-beats-half-depth",
+            DEEP,
+            "fractal/column=3",
+            "the fractal net's deepest column errs less than the one of half its depth",
+        ),
+        better(
+            "deepest-column-near-whole",
+            DEEP,
+            "fractal",
+            "the deepest column comes within 2 points of the whole fractal net",
+            by=-2.0,
+        ),
     ),
     figure=grouped_bars(
         {f"column {c}": f"column={c}" for c in (4, 3, 2, 1)},
@@ -141,14 +168,23 @@ def _table_1_claims(column: str, plus: str) -> tuple[Claim, ...]:
     plain, full = f"FractalNet {column}", f"drop-path {column}"
     plain_plus, full_plus = f"FractalNet {plus}", f"drop-path {plus}"
     return (
-        better(full, plain, f"{column}: drop-path and dropout lower the error"),
-        better(full_plus, plain_plus, f"{plus}: drop-path and dropout lower the error"),
+        better(
+            f"regularisation-helps-{column.lower()}", full, plain, f"{column}: drop-path and dropout lower the error"
+        ),
+        better(
+            f"regularisation-helps-{plus.lower()}",
+            full_plus,
+            plain_plus,
+            f"{plus}: drop-path and dropout lower the error",
+        ),
         Claim(
+            f"regularisation-helps-more-in-{column.lower()}",
             f"{column}: they help more without augmentation than with it ({plus})",
             lambda m: (m[plain] - m[full]) - (m[plain_plus] - m[full_plus]),
             says="gain without augmentation minus gain with",
         ),
         better(
+            f"deepest-column-near-whole-{plus.lower()}",
             f"{full_plus}/column=3 re-estimated",
             f"{full_plus} re-estimated",
             f"{plus}: the deepest column, re-estimated, comes within 2 points of the whole network",
@@ -209,6 +245,7 @@ TABLE2 = Experiment(
     units={"loss": "nats, last epoch of training"},
     claims=(
         better(
+            "fractalnet-matches-resnet",
             "FractalNet-34",
             "ResNet-34",
             "FractalNet matches ResNet at equal depth: at most half a point worse",
@@ -229,9 +266,14 @@ def _depths(base: Recipe, most: int) -> dict[str, Recipe]:
 def _deeper(depths: tuple[int, ...]) -> tuple[Claim, ...]:
     keys = [f"{d} layers" for d in depths]
     return (
-        better(keys[1], keys[0], f"{depths[1]} layers err less than {depths[0]}"),
-        better(keys[-1], keys[0], f"{depths[-1]} layers err less than {depths[0]}"),
         better(
+            f"{depths[1]}-layers-beat-{depths[0]}", keys[1], keys[0], f"{depths[1]} layers err less than {depths[0]}"
+        ),
+        better(
+            f"{depths[-1]}-layers-beat-{depths[0]}", keys[-1], keys[0], f"{depths[-1]} layers err less than {depths[0]}"
+        ),
+        better(
+            f"{depths[-1]}-layers-do-not-degrade",
             keys[-1],
             keys[-2],
             f"{depths[-1]} layers err at most a point more than {depths[-2]} (no degradation)",
@@ -304,12 +346,14 @@ FIGURE3 = Experiment(
     units={"loss": "nats, training images, no augmentation", "half way": "epochs"},
     claims=(
         less(
+            "deepest-column-improves-later",
             "fractal/column=1 half way",
             "fractal/column=4 half way",
             "the deepest column improves later than the shallowest",
             "epochs",
         ),
         less(
+            "deepest-column-loss-below-plain",
             "fractal/column=4 loss",
             "plain loss",
             "in the end its loss is below that of a plain net of its depth trained alone",
@@ -335,9 +379,11 @@ ANYTIME = Experiment(
     measure=per_arm(paths(recalibrated=1000), costs(), single=True),
     units={"params": "M", "MACs": "M"},
     claims=(
-        better("column=2", "column=1", "the column of twice the depth errs less (1 to 2)"),
-        better("column=3", "column=2", "the column of twice the depth errs less (2 to 3)"),
-        better("whole", "column=3", "the whole network errs less than its deepest column"),
+        better("column-2-beats-1", "column=2", "column=1", "the column of twice the depth errs less (1 to 2)"),
+        better("column-3-beats-2", "column=3", "column=2", "the column of twice the depth errs less (2 to 3)"),
+        better(
+            "whole-beats-deepest-column", "whole", "column=3", "the whole network errs less than its deepest column"
+        ),
     ),
     figure=against({"MACs of one image": (" MACs", "millions")}),
     notes=("Batch-norm statistics are re-estimated for each column on 1,000 training images.",),

@@ -145,30 +145,36 @@ TABLE1 = Experiment(
     },
     claims=(
         counted(
+            "parameters-as-printed",
             "the four CIFAR models have the printed numbers of parameters, exactly (§5.2)",
             _exact,
             says="0.5 minus those that differ",
         ),
         counted(
+            "fewer-parameters-than-wrn",
             "GUNN-15 has fewer parameters than WRN-28-10",
             lambda m: m["WRN-28-10 params"] - m["GUNN-15 params"],
             "M",
             "difference",
         ),
         counted(
+            "less-memory-than-wrn",
             "GUNN-15 consumes less memory in training than WRN-28-10 (printed: 2.485 and 4.903 GB)",
             lambda m: m["WRN-28-10 memory"] - m["GUNN-15 memory"],
             "GB",
             "difference",
         ),
         counted(
+            "conversion-keeps-memory",
             "converting to GUNN does not affect the memory of training (§3.4; read here: by less than 2%)",
             lambda m: 0.02 * m["SUNN-15 memory"] - abs(m["GUNN-15 memory"] - m["SUNN-15 memory"]),
             "GB",
             "2% minus |difference|",
         ),
-        beats_printed("GUNN-15", 4.17, "WRN-28-10", "CIFAR-10: GUNN-15 errs less than WRN-28-10"),
-        beats_printed("GUNN-15 C100", 20.50, "WRN-28-10", "CIFAR-100: GUNN-15 errs less than WRN-28-10"),
+        beats_printed("beats-wrn-cifar10", "GUNN-15", 4.17, "WRN-28-10", "CIFAR-10: GUNN-15 errs less than WRN-28-10"),
+        beats_printed(
+            "beats-wrn-cifar100", "GUNN-15 C100", 20.50, "WRN-28-10", "CIFAR-100: GUNN-15 errs less than WRN-28-10"
+        ),
     ),
     figure=bars(
         ["GUNN-15 memory", "SUNN-15 memory", "WRN-28-10 memory"], "memory of a step of training, batch 64 (GB)"
@@ -231,16 +237,35 @@ TABLE3 = Experiment(
         for end, column in (("", "C10"), (" C100", "C100"))
     },
     claims=(
-        better("GUNN-24", "GUNN-15", "GUNN-24 errs less than GUNN-15"),
-        better("GUNN-24 Ensemble", "GUNN-24", "GUNN-24 becomes more powerful with ensemble"),
+        better("gunn-24-beats-15", "GUNN-24", "GUNN-15", "GUNN-24 errs less than GUNN-15"),
+        better("ensemble-beats-gunn-24", "GUNN-24 Ensemble", "GUNN-24", "GUNN-24 becomes more powerful with ensemble"),
         better(
+            "ensemble-beats-last-snapshot",
             "GUNN-24 Ensemble",
             "GUNN-24 Ensemble, its last member",
             "the ensemble errs less than its last snapshot alone",
         ),
-        beats_printed("GUNN-24", 3.46, "DenseNet-190", "CIFAR-10: GUNN-24 surpasses all competing methods"),
-        beats_printed("GUNN-24 C100", 17.18, "DenseNet-190", "CIFAR-100: GUNN-24 surpasses all competing methods"),
-        beats_printed("GUNN-15", 4.17, "WRN-28-10", "GUNN-15 outperforms all of the second group but WRN-40-10"),
+        beats_printed(
+            "gunn-24-surpasses-all-cifar10",
+            "GUNN-24",
+            3.46,
+            "DenseNet-190",
+            "CIFAR-10: GUNN-24 surpasses all competing methods",
+        ),
+        beats_printed(
+            "gunn-24-surpasses-all-cifar100",
+            "GUNN-24 C100",
+            17.18,
+            "DenseNet-190",
+            "CIFAR-100: GUNN-24 surpasses all competing methods",
+        ),
+        beats_printed(
+            "gunn-15-beats-wrn-28-10",
+            "GUNN-15",
+            4.17,
+            "WRN-28-10",
+            "GUNN-15 outperforms all of the second group but WRN-40-10",
+        ),
     ),
     figure=bars(),
 )
@@ -280,10 +305,10 @@ TABLE4 = Experiment(
         for end, column in (("", "top1_error"), (" top-5", "top5_error"))
     },
     claims=(
-        better("GUNN-18", "SUNN-18", "GUNN-18 errs less than SUNN-18 in top-1"),
-        better("GUNN-18 top-5", "SUNN-18 top-5", "… and in top-5"),
-        better("Wide GUNN-18", "GUNN-18", "Wide GUNN-18 errs less than GUNN-18"),
-        beats_printed("GUNN-18", 22.2, "ResNeXt-50", "GUNN-18 errs less than ResNeXt-50"),
+        better("gunn-beats-sunn-in-top-1", "GUNN-18", "SUNN-18", "GUNN-18 errs less than SUNN-18 in top-1"),
+        better("gunn-beats-sunn-in-top-5", "GUNN-18 top-5", "SUNN-18 top-5", "… and in top-5"),
+        better("wide-beats-narrow", "Wide GUNN-18", "GUNN-18", "Wide GUNN-18 errs less than GUNN-18"),
+        beats_printed("gunn-18-beats-resnext-50", "GUNN-18", 22.2, "ResNeXt-50", "GUNN-18 errs less than ResNeXt-50"),
     ),
     figure=bars([f"{name}{end}" for end in ("", " top-5") for name in MODELS4]),
 )
@@ -324,12 +349,37 @@ TABLE5 = Experiment(
         for end, column in (("", "C10"), (" C100", "C100"))
     },
     claims=(
-        better("GUNN-15", "SUNN-15", "CIFAR-10: GUNN-15 errs less than SUNN-15, the network before conversion (§6.3)"),
-        better("GUNN-15", "GUNN-15-NoRes", "CIFAR-10: GUNN-15 errs less than without residual learning (§6.3)"),
-        better("GUNN-24", "SUNN-24", "CIFAR-10: GUNN-24 errs less than SUNN-24"),
-        better("GUNN-15 C100", "SUNN-15 C100", "CIFAR-100: GUNN-15 errs less than SUNN-15"),
-        better("GUNN-15 C100", "GUNN-15-NoRes C100", "CIFAR-100: GUNN-15 errs less than without residual learning"),
-        better("GUNN-24 C100", "SUNN-24 C100", "CIFAR-100: GUNN-24 errs less than SUNN-24"),
+        better(
+            "gunn-15-beats-sunn-15-cifar10",
+            "GUNN-15",
+            "SUNN-15",
+            "CIFAR-10: GUNN-15 errs less than SUNN-15, the network before conversion (§6.3)",
+        ),
+        better(
+            "residual-helps-cifar10",
+            "GUNN-15",
+            "GUNN-15-NoRes",
+            "CIFAR-10: GUNN-15 errs less than without residual learning (§6.3)",
+        ),
+        better("gunn-24-beats-sunn-24-cifar10", "GUNN-24", "SUNN-24", "CIFAR-10: GUNN-24 errs less than SUNN-24"),
+        better(
+            "gunn-15-beats-sunn-15-cifar100",
+            "GUNN-15 C100",
+            "SUNN-15 C100",
+            "CIFAR-100: GUNN-15 errs less than SUNN-15",
+        ),
+        better(
+            "residual-helps-cifar100",
+            "GUNN-15 C100",
+            "GUNN-15-NoRes C100",
+            "CIFAR-100: GUNN-15 errs less than without residual learning",
+        ),
+        better(
+            "gunn-24-beats-sunn-24-cifar100",
+            "GUNN-24 C100",
+            "SUNN-24 C100",
+            "CIFAR-100: GUNN-24 errs less than SUNN-24",
+        ),
     ),
     figure=bars(),
 )
@@ -350,14 +400,14 @@ FIGURE3 = Experiment(
     units={" loss": "nats", " loss area": "nats", " error area": "% error"},
     claims=(
         less(
-            "GUNN-15 loss area", "SUNN-15 loss area",
+            "loss-falls-faster", "GUNN-15 loss area", "SUNN-15 loss area",
             "GUNN is easier to train: its training loss falls faster (mean over the epochs)", "nats",
         ),
         less(
-            "GUNN-15 error area", "SUNN-15 error area",
+            "error-falls-faster", "GUNN-15 error area", "SUNN-15 error area",
             "GUNN performs better all along: its test error falls faster (mean over the epochs)", "points",
         ),
-        better("GUNN-15", "SUNN-15", "… and at the end it errs less"),
+        better("lower-error-at-the-end", "GUNN-15", "SUNN-15", "… and at the end it errs less"),
     ),
     figure=training_panels({" loss": "training loss (nats)", " error": "test error (%)"}),
     notes=("The text shows the figure's curves without numbers.",),

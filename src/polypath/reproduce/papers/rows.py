@@ -38,31 +38,33 @@ def gaps(m: Values, worse: str, better: str, end: str = "") -> dict[int, Any]:
     return found
 
 
-def always(worse: str, better: str, text: str, end: str = "", by: float = 0.0) -> Claim:
+def always(id: str, worse: str, better: str, text: str, end: str = "", by: float = 0.0) -> Claim:
     """``better`` errs less than ``worse``, by more than ``by`` points, in every row: the smallest gap is above that."""
     says = f"smallest error of {worse} minus that of {better}" + (f", minus {by:g}" if by else "")
-    return Claim(text, lambda m: np.min(list(gaps(m, worse, better, end).values()), axis=0) - by, says=says)
+    return Claim(id, text, lambda m: np.min(list(gaps(m, worse, better, end).values()), axis=0) - by, says=says)
 
 
-def on_average(worse: str, better: str, text: str, end: str = "", unit: str = "points") -> Claim:
+def on_average(id: str, worse: str, better: str, text: str, end: str = "", unit: str = "points") -> Claim:
     """``better`` has less than ``worse``, on average over the rows."""
     says = f"{worse} minus {better}, mean over rows"
-    return Claim(text, lambda m: np.mean(list(gaps(m, worse, better, end).values()), axis=0), unit, says)
+    return Claim(id, text, lambda m: np.mean(list(gaps(m, worse, better, end).values()), axis=0), unit, says)
 
 
-def slope(kind: str, text: str, *, falls: bool, end: str = "", least: int = 0, most: int = 10**6) -> Claim:
+def slope(id: str, kind: str, text: str, *, falls: bool, end: str = "", least: int = 0, most: int = 10**6) -> Claim:
     """The values of one kind fall (or rise) along the rows from ``least`` to ``most``, by the least-squares slope."""
 
     def statistic(m: Values) -> Any:
         return _slope({r: v for r, v in rows_of(m, kind, end).items() if least <= r <= most}, kind, falls)
 
-    return Claim(text, statistic, "points a layer", f"slope of {kind}" + (", sign turned" if falls else ""))
+    return Claim(id, text, statistic, "points a layer", f"slope of {kind}" + (", sign turned" if falls else ""))
 
 
-def gap_grows(worse: str, better: str, text: str, end: str = "") -> Claim:
+def gap_grows(id: str, worse: str, better: str, text: str, end: str = "") -> Claim:
     """The gap between two kinds grows along the rows, by the least-squares slope."""
     name = f"{worse} minus {better}"
-    return Claim(text, lambda m: _slope(gaps(m, worse, better, end), name, False), "points a layer", f"slope of {name}")
+    return Claim(
+        id, text, lambda m: _slope(gaps(m, worse, better, end), name, False), "points a layer", f"slope of {name}"
+    )
 
 
 def _slope(values: Mapping[int, Any], what: str, falls: bool) -> Any:
@@ -83,10 +85,10 @@ def published_setting(run: Trained) -> Measured:
     return Measured(values={f"whole{SETTING}": 1.0} if whole else {})
 
 
-def beats_printed(key: str, number: float, whose: str, text: str) -> Claim:
+def beats_printed(id: str, key: str, number: float, whose: str, text: str) -> Claim:
     """``key`` errs less than what the paper prints of another method; not asked below the published setting."""
 
     def statistic(m: Values) -> Any:
         return m[f"{key}{SETTING}"] * number - m[key]
 
-    return Claim(text, statistic, says=f"{whose}'s printed {number:g} minus error of {key}")
+    return Claim(id, text, statistic, says=f"{whose}'s printed {number:g} minus error of {key}")

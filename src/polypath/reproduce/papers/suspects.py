@@ -6,8 +6,10 @@ otherwise, or may do otherwise, is switched here one thing at a time from what t
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from polypath.families.fractalnet import FractalNet
-from polypath.reproduce.claims import Claim, better
+from polypath.reproduce.claims import better
 from polypath.reproduce.experiment import Experiment
 from polypath.reproduce.figures import grouped_bars
 from polypath.reproduce.measure import paths, per_arm
@@ -31,20 +33,27 @@ ARMS = {
 }
 """What each arm changes in the recipe of the first."""
 
+
+class Suspect(NamedTuple):
+    """``name`` says what is suspected; ``worse`` is the key of what has it, ``right`` that of what the paper (or its
+    authors' code) does."""
+
+    name: str
+    worse: str
+    right: str
+
+
 SUSPECTS = {
-    "batch-norm statistics": ("as printed/" + DEEP, "as printed/" + ANEW),
-    "a column drawn anew at each block": ("a column a block/" + ANEW, "as printed/" + ANEW),
-    "several draws a mini-batch": ("ten draws a mini-batch/" + ANEW, "as printed/" + ANEW),
-    "channel instead of element dropout": ("channel dropout/" + ANEW, "as printed/" + ANEW),
-    "growth without transitions": ("as printed/" + ANEW, "transitions/" + ANEW),
-    "shared instead of own norms": ("tied, shared norms/" + DEEP, "tied, norms of its own/" + DEEP),
+    "batch-norm-statistics": Suspect("batch-norm statistics", f"as printed/{DEEP}", f"as printed/{ANEW}"),
+    "a-column-a-block": Suspect("a column drawn anew at each block", f"a column a block/{ANEW}", f"as printed/{ANEW}"),
+    "several-draws": Suspect("several draws a mini-batch", f"ten draws a mini-batch/{ANEW}", f"as printed/{ANEW}"),
+    "channel-dropout": Suspect("channel instead of element dropout", f"channel dropout/{ANEW}", f"as printed/{ANEW}"),
+    "no-transitions": Suspect("growth without transitions", f"as printed/{ANEW}", f"transitions/{ANEW}"),
+    "shared-norms": Suspect(
+        "shared instead of own norms", f"tied, shared norms/{DEEP}", f"tied, norms of its own/{DEEP}"
+    ),
 }
-"""Suspect to the keys of what is suspected and of what the paper (or its authors' code) does."""
-
-
-def _suspected(suspect: str) -> Claim:
-    worse, right = SUSPECTS[suspect]
-    return better(right, worse, f"{suspect}: the deepest column errs more for it")
+"""By the id of the claim that the suspect is guilty."""
 
 
 def _arms(base: Recipe, **tied: int) -> dict[str, Recipe]:
@@ -58,14 +67,14 @@ def _arms(base: Recipe, **tied: int) -> dict[str, Recipe]:
 
 
 def _answer(result: Result) -> str:
-    def effect(suspect: str) -> str:
-        worse, right = SUSPECTS[suspect]
-        return f"{suspect} ({number(result.mean(worse) - result.mean(right))} points)"
+    def found(word: str) -> list[str]:
+        return [
+            f"{s.name} ({number(result.mean(s.worse) - result.mean(s.right))} points)"
+            for id, s in SUSPECTS.items()
+            if result.verdict(id).word == word
+        ]
 
-    words = {s: result.verdict(f"{s}:").word for s in SUSPECTS}
-    guilty = [effect(s) for s, word in words.items() if word == "holds"]
-    innocent = [effect(s) for s, word in words.items() if word == "does not hold"]
-    unclear = [effect(s) for s, word in words.items() if word == "undecided"]
+    guilty, innocent, unclear = found("holds"), found("does not hold"), found("undecided")
     short, left = (
         result.mean(f"as printed/{k}") - result.mean(w)
         for k, w in ((DEEP, "as printed"), (ANEW, "as printed re-estimated"))
@@ -109,14 +118,16 @@ EXPERIMENT = Experiment(
     ),
     measure=per_arm(paths(("whole", DEEP)), paths(("whole", DEEP), recalibrated=1000, suffix=" re-estimated")),
     claims=(
-        *map(_suspected, SUSPECTS),
+        *(better(id, s.right, s.worse, f"{s.name}: the deepest column errs more for it") for id, s in SUSPECTS.items()),
         better(
+            "deepest-column-falls-short",
             "as printed",
             f"as printed/{DEEP}",
             "the deepest column as it stands errs over 2 points more than the whole network",
             by=2.0,
         ),
         better(
+            "near-whole-when-recalibrated",
             f"as printed/{ANEW}",
             "as printed re-estimated",
             "re-estimated, it comes within 2 points of the whole network (printed, CIFAR-100: 0.85)",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
-import os
-import pty
-import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from polypath import cli
 from polypath.cli.notes import notes
@@ -85,35 +84,23 @@ def test_what_is_shown(as_json, rank, told, capsys, monkeypatch):
     assert capsys.readouterr() == ("", told)
 
 
-ON_A_TERMINAL = """
-import sys
-from polypath import cli
-from polypath.training import advice
-advice.rising_loss = lambda rows: sys.argv[1]
-sys.exit(cli.main(sys.argv[2:]))
-"""
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
-def test_on_a_terminal_notes_stand_above_the_bar_and_results_are_still_apart(tmp_path):
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", ON_A_TERMINAL, RISES, "train", *TINY, "--out", str(tmp_path / "run")]
-    env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=env, text=True)
-    os.close(theirs)
-    shown = b""
-    try:
-        while part := os.read(ours, 65536):
-            shown += part
-    except OSError:  # the other side is closed
-        pass
-    os.close(ours)
-    out = process.communicate(timeout=60)[0]
-    assert process.returncode == 0
-    lines = shown.decode().splitlines()
-    (warned,) = [line for line in lines if RISES in line]
+def test_on_a_terminal_notes_stand_above_the_bar_and_results_are_still_apart(tmp_path, capsys, monkeypatch, rising):
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("polypath.training.progress.CONSOLE", Console(stderr=True, width=150))
+    assert cli.main(["train", *TINY, "--out", str(tmp_path / "run")]) == 0
+    shown = terminal.getvalue()
+    (warned,) = [line for line in shown.splitlines() if RISES in line]
     assert "WARNING" in warned
     assert "epoch" not in warned  # a line of its own, not behind the bar
-    assert any("epoch 3/3" in line and "left" in line for line in lines)
-    assert "INFO" not in shown.decode()  # epochs are told by the bar
+    assert any("epoch 3/3" in line and "left" in line for line in shown.splitlines())
+    assert "INFO" not in shown  # epochs are told by the bar
+    out = capsys.readouterr().out
     assert out.startswith("crescendonet-digits: test error")
     assert "\x1b" not in out

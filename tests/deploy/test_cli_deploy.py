@@ -88,6 +88,16 @@ def test_export_refuses_a_folder_that_is_there(tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+def test_export_tells_results_on_standard_output_and_notes_on_standard_error(tmp_path, capsys):
+    source, out = str(SHIPPED), tmp_path / "graphs"
+    assert main(["export", source, "--format", "torch", "--paths", "column=1", "--out", str(out)]) == 0
+    results, notes = capsys.readouterr()
+    (file,) = out.iterdir()
+    assert results.startswith(f"wrote {file}: ")
+    assert notes.startswith(f"{file.stem}: torch.export: max difference ")
+    assert results.count("\n") == notes.count("\n") == 1
+
+
 def test_triton_s_repository_has_a_model_a_path(tmp_path, capsys):
     onnx = pytest.importorskip("onnx")
     import onnxruntime

@@ -130,7 +130,8 @@ def test_a_graph_that_chooses_is_refused():
         onnx_graph.to_onnx(program, fold=False, name="x")
 
 
-def test_a_bundle_is_written_checked_and_opened(net, tmp_path):
+def test_a_bundle_is_written_checked_and_opened(net, tmp_path, caplog):
+    caplog.set_level("INFO", "polypath.deploy.write")
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(200, 3, 16, 16, generator=g), torch.randint(0, 5, (200,), generator=g)
     from polypath.analysis.recalibrate import recalibrate
@@ -146,6 +147,8 @@ def test_a_bundle_is_written_checked_and_opened(net, tmp_path):
     assert all(p.statistics and p.error is not None and p.test_error is not None for p in again.paths)
     assert again.manifest.about["held_out"]["images"] == {"choose": 80, "calibrate": 40, "stop": 80}
     assert {row["runtime"] for row in again.manifest.checks} >= {"onnxruntime"}
+    assert caplog.messages.count("scored 2 paths on 200 images") == 2  # held-out and test images
+    assert len(caplog.messages) == 2 + len(again.manifest.checks)
     loaded = pp.load(tmp_path / "b")  # a bundle is a saved network too
     assert torch.equal(loaded(x[:2]), net(x[:2]))
     with pytest.raises(ValueError, match="exists"):

@@ -209,6 +209,23 @@ def test_a_hundred_damaged_runs(
     assert outcomes["refused"] > 5
 
 
+def test_a_run_without_a_checkpoint_starts_from_the_beginning_and_tells_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import polypath.training.loop as loop
+
+    monkeypatch.setattr(loop._Session, "_train_epoch", lambda self, request: (_ for _ in ()).throw(Reached()))
+    with pytest.raises(Reached):
+        train(tiny(), tmp_path / "run", data=images())
+    assert caplog.messages == []
+    with pytest.raises(Reached):
+        resume(tmp_path / "run", data=images(), quiet=True)
+    assert caplog.messages == []
+    with pytest.raises(Reached):
+        resume(tmp_path / "run", data=images())
+    assert caplog.messages == [f"{tmp_path / 'run'} has no checkpoint yet: starting from the beginning"]
+
+
 class Reached(Exception):
     pass
 

@@ -257,7 +257,7 @@ def test_a_new_gate_lets_the_wanted_share_pass():
         assert float(straight_through(gate(x), g).mean().detach()) == pytest.approx(share, abs=0.01)
         assert gate.last.weight.std() < 0.002
         assert len(list(gate.modules())) == (4 if hidden else 2)
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match=r"\(0, 1\)"):
         GateUnit(8, open_share=1.0)
     with pytest.raises(ValueError, match="at least 0"):
         GateUnit(8, hidden=-1)

@@ -63,7 +63,7 @@ def test_a_larger_image_is_cropped_without_padding(images: Tensor) -> None:
 def test_impossible_crops_are_refused(images: Tensor) -> None:
     with pytest.raises(ValueError, match="12x10 pixels: too small for crops of 16x16"):
         A.pad_and_crop(images, 0, seeded(), size=16)
-    with pytest.raises(ValueError, match="pad 10: images of 12x10 pixels reflect less than 10 deep"):
+    with pytest.raises(ValueError, match="pad = 10: images of 12x10 pixels reflect less than 10 deep"):
         A.pad_images(images, 10, "reflect")
     with pytest.raises(ValueError, match="too small"):
         A.centre_crop(images, 11)

@@ -34,7 +34,7 @@ def test_a_hub_name_without_a_network_fails_within_seconds(monkeypatch: pytest.M
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
     start = time.monotonic()
-    with pytest.raises(ValueError, match=r"source 'nobody/nothing': .* no answer \(Name or service not known\)"):
+    with pytest.raises(ValueError, match=r"source = 'nobody/nothing': .* no answer \(Name or service not known\)"):
         load_images(DataConfig(source="nobody/nothing"))
     assert time.monotonic() - start < 5
     import datasets.config
@@ -55,10 +55,10 @@ def test_a_dataset_that_the_hub_does_not_have_or_keeps_behind_a_gate(monkeypatch
         return dataset_info
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", answer(errors.GatedRepoError))
-    with pytest.raises(ValueError, match=r"source 'ILSVRC/imagenet-1k': this dataset is gated"):
+    with pytest.raises(ValueError, match=r"source = 'ILSVRC/imagenet-1k': this dataset is gated"):
         load_images(DataConfig(source="imagenet"))
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", answer(errors.RepositoryNotFoundError))
-    with pytest.raises(ValueError, match="source 'a/b': no folder here and no dataset"):
+    with pytest.raises(ValueError, match="source = 'a/b': no folder here and no dataset"):
         load_images(DataConfig(source="a/b"))
 
 
@@ -86,7 +86,7 @@ def test_an_earlier_download_serves_without_a_network(
 
 @pytest.mark.parametrize("source", ["./nothing", "/nothing/here", "~/no/such/folder", "a/b/c"])
 def test_a_folder_that_is_not_there(source: str) -> None:
-    with pytest.raises(ValueError, match=f"source '{re.escape(source)}': no such folder; give .* digits, cifar10"):
+    with pytest.raises(ValueError, match=f"source = '{re.escape(source)}': no such folder; give .* digits, cifar10"):
         load_images(DataConfig(source=source))
 
 
@@ -108,7 +108,7 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
 def test_unknown_splits_list_the_legal_ones(image_folder: Write, parquet_folder: Write, field: str) -> None:
     for source in ("digits", str(image_folder()), str(parquet_folder())):
         fields: dict[str, Any] = {"source": source, field: "trial"}
-        with pytest.raises(ValueError, match=f"DataConfig.{field} 'trial': .* has the splits .*t"):
+        with pytest.raises(ValueError, match=f"DataConfig.{field} = 'trial': .* has the splits .*t"):
             load_images(DataConfig(**fields))
 
 
@@ -117,19 +117,19 @@ def test_digits_and_folders_have_no_subsets_or_columns(image_folder: Write) -> N
     cases: list[dict[str, Any]] = [{"subset": "x"}, {"image_column": "img"}, {"label_column": "label"}]
     for fields in cases:
         for source in ("digits", root):
-            with pytest.raises(ValueError, match=f"DataConfig.{next(iter(fields))} '"):
+            with pytest.raises(ValueError, match=f"DataConfig.{next(iter(fields))} = '"):
                 load_images(DataConfig(source=source, **fields))
 
 
 def test_unknown_columns_list_the_legal_ones(parquet_folder: Write) -> None:
     root = str(parquet_folder())
-    with pytest.raises(ValueError, match=r"image_column 'image': is no column of .* img \(.*\), label \(int64\)"):
+    with pytest.raises(ValueError, match=r"image_column = 'image': is no column of .* img \(.*\), label \(int64\)"):
         load_images(DataConfig(source=root, image_column="image"))
-    with pytest.raises(ValueError, match=r"label_column 'y': is no column"):
+    with pytest.raises(ValueError, match=r"label_column = 'y': is no column"):
         load_images(DataConfig(source=root, label_column="y"))
-    with pytest.raises(ValueError, match=r"label_column 'img': cannot be a label"):
+    with pytest.raises(ValueError, match=r"label_column = 'img': cannot be a label"):
         load_images(DataConfig(source=root, label_column="img"))
-    with pytest.raises(ValueError, match=r"image_column 'label': cannot be an image"):
+    with pytest.raises(ValueError, match=r"image_column = 'label': cannot be an image"):
         load_images(DataConfig(source=root, image_column="label"))
 
 
@@ -137,7 +137,7 @@ def test_ambiguous_columns_list_the_candidates(parquet_folder: Write) -> None:
     from datasets import ClassLabel
 
     root = str(parquet_folder(columns={"coarse": [0] * 12}, features={"coarse": ClassLabel(names=["a", "b"])}))
-    with pytest.raises(ValueError, match=r"label_column None: .* several columns that may be a label: label, coarse"):
+    with pytest.raises(ValueError, match=r"label_column = None: .* several columns that may be a label: label, coarse"):
         load_images(DataConfig(source=root))
     assert load_images(DataConfig(source=root, label_column="label")).classes == ("a", "b", "c")
 
@@ -146,10 +146,10 @@ def test_no_column_of_the_kind(parquet_folder: Write) -> None:
     from datasets import Value
 
     root = parquet_folder(columns={"weight": [0.5] * 12}, features={"weight": Value("float32")}, drop=("label",))
-    with pytest.raises(ValueError, match=r"label_column None: .* has no column of a label.*weight \(float32\)"):
+    with pytest.raises(ValueError, match=r"label_column = None: .* has no column of a label.*weight \(float32\)"):
         load_images(DataConfig(source=str(root)))
     root = parquet_folder(drop=("img",))
-    with pytest.raises(ValueError, match=r"image_column None: .* has no column of an image"):
+    with pytest.raises(ValueError, match=r"image_column = None: .* has no column of an image"):
         load_images(DataConfig(source=str(root)))
 
 
@@ -158,7 +158,7 @@ def test_no_column_of_the_kind(parquet_folder: Write) -> None:
 
 def test_a_missing_label_is_named(parquet_folder: Write) -> None:
     root = parquet_folder(columns={"label": [0, 1, 2, None] * 3})
-    with pytest.raises(ValueError, match=r"label_column 'label': row 3 of split 'train' .* has no label"):
+    with pytest.raises(ValueError, match=r"label_column = 'label': row 3 of split 'train' .* has no label"):
         load_images(DataConfig(source=str(root)))
 
 
@@ -412,7 +412,7 @@ def test_more_images_than_memory_holds(image_folder: Write, monkeypatch: pytest.
     from polypath.data import sources
 
     monkeypatch.setattr(sources, "MEMORY_SHARE", 1e-9)
-    with pytest.raises(ValueError, match=r"streaming False: 12 images of 64x64 pixels .*--data.streaming"):
+    with pytest.raises(ValueError, match=r"streaming = False: 12 images of 64x64 pixels .*--data.streaming"):
         load_images(DataConfig(source=str(image_folder()), size=64))
 
 

@@ -251,18 +251,18 @@ def test_shuffled_training_images_without_changes_for_statistics() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size 0: must be at least 1"),
-        ({"batch_size": 64, "drop_last": True}, "batch_size 64: larger than the 50 images"),
-        ({"rank": 2, "world_size": 2}, r"rank 2: must be in 0 … 1"),
-        ({"batch_size": 9, "rank": 0, "world_size": 2}, "batch_size 9: must be a multiple of world_size 2"),
+        ({"batch_size": 0}, "batch_size = 0: must be a whole number of at least 1"),
+        ({"batch_size": 64, "drop_last": True}, "batch_size = 64: larger than the 50 images"),
+        ({"rank": 2, "world_size": 2}, r"rank = 2: must be a whole number from 0 to 1"),
+        ({"batch_size": 9, "rank": 0, "world_size": 2}, "batch_size = 9: must be a multiple of world_size 2"),
         ({"batch_size": 8, "world_size": 4, "shuffle": True}, "last batch of 50 images has 2, fewer than 4 processes"),
         ({"mean": (0.5,)}, "one value for each of 3 channels"),
         ({"std": (1.0, 0.0, 1.0)}, "must be positive"),
-        ({"crops": 5}, "crops 5: must be 1 or 10"),
-        ({"crops": 10}, "crops 10: for evaluation"),
-        ({"crops": 10, "size": 8, "augment": PLUS}, "crops 10: for evaluation"),
+        ({"crops": 5}, "crops = 5: must be one of 1, 10"),
+        ({"crops": 10}, "crops = 10: for evaluation"),
+        ({"crops": 10, "size": 8, "augment": PLUS}, "crops = 10: for evaluation"),
         ({"size": 16}, "12x12 pixels: too small for crops of 16x16"),
-        ({"augment": AugmentConfig(pad=12, pad_mode="reflect")}, "pad 12: images of side 12 reflect less"),
+        ({"augment": AugmentConfig(pad=12, pad_mode="reflect")}, "pad = 12: images of side 12 reflect less"),
     ],
 )
 def test_bad_batches_are_refused_at_once(split: Split, options: dict[str, Any], message: str) -> None:
@@ -272,7 +272,7 @@ def test_bad_batches_are_refused_at_once(split: Split, options: dict[str, Any], 
 
 def test_bad_epochs_and_starts_are_refused(split: Split) -> None:
     loader = batches(split)
-    with pytest.raises(ValueError, match="epoch -1"):
+    with pytest.raises(ValueError, match="epoch = -1"):
         loader.set_epoch(-1)
     with pytest.raises(ValueError, match="batch 8: an epoch has 7"):
         loader.start(8)

@@ -190,7 +190,7 @@ def test_the_resize_policies_do_what_they_say(tmp_path: Path) -> None:
 
 def test_images_of_different_sizes_need_a_size(image_folder: Write) -> None:
     root = image_folder(("train", "test"), sizes=((8, 8), (9, 8)))
-    with pytest.raises(ValueError, match=r"size None: images of split 'train' differ in size .* 8x8"):
+    with pytest.raises(ValueError, match=r"size = None: images of split 'train' differ in size .* 8x8"):
         load_images(DataConfig(source=str(root)))
 
 
@@ -250,10 +250,10 @@ def test_files_without_the_librarys_types_are_read(parquet_folder: Write) -> Non
 def test_subsets_are_chosen_by_name(parquet_folder: Write) -> None:
     parquet_folder(at="small", n=6)
     root = parquet_folder(at="large")
-    with pytest.raises(ValueError, match=r"subset None: folder .* has several: large, small"):
+    with pytest.raises(ValueError, match=r"subset = None: folder .* has several: large, small"):
         load_images(DataConfig(source=str(root)))
     assert len(load_images(DataConfig(source=str(root), subset="small")).train) == 6
-    with pytest.raises(ValueError, match=r"subset 'tiny': folder .* has large, small"):
+    with pytest.raises(ValueError, match=r"subset = 'tiny': folder .* has large, small"):
         load_images(DataConfig(source=str(root), subset="tiny"))
 
 

@@ -171,7 +171,7 @@ def test_fingerprints_tell_streamed_data_apart(root: str) -> None:
 
 def test_bad_streams_are_refused(root: str) -> None:
     data = load_images(config_of(root))
-    with pytest.raises(ValueError, match="workers -1"):
+    with pytest.raises(ValueError, match="workers = -1"):
         StreamingBatches(data.train, 4, mean=data.mean, std=data.std, workers=-1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="12x12 pixels: too small for crops of 16x16"):
         StreamingBatches(data.train, 4, mean=data.mean, std=data.std, size=16)  # type: ignore[arg-type]

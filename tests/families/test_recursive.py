@@ -434,7 +434,7 @@ def test_gates_asked_of_a_net_that_has_none():
         ({"norm": "batch"}, "must be one of i-lvbn, i-lvbn-updates, lvbn, shared"),
         ({"gates": "some"}, "must be one of none, recursive, all"),
         ({"first_loop": "shut"}, "must be one of gated, free"),
-        ({"gate_open": 1.0}, "between 0 and 1"),
+        ({"gate_open": 1.0}, r"\(0, 1\)"),
         ({"gate_hidden": -1}, "at least 0"),
         ({"shortcut": "none"}, "must be one of projection, pad"),
         ({"stride_at": "5x5"}, "must be one of 1x1, 3x3"),

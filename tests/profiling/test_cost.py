@@ -153,11 +153,11 @@ def test_counts_of_nets_and_wirings():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"paths": "branches=9"}, "branch '9': must be one of 1, 2, 3, 4"),
-        ({"size": 0}, "size 0: give a side in pixels"),
-        ({"size": (8, 8, 8)}, "give a side in pixels"),
+        ({"paths": "branches=9"}, "branch = '9': must be one of 1, 2, 3, 4"),
+        ({"size": 0}, "size = 0: must be a side in pixels"),
+        ({"size": (8, 8, 8)}, "must be a side in pixels"),
         ({"size": 3}, "at least 4x4"),
-        ({"batch_size": 0}, "batch_size 0: must be a whole number of at least 1"),
+        ({"batch_size": 0}, "batch_size = 0: must be a whole number of at least 1"),
     ],
 )
 def test_bad_questions(options, message):

@@ -46,7 +46,7 @@ def test_fields_are_options_of_the_recipes_own_kinds() -> None:
     ("changes", "message"),
     [
         ({"name": "a/b"}, "name = 'a/b'"),
-        ({"epochs": 0}, "epochs = 0: must be a whole number, at least 1"),
+        ({"epochs": 0}, "epochs = 0: must be a whole number of at least 1"),
         ({"epochs": 2.5}, "epochs = 2.5"),
         ({"batch_size": True}, "batch_size = True"),
         ({"accumulate": 33}, "accumulate = 33"),

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 from polypath.cli.memory import keep_freed_memory
 from polypath.cli.notes import notes
-from polypath.cli.parser import PROGRAM, closest
+from polypath.cli.parser import PROGRAM
+from polypath.core.checks import did_you_mean
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("polypath.cli.models", "networks by name: size, paths, printed figure and ours"),
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         name = args[0]
         if name not in COMMANDS:
-            raise ValueError(f"unknown subcommand {name!r}; {closest(name, COMMANDS)}")
+            raise ValueError(f"unknown subcommand {name!r}; {did_you_mean(name, COMMANDS)}")
         keep_freed_memory()
         with notes(as_json="--json" in args):
             getattr(importlib.import_module(COMMANDS[name][0]), name)(args[1:])

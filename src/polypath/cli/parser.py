@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Iterable
 from typing import NoReturn
+
+from polypath.core.checks import did_you_mean, whole
 
 PROGRAM = "polypath"
 
@@ -29,28 +29,16 @@ class Parser(argparse.ArgumentParser):
         if rest:
             options = [option for action in self._actions for option in action.option_strings]
             kind = "option" if rest[0].startswith("-") else "argument"
-            raise ValueError(f"{self.prog}: unknown {kind} {rest[0]!r}; {closest(rest[0], options)}")
+            raise ValueError(f"{self.prog}: unknown {kind} {rest[0]!r}; {did_you_mean(rest[0], options)}")
         return args
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{self.prog}: {message}")
 
 
-def closest(name: str, known: Iterable[str], *, most: int = 12) -> str:
-    """``did you mean …?`` with near names, or the list of them where nothing is near."""
-    known = list(known)
-    if near := difflib.get_close_matches(name, known, n=3, cutoff=0.6):
-        return f"did you mean {' or '.join(near)}?"
-    more = f" and {len(known) - most} more" if len(known) > most else ""
-    return f"there are {', '.join(known[:most])}{more}"
-
-
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value
+    value, rule = int(text) if text.isdecimal() else text, whole(1)
+    if not rule.fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {rule.legal}")
+    return int(value)

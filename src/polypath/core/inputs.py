@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from polypath.core.checks import Rule, check, each, whole
 from polypath.core.network import PathNet
+
+_SIDE = whole(1)
+_SIZE = Rule(
+    "a side in pixels, or (height, width)",
+    lambda value: _SIDE.fits(value) or each(_SIDE, count=2).fits(value),
+)
 
 
 def sides(size: int | Sequence[int]) -> tuple[int, int]:
@@ -16,10 +24,8 @@ def sides(size: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         ValueError: anything else than one or two positive numbers of pixels.
     """
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or any(type(n) is not int or n < 1 for n in pair):
-        raise ValueError(f"size {size!r}: give a side in pixels, or (height, width)")
-    return pair
+    found = cast(int | tuple[int, int], check("size", size, _SIZE))
+    return found if isinstance(found, tuple) else (found, found)
 
 
 def image_batch(
@@ -30,8 +36,7 @@ def image_batch(
     Raises:
         ValueError: a bad size or batch size.
     """
-    if type(batch_size) is not int or batch_size < 1:
-        raise ValueError(f"batch_size {batch_size!r}: must be a whole number of at least 1")
+    batch_size = check("batch_size", batch_size, whole(1))
     like = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(0))
     shape = (batch_size, net.in_chans, *sides(size))
     if seed is None or like.is_meta:

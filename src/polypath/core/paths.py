@@ -8,10 +8,10 @@ that run the same nodes are equal.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from polypath.core.checks import did_you_mean, listed
 from polypath.core.wiring import Join, Route, Wiring
 
 WHOLE_TEXT = "whole"
@@ -49,17 +49,18 @@ class Paths(Mapping[str, tuple[str, ...]]):
             ValueError: text that is no ``key=value`` list, a join chosen twice, or what :meth:`of` refuses.
         """
         selectors = selectors or {}
+        keys = [*selectors, *wiring.joins]
         choice: dict[str, Iterable[str]] = {}
         text = text.strip()
         for pair in [] if text == WHOLE_TEXT else text.split(";"):
             key, equals, value = (part.strip() for part in pair.partition("="))
             if not equals or not key or not value:
                 raise ValueError(
-                    f"path {text!r}: {pair!r} is not key=value; {_legal_keys(wiring, selectors)}, or {WHOLE_TEXT!r}"
+                    f"path {text!r}: {pair!r} is not key=value or {WHOLE_TEXT!r}; the keys are {listed(keys)}"
                 )
             part = selectors[key](wiring, value) if key in selectors else {key: value.split(",")}
             if key not in selectors and key not in wiring.joins:
-                raise ValueError(f"path {text!r}: unknown key {key!r}; {_legal_keys(wiring, selectors, near=key)}")
+                raise ValueError(f"path {text!r}: unknown key {key!r}; {did_you_mean(key, keys)}")
             if twice := [name for name in part if name in choice]:
                 raise ValueError(f"path {text!r}: {twice[0]!r} is chosen twice")
             choice.update(part)
@@ -109,7 +110,7 @@ def _is_default(join: Join, labels: tuple[str, ...]) -> bool:
 def _check(wiring: Wiring, name: str, labels: Iterable[str]) -> tuple[str, ...]:
     join = wiring.joins.get(name)
     if join is None:
-        raise ValueError(f"unknown join {name!r}; {_some('joins', wiring.joins, near=name)}")
+        raise ValueError(f"unknown join {name!r}; {did_you_mean(name, wiring.joins)}")
     wanted = [label.strip() for label in labels]
     if join.kind == "concat":
         raise ValueError(f"join {name!r} concatenates: all its operands {', '.join(join.labels)} are always alive")
@@ -123,18 +124,3 @@ def _check(wiring: Wiring, name: str, labels: Iterable[str]) -> tuple[str, ...]:
     if join.kind == "switch" and len(wanted) != 1:
         raise ValueError(f"join {name!r} is a switch: choose exactly one of {', '.join(join.labels)}")
     return tuple(label for label in join.labels if label in wanted)
-
-
-def _legal_keys(wiring: Wiring, selectors: Selectors, near: str | None = None) -> str:
-    joins = _some("joins", wiring.joins, near=near)
-    return f"the keys are {', '.join(selectors)}, and the {joins}" if selectors else f"the keys are the {joins}"
-
-
-def _some(kind: str, names: Iterable[str], near: str | None = None, limit: int = 12) -> str:
-    names = list(names)
-    if not names:
-        return f"{kind} (this network has none)"
-    close = difflib.get_close_matches(near, names, n=3, cutoff=0.5) if near else []
-    shown = close or names[:limit]
-    rest = "" if len(shown) == len(names) else f" (of {len(names)})"
-    return f"{kind} {', '.join(shown)}{rest}"

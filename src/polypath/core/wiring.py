@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import networkx as nx
 
+from polypath.core.checks import check, number, one_of
+
 INPUT = "input"
 JOIN_KINDS = ("mean", "sum", "max", "switch", "concat")
 Choice = Mapping[str, tuple[str, ...]]
@@ -321,8 +323,7 @@ def _open(join: Join, choice: Choice) -> tuple[Operand, ...]:
 
 
 def _check_join(join: Join) -> None:
-    if join.kind not in JOIN_KINDS:
-        raise ValueError(f"join {join.name!r}: kind {join.kind!r} is not one of {', '.join(JOIN_KINDS)}")
+    check(f"join {join.name!r}: kind", join.kind, one_of(*JOIN_KINDS))
     if not join.operands:
         raise ValueError(f"join {join.name!r} has no operands")
     if len(set(join.labels)) < len(join.labels):
@@ -330,8 +331,7 @@ def _check_join(join: Join) -> None:
     for operand in join.operands:
         if not _LABEL.fullmatch(operand.label):
             raise ValueError(f"join {join.name!r}: label {operand.label!r} must be letters, digits or '_'")
-        if not 0.0 < operand.survival <= 1.0:
-            raise ValueError(f"join {join.name!r}: survival {operand.survival} of {operand.label!r} is not in (0, 1]")
+        check(f"join {join.name!r}: survival of {operand.label!r}", operand.survival, number(above=0, high=1))
         if operand.survival != 1.0 and join.kind != "sum":
             raise ValueError(f"join {join.name!r}: survival belongs to sums, and this is a {join.kind}")
     if join.gates and join.kind != "switch":

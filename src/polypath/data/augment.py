@@ -83,7 +83,7 @@ def pad_images(images: Tensor, pad: int, mode: PadMode = "zero") -> Tensor:
         return F.pad(images, (pad, pad, pad, pad))
     if pad >= min(images.shape[-2:]):
         height, width = images.shape[-2:]
-        raise ValueError(f"AugmentConfig.pad {pad}: images of {height}x{width} pixels reflect less than {pad} deep")
+        raise ValueError(f"AugmentConfig.pad = {pad}: images of {height}x{width} pixels reflect less than {pad} deep")
     if images.is_floating_point():
         return F.pad(images, (pad, pad, pad, pad), mode="reflect")
     rows, columns = (_reflected(n, pad, images.device) for n in images.shape[-2:])

@@ -20,11 +20,21 @@ ImageNet, FractalNet   ``IMAGENET``                                          and
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from polypath.data.checks import flag, integer, interval, number, one_of
+from polypath.core.checks import (
+    FLAG,
+    NAME,
+    SHARE,
+    check_fields,
+    interval,
+    number,
+    one_of,
+    optional,
+    plain_fields,
+    whole,
+)
 from polypath.storage.decode import decode
 
 PadMode = Literal["zero", "reflect"]
@@ -66,13 +76,17 @@ class AugmentConfig:
     photometric: bool = False
 
     def __post_init__(self) -> None:
-        integer(self, "pad", 0)
-        one_of(self, "pad_mode", PadMode)
-        flag(self, "mirror", "photometric")
-        number(self, "roll", 0.0, 1.0)
-        if self.scale is not None:
-            interval(self, "scale", 1.0)
-        interval(self, "aspect", math.inf)
+        plain_fields(self)
+        check_fields(
+            self,
+            pad=whole(0),
+            pad_mode=one_of(*get_args(PadMode)),
+            mirror=FLAG,
+            roll=SHARE,
+            scale=optional(interval(1)),
+            aspect=interval(),
+            photometric=FLAG,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,54 +158,59 @@ class DataConfig:
     def __post_init__(self) -> None:
         if isinstance(self.augment, dict):  # as it comes back from JSON
             object.__setattr__(self, "augment", decode(self.augment, AugmentConfig, "DataConfig.augment"))
-        for name in ("source", "train_split"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
-                raise ValueError(f"DataConfig.{name} {getattr(self, name)!r}: must be a name")
-        one_of(self, "resize", Resize)
-        one_of(self, "normalise", Normalise)
-        one_of(self, "broken", Broken)
-        one_of(self, "hold_out", HoldOut)
-        flag(self, "streaming", "cache")
-        for name in ("validation", "validation_extra", "workers"):
-            integer(self, name, 0)
-        for name in ("train_images", "test_images", "size", "resize_to"):
-            if getattr(self, name) is not None:
-                integer(self, name, 1)
-        integer(self, "split_seed", 0)
-        number(self, "test_fraction", 0.0, 1.0, open_ended=True)
-        if self.channels not in (None, 1, 3):
-            raise ValueError(f"DataConfig.channels {self.channels!r}: must be 1, 3 or None")
-        if self.eval_crops not in (1, 10):
-            raise ValueError(f"DataConfig.eval_crops {self.eval_crops!r}: must be 1 or 10")
+        plain_fields(self)
+        check_fields(
+            self,
+            source=NAME,
+            train_split=NAME,
+            resize=one_of(*get_args(Resize)),
+            normalise=one_of(*get_args(Normalise)),
+            broken=one_of(*get_args(Broken)),
+            hold_out=one_of(*get_args(HoldOut)),
+            streaming=FLAG,
+            cache=FLAG,
+            validation=whole(0),
+            validation_extra=whole(0),
+            workers=whole(0),
+            train_images=optional(whole(1)),
+            test_images=optional(whole(1)),
+            size=optional(whole(1)),
+            resize_to=optional(whole(1)),
+            split_seed=whole(0),
+            test_fraction=number(above=0, below=1),
+            channels=one_of(1, 3, None),
+            eval_crops=one_of(1, 10),
+        )
         self._check_sizes()
         self._check_splits()
 
     def _check_sizes(self) -> None:
         if self.resize_to is not None and (self.size is None or self.resize_to < self.size):
-            raise ValueError(f"DataConfig.resize_to {self.resize_to}: needs size, at most as large (size {self.size})")
+            size = f"needs size, at most as large (size {self.size})"
+            raise ValueError(f"DataConfig.resize_to = {self.resize_to}: {size}")
         if self.eval_crops == 10 and (self.size is None or (self.resize_to or 0) <= self.size):
             raise ValueError(
-                f"DataConfig.eval_crops 10: ten crops need resize_to larger than size "
+                f"DataConfig.eval_crops = 10: ten crops need resize_to larger than size "
                 f"(size {self.size}, resize_to {self.resize_to})"
             )
         if self.streaming and self.size is None:
-            raise ValueError("DataConfig.size None: streaming needs the images' size, in pixels")
+            raise ValueError("DataConfig.size = None: streaming needs the images' size, in pixels")
 
     def _check_splits(self) -> None:
         if self.validation_extra and self.extra_split is None:
-            raise ValueError(f"DataConfig.validation_extra {self.validation_extra}: needs extra_split")
+            raise ValueError(f"DataConfig.validation_extra = {self.validation_extra}: needs extra_split")
         if self.validation_split is not None and (self.validation or self.validation_extra):
             raise ValueError(
-                f"DataConfig.validation_split {self.validation_split!r}: give either a split or "
+                f"DataConfig.validation_split = {self.validation_split!r}: give either a split or "
                 f"numbers of images to hold out (validation {self.validation}, "
                 f"validation_extra {self.validation_extra})"
             )
         training = [self.train_split, self.extra_split]
         for name in ("test_split", "validation_split"):
             if getattr(self, name) is not None and getattr(self, name) in training:
-                raise ValueError(f"DataConfig.{name} {getattr(self, name)!r}: is trained on")
+                raise ValueError(f"DataConfig.{name} = {getattr(self, name)!r}: is trained on")
         if self.extra_split is not None and self.extra_split == self.train_split:
-            raise ValueError(f"DataConfig.extra_split {self.extra_split!r}: is train_split already")
+            raise ValueError(f"DataConfig.extra_split = {self.extra_split!r}: is train_split already")
 
     @property
     def stored_size(self) -> int | None:

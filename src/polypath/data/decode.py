@@ -221,7 +221,7 @@ def _stack(encoded: Encoded, good: Sequence[tuple[int, np.ndarray]], size: tuple
     for row, array in good:
         if array.shape[-2:] != size:
             raise ValueError(
-                f"DataConfig.size None: images of split {encoded.split!r} differ in size ({encoded.name(row)} has "
+                f"DataConfig.size = None: images of split {encoded.split!r} differ in size ({encoded.name(row)} has "
                 f"{array.shape[-2]}x{array.shape[-1]} pixels, another {size[0]}x{size[1]}); give the size to use"
             )
     wide = max(array.shape[0] for _, array in good)

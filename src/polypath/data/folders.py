@@ -83,7 +83,7 @@ class ImageFolder:
         for field, column in (("image_column", image), ("label_column", label)):
             if column is not None:
                 raise ValueError(
-                    f"DataConfig.{field} {column!r}: {self.where} holds image files, which have no columns"
+                    f"DataConfig.{field} = {column!r}: {self.where} holds image files, which have no columns"
                 )
         files, labels = [], []
         classes = _folders(self.splits[split])
@@ -103,7 +103,7 @@ class ImageFolder:
 def _below(root: Path, subset: str) -> Path:
     legal = [f.name for f in _folders(root)]
     if subset not in legal:
-        raise ValueError(f"DataConfig.subset {subset!r}: folder {root} has {', '.join(legal) or 'no sub-folders'}")
+        raise ValueError(f"DataConfig.subset = {subset!r}: folder {root} has {', '.join(legal) or 'no sub-folders'}")
     return root / subset
 
 
@@ -159,7 +159,7 @@ class Digits:
     def open(self, split: str, image: str | None, label: str | None) -> DigitsTable:
         for field, column in (("image_column", image), ("label_column", label)):
             if column is not None:
-                raise ValueError(f"DataConfig.{field} {column!r}: {self.where} have no columns")
+                raise ValueError(f"DataConfig.{field} = {column!r}: {self.where} have no columns")
         which = self.splits[split]
         return DigitsTable(split, self._pixels[which], self._labels[which].tolist())
 

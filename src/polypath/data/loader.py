@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polypath.core.checks import check, whole
 from polypath.data.config import AugmentConfig
 from polypath.data.pipeline import Pipeline
 from polypath.data.seeds import generator
@@ -39,20 +40,19 @@ class Order:
     def __init__(
         self, images: int, batch_size: int, *, shuffle: bool, seed: int, drop_last: bool, rank: int, world_size: int
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size {batch_size}: must be at least 1")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank}: must be in 0 … {world_size - 1} (world_size {world_size})")
+        batch_size = check("batch_size", batch_size, whole(1))
+        check("world_size", world_size, whole(1))
+        check("rank", rank, whole(0, world_size - 1))
         if batch_size % world_size:
-            raise ValueError(f"batch_size {batch_size}: must be a multiple of world_size {world_size}")
+            raise ValueError(f"batch_size = {batch_size}: must be a multiple of world_size {world_size}")
         if drop_last and batch_size > images:
             raise ValueError(
-                f"batch_size {batch_size}: larger than the {images} images, with drop_last nothing is left"
+                f"batch_size = {batch_size}: larger than the {images} images, with drop_last nothing is left"
             )
         last = images % batch_size
         if shuffle and not drop_last and 0 < last < world_size:
             raise ValueError(
-                f"batch_size {batch_size}: the last batch of {images} images has {last}, "
+                f"batch_size = {batch_size}: the last batch of {images} images has {last}, "
                 f"fewer than {world_size} processes; set drop_last or another batch size"
             )
         self.images, self.batch_size, self.shuffle, self.seed = images, batch_size, shuffle, seed
@@ -155,9 +155,7 @@ class BatchesBase:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the random changes of the epochs' number ``epoch``, 0 first."""
-        if epoch < 0:
-            raise ValueError(f"epoch {epoch}: must be at least 0")
-        self._epoch = epoch
+        self._epoch = check("epoch", epoch, whole(0))
 
     def start(self, batch: int) -> None:
         """Let the next iteration, and only that, begin at this batch (0 is the first)."""

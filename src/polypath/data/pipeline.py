@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from polypath.core.checks import check, one_of
 from polypath.data import augment as A
 from polypath.data.config import AugmentConfig
 
@@ -32,10 +33,9 @@ class Pipeline:
     channels_last: bool = False
 
     def __post_init__(self) -> None:
-        if self.crops not in (1, 10):
-            raise ValueError(f"crops {self.crops}: must be 1 or 10")
+        check("crops", self.crops, one_of(1, 10))
         if self.crops == 10 and (self.augment is not None or self.size is None):
-            raise ValueError("crops 10: for evaluation (augment None) with a size smaller than the stored images")
+            raise ValueError("crops = 10: for evaluation (augment None) with a size smaller than the stored images")
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise ValueError(f"std {self.std}: must be positive, one for each of {len(self.mean)} channels")
 
@@ -54,7 +54,9 @@ class Pipeline:
             raise ValueError(f"AugmentConfig.scale: images of {height}x{width} pixels need DataConfig.size")
         side = self.size if self.augment.scale and self.size else min(stored)
         if self.augment.pad_mode == "reflect" and self.augment.pad >= side:
-            raise ValueError(f"AugmentConfig.pad {self.augment.pad}: images of side {side} reflect less than that deep")
+            raise ValueError(
+                f"AugmentConfig.pad = {self.augment.pad}: images of side {side} reflect less than that deep"
+            )
 
     def draw(self, n: int, generator: torch.Generator) -> A.Draws:
         """What is random in a batch of ``n`` images."""

@@ -162,7 +162,7 @@ def open_source(config: DataConfig) -> Source:
     path = Path(config.source).expanduser()
     if config.source == "digits":
         if config.subset is not None:
-            raise ValueError(f"DataConfig.subset {config.subset!r}: digits have none")
+            raise ValueError(f"DataConfig.subset = {config.subset!r}: digits have none")
         return Digits()
     if path.is_dir():
         if next(path.rglob("*.parquet"), None):
@@ -171,8 +171,8 @@ def open_source(config: DataConfig) -> Source:
         return ImageFolder(path, config.subset, [n for n in names if n])
     if path.exists() or path.is_absolute() or config.source.startswith((".", "~")) or config.source.count("/") > 1:
         raise ValueError(
-            f"DataConfig.source {config.source!r}: no such folder; give a folder of parquet files or of one folder of "
-            f"images for each class, a hub name (OWNER/NAME), or one of digits, {', '.join(KNOWN)}"
+            f"DataConfig.source = {config.source!r}: no such folder; give a folder of parquet files or of one folder "
+            f"of images for each class, a hub name (OWNER/NAME), or one of digits, {', '.join(KNOWN)}"
         )
     return HubDataset(config.source, config.subset)
 
@@ -182,7 +182,7 @@ def _pick(source: Source, config: DataConfig, field: str) -> str:
     for legal in (name, SPLIT_NAMES.get(name)):
         if legal in source.splits:
             return legal
-    raise ValueError(f"DataConfig.{field} {name!r}: {source.where} has the splits {', '.join(source.splits)}")
+    raise ValueError(f"DataConfig.{field} = {name!r}: {source.where} has the splits {', '.join(source.splits)}")
 
 
 class _Loader:
@@ -281,6 +281,6 @@ def _check_memory(images: int, channels: int, side: int | None) -> None:
     needed, there = images * channels * side**2, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > MEMORY_SHARE * there:
         raise ValueError(
-            f"DataConfig.streaming False: {images:,} images of {side}x{side} pixels take {needed / 2**30:.0f} GiB of "
+            f"DataConfig.streaming = False: {images:,} images of {side}x{side} pixels take {needed / 2**30:.0f} GiB of "
             f"{there / 2**30:.0f} GiB memory; stream them (--data.streaming), or take a smaller size"
         )

@@ -23,7 +23,7 @@ def stratified(labels: Tensor, count: int, how: HoldOut, seed: torch.Generator, 
         ValueError: more than there are; not the same number for each class. ``what`` names the field.
     """
     if count > len(labels):
-        raise ValueError(f"{what} {count}: only {len(labels)} images are there")
+        raise ValueError(f"{what} = {count}: only {len(labels)} images are there")
     if count == 0:
         return torch.zeros(len(labels), dtype=torch.bool)
     classes, sizes = labels.unique(return_counts=True)
@@ -47,10 +47,10 @@ def _shares(sizes: Tensor, count: int) -> Tensor:
 def _equal(classes: Tensor, sizes: Tensor, count: int, what: str) -> Tensor:
     each, rest = divmod(count, len(classes))
     if rest:
-        raise ValueError(f"{what} {count}: hold_out 'equal' needs a multiple of the {len(classes)} classes")
+        raise ValueError(f"{what} = {count}: hold_out 'equal' needs a multiple of the {len(classes)} classes")
     if (sizes < each).any():
         short = int(sizes.argmin())
-        raise ValueError(f"{what} {count}: class {int(classes[short])} has {int(sizes[short])} images, not {each}")
+        raise ValueError(f"{what} = {count}: class {int(classes[short])} has {int(sizes[short])} images, not {each}")
     return torch.full_like(sizes, each)
 
 
@@ -78,7 +78,7 @@ def training_parts(labels: Sequence[Tensor], config: DataConfig) -> tuple[list[T
     left = sum(int(mask.sum()) for mask in kept)
     if config.train_images is not None:
         if config.train_images > left:
-            raise ValueError(f"DataConfig.train_images {config.train_images}: {left} images are left for training")
+            raise ValueError(f"DataConfig.train_images = {config.train_images}: {left} images are left for training")
         together = torch.cat([own[mask] for own, mask in zip(labels, kept, strict=True)])
         seed = generator(config.split_seed, "train_images")
         chosen = stratified(together, config.train_images, "proportional", seed, "DataConfig.train_images")
@@ -86,7 +86,7 @@ def training_parts(labels: Sequence[Tensor], config: DataConfig) -> tuple[list[T
         for mask, part in zip(kept, parts, strict=True):
             mask[mask.clone()] = part
     elif left == 0:
-        raise ValueError(f"DataConfig.validation {config.validation}: no image is left for training")
+        raise ValueError(f"DataConfig.validation = {config.validation}: no image is left for training")
     return [mask.nonzero().squeeze(1) for mask in kept], [mask.nonzero().squeeze(1) for mask in held]
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from polypath.core.checks import check, whole
 from polypath.data.augment import Draws, boxes
 from polypath.data.decode import BrokenImage, cut_and_resize
 from polypath.data.loader import BatchesBase, Order
@@ -38,8 +39,7 @@ class StreamingBatches(BatchesBase):
     """
 
     def __init__(self, split: StreamedSplit, batch_size: int, *, workers: int = 4, **options: Any) -> None:
-        if workers < 0:
-            raise ValueError(f"workers {workers}: must be at least 0")
+        workers = check("workers", workers, whole(0))
         super().__init__(split, batch_size, **options)
         self.split = split
         self.skipped: list[str] = []

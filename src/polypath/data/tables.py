@@ -82,7 +82,7 @@ def find_columns(rows: Dataset, where: str, image: str | None, label: str | None
     ):
         if wanted is not None and kinds.get(wanted) not in ranks:
             what = "is no column" if wanted not in kinds else f"cannot be {_article(field)}"
-            raise ValueError(f"DataConfig.{field} {wanted!r}: {what} of {where}; its columns are {_listed(rows)}")
+            raise ValueError(f"DataConfig.{field} = {wanted!r}: {what} of {where}; its columns are {_listed(rows)}")
         found.append(wanted or _only(kinds, ranks, field, where, rows))
     return found[0], found[1]
 
@@ -113,10 +113,10 @@ def _only(kinds: Mapping[str, str], ranks: Sequence[str], field: str, where: str
             return names[0]
         if names:
             raise ValueError(
-                f"DataConfig.{field} None: {where} has several columns that may be {_article(field)}: "
+                f"DataConfig.{field} = None: {where} has several columns that may be {_article(field)}: "
                 f"{', '.join(names)}; name one"
             )
-    raise ValueError(f"DataConfig.{field} None: {where} has no column of {_article(field)}s; it has {_listed(rows)}")
+    raise ValueError(f"DataConfig.{field} = None: {where} has no column of {_article(field)}s; it has {_listed(rows)}")
 
 
 def _article(field: str) -> str:
@@ -137,7 +137,7 @@ def as_table(rows: Dataset, split: str, where: str, fingerprint: str, image: str
     column = rows.data.column(label)
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
-        raise ValueError(f"DataConfig.label_column {label!r}: row {row} of split {split!r} of {where} has no label")
+        raise ValueError(f"DataConfig.label_column = {label!r}: row {row} of split {split!r} of {where} has no label")
     labels = column.to_pylist()
     rows = rows.select_columns([image])
     if isinstance(rows.features[image], Image):
@@ -168,9 +168,9 @@ class ParquetFolder:
         if subset is None and len(subsets) == 1:
             return files
         if subset is None:
-            raise ValueError(f"DataConfig.subset None: {self.where} has several: {legal}")
+            raise ValueError(f"DataConfig.subset = None: {self.where} has several: {legal}")
         if subset not in subsets:
-            raise ValueError(f"DataConfig.subset {subset!r}: {self.where} has {legal or 'none'}")
+            raise ValueError(f"DataConfig.subset = {subset!r}: {self.where} has {legal or 'none'}")
         return subsets[subset]
 
     def _split(self, file: Path) -> str:
@@ -250,14 +250,14 @@ def _load(source: str, subset: str | None) -> Any:
     except (ConnectionError, FileNotFoundError, DatasetNotFoundError) as error:
         reason = unreachable or _line(error)
         raise ValueError(
-            f"DataConfig.source {source!r}: not a folder here, not downloaded earlier, and the Hugging Face Hub gives "
-            f"no answer ({reason}); check the name (OWNER/NAME) and the connection, or give a local folder"
+            f"DataConfig.source = {source!r}: not a folder here, not downloaded earlier, and the Hugging Face Hub "
+            f"gives no answer ({reason}); check the name (OWNER/NAME) and the connection, or give a local folder"
         ) from None
     except Exception as error:
         if isinstance(error, ValueError) and "config" in str(error).lower():  # the library lists the legal ones
-            raise ValueError(f"DataConfig.subset {subset!r}: {' '.join(str(error).split())}") from None
+            raise ValueError(f"DataConfig.subset = {subset!r}: {' '.join(str(error).split())}") from None
         raise ValueError(
-            f"DataConfig.source {source!r}: cannot be loaded ({_line(error.__cause__ or error)})"
+            f"DataConfig.source = {source!r}: cannot be loaded ({_line(error.__cause__ or error)})"
         ) from None
 
 
@@ -275,11 +275,11 @@ def _probe(source: str) -> str | None:
         return None
     except GatedRepoError:
         raise ValueError(
-            f"DataConfig.source {source!r}: this dataset is gated; accept its terms at "
+            f"DataConfig.source = {source!r}: this dataset is gated; accept its terms at "
             f"huggingface.co/datasets/{source} and log in with `hf auth login`"
         ) from None
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise ValueError(f"DataConfig.source {source!r}: no folder here and no dataset ({_line(error)})") from None
+        raise ValueError(f"DataConfig.source = {source!r}: no folder here and no dataset ({_line(error)})") from None
     except Exception as error:  # whatever the HTTP library calls a missing network
         return _line(error) or type(error).__name__
 

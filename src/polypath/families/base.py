@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 
 from polypath.core.builder import NetBuilder
+from polypath.core.checks import check_fields, plain_fields, whole
 from polypath.core.config import NetConfig
 from polypath.core.network import PathNet
 from polypath.core.paths import Selectors
@@ -47,8 +48,8 @@ class Family:
                 setattr(cls, new, vars(cls)[old])
 
     def __post_init__(self) -> None:
-        for field_name in ("num_classes", "in_chans"):
-            at_least(self, field_name, 0 if field_name == "num_classes" else 1)
+        plain_fields(self)
+        check_fields(self, num_classes=whole(0), in_chans=whole(1))
 
     def build_graph(self, b: NetBuilder) -> str:
         """Write the network down in ``b``; return the name of the node whose value is the answer."""
@@ -116,29 +117,6 @@ class Preset:
     printed: Mapping[str, float] = field(default_factory=dict[str, float])
     size: int = 32
     linear: int = 0
-
-
-def at_least(spec: Any, name: str, lowest: float) -> None:
-    """Raise ``ValueError`` unless the field is (or all its entries are) at least ``lowest``."""
-    value = getattr(spec, name)
-    entries = cast(Iterable[Any], value) if isinstance(value, tuple | list) else (value,)
-    for entry in entries:
-        if entry < lowest:
-            raise ValueError(f"{type(spec).__name__}.{name} = {value!r}: must be at least {lowest}")
-
-
-def one_of(spec: Any, name: str, legal: tuple[str, ...]) -> None:
-    """Raise ``ValueError`` unless the field is one of ``legal``."""
-    if (value := getattr(spec, name)) not in legal:
-        raise ValueError(f"{type(spec).__name__}.{name} = {value!r}: must be one of {', '.join(legal)}")
-
-
-def whole_number(text: str, what: str, low: int, high: int) -> int:
-    """Read a number between ``low`` and ``high``, or raise ``ValueError`` with the legal ones."""
-    if not text.isdecimal() or not low <= int(text) <= high:
-        legal = ", ".join(map(str, range(low, high + 1)))
-        raise ValueError(f"{what} {text!r}: must be one of {legal}")
-    return int(text)
 
 
 @contextlib.contextmanager

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from polypath.core.builder import NetBuilder
+from polypath.core.checks import check_fields, each, whole, whole_text
 from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
-from polypath.families.base import Family, Preset, at_least, whole_number
+from polypath.families.base import Family, Preset
 from polypath.layers.conv import ConvUnit
 
 
@@ -52,8 +53,9 @@ class CrescendoNet(Family, name="crescendonet"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("widths", "scale", "interval", "final_map", "hidden"):
-            at_least(self, name, 1)
+        check_fields(
+            self, widths=each(whole(1)), hidden=each(whole(1)), scale=whole(1), interval=whole(1), final_map=whole(1)
+        )
         if not self.widths:
             raise ValueError("CrescendoNet.widths is empty: name at least one block")
 
@@ -111,7 +113,7 @@ class CrescendoNet(Family, name="crescendonet"):
             raise ValueError(f"branches {value!r}: give one list, or {blocks} separated by '/', one for each block")
         choice: dict[str, list[str]] = {}
         for block, text in enumerate(per_block, 1):
-            wanted = [str(whole_number(n.strip(), "branch", 1, self.scale)) for n in text.split(",")]
+            wanted = [str(whole_text("branch", n, 1, self.scale)) for n in text.split(",")]
             name = f"block{block}.join"
             if name in wiring.joins:
                 choice[name] = wanted

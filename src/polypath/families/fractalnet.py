@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from polypath.core.builder import NetBuilder
+from polypath.core.checks import check_fields, each, one_of, whole, whole_text
 from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
-from polypath.families.base import Family, Preset, at_least, one_of, whole_number
+from polypath.families.base import Family, Preset
 from polypath.layers.conv import ConvUnit
 
 
@@ -58,11 +59,14 @@ class FractalNet(Family, name="fractalnet"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, "filters", 1)
-        at_least(self, "columns", 1)
-        one_of(self, "join", ("mean", "sum", "max", "concat"))
-        one_of(self, "pool", ("before", "after"))
-        one_of(self, "stem", ("none", "imagenet"))
+        check_fields(
+            self,
+            filters=each(whole(1)),
+            columns=whole(1),
+            join=one_of("mean", "sum", "max", "concat"),
+            pool=one_of("before", "after"),
+            stem=one_of("none", "imagenet"),
+        )
         blocks = len(self.filters)
         if not blocks:
             raise ValueError("FractalNet.filters is empty: name at least one block")
@@ -179,7 +183,7 @@ class FractalNet(Family, name="fractalnet"):
 
     def _chosen_column(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
         """A single column for the whole network, 1 the shallowest (§3.1, the global choice)."""
-        column = str(whole_number(value, "column", 1, self.columns))
+        column = str(whole_text("column", value, 1, self.columns))
         if "tied" in wiring.joins:
             return {"tied": [f"column{column}"]}
         ends = [f"block{block}.join{self.rows}" for block in range(1, len(self.filters) + 1)]

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from polypath.core.builder import NetBuilder
+from polypath.core.checks import check_fields, one_of, whole, whole_text
 from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
-from polypath.families.base import Family, Preset, at_least, one_of, whole_number
+from polypath.families.base import Family, Preset
 from polypath.families.resnet import (
     TABLE_4,
     Choices,
@@ -52,7 +53,7 @@ class PlainNet(Family, name="plain"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, "width", 1)
+        check_fields(self, width=whole(1), depth=whole(0))
         whole_units(self, 1, least=3)
 
     def build_graph(self, b: NetBuilder) -> str:
@@ -88,9 +89,7 @@ class FusedNet(Family, name="fusenet"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, "fusions", 3)
-        at_least(self, "width", 1)
-        one_of(self, "join", ("sum", "max", "concat"))
+        check_fields(self, fusions=whole(3), width=whole(1), depth=whole(0), join=one_of("sum", "max", "concat"))
         check_survival(self)
         whole_units(self, self.fusions, least=1)
 
@@ -156,7 +155,7 @@ class InceptionLike(ResNet, name="dfn_il"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, "branches", 2)
+        check_fields(self, branches=whole(2))
 
     @property
     def deep(self) -> tuple[str, ...]:
@@ -170,7 +169,7 @@ class InceptionLike(ResNet, name="dfn_il"):
 
     def _stream(self, wiring: Wiring, value: str) -> Choices:
         """The base network ``1`` alone, with its shortcuts: a ResNet of branch 1."""
-        number = whole_number(value, "stream", 1, self.branches)
+        number = whole_text("stream", value, 1, self.branches)
         choice = {f"{place.name}.join": ["L", f"R{number}"] for place in self.places()}
         return still_there(self, wiring, f"stream={value}", choice)
 
@@ -189,7 +188,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, "streams", 2)
+        check_fields(self, streams=whole(2))
 
     def build_graph(self, b: NetBuilder) -> str:
         streams = dict.fromkeys(self._numbers, begin(b, self.in_chans, self.width, self.stem))
@@ -224,7 +223,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
 
     def _stream(self, wiring: Wiring, value: str) -> Choices:
         """The base network ``1`` alone, with its shortcuts: a ResNet of branch 1."""
-        whole_number(value, "stream", 1, self.streams)
+        whole_text("stream", value, 1, self.streams)
         *places, last = self.places()
         choice = {f"{place.name}.merge": [value] for place in (*places, last)} | {f"{last.name}.both": [value]}
         return still_there(self, wiring, f"stream={value}", choice)

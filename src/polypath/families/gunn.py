@@ -16,12 +16,10 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from polypath.core.builder import NetBuilder
-from polypath.families.base import Family, Preset, at_least, one_of
+from polypath.core.checks import check_fields, each, one_of, whole
+from polypath.families.base import Family, Preset
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn.layer import BACKWARDS, ORDERS, GunnLayer, check_segments
-
-STEMS = ("cifar", "imagenet")
-TRANSITIONS = ("conv-pool", "pool-conv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +58,18 @@ class Gunn(Family, name="gunn"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, lowest in (("channels", 1), ("expansion", 1), ("stacked", 1), ("stem_width", 1), ("last_width", 0)):
-            at_least(self, name, lowest)
-        for name, legal in (
-            ("order", ORDERS), ("stem", STEMS), ("transition", TRANSITIONS), ("backward", BACKWARDS)
-        ):  # fmt: skip
-            one_of(self, name, legal)
+        check_fields(
+            self,
+            channels=each(whole(1)),
+            expansion=each(whole(1)),
+            stacked=each(whole(1)),
+            stem_width=whole(1),
+            last_width=whole(0),
+            order=one_of(*ORDERS),
+            stem=one_of("cifar", "imagenet"),
+            transition=one_of("conv-pool", "pool-conv"),
+            backward=one_of(*BACKWARDS),
+        )
         layers = len(self.channels)
         if not layers:
             raise ValueError("Gunn.channels is empty: name at least one layer")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from polypath.core.builder import NetBuilder
-from polypath.families.base import Preset, at_least
+from polypath.core.checks import check_fields, each, whole
+from polypath.families.base import Preset
 from polypath.families.recursive import Block, Recursive
 from polypath.layers.lvbn import LoopUnit
 
@@ -39,8 +40,15 @@ class RecursiveMobileNetV2(Recursive, name="dr_mobilenetv2"):
     last_width: int = 1280
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "widths", "expansions", "strides", "stem_width", "last_width"):
-            at_least(self, name, 1)
+        check_fields(
+            self,
+            blocks=each(whole(1)),
+            widths=each(whole(1)),
+            expansions=each(whole(1)),
+            strides=each(whole(1)),
+            stem_width=whole(1),
+            last_width=whole(1),
+        )
         for name in ("widths", "expansions", "strides"):
             if len(value := getattr(self, name)) != len(self.blocks):
                 told = f"give {len(self.blocks)} entries, one for each of blocks"

@@ -9,10 +9,9 @@ State-dict keys are the package's own under ``body.model.``, but for the last li
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, cast
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from polypath.core.builder import NetBuilder
+from polypath.core.checks import did_you_mean
 from polypath.core.network import PathNet, set_module
 from polypath.families.base import Family, Preset
 
@@ -182,8 +182,10 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
 def _tupled(value: Any) -> Any:
     """JSON's lists as tuples, so that arguments are the same before and after saving."""
     if isinstance(value, list | tuple):
-        return tuple(map(_tupled, value))
-    return {key: _tupled(entry) for key, entry in value.items()} if isinstance(value, Mapping) else value
+        return tuple(map(_tupled, cast(Iterable[Any], value)))
+    if isinstance(value, Mapping):
+        return {key: _tupled(entry) for key, entry in cast(Mapping[str, Any], value).items()}
+    return value
 
 
 def _last_layer(model: nn.Module) -> str | None:
@@ -212,9 +214,7 @@ def _pytorchcv_maker(model: str) -> Any:
         raise ImportError("pytorchcv is not installed: pip install 'polypath[zoo]'") from error
     known: dict[str, Any] = vars(model_provider)["_models"]
     if model not in known:
-        near = ", ".join(difflib.get_close_matches(model, known, n=5, cutoff=0.4))
-        hint = f"there are {near}" if near else "pytorchcv's own pages list them"
-        raise ValueError(f"pytorchcv model {model!r} is not known; {hint}")
+        raise ValueError(f"pytorchcv model {model!r} is not known; {did_you_mean(model, known)}")
     return known[model]
 
 

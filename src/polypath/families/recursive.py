@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polypath.core.builder import NetBuilder
+from polypath.core.checks import check_fields, each, number, one_of, whole
 from polypath.core.network import PathNet
 from polypath.core.paths import Selectors
 from polypath.core.wiring import Gate, Wiring
-from polypath.families.base import Family, Preset, at_least, one_of, seeded
+from polypath.families.base import Family, Preset, seeded
 from polypath.families.resnet import begin, end, still_there
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gates import GateUnit
@@ -76,14 +77,16 @@ class Recursive(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self, "norm", tuple(NORMS))
-        one_of(self, "gates", GATES)
-        one_of(self, "first_loop", ("gated", "free"))
-        at_least(self, "loops", 1)
-        at_least(self, "gate_hidden", 0)
+        check_fields(
+            self,
+            norm=one_of(*NORMS),
+            gates=one_of(*GATES),
+            first_loop=one_of("gated", "free"),
+            loops=each(whole(1)),
+            gate_hidden=whole(0),
+            gate_open=number(above=0, below=1),
+        )
         name, groups = type(self).__name__, self.group_blocks
-        if not 0.0 < self.gate_open < 1.0:
-            raise ValueError(f"{name}.gate_open = {self.gate_open}: must be between 0 and 1")
         if len(self.loops) != len(groups):
             raise ValueError(f"{name}.loops = {self.loops}: give {len(groups)} entries, one for each group of blocks")
         recur = {block.group for block in self.places() if block.loops > 1}
@@ -255,12 +258,15 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
     shortcut: str = "projection"
 
     def __post_init__(self) -> None:
-        one_of(self, "block", ("basic", "bottleneck"))
-        one_of(self, "stem", ("cifar", "imagenet"))
-        one_of(self, "stride_at", ("1x1", "3x3"))
-        one_of(self, "shortcut", ("projection", "pad"))
-        at_least(self, "width", 1)
-        at_least(self, "blocks", 1)
+        check_fields(
+            self,
+            block=one_of("basic", "bottleneck"),
+            stem=one_of("cifar", "imagenet"),
+            stride_at=one_of("1x1", "3x3"),
+            shortcut=one_of("projection", "pad"),
+            width=whole(1),
+            blocks=each(whole(1)),
+        )
         super().__post_init__()
 
     @property

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from dataclasses import fields, replace
 from typing import Any
 
+from polypath.core.checks import did_you_mean
 from polypath.core.network import PathNet
 from polypath.families import crescendonet, fractalnet, fusenet, gunn, inverted, onepath, recursive, resnet
 from polypath.families.base import FAMILIES, Family, Preset
@@ -56,8 +56,7 @@ def get_preset(name: str) -> Preset:
     if (foreign := onepath.preset(name)) is not None:
         return foreign
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=5, cutoff=0.4) or list(PRESETS)
-        raise ValueError(f"unknown model {name!r}; did you mean one of {', '.join(near)}? `polypath models` lists all")
+        raise ValueError(f"unknown model {name!r}; {did_you_mean(name, PRESETS)} (`polypath models` lists all)")
     return PRESETS[name]
 
 

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from polypath.core.builder import NetBuilder
+from polypath.core.checks import check_fields, each, number, one_of, whole, whole_text
 from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
-from polypath.families.base import Family, Preset, at_least, one_of, whole_number
+from polypath.families.base import Family, Preset
 from polypath.layers.conv import ConvUnit
 
 Choices = dict[str, list[str]]
@@ -83,14 +84,18 @@ class Residual(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self, "block", ("basic", "bottleneck"))
-        one_of(self, "stem", ("cifar", "imagenet"))
-        one_of(self, "stride_at", ("3x3", "1x1"))
-        one_of(self, "shallow", ("identity", "block"))
-        one_of(self, "join", ("sum", "max"))
-        at_least(self, "width", 1)
-        at_least(self, "span", 1)
-        at_least(self, "blocks", 1)
+        check_fields(
+            self,
+            block=one_of("basic", "bottleneck"),
+            stem=one_of("cifar", "imagenet"),
+            stride_at=one_of("3x3", "1x1"),
+            shallow=one_of("identity", "block"),
+            join=one_of("sum", "max"),
+            depth=whole(0),
+            width=whole(1),
+            span=whole(1),
+            blocks=each(whole(1)),
+        )
         check_survival(self)
         if bool(self.depth) == bool(self.blocks):
             given = f"{type(self).__name__}.depth = {self.depth}, blocks = {self.blocks}"
@@ -180,10 +185,10 @@ class Residual(Family):
         most = self._group_fusions()
         numbers = value.split("/")
         if len(numbers) == 1:
-            wanted = [whole_number(value, "units", 0, min(most))] * len(most)
+            wanted = [whole_text("units", value, 0, min(most))] * len(most)
         elif len(numbers) == len(most):
             wanted = [
-                whole_number(text.strip(), f"units of group {g}", 0, high)
+                whole_text(f"units of group {g}", text, 0, high)
                 for g, (text, high) in enumerate(zip(numbers, most, strict=True), 1)
             ]
         else:
@@ -301,9 +306,7 @@ def survives(spec: Droppable, fusion: int, fusions: int) -> float:
 
 def check_survival(spec: Droppable) -> None:
     """Raise ``ValueError`` unless the spec's stochastic depth is possible."""
-    one_of(spec, "survival_rule", ("linear", "uniform"))
-    if not 0.0 < spec.survival <= 1.0:
-        raise ValueError(f"{type(spec).__name__}.survival = {spec.survival}: must be in (0, 1]")
+    check_fields(spec, survival_rule=one_of("linear", "uniform"), survival=number(above=0, high=1))
     if spec.survival < 1.0 and spec.join != "sum":
         raise ValueError(f"{type(spec).__name__}.survival = {spec.survival} needs join = 'sum', not {spec.join!r}")
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from polypath.core.checks import check, one_of
 from polypath.core.wiring import Join, Node, Unit
 from polypath.fusion.draft import Draft
 from polypath.fusion.units import FoldedConv, Part, empty_conv
@@ -30,8 +31,7 @@ def merge_siblings(draft: Draft, which: str = "summed") -> None:
     Raises:
         ValueError: another word.
     """
-    if which not in WHICH:
-        raise ValueError(f"siblings {which!r} is not one of {', '.join(WHICH)}")
+    check("siblings", which, one_of(*WHICH))
     if which == "none" or draft.gated:
         return
     for group in _siblings(draft):

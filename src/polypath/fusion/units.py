@@ -7,6 +7,8 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
+from polypath.core.checks import check, one_of
+
 PACK_FROM = 100_000  # weights
 ACTS = ("none", "relu", "clamp")
 
@@ -30,8 +32,7 @@ class FoldedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, act: str = "none", low: Tensor | None = None, high: Tensor | None = None):
         super().__init__()
-        if act not in ACTS:
-            raise ValueError(f"act {act!r} is not one of {', '.join(ACTS)}")
+        check("act", act, one_of(*ACTS))
         if (low is not None or high is not None) != (act == "clamp"):
             raise ValueError(f"act {act!r}: bounds belong to the clamp, which needs one at least")
         self.conv, self.act = conv, act

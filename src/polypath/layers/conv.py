@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
+from polypath.core.checks import check, number, one_of
 from polypath.layers.pointwise import PointwiseConv
 
 ORDERS = ("conv-norm-act", "conv-act-norm", "conv-drop-norm-act", "conv-act-norm-drop", "conv-norm-act-drop")
@@ -42,10 +43,8 @@ class ConvUnit(nn.Module):
         parts = order.split("-")
         if unknown := [part for part in parts if part not in ("conv", "norm", "act", "drop")]:
             raise ValueError(f"order {order!r}: unknown part {unknown[0]!r}; the parts are conv, norm, act, drop")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout {dropout} is not in [0, 1)")
-        if dropout_kind not in DROPOUTS:
-            raise ValueError(f"dropout_kind {dropout_kind!r} is not one of {', '.join(DROPOUTS)}")
+        check("dropout", dropout, number(0, below=1))
+        check("dropout_kind", dropout_kind, one_of(*DROPOUTS))
         if kernel_size == stride == groups == 1:
             self.conv: nn.Conv2d = PointwiseConv(in_chans, out_chans, bias=bias)
         else:

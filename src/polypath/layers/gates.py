@@ -11,7 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from polypath.layers.lvbn import check_statistics, normalise
+from polypath.core.checks import check, number, one_of, whole
+from polypath.layers.lvbn import STATISTICS, normalise
 
 LAST_STD = 0.001
 SHUT_BIAS = 0.1  # ConvNet-AIG's
@@ -35,11 +36,9 @@ class GateUnit(nn.Module):
 
     def __init__(self, chans: int, hidden: int = 16, *, open_share: float = 0.85, statistics: str = "passed") -> None:
         super().__init__()
-        if hidden < 0:
-            raise ValueError(f"hidden = {hidden}: must be at least 0")
-        if not 0.0 < open_share < 1.0:
-            raise ValueError(f"open_share = {open_share}: must be between 0 and 1")
-        check_statistics(statistics)
+        check("hidden", hidden, whole(0))
+        check("open_share", open_share, number(above=0, below=1))
+        check("statistics", statistics, one_of(*STATISTICS))
         self.statistics, self.open_share = statistics, open_share
         if hidden:
             self.hidden = nn.Linear(chans, hidden)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from polypath.core.checks import check, one_of
+
 Weighted = nn.Conv2d | nn.Linear
 
 CONV_STD, LINEAR_STD = 0.05, 0.04  # CrescendoNet §III-B
@@ -37,8 +39,7 @@ def initialise(net: nn.Module, scheme: str) -> None:
     Raises:
         ValueError: an unknown scheme.
     """
-    if scheme not in INITS:
-        raise ValueError(f"init {scheme!r} is not one of {', '.join(INITS)}")
+    check("init", scheme, one_of(*INITS))
     for module in net.modules():
         if isinstance(module, Weighted) and not module.weight.is_meta:  # there is nothing to draw into
             INITS[scheme](module)

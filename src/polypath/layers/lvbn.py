@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polypath.core.checks import check, one_of
 from polypath.core.precision import at_least_float32
 from polypath.layers.conv import ConvUnit
 
@@ -49,9 +50,8 @@ class LoopUnit(ConvUnit):
         variants: Sequence[str] = (),
     ) -> None:
         super().__init__(in_chans, out_chans, kernel_size, stride, order=order, groups=groups, variants=variants)
-        check_statistics(statistics)
-        if act not in ACTIVATIONS:
-            raise ValueError(f"act {act!r} is not one of {', '.join(ACTIVATIONS)}")
+        check("statistics", statistics, one_of(*STATISTICS))
+        check("act", act, one_of(*ACTIVATIONS))
         if "act" in self.parts:
             self.act = ACTIVATIONS[act](inplace=True)
         self.statistics = statistics
@@ -65,12 +65,6 @@ class LoopUnit(ConvUnit):
             else:
                 x = module(x)
         return x
-
-
-def check_statistics(statistics: str) -> None:
-    """Raise ``ValueError`` unless ``statistics`` is known."""
-    if statistics not in STATISTICS:
-        raise ValueError(f"statistics {statistics!r} is not one of {', '.join(STATISTICS)}")
 
 
 def normalise(norm: Norm, x: Tensor, mask: Tensor | None, statistics: str, *, training: bool) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from polypath.core.checks import SHARE, check, one_of
 from polypath.core.network import PathNet
 from polypath.core.plan import loops_of
 from polypath.core.wiring import Wiring
@@ -21,10 +22,8 @@ def loop_shares(wiring: Wiring, target: float, over: Over = "reaching") -> dict[
     Raises:
         ValueError: a target outside [0, 1], another ``over``, a wiring without gates.
     """
-    if not 0.0 <= target <= 1.0:
-        raise ValueError(f"target = {target}: must be in [0, 1]")
-    if over not in get_args(Over):
-        raise ValueError(f"over = {over!r}: must be one of {', '.join(get_args(Over))}")
+    check("target", target, SHARE)
+    check("over", over, one_of(*get_args(Over)))
     shares = {}
     for switch in wiring.joins.values():
         share, gated = 1.0, {gate.opens for gate in switch.gates}

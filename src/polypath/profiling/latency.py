@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from polypath.core.checks import check, optional, whole
 from polypath.core.inputs import image_batch, sides
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
@@ -78,8 +79,7 @@ def latencies(
     if twice := [name for name in choices if name in (rivals or {})]:
         raise ValueError(f"{twice[0]!r} names both a choice and a rival")
     where = torch.device(device) if device is not None else _device(net)
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads = {threads}: must be at least 1")
+    check("threads", threads, optional(whole(1)))
     placed = {name: n if _device(n) == where else copy.deepcopy(n).to(where) for name, n in nets.items()}
     modes = [(module, module.training) for n in placed.values() for module in n.modules()]
     tasks: dict[str, Callable[[], Any]] = {}
@@ -114,8 +114,8 @@ def interleaved(
     Raises:
         ValueError: no repeats, or a negative warm-up.
     """
-    if repeats < 1 or warmup < 0:
-        raise ValueError(f"repeats = {repeats}, warmup = {warmup}: must be at least 1 and 0")
+    check("repeats", repeats, whole(1))
+    check("warmup", warmup, whole(0))
     wait = _waiter(torch.device(device or "cpu"))
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(warmup + repeats):

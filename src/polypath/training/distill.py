@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from polypath.core.checks import check, number
 from polypath.core.precision import at_least_float32
 
 
@@ -16,8 +17,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0
     Raises:
         ValueError: a temperature that is not above 0.
     """
-    if temperature <= 0.0:
-        raise ValueError(f"temperature = {temperature}: must be above 0")
+    check("temperature", temperature, number(above=0))
     learned = F.log_softmax(at_least_float32(student) / temperature, dim=1)
     taught = F.log_softmax(at_least_float32(teacher.detach()) / temperature, dim=1)
     return F.kl_div(learned, taught, reduction="batchmean", log_target=True) * temperature**2

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from polypath.core.checks import SHARE, check, one_of
 from polypath.core.execute import Trace
 from polypath.core.precision import at_least_float32
 
@@ -41,8 +42,7 @@ def rates_or_nan(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str],
     Raises:
         ValueError: another ``over``.
     """
-    if over not in get_args(Over):
-        raise ValueError(f"over = {over!r}: must be one of {', '.join(get_args(Over))}")
+    check("over", over, one_of(*get_args(Over)))
     rates = {(switch, label): _rate(reached, opened, over) for switch, label, reached, opened in trace.gates}
     return {gate: torch.where(count > 0.0, rate, torch.nan) for gate, (rate, count) in rates.items()}
 
@@ -53,10 +53,8 @@ def target_rate_loss(trace: Trace, target: float, over: Over = "reaching") -> Te
     Raises:
         ValueError: a target outside [0, 1], no gate in the trace.
     """
-    if not 0.0 <= target <= 1.0:
-        raise ValueError(f"target = {target}: must be in [0, 1]")
-    if over not in get_args(Over):
-        raise ValueError(f"over = {over!r}: must be one of {', '.join(get_args(Over))}")
+    check("target", target, SHARE)
+    check("over", over, one_of(*get_args(Over)))
     if not trace.gates:
         raise ValueError("target-rate loss: no gate has run; build the network with gates and run it dynamically")
     rates = [_rate(reached, opened, over) for _, _, reached, opened in trace.gates]

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polypath.core.checks import plain_fields
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.precision import at_least_float32
@@ -136,6 +137,9 @@ class Objective:
     """
 
     kind: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        plain_fields(self)
 
     def __init_subclass__(cls, kind: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

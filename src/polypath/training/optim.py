@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from polypath.core.checks import FLAG, check_fields, each, number, one_of, plain_fields
+
 Kind = Literal["sgd", "adam", "adamw"]
 Decayed = Literal["all", "matrices", "linear"]
-_hints = functools.cache(typing.get_type_hints)  # recipes are many, and each has its fields checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +43,21 @@ class OptimConfig:
     move_unused: bool = False
 
     def __post_init__(self) -> None:
-        one_of("optim", self, "kind", typing.get_args(Kind))
-        one_of("optim", self, "decay", typing.get_args(Decayed))
-        for name in ("lr", "weight_decay", "eps", "dampening"):
-            in_range("optim", self, name, 0)
-        in_range("optim", self, "momentum", 0, 1, below=True)
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"optim.betas = {self.betas!r}: must be two numbers in [0, 1)")
+        plain_fields(self)
+        check_fields(
+            self,
+            "optim",
+            kind=one_of(*get_args(Kind)),
+            decay=one_of(*get_args(Decayed)),
+            lr=number(0),
+            weight_decay=number(0),
+            eps=number(0),
+            dampening=number(0),
+            momentum=number(0, below=1),
+            nesterov=FLAG,
+            betas=each(number(0, below=1), count=2),
+            move_unused=FLAG,
+        )
         if self.nesterov and (self.kind != "sgd" or not self.momentum or self.dampening):
             raise ValueError("optim.nesterov: needs kind 'sgd' with momentum and without dampening")
 
@@ -94,27 +101,3 @@ def fill_unused(parameters: Iterable[nn.Parameter]) -> None:
     for p in parameters:
         if p.grad is None and p.requires_grad:
             p.grad = torch.zeros_like(p)
-
-
-def in_range(
-    prefix: str, config: Any, name: str, low: float, high: float | None = None, *, below: bool = False
-) -> None:
-    """Raise ``ValueError`` unless the field is a number from ``low`` to ``high`` (``below``: less than ``high``).
-
-    Where the field's default is a whole number, it must be one.
-    """
-    value = getattr(config, name)
-    whole = _hints(type(config)).get(name) is int
-    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and value >= low
-    if fits and high is not None:
-        fits = value < high if below else value <= high
-    if not fits:
-        legal = f"at least {low}" if high is None else f"at least {low} and {'below' if below else 'at most'} {high}"
-        what = "a whole number, " if whole else "a number, "
-        raise ValueError(f"{prefix + '.' if prefix else ''}{name} = {value!r}: must be {what}{legal}")
-
-
-def one_of(prefix: str, config: Any, name: str, legal: tuple[str, ...]) -> None:
-    """Raise ``ValueError`` unless the field is one of ``legal``."""
-    if (value := getattr(config, name)) not in legal:
-        raise ValueError(f"{prefix + '.' if prefix else ''}{name} = {value!r}: must be one of {', '.join(legal)}")

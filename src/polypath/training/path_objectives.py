@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Generator, Tensor
 
+from polypath.core.checks import FLAG, SHARE, check_fields, number, one_of, whole
 from polypath.core.execute import Trace
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
@@ -55,11 +56,10 @@ class DropPath(Objective, kind="drop-path"):
     groups: int = 1
 
     def __post_init__(self) -> None:
-        _one_of("objective.mode", self.mode, get_args(Mode))
-        _share("objective.rate", self.rate)
-        _share("objective.share", self.share)
-        if self.groups < 0:
-            raise ValueError(f"objective.groups = {self.groups}: must be at least 0")
+        super().__post_init__()
+        check_fields(
+            self, "objective", mode=one_of(*get_args(Mode)), rate=SHARE, share=SHARE, same=FLAG, groups=whole(0)
+        )
         if self.same and self.mode != "local":
             raise ValueError(f"objective.same: only mode 'local' reads it, and this is {self.mode!r}")
 
@@ -119,7 +119,8 @@ class TiedColumns(Objective, kind="tied-columns"):
     columns: float = 1.0
 
     def __post_init__(self) -> None:
-        _share("objective.rate", self.rate)
+        super().__post_init__()
+        check_fields(self, "objective", rate=SHARE)
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         return _Tied(net, label_smoothing, self)
@@ -155,10 +156,9 @@ class PathWise(Objective, kind="path-wise"):
     rate: float = 0.0
 
     def __post_init__(self) -> None:
-        _one_of("objective.backward", self.backward, get_args(pathwise.Backward))
-        _share("objective.rate", self.rate)
-        if self.phase_epochs < 1:
-            raise ValueError(f"objective.phase_epochs = {self.phase_epochs}: must be at least 1")
+        super().__post_init__()
+        legal = one_of(*get_args(pathwise.Backward))
+        check_fields(self, "objective", backward=legal, rate=SHARE, phase_epochs=whole(1))
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         pathwise.branches(net.wiring)
@@ -241,8 +241,8 @@ class TargetRate(Objective, kind="target-rate"):
     over: Over = "reaching"
 
     def __post_init__(self) -> None:
-        _share("objective.target", self.target)
-        _one_of("objective.over", self.over, get_args(Over))
+        super().__post_init__()
+        check_fields(self, "objective", target=SHARE, over=one_of(*get_args(Over)))
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         if not any(join.gates for join in net.wiring.joins.values()):
@@ -284,10 +284,10 @@ class Distil(Objective, kind="distil"):
     whole: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, "objective", temperature=number(above=0), whole=FLAG)
         if not self.paths:
             raise ValueError("objective.paths is empty: name at least one path that is to learn")
-        if self.temperature <= 0.0:
-            raise ValueError(f"objective.temperature = {self.temperature}: must be above 0")
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         return _Distil(net, label_smoothing, self)
@@ -315,13 +315,3 @@ class _Distil(BoundObjective):
 
 def _local(wiring: Any, rate: float, same: bool, generator: Generator) -> Paths:
     return sampling.local_drop_path(wiring, rate, generator, same=same)
-
-
-def _share(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name} = {value}: must be in [0, 1]")
-
-
-def _one_of(name: str, value: str, legal: tuple[str, ...]) -> None:
-    if value not in legal:
-        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(legal)}")

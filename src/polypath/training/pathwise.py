@@ -27,6 +27,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from polypath.core.checks import check, one_of, whole
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.wiring import Wiring
@@ -63,8 +64,8 @@ def active_branch(wiring: Wiring, epoch: int, phase_epochs: int = 1) -> str:
     Raises:
         ValueError: a negative epoch, a phase of no epochs, a wiring without branches.
     """
-    if epoch < 0 or phase_epochs < 1:
-        raise ValueError(f"epoch = {epoch}, phase_epochs = {phase_epochs}: must be at least 0 and 1")
+    check("epoch", epoch, whole(0))
+    check("phase_epochs", phase_epochs, whole(1))
     labels = list(branches(wiring))
     return labels[epoch // phase_epochs % len(labels)]
 
@@ -76,8 +77,7 @@ def frozen_modules(wiring: Wiring, active: str) -> frozenset[str]:
         ValueError: a label that is no branch.
     """
     owned = branches(wiring)
-    if active not in owned:
-        raise ValueError(f"active = {active!r}: no such branch; there are {', '.join(owned)}")
+    check("active", active, one_of(*owned))
     return frozenset(path for label, paths in owned.items() if label != active for path in paths)
 
 
@@ -100,8 +100,7 @@ def path_wise_forward(
     Raises:
         ValueError: an unknown branch or reading.
     """
-    if backward not in get_args(Backward):
-        raise ValueError(f"backward = {backward!r}: must be one of {', '.join(get_args(Backward))}")
+    check("backward", backward, one_of(*get_args(Backward)))
     frozen = frozen_modules(net.wiring, active)
     if backward == "truncated":
         return net(x, paths=paths, frozen=frozen)

@@ -16,17 +16,30 @@ import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
+from polypath.core.checks import FLAG, NAME, Rule, check_fields, number, one_of, optional, plain_fields, whole
 from polypath.data.config import DataConfig
 from polypath.families.base import Family
 from polypath.families.registry import get_family
 from polypath.storage.decode import decode
 from polypath.training.objectives import Objective, Whole
-from polypath.training.optim import OptimConfig, in_range, one_of
+from polypath.training.optim import OptimConfig
 from polypath.training.schedules import ScheduleConfig
 
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 Tracker = Literal["none", "wandb", "trackio"]
-_NAME = re.compile(r"[^./\\\s][^/\\\s]*")
+_WORD = Rule(
+    "a word without blanks and slashes; it names the run folder",
+    lambda value: isinstance(value, str) and re.fullmatch(r"[^./\\\s][^/\\\s]*", value) is not None,
+)
+_FOLDER = Rule("a folder", lambda value: isinstance(value, str))
+_REASONS = Rule(
+    "a table of field names and reasons",
+    lambda value: isinstance(value, dict) and all(isinstance(why, str) for why in value.values()),
+)
+
+
+def _a(kind: type) -> Rule:
+    return Rule(f"a {kind.__name__}", lambda value: isinstance(value, kind))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +60,15 @@ class ParallelConfig:
     ghost_images: int = 0
 
     def __post_init__(self) -> None:
-        for name, legal in (
-            ("strategy", ("ddp", "fsdp")),
-            ("paths", ("same", "rank")),
-            ("batch_norm", ("rank", "sync", "ghost")),
-        ):
-            one_of("parallel", self, name, legal)
+        plain_fields(self)
+        check_fields(
+            self,
+            "parallel",
+            strategy=one_of("ddp", "fsdp"),
+            paths=one_of("same", "rank"),
+            batch_norm=one_of("rank", "sync", "ghost"),
+            ghost_images=whole(0),
+        )
         if self.strategy == "fsdp" and self.paths == "rank":
             raise ValueError("parallel.paths = 'rank': FSDP2 needs the same path on every rank; take strategy 'ddp'")
         if self.batch_norm == "sync" and self.paths == "rank":
@@ -135,19 +151,40 @@ class Recipe:
     assumed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise ValueError(
-                f"name = {self.name!r}: must be a word without blanks and slashes; it names the run folder"
-            )
-        self._check_kinds()
-        for name in ("epochs", "batch_size", "accumulate", "validate_every", "checkpoint_every", "keep"):
-            in_range("", self, name, 1)
-        for name in ("seed", "checkpoint_steps", "mixup", "cutmix", "clip_norm"):
-            in_range("", self, name, 0)
-        in_range("", self, "label_smoothing", 0, 1, below=True)
-        in_range("", self, "ema", 0, 1, below=True)
-        one_of("", self, "precision", typing.get_args(Precision))
-        one_of("", self, "tracker", typing.get_args(Tracker))
+        plain_fields(self)
+        check_fields(
+            self,
+            "",
+            name=_WORD,
+            model=_a(Family),
+            data=_a(DataConfig),
+            optim=_a(OptimConfig),
+            schedule=_a(ScheduleConfig),
+            objective=_a(Objective),
+            epochs=whole(1),
+            batch_size=whole(1),
+            accumulate=whole(1),
+            seed=whole(0),
+            init=optional(_FOLDER),
+            device=NAME,
+            precision=one_of(*typing.get_args(Precision)),
+            channels_last=FLAG,
+            compile=FLAG,
+            deterministic=FLAG,
+            label_smoothing=number(0, below=1),
+            mixup=number(0),
+            cutmix=number(0),
+            ema=number(0, below=1),
+            clip_norm=number(0),
+            parallel=_a(ParallelConfig),
+            validate_every=whole(1),
+            trace_test=FLAG,
+            checkpoint_every=whole(1),
+            checkpoint_steps=whole(0),
+            keep=whole(1),
+            tracker=one_of(*typing.get_args(Tracker)),
+            assumed=_REASONS,
+        )
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate = {self.accumulate}: a batch has only batch_size = {self.batch_size} images")
         if self.device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
@@ -159,22 +196,6 @@ class Recipe:
         self.schedule.check(self.epochs)
         for name in self.assumed:
             lookup(self, name)
-
-    def _check_kinds(self) -> None:
-        tables = {"model": Family, "data": DataConfig, "optim": OptimConfig, "schedule": ScheduleConfig}
-        tables |= {"objective": Objective, "parallel": ParallelConfig}
-        for name, kind in tables.items():
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"{name} = {getattr(self, name)!r}: must be a {kind.__name__}")
-        for name in ("channels_last", "compile", "deterministic", "trace_test"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} = {getattr(self, name)!r}: must be true or false")
-        if not isinstance(self.device, str):
-            raise ValueError(f"device = {self.device!r}: must be a name")
-        if not isinstance(self.init, str | None):
-            raise ValueError(f"init = {self.init!r}: must be a folder, or nothing")
-        if not isinstance(self.assumed, dict) or not all(isinstance(why, str) for why in self.assumed.values()):
-            raise ValueError(f"assumed = {self.assumed!r}: must be a table of field names and reasons")
 
     @property
     def chooses(self) -> bool:

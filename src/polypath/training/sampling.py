@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Generator, Tensor
 
+from polypath.core.checks import SHARE, check, whole
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.wiring import Join, Wiring
@@ -46,7 +47,7 @@ def local_drop_path(
         ValueError: a rate outside [0, 1], a join that is unknown or cannot be chosen at, a label to keep that
             no join has, ``same`` with joins of different labels.
     """
-    _check_share("rate", rate)
+    check("rate", rate, SHARE)
     drawn_at = _joins(wiring, joins)
     if keep is not None and not any(keep in join.labels for join in drawn_at):
         known = dict.fromkeys(label for join in drawn_at for label in join.labels)
@@ -77,7 +78,7 @@ def mixed_drop_path(
     Raises:
         ValueError: a rate or share outside [0, 1], a network without columns.
     """
-    _check_share("share", share)
+    check("share", share, SHARE)
     if float(torch.rand((), generator=generator)) < share:
         return global_drop_path(net, generator, columns)
     return local_drop_path(net.wiring, rate, generator)
@@ -106,7 +107,7 @@ def mixed_column_a_block(net: PathNet, rate: float, share: float, generator: Gen
     Raises:
         ValueError: a rate or share outside [0, 1].
     """
-    _check_share("share", share)
+    check("share", share, SHARE)
     if float(torch.rand((), generator=generator)) < share:
         return one_column_a_block(net, generator)
     return local_drop_path(net.wiring, rate, generator)
@@ -153,8 +154,7 @@ def in_groups(net: PathNet, x: Tensor, groups: int, draw: Callable[[], Paths]) -
     Raises:
         ValueError: fewer images than groups, or no group.
     """
-    if not 1 <= groups <= len(x):
-        raise ValueError(f"groups = {groups}: must be from 1 to the {len(x)} images of a batch")
+    check("groups", groups, whole(1, len(x)))
     drawn = [draw() for _ in range(groups)]
     parts = x.tensor_split(groups)
     return torch.cat([net(part, paths=paths) for part, paths in zip(parts, drawn, strict=True)]), drawn
@@ -187,11 +187,6 @@ def _joins(wiring: Wiring, names: Iterable[str] | None) -> list[Join]:
     if unknown := [name for name in names if name not in legal]:
         raise ValueError(f"joins: {unknown[0]!r} is not a join to draw at; these are {', '.join(legal) or 'none'}")
     return [wiring.joins[name] for name in names]
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name} = {value}: must be in [0, 1]")
 
 
 def _where(labels: Sequence[str], mask: Tensor) -> tuple[str, ...]:

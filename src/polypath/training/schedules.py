@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
+
+from polypath.core.checks import SHARE, check, check_fields, each, number, one_of, plain_fields, whole
 
 ScheduleKind = Literal["constant", "step", "halving", "one-cycle", "cosine", "cyclic-cosine"]
 
@@ -53,8 +56,22 @@ class ScheduleConfig:
     cycles: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(ScheduleKind):
-            raise ValueError(f"schedule.kind = {self.kind!r}: must be one of {', '.join(get_args(ScheduleKind))}")
+        plain_fields(self)
+        check_fields(
+            self,
+            "schedule",
+            kind=one_of(*get_args(ScheduleKind)),
+            at_epochs=each(number(above=0)),
+            at_fractions=each(number(above=0, below=1)),
+            every_epochs=number(0),
+            factors=each(number(above=0)),
+            drops=whole(0),
+            peak=SHARE,
+            warmup_epochs=number(0),
+            start=SHARE,
+            final=SHARE,
+            cycles=whole(1),
+        )
         times = [name for name in ("at_epochs", "at_fractions", "every_epochs") if getattr(self, name)]
         if self.kind == "step" and len(times) != 1:
             raise ValueError(
@@ -65,29 +82,17 @@ class ScheduleConfig:
             raise ValueError(f"schedule.{times[0]} = {getattr(self, times[0])!r}: only schedule.kind 'step' reads it")
         for name in ("at_epochs", "at_fractions"):
             value = getattr(self, name)
-            if any(b <= a for a, b in zip((0.0, *value), value, strict=False)):
-                raise ValueError(f"schedule.{name} = {value!r}: must be above 0 and rising")
-        if any(f >= 1.0 for f in self.at_fractions):
-            raise ValueError(f"schedule.at_fractions = {self.at_fractions!r}: must lie below 1, the end of the run")
-        if self.every_epochs < 0 or self.warmup_epochs < 0:
-            name = "every_epochs" if self.every_epochs < 0 else "warmup_epochs"
-            raise ValueError(f"schedule.{name} = {getattr(self, name)}: must not be negative")
+            if any(b <= a for a, b in pairwise(value)):
+                raise ValueError(f"schedule.{name} = {value!r}: must be rising")
         given = len(self.at_epochs or self.at_fractions) or 1
-        if len(self.factors) not in (1, given) or any(f <= 0 for f in self.factors):
-            raise ValueError(f"schedule.factors = {self.factors!r}: give one number above 0, or one for each drop")
-        for name, low in (("drops", 0), ("cycles", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"schedule.{name} = {getattr(self, name)}: must be at least {low}")
-        for name in ("peak", "start", "final"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"schedule.{name} = {getattr(self, name)}: must be in [0, 1]")
+        if len(self.factors) not in (1, given):
+            raise ValueError(f"schedule.factors = {self.factors!r}: give one number, or one for each drop")
         if self.warmup_epochs and self.kind == "one-cycle":
             raise ValueError("schedule.warmup_epochs: a one-cycle schedule rises until schedule.peak by itself")
 
     def check(self, epochs: float) -> None:
         """Raise ``ValueError`` for a drop or a warm-up that a run of ``epochs`` would never see, or for no epochs."""
-        if epochs <= 0:
-            raise ValueError(f"epochs = {epochs}: must be above 0")
+        check("epochs", epochs, number(above=0))
         if late := [e for e in self.at_epochs if e >= epochs]:
             raise ValueError(
                 f"schedule.at_epochs: {late[0]} is not within the run's {epochs} epochs; "
@@ -113,8 +118,7 @@ class Schedule:
     epochs: float
 
     def __post_init__(self) -> None:
-        if self.steps_per_epoch < 1:
-            raise ValueError(f"steps_per_epoch = {self.steps_per_epoch}: must be at least 1")
+        check("steps_per_epoch", self.steps_per_epoch, whole(1))
         self.config.check(self.epochs)
 
     def at(self, step: int) -> float:
@@ -123,8 +127,7 @@ class Schedule:
         Raises:
             ValueError: a negative step.
         """
-        if step < 0:
-            raise ValueError(f"step = {step}: must be at least 0")
+        check("step", step, whole(0))
         warmup = _warmup(self.config, step, self.steps_per_epoch)
         return self.base_lr * warmup * _share(self.config, step, self.steps_per_epoch, self.epochs)
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 
+from polypath.core.checks import check, whole
 from polypath.storage.decode import read
 from polypath.storage.files import read_json, write_file, write_json
 from polypath.training.loop import resume, train
@@ -100,8 +101,8 @@ def sweep(
     plan = plan_of(recipe, seeds, grid or {})
     folder = Path(out)
     _claim(folder, recipe, list(seeds), dict(grid or {}))
-    if workers < 1 or retries < 0:
-        raise ValueError(f"workers = {workers}, retries = {retries}: must be at least 1 and 0")
+    check("workers", workers, whole(1))
+    check("retries", retries, whole(0))
     if run is None:
         run = ray_runner(cluster) if cluster is not None else in_process_of_its_own
     results: dict[str, RunResult] = {}

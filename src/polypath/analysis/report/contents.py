@@ -25,13 +25,14 @@ from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.wiring import Wiring
+from polypath.data.batches import Part
 from polypath.profiling.cost import cost
 
 LEAST_IMAGES = 200  # fewer say too little
 BUDGET = 300e9  # multiply-adds that one analysis may spend on a CPU: about a minute of one core
 CHANNEL_IMAGES = 256
 
-Feed = Callable[[str, int], Iterable[Sequence[Tensor]]]
+Feed = Callable[[Part, int], Iterable[Sequence[Tensor]]]
 """``feed(part, most)``: batches of ``(images, labels)`` of at most so many images of a part, evenly picked."""
 
 

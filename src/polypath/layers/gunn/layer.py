@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from polypath.core.checks import check, one_of, whole
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn.in_place import algorithm1, in_place
 from polypath.layers.gunn.steps import Reads, changed
@@ -122,9 +123,8 @@ class GunnLayer(nn.Module):
     ) -> None:
         super().__init__()
         check_segments(channels, segments)
-        for name, value, legal in (("order", order, ORDERS), ("backward", backward, BACKWARDS)):
-            if value not in legal:
-                raise ValueError(f"{name} {value!r} is not one of {', '.join(legal)}")
+        check("order", order, one_of(*ORDERS))
+        check("backward", backward, one_of(*BACKWARDS))
         self.channels, self.segments = channels, segments
         self.residual, self.order, self.backward = residual, order, backward
         size = channels // segments
@@ -168,8 +168,7 @@ class GunnLayer(nn.Module):
 
 def check_segments(channels: int, segments: int, where: str = "") -> None:
     """Raise ``ValueError`` with the nearest legal values unless ``segments`` (P) divides ``channels`` (N)."""
-    if channels < 1:
-        raise ValueError(f"{where}channels N = {channels}: must be at least 1")
+    check(f"{where}channels N", channels, whole(1))
     if 1 <= segments <= channels and channels % segments == 0:
         return
     divisors = [p for p in range(1, channels + 1) if channels % p == 0]

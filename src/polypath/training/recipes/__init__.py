@@ -7,10 +7,10 @@ does not state stands in the recipe's ``assumed`` with the reason of our value. 
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import functools
 
+from polypath.core.checks import did_you_mean
 from polypath.training.recipe import Recipe
 from polypath.training.recipes.common import Entry, derive
 
@@ -45,9 +45,8 @@ def _entry(name: str) -> Entry:
     known = _entries()
     entry = known.get(_plain(name))
     if entry is None:
-        near = difflib.get_close_matches(_plain(name), known, n=5, cutoff=0.4) or list(known)[:5]
-        names = ", ".join(known[n].recipe.name for n in near)
-        raise ValueError(f"unknown recipe {name!r}; did you mean one of {names}? `polypath recipes` lists all")
+        names = [entry.recipe.name for entry in known.values()]
+        raise ValueError(f"unknown recipe {name!r}; {did_you_mean(_plain(name), names)} (`polypath recipes` lists all)")
     return entry
 
 

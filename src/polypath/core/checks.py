@@ -1,0 +1,158 @@
+"""Checks of arguments and of fields: each failure is one ``ValueError`` with the name, the value and the legal values.
+
+check("threads", threads, whole(1))                   # threads = 0: must be a whole number of at least 1
+check_fields(self, join=one_of("mean", "sum"))        # FractalNet.join = 'or': must be one of mean, sum
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which values are legal: in words, to follow "must be", and as a function."""
+
+    legal: str
+    fits: Callable[[Any], bool]
+
+
+def check(name: str, value: Any, rule: Rule) -> Any:
+    """The value as plain Python, see :func:`plain`.
+
+    Raises:
+        ValueError: a value that the rule does not allow.
+    """
+    value = plain(value)
+    if not rule.fits(value):
+        raise ValueError(f"{name} = {value!r}: must be {rule.legal}")
+    return value
+
+
+def check_fields(config: object, prefix: str | None = None, /, **rules: Rule) -> None:
+    """Check fields of a config, each by its rule; ``prefix`` names the config, by default its class does.
+
+    Raises:
+        ValueError: a value that its rule does not allow.
+    """
+    prefix = type(config).__name__ if prefix is None else prefix
+    for name, rule in rules.items():
+        check(f"{prefix}.{name}" if prefix else name, getattr(config, name), rule)
+
+
+def plain(value: Any) -> Any:
+    """Numbers of NumPy and torch as Python's, their arrays and lists as tuples; anything else as it is."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return tuple(map(plain, value)) if type(value) in (list, tuple) else value
+
+
+def plain_fields(config: Any) -> None:
+    """Make the fields of a dataclass, which may be frozen, plain: for its ``__post_init__``."""
+    for field in dataclasses.fields(config):
+        object.__setattr__(config, field.name, plain(getattr(config, field.name)))
+
+
+def whole_text(name: str, text: str, low: int, high: int) -> int:
+    """The whole number from ``low`` to ``high`` that a text says.
+
+    Raises:
+        ValueError: any other text.
+    """
+    return int(check(name, text.strip(), one_of(*map(str, range(low, high + 1)))))
+
+
+# --- rules ---------------------------------------------------------------------------------------------------
+
+
+def one_of(*legal: Any) -> Rule:
+    return Rule(f"one of {', '.join(map(str, legal))}", lambda value: value in legal)
+
+
+def whole(low: int, high: int | None = None) -> Rule:
+    """A whole number from ``low`` to ``high``, both included."""
+    legal = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+    top = math.inf if high is None else high
+    return Rule(legal, lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= top)
+
+
+def number(
+    low: float = -math.inf, high: float = math.inf, *, above: float | None = None, below: float | None = None
+) -> Rule:
+    """A number from ``low`` to ``high``, both included; or ``above`` one and ``below`` another, both left out."""
+
+    def fits(value: Any) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+            return False
+        return (above is None or value > above) and (below is None or value < below)
+
+    begin = f"({above}" if above is not None else f"[{low}"
+    end = f"{below})" if below is not None else f"{high}]"
+    if below is None and high == math.inf:
+        legal = f"a number above {above}" if above is not None else f"a number of at least {low}"
+    else:
+        legal = f"a number in {begin}, {end}"
+    return Rule(legal, fits)
+
+
+def interval(high: float = math.inf) -> Rule:
+    """Two numbers, above 0 and at most ``high``, the second not below the first."""
+    one = number(above=0, high=high)
+
+    def fits(value: Any) -> bool:
+        pair = _entries(value)
+        return len(pair) == 2 and all(map(one.fits, pair)) and pair[0] <= pair[1]
+
+    return Rule(f"two numbers, 0 < low <= high{'' if high == math.inf else f' <= {high}'}", fits)
+
+
+def each(rule: Rule, count: int | None = None) -> Rule:
+    """A list or tuple of values that ``rule`` allows, ``count`` of them if given."""
+
+    def fits(value: Any) -> bool:
+        entries = _entries(value)
+        return isinstance(value, tuple) and count in (None, len(entries)) and all(map(rule.fits, entries))
+
+    return Rule(f"a list{'' if count is None else f' of {count}'}, each entry {rule.legal}", fits)
+
+
+def optional(rule: Rule) -> Rule:
+    """None, or what ``rule`` allows."""
+    return Rule(f"{rule.legal}, or None", lambda value: value is None or rule.fits(value))
+
+
+def _entries(value: Any) -> tuple[Any, ...]:
+    return cast(tuple[Any, ...], value) if isinstance(value, tuple) else ()
+
+
+FLAG = Rule("true or false", lambda value: isinstance(value, bool))
+NAME = Rule("a name", lambda value: isinstance(value, str) and bool(value.strip()))
+SHARE = number(0, 1)
+"""A number in [0, 1]."""
+
+
+# --- names ---------------------------------------------------------------------------------------------------
+
+
+def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """Those of the ``known`` names that look like ``name``, the nearest first; empty where none does."""
+    return difflib.get_close_matches(name, list(known), n=most)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``did you mean …?`` with near names, or ``there are …`` with all of them where none is near."""
+    known = list(known)
+    if close := near(name, known):
+        return f"did you mean {' or '.join(close)}?"
+    return f"there are {listed(known)}"
+
+
+def listed(names: Collection[str], most: int = 12) -> str:
+    """``a, b, c``; of more than ``most`` names the first ones and how many there are besides."""
+    shown = ", ".join(list(names)[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown or "none"

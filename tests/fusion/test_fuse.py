@@ -276,7 +276,7 @@ def test_what_is_refused():
     net = small_net("crescendonet_128")
     with pytest.raises(ValueError, match=r"training mode.*net\.eval"):
         pp.fuse(net.train())
-    with pytest.raises(ValueError, match="branch '5'"):
+    with pytest.raises(ValueError, match="branch = '5'"):
         pp.fuse(net.eval(), "branches=5")
     fused = pp.fuse(net)
     with pytest.raises(ValueError, match="only infers"):
@@ -286,5 +286,5 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="save the one"):
         pp.save(fused, "nowhere")
     assert not fused.training
-    with pytest.raises(ValueError, match="siblings 'some' is not one of summed, all, none"):
+    with pytest.raises(ValueError, match="siblings = 'some': must be one of summed, all, none"):
         pp.fuse(net, siblings="some")

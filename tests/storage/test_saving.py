@@ -218,7 +218,7 @@ def test_full_while_weights_are_written(tmp_path, monkeypatch):
         ({"mean": (0.5,), "std": (1.0,)}, "give 3 numbers each"),
         ({"mean": (0.5,) * 3}, "give both or neither"),
         ({"mean": (0.5,) * 3, "std": (1.0, 0.0, 1.0)}, "std above 0"),
-        ({"image_size": 0}, "size 0"),
+        ({"image_size": 0}, "size = 0"),
     ],
 )
 def test_bad_facts(options, message, tmp_path):
@@ -299,8 +299,8 @@ def test_truncated_files(share, saved):
         ({"arguments": {"widths": "abc"}}, "'crescendonet' cannot be built .*widths = 'abc': expected a list"),
         ({"arguments": {"widths": None}}, "'crescendonet' cannot be built"),
         ({"arguments": {"widths": []}}, "name at least one block"),
-        ({"arguments": {"init": "import os"}}, "'import os' is not one of"),
-        ({"paths": "branches=9"}, "branch '9'"),
+        ({"arguments": {"init": "import os"}}, "'import os': must be one of"),
+        ({"paths": "branches=9"}, "branch = '9'"),
         ({"paths": 3}, "config.paths = 3: expected a text"),
         ({"classes": 3}, "config.classes = 3: expected a list"),
         ({"arguments": {"widths": [4, 6, 10], "hidden": [12, 8]}}, r"of other shapes .*\(10, "),

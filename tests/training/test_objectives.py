@@ -160,7 +160,7 @@ def test_one_path(crescendo, batch):
     x, y = batch
     ours = run(po.OnePath(paths="branches=1,3"), crescendo, batch)
     assert_same(ours, by_hand(crescendo, lambda net: F.cross_entropy(net(x, paths="branches=1,3"), y)))
-    with pytest.raises(ValueError, match="branch '7'"):
+    with pytest.raises(ValueError, match="branch = '7'"):
         po.OnePath(paths="branches=7").bind(crescendo)
 
 
@@ -364,7 +364,7 @@ def test_objectives_refuse_networks_that_cannot_follow(crescendo):
         (po.TiedColumns(), "has none"),
         (po.SharedEnsemble(), "no routes"),
         (po.TargetRate(), "no gates"),
-        (po.Distil(paths=("branches=9",)), "branch '9'"),
+        (po.Distil(paths=("branches=9",)), "branch = '9'"),
     ]:
         with pytest.raises(ValueError, match=words):
             objective.bind(crescendo)

@@ -267,9 +267,18 @@ def test_measurements_survive_the_disk_and_damage_is_seen(tmp_path):
     assert measured.load_measured(tmp_path / "none.npz", ["a"]) is None
 
 
-def test_damaged_results_are_named(tmp_path):
+def test_damaged_results_are_named(copy, tmp_path):
     with pytest.raises(ValueError, match=r"result\.json"):
         load_result(tmp_path)
-    (tmp_path / "result.json").write_text("{}")
-    with pytest.raises(ValueError, match="damaged"):
-        load_result(tmp_path)
+    held = json.loads((copy / "result.json").read_text())
+    for damaged, says in (
+        ({}, "'format'"),
+        ([], "damaged"),
+        (held | {"errors": {"learns": "many"}}, r"result\.errors\['learns'\] = 'many'"),
+        (held | {"verdicts": [held["verdicts"][0] | {"word": "perhaps"}]}, "word = 'perhaps': must be one of holds"),
+        (held | {"verdicts": [{"id": "a"}]}, "lacks the field 'text'"),
+        (held | {"format": 1, "verdicts": 3}, "damaged"),
+    ):
+        (tmp_path / "result.json").write_text(json.dumps(damaged))
+        with pytest.raises(ValueError, match=rf"result\.json.*{says}"):
+            load_result(tmp_path)

@@ -17,13 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from polypath.analysis.plots.paths import save_figure
-from polypath.reproduce.claims import Verdict
 from polypath.reproduce.code import code_id
 from polypath.reproduce.experiment import Experiment
 from polypath.reproduce.figures import error_bars
 from polypath.reproduce.measured import packed, unpacked
 from polypath.reproduce.result import FORMAT, Result
 from polypath.reproduce.section import section
+from polypath.storage.decode import decode
 from polypath.storage.files import read_json, write_file, write_json
 
 FILES = ("result.json", "result.md", "figure.png", "figure.svg", "correct.npz", "recipes.json")
@@ -51,20 +51,17 @@ def load_result(folder: str | os.PathLike[str]) -> Result:
     Raises:
         ValueError: no result, or a damaged one.
     """
-    folder = Path(folder)
-    held = read_json(folder / "result.json")
+    folder, file = Path(folder), Path(folder) / "result.json"
+    held = read_json(file)
     try:
-        if held.pop("format") not in (1, FORMAT):
-            raise ValueError(f"{folder / 'result.json'}: of another format than {FORMAT}")
-        held["verdicts"] = [
-            Verdict(**({"id": ""} | v | {"interval": tuple(v["interval"]) if v["interval"] else None}))
-            for v in held["verdicts"]
-        ]
-        held["curves"] = {k: [[(x, y) for x, y in line] for line in lines] for k, lines in held["curves"].items()}
-        held |= {name: tuple(held[name]) for name in ("changes", "seeds")}
-        result = Result(**held)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / 'result.json'}: no result, or a damaged one ({error})") from error
+        version = held.pop("format")
+        if version not in (1, FORMAT):
+            raise ValueError(f"of format {version}, not {FORMAT}")
+        if version == 1:
+            held["verdicts"] = [{"id": "", **verdict} for verdict in held["verdicts"]]
+        result = decode(held, Result, "result", finite=False)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{file}: no result, or a damaged one ({error})") from error
     if (folder / "correct.npz").is_file():
         correct, _ = unpacked(folder / "correct.npz")
         result = replace(result, correct=correct)

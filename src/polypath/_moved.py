@@ -19,6 +19,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "polypath.cost": ("polypath.profiling.cost", "polypath.profiling.latency"),
     "polypath.data.feed": ("polypath.data.batches",),
     "polypath.deploy.profile": ("polypath.deploy.latency_profile",),
+    "polypath.deploy.timing": ("polypath.deploy.latency",),
     "polypath.dynamic": ("polypath.core.execute",),
     "polypath.expansion": ("polypath.core.expansion",),
     "polypath.expected": ("polypath.profiling.expected",),

@@ -156,3 +156,12 @@ def test_a_bundle_is_written_checked_and_opened(net, tmp_path, caplog):
     with pytest.raises(ValueError, match="gates"):
         write_bundle(small_net("dr_resnet16_cifar").eval(), tmp_path / "c")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b"]
+
+
+def test_a_path_with_gates_is_refused_with_what_exports_it(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"polypath\.deploy\.write_stepwise, or polypath export --format onnx"
+    ) as caught:
+        export_path(small_net("dr_resnet16_cifar").eval(), "whole", tmp_path)
+    assert "loops=2" in str(caught.value)
+    assert callable(pp.deploy.write_stepwise)

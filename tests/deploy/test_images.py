@@ -142,3 +142,10 @@ def test_a_config_without_preparation_is_refused(change, words):
     assert preparation(good).channels == 1
     with pytest.raises(ValueError, match=words):
         preparation(good | change)
+
+
+def test_the_old_name_of_the_limits_still_works():
+    import polypath.deploy
+
+    with pytest.warns(DeprecationWarning, match="ImageLimits"):
+        assert polypath.deploy.Limits is ImageLimits

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from polypath.deploy.latency import Latencies
-from polypath.serve.admission import Queue, is_feasible, largest
+from polypath.serve.admission import Queue, Ticket, is_feasible, largest
 from polypath.serve.errors import RequestRejected
 from polypath.serve.scheduler import Scheduler
 from polypath.serve.times import Times
@@ -65,42 +67,57 @@ def test_a_batch_never_makes_its_first_one_late():
 # --- the queue, in a time of its own -------------------------------------------------------------------
 
 
-def simulated(
-    times: Times, requests: list[tuple[float, float, str, bool]], actual
-) -> tuple[list[float], int, list[str]]:
-    """Run (moment, budget, path, cheaper) through a queue whose thread takes ``actual(path, size)`` a batch.
+@dataclass
+class Outcome:
+    """What became of requests: how much too late each accepted one was answered, when, by which path; the others."""
 
-    Returns (how much too late each accepted one was answered, how many were refused or dropped, paths that answered).
-    """
-    queue, free, lateness, refused, used = Queue(list(times.paths), times, 1000), 0.0, [], 0, []
+    lateness: list[float] = field(default_factory=list)
+    answered: list[float] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
+    refused: int = 0
+
+
+def simulated(
+    times: Times,
+    requests: list[tuple[float, float, str, bool]],
+    actual: Callable[[str, int, float], float],
+    *,
+    observe: bool = False,
+) -> Outcome:
+    """Run (moment, budget, path, cheaper) through a queue whose thread takes ``actual(path, size, now)`` a batch."""
+    queue, free, outcome = Queue(list(times.paths), times, 1000), 0.0, Outcome()
 
     def work(until: float) -> None:
-        nonlocal free, refused
+        nonlocal free
         while free <= until:
             queue.busy_until = 0.0
             batch, late = queue.take(max(free, moment_of(queue)))
-            refused += len(late)
+            outcome.refused += len(late)
             if not batch:
                 return
-            free = max(free, moment_of_batch(batch)) + actual(batch[0].path, len(batch))
-            lateness.extend(free - ticket.deadline for ticket in batch)
-            used.extend(ticket.path for ticket in batch)
+            begin = max(free, moment_of_batch(batch))
+            free = begin + actual(batch[0].path, len(batch), begin)
+            if observe:
+                times.observe(batch[0].path, len(batch), free - begin, free)
+            outcome.lateness.extend(free - ticket.deadline for ticket in batch)
+            outcome.answered.extend(free for _ in batch)
+            outcome.used.extend(ticket.path for ticket in batch)
 
     def moment_of(queue: Queue) -> float:
         return min((ticket.admitted for ticket in queue.tickets), default=0.0)
 
-    def moment_of_batch(batch) -> float:
+    def moment_of_batch(batch: list[Ticket]) -> float:
         return max(ticket.admitted for ticket in batch)
 
     for moment, budget, path, cheaper in requests:
         work(moment)
         ticket = queue.admit(moment, moment + budget, path, cheaper)
         if ticket is None:
-            refused += 1
+            outcome.refused += 1
         else:
             ticket.image = image(0)
     work(float("inf"))
-    return lateness, refused, used
+    return outcome
 
 
 def poisson(rate: float, number: int, budget: float, path: str, cheaper: bool = False) -> list:
@@ -113,34 +130,54 @@ def test_accepted_requests_are_in_time_and_capacity_is_used(factor):
     times = flat(whole=0.010, cheap=0.002)
     capacity = 8 / times.high("whole", 8, 0.0)
     number = int(factor * capacity * SECONDS)
-    lateness, refused, _ = simulated(
-        times, poisson(factor * capacity, number, 0.2, "whole"), lambda p, n: times.high(p, n, 0.0)
-    )
-    assert len(lateness) + refused == number
-    assert max(lateness) <= 0
-    assert len(lateness) >= 0.95 * min(number, capacity * SECONDS)
-    assert refused == 0 or factor >= 1
+    found = simulated(times, poisson(factor * capacity, number, 0.2, "whole"), lambda p, n, _: times.high(p, n, 0.0))
+    assert len(found.lateness) + found.refused == number
+    assert max(found.lateness) <= 0
+    assert len(found.lateness) >= 0.95 * min(number, capacity * SECONDS)
+    assert found.refused == 0 or factor >= 1
 
 
 def test_cheaper_answers_make_room_for_more():
     times = flat(whole=0.010, cheap=0.002)
     capacity = 8 / times.high("whole", 8, 0.0)
-    found = {}
+    refused = {}
     for cheaper in (False, True):
         asked = poisson(2 * capacity, 1500, 0.2, "whole", cheaper)
-        lateness, found[cheaper], used = simulated(times, asked, lambda p, n: times.high(p, n, 0.0))
-        assert max(lateness) <= 0
-        assert set(used) == ({"whole", "cheap"} if cheaper else {"whole"})
-    assert found[False] >= 0.3 * 1500
-    assert found[True] <= 0.5 * found[False]
+        found = simulated(times, asked, lambda p, n, _: times.high(p, n, 0.0))
+        refused[cheaper] = found.refused
+        assert max(found.lateness) <= 0
+        assert set(found.used) == ({"whole", "cheap"} if cheaper else {"whole"})
+    assert refused[False] >= 0.3 * 1500
+    assert refused[True] <= 0.5 * refused[False]
 
 
-def test_a_machine_slower_than_reckoned_drops_rather_than_answers_late():
+def test_a_machine_slower_than_expected_drops_rather_than_answers_late():
     times = flat(whole=0.010)
     asked = poisson(800, 2000, 0.2, "whole")
-    lateness, refused, _ = simulated(times, asked, lambda p, n: 1.5 * times.high(p, n, 0.0))
-    assert refused > 500
-    assert max(lateness) < 0.2  # begun when it still seemed possible
+    found = simulated(times, asked, lambda p, n, _: 1.5 * times.high(p, n, 0.0))
+    assert found.refused > 500
+    assert max(found.lateness) < 0.2  # begun when it still seemed possible
+
+
+@pytest.mark.parametrize("factor", [0.9, 2.0])
+def test_a_slow_spell_keeps_no_request_out_once_it_is_over(factor):
+    """Three times as slow for five seconds. In the next half minute the queue answers as much as before it."""
+    times, rng = flat(whole=0.010), np.random.default_rng(0)
+    capacity = 8 / times.high("whole", 8, 0.0)
+
+    def actual(path: str, size: int, now: float) -> float:
+        spell = 3.0 if 20.0 <= now < 25.0 else 1.0
+        return 0.010 * 1.5 ** SIZES.index(size) * spell * (1.0 + 0.02 * rng.exponential())
+
+    asked = poisson(factor * capacity, int(factor * capacity * 60.0), 0.2, "whole")
+    found = simulated(times, asked, actual, observe=True)
+    answered = np.histogram(found.answered, bins=[5.0, 20.0, 25.0, 30.0, 55.0])[0] / [15.0, 5.0, 5.0, 25.0]
+    before, during, just_after, after = answered / (min(factor, 1.0) * capacity)
+    assert before > 0.95
+    assert 0.2 < during < 0.4
+    assert just_after > 0.8
+    assert after > 0.95
+    assert sum(late > 0 for late in found.lateness) < 0.01 * len(found.lateness)
 
 
 def test_a_full_queue_takes_what_has_more_time():

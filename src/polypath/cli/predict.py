@@ -55,7 +55,7 @@ def predict(argv: list[str]) -> None:
         answer = predictor.predict(file, budget_ms=args.budget_ms, path=args.path, top_k=args.top_k)
         row: dict[str, Any] = {
             "image": str(file),
-            "top": [{"class": name, "probability": round(p, 6)} for name, p in answer.top(args.top_k)[0]],
+            "top": [{"class": name, "probability": round(p, 6)} for name, p in answer.top()[0]],
             "path": answer.path,
             "ms": round(answer.ms, 3),
         }

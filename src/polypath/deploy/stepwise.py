@@ -73,7 +73,7 @@ class Stepwise:
         """Logits ``(N, classes)`` of images ``(N, C, H, W)``, and how many gated loops each has run ``(N,)``.
 
         Args:
-            force_open: ask the gates, and let everybody pass whatever they say; what dynamic running is measured
+            force_open: ask the gates, and let every sample pass whatever they say; what dynamic running is measured
                 against.
         """
         values, loops = {self.input: x}, np.zeros(len(x), np.int64)

@@ -26,7 +26,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class LoopPiece:
-    """A loop of a switch: what it runs, and who goes on: ``gate`` says it, or the piece before has said it as
+    """A loop of a switch: what it runs, and which samples go on: ``gate`` says it, or the piece before has said it as
     ``logits``; where both are None all samples do."""
 
     label: str

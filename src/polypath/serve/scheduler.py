@@ -97,7 +97,7 @@ class Scheduler:
         self._tell(_fail, ticket, error)
 
     def withdraw(self, ticket: Ticket) -> None:
-        """The request has no image after all, or nobody waits for it any more."""
+        """The request has no image after all, or its client no longer waits."""
         with self._wake:
             self._queue.withdraw(ticket)
             self._wake.notify()
@@ -117,7 +117,7 @@ class Scheduler:
         return self._thread.is_alive() and (started is None or time.perf_counter() - started < STUCK_S)
 
     async def close(self) -> None:
-        """Admit nobody any more, answer everybody who was admitted, end the thread."""
+        """Admit no more requests, answer those that were admitted, end the thread."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -153,7 +153,7 @@ class Scheduler:
                 self._wake.wait()
 
     def _tell(self, function: Callable[..., None], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits for the answer
+        with contextlib.suppress(RuntimeError):  # the loop has closed, so no client waits for the answer
             self._loop.call_soon_threadsafe(function, *args)
 
     # --- back on the event loop --------------------------------------------------------------------------
@@ -162,7 +162,7 @@ class Scheduler:
         for ticket in late:
             self._watch("late", 1, ticket.path)
             if not ticket.future.done():
-                message = "the machine was slower than reckoned; the deadline cannot be met any more"
+                message = "the machine was slower than expected; the deadline cannot be met any more"
                 ticket.future.set_exception(RequestRejected(503, message, retry_s=self.backlog(), reason="late"))
 
     def _deliver(self, batch: list[Ticket], result: np.ndarray | Exception, started: float, finished: float) -> None:

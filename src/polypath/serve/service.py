@@ -22,7 +22,7 @@ from polypath.serve.scheduler import Done, Scheduler
 from polypath.serve.times import Times
 
 T = TypeVar("T")
-DECODING_S = 0.001  # reckoned with before any was seen
+DECODING_S = 0.001  # for an image, before any was seen
 
 
 def batch_sizes(most: int) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from browser import driver  # noqa: F401 (a fixture for all)
+pytest_plugins = ("browser", "deadline", "isolation")
 
 ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)

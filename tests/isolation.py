@@ -1,0 +1,52 @@
+"""Tests share a process: each begins at the same random numbers, and leaves the settings of the process as they were."""
+
+from __future__ import annotations
+
+import locale
+import logging
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+
+def settings() -> dict[str, Any]:
+    """What one test could set and another one feel, by name."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return {
+        "torch's threads": torch.get_num_threads(),
+        "torch's default dtype": torch.get_default_dtype(),
+        "torch's default device": torch.get_default_device(),
+        "torch's gradient mode": torch.is_grad_enabled(),
+        "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
+        "the environment": environment,
+        "the working directory": os.getcwd(),
+        "sys.path": list(sys.path),
+        "the locale": locale.setlocale(locale.LC_ALL),
+        "the root logger": (logging.root.level, list(logging.root.handlers)),
+        "the handlers of signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+    }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def settings_stay() -> Iterator[None]:
+    before = settings()
+    yield
+    after = settings()
+    changed = [name for name, value in before.items() if after[name] != value]
+    torch.set_num_threads(before["torch's threads"])
+    torch.set_default_dtype(before["torch's default dtype"])
+    assert not changed, f"the test leaves changed: {', '.join(changed)}"

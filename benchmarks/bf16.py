@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.trained import cifar10
 from polypath.data.config import DataConfig
 from polypath.data.sources import load_images
+from polypath.data.split import Split
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.runtimes import open_runtime
 from polypath.deploy.runtimes.openvino_ import options
@@ -23,6 +24,7 @@ def run() -> dict:
 
     bundle = Bundle.open()
     data = load_images(DataConfig(source=cifar10(), test_images=IMAGES))
+    assert isinstance(data.test, Split)
     images = data.test.images.permute(0, 2, 3, 1).numpy()[:IMAGES]
     labels = data.test.labels.numpy()[:IMAGES]
     x = bundle.preparation.normalised(bundle.preparation.array(images))

@@ -18,7 +18,7 @@ def run() -> dict:
     rows = []
     for batch in BATCHES:
         x = images(batch)
-        eager = pp.create_model(MODEL, seed=0).eval().to(device()).to(memory_format=torch.channels_last)  # pyright: ignore
+        eager = pp.create_model(MODEL, seed=0).eval().to(device()).to(memory_format=torch.channels_last)
         forms = {"eager, channels-last": eager, "fused": pp.fuse(eager)}
         took = {}
         for name, net in list(forms.items()):

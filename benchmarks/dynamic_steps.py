@@ -19,6 +19,7 @@ from benchmarks.trained import PLACE, briefly, cifar10
 from polypath.core.network import PathNet
 from polypath.data.config import DataConfig
 from polypath.data.sources import load_images
+from polypath.data.split import Split
 from polypath.deploy.export import export_path
 from polypath.deploy.images import preparation
 from polypath.deploy.runtimes.onnxruntime_ import make_session
@@ -56,6 +57,7 @@ def run() -> dict:
 
 def _images(net: PathNet) -> tuple[np.ndarray, np.ndarray]:
     data = load_images(DataConfig(source=cifar10(), test_images=IMAGES))
+    assert isinstance(data.test, Split)
     prep = preparation(net.config)
     images = prep.normalised(prep.array(data.test.images.permute(0, 2, 3, 1).numpy()))
     return images, data.test.labels.numpy()

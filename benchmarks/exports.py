@@ -20,7 +20,7 @@ from polypath.families.registry import PRESETS
 
 def run() -> dict:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from contracts.small import models_by_form, small_net  # pyright: ignore
+    from contracts.small import models_by_form, small_net
 
     forms, rows = models_by_form(), []
     for name, models in forms.items():

@@ -31,7 +31,7 @@ def run() -> dict:
             with torch.no_grad():
                 unit.last.bias.copy_(torch.tensor([0.0, 1.0]))  # all pass
     fused = pp.fuse(net)
-    forms = {"eager": net.to(memory_format=torch.channels_last), "fused": fused}  # pyright: ignore[reportCallIssue]
+    forms = {"eager": net.to(memory_format=torch.channels_last), "fused": fused}
     x = images(BATCH)
     plain = pp.fuse(net, "loops=max")  # the same loops, no gates
 

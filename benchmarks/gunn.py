@@ -26,7 +26,7 @@ def run() -> dict:
     last = torch.channels_last
     forms = {
         "concatenating": straightforward("gunn15")().eval(),
-        "concatenating, channels-last": straightforward("gunn15")().eval().to(memory_format=last),  # pyright: ignore
+        "concatenating, channels-last": straightforward("gunn15")().eval().to(memory_format=last),
         "in place": pp.create_model("gunn15", seed=0).eval(),
         "fused, segments alone": _alone(),
         "fused": pp.fuse(pp.create_model("gunn15", seed=0).eval()),

@@ -103,7 +103,7 @@ class Step:
 
     def __init__(self, net: nn.Module, batch: int, precision: str = "float32", channels_last: bool = True) -> None:
         form = torch.channels_last if channels_last else torch.contiguous_format
-        self.net = net.train().to(device()).to(memory_format=form)  # pyright: ignore[reportCallIssue]
+        self.net = net.train().to(device()).to(memory_format=form)
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=1e-3, momentum=0.9, nesterov=True, foreach=True)
         self.x, self.y = images(batch, channels_last=channels_last), labels(batch)
         self.precision = precision

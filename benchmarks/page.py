@@ -79,7 +79,7 @@ def _one_roof(results: Results) -> Results:
 
 
 def _machine(results: Results) -> Iterator[str]:
-    for env in [results[name].get("environment") for name in NEEDED if name in results][:1]:
+    for env in [results[name].get("environment", {}) for name in NEEDED if name in results][:1]:
         what = f"{env['device_name']}, {env['threads']} threads, torch {env['torch']}"
         yield f"Measured on {what}, {env['started'][:10]}."
     for name, reason in results.get("training", {}).get("precisions", {}).items():

@@ -20,7 +20,7 @@ def tasks(net: nn.Module, batch: int, precision: str, *, runtimes: bool = True) 
     """Each way of running ``net`` on ``batch`` images: eager in both layouts, and for ours fused and exported."""
     net = net.eval().to(device())
     x = images(batch, channels_last=False)
-    last = copy.deepcopy(net).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    last = copy.deepcopy(net).to(memory_format=torch.channels_last)
     found = {"eager": _eager(net, x, precision), "eager, channels-last": _eager(last, images(batch), precision)}
     if isinstance(net, pp.PathNet):
         fused = pp.fuse(net)
@@ -54,10 +54,10 @@ def cuda_graph(net: nn.Module, x: Tensor) -> Task:
     return graph.replay
 
 
-def exported(net: nn.Module, x: Tensor, precision: str) -> dict[str, Task]:
+def exported(net: pp.PathNet, x: Tensor, precision: str) -> dict[str, Task]:
     """OpenVINO and ONNX Runtime where they are installed; gates' loops cannot be exported, so they run all."""
     found: dict[str, Task] = {}
-    fused = pp.fuse(net, "loops=max" if _gated(net) else None)  # pyright: ignore[reportArgumentType]
+    fused = pp.fuse(net, "loops=max" if _gated(net) else None)
     program = torch.export.export(fused, (x,), strict=False)
     with contextlib.suppress(ImportError):
         found["OpenVINO"] = _openvino(program, x, precision)
@@ -67,7 +67,7 @@ def exported(net: nn.Module, x: Tensor, precision: str) -> dict[str, Task]:
     return found
 
 
-def _gated(net: Any) -> bool:
+def _gated(net: pp.PathNet) -> bool:
     return any(join.gates for join in net.wiring.joins.values())
 
 

@@ -49,7 +49,7 @@ def run() -> dict:
             derandomize=True,
             database=None,
             phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType] (its metaclass iterates)
         )
         @given(case=cases)
         def all_of_them(case: Case) -> None:

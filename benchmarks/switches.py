@@ -8,6 +8,7 @@ all         and all siblings as one, of whose maps the branches take parts
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -46,7 +47,7 @@ def run() -> dict:
     return {"rows": rows}
 
 
-def _infer(net: nn.Module, x: torch.Tensor) -> None:
+def _infer(net: Callable[[torch.Tensor], object], x: torch.Tensor) -> None:
     with torch.inference_mode():
         net(x)
 

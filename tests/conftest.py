@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -13,13 +14,15 @@ pytest_plugins = ("browser", "deadline", "isolation")
 
 ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def randomise_norms(net: nn.Module, seed: int = 0) -> nn.Module:
+def randomise_norms(net: Module, seed: int = 0) -> Module:
     """Give every batch-norm statistics and affine values of its own, so that nothing is equal by accident."""
     g = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and module.running_mean is not None:
+            assert module.running_var is not None
             module.running_mean.normal_(0.0, 0.2, generator=g)
             module.running_var.uniform_(0.5, 2.0, generator=g)
             if module.affine:
@@ -32,6 +35,17 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, within: float = 1e
     """Equal but for rounding: no value is off by more than ``within`` times the largest expected one."""
     size = float(expected.detach().abs().max())
     torch.testing.assert_close(found, expected, rtol=0.0, atol=within * size)
+
+
+def part(net: nn.Module, path: str) -> Any:
+    """A submodule, untyped: torch knows the attributes of modules at run time only."""
+    return net.get_submodule(path)
+
+
+def gradient(x: torch.Tensor) -> torch.Tensor:
+    """The gradient of ``x``, which has one."""
+    assert x.grad is not None
+    return x.grad
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -50,6 +50,8 @@ def test_the_new_family_is_short():
 
 def generator():
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert spec is not None
+    assert spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
     return generate

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import nn
 
 import polypath as pp
-from conftest import randomise_norms
+from conftest import part, randomise_norms
 from polypath.core.batchnorm import BatchNormStatistics, buffers, norms
 from polypath.core.builder import WiringBuilder
 from polypath.ensemble import Ensemble
@@ -101,7 +101,7 @@ def test_training_is_the_sum_of_the_members_losses_each_by_its_own_forward():
     loss = ensemble.loss(X, Y)
     loss.backward()
     twin.train()
-    total = sum(nn.functional.cross_entropy(twin(X, paths=name), Y) for name in NAMES)
+    total = torch.stack([nn.functional.cross_entropy(twin(X, paths=name), Y) for name in NAMES]).sum()
     total.backward()
     torch.testing.assert_close(loss, total)
     for (key, p), q in zip(net.named_parameters(), twin.parameters(), strict=True):
@@ -122,7 +122,7 @@ def test_separate_members_train_apart():
     state = copy.deepcopy(net.state_dict())
     train(ensemble)
     assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
-    stems = [ensemble.get_submodule(f"members.{r}.stem.unit").conv.weight for r in ROUTES]
+    stems = [part(ensemble, f"members.{r}.stem.unit").conv.weight for r in ROUTES]
     assert all(not torch.equal(a, b) for i, a in enumerate(stems) for b in stems[:i])
     assert sum(p.numel() for p in ensemble.parameters()) > 4 * sum(p.numel() for p in net.parameters())
 
@@ -198,7 +198,8 @@ def test_members_come_out_as_networks():
 def test_re_estimated_statistics_may_be_what_members_begin_with():
     net = fused()
     paths = net.paths("route=RLR")
-    bank = {name: tuple(b + 1.0 for b in buffers(norm)) for name, norm in norms(pp.extract(net, paths)).items()}
+    known = {name: buffers(norm) for name, norm in norms(pp.extract(net, paths)).items()}
+    bank = {name: (mean + 1.0, var + 1.0) for name, (mean, var) in known.items()}
     stats = BatchNormStatistics({paths: bank}, images=100)
     for weights in ("shared", "separate"):
         ensemble = Ensemble(net, ["route=RLR"], weights, stats=stats)

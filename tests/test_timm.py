@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import timm
 import torch
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from timm.models import PretrainedCfg, get_pretrained_cfg, is_model
 
 import polypath as pp
 import polypath.timm as ours
+from conftest import part
 from polypath.families.registry import PRESETS
 
 
@@ -47,6 +49,7 @@ def test_every_name_is_described(name):
     assert config.architecture == name
     assert config.num_classes == PRESETS[name].spec.num_classes
     assert config.input_size == (3, PRESETS[name].size, PRESETS[name].size)
+    assert config.min_input_size is not None
     assert config.min_input_size[-1] <= config.input_size[-1]
     assert config.paper_name
     assert not config.has_weights
@@ -61,7 +64,8 @@ def test_every_name_is_described(name):
     ],
 )
 def test_it_behaves_as_a_timm_model(name, arguments):
-    net = timm.create_model(name, num_classes=7, in_chans=1, **arguments).eval()
+    model: Any = timm.create_model(name, num_classes=7, in_chans=1, **arguments).eval()
+    net = model
     assert isinstance(net, pp.PathNet)
     x = torch.randn(2, 1, 24, 20)
     with torch.inference_mode():
@@ -81,16 +85,16 @@ def test_it_behaves_as_a_timm_model(name, arguments):
         bare = timm.create_model(name, num_classes=0, in_chans=1, **arguments).eval()
         assert bare(x).shape == before.shape
         assert (bare.num_classes, bare.num_features) == (0, net.num_features)
-    assert isinstance(net.get_submodule(net.default_cfg["classifier"]), torch.nn.Module)
-    convs = net.pretrained_cfg["first_conv"]
+    assert isinstance(net.get_submodule(model.default_cfg["classifier"]), torch.nn.Module)
+    convs = model.pretrained_cfg["first_conv"]
     for conv in (convs,) if isinstance(convs, str) else convs:
-        assert net.get_submodule(conv).in_channels == 1
+        assert part(net, conv).in_channels == 1
     assert resolve_model_data_config(net)["mean"] == ours.CIFAR_MEAN
 
 
 def test_what_timms_scripts_pass_to_every_model():
-    small = {"widths": (4, 4), "hidden": (8,)}
-    net = timm.create_model(
+    small: dict[str, Any] = {"widths": (4, 4), "hidden": (8,)}
+    net: Any = timm.create_model(
         "crescendonet_32",
         pretrained=False,
         num_classes=None,
@@ -106,7 +110,7 @@ def test_what_timms_scripts_pass_to_every_model():
     assert net.num_classes == 10
     assert next(net.parameters()).dtype == torch.bfloat16
     assert net.default_cfg["crop_pct"] == 0.5
-    given = timm.create_model("crescendonet_32", pretrained_cfg=PretrainedCfg(mean=(0.0,) * 3), **small)
+    given: Any = timm.create_model("crescendonet_32", pretrained_cfg=PretrainedCfg(mean=(0.0,) * 3), **small)
     assert given.default_cfg["mean"] == (0.0,) * 3
     assert given.default_cfg["paper_name"]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from polypath.analysis.finished_run import FinishedRun
+from polypath.data.batches import Part
 from polypath.data.config import DataConfig
 from polypath.data.sources import ImageData
 from polypath.families.crescendonet import CrescendoNet
@@ -43,7 +44,8 @@ def test_it_has_the_reported_network_in_the_runs_layout(run: FinishedRun):
 
 
 def test_batches_hold_a_part_whole_and_in_order(run: FinishedRun):
-    for part, count in (("test", 130), ("validation", 60)):
+    counts: dict[Part, int] = {"test": 130, "validation": 60}
+    for part, count in counts.items():
         batches = list(run.batches(part))
         assert [len(y) for _, y in batches] == ([100, 30] if count == 130 else [60])
         assert torch.equal(torch.cat([y for _, y in batches]), getattr(run.data, part).labels)

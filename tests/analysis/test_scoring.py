@@ -54,8 +54,11 @@ def test_with_statistics_it_scores_the_recalibrated_path(net, batches):
         child = pp.extract(net, p, stats=stats)
         with torch.no_grad():
             expected = torch.cat([child(x) for x, _ in batches])
-        assert torch.equal(with_stats[name].logits, expected)
-        assert not torch.equal(without[name].logits, expected)
+        found, plain = with_stats[name].logits, without[name].logits
+        assert found is not None
+        assert plain is not None
+        assert torch.equal(found, expected)
+        assert not torch.equal(plain, expected)
 
 
 def test_network_stays_as_it_was(net, batches):

@@ -17,7 +17,7 @@ from polypath.core.batchnorm import applied
 
 G = torch.Generator().manual_seed(5)
 TEST = [(torch.randn(30, 3, 8, 8, generator=G), torch.randint(10, (30,), generator=G)) for _ in range(2)]
-TRAIN = [(torch.randn(30, 3, 8, 8, generator=G) * 2, None) for _ in range(2)]
+TRAIN = [(torch.randn(30, 3, 8, 8, generator=G) * 2,) for _ in range(2)]
 
 
 def subject(name: str, model: str = "crescendonet_32", **arguments) -> Subject:

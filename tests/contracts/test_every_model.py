@@ -91,7 +91,7 @@ def test_extracted_and_saved_it_gives_the_same_answer(name, tmp_path):
             loaded = pp.load(tmp_path / str(i))
             assert not loaded.training
             assert torch.equal(loaded(x), expected)
-            assert loaded.config["arguments"] == child.config["arguments"]
+            assert loaded.config.get("arguments") == child.config.get("arguments")
 
 
 def check_compiles(net, x, text: str, backend: str) -> None:

@@ -126,7 +126,8 @@ def test_training_through_the_expansion_has_the_fused_nets_gradients():
     for one in (net, tandem(net).eval()):
         net.zero_grad()
         one(IMAGES).square().sum().backward()
-        grads.append({key: p.grad.clone() for key, p in net.named_parameters()})
+        grads.append({key: p.grad.clone() for key, p in net.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys() == dict(net.named_parameters()).keys()
     for key, grad in grads[0].items():
         torch.testing.assert_close(grads[1][key], grad, rtol=1e-9, atol=1e-9)
     assert any(grad.abs().max() > 1e-3 for grad in grads[0].values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -120,7 +121,7 @@ def test_extraction_can_go_on(x):
         "branches=3",
         "branches=1",
     ]
-    assert grandchild.config["paths"] == str(net.paths("branches=3"))
+    assert grandchild.config.get("paths") == str(net.paths("branches=3"))
     with pytest.raises(ValueError, match="no operand '2'"):
         child.paths("branches=2")
     with pytest.raises(ValueError, match="another one"):
@@ -188,7 +189,7 @@ def test_a_new_head():
     x = torch.randn(2, 3, 16, 16)
     net.reset_classifier(7)
     assert net(x).shape == (2, 7)
-    assert net.config["arguments"]["num_classes"] == 7
+    assert net.config.get("arguments", {}).get("num_classes") == 7
     net.reset_classifier(0)
     assert net(x).shape == (2, 192)
     assert net.num_classes == 0
@@ -208,9 +209,8 @@ def test_images_that_are_too_small_or_no_batch_are_refused():
         net(torch.randn(3, 32, 32))
     for name in ("fractalnet20", "crescendonet_32", "fractalnet34_imagenet"):
         spec = get_preset(name).spec
-        small = pp.create_model(
-            name, **{f: (4,) * len(getattr(spec, f)) for f in ("filters", "widths") if hasattr(spec, f)}
-        )
+        thin: dict[str, Any] = {f: (4,) * len(getattr(spec, f)) for f in ("filters", "widths") if hasattr(spec, f)}
+        small = pp.create_model(name, **thin)
         assert small.eval()(torch.randn(1, 3, small.min_size, small.min_size)).shape == (1, spec.num_classes)
 
 

@@ -28,9 +28,9 @@ def test_no_padding_changes_nothing(images: Tensor) -> None:
 
 @pytest.mark.parametrize("mode", ["zero", "reflect"])
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
-def test_crops_are_those_of_a_loop(images: Tensor, mode: str, kind: torch.dtype) -> None:
+def test_crops_are_those_of_a_loop(images: Tensor, mode: A.PadMode, kind: torch.dtype) -> None:
     x = images.to(kind)
-    out = A.pad_and_crop(x, 3, seeded(5), mode=mode)  # type: ignore[arg-type]
+    out = A.pad_and_crop(x, 3, seeded(5), mode=mode)
     uniform = torch.rand(16, 2, generator=seeded(5), dtype=torch.float64)
     for i, (u, v) in enumerate(uniform.tolist()):
         padded = torch.nn.functional.pad(x[i].float(), (3,) * 4, mode="constant" if mode == "zero" else "reflect")

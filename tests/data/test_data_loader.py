@@ -23,6 +23,7 @@ from polypath.data import (
     load_images,
     training_batches,
 )
+from polypath.data.batches import Part
 from polypath.data.loader import Order
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -224,8 +225,9 @@ def test_batches_from_a_configuration() -> None:
     assert (len(train), train.num_images) == (41, 1312)
     x, y = next(iter(train))
     assert (x.shape, y.shape) == ((32, 1, 8, 8), (32,))
-    for part, n in (("validation", 100), ("test", 360), ("train", 1337)):
-        loader = evaluation_batches(data, config, 50, part)  # type: ignore[arg-type]
+    counts: dict[Part, int] = {"validation": 100, "test": 360, "train": 1337}
+    for part, n in counts.items():
+        loader = evaluation_batches(data, config, 50, part)
         seen = run(loader)
         assert sum(len(y) for _, y in seen) == n
         assert seen[0][0].shape == (500, 1, 8, 8)
@@ -233,7 +235,7 @@ def test_batches_from_a_configuration() -> None:
     with pytest.raises(ValueError, match="part 'validation': digits has train, test"):
         evaluation_batches(load_images(plain), plain, 50, "validation")
     with pytest.raises(ValueError, match="part 'name': digits has train, validation, test"):
-        evaluation_batches(data, config, 50, "name")  # type: ignore[arg-type]
+        evaluation_batches(data, config, 50, "name")  # pyright: ignore[reportArgumentType] (wrong on purpose)
 
 
 def test_shuffled_training_images_without_changes_for_statistics() -> None:

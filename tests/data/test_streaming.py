@@ -57,7 +57,7 @@ def test_streamed_batches_are_those_in_memory(root: str, fields: dict[str, Any])
     train = [run(training_batches(d, c, 6, seed=2), 2) for d, c in ((one, streamed), (other, memory))]
     assert same(*train)
     for part in ("validation", "test") if "validation" in fields else ("test",):
-        assert same(*(run(evaluation_batches(d, c, 6, part)) for d, c in ((one, streamed), (other, memory))))  # type: ignore[arg-type]
+        assert same(*(run(evaluation_batches(d, c, 6, part)) for d, c in ((one, streamed), (other, memory))))
     assert not same(train[0], run(training_batches(one, streamed, 6, seed=3), 2))
 
 
@@ -103,8 +103,8 @@ def test_workers_and_ranks_change_nothing(root: str) -> None:
     loader = StreamingBatches(data.train, 4, workers=2, **options)
     assert same(run(loader, 2), expected)
     halves = [run(StreamingBatches(data.train, 4, workers=0, rank=r, world_size=2, **options)) for r in range(2)]
-    together = [tuple(torch.cat(p) for p in zip(*pair, strict=True)) for pair in zip(*halves, strict=True)]
-    assert same(together, expected[:5])  # type: ignore[arg-type]
+    together = [(torch.cat([x, u]), torch.cat([y, v])) for (x, y), (u, v) in zip(*halves, strict=True)]
+    assert same(together, expected[:5])
 
     loader.set_epoch(1)  # leave in the middle, then resume there
     iterator = iter(loader)
@@ -147,7 +147,8 @@ def test_parquet_is_streamed_too(parquet_folder: Write) -> None:
     streamed, memory = config_of(root), config_of(root, streaming=False)
     one, other = load_images(streamed), load_images(memory)
     assert same(run(evaluation_batches(one, streamed, 5)), run(evaluation_batches(other, memory, 5)))
-    loader = StreamingBatches(one.train, 5, mean=one.mean, std=one.std, workers=1)  # type: ignore[arg-type]
+    assert isinstance(one.train, StreamedSplit)
+    loader = StreamingBatches(one.train, 5, mean=one.mean, std=one.std, workers=1)
     assert same(run(loader), run(evaluation_batches(other, memory, 5, "train")))
     loader.close()
 
@@ -160,7 +161,7 @@ def test_an_extra_split_is_streamed_with_the_others(image_folder: Write) -> None
     assert one.validation is not None
     assert (len(one.train), len(one.validation)) == (18, 6)
     for part in ("train", "validation", "test"):
-        assert same(*(run(evaluation_batches(d, c, 6, part)) for d, c in ((one, streamed), (other, memory))))  # type: ignore[arg-type]
+        assert same(*(run(evaluation_batches(d, c, 6, part)) for d, c in ((one, streamed), (other, memory))))
 
 
 def test_fingerprints_tell_streamed_data_apart(root: str) -> None:
@@ -171,7 +172,8 @@ def test_fingerprints_tell_streamed_data_apart(root: str) -> None:
 
 def test_bad_streams_are_refused(root: str) -> None:
     data = load_images(config_of(root))
+    assert isinstance(data.train, StreamedSplit)
     with pytest.raises(ValueError, match="workers = -1"):
-        StreamingBatches(data.train, 4, mean=data.mean, std=data.std, workers=-1)  # type: ignore[arg-type]
+        StreamingBatches(data.train, 4, mean=data.mean, std=data.std, workers=-1)
     with pytest.raises(ValueError, match="12x12 pixels: too small for crops of 16x16"):
-        StreamingBatches(data.train, 4, mean=data.mean, std=data.std, size=16)  # type: ignore[arg-type]
+        StreamingBatches(data.train, 4, mean=data.mean, std=data.std, size=16)

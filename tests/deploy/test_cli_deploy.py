@@ -112,4 +112,6 @@ def test_triton_s_repository_has_a_model_a_path(tmp_path, capsys):
         model = onnx.load(file, load_external_data=False)
         assert not any(i.external_data for i in model.graph.initializer)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    assert session.run(None, {"images": np.zeros((2, 3, 32, 32), np.float32)})[0].shape == (2, 10)
+    (logits,) = session.run(None, {"images": np.zeros((2, 3, 32, 32), np.float32)})
+    assert isinstance(logits, np.ndarray)
+    assert logits.shape == (2, 10)

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,7 +153,8 @@ def test_the_torch_runtime_leaves_the_number_of_threads_alone(bundle, images):
     before = torch.get_num_threads()
     predictor = AnytimePredictor(bundle, "torch", threads=before + 1)
     inside = []
-    net = predictor.runtime._nets["whole"]
+    runtime: Any = predictor.runtime
+    net = runtime._nets["whole"]
     hook = net.register_forward_hook(lambda *_: inside.append(torch.get_num_threads()))
     predictor.predict(images, path="whole")
     hook.remove()

@@ -29,7 +29,7 @@ def undecided(name: str, seed: int = 0):
         for module in net.modules():
             if isinstance(module, GateUnit):
                 seen: list[torch.Tensor] = []
-                hook = module.register_forward_hook(lambda m, i, out, seen=seen: seen.append(out[:, 1] - out[:, 0]))
+                hook = module.register_forward_hook(lambda *a, seen=seen: seen.append(a[-1][:, 1] - a[-1][:, 0]))
                 net(x)
                 hook.remove()
                 if seen:

@@ -5,6 +5,8 @@ Names, numbers and types are those of ``model_config.proto`` in Triton's own rep
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 pytest.importorskip("onnx")  # which brings protobuf
@@ -49,7 +51,7 @@ def config_type():
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
         for field, number, kind in fields:
-            added = message.field.add(name=field.lstrip("*"), number=number, label=3 if field[0] == "*" else 1)
+            added: Any = message.field.add(name=field.lstrip("*"), number=number, label=3 if field[0] == "*" else 1)
             if isinstance(kind, int):
                 added.type = kind
             else:
@@ -69,7 +71,7 @@ def test_every_path_is_a_model_with_a_readable_configuration(tmp_path, most, pre
     assert len(names) == len(set(names)) == len(bundle.paths)
     for name in names:
         folder = tmp_path / "models" / name
-        config = text_format.Parse((folder / "config.pbtxt").read_text(), config_type()())
+        config: Any = text_format.Parse((folder / "config.pbtxt").read_text(), config_type()())
         assert (config.name, config.platform, config.max_batch_size) == (name, "onnxruntime_onnx", most)
         graph = onnx.load(str(folder / "1" / "model.onnx"), load_external_data=False)  # the weights are inside
         assert not [tensor.name for tensor in graph.graph.initializer if tensor.external_data]

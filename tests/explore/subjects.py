@@ -70,7 +70,7 @@ def recursive() -> pp.PathNet:
     for gate in [module for module in net.modules() if isinstance(module, GateUnit)]:
         torch.nn.init.normal_(gate.last.weight, generator=torch.Generator().manual_seed(3))
         seen: list[torch.Tensor] = []
-        hook = gate.register_forward_hook(lambda _m, _x, logits, seen=seen: seen.append(logits[:, 1] - logits[:, 0]))
+        hook = gate.register_forward_hook(lambda *a, seen=seen: seen.append(a[-1][:, 1] - a[-1][:, 0]))
         with torch.no_grad():
             net((x - 0.3) / 0.35, paths="loops=dynamic")
             gate.last.bias[1] -= seen[0].median()

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from subjects import Given, crescendo, picture, pixels, png, recursive, saved
 
+import polypath as pp
 from polypath.core.execute import Trace
 from polypath.explore.anytime import AnytimeSubject, open_subject
 from polypath.explore.examples import digits, drawings, example_files
@@ -64,10 +65,11 @@ def test_the_loops_of_an_image_are_those_that_reproduce_its_answer(tmp_path):
     seen, wrong = set(), 0
     for seed in range(10):
         run = subject.run(picture(seed), 1e6)
+        assert run is not None
         assert run.path == "whole"  # the gates decide there
         x = torch.from_numpy(subject.predictor.prepared(picture(seed)))
         with torch.inference_mode():
-            static, most = net(x, paths=run.choice), net(x, paths="loops=max")
+            static, most = net(x, paths=pp.Paths.of(net.wiring, run.choice)), net(x, paths="loops=max")
         np.testing.assert_allclose(static.softmax(1)[0].numpy(), run.probabilities, atol=1e-5)
         wrong += not np.allclose(most.softmax(1)[0].numpy(), run.probabilities, atol=1e-5)
         seen.add(run.loops)

@@ -99,12 +99,12 @@ def test_the_curve_marks_the_chosen_point_and_the_paths_that_are_late(subject):
     root = ElementTree.fromstring(curve_svg(list(subject.paths.values()), 2.0, "branches=1,2", 5.0))
     groups = {g.get("data-path"): g for g in root if g.get("data-path")}
     assert set(groups) == set(subject.paths)
-    assert [name for name, g in groups.items() if "late" in g.get("class")] == ["whole"]
+    assert [name for name, g in groups.items() if "late" in g.get("class", "")] == ["whole"]
     chosen = [
         name for name, g in groups.items() if any("chosen" in e.get("class", "") for e in g if e.tag.endswith("circle"))
     ]
     assert chosen == ["branches=1,2"]
-    height = {name: float(next(e for e in g if e.tag.endswith("circle")).get("cy")) for name, g in groups.items()}
+    height = {name: float(next(e for e in g if e.tag.endswith("circle")).attrib["cy"]) for name, g in groups.items()}
     assert height["whole"] > height["branches=1,2"] > height["branches=1"]  # less error is lower
 
 

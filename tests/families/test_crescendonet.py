@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import polypath as pp
+from conftest import part
 from polypath.families.crescendonet import CrescendoNet
 
 
@@ -61,7 +62,7 @@ def test_the_block_is_the_mean_of_its_branches():
     for n in range(1, 5):
         z = x
         for i in range(1, n + 1):
-            unit = net.get_submodule(f"block1.branch{n}.unit{i}")
+            unit = part(net, f"block1.branch{n}.unit{i}")
             z = unit.norm(torch.relu(unit.conv(z)))  # Eq. 1: conv, activation, batch-norm
         branches.append(z)
     trace = pp.Trace(nodes=frozenset({"block1.join"}))
@@ -71,8 +72,8 @@ def test_the_block_is_the_mean_of_its_branches():
 
 def test_truncated_normal_is_the_papers_initialisation():
     net = CrescendoNet().build(seed=0)
-    conv = net.get_submodule("block2.branch1.unit1").conv.weight
-    linear = net.get_submodule("head.hidden1")[0].weight
+    conv = part(net, "block2.branch1.unit1").conv.weight
+    linear = part(net, "head.hidden1")[0].weight
     # a normal cut at two standard deviations keeps 0.88 of its spread
     for weight, std in ((conv, 0.05), (linear, 0.04)):
         assert weight.abs().max() <= 2 * std

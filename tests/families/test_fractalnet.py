@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import polypath as pp
+from conftest import part
 from polypath.families.fractalnet import FractalNet
 
 
@@ -108,7 +109,7 @@ def test_own_norms_share_convs_and_keep_statistics_apart():
 
 def test_generator_details_are_options():
     net = FractalNet(filters=(4, 4), bias=True, affine=False, dropout=(0.0, 0.5)).build()
-    first, second = (net.get_submodule(f"block{b}.column1.unit1") for b in (1, 2))
+    first, second = (part(net, f"block{b}.column1.unit1") for b in (1, 2))
     assert first.conv.bias is not None
     assert first.norm.weight is None
     assert first.parts == ("conv", "norm", "act")
@@ -124,7 +125,7 @@ def test_concat_joins_have_every_operand_and_no_columns():
 
 
 def test_xavier_is_the_papers_initialisation():
-    weight = FractalNet(filters=(64,), columns=2).build(seed=0).get_submodule("block1.column2.unit2").conv.weight
+    weight = part(FractalNet(filters=(64,), columns=2).build(seed=0), "block1.column2.unit2").conv.weight
     bound = (6 / (64 * 9 + 64 * 9)) ** 0.5
     assert 0.95 * bound < weight.abs().max() <= bound
 

@@ -47,13 +47,15 @@ def test_the_parallel_convs_are_what_the_printed_counts_need():
     [("gunn15", 15, 231), ("gunn24", 24, 456), ("gunn18_imagenet", 18, 366), ("wide_gunn18_imagenet", 18, 516)],
 )
 def test_depth_is_the_papers_and_the_chain_through_all_segments_is_deeper(name, depth, chain):
-    spec = PRESETS[name].spec
+    spec, before = PRESETS[name].spec, PRESETS[name.replace("gunn", "sunn")].spec
+    assert isinstance(spec, Gunn)
+    assert isinstance(before, Gunn)
     with torch.device("meta"):
         wiring = spec.build().wiring
     assert wiring.count_paths() == 1
     assert wiring.longest() == depth == PRESETS[name].printed["depth"]
     assert spec.chain_depth == chain
-    assert PRESETS[name.replace("gunn", "sunn")].spec.chain_depth == depth
+    assert before.chain_depth == depth
 
 
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])

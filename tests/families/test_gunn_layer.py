@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from conftest import randomise_norms
+from conftest import part, randomise_norms
+from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn.layer import GunnLayer
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -83,7 +85,7 @@ def test_a_changed_unit_moves_what_comes_after_it(order):
     before = made(x).detach().chunk(4, dim=1)
     for changed in range(4):
         other = twin(made)
-        nn.init.zeros_(other.units[changed].get_submodule("unit1").layer3.norm.weight)
+        nn.init.zeros_(part(other.units[changed], "unit1").layer3.norm.weight)
         after = other(x).detach().chunk(4, dim=1)
         moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
         later = order == "gradual"
@@ -101,7 +103,7 @@ def test_the_linear_layer_is_a_triangular_solve(residual, backward):
     n = 6
     torch.manual_seed(0)
     made = GunnLayer(n, n, residual=residual, backward=backward, unit=linear)
-    weight = torch.cat([unit.weight for unit in made.units]).view(n, n)
+    weight = torch.cat([part(unit, "").weight for unit in made.units]).view(n, n)
     lower, upper, eye = weight.tril(-1), weight.triu(), torch.eye(n, dtype=torch.float64)
     x = maps(n)
     right = torch.einsum("ij,bjhw->bihw", (upper + eye) if residual else upper, x)
@@ -143,7 +145,7 @@ def test_algorithm_1_is_autograd_on_the_reference(kind, form, mode):
             assert buffer == (2 if mode == "train" else 0)
     with torch.no_grad():
         close(fast.eval()(maps(form=form)), plain.eval()(maps(form=form)))
-        nn.init.ones_(plain.units[0].get_submodule("unit1").layer3.norm.bias)
+        nn.init.ones_(part(plain.units[0], "unit1").layer3.norm.bias)
         assert not torch.allclose(fast(maps()), plain(maps()))
 
 
@@ -157,11 +159,15 @@ def test_algorithm_1_under_autocast(form, given):
     assert one[0].dtype == other[0].dtype == given
     for key, g in [("output", one[0]), *one[1].items()]:
         h = other[0] if key == "output" else other[1][key]
+        assert g is not None
+        assert h is not None
         assert g.dtype == h.dtype
         error = (g.double() - h.double()).norm() / h.double().norm()
         assert error < 0.06, key  # bfloat16 has 8 bits, and the sums run in another order
-    exact = learn(twin(plain).double(), x.double())[1]["input"]
-    assert (other[1]["input"].double() - exact).norm() / exact.norm() > 1e-4  # it was indeed in low precision
+    exact, low = (one[1]["input"] for one in (learn(twin(plain).double(), x.double()), other))
+    assert exact is not None
+    assert low is not None
+    assert (low.double() - exact).norm() / exact.norm() > 1e-4  # it was indeed in low precision
 
 
 def test_the_gradient_is_the_difference_quotient():
@@ -256,7 +262,7 @@ def test_a_unit_that_spoils_what_its_gradient_needs_is_refused():
 def test_hooks_see_what_they_would_see():
     made, x = layer(parallel=True), maps()
     plain, calls = twin(made, backward="reference"), []
-    conv = made.units[1].get_submodule("parallel").conv
+    conv = part(made.units[1], "parallel").conv
     handle = conv.register_forward_hook(lambda *_: calls.append("conv"))
     one, other = learn(made, x), learn(plain, x)
     with torch.no_grad():
@@ -266,7 +272,7 @@ def test_hooks_see_what_they_would_see():
     handle.remove()
     for m in (made, plain):  # a gradient hook runs once
         m.zero_grad()
-        m.units[0].get_submodule("parallel").conv.weight.register_hook(lambda g: 2 * g)
+        part(m.units[0], "parallel").conv.weight.register_hook(lambda g: 2 * g)
     one, other = learn(made, x), learn(plain, x)
     close(one[1], other[1])
 
@@ -358,7 +364,7 @@ def test_training_compiled_is_training():
     fast = layer(parallel=True)
     plain = twin(fast)
     torch.compiler.reset()
-    compiled = torch.compile(fast, backend="aot_eager", fullgraph=True)
+    compiled: Any = torch.compile(fast, backend="aot_eager", fullgraph=True)
     one = learn(compiled, maps())
     other = learn(plain, maps())
     close(one[0], other[0])
@@ -369,9 +375,9 @@ def test_norms_folded_into_the_convs():
     made, x = layer(parallel=True).eval(), maps()
     expected = made(x).detach()
     for module in list(made.modules()):
-        if hasattr(module, "conv") and hasattr(module, "norm"):
-            module.conv = nn.utils.fuse_conv_bn_eval(module.conv, module.norm)
-            module.norm = nn.Identity()
+        if isinstance(module, ConvUnit):
+            unit: Any = module
+            unit.conv, unit.norm = nn.utils.fuse_conv_bn_eval(unit.conv, unit.norm), nn.Identity()
     close(made(x), expected)
     made.backward = "reference"
     close(made(x), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from typing import Any
 
 import pytest
 import timm
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 import polypath as pp
-from conftest import randomise_norms
+from conftest import part, randomise_norms
 from polypath.families.onepath import Body, TimmModel, as_linear, copy_timm_weights, smallest_side
 from polypath.families.registry import get_preset
 
@@ -37,7 +38,9 @@ def test_it_is_timms_own_model(kind, tmp_path):
     net, _ = small(kind)
     net.double()
     torch.manual_seed(1)
-    model = randomise_norms(timm.create_model(name.removeprefix("timm:"), num_classes=5, **arguments)).double().eval()
+    model: Any = (
+        randomise_norms(timm.create_model(name.removeprefix("timm:"), num_classes=5, **arguments)).double().eval()
+    )
     x = torch.randn(2, 3, size, size, dtype=torch.float64)
     with torch.inference_mode():
         expected = model(x)
@@ -174,9 +177,9 @@ def test_weights_of_another_model_are_refused():
     net, _ = small("resnet")
     with pytest.raises(ValueError, match="weights of another model"):
         copy_timm_weights(net, timm.create_model("resnet18", num_classes=5))
-    before = net.get_classifier().weight.clone()
+    before = part(net, "head.classifier").weight.clone()
     copy_timm_weights(net, timm.create_model("resnet18", num_classes=7, **SMALL["resnet"][1]))
-    assert torch.equal(net.get_classifier().weight, before)
+    assert torch.equal(part(net, "head.classifier").weight, before)
 
 
 # --- pytorchcv -----------------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ import functools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import polypath as pp
-from conftest import assert_close, randomise_norms
+from conftest import assert_close, gradient, part, randomise_norms
 from polypath.families.inverted import RecursiveMobileNetV2
 from polypath.families.recursive import PadShortcut, RecursiveResNet, recursive_blocks
 from polypath.families.registry import get_preset
@@ -61,6 +62,7 @@ def test_cifar_sizes(depth):
     net = built(f"dr_resnet{depth}_cifar", gates="all")
     assert abs(millions(net) - printed) <= max(0.03 * printed, 0.005)
     spec = get_preset(f"dr_resnet{depth}_cifar").spec
+    assert isinstance(spec, RecursiveResNet)
     assert spec.loops == (1, loops, loops)
     blocks = recursive_blocks(n, loops) + (depth == 66)  # §4.1; 66 layers and 0.73M need one more
     assert spec.blocks == (n, blocks, blocks)
@@ -186,9 +188,9 @@ def test_where_gates_stand():
 
 
 def test_gates_have_the_papers_layers():
-    hidden = built("dr_resnet53_imagenet").get_submodule("group3.block2.gate.hidden")
+    hidden = part(built("dr_resnet53_imagenet"), "group3.block2.gate.hidden")
     assert (hidden.in_features, hidden.out_features) == (1024, 16)
-    gate = built("dr_mobilenetv2").get_submodule("group4.block2.gate")
+    gate = part(built("dr_mobilenetv2"), "group4.block2.gate")
     assert gate.hidden is None
     assert (gate.last.in_features, gate.last.out_features) == (64, 2)
 
@@ -196,8 +198,10 @@ def test_gates_have_the_papers_layers():
 @pytest.mark.parametrize(("stride_at", "strides"), [("1x1", [2, 1, 1]), ("3x3", [1, 2, 1])])
 def test_where_bottlenecks_stride(stride_at, strides):
     net = built("dr_resnet53_imagenet", stride_at=stride_at)
-    assert [net.get_submodule(f"group2.block1.unit{i}.conv").stride[0] for i in (1, 2, 3)] == strides
-    assert get_preset("dr_resnet53_imagenet").spec.stride_at == "1x1"
+    assert [part(net, f"group2.block1.unit{i}.conv").stride[0] for i in (1, 2, 3)] == strides
+    spec = get_preset("dr_resnet53_imagenet").spec
+    assert isinstance(spec, RecursiveResNet)
+    assert spec.stride_at == "1x1"
 
 
 def test_the_shortcut_without_parameters():
@@ -462,24 +466,25 @@ def test_cross_entropy_alone_teaches_the_gates():
     images = torch.randn(16, 3, 16, 16, generator=g)
     nn.functional.cross_entropy(net(images, generator=g), torch.arange(16) % 5).backward()
     for gate in [m for m in net.modules() if isinstance(m, GateUnit)]:
-        assert gate.last.weight.grad.abs().max() > 0
-        assert gate.hidden.weight.grad.abs().max() > 0
+        assert gate.hidden is not None
+        assert gradient(gate.last.weight).abs().max() > 0
+        assert gradient(gate.hidden.weight).abs().max() > 0
 
 
 def test_new_gates_are_open_for_85_percent():
     net = pp.create_model("dr_resnet_small", width=4, seed=0)
     again = pp.create_model("dr_resnet_small", width=4, seed=0)
-    gate = net.get_submodule("group2.block2.gate.last")
+    gate = part(net, "group2.block2.gate.last")
     assert float(gate.bias.detach().softmax(0)[1]) == pytest.approx(0.85)
     assert float(gate.weight.detach().std()) == pytest.approx(0.001, rel=0.5)
-    assert torch.equal(gate.weight, again.get_submodule("group2.block2.gate.last").weight)
+    assert torch.equal(gate.weight, part(again, "group2.block2.gate.last").weight)
     low = pp.create_model("dr_resnet_small", width=4, gate_open=0.5)
-    assert float(low.get_submodule("group2.block2.gate.last").bias.detach().softmax(0)[1]) == pytest.approx(0.5)
+    assert float(part(low, "group2.block2.gate.last").bias.detach().softmax(0)[1]) == pytest.approx(0.5)
 
 
 def test_the_config_builds_the_network_again():
     spec = get_preset("dr_mobilenetv2").spec
     with torch.device("meta"):
         config = json.loads(json.dumps(spec.build().config))
-    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in config["arguments"].items()}
+    arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["arguments"].items()}
     assert RecursiveMobileNetV2(**arguments) == spec

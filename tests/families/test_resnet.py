@@ -67,6 +67,7 @@ def test_timms_weights_give_timms_outputs(name, blocks, block):
 
     theirs = randomise_norms(timm.create_model(name)).double().eval()
     spec = get_preset("fusenet_resnet101_imagenet").spec
+    assert isinstance(spec, ResNet)
     fields = {**vars(spec), "block": block, "blocks": blocks or spec.blocks}
     x, state = images(2, 64), from_timm_state_dict(theirs.state_dict())
     ours = ResNet(**fields).build().double().eval()

@@ -9,17 +9,19 @@ import torch
 from torch import nn
 
 import polypath as pp
-from conftest import randomise_norms
+from conftest import part, randomise_norms
 from contracts.small import SHRINK, small_net
 from polypath.core.builder import NetBuilder
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
 from polypath.families.gunn import Gunn
+from polypath.families.recursive import RecursiveResNet
 from polypath.families.registry import PRESETS
 from polypath.fusion.gates import FoldedGate
 from polypath.fusion.gunn import FusedGunn
 from polypath.fusion.units import FoldedConv
 from polypath.layers.conv import ConvUnit
+from polypath.layers.gates import GateUnit
 
 # one preset of every family, and those whose picture differs
 MODELS = [
@@ -38,7 +40,7 @@ def images(net, dtype=torch.float32, n=3, seed=0) -> torch.Tensor:
     return x.to(dtype)
 
 
-def some_negative(net: nn.Module) -> nn.Module:
+def some_negative(net: pp.PathNet) -> pp.PathNet:
     """Turn the sign of every third channel's norm, and set one to zero."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d) and module.affine:
@@ -48,7 +50,7 @@ def some_negative(net: nn.Module) -> nn.Module:
     return net
 
 
-def lively(net: nn.Module) -> nn.Module:
+def lively(net: pp.PathNet) -> pp.PathNet:
     """Weights that keep the signal's size, so that every layer matters to the answer."""
     g = torch.Generator().manual_seed(7)
     for module in net.modules():
@@ -204,7 +206,7 @@ def test_every_form_of_gunns_layer(order, parallel, residual, wide, monkeypatch)
     assert_alike(fused(x), net(x), 1e-9)
     assert sum(isinstance(m, FusedGunn) for m in fused.modules()) == 2
     group = next(m for m in fused.modules() if isinstance(m, FusedGunn)).groups[-1]
-    end = group.segments[-1]
+    end = part(group, "segments")[-1]
     (end.later if parallel else end.last).mul_(1.001)
     assert (fused(x) - net(x)).abs().max() > 1e-6 * net(x).abs().max()
 
@@ -251,10 +253,10 @@ def test_branches_of_dfn_il_are_one_wide_branch():
 
 @torch.inference_mode()
 def test_gates_go_on_deciding():
-    name = next(n for n, p in PRESETS.items() if p.spec.family == "dr_resnet" and p.spec.gates != "none")
+    name = next(n for n, p in PRESETS.items() if isinstance(p.spec, RecursiveResNet) and p.spec.gates != "none")
     net = small_net(name).double().eval()
     for module in net.modules():  # gates that send samples either way
-        if hasattr(module, "reset_last"):
+        if isinstance(module, GateUnit):
             nn.init.normal_(module.last.weight, std=2.0, generator=torch.Generator().manual_seed(1))
     x = images(net, torch.float64, n=8)
     traces = [pp.Trace(), pp.Trace()]

@@ -9,6 +9,7 @@ from polypath.analysis.loops import loops_taken
 from polypath.core.execute import Trace
 from polypath.core.network import PathNet
 from polypath.families.recursive import RecursiveResNet
+from polypath.layers.gates import GateUnit
 from polypath.profiling.cost import cost
 from polypath.profiling.expected import expected_macs, loop_shares
 from polypath.reproduce.gating import mean_macs, passed_and_stopped
@@ -20,10 +21,10 @@ SIZE = 8
 def net() -> PathNet:
     """A gated net whose gates split the images: what a gate reads decides, by its sign."""
     built = RecursiveResNet(blocks=(1, 2, 2), loops=(1, 2, 2), width=4, in_chans=1).build(seed=0)
-    for name, module in built.named_modules():
-        if name.endswith(".gate.last"):
-            torch.nn.init.normal_(module.weight, std=1.0, generator=torch.Generator().manual_seed(1))
-            torch.nn.init.zeros_(module.bias)
+    for module in built.modules():
+        if isinstance(module, GateUnit):
+            torch.nn.init.normal_(module.last.weight, std=1.0, generator=torch.Generator().manual_seed(1))
+            torch.nn.init.zeros_(module.last.bias)
     return built.eval()
 
 

@@ -136,4 +136,5 @@ def test_committed_verdicts_are_those_of_the_committed_answers(folder):
     assert [v.id for v in again] == [v.id for v in result.verdicts]
     for new, old in zip(again, result.verdicts, strict=True):
         if old.interval is not None:
+            assert new.interval is not None
             assert np.allclose(new.interval, old.interval, atol=0.02)

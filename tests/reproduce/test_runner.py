@@ -259,6 +259,7 @@ def test_measurements_survive_the_disk_and_damage_is_seen(tmp_path):
     m = Measured({"a": Correct(hits, "t")}, {"v": 0.5}, {"c": [(1.0, 2.0)]}, {"h": {"1": 2.0}})
     measured.save_measured(tmp_path / "m.npz", m, ["a"])
     again = measured.load_measured(tmp_path / "m.npz", ["a"])
+    assert again is not None
     assert np.array_equal(again.correct["a"].hits, hits)
     assert (again.values, again.curves, again.histograms) == (m.values, m.curves, m.histograms)
     assert measured.load_measured(tmp_path / "m.npz", ["a", "b"]) is None

@@ -10,8 +10,7 @@ from polypath.reproduce.registry import get_experiment, list_experiments
 from polypath.reproduce.runner import reproduce
 from polypath.reproduce.store import load_result
 
-JUDGED = {
-}
+JUDGED = {}
 """How many of its claims an experiment measures at ``smoke``: a key that is written wrongly leaves a claim out."""
 
 FIRST_OF_PAPER = {name.partition("/")[0]: name for name in reversed(list_experiments())}.values()

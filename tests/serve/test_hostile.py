@@ -24,7 +24,13 @@ def server():
         yield port, app
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=120,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType] (its metaclass iterates)
+)
 @given(case=cases)
 def test_drawn_requests_get_a_reason(server, case):
     port, app = server

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
-from conftest import assert_close
+from conftest import assert_close, part
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.gunn import Gunn
+from polypath.layers.conv import ConvUnit
 from polypath.training.prepare import compile_units
 
 SPEC = CrescendoNet(widths=(4, 6), scale=3, hidden=(8,))
@@ -97,7 +100,7 @@ def test_a_gunn_layer_is_one_graph_where_it_is_compiled(
     assert not counters["graph_break"]
 
 
-def _units(net: PathNet):
+def _units(net: PathNet) -> Iterator[tuple[int, ConvUnit]]:
     for path in net.wiring.modules:
         if "unit" in path:
-            yield int(path.startswith("block2")), net.get_submodule(path)
+            yield int(path.startswith("block2")), part(net, path)

@@ -15,6 +15,7 @@ from tiny import equal, images, left, tiny
 from torch import Tensor
 
 import polypath
+from polypath.data.split import Split
 from polypath.training import build, loop
 from polypath.training.build import resolve_device, resolve_precision
 from polypath.training.engine import Engine
@@ -65,12 +66,14 @@ def test_the_best_epoch_is_chosen_by_held_out_images_and_saved(run: Path) -> Non
     assert (result.reported, result.epoch, result.val_error) == ("best", best["epoch"], best["val_error"])
     assert result.test_error == best["traced_test_error"]
     net = polypath.load(run / "model")
-    x = images().test.images.float() / 255
+    test = images().test
+    assert isinstance(test, Split)
+    x = test.images.float() / 255
     mean, std = torch.tensor(images().mean), torch.tensor(images().std)
     with torch.no_grad():
-        wrong = (net((x - mean) / std).argmax(1) != images().test.labels).float().mean()
+        wrong = (net((x - mean) / std).argmax(1) != test.labels).float().mean()
     assert 100 * float(wrong) == pytest.approx(result.test_error, abs=0.3)
-    assert net.config["classes"] == tuple("0123456789")
+    assert net.config.get("classes") == tuple("0123456789")
 
 
 def test_without_held_out_images_the_last_epoch_is_reported(tmp_path: Path) -> None:
@@ -264,7 +267,7 @@ def test_init_from_a_run_an_extracted_path_and_other_classes(run: Path, tmp_path
     larger = tiny(epochs=1, init=str(tmp_path / "child"), data__size=12, objective=Whole())
     train(larger, tmp_path / "e", quiet=True)
     tuned = polypath.load(tmp_path / "e" / "model")
-    assert tuple(tuned.config["image"]["size"]) == (12, 12)
+    assert tuple(tuned.config.get("image", {}).get("size", ())) == (12, 12)
     assert not torch.equal(tuned.state_dict()[key], whole.state_dict()[key])
     with pytest.raises(ValueError, match="nowhere"):
         train(tiny(init=str(tmp_path / "nowhere")), tmp_path / "d", data=images(), quiet=True)

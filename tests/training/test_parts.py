@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -82,9 +83,9 @@ def test_mixing_takes_its_draws_from_the_generator_and_leaves_numpys() -> None:
     mixup, y = Mixup(0.4, num_classes=10), torch.arange(5)
     x = torch.randn(5, 1, 4, 4)
     np.random.seed(1)
-    before = np.random.get_state()[1].tolist()
+    before = np.random.get_state(legacy=False)["state"]["key"].tolist()
     a, b, c = (mixed(mixup, x.clone(), y, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert np.random.get_state()[1].tolist() == before
+    assert np.random.get_state(legacy=False)["state"]["key"].tolist() == before
     assert torch.equal(a[0], b[0])
     assert not torch.equal(a[0], c[0])
     torch.testing.assert_close(a[1].sum(1), torch.ones(5))
@@ -165,7 +166,7 @@ def test_the_environment_names_what_results_depend_on() -> None:
     assert here["torch"] == torch.__version__
     assert here["threads"] == torch.get_num_threads()
     assert here["device_name"]
-    assert revision() is None or len(revision().removesuffix("+changes")) == 40
+    assert (now := revision()) is None or len(now.removesuffix("+changes")) == 40
 
 
 # --- trackers ----------------------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ def test_services_are_told_by_one_adapter(
     service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told: list = []
-    fake = ModuleType(service)
+    fake: Any = ModuleType(service)
     fake.init = lambda **options: told.append(("init", options["project"], options["config"]["name"], known(options)))
     fake.log = lambda values, step: told.append((step, values))
     fake.finish = lambda: told.append("finish")

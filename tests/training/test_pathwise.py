@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -154,10 +155,11 @@ def test_the_truncated_reading_holds_no_activations_of_frozen_branches():
     net = CrescendoNet(widths=(8, 8, 8), hidden=(8,)).build(seed=0)
     x = torch.randn(8, 3, 32, 32)
     whole = held_bytes(net, lambda: net(x))
+    ways: tuple[pathwise.Backward, ...] = ("exact", "truncated")
     held = {
-        (n, b): held_bytes(net, lambda n=n, b=b: pathwise.path_wise_forward(net, x, n, backward=b))
+        (n, b): held_bytes(net, partial(pathwise.path_wise_forward, net, x, n, backward=b))
         for n in "1234"
-        for b in ("exact", "truncated")
+        for b in ways
     }
     assert held["4", "truncated"] <= 0.45 * whole
     assert sum(held[n, "truncated"] for n in "1234") / 4 <= 0.30 * whole
@@ -208,4 +210,4 @@ def test_unknown_branches_and_readings_are_refused(net, batch):
     with pytest.raises(ValueError, match="1, 2, 3, 4"):
         pathwise.path_wise_forward(net, batch[0], "5")
     with pytest.raises(ValueError, match="exact, truncated"):
-        pathwise.path_wise_forward(net, batch[0], "1", backward="none")  # pyright: ignore[reportArgumentType]
+        pathwise.path_wise_forward(net, batch[0], "1", backward="none")  # pyright: ignore[reportArgumentType] (wrong on purpose)

@@ -63,7 +63,7 @@ class FinishedRun:
     def placed(self, net: PathNet) -> PathNet:
         """A network of this run on its device, in its memory format."""
         net.to(self.device)
-        return net.to(memory_format=torch.channels_last) if self.recipe.channels_last else net  # type: ignore[call-overload]
+        return net.to(memory_format=torch.channels_last) if self.recipe.channels_last else net
 
     @cached_property
     def data(self) -> ImageData:

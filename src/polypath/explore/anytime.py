@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from polypath.core.paths import Paths
-from polypath.core.wiring import Wiring
+from polypath.core.wiring import Join, Wiring
 from polypath.deploy import AnytimePredictor, BudgetError, Bundle
 from polypath.explore.loops import loops_taken
 from polypath.explore.subject import PathFacts, Run
@@ -92,7 +92,7 @@ class AnytimeSubject:
         """Whether gates decide on some of the path's way."""
         choice = self._choices[name]
         alive = self.wiring.alive(choice)
-        return any(node.dynamic(choice) for node in alive if node.name in self.wiring.joins)  # type: ignore[union-attr]
+        return any(isinstance(node, Join) and node.dynamic(choice) for node in alive)
 
     def _followed(self, pixels: np.ndarray, name: str) -> Run:
         """Run by torch whatever the runtime, since only there one sees what the gates decide."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, cast
 
@@ -182,7 +182,7 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
 def _tupled(value: Any) -> Any:
     """JSON's lists as tuples, so that arguments are the same before and after saving."""
     if isinstance(value, list | tuple):
-        return tuple(map(_tupled, cast(Iterable[Any], value)))
+        return tuple(_tupled(entry) for entry in cast(Sequence[Any], value))
     if isinstance(value, Mapping):
         return {key: _tupled(entry) for key, entry in cast(Mapping[str, Any], value).items()}
     return value

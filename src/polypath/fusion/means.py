@@ -69,9 +69,14 @@ class _Plan:
             self.factors[node.name] = factor
             return True
         layer = module.conv if isinstance(module, FoldedConv) else module
-        if type(layer) not in (nn.Conv2d, nn.Linear) or node.variant or self.draft.sharing(node.module) > 1:
+        if (
+            not isinstance(layer, nn.Conv2d | nn.Linear)
+            or type(layer) not in (nn.Conv2d, nn.Linear)
+            or node.variant
+            or self.draft.sharing(node.module) > 1
+        ):
             return False
-        self.inputs.append((layer, factor))  # pyright: ignore[reportArgumentType]
+        self.inputs.append((layer, factor))
         return True
 
     def _join(self, node: Join) -> bool:

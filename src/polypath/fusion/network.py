@@ -21,7 +21,7 @@ class FusedNet(PathNet):
         self.config["fused"] = True
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+                module.to(memory_format=torch.channels_last)
         self.requires_grad_(False)
         self.eval()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ def _form(unit: FoldedConv) -> tuple[object, ...]:
 
 
 def _merge(draft: Draft, group: Sequence[Unit]) -> None:
-    units: list[FoldedConv] = [draft.modules[node.module] for node in group]  # pyright: ignore
+    units = [cast(FoldedConv, draft.modules[node.module]) for node in group]
     name = f"siblings.{group[0].name.replace('.', '_')}"
     draft.modules[name] = side_by_side(units)
     draft.insert_before(group[0].name, [Unit(name, group[0].source, name)])
@@ -146,8 +147,9 @@ def _all_parts(draft: Draft, whole: str, parts: Sequence[Unit]) -> bool:
 @torch.no_grad()
 def _sum(draft: Draft, join: str, whole: str, nodes: Sequence[Unit]) -> None:
     """Replace convs of all parts of ``whole``, in order, by one conv of it."""
-    units: list[FoldedConv] = [draft.modules[node.module] for node in nodes]  # pyright: ignore
-    starts: list[int] = [draft.modules[draft.nodes[n.source].module].start for n in nodes]  # pyright: ignore
+    units = [cast(FoldedConv, draft.modules[node.module]) for node in nodes]
+    parts = [cast(Unit, draft.nodes[node.source]) for node in nodes]
+    starts = [cast(Part, draft.modules[part.module]).start for part in parts]
     units = [units[i] for i in sorted(range(len(units)), key=starts.__getitem__)]
     if len({_form(unit) for unit in units}) > 1:
         return

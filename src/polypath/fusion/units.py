@@ -63,7 +63,7 @@ class FoldedConv(nn.Module):
             and not isinstance(conv.padding, str)
             and torch.backends.mkldnn.is_available()
             and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+            and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented there)
             and not (torch.is_grad_enabled() and (x.requires_grad or conv.weight.requires_grad))
         )
 

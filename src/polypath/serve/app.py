@@ -126,8 +126,8 @@ class App:
         api.add_api_route("/healthz", self.healthz, methods=["GET"], summary="Whether the process works")
         api.add_api_route("/readyz", self.readyz, methods=["GET"], summary="Whether it takes requests")
         api.add_api_route("/metrics", self.scrape, methods=["GET"], summary="Counters for Prometheus")
-        api.add_exception_handler(RequestRejected, self._refused)  # type: ignore[arg-type]
-        api.add_exception_handler(HTTPException, self._not_here)  # type: ignore[arg-type]
+        api.add_exception_handler(RequestRejected, self._refused)  # pyright: ignore[reportArgumentType] (starlette types handlers by Exception)
+        api.add_exception_handler(HTTPException, self._not_here)  # pyright: ignore[reportArgumentType] (starlette types handlers by Exception)
         api.add_exception_handler(Exception, self._defect)
         return api
 

@@ -34,7 +34,7 @@ def bounded(limits: RequestLimits, watch: Callable[[int, str], None]) -> type[Ht
             self.write_timer: asyncio.TimerHandle | None = None
             self.head_bytes = 0
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             if len(self.connections) > limits.connections:
                 self.cut(503, "connections", f"{limits.connections} connections are open already")

@@ -47,8 +47,8 @@ def start(
         ValueError: no cluster at ``address``.
     """
     try:
-        import ray  # type: ignore[import-not-found]
-        from ray import serve  # type: ignore[import-not-found]
+        import ray  # pyright: ignore[reportMissingImports] (an extra)
+        from ray import serve  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError as error:
         raise ImportError("--cluster needs Ray: pip install 'polypath[cluster]'") from error
     key = os.environ.get(KEY_VARIABLE)
@@ -78,6 +78,6 @@ def start(
 
 def stop() -> None:
     """Take the application off the cluster; accepted requests are answered first."""
-    from ray import serve  # type: ignore[import-not-found]
+    from ray import serve  # pyright: ignore[reportMissingImports] (an extra)
 
     serve.delete(NAME)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -131,7 +131,7 @@ class Scheduler:
             self._started = started
             result: np.ndarray | Exception
             try:
-                result = self._run(path, np.stack([ticket.image for ticket in batch]))  # type: ignore[arg-type]
+                result = self._run(path, np.stack([cast(np.ndarray, ticket.image) for ticket in batch]))
             except Exception as error:
                 result = error
             finished = time.perf_counter()

@@ -70,7 +70,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=limits.idle_seconds,  # type: ignore[arg-type]
+            timeout_keep_alive=limits.idle_seconds,  # pyright: ignore[reportArgumentType] (any number of seconds)
             timeout_graceful_shutdown=MOST_DRAIN_S,
         )
         super().__init__(config)

@@ -250,7 +250,10 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
     values["model"] = {"family": recipe.model.family, "arguments": asdict(recipe.model)}
     values["objective"] = recipe.objective.to_json()
-    plain = {name: asdict(value) if is_dataclass(value) else value for name, value in values.items()}  # type: ignore[arg-type]
+    plain = {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in values.items()
+    }
     return json.loads(json.dumps(plain))
 
 

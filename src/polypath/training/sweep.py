@@ -195,7 +195,7 @@ def ray_runner(address: str) -> Runner:
         ImportError: Ray is missing, with the extra to install.
     """
     try:
-        import ray  # type: ignore[import-not-found]
+        import ray  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError as error:
         raise ImportError("--cluster needs Ray: pip install 'polypath[cluster]'") from error
     if not ray.is_initialized():

@@ -92,6 +92,6 @@ def test_gallery_shows_the_images_that_the_frame_names(made):
 
 def test_many_rows_lose_their_names_and_are_still_drawn():
     frame = pd.DataFrame({"dropped": range(200), "increase": 1.0, "standard_error": 0.1})
-    axes = frames.draw_importance(frame).axes[0]
-    assert "200 rows" in axes.get_xlabel()
-    assert axes.figure.get_figheight() < 6
+    figure = frames.draw_importance(frame)
+    assert "200 rows" in figure.axes[0].get_xlabel()
+    assert figure.get_figheight() < 6

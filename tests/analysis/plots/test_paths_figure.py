@@ -6,6 +6,7 @@ import dataclasses
 import random
 
 import matplotlib.image
+import numpy as np
 import pytest
 
 from polypath.analysis.plots.paths import path_figure, save_figure, short_names
@@ -56,9 +57,10 @@ def test_two_panels_with_every_path_named():
     assert "latency" in latency.get_xlabel()
     for panel in figure.axes:
         assert sorted(written(panel)) == sorted(["whole", *(n.partition("=")[2] for n in NAMES[1:]), "rival"])
-    points = {(line.get_xdata()[0], line.get_ydata()[0]) for line in latency.lines if len(line.get_xdata()) == 1}
+    drawn = [np.atleast_2d(line.get_xydata()) for line in latency.lines]
+    points = {tuple(xy[0]) for xy in drawn if len(xy) == 1}
     assert {(r.p50_ms, r.error_recalibrated) for r in rows()} <= points
-    whiskers = [list(line.get_xdata()) for line in latency.lines if len(line.get_xdata()) == 2]
+    whiskers = [list(xy[:, 0]) for xy in drawn if len(xy) == 2]
     assert all([r.p50_ms, r.p95_ms] in whiskers for r in rows())
 
 

@@ -33,7 +33,7 @@ def lit(svg: str) -> dict[str, bool]:
     for group in root.iter("{http://www.w3.org/2000/svg}g"):
         shape = next(e for e in group if "node" in e.get("class", "").split())
         assert group.get("data-node") not in found
-        found[group.get("data-node")] = "live" in shape.get("class").split()
+        found[group.get("data-node")] = "live" in shape.get("class", "").split()
     return found
 
 

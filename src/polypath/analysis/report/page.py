@@ -280,8 +280,9 @@ def macs_text(value: float) -> str:
 
 
 def _number(value: float | None, form: str) -> Cell:
-    missing = value is None or math.isnan(value)
-    return Cell("–", 1e99) if missing else Cell(form.format(value), float(value))  # type: ignore[arg-type]
+    if value is None or math.isnan(value):
+        return Cell("–", 1e99)
+    return Cell(form.format(value), float(value))
 
 
 def _calibration(report: Report) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ import torch
 
 from polypath.analysis.similarity import channel_moments, effective_dimension, segments_of, similarity_table
 from polypath.core.network import PathNet
+from polypath.families.gunn import Gunn
 from polypath.reproduce.claims import less
 from polypath.reproduce.experiment import Experiment
 from polypath.reproduce.measured import Measured
@@ -76,7 +77,8 @@ def _published() -> dict[str, Recipe]:
     kept = {"checkpoint_every": 25, "keep": 12}
     arms = {arm: replace(paper(f"{name}-cifar10"), **kept) for arm, name in PUBLISHED.items()}
     residual = arms["residual"]
-    return {"plain": replace(residual, model=replace(residual.model, residual=False))} | arms  # type: ignore[call-arg]
+    assert isinstance(residual.model, Gunn)
+    return {"plain": replace(residual, model=replace(residual.model, residual=False))} | arms
 
 
 COLLAPSE = Experiment(

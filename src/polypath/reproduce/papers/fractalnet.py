@@ -27,7 +27,8 @@ MIXED = DropPath(mode="mixed", rate=0.15)
 
 
 def _columns(base: Recipe) -> list[str]:
-    return [f"column={c}" for c in range(base.model.columns, 0, -1)]  # type: ignore[attr-defined]
+    assert isinstance(base.model, FractalNet)
+    return [f"column={c}" for c in range(base.model.columns, 0, -1)]
 
 
 def _beside_plain(fractal: Recipe) -> dict[str, Recipe]:

@@ -58,7 +58,8 @@ SUSPECTS = {
 
 def _arms(base: Recipe, **tied: int) -> dict[str, Recipe]:
     """Every arm from the first one's recipe; ``tied`` are other values of the tied arms."""
-    every = tuple(range(1, len(base.model.filters) + 1))  # type: ignore[attr-defined]
+    assert isinstance(base.model, FractalNet)
+    every = tuple(range(1, len(base.model.filters) + 1))
     arms = {}
     for arm, changes in ARMS.items():
         filled = {k: every if v == "all" else v for k, v in changes.items()}

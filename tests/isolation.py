@@ -1,4 +1,4 @@
-"""Tests share a process: each begins at the same random numbers, and leaves the settings of the process as they were."""
+"""Tests share a process: each starts from the same random numbers, and leaves the process's settings as they were."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ A request is admitted if, by a rehearsal of everything accepted so far, it and a
 batch belongs to the request with the earliest deadline, and is the largest of its path that still keeps that deadline.
 Nothing waits for a batch to fill: under load batches fill by themselves.
 
-Each request is admitted with room for a batch larger than the one that the rehearsal gives it. Without that room a full
-queue ends in small batches: its first request has just the time that it needs alone, no other can join it, and so on with
-the next; at twice the capacity a simulation then used 43% of it, and over 95% with that room (tests/serve).
+Each request is admitted with room for a larger batch than the one that the rehearsal gives it. Without it, a full
+queue ends in small batches: its first request has just the time that it needs alone, no other can join it, and so on
+with the next; at twice the capacity a simulation then used 43% of it, and over 95% with that room (tests/serve).
 
 Moments are seconds of one clock, the caller's; ``now`` is always passed in.
 """

@@ -120,8 +120,9 @@ def test_families_and_configs_take_numbers_of_other_libraries():
     net = pp.create_model("crescendonet_32", num_classes=y.max() + 1, widths=np.array([4, 4]), hidden=[np.int64(8)])
     assert net(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
     json.dumps(net.config)
-    assert pp.cost(net, size=np.int64(8), batch_size=np.int64(2)).size == (8, 8)
-    json.dumps(asdict(DataConfig(size=np.int64(8))))
+    eight: Any = np.int64(8)  # what callers pass, whatever the types say
+    assert pp.cost(net, size=eight, batch_size=eight).size == (8, 8)
+    json.dumps(asdict(DataConfig(size=eight)))
     json.dumps(asdict(OptimConfig(lr=np.float32(0.1))))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"CrescendoNet\.scale = 0: must be a whole number of at least 1"):
         pp.create_model("crescendonet_32", scale=np.int64(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_a_verdict_without_a_claim_and_a_claim_without_a_verdict_say_so():
 
 
 def test_results_of_the_first_format_are_read_and_have_no_ids(tmp_path):
-    old = RESULT.to_json() | {"format": 1}
+    old: dict[str, Any] = RESULT.to_json() | {"format": 1}
     old["verdicts"] = [{k: v for k, v in verdict.items() if k != "id"} for verdict in old["verdicts"]]
     write_json(tmp_path / "result.json", old)
     found = load_result(tmp_path)

@@ -11,10 +11,14 @@ from typing import Any
 
 MODULES: dict[str, tuple[str, ...]] = {
     "polypath.analysis.draw": ("polypath.analysis.plots.frames",),
-    "polypath.analysis.drawing": ("polypath.analysis.plots.wiring_svg",),
-    "polypath.analysis.figures": ("polypath.analysis.plots.paths",),
-    "polypath.analysis.layout": ("polypath.analysis.plots.wiring_layout",),
-    "polypath.analysis.report.charts": ("polypath.analysis.plots.svg_chart",),
+    "polypath.analysis.drawing": ("polypath.core.wiring_svg",),
+    "polypath.analysis.figures": (
+        "polypath.analysis.plots.paths",
+        "polypath.analysis.plots.style",
+        "polypath.analysis.plots.marks",
+    ),
+    "polypath.analysis.layout": ("polypath.core.wiring_layout",),
+    "polypath.analysis.report.charts": ("polypath.analysis.plots.svg_chart", "polypath.analysis.plots.marks"),
     "polypath.cards": ("polypath.storage.cards",),
     "polypath.cost": ("polypath.profiling.cost", "polypath.profiling.latency"),
     "polypath.data.feed": ("polypath.data.batches",),

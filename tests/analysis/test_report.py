@@ -12,7 +12,8 @@ import polypath as pp
 from browser import console_errors, overflow, view
 from conftest import randomise_norms
 from polypath.analysis.depths import depths
-from polypath.analysis.plots.svg_chart import Mark, Series, chart, front, ticks
+from polypath.analysis.plots.marks import Mark, Series, front
+from polypath.analysis.plots.svg_chart import chart, ticks
 from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.report.contents import Report, analysed
 from polypath.analysis.report.page import page
@@ -183,8 +184,8 @@ def test_every_path_and_its_figures_stand_in_the_table(text, report):
 
 
 def test_charts():
-    marks = [Mark(x=1, y=3), Mark(x=2, y=1, name="a<b"), Mark(x=3, y=2)]
-    assert front(marks) == {0, 1}
+    marks = [Mark(x=1, y=3), Mark(x=2, y=1, about="a<b"), Mark(x=3, y=2)]
+    assert front(marks) == marks[:2]
     drawn = chart([Series(name="s", kind="dots", marks=marks)], xlabel="x", ylabel="y", about="it")
     assert drawn.count('class="dot"') == 3
     assert "a&lt;b" in drawn

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -55,6 +57,18 @@ def test_statistics_are_the_subjects_own(made):
     assert set(stats) == set(mine.paths.values())
     with applied(mine.net, stats[mine.net.paths("branches=2")]):
         pass
+
+
+def test_a_table_is_a_short_line_and_a_notebook_shows_its_rows(made):
+    mine, rival, table, _ = made
+    assert repr(table) == f"PathTable('mine', {len(mine.paths)} paths, 1 rival, 60 test images of noise)"
+    root = ElementTree.fromstring(replace(table, data='<a & "b">')._repr_html_())
+    names = [cell.text for cell in root.iter("th") if cell.get("scope") == "row"]
+    assert names == [*mine.paths, *(f"rival: {name}" for name in rival.paths)]
+    first = [cell.text for cell in root.find("tbody/tr").iter("td")]
+    assert first[:2] == [f"{e:.2f}" for e in (table.rows[0].error, table.rows[0].error_recalibrated)]
+    assert f"{table.rows[0].params:,}" in first
+    assert '<a & "b">' in root.find("caption").text
 
 
 def test_there_and_back(made):

@@ -154,16 +154,6 @@ def test_models_macs_are_those_of_cost(capsys):
     assert rows[0]["named_paths"] == list(net.named_paths())
 
 
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(3125, "3,125"), (2**54, "2^54"), (4 * 3**17, "4·3^17"), (26**5, "26^5"), (142214324707157, "1.42e14")],
-)
-def test_counts_in_few_characters(count, text):
-    from polypath.cli.tables import exact
-
-    assert exact(count) == text
-
-
 def test_recipes(capsys):
     status, out, _ = run(capsys, "recipes")
     assert status == 0

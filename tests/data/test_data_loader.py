@@ -25,6 +25,7 @@ from polypath.data import (
 )
 from polypath.data.batches import Part
 from polypath.data.loader import Order
+from polypath.data.sources import ImageData
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 EVERYTHING = AugmentConfig(pad=2, mirror=True, roll=0.5, scale=(0.3, 1.0), photometric=True)
@@ -34,6 +35,12 @@ EVERYTHING = AugmentConfig(pad=2, mirror=True, roll=0.5, scale=(0.3, 1.0), photo
 def split(rng: torch.Generator) -> Split:
     images = torch.randint(0, 256, (50, 3, 12, 12), generator=rng, dtype=torch.uint8)
     return Split(images, torch.arange(50) % 7)
+
+
+def test_data_are_short_lines(split: Split):
+    assert repr(split) == "Split(50 images, 3×12×12)"
+    data = ImageData("noise", split, None, split, tuple(map(str, range(1000))), MEAN, STD)
+    assert repr(data) == "ImageData('noise', 50 train, 50 test, 1000 classes, 12×12 pixels)"
 
 
 def batches(split: Split, batch_size: int = 8, **options: Any) -> Batches:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -28,6 +30,18 @@ def test_the_shipped_bundle_is_whole_and_small(bundle):
     assert bundle.formats == {"onnx"}
     assert "block1.join4" in bundle.wiring.joins
     assert sorted(bundle.manifest.files) == sorted(f.name for f in bundle.folder.iterdir() if f.name != manifests.NAME)
+
+
+def test_it_is_a_short_line_and_a_notebook_shows_its_paths(bundle):
+    assert len(repr(bundle)) < 100 + len(str(bundle.folder))
+    assert len(repr(bundle.manifest)) < 100
+    for text in (repr(bundle), repr(bundle.manifest)):
+        assert "fractalnet, 4 paths, 10 classes" in text
+    named = replace(bundle, manifest=replace(bundle.manifest, name='<a & "b">'))
+    root = ElementTree.fromstring(named._repr_html_())
+    assert [row.find("th").text for row in root.iter("tr")][1:] == [path.name for path in bundle.paths]
+    assert f"{bundle.paths[0].error:.2f}%" in [cell.text for cell in root.iter("td")]
+    assert '<a & "b">' in root.find("caption").text
 
 
 def test_weights_stand_once_and_graphs_do_not_choose(bundle):

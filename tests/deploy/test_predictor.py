@@ -48,6 +48,14 @@ def test_runtimes_agree(predictor, bundle, images, runtime):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+def test_predictors_and_answers_are_short_lines(predictor, bundle, images):
+    assert repr(predictor) == f"AnytimePredictor({bundle.name!r}, 4 paths, onnxruntime, f32, threads=1)"
+    one, many = predictor.predict(images[:1]), predictor.predict(images)
+    assert one.top(1)[0][0][0] in repr(one)
+    assert f"{len(images)} images" in repr(many)
+    assert len(repr(many)) < 100
+
+
 def test_the_most_accurate_path_within_the_budget_is_taken(predictor, bundle, images):
     """Times are 1, 2, 3 and 5 ms; the last ones are the caller's own microseconds."""
     ranked = [p.name for p in rank(bundle.paths)]

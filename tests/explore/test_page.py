@@ -91,7 +91,7 @@ def test_upload_an_image_and_move_the_budget(page, driver, tmp_path):
     assert len(set(answers)) > 1
     assert wirings[0] != wirings[1]
     assert wirings[0] < wirings[2]
-    marked = driver.find_element("css selector", "#curve .chosen").find_element("xpath", "..")
+    marked = driver.find_element("css selector", "#curve .chosen")
     assert marked.get_attribute("data-path") == "whole"
 
 
@@ -110,6 +110,13 @@ def test_a_file_that_is_no_image_is_told(page, driver, tmp_path):
     (tmp_path / "cut.png").write_bytes(picture(1, 64)[:-300])
     driver.find_element("css selector", "#image input[type=file]").send_keys(str(tmp_path / "cut.png"))
     until(driver, lambda: "cannot be read" in text(driver, "message"), "the message")
+
+
+def test_examples_have_accessible_names(page, driver):
+    driver.get(page)
+    until(driver, lambda: driver.find_elements("css selector", "button.gallery-item[aria-label]"), "the examples")
+    names = [button.accessible_name for button in driver.find_elements("css selector", "button.gallery-item")]
+    assert names == [f"example: digit {k}" for k in range(6)]
 
 
 def test_it_fits_a_phone_and_asks_nothing_of_others(page, driver):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 from subjects import Given, picture
 
 from polypath.explore import view as views
-from polypath.explore.curve import curve_svg, short, ticks
+from polypath.explore.curve import curve_svg, short
 from polypath.explore.view import budgets, look
 
 
@@ -31,6 +32,7 @@ def test_a_larger_budget_runs_a_better_path(subject, budget, path):
 def test_the_picture_of_the_wiring_and_the_curve_follow_the_path(subject):
     small, large = look(subject, picture(), 1.0), look(subject, picture(), 4.0)
     assert small.wiring != large.wiring
+    assert "Lit is what ran" in small.wiring
     assert small.curve != large.curve
     assert small.wiring.count("does not run") > large.wiring.count("does not run") == 0
 
@@ -65,6 +67,7 @@ def test_budgets_that_are_none_are_told(subject, budget):
 def test_without_an_image_the_page_says_what_to_do(subject):
     view = look(subject, None, 2.0)
     assert "Drop an image" in view.message
+    assert "Lit is what would run" in view.wiring
     assert view.path is None
     assert subject.ran == []
 
@@ -97,25 +100,25 @@ def test_the_slider_goes_from_too_little_to_more_than_enough(subject):
 
 def test_the_curve_marks_the_chosen_point_and_the_paths_that_are_late(subject):
     root = ElementTree.fromstring(curve_svg(list(subject.paths.values()), 2.0, "branches=1,2", 5.0))
-    groups = {g.get("data-path"): g for g in root if g.get("data-path")}
+    groups = {g.get("data-path"): g for g in root.iter("g") if g.get("data-path")}
     assert set(groups) == set(subject.paths)
-    assert [name for name, g in groups.items() if "late" in g.get("class", "")] == ["whole"]
-    chosen = [
-        name for name, g in groups.items() if any("chosen" in e.get("class", "") for e in g if e.tag.endswith("circle"))
-    ]
-    assert chosen == ["branches=1,2"]
+    states = {name: {*g.get("class", "").split()} & {"late", "chosen"} for name, g in groups.items()}
+    assert states == {"branches=1": set(), "branches=1,2": {"chosen"}, "whole": {"late"}}
     height = {name: float(next(e for e in g if e.tag.endswith("circle")).attrib["cy"]) for name, g in groups.items()}
     assert height["whole"] > height["branches=1,2"] > height["branches=1"]  # less error is lower
+
+
+def test_the_curve_names_the_paths_that_no_other_beats(subject):
+    paths = list(subject.paths.values())
+    worse = replace(paths[1], name="worse", error=25.0)
+    names = [e.text for e in ElementTree.fromstring(curve_svg([*paths, worse], 5.0, None, 5.0)).iter("text")]
+    assert {path.name for path in paths} <= set(names)
+    assert "worse" not in names
+    chosen = ElementTree.fromstring(curve_svg([*paths, worse], 2.5, "worse", 5.0))
+    assert [e.text for e in chosen.iter("text") if "strong" in e.get("class")] == ["worse"]
 
 
 def test_without_errors_the_curve_shows_macs():
     paths = list(Given((None, None, None)).paths.values())
     assert "million MACs" in curve_svg(paths, 2.0, None, 5.0)
     assert "top-1 error" in curve_svg(list(Given().paths.values()), 2.0, None, 5.0)
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 0.013), (3.2, 97), (0, 1234.5), (9.9, 10.1)])
-def test_ticks_are_few_and_inside(low, high):
-    found = ticks(low, high)
-    assert 2 <= len(found) <= 6
-    assert low <= found[0] < found[-1] <= high

@@ -24,6 +24,9 @@ class Answers:
     logits: dict[str, Tensor]
     labels: Tensor
 
+    def __repr__(self) -> str:
+        return f"Answers({len(self.logits)} paths, {len(self.labels):,} images)"
+
     def rows(self, which: Tensor | slice) -> Answers:
         """The answers on these images alone."""
         return Answers({name: logits[which] for name, logits in self.logits.items()}, self.labels[which])

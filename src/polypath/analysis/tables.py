@@ -12,10 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from polypath.analysis.plots.paths import path_figure, save_figure
+from polypath.analysis.plots.paths import path_figure
+from polypath.analysis.plots.style import save_figure
 from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.scoring import PathRow, score
 from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.display import html_table, short_macs
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
@@ -72,6 +74,22 @@ class PathTable:
     note: str = ""
     recalibrated: dict[str, int | None] | None = None
     measured: dict[str, Any]
+
+    def __repr__(self) -> str:
+        rivals = f", {len(self.rivals)} rival{'s' * (len(self.rivals) > 1)}" if self.rivals else ""
+        images = f"{self.images:,} {self.split} images of {self.data}"
+        return f"PathTable({self.run!r}, {len(self.rows)} paths{rivals}, {images})"
+
+    def _repr_html_(self) -> str:
+        head = ["path", "error %", "recalibrated %", "MACs", "parameters", "depth", "p50 ms", "p95 ms"]
+        rows = []
+        for run, of_run in self.runs.items():
+            for row in of_run:
+                name = row.name if run == self.run else f"{run}: {row.name}"
+                spent = [short_macs(row.macs), f"{row.params:,}", str(row.depth)]
+                errors, times = (row.error, row.error_recalibrated), (row.p50_ms, row.p95_ms)
+                rows.append([name, *map(_number, errors), *spent, *map(_number, times)])
+        return html_table(f"{self.run}: {self.facts()}", head, rows)
 
     @property
     def runs(self) -> dict[str, list[PathRow]]:
@@ -174,6 +192,10 @@ def path_table(
         measured=measured,
     )
     return table, own
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _rows(s: Subject, stats: BatchNormStatistics | None) -> tuple[list[PathRow], int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from polypath.cli.parser import PROGRAM, Parser
-from polypath.cli.tables import exact, millions, print_json, print_table, watched
+from polypath.cli.tables import millions, print_json, print_table, watched
+from polypath.core.display import short_count
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +44,7 @@ def models(argv: list[str]) -> None:
                 millions(row["macs"]),
                 f"{row['size']}²",
                 str(row["depth"]),
-                exact(row["paths"]),
+                short_count(row["paths"]),
                 "; ".join(compared(row)),
             ]
             for row in rows

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polypath.cli.parser import PROGRAM, Parser, positive
-from polypath.cli.tables import exact, percent, print_json
+from polypath.cli.tables import percent, print_json
+from polypath.core.display import short_count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,7 +179,7 @@ def _evenly(count: int, most: int) -> Tensor:
 
 
 def _facts(run: FinishedRun, result: RunResult, table: PathTable, session: dict[str, Any]) -> dict[str, str]:
-    from polypath.analysis.report.page import macs_text
+    from polypath.core.display import short_macs
 
     counted = run.net.wiring.depth_distribution()
     least, most, total = min(counted), max(counted), sum(counted.values())
@@ -188,8 +189,8 @@ def _facts(run: FinishedRun, result: RunResult, table: PathTable, session: dict[
         "test images": f"{result.test_images:,}",
         "network": str(getattr(model, "family", type(model).__name__)),
         "parameters": f"{result.parameters:,}",
-        "MACs of one image": macs_text(table.rows[0].macs),
-        "paths": f"{total:,}" if total < 10**9 else exact(total),
+        "MACs of one image": short_macs(table.rows[0].macs),
+        "paths": f"{total:,}" if total < 10**9 else short_count(total),
         "depth": f"{least} layers" if least == most else f"{least} to {most} layers",
         "data": run.data.name,
         "epoch": f"{result.epoch} of {run.recipe.epochs} ({result.reported})",

@@ -54,23 +54,6 @@ def watched(things: Iterable[T], what: str, total: int | None = None) -> Iterabl
     return track(things, what, total=total, console=CONSOLE, transient=True)
 
 
-def exact(n: int) -> str:
-    """A count in few characters: ``3,125``, ``2^54``, ``4·3^17``, else ``1.42e+14``."""
-    if n < 100_000:
-        return f"{n:,}"
-    for factor in range(1, 10):
-        if n % factor:
-            continue
-        for base in (2, 3, 5, 26):  # those of the families' blocks
-            exponent, rest = 0, n // factor
-            while rest % base == 0:
-                rest, exponent = rest // base, exponent + 1
-            if rest == 1 and exponent > 2:
-                return f"{base}^{exponent}" if factor == 1 else f"{factor}·{base}^{exponent}"
-    digits = str(n)
-    return f"{digits[0]}.{digits[1:3]}e{len(digits) - 1}"
-
-
 def millions(n: float) -> str:
     """A count in millions, three significant digits or more (``0.370 M``)."""
     return f"{n / 1e6:.3g} M" if n < 1e9 else f"{n / 1e6:,.0f} M"

@@ -36,6 +36,9 @@ class BatchNormStatistics(Mapping[Paths, Bank]):
     images: int
     seed: int | None = None
 
+    def __repr__(self) -> str:
+        return f"BatchNormStatistics({len(self)} paths, {self.images:,} images, seed {self.seed})"
+
     def __getitem__(self, paths: Paths) -> Bank:
         if paths not in self.banks:
             known = ", ".join(str(p) for p in list(self.banks)[:12])

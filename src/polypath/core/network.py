@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polypath.core.config import NetConfig
+from polypath.core.display import html_table, short_count
 from polypath.core.execute import Trace, run_steps
 from polypath.core.meta import weightless
 from polypath.core.paths import Paths, Selectors
@@ -17,6 +18,7 @@ from polypath.core.plan import Step, check_gates, make_plan
 from polypath.core.wiring import INPUT, Unit, Wiring
 
 HEAD = "head."
+MOST_NAMED = 12  # paths that a notebook lists
 
 
 class PathNet(nn.Module):
@@ -66,6 +68,21 @@ class PathNet(nn.Module):
             set_module(self, path, module)
         self._plans: dict[Paths, tuple[Step, ...]] = {}
         self._num_features: int | None = None
+
+    def _repr_html_(self) -> str:
+        """Facts and the wiring, for notebooks; ``print(net)`` gives the tree of modules."""
+        wiring, named = self.wiring, list(self.named_paths())
+        shown = ", ".join(named[:MOST_NAMED]) + (f" and {len(named) - MOST_NAMED} more" if named[MOST_NAMED:] else "")
+        shortest, longest = wiring.shortest(), wiring.longest()
+        facts = [
+            ("parameters", f"{sum(p.numel() for p in self.parameters()):,}"),
+            ("nodes", f"{len(wiring.nodes):,}, {len(wiring.joins):,} of them joins"),
+            ("paths", f"{short_count(wiring.count_paths())}, of {shortest} to {longest} layers"),
+            ("named paths", shown),
+        ]
+        family, model = (str(self.config.get(key) or "") for key in ("family", "model"))
+        title = " ".join(dict.fromkeys(word for word in (type(self).__name__, model, family) if word))
+        return html_table(title, [], facts) + (wiring._repr_svg_() or "<p>Too many nodes to draw them here.</p>")
 
     # --- choosing ----------------------------------------------------------------------------------------
 

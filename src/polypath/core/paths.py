@@ -87,6 +87,9 @@ class Paths(Mapping[str, tuple[str, ...]]):
     def __str__(self) -> str:
         return ";".join(f"{join}={','.join(labels)}" for join, labels in self.choices) or WHOLE_TEXT
 
+    def __repr__(self) -> str:
+        return f"Paths({str(self)!r})"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Paths) and self.choices == other.choices
 

@@ -4,12 +4,13 @@ A :class:`Wiring` is a frozen directed acyclic graph in topological order. A nod
 :class:`Unit` (one operand; names a module) or a :class:`Join` (several operands). Nothing here knows
 about tensors. A *choice* says which operands of which joins are alive; here it is any mapping from a
 join's name to operand labels, and :class:`polypath.Paths` is the validated value that users hold.
+The nodes' classes are in :mod:`polypath.core.nodes`, and can be imported from here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,95 +18,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import networkx as nx
 
-from polypath.core.checks import check, number, one_of
+from polypath.core.display import short_count
+from polypath.core.nodes import (
+    INPUT,
+    JOIN_KINDS,
+    WHOLE,
+    Choice,
+    Gate,
+    Join,
+    Node,
+    Operand,
+    Unit,
+    check_join,
+)
+from polypath.core.wiring_svg import wiring_svg
 
-INPUT = "input"
-JOIN_KINDS = ("mean", "sum", "max", "switch", "concat")
-Choice = Mapping[str, tuple[str, ...]]
-WHOLE: Choice = {}
+__all__ = [
+    "INPUT",
+    "JOIN_KINDS",
+    "WHOLE",
+    "Choice",
+    "Gate",
+    "Join",
+    "Node",
+    "Operand",
+    "Operands",
+    "Route",
+    "Unit",
+    "Wiring",
+]
 
+MOST_DRAWN = 500  # nodes that a notebook draws: about 150 kB of SVG in a tenth of a second
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
-_LABEL = re.compile(r"\w+")
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One module applied to one tensor.
-
-    Attributes:
-        name: the node's name, unique in the wiring.
-        source: the node that it reads.
-        module: dotted path of the module that it runs; several nodes may share one.
-        depth: layers that it adds to the depth of a path (an activation or a pool adds 0).
-        variant: which of the module's variants to run (the norm of one loop, say), or None.
-    """
-
-    name: str
-    source: str
-    module: str
-    depth: int = 0
-    variant: str | None = None
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return (self.source,)
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """One input of a join. Text and errors name it by ``label``, never by position.
-
-    ``survival`` is the probability with which stochastic depth keeps it in training; in evaluation its
-    value is multiplied by it (Huang et al. 2016, Eq. 5).
-    """
-
-    source: str
-    label: str
-    survival: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """Decides, sample by sample, whether a switch goes on to ``opens``; reads the tensor ``source``."""
-
-    module: str
-    source: str
-    opens: str
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """Merges its alive operands: ``mean``, ``sum``, ``max`` (any non-empty set of them), ``switch`` (exactly
-    one, the last where nothing is chosen, the gates' where there are any) or ``concat`` (always all)."""
-
-    name: str
-    kind: str
-    operands: tuple[Operand, ...]
-    gates: tuple[Gate, ...] = ()
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return tuple(o.source for o in self.operands)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(o.label for o in self.operands)
-
-    def chosen(self, choice: Choice) -> tuple[Operand, ...]:
-        """The operands that run under ``choice``."""
-        labels = choice.get(self.name)
-        if labels is not None:
-            return tuple(o for o in self.operands if o.label in labels)
-        if self.kind == "switch" and not self.gates:
-            return self.operands[-1:]
-        return self.operands
-
-    def dynamic(self, choice: Choice) -> bool:
-        """Whether gates decide at run time."""
-        return bool(self.gates) and self.name not in choice
-
-
-Node = Unit | Join
 Operands = Callable[[Join], tuple[Operand, ...]]
 """Which operands of a join are followed."""
 
@@ -140,7 +84,7 @@ class Wiring:
             if node.name in seen:
                 raise ValueError(f"node {node.name!r} stands twice in the wiring")
             if isinstance(node, Join):
-                _check_join(node)
+                check_join(node)
             for source in (*node.sources, *(g.source for g in getattr(node, "gates", ()))):
                 if source not in seen:
                     raise ValueError(f"node {node.name!r} reads {source!r}, which no node before it is called")
@@ -158,6 +102,12 @@ class Wiring:
     @cached_property
     def _hash(self) -> int:
         return hash((self.nodes, self.output))
+
+    def __repr__(self) -> str:
+        return f"Wiring({len(self.nodes)} nodes, {len(self.joins)} joins, {short_count(self.count_paths())} paths)"
+
+    def _repr_svg_(self) -> str | None:
+        return self.to_svg() if len(self.nodes) <= MOST_DRAWN else None
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -248,7 +198,11 @@ class Wiring:
 
     def count_paths(self, choice: Choice = WHOLE) -> int:
         """Exact number of paths from input to output, a Python integer of any size."""
-        return sum(self.depth_distribution(choice).values())
+        at = {INPUT: 1}
+        for node in self.nodes:
+            sources = [node.source] if isinstance(node, Unit) else [o.source for o in _open(node, choice)]
+            at[node.name] = sum(at[source] for source in sources)
+        return at[self.output]
 
     def shortest(self, choice: Choice = WHOLE) -> int:
         """Depth of the shallowest path, in layers."""
@@ -291,6 +245,10 @@ class Wiring:
                     graph.add_edge(operand.source, node.name, label=operand.label)
         return graph
 
+    def to_svg(self, choice: Choice | None = None, *, columns: int = 30, title: str | None = None) -> str:
+        """The diagram as one ``<svg>`` element with ``choice`` lit, see :func:`polypath.core.wiring_svg.wiring_svg`."""
+        return wiring_svg(self, choice, columns=columns, title=title)
+
     def to_graphviz(self, choice: Choice | None = None) -> str:
         """Graphviz source; with a ``choice``, what it leaves dead is drawn in grey."""
         alive = {INPUT, *(n.name for n in self.alive({} if choice is None else choice))}
@@ -320,27 +278,6 @@ class Wiring:
 def _open(join: Join, choice: Choice) -> tuple[Operand, ...]:
     """The operands that the diagram leaves open under ``choice``: an unchosen switch counts whole."""
     return join.chosen(choice) if join.name in choice else join.operands
-
-
-def _check_join(join: Join) -> None:
-    check(f"join {join.name!r}: kind", join.kind, one_of(*JOIN_KINDS))
-    if not join.operands:
-        raise ValueError(f"join {join.name!r} has no operands")
-    if len(set(join.labels)) < len(join.labels):
-        raise ValueError(f"join {join.name!r}: labels {join.labels} are not distinct")
-    for operand in join.operands:
-        if not _LABEL.fullmatch(operand.label):
-            raise ValueError(f"join {join.name!r}: label {operand.label!r} must be letters, digits or '_'")
-        check(f"join {join.name!r}: survival of {operand.label!r}", operand.survival, number(above=0, high=1))
-        if operand.survival != 1.0 and join.kind != "sum":
-            raise ValueError(f"join {join.name!r}: survival belongs to sums, and this is a {join.kind}")
-    if join.gates and join.kind != "switch":
-        raise ValueError(f"join {join.name!r}: only a switch has gates, and this is a {join.kind}")
-    for gate in join.gates:
-        if gate.opens not in join.labels[1:]:
-            raise ValueError(
-                f"join {join.name!r}: a gate opens {gate.opens!r}, which is not one of {', '.join(join.labels[1:])}"
-            )
 
 
 def _check_prefixes(paths: tuple[str, ...]) -> None:

@@ -81,6 +81,11 @@ class ImageData:
     skipped: tuple[str, ...] = ()
     crop: int | None = None
 
+    def __repr__(self) -> str:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part is not None)
+        return f"ImageData({self.name!r}, {counts}, {len(self.classes)} classes, {self.size[0]}×{self.size[1]} pixels)"
+
     @property
     def channels(self) -> int:
         return len(self.mean)

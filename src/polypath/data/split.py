@@ -33,6 +33,9 @@ class Split:
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
             raise ValueError(f"labels {tuple(self.labels.shape)} {self.labels.dtype}: must be (N,) int64, one an image")
 
+    def __repr__(self) -> str:
+        return f"Split({len(self):,} images, {self.channels}×{self.size[0]}×{self.size[1]})"
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -87,6 +90,9 @@ class StreamedSplit:
     channels: int
     skip_broken: bool
     source: str
+
+    def __repr__(self) -> str:
+        return f"StreamedSplit({len(self):,} images, {self.channels}×{self.side}×{self.side})"
 
     def __len__(self) -> int:
         return len(self.labels)

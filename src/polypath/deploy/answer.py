@@ -34,6 +34,11 @@ class Answer:
     combined: tuple[str, ...] = ()
     top_k: int | None = None
 
+    def __repr__(self) -> str:
+        n = len(self.probabilities)
+        best = f"{self.classes[self.labels[0]]!r} {self.confidence[0]:.1%}" if n == 1 else f"{n} images"
+        return f"{type(self).__name__}({best}, path {self.path!r}, {self.ms:.3g} ms, {self.runtime})"
+
     @property
     def labels(self) -> np.ndarray:
         """``(N,)``: the likeliest class of each image."""

@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polypath.core.display import html_table, short_macs
 from polypath.deploy import manifest as manifests
 from polypath.deploy.images import Preparation, preparation
 from polypath.deploy.manifest import BundlePath, Manifest, Rung
@@ -116,6 +117,21 @@ class Bundle:
         )
         return cls(place, manifest, file_digest(place / "model.safetensors"), net)
 
+    def __repr__(self) -> str:
+        return (
+            f"Bundle({self.name!r}, {self.manifest.family}, {len(self.paths)} paths, {len(self.classes)} classes, "
+            f"{str(self.folder)!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (path.name, _percent(path.error), _percent(path.test_error), short_macs(path.macs), f"{path.params:,}")
+            for path in self.paths
+        ]
+        height, width = self.size
+        about = f"Bundle {self.name}: {self.manifest.family}, {len(self.classes)} classes, {height}×{width} pixels"
+        return html_table(about, ["path", "error, held out", "error, test", "MACs", "parameters"], rows)
+
     @property
     def name(self) -> str:
         return self.manifest.name
@@ -205,6 +221,10 @@ class Bundle:
 def rank(paths: tuple[BundlePath, ...]) -> list[BundlePath]:
     """The most accurate first: by held-out error; paths that were never scored by their MACs, after the others."""
     return sorted(paths, key=lambda p: (p.error is None, p.error if p.error is not None else -p.macs, p.macs))
+
+
+def _percent(error: float | None) -> str:
+    return "–" if error is None else f"{error:.2f}%"
 
 
 def _rising(paths: tuple[BundlePath, ...]) -> list[BundlePath]:

@@ -109,6 +109,9 @@ class Manifest:
     about: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileFacts] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"Manifest({self.name!r}, {self.family}, {len(self.paths)} paths, {len(self.classes)} classes)"
+
     def to_json(self) -> dict[str, Any]:
         prep = self.preparation
         values: dict[str, Any] = {

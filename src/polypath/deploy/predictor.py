@@ -75,6 +75,10 @@ class AnytimePredictor:
             self._task(name, self._example(1))()
         atexit.register(_closed, weakref.ref(self))
 
+    def __repr__(self) -> str:
+        used = f"{self.runtime.name}, {self.precision}, threads={self._threads or 'all'}"
+        return f"AnytimePredictor({self.bundle.name!r}, {len(self.bundle.paths)} paths, {used})"
+
     # --- answering ---------------------------------------------------------------------------------------
 
     def predict(

@@ -38,6 +38,14 @@ CSS = """
 #image img{width:100%;height:100%;object-fit:contain}
 footer{display:none!important}
 """
+NAME_EXAMPLES = r"""<script>
+new MutationObserver(() => {
+  for (const image of document.querySelectorAll("button.gallery-item:not([aria-label]) img")) {
+    const file = decodeURIComponent(image.src).split("/").pop();
+    image.closest("button").setAttribute("aria-label", "example: " + file.replace(/\.\w+$/, "").replaceAll("-", " "));
+  }
+}).observe(document, { childList: true, subtree: true });
+</script>"""  # the buttons that Gradio draws have no accessible name
 SMALL = "img{image-rendering:pixelated}"  # digits of a few pixels are shown as they are
 
 
@@ -118,6 +126,7 @@ def serving(subject: Subject, *, host: str = "127.0.0.1", port: int | None = Non
                 footer_links=[],
                 max_file_size=MOST_BYTES,
                 theme=gr.themes.Default(primary_hue="blue", font=FONT, font_mono=MONO),
+                head=NAME_EXAMPLES,
                 css=CSS + (SMALL if subject.channels == 1 else ""),
             )
             yield page.local_url

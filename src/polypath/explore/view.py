@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
-from polypath.analysis.plots.wiring_svg import wiring_svg
 from polypath.core.wiring import Choice
 from polypath.explore.curve import curve_svg, short
 from polypath.explore.subject import PathFacts, Run, Subject
@@ -128,7 +127,7 @@ def _facts(path: PathFacts | None, run: Run | None) -> str:
 
 
 def _wiring(subject: Subject, choice: Choice, *, lit: bool, run: Run | None) -> str:
-    wide, narrow = (wiring_svg(subject.wiring, choice, columns=columns) for columns in (WIDE, NARROW))
+    wide, narrow = (subject.wiring.to_svg(choice, columns=columns) for columns in (WIDE, NARROW))
     told = ""
     if run is not None and run.loops:
         each = ", ".join(f"{block} {took} of {most}" for block, took, most in run.loops)
@@ -137,6 +136,7 @@ def _wiring(subject: Subject, choice: Choice, *, lit: bool, run: Run | None) -> 
     off = "" if lit else " pp-off"
     return (
         f'<div class="pp-drawing{off}"><div class="pp-wide">{wide}</div><div class="pp-narrow">{narrow}</div>{told}'
-        '<p class="pp-legend">Lit is what ran. Boxes are layers, dots add no depth, circles join: µ mean, + sum, '
+        f'<p class="pp-legend">Lit is what {"ran" if run else "would run"}. '
+        "Boxes are layers, dots add no depth, circles join: µ mean, + sum, "
         "? one of several.</p></div>"
     )

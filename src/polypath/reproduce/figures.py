@@ -1,36 +1,23 @@
-"""Figures of results, in the papers' forms: bars of errors, lines along training or depth, error against cost."""
+"""Figures of results, in the papers' forms: bars of errors, lines along training or depth, error against cost.
+
+Here is which results become which series; :mod:`polypath.analysis.plots` draws them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from polypath.analysis.plots.paths import COLOURS, DPI, MARKERS
+from polypath.analysis.plots.marks import Mark
+from polypath.analysis.plots.parts import Value, mean_curve, name_marks, side_by_side
+from polypath.analysis.plots.style import COLOURS, canvas, legend_below
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from polypath.reproduce.result import Result
 
 Draw = Callable[["Result"], "Figure"]
-
-
-def canvas(width: float = 7.2, height: float = 4.4, panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side, drawn without a display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(1, panels, squeeze=False)[0])
-    for axis in axes:
-        axis.grid(True, lw=0.4, alpha=0.5)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.set_axisbelow(True)
-    return figure, axes
 
 
 def error_bars(result: Result) -> Figure:
@@ -43,36 +30,15 @@ def bars(keys: Sequence[str] | None = None, label: str = "test error (%)") -> Dr
     """Bars of these keys, by default of all errors (or, without such, of all scalars and counts)."""
 
     def draw(result: Result) -> Figure:
-        shown = [k for k in keys if _known(result, k)] if keys is not None else list(result.errors)
+        shown = [k for k in keys if known(result, k)] if keys is not None else list(result.errors)
         what = label if shown else "value"
         shown = shown or [*result.values, *result.counts]
         figure, (axis,) = canvas(height=1.4 + 0.3 * len(shown))
-        rows = range(len(shown))
-        means = [result.mean(key) for key in shown]
-        axis.barh(
-            rows,
-            means,
-            xerr=_spread(result, shown),
-            color=COLOURS[0],
-            height=0.62,
-            error_kw={"lw": 1.1, "capsize": 2.5, "ecolor": "0.25"},
-            label="measured, ± std over seeds" if len(result.seeds) > 1 else "measured",
-        )
-        marks = [
-            (row, p)
-            for row, key in zip(rows, shown, strict=True)
-            if isinstance(p := result.published.get(key), float | int)
-        ]
-        if marks:
-            axis.plot(
-                [p for _, p in marks], [row for row, _ in marks], "D", color=COLOURS[1], ms=5, label="published", ls=""
-            )
-        axis.set_yticks(rows, shown)
-        axis.invert_yaxis()
+        measured = "measured, ± std over seeds" if len(result.seeds) > 1 else "measured"
+        values = {row: value_of(result, key) for row, key in enumerate(shown)}
+        side_by_side(axis, shown, {measured: values}, kind="barh")
         axis.set_xlabel(what)
-        axis.grid(False, axis="y")
-        _finish(figure, axis, result)
-        return figure
+        return finish(figure, result, columns=3)
 
     return draw
 
@@ -86,25 +52,15 @@ def grouped_bars(groups: Mapping[str, str], parts: Mapping[str, str], label: str
 
     def draw(result: Result) -> Figure:
         figure, (axis,) = canvas(height=1.6 + 0.2 * len(groups) * len(parts))
-        height = 0.8 / len(parts)
-        for i, (part, end) in enumerate(parts.items()):
-            found = [(row, key_of(start, end)) for row, start in enumerate(groups.values())]
-            found = [(row + (i - (len(parts) - 1) / 2) * height, key) for row, key in found if _known(result, key)]
-            axis.barh(
-                [row for row, _ in found],
-                [result.mean(key) for _, key in found],
-                xerr=_spread(result, [key for _, key in found]),
-                height=height * 0.92,
-                color=COLOURS[i % len(COLOURS)],
-                error_kw={"lw": 0.9, "capsize": 1.5, "ecolor": "0.25"},
-                label=part,
-            )
-        axis.set_yticks(range(len(groups)), list(groups))
-        axis.invert_yaxis()
+        series = {}
+        for part, end in parts.items():
+            keys = {row: key_of(start, end) for row, start in enumerate(groups.values())}
+            series[part] = {
+                row: value_of(result, key)._replace(printed=None) for row, key in keys.items() if known(result, key)
+            }
+        side_by_side(axis, list(groups), series, kind="barh")
         axis.set_xlabel(f"{label}, ± std over seeds" if len(result.seeds) > 1 else label)
-        axis.grid(False, axis="y")
-        _finish(figure, axis, result)
-        return figure
+        return finish(figure, result, columns=3)
 
     return draw
 
@@ -123,30 +79,15 @@ def lines(
 
         figure, (axis,) = canvas()
         for i, (key, text) in enumerate((k, t) for k, t in labels.items() if k in result.curves):
-            along(axis, result.curves[key], text, i)
+            mean_curve(axis, result.curves[key], text, i)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if log:
             axis.set_yscale("log")
-        _finish(figure, axis, result)
-        return figure
+        return finish(figure, result, columns=3)
 
     return draw
-
-
-def along(axis: Axes, seeds: Sequence[Sequence[tuple[float, float]]], label: str, i: int) -> None:
-    """Draw one curve of several seeds: the mean, and a band from the lowest to the highest."""
-    length = min(map(len, seeds), default=0)
-    if not length:
-        return
-    x = [point[0] for point in seeds[0][:length]]
-    y = np.array([[point[1] for point in line[:length]] for line in seeds], dtype=float)
-    colour = COLOURS[i % len(COLOURS)]
-    dashes: Any = "-" if i < len(COLOURS) else "--"
-    axis.plot(x, y.mean(0), dashes, color=colour, marker=MARKERS[i % len(MARKERS)], ms=3.5, lw=1.4, label=label)
-    if len(y) > 1:
-        axis.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
 
 
 def against(costs: Mapping[str, tuple[str, str]], keys: Sequence[str] | None = None) -> Draw:
@@ -156,50 +97,41 @@ def against(costs: Mapping[str, tuple[str, str]], keys: Sequence[str] | None = N
         shown = [k for k in (keys or result.errors) if k in result.errors]
         figure, axes = canvas(width=5.2 * len(costs), height=4.6, panels=len(costs))
         for axis, (label, (end, unit)) in zip(axes, costs.items(), strict=True):
-            points = [
-                (result.mean(f"{key}{end}"), result.mean(key), key) for key in shown if _known(result, f"{key}{end}")
-            ]
-            for x, y, key in points:
+            marks = []
+            for key in (k for k in shown if known(result, f"{k}{end}")):
+                x, y, name = result.mean(f"{key}{end}"), result.mean(key), key.partition("=")[2] or key
                 axis.errorbar([x], [y], [result.std(key) or 0.0], fmt="o", color=COLOURS[0], ms=5, lw=1, capsize=2)
-            name_points(axis, points)
+                marks.append(Mark(x=x, y=y, label=name, strong=key == "whole"))
+            axis.margins(x=0.15, y=0.15)
+            name_marks(axis, [(mark, COLOURS[0]) for mark in marks])
             axis.set_xlabel(f"{label} ({unit})")
             axis.set_ylabel("test error (%)")
             axis.set_xlim(left=0)
-        figure.suptitle(_title(result), fontsize=10)
-        return figure
+        return finish(figure, result)
 
     return draw
 
 
-def name_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write names beside points where they cover no other one."""
-    from polypath.analysis.plots.paths import Label, place_labels
-
-    axis.margins(x=0.15, y=0.15)
-    assert axis.figure is not None
-    axis.figure.canvas.draw()
-    place_labels(
-        axis, [Label(x, y, name.partition("=")[2] or name, COLOURS[0], name == "whole") for x, y, name in points]
-    )
+def finish(figure: Figure, result: Result, columns: int = 4) -> Figure:
+    """Give a figure its title, and one legend under all panels."""
+    figure.suptitle(title(result), fontsize=10)
+    legend_below(figure, columns)
+    return figure
 
 
-def _spread(result: Result, keys: Sequence[str]) -> list[float] | None:
-    """One standard deviation a key; None where a single seed or a count has none."""
-    return [result.std(key) or 0.0 for key in keys] if len(result.seeds) > 1 else None
-
-
-def _finish(figure: Figure, axis: Axes, result: Result) -> None:
-    figure.suptitle(_title(result), fontsize=10)
-    handles, labels = axis.get_legend_handles_labels()
-    if labels:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), frameon=False, fontsize=8)
-
-
-def _title(result: Result) -> str:
+def title(result: Result) -> str:
+    """The experiment, its place in the paper, its scale and how many seeds."""
     n = len(result.seeds)
     seeds = f", {n} seed{'s' if n != 1 else ''}" if n else ""
     return f"{result.experiment} ({result.place}), scale {result.scale}{seeds}"
 
 
-def _known(result: Result, key: str) -> bool:
+def known(result: Result, key: str) -> bool:
+    """Whether the result has a number of this key."""
     return any(key in found for found in (result.errors, result.values, result.counts))
+
+
+def value_of(result: Result, key: str) -> Value:
+    """A key's mean over seeds, its standard deviation and the printed number."""
+    printed = result.published.get(key)
+    return Value(result.mean(key), result.std(key), printed if isinstance(printed, float | int) else None)

@@ -16,7 +16,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from polypath.analysis.plots.paths import save_figure
+from polypath.analysis.plots.style import save_figure
 from polypath.reproduce.code import code_id
 from polypath.reproduce.experiment import Experiment
 from polypath.reproduce.figures import error_bars

@@ -9,7 +9,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from polypath.analysis.plots.paths import path_figure, save_figure, short_names
+from polypath.analysis.plots.marks import short_names
+from polypath.analysis.plots.paths import path_figure
+from polypath.analysis.plots.style import save_figure
 from polypath.analysis.scoring import PathRow
 
 NAMES = [

@@ -1,4 +1,4 @@
-"""One figure for each data frame of the analyses; save them with :func:`polypath.analysis.plots.paths.save_figure`."""
+"""One figure for each data frame of the analyses; save them with :func:`polypath.analysis.plots.style.save_figure`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from torch import Tensor
 
-from polypath.analysis.plots.paths import COLOURS, DPI, MARKERS
+from polypath.analysis.plots.style import COLOURS, GREY, MARKERS, canvas, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_NAMES = 60  # beyond that, names of rows cannot be read
-GREY = "#8a8a8a"
 
 
 def draw_subnetworks(frame: pd.DataFrame, title: str = "") -> Figure:
@@ -64,7 +63,7 @@ def draw_agreement(frame: pd.DataFrame, measures: Sequence[str] = ("disagreement
     """:func:`~polypath.analysis.agreement.pairwise_agreement`: a square of all pairs for each of ``measures``."""
     names = list(dict.fromkeys([*frame["a"], *frame["b"]]))
     side = max(2.6, 0.42 * len(names) + 1.2)
-    figure = _figure(side * 1.25 * len(measures), side + 0.8, title)
+    figure = new_figure(side * 1.25 * len(measures), side + 0.8, title)
     for axes, measure in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True):
         table = pd.DataFrame(float("nan"), index=names, columns=names)
         for a, b, value in zip(frame["a"], frame["b"], frame[measure], strict=True):
@@ -85,7 +84,7 @@ def draw_reliability(frame: pd.DataFrame, title: str = "") -> Figure:
     groups = _groups(frame, "path")
     columns = min(4, len(groups))
     rows = -(-len(groups) // columns)
-    figure = _figure(2.7 * columns + 0.4, 2.6 * rows + 0.4, title)
+    figure = new_figure(2.7 * columns + 0.4, 2.6 * rows + 0.4, title)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axes, (name, of) in zip(panels, groups, strict=False):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
@@ -95,7 +94,7 @@ def draw_reliability(frame: pd.DataFrame, title: str = "") -> Figure:
         axes.plot(some["confidence"], some["accuracy"], "o-", color=COLOURS[0], ms=3.5, lw=1.2)
         axes.set_title(name, fontsize=9)
         axes.set(xlim=(0, 1), ylim=(0, 1))
-        _tidy(axes)
+        tidy(axes)
     for axes in panels[len(groups) :]:
         axes.set_visible(False)
     figure.supxlabel("confidence", fontsize=10)
@@ -108,8 +107,7 @@ def draw_depths(frame: pd.DataFrame, title: str = "") -> Figure:
     there are many; a colour for each network."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    figure = _figure(7.2, 4.2, title)
-    axes = figure.subplots()
+    figure, (axes,) = canvas(7.2, 4.2, title=title)
     groups = _groups(frame, "net")
     many = max(frame["log10"].to_list()) > 3
     named = len(groups) > 1
@@ -129,14 +127,12 @@ def draw_depths(frame: pd.DataFrame, title: str = "") -> Figure:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"$10^{{{value:g}}}$"))
     if named:
         axes.legend(frameon=False, fontsize=8)
-    _tidy(axes)
     return figure
 
 
 def draw_loops(frame: pd.DataFrame, expected: float | None = None, title: str = "") -> Figure:
     """:func:`~polypath.analysis.loops.loop_histogram`: images by loops, with the mean and the ``expected`` loops."""
-    figure = _figure(7.2, 4.0, title)
-    axes = figure.subplots()
+    figure, (axes,) = canvas(7.2, 4.0, title=title)
     axes.bar(frame["loops"], 100 * frame["share"], 0.85, color=COLOURS[0])
     mean = float(frame["loops"].to_numpy() @ frame["share"].to_numpy())
     axes.axvline(mean, color=COLOURS[1], lw=1.2, label=f"mean {mean:.2f}")
@@ -145,15 +141,14 @@ def draw_loops(frame: pd.DataFrame, expected: float | None = None, title: str = 
     axes.set_xlabel("loops that an image takes")
     axes.set_ylabel("images (%)")
     axes.legend(frameon=False, fontsize=8)
-    _tidy(axes)
     return figure
 
 
 def draw_gates(frame: pd.DataFrame, target: float | None = None, title: str = "") -> Figure:
     """The gates of :func:`~polypath.analysis.loops.loops_taken`: share of the images that reach each that it lets
     pass (marks), and of all images (bars)."""
-    figure = _figure(max(5.0, 0.32 * len(frame) + 2), 4.0, title)
-    axes, places = figure.subplots(), range(len(frame))
+    figure, (axes,) = canvas(max(5.0, 0.32 * len(frame) + 2), 4.0, title=title)
+    places = range(len(frame))
     axes.bar(places, 100 * frame["share"], 0.8, color=COLOURS[0], alpha=0.35, label="of all images")
     axes.plot(places, 100 * frame["rate"], "o", color=COLOURS[0], label="of those that reach it")
     if target is not None:
@@ -165,7 +160,6 @@ def draw_gates(frame: pd.DataFrame, target: float | None = None, title: str = ""
     axes.set_ylabel("let pass (%)")
     axes.set_ylim(0, 105)
     axes.legend(frameon=False, fontsize=8)
-    _tidy(axes)
     return figure
 
 
@@ -176,7 +170,7 @@ def draw_gallery(frame: pd.DataFrame, images: Tensor, classes: Sequence[str] = (
 
     kinds = list(dict.fromkeys(frame["kind"]))
     columns = max([1, *(rank + 1 for rank in frame["rank"].to_list())])
-    figure = _figure(0.95 * columns + 0.6, 1.3 * max(1, len(kinds)) + 0.3, title)
+    figure = new_figure(0.95 * columns + 0.6, 1.3 * max(1, len(kinds)) + 0.3, title)
     panels = figure.subplots(max(1, len(kinds)), columns, squeeze=False)
     for axes in panels.ravel():
         axes.set_axis_off()
@@ -196,11 +190,9 @@ def draw_similarity(pairs: Mapping[str, pd.DataFrame] | pd.DataFrame, title: str
     """:func:`~polypath.analysis.similarity.channel_pairs`, of one network or of several by name: how similar pairs
     are, within a segment (filled) and across segments (line)."""
     frames = pairs if isinstance(pairs, Mapping) else {"": pairs}
-    figure = _figure(3.6 * len(frames) + 0.6, 3.6, title)
+    figure, panels = canvas(3.6 * len(frames) + 0.6, 3.6, len(frames), title=title, sharey=True)
     bins = [i / 40 for i in range(41)]
-    for axes, (name, of) in zip(
-        figure.subplots(1, len(frames), squeeze=False, sharey=True)[0], frames.items(), strict=True
-    ):
+    for axes, (name, of) in zip(panels, frames.items(), strict=True):
         options: dict[str, Any] = {"bins": bins, "density": True}
         inside, similar = of["within"].to_numpy(dtype=bool), of["similarity"].to_numpy()
         if inside.any():
@@ -210,15 +202,13 @@ def draw_similarity(pairs: Mapping[str, pd.DataFrame] | pd.DataFrame, title: str
         axes.set(xlim=(0, 1), xlabel="similarity of two channels")
         axes.set_title(str(name), fontsize=10)
         axes.legend(frameon=False, fontsize=8)
-        _tidy(axes)
-    figure.axes[0].set_ylabel("density of pairs")
+    panels[0].set_ylabel("density of pairs")
     return figure
 
 
 def draw_spectrum(frame: pd.DataFrame, title: str = "") -> Figure:
     """:func:`~polypath.analysis.similarity.spectrum`: eigenvalues as shares of their sum, and their cumulative sum."""
-    figure = _figure(9.6, 3.8, title)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = canvas(9.6, 3.8, 2, title=title)
     for i, (name, of) in enumerate(_groups(frame, "layer")):
         colour = COLOURS[i % len(COLOURS)]
         some = of[of["share"] > 1e-12]
@@ -228,8 +218,6 @@ def draw_spectrum(frame: pd.DataFrame, title: str = "") -> Figure:
     right.set(xlabel="rank", ylabel="cumulative share (%)", ylim=(0, 101))
     if len(_groups(frame, "layer")) > 1:
         left.legend(frameon=False, fontsize=8)
-    for axes in (left, right):
-        _tidy(axes)
     return figure
 
 
@@ -243,8 +231,8 @@ def _dots(
 ) -> Figure:
     """Marks of several columns, a row for each name; where there are too many names, along the other axis."""
     lying = len(frame) <= MOST_NAMES
-    figure = _figure(7.2, max(2.2, 0.24 * len(frame) + 1.2) if lying else 4.2, title)
-    axes, places = figure.subplots(), range(len(frame))
+    figure, (axes,) = canvas(7.2, max(2.2, 0.24 * len(frame) + 1.2) if lying else 4.2, title=title)
+    places = range(len(frame))
     for i, (column, (text, hollow)) in enumerate(marks.items()):
         options: dict[str, Any] = {"color": COLOURS[i], "label": text, "ms": 5 if lying else 3, "ls": ""}
         options |= {"marker": MARKERS[i], **({"mfc": "white"} if hollow else {})}
@@ -261,18 +249,6 @@ def _dots(
         axes.set_xlabel(f"{len(frame)} rows, in order")
     if len(marks) > 1:
         axes.legend(frameon=False, fontsize=8)
-    _tidy(axes)
-    return figure
-
-
-def _figure(width: float, height: float, title: str) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
-    FigureCanvasAgg(figure)
-    if title:
-        figure.suptitle(title, fontsize=12)
     return figure
 
 
@@ -282,12 +258,6 @@ def _some(frame: pd.DataFrame, column: str) -> bool:
 
 def _groups(frame: pd.DataFrame, column: str) -> list[tuple[str, Any]]:
     return [(str(name), of) for name, of in frame.groupby(column, sort=False)]
-
-
-def _tidy(axes: Axes) -> None:
-    axes.grid(True, lw=0.4, alpha=0.5)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _write(axes: Axes, table: pd.DataFrame) -> None:

@@ -1,21 +1,18 @@
 "use strict";
 (() => {
   const lights = JSON.parse(document.getElementById("lights").textContent).paths;
-  const diagram = document.querySelector(".pp-wiring");
-  const nodes = [...diagram.querySelectorAll("[data-node]")];
-  const edges = [...diagram.querySelectorAll("[data-edge]")];
-  const front = diagram.querySelector("text, g");
+  const diagrams = [...document.querySelectorAll(".pp-wiring")].map((drawn) => ({
+    nodes: [...drawn.querySelectorAll("[data-node]")],
+    edges: [...drawn.querySelectorAll("[data-edge]")],
+    front: drawn.querySelector("text, g"),
+  }));
   const select = document.getElementById("path");
   const rows = [...document.querySelectorAll("#paths-table tr[data-path]")];
   const marks = [...document.querySelectorAll(".mark[data-path]")];
 
-  function light(name) {
-    const on = lights[name];
-    if (!on) return;
-    let running = 0;
+  function draw({ nodes, edges, front }, on) {
     nodes.forEach((node, i) => {
       const live = on.nodes[i] === "1";
-      running += live;
       node.querySelector(".node").classList.toggle("live", live);
       node.querySelector("text")?.classList.toggle("dead", !live);
       const title = node.querySelector("title");
@@ -25,14 +22,21 @@
       const live = on.edges[edge.dataset.edge] === "1";
       if (edge.tagName === "path") {
         edge.classList.toggle("live", live);
-        if (live) diagram.insertBefore(edge, front);  // above what is dead, below names and nodes
+        if (live) front.parentNode.insertBefore(edge, front);  // above what is dead, below names and nodes
       } else {
         edge.classList.toggle("dead", !live);
       }
     }
+  }
+
+  function light(name) {
+    const on = lights[name];
+    if (!on) return;
+    for (const diagram of diagrams) draw(diagram, on);
     for (const thing of [...rows, ...marks]) thing.classList.toggle("chosen", thing.dataset.path === name);
     select.value = name;
-    document.getElementById("path-facts").textContent = `${running - 1} of ${nodes.length - 1} nodes run`;
+    const running = [...on.nodes].filter((node) => node === "1").length;
+    document.getElementById("path-facts").textContent = `${running - 1} of ${on.nodes.length - 1} nodes run`;
   }
 
   function number(cell) {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polypath.analysis.plots.style import COLOURS, MARKERS, canvas
 from polypath.core.network import PathNet
 from polypath.families.fusenet import InceptionLike, MergeAndRun
 from polypath.families.registry import get_preset
@@ -20,7 +21,7 @@ from polypath.families.resnet import ResNet
 from polypath.profiling.cost import count_paths, depth_distribution
 from polypath.reproduce.claims import Claim, better, counted, less
 from polypath.reproduce.experiment import SCALES, Cell, Experiment, Scale
-from polypath.reproduce.figures import bars
+from polypath.reproduce.figures import bars, title
 from polypath.reproduce.measure import per_arm
 from polypath.reproduce.measured import Correct, Measured
 from polypath.reproduce.papers.drawing import training_panels
@@ -234,9 +235,6 @@ def _contained(m: Mapping[str, float]) -> float:
 
 
 def _two_panels(result: Result) -> Figure:
-    from polypath.analysis.plots.paths import COLOURS, MARKERS
-    from polypath.reproduce.figures import _title, canvas
-
     figure, axes = canvas(width=10.5, height=4.2, panels=2)
     for axis, kinds in zip(axes, (NAMES7, CIFAR), strict=True):
         for i, kind in enumerate(kinds):
@@ -252,7 +250,7 @@ def _two_panels(result: Result) -> Figure:
         axis.legend(frameon=False, fontsize=8)
     axes[0].set_title("ImageNet, Figure 11", fontsize=9)
     axes[1].set_title("CIFAR, one row of Table 4", fontsize=9)
-    figure.suptitle(_title(result), fontsize=10)
+    figure.suptitle(title(result), fontsize=10)
     return figure
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from polypath.analysis.plots.paths import COLOURS
-from polypath.reproduce.figures import Draw, along, canvas
+from polypath.analysis.plots.parts import mean_curve, side_by_side
+from polypath.analysis.plots.style import COLOURS, canvas
+from polypath.reproduce.figures import Draw, finish, value_of
 from polypath.reproduce.papers.rows import rows_of
 
 if TYPE_CHECKING:
@@ -21,27 +22,17 @@ def along_rows(kinds: Mapping[str, str], xlabel: str, ylabel: str = "test error 
 
     def draw(result: Result) -> Figure:
         found = {kind: rows_of(result.errors, kind) for kind in kinds}
-        found = {kind: rows for kind, rows in found.items() if rows}
         rows = sorted({row for of in found.values() for row in of})
         figure, (axis,) = canvas(width=max(5.6, 1.5 + 1.0 * len(rows)), height=4.2)
-        wide = 0.8 / max(1, len(found))
-        for i, (kind, of) in enumerate(found.items()):
-            at = [rows.index(row) + (i - (len(found) - 1) / 2) * wide for row in of]
-            keys = [f"{kind} {row}" for row in of]
-            axis.bar(
-                at, [result.mean(k) for k in keys], wide * 0.92, yerr=[result.std(k) or 0.0 for k in keys],
-                color=COLOURS[i], label=kinds[kind], error_kw={"lw": 1.0, "capsize": 2.0, "ecolor": "0.25"},
-            )  # fmt: skip
-            marks = [(x, p) for x, k in zip(at, keys, strict=True) if isinstance(p := result.published.get(k), float)]
-            if marks:
-                label = "published" if i == 0 else None
-                axis.plot([x for x, _ in marks], [p for _, p in marks], "D", color="0.15", ms=4, ls="", label=label)
-        axis.set_xticks(range(len(rows)), [str(row) for row in rows])
+        series = {
+            kinds[kind]: {rows.index(row): value_of(result, f"{kind} {row}") for row in of}
+            for kind, of in found.items()
+            if of
+        }
+        side_by_side(axis, [str(row) for row in rows], series)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
-        axis.grid(False, axis="x")
-        below(figure, result)
-        return figure
+        return finish(figure, result)
 
     return draw
 
@@ -56,29 +47,12 @@ def training_panels(panels: Mapping[str, str], labels: Mapping[str, str] | None 
         for axis, (end, ylabel) in zip(axes, shown.items(), strict=False):
             arms = [k.removesuffix(end) for k in result.curves if k.endswith(end)]
             for i, arm in enumerate(a for a in arms if labels is None or a in labels):
-                along(axis, result.curves[f"{arm}{end}"], labels[arm] if labels else arm, i)
+                mean_curve(axis, result.curves[f"{arm}{end}"], labels[arm] if labels else arm, i)
             axis.set_xlabel(xlabel)
             axis.set_ylabel(ylabel)
-        below(figure, result)
-        return figure
+        return finish(figure, result)
 
     return draw
-
-
-def below(figure: Figure, result: Result, columns: int = 4) -> None:
-    """The title, and one legend under all panels."""
-    from polypath.reproduce.figures import _title
-
-    figure.suptitle(_title(result), fontsize=10)
-    handles: dict[str, Any] = {}
-    for axis in figure.axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    if handles:
-        figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=min(columns, len(handles)),
-            frameon=False, fontsize=8,
-        )  # fmt: skip
 
 
 def channel_lines(panels: Sequence[tuple[str, Mapping[str, str]]], xlabel: str = "channel") -> Draw:
@@ -96,7 +70,6 @@ def channel_lines(panels: Sequence[tuple[str, Mapping[str, str]]], xlabel: str =
                 axis.plot([x for x, _ in line], [y for _, y in line], color=COLOURS[i], lw=1.1, label=label)
             axis.set_title(title, fontsize=9)
             axis.set_xlabel(xlabel)
-        below(figure, result)
-        return figure
+        return finish(figure, result)
 
     return draw

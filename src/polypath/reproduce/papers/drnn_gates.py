@@ -16,15 +16,15 @@ from PIL import Image
 
 from polypath.analysis.galleries import easy_and_hard_by_loops, pixels
 from polypath.analysis.loops import loop_histogram, loops_taken
-from polypath.analysis.plots.paths import DPI
+from polypath.analysis.plots.style import COLOURS, canvas, new_figure
 from polypath.families.registry import get_preset
 from polypath.profiling.expected import expected_loops
 from polypath.reproduce.claims import Claim, above, counted, less
 from polypath.reproduce.experiment import Experiment
-from polypath.reproduce.figures import canvas
+from polypath.reproduce.figures import finish, title
 from polypath.reproduce.gating import PassedStopped, passed_and_stopped
 from polypath.reproduce.measured import Measured
-from polypath.reproduce.papers.drawing import below, channel_lines
+from polypath.reproduce.papers.drawing import channel_lines
 from polypath.reproduce.papers.drnn import at_arms
 from polypath.reproduce.papers.shapes import shapes
 from polypath.reproduce.trained import Trained
@@ -122,8 +122,6 @@ def _published_expectation(_: Mapping[str, float]) -> float:
 
 
 def _histogram(result: Result) -> Figure:
-    from polypath.analysis.plots.paths import COLOURS
-
     figure, (axis,) = canvas(width=6.4, height=4.0)
     seeds = result.histograms.get("loops", [])
     if seeds:
@@ -135,8 +133,7 @@ def _histogram(result: Result) -> Figure:
         axis.axvline(expected, color="0.3", lw=1.3, ls="--", label=f"on target {expected:.2f}")
     axis.set_xlabel("number of loops")
     axis.set_ylabel("frequency")
-    below(figure, result)
-    return figure
+    return finish(figure, result)
 
 
 FIGURE8 = Experiment(
@@ -222,16 +219,10 @@ def _png(pixels: np.ndarray) -> str:
 
 def _gallery(result: Result) -> Figure:
     """Easy images in the upper row, hard ones in the lower, each with its loops."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from polypath.reproduce.figures import _title
-
     columns = max(
         1, max((sum(key.startswith(kind) for key in result.pictures) for kind in ("easy", "hard")), default=1)
     )
-    figure = Figure(figsize=(1.15 * columns + 0.6, 3.5), layout="constrained", dpi=DPI)
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.15 * columns + 0.6, 3.5)
     panels = figure.subplots(2, columns, squeeze=False)
     for row, kind in zip(panels, ("easy", "hard"), strict=True):
         pictures = [(key, of) for key, of in result.pictures.items() if key.startswith(kind)]
@@ -240,7 +231,7 @@ def _gallery(result: Result) -> Figure:
         for axis, (key, of) in zip(row, pictures, strict=False):
             axis.imshow(np.asarray(Image.open(io.BytesIO(base64.b64decode(of)))), interpolation="nearest")
             axis.set_title(f"{kind}: {key.partition('(')[2].rstrip(')')}", fontsize=8)
-    figure.suptitle(_title(result), fontsize=10)
+    figure.suptitle(title(result), fontsize=10)
     return figure
 
 

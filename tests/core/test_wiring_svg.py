@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import pytest
 
 import polypath as pp
-from polypath.analysis.plots.wiring_layout import layout
-from polypath.analysis.plots.wiring_svg import wiring_svg
+from polypath.core.wiring_layout import layout
+from polypath.core.wiring_svg import wiring_svg
 
 MODELS = {
     "fractalnet20": "column=3",

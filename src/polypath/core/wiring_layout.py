@@ -10,12 +10,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Protocol
 
-from polypath.core.wiring import INPUT, Join, Wiring
+from polypath.core.nodes import INPUT, Choice, Join, Node
 
 Point = tuple[float, float]
 NEAR = 0.4  # columns that a node takes to either side
 JOG = 0.6  # how far behind its source an edge rises, and before its end comes down; breaks are at 0.5
+
+
+class Diagram(Protocol):
+    """What is drawn: a :class:`polypath.Wiring`, which can draw itself and so cannot be named here."""
+
+    @property
+    def nodes(self) -> tuple[Node, ...]: ...
+    @property
+    def output(self) -> str: ...
+    def alive(self, choice: Choice = ..., /) -> tuple[Node, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +62,29 @@ class _Chain:
 
 
 @lru_cache(maxsize=16)
-def layout(wiring: Wiring, columns: int = 30) -> Layout:
+def layout(wiring: Diagram, columns: int = 30) -> Layout:
     """Places for drawing ``wiring`` in rows of at most ``columns`` columns (more where a row cannot be broken)."""
     layers = {INPUT: 0}
     for node in wiring.nodes:
         layers[node.name] = 1 + max(layers[source] for source in node.sources)
-    spine, sides = _chains(wiring, layers)
-    at = _columns(wiring, layers, sides)
+    by_name = {node.name: node for node in wiring.nodes}
+    spine, sides = _chains(by_name, wiring.output, layers)
+    at = _columns(by_name, layers, sides)
     _lanes(sides, at)
     lanes = dict.fromkeys([INPUT, *spine], 0)
     lanes |= {name: chain.lane for chain in sides for name in chain.nodes}
     places = {name: (at[name], float(lanes[name])) for name in lanes}
-    edges = [Edge(a, b, _label(wiring, a, b), (places[a], places[b])) for a, b in pairwise([INPUT, *spine])]
+    edges = [Edge(a, b, _label(by_name[b], a), (places[a], places[b])) for a, b in pairwise([INPUT, *spine])]
     for chain in sides:
         edges += _edges(chain, places)
     last = max(column for column, _ in places.values())
     return Layout(places, tuple(edges), _breaks(places, edges, last, columns))
 
 
-def _chains(wiring: Wiring, layers: dict[str, int]) -> tuple[list[str], list[_Chain]]:
+def _chains(by_name: dict[str, Node], output: str, layers: dict[str, int]) -> tuple[list[str], list[_Chain]]:
     """The spine, and side chains in the order in which their ends are met from the output backwards."""
-    placed, sides = {INPUT}, []
+    placed: set[str] = {INPUT}
+    sides: list[_Chain] = []
     todo: list[tuple[str, str | None, str]] = []  # ends of side chains that are still to be walked
 
     def walk(name: str) -> tuple[str, list[str]]:
@@ -79,7 +92,7 @@ def _chains(wiring: Wiring, layers: dict[str, int]) -> tuple[list[str], list[_Ch
         while name not in placed:
             placed.add(name)
             nodes.append(name)
-            node = wiring.by_name[name]
+            node = by_name[name]
             if isinstance(node, Join):
                 *others, main = sorted(node.operands, key=lambda operand: layers[operand.source])
                 todo.extend((name, operand.label, operand.source) for operand in others)
@@ -88,7 +101,7 @@ def _chains(wiring: Wiring, layers: dict[str, int]) -> tuple[list[str], list[_Ch
                 name = node.source
         return name, nodes[::-1]
 
-    _, spine = walk(wiring.output)
+    _, spine = walk(output)
     while todo:
         end, label, source = todo.pop(0)
         begin, nodes = walk(source)
@@ -96,15 +109,15 @@ def _chains(wiring: Wiring, layers: dict[str, int]) -> tuple[list[str], list[_Ch
     return spine, sides
 
 
-def _columns(wiring: Wiring, layers: dict[str, int], sides: list[_Chain]) -> dict[str, float]:
+def _columns(by_name: dict[str, Node], layers: dict[str, int], sides: list[_Chain]) -> dict[str, float]:
     """Longest-path layers, except that plain side chains are spread evenly over the room that they have."""
     readers: dict[str, int] = {}
-    for node in wiring.nodes:
+    for node in by_name.values():
         for source in node.sources:
             readers[source] = readers.get(source, 0) + 1
     at: dict[str, float] = {name: float(layer) for name, layer in layers.items()}
     for chain in sides:
-        if any(name in wiring.joins or readers[name] > 1 for name in chain.nodes):
+        if any(isinstance(by_name[name], Join) or readers[name] > 1 for name in chain.nodes):
             continue
         begin, room = at[chain.begin], at[chain.end] - at[chain.begin]
         for i, name in enumerate(chain.nodes, 1):
@@ -139,9 +152,10 @@ def _edges(chain: _Chain, places: dict[str, Point]) -> list[Edge]:
     return [*found, Edge(last, chain.end, chain.label, (places[last], *fall))]
 
 
-def _label(wiring: Wiring, source: str, target: str) -> str | None:
-    join = wiring.joins.get(target)
-    return None if join is None else next(o.label for o in reversed(join.operands) if o.source == source)
+def _label(target: Node, source: str) -> str | None:
+    if not isinstance(target, Join):
+        return None
+    return next(o.label for o in reversed(target.operands) if o.source == source)
 
 
 def _breaks(places: dict[str, Point], edges: list[Edge], last: float, columns: int) -> tuple[float, ...]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from itertools import pairwise
 
-from polypath.analysis.plots.wiring_layout import Edge, Layout, Point, layout
-from polypath.core.wiring import INPUT, WHOLE, Choice, Join, Node, Wiring
+from polypath.core.nodes import INPUT, WHOLE, Choice, Join, Node
+from polypath.core.wiring_layout import Diagram, Edge, Layout, Point, layout
 
 COLUMN, LANE, HEAD, FOOT, MARGIN = 34.0, 24.0, 14.0, 30.0, 6.0  # pixels
 SYMBOLS = {"mean": "µ", "sum": "+", "max": "max", "switch": "?", "concat": "‖"}
@@ -28,7 +28,7 @@ STYLE = """
 """
 
 
-def wiring_svg(wiring: Wiring, choice: Choice | None = None, *, columns: int = 30, title: str | None = None) -> str:
+def wiring_svg(wiring: Diagram, choice: Choice | None = None, *, columns: int = 30, title: str | None = None) -> str:
     """The diagram as one ``<svg>`` element. Layers are boxes, units that add no depth are dots, joins are circles
     (µ mean, + sum, ? switch); each tells its name when pointed at.
 
@@ -44,13 +44,13 @@ def wiring_svg(wiring: Wiring, choice: Choice | None = None, *, columns: int = 3
     if title is None:
         shown = ";".join(f"{join}={','.join(labels)}" for join, labels in (choice or {}).items()) or "whole"
         title = f"Wiring diagram, {shown}: {len(live) - 1} of {len(wiring.nodes)} nodes run"
-    rows = _Rows(plan)
-    lit = {edge: _lit(wiring, edge, live, choice or WHOLE) for edge in plan.edges}
+    rows, joins = _Rows(plan), _joins(wiring)
+    lit = {edge: _lit(joins, edge, live, choice or WHOLE) for edge in plan.edges}
     parts = [f"<title>{escape(title)}</title><style>{STYLE}</style>"]
     for i, edge in sorted(enumerate(plan.edges), key=lambda pair: lit[pair[1]]):  # live ones above dead ones
         kind = ' class="live"' if lit[edge] else ""
         parts += [f'<path{kind} data-edge="{i}" d="{d}"/>' for d in rows.lines(edge)]
-    parts += [_operand(wiring, edge, rows, lit[edge], i) for i, edge in enumerate(plan.edges)]
+    parts += [_operand(joins, edge, rows, lit[edge], i) for i, edge in enumerate(plan.edges)]
     parts.append(_node(INPUT, None, rows.at(plan.places[INPUT]), True))
     parts += [_node(node.name, node, rows.at(plan.places[node.name]), node.name in live) for node in wiring.nodes]
     parts += _part_names(wiring, plan, rows)
@@ -61,14 +61,15 @@ def wiring_svg(wiring: Wiring, choice: Choice | None = None, *, columns: int = 3
     )
 
 
-def lights(wiring: Wiring, choices: Mapping[str, Choice], *, columns: int = 30) -> dict[str, dict[str, str]]:
-    """What each of ``choices`` lights in the picture of the same ``columns``, for a page to change it: ``nodes``, a
-    ``1`` or ``0`` for each element with ``data-node`` in their order, and ``edges``, one for each ``data-edge``."""
-    plan, found = layout(wiring, max(4, columns)), {}
+def lights(wiring: Diagram, choices: Mapping[str, Choice]) -> dict[str, dict[str, str]]:
+    """What each of ``choices`` lights in a picture of the wiring, for a page to change it: ``nodes``, a ``1`` or ``0``
+    for each element with ``data-node`` in their order, and ``edges``, one for each ``data-edge``."""
+    plan, joins = layout(wiring), _joins(wiring)
+    found: dict[str, dict[str, str]] = {}
     for name, choice in choices.items():
         live = {INPUT, *(node.name for node in wiring.alive(choice))}
-        nodes = "".join("01"[node in live] for node in (INPUT, *wiring.by_name))
-        edges = "".join("01"[_lit(wiring, edge, live, choice)] for edge in plan.edges)
+        nodes = "".join("01"[node in live] for node in (INPUT, *(node.name for node in wiring.nodes)))
+        edges = "".join("01"[_lit(joins, edge, live, choice)] for edge in plan.edges)
         found[name] = {"nodes": nodes, "edges": edges}
     return found
 
@@ -82,7 +83,8 @@ class _Rows:
         for edge in plan.edges:
             for row, points in self._split(edge.points):
                 most[row] = max(most[row], *(lane for _, lane in points))
-        self.tops, self.height = [], 0.0
+        self.tops: list[float] = []
+        self.height = 0.0
         for lanes in most:
             self.tops.append(self.height + HEAD + lanes * LANE)
             self.height = self.tops[-1] + FOOT
@@ -103,8 +105,8 @@ class _Rows:
             yield _rounded([self.at(point, row) for point in points])
 
     def _split(self, points: tuple[Point, ...]) -> Iterator[tuple[int, list[Point]]]:
-        first = next(i for i, end in enumerate(self.breaks[1:]) if points[0][0] < end)
-        part, row = [points[0]], first
+        row = next(i for i, end in enumerate(self.breaks[1:]) if points[0][0] < end)
+        part: list[Point] = [points[0]]
         for point in points[1:]:
             while point[0] > self.breaks[row + 1]:
                 cut = (self.breaks[row + 1], part[-1][1])
@@ -130,10 +132,14 @@ def _towards(corner: Point, other: Point, radius: float) -> Point:
     return corner[0] + dx * share, corner[1] + dy * share
 
 
-def _lit(wiring: Wiring, edge: Edge, live: set[str], choice: Choice) -> bool:
+def _joins(wiring: Diagram) -> dict[str, Join]:
+    return {node.name: node for node in wiring.nodes if isinstance(node, Join)}
+
+
+def _lit(joins: dict[str, Join], edge: Edge, live: set[str], choice: Choice) -> bool:
     if edge.source not in live or edge.target not in live:
         return False
-    join = wiring.joins.get(edge.target)
+    join = joins.get(edge.target)
     return join is None or edge.label in {operand.label for operand in join.chosen(choice)}
 
 
@@ -160,9 +166,9 @@ def _tell(name: str, node: Node | None) -> str:
     return f"{name} ({kind} of {', '.join(node.labels)})"
 
 
-def _operand(wiring: Wiring, edge: Edge, rows: _Rows, live: bool, number: int) -> str:
+def _operand(joins: dict[str, Join], edge: Edge, rows: _Rows, live: bool, number: int) -> str:
     """The operand's label over the end of its edge, where it says more than left and right."""
-    join = wiring.joins.get(edge.target)
+    join = joins.get(edge.target)
     if join is None or edge.label is None or (join.kind != "switch" and set(join.labels) <= {"L", "R", "R1", "R2"}):
         return ""
     column, lane = edge.points[-1]
@@ -176,13 +182,14 @@ def _operand(wiring: Wiring, edge: Edge, rows: _Rows, live: bool, number: int) -
     return f'<text{dead} data-edge="{number}" x="{x:.1f}" y="{y - 4:.1f}">{escape(edge.label)}</text>'
 
 
-def _part_names(wiring: Wiring, plan: Layout, rows: _Rows) -> list[str]:
+def _part_names(wiring: Diagram, plan: Layout, rows: _Rows) -> list[str]:
     """``block1``, ``group2``, …: under the first node of each, and again where a row begins in the midst of one."""
-    found, last = [], ("", -1)
+    found: list[str] = []
+    last = ("", -1)
     for name in sorted((node.name for node in wiring.nodes), key=lambda name: plan.places[name][0]):
         column = plan.places[name][0]
         part = (name.partition(".")[0], rows.row(column))
-        if part == last or (found and part[0] == last[0] and part[1] == last[1]):
+        if part == last:
             continue
         x, y = rows.at((column, 0.0), part[1])
         found.append(f'<text class="part" x="{x - 10:.1f}" y="{y + 21:.1f}">{escape(part[0])}</text>')

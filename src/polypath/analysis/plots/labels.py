@@ -1,0 +1,74 @@
+"""Names beside the marks of a chart: where each covers the least. Any unit of length, pixels or points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Box(NamedTuple):
+    """A rectangle, from its smaller to its larger coordinates."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    @classmethod
+    def around(cls, x: float, y: float, width: float, height: float) -> Box:
+        """Centred at ``(x, y)``."""
+        return cls(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+    def overlap(self, other: Box) -> float:
+        """The area that both cover."""
+        width, height = min(self.x1, other.x1) - max(self.x0, other.x0), min(self.y1, other.y1) - max(self.y0, other.y0)
+        return width * height if width > 0 and height > 0 else 0.0
+
+
+class Spot(NamedTuple):
+    """Where a name's middle is, from its mark, and the area of others or outside of the chart that it covers."""
+
+    dx: float
+    dy: float
+    covered: float
+
+
+def place(
+    marks: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    taken: Sequence[Box],
+    inside: Box,
+    *,
+    reach: int = 5,
+) -> list[Spot]:
+    """A spot for each name, one after the other: the most important name first.
+
+    Args:
+        marks: centres of the marks that the names belong to.
+        sizes: width and height of each name.
+        taken: what is not to be covered.
+        inside: the chart's panel.
+        reach: rings of places to try around a mark; 1 is right beside it.
+    """
+    taken, spots = list(taken), []
+    for (x, y), (width, height) in zip(marks, sizes, strict=True):
+        best, least = Spot(0.0, 0.0, 0.0), float("inf")
+        for dx, dy in _offsets(width, height, reach):
+            at = Box.around(x + dx, y + dy, width, height)
+            covered, outside = sum(map(at.overlap, taken)), width * height - at.overlap(inside)
+            loss = covered + 4 * outside + 0.05 * (dx * dx + dy * dy) ** 0.5
+            if loss < least:
+                best, least = Spot(dx, dy, covered + outside), loss
+        spots.append(best)
+        taken.append(Box.around(x + best.dx, y + best.dy, width, height))
+    return spots
+
+
+def _offsets(width: float, height: float, reach: int) -> list[tuple[float, float]]:
+    """Centres to try, from the mark: right, left, above, below, the corners, and farther out."""
+    found = []
+    for step in range(reach):
+        up, side = height * (0.5 + step) + 5, width * 0.5 + 6 + 10 * step
+        found += [(side, 0.0), (-side, 0.0), (0.0, up), (0.0, -up)]
+        found += [(sx * side * 0.9, sy * up) for sx in (1, -1) for sy in (1, -1)]
+    return found

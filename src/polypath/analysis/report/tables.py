@@ -1,0 +1,148 @@
+"""The tables of a report: of paths, calibration, channels, pairs and settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from polypath.analysis.report.contents import Report
+from polypath.core.display import short_macs
+
+MOST_PAIRS = 16  # paths in the square of pairs
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: what is shown, and by what it is sorted."""
+
+    text: str
+    value: float | str
+
+
+@dataclass(frozen=True)
+class Heading:
+    text: str
+    about: str = ""
+
+
+def path_table(report: Report) -> dict[str, Any]:
+    rows, whole = report.table.rows, report.table.rows[0]
+    again = any(row.error_recalibrated is not None for row in rows)
+    timed = any(row.p50_ms is not None for row in rows)
+    head = [Heading("path"), Heading("error %", "top-1, with the network's own batch-norm statistics")]
+    head += [Heading("re-estimated %", "top-1, batch-norm re-estimated for the path")] if again else []
+    head += [Heading("p50 ms", "measured latency, median"), Heading("p95 ms")] if timed else []
+    head += [Heading("MACs", "multiply-adds of one image"), Heading("of whole"), Heading("depth", "layers")]
+    head += [Heading("parameters"), Heading("activations", "most bytes held at a time, of one image")]
+    body = []
+    for row in rows:
+        cells = [_number(row.error, "{:.2f}")]
+        cells += [_number(row.error_recalibrated, "{:.2f}")] if again else []
+        cells += [_number(row.p50_ms, "{:.2f}"), _number(row.p95_ms, "{:.2f}")] if timed else []
+        cells += [Cell(short_macs(row.macs), row.macs)]
+        cells += [Cell(f"{row.macs / whole.macs:.0%}", row.macs / whole.macs), Cell(str(row.depth), row.depth)]
+        cells += [Cell(f"{row.params:,}", row.params)]
+        cells += [Cell(f"{row.activation_bytes / 2**20:.2f} MiB", row.activation_bytes)]
+        body.append((row.name, cells))
+    return {"head": head, "body": body}
+
+
+def _number(value: float | None, form: str) -> Cell:
+    if value is None or math.isnan(value):
+        return Cell("–", 1e99)
+    return Cell(form.format(value), float(value))
+
+
+def calibration(report: Report) -> dict[str, Any] | None:
+    frame = report.calibration
+    if frame is None:
+        return None
+    columns = {
+        "error": ("error %", "on the images of this section"),
+        "confidence": ("confidence %", "mean probability of the answer"),
+        "ece": ("ECE %", "expected calibration error"),
+        "temperature": ("temperature", "fitted; above 1, the path is too sure of itself"),
+        "ece_fitted": ("ECE fitted %", "with that temperature"),
+        "nll": ("cross-entropy", "nats"),
+        "nll_fitted": ("fitted", "cross-entropy with that temperature"),
+    }
+    forms = {"temperature": "{:.2f}", "nll": "{:.3f}", "nll_fitted": "{:.3f}"}
+    return _frame_table(frame, "path", columns, forms)
+
+
+def channels(report: Report) -> dict[str, Any] | None:
+    if report.channels is None:
+        return None
+    columns = {
+        "channels": ("channels", ""),
+        "segments": ("segments", ""),
+        "within": ("within", "mean |correlation| of pairs in one segment"),
+        "across": ("across", "mean |correlation| of pairs in two segments"),
+        "within_alike": ("alike within %", "pairs at or above 0.9"),
+        "across_alike": ("alike across %", "pairs at or above 0.9"),
+        "participation": ("participation ratio", "effective dimension, of eigenvalues"),
+        "entropy": ("by entropy", "effective dimension, of eigenvalues"),
+    }
+    forms = {"channels": "{:.0f}", "segments": "{:.0f}", "within": "{:.3f}", "across": "{:.3f}"}
+    forms |= {"participation": "{:.1f}", "entropy": "{:.1f}"}
+    return _frame_table(report.channels, "layer", columns, forms)
+
+
+def _frame_table(
+    frame: pd.DataFrame, name: str, columns: dict[str, tuple[str, str]], forms: dict[str, str]
+) -> dict[str, Any]:
+    records = frame.to_dict("records")
+    body = [(str(row[name]), [_number(row[c], forms.get(c, "{:.2f}")) for c in columns]) for row in records]
+    return {"head": [Heading(name), *(Heading(*of) for of in columns.values())], "body": body}
+
+
+def pairs(report: Report) -> dict[str, Any] | None:
+    """The square of pairs: disagreement above the diagonal, Q below it."""
+    frame = report.agreement
+    if frame is None:
+        return None
+    every = list(dict.fromkeys([*frame["a"].to_list(), *frame["b"].to_list()]))
+    names, rows = every[:MOST_PAIRS], {(row["a"], row["b"]): row for row in frame.to_dict("records")}
+    most = max([row["disagreement"] for row in rows.values()] + [1e-9])
+    square = []
+    for i, a in enumerate(names):
+        cells: list[dict[str, Any] | None] = []
+        for j, b in enumerate(names):
+            if i == j:
+                cells.append(None)
+                continue
+            row = rows[(a, b) if i < j else (b, a)]
+            value, text = row["disagreement"], f"{row['disagreement']:.1f}"
+            if i > j:
+                text = "–" if math.isnan(row["q"]) else f"{row['q']:.2f}"
+            share = value / most if i < j else 0.0 if math.isnan(row["q"]) else max(0.0, row["q"])
+            cells.append({"text": text, "share": round(100 * share), "upper": i < j})
+        square.append((a, cells))
+    whole = report.diversity.to_dict("records")[0] if report.diversity is not None else None
+    return {"names": names, "square": square, "left": len(every) - len(names), "set": whole}
+
+
+def settings(report: Report) -> dict[str, list[tuple[str, str]]]:
+    found = {"recipe": list(_leaves(report.recipe))}
+    if report.sessions:
+        last = report.sessions[-1]
+        found["environment"] = [(key, _plain(value)) for key, value in last.items()]
+    return found
+
+
+def _leaves(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_plain, value)) or "none"
+    return "–" if value is None else str(value)

@@ -1,0 +1,42 @@
+"""Objects as a reader sees them: short numbers, and tables for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from html import escape
+
+
+def short_count(n: int) -> str:
+    """A count in few characters: ``3,125``, ``2^54``, ``4·3^17``, else ``1.42e14``."""
+    if n < 100_000:
+        return f"{n:,}"
+    for factor in range(1, 10):
+        if n % factor:
+            continue
+        for base in (2, 3, 5, 26):  # those of the families' blocks
+            exponent, rest = 0, n // factor
+            while rest % base == 0:
+                rest, exponent = rest // base, exponent + 1
+            if rest == 1 and exponent > 2:
+                return f"{base}^{exponent}" if factor == 1 else f"{factor}·{base}^{exponent}"
+    return f"{Decimal(n):.2e}".replace("e+", "e")  # a float may be too small
+
+
+def short_macs(macs: float) -> str:
+    """Multiply-adds with three digits or four: ``5.21 M``, ``1.30 G``."""
+    scaled, letter = (macs / 1e6, "M") if macs < 1e9 else (macs / 1e9, "G")
+    return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f} {letter}"
+
+
+def html_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A ``<table>`` of plain texts, which are escaped; the first of each row names it."""
+    parts = [f"<caption>{escape(caption)}</caption>"]
+    if head:
+        columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+        parts.append(f"<thead><tr>{columns}</tr></thead>")
+    parts.append("<tbody>")
+    for name, *cells in rows:
+        values = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        parts.append(f'<tr><th scope="row">{escape(name)}</th>{values}</tr>')
+    return f"<table>{''.join(parts)}</tbody></table>"

@@ -1,0 +1,125 @@
+"""The nodes of a wiring: units run a module, joins merge operands.
+
+A *choice* says which operands of which joins are alive: any mapping from a join's name to operand labels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from polypath.core.checks import check, number, one_of
+
+INPUT = "input"
+JOIN_KINDS = ("mean", "sum", "max", "switch", "concat")
+Choice = Mapping[str, tuple[str, ...]]
+WHOLE: Choice = {}
+
+_LABEL = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One module applied to one tensor.
+
+    Attributes:
+        name: the node's name, unique in the wiring.
+        source: the node that it reads.
+        module: dotted path of the module that it runs; several nodes may share one.
+        depth: layers that it adds to the depth of a path (an activation or a pool adds 0).
+        variant: which of the module's variants to run (the norm of one loop, say), or None.
+    """
+
+    name: str
+    source: str
+    module: str
+    depth: int = 0
+    variant: str | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.source,)
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One input of a join. Text and errors name it by ``label``, never by position.
+
+    ``survival`` is the probability with which stochastic depth keeps it in training; in evaluation its
+    value is multiplied by it (Huang et al. 2016, Eq. 5).
+    """
+
+    source: str
+    label: str
+    survival: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Decides, sample by sample, whether a switch goes on to ``opens``; reads the tensor ``source``."""
+
+    module: str
+    source: str
+    opens: str
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Merges its alive operands: ``mean``, ``sum``, ``max`` (any non-empty set of them), ``switch`` (exactly
+    one, the last where nothing is chosen, the gates' where there are any) or ``concat`` (always all)."""
+
+    name: str
+    kind: str
+    operands: tuple[Operand, ...]
+    gates: tuple[Gate, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(o.source for o in self.operands)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(o.label for o in self.operands)
+
+    def chosen(self, choice: Choice) -> tuple[Operand, ...]:
+        """The operands that run under ``choice``."""
+        labels = choice.get(self.name)
+        if labels is not None:
+            return tuple(o for o in self.operands if o.label in labels)
+        if self.kind == "switch" and not self.gates:
+            return self.operands[-1:]
+        return self.operands
+
+    def dynamic(self, choice: Choice) -> bool:
+        """Whether gates decide at run time."""
+        return bool(self.gates) and self.name not in choice
+
+
+Node = Unit | Join
+
+
+def check_join(join: Join) -> None:
+    """Check a join by itself.
+
+    Raises:
+        ValueError: an unknown kind, no operands or labels twice, survival outside of a sum, a gate outside of a switch.
+    """
+    check(f"join {join.name!r}: kind", join.kind, one_of(*JOIN_KINDS))
+    if not join.operands:
+        raise ValueError(f"join {join.name!r} has no operands")
+    if len(set(join.labels)) < len(join.labels):
+        raise ValueError(f"join {join.name!r}: labels {join.labels} are not distinct")
+    for operand in join.operands:
+        if not _LABEL.fullmatch(operand.label):
+            raise ValueError(f"join {join.name!r}: label {operand.label!r} must be letters, digits or '_'")
+        check(f"join {join.name!r}: survival of {operand.label!r}", operand.survival, number(above=0, high=1))
+        if operand.survival != 1.0 and join.kind != "sum":
+            raise ValueError(f"join {join.name!r}: survival belongs to sums, and this is a {join.kind}")
+    if join.gates and join.kind != "switch":
+        raise ValueError(f"join {join.name!r}: only a switch has gates, and this is a {join.kind}")
+    for gate in join.gates:
+        if gate.opens not in join.labels[1:]:
+            raise ValueError(
+                f"join {join.name!r}: a gate opens {gate.opens!r}, which is not one of {', '.join(join.labels[1:])}"
+            )

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+import polypath
+
 pytest_plugins = ("browser", "deadline", "isolation")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +48,12 @@ def gradient(x: torch.Tensor) -> torch.Tensor:
     """The gradient of ``x``, which has one."""
     assert x.grad is not None
     return x.grad
+
+
+def child_environment(*folders: Path) -> dict[str, str]:
+    """Of a process that imports the package that is tested here, and modules of these folders; one thread."""
+    found = [*folders, Path(polypath.__file__).parents[1]]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, found))}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,17 +15,19 @@ import numpy as np
 import pytest
 import torch
 
+OTHERS = {"PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
+"""Variables that pytest sets, and scikit-learn when it is imported."""
+
 
 def settings() -> dict[str, Any]:
     """What one test could set and another one feel, by name."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    return {
+    environment = {f"${name}": value for name, value in os.environ.items() if name not in OTHERS}
+    return environment | {
         "torch's threads": torch.get_num_threads(),
         "torch's default dtype": torch.get_default_dtype(),
         "torch's default device": torch.get_default_device(),
         "torch's gradient mode": torch.is_grad_enabled(),
         "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
-        "the environment": environment,
         "the working directory": os.getcwd(),
         "sys.path": list(sys.path),
         "the locale": locale.setlocale(locale.LC_ALL),
@@ -46,7 +48,7 @@ def settings_stay() -> Iterator[None]:
     before = settings()
     yield
     after = settings()
-    changed = [name for name, value in before.items() if after[name] != value]
+    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
     torch.set_num_threads(before["torch's threads"])
     torch.set_default_dtype(before["torch's default dtype"])
     assert not changed, f"the test leaves changed: {', '.join(changed)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 import polypath as pp
+from conftest import child_environment
 from polypath import cli
 from polypath.families.crescendonet import CrescendoNet
 from polypath.storage.batchnorm import load_statistics
@@ -356,8 +356,8 @@ def test_damaged_weights_are_refused(capsys, mine):
 
 def start(*argv: str | Path, **options) -> subprocess.Popen:
     command = [sys.executable, "-m", "polypath", *(str(a) for a in argv)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **options)
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=child_environment(), **options)
 
 
 def test_ctrl_c_leaves_a_run_that_resumes(capsys, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from tiny import NET, images, tiny
 from torch import nn
 
+from conftest import child_environment
 from polypath.core.batchnorm import buffers
 from polypath.layers.ghost import GhostBatchNorm2d, ghost_norms
 from polypath.training.build import eval_batches, train_batches
@@ -28,9 +28,8 @@ TOLERANCE = 1e-6
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
     command = [sys.executable, str(HERE / "ranks.py"), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=child_environment(HERE), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return {row.pop("case"): row for row in map(json.loads, done.stdout.splitlines())}
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tiny import equal, images, left, tiny
 
+from conftest import child_environment
 from polypath.training import loop, signals
 from polypath.training.checkpoint import Checkpoint, Checkpoints
 from polypath.training.engine import Engine
@@ -174,10 +175,9 @@ KILLS = {"droppath": 20, "pathwise": 5, "gates": 5, "two": 5, "two-term": 3}
 
 
 def test_sigkill_at_random_moments(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
     asked = [f"{case}={kills}" for case, kills in KILLS.items()]
     command = [sys.executable, str(HERE / "kills.py"), str(tmp_path), *asked]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, env=child_environment(HERE), capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     for line, (case, kills) in zip(done.stdout.splitlines(), KILLS.items(), strict=True):
         assert line.startswith(f"{case}: {kills} kills")

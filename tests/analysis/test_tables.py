@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -62,7 +63,7 @@ def test_statistics_are_the_subjects_own(made):
 def test_a_table_is_a_short_line_and_a_notebook_shows_its_rows(made):
     mine, rival, table, _ = made
     assert repr(table) == f"PathTable('mine', {len(mine.paths)} paths, 1 rival, 60 test images of noise)"
-    root = ElementTree.fromstring(replace(table, data='<a & "b">')._repr_html_())
+    root: Any = ElementTree.fromstring(replace(table, data='<a & "b">')._repr_html_())
     names = [cell.text for cell in root.iter("th") if cell.get("scope") == "row"]
     assert names == [*mine.paths, *(f"rival: {name}" for name in rival.paths)]
     first = [cell.text for cell in root.find("tbody/tr").iter("td")]

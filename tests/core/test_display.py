@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -44,7 +45,7 @@ def test_macs_in_few_characters():
 
 
 def test_a_table_escapes_its_texts():
-    root = ElementTree.fromstring(html_table(EVIL, ["path", EVIL], [(EVIL, "1"), ("b", EVIL)]))
+    root: Any = ElementTree.fromstring(html_table(EVIL, ["path", EVIL], [(EVIL, "1"), ("b", EVIL)]))
     assert [cell.text for cell in root.iter("th")] == ["path", EVIL, EVIL, "b"]
     assert [cell.text for cell in root.iter("td")] == ["1", EVIL]
     assert root.find("caption").text == EVIL
@@ -69,8 +70,9 @@ def test_choices_and_statistics_are_short():
     assert repr(stats) == "BatchNormStatistics(1 paths, 2,000 images, seed 1)"
 
 
-def drawn(markup: str) -> ElementTree.Element:
+def drawn(markup: str | None) -> Any:
     """What stands in a notebook, which must be well-formed."""
+    assert markup is not None
     return ElementTree.fromstring(f"<div>{markup}</div>")
 
 
@@ -89,7 +91,7 @@ def test_a_notebook_draws_large_wirings_within_bounds():
     with torch.device("meta"):
         large = pp.create_model("dfn_mr56", num_classes=10)
         huge = pp.create_model("resnet110_cifar", depth=1002, width=1)
-    assert len(large.wiring._repr_svg_()) < 100_000
+    assert len(large.wiring._repr_svg_() or "") in range(1, 100_000)
     assert huge.wiring._repr_svg_() is None
     shown = huge._repr_html_()
     assert len(shown) < 2_000

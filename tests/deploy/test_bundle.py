@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -38,7 +39,7 @@ def test_it_is_a_short_line_and_a_notebook_shows_its_paths(bundle):
     for text in (repr(bundle), repr(bundle.manifest)):
         assert "fractalnet, 4 paths, 10 classes" in text
     named = replace(bundle, manifest=replace(bundle.manifest, name='<a & "b">'))
-    root = ElementTree.fromstring(named._repr_html_())
+    root: Any = ElementTree.fromstring(named._repr_html_())
     assert [row.find("th").text for row in root.iter("tr")][1:] == [path.name for path in bundle.paths]
     assert f"{bundle.paths[0].error:.2f}%" in [cell.text for cell in root.iter("td")]
     assert '<a & "b">' in root.find("caption").text

@@ -115,7 +115,7 @@ def test_the_curve_names_the_paths_that_no_other_beats(subject):
     assert {path.name for path in paths} <= set(names)
     assert "worse" not in names
     chosen = ElementTree.fromstring(curve_svg([*paths, worse], 2.5, "worse", 5.0))
-    assert [e.text for e in chosen.iter("text") if "strong" in e.get("class")] == ["worse"]
+    assert [e.text for e in chosen.iter("text") if "strong" in e.get("class", "")] == ["worse"]
 
 
 def test_without_errors_the_curve_shows_macs():

@@ -15,7 +15,7 @@ from polypath.core.execute import Trace, run_steps
 from polypath.core.meta import weightless
 from polypath.core.paths import Paths, Selectors
 from polypath.core.plan import Step, check_gates, make_plan
-from polypath.core.wiring import INPUT, Unit, Wiring
+from polypath.core.wiring import INPUT, MOST_DRAWN, Unit, Wiring
 
 HEAD = "head."
 MOST_NAMED = 12  # paths that a notebook lists
@@ -82,7 +82,8 @@ class PathNet(nn.Module):
         ]
         family, model = (str(self.config.get(key) or "") for key in ("family", "model"))
         title = " ".join(dict.fromkeys(word for word in (type(self).__name__, model, family) if word))
-        return html_table(title, [], facts) + (wiring._repr_svg_() or "<p>Too many nodes to draw them here.</p>")
+        picture = wiring.to_svg() if len(wiring.nodes) <= MOST_DRAWN else "<p>Too many nodes to draw them here.</p>"
+        return html_table(title, [], facts) + picture
 
     # --- choosing ----------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class AnytimePredictor:
         atexit.register(_closed, weakref.ref(self))
 
     def __repr__(self) -> str:
-        used = f"{self.runtime.name}, {self.precision}, threads={self._threads or 'all'}"
+        used = f"{self.runtime.name}, {self.precision}, threads={self.threads}"
         return f"AnytimePredictor({self.bundle.name!r}, {len(self.bundle.paths)} paths, {used})"
 
     # --- answering ---------------------------------------------------------------------------------------

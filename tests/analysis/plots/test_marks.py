@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -84,7 +85,7 @@ def test_ticks_are_few_and_inside(low, high):
 # --- as SVG --------------------------------------------------------------------------------------------------
 
 
-def svg(*series: Series, **options) -> ElementTree.Element:
+def svg(*series: Series, **options: Any) -> Any:
     return ElementTree.fromstring(chart(series, xlabel="x", ylabel="y", about="a<b", **options))
 
 
@@ -132,7 +133,7 @@ def test_values_side_by_side(kind):
     assert [text.get_text() for text in names] == ["first", "second"]
     assert axis.get_legend_handles_labels()[1].count("published") == 1
     if kind != "dots":
-        lengths = [patch.get_width() if kind == "barh" else patch.get_height() for patch in axis.patches]
+        lengths = [getattr(patch, "get_width" if kind == "barh" else "get_height")() for patch in axis.patches]
         assert lengths == [1.0, 3.0, 4.0]
     legend_below(figure)
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"a", "b", "published"}

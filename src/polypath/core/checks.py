@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,6 +21,9 @@ class Rule:
 
     legal: str
     fits: Callable[[Any], bool]
+
+
+LARGEST = sys.float_info.max  # what is above it is infinity
 
 
 def check(name: str, value: Any, rule: Rule) -> Any:
@@ -46,9 +50,11 @@ def check_fields(config: object, prefix: str | None = None, /, **rules: Rule) ->
 
 
 def plain(value: Any) -> Any:
-    """Numbers of NumPy and torch as Python's, their arrays and lists as tuples; anything else as it is."""
+    """Numbers of NumPy and torch as Python's, their arrays and lists as tuples, in tables too; others as they are."""
     if hasattr(value, "tolist"):
         value = value.tolist()
+    if type(value) is dict:
+        return {key: plain(entry) for key, entry in cast(dict[str, Any], value).items()}
     return tuple(map(plain, value)) if type(value) in (list, tuple) else value
 
 
@@ -82,7 +88,7 @@ def whole(low: int, high: int | None = None) -> Rule:
 
 
 def number(
-    low: float = -math.inf, high: float = math.inf, *, above: float | None = None, below: float | None = None
+    low: float = -LARGEST, high: float = LARGEST, *, above: float | None = None, below: float | None = None
 ) -> Rule:
     """A number from ``low`` to ``high``, both included; or ``above`` one and ``below`` another, both left out."""
 
@@ -93,14 +99,14 @@ def number(
 
     begin = f"({above}" if above is not None else f"[{low}"
     end = f"{below})" if below is not None else f"{high}]"
-    if below is None and high == math.inf:
-        legal = f"a number above {above}" if above is not None else f"a number of at least {low}"
+    if below is None and high == LARGEST:
+        legal = f"a finite number above {above}" if above is not None else f"a finite number of at least {low}"
     else:
         legal = f"a number in {begin}, {end}"
     return Rule(legal, fits)
 
 
-def interval(high: float = math.inf) -> Rule:
+def interval(high: float = LARGEST) -> Rule:
     """Two numbers, above 0 and at most ``high``, the second not below the first."""
     one = number(above=0, high=high)
 
@@ -108,7 +114,7 @@ def interval(high: float = math.inf) -> Rule:
         pair = _entries(value)
         return len(pair) == 2 and all(map(one.fits, pair)) and pair[0] <= pair[1]
 
-    return Rule(f"two numbers, 0 < low <= high{'' if high == math.inf else f' <= {high}'}", fits)
+    return Rule(f"two numbers, 0 < low <= high{'' if high == LARGEST else f' <= {high}'}", fits)
 
 
 def each(rule: Rule, count: int | None = None) -> Rule:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, cast
 
@@ -89,7 +89,6 @@ class OnePath(Family):
             json.dumps(dict(self.model_arguments))
         except TypeError as error:
             raise ValueError(f"{type(self).__name__}.model_arguments: JSON values only ({error})") from error
-        object.__setattr__(self, "model_arguments", _tupled(self.model_arguments))
 
     @classmethod
     def sorted_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,15 +176,6 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
         height, width = getattr(model, "in_size", (224, 224))
         z = b.add("body", b.input, Body(model, (height, width)))
         return b.add("head.classifier", z, linear)
-
-
-def _tupled(value: Any) -> Any:
-    """JSON's lists as tuples, so that arguments are the same before and after saving."""
-    if isinstance(value, list | tuple):
-        return tuple(_tupled(entry) for entry in cast(Sequence[Any], value))
-    if isinstance(value, Mapping):
-        return {key: _tupled(entry) for key, entry in cast(Mapping[str, Any], value).items()}
-    return value
 
 
 def _last_layer(model: nn.Module) -> str | None:

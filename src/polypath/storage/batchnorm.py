@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TypedDict
+from typing import Any
 
 from torch import Tensor
 
@@ -14,11 +14,6 @@ from polypath.storage.decode import decode
 from polypath.storage.files import parse_json, write_file
 
 Choices = tuple[tuple[str, tuple[str, ...]], ...]
-
-
-class _Record(TypedDict):
-    images: int
-    seed: int | None
 
 
 def save_statistics(statistics: BatchNormStatistics, file: str | os.PathLike[str]) -> None:
@@ -49,7 +44,7 @@ def load_statistics(file: str | os.PathLike[str]) -> BatchNormStatistics:
             metadata = stream.metadata() or {}
             tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (no mapping)
         choices = decode(parse_json(metadata["paths"], "paths"), list[Choices], "paths")
-        record = decode(parse_json(metadata["record"], "record"), _Record, "record")
+        record = decode(parse_json(metadata["record"], "record"), dict[str, Any], "record")
         keys = [Paths(choice) for choice in choices]
         banks: dict[Paths, dict[str, tuple[Tensor, Tensor]]] = {key: {} for key in keys}
         for name in tensors:
@@ -60,6 +55,6 @@ def load_statistics(file: str | os.PathLike[str]) -> BatchNormStatistics:
                 if mean.ndim != 1 or mean.shape != var.shape:
                     raise ValueError(f"norm {norm!r}: mean {tuple(mean.shape)} and variance {tuple(var.shape)}")
                 banks[keys[int(index)]][norm] = (mean, var)
-        return BatchNormStatistics(banks, record["images"], record["seed"])
+        return BatchNormStatistics(banks, int(record["images"]), record["seed"])
     except (SafetensorError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(file)}: no statistics file, or a damaged one ({error})") from error

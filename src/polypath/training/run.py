@@ -23,7 +23,6 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -163,7 +162,7 @@ class RunFolder:
             ValueError: a damaged record.
         """
         file = self.environment_file
-        return read(file, _Environment).sessions if file.exists() else []
+        return read(file, dict[str, list[dict[str, Any]]]).get("sessions", []) if file.exists() else []
 
     @property
     def environment_file(self) -> Path:
@@ -172,11 +171,6 @@ class RunFolder:
     @property
     def summary_file(self) -> Path:
         return self.path / "summary.json"
-
-
-@dataclass(frozen=True)
-class _Environment:
-    sessions: list[dict[str, Any]] = field(default_factory=list)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

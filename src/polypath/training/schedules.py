@@ -133,11 +133,7 @@ class Schedule:
 
 
 def lr_at(config: ScheduleConfig, step: int, *, base_lr: float, steps_per_epoch: int, epochs: float) -> float:
-    """The learning rate of one step, as :meth:`Schedule.at` of a :class:`Schedule` with these settings.
-
-    Raises:
-        ValueError: as there.
-    """
+    """The learning rate of one step; see :meth:`Schedule.at`, which checks the settings once for all steps."""
     return Schedule(config, base_lr, steps_per_epoch, epochs).at(step)
 
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -221,10 +221,7 @@ def _one(run: Runner, recipe: Recipe, path: Path, slot: int) -> RunResult:
     return result_of(path)
 
 
-@dataclass(frozen=True)
-class _Claim:
-    """What ``sweep.json`` says."""
-
+class _Claim(TypedDict):
     recipe: dict[str, Any]
     grid: dict[str, Any]
     seeds: list[int]
@@ -237,9 +234,9 @@ def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any])
     if file.is_file():
         before = read(file, _Claim)
         for what in ("recipe", "grid"):
-            if getattr(before, what) != here[what]:
+            if before[what] != here[what]:
                 raise ValueError(f"{folder} holds a sweep of another {what}: choose another --out")
-        here["seeds"] = [*before.seeds, *(seed for seed in seeds if seed not in before.seeds)]
+        here["seeds"] = list(dict.fromkeys([*before["seeds"], *seeds]))
     elif folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} exists and is no sweep: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from polypath.training.schedules import ScheduleConfig, cycle_ends, drop_epochs, lr_at
+from polypath.training.schedules import Schedule, ScheduleConfig, cycle_ends, drop_epochs, lr_at
 from polypath.training.snapshots import snapshot_due
 
 
@@ -115,6 +115,16 @@ def test_bad_settings_name_the_field(fields, epochs, words):
     with pytest.raises(ValueError) as caught:
         lr_at(ScheduleConfig(**fields), 0, base_lr=0.1, steps_per_epoch=1, epochs=epochs)
     assert words in str(caught.value)
+
+
+def test_a_schedule_is_checked_once(monkeypatch):
+    checked = []
+    monkeypatch.setattr(ScheduleConfig, "check", lambda self, epochs: checked.append(epochs))
+    config = ScheduleConfig(kind="cosine", warmup_epochs=1)
+    schedule = Schedule(config, 0.1, 4, 5)
+    rates = [schedule.at(step) for step in range(20)]
+    assert checked == [5]
+    assert rates == curve(config, 5, base=0.1, spe=4)
 
 
 def test_negative_steps_are_refused():

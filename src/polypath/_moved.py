@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-import warnings
 from collections.abc import Callable
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+
+from polypath.core.deprecation import warn_renamed
 
 MODULES: dict[str, tuple[str, ...]] = {
     "polypath.analysis.draw": ("polypath.analysis.plots.frames",),
@@ -62,7 +65,6 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 NAMES = {
     "Ask": "PredictRequest",
-    "Bound": "BoundObjective",
     "Chain": "Route",
     "Refusal": "RequestRejected",
     "Statistics": "BatchNormStatistics",
@@ -100,8 +102,24 @@ METHODS: tuple[tuple[str, str, str, str], ...] = (
 """Class, old method, the function or method that does it now, and how to call that."""
 
 
+class _Finder(MetaPathFinder, Loader):
+    """Finds the modules of 0.1 that were inside packages."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in MODULES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Moved(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing: its names are looked up when they are asked for."""
+
+
 class _Moved(ModuleType):
     """Stands for a module of 0.1: looks its names up where they are now."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, f"Moved to {', '.join(MODULES[name])}.")
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("__"):
@@ -109,15 +127,17 @@ class _Moved(ModuleType):
                 module = importlib.import_module(place)
                 for known in (name, NAMES.get(name)):
                     if known is not None and hasattr(module, known):
-                        _warn(f"{self.__name__}.{name}", f"{place}.{known}")
+                        warn_renamed(f"{self.__name__}.{name}", f"{place}.{known}", 1)
                         return getattr(module, known)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
 
 def install() -> None:
     """Make the old modules importable and give the classes their old methods; nothing is imported for it."""
+    sys.meta_path.append(_Finder())
     for name in MODULES:
-        sys.modules.setdefault(name, _Moved(name, f"Moved to {', '.join(MODULES[name])}."))
+        if name.count(".") == 1:  # found by the finder, `polypath.cost` would take the place of the function
+            sys.modules.setdefault(name, _Moved(name))
     for owner, old, new, call in METHODS:
         cls = _found(owner)
         setattr(cls, old, _method(f"{cls.__name__}.{old}", new, call))
@@ -130,7 +150,7 @@ def attribute(name: str) -> Any:
         AttributeError: it never was there.
     """
     if name in TOP:
-        _warn(f"polypath.{name}", f"{TOP[name]}.{name}")
+        warn_renamed(f"polypath.{name}", f"{TOP[name]}.{name}", 2)
         return getattr(importlib.import_module(TOP[name]), name)
     if (module := f"polypath.{name}") in MODULES:
         return sys.modules[module]
@@ -138,14 +158,20 @@ def attribute(name: str) -> Any:
 
 
 def _method(old: str, new: str, call: str) -> Callable[..., Any]:
-    def moved(self: Any, *args: Any, **options: Any) -> Any:
-        _warn(old, call)
-        owner, _, name = new.rpartition(".")
-        if owner.rpartition(".")[2][0].isupper():  # a method: the one of the object's own class
-            return getattr(self, name)(*args, **options)
-        return getattr(importlib.import_module(owner), name)(self, *args, **options)
+    old_name = old.rpartition(".")[2]
+    owner, _, name = new.rpartition(".")
 
-    moved.__name__ = old.rpartition(".")[2]
+    def moved(self: Any, *args: Any, **options: Any) -> Any:
+        warn_renamed(old, call, 1)
+        if owner.rpartition(".")[2][0].islower():
+            return getattr(importlib.import_module(owner), name)(self, *args, **options)
+        # a method; a class that gives it by its old name alone may ask here for what it inherits
+        table = next(
+            vars(c) for c in type(self).__mro__ if name in vars(c) and vars(c)[name] is not vars(c).get(old_name)
+        )
+        return table[name](self, *args, **options)
+
+    moved.__name__ = old_name
     moved.__doc__ = f"Deprecated: use ``{call}``."
     return moved
 
@@ -153,7 +179,3 @@ def _method(old: str, new: str, call: str) -> Callable[..., Any]:
 def _found(path: str) -> Any:
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
-
-
-def _warn(old: str, new: str) -> None:
-    warnings.warn(f"{old} is now {new}; the old name goes with the next release", DeprecationWarning, stacklevel=4)

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +95,12 @@ class Ensemble(nn.Module):
         options = {"paths": self.paths[name], "generator": generator}
         # the bank's buffers stand in the parent's places for this call; batch-norm updates them there
         return cast(Tensor, torch.func.functional_call(self.net, dict(member.named_buffers()), (x,), options))
+
+    if TYPE_CHECKING:  # torch types a module's call as Any
+
+        def __call__(
+            self, x: Tensor, without: str | Iterable[str] = (), *, generator: torch.Generator | None = None
+        ) -> Tensor: ...
 
     def forward(
         self, x: Tensor, without: str | Iterable[str] = (), *, generator: torch.Generator | None = None

@@ -1,6 +1,6 @@
 """From a trained network to answers in milliseconds: export, bundles, a predictor with a time budget.
 
-    bundle = pp.deploy.Bundle.open()                       # the pretrained one; or the folder of another
+    bundle = pp.Bundle.open()                              # the pretrained one; or the folder of another
     predictor = pp.AnytimePredictor(bundle)
     answer = predictor.predict(images, budget_ms=2.0)      # by the most accurate path that is done in time
 
@@ -10,8 +10,9 @@ Names are looked up when they are used, so that what they need (torch, ONNX Runt
 from __future__ import annotations
 
 import importlib
-import warnings
 from typing import TYPE_CHECKING, Any
+
+from polypath.core.deprecation import warn_renamed
 
 _PLACES = {
     "Answer": "answer",
@@ -32,17 +33,34 @@ if TYPE_CHECKING:
     from polypath.deploy.answer import Answer, Confident
     from polypath.deploy.budget import BudgetError
     from polypath.deploy.bundle import Bundle
+    from polypath.deploy.export import export_path
     from polypath.deploy.images import ImageLimits
     from polypath.deploy.latency import Timing
     from polypath.deploy.manifest import BundlePath
     from polypath.deploy.predictor import AnytimePredictor
+    from polypath.deploy.stepwise import Stepwise
+    from polypath.deploy.stepwise_write import write_stepwise
+    from polypath.deploy.write import write_bundle
 
-__all__ = ["Answer", "AnytimePredictor", "BudgetError", "Bundle", "BundlePath", "Confident", "ImageLimits", "Timing"]
+__all__ = [
+    "Answer",
+    "AnytimePredictor",
+    "BudgetError",
+    "Bundle",
+    "BundlePath",
+    "Confident",
+    "ImageLimits",
+    "Stepwise",
+    "Timing",
+    "export_path",
+    "write_bundle",
+    "write_stepwise",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Limits":
-        warnings.warn("polypath.deploy.Limits is now ImageLimits", DeprecationWarning, stacklevel=2)
+        warn_renamed("polypath.deploy.Limits", "ImageLimits", 1)
         name = "ImageLimits"
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

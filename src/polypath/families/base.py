@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ import torch
 from polypath.core.builder import NetBuilder
 from polypath.core.checks import check_fields, plain_fields, whole
 from polypath.core.config import NetConfig
+from polypath.core.deprecation import warn_renamed
 from polypath.core.network import PathNet
 from polypath.core.paths import Selectors
 from polypath.layers.init import initialise
@@ -44,7 +44,7 @@ class Family:
             FAMILIES[name] = cls
         for old, new in _OLD_NAMES.items():
             if old in vars(cls) and new not in vars(cls):
-                warnings.warn(f"{cls.__name__}.{old} is now called {new}", DeprecationWarning, stacklevel=2)
+                warn_renamed(f"{cls.__name__}.{old}", new, 1)
                 setattr(cls, new, vars(cls)[old])
 
     def __post_init__(self) -> None:

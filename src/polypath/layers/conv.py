@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -61,6 +62,10 @@ class ConvUnit(nn.Module):
         if "drop" in parts and dropout > 0.0:
             self.drop = DROPOUTS[dropout_kind](dropout)
         self.parts = tuple(part for part in parts if hasattr(self, part))
+
+    if TYPE_CHECKING:  # torch types a module's call as Any
+
+        def __call__(self, x: Tensor, variant: str | None = None) -> Tensor: ...
 
     def forward(self, x: Tensor, variant: str | None = None) -> Tensor:
         for part in self.parts:

@@ -7,6 +7,7 @@ gradient goes straight through it; in evaluation the larger logit decides.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,10 @@ class GateUnit(nn.Module):
         with torch.no_grad():
             odds = math.log(self.open_share / (1.0 - self.open_share))
             self.last.bias.copy_(self.last.bias.new_tensor([SHUT_BIAS, SHUT_BIAS + odds]))
+
+    if TYPE_CHECKING:  # torch types a module's call as Any
+
+        def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor: ...
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         z = x.mean((2, 3))

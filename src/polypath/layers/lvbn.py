@@ -11,6 +11,7 @@ call, as ``mask``. In evaluation samples that are not let pass are not there, an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,10 @@ class LoopUnit(ConvUnit):
         if "act" in self.parts:
             self.act = ACTIVATIONS[act](inplace=True)
         self.statistics = statistics
+
+    if TYPE_CHECKING:  # torch types a module's call as Any
+
+        def __call__(self, x: Tensor, variant: str | None = None, mask: Tensor | None = None) -> Tensor: ...
 
     def forward(self, x: Tensor, variant: str | None = None, mask: Tensor | None = None) -> Tensor:
         for part in self.parts:

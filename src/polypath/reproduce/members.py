@@ -87,4 +87,4 @@ def _snapshots(run: Trained) -> Iterator[tuple[str, PathNet]]:
     for file in sorted((run.folder / SNAPSHOTS).glob("*.safetensors"), key=lambda file: int(file.stem)):
         net = build_net(run.recipe, run.folder)
         load_weights(net, load_file(file))
-        yield file.stem, net.to(run.device).eval()
+        yield file.stem, run.placed(net.eval())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,10 @@ class Bottleneck(nn.Module):
         self.layer2 = ConvUnit(width, width, 3)
         self.layer3 = ConvUnit(width, out_chans, 1, order="conv-norm")
 
+    if TYPE_CHECKING:  # torch types a module's call as Any
+
+        def __call__(self, x: Tensor) -> Tensor: ...
+
     def forward(self, x: Tensor) -> Tensor:
         return self.layer3(self.layer2(self.layer1(x)))
 
@@ -58,6 +63,10 @@ class UpdateUnit(nn.Module):
         for m in range(1, stacked + 1):
             self.add_module(f"unit{m}", Bottleneck(in_chans if m == 1 else out_chans, out_chans, expansion))
         self.parallel = ConvUnit(in_chans, out_chans, 1, order="conv-norm") if parallel else None
+
+    if TYPE_CHECKING:  # torch types a module's call as Any
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
     def forward(self, x: Tensor) -> Tensor:
         z = x
@@ -139,6 +148,10 @@ class GunnLayer(nn.Module):
     def units(self) -> list[nn.Module]:
         """The update units, in the order of the segments."""
         return [self.get_submodule(f"segment{i}") for i in range(1, self.segments + 1)]
+
+    if TYPE_CHECKING:  # torch types a module's call as Any
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] != self.channels:

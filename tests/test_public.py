@@ -1,0 +1,250 @@
+"""What ``import polypath`` gives: few names, typed and quickly there, and those of 0.1 with a warning."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import polypath as pp
+from conftest import ROOT
+from polypath import _moved
+
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+HEAVY = ("pandas", "datasets", "sklearn", "onnx", "onnxruntime", "openvino", "gradio", "fastapi", "timm", "matplotlib")
+
+
+def alone(code: str, *flags: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- names ---------------------------------------------------------------------------------------------------
+
+
+def test_every_public_name_is_there_and_is_listed():
+    assert sorted(pp.__all__) == dir(pp)
+    assert len(set(pp.__all__)) == len(pp.__all__)
+    for name in pp.__all__:
+        value = getattr(pp, name)
+        assert getattr(value, "__name__", name).rpartition(".")[2] == name
+        assert value.__doc__
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_pages_use_public_names_and_none_of_the_old_ones(page: Path):
+    text = page.read_text()
+    assert set(re.findall(r"\bpp\.([A-Za-z_]\w*)", text)) <= set(pp.__all__)
+    assert not set(re.findall(r"(?:from|import) (polypath\.[\w.]+)", text)) & set(_moved.MODULES)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(AttributeError, match="module 'polypath' has no attribute 'creat_model'"):
+        pp.creat_model  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'creat_model'"):
+        exec("from polypath import creat_model")
+    with pytest.raises(ImportError, match="cannot import name 'macs_by_nod'"):
+        exec("from polypath.cost import macs_by_nod")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("polypath.costs")
+
+
+def test_submodules_are_importable_by_name():
+    import polypath.profiling.cost as module
+    import polypath.training.recipes as package
+
+    assert module.cost is pp.cost
+    assert package.get_recipe is pp.get_recipe
+
+
+def test_importing_polypath_imports_what_it_needs_and_warns_of_nothing():
+    code = f"import sys, json, polypath; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    assert json.loads(alone(code, "-W", "error::DeprecationWarning:polypath")) == []
+
+
+def test_each_public_name_can_be_the_first_one_used():
+    """Those that are imported when first used need none of the others before them."""
+    code = f"import json, polypath as pp; print(json.dumps([getattr(pp, n) is not None for n in {pp.__all__[::-1]}]))"
+    assert all(json.loads(alone(code)))
+
+
+# --- names of 0.1 --------------------------------------------------------------------------------------------
+
+KNOWN = {
+    "polypath.analysis.draw": "draw_agreement",
+    "polypath.analysis.drawing": "wiring_svg",
+    "polypath.analysis.figures": "path_figure",
+    "polypath.analysis.layout": "layout",
+    "polypath.analysis.report.charts": "chart",
+    "polypath.cards": "model_card",
+    "polypath.cost": "macs_by_node",
+    "polypath.data.feed": "evaluation_batches",
+    "polypath.deploy.profile": "measure",
+    "polypath.dynamic": "loops_run",
+    "polypath.expansion": "expand",
+    "polypath.expected": "expected_loops",
+    "polypath.files": "write_file",
+    "polypath.layers.gunn_blocks": "Reads",
+    "polypath.layers.gunn_fast": "algorithm1",
+    "polypath.meta": "image_batch",
+    "polypath.network": "NetBuilder",
+    "polypath.paths": "Words",
+    "polypath.plan": "make_plan",
+    "polypath.registry": "get_preset",
+    "polypath.reproduce.results": "load_result",
+    "polypath.saving": "load",
+    "polypath.serve.asks": "Ask",
+    "polypath.serve.queue": "rehearse",
+    "polypath.statistics": "Statistics",
+    "polypath.training.files": "digest",
+    "polypath.wiring": "Chain",
+}
+"""A name of each module of 0.1."""
+
+
+def told(run: Callable[[], object]) -> tuple[object, list[warnings.WarningMessage]]:
+    """What ``run`` gives, and what it warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = run()
+    return result, [w for w in caught if issubclass(w.category, DeprecationWarning)]
+
+
+def executed(code: str) -> tuple[dict[str, Any], warnings.WarningMessage]:
+    """The names that code on two lines binds, and the one warning, which points at the second line."""
+    names: dict[str, Any] = {}
+    _, caught = told(lambda: exec(compile(f"\n{code}", "a user's script", "exec"), names))
+    (warning,) = caught
+    assert (warning.filename, warning.lineno) == ("a user's script", 2)
+    assert "goes with the next release" in str(warning.message)
+    return names, warning
+
+
+def test_a_name_of_every_old_module_is_known():
+    assert KNOWN.keys() == _moved.MODULES.keys()
+
+
+@pytest.mark.parametrize("module", KNOWN)
+def test_old_modules_give_their_names_with_one_warning(module: str):
+    name = KNOWN[module]
+    names, warning = executed(f"from {module} import {name} as found")
+    place = re.search(r"is now (polypath[\w.]+)", str(warning.message))
+    assert place is not None
+    new, _, attribute = place[1].rpartition(".")
+    assert new in _moved.MODULES[module]
+    assert names["found"] is getattr(importlib.import_module(new), attribute)
+
+
+@pytest.mark.parametrize("module", [m for m in KNOWN if m != "polypath.cost"])  # that was hidden by the function
+def test_old_modules_can_be_imported_in_every_way(module: str):
+    package, _, name = module.rpartition(".")
+    ways = f"import {module} as one; import {module}; from {package} import {name} as two"
+    assert alone(f"{ways}; print(one is two is {module})") == "True\n"
+
+
+def test_polypath_cost_is_the_function_that_it_was():
+    exec("import polypath.cost as c; assert c is cost", {"cost": pp.cost})
+    exec("from polypath.cost import macs_by_node")
+    assert callable(pp.cost)
+
+
+@pytest.mark.parametrize("old", _moved.NAMES)
+def test_old_names_are_found_under_their_new_ones(old: str):
+    found = []
+    for module in _moved.MODULES:
+        moved = importlib.import_module(module) if module != "polypath.cost" else sys.modules[module]
+        value, caught = told(lambda moved=moved: getattr(moved, old, None))
+        if value is not None:
+            found.append(value)
+            assert [str(w.message).split(" is now ")[1].split(";")[0].rpartition(".")[2] for w in caught] == [
+                _moved.NAMES[old]
+            ]
+    assert found
+
+
+@pytest.mark.parametrize("name", _moved.TOP)
+def test_old_names_of_the_top(name: str):
+    names, warning = executed(f"from polypath import {name} as found")
+    assert str(warning.message).startswith(f"polypath.{name} is now {_moved.TOP[name]}.{name};")
+    assert names["found"] is getattr(importlib.import_module(_moved.TOP[name]), name)
+    assert executed(f"import polypath; found = polypath.{name}")[0]["found"] is names["found"]
+
+
+def test_old_methods_of_networks_and_wirings(tmp_path: Path):
+    net = pp.create_model("crescendonet_32", widths=(4, 4), hidden=(8,), scale=2, seed=0)
+    scope = {"net": net, "folder": tmp_path / "net"}
+    warning = told(lambda: exec("\nnet.save_pretrained(folder)", scope))[1]
+    assert [w.lineno for w in warning] == [2]
+    assert "PathNet.save_pretrained is now polypath.save(net, folder)" in str(warning[0].message)
+    assert pp.load(tmp_path / "net").wiring == net.wiring
+    wiring = net.wiring
+    for old, new in (("met", wiring.reachable), ("chains", lambda: list(wiring.routes()))):
+        found, (one,) = told(lambda old=old: getattr(wiring, old)())
+        assert (list(found) if old == "chains" else found) == new()  # pyright: ignore[reportArgumentType] (an iterator)
+        assert one.filename == __file__
+    fused = pp.create_model("fusenet_nf3_14", seed=0).wiring
+    expanded, (one,) = told(lambda: fused.expand())  # pyright: ignore[reportAttributeAccessIssue] (of 0.1)
+    assert "polypath.core.expansion.expand(wiring)" in str(one.message)
+    assert isinstance(expanded, pp.Wiring)
+
+
+def test_push_to_hub_is_a_method_still(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr("polypath.storage.hub.push_to_hub", lambda net, repo: asked.append((net, repo)))
+    net: Any = pp.create_model("crescendonet_32", widths=(4, 4), hidden=(8,), scale=2, seed=0)
+    _, (warning,) = told(lambda: net.push_to_hub("me/net"))
+    assert asked == [(net, "me/net")]
+    assert "polypath.push_to_hub(net, repo_id)" in str(warning.message)
+
+
+OLD_FAMILY = """
+from dataclasses import dataclass
+from torch import nn
+import polypath as pp
+from polypath.families.crescendonet import CrescendoNet
+
+@dataclass(frozen=True, kw_only=True)
+class Old(CrescendoNet):
+    def draw(self, b):
+        return super().draw(b)
+
+    def words(self):
+        return super().words() | {"first": lambda wiring, value: {"block1.join": [value]}}
+
+    def names(self):
+        return [*super().names(), "first=1"]
+"""
+
+
+def test_a_users_family_of_old_methods_still_works():
+    scope: dict[str, Any] = {"__name__": "users"}
+    _, caught = told(lambda: exec(compile(OLD_FAMILY, "users.py", "exec"), scope))
+    line = OLD_FAMILY[: OLD_FAMILY.index("class Old")].count("\n") + 1
+    assert [(w.filename, str(w.message).split(";")[0]) for w in caught] == [
+        ("users.py", f"Old.{old} is now {new}")
+        for old, new in (("draw", "build_graph"), ("words", "selectors"), ("names", "path_names"))
+    ]
+    assert {w.lineno for w in caught} <= {line, line - 1}  # of the class, or of its decorator
+    family = scope["Old"](widths=(4, 4), hidden=(8,), scale=2)
+    net, caught = told(lambda: family.build(seed=0))
+    assert isinstance(net, pp.PathNet)
+    assert net(torch.zeros(1, 3, 8, 8)).shape == (1, 10)
+    inherited = pp.create_model("crescendonet_32", widths=(4, 4), hidden=(8,), scale=2).named_paths()
+    assert list(net.named_paths()) == [*inherited, "first=1"]
+    assert {w.filename for w in caught} == {"users.py"}  # its calls of what it inherits
+    for old, new in (("names", "path_names"), ("words", "selectors")):
+        plain: Any = type(family).__mro__[1](widths=(4, 4), hidden=(8,), scale=2)
+        found, (warning,) = told(lambda plain=plain, old=old: getattr(plain, old)())
+        assert repr(found) == repr(getattr(plain, new)())
+        assert (warning.filename, f"family.{new}()" in str(warning.message)) == (__file__, True)

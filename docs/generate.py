@@ -28,13 +28,15 @@ def models_page() -> str:
 def model_row(name: str) -> str:
     """One network's line of ``models.md``."""
     from polypath.cli.models import compared, describe
-    from polypath.cli.tables import exact, millions
+    from polypath.cli.tables import millions
+    from polypath.core.display import short_count
     from polypath.families.registry import PRESETS
 
     row = describe(name, PRESETS[name])
     source = f"{row['paper']}; {row['table']}" if row["table"] else row["paper"]
     size = f"{row['params']:,} | {millions(row['macs'])} | {row['size']}²"
-    return f"| `{name}` | {source} | {size} | {row['depth']} | {exact(row['paths'])} | {'; '.join(compared(row))} |"
+    paths, figures = short_count(row["paths"]), "; ".join(compared(row))
+    return f"| `{name}` | {source} | {size} | {row['depth']} | {paths} | {figures} |"
 
 
 def path_table_picture() -> str:

@@ -15,8 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-OTHERS = {"PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
-"""Variables that pytest sets, and scikit-learn when it is imported."""
+OTHERS = {
+    "PYTEST_CURRENT_TEST",
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
+    "GRADIO_ANALYTICS_ENABLED",
+    "HF_HUB_DISABLE_TELEMETRY",
+    "TORCHINDUCTOR_CACHE_DIR",
+}
+"""Variables that pytest sets, and libraries when they are imported or first used."""
 
 
 def settings() -> dict[str, Any]:

@@ -209,14 +209,14 @@ def test_re_estimated_statistics_may_be_what_members_begin_with():
 
 
 def test_any_familys_paths_make_an_ensemble():
-    net = CrescendoNet(widths=(4, 4), hidden=(8,)).build(seed=0).eval()
+    net = CrescendoNet(widths=(4, 4), hidden=(8,)).build(seed=0).double().eval()
     ensemble = Ensemble(net, ["branches=1,3", net.paths("branches=2"), "block1.join=1"])
     assert ensemble.names == ("branches_1_3", "branches_2", "block1_join_1")
     assert ensemble(X, without="branches=2").shape == (6, 10)
-    net = MergeAndRun(depth=8, width=4).build(seed=0).eval()
+    net = MergeAndRun(depth=8, width=4).build(seed=0).double().eval()
     ensemble = Ensemble(net, ["stream=1", "stream=2", "route=R1L1R2"])
     assert ensemble.names == ("stream_1", "stream_2", "R1L1R2")
-    torch.testing.assert_close(ensemble(X).exp().sum(1), torch.ones(6))
+    torch.testing.assert_close(ensemble(X).exp().sum(1), torch.ones(6, dtype=X.dtype))
 
 
 def test_it_compiles():

@@ -72,7 +72,9 @@ class Ensemble(nn.Module):
         if weights == "shared":
             self.net = net
         for i, (name, path) in enumerate(self.paths.items()):
-            parent = net if seed is None else build_net(net.config, "this network's config", seed=seed + i)
+            parent = net
+            if seed is not None:
+                parent = build_net(net.config, "this network's config", seed=seed + i).to(next(net.parameters()))
             child = extract(parent, path, stats=stats)
             set_module(self, f"members.{name}", child if weights == "separate" else _bank(child))
         self.train(net.training)
@@ -187,9 +189,11 @@ class Ensemble(nn.Module):
             with safe_open(file, "pt") as stream:
                 config = parse_json((stream.metadata() or {})["config"], "config")
                 tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (no mapping)
-            ensemble = cls(build_net(config["net"], os.fspath(file), seed=0), config["paths"], config["weights"])
+            like = next(tensor for tensor in tensors.values() if tensor.is_floating_point())
+            net = build_net(config["net"], os.fspath(file), seed=0).to(like)
+            ensemble = cls(net, config["paths"], config["weights"])
             ensemble.load_state_dict(tensors)
-        except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (SafetensorError, AttributeError, KeyError, StopIteration, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{os.fspath(file)}: no saved ensemble, or a damaged one ({error})") from error
         return ensemble.eval()
 

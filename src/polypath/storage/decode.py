@@ -109,7 +109,7 @@ def _parts(value: Any, kind: Any, what: str) -> Iterator[tuple[Any, Any, str]]:
     if typing.get_origin(kind) is typing.Annotated:
         kind = typing.get_args(kind)[0]
     args, hints = typing.get_args(kind), _hints(kind)
-    if isinstance(kind, types.UnionType):
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
         given = [arg for arg in args if arg is not types.NoneType]
         if value is not None and len(given) == 1:
             yield value, given[0], what

@@ -91,7 +91,8 @@ def svg(*series: Series, **options: Any) -> Any:
 
 def test_labels_of_crowded_marks_are_left_out_but_for_strong_ones():
     marks = [Mark(x=1 + i / 1000, y=1, label=f"name {i}", strong=i == 7) for i in range(30)]
-    names = [e.text for e in svg(Series(name="s", kind="dots", marks=marks)).iter("text") if "name" in e.get("class")]
+    root = svg(Series(name="s", kind="dots", marks=marks), bounds=(0, 2, 0, 2))
+    names = [e.text for e in root.iter("text") if "name" in e.get("class")]
     assert "name 7" in names
     assert len(names) < 10
 

@@ -97,8 +97,9 @@ def test_other_mistakes_are_refused(predictor, images):
     ):
         with pytest.raises(ValueError, match=words):
             predictor.predict(images, **arguments)
-    with pytest.raises(ValueError, match="batch 0"):
-        predictor.profile(0)
+    for ask in (predictor.profile, predictor.latencies):
+        with pytest.raises(ValueError, match="batch 0"):
+            ask(0)
     with pytest.raises(ValueError, match="deadline nan"):
         predictor.predict_until(images, math.nan)
     for name, words in (("tensorrt", "must be auto or one of"), ("cuda-graphs", "no CUDA device")):

@@ -33,7 +33,13 @@ BUSY = 0.8  # of what was measured: paths that now take less were measured while
 
 
 def bucket(batch: int) -> int:
-    """The batch size whose times stand for ``batch``: the next power of two."""
+    """The batch size whose times stand for ``batch``: the next power of two.
+
+    Raises:
+        ValueError: a batch size below 1.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"batch {batch!r}: must be a whole number of at least 1")
     return 1 << (batch - 1).bit_length()
 
 

@@ -280,6 +280,9 @@ class AnytimePredictor:
 
         Args:
             seconds: of a profile, as for :meth:`profile`.
+
+        Raises:
+            ValueError: a batch size below 1.
         """
         size = profiles.bucket(batch)
         if (known := self._latencies.get(size)) is not None:
@@ -298,13 +301,12 @@ class AnytimePredictor:
         Raises:
             ValueError: a batch size below 1, seconds that are not above 0.
         """
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise ValueError(f"batch {batch!r}: must be a whole number of at least 1")
+        size = profiles.bucket(batch)
         if seconds is not None and not 0 < seconds < math.inf:
             raise ValueError(f"seconds {seconds!r}: must be a number above 0")
         if fresh:
             with self._lock:
-                self._measure(profiles.bucket(batch), seconds)
+                self._measure(size, seconds)
         latencies = self.latencies(batch, seconds)
         return {path.name: latencies.paths[path.name].timing for path in self.bundle.paths}
 

@@ -10,6 +10,7 @@ field that the paper does not state has an entry in ``assumed``: its dotted name
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import typing
@@ -272,8 +273,13 @@ def recipe_from_json(values: dict[str, Any]) -> Recipe:
         kinds["model"], table["model"] = get_family(model.family), model.arguments
     if "objective" in table:
         kinds["objective"], table["objective"] = Objective.kind_of(table["objective"])
-    own = dataclasses.make_dataclass("Recipe", kinds.items(), bases=(Recipe,), frozen=True, kw_only=True)
-    return Recipe(**vars(decode(table, own, "recipe")))
+    return Recipe(**vars(decode(table, _recipe_of(**kinds), "recipe")))
+
+
+@functools.cache
+def _recipe_of(**kinds: type) -> type[Recipe]:
+    """A recipe whose ``model`` and ``objective`` are of these classes."""
+    return dataclasses.make_dataclass("Recipe", kinds.items(), bases=(Recipe,), frozen=True, kw_only=True)
 
 
 @dataclass

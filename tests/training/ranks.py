@@ -1,6 +1,6 @@
 """Two processes train, one accumulates, and this compares: ``ranks.py FOLDER``, a program for test_distributed.
 
-Each case takes 20 steps with :class:`Engine` on batches of random images; what each of the two ranks has then is
+Each case takes 12 steps with :class:`Engine` on batches of random images; what each of the two ranks has then is
 written down, and compared with what one process has that accumulates over the same half-batches.
 """
 
@@ -28,7 +28,7 @@ from polypath.training.engine import Engine
 from polypath.training.path_objectives import DropPath, PathWise, TiedColumns
 from polypath.training.recipe import ParallelConfig, Recipe
 
-STEPS, BATCH, EPOCH = 20, 12, 5
+STEPS, BATCH, EPOCH = 12, 12, 3
 SGD: dict[str, Any] = {"batch_size": BATCH, "optim__lr": 0.02, "optim__weight_decay": 0.01}
 FRACTAL = FractalNet(columns=3, filters=(4, 8), in_chans=1)
 SHALLOW = ResNet(blocks=(1, 1), width=4, survival=0.5, in_chans=1)
@@ -57,12 +57,12 @@ CASES: dict[str, Recipe] = {
 
 def images(step: int) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(step)
-    return torch.randn(BATCH, 1, 8, 8, generator=g), torch.randint(0, 10, (BATCH,), generator=g)
+    return torch.randn(BATCH, 1, 8, 8, generator=g, dtype=torch.float64), torch.randint(0, 10, (BATCH,), generator=g)
 
 
 def steps(recipe: Recipe, world: World, parts: int) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Everything that 20 steps have changed; ``parts`` is how many of a batch this process takes."""
-    engine = Engine(recipe, recipe.model.build(0), torch.device("cpu"), world, EPOCH)
+    """Everything that 12 steps have changed; ``parts`` is how many of a batch this process takes."""
+    engine = Engine(recipe, recipe.model.build(0).double(), torch.device("cpu"), world, EPOCH)
     in_all = world.size * parts
     for step in range(STEPS):
         x, y = images(step)
@@ -142,7 +142,7 @@ def _running(name: str) -> bool:
 
 def images_at_start(recipe: Recipe) -> dict[str, Tensor]:
     """Weights before training, and zeros for the optimiser's state."""
-    start = {f"model/{k}": t for k, t in recipe.model.build(0).state_dict().items()}
+    start = {f"model/{k}": t for k, t in recipe.model.build(0).double().state_dict().items()}
 
     class Zeros(dict):
         def __missing__(self, key: str) -> Tensor:

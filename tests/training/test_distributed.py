@@ -22,7 +22,7 @@ from polypath.training.prepare import shard
 from polypath.training.recipe import ParallelConfig
 
 HERE = Path(__file__).parent
-TOLERANCE = 1e-6
+TOLERANCE = 1e-12  # of float64
 
 
 @pytest.fixture(scope="module")

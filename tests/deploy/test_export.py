@@ -16,12 +16,18 @@ from polypath.deploy.bundle import Bundle
 from polypath.deploy.export import export_path
 from polypath.deploy.runtimes.torch_ import folded
 from polypath.deploy.write import HeldOut, write_bundle
+from polypath.families.registry import get_preset
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
-@pytest.mark.parametrize("name", FORMS)
+FIRST_OF_FAMILY = {get_preset(name).spec.family: name for name in reversed(FORMS)}.values()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FIRST_OF_FAMILY else pytest.mark.slow) for n in FORMS]
+)
 def test_two_paths_of_every_model_equal_eager(name, tmp_path):
     """Two choices in which no gate decides (else one). benchmarks/exports.py has the result for all named paths."""
     net = small_net(name).eval()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from typing import Any
 
 import torch
@@ -43,8 +45,13 @@ def compile_units(net: PathNet, *, layers: bool | None = None, **options: Any) -
         layers = any(p.device.type != "cpu" for p in net.parameters())
     if layers:
         units += [m for m in modules if isinstance(m, GunnLayer)]
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        options["recompile_limit"] = GRAPHS
+    else:  # torch 2.11 has it for the whole process only
+        dynamo = importlib.import_module("torch._dynamo.config")
+        dynamo.recompile_limit = max(dynamo.recompile_limit, GRAPHS)
     for unit in units:
-        unit.compile(dynamic=False, fullgraph=True, recompile_limit=GRAPHS, **options)
+        unit.compile(dynamic=False, fullgraph=True, **options)
     return len(units)
 
 

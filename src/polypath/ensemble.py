@@ -213,7 +213,7 @@ def _named(
     members: dict[str, Paths] = {}
     known: dict[str, str] = {}
     for wanted, path in given:
-        chosen = net.paths(path) if isinstance(path, str) else Paths.of(net.wiring, path)
+        chosen = net.paths(path)
         text = path if isinstance(path, str) else texts.get(chosen, str(chosen))
         name = wanted if wanted is not None else _member_name(text)
         if not re.fullmatch(r"\w+", name) or hasattr(nn.Module, name):

@@ -138,6 +138,21 @@ def test_text_and_value_choose_alike(net, x):
 
 
 @torch.inference_mode()
+def test_a_choice_is_text_a_mapping_or_none():
+    net = pp.create_model("crescendonet_32", widths=(4, 4))
+    chosen = net.paths("branches=1,3")
+    assert net.paths(dict(chosen)) == net.paths(chosen) == chosen
+    assert net.paths(None) == net.paths("whole") == net.paths({}) == Paths()
+
+
+def test_a_choice_of_another_network_is_refused_however_often(x):
+    net = pp.create_model("crescendonet_32", widths=(4, 4))
+    other = pp.create_model("fractalnet16_small", filters=(4, 4)).paths("column=2")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"unknown join 'block1\.join2'; did you mean block1\.join"):
+            net(x, paths=other)
+
+
 def test_joins_do_what_they_say():
     a, b, c = (torch.tensor([[[[v]]]]) for v in (1.0, 5.0, -3.0))
     assert join("mean", [a, b, c]).item() == 1.0
@@ -195,7 +210,7 @@ def test_a_new_head():
     assert net.num_classes == 0
     net.reset_classifier(3)
     assert net(x).shape == (2, 3)
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="num_classes = -1"):
         net.reset_classifier(-1)
     with pytest.raises(ValueError, match="global_pool"):
         net.reset_classifier(3, global_pool="max")

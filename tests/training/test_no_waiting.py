@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from polypath.families.fractalnet import FractalNet
-from polypath.families.recursive import RecursiveResNet
+from polypath.families.recursive import NORMS, RecursiveResNet
 from polypath.training.distributed import World
 from polypath.training.engine import Engine
 from polypath.training.path_objectives import DropPath, PathWise, TargetRate
@@ -25,7 +26,7 @@ CASES: dict[str, Recipe] = {
     "drop-path": tiny(objective=DropPath(rate=0.5), optim__kind="adam"),
     "columns": tiny(objective=DropPath(mode="mixed"), model=FractalNet(columns=3, filters=(4, 8), in_chans=1)),
     "path-wise": tiny(objective=PathWise(rate=0.3), clip_norm=1.0),
-    "gates": tiny(objective=TargetRate(), model=GATED),
+    **{f"gates, {norm}": tiny(objective=TargetRate(), model=replace(GATED, norm=norm)) for norm in NORMS},
     "moving average": tiny(model=NET, ema=0.9),
 }
 

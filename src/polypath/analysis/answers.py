@@ -66,7 +66,7 @@ def chosen_paths(net: PathNet, paths: Mapping[str, Paths] | Iterable[str] | None
     if paths is None:
         return net.named_paths()
     if isinstance(paths, Mapping):
-        return {str(name): Paths.of(net.wiring, path) for name, path in paths.items()}
+        return {str(name): net.paths(path) for name, path in paths.items()}
     if isinstance(paths, str):
         raise ValueError(f"paths {paths!r}: give several, in a list")
     return {text: net.paths(text) for text in paths}

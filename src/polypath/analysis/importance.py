@@ -104,7 +104,7 @@ def importance_table(
     Raises:
         ValueError: a network that has nothing to drop, and as :func:`polypath.analysis.scoring.score`.
     """
-    start = net.paths(base) if isinstance(base, str) else Paths.of(net.wiring, base or {})
+    start = net.paths(base)
     parts = without_each(net.wiring, start) if parts is None else parts
     if not parts:
         raise ValueError("this network has no join whose operands could be dropped")

@@ -39,7 +39,7 @@ def recalibrate(
     Raises:
         ValueError: an illegal path, ``num_images`` below 2, batches without two images.
     """
-    chosen = [net.paths(p) if isinstance(p, str) else Paths.of(net.wiring, p) for p in paths]
+    chosen = [net.paths(p) for p in paths]
     if num_images < 2:
         raise ValueError(f"num_images {num_images}: statistics need at least 2 images")
     known, device = norms(net), next(net.parameters()).device

@@ -24,7 +24,7 @@ def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | No
     Raises:
         ValueError: unknown or impossible choices, statistics that lack this path.
     """
-    paths = net.paths(paths) if isinstance(paths, str) else Paths.of(net.wiring, paths)
+    paths = net.paths(paths)
     wiring = net.wiring.prune(paths)
     modules = kept_modules(net, wiring)
     child = PathNet(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from polypath.core.checks import check, whole
 from polypath.core.config import NetConfig
 from polypath.core.display import html_table, short_count
 from polypath.core.execute import Trace, run_steps
@@ -87,13 +88,16 @@ class PathNet(nn.Module):
 
     # --- choosing ----------------------------------------------------------------------------------------
 
-    def paths(self, text: str) -> Paths:
-        """Read a choice (``branches=1,3``, ``column=2``, ``block1.join=1,3``, ``whole``); see :class:`Paths`.
+    def paths(self, choice: str | Mapping[str, Iterable[str]] | None) -> Paths:
+        """A choice for this network: its text (``branches=1,3``, ``column=2``, ``block1.join=1,3``, ``whole``), or the
+        operands of joins, perhaps as :class:`Paths` of another network; None is the whole network.
 
         Raises:
             ValueError: unknown or impossible choices, with the legal ones.
         """
-        return Paths.parse(text, self.wiring, self.selectors)
+        if isinstance(choice, str):
+            return Paths.parse(choice, self.wiring, self.selectors)
+        return Paths.of(self.wiring, choice or {})
 
     def named_paths(self) -> dict[str, Paths]:
         """The family's standard choices that this network still has, ``whole`` first."""
@@ -191,15 +195,14 @@ class PathNet(nn.Module):
 
     def plan(self, paths: Paths | str | None) -> tuple[Step, ...]:
         """The steps that run under ``paths``, each freeing the tensors that no later step reads. Cached."""
-        if paths is None:
-            paths = Paths()
-        elif isinstance(paths, str):
-            paths = self.paths(paths)
+        if isinstance(paths, Paths) and paths in self._plans:
+            return self._plans[paths]
+        paths = self.paths(paths)  # once for each: it may be of another network
         steps = self._plans.get(paths)
         if steps is None:
             if len(self._plans) >= 4096:  # sampled paths are many; plans are cheap to make again
                 self._plans.clear()
-            steps = self._plans[paths] = make_plan(self.wiring, Paths.of(self.wiring, paths))
+            steps = self._plans[paths] = make_plan(self.wiring, paths)
         return steps
 
     # --- the classifier, in timm's words -----------------------------------------------------------------
@@ -228,8 +231,7 @@ class PathNet(nn.Module):
         """
         if global_pool not in (None, "", "avg"):
             raise ValueError(f"global_pool {global_pool!r}: this network keeps its own pool; pass None")
-        if num_classes < 0:
-            raise ValueError(f"num_classes {num_classes} is negative")
+        num_classes = check("num_classes", num_classes, whole(0))
         old = self.get_classifier()
         width = getattr(old, "in_features", None)
         if width is None:

@@ -205,7 +205,7 @@ def _chosen(net: PathNet, paths: Mapping[str, Paths | str] | Sequence[str] | Non
     if paths is None:
         return net.named_paths()
     pairs = paths.items() if isinstance(paths, Mapping) else [(text, text) for text in paths]
-    found = {n: net.paths(p) if isinstance(p, str) else Paths.of(net.wiring, p) for n, p in pairs}
+    found = {n: net.paths(p) for n, p in pairs}
     if not found:
         raise ValueError("paths: name at least one")
     return {n: p for i, (n, p) in enumerate(found.items()) if p not in list(found.values())[:i]}

@@ -13,7 +13,7 @@ from torch import nn
 from polypath.core.builder import NetBuilder
 from polypath.core.checks import check_fields, each, whole
 from polypath.families.base import Preset
-from polypath.families.recursive import Block, Recursive
+from polypath.families.recursive import Block, Group, Recursive
 from polypath.layers.lvbn import LoopUnit
 
 
@@ -55,20 +55,12 @@ class RecursiveMobileNetV2(Recursive, name="dr_mobilenetv2"):
                 raise ValueError(f"{type(self).__name__}.{name} = {value}: {told}")
         super().__post_init__()
 
-    @property
-    def group_blocks(self) -> tuple[int, ...]:
-        return self.blocks
+    def groups(self) -> list[Group]:
+        return [Group(*of) for of in zip(self.blocks, self.widths, self.strides, strict=True)]
 
-    def places(self) -> list[Block]:
-        found: list[Block] = []
-        chans = self.stem_width
-        sizes = zip(self.blocks, self.widths, self.strides, self.loops, strict=False)
-        for group, (blocks, out, s, loops) in enumerate(sizes, 1):
-            for i in range(1, blocks + 1):
-                stride, times = (s, 1) if i == 1 else (1, loops)
-                found.append(Block(group, f"group{group}.block{i}", chans, out, stride, times))
-                chans = out
-        return found
+    @property
+    def stem_chans(self) -> int:
+        return self.stem_width
 
     def skippable(self, block: Block) -> bool:
         return not block.resized

@@ -37,6 +37,14 @@ GATES = ("none", "recursive", "all")
 MakeUnit = Callable[..., LoopUnit]
 
 
+class Group(NamedTuple):
+    """Blocks in a row; the first of them changes the size and never recurs."""
+
+    blocks: int
+    out_chans: int
+    stride: int
+
+
 class Block(NamedTuple):
     """Where a block stands and how it changes the size."""
 
@@ -86,7 +94,7 @@ class Recursive(Family):
             gate_hidden=whole(0),
             gate_open=number(above=0, below=1),
         )
-        name, groups = type(self).__name__, self.group_blocks
+        name, groups = type(self).__name__, self.groups()
         if len(self.loops) != len(groups):
             raise ValueError(f"{name}.loops = {self.loops}: give {len(groups)} entries, one for each group of blocks")
         recur = {block.group for block in self.places() if block.loops > 1}
@@ -96,14 +104,25 @@ class Recursive(Family):
         if self.gates == "recursive" and not recur:
             raise ValueError(f"{name}.gates = 'recursive': no block recurs; loops above 1, or gates 'all' or 'none'")
 
+    def groups(self) -> list[Group]:
+        """The groups of blocks, in order."""
+        raise NotImplementedError
+
     @property
-    def group_blocks(self) -> tuple[int, ...]:
-        """Blocks of each group."""
+    def stem_chans(self) -> int:
+        """Maps that the first block reads."""
         raise NotImplementedError
 
     def places(self) -> list[Block]:
         """Every block, in order."""
-        raise NotImplementedError
+        found: list[Block] = []
+        chans = self.stem_chans
+        for place, (group, loops) in enumerate(zip(self.groups(), self.loops, strict=False), 1):
+            for i in range(1, group.blocks + 1):
+                stride, times = (group.stride, 1) if i == 1 else (1, loops)
+                found.append(Block(place, f"group{place}.block{i}", chans, group.out_chans, stride, times))
+                chans = group.out_chans
+        return found
 
     def skippable(self, block: Block) -> bool:
         """Whether the block has a shortcut to skip it by."""
@@ -269,20 +288,13 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
         )
         super().__post_init__()
 
-    @property
-    def group_blocks(self) -> tuple[int, ...]:
-        return self.blocks
+    def groups(self) -> list[Group]:
+        width = self.width * (1 if self.block == "basic" else 4)
+        return [Group(blocks, width * 2**i, 2 if i else 1) for i, blocks in enumerate(self.blocks)]
 
-    def places(self) -> list[Block]:
-        found: list[Block] = []
-        chans = self.width
-        for group, (blocks, loops) in enumerate(zip(self.blocks, self.loops, strict=False), 1):
-            out = self.width * 2 ** (group - 1) * (1 if self.block == "basic" else 4)
-            for i in range(1, blocks + 1):
-                stride = 2 if group > 1 and i == 1 else 1
-                found.append(Block(group, f"group{group}.block{i}", chans, out, stride, loops if i > 1 else 1))
-                chans = out
-        return found
+    @property
+    def stem_chans(self) -> int:
+        return self.width
 
     def skippable(self, block: Block) -> bool:
         return True

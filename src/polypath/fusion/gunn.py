@@ -23,7 +23,7 @@ from polypath.fusion.folding import folded_conv, norm_as_affine
 from polypath.fusion.units import FoldedConv
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn.layer import Bottleneck, GunnLayer, UpdateUnit
-from polypath.layers.pointwise import PLAIN_CONVS
+from polypath.layers.pointwise import PLAIN_CONVS, pixels
 
 WIDE = 72  # columns that segments which read together have at most
 
@@ -103,7 +103,7 @@ class Group(nn.Module):
         self.register_buffer("first_bias", _like(layer, rows[:, n]))
 
     def forward(self, read: Tensor, buffer: Tensor) -> None:
-        maps, own = _rows(F.conv2d(read, self.first, self.first_bias)), _rows(buffer)[:, self.channels]
+        maps, own = pixels(F.conv2d(read, self.first, self.first_bias)), pixels(buffer)[:, self.channels]
         places = own.chunk(len(self.segments), dim=1)
         for segment, place in zip(self.segments, places, strict=True):
             segment(maps, place, buffer.shape)
@@ -129,7 +129,7 @@ class Segment(nn.Module):
     def forward(self, maps: Tensor, place: Tensor, shape: torch.Size) -> None:
         batch, _, height, width = shape
         h = maps[:, self.columns].relu().view(batch, height, width, -1).permute(0, 3, 1, 2)
-        h = _rows(self.inner(h))
+        h = pixels(self.inner(h))
         if self.later is not None:
             maps[:, self.columns.stop :].addmm_(h, self.later)
         if self.last is not None and self.last_bias is not None:
@@ -188,8 +188,3 @@ def _convs(unit: nn.Module) -> list[ConvUnit]:
 
 def _like(layer: GunnLayer, tensor: Tensor) -> Tensor:
     return tensor.to(next(layer.parameters()).dtype).contiguous()
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Maps ``(B, C, H, W)``, channels-last, as pixels ``(B·H·W, C)``; of others a copy."""
-    return x.permute(0, 2, 3, 1).flatten(0, 2)

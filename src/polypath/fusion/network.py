@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from polypath.core.execute import Trace
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 
@@ -35,21 +33,13 @@ class FusedNet(PathNet):
             raise ValueError("a fused network only infers: its norms are folded away; train the one that it is made of")
         return super().train(False)
 
-    def forward(
-        self,
-        x: Tensor,
-        paths: Paths | str | None = None,
-        *,
-        trace: Trace | None = None,
-        generator: torch.Generator | None = None,
-        frozen: Collection[str] = (),
-    ) -> Tensor:
+    def forward(self, x: Tensor, paths: Paths | str | None = None, **options: Any) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``.
 
         Raises:
             ValueError: images that are no 4-D batch or too small, any choice.
         """
-        return super().forward(x.contiguous(memory_format=torch.channels_last), paths, trace=trace)
+        return super().forward(x.contiguous(memory_format=torch.channels_last), paths, **options)
 
     def plan(self, paths: Paths | str | None) -> Any:
         if paths is not None and str(paths) != "whole":

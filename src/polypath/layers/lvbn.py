@@ -97,7 +97,7 @@ def normalise(norm: Norm, x: Tensor, mask: Tensor | None, statistics: str, *, tr
     if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d):
         raise ValueError(
             f"a {type(norm).__name__} behind a gate: statistics of the samples let pass are known for plain batch-norm "
-            "only; build the network with norm = 'lvbn' or without gates, or leave batch-norm as it is"
+            "only; build the network without gates, or leave batch-norm as it is"
         )
     if statistics == "passed":
         return _by_passed(norm, x, mask)

@@ -58,7 +58,7 @@ def add_product(out: Tensor, weight: Tensor, x: Tensor) -> None:
     weight, x = weight.to(out.dtype), x.to(out.dtype)
     with torch.autocast(out.device.type, enabled=False):
         if channels_last(out):
-            _pixels(out).addmm_(_pixels(x), weight.t())
+            pixels(out).addmm_(pixels(x), weight.t())
         elif out.is_contiguous():
             out.view(*out.shape[:2], -1).baddbmm_(weight.expand(len(out), -1, -1), x.flatten(2))
         else:  # there baddbmm would call a product for each image
@@ -70,7 +70,7 @@ def weight_gradient(given: Tensor, x: Tensor) -> Tensor:
     x = x.to(given.dtype)
     with torch.autocast(given.device.type, enabled=False):
         if channels_last(x):
-            return (_pixels(x).t() @ _pixels(given)).t()
+            return (pixels(x).t() @ pixels(given)).t()
         return torch.bmm(given.flatten(2), x.flatten(2).transpose(1, 2)).sum(0)
 
 
@@ -79,7 +79,6 @@ def _products(weight: Tensor, x: Tensor) -> Tensor:
     return torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2)).view(len(x), len(weight), *x.shape[2:])
 
 
-def _pixels(x: Tensor) -> Tensor:
-    """Maps, channels-last, as ``(B·H·W, N)``."""
-    x = x.permute(0, 2, 3, 1)
-    return x.view(-1, x.shape[3])
+def pixels(x: Tensor) -> Tensor:
+    """Maps ``(B, N, H, W)`` as pixels ``(B·H·W, N)``: a view where they are channels-last, of others a copy."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)

@@ -51,10 +51,9 @@ def diagram(net: PathNet | Wiring, paths: Choice) -> tuple[Wiring, Paths]:
     Raises:
         ValueError: an illegal choice.
     """
-    wiring = net if isinstance(net, Wiring) else net.wiring
-    if isinstance(paths, str):
-        return wiring, Paths.parse(paths, wiring) if isinstance(net, Wiring) else net.paths(paths)
-    return wiring, Paths.of(wiring, paths or Paths())
+    if not isinstance(net, Wiring):
+        return net.wiring, net.paths(paths)
+    return net, Paths.parse(paths, net) if isinstance(paths, str) else Paths.of(net, paths or {})
 
 
 # --- counted -------------------------------------------------------------------------------------------------

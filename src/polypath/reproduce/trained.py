@@ -151,5 +151,4 @@ class Trained(FinishedRun):
 
     def cost(self, paths: Paths | str | None = None) -> Cost:
         """Parameters, MACs and activation memory of a path, for one image."""
-        chosen = self.net.paths(paths) if isinstance(paths, str) else paths
-        return cost(self.net, chosen, self.image_size)
+        return cost(self.net, paths, self.image_size)

@@ -90,11 +90,13 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        return _moved.attribute(name)
-    module = importlib.import_module(_LATER[name])
-    return getattr(module, name, module)
+if not TYPE_CHECKING:  # or every misspelt name would have a type
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            return _moved.attribute(name)
+        module = importlib.import_module(_LATER[name])
+        return getattr(module, name, module)
 
 
 def __dir__() -> list[str]:

@@ -58,10 +58,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Limits":
-        warn_renamed("polypath.deploy.Limits", "ImageLimits", 1)
-        name = "ImageLimits"
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+if not TYPE_CHECKING:  # or every misspelt name would have a type
+
+    def __getattr__(name: str) -> Any:
+        if name == "Limits":
+            warn_renamed("polypath.deploy.Limits", "ImageLimits", 1)
+            name = "ImageLimits"
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

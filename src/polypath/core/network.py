@@ -67,7 +67,7 @@ class PathNet(nn.Module):
         self.config: NetConfig = {**config} if config else {}
         for path, module in modules.items():
             set_module(self, path, module)
-        self._plans: dict[Paths, tuple[Step, ...]] = {}
+        self._plans: dict[tuple[tuple[str, tuple[str, ...]], ...], tuple[Step, ...]] = {}  # by their paths' choices
         self._num_features: int | None = None
 
     def _repr_html_(self) -> str:
@@ -195,14 +195,14 @@ class PathNet(nn.Module):
 
     def plan(self, paths: Paths | str | None) -> tuple[Step, ...]:
         """The steps that run under ``paths``, each freeing the tensors that no later step reads. Cached."""
-        if isinstance(paths, Paths) and paths in self._plans:
-            return self._plans[paths]
+        if isinstance(paths, Paths) and paths.choices in self._plans:
+            return self._plans[paths.choices]
         paths = self.paths(paths)  # once for each: it may be of another network
-        steps = self._plans.get(paths)
+        steps = self._plans.get(paths.choices)
         if steps is None:
             if len(self._plans) >= 4096:  # sampled paths are many; plans are cheap to make again
                 self._plans.clear()
-            steps = self._plans[paths] = make_plan(self.wiring, paths)
+            steps = self._plans[paths.choices] = make_plan(self.wiring, paths)
         return steps
 
     # --- the classifier, in timm's words -----------------------------------------------------------------

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polypath.core.batchnorm import BatchNormStatistics, buffers, norms
+from polypath.core.checks import check, one_of
 from polypath.core.extract import extract
 from polypath.core.network import PathNet, set_module
 from polypath.core.paths import Paths
@@ -61,8 +62,7 @@ class Ensemble(nn.Module):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if weights not in WEIGHTS:
-            raise ValueError(f"weights {weights!r}: must be one of {', '.join(WEIGHTS)}")
+        check("weights", weights, one_of(*WEIGHTS))
         if seed is not None and (weights == "shared" or stats is not None):
             raise ValueError(f"seed = {seed} draws separate weights anew: leave it out with shared ones or statistics")
         self.weights, self.config = weights, copy.deepcopy(net.config)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from polypath.analysis.answers import Logits, error_of, right, stacked
 from polypath.analysis.temperature import BINS, calibration_error, fit_temperature
+from polypath.core.checks import check, number, whole
 
 
 def calibration_table(
@@ -73,8 +74,8 @@ def reliability(logits: Logits, labels: Tensor, *, bins: int = BINS, temperature
         ValueError: fewer than one bin, a temperature that is not above 0, as
             :func:`~polypath.analysis.answers.stacked`.
     """
-    if bins < 1 or not temperature > 0:
-        raise ValueError(f"bins {bins}, temperature {temperature}: must be at least 1 and above 0")
+    check("bins", bins, whole(1))
+    check("temperature", temperature, number(above=0))
     names, z = stacked(logits, labels)
     confidence = (z / temperature).softmax(2).amax(2)
     hits, edges, rows = right(logits, labels)[1], torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64), []

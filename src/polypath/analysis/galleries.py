@@ -10,6 +10,7 @@ from torch import Tensor
 
 from polypath.analysis.answers import stacked
 from polypath.analysis.loops import Loops
+from polypath.core.checks import check, whole
 
 COUNT = 12
 
@@ -26,7 +27,7 @@ def easy_and_hard_by_loops(loops: Loops | pd.DataFrame, count: int = COUNT, *, s
     Raises:
         ValueError: a count below 1.
     """
-    _check(count)
+    check("count", count, whole(1))
     images = loops.images if isinstance(loops, Loops) else loops
     known = images.loc[images["right"].to_numpy(dtype=bool)]
     easy = known.sort_values(by="loops", kind="stable")
@@ -54,7 +55,7 @@ def easy_and_hard_by_paths(
     Raises:
         ValueError: a count below 1, and as :func:`~polypath.analysis.answers.stacked`.
     """
-    _check(count)
+    check("count", count, whole(1))
     _, z = stacked({"short": short, "whole": whole}, labels)
     labels = labels.cpu()
     given = z.argmax(2)
@@ -89,8 +90,3 @@ def _ranked(kind: str, frame: pd.DataFrame, count: int, spread: bool) -> pd.Data
     frame.insert(0, "kind", kind)
     frame.insert(1, "rank", range(len(frame)))
     return frame
-
-
-def _check(count: int) -> None:
-    if count < 1:
-        raise ValueError(f"count {count}: must be at least 1")

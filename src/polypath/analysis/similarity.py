@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from polypath.core.checks import check, one_of
 from polypath.core.execute import Trace
 from polypath.core.network import PathNet
 from polypath.core.wiring import Unit
@@ -57,8 +58,7 @@ class Moments:
         Raises:
             ValueError: another measure.
         """
-        if measure not in get_args(Measure):
-            raise ValueError(f"measure {measure!r}: must be one of {', '.join(get_args(Measure))}")
+        check("measure", measure, one_of(*get_args(Measure)))
         second = self.second / self.count
         if measure == "cosine":
             return second

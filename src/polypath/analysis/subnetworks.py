@@ -12,6 +12,7 @@ from polypath.analysis.answers import chosen_paths
 from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.scoring import score
 from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.checks import check, whole
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.wiring import INPUT, WHOLE, Choice, Unit, Wiring
@@ -75,8 +76,7 @@ def sampled_paths(net: PathNet | Wiring, count: int, generator: torch.Generator)
     Raises:
         ValueError: a count below 1, a network with a concatenation (its operands cannot be chosen).
     """
-    if count < 1:
-        raise ValueError(f"count {count}: must be at least 1")
+    check("count", count, whole(1))
     wiring = net if isinstance(net, Wiring) else net.wiring
     at, found = paths_to(wiring), {}
     if at[wiring.output] <= count:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from polypath.core.checks import check, whole
+
 BINS = 15
 
 
@@ -19,8 +21,7 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float
     """
     from torchmetrics.functional.classification import multiclass_calibration_error
 
-    if bins < 1:
-        raise ValueError(f"bins {bins}: must be at least 1")
+    check("bins", bins, whole(1))
     probabilities = logits.detach().cpu().double().softmax(1)
     found = multiclass_calibration_error(
         probabilities, labels.cpu(), num_classes=logits.shape[1], n_bins=bins, norm="l1", validate_args=False

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from polypath.cli.parser import Parser
+from polypath.core.checks import check, optional, whole
 
 LOG = logging.getLogger(__name__)
 
@@ -21,8 +22,7 @@ def explore(argv: list[str]) -> None:
     parser.add_argument("--port", type=int, help="port (the first free one from 7860 on)")
     parser.add_argument("--runtime", default="auto", help="what runs the network (auto: the fastest that is there)")
     args = parser.read(argv)
-    if args.port is not None and not 1 <= args.port <= 65535:
-        raise ValueError(f"--port {args.port}: must be 1 to 65535")
+    check("--port", args.port, optional(whole(1, 65535)))
 
     from polypath.explore.anytime import open_subject
     from polypath.explore.page import gradio, serving

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from polypath.cli.parser import Parser, positive
 from polypath.cli.tables import millions, percent, print_json, print_table
+from polypath.storage.files import check_vacant
 
 if TYPE_CHECKING:
     from polypath.analysis.finished_run import FinishedRun
@@ -41,8 +42,7 @@ def export(argv: list[str]) -> None:
     parser.add_argument("--note", action="append", default=[], help="a sentence for the bundle's card")
     parser.add_json()
     args = parser.read(argv)
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise ValueError(f"--out {args.out}: exists and is not empty; choose another folder")
+    check_vacant(args.out, "--out ")
     facts = _FORMAT[args.format](args)
     if args.json:
         print_json(facts)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from polypath.cli.parser import Parser, positive
 from polypath.cli.tables import millions, print_json
+from polypath.storage.files import check_vacant
 
 
 def extract(argv: list[str]) -> None:
@@ -19,8 +20,7 @@ def extract(argv: list[str]) -> None:
     parser.add_json()
     args = parser.read(argv)
 
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise ValueError(f"--out {args.out}: exists and is not empty; choose another folder")
+    check_vacant(args.out, "--out ")
 
     from polypath.core.extract import extract as extract_path
     from polypath.profiling.cost import cost

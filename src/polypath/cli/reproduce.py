@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from polypath.cli.parser import PROGRAM, Parser, positive
 from polypath.cli.tables import print_json, print_table, stdout
+from polypath.core.checks import check, one_of
 
 if TYPE_CHECKING:
     from polypath.reproduce.result import Result
@@ -37,8 +38,7 @@ def reproduce(argv: list[str]) -> None:
         _list(args.json)
         return
     experiment = get_experiment(args.experiment)
-    if args.scale not in SCALES:
-        raise ValueError(f"--scale {args.scale!r}: must be one of {', '.join(SCALES)}")
+    check("--scale", args.scale, one_of(*SCALES))
 
     from polypath.reproduce.runner import reproduce as run
 

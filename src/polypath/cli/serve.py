@@ -14,6 +14,7 @@ from typing import Any
 
 from polypath.cli.parser import Parser, positive
 from polypath.cli.tables import print_json
+from polypath.core.checks import check, number, whole
 
 NEEDS = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client", "python_multipart")
 
@@ -57,8 +58,7 @@ def serve(argv: list[str]) -> None:
     from polypath.serve.server import is_loopback, listen
     from polypath.serve.service import Options
 
-    if not 0 <= args.port <= 65535:
-        raise ValueError(f"--port {args.port}: expected 0 to 65535")
+    check("--port", args.port, whole(0, 65535))
     limits = RequestLimits(body_bytes=_bytes(args.max_body_mb), pixels=args.max_pixels, requests=args.max_requests)
     options = Options(budget_ms=args.budget_ms, max_batch=args.max_batch, limits=limits)
     key = Key(os.environ.get(KEY_VARIABLE))
@@ -134,13 +134,11 @@ def _on_cluster(args: Any, options: Any) -> None:
         print(f"{args.replicas} replicas at {url}; Ctrl-C takes the application down")
     sys.stdout.flush()
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: stopped.set())
     stopped.wait()
     ray_app.stop()
 
 
 def _bytes(mib: float) -> int:
-    if not 0 < mib <= 1024:
-        raise ValueError(f"--max-body-mb {mib:g}: expected a number above 0, at most 1024")
-    return int(mib * 2**20)
+    return int(check("--max-body-mb", mib, number(above=0, high=1024)) * 2**20)

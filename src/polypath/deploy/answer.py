@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from polypath.core.checks import check, whole
 from polypath.deploy.manifest import Rung
 
 
@@ -89,8 +90,7 @@ def check_top_k(k: int, classes: Sequence[str]) -> None:
     """Raises:
     ValueError: a number of classes below 1 or above all of them.
     """
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(classes):
-        raise ValueError(f"top_k {k!r}: must be from 1 to the {len(classes)} classes")
+    check("top_k", k, whole(1, len(classes)))
 
 
 def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:

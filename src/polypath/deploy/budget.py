@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from polypath.core.checks import check, number
 
 
 class BudgetError(ValueError):
@@ -22,7 +22,4 @@ def check_budget(budget_ms: float) -> float:
     Raises:
         ValueError: no number above 0 (NaN and infinity are none).
     """
-    number = isinstance(budget_ms, int | float) and not isinstance(budget_ms, bool)
-    if not number or not math.isfinite(budget_ms) or budget_ms <= 0:
-        raise ValueError(f"budget_ms {budget_ms!r}: must be a number of milliseconds above 0")
-    return float(budget_ms)
+    return float(check("budget_ms", budget_ms, number(above=0)))

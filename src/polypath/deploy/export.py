@@ -18,11 +18,13 @@ from pathlib import Path
 import torch
 
 from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.checks import check, one_of
 from polypath.core.extract import extract
 from polypath.core.inputs import sides
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
-from polypath.deploy import check, onnx_graph
+from polypath.deploy import onnx_graph
+from polypath.deploy.check import Check, compare, images
 from polypath.deploy.extras import need
 from polypath.deploy.runtimes import cores
 from polypath.deploy.runtimes.torch_ import folded
@@ -39,7 +41,7 @@ class Exported:
 
     files: tuple[Path, ...]
     bytes: int
-    checks: tuple[check.Check, ...]
+    checks: tuple[Check, ...]
 
 
 def export_path(
@@ -66,8 +68,7 @@ def export_path(
             answers that differ from eager beyond :data:`polypath.deploy.check.TOLERANCE` (nothing is written then).
         ImportError: a package that the format needs is missing.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format {format!r}: must be one of {', '.join(FORMATS)}")
+    check("format", format, one_of(*FORMATS))
     child = extract(net, paths, stats=stats).eval().cpu()
     if any(join.gates for join in child.wiring.joins.values()):
         raise ValueError(
@@ -81,7 +82,7 @@ def export_path(
     files = tuple(target / f"{stem}{ending}" for ending in endings)
     if there := [file for file in files if file.exists()]:
         raise ValueError(f"{there[0]}: exists; choose another folder")
-    program = onnx_graph.exported(folded(child), check.images(2, shape))
+    program = onnx_graph.exported(folded(child), images(2, shape))
     if format == "torch":
         checks, datas = _torch(program, child, shape, stem)
     else:
@@ -106,20 +107,20 @@ def image_size(net: PathNet, size: int | tuple[int, int] | None) -> tuple[int, i
     return sides(size if size is not None else tuple(own) if own else max(32, net.min_size))
 
 
-def _torch(program, child, shape, stem) -> tuple[list[check.Check], list[bytes]]:
+def _torch(program, child, shape, stem) -> tuple[list[Check], list[bytes]]:
     module = program.module()
 
     def run(x):
         with torch.no_grad():
             return module(torch.from_numpy(x)).numpy()
 
-    found = [check.compare("torch.export", run, child, shape, f"{stem}.pt2")]
+    found = [compare("torch.export", run, child, shape, f"{stem}.pt2")]
     stream = io.BytesIO()
     torch.export.save(program, stream)
     return found, [stream.getvalue()]
 
 
-def _onnx(program, child, shape, stem, *, openvino: bool) -> tuple[list[check.Check], list[bytes]]:
+def _onnx(program, child, shape, stem, *, openvino: bool) -> tuple[list[Check], list[bytes]]:
     """Everything is made and checked in a temporary folder first."""
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / f"{stem}.onnx"
@@ -132,5 +133,5 @@ def _onnx(program, child, shape, stem, *, openvino: bool) -> tuple[list[check.Ch
         made = Path(place) / f"{stem}.xml"
         ov.save_model(ov.Core().read_model(file), made, compress_to_fp16=False)
         run = compiled(ov.Core(), str(made), options(cores()), None)
-        found = [check.compare("openvino", run, child, shape, made.name)]
+        found = [compare("openvino", run, child, shape, made.name)]
         return found, [made.read_bytes(), made.with_suffix(".bin").read_bytes()]

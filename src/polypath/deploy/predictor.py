@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from polypath.core.checks import check, number, optional
 from polypath.deploy import latency_profile as profiles
 from polypath.deploy.answer import Answer, Confident, averaged, check_top_k, softmax
 from polypath.deploy.budget import BudgetError, check_budget
@@ -134,8 +135,7 @@ class AnytimePredictor:
             BudgetError: the first path would not be done in time.
         """
         start = time.perf_counter()
-        if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not math.isfinite(deadline):
-            raise ValueError(f"deadline {deadline!r}: must be a moment of time.monotonic()")
+        check("deadline", deadline, _MOMENT)
         x = self.prepared(images)
         self.latencies(len(x))
         return self._until(x, deadline, start)
@@ -302,8 +302,7 @@ class AnytimePredictor:
             ValueError: a batch size below 1, seconds that are not above 0.
         """
         size = profiles.bucket(batch)
-        if seconds is not None and not 0 < seconds < math.inf:
-            raise ValueError(f"seconds {seconds!r}: must be a number above 0")
+        check("seconds", seconds, optional(number(above=0)))
         if fresh:
             with self._lock:
                 self._measure(size, seconds)

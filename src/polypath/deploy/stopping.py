@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polypath.core.checks import check, number, whole
 from polypath.deploy.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -52,10 +53,9 @@ def upper_bound(wrong: int, n: int, doubt: float) -> float:
     Raises:
         ValueError: counts that cannot be, a doubt outside (0, 1).
     """
-    if not 0 <= wrong <= n or n < 1:
-        raise ValueError(f"{wrong} wrong of {n}: must be a part of at least one")
-    if not 0.0 < doubt < 1.0:
-        raise ValueError(f"doubt {doubt}: must be between 0 and 1")
+    check("n", n, whole(1))
+    check("wrong", wrong, whole(0, n))
+    check("doubt", doubt, number(above=0, below=1))
     if wrong == n:
         return 1.0
     if wrong == 0:
@@ -77,8 +77,7 @@ def plan_stopping(bundle: Bundle, risk: float, trust: float) -> Stopping:
         ValueError: a risk or trust outside (0, 1), a bundle without held-out answers, too few of them.
     """
     for name, value in (("risk", risk), ("trust", trust)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < 1.0:
-            raise ValueError(f"{name} {value!r}: must be between 0 and 1")
+        check(name, value, number(above=0, below=1))
     confidence, right = held_out(bundle)
     return fit(confidence, right, risk, trust)
 

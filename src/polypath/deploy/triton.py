@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 
+from polypath.core.checks import check, whole
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.extras import need
 from polypath.deploy.onnx_graph import IMAGES, LOGITS
@@ -40,15 +41,13 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
         ValueError: a bundle without ONNX graphs, a folder that holds something, a ``max_batch`` below 1.
         ImportError: onnx is missing.
     """
-    from polypath.storage.files import new_folder
+    from polypath.storage.files import check_vacant, new_folder
 
-    if isinstance(max_batch, bool) or not isinstance(max_batch, int) or max_batch < 1:
-        raise ValueError(f"max_batch {max_batch!r}: must be a whole number of at least 1")
+    max_batch = check("max_batch", max_batch, whole(1))
     if "onnx" not in bundle.formats:
         raise ValueError(f"{bundle.folder}: has no ONNX graphs; write a bundle of it first")
     target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target}: exists and is not empty; choose another folder")
+    check_vacant(target)
     onnx = need("onnx", "writing a Triton repository")
     names = []
     with new_folder(target) as made:

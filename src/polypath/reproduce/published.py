@@ -7,12 +7,13 @@ Cells that the text at hand has lost are None, and tables that are lost have no 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from polypath.core.checks import did_you_mean
 
 FILE = Path(__file__).with_name("published.json")
 
@@ -31,10 +32,10 @@ def table(paper: str, name: str) -> dict[str, Any]:
     """
     known = papers()
     if paper not in known:
-        raise ValueError(f"no published numbers of paper {paper!r}; {_near(paper, known)}")
+        raise ValueError(f"no published numbers of paper {paper!r}; {did_you_mean(paper, known)}")
     tables = known[paper]["tables"]
     if name not in tables:
-        raise ValueError(f"{paper} has no published table {name!r}; {_near(name, tables)}")
+        raise ValueError(f"{paper} has no published table {name!r}; {did_you_mean(name, tables)}")
     return tables[name]
 
 
@@ -47,7 +48,7 @@ def row(paper: str, name: str, **says: Any) -> Mapping[str, Any]:
     rows = table(paper, name)["rows"]
     columns = dict.fromkeys(column for r in rows for column in r)
     if unknown := [column for column in says if column not in columns]:
-        raise ValueError(f"{paper}/{name} has no column {unknown[0]!r}; {_near(unknown[0], columns)}")
+        raise ValueError(f"{paper}/{name} has no column {unknown[0]!r}; {did_you_mean(unknown[0], columns)}")
     found = [r for r in rows if all(r.get(column) == value for column, value in says.items())]
     wanted = ", ".join(f"{column}={value!r}" for column, value in says.items())
     if not found:
@@ -68,12 +69,6 @@ def value(paper: str, name: str, column: str, **says: Any) -> float | str | None
     found = row(paper, name, **says)
     columns = dict.fromkeys(c for r in table(paper, name)["rows"] for c in r)
     if column not in columns:
-        raise ValueError(f"{paper}/{name} has no column {column!r}; {_near(column, columns)}")
+        raise ValueError(f"{paper}/{name} has no column {column!r}; {did_you_mean(column, columns)}")
     cell = found.get(column)
     return cell["mean"] if isinstance(cell, dict) else cell
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 
+from polypath.core.checks import near
 from polypath.reproduce.experiment import Experiment
 
 PAPERS: dict[str, tuple[str, ...]] = {
@@ -35,11 +35,10 @@ def get_experiment(name: str) -> Experiment:
         return known[table]
     names = list_experiments()
     same = [n for n in names if n.endswith(f"/{table or paper}")]  # the paper is missing, or another's was meant
-    near = list(dict.fromkeys([*difflib.get_close_matches(plain, names, n=5, cutoff=0.5), *same]))
-    if not near:
-        near = [n for n in names if n.startswith(f"{paper}/")] or names
-        raise ValueError(f"unknown experiment {name!r}; there are {', '.join(near)}")
-    raise ValueError(f"unknown experiment {name!r}; did you mean {' or '.join(near)}?")
+    if close := list(dict.fromkeys([*near(plain, names), *same])):
+        raise ValueError(f"unknown experiment {name!r}; did you mean {' or '.join(close)}?")
+    of_paper = [n for n in names if n.startswith(f"{paper}/")] or names
+    raise ValueError(f"unknown experiment {name!r}; there are {', '.join(of_paper)}")
 
 
 def list_experiments(paper: str | None = None) -> list[str]:

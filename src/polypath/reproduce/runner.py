@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from polypath.core.checks import check, whole
 from polypath.data.sources import ImageData
 from polypath.reproduce.claims import judge
 from polypath.reproduce.code import code_id
@@ -67,8 +68,8 @@ def reproduce(
     experiment = get_experiment(experiment) if isinstance(experiment, str) else experiment
     plan = experiment.scale(scale)
     wanted = plan.seeds if seeds is None else seeds
-    if wanted < 1 or workers < 1:
-        raise ValueError(f"seeds = {wanted}, workers = {workers}: must be at least 1")
+    check("seeds", wanted, whole(1))
+    check("workers", workers, whole(1))
     if device is not None:
         resolve_device(device)
     arms = with_source(plan.arms, source)

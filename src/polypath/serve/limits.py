@@ -10,11 +10,11 @@ import asyncio
 import hashlib
 import hmac
 import json
-import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from polypath.core.checks import check_fields, number
 from polypath.serve.errors import RequestRejected
 
 KEY_VARIABLE = "POLYPATH_API_KEY"
@@ -60,10 +60,7 @@ class RequestLimits:
     decoders: int = 1
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ValueError(f"RequestLimits.{field.name} {value!r}: expected a finite number above 0")
+        check_fields(self, **{field.name: number(above=0) for field in fields(self)})
 
 
 class Key:

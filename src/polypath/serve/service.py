@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from polypath.core.checks import check_fields, number, whole
 from polypath.deploy.latency import Recent
 from polypath.serve.admission import Ticket
 from polypath.serve.errors import RequestRejected
@@ -50,12 +51,7 @@ class Options:
     limits: RequestLimits = field(default_factory=RequestLimits)
 
     def __post_init__(self) -> None:
-        if not 0 < self.budget_ms <= MOST_MS:
-            raise ValueError(f"Options.budget_ms {self.budget_ms!r}: expected a number above 0, at most {MOST_MS:g}")
-        if self.top_k < 1:
-            raise ValueError(f"Options.top_k {self.top_k!r}: expected a whole number of at least 1")
-        if not 1 <= self.max_batch <= 256:
-            raise ValueError(f"Options.max_batch {self.max_batch!r}: expected a whole number from 1 to 256")
+        check_fields(self, budget_ms=number(above=0, high=MOST_MS), top_k=whole(1), max_batch=whole(1, 256))
 
 
 class Decoders:

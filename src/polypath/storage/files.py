@@ -87,6 +87,12 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def check_vacant(target: Path, what: str = "") -> None:
+    """Raise ``ValueError`` unless nothing is at ``target``, or an empty folder; ``what`` stands before its name."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{what}{target}: exists and is not empty; choose another folder")
+
+
 def read_json(path: Path) -> Any:
     """The JSON value in a file.
 

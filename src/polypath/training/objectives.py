@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polypath.core.checks import plain_fields
+from polypath.core.checks import check, one_of, plain_fields
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.precision import at_least_float32
@@ -177,8 +177,7 @@ class Objective:
         """
         settings = dict(decode(values, dict[str, Any], "objective"))
         kind = settings.pop("kind", None)
-        if kind not in OBJECTIVES:
-            raise ValueError(f"objective.kind = {kind!r}: must be one of {', '.join(OBJECTIVES)}")
+        check("objective.kind", kind, one_of(*OBJECTIVES))
         return OBJECTIVES[kind], settings
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from polypath.core.checks import Rule, check, listed, one_of, optional, whole
 from polypath.deploy.extras import installed
 
 if TYPE_CHECKING:
@@ -65,12 +66,9 @@ def open_runtime(name: str, bundle: Bundle, threads: int | None = None, precisio
         ValueError: an unknown name, a bundle without graphs for it, a bad number of threads or precision.
         ImportError: it is not installed; the message says what to install.
     """
-    if name not in NAMES:
-        raise ValueError(f"runtime {name!r}: must be auto or one of {', '.join(NAMES)}")
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise ValueError(f"threads {threads!r}: must be a whole number of at least 1")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
+    check("runtime", name, Rule(f"auto or one of {listed(NAMES)}", one_of(*NAMES).fits))
+    threads = check("threads", threads, optional(whole(1)))
+    check("precision", precision, one_of(*PRECISIONS))
     if name in ("openvino", "onnxruntime") and "onnx" not in bundle.formats:
         raise ValueError(f"runtime {name!r}: {bundle.folder} has no ONNX graphs; take torch, or write a bundle of it")
     module, cls = _PLACES[name]

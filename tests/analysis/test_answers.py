@@ -156,7 +156,7 @@ def test_reliability_by_hand():
     assert all(map(math.isnan, frame["accuracy"][:2]))
     flat = reliability({"p": sure(0.6, 0.9)}, torch.tensor([0, 0]), bins=4, temperature=1e6)
     assert list(flat["images"]) == [0, 0, 2, 0]  # a hair above 1/2, and the bin (0.25, 0.5] has none
-    with pytest.raises(ValueError, match="bins 0"):
+    with pytest.raises(ValueError, match="bins = 0"):
         reliability({"p": A}, LABELS, bins=0)
 
 
@@ -176,7 +176,7 @@ def test_easy_images_are_the_short_paths_surest_and_hard_ones_the_whole_nets_alo
     assert len(easy_and_hard_by_paths(short, whole, labels, count=1)) == 2
     spread = easy_and_hard_by_paths(sure(0.9, 0.8, 0.3), whole[:3], torch.tensor([0, 0, 1]), count=2, spread=True)
     assert list(spread.loc[spread["kind"] == "easy", "image"]) == [0, 2]  # image 1 is surer, its class has been shown
-    with pytest.raises(ValueError, match="count 0"):
+    with pytest.raises(ValueError, match="count = 0"):
         easy_and_hard_by_paths(short, whole, labels, count=0)
 
 

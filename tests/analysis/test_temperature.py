@@ -58,5 +58,5 @@ def test_dividing_by_the_temperature_calibrates(drawn):
 
 
 def test_no_bins_are_refused(drawn):
-    with pytest.raises(ValueError, match="bins 0: must be at least 1"):
+    with pytest.raises(ValueError, match="bins = 0: must be a whole number of at least 1"):
         calibration_error(*drawn, bins=0)

@@ -98,9 +98,9 @@ def test_other_mistakes_are_refused(predictor, images):
         with pytest.raises(ValueError, match=words):
             predictor.predict(images, **arguments)
     for ask in (predictor.profile, predictor.latencies):
-        with pytest.raises(ValueError, match="batch 0"):
+        with pytest.raises(ValueError, match="batch = 0"):
             ask(0)
-    with pytest.raises(ValueError, match="deadline nan"):
+    with pytest.raises(ValueError, match="deadline = nan"):
         predictor.predict_until(images, math.nan)
     for name, words in (("tensorrt", "must be auto or one of"), ("cuda-graphs", "no CUDA device")):
         if name == "cuda-graphs" and torch.cuda.is_available():
@@ -128,7 +128,7 @@ def test_top_gives_names_and_probabilities(predictor, images):
     assert top[0][0][0] == answer.classes[answer.labels[0]]
     assert all(a[1] >= b[1] for row in top for a, b in itertools.pairwise(row))
     assert sum(p for _, p in answer.top(10)[0]) == pytest.approx(1.0, abs=1e-5)
-    with pytest.raises(ValueError, match="top_k 0"):
+    with pytest.raises(ValueError, match="top_k = 0"):
         answer.top(0)
 
 
@@ -214,7 +214,7 @@ def test_a_longer_profile_tells_more(bundle):
     assert predictor.profile(1)["whole"].samples == few == latency_profile.LEAST
     assert predictor.profile(1, fresh=True, seconds=0.5)["whole"].samples > few
     for bad in (0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=r"seconds .*: must be a number above 0"):
+        with pytest.raises(ValueError, match=r"seconds .*: must be a finite number above 0"):
             predictor.profile(1, seconds=bad)
 
 
@@ -305,5 +305,5 @@ def test_each_image_stops_where_it_is_sure(predictor, monkeypatch):
 def test_without_enough_held_out_answers_it_says_how_many_are_needed(predictor, images):
     with pytest.raises(ValueError, match=r"needs at least .* held-out answers"):
         predictor.predict_confident(images, risk=1e-6)
-    with pytest.raises(ValueError, match="risk 1"):
+    with pytest.raises(ValueError, match="risk = 1"):
         predictor.predict_confident(images, risk=1.0)

@@ -93,5 +93,5 @@ def test_a_field_that_triton_does_not_know_would_be_noticed():
 
 
 def test_bad_batches(tmp_path):
-    with pytest.raises(ValueError, match="max_batch 0"):
+    with pytest.raises(ValueError, match="max_batch = 0"):
         write_repository(Bundle.open(), tmp_path / "models", max_batch=0)

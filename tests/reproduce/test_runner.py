@@ -238,7 +238,7 @@ def test_folders_of_something_else_are_refused(done, tmp_path):
         reproduce(tiny(), "smoke", out=tmp_path)
     with pytest.raises(ValueError, match="another recipe"):
         reproduce(tiny(batch_size=20), "smoke", out=done[0])
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
         reproduce(tiny(), "smoke", seeds=0, out=tmp_path / "x")
     with pytest.raises(ValueError, match="has smoke"):
         reproduce(tiny(), "paper", out=tmp_path / "x")

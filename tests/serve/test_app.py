@@ -210,12 +210,12 @@ def test_the_event_loop_goes_on_while_an_image_is_decoded():
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: RequestLimits(queue=0), "queue 0"),
-        (lambda: RequestLimits(head_seconds=float("nan")), "head_seconds nan"),
-        (lambda: RequestLimits(pixels=True), "pixels True"),
-        (lambda: Options(budget_ms=0), "budget_ms 0"),
-        (lambda: Options(top_k=0), "top_k 0"),
-        (lambda: Options(max_batch=1000), "max_batch 1000"),
+        (lambda: RequestLimits(queue=0), "queue = 0"),
+        (lambda: RequestLimits(head_seconds=float("nan")), "head_seconds = nan"),
+        (lambda: RequestLimits(pixels=True), "pixels = True"),
+        (lambda: Options(budget_ms=0), "budget_ms = 0"),
+        (lambda: Options(top_k=0), "top_k = 0"),
+        (lambda: Options(max_batch=1000), "max_batch = 1000"),
     ],
 )
 def test_options_are_checked(make, told):
@@ -315,10 +315,10 @@ def test_a_port_in_use_is_one_line_and_status_2(capsys):
     ("args", "told"),
     [
         (["--host", "0.0.0.0"], "POLYPATH_API_KEY"),
-        (["--port", "70000"], "--port 70000"),
-        (["--budget-ms", "nan"], "budget_ms nan"),
-        (["--max-batch", "1000"], "max_batch 1000"),
-        (["--max-body-mb", "0"], "--max-body-mb 0"),
+        (["--port", "70000"], "--port: '70000' is not a whole number from 0 to 65535"),
+        (["--budget-ms", "nan"], "budget_ms = nan"),
+        (["--max-batch", "1000"], "max_batch = 1000"),
+        (["--max-body-mb", "0"], "--max-body-mb: '0'"),
         (["--host", "no.such.host.invalid", "--without-key"], "no.such.host.invalid"),
         (["no/such/bundle", "--port", "0"], "no/such/bundle"),
     ],

@@ -12,6 +12,8 @@ from polypath.analysis.answers import stacked
 from polypath.analysis.loops import Loops
 from polypath.core.checks import check, whole
 
+_COUNT = whole(1)
+
 COUNT = 12
 
 
@@ -27,7 +29,7 @@ def easy_and_hard_by_loops(loops: Loops | pd.DataFrame, count: int = COUNT, *, s
     Raises:
         ValueError: a count below 1.
     """
-    check("count", count, whole(1))
+    check("count", count, _COUNT)
     images = loops.images if isinstance(loops, Loops) else loops
     known = images.loc[images["right"].to_numpy(dtype=bool)]
     easy = known.sort_values(by="loops", kind="stable")
@@ -55,7 +57,7 @@ def easy_and_hard_by_paths(
     Raises:
         ValueError: a count below 1, and as :func:`~polypath.analysis.answers.stacked`.
     """
-    check("count", count, whole(1))
+    check("count", count, _COUNT)
     _, z = stacked({"short": short, "whole": whole}, labels)
     labels = labels.cpu()
     given = z.argmax(2)

@@ -7,8 +7,8 @@ import signal
 import threading
 from pathlib import Path
 
-from polypath.cli.parser import Parser
-from polypath.core.checks import check, optional, whole
+from polypath.cli.parser import Parser, number_of
+from polypath.core.checks import whole
 
 LOG = logging.getLogger(__name__)
 
@@ -19,10 +19,9 @@ def explore(argv: list[str]) -> None:
     parser = Parser("explore", explore.__doc__)
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="bundle, finished run or saved network")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    parser.add_argument("--port", type=int, help="port (the first free one from 7860 on)")
+    parser.add_argument("--port", type=number_of(int, whole(1, 65535)), help="port (the first free one from 7860 on)")
     parser.add_argument("--runtime", default="auto", help="what runs the network (auto: the fastest that is there)")
     args = parser.read(argv)
-    check("--port", args.port, optional(whole(1, 65535)))
 
     from polypath.explore.anytime import open_subject
     from polypath.explore.page import gradio, serving

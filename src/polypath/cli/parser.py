@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
-from polypath.core.checks import did_you_mean, whole
+from polypath.core.checks import Rule, did_you_mean, whole
 
 PROGRAM = "polypath"
 
@@ -36,9 +37,19 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{self.prog}: {message}")
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    value, rule = int(text) if text.isdecimal() else text, whole(1)
-    if not rule.fits(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {rule.legal}")
-    return int(value)
+def number_of(kind: type[int] | type[float], rule: Rule) -> Callable[[str], Any]:
+    """The type of an argument that is a number which ``rule`` allows."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if not rule.fits(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {rule.legal}")
+        return value
+
+    return read
+
+
+positive = number_of(int, whole(1))

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from polypath.cli.parser import Parser, positive
+from polypath.cli.parser import Parser, number_of, positive
 from polypath.cli.tables import print_json
-from polypath.core.checks import check, number, whole
+from polypath.core.checks import number, whole
 
 NEEDS = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client", "python_multipart")
 
@@ -31,7 +31,12 @@ def serve(argv: list[str]) -> None:
         "bundle", nargs="?", type=Path, help="folder of a bundle or network; default the pretrained one"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any free one (8000)")
+    parser.add_argument(
+        "--port",
+        type=number_of(int, whole(0, 65535)),
+        default=8000,
+        help="port to listen on, 0 for any free one (8000)",
+    )
     parser.add_argument("--without-key", action="store_true", help="allow another --host without POLYPATH_API_KEY")
     parser.add_argument(
         "--runtime", default="auto", help="auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
@@ -39,7 +44,12 @@ def serve(argv: list[str]) -> None:
     parser.add_argument("--threads", type=positive, help="of one inference; default all cores but one, for HTTP")
     parser.add_argument("--budget-ms", type=float, default=1000.0, help="of requests that name none (1000)")
     parser.add_argument("--max-batch", type=positive, default=16, help="images in one batch at most (16)")
-    parser.add_argument("--max-body-mb", type=float, default=8.0, help="MiB of a request's body at most (8)")
+    parser.add_argument(
+        "--max-body-mb",
+        type=number_of(float, number(above=0, high=1024)),
+        default=8.0,
+        help="MiB of a request's body at most (8)",
+    )
     parser.add_argument("--max-pixels", type=positive, default=2**25, help="of one image at most (33554432)")
     parser.add_argument("--max-requests", type=positive, default=512, help="being answered at a time at most (512)")
     parser.add_argument(
@@ -58,8 +68,7 @@ def serve(argv: list[str]) -> None:
     from polypath.serve.server import is_loopback, listen
     from polypath.serve.service import Options
 
-    check("--port", args.port, whole(0, 65535))
-    limits = RequestLimits(body_bytes=_bytes(args.max_body_mb), pixels=args.max_pixels, requests=args.max_requests)
+    limits = RequestLimits(body_bytes=int(args.max_body_mb * 2**20), pixels=args.max_pixels, requests=args.max_requests)
     options = Options(budget_ms=args.budget_ms, max_batch=args.max_batch, limits=limits)
     key = Key(os.environ.get(KEY_VARIABLE))
     if not key and not is_loopback(args.host) and not args.without_key:
@@ -138,7 +147,3 @@ def _on_cluster(args: Any, options: Any) -> None:
         signal.signal(stop, lambda *_: stopped.set())
     stopped.wait()
     ray_app.stop()
-
-
-def _bytes(mib: float) -> int:
-    return int(check("--max-body-mb", mib, number(above=0, high=1024)) * 2**20)

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from polypath.core.checks import check, whole
 from polypath.storage.decode import read
 from polypath.storage.files import write_json
 
@@ -38,8 +39,7 @@ def bucket(batch: int) -> int:
     Raises:
         ValueError: a batch size below 1.
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise ValueError(f"batch {batch!r}: must be a whole number of at least 1")
+    check("batch", batch, whole(1))
     return 1 << (batch - 1).bit_length()
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from polypath.core.checks import check, number, optional
+from polypath.core.checks import Rule, check, number, optional
 from polypath.deploy import latency_profile as profiles
 from polypath.deploy.answer import Answer, Confident, averaged, check_top_k, softmax
 from polypath.deploy.budget import BudgetError, check_budget
@@ -30,6 +30,8 @@ from polypath.deploy.images import LIMITS, ImageLimits
 from polypath.deploy.latency import Latencies, Timing
 from polypath.deploy.runtimes import Runtime, candidates, cores, open_runtime
 from polypath.deploy.stopping import Stopping, plan_stopping
+
+_MOMENT = Rule("a moment of time.monotonic()", number().fits)
 
 
 class AnytimePredictor:

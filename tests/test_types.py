@@ -56,7 +56,8 @@ def run(*command: str | Path, status: int = 0, cwd: Path | None = None) -> str:
 
 
 def python(user: Path) -> Path:
-    return next(user.glob("venv/*/python*"))
+    (found,) = [path for path in user.glob("venv/*/python*") if path.stem == "python"]
+    return found
 
 
 def test_polypath_is_the_installed_one(user: Path):

@@ -21,7 +21,7 @@ from polypath.training.build import resolve_device, resolve_precision
 from polypath.training.engine import Engine
 from polypath.training.loop import train
 from polypath.training.objectives import Whole
-from polypath.training.path_objectives import DropPath, PathWise
+from polypath.training.path_objectives import DropPath, OnePath, PathWise
 from polypath.training.recipe import Recipe, recipe_from_json, replace
 from polypath.training.result import result_of
 from polypath.training.schedules import ScheduleConfig
@@ -186,7 +186,7 @@ def test_weights_that_no_path_used_are_moved_only_where_the_recipe_says_so(kind:
     x, y = torch.randn(8, 1, 8, 8), torch.arange(8)
     engine.bound = Whole().bind(engine.net)
     engine.step([(0, x, y)], 8, 0, 0)  # everything has momentum now
-    engine.bound = polypath.training.path_objectives.OnePath(paths="branches=1").bind(engine.net)
+    engine.bound = OnePath(paths="branches=1").bind(engine.net)
     before = {name: t.clone() for name, t in engine.tensors().items()}
     engine.step([(0, x, y)], 8, 0, 1)
     after = engine.tensors()
@@ -294,7 +294,7 @@ def test_snapshots_are_kept_and_scored_together(tmp_path: Path) -> None:
 def test_a_branch_that_never_ran_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Never(DropPath, kind="never"):
         def bind(self, net, *, label_smoothing=0.0):
-            return polypath.training.path_objectives.OnePath(paths="branches=1,2").bind(net)
+            return OnePath(paths="branches=1,2").bind(net)
 
     result = train(tiny(epochs=1, objective=Never()), tmp_path / "a", data=images())
     assert result.notes == [f"block{b}.join: operand 3 never ran in 5 steps, so it has not learned" for b in (1, 2)]

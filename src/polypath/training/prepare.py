@@ -48,7 +48,7 @@ def compile_units(net: PathNet, *, layers: bool | None = None, **options: Any) -
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
         options["recompile_limit"] = GRAPHS
     else:  # torch 2.11 has it for the whole process only
-        dynamo = importlib.import_module("torch._dynamo.config")
+        dynamo: Any = importlib.import_module("torch._dynamo.config")
         dynamo.recompile_limit = max(dynamo.recompile_limit, GRAPHS)
     for unit in units:
         unit.compile(dynamic=False, fullgraph=True, **options)

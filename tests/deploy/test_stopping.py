@@ -22,7 +22,7 @@ def test_the_bound_at_its_ends():
     assert upper_bound(5, 5, 0.05) == 1.0
     assert upper_bound(0, 100, 0.05) > upper_bound(0, 1000, 0.05) > 0
     for wrong, n, doubt in ((3, 2, 0.05), (0, 0, 0.05), (1, 2, 0.0)):
-        with pytest.raises(ValueError, match=r"wrong|doubt"):
+        with pytest.raises(ValueError, match=r"wrong|doubt|n = 0"):
             upper_bound(wrong, n, doubt)
 
 

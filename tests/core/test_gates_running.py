@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 import polypath as pp
-from conftest import gradient, part, randomise_norms
+from conftest import assert_close, gradient, part, randomise_norms
 from polypath.analysis.recalibrate import recalibrate
 from polypath.core.batchnorm import buffers
 from polypath.core.builder import NetBuilder, WiringBuilder
-from polypath.core.execute import loops_run
+from polypath.core.execute import Trace, loops_run, run_steps
 from polypath.core.gating import decide, straight_through
 from polypath.core.plan import check_gates
 from polypath.core.wiring import Gate, Wiring
@@ -94,6 +94,24 @@ def test_every_sample_runs_the_loops_that_its_gates_open(reads_input):
 
 
 @torch.inference_mode()
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("reads_input", [False, True])
+def test_one_graph_of_all_loops_gives_what_the_gates_decide(reads_input):
+    net, x = tiny(reads_input=reads_input).eval(), wanting(0, 3, 1, 2, 0, 3)
+    decided, kept = Trace(), Trace()
+    with torch.no_grad():
+        wanted = net(x, trace=decided)
+        found = run_steps(net, net.plan(None), {"input": x}, gates="keep", trace=kept)[net.wiring.output]
+        assert_close(found, wanted)
+        assert not torch.allclose(found, net(x, paths="loops=3"))
+        for (*names, reached, opened), (*same, reached_too, opened_too) in zip(decided.gates, kept.gates, strict=True):
+            assert names == same
+            assert torch.equal(reached, reached_too)
+            assert torch.equal(opened, opened_too)
+        others = wanting(3, 0, 1)  # a trace that recorded decisions would answer them as it did x
+        assert_close(torch.jit.trace(net, x)(others), net(others))
+
+
 def test_loops_that_nobody_reaches_do_not_run():
     net = tiny().eval()
     rows, trace = rows_of(net, "unit"), pp.Trace()
@@ -491,6 +509,43 @@ def test_switches_that_cannot_be_run_loop_by_loop_are_refused(draw, told):
         check_gates(wiring)
     with pytest.raises(ValueError, match=told):
         pp.PathNet(wiring, {path: nn.Identity() for path in wiring.modules})
+
+
+def around(kind: str) -> pp.PathNet:
+    """A gated switch beside a join of a loop's unit, of what the loop begins with and of another node before it; the
+    switch has also that node itself (``before``), a loop behind (``inside``), or nothing else."""
+    b = NetBuilder()
+    z, side = (b.add(name, b.input, nn.Conv2d(3, 4, 1)) for name in ("stem", "side"))
+    mixed = b.join("mixed", {"unit": b.add("unit", z, nn.Conv2d(4, 4, 3, padding=1)), "skip": z, "side": side})
+    b.modules["gate"] = Wants(1)
+    sources = [z, mixed]
+    if kind == "before":
+        sources = [z, side, mixed]
+    if kind == "inside":
+        sources.append(b.add("again", mixed, nn.Conv2d(4, 4, 1)))
+    ends = {str(k): source for k, source in enumerate(sources)}
+    z = b.join("s", ends, "switch", gates=(Gate("gate", b.input, "1"),))
+    z = b.add("head.pool", z, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    return b.net(b.add("head.classifier", z, nn.Linear(4, 5)))
+
+
+@pytest.mark.parametrize("kind", ["alone", "before", "inside"])
+@pytest.mark.parametrize("text", ["whole", "mixed=skip", "mixed=side", "mixed=unit", "mixed=unit,side"])
+def test_an_operand_may_be_a_node_from_before_the_switch(kind, text):
+    net, x = around(kind).eval(), wanting(0, 1, 0, 1)
+    with torch.no_grad():
+        wanted = net(x, paths=text)
+        first, *_, last = net.wiring.joins["s"].labels
+        shut, opened = (net(x, paths=net.paths({**net.paths(text), "s": label})) for label in (first, last))
+        assert_close(wanted[::2], shut[::2])
+        assert_close(wanted[1::2], opened[1::2])
+        child = pp.extract(net, text)
+        assert torch.equal(child(x), wanted)
+        assert_close(pp.fuse(child)(x), wanted)
+        steps = pp.deploy.Stepwise.of(child)
+        assert_close(torch.from_numpy(steps.run(x.numpy())[0]), wanted)
+    assert pp.cost(child, size=6).params == sum(p.numel() for p in child.parameters())
+    child.train()(x).sum().backward()
 
 
 def test_what_to_expect_of_gates_on_target():

@@ -43,6 +43,10 @@ def export(argv: list[str]) -> None:
     parser.add_json()
     args = parser.read(argv)
     check_vacant(args.out, "--out ")
+
+    from polypath.deploy.needs import check_installed
+
+    check_installed(args.format)
     facts = _FORMAT[args.format](args)
     if args.json:
         print_json(facts)

@@ -59,7 +59,7 @@ def serve(argv: list[str]) -> None:
     parser.add_json()
     args = parser.read(argv)
 
-    from polypath.deploy.extras import need
+    from polypath.core.extras import need
 
     for package in NEEDS:
         need(package, "polypath serve", "serve")

@@ -4,9 +4,11 @@ With operands x_0, x_1, …, x_l of a gated switch and a gate g_k before each lo
 
 ``sample``   x_k = (1 − a_k)·x_{k−1} + a_k·block_k(x_{k−1}),   a_k = g_1·…·g_k, sampled, straight-through gradient
 ``decide``   a sample whose gate is shut leaves with x_{k−1}; later loops run on the samples that remain
-``all``      every gate is evaluated and every loop runs on every sample, for counting, shapes and export
+``keep``     every loop runs on every sample, which keeps x_{k−1} where its gate is shut: ``decide`` as one graph
+``all``      every gate is evaluated and every loop runs on every sample, for counting, shapes and examples
 
 Training samples and runs every loop on every sample; evaluation decides, and samples that have left cost nothing.
+While an evaluation is exported the number of samples that go on is no constant, and ``keep`` stands for ``decide``.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from torch import Tensor, nn
 from polypath.core.gating import decide, straight_through
 from polypath.core.plan import Step
 from polypath.core.precision import at_least_float32
+from polypath.core.recording import exporting
 from polypath.core.wiring import Gate, Unit
 
-GateMode = Literal["sample", "decide", "all"]
+GateMode = Literal["sample", "decide", "keep", "all"]
 
 
 @dataclass
@@ -79,10 +82,10 @@ def run_steps(
     Args:
         root: a network, in whose mode (training, evaluation) the steps run.
         values: tensors by node name, at least those that the steps read from outside.
-        gates: None samples in training and decides in evaluation.
+        gates: None samples in training and decides in evaluation; an export keeps.
         trace, generator, frozen, finished: see :class:`Run`.
     """
-    mode: GateMode = gates or ("sample" if root.training else "decide")
+    mode: GateMode = gates or ("sample" if root.training else "keep" if exporting() else "decide")
     return _run(Run(root, mode, trace, generator, frozen, finished), steps, values)
 
 
@@ -201,6 +204,20 @@ def _decide(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
     return x if out is None else out.index_copy_(0, rows, x.to(out.dtype))
 
 
+def _keep(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
+    x, through = values[step.loops[0].begin], None  # through: the samples that still run, None before the first gate
+    for loop in step.loops:
+        inner = {name: values[name] for name in loop.outside} | {loop.begin: x}
+        if loop.gate is not None:
+            opened = decide(_call(run, loop.gate.module, inner[loop.gate.source]))
+            reached = torch.ones_like(opened) if through is None else through
+            through = reached & opened
+            _note(run, step, loop.label, *map(at_least_float32, (reached, through)))
+        looped = _run(run, loop.steps, inner)[loop.end]
+        x = looped if through is None else torch.where(through.view(-1, *[1] * (looped.ndim - 1)), looped, x)
+    return x
+
+
 def _all(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
     x = values[step.loops[0].begin]
     for loop in step.loops:
@@ -216,6 +233,7 @@ def _all(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
 _SWITCHES: dict[GateMode, Callable[[Run, Step, Mapping[str, Tensor]], Tensor]] = {
     "sample": _sample,
     "decide": _decide,
+    "keep": _keep,
     "all": _all,
 }
 

@@ -23,7 +23,7 @@ class Loop:
         begin, end: the nodes that these two operands are.
         gate: decides which samples go on; None lets all go on.
         nodes: the nodes in between, ``end`` among them, in topological order.
-        outside: the nodes before the switch that these and the gate read beside ``begin``.
+        outside: the nodes before the switch that these and the gate read beside ``begin``; ``end``, where it is one.
         steps: the plan of ``nodes``.
     """
 
@@ -109,6 +109,7 @@ def _loops(wiring: Wiring, join: Join, operands: Operands) -> tuple[Loop, ...]:
         nodes = [node for node in wiring.nodes if node.name in inside]
         gate = gates.get(operand.label)
         read = [source for node in nodes for source in _sources(node, operands)] + ([gate.source] if gate else [])
+        read.append(operand.source)  # a loop of no nodes ends where it begins, or before the switch
         outside = dict.fromkeys(name for name in read if name not in inside and name != previous.source)
         names = tuple(node.name for node in nodes)
         found.append(Loop(operand.label, previous.source, operand.source, gate, names, tuple(outside)))

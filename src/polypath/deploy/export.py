@@ -20,12 +20,13 @@ import torch
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import check, one_of
 from polypath.core.extract import extract
+from polypath.core.extras import need
 from polypath.core.inputs import sides
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.deploy import onnx_graph
 from polypath.deploy.check import Check, compare, images
-from polypath.deploy.extras import need
+from polypath.deploy.needs import check_installed
 from polypath.deploy.runtimes import cores
 from polypath.deploy.runtimes.torch_ import folded
 from polypath.deploy.write import check_onnx
@@ -56,6 +57,9 @@ def export_path(
 ) -> Exported:
     """Write one path of ``net`` for another runtime; any batch size, images of one size.
 
+    Where gates decide in the path, the graph runs every loop on every image and gives the gates' answers;
+    :func:`polypath.deploy.write_stepwise` writes graphs that skip loops.
+
     Args:
         folder: made where it is not there; files of the same name in it are refused.
         format: ``onnx``, ``openvino`` or ``torch``.
@@ -64,16 +68,17 @@ def export_path(
         name: of the files; made from the path's text otherwise.
 
     Raises:
-        ValueError: an unknown format, an illegal path, gates (which are exported loop by loop), files that are there,
-            answers that differ from eager beyond :data:`polypath.deploy.check.TOLERANCE` (nothing is written then).
+        ValueError: an unknown format, an illegal path, files that are there, answers that differ from eager beyond
+            :data:`polypath.deploy.check.TOLERANCE` (nothing is written then).
         ImportError: a package that the format needs is missing.
     """
     check("format", format, one_of(*FORMATS))
+    check_installed(format)
     child = extract(net, paths, stats=stats).eval().cpu()
     if any(join.gates for join in child.wiring.joins.values()):
-        raise ValueError(
-            "gates decide in this network: export it loop by loop (polypath.deploy.write_stepwise, or polypath export "
-            "--format onnx without --paths), or choose a path without them, such as loops=2"
+        LOG.info(
+            "gates decide in this path, and in one graph every image runs every loop; step by step "
+            "(polypath.deploy.write_stepwise, or polypath export --format onnx without --paths) they are skipped"
         )
     shape = (net.in_chans, *image_size(net, size))
     target = Path(folder)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from polypath.deploy.extras import need
+from polypath.core.extras import need
 from polypath.storage.files import write_file
 
 OPSET = 20

@@ -12,6 +12,8 @@ profile on first use, which is cached, and from what is observed afterwards.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import logging
 import math
 import threading
 import time
@@ -28,9 +30,10 @@ from polypath.deploy.budget import BudgetError, check_budget
 from polypath.deploy.bundle import Bundle, rank
 from polypath.deploy.images import LIMITS, ImageLimits
 from polypath.deploy.latency import Latencies, Timing
-from polypath.deploy.runtimes import Runtime, candidates, cores, open_runtime
+from polypath.deploy.runtimes import Runtime, candidates, check_options, cores, open_runtime
 from polypath.deploy.stopping import Stopping, plan_stopping
 
+LOG = logging.getLogger(__name__)
 _MOMENT = Rule("a moment of time.monotonic()", number().fits)
 
 
@@ -39,8 +42,8 @@ class AnytimePredictor:
 
     Args:
         bundle: a :class:`Bundle`, its folder, or None for the pretrained one.
-        runtime: ``auto`` (the fastest of those installed, by a short profile), ``openvino``, ``onnxruntime``,
-            ``torch``, ``torch-compiled`` or ``cuda-graphs``.
+        runtime: ``auto`` (the fastest of those here that can run the bundle, by a short profile), ``openvino``,
+            ``onnxruntime``, ``torch``, ``torch-compiled`` or ``cuda-graphs``.
         threads: for one answer; None takes the cores that this process may use.
         precision: ``f32``, or ``bf16`` where the runtime has it.
         limits: on images that are decoded.
@@ -66,16 +69,12 @@ class AnytimePredictor:
         self._lock = threading.RLock()
         self._latencies: dict[int, Latencies] = {}
         self._stopping: dict[tuple[float, float], Stopping] = {}
+        check_options(threads, precision)
         self.threads = cores() if threads is None else threads
         names = candidates(self.bundle) if runtime == "auto" else [runtime]
         if precision != "f32" and runtime == "auto":
             names = [name for name in names if name != "onnxruntime"]
-        self.runtime: Runtime = open_runtime(names[0], self.bundle, self.threads, precision)
-        self._open_store()
-        if len(names) > 1:
-            self._take_fastest(names)
-        for name in self._ranked:  # loaded now, and not within the first answer
-            self._task(name, self._example(1))()
+        self._take_fastest(names)
         atexit.register(_closed, weakref.ref(self))
 
     def __repr__(self) -> str:
@@ -367,17 +366,33 @@ class AnytimePredictor:
         self._latencies = {batch: Latencies(times, now) for batch, times in stored.items()}
 
     def _take_fastest(self, names: Sequence[str]) -> None:
-        """Profile one image in each runtime; stay with the one whose most accurate path is fastest."""
-        best: tuple[float, Runtime, Any, dict[int, Latencies]] | None = None
+        """Open the runtime whose most accurate path is fastest, of several by a profile of one image, with every path
+        loaded. Of several, those that cannot run this bundle here are left out, and a warning says so."""
+        found: list[tuple[float, Runtime, Any, dict[int, Latencies]]] = []
+        refused: dict[str, Exception] = {}
         for name in names:
-            if name != self.runtime.name:
+            with self._leaving_out(name, refused):
                 self.runtime = open_runtime(name, self.bundle, self.threads, self.precision)
                 self._open_store()
-            took = self.profile(1)[self._ranked[0]].p50
-            if best is None or took < best[0]:
-                best = took, self.runtime, self._store, self._latencies
-        assert best is not None
-        _, self.runtime, self._store, self._latencies = best
+                took = self.profile(1)[self._ranked[0]].p50 if len(names) > 1 else 0.0
+                found.append((took, self.runtime, self._store, self._latencies))
+        for _, self.runtime, self._store, self._latencies in sorted(found, key=lambda one: one[0]):
+            with self._leaving_out(self.runtime.name, refused):
+                for path in self._ranked:  # loaded now, and not within the first answer
+                    self._task(path, self._example(1))()
+                break
+        else:
+            raise refused.popitem()[1]
+        for name, error in refused.items():
+            LOG.warning("runtime %r cannot run this bundle here and is left out: %s", name, error)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _leaving_out(name: str, refused: dict[str, Exception]) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, ImportError, OSError, RuntimeError) as error:
+            refused[name] = error
 
 
 def _count(images: Any) -> int:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from polypath.core.network import PathNet
 from polypath.core.wiring import INPUT
 from polypath.deploy.manifest import FileFacts
+from polypath.deploy.plain_files import PlainFiles
 from polypath.deploy.stepwise_cut import Stage, cut, pieces_of
 from polypath.storage.decode import decode
 from polypath.storage.digests import file_digest
@@ -56,9 +57,9 @@ class Stepwise:
 
         place = Path(folder)
         steps = _read_steps(place, verify)
-        runs = {}
+        files, runs = PlainFiles(place, steps.files), {}
         for piece in pieces_of(steps.stages):
-            session = make_session(str(place / piece.file), threads or cores(), spin=False)
+            session = make_session(str(files.folder / piece.file), threads or cores(), spin=False)
             runs[piece.file] = _caller(session)
         return cls(steps.stages, runs, (steps.input, steps.output))
 

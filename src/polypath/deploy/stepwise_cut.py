@@ -70,7 +70,8 @@ class Part(nn.Module):
     def forward(self, *values: Tensor) -> Tensor | tuple[Tensor, ...]:
         held = dict(zip(self.inputs, values, strict=True))
         held = run_steps(self.net, self.steps, held)
-        found = tuple(held[name] for name in self.outputs)
+        # what it gives may be written to, and what it reads may not
+        found = tuple(held[name].clone() if name in self.inputs else held[name] for name in self.outputs)
         if self.asks is not None:
             gate, source = self.asks
             found += (call_module(self.net, gate, held[source]),)
@@ -166,6 +167,6 @@ def _switch(net: PathNet, step: Step, modules: dict[str, nn.Module]) -> Stage:
 
 
 def _read(loop: Loop) -> tuple[str, ...]:
-    """What a loop's own nodes read from outside of it."""
-    read = dict.fromkeys(source for step in loop.steps for source in step.sources)
+    """What a loop's own nodes read from outside of it; of a loop without nodes, what it gives."""
+    read = dict.fromkeys([*(source for step in loop.steps for source in step.sources), loop.end])
     return tuple(name for name in read if name not in loop.nodes)

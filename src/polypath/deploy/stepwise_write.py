@@ -16,6 +16,7 @@ from polypath.core.network import PathNet
 from polypath.core.wiring import INPUT
 from polypath.deploy import check, onnx_graph
 from polypath.deploy.export import image_size
+from polypath.deploy.needs import check_installed
 from polypath.deploy.stepwise import FORMAT, STEPS, VERSION, Stepwise
 from polypath.deploy.stepwise_cut import Piece, Stage, cut, pieces_of
 from polypath.storage.config import WEIGHTS
@@ -45,6 +46,7 @@ def write_stepwise(
     target = Path(folder)
     if target.exists():
         raise ValueError(f"{target}: exists; choose another folder")
+    check_installed("steps")
     height, width = image_size(net, size)
     stages, modules = cut(net)
     values = _values(net, stages, check.images(2, (net.in_chans, height, width)))

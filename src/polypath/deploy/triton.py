@@ -12,9 +12,10 @@ import re
 from pathlib import Path
 
 from polypath.core.checks import check, whole
+from polypath.core.extras import need
 from polypath.deploy.bundle import Bundle
-from polypath.deploy.extras import need
 from polypath.deploy.onnx_graph import IMAGES, LOGITS
+from polypath.deploy.plain_files import PlainFiles
 from polypath.storage.files import write_file
 
 CONFIG = """name: "{name}"
@@ -48,13 +49,13 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
         raise ValueError(f"{bundle.folder}: has no ONNX graphs; write a bundle of it first")
     target = Path(folder)
     check_vacant(target)
-    onnx = need("onnx", "writing a Triton repository")
-    names = []
+    onnx = need("onnx", "export to triton")
+    names, files = [], PlainFiles(bundle.folder, bundle.manifest.files, one_name=True)
     with new_folder(target) as made:
         for path in bundle.paths:
             name = re.sub(r"\W+", "_", f"{bundle.name}_{path.name}").strip("_")
             (made / name / "1").mkdir(parents=True)
-            model = onnx.load(bundle.folder / path.files["onnx"])  # reads the shared files too
+            model = onnx.load(files.folder / path.files["onnx"])  # reads the shared files too
             write_file(made / name / "1" / "model.onnx", model.SerializeToString())
             height, width = bundle.size
             write_file(

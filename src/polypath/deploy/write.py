@@ -18,14 +18,15 @@ from torch import Tensor
 
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.extract import extract
+from polypath.core.extras import installed
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.deploy import check, heldout, onnx_graph
 from polypath.deploy import manifest as manifests
 from polypath.deploy.bundle import STATISTICS, Bundle
-from polypath.deploy.extras import installed
 from polypath.deploy.images import preparation
 from polypath.deploy.manifest import BundlePath, Manifest
+from polypath.deploy.needs import check_installed, checkers
 from polypath.deploy.runtimes import cores, open_runtime
 from polypath.profiling.cost import Cost, costs
 from polypath.storage.batchnorm import save_statistics
@@ -69,6 +70,9 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle of paths of ``net`` into a new folder.
 
+    Where gates decide in a path, its graph runs every loop on every image (:mod:`polypath.core.execute`, ``keep``): the
+    answers are those of the gates, the time is that of all loops.
+
     Args:
         net: with classes, normalisation and image size in its config, as a loaded network has them.
         paths: by name, or just their texts; None takes all named paths.
@@ -81,15 +85,14 @@ def write_bundle(
         measure: batch sizes to time each path at, in every runtime here.
 
     Raises:
-        ValueError: a folder that is there, illegal paths, a network with gates or without what its images are, too few
-            held-out images, a graph that differs from eager.
+        ValueError: a folder that is there, illegal paths, a network without what its images are, too few held-out
+            images, a graph that differs from eager.
         ImportError: the exporter's packages are missing.
     """
     target = Path(folder)
     if target.exists():
         raise ValueError(f"{target}: exists; choose another folder")
-    if any(join.gates for join in net.wiring.joins.values()):
-        raise ValueError("a network with gates is exported loop by loop, and is no bundle of static graphs")
+    check_installed("bundle")
     try:
         prep = preparation(net.config)
     except ValueError as error:
@@ -255,30 +258,41 @@ def _graph(
 
 
 def check_onnx(file: Path, net: torch.nn.Module, shape: Sequence[int]) -> list[check.Check]:
-    """Compare an ONNX file with eager in each runtime that is installed.
+    """Compare an ONNX file with eager in each runtime that is installed; one that cannot load it is told and left out.
 
     Raises:
-        ValueError: one differs.
+        ValueError: one differs, or none can load it.
         ImportError: none is installed, so that nothing would be known of the file.
     """
-    found = []
-    if installed("onnxruntime"):
+    found: list[check.Check] = []
+    refused: list[ValueError] = []
+    for runtime in checkers():
+        try:
+            run = _opened(runtime, file)
+        except ValueError as error:
+            refused.append(error)
+            continue
+        found.append(check.compare(runtime, run, net, shape, file.name))
+    if not found:
+        raise refused[0]
+    for error in refused:
+        LOG.warning("%s; other runtimes do", error)
+    return found
+
+
+def _opened(runtime: str, file: Path) -> Callable[[Any], Any]:
+    """An ONNX file as a function of a batch of any size."""
+    if runtime == "onnxruntime":
         from polypath.deploy.runtimes.onnxruntime_ import make_session
 
         session = make_session(str(file), cores())
         name = session.get_inputs()[0].name
-        run = lambda x: session.run(None, {name: x})[0]  # noqa: E731
-        found.append(check.compare("onnxruntime", run, net, shape, file.name))
-    if installed("openvino"):
-        import openvino
+        return lambda x: session.run(None, {name: x})[0]
+    import openvino
 
-        from polypath.deploy.runtimes.openvino_ import compiled, options
+    from polypath.deploy.runtimes.openvino_ import compiled, options
 
-        run = compiled(openvino.Core(), str(file), options(cores()), None)
-        found.append(check.compare("openvino", run, net, shape, file.name))
-    if not found:
-        raise ImportError("checking an export needs onnxruntime or openvino: pip install 'polypath[deploy]'")
-    return found
+    return compiled(openvino.Core(), str(file), options(cores()), None)
 
 
 def _file_name(name: str, names: Sequence[str]) -> str:
@@ -322,13 +336,18 @@ def timed(folder: Path, manifest: Manifest, batches: Sequence[int]) -> Manifest:
         runtime = open_runtime(runtime_name, bundle)
         for batch in batches:
             x = check.images(batch, (manifest.preparation.channels, *manifest.preparation.size)).numpy()
-            tasks = {p.name: _task(runtime.prepare(p.name, batch), x) for p in manifest.paths}
+            try:
+                tasks = {p.name: _task(runtime.prepare(p.name, batch), x) for p in manifest.paths}
+            except ValueError as error:
+                LOG.warning("%s; it is not timed", error)
+                break
             for path, ms in latency_profile.measure(tasks).items():
                 t = Timing.of(ms)
                 row = {"path": path, "runtime": runtime.name, "version": runtime.version, "batch": batch}
                 row |= {"threads": cores(), "p50_ms": round(t.p50, 4), "p95_ms": round(t.p95, 4)}
                 rows.append(row | {"p99_ms": round(t.p99, 4), "samples": t.samples, **latency_profile.machine()})
-        LOG.info("timed %d paths in %s", len(manifest.paths), runtime.name)
+        else:
+            LOG.info("timed %d paths in %s", len(manifest.paths), runtime.name)
     return replace(manifest, latency=tuple(rows))
 
 

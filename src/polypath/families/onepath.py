@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from polypath.core.builder import NetBuilder
 from polypath.core.checks import did_you_mean
+from polypath.core.extras import need
 from polypath.core.network import PathNet, set_module
 from polypath.families.base import Family, Preset
 
@@ -198,11 +199,8 @@ def _check_timm(model: str) -> None:
 
 
 def _pytorchcv_maker(model: str) -> Any:
-    try:
-        from pytorchcv import model_provider  # pyright: ignore[reportMissingTypeStubs] (there are none)
-    except ImportError as error:
-        raise ImportError("pytorchcv is not installed: pip install 'polypath[zoo]'") from error
-    known: dict[str, Any] = vars(model_provider)["_models"]
+    provider = need("pytorchcv.model_provider", f"pytorchcv model {model!r}", "zoo")
+    known: dict[str, Any] = vars(provider)["_models"]
     if model not in known:
         raise ValueError(f"pytorchcv model {model!r} is not known; {did_you_mean(model, known)}")
     return known[model]

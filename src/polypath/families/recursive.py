@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +24,7 @@ from polypath.core.builder import NetBuilder
 from polypath.core.checks import check_fields, each, number, one_of, whole
 from polypath.core.network import PathNet
 from polypath.core.paths import Selectors
+from polypath.core.recording import exporting
 from polypath.core.wiring import Gate, Wiring
 from polypath.families.base import Family, Preset, seeded
 from polypath.families.resnet import begin, end, still_there
@@ -335,10 +335,8 @@ class PadShortcut(nn.Module):
         self.extra, self.stride = extra, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_exporting():  # the same pixels by one operator, faster than two slices there
-            kept = F.avg_pool2d(x, 1, self.stride)
-        else:
-            kept = x[:, :, :: self.stride, :: self.stride]
+        # in a graph the same pixels by one operator, faster than two slices there
+        kept = F.avg_pool2d(x, 1, self.stride) if exporting() else x[:, :, :: self.stride, :: self.stride]
         return F.pad(kept, (0, 0, 0, 0, 0, self.extra))
 
     def extra_repr(self) -> str:

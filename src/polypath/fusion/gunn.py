@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polypath.core.recording import recording
 from polypath.fusion.draft import Draft
 from polypath.fusion.folding import folded_conv, norm_as_affine
 from polypath.fusion.units import FoldedConv
@@ -61,7 +62,7 @@ class FusedGunn(nn.Module):
         self.groups = nn.ModuleList(Group(layer, every[a : a + together]) for a in every[::together])
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
+        if recording():
             return self.layer(x)
         buffer = x.clone(memory_format=torch.channels_last)
         gradual = self.layer.order == "gradual"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from polypath.core.checks import check, one_of
+from polypath.core.recording import recording
 
 PACK_FROM = 100_000  # weights
 ACTS = ("none", "relu", "clamp")
@@ -41,7 +42,7 @@ class FoldedConv(nn.Module):
         self._packed: tuple[Any, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.act == "clamp" and self.high is None and torch.compiler.is_compiling():
+        if self.act == "clamp" and self.high is None and recording():
             assert self.conv.bias is not None
             assert self.low is not None
             low = self.low  # runtimes know relu after a conv and a sum after that, but not a maximum
@@ -56,14 +57,13 @@ class FoldedConv(nn.Module):
         conv = self.conv
         return (
             self.packs
+            and not recording()
             and conv.weight.numel() >= PACK_FROM
             and x.device.type == "cpu"
             and x.dtype == conv.weight.dtype == torch.float32
             and conv.groups == 1
             and not isinstance(conv.padding, str)
             and torch.backends.mkldnn.is_available()
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented there)
             and not (torch.is_grad_enabled() and (x.requires_grad or conv.weight.requires_grad))
         )
 

@@ -29,8 +29,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     images: int = 0
 
     def forward(self, input: Tensor) -> Tensor:
-        parts = -(-len(input) // self.images)
-        if not self.training or parts == 1:
+        if not self.training or (parts := -(-len(input) // self.images)) == 1:
             return super().forward(input)
         outs: list[Tensor] = []
         means: list[Tensor] = []

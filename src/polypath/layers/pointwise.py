@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polypath.core.recording import recording
+
 
 class PointwiseConv(nn.Conv2d):
     """A 1×1 conv of maps ``(B, N, H, W)`` to ``(B, n, H, W)``, run by :func:`pointwise` where that pays.
@@ -20,7 +22,7 @@ class PointwiseConv(nn.Conv2d):
         super().__init__(in_chans, out_chans, 1, bias=bias)  # pyright: ignore[reportUnknownMemberType] (torch's device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.products and input.dim() == 4 and len(input) > 1 and not torch.compiler.is_compiling():
+        if self.products and not recording() and input.dim() == 4 and len(input) > 1:
             values = (input.shape[1] + self.out_channels) * input.shape[2] * input.shape[3]
             if self.weight.numel() <= values:
                 return pointwise(input, self.weight, self.bias)

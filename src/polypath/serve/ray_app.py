@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from polypath.core.extras import need
 from polypath.serve.limits import KEY_VARIABLE, Key
 
 if TYPE_CHECKING:
@@ -46,11 +47,8 @@ def start(
         ImportError: Ray is missing, with the extra to install.
         ValueError: no cluster at ``address``.
     """
-    try:
-        import ray  # pyright: ignore[reportMissingImports] (an extra)
-        from ray import serve  # pyright: ignore[reportMissingImports] (an extra)
-    except ImportError as error:
-        raise ImportError("--cluster needs Ray: pip install 'polypath[cluster]'") from error
+    ray = need("ray", "--cluster", "cluster")
+    serve = need("ray.serve", "--cluster", "cluster")
     key = os.environ.get(KEY_VARIABLE)
     Key(key)  # a bad one is told here rather than by a replica
     if not ray.is_initialized():

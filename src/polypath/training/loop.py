@@ -64,7 +64,7 @@ from polypath.training.result import RunResult, read_result
 from polypath.training.run import RunFolder, revision
 from polypath.training.signals import Interrupted, Stopped, StopRequest, stop_requests
 from polypath.training.snapshots import snapshot_due
-from polypath.training.trackers import Trackers, draw_curves
+from polypath.training.trackers import Trackers, check_tracker, draw_curves
 
 LOG = logging.getLogger(__name__)
 
@@ -112,8 +112,10 @@ class _Session:
         self.folder, self.recipe, self.resumed = folder, folder.recipe, resumed
         self.device, self.world = device, world
         self.quiet = quiet or not world.first
-        self.data = data or load_images(self.recipe.data)
+        if not folder.summary_file.exists():
+            check_tracker(self.recipe.tracker)  # a missing extra is told before any work
         net = build_net(self.recipe, folder.path if resumed else None)
+        self.data = data or load_images(self.recipe.data)
         check_fits(net, self.data)
         self.batches = train_batches(self.data, self.recipe, device, world)
         self.parameters = sum(p.numel() for p in net.parameters())

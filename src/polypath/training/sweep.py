@@ -31,11 +31,13 @@ from typing import Any, TypedDict
 import torch
 
 from polypath.core.checks import check, whole
+from polypath.core.extras import need
 from polypath.storage.decode import read
 from polypath.storage.files import read_json, write_file, write_json
 from polypath.training.loop import resume, train
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
 from polypath.training.result import RunResult, result_of
+from polypath.training.trackers import check_tracker
 
 LOG = logging.getLogger(__name__)
 
@@ -96,15 +98,17 @@ def sweep(
 
     Raises:
         ValueError: an unknown field or a refused value, no seeds, a folder that holds another sweep.
-        ImportError: ``cluster`` without Ray, with the extra to install.
+        ImportError: ``cluster`` without Ray, or a tracker that is not installed, with the extra to install.
     """
     plan = plan_of(recipe, seeds, grid or {})
-    folder = Path(out)
-    _claim(folder, recipe, list(seeds), dict(grid or {}))
     check("workers", workers, whole(1))
     check("retries", retries, whole(0))
+    for _, one in plan.values():
+        check_tracker(one.tracker)
     if run is None:
         run = ray_runner(cluster) if cluster is not None else in_process_of_its_own
+    folder = Path(out)
+    _claim(folder, recipe, list(seeds), dict(grid or {}))
     results: dict[str, RunResult] = {}
     failed: dict[str, str] = {}
     with ThreadPoolExecutor(workers) as pool:
@@ -194,10 +198,7 @@ def ray_runner(address: str) -> Runner:
     Raises:
         ImportError: Ray is missing, with the extra to install.
     """
-    try:
-        import ray  # pyright: ignore[reportMissingImports] (an extra)
-    except ImportError as error:
-        raise ImportError("--cluster needs Ray: pip install 'polypath[cluster]'") from error
+    ray = need("ray", "--cluster", "cluster")
     if not ray.is_initialized():
         ray.init(address=address)
     gpus = 1 if ray.cluster_resources().get("GPU") else 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from polypath.core.extras import need
 from polypath.storage.decode import read
 from polypath.storage.files import write_file, write_json
 from polypath.training.recipe import Recipe, recipe_to_json
@@ -47,6 +48,15 @@ class Trackers:
                 self.service.finish()
 
 
+def check_tracker(service: str) -> ModuleType | None:
+    """The module of a service, None for ``none``.
+
+    Raises:
+        ImportError: it is missing, with the extra to install.
+    """
+    return None if service == "none" else need(service, f"tracker {service!r}", service)
+
+
 def open_service(service: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
     """A module or run of wandb's shape (``log``, ``finish``), or None.
 
@@ -55,12 +65,7 @@ def open_service(service: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
     """
     if service == "none":
         return None
-    try:
-        module = importlib.import_module(service)
-    except ImportError as error:
-        raise ImportError(
-            f"tracker {service!r} is not installed: pip install 'polypath[{service}]', or --tracker none"
-        ) from error
+    module: Any = check_tracker(service)
     own = _own_id(run_dir)
     options = {"name": f"{run_dir.name}-{own}"}  # trackio knows a run by its name
     if service == "wandb":

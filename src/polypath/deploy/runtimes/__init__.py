@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from polypath.core.checks import Rule, check, listed, one_of, optional, whole
-from polypath.deploy.extras import installed
+from polypath.core.extras import installed
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
@@ -67,13 +67,18 @@ def open_runtime(name: str, bundle: Bundle, threads: int | None = None, precisio
         ImportError: it is not installed; the message says what to install.
     """
     check("runtime", name, Rule(f"auto or one of {listed(NAMES)}", one_of(*NAMES).fits))
-    threads = check("threads", threads, optional(whole(1)))
-    check("precision", precision, one_of(*PRECISIONS))
+    check_options(threads, precision)
     if name in ("openvino", "onnxruntime") and "onnx" not in bundle.formats:
         raise ValueError(f"runtime {name!r}: {bundle.folder} has no ONNX graphs; take torch, or write a bundle of it")
     module, cls = _PLACES[name]
     opener = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
     return opener(bundle, threads or cores(), precision)
+
+
+def check_options(threads: int | None, precision: str) -> None:
+    """Raise ``ValueError`` for a number of threads or a precision that no runtime has."""
+    check("threads", threads, optional(whole(1)))
+    check("precision", precision, one_of(*PRECISIONS))
 
 
 def cores() -> int:

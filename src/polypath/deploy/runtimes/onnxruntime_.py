@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polypath.deploy.extras import need
+from polypath.core.extras import need
+from polypath.deploy.plain_files import PlainFiles
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
@@ -24,13 +25,14 @@ class OnnxRuntime:
         self._ort = need("onnxruntime", "runtime 'onnxruntime'")
         self.version = self._ort.__version__
         self._bundle, self._threads = bundle, threads
+        self._files = PlainFiles(bundle.folder, bundle.manifest.files)
         self._sessions: dict[str, Any] = {}
 
     def prepare(self, path: str, batch: int) -> Run:
         session = self._sessions.get(path)
         if session is None:
             session = self._sessions[path] = make_session(
-                str(self._bundle.folder / self._bundle.path(path).files["onnx"]), self._threads
+                str(self._files.folder / self._bundle.path(path).files["onnx"]), self._threads
             )
         (name,) = (value.name for value in session.get_inputs())
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polypath.deploy.extras import need
+from polypath.core.extras import need
+from polypath.deploy.plain_files import PlainFiles
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
@@ -26,6 +27,7 @@ class OpenVino:
         self._ov = need("openvino", "runtime 'openvino'")
         self.version = str(self._ov.__version__).partition("-")[0]
         self._bundle, self._options = bundle, options(threads, precision)
+        self._files = PlainFiles(bundle.folder, bundle.manifest.files)
         self._core = self._ov.Core()
         self._compiled: OrderedDict[tuple[str, int], Run] = OrderedDict()
         self._lock = threading.Lock()
@@ -34,7 +36,7 @@ class OpenVino:
         with self._lock:
             run = self._compiled.get((path, batch))
             if run is None:
-                file = str(self._bundle.folder / self._bundle.path(path).files["onnx"])
+                file = str(self._files.folder / self._bundle.path(path).files["onnx"])
                 run = self._compiled[path, batch] = compiled(self._core, file, self._options, batch)
             self._compiled.move_to_end((path, batch))
             while len(self._compiled) > KEPT:

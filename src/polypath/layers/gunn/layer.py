@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from polypath.core.checks import check, one_of, whole
+from polypath.core.recording import recording
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn.in_place import algorithm1, in_place
 from polypath.layers.gunn.steps import Reads, changed
@@ -157,7 +158,7 @@ class GunnLayer(nn.Module):
         if x.shape[1] != self.channels:
             raise ValueError(f"maps with {x.shape[1]} channels: this layer updates {self.channels}")
         units = self.units
-        if self.backward == "reference" or torch.compiler.is_compiling():
+        if self.backward == "reference" or recording():
             return self.reference(x, units)
         gradual = self.order == "gradual"
         learning = torch.is_grad_enabled()

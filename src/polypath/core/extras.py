@@ -1,4 +1,4 @@
-"""Packages that only deployment needs: imported when used, and a missing one says what to install."""
+"""Packages of extras: imported when used, and a missing one says what to install."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def need(package: str, what: str, extra: str = "deploy") -> ModuleType:
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name != package.partition(".")[0]:
+        if error.name != (top := package.partition(".")[0]):
             raise
-        raise ImportError(f"{what} needs {package}: pip install 'polypath[{extra}]'") from None
+        raise ImportError(f"{what} needs {top}: pip install 'polypath[{extra}]'") from None
 
 
 def installed(package: str) -> bool:

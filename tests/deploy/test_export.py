@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,11 +11,14 @@ import torch
 
 import polypath as pp
 from conftest import assert_close
+from contracts.gated import undecided
 from contracts.small import FORMS, fixed_paths, small_net
+from polypath.cli import main
 from polypath.deploy import check, onnx_graph
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.export import export_path
 from polypath.deploy.runtimes.torch_ import folded
+from polypath.deploy.stepwise_write import write_stepwise
 from polypath.deploy.write import HeldOut, write_bundle
 from polypath.families.registry import get_preset
 
@@ -119,9 +123,7 @@ def test_a_comparison_can_fail():
             check.compare("other", wrong, net, (3,), "x")
 
 
-def test_gates_and_unknown_formats_are_refused(net, tmp_path):
-    with pytest.raises(ValueError, match="loop by loop"):
-        export_path(small_net("dr_resnet16_cifar").eval(), "whole", tmp_path, "onnx")
+def test_unknown_formats_are_refused(net, tmp_path):
     with pytest.raises(ValueError, match="must be one of"):
         export_path(net, "whole", tmp_path, "caffe")
 
@@ -159,15 +161,79 @@ def test_a_bundle_is_written_checked_and_opened(net, tmp_path, caplog):
     assert torch.equal(loaded(x[:2]), net(x[:2]))
     with pytest.raises(ValueError, match="exists"):
         write_bundle(net, tmp_path / "b", texts)
-    with pytest.raises(ValueError, match="gates"):
+    with pytest.raises(ValueError, match="does not say how its images are prepared"):
         write_bundle(small_net("dr_resnet16_cifar").eval(), tmp_path / "c")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b"]
 
 
-def test_a_path_with_gates_is_refused_with_what_exports_it(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"polypath\.deploy\.write_stepwise, or polypath export --format onnx"
-    ) as caught:
-        export_path(small_net("dr_resnet16_cifar").eval(), "whole", tmp_path)
-    assert "loops=2" in str(caught.value)
+def test_gates_are_exported_as_one_graph_and_what_skips_loops_is_told(tmp_path, caplog):
+    caplog.set_level("INFO", "polypath.deploy.export")
+    net, x = undecided("dr_resnet16_cifar")
+    program = export_path(net, "whole", tmp_path, "torch", size=24).files[0]
+    assert "polypath.deploy.write_stepwise, or polypath export --format onnx without --paths" in caplog.messages[0]
     assert callable(pp.deploy.write_stepwise)
+    with torch.inference_mode():
+        wanted = net(x)
+        assert not torch.allclose(wanted, net(x, paths="loops=max"), atol=1e-3)  # some gates are shut
+        assert_close(torch.export.load(program).module()(x), wanted, within=1e-4)
+
+
+def test_a_runtime_that_cannot_load_a_file_is_told_and_left_out(net, tmp_path, monkeypatch, caplog):
+    pytest.importorskip("openvino")
+
+    def refuse(*_):
+        raise ValueError("whole.onnx: OpenVINO does not take it (a pool)")
+
+    monkeypatch.setattr("polypath.deploy.runtimes.openvino_.compiled", refuse)
+    done = export_path(net, "branches=1", tmp_path / "a", "onnx")
+    assert [c.runtime for c in done.checks] == ["onnxruntime"]
+    assert caplog.messages == ["whole.onnx: OpenVINO does not take it (a pool); other runtimes do"]
+    monkeypatch.setattr("polypath.deploy.runtimes.onnxruntime_.make_session", refuse)
+    with pytest.raises(ValueError, match="a pool"):
+        export_path(net, "branches=1", tmp_path / "b", "onnx")
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "formats"),
+    [
+        ("onnxscript", ["bundle", "onnx", "openvino", "steps"]),
+        ("onnxruntime", ["steps"]),
+        ("openvino", ["openvino"]),
+        ("onnx", ["bundle", "onnx", "openvino", "steps", "triton"]),
+    ],
+)
+def test_what_is_missing_is_told_before_any_work(missing, formats, net, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, missing, None)
+
+    def work(*_, **__):
+        raise AssertionError("work was done")
+
+    for place in ("export.extract", "write.costs", "stepwise_write.cut"):
+        monkeypatch.setattr(f"polypath.deploy.{place}", work)
+    monkeypatch.setattr("polypath.cli.export._opened", work)
+    monkeypatch.setattr(Bundle, "open", work)
+    calls = {
+        "bundle": lambda: write_bundle(net, tmp_path / "b"),
+        "onnx": lambda: export_path(net, "whole", tmp_path / "b"),
+        "openvino": lambda: export_path(net, "whole", tmp_path / "b", "openvino"),
+        "steps": lambda: write_stepwise(net, tmp_path / "b"),
+    }
+    wanted = rf"needs {missing}: pip install 'polypath\[deploy\]'"
+    for name in formats:
+        if name in calls:
+            with pytest.raises(ImportError, match=wanted):
+                calls[name]()
+        if name != "steps":  # the command decides on steps when it has seen the network
+            assert main(["export", str(tmp_path), "--format", name, "--out", str(tmp_path / "b")]) == 2
+            assert re.search(wanted, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_runtime_no_file_can_be_checked(net, tmp_path, monkeypatch):
+    for name in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for call in (lambda: export_path(net, "whole", tmp_path / "b"), lambda: write_bundle(net, tmp_path / "b")):
+        with pytest.raises(ImportError, match="onnxruntime or openvino"):
+            call()
+    assert not list(tmp_path.iterdir())

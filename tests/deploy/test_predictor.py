@@ -248,6 +248,29 @@ def test_auto_takes_the_fastest_of_those_here(bundle, set_times, monkeypatch):
     assert AnytimePredictor(bundle, threads=1).runtime.name == "onnxruntime"
 
 
+@pytest.mark.parametrize("fails", ["__init__", "prepare"])
+def test_auto_leaves_out_a_runtime_that_cannot_run_the_bundle(bundle, set_times, monkeypatch, caplog, fails):
+    from polypath.deploy import predictor as module
+    from polypath.deploy.runtimes.onnxruntime_ import OnnxRuntime
+
+    def refuse(*_):
+        raise ValueError("column=1.onnx: outside of its folder")
+
+    monkeypatch.setattr(module, "candidates", lambda bundle: ["onnxruntime", "torch"])
+    AnytimePredictor(bundle, "onnxruntime", threads=1)  # its times are known: nothing needs to be run to profile it
+    monkeypatch.setattr(OnnxRuntime, fails, refuse)
+    assert AnytimePredictor(bundle, threads=1).runtime.name == "torch"
+    (told,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+    assert told == "runtime 'onnxruntime' cannot run this bundle here and is left out: " + (
+        "column=1.onnx: outside of its folder"
+    )
+    with pytest.raises(ValueError, match="outside of its folder"):  # asked for by name, it is not replaced
+        AnytimePredictor(bundle, "onnxruntime", threads=1)
+    monkeypatch.setattr(module, "candidates", lambda bundle: ["onnxruntime"])
+    with pytest.raises(ValueError, match="outside of its folder"):
+        AnytimePredictor(bundle, threads=1)
+
+
 # --- better and better ---------------------------------------------------------------------------------------
 
 

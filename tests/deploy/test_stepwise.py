@@ -6,37 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from contracts.gated import undecided
 from contracts.small import small_net, small_spec
 from polypath.core.execute import Trace, loops_run
 from polypath.deploy.stepwise import Stepwise
 from polypath.deploy.stepwise_cut import cut
 from polypath.deploy.stepwise_write import write_stepwise
-from polypath.layers.gates import GateUnit
 
 GATED = ["dr_resnet16_cifar", "aig_resnet110_cifar", "dr_mobilenetv2"]
-
-
-def undecided(name: str, seed: int = 0):
-    """A small gated network whose gates tell samples apart, and images."""
-    net = small_net(name).eval()
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(12, 3, 24, 24, generator=g) * torch.linspace(0.2, 3.0, 12)[:, None, None, None]
-    for module in net.modules():
-        if isinstance(module, GateUnit):
-            torch.nn.init.normal_(module.last.weight, std=1.0, generator=g)
-            torch.nn.init.zeros_(module.last.bias)
-    with torch.inference_mode():  # each gate opens for about half of who reaches it
-        for module in net.modules():
-            if isinstance(module, GateUnit):
-                seen: list[torch.Tensor] = []
-                hook = module.register_forward_hook(lambda *a, seen=seen: seen.append(a[-1][:, 1] - a[-1][:, 0]))
-                net(x)
-                hook.remove()
-                if seen:
-                    found = torch.cat(seen).sort().values
-                    middle = len(found) // 2  # between two samples: on one of them rounding would decide
-                    module.last.bias[1] -= found[max(middle - 1, 0) : middle + 1].mean()
-    return net, x
 
 
 @pytest.mark.parametrize("name", GATED)

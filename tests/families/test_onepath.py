@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from typing import Any
 
 import pytest
@@ -186,14 +186,8 @@ def test_weights_of_another_model_are_refused():
 
 
 def test_a_missing_package_names_its_extra(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.split(".")[0] == "pytorchcv":
-            raise ModuleNotFoundError(f"No module named {name!r}")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "pytorchcv", None)
+    monkeypatch.delitem(sys.modules, "pytorchcv.model_provider", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'polypath\[zoo\]'"):
         pp.create_model("pytorchcv:resnet20_cifar10")
 

@@ -21,9 +21,11 @@ from polypath.training.build import eval_batches
 from polypath.training.distributed import World
 from polypath.training.engine import mixed
 from polypath.training.evaluate import evaluate
+from polypath.training.loop import train
 from polypath.training.meter import Meter
 from polypath.training.progress import TrainingProgress
 from polypath.training.run import environment, revision
+from polypath.training.sweep import sweep
 from polypath.training.trackers import Trackers, draw_curves, open_service
 
 CPU = torch.device("cpu")
@@ -205,6 +207,11 @@ def test_a_missing_service_says_what_to_install(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ImportError, match=r"pip install 'polypath\[wandb\]'"):
         open_service("wandb", tmp_path, {})
+    with pytest.raises(ImportError, match=r"pip install 'polypath\[wandb\]'"):  # before anything is read or made
+        train(tiny(tracker="wandb"), tmp_path / "run")
+    with pytest.raises(ImportError, match=r"pip install 'polypath\[wandb\]'"):
+        sweep(tiny(tracker="wandb"), [0], None, tmp_path / "sweep")
+    assert not list(tmp_path.iterdir())
 
 
 def test_curves_of_nothing_and_of_one_epoch(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ def test_a_cluster_needs_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"polypath\[cluster\]"):
         sweep(RECIPE, [0], None, tmp_path / "s", cluster="auto")
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_cluster_is_handed_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

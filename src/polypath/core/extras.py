@@ -16,7 +16,8 @@ def need(package: str, what: str, extra: str = "deploy") -> ModuleType:
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name != (top := package.partition(".")[0]):
+        top = package.partition(".")[0]
+        if str(error.name).partition(".")[0] != top:  # one that this package needs is missing
             raise
         raise ImportError(f"{what} needs {top}: pip install 'polypath[{extra}]'") from None
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import BUNDLE, Served, Watch, running, start, versions, write_images
+from polypath.profiling.cores import cores
 
 BUDGET_MS = float(os.environ.get("POLYPATH_BENCH_BUDGET_MS", "200"))
 SECONDS = float(os.environ.get("POLYPATH_BENCH_SECONDS", "60"))
@@ -89,7 +90,7 @@ def run() -> dict:
         "runtime": predictor.runtime.name,
         "inference_threads": 1,
         "budget_ms": BUDGET_MS,
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "first_start_s": first_start_s,
         "runtime_alone_per_s_at_16": alone,
         "capacity_per_s": capacity,

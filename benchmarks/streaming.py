@@ -8,7 +8,6 @@ Peak memory is the process's, and of its largest worker times their number (shar
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from PIL import Image
 from polypath.data.batches import training_batches
 from polypath.data.config import IMAGENET, DataConfig
 from polypath.data.sources import load_images
+from polypath.profiling.cores import cores
 
 SIDE, SIZE, BATCH, CLASSES = 200, 176, 50, 10
 SETS, WORKERS = (1000, 3000), (0, 1, 2)
@@ -39,7 +39,7 @@ def run() -> dict:
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 rows.append({"images": images, **json.loads(done.stdout.splitlines()[-1])})
                 print(rows[-1], flush=True)
-    return {"side": SIDE, "size": SIZE, "batch_size": BATCH, "cores": os.cpu_count(), "rows": rows}
+    return {"side": SIDE, "size": SIZE, "batch_size": BATCH, "cores": cores(), "rows": rows}
 
 
 def make_images(root: Path, number: int) -> None:

@@ -104,7 +104,7 @@ def make_model(bundle: Path | None, runtime: str, threads: int | None) -> Any:
     # an image's oddities are told to the client whose image it is, not to the service's log
     warnings.filterwarnings("ignore", module=r"PIL\.")
     from polypath.deploy import AnytimePredictor, Bundle
-    from polypath.deploy.runtimes import cores
+    from polypath.profiling.cores import cores
     from polypath.serve.model import BundleModel
 
     return BundleModel(AnytimePredictor(Bundle.open(bundle), runtime, threads or max(1, cores() - 1)))

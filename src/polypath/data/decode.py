@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from polypath.data.config import Resize
+from polypath.profiling.cores import cores
 
 CHUNK = 64  # images that a thread decodes in one go
 MOST_NAMED = 5  # broken images that an error names
@@ -203,7 +203,7 @@ def _chunks(encoded: Encoded, size: int | None, resize: Resize, channels: int | 
                 images.append((row, error))
         return _Chunk(images, kind)
 
-    threads = min(os.cpu_count() or 1, 16)
+    threads = min(cores(), 16)
     with ThreadPoolExecutor(threads) as pool:
         starts = range(0, len(encoded), CHUNK)
         ahead = [pool.submit(work, start) for start in starts[: 4 * threads]]

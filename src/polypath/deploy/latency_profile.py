@@ -22,6 +22,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from polypath.core.checks import check, whole
+from polypath.profiling.cores import cores
 from polypath.storage.decode import read
 from polypath.storage.files import write_json
 
@@ -99,7 +100,6 @@ class Store:
 
 def machine() -> dict[str, Any]:
     """What tells machines apart as far as time goes."""
-    from polypath.deploy.runtimes import cores
     from polypath.training.run import processor
 
     return {

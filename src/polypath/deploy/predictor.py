@@ -30,8 +30,9 @@ from polypath.deploy.budget import BudgetError, check_budget
 from polypath.deploy.bundle import Bundle, rank
 from polypath.deploy.images import LIMITS, ImageLimits
 from polypath.deploy.latency import Latencies, Timing
-from polypath.deploy.runtimes import Runtime, candidates, check_options, cores, open_runtime
+from polypath.deploy.runtimes import Runtime, candidates, check_options, open_runtime
 from polypath.deploy.stopping import Stopping, plan_stopping
+from polypath.profiling.cores import cores
 
 LOG = logging.getLogger(__name__)
 _MOMENT = Rule("a moment of time.monotonic()", number().fits)

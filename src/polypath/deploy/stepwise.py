@@ -52,8 +52,8 @@ class Stepwise:
             ValueError: no such folder, a damaged or missing file, a later version of the format.
             ImportError: ONNX Runtime is missing.
         """
-        from polypath.deploy.runtimes import cores
         from polypath.deploy.runtimes.onnxruntime_ import make_session
+        from polypath.profiling.cores import cores
 
         place = Path(folder)
         steps = _read_steps(place, verify)

@@ -27,7 +27,7 @@ from polypath.deploy.bundle import STATISTICS, Bundle
 from polypath.deploy.images import preparation
 from polypath.deploy.manifest import BundlePath, Manifest
 from polypath.deploy.needs import check_installed, checkers
-from polypath.deploy.runtimes import cores, open_runtime
+from polypath.deploy.runtimes import open_runtime
 from polypath.profiling.cost import Cost, costs
 from polypath.storage.batchnorm import save_statistics
 from polypath.storage.config import WEIGHTS

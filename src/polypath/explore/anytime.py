@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from polypath.core.wiring import Join, Wiring
 from polypath.deploy import AnytimePredictor, BudgetError, Bundle
 from polypath.explore.loops import loops_taken
 from polypath.explore.subject import PathFacts, Run
+from polypath.profiling.cores import cores
 
 
 def open_subject(folder: Path | None = None, runtime: str = "auto") -> AnytimeSubject:
@@ -44,8 +44,8 @@ class AnytimeSubject:
 
     @property
     def machine(self) -> str:
-        runtime, cores = self.predictor.runtime, os.cpu_count() or 1
-        return f"{runtime.name} {runtime.version.partition('+')[0]}, {runtime.device}, {cores} cores"
+        runtime = self.predictor.runtime
+        return f"{runtime.name} {runtime.version.partition('+')[0]}, {runtime.device}, {cores()} cores"
 
     @property
     def paths(self) -> Mapping[str, PathFacts]:

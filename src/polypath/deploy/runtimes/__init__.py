@@ -7,7 +7,6 @@ A runtime is opened once for a bundle and prepares a path for a batch size; what
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from polypath.core.checks import Rule, check, listed, one_of, optional, whole
 from polypath.core.extras import installed
+from polypath.profiling.cores import cores
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
@@ -79,13 +79,6 @@ def check_options(threads: int | None, precision: str) -> None:
     """Raise ``ValueError`` for a number of threads or a precision that no runtime has."""
     check("threads", threads, optional(whole(1)))
     check("precision", precision, one_of(*PRECISIONS))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
 
 
 def _has_cuda() -> bool:

@@ -1,0 +1,75 @@
+"""How many cores this process may use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+Read = Callable[[str], str | None]
+"""The text of a file by its path, None where it cannot be read."""
+
+
+def cores() -> int:
+    """Cores that this process may use: those that it is bound to, and no more than its CPU quota, at least 1.
+
+    A quota of 1.5 cores counts as 1: two threads would use it up early and then wait for the next period.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = cpu_quota(_text)
+    return max(1, min(bound or 1, int(quota) if quota is not None else bound or 1))
+
+
+def cpu_quota(read: Read) -> float | None:
+    """Cores that the CPU quota of this process's control groups allows, None without a quota.
+
+    Both versions of control groups count, and so do the groups above the process's own: the strictest quota holds.
+    Files that are missing or cannot be understood set no quota.
+
+    Args:
+        read: gives the text of ``/proc/self/cgroup``, ``/proc/self/mountinfo`` and of the files of the groups.
+    """
+    found = []
+    for group in _groups(read("/proc/self/cgroup") or "", read("/proc/self/mountinfo") or ""):
+        v1 = f"{read(f'{group}/cpu.cfs_quota_us') or ''} {read(f'{group}/cpu.cfs_period_us') or ''}"
+        for text in (read(f"{group}/cpu.max") or "", v1):  # "max 100000" and "-1 100000" are no quota
+            with contextlib.suppress(ValueError):
+                quota, period = map(int, text.split())
+                if quota > 0 and period > 0:
+                    found.append(quota / period)
+    return min(found, default=None)
+
+
+def _groups(memberships: str, mounts: str) -> Iterator[PurePosixPath]:
+    """The folders of the process's control groups that may have a CPU quota, and of the groups above them.
+
+    Args:
+        memberships: lines ``NUMBER:CONTROLLERS:GROUP``; no controllers is version 2.
+        mounts: lines ``… ROOT FOLDER … - TYPE SOURCE OPTIONS``, see proc(5).
+    """
+    joined = {}
+    for line in memberships.splitlines():
+        _, controllers, group = [*line.split(":", 2), "", ""][:3]
+        joined |= dict.fromkeys(controllers.split(","), group)
+    for line in mounts.splitlines():
+        about, _, kind = line.partition(" - ")
+        kind, about = kind.split(), about.split()
+        if len(kind) < 3 or len(about) < 5 or kind[0] not in ("cgroup", "cgroup2"):
+            continue
+        controller = "" if kind[0] == "cgroup2" else "cpu"
+        if controller not in joined or (controller and controller not in kind[2].split(",")):
+            continue
+        root, folder = about[3], PurePosixPath(about[4].replace("\\040", " "))
+        group = PurePosixPath(joined[controller])
+        inner = group.relative_to(root) if group.is_relative_to(root) else PurePosixPath()
+        yield folder
+        if ".." not in inner.parts:  # else the group is outside of what this namespace shows
+            yield from (folder / part for part in (inner, *inner.parents) if part.parts)
+
+
+def _text(file: str) -> str | None:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None

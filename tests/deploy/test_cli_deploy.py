@@ -51,8 +51,8 @@ def test_predicts_as_a_table(folder, set_times, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--budget-ms", "nan"], "budget_ms nan"),
-        (["--budget-ms", "-1"], "budget_ms -1"),
+        (["--budget-ms", "nan"], "budget_ms = nan"),
+        (["--budget-ms", "-1"], "budget_ms = -1"),
         (["--budget-ms", "0.001"], "cannot be met: the cheapest path needs 1 ms"),
         (["--budget-ms", "1", "--path", "whole"], "give one of them"),
         (["--path", "column=7"], "there are column=1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,13 @@ class Given:
         }
         self.ran: list[str] = []
         self.late: float | None = None
+        self.busy = False
+
+    def measure(self) -> None:
+        """Another machine, twice as fast and calm."""
+        self.busy = False
+        for name, path in self.paths.items():
+            self.paths[name] = replace(path, p50_ms=path.p50_ms / 2, p99_ms=path.p99_ms / 2)
 
     def choose(self, budget_ms: float) -> str | None:
         fitting = [name for name, path in self.paths.items() if path.p99_ms <= budget_ms]

@@ -10,6 +10,7 @@ from subjects import Given, crescendo, picture, pixels, png, recursive, saved
 
 import polypath as pp
 from polypath.core.execute import Trace
+from polypath.deploy import latency_profile
 from polypath.explore.anytime import AnytimeSubject, open_subject
 from polypath.explore.examples import digits, drawings, example_files
 from polypath.explore.loops import loops_taken
@@ -55,6 +56,29 @@ def test_what_cannot_be_met_runs_nothing(branches):
     assert branches.run(picture(), too_little) is None
     with pytest.raises(ValueError, match="not an image"):
         branches.run(b"no image", 1e6)
+
+
+def test_times_are_measured_again_when_asked(tmp_path, monkeypatch):
+    times = iter([[1.0] * 90 + [50.0] * 10, [2.0] * 100])
+    monkeypatch.setattr(latency_profile, "measure", lambda tasks, seconds=None: dict.fromkeys(tasks, taken))
+    taken = next(times)
+    subject = open_subject(saved(crescendo(), tmp_path / "net"), "torch")
+    assert subject.busy
+    assert {path.p99_ms for path in subject.paths.values()} == {1.0}  # without the disturbed ones
+    taken = next(times)
+    subject.measure()
+    assert not subject.busy
+    assert {path.p99_ms for path in subject.paths.values()} == {2.0}
+
+
+def test_gated_paths_have_run_before_the_first_image(tmp_path, monkeypatch):
+    ran = []
+    followed = AnytimeSubject._followed
+    monkeypatch.setattr(
+        AnytimeSubject, "_followed", lambda self, pixels, name: (ran.append(name), followed(self, pixels, name))[1]
+    )
+    subject = open_subject(saved(recursive(), tmp_path / "net"))
+    assert ran == [name for name in subject.paths if subject._gated(name)] != []
 
 
 def test_the_loops_of_an_image_are_those_that_reproduce_its_answer(tmp_path):

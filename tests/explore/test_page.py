@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from subjects import crescendo, picture, saved
+from subjects import Given, crescendo, picture, saved
 
 from browser import console_errors, overflow, view
 from polypath.deploy import AnytimePredictor, BudgetError, Bundle
@@ -131,3 +131,24 @@ def test_it_fits_a_phone_and_asks_nothing_of_others(page, driver):
 
 def test_it_listens_on_this_machine_only(page):
     assert page.startswith("http://127.0.0.1:")
+
+
+def test_times_are_measured_again_by_a_button(driver):
+    from polypath.explore.page import serving
+
+    subject = Given()
+    subject.busy = True
+    with serving(subject) as url:
+        view(driver)
+        driver.get(url)
+        until(driver, lambda: driver.find_elements("id", "measure"), "the button")
+        assert "busy while the times were measured" in text(driver, "message")
+        assert path(driver) == "branches=1,2"
+        driver.find_element("id", "measure").click()
+        until(driver, lambda: path(driver) == "whole", "the new times")  # it takes half as long now
+        assert "busy" not in text(driver, "message")
+        slider = driver.find_element("css selector", "#budget input[type=range]")
+        assert float(slider.get_attribute("max")) == 2.5
+        button = driver.find_element("id", "measure")
+        assert (button.text, button.is_enabled()) == ("Measure the times again", True)
+        driver.get("about:blank")

@@ -88,6 +88,21 @@ def test_a_machine_that_is_too_busy_is_told(subject):
     assert look(subject, picture(), 2.1).message == ""
 
 
+def test_nothing_is_lit_where_no_path_is_fast_enough(subject):
+    wiring = look(subject, picture(), 0.99).wiring
+    assert "Lit is" not in wiring
+    assert "Nothing runs within this budget." in wiring
+
+
+def test_times_of_a_busy_machine_are_said_to_be_such(subject):
+    assert look(subject, None, 2.0).note == ""
+    subject.busy = True
+    for image, budget in ((None, 2.0), (picture(), 2.0), (picture(), 0.5)):
+        assert "busy while the times were measured" in look(subject, image, budget).note
+    subject.measure()
+    assert look(subject, None, 2.0).note == ""
+
+
 def test_the_slider_goes_from_too_little_to_more_than_enough(subject):
     scale = budgets(subject)
     assert subject.choose(scale.low) is None

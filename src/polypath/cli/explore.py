@@ -21,13 +21,14 @@ def explore(argv: list[str]) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument("--port", type=number_of(int, whole(1, 65535)), help="port (the first free one from 7860 on)")
     parser.add_argument("--runtime", default="auto", help="what runs the network (auto: the fastest that is there)")
+    parser.add_profile()
     args = parser.read(argv)
 
     from polypath.explore.anytime import open_subject
     from polypath.explore.page import gradio, serving
 
     gradio()  # a missing extra is told before anything is measured
-    subject = open_subject(args.folder, args.runtime)
+    subject = open_subject(args.folder, args.runtime, args.profile)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

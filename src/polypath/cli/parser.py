@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from polypath.core.checks import Rule, did_you_mean, whole
+from polypath.core.checks import Rule, did_you_mean, number, whole
 
 PROGRAM = "polypath"
 
@@ -19,6 +19,16 @@ class Parser(argparse.ArgumentParser):
 
     def add_json(self) -> None:
         self.add_argument("--json", action="store_true", help="print JSON for programs, errors too")
+
+    def add_profile(self) -> None:
+        self.add_argument(
+            "--profile",
+            type=_profile,
+            default="stored",
+            metavar="fresh|SECONDS",
+            help="measure again how long each path takes here; with SECONDS each for so long (default: the times that "
+            "an earlier run has stored)",
+        )
 
     def read(self, argv: list[str]) -> argparse.Namespace:
         """Parse ``argv`` whole.
@@ -53,3 +63,12 @@ def number_of(kind: type[int] | type[float], rule: Rule) -> Callable[[str], Any]
 
 
 positive = number_of(int, whole(1))
+
+
+def _profile(text: str) -> Any:
+    if text in ("stored", "fresh"):
+        return text
+    try:
+        return number_of(float, number(above=0))(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not stored, fresh or a number of seconds above 0") from None

@@ -21,13 +21,18 @@ def predict(argv: list[str]) -> None:
     parser.add_argument(
         "places", nargs="+", type=Path, metavar="[BUNDLE] IMAGE", help="image files, or folders of them"
     )
-    parser.add_argument("--budget-ms", type=float, help="milliseconds for an image; none takes the most accurate path")
+    parser.add_argument(
+        "--budget-ms",
+        type=float,
+        help="milliseconds to read, decode and classify an image; none: the best path",
+    )
     parser.add_argument("--path", help="a path by its name, whatever it takes")
     parser.add_argument("--top-k", type=positive, default=3, help="classes to show (3)")
     parser.add_argument(
         "--runtime", default="auto", help="auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
     )
     parser.add_argument("--threads", type=positive, help="for an answer; default the cores that there are")
+    parser.add_profile()
     parser.add_argument("--json", action="store_true", help="a line of JSON an image; errors too")
     args = parser.read(argv)
     if args.budget_ms is not None and args.path is not None:
@@ -49,7 +54,7 @@ def predict(argv: list[str]) -> None:
 
     from polypath.deploy.predictor import AnytimePredictor
 
-    predictor = AnytimePredictor(bundle, args.runtime, args.threads)
+    predictor = AnytimePredictor(bundle, args.runtime, args.threads, profile=args.profile)
     rows = []
     for file in files:
         answer = predictor.predict(file, budget_ms=args.budget_ms, path=args.path, top_k=args.top_k)

@@ -42,6 +42,7 @@ def serve(argv: list[str]) -> None:
         "--runtime", default="auto", help="auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
     )
     parser.add_argument("--threads", type=positive, help="of one inference; default all cores but one, for HTTP")
+    parser.add_profile()
     parser.add_argument("--budget-ms", type=float, default=1000.0, help="of requests that name none (1000)")
     parser.add_argument("--max-batch", type=positive, default=16, help="images in one batch at most (16)")
     parser.add_argument(
@@ -86,7 +87,7 @@ def serve(argv: list[str]) -> None:
         patience.daemon = True
         patience.start()
         try:
-            model = make_model(args.bundle, args.runtime, args.threads)
+            model = make_model(args.bundle, args.runtime, args.threads, args.profile)
             app = App(model, options, key)
             app.measure()
         finally:
@@ -99,7 +100,7 @@ def serve(argv: list[str]) -> None:
         raise KeyboardInterrupt("stopped")
 
 
-def make_model(bundle: Path | None, runtime: str, threads: int | None) -> Any:
+def make_model(bundle: Path | None, runtime: str, threads: int | None, profile: Any = "stored") -> Any:
     """The model of a bundle; also made on the replicas of a cluster."""
     # an image's oddities are told to the client whose image it is, not to the service's log
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -107,7 +108,8 @@ def make_model(bundle: Path | None, runtime: str, threads: int | None) -> Any:
     from polypath.profiling.cores import cores
     from polypath.serve.model import BundleModel
 
-    return BundleModel(AnytimePredictor(Bundle.open(bundle), runtime, threads or max(1, cores() - 1)))
+    threads = threads or max(1, cores() - 1)
+    return BundleModel(AnytimePredictor(Bundle.open(bundle), runtime, threads, profile=profile))
 
 
 def _tell(args: Any, model: Any, url: str, key: bool) -> None:
@@ -126,7 +128,7 @@ def _on_cluster(args: Any, options: Any) -> None:
     from polypath.serve import ray_app
 
     bundle = args.bundle.resolve() if args.bundle is not None else None
-    make = partial(make_model, bundle, args.runtime, args.threads)
+    make = partial(make_model, bundle, args.runtime, args.threads, args.profile)
     ray_app.start(
         make,
         options,

@@ -2,18 +2,100 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
 from polypath.core.checks import check, number
+from polypath.deploy.latency import Origin
+
+T = TypeVar("T")
+DOUBT = {
+    "measured": "",
+    "stored": "; times were stored by an earlier session",
+    "busy": "; times were measured while the machine was busy",
+}
+AGAIN = ": measure again by --profile fresh, or profile(fresh=True) in Python"
 
 
 class BudgetError(ValueError):
-    """A budget that no path keeps. ``needs_ms`` is what the cheapest path needs."""
+    """A budget that no path keeps: the text says what takes the time, and what helps.
 
-    def __init__(self, budget_ms: float, needs_ms: float, batch: int = 1) -> None:
+    Args:
+        budget_ms: the budget.
+        needs_ms: what the cheapest path needs.
+        batch: number of images.
+        decoding_ms: that were spent on reading, decoding and preparing the images, before a path could begin.
+        waiting_ms: that were spent otherwise, for the disk or while other programs had the processor.
+        origin: of the times that ``needs_ms`` comes from.
+    """
+
+    def __init__(
+        self,
+        budget_ms: float,
+        needs_ms: float,
+        batch: int = 1,
+        *,
+        decoding_ms: float = 0.0,
+        waiting_ms: float = 0.0,
+        origin: Origin = "measured",
+    ) -> None:
         self.budget_ms, self.needs_ms = budget_ms, needs_ms
-        images = "an image" if batch == 1 else f"{batch} images"
-        super().__init__(
-            f"budget_ms {budget_ms:.4g} cannot be met: the cheapest path needs {needs_ms:.4g} ms for {images} here"
+        self.decoding_ms, self.waiting_ms = decoding_ms, waiting_ms
+        took = "".join(
+            f"{what} took {ms:.3g} ms, "
+            for what, ms in (("decoding", decoding_ms), ("waiting", waiting_ms))
+            if ms >= 0.01 * budget_ms
         )
+        images = "an image" if batch == 1 else f"{batch} images"
+        needs = f"{took}{'and ' if took else ''}the cheapest path needs {needs_ms:.4g} ms for {images} here"
+        super().__init__(f"budget_ms {budget_ms:.4g} cannot be met: {needs}{self._help(origin)}")
+
+    def _help(self, origin: Origin) -> str:
+        if self.needs_ms > self.budget_ms:
+            return DOUBT[origin] + AGAIN if DOUBT[origin] else ""
+        if self.waiting_ms > self.decoding_ms:
+            return "; the machine is busy: try again, or give more time"
+        return "; give smaller images, decoded pixels (a uint8 array), or more time"
+
+
+@dataclass
+class Spent:
+    """Where the time of one answer goes.
+
+    Args:
+        budget_ms: the budget.
+        start: when it began to count, by ``time.perf_counter()``.
+    """
+
+    budget_ms: float
+    start: float
+    decoding_ms: float = 0.0
+
+    @property
+    def ms(self) -> float:
+        """All that is spent so far."""
+        return 1e3 * (time.perf_counter() - self.start)
+
+    @property
+    def left_ms(self) -> float:
+        return self.budget_ms - self.ms
+
+    def on_decoding(self, decode: Callable[[], T]) -> T:
+        """What ``decode`` gives; its processor time is decoding, what else passes meanwhile is waiting."""
+        begun = time.thread_time()
+        try:
+            return decode()
+        finally:
+            self.decoding_ms += 1e3 * (time.thread_time() - begun)
+
+    def refusal(self, needs_ms: float, batch: int, origin: Origin) -> BudgetError:
+        """The error that says so."""
+        spent = self.ms
+        decoding = min(self.decoding_ms, spent)
+        parts = {"decoding_ms": decoding, "waiting_ms": spent - decoding}
+        return BudgetError(self.budget_ms, needs_ms, batch, **parts, origin=origin)
 
 
 def check_budget(budget_ms: float) -> float:

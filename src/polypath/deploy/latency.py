@@ -14,6 +14,10 @@ A path that is believed too slow is no longer used, hence no longer timed. So it
 where its measured times, without the slowest fiftieth, would fit. They then count for ``RETRIED``: a second late answer
 ends the retry, and the next one is three times as far away. If the paths in use are faster than their profile, the
 machine was busy when it was made, and all paths of that profile are believed to be faster.
+
+Times of a busy machine are recognised by their spread (:func:`disturbed`) and are not stored. A profile that stays
+disturbed when it is measured again counts without its disturbed times, and only for ``RETRIED``: a path is used at
+first, and given up at its second late answer.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +38,11 @@ LIKELY = 0.98  # of the measured times are believed when a path is retried
 TRUSTED, RETRIED = 500, 200  # times that measured ones count for: at first, and when a slow path is retried
 PATIENCE, LONGER, LONGEST = 10, 3, 60.0  # runs before a slow path is retried; how that grows; seconds at most
 CALM = 300  # answers at its old speed after which a path's patience is as at first
+FAR, CLOSE_MS = 4.0, 1.0  # how far ``NEEDED`` may be from the fastest tenth: so many times, or so many ms more
+FEW = 30  # times of a session are judged by themselves if there are so many, else with those before them
+BUSY = 0.8  # of what was measured: paths that now take less were measured while the machine was busy
+Origin = Literal["measured", "stored", "busy"]
+"""Where a profile comes from: measured now, an earlier session's, or measured while the machine was busy."""
 SEEN = "inverted_cdf"  # of the methods of numpy.quantile: a time that was observed, the given share took no longer
 
 
@@ -50,6 +60,28 @@ class Timing:
         """The percentiles of some times, by linear interpolation."""
         p50, p95, p99 = np.percentile(ms, (50, 95, 99)).tolist()
         return cls(p50, p95, p99, len(ms))
+
+
+def disturbed(ms: Sequence[float] | NDArray[np.float64]) -> bool:
+    """Whether the machine was busy while these times were taken: what a path needs is far from what it takes."""
+    fast, needed = np.quantile(ms, (0.1, NEEDED), method=SEEN)
+    return bool(needed > _far(fast))
+
+
+def undisturbed(ms: Sequence[float]) -> list[float]:
+    """The times among these that the machine was not busy for."""
+    far = _far(np.quantile(ms, 0.1, method=SEEN))
+    return [took for took in ms if took <= far]
+
+
+def spread(ms: Sequence[float]) -> float:
+    """What a path needs in times of its fastest tenth; the larger, the busier the machine was."""
+    fast, needed = np.quantile(ms, (0.1, NEEDED), method=SEEN)
+    return float(needed / fast)
+
+
+def _far(fast: float) -> float:
+    return max(FAR * fast, fast + CLOSE_MS)
 
 
 class Recent:
@@ -94,6 +126,7 @@ class PathLatency:
 
     Args:
         profile: measured times, in their order.
+        trusted: how many times they count for; None takes ``TRUSTED``, or their number where it is larger.
 
     Attributes:
         needs: the 99.5th percentile of the newest thousand times, measured ones among them.
@@ -105,7 +138,7 @@ class PathLatency:
 
     REFRESH = 64  # an answer that is in time changes ``needs`` little: it is computed again after so many
 
-    def __init__(self, profile: Sequence[float], now: float) -> None:
+    def __init__(self, profile: Sequence[float], now: float, trusted: int | None = None) -> None:
         measured = np.asarray(profile[-KEPT:], np.float64)
         if not measured.size or not np.isfinite(measured).all() or measured.min() <= 0:
             raise ValueError(f"profile {list(profile)[:3]}: must be times above 0, at least one")
@@ -115,7 +148,9 @@ class PathLatency:
         self._likely = measured[measured <= np.quantile(measured, LIKELY, method=SEEN)]
         self._observed = deque(measured.tolist(), maxlen=KEPT)  # true ones only
         self._recent = Recent()
-        self._trust(measured, max(TRUSTED, measured.size))
+        self._observations = 0
+        self._stored = measured.tolist()
+        self._trust(measured, max(TRUSTED, measured.size) if trusted is None else trusted)
         self._first = self.needs
         self._patience = self._least = 1e-3 * PATIENCE * self.profiled.p50
 
@@ -136,6 +171,7 @@ class PathLatency:
         with self._lock:
             self._last = now
             self._observed.append(ms)
+            self._observations += 1
             self._counted.append(ms)
             self._recent.add(ms, now)
             self._since_trust += 1
@@ -169,9 +205,17 @@ class PathLatency:
         return Timing.of(self.samples())
 
     def samples(self) -> list[float]:
-        """What to store: the newest times, in their order."""
+        """The newest times, in their order."""
         with self._lock:
             return [round(t, 5) for t in self._observed]
+
+    def to_store(self) -> list[float]:
+        """The newest times, or those of the last call if a busy machine has disturbed what was observed since."""
+        samples = self.samples()
+        session = samples[-self._observations :] if self._observations >= FEW else samples
+        if not disturbed(session):
+            self._stored = samples
+        return self._stored
 
 
 class Latencies:
@@ -180,10 +224,15 @@ class Latencies:
     Args:
         profile: measured milliseconds by path.
         now: as for :class:`PathLatency`.
+        origin: of the profile; of a ``busy`` one only the undisturbed times count.
     """
 
-    def __init__(self, profile: Mapping[str, Sequence[float]], now: float) -> None:
-        self.paths = {name: PathLatency(times, now) for name, times in profile.items()}
+    def __init__(self, profile: Mapping[str, Sequence[float]], now: float, origin: Origin = "measured") -> None:
+        self.origin: Origin = origin
+        if origin == "busy":
+            self.paths = {name: PathLatency(undisturbed(times), now, RETRIED) for name, times in profile.items()}
+        else:
+            self.paths = {name: PathLatency(times, now) for name, times in profile.items()}
         self._ratios = Recent(enough=32, seconds=math.inf)
 
     def observe(self, path: str, ms: float, now: float, *, full: bool = True) -> None:
@@ -197,6 +246,16 @@ class Latencies:
         """Whether to use the path where ``ms`` are left: it needs no more, or is to be retried."""
         latency = self.paths[path]
         return latency.needs <= ms or latency.retry(ms, now, self.pace(now))
+
+    def to_store(self, now: float) -> dict[str, list[float]] | None:
+        """Times by path that a later session may believe; None where there are none, so that it measures again.
+
+        These are times of a calm machine: not those of a profile that was disturbed, or that the paths in use have
+        shown to be too long for all paths.
+        """
+        if self.origin == "busy" or self.pace(now) < BUSY:
+            return None
+        return {name: latency.to_store() for name, latency in self.paths.items()}
 
     def pace(self, now: float) -> float:
         """Observed times in times of the profile's: the median over the paths in use, 1 with few observations."""

@@ -7,6 +7,9 @@
 
 "In time" is what this machine has shown at this batch size: the 99.5th percentile of a path's times, from a short
 profile on first use, which is cached, and from what is observed afterwards.
+
+A budget counts from a call to its return, but not what happens only once: decoders are loaded when a predictor is made,
+a batch size is profiled and its graphs are compiled before its first answer's time begins.
 """
 
 from __future__ import annotations
@@ -19,22 +22,25 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from polypath.core.checks import Rule, check, number, optional
+from polypath.core.checks import Rule, check, number, one_of, optional
 from polypath.deploy import latency_profile as profiles
 from polypath.deploy.answer import Answer, Confident, averaged, check_top_k, softmax
-from polypath.deploy.budget import BudgetError, check_budget
+from polypath.deploy.budget import BudgetError, Spent, check_budget
 from polypath.deploy.bundle import Bundle, rank
 from polypath.deploy.images import LIMITS, ImageLimits
-from polypath.deploy.latency import Latencies, Timing
+from polypath.deploy.latency import Latencies, Timing, spread
 from polypath.deploy.runtimes import Runtime, candidates, check_options, open_runtime
 from polypath.deploy.stopping import Stopping, plan_stopping
+from polypath.deploy.warm import warm_decoders
 from polypath.profiling.cores import cores
 
 LOG = logging.getLogger(__name__)
+_SECONDS = number(above=0)
+_PROFILE = Rule("stored, fresh or seconds above 0", lambda v: one_of("stored", "fresh").fits(v) or _SECONDS.fits(v))
 _MOMENT = Rule("a moment of time.monotonic()", number().fits)
 
 
@@ -48,9 +54,11 @@ class AnytimePredictor:
         threads: for one answer; None takes the cores that this process may use.
         precision: ``f32``, or ``bf16`` where the runtime has it.
         limits: on images that are decoded.
+        profile: ``stored`` takes the times that an earlier session has stored and measures what is missing, ``fresh``
+            measures again, and a number of seconds measures each path for so long and believes what it finds.
 
     Raises:
-        ValueError: a damaged bundle, an unknown runtime.
+        ValueError: a damaged bundle, an unknown runtime, a bad number of threads, precision or profile.
         ImportError: a runtime that is not installed.
     """
 
@@ -62,13 +70,17 @@ class AnytimePredictor:
         *,
         precision: str = "f32",
         limits: ImageLimits = LIMITS,
+        profile: Literal["stored", "fresh"] | float = "stored",
     ) -> None:
+        profile = check("profile", profile, _PROFILE)
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.limits, self.precision = limits, precision
         self._temperature = {path.name: path.temperature for path in self.bundle.paths}
         self._ranked = [path.name for path in rank(self.bundle.paths)]
+        self._stored, self._seconds = profile == "stored", None if isinstance(profile, str) else float(profile)
         self._lock = threading.RLock()
         self._latencies: dict[int, Latencies] = {}
+        self._warm: set[tuple[str, int]] = set()  # paths and batch sizes that have run
         self._stopping: dict[tuple[float, float], Stopping] = {}
         check_options(threads, precision)
         self.threads = cores() if threads is None else threads
@@ -76,11 +88,25 @@ class AnytimePredictor:
         if precision != "f32" and runtime == "auto":
             names = [name for name in names if name != "onnxruntime"]
         self._take_fastest(names)
+        warm_decoders(self.bundle.preparation)
         atexit.register(_closed, weakref.ref(self))
 
     def __repr__(self) -> str:
         used = f"{self.runtime.name}, {self.precision}, threads={self.threads}"
         return f"AnytimePredictor({self.bundle.name!r}, {len(self.bundle.paths)} paths, {used})"
+
+    def warm_up(self, batch: int = 1) -> None:
+        """Run every path once on a batch of this size, so that no answer waits for its graphs to be loaded or compiled.
+
+        Done by itself for one image, and for other batch sizes before their first answer.
+        """
+        with self._lock:
+            x = None
+            for name in self._ranked:
+                if (name, batch) not in self._warm:
+                    x = self._example(batch) if x is None else x
+                    self._task(name, x)()
+                    self._warm.add((name, batch))
 
     # --- answering ---------------------------------------------------------------------------------------
 
@@ -91,12 +117,14 @@ class AnytimePredictor:
 
         Args:
             images: uint8 ``(N, H, W, C)`` or ``(H, W, C)``, or PIL images, encoded bytes or files, one or a sequence.
-            budget_ms: from this call to its return, for all images together; None takes the most accurate path.
+            budget_ms: from this call to its return, for all images together, without what a first call has to measure
+                or to load; None takes the most accurate path.
             path: one by its name, whatever it takes; not together with a budget.
             top_k: classes that :meth:`Answer.top` gives for each image; None: its default.
 
         Raises:
-            BudgetError: the cheapest path needs more than the budget (known before anything is decoded).
+            BudgetError: the cheapest path needs more than the budget (known before anything is decoded), or more than
+                decoding has left of it.
             ValueError: images or values that cannot be.
         """
         start = time.perf_counter()
@@ -110,10 +138,11 @@ class AnytimePredictor:
             if path is not None:
                 raise ValueError(f"path {path!r} and budget_ms {budget_ms!r}: give one of them")
             count = _count(images)
-            start += self._profiled(count)  # a first profile is not part of any answer
+            start += self._make_ready(count)
             self.choose(budget_ms, count)
-            x = self.prepared(images)
-            name = self.choose(budget_ms - 1e3 * (time.perf_counter() - start), len(x), of=budget_ms)
+            spent = Spent(budget_ms, start)
+            x = spent.on_decoding(lambda: self.prepared(images))
+            name = self.choose(spent.left_ms, len(x), spent=spent)
         probabilities = self._timed(name, x)
         return Answer(
             probabilities=probabilities,
@@ -138,24 +167,25 @@ class AnytimePredictor:
         """
         start = time.perf_counter()
         check("deadline", deadline, _MOMENT)
-        x = self.prepared(images)
-        self.latencies(len(x))
-        return self._until(x, deadline, start)
+        spent = Spent(max(0.0, 1e3 * (deadline - time.monotonic())), start)
+        self._make_ready(_count(images))  # counts, as a deadline is a moment
+        x = spent.on_decoding(lambda: self.prepared(images))
+        return self._until(x, deadline, spent)
 
-    def _until(self, x: np.ndarray, deadline: float, start: float) -> Iterator[Answer]:
+    def _until(self, x: np.ndarray, deadline: float, spent: Spent) -> Iterator[Answer]:
         ran: dict[str, np.ndarray] = {}
         for rung in self.bundle.ladder:
-            left = 1e3 * (deadline - time.monotonic())
-            if not self._fits(rung.path, left, len(x)):
+            latencies = self.latencies(len(x))
+            if not latencies.fits(rung.path, 1e3 * (deadline - time.monotonic()), time.perf_counter()):
                 if not ran:
-                    raise BudgetError(max(left, 0.0), self.needs_ms(rung.path, len(x)), len(x))
+                    raise spent.refusal(latencies.paths[rung.path].needs, len(x), latencies.origin)
                 return
             ran[rung.path] = self._timed(rung.path, x)
             yield Answer(
                 probabilities=averaged(ran, rung),
                 classes=self.bundle.classes,
                 path=rung.path,
-                ms=1e3 * (time.perf_counter() - start),
+                ms=spent.ms,
                 runtime=self.runtime.name,
                 combined=rung.combine,
             )
@@ -175,23 +205,29 @@ class AnytimePredictor:
             ValueError: a bundle without held-out answers, too few of them for this risk (with the number needed).
             BudgetError: the first path does not fit the budget.
         """
-        start = time.perf_counter()
         stopping = self.stopping(risk, trust)
         limit = math.inf if budget_ms is None else check_budget(budget_ms)
-        x = self.prepared(images)
+        start = time.perf_counter()
+        if budget_ms is not None:
+            count = _count(images)
+            start += self._make_ready(count)
+            if self.runtime.per_batch:
+                start += sum(self._make_ready(2**i, profile=False) for i in range((count - 1).bit_length()))
+        spent = Spent(limit, start)
+        x = spent.on_decoding(lambda: self.prepared(images))
         n = len(x)
-        start += self._profiled(n)
         out = np.empty((n, len(self.bundle.classes)), np.float32)
         where, sure, rows = [""] * n, np.zeros(n, bool), np.arange(n)
         ran: dict[str, np.ndarray] = {}
         last = self.bundle.ladder[0].path
         for rung, threshold in zip(self.bundle.ladder, stopping.thresholds, strict=True):
-            left = limit - 1e3 * (time.perf_counter() - start)
-            if limit < math.inf and not self._fits(rung.path, left, len(rows)):
-                if not ran:
-                    raise BudgetError(limit, self.needs_ms(rung.path, n), n)
-                break
-            ran[rung.path] = self._timed(rung.path, x)
+            if budget_ms is not None:
+                latencies = self._known(len(rows))
+                if not latencies.fits(rung.path, spent.left_ms, time.perf_counter()):
+                    if not ran:
+                        raise spent.refusal(latencies.paths[rung.path].needs, n, latencies.origin)
+                    break
+            ran[rung.path] = self._timed(rung.path, self._filled(x, n))[: len(x)]
             out[rows], last = averaged(ran, rung), rung.path
             stops = out[rows].max(1) >= threshold
             sure[rows[stops]] = True
@@ -246,19 +282,27 @@ class AnytimePredictor:
         return softmax(self.runtime.prepare(name, len(x))(x), self._temperature[name])
 
     def _timed(self, name: str, x: np.ndarray) -> np.ndarray:
-        """:meth:`run_path`, its time observed where the batch size has been profiled."""
+        """:meth:`run_path`, its time observed where the batch size has been profiled, but for a first run."""
         start = time.perf_counter()
         probabilities = self.run_path(name, x)
         end = time.perf_counter()
-        size = profiles.bucket(len(x))
-        if (latencies := self._latencies.get(size)) is not None:
+        size, cold = profiles.bucket(len(x)), (name, len(x)) not in self._warm
+        self._warm.add((name, len(x)))
+        if not cold and (latencies := self._latencies.get(size)) is not None:
             latencies.observe(name, 1e3 * (end - start), end, full=len(x) == size)
         return probabilities
 
+    def _filled(self, x: np.ndarray, most: int) -> np.ndarray:
+        """``x``, with zeros up to a batch size that is a power of two or ``most`` where each size is compiled."""
+        size = min(profiles.bucket(len(x)), most)
+        if not self.runtime.per_batch or size == len(x):
+            return x
+        return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
+
     # --- times -------------------------------------------------------------------------------------------
 
-    def choose(self, budget_ms: float, batch: int = 1, *, of: float | None = None) -> str:
-        """The most accurate path whose 99.5th percentile fits; ``of`` is the whole budget, for the error's text.
+    def choose(self, budget_ms: float, batch: int = 1, *, spent: Spent | None = None) -> str:
+        """The most accurate path whose 99.5th percentile fits; ``spent`` says what became of a larger budget.
 
         Raises:
             BudgetError: not even the cheapest does.
@@ -267,11 +311,10 @@ class AnytimePredictor:
         name = next((name for name in self._ranked if latencies.fits(name, budget_ms, now)), None)
         if name is None:
             cheapest = min(latency.needs for latency in latencies.paths.values())
-            raise BudgetError(budget_ms if of is None else of, cheapest, batch)
+            if spent is not None:
+                raise spent.refusal(cheapest, batch, latencies.origin)
+            raise BudgetError(budget_ms, cheapest, batch, origin=latencies.origin)
         return name
-
-    def _fits(self, path: str, left_ms: float, batch: int) -> bool:
-        return self.latencies(batch).fits(path, left_ms, time.perf_counter())
 
     def needs_ms(self, path: str, batch: int = 1) -> float:
         """The 99.5th percentile of a path's time here, in milliseconds."""
@@ -290,15 +333,16 @@ class AnytimePredictor:
         if (known := self._latencies.get(size)) is not None:
             return known
         with self._lock:
-            return self._latencies.get(size) or self._measure(size, seconds)
+            return self._latencies.get(size) or self._measure(size, self._seconds if seconds is None else seconds)
 
     def profile(self, batch: int = 1, *, fresh: bool = False, seconds: float | None = None) -> dict[str, Timing]:
         """Times by path at a batch size (those of the next power of two); measured where they are not known yet.
 
         Args:
             fresh: measure again.
-            seconds: of measuring each path; None takes 1. More tell better what rarely happens: a path of 40 ms runs
-                30 times in a second, and its 99th percentile is seen once in 100.
+            seconds: of measuring each path; what is found is believed. None takes 1, and measures again where the
+                machine was busy. More tell better what rarely happens: a path of 40 ms runs 30 times in a second, and
+                its 99th percentile is seen once in 100.
 
         Raises:
             ValueError: a batch size below 1, seconds that are not above 0.
@@ -314,32 +358,44 @@ class AnytimePredictor:
     def save_profile(self) -> None:
         """Write what is known of times to the cache; done by itself when a profile is made and at exit.
 
-        Where the paths in use have become much faster than they were measured, the others' times are too long, and a
-        later session measures them anew.
+        Times that a busy machine has disturbed are not written. Where the paths in use have become much faster than
+        they were measured, the others' times are too long. A later session measures such batch sizes again.
         """
         with self._lock:
             now = time.perf_counter()
-            self._store.save(
-                {
-                    batch: {name: latency.samples() for name, latency in latencies.paths.items()}
-                    for batch, latencies in self._latencies.items()
-                    if latencies.pace(now) >= profiles.BUSY
-                }
-            )
+            rows = {batch: latencies.to_store(now) for batch, latencies in self._latencies.items()}
+            self._store.save({batch: row for batch, row in rows.items() if row is not None})
 
-    def _profiled(self, batch: int) -> float:
-        """Seconds that went into making a profile just now."""
-        start = time.perf_counter()
-        if profiles.bucket(batch) in self._latencies:
+    def _known(self, batch: int) -> Latencies:
+        """The estimated times at the smallest batch size that has been profiled and is no smaller than ``batch``."""
+        return self._latencies[min(size for size in self._latencies if size >= batch)]
+
+    def _make_ready(self, batch: int, *, profile: bool = True) -> float:
+        """Seconds that went into what only the first answer of a batch size needs: its profile, its graphs."""
+        start, cold = time.perf_counter(), any((name, batch) not in self._warm for name in self._ranked)
+        if not cold and (not profile or profiles.bucket(batch) in self._latencies):
             return 0.0
-        self.latencies(batch)
+        if profile:
+            self.latencies(batch)
+        self.warm_up(batch)
         return time.perf_counter() - start
 
-    def _measure(self, size: int, seconds: float | None) -> Latencies:
-        x = self._example(size)
+    def _measure(self, size: int, seconds: float | None, *, once: bool = False) -> Latencies:
+        x, origin = self._example(size), "measured"
         tasks = {name: self._task(name, x) for name in self._temperature}
-        latencies = Latencies(profiles.measure(tasks, seconds), time.perf_counter())
-        self._latencies[size] = latencies
+        if seconds is None:
+            times, origin = profiles.quietest(tasks, 1 if once else profiles.TRIES)
+        else:
+            times = profiles.measure(tasks, seconds)
+        latencies = self._latencies[size] = Latencies(times, time.perf_counter(), origin)
+        self._warm |= {(name, size) for name in tasks}
+        if origin == "busy" and not once:
+            name = max(times, key=lambda name: spread(times[name]))
+            LOG.warning(
+                "the machine was busy while times were measured (%s: %.3g to %.3g ms); they will be measured again by "
+                "the next session, or by --profile fresh",
+                *(name, min(times[name]), max(times[name])),
+            )
         self.save_profile()
         return latencies
 
@@ -363,8 +419,8 @@ class AnytimePredictor:
                 "precision": self.precision,
             }
         )
-        now, stored = time.perf_counter(), self._store.load(list(self._temperature))
-        self._latencies = {batch: Latencies(times, now) for batch, times in stored.items()}
+        now, stored = time.perf_counter(), self._store.load(list(self._temperature)) if self._stored else {}
+        self._latencies = {batch: Latencies(times, now, "stored") for batch, times in stored.items()}
 
     def _take_fastest(self, names: Sequence[str]) -> None:
         """Open the runtime whose most accurate path is fastest, of several by a profile of one image, with every path
@@ -375,17 +431,23 @@ class AnytimePredictor:
             with self._leaving_out(name, refused):
                 self.runtime = open_runtime(name, self.bundle, self.threads, self.precision)
                 self._open_store()
-                took = self.profile(1)[self._ranked[0]].p50 if len(names) > 1 else 0.0
+                took = 0.0
+                if len(names) > 1:
+                    if 1 not in self._latencies:
+                        self._measure(1, None, once=True)
+                    took = self.profile(1)[self._ranked[0]].p50
                 found.append((took, self.runtime, self._store, self._latencies))
         for _, self.runtime, self._store, self._latencies in sorted(found, key=lambda one: one[0]):
             with self._leaving_out(self.runtime.name, refused):
-                for path in self._ranked:  # loaded now, and not within the first answer
-                    self._task(path, self._example(1))()
+                self._warm.clear()
+                self.warm_up(1)
                 break
         else:
             raise refused.popitem()[1]
         for name, error in refused.items():
             LOG.warning("runtime %r cannot run this bundle here and is left out: %s", name, error)
+        if len(names) > 1 and (self._seconds is not None or self._latencies[1].origin == "busy"):
+            self._measure(1, self._seconds)
 
     @staticmethod
     @contextlib.contextmanager

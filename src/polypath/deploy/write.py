@@ -28,6 +28,7 @@ from polypath.deploy.images import preparation
 from polypath.deploy.manifest import BundlePath, Manifest
 from polypath.deploy.needs import check_installed, checkers
 from polypath.deploy.runtimes import open_runtime
+from polypath.profiling.cores import cores
 from polypath.profiling.cost import Cost, costs
 from polypath.storage.batchnorm import save_statistics
 from polypath.storage.config import WEIGHTS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -16,8 +17,13 @@ from polypath.explore.subject import PathFacts, Run
 from polypath.profiling.cores import cores
 
 
-def open_subject(folder: Path | None = None, runtime: str = "auto") -> AnytimeSubject:
+def open_subject(
+    folder: Path | None = None, runtime: str = "auto", profile: Literal["stored", "fresh"] | float = "stored"
+) -> AnytimeSubject:
     """The bundle, finished run or saved network in ``folder``; None is the pretrained bundle of this package.
+
+    Args:
+        runtime, profile: as for :class:`~polypath.deploy.AnytimePredictor`.
 
     Raises:
         ValueError: a folder that holds none of these, a runtime that cannot run it.
@@ -27,8 +33,8 @@ def open_subject(folder: Path | None = None, runtime: str = "auto") -> AnytimeSu
         if not (folder / "model").is_dir():
             raise ValueError(f"{folder}: not finished; go on with it by `polypath resume {folder}`")
         bundle = Bundle.open(folder / "model")
-        return AnytimeSubject(AnytimePredictor(bundle, runtime), folder.resolve().name)
-    return AnytimeSubject(AnytimePredictor(Bundle.open(folder), runtime))
+        return AnytimeSubject(AnytimePredictor(bundle, runtime, profile=profile), folder.resolve().name)
+    return AnytimeSubject(AnytimePredictor(Bundle.open(folder), runtime, profile=profile))
 
 
 class AnytimeSubject:
@@ -41,6 +47,17 @@ class AnytimeSubject:
         self.wiring: Wiring = bundle.wiring
         self._choices = {path.name: bundle.net.paths(path.text) for path in bundle.paths}
         predictor.profile(1)
+        blank = np.zeros((1, *bundle.preparation.size, self.channels), np.uint8)
+        for name in self._choices:
+            if self._gated(name):  # or the first image would wait for torch
+                self._followed(blank, name)
+
+    @property
+    def busy(self) -> bool:
+        return self.predictor.latencies(1).origin == "busy"
+
+    def measure(self) -> None:
+        self.predictor.profile(1, fresh=True)
 
     @property
     def machine(self) -> str:

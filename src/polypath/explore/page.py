@@ -18,6 +18,7 @@ EXTRA = "the page needs Gradio: pip install 'polypath[explore]'"
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "Consolas", "monospace")
 TOP_K = 5
+AGAIN = "Measure the times again"
 MOST_BYTES = 16 * 2**20  # of an upload
 CSS = """
 .gradio-container{max-width:1240px!important;margin:auto}
@@ -35,6 +36,7 @@ CSS = """
 .pp-legend{opacity:.7}
 .pp-message{padding:.7rem .9rem;border:1px solid var(--pp-budget);border-left-width:5px;border-radius:6px}
 .pp-message{font-weight:600}
+.pp-note{margin:.4rem 0 0;font-size:.85rem}
 #image img{width:100%;height:100%;object-fit:contain}
 footer{display:none!important}
 """
@@ -70,6 +72,7 @@ def build(subject: Subject, folder: Path) -> Any:
                     scale.low, scale.high, scale.value, step=scale.step, label="Time budget (ms)", elem_id="budget"
                 )
                 message = gr.HTML(_message(first), elem_id="message", padding=False)
+                again = gr.Button(AGAIN, size="sm", elem_id="measure")
                 answer = gr.Label(num_top_classes=TOP_K, label="Answer", elem_id="answer")
             with gr.Column(scale=5, min_width=340):
                 facts = gr.HTML(first.facts, elem_id="facts", padding=False)
@@ -80,16 +83,22 @@ def build(subject: Subject, folder: Path) -> Any:
             view = look(subject, Path(file).read_bytes() if file else None, budget_ms)
             return [_message(view), dict(view.answer) or None, view.facts, view.wiring, view.curve]
 
-        gr.on(
-            [image.change, budget.change],
-            show,
-            [image, budget],
-            [message, answer, facts, wiring, curve],
-            show_progress="hidden",
-            trigger_mode="always_last",
-            concurrency_limit=1,  # runs that share the processor would measure each other
-            api_visibility="private",
+        def measure(file: str | None, budget_ms: float | None) -> list[Any]:
+            subject.measure()
+            new = budgets(subject)
+            value = min(max(budget_ms or new.value, new.low), new.high)
+            slider = gr.Slider(minimum=new.low, maximum=new.high, step=new.step, value=value)
+            return [gr.Button(AGAIN, interactive=True), slider, *show(file, value)]
+
+        shown = [message, answer, facts, wiring, curve]
+        # runs that share the processor would measure each other
+        one_by_one = {"concurrency_limit": 1, "concurrency_id": "processor", "api_visibility": "private"}
+        moved = [image.change, budget.change]
+        gr.on(moved, show, [image, budget], shown, show_progress="hidden", trigger_mode="always_last", **one_by_one)
+        waiting = again.click(
+            lambda: gr.Button("Measuring …", interactive=False), None, again, queue=False, api_visibility="private"
         )
+        waiting.then(measure, [image, budget], [again, budget, *shown], show_progress="hidden", **one_by_one)
     return page
 
 
@@ -181,4 +190,5 @@ def _head(subject: Subject) -> str:
 
 def _message(view: View) -> str:
     told = f'<div class="pp-message" role="alert">{escape(view.message)}</div>' if view.message else ""
-    return f'<div aria-live="polite">{told}</div>'
+    note = f'<p class="pp-note">{escape(view.note)}</p>' if view.note else ""
+    return f'<div aria-live="polite">{told}{note}</div>'

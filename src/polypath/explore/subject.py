@@ -77,6 +77,15 @@ class Subject(Protocol):
         """By name; the times are those of now."""
         ...
 
+    @property
+    def busy(self) -> bool:
+        """Whether the machine was busy while the times were measured, so that they say little."""
+        ...
+
+    def measure(self) -> None:
+        """Measure the times again, which takes seconds."""
+        ...
+
     def choose(self, budget_ms: float) -> str | None:
         """The name of the most accurate path that is done in time, None where none is."""
         ...

@@ -13,6 +13,7 @@ from polypath.explore.subject import PathFacts, Run, Subject
 
 WIDE, NARROW = 26, 10  # columns of the wiring's rows on screens and on phones
 STEPS = 200  # of the budget's slider
+NOTE = "The machine was busy while the times were measured. Measure them again once it is calm."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +22,14 @@ class View:
 
     Attributes:
         message: what stands in the way of an answer, or what to do; plain text, empty where there is an answer.
+        note: what to know of the times; plain text, mostly empty.
         path: name of the path that ran, None where none did.
         answer: probability of each class; empty where nothing ran.
         facts, wiring, curve: HTML.
     """
 
     message: str
+    note: str
     path: str | None
     answer: Mapping[str, float]
     facts: str
@@ -105,6 +108,7 @@ def _shown(
         answer = {name: float(p) for name, p in zip(subject.classes, run.probabilities, strict=False)}
     return View(
         message=message,
+        note=NOTE if subject.busy else "",
         path=chosen if run is not None else None,
         answer=answer,
         facts=_facts(facts, run),
@@ -134,9 +138,10 @@ def _wiring(subject: Subject, choice: Choice, *, lit: bool, run: Run | None) -> 
         total = sum(took for _, took, _ in run.loops), sum(most for _, _, most in run.loops)
         told = f'<p class="pp-loops">The gates let this image take {total[0]} of {total[1]} loops: {escape(each)}.</p>'
     off = "" if lit else " pp-off"
+    meant = f"Lit is what {'ran' if run else 'would run'}." if lit else "Nothing runs within this budget."
     return (
         f'<div class="pp-drawing{off}"><div class="pp-wide">{wide}</div><div class="pp-narrow">{narrow}</div>{told}'
-        f'<p class="pp-legend">Lit is what {"ran" if run else "would run"}. '
+        f'<p class="pp-legend">{meant} '
         "Boxes are layers, dots add no depth, circles join: µ mean, + sum, "
         "? one of several.</p></div>"
     )

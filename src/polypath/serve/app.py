@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import logging
 import time
@@ -13,11 +12,9 @@ from importlib import metadata
 from typing import Any
 
 import anyio.to_thread
-import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi_offline import FastAPIOffline
-from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
@@ -33,13 +30,6 @@ from polypath.serve.times import Times
 LOG = logging.getLogger(__name__)
 PREDICT_PATH = "/v1/predict"
 INLINE_BYTES = 2**17  # longer bodies are taken apart on a thread of the decoders
-
-
-def small_image(kind: str) -> bytes:
-    """A grey image file."""
-    stream = io.BytesIO()
-    Image.new("RGB", (16, 16), (128, 128, 128)).save(stream, kind)
-    return stream.getvalue()
 
 
 class App:
@@ -88,11 +78,7 @@ class App:
         if self.times is not None:
             return
         times = Times(self.model.latencies(batch_sizes(self.options.max_batch)))
-        for kind in ("PNG", "JPEG", "WEBP"):
-            image = self.model.decode(small_image(kind), self.options.limits.pixels)
-        for path in times.paths:
-            for size in times.sizes:
-                self.model.run(path, np.stack([image] * size))
+        self.model.warm_up(times.sizes)
         self.times = times
 
     @property

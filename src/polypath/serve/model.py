@@ -30,6 +30,10 @@ class Model(Protocol):
         """How long batches of these sizes take here, by size; the service adds what it observes."""
         ...
 
+    def warm_up(self, sizes: Sequence[int]) -> None:
+        """Run every path once at these batch sizes; images can be decoded at full speed afterwards."""
+        ...
+
     def run(self, path: str, images: np.ndarray) -> np.ndarray:
         """Probabilities (N, classes) of images (N, …) from :meth:`decode`; called by one thread only."""
         ...
@@ -57,6 +61,10 @@ class BundleModel:
     def latencies(self, sizes: Sequence[int]) -> Mapping[int, Latencies]:
         """The predictor's own: from its cache where they were measured before; else a second or two for each size."""
         return {size: self.predictor.latencies(size) for size in sizes}
+
+    def warm_up(self, sizes: Sequence[int]) -> None:
+        for size in sizes:  # the decoders are warm since the predictor was made
+            self.predictor.warm_up(size)
 
     def run(self, path: str, images: np.ndarray) -> np.ndarray:
         return self.predictor.run_path(path, images)

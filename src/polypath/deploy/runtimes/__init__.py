@@ -33,11 +33,13 @@ PRECISIONS = ("f32", "bf16")
 
 
 class Runtime(Protocol):
-    """A bundle in a runtime. ``version`` and ``device`` are part of what measured times hold for."""
+    """A bundle in a runtime. ``version`` and ``device`` are part of what measured times hold for; ``per_batch`` says
+    that a path is compiled for each batch size, which takes a while when it first comes."""
 
     name: str
     version: str
     device: str
+    per_batch: bool
 
     def prepare(self, path: str, batch: int) -> Run:
         """The function that runs a path on batches of this size; callable from any thread."""

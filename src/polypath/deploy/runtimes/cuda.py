@@ -26,7 +26,7 @@ class CudaGraphs:
         ValueError: there is none.
     """
 
-    name = "cuda-graphs"
+    name, per_batch = "cuda-graphs", True
 
     def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
         import torch

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class OnnxRuntime:
     """Sessions are made when a path is first prepared; one serves all batch sizes."""
 
-    name, device = "onnxruntime", "cpu"
+    name, device, per_batch = "onnxruntime", "cpu", False
 
     def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
         if precision != "f32":

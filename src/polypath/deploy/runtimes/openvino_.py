@@ -21,7 +21,7 @@ KEPT = 64  # compiled (path, batch size) pairs
 class OpenVino:
     """A path is compiled anew for each batch size: static shapes are what its kernels are fast on."""
 
-    name, device = "openvino", "cpu"
+    name, device, per_batch = "openvino", "cpu", True
 
     def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
         self._ov = need("openvino", "runtime 'openvino'")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Torch:
     """Each path extracted and fused, channels last."""
 
-    name, device = "torch", "cpu"
+    name, device, per_batch = "torch", "cpu", False
 
     def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
         import torch

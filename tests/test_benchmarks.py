@@ -8,8 +8,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 import torch
-from benchmarks import harness, models, page, roof
+from benchmarks import first_answer, harness, models, page, roof
 from benchmarks.__main__ import main
+from PIL import Image
 
 import polypath as pp
 from contracts.small import small_net
@@ -56,6 +57,17 @@ def test_a_turn_of_a_short_task_is_a_burst(monkeypatch):
     assert len(turns) == 4
     assert all(2 <= n <= 5 for n in turns)
     assert 0.01 <= times["a"]["min_s"] < 0.04  # of a call
+
+
+def test_first_answers_are_in_time_late_or_refused(tmp_path):
+    answers = [{"ms": ms, "path": "whole", "process_s": 1.0} for ms in (1.0, 5.0, 5.1)]
+    found = first_answer.counted([*answers, {"error": "cannot be met", "process_s": 1.0}])
+    assert [found[name] for name in ("processes", "in_time", "late", "refused", "kept")] == [4, 2, 1, 1, False]
+    assert found["errors"] == {"cannot be met": 1}
+    assert first_answer.counted(answers[:2])["kept"]
+    first_answer.write_photo(tmp_path / "photo.jpg")
+    with Image.open(tmp_path / "photo.jpg") as photo:
+        assert (photo.format, photo.size) == ("JPEG", (640, 480))
 
 
 def test_an_unknown_benchmark_is_told(capsys):

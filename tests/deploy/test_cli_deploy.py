@@ -40,6 +40,13 @@ def test_predicts_images_of_a_folder_as_json_lines(folder, set_times, capsys):
     assert named["path"] == "column=1"
 
 
+def test_times_are_measured_again_when_asked(folder, set_times, capsys):
+    ask = ["predict", str(folder / "0.png"), "--json", "--budget-ms", "100000", *QUICK]
+    for options, made in (([], 1), ([], 1), (["--profile", "fresh"], 2), (["--profile", "0.5"], 3), ([], 3)):
+        assert main([*ask, *options]) == 0
+        assert len(set_times) == made
+
+
 def test_predicts_as_a_table(folder, set_times, capsys):
     assert main(["predict", str(folder), *QUICK]) == 0
     out = capsys.readouterr().out
@@ -57,6 +64,8 @@ def test_predicts_as_a_table(folder, set_times, capsys):
         (["--budget-ms", "1", "--path", "whole"], "give one of them"),
         (["--path", "column=7"], "there are column=1"),
         (["--top-k", "11"], "only 10 classes"),
+        (["--profile", "0"], "--profile: '0' is not stored, fresh or a number of seconds above 0"),
+        (["--profile", "new"], "--profile: 'new' is not"),
         (["--runtime", "tpu"], "must be auto or one of"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from polypath.deploy import latency_profile
-from polypath.deploy.latency import Latencies, PathLatency, Recent, Timing
+from polypath.deploy.latency import Latencies, PathLatency, Recent, Timing, disturbed, undisturbed
 
 Draw = Callable[[np.random.Generator, float], float]
 """Milliseconds of a run that begins at a moment, in seconds."""
@@ -199,6 +199,111 @@ def test_drift_is_followed(seed):
     assert log.share("middle", 110.0, 260.0) > 0.99  # 9 to 14 ms
     assert log.share("cheap", since=320.0) > 0.99
     assert log.late() <= 0.01 * len(log.rows)
+
+
+# --- busy machines -------------------------------------------------------------------------------------------
+
+
+def sliced(ms: float, share: float, pause: float) -> Draw:
+    """A path beside other programs: in a share of the runs these have the processor for up to ``pause`` ms."""
+    calm = steady(ms)
+    return lambda rng, now: calm(rng, now) + (pause * rng.random() if rng.random() < share else 0.0)
+
+
+def taken(draw: Draw, count: int, seed: int = 0) -> list[float]:
+    rng = np.random.default_rng(seed)
+    return [draw(rng, 0.0) for _ in range(count)]
+
+
+@pytest.mark.parametrize("ms", [0.06, 0.2, 5.0])
+@pytest.mark.parametrize("share", [0.03, 0.3, 0.8])
+def test_a_busy_machine_is_noticed(ms, share):
+    assert disturbed(taken(sliced(ms, share, 60.0), 500))
+
+
+@pytest.mark.parametrize("ms", [0.06, 0.2, 5.0, 40.0])
+@pytest.mark.parametrize("count", [30, 100, 1000])
+def test_a_calm_machine_is_not_suspected(ms, count):
+    assert not disturbed(taken(steady(ms), count))
+    assert not disturbed(taken(lambda rng, now: ms * rng.lognormal(0.0, 0.2), count))
+    assert not disturbed(taken(sliced(ms, 0.05, 0.5), count))  # half a millisecond is no matter
+    if count == 1000:
+        assert not disturbed([*taken(steady(ms), 996), *[50.0 * ms] * 4])  # rarer than a budget allows
+
+
+def test_what_is_left_of_disturbed_times_is_calm():
+    for seed in range(20):
+        times = taken(sliced(0.2, 0.5, 60.0), 200, seed)
+        left = undisturbed(times)
+        assert not disturbed(left)
+        assert 0.4 * len(times) < len(left) < 0.6 * len(times)
+
+
+def test_a_profile_of_a_busy_machine_refuses_no_budget_and_is_corrected():
+    """Its disturbed times do not count: a path is used, and given up at its second late answer."""
+    measured = {"whole": taken(sliced(5.0, 0.2, 50.0), 200), "cheap": taken(sliced(0.2, 0.2, 50.0), 1000)}
+    believed, doubted = Latencies(measured, 0.0), Latencies(measured, 0.0, "busy")
+    for path, budget in (("cheap", 2.0), ("whole", 10.0)):
+        assert not believed.fits(path, budget, 0.0)
+        assert doubted.fits(path, budget, 0.0)
+    doubted.observe("whole", 30.0, 1.0)
+    assert doubted.fits("whole", 10.0, 1.0)
+    doubted.observe("whole", 30.0, 1.0)
+    assert not doubted.fits("whole", 10.0, 1.0)
+
+
+def test_a_calm_profile_outlives_a_busy_session():
+    profile = taken(steady(2.0), 300)
+    for seed in range(10):  # short ones, long ones
+        latencies = Latencies({"a": profile}, 0.0, "stored")
+        for i, ms in enumerate(taken(sliced(2.0, 0.3, 50.0), 10 * 2**seed, seed)):
+            latencies.observe("a", ms, float(i))
+        stored = latencies.to_store(1e5)
+        assert stored is not None
+        assert PathLatency(stored["a"], 0.0).needs < 8.0
+        profile = stored["a"]
+
+
+def test_a_machine_that_has_become_slower_is_learnt():
+    latencies = Latencies({"a": taken(steady(2.0), 300)}, 0.0, "stored")
+    for i, ms in enumerate(taken(steady(9.0), 100)):
+        latencies.observe("a", ms, float(i))
+    stored = latencies.to_store(100.0)
+    assert stored is not None
+    assert PathLatency(stored["a"], 0.0).needs > 9.0
+
+
+def test_what_a_busy_machine_measured_is_never_stored():
+    latencies = Latencies({"a": taken(sliced(2.0, 0.3, 50.0), 300)}, 0.0, "busy")
+    assert latencies.to_store(0.0) is None
+    for i, ms in enumerate(taken(steady(2.0), 300)):
+        latencies.observe("a", ms, float(i))
+    assert latencies.to_store(300.0) is None  # other paths may never have run since
+
+
+def scripted(monkeypatch, *profiles: list[float]) -> list[int]:
+    """Profiles of one path, one after the other; returns a list that grows with each."""
+    made: list[int] = []
+
+    def measure(tasks, seconds=None):
+        made.append(len(made))
+        return dict.fromkeys(tasks, profiles[made[-1]])
+
+    monkeypatch.setattr(latency_profile, "measure", measure)
+    return made
+
+
+def test_a_disturbed_profile_is_measured_again_at_once(monkeypatch):
+    calm, busy, busier = [1.0] * 50, [1.0] * 45 + [9.0] * 5, [1.0] * 45 + [90.0] * 5
+    for profiles, tries, found in (
+        ([calm], 1, (calm, "measured")),
+        ([busier, calm], 2, (calm, "measured")),
+        ([busier, busy, busier], 3, (busy, "busy")),
+    ):
+        made = scripted(monkeypatch, *profiles)
+        times, origin = latency_profile.quietest({"a": lambda: None}, tries=3)
+        assert (times["a"], origin) == found
+        assert len(made) == tries
 
 
 # --- the estimate itself -------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import json
 import math
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
+from conftest import child_environment
 from polypath.deploy import AnytimePredictor, BudgetError, latency_profile
 from polypath.deploy.bundle import rank
 from polypath.deploy.latency import PathLatency, Timing
@@ -207,6 +210,165 @@ def test_a_profile_of_a_busy_machine_is_not_kept(bundle, monkeypatch, cache):
         predictor.save_profile()
         (file,) = (cache / "profiles").glob("*.json")
         assert ("1" in json.loads(file.read_text())["times"]) == kept
+
+
+BUSY = [1.0] * 45 + [60.0] * 5
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    """Profiles of a busy machine, until the list that this returns is emptied; ``measured`` holds their seconds."""
+    load, measured = [True], []
+
+    def measure(tasks, seconds=None):
+        measured.append(seconds)
+        return dict.fromkeys(tasks, BUSY if load else [2.0] * 50)
+
+    monkeypatch.setattr(latency_profile, "measure", measure)
+    return load, measured
+
+
+def test_a_busy_machine_is_told_not_stored_and_measured_again_by_the_next_session(bundle, busy, cache, caplog):
+    load, measured = busy
+    first = AnytimePredictor(bundle, "onnxruntime", threads=1)
+    assert first.profile(1)["whole"].p99 == 1.0
+    assert caplog.text.count("the machine was busy while times were measured") == len(measured) == 1
+    with pytest.raises(BudgetError, match="measured while the machine was busy: measure again by --profile fresh"):
+        first.choose(0.5)
+    load.clear()
+    second = AnytimePredictor(bundle, "onnxruntime", threads=1)
+    assert second.profile(1)["whole"].p99 == 2.0
+    assert len(measured) == 2
+    AnytimePredictor(bundle, "onnxruntime", threads=1).profile(1)
+    assert len(measured) == 2  # stored now
+
+
+def test_fresh_and_longer_profiles(bundle, busy, caplog):
+    load, measured = busy
+    load.clear()
+    ask = {"runtime": "onnxruntime", "threads": 1}
+    AnytimePredictor(bundle, **ask).profile(1)
+    assert AnytimePredictor(bundle, **ask, profile="fresh").profile(1)["whole"].p99 == 2.0
+    assert measured == [None] * 2
+    load.append(True)
+    longer = AnytimePredictor(bundle, **ask, profile=7)
+    assert longer.profile(1)["whole"].p99 == 60.0  # who asks for seconds believes what they find
+    assert measured == [None, None, 7.0]
+    assert AnytimePredictor(bundle, **ask).profile(1)["whole"].p99 == 60.0
+    assert not caplog.text
+    for wrong in ("old", 0, -1.0, math.nan, True):
+        with pytest.raises(ValueError, match=r"profile = .*: must be stored, fresh or seconds above 0"):
+            AnytimePredictor(bundle, **ask, profile=wrong)
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ({}, "the cheapest path needs 3 ms for an image here"),
+        (
+            {"origin": "stored"},
+            "needs 3 ms for an image here; times were stored by an earlier session: measure again by",
+        ),
+        ({"origin": "busy", "batch": 2}, "for 2 images here; times were measured while the machine was busy: measure"),
+        (
+            {"budget_ms": 5.0, "decoding_ms": 4.0, "waiting_ms": 0.5, "origin": "stored"},
+            "budget_ms 5 cannot be met: decoding took 4 ms, waiting took 0.5 ms, and the cheapest path needs 3 ms for "
+            "an image here; give smaller images, decoded pixels (a uint8 array), or more time",
+        ),
+        (
+            {"budget_ms": 5.0, "waiting_ms": 9.0, "origin": "stored"},
+            "waiting took 9 ms, and the cheapest path needs 3 ms for an image here; the machine is busy: try again",
+        ),
+    ],
+)
+def test_errors_say_what_helps(parts, text):
+    error = BudgetError(**{"budget_ms": 2.0, "needs_ms": 3.0} | parts)
+    assert text in str(error)
+    assert ("--profile fresh" in str(error)) == (error.budget_ms == 2.0 and "origin" in parts)
+
+
+def test_errors_say_what_took_the_time(bundle, set_times, images, monkeypatch):
+    ask = {"runtime": "onnxruntime", "threads": 1}
+    predictor = AnytimePredictor(bundle, **ask)
+    predictor.latencies(4)
+    with pytest.raises(BudgetError, match=r"needs 1 ms for 3 images here$"):  # just measured, and not in doubt
+        predictor.predict(images, budget_ms=0.5)
+    stored = AnytimePredictor(bundle, **ask)
+    with pytest.raises(BudgetError, match=r"stored by an earlier session: measure again by --profile fresh, or"):
+        stored.predict(images, budget_ms=0.5)
+    prepared = predictor.prepared
+
+    def waits(images):
+        time.sleep(0.05)
+        return prepared(images)
+
+    def works(images):
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+        return prepared(images)
+
+    for slow, words in ((waits, "waiting took .* needs 1 ms"), (works, "decoding took .* needs 1 ms")):
+        monkeypatch.setattr(predictor, "prepared", slow)
+        for ask_for in (
+            lambda: predictor.predict(images, budget_ms=40.0),
+            lambda: predictor.predict_confident(images, risk=0.9, budget_ms=40.0),
+            lambda: list(predictor.predict_until(images, time.monotonic() + 0.04)),
+        ):
+            with pytest.raises(BudgetError, match=words) as caught:
+                ask_for()
+            assert (caught.value.decoding_ms >= 50.0) == (slow is works)
+            assert caught.value.waiting_ms >= (50.0 if slow is waits else 0.0)
+
+
+def test_everything_has_run_before_a_budget_counts(bundle, set_times, images, monkeypatch):
+    """Of each batch size, every path; nothing is compiled or measured while an answer's time runs."""
+    from polypath.deploy.runtimes.onnxruntime_ import OnnxRuntime
+
+    monkeypatch.setattr(OnnxRuntime, "per_batch", True)  # as OpenVINO
+    predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
+    ran: set[tuple[str, int]] = set()
+    prepare = predictor.runtime.prepare
+    monkeypatch.setattr(predictor.runtime, "prepare", lambda path, n: (ran.add((path, n)), prepare(path, n))[1])
+    everything = {(path.name, n) for path in bundle.paths for n in (3, 4)}
+    begun: list[set[tuple[str, int]]] = []
+    prepared = predictor.prepared
+    monkeypatch.setattr(predictor, "prepared", lambda images: (begun.append(set(ran)), prepared(images))[1])
+    predictor.predict(images, budget_ms=1e5)
+    assert begun.pop() == ran == everything
+    assert len(set_times) == 1
+    many = np.concatenate([images] * 4)
+    answer = predictor.predict_confident(many, risk=0.5, budget_ms=1e5)
+    assert begun.pop() == ran  # images that go on fill batches that were compiled
+    wanted = predictor.predict_confident(many, risk=0.5)
+    np.testing.assert_allclose(answer.probabilities, wanted.probabilities, atol=1e-5)
+
+
+def test_a_first_run_is_not_taken_for_the_path_s_time(bundle, images, monkeypatch):
+    """Where it is not warmed, as without a budget, it may be compiled in that time."""
+    predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
+    predictor.latencies(4)
+    observed = []
+    monkeypatch.setattr(PathLatency, "observe", lambda self, ms, now: observed.append(ms))
+    predictor.predict(images, path="whole")
+    assert observed == []
+    predictor.predict(images, path="whole")
+    assert len(observed) == 1
+
+
+def test_decoders_are_loaded_when_a_predictor_is_made(tmp_path):
+    """In a new process: Pillow loads its plugins and codecs at first use."""
+    code = (
+        "import sys; from polypath.deploy import Bundle; from polypath.deploy.warm import warm_decoders\n"
+        "warm_decoders(Bundle.open().preparation)\n"
+        "from PIL import Image, features\n"
+        "before = set(sys.modules); import io; from polypath.deploy.images import read\n"
+        "for kind in ('JPEG', 'PNG', 'WEBP', 'GIF', 'TIFF'):\n"
+        "    f = io.BytesIO(); Image.new('RGB', (64, 64)).save(f, kind); read(f.getvalue())\n"
+        "print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_a_longer_profile_tells_more(bundle):

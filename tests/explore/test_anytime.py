@@ -59,13 +59,12 @@ def test_what_cannot_be_met_runs_nothing(branches):
 
 
 def test_times_are_measured_again_when_asked(tmp_path, monkeypatch):
-    times = iter([[1.0] * 90 + [50.0] * 10, [2.0] * 100])
+    taken = [1.0] * 90 + [50.0] * 10
     monkeypatch.setattr(latency_profile, "measure", lambda tasks, seconds=None: dict.fromkeys(tasks, taken))
-    taken = next(times)
     subject = open_subject(saved(crescendo(), tmp_path / "net"), "torch")
     assert subject.busy
     assert {path.p99_ms for path in subject.paths.values()} == {1.0}  # without the disturbed ones
-    taken = next(times)
+    taken = [2.0] * 100
     subject.measure()
     assert not subject.busy
     assert {path.p99_ms for path in subject.paths.values()} == {2.0}

@@ -28,6 +28,10 @@ def test_ports_that_are_none_are_refused(capsys, port):
     assert "--port" in refused(capsys, "--port", port)
 
 
+def test_a_wrong_profile_is_refused(capsys):
+    assert "--profile: '-1' is not stored, fresh or a number of seconds above 0" in refused(capsys, "--profile=-1")
+
+
 def test_folders_without_a_network_are_refused(capsys, tmp_path):
     pytest.importorskip("gradio")
     assert "no such folder" in refused(capsys, str(tmp_path / "nowhere"))

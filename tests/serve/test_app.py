@@ -317,6 +317,7 @@ def test_a_port_in_use_is_one_line_and_status_2(capsys):
         (["--host", "0.0.0.0"], "POLYPATH_API_KEY"),
         (["--port", "70000"], "--port: '70000' is not a whole number from 0 to 65535"),
         (["--budget-ms", "nan"], "budget_ms = nan"),
+        (["--profile", "never"], "--profile: 'never' is not stored, fresh or a number"),
         (["--max-batch", "1000"], "max_batch = 1000"),
         (["--max-body-mb", "0"], "--max-body-mb: '0'"),
         (["--host", "no.such.host.invalid", "--without-key"], "no.such.host.invalid"),

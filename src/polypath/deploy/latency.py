@@ -37,8 +37,9 @@ NEEDED = 0.995  # of the times that count; the others may take longer than a pat
 LIKELY = 0.98  # of the measured times are believed when a path is retried
 TRUSTED, RETRIED = 500, 200  # times that measured ones count for: at first, and when a slow path is retried
 PATIENCE, LONGER, LONGEST = 10, 3, 60.0  # runs before a slow path is retried; how that grows; seconds at most
-CALM = 300  # answers at its old speed after which a path's patience is as at first
+SETTLED = 300  # answers at its old speed after which a path's patience is as at first
 FAR, CLOSE_MS = 4.0, 1.0  # how far ``NEEDED`` may be from the fastest tenth: so many times, or so many ms more
+CALM = 2.0  # times of the fastest tenth: what counts of a disturbed profile
 FEW = 30  # times of a session are judged by themselves if there are so many, else with those before them
 BUSY = 0.8  # of what was measured: paths that now take less were measured while the machine was busy
 Origin = Literal["measured", "stored", "busy"]
@@ -65,23 +66,19 @@ class Timing:
 def disturbed(ms: Sequence[float] | NDArray[np.float64]) -> bool:
     """Whether the machine was busy while these times were taken: what a path needs is far from what it takes."""
     fast, needed = np.quantile(ms, (0.1, NEEDED), method=SEEN)
-    return bool(needed > _far(fast))
+    return bool(needed > max(FAR * fast, fast + CLOSE_MS))
 
 
 def undisturbed(ms: Sequence[float]) -> list[float]:
     """The times among these that the machine was not busy for."""
-    far = _far(np.quantile(ms, 0.1, method=SEEN))
-    return [took for took in ms if took <= far]
+    fast = float(np.quantile(ms, 0.1, method=SEEN))
+    return [took for took in ms if took <= max(CALM * fast, fast + CLOSE_MS)]
 
 
 def spread(ms: Sequence[float]) -> float:
     """What a path needs in times of its fastest tenth; the larger, the busier the machine was."""
     fast, needed = np.quantile(ms, (0.1, NEEDED), method=SEEN)
     return float(needed / fast)
-
-
-def _far(fast: float) -> float:
-    return max(FAR * fast, fast + CLOSE_MS)
 
 
 class Recent:
@@ -178,7 +175,7 @@ class PathLatency:
             self._stale += 1
             if ms > self.needs or self._stale >= self.REFRESH:
                 self._refresh()
-            if self._since_trust >= CALM and self.needs <= self._first:
+            if self._since_trust >= SETTLED and self.needs <= self._first:
                 self._patience = self._least
 
     def retry(self, ms: float, now: float, pace: float) -> bool:

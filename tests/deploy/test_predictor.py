@@ -373,9 +373,10 @@ def test_decoders_are_loaded_when_a_predictor_is_made(tmp_path):
 
 def test_a_longer_profile_tells_more(bundle):
     predictor = AnytimePredictor(bundle, "onnxruntime", threads=1)
-    few = predictor.profile(1, seconds=1e-3)["whole"].samples
-    assert predictor.profile(1)["whole"].samples == few == latency_profile.LEAST
-    assert predictor.profile(1, fresh=True, seconds=0.5)["whole"].samples > few
+    few = predictor.profile(1, seconds=1e-9)["whole"]
+    assert predictor.profile(1)["whole"].samples == few.samples == latency_profile.LEAST
+    longer = 3 * latency_profile.LEAST * few.p99 / 1000
+    assert predictor.profile(1, fresh=True, seconds=longer)["whole"].samples > few.samples
     for bad in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"seconds .*: must be a finite number above 0"):
             predictor.profile(1, seconds=bad)

@@ -76,7 +76,8 @@ def move(driver: Any, budget_ms: float) -> None:
 
 
 def test_upload_an_image_and_move_the_budget(page, driver, tmp_path):
-    assert "Drop an image" in text(driver, "message")
+    driver.get(page)
+    until(driver, lambda: "Drop an image" in text(driver, "message"), "the page")
     (tmp_path / "a.png").write_bytes(picture(7))
     driver.find_element("css selector", "#image input[type=file]").send_keys(str(tmp_path / "a.png"))
     until(driver, lambda: "%" in text(driver, "answer"), "an answer")

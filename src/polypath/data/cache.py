@@ -8,6 +8,7 @@ import logging
 import os
 import time
 import warnings
+from functools import lru_cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -23,9 +24,18 @@ STALE = 24 * 3600  # seconds after which another process's unfinished file count
 LOG = logging.getLogger(__name__)
 
 
-def folder() -> Path:
-    """``POLYPATH_CACHE``, else ``~/.cache/polypath``."""
-    return Path(os.environ.get("POLYPATH_CACHE") or Path.home() / ".cache" / "polypath").expanduser()
+def folder() -> Path | None:
+    """``POLYPATH_CACHE``, else ``~/.cache/polypath``; None where that needs a home folder and none is known."""
+    try:
+        return Path(os.environ.get("POLYPATH_CACHE") or Path.home() / ".cache" / "polypath").expanduser()
+    except RuntimeError:
+        _tell_once("nothing is cached: no home folder is known; POLYPATH_CACHE names a folder for it")
+        return None
+
+
+@lru_cache
+def _tell_once(text: str) -> None:
+    LOG.info(text)
 
 
 def key(**what: object) -> str:
@@ -45,7 +55,10 @@ def digest(*tensors: Tensor) -> str:
 
 def load(name: str) -> Decoded | None:
     """What was stored under ``name``; None where there is nothing, or nothing whole (which is said, and made anew)."""
-    path = folder() / f"{name}.safetensors"
+    where = folder()
+    if where is None:
+        return None
+    path = where / f"{name}.safetensors"
     try:
         if not path.is_file():
             return None
@@ -64,7 +77,10 @@ def load(name: str) -> Decoded | None:
 
 def store(name: str, decoded: Decoded) -> None:
     """Keep ``decoded`` under ``name``; where that fails (no space, no permission), warn and go on."""
-    path = folder() / f"{name}.safetensors"
+    where = folder()
+    if where is None:
+        return
+    path = where / f"{name}.safetensors"
     meta = {
         "digest": digest(decoded.images, decoded.rows),
         "skipped": json.dumps(decoded.skipped),
@@ -90,18 +106,3 @@ def _sweep(where: Path) -> None:
         if time.time() - part.stat().st_mtime > STALE:
             part.unlink(missing_ok=True)
             LOG.info("removed unfinished %s", part)
-
-
-def files_digest(paths: list[Path], root: Path, limit: int = 2 << 30) -> str:
-    """A fingerprint of these files: their names and bytes, beyond ``limit`` bytes in all names, sizes and times."""
-    h = hashlib.blake2b(digest_size=16)
-    whole = sum(path.stat().st_size for path in paths) <= limit
-    for path in paths:
-        stat = path.stat()
-        h.update(f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0".encode())
-        if not whole:
-            h.update(str(stat.st_mtime_ns).encode())
-            continue
-        with open(path, "rb") as file:
-            h.update(hashlib.file_digest(file, "blake2b").digest())
-    return h.hexdigest()

@@ -95,9 +95,11 @@ class DataConfig:
 
     Args:
         source: ``digits`` (scikit-learn's, always there), ``cifar10``, ``cifar100``, ``svhn``, ``imagenet``, any
-            Hugging Face dataset by its hub name, or a local folder: parquet files or one folder of images a class.
+            Hugging Face dataset by its hub name, or a local folder: parquet files, what ``save_to_disk`` wrote, one
+            folder of images a class, or images with a ``metadata.csv`` or ``metadata.jsonl`` (columns ``file_name``
+            and ``label``). Splits go by many names (``train``, ``Training_set``, ``seg_test``, ``valid``).
         subset: the hub dataset's configuration (SVHN: ``cropped_digits``), or a sub-folder of a local dataset.
-        image_column, label_column: columns; None finds them by their types.
+        image_column, label_column: columns; None finds them by their types, in metadata files by their names.
         train_split, extra_split: splits that are trained on (SVHN's second one is ``extra``).
         test_split: the split that is scored; None takes ``test``, else ``validation``, else holds
             ``test_fraction`` of the training images out, the same ones whatever ``split_seed``.

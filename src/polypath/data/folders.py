@@ -1,33 +1,27 @@
-"""Images that are there without a table: a folder of image files, and scikit-learn's digits."""
+"""A folder of image files: its splits, its classes, its files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 
-from polypath.data.cache import files_digest
 from polypath.data.decode import Raw
-from polypath.data.seeds import generator
-from polypath.data.splits import FIXED, stratified
-from polypath.data.tables import SPLIT_NAMES
-
-EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif"}
-)
-DIGITS_TEST = 360
+from polypath.data.identity import Identity, fingerprint, part_of, read_files
+from polypath.data.listing import EXTENSIONS, LeftOut, folders_in, images_in
+from polypath.data.metadata import FILES, Row, metadata_of, names_labels, read_metadata
+from polypath.data.names import printable, split_of, splits_among
 
 
 @dataclass(frozen=True)
 class FileTable:
-    """One split of a folder of images; ``labels`` are the class folders' names."""
+    """One split of a folder of images; ``labels`` are the class folders' names or those of a metadata file."""
 
     split: str
     root: Path
@@ -40,133 +34,218 @@ class FileTable:
 
     @property
     def fingerprint(self) -> str:
-        return files_digest([self.root / self.name(row) for row in range(len(self))], self.root)
+        return self._known[0]
+
+    @property
+    def identity(self) -> Identity:
+        return self._known[1]
+
+    @cached_property
+    def _known(self) -> tuple[str, Identity]:
+        """Both from one reading of the files."""
+        facts, whole = read_files([self.path(row) for row in range(len(self))], self.root)
+        classes: dict[Any, list[int]] = {}
+        for row, label in enumerate(self.labels):
+            classes.setdefault(label, []).append(row)
+        parts = {f"{self.split}/{k}": part_of((facts[row] for row in rows), len(rows)) for k, rows in classes.items()}
+        return fingerprint(facts, whole), parts
 
     def read(self, rows: Sequence[int]) -> list[Raw]:
-        return [_read(self.root / self.name(row)) for row in rows]
+        return [_read(self.path(row)) for row in rows]
+
+    def path(self, row: int) -> Path:
+        return self.root / os.fsdecode(bytes(self.files[row]))
 
     def name(self, row: int) -> str:
-        return os.fsdecode(bytes(self.files[row]))
+        return printable(os.fsdecode(bytes(self.files[row])))
 
 
 def _read(file: Path) -> Raw:
     try:
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would wait for ever
+            return OSError("not a regular file")
         return file.read_bytes()
     except OSError as error:
-        return error
+        return OSError(error.strerror or str(error))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a split lies: its folder, and the file that names its images and labels (else each class has a folder)."""
+
+    folder: Path
+    metadata: Path | None = None
+    only: str | None = None  # rows of this split
 
 
 class ImageFolder:
-    """One folder of images a class, below one folder a split (``train``, ``test``, …) or directly.
+    """Folders of images: below one folder a split (``train``, ``Test_set``, ``seg_train``, …) or directly, either one
+    folder a class, in which images may lie deeper, or all together with a ``metadata.csv`` or ``metadata.jsonl``.
 
-    Files of other kinds and hidden ones are left out; images may lie deeper inside a class.
+    Hidden files and those of systems are passed over; files that are no images by their suffix are left out and named.
+
+    Args:
+        split_names: names of splits that were asked for.
+        columns: names of the image and the label column that were asked for.
+        skip_broken: leave out links that lead nowhere, too.
+
+    Attributes:
+        splits: where each split lies.
+        told: how the folder was understood, in phrases; complete once the splits are opened.
+
+    Raises:
+        ValueError: folders of splits without labels, folders that may be splits or classes, dangling links.
     """
 
-    def __init__(self, root: Path, subset: str | None, split_names: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        subset: str | None,
+        split_names: Sequence[str] = (),
+        *,
+        columns: tuple[str | None, str | None] = (None, None),
+        skip_broken: bool = False,
+    ) -> None:
         if subset is not None:
             root = _below(root, subset)
-        self.root, self.where = root, f"folder {root}"
-        known = {*SPLIT_NAMES, *split_names}
-        folders = _folders(root)
-        split_folders = [f for f in folders if f.name.lower() in known and _folders(f)]
-        if split_folders:
-            self.splits = {SPLIT_NAMES.get(f.name.lower(), f.name): f for f in split_folders}
-        else:
-            self.splits = {"train": root}
+        self.root, self.where = root, f"folder {printable(str(root))}"
+        self.told: list[str] = []
+        self._columns, self._skip_broken = columns, skip_broken
+        self._rows: dict[tuple[Path, str | None, str | None], list[Row]] = {}
+        self.splits: dict[str, _Place] = self._find(_unwrapped(root), split_names)
+
+    # --- which folder is what ----------------------------------------------------------------------------
+
+    def _find(self, base: Path, given: Sequence[str]) -> dict[str, _Place]:
+        folders = {folder.name: folder for folder in self._folders(base)}
+        found = {split: folders[name] for split, name in splits_among(folders, given).items()}
+        places = {split: place for split, folder in found.items() if (place := self._labelled(folder, base))}
+        others = [folder for name, folder in folders.items() if folder not in found.values()]
+        beside = [folder.name for folder in others if next(images_in(folder, deep=False), None)]
+        if not places:
+            if (metadata := metadata_of(base)) and (not folders or names_labels(metadata, *self._columns)):
+                return self._by_column(base, metadata)
+            if found and (len(found) > 1 or not beside):
+                raise ValueError(
+                    f"DataConfig.source: {self.where} has the splits {_names(found.values())}, but nothing says the "
+                    f"classes of their images: put these into one folder for each class, or add a {FILES[0]} with the "
+                    "columns file_name and label to each (DataConfig.image_column and label_column name others)"
+                )
+            return {"train": _Place(base)}
+        if len(found) == 1 and beside:
+            name = next(iter(found.values())).name
+            raise ValueError(
+                f"DataConfig.source: {self.where} may have the split {name!r}, or the classes "
+                f"{', '.join(map(printable, [name, *beside]))}: give {printable(str(base / name))} if its folders are "
+                f"the classes, or move all of them into one folder if they are classes themselves"
+            )
+        unlabelled = [folder.name for split, folder in found.items() if split not in places]
+        if left := sorted([*unlabelled, *(folder.name for folder in others)]):
+            self.told.append(f"left out: folders {', '.join(map(printable, left))}")
+        return places
+
+    def _labelled(self, folder: Path, base: Path) -> _Place | None:
+        """A split's place where something says its classes."""
+        metadata, classes = metadata_of(folder), self._folders(folder)
+        if metadata and (not classes or names_labels(metadata, *self._columns)):
+            return _Place(folder, metadata)
+        lone = classes
+        while len(lone) == 1 and (lone[0].name == folder.name or split_of(lone[0].name)) and self._folders(lone[0]):
+            folder, lone = lone[0], self._folders(lone[0])
+        if lone:
+            return _Place(folder)
+        return _Place(folder, metadata) if (metadata := metadata_of(base)) else None
+
+    def _by_column(self, base: Path, metadata: Path) -> dict[str, _Place]:
+        splits = list(dict.fromkeys(row.split for row in self._read(metadata, *self._columns)))
+        return {split or "train": _Place(base, metadata, split) for split in splits}
+
+    def _folders(self, folder: Path) -> list[Path]:
+        return folders_in(folder, skip_broken=self._skip_broken)
+
+    # --- a split's images --------------------------------------------------------------------------------
 
     def open(self, split: str, image: str | None, label: str | None) -> FileTable:
         """List the images of a split.
 
         Raises:
-            ValueError: no class folders, a class without images, a column asked for.
+            ValueError: no class folders, a class without images, a column asked for where there are none, metadata
+                that cannot be used.
         """
-        for field, column in (("image_column", image), ("label_column", label)):
-            if column is not None:
-                raise ValueError(
-                    f"DataConfig.{field} = {column!r}: {self.where} holds image files, which have no columns"
-                )
+        place, left_out = self.splits[split], LeftOut()
+        if place.metadata is not None:
+            files, labels = self._listed(place, image, label)
+        else:
+            for name, column in (("image_column", image), ("label_column", label)):
+                if column is not None:
+                    raise ValueError(
+                        f"DataConfig.{name} = {column!r}: {self.where} holds image files, which have no columns"
+                    )
+            files, labels = self._infolders_in(place.folder, left_out)
+        at = place.folder.relative_to(self.root)
+        here = printable(place.folder.name if at == Path() else str(at))
+        how = f" by {printable(str(place.metadata.relative_to(self.root)))}" if place.metadata else ""
+        self.told.append(f"{split} is {here}/{how} ({len(set(labels)):,} classes, {len(files):,} images)")
+        if told := left_out.told(self.root):
+            self.told.append(f"left out: {'; '.join(told)}")
+        names = np.array([os.fsencode(file.relative_to(self.root)) for file in files], dtype=np.bytes_)
+        return FileTable(split, self.root, names, labels)
+
+    def _infolders_in(self, folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Any]]:
         files, labels = [], []
-        classes = _folders(self.splits[split])
+        classes = self._folders(folder)
         if not classes:
             raise ValueError(
-                f"DataConfig.source: {self.where} has neither parquet files nor one folder of images for each class"
+                f"DataConfig.source: {self.where} has neither parquet files nor one folder of images for each class, "
+                f"nor a {FILES[0]} that says the classes"
             )
-        for folder in classes:
-            found = _images(folder)
+        for path in images_in(folder, deep=False):
+            left_out.add(path)
+        if len({printable(path.name) for path in classes}) < len(classes):
+            raise ValueError(f"{self.where}: two class folders have the same name: {_names(classes)}")
+        for path in classes:
+            found = sorted(images_in(path, above=(self.root, folder), left_out=left_out))
             if not found:
-                raise ValueError(f"class folder {folder} has no images ({', '.join(sorted(EXTENSIONS))})")
-            files += [os.fsencode(file.relative_to(self.root)) for file in found]
-            labels += [folder.name] * len(found)
-        return FileTable(split, self.root, np.array(files, dtype=np.bytes_), labels)
+                raise ValueError(f"class folder {printable(str(path))} has no images ({', '.join(sorted(EXTENSIONS))})")
+            files += found
+            labels += [printable(path.name)] * len(found)
+        return files, labels
+
+    def _listed(self, place: _Place, image: str | None, label: str | None) -> tuple[list[Path], list[Any]]:
+        assert place.metadata is not None
+        rows, base = self._read(place.metadata, image, label), place.metadata.parent
+        if place.folder != base:  # one file for several splits
+            rows = [row for row in rows if (base / row.file).is_relative_to(place.folder)]
+        else:
+            rows = [row for row in rows if row.split == place.only]
+        files = [base / row.file for row in rows]
+        if more := len(set(images_in(place.folder)) - set(files)) if place.only is None else 0:
+            self.told.append(f"left out: {more:,} images of {printable(place.folder.name)} without a row")
+        return files, [row.label for row in rows]
+
+    def _read(self, metadata: Path, image: str | None, label: str | None) -> list[Row]:
+        key = (metadata, image, label)
+        if key not in self._rows:
+            self._rows[key] = read_metadata(metadata, image, label)
+        return self._rows[key]
 
 
 def _below(root: Path, subset: str) -> Path:
-    legal = [f.name for f in _folders(root)]
+    legal = [f.name for f in folders_in(root)]
     if subset not in legal:
         raise ValueError(f"DataConfig.subset = {subset!r}: folder {root} has {', '.join(legal) or 'no sub-folders'}")
     return root / subset
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(Path(e.path) for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
+def _unwrapped(root: Path) -> Path:
+    """The folder in which there is more than one more folder, as archives are wrapped in one of their name."""
+    base = root
+    while len(inner := folders_in(base)) == 1 and not (split_of(inner[0].name) or metadata_of(base)):
+        if next(images_in(base, deep=False), None) or not folders_in(inner[0]):
+            return base
+        base = inner[0]
+    return base
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(
-        Path(at, name)
-        for at, _, names in os.walk(folder)
-        for name in names
-        if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
-    )
-
-
-@dataclass(frozen=True)
-class DigitsTable:
-    """A split of scikit-learn's digits; ``read`` gives images that were never encoded."""
-
-    split: str
-    pixels: np.ndarray
-    labels: list[Any]
-    classes: tuple[str, ...] | None = tuple("0123456789")
-    fingerprint: str = ""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, rows: Sequence[int]) -> list[Raw]:
-        return [Image.fromarray(self.pixels[row]) for row in rows]
-
-    def name(self, row: int) -> str:
-        return f"row {row}"
-
-
-class Digits:
-    """The 1,797 grey 8×8 digits that come with scikit-learn (UCI), 1,437 to train and 360 to score.
-
-    The split is drawn class by class with a fixed seed; grey levels 0 … 16 become 0 … 255.
-    """
-
-    where = "scikit-learn's digits"
-
-    def __init__(self) -> None:
-        pixels, labels = _digits()
-        test = stratified(
-            torch.from_numpy(labels), DIGITS_TEST, "proportional", generator(FIXED, "digits"), "digits"
-        ).numpy()
-        self.splits = {"train": ~test, "test": test}
-        self._pixels, self._labels = pixels, labels
-
-    def open(self, split: str, image: str | None, label: str | None) -> DigitsTable:
-        for field, column in (("image_column", image), ("label_column", label)):
-            if column is not None:
-                raise ValueError(f"DataConfig.{field} = {column!r}: {self.where} have no columns")
-        which = self.splits[split]
-        return DigitsTable(split, self._pixels[which], self._labels[which].tolist())
-
-
-@lru_cache(maxsize=1)
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
-
-    data: Any = load_digits()
-    return np.round(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.int64)
+def _names(folders: Iterable[Path]) -> str:
+    return ", ".join(sorted(printable(folder.name) for folder in folders))

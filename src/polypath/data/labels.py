@@ -8,6 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+LABEL_NAMES = ("label", "labels", "class", "class_label", "target", "category", "y")
+"""What a column of labels is called."""
+
 
 class Labelled(Protocol):
     """A split with raw labels, and the classes' names where its source gives them."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,12 +16,15 @@ from torch import Tensor
 from polypath.data import cache
 from polypath.data.config import DataConfig
 from polypath.data.decode import Decoded, Encoded, Progress, decode_all
-from polypath.data.folders import Digits, ImageFolder
+from polypath.data.digits import Digits
+from polypath.data.folders import ImageFolder
+from polypath.data.identity import Identity
 from polypath.data.labels import encode_labels, hidden
 from polypath.data.measure import normalisation
+from polypath.data.names import printable, read_name
 from polypath.data.split import Split, StreamedSplit
 from polypath.data.splits import hold_out_test, scored_part, training_parts
-from polypath.data.tables import SPLIT_NAMES, HubDataset, ParquetFolder
+from polypath.data.tables import HubDataset, ParquetFolder, SavedDataset, parquet_files, saved_dataset
 
 KNOWN: dict[str, dict[str, str]] = {
     "cifar10": {"source": "uoft-cs/cifar10"},
@@ -32,6 +36,7 @@ KNOWN: dict[str, dict[str, str]] = {
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 JPEG_NOTE = "JPEG-coded CIFAR-10, which is not the published setting"
+LOG = logging.getLogger(__name__)
 MEMORY_SHARE = 0.8  # of the machine's memory that decoded images may take
 
 
@@ -44,12 +49,15 @@ class LabelledTable(Encoded, Protocol):
     def classes(self) -> tuple[str, ...] | None: ...
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def identity(self) -> Identity: ...
 
 
 class Source(Protocol):
     """A dataset: its splits by name, opened one at a time."""
 
     where: str
+    told: list[str]  # how it was understood, for people
     splits: dict[str, Any]
 
     def open(self, split: str, image: str | None, label: str | None) -> LabelledTable: ...
@@ -68,6 +76,7 @@ class ImageData:
         note: what a reader of results has to know (how splits were made, JPEG-coded pixels); may be empty.
         skipped: images left out because they cannot be read.
         crop: side of the square that a network sees of the stored images, in pixels; None where it sees all of them.
+        identity: what the images of the splits that were opened are told apart by; may be empty.
     """
 
     name: str
@@ -80,6 +89,7 @@ class ImageData:
     note: str = ""
     skipped: tuple[str, ...] = ()
     crop: int | None = None
+    identity: Identity = field(default_factory=dict)
 
     def __repr__(self) -> str:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -113,11 +123,8 @@ def load_images(config: DataConfig, progress: Progress | None = None) -> ImageDa
             images that memory cannot hold. Each names the field, the value and the legal values.
     """
     name, config = _named(config)
-    source = open_source(config)
-    loader = _Loader(source, config, progress)
-    train = [loader.open(_pick(source, config, f)) for f in ("train_split", "extra_split") if getattr(config, f)]
-    chooser = loader.open(_pick(source, config, "validation_split")) if config.validation_split else None
-    scorer = loader.test_table({t.split for t in [*train, chooser] if t})
+    loader = _Loader(open_source(config), config, progress)
+    train, chooser, scorer = loader.tables()
     loader.read_labels(train, [t for t in (chooser, scorer) if t])
 
     parts = [loader.split(table) for table in train]
@@ -129,6 +136,7 @@ def load_images(config: DataConfig, progress: Progress | None = None) -> ImageDa
         loader.notes.append(
             f"no test split: {len(test)} images of {train[0].split!r}, drawn class by class, are held out"
         )
+    loader.tell()
     kept, held = training_parts([part.labels for part in parts], config)
     validation = loader.split(chooser, channels) if chooser else None
     if any(len(h) for h in held):
@@ -147,7 +155,23 @@ def load_images(config: DataConfig, progress: Progress | None = None) -> ImageDa
         note="; ".join(loader.notes),
         skipped=tuple(loader.skipped),
         crop=config.size if config.resize_to else None,
+        identity=_identity([*train, chooser, scorer]),
     )
+
+
+def identify(config: DataConfig) -> Identity:
+    """What :func:`load_images` gives as ``identity``, without decoding an image.
+
+    Raises:
+        ValueError: as there, but for broken images.
+    """
+    _, config = _named(config)
+    train, chooser, scorer = _Loader(open_source(config), config, None).tables()
+    return _identity([*train, chooser, scorer])
+
+
+def _identity(tables: Iterable[LabelledTable | None]) -> Identity:
+    return {name: part for table in tables if table for name, part in table.identity.items()}
 
 
 # --- which dataset, which splits --------------------------------------------------------------------------
@@ -158,33 +182,58 @@ def _named(config: DataConfig) -> tuple[str, DataConfig]:
     if known := KNOWN.get(config.source):
         fill = {f: value for f, value in known.items() if f == "source" or getattr(config, f) is None}
         return config.source, replace(config, **fill)
-    path = Path(config.source).expanduser()
-    return (path.resolve().name if path.is_dir() else config.source), config
+    path = local_folder(config.source)
+    return (printable(path.resolve().name) if path else config.source), config
+
+
+def local_folder(source: str) -> Path | None:
+    """The folder that ``DataConfig.source`` names, as an absolute path; None where it names something else.
+
+    Raises:
+        ValueError: a path below a home folder (``~``) where there is none.
+    """
+    if source in KNOWN or source == "digits":
+        return None
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"DataConfig.source = {source!r}: no home folder is known; give the whole path") from error
+    return Path(os.path.abspath(path)) if path.is_dir() else None
 
 
 def open_source(config: DataConfig) -> Source:
     """The dataset that ``config.source`` names: a local folder goes before a name on the hub."""
-    path = Path(config.source).expanduser()
+    path, given = local_folder(config.source), Path(config.source)
     if config.source == "digits":
         if config.subset is not None:
             raise ValueError(f"DataConfig.subset = {config.subset!r}: digits have none")
         return Digits()
-    if path.is_dir():
-        if next(path.rglob("*.parquet"), None):
+    if path is not None:
+        if saved_dataset(path):
+            return SavedDataset(path, config.subset)
+        if next(parquet_files(path), None):
             return ParquetFolder(path, config.subset, mapped=config.streaming)
         names = (config.train_split, config.extra_split, config.test_split, config.validation_split)
-        return ImageFolder(path, config.subset, [n for n in names if n])
-    if path.exists() or path.is_absolute() or config.source.startswith((".", "~")) or config.source.count("/") > 1:
+        return ImageFolder(
+            path,
+            config.subset,
+            [n for n in names if n],
+            columns=(config.image_column, config.label_column),
+            skip_broken=config.broken == "skip",
+        )
+    if given.exists() or given.is_absolute() or config.source.startswith((".", "~")) or config.source.count("/") > 1:
         raise ValueError(
             f"DataConfig.source = {config.source!r}: no such folder; give a folder of parquet files or of one folder "
-            f"of images for each class, a hub name (OWNER/NAME), or one of digits, {', '.join(KNOWN)}"
+            f"of images for each class (or with a metadata.csv), a hub name (OWNER/NAME), or one of digits, "
+            f"{', '.join(KNOWN)}"
         )
     return HubDataset(config.source, config.subset)
 
 
 def _pick(source: Source, config: DataConfig, field: str) -> str:
     name = getattr(config, field)
-    for legal in (name, SPLIT_NAMES.get(name)):
+    found = read_name(name)
+    for legal in (name, found.split if found else None):
         if legal in source.splits:
             return legal
     raise ValueError(f"DataConfig.{field} = {name!r}: {source.where} has the splits {', '.join(source.splits)}")
@@ -199,6 +248,19 @@ class _Loader:
         self.skipped: list[str] = []
         self.classes: tuple[str, ...] = ()
         self._labels: dict[str, Tensor] = {}
+
+    def tables(self) -> tuple[list[LabelledTable], LabelledTable | None, LabelledTable | None]:
+        """Those that train, the one that chooses and the one that is scored, where the dataset has such."""
+        source, config = self.source, self.config
+        train = [self.open(_pick(source, config, f)) for f in ("train_split", "extra_split") if getattr(config, f)]
+        chooser = self.open(_pick(source, config, "validation_split")) if config.validation_split else None
+        return train, chooser, self.test_table({t.split for t in [*train, chooser] if t})
+
+    def tell(self) -> None:
+        """Say how the dataset was understood; parts of it may have been guessed from names."""
+        if self.source.told:
+            classes = f"{len(self.classes):,} classes"
+            LOG.info("%s: %s", self.source.where, "; ".join([*self.source.told, classes, *self.notes]))
 
     def open(self, split: str) -> LabelledTable:
         return self.source.open(split, self.config.image_column, self.config.label_column)

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from polypath.data.cache import files_digest
 from polypath.data.decode import Raw
+from polypath.data.identity import Identity, Part, fingerprint, part_of, read_files, sampled_part
+from polypath.data.labels import LABEL_NAMES
+from polypath.data.names import WORDS, hidden_or_system, printable, split_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SHARD = re.compile(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?$")
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "extra": "extra",
-}
-LABEL_NAMES = ("label", "labels", "class", "class_label", "target", "category", "y")
 HUB_TIMEOUT = 5.0  # seconds to wait for the hub before turning to what was downloaded earlier
 
 
 @dataclass(frozen=True)
 class Table:
-    """One split: ``labels`` are the column's raw values, ``classes`` their names where the dataset gives names."""
+    """One split: ``labels`` are the column's raw values, ``classes`` their names where the dataset gives names.
+
+    ``files`` are the ones that a local dataset was read from.
+    """
 
     split: str
     rows: Dataset
@@ -41,6 +35,12 @@ class Table:
     labels: list[Any]
     classes: tuple[str, ...] | None
     fingerprint: str
+    files: Part | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Of the files that it was read from, else of its rows."""
+        return {self.split: self.files or sampled_part(self.labels, self.read)}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -145,24 +145,53 @@ def as_table(rows: Dataset, split: str, where: str, fingerprint: str, image: str
     return Table(split, rows, image, labels, classes, f"{fingerprint}/{image}")
 
 
-# --- local parquet ----------------------------------------------------------------------------------------
+def _of_files(rows: Dataset, split: str, source: LocalTables, image: str | None, label: str | None) -> Table:
+    files = source.splits[split]
+    facts, whole = read_files(files, source.root)
+    table = as_table(rows, split, source.where, fingerprint(facts, whole), image, label)
+    source.told.append(f"{split} is {_shortly(files, source.root)} ({len(table):,} images)")
+    return replace(table, files=part_of(facts, len(table)))
+
+
+def _shortly(files: Sequence[Path], root: Path) -> str:
+    names = [printable(str(file.relative_to(root))) for file in files]
+    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}, {len(names)} files"
+
+
+# --- local files ------------------------------------------------------------------------------------------
+
+
+class LocalTables(Protocol):
+    """A local dataset: its name, its folder, the files of each split, how it was understood."""
+
+    where: str
+    root: Path
+    splits: dict[str, list[Path]]
+    told: list[str]
+
+
+def parquet_files(root: Path) -> Iterator[Path]:
+    """Parquet files below a folder, but those of hidden and system folders."""
+    for at, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not hidden_or_system(name)]
+        yield from (Path(at, name) for name in names if name.endswith(".parquet") and not hidden_or_system(name))
 
 
 class ParquetFolder:
     """Parquet files below a folder; splits are told from the files' or their folders' names, as on the hub."""
 
     def __init__(self, root: Path, subset: str | None, *, mapped: bool) -> None:
-        self.where, self.mapped = f"folder {root}", mapped
+        self.where, self.mapped = f"folder {printable(str(root))}", mapped
         self.root = root
-        files = sorted(p for p in root.rglob("*.parquet") if "/." not in f"/{p.relative_to(root).as_posix()}")
-        self.files = self._of_subset(files, subset)
-        self.splits = {split: [f for f in self.files if self._split(f) == split] for split in map(self._split, files)}
-        self.splits = {split: files for split, files in self.splits.items() if files}
+        self.told: list[str] = []
+        self.splits: dict[str, list[Path]] = {}
+        for file in self._of_subset(sorted(parquet_files(root)), subset):
+            self.splits.setdefault(self._split(file), []).append(file)
 
     def _of_subset(self, files: list[Path], subset: str | None) -> list[Path]:
         subsets = {}
         for file in files:
-            folders = [p for p in file.relative_to(self.root).parts[:-1] if p not in SPLIT_NAMES and p != "data"]
+            folders = [p for p in file.relative_to(self.root).parts[:-1] if split_of(p) is None and p != "data"]
             subsets.setdefault("/".join(folders), []).append(file)
         legal = ", ".join(sorted(filter(None, subsets)))
         if subset is None and len(subsets) == 1:
@@ -175,12 +204,10 @@ class ParquetFolder:
 
     def _split(self, file: Path) -> str:
         if shard := SHARD.match(file.stem):
-            return SPLIT_NAMES.get(shard[1], shard[1])
+            return split_of(shard[1]) or shard[1]
         folders = file.relative_to(self.root).parts[:-1]
-        for word in [*re.split(r"[-_. ]", file.stem.lower()), *reversed(folders)]:
-            if word in SPLIT_NAMES:
-                return SPLIT_NAMES[word]
-        return "train"
+        words = re.split(r"[-_. ]", file.stem.lower())
+        return next(filter(None, (*map(WORDS.get, words), *map(split_of, reversed(folders)))), "train")
 
     def open(self, split: str, image: str | None, label: str | None) -> Table:
         """Read a split; with ``mapped``, into a file of the Hugging Face cache that memory maps.
@@ -190,7 +217,7 @@ class ParquetFolder:
         """
         files = self.splits[split]
         rows = self._mapped(files) if self.mapped else self._read(files)
-        return as_table(rows, split, self.where, files_digest(files, self.root), image, label)
+        return _of_files(rows, split, self, image, label)
 
     def _read(self, files: list[Path]) -> Dataset:
         import pyarrow as pa
@@ -223,6 +250,36 @@ class ParquetFolder:
             raise ValueError(f"{self.where}: cannot be read ({_line(error.__cause__ or error)})") from None
 
 
+class SavedDataset:
+    """What ``save_to_disk`` of the datasets library wrote: one split, or a folder for each."""
+
+    def __init__(self, root: Path, subset: str | None) -> None:
+        from datasets import Dataset, load_from_disk
+
+        if subset is not None:
+            raise ValueError(f"DataConfig.subset = {subset!r}: folder {root} was saved by save_to_disk and has none")
+        self.where, self.root = f"folder {printable(str(root))}", root
+        self.told: list[str] = []
+        try:
+            with quiet():
+                found = load_from_disk(root)
+        except Exception as error:
+            raise ValueError(f"{self.where}: cannot be read ({_line(error)})") from None
+        named = {"train": found} if isinstance(found, Dataset) else dict(found)
+        self._rows: dict[str, Any] = {split_of(str(name)) or str(name): rows for name, rows in named.items()}
+        self.splits = {name: [Path(file["filename"]) for file in rows.cache_files] for name, rows in self._rows.items()}
+
+    def open(self, split: str, image: str | None, label: str | None) -> Table:
+        return _of_files(self._rows[split], split, self, image, label)
+
+
+def saved_dataset(root: Path) -> bool:
+    """Whether ``save_to_disk`` wrote this folder."""
+    return (root / "dataset_dict.json").is_file() or (
+        (root / "state.json").is_file() and (root / "dataset_info.json").is_file()
+    )
+
+
 # --- the hub ----------------------------------------------------------------------------------------------
 
 
@@ -233,6 +290,7 @@ class HubDataset:
         self.where = f"dataset {source}" + (f" ({subset})" if subset else "")
         self.data = _load(source, subset)
         self.splits = dict(self.data)
+        self.told: list[str] = []
 
     def open(self, split: str, image: str | None, label: str | None) -> Table:
         rows = self.splits[split]

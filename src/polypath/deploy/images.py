@@ -20,7 +20,7 @@ from PIL import Image
 
 from polypath.data.config import Resize
 from polypath.data.decode import BrokenImage, fit, open_image, pixels
-from polypath.data.folders import EXTENSIONS
+from polypath.data.listing import EXTENSIONS
 from polypath.storage.decode import decode as decode_json
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")

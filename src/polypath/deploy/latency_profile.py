@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -96,10 +95,15 @@ class Store:
         self.facts = {"format": FORMAT, "machine": machine(), **facts}
         text = json.dumps(self.facts, sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()[:32]
-        self.file = _folder() / f"{key}.json"
+        from polypath.data.cache import folder
+
+        cache = folder()
+        self.file = cache / "profiles" / f"{key}.json" if cache else None
 
     def load(self, names: list[str]) -> dict[int, dict[str, list[float]]]:
         """Milliseconds by batch size and path; only whole rows, with a time for each of ``names``."""
+        if self.file is None:
+            return {}
         try:
             stored = read(self.file, _Stored, others=True, finite=False)
         except ValueError:
@@ -110,6 +114,8 @@ class Store:
 
     def save(self, times: Mapping[int, Mapping[str, list[float]]]) -> None:
         """Write all times; a folder that cannot be written is left alone."""
+        if self.file is None:
+            return
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.file, {"facts": self.facts, "times": {str(b): dict(row) for b, row in times.items()}})
@@ -126,9 +132,3 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable": cores(),
     }
-
-
-def _folder() -> Path:
-    from polypath.data.cache import folder
-
-    return folder() / "profiles"

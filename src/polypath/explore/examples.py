@@ -23,7 +23,7 @@ def example_files(subject: Subject, folder: Path, most: int = 6) -> list[Path]:
 
 def digits(most: int) -> dict[str, Image.Image]:
     """The first test image of each of scikit-learn's digits, up to ``most`` of them."""
-    from polypath.data.folders import Digits
+    from polypath.data.digits import Digits
 
     table = Digits().open("test", None, None)
     rows = {label: table.labels.index(label) for label in sorted(set(table.labels))[:most]}

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from polypath.data.config import DataConfig
+from polypath.data.names import split_of
 from polypath.data.sources import KNOWN, ImageData, load_images, open_source
-from polypath.data.tables import SPLIT_NAMES
 from polypath.training.recipe import Recipe
 from polypath.training.recipe import replace as changed
 
@@ -69,14 +69,14 @@ def check_splits(recipes: Iterable[Recipe]) -> None:
         known = KNOWN.get(config.source, {})
         config = replace(config, **{f: v for f, v in known.items() if f == "source" or getattr(config, f) is None})
         source = open_source(config)
-        there = {SPLIT_NAMES.get(split, split) for split in source.splits}
+        there = {split_of(split) or split for split in source.splits}
         needed = [("train", config.train_split), ("extra", config.extra_split)]
         for what, split in needed:
-            if split is not None and SPLIT_NAMES.get(split, split) not in there:
+            if split is not None and (split_of(split) or split) not in there:
                 raise ValueError(_missing(what, split, config, source.splits))
         if config.test_split is None and not there & set(SCORED):
             raise ValueError(_missing("test", "test", config, source.splits))
-        if config.test_split is not None and SPLIT_NAMES.get(config.test_split, config.test_split) not in there:
+        if config.test_split is not None and (split_of(config.test_split) or config.test_split) not in there:
             raise ValueError(_missing("test", config.test_split, config, source.splits))
 
 

@@ -1,0 +1,142 @@
+"""What images are told apart by: of each split and class how many there are, their bytes, and a digest.
+
+A run keeps this of its images, so that whatever reads them later knows that they are the same, wherever they lie now
+and whatever their times, or else says what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+LIMIT = 2 << 30  # bytes of files that are read whole; of more, the ends of SAMPLE of them
+SAMPLE = 1000
+END = 1 << 20  # bytes
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one split, or of one class of it.
+
+    Attributes:
+        bytes: size of their files, or of the images that were looked at.
+        digest: of names, sizes and contents (of a sample where there are more than ``LIMIT`` bytes).
+    """
+
+    images: int
+    bytes: int
+    digest: str
+
+
+Identity = Mapping[str, Part]
+"""Parts by name: ``train``, or ``train/cat``."""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A file's name below its dataset's folder, its size, its time, a digest of what was read of it (empty: nothing).
+
+    A file that cannot be read has size -1 and no digest.
+    """
+
+    name: bytes
+    size: int
+    time: int
+    digest: bytes
+
+
+def read_files(paths: Sequence[Path], root: Path, limit: int = LIMIT) -> tuple[list[FileFacts], bool]:
+    """Facts of each file, and whether all were read whole."""
+    stats = [_stat(path) for path in paths]
+    whole = sum(found.st_size for found in stats if found) <= limit
+    step = 1 if whole else -(-len(paths) // SAMPLE)
+    facts = []
+    for i, (path, found) in enumerate(zip(paths, stats, strict=True)):
+        name = os.fsencode(path.relative_to(root).as_posix())
+        digest = b"" if found is None or i % step else _contents(path, _whole if whole else _ends)
+        if found is None or digest is None:
+            facts.append(FileFacts(name, -1, 0, b""))
+        else:
+            facts.append(FileFacts(name, found.st_size, found.st_mtime_ns, digest))
+    return facts, whole
+
+
+def fingerprint(facts: Sequence[FileFacts], whole: bool) -> str:
+    """Of files on this machine: names, sizes and contents; where not all were read whole, their times."""
+    h = hashlib.blake2b(digest_size=16)
+    for file in facts:
+        h.update(file.name + f"\0{file.size}\0".encode())
+        h.update(file.digest if whole else str(file.time).encode())
+    return h.hexdigest()
+
+
+def part_of(facts: Iterable[FileFacts], images: int) -> Part:
+    """Files as a part; the same wherever they lie and whatever their times."""
+    h, size = hashlib.blake2b(digest_size=16), 0
+    for file in facts:
+        h.update(file.name + f"\0{file.size}\0".encode() + file.digest)
+        size += max(file.size, 0)
+    return Part(images, size, h.hexdigest())
+
+
+def sampled_part(labels: Sequence[object], read: Callable[[list[int]], Iterable[object]]) -> Part:
+    """Rows of a table as a part: all labels, and the bytes of at most ``SAMPLE`` images."""
+    h, size = hashlib.blake2b(repr(list(labels)).encode(), digest_size=16), 0
+    for data in read(list(range(0, len(labels), -(-len(labels) // SAMPLE) or 1))):
+        if isinstance(data, bytes):
+            h.update(hashlib.blake2b(data).digest())
+            size += len(data)
+    return Part(len(labels), size, h.hexdigest())
+
+
+def differences(before: Identity, now: Identity) -> list[str]:
+    """What differs, a phrase for each part; nothing where all are the same."""
+    told = []
+    for name in sorted(before.keys() | now.keys()):
+        a, b = before.get(name), now.get(name)
+        if a is None or b is None:
+            told.append(f"{name} is {'new' if a is None else 'missing'}")
+        elif a.images != b.images:
+            told.append(f"{name} has {b.images:,} images, not {a.images:,}")
+        elif a != b:
+            told.append(f"{name} has other {'contents or names' if a.bytes == b.bytes else 'contents'}")
+    return told
+
+
+def brief(told: Sequence[str]) -> str:
+    """The first few of them."""
+    more = f", and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
+    return ", ".join(told[:MOST_NAMED]) + more
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _contents(path: Path, digest: Callable[[BufferedReader], bytes]) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return digest(file)
+    except OSError:
+        return None
+
+
+def _whole(file: BufferedReader) -> bytes:
+    return hashlib.file_digest(file, "blake2b").digest()
+
+
+def _ends(file: BufferedReader) -> bytes:
+    h = hashlib.blake2b(file.read(END))
+    file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - END))
+    h.update(file.read(END))
+    return h.digest()

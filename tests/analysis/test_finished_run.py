@@ -65,7 +65,7 @@ def test_statistics_come_from_training_images_drawn_by_the_runs_seed(run: Finish
 
 
 def test_images_that_are_loaded_already_are_not_loaded_again(run: FinishedRun, monkeypatch):
-    monkeypatch.setattr("polypath.analysis.finished_run.load_images", None)
+    monkeypatch.setattr("polypath.training.run_data.load_images", None)
     given: ImageData = run.data
     assert FinishedRun(run.folder, data=given).data is given
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
@@ -17,10 +19,11 @@ from polypath.core.paths import Paths
 from polypath.data.batches import Part, evaluation_batches
 from polypath.data.config import DataConfig
 from polypath.data.loader import BatchesBase
-from polypath.data.sources import ImageData, load_images
+from polypath.data.sources import ImageData
 from polypath.storage.loading import load
 from polypath.training.build import MODEL, resolve_device
 from polypath.training.run import RunFolder
+from polypath.training.run_data import images_of, located, record_data, recorded_data
 
 SCORING_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}  # on a CPU larger ones leave its caches and are slower
 STATISTICS_BATCH = 250
@@ -33,17 +36,25 @@ class FinishedRun:
         folder: of the run.
         device: where to work; None is the recipe's own device.
         data: images that are loaded already, where they are the same.
+        data_moved: the folder in which the run's images are now; the run remembers it when they have been read.
 
     Raises:
-        ValueError: no run, or a device that is not there.
+        ValueError: no run, a device that is not there, images that are not the run's.
     """
 
-    def __init__(self, folder: Path, device: str | None = None, data: ImageData | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: str | None = None,
+        data: ImageData | None = None,
+        data_moved: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.moved = None if data_moved is None else os.fspath(data_moved)
         self.folder, self.run = folder, RunFolder.open(folder)
         self.recipe = self.run.recipe
         self.device = resolve_device(device or self.recipe.device)
         if data is not None:
-            self.data = data
+            self.data = images_of(self.run, data=data)
 
     @property
     def name(self) -> str:
@@ -67,7 +78,25 @@ class FinishedRun:
 
     @cached_property
     def data(self) -> ImageData:
-        return load_images(self.recipe.data)
+        """The images that the run was begun with.
+
+        Raises:
+            ValueError: images that are not there or not the run's, see :func:`polypath.training.run_data.images_of`.
+        """
+        found = images_of(self.run, self.moved)
+        if self.moved is not None:
+            with contextlib.suppress(OSError):  # a run that cannot be written to is told each time
+                record_data(self.run, found, self.moved)
+        return found
+
+    def reads_as(self, other: FinishedRun) -> bool:
+        """Whether both runs have the same images, prepared alike."""
+        mine, theirs = recorded_data(self.folder), recorded_data(other.folder)
+        if located(self.recipe.data, "any") != located(other.recipe.data, "any"):
+            return False
+        if mine is None or theirs is None:
+            return self.recipe.data == other.recipe.data
+        return mine.identity == theirs.identity
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -39,6 +39,7 @@ def export(argv: list[str]) -> None:
     parser.add_argument(
         "--measure", type=positive, action="append", default=[], metavar="BATCH", help="time paths at this batch size"
     )
+    parser.add_data_moved()
     parser.add_argument("--note", action="append", default=[], help="a sentence for the bundle's card")
     parser.add_json()
     args = parser.read(argv)
@@ -55,7 +56,7 @@ def export(argv: list[str]) -> None:
 def _bundle(args: Any) -> dict[str, Any]:
     from polypath.deploy.write import HeldOut, write_bundle
 
-    net, run = _opened(args.source)
+    net, run = _opened(args)
     texts = args.paths
     stats = held = None
     about: dict[str, Any] = {}
@@ -108,7 +109,7 @@ def _bundle(args: Any) -> dict[str, Any]:
 def _one(args: Any) -> dict[str, Any]:
     from polypath.deploy.export import export_path
 
-    net, run = _opened(args.source)
+    net, run = _opened(args)
     if args.format == "onnx" and not args.paths and any(join.gates for join in net.wiring.joins.values()):
         from polypath.deploy.stepwise_write import write_stepwise
 
@@ -151,12 +152,13 @@ def _tell(args: Any, text: str) -> None:
 _FORMAT = {"bundle": _bundle, "triton": _triton} | dict.fromkeys(("onnx", "openvino", "torch"), _one)
 
 
-def _opened(source: Path) -> tuple[PathNet, FinishedRun | None]:
+def _opened(args: Any) -> tuple[PathNet, FinishedRun | None]:
     """The network, and the run that it comes from, if it does."""
+    source = args.source
     if (source / "recipe.json").is_file():
         from polypath.analysis.finished_run import FinishedRun
 
-        run = FinishedRun(source)
+        run = FinishedRun(source, data_moved=args.data_moved)
         return run.net, run
     from polypath.storage.loading import load
 

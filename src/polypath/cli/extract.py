@@ -17,6 +17,7 @@ def extract(argv: list[str]) -> None:
     parser.add_argument("--out", required=True, type=Path, help="new folder for the network")
     parser.add_argument("--recalibrate", action="store_true", help="re-estimate batch-norm for the path (needs a run)")
     parser.add_argument("--num-images", type=positive, default=2000, help="training images to re-estimate on (2000)")
+    parser.add_data_moved()
     parser.add_json()
     args = parser.read(argv)
 
@@ -30,7 +31,7 @@ def extract(argv: list[str]) -> None:
     if (args.run / "recipe.json").is_file():
         from polypath.analysis.finished_run import FinishedRun
 
-        run = FinishedRun(args.run)
+        run = FinishedRun(args.run, data_moved=args.data_moved)
         net = run.net
     else:
         net, run = load(args.run), None

@@ -30,6 +30,11 @@ class Parser(argparse.ArgumentParser):
             "an earlier run has stored)",
         )
 
+    def add_data_moved(self) -> None:
+        self.add_argument(
+            "--data-moved", metavar="DIR", help="folder in which the run's images are now (they must be the same)"
+        )
+
     def read(self, argv: list[str]) -> argparse.Namespace:
         """Parse ``argv`` whole.
 

@@ -26,6 +26,7 @@ def paths(argv: list[str]) -> None:
     )
     parser.add_argument("--repeats", type=positive, default=50, help="measurements of each latency (50)")
     parser.add_argument("--device", help="where to score and time; default the recipe's")
+    parser.add_data_moved()
     parser.add_json()
     args = parser.read(argv)
 
@@ -33,7 +34,7 @@ def paths(argv: list[str]) -> None:
     from polypath.analysis.tables import path_table
     from polypath.cli.runs import STATISTICS, subject
 
-    run = FinishedRun(args.run, args.device)
+    run = FinishedRun(args.run, args.device, data_moved=args.data_moved)
     chosen = run.net.named_paths() | {text: run.net.paths(text) for text in args.also}
     rivals = [_rival(folder, run, args.device) for folder in args.rival]
     table, stats = path_table(
@@ -95,7 +96,7 @@ def _rival(folder: Path, run: FinishedRun, device: str | None) -> FinishedRun:
     from polypath.analysis.finished_run import FinishedRun
 
     rival = FinishedRun(folder, device)
-    if rival.recipe.data == run.recipe.data:
+    if rival.reads_as(run):
         rival.data = run.data
     elif rival.data.test.fingerprint() != run.data.test.fingerprint():
         raise ValueError(

@@ -36,6 +36,7 @@ def report(argv: list[str]) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page; default RUN/{PAGE}")
     parser.add_argument("--images", type=positive, default=2000, help="test images of each analysis, at most (2000)")
     parser.add_argument("--device", help="where to run the paths; default the recipe's")
+    parser.add_data_moved()
     parser.add_json()
     args = parser.read(argv)
 
@@ -44,7 +45,7 @@ def report(argv: list[str]) -> None:
     from polypath.storage.files import write_file
     from polypath.training.result import read_result
 
-    run = FinishedRun(args.run, args.device)
+    run = FinishedRun(args.run, args.device, data_moved=args.data_moved)
     result = read_result(run.run)
     out = args.out or run.folder / PAGE
     check_writable(out)

@@ -27,6 +27,7 @@ def sweep(argv: list[str]) -> None:
     parser.add_argument("--workers", type=positive, default=1, help="runs at a time on this machine (1)")
     parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again (1)")
     parser.add_argument("--cluster", metavar="ADDRESS", help="run on a Ray cluster (auto: the one running here)")
+    parser.add_data_moved()
     parser.add_json()
     args, rest = parser.parse_known_args(argv)
 
@@ -43,6 +44,7 @@ def sweep(argv: list[str]) -> None:
         cluster=args.cluster,
         workers=args.workers,
         retries=args.retries,
+        data_moved=args.data_moved,
     )
     if args.json:
         print_json({"rows": [asdict(row) for row in result.rows], "failed": result.failed})

@@ -86,12 +86,13 @@ def resume(argv: list[str]) -> None:
     """Go on with a run that was stopped or killed; it ends as if it had not been."""
     parser = Parser("resume", resume.__doc__)
     parser.add_argument("run", type=Path, help="run folder")
+    parser.add_data_moved()
     parser.add_json()
     args = parser.read(argv)
 
     from polypath.training import loop
 
-    _report(loop.resume(args.run, quiet=args.json), args.json)
+    _report(loop.resume(args.run, data_moved=args.data_moved, quiet=args.json), args.json)
 
 
 def customised(base: Recipe, options: list[str], prog: str) -> Recipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -111,12 +111,15 @@ class ImageData:
         return self.train.fingerprint()
 
 
-def load_images(config: DataConfig, progress: Progress | None = None) -> ImageData:
+def load_images(
+    config: DataConfig, progress: Progress | None = None, accept: Callable[[Identity], None] | None = None
+) -> ImageData:
     """Open ``config.source``, decode it (once, see :mod:`polypath.data.cache`) and split it by labels and seed.
 
     Args:
         config: see :class:`DataConfig`.
         progress: called as ``progress(split, done, total)`` while images are decoded.
+        accept: called with the images' identity before any is decoded; raises where they are not those expected.
 
     Raises:
         ValueError: an unknown source, subset, split or column; labels that do not fit; broken images or files;
@@ -125,6 +128,9 @@ def load_images(config: DataConfig, progress: Progress | None = None) -> ImageDa
     name, config = _named(config)
     loader = _Loader(open_source(config), config, progress)
     train, chooser, scorer = loader.tables()
+    identity = _identity([*train, chooser, scorer])
+    if accept is not None:
+        accept(identity)
     loader.read_labels(train, [t for t in (chooser, scorer) if t])
 
     parts = [loader.split(table) for table in train]
@@ -155,7 +161,7 @@ def load_images(config: DataConfig, progress: Progress | None = None) -> ImageDa
         note="; ".join(loader.notes),
         skipped=tuple(loader.skipped),
         crop=config.size if config.resize_to else None,
-        identity=_identity([*train, chooser, scorer]),
+        identity=identity,
     )
 
 

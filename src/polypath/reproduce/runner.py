@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from polypath.core.checks import check, whole
-from polypath.data.sources import ImageData
+from polypath.data.sources import ImageData, local_folder
 from polypath.reproduce.claims import judge
 from polypath.reproduce.code import code_id
 from polypath.reproduce.collect import collect
@@ -35,6 +35,7 @@ from polypath.storage.files import read_json, write_file
 from polypath.training.build import resolve_device
 from polypath.training.loop import resume, train
 from polypath.training.recipe import Recipe, recipe_to_json
+from polypath.training.run import DATA
 from polypath.training.sweep import in_process_of_its_own
 
 LOG = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def _train_and_measure(
     ]
     for recipe, folder in tasks:
         file = folder / "recipe.json"
-        if file.is_file() and not _same(read_json(file), recipe_to_json(recipe)):
+        if file.is_file() and not _same(read_json(file), recipe_to_json(recipe), (folder / DATA).is_file()):
             raise ValueError(f"{folder}: is a run of another recipe; choose another --out")
     if workers > 1:
         slots = list(range(workers))
@@ -148,7 +149,8 @@ def _one(recipe: Recipe, folder: Path, data: ImageData | None, slot: int | None)
         return
     try:
         if slot is not None:
-            in_process_of_its_own(recipe, folder, slot)
+            place = local_folder(recipe.data.source)
+            in_process_of_its_own(recipe, folder, slot, None if place is None else str(place))
         elif (folder / "recipe.json").is_file():
             resume(folder, data=data, quiet=True)
         else:
@@ -164,8 +166,14 @@ def _one(recipe: Recipe, folder: Path, data: ImageData | None, slot: int | None)
     LOG.info("%s: trained in %s s%s", folder.name, f"{done['seconds']:,.0f}", told)
 
 
-def _same(ran: Any, asked: dict[str, Any]) -> bool:
-    """Whether a run is of the recipe that is asked for; a run has settled its precision where that is ``auto``."""
+def _same(ran: Any, asked: dict[str, Any], recorded: bool) -> bool:
+    """Whether a run is of the recipe that is asked for.
+
+    A run has settled its precision where that is ``auto``, and its images may have moved where they are ``recorded``:
+    whether they are the same is checked when they are read.
+    """
+    if recorded and isinstance(ran, dict) and isinstance(ran.get("data"), dict):
+        asked = asked | {"data": asked["data"] | {"source": ran["data"].get("source")}}
     if asked["precision"] == "auto" and isinstance(ran, dict):
         asked = asked | {"precision": ran.get("precision")}
     return ran == asked

@@ -62,6 +62,7 @@ from polypath.training.progress import TrainingProgress
 from polypath.training.recipe import Recipe, replace
 from polypath.training.result import RunResult, read_result
 from polypath.training.run import RunFolder, revision
+from polypath.training.run_data import images_of, located, record_data, recorded_data, same_training_images
 from polypath.training.signals import Interrupted, Stopped, StopRequest, stop_requests
 from polypath.training.snapshots import snapshot_due
 from polypath.training.trackers import Trackers, check_tracker, draw_curves
@@ -70,29 +71,47 @@ LOG = logging.getLogger(__name__)
 
 
 def train(
-    recipe: Recipe, run_dir: str | os.PathLike[str], *, data: ImageData | None = None, quiet: bool = False
+    recipe: Recipe,
+    run_dir: str | os.PathLike[str],
+    *,
+    data: ImageData | None = None,
+    data_moved: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
 ) -> RunResult:
     """Run ``recipe`` in the new folder ``run_dir``.
 
-    ``data`` are images that are loaded already, which must be those of ``recipe.data``. ``quiet`` shows no
-    progress and logs nothing. See the module for what is raised and left.
+    ``data`` are images that are loaded already, which must be those of ``recipe.data``; ``data_moved`` is a folder to
+    read them from instead. ``quiet`` shows no progress and logs nothing. See the module for what is raised and left.
     """
-    return _run(RunFolder(Path(run_dir), recipe), False, data, quiet)
+    return _run(RunFolder(Path(run_dir), recipe), False, data, _text(data_moved), quiet)
 
 
-def resume(run_dir: str | os.PathLike[str], *, data: ImageData | None = None, quiet: bool = False) -> RunResult:
-    """Go on with the run in ``run_dir``; one that is finished only gives its result."""
-    return _run(RunFolder.open(Path(run_dir)), True, data, quiet)
+def resume(
+    run_dir: str | os.PathLike[str],
+    *,
+    data: ImageData | None = None,
+    data_moved: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
+) -> RunResult:
+    """Go on with the run in ``run_dir``; one that is finished only gives its result.
+
+    ``data_moved`` is the folder in which its images are now; they must be those that it was begun with.
+    """
+    return _run(RunFolder.open(Path(run_dir)), True, data, _text(data_moved), quiet)
 
 
-def _run(folder: RunFolder, resumed: bool, data: ImageData | None, quiet: bool) -> RunResult:
+def _text(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else os.fspath(path)
+
+
+def _run(folder: RunFolder, resumed: bool, data: ImageData | None, moved: str | None, quiet: bool) -> RunResult:
     device_name = folder.recipe.device
     world = join_world(resolve_device(device_name).type)
     try:
         device = resolve_device(device_name, world.local_rank)
         if not resumed:
             folder = RunFolder(folder.path, _settled(folder.recipe, device, world))
-        return _Session(folder, resumed, data, device, world, quiet).run()
+        return _Session(folder, resumed, data, moved, device, world, quiet).run()
     finally:
         world.close()
 
@@ -107,15 +126,26 @@ class _Session:
     """One process's work on a run, from its start or a checkpoint to its end or a stop."""
 
     def __init__(
-        self, folder: RunFolder, resumed: bool, data: ImageData | None, device: torch.device, world: World, quiet: bool
+        self,
+        folder: RunFolder,
+        resumed: bool,
+        data: ImageData | None,
+        moved: str | None,
+        device: torch.device,
+        world: World,
+        quiet: bool,
     ) -> None:
         self.folder, self.recipe, self.resumed = folder, folder.recipe, resumed
         self.device, self.world = device, world
         self.quiet = quiet or not world.first
         if not folder.summary_file.exists():
             check_tracker(self.recipe.tracker)  # a missing extra is told before any work
+        self.moved = moved
         net = build_net(self.recipe, folder.path if resumed else None)
-        self.data = data or load_images(self.recipe.data)
+        if resumed:
+            self.data = images_of(folder, moved, data)
+        else:
+            self.data = data or load_images(located(self.recipe.data, moved))
         check_fits(net, self.data)
         self.batches = train_batches(self.data, self.recipe, device, world)
         self.parameters = sum(p.numel() for p in net.parameters())
@@ -130,6 +160,7 @@ class _Session:
 
     def _create(self) -> None:
         self.folder.create()
+        record_data(self.folder, self.data, self.moved)
         if self.recipe.init is not None:  # so that the run resumes when the other folder is gone
             save(build_net(self.recipe), self.folder.path / INIT)
 
@@ -352,11 +383,12 @@ class _Session:
 
     def _restore(self) -> None:
         """Take the newest checkpoint that can be used, and forget what is later than it."""
+        recorded = recorded_data(self.folder.path) is not None
 
         def take(checkpoint: Checkpoint) -> None:
             state = checkpoint.state
             try:
-                if state["data"] != self.data.fingerprint:
+                if not same_training_images(state["data"], self.data, recorded):
                     raise ValueError("the training images are not those that the run began with")
                 self.folder.check_position(state["metrics"])
                 self.engine.load(checkpoint.tensors, state["engine"])
@@ -373,6 +405,7 @@ class _Session:
         self.world.any(0)  # all have read before anything is removed
 
         def forget() -> None:
+            record_data(self.folder, self.data, self.moved)
             self.folder.checkpoints.after(self.step)
             self.folder.cut(found.state["metrics"] if found is not None else None)
 

@@ -2,6 +2,7 @@
 
 recipe.json         the recipe
 environment.json    revision, versions, device, threads; of the start and of every resumption
+data.json           where the images were and what they are told apart by, see polypath.training.run_data
 metrics.jsonl       a line an epoch: losses, errors in percent, learning rate; the same to the bit after a resumption
 times.jsonl         how long the training steps of each epoch took (validation is not in it)
 log.txt             warnings and notes
@@ -36,6 +37,7 @@ from polypath.training.checkpoint import Checkpoints
 from polypath.training.distributed import World
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json
 
+DATA = "data.json"
 PACKAGES = ("polypath", "torchvision", "timm", "datasets", "safetensors", "numpy")
 
 

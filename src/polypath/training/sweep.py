@@ -37,6 +37,7 @@ from polypath.storage.files import read_json, write_file, write_json
 from polypath.training.loop import resume, train
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
 from polypath.training.result import RunResult, result_of
+from polypath.training.run_data import places
 from polypath.training.trackers import check_tracker
 
 LOG = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ def sweep(
     cluster: str | None = None,
     workers: int = 1,
     retries: int = 1,
+    data_moved: str | os.PathLike[str] | None = None,
     run: Runner | None = None,
 ) -> SweepResult:
     """Run ``recipe`` for each seed and each combination of the grid's values; see the module.
@@ -94,6 +96,7 @@ def sweep(
         grid: dotted field name to values.
         cluster: address of a Ray cluster (``auto``: the one that runs here).
         retries: how often a failed run is tried again.
+        data_moved: the folder in which the images are now; they must be those of the runs that have begun.
         run: what trains one run; by default a process of its own.
 
     Raises:
@@ -105,10 +108,11 @@ def sweep(
     check("retries", retries, whole(0))
     for _, one in plan.values():
         check_tracker(one.tracker)
-    if run is None:
-        run = ray_runner(cluster) if cluster is not None else in_process_of_its_own
+    own = run or (ray_runner(cluster) if cluster is not None else in_process_of_its_own)
     folder = Path(out)
     _claim(folder, recipe, list(seeds), dict(grid or {}))
+    if run is None:
+        own = _reading(own, folder, plan, None if data_moved is None else os.fspath(data_moved))
     results: dict[str, RunResult] = {}
     failed: dict[str, str] = {}
     with ThreadPoolExecutor(workers) as pool:
@@ -119,7 +123,7 @@ def sweep(
             while waiting and free:
                 name, tried = waiting.pop(0)
                 slot = free.pop()
-                future = pool.submit(_one, run, plan[name][1], folder / name, slot)
+                future = pool.submit(_one, own, plan[name][1], folder / name, slot)
                 running[future] = (name, tried, slot)
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -164,7 +168,17 @@ def plan_of(
     return plan
 
 
-def in_process_of_its_own(recipe: Recipe, path: Path, slot: int) -> None:
+def _reading(
+    run: Callable[..., None], folder: Path, plan: Mapping[str, tuple[Any, Recipe]], moved: str | None
+) -> Runner:
+    """``run`` with images from the same place for all; nothing is looked up where all are finished."""
+    if all((folder / name / "summary.json").is_file() for name in plan):
+        return run
+    found = places({folder / name: recipe.data for name, (_, recipe) in plan.items()}, moved)
+    return lambda recipe, path, slot: run(recipe, path, slot, found.get(recipe.data.source))
+
+
+def in_process_of_its_own(recipe: Recipe, path: Path, slot: int, place: str | None = None) -> None:
     """Train or resume in a new Python process; what it says goes to ``logs/`` beside the run.
 
     Raises:
@@ -176,7 +190,7 @@ def in_process_of_its_own(recipe: Recipe, path: Path, slot: int) -> None:
     if recipe.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
         environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
     with open(log, "a", encoding="utf-8") as stream:
-        command = [sys.executable, "-m", "polypath.training.sweep", str(path)]
+        command = [sys.executable, "-m", "polypath.training.sweep", str(path), *([place] if place else [])]
         text = json.dumps(recipe_to_json(recipe))
         done = subprocess.run(command, input=text, stdout=stream, stderr=stream, text=True, env=environment)
     if done.returncode:
@@ -184,12 +198,12 @@ def in_process_of_its_own(recipe: Recipe, path: Path, slot: int) -> None:
         raise RuntimeError(said[-1] if said and done.returncode > 0 else f"ended with status {done.returncode}")
 
 
-def here(recipe: Recipe, path: Path, slot: int = 0) -> None:
-    """Train or resume in this process."""
+def here(recipe: Recipe, path: Path, slot: int = 0, place: str | None = None) -> None:
+    """Train or resume in this process, with images from the folder ``place``."""
     if (path / "recipe.json").is_file():
-        resume(path, quiet=True)
+        resume(path, data_moved=place, quiet=True)
     else:
-        train(recipe, path, quiet=True)
+        train(recipe, path, data_moved=place, quiet=True)
 
 
 def ray_runner(address: str) -> Runner:
@@ -203,11 +217,13 @@ def ray_runner(address: str) -> Runner:
         ray.init(address=address)
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
 
-    def remote(recipe: dict[str, Any], path: str) -> None:
-        here(recipe_from_json(recipe), Path(path))
+    def remote(recipe: dict[str, Any], path: str, place: str | None) -> None:
+        here(recipe_from_json(recipe), Path(path), place=place)
 
     function = ray.remote(num_gpus=gpus)(remote)
-    return lambda recipe, path, slot: ray.get(function.remote(recipe_to_json(recipe), str(path.resolve())))
+    return lambda recipe, path, slot, place=None: ray.get(
+        function.remote(recipe_to_json(recipe), str(path.resolve()), place)
+    )
 
 
 def _one(run: Runner, recipe: Recipe, path: Path, slot: int) -> RunResult:
@@ -288,9 +304,9 @@ def _line(error: BaseException) -> str:
 
 
 def main() -> None:
-    """One run in a process of its own: the recipe as JSON on standard input, the folder as argument."""
+    """One run in a process of its own: its recipe on standard input, as arguments its folder and its images'."""
     try:
-        here(recipe_from_json(json.load(sys.stdin)), Path(sys.argv[1]))
+        here(recipe_from_json(json.load(sys.stdin)), Path(sys.argv[1]), place=sys.argv[2] if sys.argv[2:] else None)
     except (ValueError, FloatingPointError, ImportError, OSError) as error:
         sys.exit(_line(error))
     except KeyboardInterrupt:

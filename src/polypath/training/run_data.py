@@ -1,0 +1,173 @@
+"""The images of a run: ``data.json`` in its folder says where they were and what they are told apart by.
+
+Whatever reads a run's images later goes through :func:`images_of`, so that no other images are taken for them: not
+those of a folder of the same name below another working directory, and not what has changed since.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from polypath.data.config import DataConfig
+from polypath.data.identity import Identity, Part, brief, differences
+from polypath.data.names import printable
+from polypath.data.sources import ImageData, identify, load_images, local_folder
+from polypath.data.split import StreamedSplit
+from polypath.storage.decode import read
+from polypath.storage.files import write_json
+from polypath.training.run import DATA, RunFolder
+
+MOVED = "say where they are now by --data-moved DIR"
+
+
+@dataclass(frozen=True)
+class RunData:
+    """``source`` as the recipe gives it, the folder that it was then (None where it is no folder), the images."""
+
+    source: str
+    resolved: str | None
+    identity: dict[str, Part]
+
+
+def recorded_data(run: Path) -> RunData | None:
+    """What a run has written down of its images; None where it has not, as Polypath 0.1.
+
+    Raises:
+        ValueError: a damaged record.
+    """
+    return read(run / DATA, RunData) if (run / DATA).is_file() else None
+
+
+def record_data(folder: RunFolder, data: ImageData, moved: str | None = None) -> None:
+    """Write down which images the run has, and where they are (now, if they ``moved``)."""
+    source, before = folder.recipe.data.source, recorded_data(folder.path)
+    place = local_folder(moved or source)
+    identity = dict(before.identity if before else data.identity)
+    if before is None or moved is not None:
+        write_json(folder.path / DATA, asdict(RunData(source, None if place is None else str(place), identity)))
+
+
+def images_of(folder: RunFolder, moved: str | None = None, data: ImageData | None = None) -> ImageData:
+    """The images that a run was begun with; see :func:`polypath.data.sources.load_images`.
+
+    Args:
+        moved: the folder in which they are now; by default, where they were.
+        data: images that are loaded already, which are only checked.
+
+    Raises:
+        ValueError: images that are not there, or not those that the run was begun with, saying what differs.
+    """
+    known, config = recorded_data(folder.path), folder.recipe.data
+    if data is not None:
+        _check(folder, known, data.name, data.identity)
+        return data
+    place = _place(folder, known, moved)
+    found = load_images(located(config, place), accept=functools.partial(_check, folder, known, place or config.source))
+    if known is None and local_folder(place or config.source):
+        _check_by_checkpoint(folder, found)
+    name = Path(known.resolved if known and known.resolved else config.source).name
+    return dataclasses.replace(found, name=printable(name)) if place is not None else found
+
+
+def located(config: DataConfig, place: str | None) -> DataConfig:
+    """The same data, read from another place."""
+    return config if place is None else dataclasses.replace(config, source=place)
+
+
+def check_images(run: Path, place: str, now: Identity) -> None:
+    """Make sure that images in ``place`` are those of a run.
+
+    Raises:
+        ValueError: they differ, with what does.
+    """
+    known = recorded_data(run)
+    if known is not None and known.identity and now and (told := differences(known.identity, now)):
+        raise ValueError(
+            f"{run}: the images in {printable(place)} are not those that the run was begun with ({brief(told)}); "
+            f"if these are elsewhere, {MOVED}"
+        )
+
+
+def places(runs: Mapping[Path, DataConfig], moved: str | None = None) -> dict[str, str]:
+    """Where runs that belong together read their images: a folder for each ``source`` of theirs that is one.
+
+    That is ``moved``, else where the first of the runs that have begun has it, else where it is from here. The begun
+    ones are told where their images are, if they have moved.
+
+    Raises:
+        ValueError: ``moved`` with several sources, no such folder, or images that are not those of a run that has
+            begun.
+    """
+    sources = {config.source for config in runs.values()}
+    if moved is not None and len(sources) > 1:
+        raise ValueError(f"--data-moved {moved}: these runs have several sources, {', '.join(sorted(sources))}")
+    if moved is not None and local_folder(moved) is None:
+        raise ValueError(f"--data-moved {moved}: no such folder")
+    begun = {run: known for run in runs if (known := recorded_data(run)) is not None}
+    found = {known.source: known.resolved for known in reversed(begun.values())}
+    for source in sources:
+        here = local_folder(moved or found.get(source) or source)
+        found[source] = None if here is None else str(here)
+    seen: dict[DataConfig, Identity] = {}
+    for run, known in begun.items():
+        config = located(runs[run], found[known.source])
+        if config not in seen:
+            seen[config] = identify(config)
+        check_images(run, config.source, seen[config])
+        if moved is not None:
+            write_json(run / DATA, asdict(dataclasses.replace(known, resolved=found[known.source])))
+    return {source: place for source, place in found.items() if place is not None}
+
+
+def same_training_images(known: str, data: ImageData, recorded: bool) -> bool:
+    """Whether a checkpoint was trained on ``data``, by what it knows of it (``data.fingerprint`` of then).
+
+    Of streamed images this has the files' times where they are large; where the run has a record of its images, that
+    has been checked, so only which of them train and their labels are compared.
+    """
+    now = data.fingerprint
+    if recorded and isinstance(data.train, StreamedSplit):
+        known, now = (text.rpartition("/")[2] for text in (known, now))
+    return known == now
+
+
+def _check(folder: RunFolder, known: RunData | None, place: str, now: Identity) -> None:
+    if known is not None:
+        check_images(folder.path, place, now)
+
+
+def _place(folder: RunFolder, known: RunData | None, moved: str | None) -> str | None:
+    """Where to read a run's images; None: what the recipe says."""
+    source = folder.recipe.data.source
+    if moved is not None:
+        if known is not None and known.resolved is None:
+            raise ValueError(f"--data-moved {moved}: the images of {folder.path} are of {source!r}, which is no folder")
+        if (found := local_folder(moved)) is None:
+            raise ValueError(f"--data-moved {moved}: no such folder")
+        return str(found)
+    if known is None or known.resolved is None:
+        return None
+    if local_folder(known.resolved) is None:
+        given = "" if known.resolved == source else f" (given as {source!r})"
+        raise ValueError(
+            f"{folder.path}: its images were in {printable(known.resolved)}{given}, which is gone; {MOVED}"
+        )
+    return known.resolved
+
+
+def _check_by_checkpoint(folder: RunFolder, data: ImageData) -> None:
+    """Runs of 0.1 have not written down which images they have, but their checkpoints know those that train."""
+    steps = folder.checkpoints.steps()
+    try:
+        known = folder.checkpoints.load(steps[-1]).state.get("data") if steps else None
+    except ValueError:
+        return
+    if known is not None and known != data.fingerprint:
+        raise ValueError(
+            f"{folder.path}: the training images in {data.name} are not those that the run was begun with; "
+            f"if these are elsewhere, {MOVED}"
+        )

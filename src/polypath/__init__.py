@@ -7,6 +7,7 @@ from polypath import _moved
 from polypath.core.builder import NetBuilder
 from polypath.core.execute import Trace
 from polypath.core.extract import extract
+from polypath.core.home import ensure_home
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.wiring import Wiring
@@ -104,3 +105,4 @@ def __dir__() -> list[str]:
 
 
 _moved.install()
+ensure_home()  # before the libraries that look into it are imported

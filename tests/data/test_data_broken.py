@@ -395,6 +395,32 @@ def test_a_cache_that_cannot_be_a_folder(image_folder: Write, tmp_path: Path, mo
         assert len(load_images(DataConfig(source=str(image_folder()))).train) == 12
 
 
+def test_without_a_home_folder_nothing_is_cached(image_folder: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("POLYPATH_CACHE")
+    monkeypatch.setattr(Path, "home", home)
+    assert cache.folder() is None
+    assert len(load_images(DataConfig(source=str(image_folder()))).train) == 12
+
+
+def test_a_home_folder_that_is_not_known_cannot_be_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(ValueError, match=r"DataConfig\.source = '~/images': no home folder is known"):
+        load_images(DataConfig(source="~/images"))
+
+
+def test_a_table_is_mapped_where_the_librarys_cache_cannot_be_written(
+    parquet_folder: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", Path(os.devnull) / "datasets")
+    data = load_images(DataConfig(source=str(parquet_folder()), streaming=True, size=8, workers=0))
+    assert len(data.train) == 12
+
+
 def test_what_a_killed_process_left_is_swept_up(image_folder: Write, cache_folder: Path) -> None:
     old, new = cache_folder / ".a.safetensors.1.tmp", cache_folder / ".b.safetensors.2.tmp"
     old.write_bytes(b"x")

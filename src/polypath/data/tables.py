@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SHARD = re.compile(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?$")
+LOG = logging.getLogger(__name__)
 HUB_TIMEOUT = 5.0  # seconds to wait for the hub before turning to what was downloaded earlier
 
 
@@ -247,7 +249,16 @@ class ParquetFolder:
                 loaded: Any = load_dataset("parquet", data_files=[str(f) for f in files], split="train")
             return loaded
         except Exception as error:
-            raise ValueError(f"{self.where}: cannot be read ({_line(error.__cause__ or error)})") from None
+            cause = error.__cause__ or error
+            if not isinstance(cause, OSError) or cause.errno is None:
+                raise ValueError(f"{self.where}: cannot be read ({_line(cause)})") from None
+            LOG.warning(
+                "%s is held in memory: it cannot be mapped in the cache of the datasets library (%s); HF_HOME names "
+                "another folder for that",
+                self.where,
+                _line(cause),
+            )
+            return self._read(files)
 
 
 class SavedDataset:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polypath.cli.parser import PROGRAM, Parser
+from polypath.cli.parser import PROGRAM, Parser, positive
 from polypath.cli.tables import percent, print_json, print_table, stdout
 
 if TYPE_CHECKING:
@@ -83,16 +83,20 @@ def train(argv: list[str]) -> None:
 
 
 def resume(argv: list[str]) -> None:
-    """Go on with a run that was stopped or killed; it ends as if it had not been."""
+    """Go on with a run that was stopped or killed; it ends as if it had not been. With --epochs it goes on after its end
+    as well, or to another one."""
     parser = Parser("resume", resume.__doc__)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_data_moved()
+    parser.add_argument(
+        "--epochs", type=positive, metavar="N", help="until N epochs have been trained in all, by the schedule of N"
+    )
     parser.add_json()
     args = parser.read(argv)
 
     from polypath.training import loop
 
-    _report(loop.resume(args.run, data_moved=args.data_moved, quiet=args.json), args.json)
+    _report(loop.resume(args.run, epochs=args.epochs, data_moved=args.data_moved, quiet=args.json), args.json)
 
 
 def customised(base: Recipe, options: list[str], prog: str) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 DEEPEST = 100  # tables and lists within each other
 SUFFIX = ".tmp"
 """Of temporary names: ``.NAME.PROCESS.tmp`` is what a killed process may leave."""
+NAME_OF_LOCK = ".lock"
+"""Of the file that a writer locks (:mod:`polypath.storage.lock`)."""
+_OLD = re.compile(r"\.(.+)\.\d+\.old")
 
 
 @contextlib.contextmanager
@@ -87,6 +91,11 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def contents(folder: Path) -> list[Path]:
+    """What is in a folder, but for a writer's lock and what killed ones left half-written."""
+    return [path for path in folder.iterdir() if path.name != NAME_OF_LOCK and path.suffix != SUFFIX]
+
+
 def check_vacant(target: Path, what: str = "") -> None:
     """Raise ``ValueError`` unless nothing is at ``target``, or an empty folder; ``what`` stands before its name."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -138,6 +147,15 @@ def remove(path: Path) -> None:
 
 
 def sweep_out(folder: Path) -> None:
-    """Remove temporary files that a killed process left in ``folder``."""
+    """Remove what killed processes left half-written in ``folder``; no other process may be writing there.
+
+    A folder that :func:`new_folder` had moved away for its successor takes its place again where that did not come.
+    """
     for path in folder.glob(f".*{SUFFIX}"):
         remove(path)
+    for path in folder.glob(".*.old"):
+        if match := _OLD.fullmatch(path.name):
+            if (target := folder / match[1]).exists():
+                remove(path)
+            else:
+                os.replace(path, target)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,11 @@ class _Head:
 
 
 class Checkpoints:
-    """The checkpoints of one run in ``folder``; ``recipe`` is the digest of its recipe, which each of them bears."""
+    """The checkpoints of one run in ``folder``; ``recipe`` is the digest of its recipe, which each of them bears, and
+    ``earlier`` are those of recipes that it had before."""
 
-    def __init__(self, folder: Path, recipe: str) -> None:
-        self.folder, self.recipe = folder, recipe
+    def __init__(self, folder: Path, recipe: str, earlier: Sequence[str] = ()) -> None:
+        self.folder, self.recipe, self.earlier = folder, recipe, tuple(earlier)
 
     def steps(self) -> list[int]:
         """Steps that there is a checkpoint of, in order."""
@@ -97,7 +98,7 @@ class Checkpoints:
         if body.get("format") != FORMAT:
             raise ValueError(f"{beside.name}: format {body.get('format')!r}, this version of Polypath reads {FORMAT}")
         head = decode(body, _Head, beside.name)
-        if head.recipe != self.recipe:
+        if head.recipe not in (self.recipe, *self.earlier):
             raise ValueError(f"{beside.name}: of another recipe than the recipe.json of this run")
         if head.step != step:
             raise ValueError(f"{beside.name}: is of step {head.step}")

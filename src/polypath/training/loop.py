@@ -14,8 +14,9 @@
 
     result = train(recipe, "runs/mine")       # a new folder
     result = resume("runs/mine")              # to the bit as if it had not been stopped
+    result = resume("runs/mine", epochs=60)   # on after its end, or to another end
 
-Both run under ``torchrun`` as well. What they leave is described in :mod:`polypath.training.run`. They raise
+One process writes into a run folder: rank 0 holds its lock (:mod:`polypath.storage.lock`). Both run under ``torchrun`` as well. What they leave is described in :mod:`polypath.training.run`. They raise
 
 * ``ValueError``: what was asked for cannot be done, with the field, the value and the legal ones;
 * ``FloatingPointError``: the loss is not finite; the last checkpoint is from before that;
@@ -89,6 +90,7 @@ def train(
 def resume(
     run_dir: str | os.PathLike[str],
     *,
+    epochs: int | None = None,
     data: ImageData | None = None,
     data_moved: str | os.PathLike[str] | None = None,
     quiet: bool = False,
@@ -96,8 +98,18 @@ def resume(
     """Go on with the run in ``run_dir``; one that is finished only gives its result.
 
     ``data_moved`` is the folder in which its images are now; they must be those that it was begun with.
+
+    With ``epochs`` it goes on until so many have been trained in all, also after its end: from the newest checkpoint,
+    with the optimiser's state, and from there on as a run whose recipe has that many epochs. The schedule is that
+    recipe's at the epoch where it goes on, so a rate that had come down may rise again
+    (:mod:`polypath.training.schedules` says how each kind does). What had come out before is kept as
+    ``summary-EPOCHS.json``.
+
+    Raises:
+        ValueError: what :func:`train` raises; no more epochs than have been trained, or a schedule that refuses them.
     """
-    return _run(RunFolder.open(Path(run_dir)), True, data, _text(data_moved), quiet)
+    folder = RunFolder.open(Path(run_dir))
+    return _run(folder if epochs is None else folder.extended(epochs), True, data, _text(data_moved), quiet)
 
 
 def _text(path: str | os.PathLike[str] | None) -> str | None:
@@ -111,8 +123,15 @@ def _run(folder: RunFolder, resumed: bool, data: ImageData | None, moved: str | 
         device = resolve_device(device_name, world.local_rank)
         if not resumed:
             folder = RunFolder(folder.path, _settled(folder.recipe, device, world))
+        else:
+            world.on_first(folder.lock.take)
+            if folder.finished and folder.before is None:
+                if world.first and not quiet:
+                    LOG.info("%s is finished already", folder.path)
+                return read_result(folder)
         return _Session(folder, resumed, data, moved, device, world, quiet).run()
     finally:
+        folder.lock.release()
         world.close()
 
 
@@ -167,18 +186,17 @@ class _Session:
     # --- the loop ----------------------------------------------------------------------------------------
 
     def run(self) -> RunResult:
-        if self.folder.summary_file.exists():
-            self._log(logging.INFO, f"{self.folder.path} is finished already")
-            return read_result(self.folder)
         total = self.recipe.epochs * len(self.batches)
         with numerics(self.device, self.recipe.deterministic), stop_requests() as request:
             if self.resumed:
                 self._restore()
             self.world.on_first(lambda: self.folder.record_environment(self.device, self.world))
-            self.progress = TrainingProgress(total, self.step, quiet=self.quiet)
+            self.progress = TrainingProgress(total, self.step, quiet=self.quiet, tell=partial(self._log, logging.INFO))
             self.trackers = Trackers(self.folder.path, self.recipe, self.step) if self.world.first else None
             try:
                 with self.progress:
+                    if not self.progress.shown:
+                        self._log(logging.INFO, self._beginning())
                     while self.epoch < self.recipe.epochs:
                         self._train_epoch(request)
                         self._end_epoch(request)
@@ -263,6 +281,9 @@ class _Session:
         result = self._result(reported, epoch, scores, self._snapshots())
 
         def write() -> None:
+            self.folder.lock.take()  # it is ours still
+            if stale := self.folder.remove_derived():
+                self._log(logging.INFO, f"removed {', '.join(stale)}: of the network that was reported before")
             draw_curves(self.folder.metrics(), self.folder.path / "curves.png", self.recipe.name)
             save_model(self.recipe, self.folder.path, self.data, weights, objective_state, result.notes)
             write_json(self.folder.summary_file, asdict(result))
@@ -315,6 +336,13 @@ class _Session:
         if not self.progress.shown:
             self._log(logging.INFO, text)
 
+    def _beginning(self) -> str:
+        where = f"at step {self.step} of {self.recipe.epochs * len(self.batches)}" if self.step else "from the beginning"
+        return (
+            f"{self.recipe.name}: {self.recipe.epochs} epochs of {len(self.batches)} steps on {self.device}, {where}, "
+            f"into {self.folder.path}"
+        )
+
     def _time_epoch(self) -> None:
         """Write down how long the steps of this epoch took, those of this session at least."""
         moment, batch = self.begun
@@ -365,6 +393,7 @@ class _Session:
         tensors, engine = self.engine.tensors(), self.engine.state()
 
         def write() -> None:
+            self.folder.lock.take()  # it is ours still
             state = {
                 "epoch": self.epoch,
                 "batch": self.batch,
@@ -402,9 +431,14 @@ class _Session:
         if found is None:
             self._log(logging.WARNING, f"{self.folder.path} has no checkpoint yet: starting from the beginning")
         self.step = found.step if found is not None else 0
+        if self.folder.before is not None:
+            self.folder.check_epochs(self.recipe.epochs, self.epoch)
+            if found is None and self.folder.finished:
+                raise ValueError(f"{self.folder.path}: its checkpoints are gone, so nothing can go on from its end")
         self.world.any(0)  # all have read before anything is removed
 
         def forget() -> None:
+            self.folder.extend()
             record_data(self.folder, self.data, self.moved)
             self.folder.checkpoints.after(self.step)
             self.folder.cut(found.state["metrics"] if found is not None else None)

@@ -1,8 +1,11 @@
-"""The progress bar of a run, with the time left, on a terminal; elsewhere there is none."""
+"""The progress of a run, with the time left: a bar on a terminal, elsewhere a line a minute."""
 
 from __future__ import annotations
 
+import datetime
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -12,11 +15,19 @@ CONSOLE = Console(stderr=True)
 """For the bar and for all that is printed while it is there: rich puts lines of the same console above the bar."""
 
 
-class TrainingProgress:
-    """A bar over the steps of a run, ``shown`` unless it is to be quiet or standard error is no terminal."""
+EVERY = 60.0  # seconds
 
-    def __init__(self, total: int, done: int = 0, *, quiet: bool = False) -> None:
+
+class TrainingProgress:
+    """A bar over the steps of a run, ``shown`` unless it is to be quiet or standard error is no terminal; then ``tell``
+    gets a line once a minute."""
+
+    def __init__(
+        self, total: int, done: int = 0, *, quiet: bool = False, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.shown = not quiet and sys.stderr.isatty()
+        self.total, self.done, self.tell = total, done, tell
+        self.begun, self.told, self.first = time.monotonic(), time.monotonic(), done
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -41,6 +52,12 @@ class TrainingProgress:
 
     def advance(self) -> None:
         self.bar.advance(self.task)
+        self.done += 1
+        now = time.monotonic()
+        if not self.shown and now - self.told >= EVERY:
+            self.told = now
+            left = (now - self.begun) / (self.done - self.first) * (self.total - self.done)
+            self.tell(f"step {self.done} of {self.total}, about {datetime.timedelta(seconds=round(left))} left")
 
     def describe(self, text: str) -> None:
         self.bar.update(self.task, description=text)

@@ -14,6 +14,9 @@ curves.png          losses and errors, at the end
 model/              the network that the run reports, as saved by :func:`polypath.save`
 ensemble.safetensors    with the members' statistics, where an ensemble was trained
 summary.json        what came out; a run that has it is finished
+summary-30.json     what had come out after 30 epochs, of a run that went on from there (``resume --epochs``)
+earlier.json        digests of the recipes that such a run had before
+.lock               locked by whoever writes into the folder, see :mod:`polypath.storage.lock`
 """
 
 from __future__ import annotations
@@ -24,20 +27,26 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from polypath.core.checks import check, whole
 from polypath.storage.decode import decode, read
 from polypath.storage.digests import file_digest, json_digest
-from polypath.storage.files import SUFFIX, parse_json, read_json, remove, write_json
+from polypath.storage.files import contents, parse_json, read_json, remove, write_json
+from polypath.storage.lock import FolderLock
 from polypath.training.checkpoint import Checkpoints
 from polypath.training.distributed import World
-from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json
+from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
 
 DATA = "data.json"
+DERIVED = ("paths.json", "paths.csv", "paths.png", "paths.svg", "statistics.safetensors", "report.html")
+"""What ``polypath paths`` and ``polypath report`` write of the reported network into the run's folder."""
+EARLIER = "earlier.json"
 PACKAGES = ("polypath", "torchvision", "timm", "datasets", "safetensors", "numpy")
 
 
@@ -46,28 +55,42 @@ class RunFolder:
 
     Args:
         document: ``recipe.json`` as it was written; its digest ties checkpoints to it.
+        earlier: digests of the documents that the run had before, with other numbers of epochs.
+
+    Attributes:
+        lock: who writes here holds it.
+        before: epochs of ``recipe.json``, where this is the run :meth:`extended` and nothing has been written yet.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, document: dict[str, Any] | None = None) -> None:
-        self.path, self.recipe = path, recipe
+    def __init__(
+        self, path: Path, recipe: Recipe, document: dict[str, Any] | None = None, earlier: Sequence[str] = ()
+    ) -> None:
+        self.path, self.recipe, self.earlier = path, recipe, tuple(earlier)
         self.document = recipe_to_json(recipe) if document is None else document
-        self.checkpoints = Checkpoints(path / "checkpoints", json_digest(self.document))
+        self.checkpoints = Checkpoints(path / "checkpoints", json_digest(self.document), self.earlier)
+        self.lock = FolderLock(path, "checkpoints", "snapshots")
+        self.before: int | None = None
 
     def create(self) -> None:
-        """Begin the run.
+        """Begin the run, and take its lock.
 
         Raises:
-            ValueError: there is something at ``path`` already.
+            ValueError: there is something at ``path`` already, or another process begins a run there.
         """
+        self._check_vacant()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.lock.take()
+        self._check_vacant()  # another process may have been there in between
+        write_json(self.path / "recipe.json", self.document)
+
+    def _check_vacant(self) -> None:
         path = self.path
-        if path.exists() and (not path.is_dir() or any(file.suffix != SUFFIX for file in path.iterdir())):
+        if path.exists() and (not path.is_dir() or contents(path)):
             if (path / "recipe.json").is_file():
                 raise ValueError(
                     f"{path} is a run already: go on with it by `polypath resume {path}`, or choose another --out"
                 )
             raise ValueError(f"{path} exists and is not empty: choose another --out")
-        path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "recipe.json", self.document)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -82,9 +105,54 @@ class RunFolder:
             raise ValueError(f"{path}: no run folder, it has no recipe.json")
         try:
             document = read_json(path / "recipe.json")
-            return cls(path, recipe_from_json(document), document)
+            recipe = recipe_from_json(document)
         except ValueError as error:
             raise ValueError(f"{path / 'recipe.json'} cannot be used: {error}") from error
+        earlier = read(path / EARLIER, list[str]) if (path / EARLIER).is_file() else ()
+        return cls(path, recipe, document, earlier)
+
+    # --- more epochs -------------------------------------------------------------------------------------
+
+    def extended(self, epochs: int) -> RunFolder:
+        """The run with so many epochs in all; :meth:`extend` writes it down.
+
+        Raises:
+            ValueError: no more than it has been trained for, or a schedule that cannot have so many.
+        """
+        check("epochs", epochs, whole(1))
+        if self.finished:
+            self.check_epochs(epochs, self.recipe.epochs)
+        if epochs == self.recipe.epochs:
+            return self
+        recipe, document = replace(self.recipe, {"epochs": epochs}), {**self.document, "epochs": epochs}
+        earlier = dict.fromkeys([*self.earlier, json_digest(self.document)])
+        run = RunFolder(self.path, recipe, document, [digest for digest in earlier if digest != json_digest(document)])
+        run.before = self.recipe.epochs
+        return run
+
+    def check_epochs(self, epochs: int, trained: int) -> None:
+        """Raise ``ValueError`` where a run of ``epochs`` has nothing to do after ``trained`` ones."""
+        if epochs <= trained:
+            raise ValueError(
+                f"epochs = {epochs}: {self.path} has been trained for {trained} epochs already; give more than {trained}"
+            )
+
+    def extend(self) -> None:
+        """Write down that the run goes on to another number of epochs. Killed in between, it is still a whole run."""
+        if self.before is None:
+            return
+        write_json(self.path / EARLIER, self.earlier)
+        if self.finished:  # first: a run that has a summary is of its recipe's epochs
+            os.replace(self.summary_file, self.path / f"summary-{self.before}.json")
+        write_json(self.path / "recipe.json", self.document)
+        self.before = None
+
+    def remove_derived(self) -> list[str]:
+        """Remove what was written of a network that the run no longer reports; the files' names."""
+        found = [name for name in DERIVED if (self.path / name).exists()]
+        for name in found:
+            remove(self.path / name)
+        return found
 
     # --- lines -------------------------------------------------------------------------------------------
 
@@ -173,6 +241,10 @@ class RunFolder:
     @property
     def summary_file(self) -> Path:
         return self.path / "summary.json"
+
+    @property
+    def finished(self) -> bool:
+        return self.summary_file.exists()
 
 
 def environment(device: torch.device) -> dict[str, Any]:

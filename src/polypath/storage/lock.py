@@ -1,0 +1,124 @@
+"""One writer a folder: a lock that its process holds, and that the system frees when the process ends, however it ends.
+
+    with FolderLock(folder):        # ValueError where another process, or another part of this one, writes there
+        ...
+
+It is a POSIX record lock (``fcntl.lockf``) on the file ``.lock`` of the folder: children do not inherit it, so no data
+worker that outlives its parent holds it, and network file systems pass it on to other machines. The file stays; what
+counts is who has locked it. What killed writers left half-written is removed once the lock is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+
+from polypath.storage.files import NAME_OF_LOCK, parse_json, sweep_out
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+WITHOUT = "POLYPATH_NO_LOCK"
+"""Environment variable: ``1`` writes without a lock, for systems that have none."""
+
+_TAKEN = {errno.EACCES, errno.EAGAIN}
+_HELD: dict[tuple[int, int], int] = {}
+"""Folders (device, inode) that this process holds, and its id: a fork has the table, but not the locks."""
+
+
+class FolderLock:
+    """The right to write into ``folder``, which must exist when it is taken; ``inside`` are folders in it that are swept
+    as well."""
+
+    def __init__(self, folder: str | os.PathLike[str], *inside: str) -> None:
+        self.folder, self.inside = Path(folder), inside
+        self._file: int | None = None
+        self._key = (0, 0)
+
+    def take(self) -> None:
+        """Take the lock; where it is held already, make sure of it.
+
+        A record lock is lost as soon as its process closes *any* descriptor of the file (a program that copies its
+        run folder while it trains does), so a writer takes it again before it writes what matters.
+
+        Raises:
+            ValueError: another writer has it, with its process where that is known; a system without locks.
+            OSError: the folder cannot be written to.
+        """
+        if os.environ.get(WITHOUT) == "1":
+            return
+        if fcntl is None:
+            raise ValueError(_no_locks(self.folder, "Python has no module fcntl here, as on Windows"))
+        if self._file is not None:
+            self._lock(self._file)
+            return
+        status = os.stat(self.folder)
+        key = status.st_dev, status.st_ino
+        if _HELD.get(key) == os.getpid():  # before the file is opened: closing it again would free the lock
+            raise ValueError(f"{self.folder}: this process (id {os.getpid()}) is writing into it already")
+        file = os.open(self.folder / NAME_OF_LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._lock(file)
+        except BaseException:
+            os.close(file)
+            raise
+        self._file, self._key, _HELD[key] = file, key, os.getpid()
+        _say(file, json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
+        for name in ("", *self.inside):
+            sweep_out(self.folder / name)
+
+    def release(self) -> None:
+        """Free the lock, if it is held. A fork of the process that holds it has nothing to free."""
+        file, self._file = self._file, None
+        if file is not None and _HELD.get(self._key) == os.getpid():
+            _say(file, "")
+            os.close(file)
+            del _HELD[self._key]
+
+    def __enter__(self) -> FolderLock:
+        self.take()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _lock(self, file: int) -> None:
+        assert fcntl is not None
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                raise ValueError(f"{self.folder}: {_writer(file)} is writing into it; one at a time can") from error
+            raise ValueError(_no_locks(self.folder, error.strerror or str(error))) from error
+
+
+def _say(file: int, who: str) -> None:
+    """Write down who holds the lock, for the message of others; not being able to is no reason to stop."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(file, 0)
+        os.pwrite(file, who.encode(), 0)
+
+
+def _writer(file: int) -> str:
+    try:
+        who = parse_json(os.pread(file, 1000, 0), NAME_OF_LOCK)
+        process, host = int(who["process"]), str(who["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+    return f"process {process}" + ("" if host == socket.gethostname() else f" on {host}")
+
+
+def _no_locks(folder: Path, reason: str) -> str:
+    return (
+        f"{folder}: cannot be locked ({reason}), so two processes could write into it at once; take a folder on another "
+        f"file system, or set {WITHOUT}=1 and see to it that only one process writes"
+    )

@@ -173,7 +173,7 @@ class Ensemble(nn.Module):
             raise ValueError("only ensembles of a family's network can be saved: this one's config names none")
         config = {"weights": self.weights, "paths": {n: str(p) for n, p in self.paths.items()}, "net": self.config}
         tensors = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
-        data = save(tensors, {"polypath": "ensemble", "config": json.dumps(config)})
+        data = save(tensors, {"config": json.dumps(config)})  # one entry: several come in another order each time
         write_file(file, data)
 
     @classmethod

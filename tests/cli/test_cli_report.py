@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from test_cli import IMAGES, refused, run
+
+from locked import held, status_of
+from polypath.training.run import DERIVED
 
 TINY = ["--model.filters", "4", "4", *IMAGES]
 
@@ -55,6 +59,26 @@ def test_an_existing_path_table_is_what_it_shows(folder, capsys, tmp_path):
     assert facts["bytes"] == len(text.encode())
     assert 'data-value="12.3456"' in text
     assert not (folder / "report.html").exists()
+
+
+def test_one_writer_a_run(folder, capsys, tmp_path):
+    before = {file.name for file in folder.iterdir()}
+    with held(folder) as (pid, leave):
+        for command in (["resume"], ["resume", "--epochs", "9"], ["paths"], ["report"]):
+            said = refused(capsys, command[0], folder, *command[1:])
+            assert f"{folder}: process {pid} is writing into it; one at a time can" in said
+        status, _, _ = run(capsys, "report", folder, "--images", "60", "--out", tmp_path / "page.html")
+        assert status == 0  # which only reads there
+        os.write(leave, b".")
+        assert status_of(pid) == 0
+    assert {file.name for file in folder.iterdir()} == before
+
+
+def test_what_is_written_of_a_run_is_known_to_it(folder, capsys):
+    before = {file.name for file in folder.iterdir()}
+    assert run(capsys, "paths", folder, "--recalibrate", "--num-images", "64", "--repeats", "2")[0] == 0
+    assert run(capsys, "report", folder, "--images", "60")[0] == 0
+    assert {file.name for file in folder.iterdir()} - before == set(DERIVED)
 
 
 def test_what_is_no_finished_run_is_refused(folder, capsys, tmp_path):

@@ -27,7 +27,10 @@ def rising(monkeypatch):
 def test_training_without_a_terminal_tells_a_line_an_epoch(capsys, tmp_path):
     assert cli.main(["train", *TINY, "--out", str(tmp_path / "run")]) == 0
     out, err = capsys.readouterr()
-    assert [line[:10] for line in err.splitlines()] == ["epoch 1/3 ", "epoch 2/3 ", "epoch 3/3 "]
+    begun, *epochs = err.splitlines()
+    assert begun.startswith("crescendonet-digits: 3 epochs of ")
+    assert begun.endswith(f" on cpu, from the beginning, into {tmp_path / 'run'}")
+    assert [line[:10] for line in epochs] == ["epoch 1/3 ", "epoch 2/3 ", "epoch 3/3 "]
     assert "train error" in err
     assert "test error" in out
     assert "epoch 1/3" not in out

@@ -22,7 +22,7 @@ from polypath.reproduce.runner import reproduce
 from polypath.reproduce.scales import smoke
 from polypath.reproduce.store import load_result
 from polypath.training.loop import train
-from polypath.training.sweep import here
+from polypath.training.own_process import here
 
 LOG = runner.LOG
 

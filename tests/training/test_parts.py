@@ -220,6 +220,18 @@ def test_curves_of_nothing_and_of_one_epoch(tmp_path: Path) -> None:
     assert (tmp_path / "one.png").stat().st_size > (tmp_path / "none.png").stat().st_size > 1000
 
 
+def test_a_line_a_minute_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock: list[float] = [0.0]
+    told: list[str] = []
+    monkeypatch.setattr("polypath.training.progress.time.monotonic", lambda: clock[0])
+    progress = TrainingProgress(100, 10, tell=told.append)
+    for _ in range(10):
+        clock[0] += 25.0
+        progress.advance()
+    left = {13: "0:36:15", 16: "0:35:00", 19: "0:33:45"}
+    assert told == [f"step {done} of 100, about {time} left" for done, time in left.items()]
+
+
 def test_no_bar_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainingProgress(3) as progress:
         assert not progress.shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from tiny import equal, images, left, tiny
 
 from conftest import child_environment
+from locked import fork, held, status_of
 from polypath.training import loop, signals
 from polypath.training.checkpoint import Checkpoint, Checkpoints
 from polypath.training.engine import Engine
@@ -183,6 +185,45 @@ def test_sigkill_at_random_moments(kills: dict[str, int], tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     for line, (case, number) in zip(done.stdout.splitlines(), kills.items(), strict=True):
         assert line.startswith(f"{case}: {number} kills")
+
+
+# --- one writer --------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_another_process_trains_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    with held(tmp_path / "run") as (pid, leave):
+        with pytest.raises(ValueError, match=f"process {pid} is writing into it"):
+            train(tiny(), tmp_path / "run", data=images(), quiet=True)
+        os.write(leave, b".")
+        assert status_of(pid) == 0
+    assert not list((tmp_path / "run").iterdir())
+
+    def resume_too() -> None:
+        with pytest.raises(ValueError, match=f"process {os.getppid()} is writing into it"):
+            resume(tmp_path / "run", data=images(), quiet=True)
+
+    statuses = []
+    before_step(monkeypatch, 7, lambda: statuses.append(status_of(fork(resume_too))))
+    train(tiny(), tmp_path / "run", data=images(), quiet=True)
+    assert statuses == [0]
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_writer_that_has_lost_its_lock_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.ExitStack() as stack:
+        rivals: list[tuple[int, int]] = []
+
+        def lose() -> None:
+            (tmp_path / "run" / ".lock").unlink()
+            rivals.append(stack.enter_context(held(tmp_path / "run")))
+
+        before_step(monkeypatch, 7, lose)
+        with pytest.raises(ValueError, match="is writing into it"):
+            train(tiny(), tmp_path / "run", data=images(), quiet=True)
+        assert RunFolder.open(tmp_path / "run").checkpoints.steps() == [5]
+        os.write(rivals[0][1], b".")
+        assert status_of(rivals[0][0]) == 0
 
 
 # --- what resuming refuses ---------------------------------------------------------------------------------

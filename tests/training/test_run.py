@@ -19,6 +19,7 @@ def test_checkpoints_are_tied_to_the_recipe_as_it_was_written(tmp_path: Path) ->
     recipe = tiny(optim__lr=1, schedule=ScheduleConfig(kind="step", at_epochs=(1, 2)))
     begun = RunFolder(tmp_path / "run", recipe)
     begun.create()
+    begun.lock.release()
     found = RunFolder.open(tmp_path / "run")
     assert found.recipe == recipe
     assert found.checkpoints.recipe == begun.checkpoints.recipe
@@ -53,6 +54,7 @@ def test_a_resumed_run_reads_its_recipe_once(tmp_path: Path, monkeypatch: pytest
 def test_a_damaged_line_of_metrics_is_named(line: str, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run", tiny())
     folder.create()
+    folder.lock.release()
     folder.metrics_file.write_text('{"epoch": 1, "rate": NaN}\n')
     assert folder.metrics()[0]["epoch"] == 1
     with folder.metrics_file.open("a") as stream:
@@ -65,6 +67,7 @@ def test_a_damaged_line_of_metrics_is_named(line: str, tmp_path: Path) -> None:
 def test_a_damaged_environment_is_named(text: str, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run", tiny())
     folder.create()
+    folder.lock.release()
     assert folder.sessions() == []
     folder.environment_file.write_text(text)
     with pytest.raises(ValueError, match=r"environment\.json"):

@@ -13,8 +13,9 @@ import pytest
 from tiny import images, tiny
 
 from polypath.training.loop import train
+from polypath.training.own_process import in_process_of_its_own
 from polypath.training.recipe import recipe_to_json
-from polypath.training.sweep import in_process_of_its_own, sweep
+from polypath.training.sweep import sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 RECIPE = tiny(epochs=1, data__train_images=64, model__scale=2)
@@ -33,10 +34,14 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("trackio")
     environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
-    program = "import json, sys; from polypath.training.sweep import main; main()"  # trackio reads its folder on import
+    program = "from polypath.training.own_process import main; main()"  # trackio reads its folder on import
     recipe = json.dumps(recipe_to_json(tiny(epochs=2, tracker="trackio")))
     command = [sys.executable, "-c", program, str(tmp_path / "run")]
-    subprocess.run(command, input=recipe, text=True, check=True, env=environment)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdin is not None
+        process.stdin.write(recipe + "\n")
+        process.stdin.flush()
+        assert process.wait() == 0
     own = json.loads((tmp_path / "run" / "tracker.json").read_text())["id"]
     with sqlite3.connect(tmp_path / "trackio" / "polypath.db") as database:
         rows = database.execute("select run_name, metrics from metrics").fetchall()

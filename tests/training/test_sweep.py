@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import statistics
 import sys
 import threading
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,10 +17,16 @@ from typing import Any
 import pytest
 from tiny import tiny
 
+from locked import fork, status_of
 from polypath.families.crescendonet import CrescendoNet
+from polypath.storage.lock import FolderLock
+from polypath.training import own_process
 from polypath.training import sweep as module
+from polypath.training.own_process import here, in_process_of_its_own
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json
-from polypath.training.sweep import Row, here, in_process_of_its_own, plan_of, sweep
+from polypath.training.run import RunFolder
+from polypath.training.signals import Interrupted, Stopped
+from polypath.training.sweep import Row, plan_of, sweep
 
 RECIPE = tiny(epochs=1, data__train_images=64, model__scale=2)
 
@@ -106,6 +115,83 @@ def test_a_process_that_fails(status: str, message: str, tmp_path: Path, monkeyp
     with pytest.raises(RuntimeError, match=message):
         in_process_of_its_own(RECIPE, tmp_path / "s" / "bad", 0)
     assert (tmp_path / "s" / "logs" / "bad.txt").read_text() == "some line\npolypath: error: no\n"
+
+
+SLEEPER = """#!/bin/sh
+read recipe
+echo $$ >> "$3.pid"
+trap 'kill $!; echo saved; exit 143' TERM
+sleep 60 &
+wait
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_passed_on_and_nothing_new_is_begun(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(SLEEPER)
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    begun = [tmp_path / "s" / f"seed={seed}.pid" for seed in range(2)]
+
+    def stop() -> None:
+        while not all(file.is_file() for file in begun):
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    (tmp_path / "s").mkdir()
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(Interrupted if number == signal.SIGINT else Stopped, match="0 of 3 runs finished"):
+        sweep(RECIPE, [0, 1, 2], None, tmp_path / "s", workers=2)
+    for seed in range(2):
+        assert (tmp_path / "s" / "logs" / f"seed={seed}.txt").read_text() == "saved\n"
+    assert not (tmp_path / "s" / "logs" / "seed=2.txt").exists()
+    assert not (tmp_path / "s" / ".lock").exists()
+    monkeypatch.setattr(module, "in_process_of_its_own", None)
+    assert not sweep(RECIPE, [0, 1, 2], None, tmp_path / "s", run=here).failed  # the same command goes on
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_told_to_stop_leaves_runs_that_are_saved(tmp_path: Path) -> None:
+    recipe = tiny(epochs=10_000, data__train_images=64, model__scale=2, checkpoint_every=10_000)
+    pid = fork(lambda: sweep(recipe, [0, 1], None, tmp_path / "s", workers=2))
+    runs = [tmp_path / "s" / f"seed={seed}" for seed in range(2)]
+    while not all((run / "metrics.jsonl").is_file() for run in runs):
+        time.sleep(0.05)
+    with pytest.raises(ValueError, match=f"process {pid} is writing into it"):
+        sweep(recipe, [0, 1], None, tmp_path / "s")
+    os.kill(pid, signal.SIGTERM)
+    assert status_of(pid) == 143
+    for run in runs:
+        done = len((run / "metrics.jsonl").read_text().splitlines())
+        assert RunFolder.open(run).checkpoints.steps()[-1] >= 2 * done
+        with FolderLock(run):  # its writer is gone
+            pass
+
+
+def test_a_run_leaves_when_the_pipe_of_its_starter_ends() -> None:
+    out, into = os.pipe()
+    if not (pid := os.fork()):
+        os.close(into)
+        os.dup2(out, 0)
+        threading.Thread(target=own_process._leave_with_the_starter, daemon=True).start()
+        time.sleep(60)
+        os._exit(0)
+    os.close(out)
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+    os.close(into)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 143
+
+
+def test_a_second_sweep_into_a_folder_is_refused(tmp_path: Path) -> None:
+    def run(recipe: Recipe, path: Path, slot: int) -> None:
+        with pytest.raises(ValueError, match=f"this process .id {os.getpid()}. is writing into it"):
+            sweep(RECIPE, [0], None, path.parent, run=here)
+        here(recipe, path)
+
+    assert not sweep(RECIPE, [0], None, tmp_path / "s", run=run).failed
 
 
 def test_another_sweep_or_folder_is_refused(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class FinishedRun:
         Raises:
             ValueError: a run that is not finished, or a damaged network.
         """
-        if not (self.folder / MODEL).is_dir():
+        if not self.run.finished or not (self.folder / MODEL).is_dir():
             raise ValueError(f"{self.folder}: not finished; go on with it by `polypath resume {self.folder}`")
         return self.placed(load(self.folder / MODEL))
 

@@ -35,24 +35,25 @@ def paths(argv: list[str]) -> None:
     from polypath.cli.runs import STATISTICS, subject
 
     run = FinishedRun(args.run, args.device, data_moved=args.data_moved)
-    chosen = run.net.named_paths() | {text: run.net.paths(text) for text in args.also}
-    rivals = [_rival(folder, run, args.device) for folder in args.rival]
-    table, stats = path_table(
-        subject(run, chosen),
-        [subject(rival) for rival in rivals],
-        data=run.data.name,
-        note="; ".join(note for note in (run.data.note, gates_note(run)) if note),
-        num_images=args.num_images if args.recalibrate else None,
-        seed=run.recipe.seed,
-        repeats=args.repeats,
-    )
-    written = table.save(run.folder)
-    if stats is not None:
-        from polypath.storage.batchnorm import save_statistics
+    with run.run.lock:
+        chosen = run.net.named_paths() | {text: run.net.paths(text) for text in args.also}
+        rivals = [_rival(folder, run, args.device) for folder in args.rival]
+        table, stats = path_table(
+            subject(run, chosen),
+            [subject(rival) for rival in rivals],
+            data=run.data.name,
+            note="; ".join(note for note in (run.data.note, gates_note(run)) if note),
+            num_images=args.num_images if args.recalibrate else None,
+            seed=run.recipe.seed,
+            repeats=args.repeats,
+        )
+        written = table.save(run.folder)
+        if stats is not None:
+            from polypath.storage.batchnorm import save_statistics
 
-        save_statistics(stats, run.folder / STATISTICS)
-        written.append(run.folder / STATISTICS)
-    _update_card(run, table)
+            save_statistics(stats, run.folder / STATISTICS)
+            written.append(run.folder / STATISTICS)
+        _update_card(run, table)
     if args.json:
         print_json(table.to_json())
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tempfile
@@ -49,9 +50,11 @@ def report(argv: list[str]) -> None:
     result = read_result(run.run)
     out = args.out or run.folder / PAGE
     check_writable(out)
-    contents = gathered(run, result, args.images)
-    text = page(contents)
-    write_file(out, text)
+    inside = out.parent.resolve() == run.folder.resolve()
+    with run.run.lock if inside else contextlib.nullcontext():
+        contents = gathered(run, result, args.images)
+        text = page(contents)
+        write_file(out, text)
     if args.json:
         facts = {"out": str(out), "bytes": len(text.encode()), "paths": list(contents.paths), "notes": contents.notes}
         print_json(facts)

@@ -83,8 +83,8 @@ def train(argv: list[str]) -> None:
 
 
 def resume(argv: list[str]) -> None:
-    """Go on with a run that was stopped or killed; it ends as if it had not been. With --epochs it goes on after its end
-    as well, or to another one."""
+    """Go on with a run that was stopped or killed; it ends as if it had not been. With --epochs it goes on after its
+    end as well, or to another one."""
     parser = Parser("resume", resume.__doc__)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_data_moved()

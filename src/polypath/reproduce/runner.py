@@ -31,12 +31,14 @@ from polypath.reproduce.registry import get_experiment
 from polypath.reproduce.result import Result
 from polypath.reproduce.store import save_result, set_aside
 from polypath.reproduce.trained import FAILED, Trained
-from polypath.storage.files import read_json, write_file
+from polypath.storage.files import contents, read_json, sweep_out, write_file
+from polypath.storage.lock import FolderLock
 from polypath.training.build import resolve_device
 from polypath.training.loop import resume, train
+from polypath.training.own_process import in_process_of_its_own, passed_on
 from polypath.training.recipe import Recipe, recipe_to_json
 from polypath.training.run import DATA
-from polypath.training.sweep import in_process_of_its_own
+from polypath.training.signals import Stopped, leaving
 
 LOG = logging.getLogger(__name__)
 
@@ -64,7 +66,8 @@ def reproduce(
 
     Raises:
         ValueError: an unknown experiment or scale, a dataset without the splits that are needed, a folder that holds
-            something else, a run that cannot be trained.
+            something else or that another process is writing into, a run that cannot be trained.
+        Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and left.
     """
     experiment = get_experiment(experiment) if isinstance(experiment, str) else experiment
     plan = experiment.scale(scale)
@@ -81,8 +84,16 @@ def reproduce(
     _check_folder(folder, experiment, scale)
     check_splits(arms.values())
 
+    folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder):
+        _check_folder(folder, experiment, scale)  # another process may have been there in between
+        return _reproduced(experiment, scale, plan, wanted, folder, workers)
+
+
+def _reproduced(experiment: Experiment, scale: str, plan: Scale, wanted: int, folder: Path, workers: int) -> Result:
     begun, runs = time.monotonic(), folder / "runs" / code_id()
     runs.mkdir(parents=True, exist_ok=True)
+    sweep_out(runs)
     if others := sorted(p.name for p in runs.parent.iterdir() if p.name != runs.name):
         LOG.warning("stale: runs of other revisions are not used: %s in %s", ", ".join(others), runs.parent)
     images = Images()
@@ -117,8 +128,12 @@ def _train_and_measure(
             raise ValueError(f"{folder}: is a run of another recipe; choose another --out")
     if workers > 1:
         slots = list(range(workers))
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(lambda task: _in_a_slot(task[0], task[1], slots), tasks))
+        with passed_on() as request, ThreadPoolExecutor(workers) as pool:
+            try:
+                list(pool.map(lambda task: _in_a_slot(task[0], task[1], slots), tasks))
+            except Stopped as stop:
+                LOG.warning("%s; the same command goes on", stop)
+                raise leaving(request.signal, str(stop)) from None
     measured: dict[int, Measured] = {}
     for seed in seeds:
         file = runs / f"measured,seed={seed}.npz"
@@ -158,7 +173,8 @@ def _one(recipe: Recipe, folder: Path, data: ImageData | None, slot: int | None)
     except (FloatingPointError, RuntimeError) as error:
         if "loss is not finite" not in str(error):
             raise ValueError(f"{folder}: {error}") from error
-        write_file(folder / FAILED, f"{' '.join(str(error).split())}\n")
+        with FolderLock(folder):
+            write_file(folder / FAILED, f"{' '.join(str(error).split())}\n")
         LOG.warning("%s: diverged", folder.name)
         return
     done = read_json(folder / "summary.json")
@@ -187,7 +203,7 @@ def _check_folder(folder: Path, experiment: Experiment, scale: str) -> None:
             raise ValueError(
                 f"{folder} holds {held.get('experiment')} at scale {held.get('scale')}: choose another --out"
             )
-    elif folder.exists() and (not folder.is_dir() or any(p.name != "runs" for p in folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(p.name != "runs" for p in contents(folder))):
         raise ValueError(f"{folder} exists and holds no result: choose another --out")
 
 

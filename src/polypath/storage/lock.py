@@ -4,8 +4,8 @@
         ...
 
 It is a POSIX record lock (``fcntl.lockf``) on the file ``.lock`` of the folder: children do not inherit it, so no data
-worker that outlives its parent holds it, and network file systems pass it on to other machines. The file stays; what
-counts is who has locked it. What killed writers left half-written is removed once the lock is held.
+worker that outlives its parent holds it, and network file systems pass it on to other machines. A killed writer leaves
+the file, which no one has locked then. What it left half-written is removed once the lock is held.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ _HELD: dict[tuple[int, int], int] = {}
 
 
 class FolderLock:
-    """The right to write into ``folder``, which must exist when it is taken; ``inside`` are folders in it that are swept
-    as well."""
+    """The right to write into ``folder``, which must exist when it is taken.
+
+    ``inside`` are folders in it whose leftovers are removed as well.
+    """
 
     def __init__(self, folder: str | os.PathLike[str], *inside: str) -> None:
         self.folder, self.inside = Path(folder), inside
@@ -46,7 +48,8 @@ class FolderLock:
         """Take the lock; where it is held already, make sure of it.
 
         A record lock is lost as soon as its process closes *any* descriptor of the file (a program that copies its
-        run folder while it trains does), so a writer takes it again before it writes what matters.
+        run folder while it trains does), and a file can be removed by hand: so a writer takes it again before it writes
+        what matters.
 
         Raises:
             ValueError: another writer has it, with its process where that is known; a system without locks.
@@ -56,31 +59,54 @@ class FolderLock:
             return
         if fcntl is None:
             raise ValueError(_no_locks(self.folder, "Python has no module fcntl here, as on Windows"))
-        if self._file is not None:
-            self._lock(self._file)
-            return
-        status = os.stat(self.folder)
+        status, new = os.stat(self.folder), False
         key = status.st_dev, status.st_ino
-        if _HELD.get(key) == os.getpid():  # before the file is opened: closing it again would free the lock
+        if self._file is None and _HELD.get(key) == os.getpid():  # before the file is opened: closing it frees the lock
             raise ValueError(f"{self.folder}: this process (id {os.getpid()}) is writing into it already")
-        file = os.open(self.folder / NAME_OF_LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            self._lock(file)
-        except BaseException:
-            os.close(file)
-            raise
-        self._file, self._key, _HELD[key] = file, key, os.getpid()
-        _say(file, json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
-        for name in ("", *self.inside):
-            sweep_out(self.folder / name)
+        while self._file is None or not self._locked(self._file):
+            self._close()
+            self._file, new = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), True
+        self._key, _HELD[key] = key, os.getpid()
+        if new:
+            _say(self._file, json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
+            for name in ("", *self.inside):
+                sweep_out(self.folder / name)
 
     def release(self) -> None:
         """Free the lock, if it is held. A fork of the process that holds it has nothing to free."""
+        if self._file is not None and _HELD.get(self._key) == os.getpid():
+            if self._is_ours(self._file):
+                self._path.unlink(missing_ok=True)
+            self._close()
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / NAME_OF_LOCK
+
+    def _locked(self, file: int) -> bool:
+        """Lock the open file; whether it is still the one in the folder, from which a writer removes it at its end."""
+        assert fcntl is not None
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            text = f"{self.folder}: {_writer(file)} is writing into it; one at a time can"
+            self._close()
+            if error.errno in _TAKEN:
+                raise ValueError(text) from error
+            raise ValueError(_no_locks(self.folder, error.strerror or str(error))) from error
+        return self._is_ours(file)
+
+    def _is_ours(self, file: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def _close(self) -> None:
         file, self._file = self._file, None
-        if file is not None and _HELD.get(self._key) == os.getpid():
-            _say(file, "")
+        if file is not None:
             os.close(file)
-            del _HELD[self._key]
+            _HELD.pop(self._key, None)
 
     def __enter__(self) -> FolderLock:
         self.take()
@@ -119,6 +145,6 @@ def _writer(file: int) -> str:
 
 def _no_locks(folder: Path, reason: str) -> str:
     return (
-        f"{folder}: cannot be locked ({reason}), so two processes could write into it at once; take a folder on another "
-        f"file system, or set {WITHOUT}=1 and see to it that only one process writes"
+        f"{folder}: cannot be locked ({reason}), so two processes could write into it at once; choose a folder "
+        f"on another file system, or set {WITHOUT}=1 and see to it that only one process writes"
     )

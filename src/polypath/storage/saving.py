@@ -94,7 +94,7 @@ def save(
         write_json(made / CONFIG, config)
         write_file(made / CARD, card)
         try:
-            save_file(tensors, made / WEIGHTS, {"format": "pt", "polypath": "model"})
+            save_file(tensors, made / WEIGHTS, {"format": "pt"})  # one entry: several come in another order each time
         except SafetensorError as error:
             raise OSError(f"{target / WEIGHTS}: cannot be written ({error})") from error
         (made / WEIGHTS).chmod((made / CARD).stat().st_mode)  # safetensors writes for the owner alone

@@ -53,6 +53,11 @@ class Engine:
         self.net = prepare(net, recipe, device, world)
         self.ema = _ema(recipe, self.net)
         if recipe.parallel.strategy == "fsdp":
+            if recipe.objective.kind == "ensemble":
+                raise ValueError(
+                    "objective 'ensemble' with parallel.strategy 'fsdp': its members share weights, which cannot be "
+                    "sharded for each; take 'ddp'"
+                )
             shard(self.net, world)
         self.bound = recipe.objective.bind(self.net, label_smoothing=0.0 if self.mixup else recipe.label_smoothing)
         if self.ema is not None and self.bound.state_dict():

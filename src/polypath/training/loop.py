@@ -16,7 +16,8 @@
     result = resume("runs/mine")              # to the bit as if it had not been stopped
     result = resume("runs/mine", epochs=60)   # on after its end, or to another end
 
-One process writes into a run folder: rank 0 holds its lock (:mod:`polypath.storage.lock`). Both run under ``torchrun`` as well. What they leave is described in :mod:`polypath.training.run`. They raise
+One process writes into a run folder: rank 0 holds its lock (:mod:`polypath.storage.lock`). Both run
+under ``torchrun`` as well. What they leave is described in :mod:`polypath.training.run`. They raise
 
 * ``ValueError``: what was asked for cannot be done, with the field, the value and the legal ones;
 * ``FloatingPointError``: the loss is not finite; the last checkpoint is from before that;
@@ -30,7 +31,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import time
 from dataclasses import asdict
 from functools import partial
@@ -64,7 +64,7 @@ from polypath.training.recipe import Recipe, replace
 from polypath.training.result import RunResult, read_result
 from polypath.training.run import RunFolder, revision
 from polypath.training.run_data import images_of, located, record_data, recorded_data, same_training_images
-from polypath.training.signals import Interrupted, Stopped, StopRequest, stop_requests
+from polypath.training.signals import StopRequest, leaving, stop_requests
 from polypath.training.snapshots import snapshot_due
 from polypath.training.trackers import Trackers, check_tracker, draw_curves
 
@@ -337,7 +337,9 @@ class _Session:
             self._log(logging.INFO, text)
 
     def _beginning(self) -> str:
-        where = f"at step {self.step} of {self.recipe.epochs * len(self.batches)}" if self.step else "from the beginning"
+        where = (
+            f"at step {self.step} of {self.recipe.epochs * len(self.batches)}" if self.step else "from the beginning"
+        )
         return (
             f"{self.recipe.name}: {self.recipe.epochs} epochs of {len(self.batches)} steps on {self.device}, {where}, "
             f"into {self.folder.path}"
@@ -384,7 +386,7 @@ class _Session:
             f"go on with `polypath resume {self.folder.path}`"
         )
         self._log(logging.WARNING, text)
-        raise Interrupted(text) if number == signal.SIGINT else Stopped(number, text)
+        raise leaving(number, text)
 
     # --- checkpoints -------------------------------------------------------------------------------------
 
@@ -441,6 +443,7 @@ class _Session:
             self.folder.extend()
             record_data(self.folder, self.data, self.moved)
             self.folder.checkpoints.after(self.step)
+            self.folder.checkpoints.keep(self.recipe.keep, [self.best["step"]] if self.best else [])
             self.folder.cut(found.state["metrics"] if found is not None else None)
 
         self.world.on_first(forget)

@@ -11,7 +11,7 @@ from torch import nn
 
 from polypath.core.network import PathNet
 from polypath.layers.conv import ConvUnit
-from polypath.layers.ghost import ghost_norms, sync_norms
+from polypath.layers.ghost import GhostBatchNorm2d, SyncBatchNorm2d, ghost_norms, sync_norms
 from polypath.layers.gunn.layer import GunnLayer
 from polypath.training.distributed import World
 from polypath.training.recipe import Recipe
@@ -20,13 +20,32 @@ GRAPHS = 1000
 
 
 def prepare(net: PathNet, recipe: Recipe, device: torch.device, world: World) -> PathNet:
-    """Give ``net`` the batch-norms that the recipe asks for, and put it on the device in its layout."""
+    """Give ``net`` the batch-norms that the recipe asks for, and put it on the device in its layout.
+
+    Under FSDP2 ``channels_last`` is the layout of the images and so of the maps, not of the weights.
+
+    Raises:
+        ValueError: batch-norms that this network cannot have.
+    """
     if recipe.parallel.batch_norm == "ghost":
         ghost_norms(net, recipe.parallel.ghost_images)
     elif recipe.parallel.batch_norm == "sync" and world.size > 1:
         sync_norms(net)
+    _check_norms(net, recipe.parallel.batch_norm)
     net.to(device)
-    return net.to(memory_format=torch.channels_last) if recipe.channels_last else net
+    if recipe.channels_last and recipe.parallel.strategy != "fsdp":  # FSDP2 shards weights in torch's own layout only
+        net.to(memory_format=torch.channels_last)
+    return net
+
+
+def _check_norms(net: PathNet, batch_norm: str) -> None:
+    gated = any(join.gates for join in net.wiring.joins.values())
+    units = [module for module in net.modules() if getattr(module, "takes_mask", False)] if gated else []
+    if any(isinstance(module, GhostBatchNorm2d | SyncBatchNorm2d) for unit in units for module in unit.modules()):
+        raise ValueError(
+            f"parallel.batch_norm = {batch_norm!r}: behind this network's gates only the samples let pass count, which "
+            "is known for plain batch-norm; take 'rank', or build the network without gates"
+        )
 
 
 def compile_units(net: PathNet, *, layers: bool | None = None, **options: Any) -> int:

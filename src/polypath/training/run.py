@@ -134,7 +134,7 @@ class RunFolder:
         """Raise ``ValueError`` where a run of ``epochs`` has nothing to do after ``trained`` ones."""
         if epochs <= trained:
             raise ValueError(
-                f"epochs = {epochs}: {self.path} has been trained for {trained} epochs already; give more than {trained}"
+                f"epochs = {epochs}: must be more than {trained}, which {self.path} has been trained for already"
             )
 
     def extend(self) -> None:

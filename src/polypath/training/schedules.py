@@ -5,6 +5,16 @@
 
 Steps and epochs count from 0. A drop "at epoch 150" divides the rate from the first step of epoch 150 on, when 150
 whole epochs have been trained.
+
+A run that goes on to N epochs (``resume(run, epochs=N)``) takes the schedule of N epochs, at the place where it goes on:
+
+* ``constant``, ``step`` with ``every_epochs`` and ``step`` with ``at_epochs`` go on as they were;
+* ``step`` with ``at_fractions`` and ``halving`` drop at fractions of N: drops that N puts later are taken back;
+* ``one-cycle`` and ``cosine`` are at that place of a curve of N epochs, so a rate that had come down rises again;
+* ``cyclic-cosine`` has its ``cycles`` over N epochs; a snapshot at the end of a cycle takes the place of the one of its
+  number, and those of numbers that are not met again stay, so that the ensemble has ``cycles`` members.
+
+A warm-up is not begun again.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
@@ -33,9 +33,16 @@ class Interrupted(KeyboardInterrupt):
     """The same for Ctrl-C; the message says how to go on."""
 
 
+def leaving(number: int, text: str) -> Interrupted | Stopped:
+    """What to raise after a signal, when all is saved; ``text`` says how to go on."""
+    return Interrupted(text) if number == signal.SIGINT else Stopped(number, text)
+
+
 @contextlib.contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(tell: Callable[[int], None] = lambda _: None) -> Iterator[StopRequest]:
     """Inside the block SIGINT and SIGTERM only leave word; handlers are put back afterwards.
+
+    ``tell`` is called with each signal, from its handler.
 
     In a thread that is not the main one, nothing is changed: Python lets only that one have handlers.
     """
@@ -48,6 +55,7 @@ def stop_requests() -> Iterator[StopRequest]:
         if request.signal and number == signal.SIGINT:
             os._exit(130)  # at once: the last checkpoint on the disk is whole
         request.signal = number
+        tell(number)
 
     before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -7,8 +7,10 @@
 ``table.csv``, written anew after each run. Called again with the same arguments it goes on: finished runs are read,
 begun ones resumed, failed ones tried again. A run that fails is tried ``retries`` times more, then listed as failed.
 
-Runs are processes on this machine, ``workers`` at a time, on its GPUs in turn where there are several; with
-``cluster`` they run on a Ray cluster, whose machines must see ``out`` under the same path.
+Runs are processes on this machine, ``workers`` at a time, on its GPUs in turn where there are several. They end when
+the sweep does: Ctrl-C and SIGTERM are passed on, so that they save and leave, and where the sweep is killed they leave
+at once (:mod:`polypath.training.own_process`). The sweep holds the lock of ``out``, each run that of its own folder.
+With ``cluster`` they run on a Ray cluster, whose machines must see ``out`` under the same path.
 """
 
 from __future__ import annotations
@@ -20,24 +22,23 @@ import json
 import logging
 import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
-import torch
-
 from polypath.core.checks import check, whole
 from polypath.core.extras import need
 from polypath.storage.decode import read
-from polypath.storage.files import read_json, write_file, write_json
-from polypath.training.loop import resume, train
+from polypath.storage.files import contents, read_json, write_file, write_json
+from polypath.storage.lock import FolderLock
+from polypath.training.own_process import here, in_process_of_its_own, passed_on
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
 from polypath.training.result import RunResult, result_of
 from polypath.training.run_data import places
+from polypath.training.signals import Stopped, StopRequest, leaving
 from polypath.training.trackers import check_tracker
 
 LOG = logging.getLogger(__name__)
@@ -102,25 +103,29 @@ def sweep(
     Raises:
         ValueError: an unknown field or a refused value, no seeds, a folder that holds another sweep.
         ImportError: ``cluster`` without Ray, or a tracker that is not installed, with the extra to install.
+        Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and left.
     """
     plan = plan_of(recipe, seeds, grid or {})
+    folder, asked = Path(out), (recipe, list(seeds), dict(grid or {}))
+    _claim(folder, *asked)  # before anything is written, and again when nothing else can write
     check("workers", workers, whole(1))
     check("retries", retries, whole(0))
     for _, one in plan.values():
         check_tracker(one.tracker)
     own = run or (ray_runner(cluster) if cluster is not None else in_process_of_its_own)
-    folder = Path(out)
-    _claim(folder, recipe, list(seeds), dict(grid or {}))
+    stops = passed_on() if own is in_process_of_its_own else nullcontext(StopRequest())
     if run is None:
         own = _reading(own, folder, plan, None if data_moved is None else os.fspath(data_moved))
     results: dict[str, RunResult] = {}
     failed: dict[str, str] = {}
-    with ThreadPoolExecutor(workers) as pool:
+    folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder), stops as request, ThreadPoolExecutor(workers) as pool:
+        write_json(folder / "sweep.json", _claim(folder, *asked))
         free = list(range(workers))
         waiting = [(name, 0) for name in plan]
         running: dict[Future[RunResult], tuple[str, int, int]] = {}
-        while waiting or running:
-            while waiting and free:
+        while running or (waiting and not request.signal):
+            while waiting and free and not request.signal:
                 name, tried = waiting.pop(0)
                 slot = free.pop()
                 future = pool.submit(_one, own, plan[name][1], folder / name, slot)
@@ -132,6 +137,8 @@ def sweep(
                 if (error := future.exception()) is None:
                     results[name] = future.result()
                     LOG.info("%s: test error %.2f%%", name, results[name].test_error)
+                elif isinstance(error, Stopped):
+                    waiting.append((name, tried))
                 elif tried < retries:
                     LOG.warning("%s: failed (%s), is tried again", name, _line(error))
                     waiting.append((name, tried + 1))
@@ -140,6 +147,10 @@ def sweep(
                     LOG.warning("%s: failed (%s)", name, failed[name])
                 result = SweepResult(_rows(plan, results), dict(sorted(results.items())), failed)
                 _write(folder, result)
+        if waiting:
+            left = f"stopped, with {len(results)} of {len(plan)} runs finished; the same sweep into {folder} goes on"
+            LOG.warning(left)
+            raise leaving(request.signal, left)
     return result
 
 
@@ -176,34 +187,6 @@ def _reading(
         return run
     found = places({folder / name: recipe.data for name, (_, recipe) in plan.items()}, moved)
     return lambda recipe, path, slot: run(recipe, path, slot, found.get(recipe.data.source))
-
-
-def in_process_of_its_own(recipe: Recipe, path: Path, slot: int, place: str | None = None) -> None:
-    """Train or resume in a new Python process; what it says goes to ``logs/`` beside the run.
-
-    Raises:
-        RuntimeError: it failed; the message is the last line of what it said.
-    """
-    log = path.parent / "logs" / f"{path.name}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ)
-    if recipe.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
-        environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
-    with open(log, "a", encoding="utf-8") as stream:
-        command = [sys.executable, "-m", "polypath.training.sweep", str(path), *([place] if place else [])]
-        text = json.dumps(recipe_to_json(recipe))
-        done = subprocess.run(command, input=text, stdout=stream, stderr=stream, text=True, env=environment)
-    if done.returncode:
-        said = log.read_text(encoding="utf-8").strip().splitlines()
-        raise RuntimeError(said[-1] if said and done.returncode > 0 else f"ended with status {done.returncode}")
-
-
-def here(recipe: Recipe, path: Path, slot: int = 0, place: str | None = None) -> None:
-    """Train or resume in this process, with images from the folder ``place``."""
-    if (path / "recipe.json").is_file():
-        resume(path, data_moved=place, quiet=True)
-    else:
-        train(recipe, path, data_moved=place, quiet=True)
 
 
 def ray_runner(address: str) -> Runner:
@@ -244,8 +227,12 @@ class _Claim(TypedDict):
     seeds: list[int]
 
 
-def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any]) -> None:
-    """Write down what the sweep is, or make sure that it is the one that was begun here. Seeds may be added."""
+def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any]) -> dict[str, Any]:
+    """What the sweep is, for ``sweep.json``. Seeds may be added to those that were begun here.
+
+    Raises:
+        ValueError: ``folder`` holds something else.
+    """
     file = folder / "sweep.json"
     here = json.loads(json.dumps({"recipe": recipe_to_json(recipe), "grid": grid, "seeds": seeds}))
     if file.is_file():
@@ -254,10 +241,9 @@ def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any])
             if before[what] != here[what]:
                 raise ValueError(f"{folder} holds a sweep of another {what}: choose another --out")
         here["seeds"] = list(dict.fromkeys([*before["seeds"], *seeds]))
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and (not folder.is_dir() or contents(folder)):
         raise ValueError(f"{folder} exists and is no sweep: choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(file, here)
+    return here
 
 
 def _rows(plan: Mapping[str, tuple[dict[str, Any], Recipe]], results: Mapping[str, RunResult]) -> list[Row]:
@@ -301,17 +287,3 @@ def _word(value: Any) -> str:
 
 def _line(error: BaseException) -> str:
     return " ".join((str(error) or type(error).__name__).split())
-
-
-def main() -> None:
-    """One run in a process of its own: its recipe on standard input, as arguments its folder and its images'."""
-    try:
-        here(recipe_from_json(json.load(sys.stdin)), Path(sys.argv[1]), place=sys.argv[2] if sys.argv[2:] else None)
-    except (ValueError, FloatingPointError, ImportError, OSError) as error:
-        sys.exit(_line(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

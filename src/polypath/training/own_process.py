@@ -1,0 +1,124 @@
+"""A run in a Python process of its own, which ends when the process that started it does.
+
+Ctrl-C and SIGTERM are passed on to the runs, which save and leave (:func:`passed_on`). A process that is killed passes
+nothing on, so a run watches its standard input, a pipe that only its starter holds: where that ends, the run leaves at
+once, as if it had been killed itself. Its lock is free then, and its last checkpoint is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from polypath.training.loop import resume, train
+from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json
+from polypath.training.signals import Stopped, StopRequest, stop_requests
+
+_RUNNING: set[subprocess.Popen[str]] = set()
+_REQUEST = StopRequest()
+
+
+@contextlib.contextmanager
+def passed_on() -> Iterator[StopRequest]:
+    """Inside the block SIGINT and SIGTERM ask the running processes to save and leave, and no other is started."""
+    with stop_requests(_end_all) as request:
+        _REQUEST.signal = 0
+        try:
+            yield request
+        finally:
+            _REQUEST.signal = 0
+
+
+def _end_all(number: int) -> None:
+    _REQUEST.signal = number
+    for process in tuple(_RUNNING):
+        process.terminate()
+
+
+def in_process_of_its_own(recipe: Recipe, path: Path, slot: int, place: str | None = None) -> None:
+    """Train or resume in a new Python process, with images from the folder ``place``; what it says goes to ``logs/``
+    beside the run.
+
+    Raises:
+        RuntimeError: it failed; the message is the last line of what it said.
+        Stopped: a signal was passed on to it.
+    """
+    log = path.parent / "logs" / f"{path.name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ)
+    if recipe.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+    command = [sys.executable, "-m", __name__, str(path), *([place] if place else [])]
+    with open(log, "a", encoding="utf-8") as stream:
+        _check_request(path)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=stream, stderr=stream, text=True, env=environment
+        )
+        assert process.stdin is not None
+        _RUNNING.add(process)
+        try:
+            if _REQUEST.signal:  # it came while the process was started
+                process.terminate()
+            with contextlib.suppress(BrokenPipeError):  # it has ended already, and says why below
+                process.stdin.write(json.dumps(recipe_to_json(recipe)) + "\n")
+                process.stdin.flush()
+            status = process.wait()
+        finally:
+            _RUNNING.discard(process)
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+    if status:
+        _check_request(path)
+        said = log.read_text(encoding="utf-8").strip().splitlines()
+        raise RuntimeError(said[-1] if said and status > 0 else f"ended with status {status}")
+
+
+def _check_request(path: Path) -> None:
+    if _REQUEST.signal:
+        raise Stopped(_REQUEST.signal, f"{path}: stopped")
+
+
+def here(recipe: Recipe, path: Path, slot: int = 0, place: str | None = None, *, quiet: bool = True) -> None:
+    """Train or resume in this process, with images from the folder ``place``."""
+    if (path / "recipe.json").is_file():
+        resume(path, data_moved=place, quiet=quiet)
+    else:
+        train(recipe, path, data_moved=place, quiet=quiet)
+
+
+def main() -> None:
+    """One run: the recipe as a line of JSON on standard input; as arguments its folder and its images'."""
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger("polypath").setLevel(logging.INFO)
+    document = bytearray()  # not by sys.stdin: a thread that waits in it would be in the way of Python's end
+    while not document.endswith(b"\n"):
+        if not (more := os.read(0, 1 << 16)):
+            sys.exit("no recipe on standard input")
+        document += more
+    threading.Thread(target=_leave_with_the_starter, daemon=True).start()
+    try:
+        place = sys.argv[2] if sys.argv[2:] else None
+        here(recipe_from_json(json.loads(document)), Path(sys.argv[1]), place=place, quiet=False)
+    except (ValueError, FloatingPointError, ImportError, OSError) as error:
+        sys.exit(" ".join((str(error) or type(error).__name__).split()))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _leave_with_the_starter() -> None:
+    while os.read(0, 1 << 16):
+        pass
+    os._exit(143)
+
+
+if __name__ == "__main__":
+    main()

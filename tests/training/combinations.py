@@ -1,0 +1,192 @@
+"""A training step of every combination of settings: ``combinations.py covering|every``, for test_combinations.
+
+Two processes, forked once, go through the combinations; rank 0 prints a line of JSON for each: ``trained``, or what
+refused it. ``covering`` ones are few: each value of a setting meets each value of every other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import socket
+import sys
+import traceback
+from functools import partial
+from typing import Any
+
+import torch
+from tiny import tiny
+from torch import Tensor
+
+from polypath.families.crescendonet import CrescendoNet
+from polypath.families.fractalnet import FractalNet
+from polypath.families.recursive import RecursiveResNet
+from polypath.training import engine as module
+from polypath.training.distributed import World, join_world
+from polypath.training.engine import Engine
+from polypath.training.objectives import Whole
+from polypath.training.path_objectives import (
+    Distil,
+    DropPath,
+    OnePath,
+    PathWise,
+    SharedEnsemble,
+    TargetRate,
+    TiedColumns,
+)
+from polypath.training.prepare import compile_units
+from polypath.training.recipe import ParallelConfig, Recipe
+
+BATCH = 8
+BRANCHES = CrescendoNet(widths=(4, 4), scale=2, hidden=(8,), in_chans=1)
+COLUMNS = FractalNet(columns=2, filters=(4, 8), in_chans=1)
+GATED = RecursiveResNet(blocks=(1, 2), loops=(1, 2), width=4, in_chans=1)
+OBJECTIVES: dict[str, tuple[Any, Any]] = {
+    "whole": (BRANCHES, Whole()),
+    "path": (BRANCHES, OnePath(paths="branches=1")),
+    "drop-path": (BRANCHES, DropPath(rate=0.5)),
+    "drop-path in groups": (COLUMNS, DropPath(mode="mixed", groups=2)),
+    "tied-columns": (COLUMNS, TiedColumns()),
+    "path-wise": (BRANCHES, PathWise()),
+    "path-wise truncated": (BRANCHES, PathWise(backward="truncated")),
+    "ensemble": (BRANCHES, SharedEnsemble(routes=("branches=1", "branches=2"))),
+    "target-rate": (GATED, TargetRate()),
+    "distil": (BRANCHES, Distil(paths=("branches=1",))),
+}
+SETTINGS: dict[str, tuple[Any, ...]] = {
+    "objective": tuple(OBJECTIVES),
+    "together": ("one", "ddp", "ddp-rank", "fsdp"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "channels_last": (False, True),
+    "compile": (False, True),
+    "batch_norm": ("rank", "sync", "ghost"),
+    "optimiser": ("sgd", "adam"),
+    "extra": ("none", "clip_norm", "ema", "mixup", "accumulate", "move_unused"),
+}
+EXTRAS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "clip_norm": {"clip_norm": 0.5},
+    "ema": {"ema": 0.9},
+    "mixup": {"mixup": 0.2},
+    "accumulate": {"accumulate": 2},
+    "move_unused": {"optim__move_unused": True},
+}
+
+
+def recipe_of(case: dict[str, Any]) -> Recipe:
+    model, objective = OBJECTIVES[case["objective"]]
+    parallel = {"strategy": "fsdp" if case["together"] == "fsdp" else "ddp", "batch_norm": case["batch_norm"]}
+    parallel |= {"paths": "rank" if case["together"] == "ddp-rank" else "same"}
+    parallel |= {"ghost_images": 2 if case["batch_norm"] == "ghost" else 0}
+    plain = {name: case[name] for name in ("precision", "channels_last", "compile")}
+    return tiny(
+        model=model,
+        objective=objective,
+        batch_size=BATCH,
+        parallel=ParallelConfig(**parallel),
+        optim__kind=case["optimiser"],
+        **plain,
+        **EXTRAS[case["extra"]],
+    )
+
+
+def covering() -> list[dict[str, Any]]:
+    """Few combinations, in which each pair of values of two settings is met. Greedy, always the same ones."""
+    names = list(SETTINGS)
+    left = {((a, x), (b, y)) for a, b in itertools.combinations(names, 2) for x in SETTINGS[a] for y in SETTINGS[b]}
+    cases = []
+    while left:
+        first = min(left, key=repr)
+        case = dict(first)
+        for name in names:
+            if name not in case:
+                case[name] = max(SETTINGS[name], key=lambda value, name=name: _new(case | {name: value}, left))
+        case = {name: case[name] for name in names}
+        left -= _pairs(case)
+        cases.append(case)
+    return cases
+
+
+def _pairs(case: dict[str, Any]) -> set[Any]:
+    return set(itertools.combinations(((name, case[name]) for name in SETTINGS if name in case), 2))
+
+
+def _new(case: dict[str, Any], left: set[Any]) -> int:
+    return len(_pairs(case) & left)
+
+
+def every() -> list[dict[str, Any]]:
+    """All of the first five settings; the others by turns."""
+    names = list(SETTINGS)
+    cases = [dict(zip(names[:5], values, strict=True)) for values in itertools.product(*map(SETTINGS.get, names[:5]))]
+    for name, step in (("batch_norm", 1), ("optimiser", 5), ("extra", 7)):
+        for i, case in enumerate(cases):
+            case[name] = SETTINGS[name][(i // step) % len(SETTINGS[name])]
+    return cases
+
+
+def attempt(case: dict[str, Any], world: World) -> str:
+    """Two steps, an answer, and the state back; ``trained``, or the refusal."""
+    try:
+        recipe = recipe_of(case)
+        engine = Engine(recipe, recipe.model.build(0), torch.device("cpu"), world, 2)
+    except ValueError as error:
+        return f"refused: {error}"
+    except Exception as error:
+        return failed(error)
+    try:
+        for step in range(2):
+            engine.start_epoch(step)
+            engine.step(parts(recipe, world, step), BATCH, step, step)
+        engine.meter.flush()
+        engine.share_statistics()
+        with torch.no_grad(), engine.autocast():
+            engine.scored.eval()
+            logits = engine.predict(parts(recipe, world, 0)[0][1])
+        assert logits.isfinite().all()
+        engine.load(engine.tensors(), engine.state())
+    except Exception as error:
+        return failed(error)
+    return "trained"
+
+
+def failed(error: Exception) -> str:
+    traceback.print_exception(error)
+    return f"failed: {type(error).__name__}: {error}"
+
+
+def parts(recipe: Recipe, world: World, step: int) -> list[tuple[int, Tensor, Tensor]]:
+    g = torch.Generator().manual_seed(step)
+    x, y = torch.randn(BATCH, 1, 8, 8, generator=g), torch.randint(0, 10, (BATCH,), generator=g)
+    if recipe.channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    count = world.size * recipe.accumulate
+    pairs = list(enumerate(zip(x.chunk(count), y.chunk(count), strict=True)))
+    return [(i, *pair) for i, pair in pairs[world.rank * recipe.accumulate :][: recipe.accumulate]]
+
+
+def main(cases: list[dict[str, Any]]) -> None:
+    torch.set_num_threads(1)
+    module.compile_units = partial(compile_units, backend="eager")  # what can be traced; no compiler is waited for
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    other = os.fork()
+    rank = 0 if other else 1
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
+    os.environ.update({name: str(value) for name, value in where.items()})
+    world = join_world(timeout_s=600)  # the other one waits while one process trains alone
+    for case in cases:
+        alone = case["together"] == "one"
+        said = attempt(case, World() if alone else world) if rank == 0 or not alone else ""
+        if rank == 0:
+            print(json.dumps({**case, "said": said}), flush=True)
+    world.close()
+    if rank:
+        os._exit(0)
+    os.waitpid(other, 0)
+
+
+if __name__ == "__main__":
+    main(every() if sys.argv[1] == "every" else covering())

@@ -1,0 +1,55 @@
+"""Settings that exclude each other are refused by name before anything is trained; all others train."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from combinations import covering, every
+
+from conftest import child_environment
+
+HERE = Path(__file__).parent
+
+
+def reason(case: dict[str, Any]) -> str | None:
+    """The beginning of the refusal, in the order that they are looked for; None for what trains."""
+    together, norm, objective = case["together"], case["batch_norm"], case["objective"]
+    if norm == "sync" and together == "ddp-rank":
+        return "parallel.batch_norm = 'sync': needs the same path on every rank"
+    if norm == "sync" and case["compile"]:
+        return "compile with parallel.batch_norm 'sync'"
+    if objective == "target-rate" and (norm == "ghost" or (norm == "sync" and together != "one")):
+        return f"parallel.batch_norm = '{norm}': behind this network's gates"
+    if case["extra"] == "ema" and together == "fsdp":
+        return "ema with parallel.strategy 'fsdp'"
+    if objective == "ensemble" and together == "fsdp":
+        return "objective 'ensemble' with parallel.strategy 'fsdp'"
+    if case["extra"] == "ema" and objective == "ensemble":
+        return "ema with objective 'ensemble'"
+    return None
+
+
+@pytest.mark.parametrize(
+    "which", ["covering", pytest.param("every", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+def test_each_combination_trains_or_is_refused_by_field(which: str) -> None:
+    command = [sys.executable, "-W", "ignore", str(HERE / "combinations.py"), which]
+    done = subprocess.run(command, env=child_environment(HERE), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == len(covering() if which == "covering" else every())
+    trained: Counter[tuple[str, Any]] = Counter()
+    for row in rows:
+        said, refused = row.pop("said"), reason(row)
+        if refused is None:
+            assert said == "trained", row
+            trained.update(row.items())
+        else:
+            assert said.startswith(f"refused: {refused}"), (said, row)
+    assert min(trained.values()) >= 2  # of every value of every setting

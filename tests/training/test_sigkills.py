@@ -1,0 +1,29 @@
+"""Killed at random moments of their whole life and resumed at once, runs end as if nothing had been."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import child_environment
+
+HERE = Path(__file__).parent
+FEW = {"plain": 1, "path-wise": 1, "streaming": 2}
+MANY = dict.fromkeys(("plain", "drop-path", "path-wise", "streaming", "sweep"), 10)
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [FEW, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
+    ids=["few", "many"],
+)
+def test_sigkill_at_random_moments_of_a_runs_life(kills: dict[str, int], tmp_path: Path) -> None:
+    asked = [f"{kind}={number}" for kind, number in kills.items()]
+    command = [sys.executable, str(HERE / "sigkills.py"), str(tmp_path), "0", *asked]
+    done = subprocess.run(command, env=child_environment(HERE), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    for line, (kind, number) in zip(done.stdout.splitlines(), kills.items(), strict=True):
+        assert line.startswith(f"{kind}: {number} kills")

@@ -193,10 +193,10 @@ def test_a_run_that_diverges_counts_as_one_that_answers_the_first_class(tmp_path
 def test_workers_train_what_this_process_would(done, tmp_path, monkeypatch, notes):
     slots, turn = [], threading.Lock()  # the global generators are one thread's at a time
 
-    def beside(recipe, folder, slot):  # a process of its own in earnest, which tests of sweeps start
+    def beside(recipe, folder, slot, place=None):  # a process of its own in earnest, which tests of sweeps start
         slots.append(slot)
         with turn:
-            here(recipe, folder)
+            here(recipe, folder, place=place)
 
     monkeypatch.setattr(runner, "in_process_of_its_own", beside)
     monkeypatch.setattr(runner, "train", None)

@@ -6,7 +6,7 @@
 Steps and epochs count from 0. A drop "at epoch 150" divides the rate from the first step of epoch 150 on, when 150
 whole epochs have been trained.
 
-A run that goes on to N epochs (``resume(run, epochs=N)``) takes the schedule of N epochs, at the place where it goes on:
+A run that goes on to N epochs (``resume(run, epochs=N)``) takes the schedule of N epochs where it goes on:
 
 * ``constant``, ``step`` with ``every_epochs`` and ``step`` with ``at_epochs`` go on as they were;
 * ``step`` with ``at_fractions`` and ``halving`` drop at fractions of N: drops that N puts later are taken back;

@@ -154,6 +154,7 @@ def test_class_folders_go_before_metadata_without_labels(image_folder: Write) ->
         ("file_name,label\n0.png,1\n1.png,\n", r"'1\.png' has no label"),
         ("file_name,label\n0.png,1,2,3\n", "row 1: has more cells than columns"),
         ("file_name,label\n", "has no rows"),
+        ("file_name,label,split\n0.png,1,train\n1.png,2,\n", "has rows without a split beside others"),
     ],
 )
 def test_metadata_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:

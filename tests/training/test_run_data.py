@@ -116,7 +116,12 @@ def test_data_that_moved_are_read_and_remembered(place: Path, capsys) -> None:
     assert (status, "nowhere: no such folder" in said) == (2, True)
     assert command(capsys, "resume", place / "run", "--data-moved", place / "moved")[0] == 0
     assert FinishedRun(place / "run").data.name == "moved"
-    shutil.move(place / "moved", place / "again")
+    shutil.move(place / "moved", place / "third")
+    with pytest.raises(ValueError, match="say where they are now"):
+        _ = FinishedRun(place / "run").data
+    assert command(capsys, "resume", place / "run", "--data-moved", place / "third")[0] == 0  # it is finished by now
+    assert len(FinishedRun(place / "run").data.train) == 29
+    shutil.move(place / "third", place / "again")
     with pytest.raises(ValueError, match="say where they are now"):
         _ = FinishedRun(place / "run").data
     assert len(FinishedRun(place / "run", data_moved=place / "again").data.train) == 29
@@ -188,4 +193,6 @@ def test_a_sweep_goes_on_with_the_same_images_only(place: Path, tmp_path: Path, 
     with pytest.raises(ValueError, match=r"seed=0: the images in .* are not those"):
         sweep_(3, data_moved=tmp_path / "images")
     assert sweep_(3, data_moved=place / "moved") == 3
+    shutil.move(place / "moved", place / "again")
+    assert sweep_(3, data_moved=place / "again") == 3
     assert len(FinishedRun(place / "sweep" / "seed=1").data.train) == 29

@@ -158,6 +158,8 @@ class ImageFolder:
 
     def _by_column(self, base: Path, metadata: Path) -> dict[str, _Place]:
         splits = list(dict.fromkeys(row.split for row in self._read(metadata, *self._columns)))
+        if None in splits and len(splits) > 1:
+            raise ValueError(f"{printable(str(metadata))}: has rows without a split beside others with one")
         return {split or "train": _Place(base, metadata, split) for split in splits}
 
     def _folders(self, folder: Path) -> list[Path]:
@@ -181,7 +183,7 @@ class ImageFolder:
                     raise ValueError(
                         f"DataConfig.{name} = {column!r}: {self.where} holds image files, which have no columns"
                     )
-            files, labels = self._infolders_in(place.folder, left_out)
+            files, labels = self._in_folders(place.folder, left_out)
         at = place.folder.relative_to(self.root)
         here = printable(place.folder.name if at == Path() else str(at))
         how = f" by {printable(str(place.metadata.relative_to(self.root)))}" if place.metadata else ""
@@ -191,7 +193,7 @@ class ImageFolder:
         names = np.array([os.fsencode(file.relative_to(self.root)) for file in files], dtype=np.bytes_)
         return FileTable(split, self.root, names, labels)
 
-    def _infolders_in(self, folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Any]]:
+    def _in_folders(self, folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Any]]:
         files, labels = [], []
         classes = self._folders(folder)
         if not classes:
@@ -216,7 +218,7 @@ class ImageFolder:
         rows, base = self._read(place.metadata, image, label), place.metadata.parent
         if place.folder != base:  # one file for several splits
             rows = [row for row in rows if (base / row.file).is_relative_to(place.folder)]
-        else:
+        elif place.only is not None:
             rows = [row for row in rows if row.split == place.only]
         files = [base / row.file for row in rows]
         if more := len(set(images_in(place.folder)) - set(files)) if place.only is None else 0:

@@ -128,6 +128,8 @@ def _run(folder: RunFolder, resumed: bool, data: ImageData | None, moved: str | 
             if folder.finished and folder.before is None:
                 if world.first and not quiet:
                     LOG.info("%s is finished already", folder.path)
+                if moved is not None:
+                    world.on_first(lambda: record_data(folder, images_of(folder, moved, data), moved))
                 return read_result(folder)
         return _Session(folder, resumed, data, moved, device, world, quiet).run()
     finally:

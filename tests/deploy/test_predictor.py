@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -256,7 +257,8 @@ def test_fresh_and_longer_profiles(bundle, busy, caplog):
     assert measured == [None, None, 7.0]
     assert AnytimePredictor(bundle, **ask).profile(1)["whole"].p99 == 60.0
     assert not caplog.text
-    for wrong in ("old", 0, -1.0, math.nan, True):
+    wrongs: list[Any] = ["old", 0, -1.0, math.nan, True]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=r"profile = .*: must be stored, fresh or seconds above 0"):
             AnytimePredictor(bundle, **ask, profile=wrong)
 

@@ -10,29 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from combinations import covering, every
+from combinations import covering, every, reason
 
 from conftest import child_environment
 
 HERE = Path(__file__).parent
-
-
-def reason(case: dict[str, Any]) -> str | None:
-    """The beginning of the refusal, in the order that they are looked for; None for what trains."""
-    together, norm, objective = case["together"], case["batch_norm"], case["objective"]
-    if norm == "sync" and together == "ddp-rank":
-        return "parallel.batch_norm = 'sync': needs the same path on every rank"
-    if norm == "sync" and case["compile"]:
-        return "compile with parallel.batch_norm 'sync'"
-    if objective == "target-rate" and (norm == "ghost" or (norm == "sync" and together != "one")):
-        return f"parallel.batch_norm = '{norm}': behind this network's gates"
-    if case["extra"] == "ema" and together == "fsdp":
-        return "ema with parallel.strategy 'fsdp'"
-    if objective == "ensemble" and together == "fsdp":
-        return "objective 'ensemble' with parallel.strategy 'fsdp'"
-    if case["extra"] == "ema" and objective == "ensemble":
-        return "ema with objective 'ensemble'"
-    return None
 
 
 @pytest.mark.parametrize(

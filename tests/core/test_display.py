@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -10,7 +12,7 @@ import torch
 
 import polypath as pp
 from polypath.core.batchnorm import BatchNormStatistics
-from polypath.core.display import html_table, short_count, short_macs
+from polypath.core.display import as_unicode, html_table, printable, short_count, short_macs
 from polypath.core.paths import Paths
 
 EVIL = '<img src=x onerror="run()">&\''
@@ -115,3 +117,12 @@ def test_a_notebook_escapes_what_a_network_is_called():
     net = pp.create_model("gunn_small", num_classes=10)
     net.config = {**net.config, "model": EVIL}
     assert EVIL in drawn(net._repr_html_()).find("table/caption").text
+
+
+def test_what_cannot_be_printed_is_escaped():
+    odd = os.fsdecode(b"caf\xe9")
+    assert printable(odd) == "caf\\xe9"
+    assert printable(Path("a") / odd) == "a/caf\\xe9"
+    assert printable("a\nb\x1b[31m\x85\u202e\ud83d") == r"a\nb\x1b[31m\x85\u202e\ud83d"
+    assert printable("déjà 日本 👩‍🔬") == "déjà 日本 👩‍🔬"
+    assert as_unicode(f"{odd}\n") == "caf\\xe9\n"

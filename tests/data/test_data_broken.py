@@ -18,7 +18,7 @@ from PIL import Image
 
 from data.conftest import encoded, picture
 from polypath.data import DataConfig, Split, cache, load_images, tables
-from polypath.data.decode import BrokenImage, open_image
+from polypath.data.images import BrokenImage, open_image
 
 Write = Callable[..., Path]
 

@@ -253,7 +253,7 @@ def test_a_class_that_is_a_link_to_nowhere_is_not_lost_without_a_word(image_fold
 def test_a_pipe_is_no_image(image_folder: Write) -> None:
     root = image_folder(())
     os.mkfifo(root / "cat" / "pipe.png")
-    with pytest.raises(ValueError, match=r"cat/pipe\.png \(not a regular file\)"):
+    with pytest.raises(ValueError, match=r"cat/pipe\.png \(a pipe, where a regular file must be\)"):
         opened(root)
 
 
@@ -269,5 +269,5 @@ def test_names_that_are_not_utf8(image_folder: Write, where: str, options: dict)
     assert (classes[0], train, test) == ("cat" if where == "file" else r"caf\xe9", 10, 2)
     (root / "dog" / f"{odd}.png").write_bytes(b"broken")
     if not options.get("streaming"):
-        with pytest.raises(ValueError, match=r"dog/caf\\xe9\.png \(not an image\)"):
+        with pytest.raises(ValueError, match=r"dog/caf\\xe9\.png \(not an image "):
             opened(root, **options)

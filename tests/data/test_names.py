@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from polypath.data.names import hidden_or_system, printable, split_of, splits_among
+from polypath.core.display import printable
+from polypath.data.names import hidden_or_system, split_of, splits_among
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import time
 
 import numpy as np
 import pytest
@@ -55,11 +58,91 @@ def test_predicts_as_a_table(folder, set_times, capsys):
     assert "onnxruntime" in out
 
 
+def spoil(folder):
+    """Beside two good images: one that is none, a pipe, a link to nothing, a good one of an odd name, a hidden one."""
+    (folder / "bad.jpg").write_bytes(b"no image")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "gone.png").symlink_to("nowhere")
+    shutil.copy(folder / "0.png", folder / os.fsdecode(b"caf\xe9.png"))
+    (folder / "._0.png").write_bytes(b"of a Mac")
+
+
+def test_bad_images_are_listed_and_the_others_answered(folder, set_times, capsys):
+    spoil(folder)
+    assert main(["predict", str(folder), *QUICK]) == 1
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()[3:]] == [f"{folder}/{n}.png" for n in ("0", "1", r"caf\xe9")]
+    assert "not answered: 3 of 6 images" in err
+    told = [line.strip() for line in err.splitlines() if line.startswith("  ")]
+    assert told[0].startswith(f"{folder}/bad.jpg: not an image")
+    assert told[1:] == [
+        f"{folder}/gone.png: No such file or directory",
+        f"{folder}/pipe.png: a pipe, where a regular file must be",
+    ]
+
+
+def test_bad_images_are_entries_of_the_json(folder, set_times, capsys):
+    spoil(folder)
+    assert main(["predict", str(folder), "--json", *QUICK]) == 1
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert err == ""
+    assert [os.path.basename(row["image"]) for row in rows] == [
+        *("0.png", "1.png", "bad.jpg", r"caf\xe9.png", "gone.png", "pipe.png")
+    ]
+    assert ["error" in row for row in rows] == ["top" not in row for row in rows]
+    assert [row["error"] for row in rows if "error" in row][1:] == [
+        *("No such file or directory", "a pipe, where a regular file must be")
+    ]
+
+
+def test_an_image_is_answered_before_the_next_is_read(folder, set_times, capsys, monkeypatch):
+    """What is finished is shown, whatever comes after it."""
+    from polypath.deploy import AnytimePredictor
+
+    real, seen = AnytimePredictor.predict, []
+
+    def predict(self, image, **options):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(image)
+        return real(self, image, **options)
+
+    monkeypatch.setattr(AnytimePredictor, "predict", predict)
+    assert main(["predict", str(folder), *QUICK]) == 130
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{folder}/0.png")
+
+
+def test_nothing_but_bad_images_is_status_2(folder, set_times, capsys):
+    for name in ("0.png", "1.png"):
+        (folder / name).write_bytes(b"no image")
+    assert main(["predict", str(folder), *QUICK]) == 2
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 4)
+    assert err.splitlines()[-1] == "polypath: error: none of 2 images can be answered"
+    assert main(["predict", str(folder), "--json", *QUICK]) == 2
+    assert len(lines(capsys)) == 2
+
+
+def test_an_image_that_takes_too_long_is_one_of_the_bad(folder, set_times, capsys, monkeypatch):
+    from polypath.data import images
+
+    real = images.open_image
+
+    def slow(source, limits):
+        time.sleep(0.2 if "0.png" in str(source) else 0)
+        return real(source, limits)
+
+    monkeypatch.setattr("polypath.deploy.images.open_image", slow)
+    assert main(["predict", str(folder), "--budget-ms", "150", *QUICK]) == 1
+    assert "0.png: budget_ms 150 cannot be met" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--budget-ms", "nan"], "budget_ms = nan"),
-        (["--budget-ms", "-1"], "budget_ms = -1"),
+        (["--budget-ms", "-1"], "budget_ms = -1.0"),
         (["--budget-ms", "0.001"], "cannot be met: the cheapest path needs 1 ms"),
         (["--budget-ms", "1", "--path", "whole"], "give one of them"),
         (["--path", "column=7"], "there are column=1"),

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from polypath.data import augment
-from polypath.data.decode import BrokenImage
+from polypath.data.images import BrokenImage, ImageLimits, open_image
 from polypath.data.pipeline import Pipeline
-from polypath.deploy.images import ImageLimits, Preparation, decode, files_of, preparation, read
+from polypath.deploy.images import Preparation, files_of, preparation
 
 PREP = Preparation((8, 8), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
@@ -75,7 +75,7 @@ def test_turns_upright_by_exif():
 )
 def test_broken_bytes_say_what_is_wrong(data, words):
     with pytest.raises(BrokenImage, match=words):
-        decode(data, ImageLimits(bytes=4096))
+        open_image(data, ImageLimits(bytes=4096))
 
 
 def test_a_bomb_is_refused_by_its_header():
@@ -86,9 +86,9 @@ def test_a_bomb_is_refused_by_its_header():
     body = b"IDAT" + zlib.compress(b"\0" * 100)
     data += struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     with pytest.raises(BrokenImage, match="8000x8000 pixels"):
-        decode(data)
+        open_image(data)
     with pytest.raises(BrokenImage, match="pixels"):
-        read(Image.new("RGB", (30, 30)), ImageLimits(pixels=100))
+        open_image(Image.new("RGB", (30, 30)), ImageLimits(pixels=100))
 
 
 @pytest.mark.parametrize(

@@ -364,9 +364,9 @@ def test_decoders_are_loaded_when_a_predictor_is_made(tmp_path):
         "import sys; from polypath.deploy import Bundle; from polypath.deploy.warm import warm_decoders\n"
         "warm_decoders(Bundle.open().preparation)\n"
         "from PIL import Image, features\n"
-        "before = set(sys.modules); import io; from polypath.deploy.images import read\n"
+        "before = set(sys.modules); import io; from polypath.data.images import open_image\n"
         "for kind in ('JPEG', 'PNG', 'WEBP', 'GIF', 'TIFF'):\n"
-        "    f = io.BytesIO(); Image.new('RGB', (64, 64)).save(f, kind); read(f.getvalue())\n"
+        "    f = io.BytesIO(); Image.new('RGB', (64, 64)).save(f, kind); open_image(f.getvalue())\n"
         "print(sorted(set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True)

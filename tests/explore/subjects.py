@@ -13,7 +13,7 @@ from PIL import Image
 
 import polypath as pp
 from conftest import randomise_norms
-from polypath.deploy.images import decode
+from polypath.data.images import open_image
 from polypath.explore.subject import PathFacts, Run
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.recursive import RecursiveResNet
@@ -53,7 +53,7 @@ class Given:
         return fitting[-1] if fitting else None
 
     def run(self, image: bytes, budget_ms: float) -> Run | None:
-        decode(image)
+        open_image(image)
         path = self.choose(budget_ms)
         if path is None or budget_ms == self.late:
             return None

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from polypath.storage.files import write_file, write_json
+from polypath.storage.files import read_json, read_regular, write_file, write_json
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -28,3 +28,18 @@ def test_no_space_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
         write_file(tmp_path / "a.txt", "two")
     assert (tmp_path / "a.txt").read_text() == "one"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_only_regular_files_are_read(tmp_path):
+    file, pipe = tmp_path / "file", tmp_path / "pipe"
+    file.write_bytes(b"12345")
+    os.mkfifo(pipe)
+    assert (read_regular(file), read_regular(file, 2)) == (b"12345", b"12")
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    assert read_regular(link) == b"12345"
+    for other, kind in ((pipe, "a pipe"), (tmp_path, "a folder"), ("/dev/zero", "a device")):
+        with pytest.raises(OSError, match=f"{kind}, where a regular file must be"):
+            read_regular(other)
+    with pytest.raises(ValueError, match="pipe: a pipe, where"):
+        read_json(pipe)

@@ -2,7 +2,8 @@
 
 A subcommand is one function of its arguments, in the module that :data:`COMMANDS` names; nothing heavy is imported
 before it is known which one runs. Status 0 is success, 2 a mistake in what was asked (one line on standard error,
-as JSON with ``--json``), 130 Ctrl-C, 1 a defect of Polypath. ``POLYPATH_DEBUG=1`` shows tracebacks.
+as JSON with ``--json``), 130 Ctrl-C, 1 a defect of Polypath, or a part of what was asked that could not be done.
+``POLYPATH_DEBUG=1`` shows tracebacks.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from collections.abc import Sequence
 
 from polypath.cli.memory import keep_freed_memory
 from polypath.cli.notes import notes
+from polypath.cli.output import plain_where_needed
 from polypath.cli.parser import PROGRAM
 from polypath.core.checks import did_you_mean
+from polypath.core.display import printable
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("polypath.cli.models", "networks by name: size, paths, printed figure and ours"),
@@ -38,7 +41,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``polypath ARGV`` and return its exit status."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    with plain_where_needed():
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(args: list[str]) -> int:
     try:
         if not args or args[0] in ("-h", "--help"):
             print(usage())
@@ -53,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"unknown subcommand {name!r}; {did_you_mean(name, COMMANDS)}")
         keep_freed_memory()
         with notes(as_json="--json" in args):
-            getattr(importlib.import_module(COMMANDS[name][0]), name)(args[1:])
+            status = getattr(importlib.import_module(COMMANDS[name][0]), name)(args[1:])
         sys.stdout.flush()
-        return 0
+        return status or 0
     except SystemExit as leave:  # --help; or a signal has stopped a run, which has told its reason already
         status = leave.code if isinstance(leave.code, int) else 0
         return _fail(leave, str(leave), status, args) if status and "--json" in args else status
@@ -95,7 +102,7 @@ def usage() -> str:
 def _fail(error: BaseException, message: str, status: int, args: Sequence[str]) -> int:
     if os.environ.get("POLYPATH_DEBUG") == "1":
         traceback.print_exception(error)
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     text = json.dumps({"error": line, "status": status}) if "--json" in args else f"{PROGRAM}: error: {line}"
     print(text, file=sys.stderr)
     return status

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from polypath.core.display import printable
+
 
 @contextmanager
 def notes(*, as_json: bool) -> Iterator[None]:
@@ -36,10 +38,19 @@ def _handler() -> logging.Handler:
 
     from polypath.training.progress import CONSOLE
 
-    return RichHandler(console=CONSOLE, show_time=False, show_path=False)
+    handler = RichHandler(console=CONSOLE, show_time=False, show_path=False)
+    handler.setFormatter(_Printable())
+    return handler
 
 
-class _Plain(logging.Formatter):
+class _Printable(logging.Formatter):
+    """``text``, without what would steer a terminal: names in it come from files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).splitlines()))
+
+
+class _Plain(_Printable):
     """``text``; for what is more than a note ``warning: text``."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from polypath.cli.output import fitting
 from polypath.cli.parser import Parser, positive
-from polypath.cli.tables import print_table
+from polypath.cli.tables import RowPrinter, to_json
+from polypath.core.display import printable
+
+if TYPE_CHECKING:
+    from polypath.deploy import Answer, AnytimePredictor, Bundle
+
+LONGEST_NAME = 60  # of an image, beside which the other columns still line up
 
 
-def predict(argv: list[str]) -> None:
+def predict(argv: list[str]) -> int:
     """Classify images, or all images in folders, each by the most accurate path that is done in time.
 
     The first argument may be the folder of a bundle or of a saved network; without one, the pretrained bundle of this
-    package (CIFAR-10) answers.
+    package (CIFAR-10) answers. Images that cannot be read are listed at the end, and the status is 1; it is 2 where
+    there are no others.
     """
     parser = Parser("predict", predict.__doc__)
     parser.add_argument(
@@ -33,12 +42,13 @@ def predict(argv: list[str]) -> None:
     )
     parser.add_argument("--threads", type=positive, help="for an answer; default the cores that there are")
     parser.add_profile()
-    parser.add_argument("--json", action="store_true", help="a line of JSON an image; errors too")
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each image, or for its error")
     args = parser.read(argv)
     if args.budget_ms is not None and args.path is not None:
         raise ValueError("--budget-ms and --path: give one of them")
 
-    from polypath.deploy.budget import check_budget
+    from polypath.data.images import BrokenImage
+    from polypath.deploy.budget import BudgetError, check_budget
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.images import files_of
 
@@ -55,22 +65,57 @@ def predict(argv: list[str]) -> None:
     from polypath.deploy.predictor import AnytimePredictor
 
     predictor = AnytimePredictor(bundle, args.runtime, args.threads, profile=args.profile)
-    rows = []
+    if args.budget_ms is not None:
+        predictor.choose(args.budget_ms)  # a budget that no image can be answered in
+    show = _json_lines(args) if args.json else _table(bundle, predictor, files)
+    bad: list[str] = []
     for file in files:
-        answer = predictor.predict(file, budget_ms=args.budget_ms, path=args.path, top_k=args.top_k)
-        row: dict[str, Any] = {
+        try:
+            answer = predictor.predict(file, budget_ms=args.budget_ms, path=args.path, top_k=args.top_k)
+        except (BrokenImage, BudgetError) as error:
+            why = str(error).removeprefix(f"{printable(file)}: ")
+            bad.append(f"{printable(file)}: {why}")
+            if args.json:
+                print(to_json({"image": str(file), "error": why}), flush=True)
+        else:
+            show(file, answer)
+    if len(files) == len(bad) == 1:
+        raise ValueError(bad[0])
+    if bad and not args.json:
+        print(f"not answered: {len(bad)} of {len(files)} images", *bad, sep="\n  ", file=sys.stderr)
+    if len(bad) == len(files):
+        raise ValueError(f"none of {len(files)} images can be answered")
+    return 1 if bad else 0
+
+
+def _json_lines(args: argparse.Namespace) -> Callable[[Path, Answer], None]:
+    def show(file: Path, answer: Answer) -> None:
+        row = {
             "image": str(file),
             "top": [{"class": name, "probability": round(p, 6)} for name, p in answer.top()[0]],
             "path": answer.path,
             "ms": round(answer.ms, 3),
+            "runtime": answer.runtime,
+            "budget_ms": args.budget_ms,
         }
-        if args.json:
-            print(json.dumps(row | {"runtime": answer.runtime, "budget_ms": args.budget_ms}))
-        rows.append(row)
-    if not args.json:
-        table = [[r["image"], _named(r["top"]), r["path"], f"{r['ms']:.2f}"] for r in rows]
-        note = f"{bundle.name} in {predictor.runtime.name}; milliseconds with decoding"
-        print_table("Answers", ["image", "classes", "path", "ms"], table, left=3, notes=[note])
+        print(to_json(row), flush=True)
+
+    return show
+
+
+def _table(bundle: Bundle, predictor: AnytimePredictor, files: Sequence[Path]) -> Callable[[Path, Answer], None]:
+    title = f"Answers of {bundle.name} in {predictor.runtime.name}; milliseconds with decoding"
+    widest = min(LONGEST_NAME, max(len(fitting(str(file))) for file in files))
+    paths = max(len(path.name) for path in bundle.paths)
+    rows = RowPrinter(
+        title, [("image", widest), ("path", paths), ("ms", 8), ("classes", 20)], left=("image", "path", "classes")
+    )
+
+    def show(file: Path, answer: Answer) -> None:
+        classes = ", ".join(f"{name} {p:.1%}" for name, p in answer.top()[0])
+        rows.add([str(file), answer.path, f"{answer.ms:.2f}", classes])
+
+    return show
 
 
 def _split(args: argparse.Namespace) -> tuple[Path | None, list[Path]]:
@@ -79,9 +124,5 @@ def _split(args: argparse.Namespace) -> tuple[Path | None, list[Path]]:
     if not any((first / name).is_file() for name in ("manifest.json", "config.json")):
         return None, args.places
     if not rest:
-        raise ValueError(f"{first} is a model: name images, or folders of them, after it")
+        raise ValueError(f"{printable(first)} is a model: name images, or folders of them, after it")
     return first, rest
-
-
-def _named(top: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{entry['class']} {entry['probability']:.1%}" for entry in top)

@@ -8,33 +8,81 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from polypath.cli.output import fitting
+from polypath.core.display import as_unicode
+
 T = TypeVar("T")
+PLAIN_HEAD = box.Box(str(box.SIMPLE_HEAD).replace("─", "-"), ascii=True)
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    print(json.dumps(value, indent=2))
+    print(to_json(value, indent=2))
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: file names that are not UTF-8 are shown with escapes."""
+    return json.dumps(_unicode(value), indent=indent)
+
+
+def _unicode(value: Any) -> Any:
+    if isinstance(value, str):
+        return as_unicode(value)
+    if isinstance(value, dict):
+        return {_unicode(key): _unicode(entry) for key, entry in value.items()}
+    return [_unicode(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, notes: Sequence[str] = ()
 ) -> None:
     """A table on standard output; the first ``left`` columns are text, the others numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < left else "right", no_wrap=i == 0 or i >= left)
-    for row in rows:
-        table.add_row(*row)
     console = stdout()
+    frame = PLAIN_HEAD if console.options.ascii_only else box.SIMPLE_HEAD
+    table = Table(title=fitting(title), title_justify="left", title_style="bold", box=frame, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(fitting(column), justify="left" if i < left else "right", no_wrap=i == 0 or i >= left)
+    for row in rows:
+        table.add_row(*map(fitting, row))
     with console.capture() as drawn:
         console.print(table)
         for note in notes:
-            console.print(note, style="dim", markup=False, soft_wrap=True)
+            console.print(fitting(note), style="dim", markup=False, soft_wrap=True)
     for line in drawn.get().splitlines():
         print(line.rstrip())
+
+
+class RowPrinter:
+    """A table whose rows are printed as they come, so that what is there stays if the rest fails.
+
+    Args:
+        title: above the columns.
+        columns: name and width of each; the last may be wider.
+        left: names of those that are text; the others are numbers.
+    """
+
+    def __init__(self, title: str, columns: Sequence[tuple[str, int]], *, left: Sequence[str]) -> None:
+        self._columns, self._left = [(name, max(width, len(name))) for name, width in columns], left
+        self._title: str | None = title
+
+    def add(self, row: Sequence[str]) -> None:
+        if self._title is not None:
+            names = [name for name, _ in self._columns]
+            rule = "-" * (sum(width for _, width in self._columns) + 2 * len(names) - 2)
+            print(f"{fitting(self._title)}\n{self._line(names)}\n{rule}")
+            self._title = None
+        print(self._line(row), flush=True)
+
+    def _line(self, row: Sequence[str]) -> str:
+        cells = []
+        for text, (name, width) in zip(map(fitting, row), self._columns, strict=True):
+            space = " " * (width - cell_len(text))
+            cells.append(text + space if name in self._left else space + text)
+        return "  ".join(cells).rstrip()
 
 
 def stdout() -> Console:

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from html import escape
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """A text or file name on one line: control characters, and bytes that are not UTF-8, as escapes (``caf\\xe9``)."""
+    return _UNPRINTABLE.sub(lambda found: escaped(found[0]), os.fspath(text))
+
+
+def as_unicode(text: str) -> str:
+    """A text of which JSON and files in UTF-8 can hold all: bytes of file names that are not UTF-8 as escapes."""
+    return _SURROGATES.sub(lambda found: escaped(found[0]), text)
+
+
+def escaped(character: str) -> str:
+    """A character as Python writes it; one that stands for a byte of a file name as that byte."""
+    code = ord(character)
+    return (
+        f"\\x{code - 0xDC00:02x}"
+        if 0xDC80 <= code <= 0xDCFF
+        else character.encode("unicode_escape", "surrogatepass").decode()
+    )
 
 
 def short_count(n: int) -> str:

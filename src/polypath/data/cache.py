@@ -19,7 +19,7 @@ from polypath.data.decode import Decoded
 from polypath.storage.decode import decode
 from polypath.storage.files import SUFFIX, parse_json, whole
 
-FORMAT = 1
+FORMAT = 2
 STALE = 24 * 3600  # seconds after which another process's unfinished file counts as left behind
 LOG = logging.getLogger(__name__)
 

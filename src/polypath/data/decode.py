@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from polypath.data.config import Resize
+from polypath.data.images import OWN, BrokenImage, open_image
 from polypath.profiling.cores import cores
 
 CHUNK = 64  # images that a thread decodes in one go
@@ -22,10 +22,6 @@ Raw = bytes | Image.Image | Exception
 """An encoded image, one that was never encoded, or what stood in the way of reading it."""
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(split, images done, images in all)``."""
-
-
-class BrokenImage(ValueError):
-    """An image that cannot be read; the text says why."""
 
 
 class Encoded(Protocol):
@@ -56,44 +52,6 @@ class Decoded:
     rows: Tensor
     skipped: tuple[str, ...] = ()
     format: str = ""
-
-
-def open_image(data: Raw) -> Image.Image:
-    """A fully loaded image, upright, of mode ``L`` or ``RGB``.
-
-    Raises:
-        BrokenImage: no image, a truncated one, or pixels of an unknown meaning.
-    """
-    if isinstance(data, Exception):
-        raise BrokenImage(str(data))
-    if isinstance(data, Image.Image):
-        return _plain(data)
-    if not data:
-        raise BrokenImage("no bytes")
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        if "exif" in image.info:
-            ImageOps.exif_transpose(image, in_place=True)
-        return _plain(image)
-    except BrokenImage:
-        raise
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ... on foreign bytes
-        what = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error).strip(".")
-        raise BrokenImage(what or type(error).__name__) from None
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    kept = image.format
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise BrokenImage(f"pixels of mode {image.mode}, whose range is unknown")
-    elif image.mode not in ("L", "RGB"):
-        grey = image.mode in ("1", "LA", "La")
-        image = image.convert("L" if grey else "RGB")
-    image.format = kept
-    return image
 
 
 def fit(image: Image.Image, side: int | None, policy: Resize) -> Image.Image:
@@ -196,7 +154,7 @@ def _chunks(encoded: Encoded, size: int | None, resize: Resize, channels: int | 
         images, kind = [], ""
         for row, data in zip(rows, encoded.read(rows), strict=True):
             try:
-                image = open_image(data)
+                image = open_image(data, OWN)
                 kind = kind or image.format or ""
                 images.append((row, pixels(fit(image, size, resize), channels)))
             except BrokenImage as error:

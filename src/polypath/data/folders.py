@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from polypath.core.display import printable
 from polypath.data.decode import Raw
 from polypath.data.identity import Identity, fingerprint, part_of, read_files
+from polypath.data.images import OWN
 from polypath.data.listing import EXTENSIONS, LeftOut, folders_in, images_in
 from polypath.data.metadata import FILES, Row, metadata_of, names_labels, read_metadata
-from polypath.data.names import printable, split_of, splits_among
+from polypath.data.names import split_of, splits_among
+from polypath.storage.files import read_regular
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,7 @@ class FileTable:
 
 def _read(file: Path) -> Raw:
     try:
-        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would wait for ever
-            return OSError("not a regular file")
-        return file.read_bytes()
+        return read_regular(file, OWN.bytes + 1)
     except OSError as error:
         return OSError(error.strerror or str(error))
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from polypath.data.names import hidden_or_system, printable
+from polypath.core.display import printable
+from polypath.data.names import hidden_or_system
 
 EXTENSIONS = frozenset(
     {

@@ -6,7 +6,6 @@ splits_among(["seg_train", "seg_test", "seg_pred"])          # {"train": "seg_tr
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -105,11 +104,6 @@ def splits_among(names: Iterable[str], given: Collection[str] = ()) -> dict[str,
 def hidden_or_system(name: str) -> bool:
     """Whether a file or folder is there for the system's sake (``.DS_Store``, ``__MACOSX``, ``@eaDir``)."""
     return name.startswith(".") or name.lower() in SYSTEM
-
-
-def printable(name: str) -> str:
-    """A name that any terminal and file takes: bytes that are not UTF-8 as ``\\xe9``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _words(name: str) -> list[str]:

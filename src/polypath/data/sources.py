@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from polypath.core.display import printable
 from polypath.data import cache
 from polypath.data.config import DataConfig
 from polypath.data.decode import Decoded, Encoded, Progress, decode_all
@@ -21,7 +22,7 @@ from polypath.data.folders import ImageFolder
 from polypath.data.identity import Identity
 from polypath.data.labels import encode_labels, hidden
 from polypath.data.measure import normalisation
-from polypath.data.names import printable, read_name
+from polypath.data.names import read_name
 from polypath.data.split import Split, StreamedSplit
 from polypath.data.splits import hold_out_test, scored_part, training_parts
 from polypath.data.tables import HubDataset, ParquetFolder, SavedDataset, parquet_files, saved_dataset

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from polypath.data.cache import digest
 from polypath.data.config import Resize
-from polypath.data.decode import BrokenImage, Encoded, broken_message, fit, open_image, pixels
+from polypath.data.decode import Encoded, broken_message, fit, pixels
+from polypath.data.images import OWN, BrokenImage, open_image
 
 Cut = Callable[[int, Image.Image], Image.Image]
 
@@ -118,7 +119,7 @@ class StreamedSplit:
         for position, (table, row) in enumerate(self.rows[list(indices)].tolist()):
             encoded = self.tables[table]
             try:
-                image = open_image(encoded.read([row])[0])
+                image = open_image(encoded.read([row])[0], OWN)
             except BrokenImage as error:
                 broken.append(f"{encoded.name(row)} ({error})")
                 if not self.skip_broken:

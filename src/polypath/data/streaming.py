@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from polypath.core.checks import check, whole
 from polypath.data.augment import Draws, boxes
-from polypath.data.decode import BrokenImage, cut_and_resize
+from polypath.data.decode import cut_and_resize
+from polypath.data.images import BrokenImage
 from polypath.data.loader import BatchesBase, Order
 from polypath.data.pipeline import Pipeline
 from polypath.data.split import StreamedSplit

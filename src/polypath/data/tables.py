@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from polypath.core.display import printable
 from polypath.data.decode import Raw
 from polypath.data.identity import Identity, Part, fingerprint, part_of, read_files, sampled_part
 from polypath.data.labels import LABEL_NAMES
-from polypath.data.names import WORDS, hidden_or_system, printable, split_of
+from polypath.data.names import WORDS, hidden_or_system, split_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

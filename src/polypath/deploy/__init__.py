@@ -30,11 +30,11 @@ _PLACES = {
 }
 
 if TYPE_CHECKING:
+    from polypath.data.images import ImageLimits
     from polypath.deploy.answer import Answer, Confident
     from polypath.deploy.budget import BudgetError
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.export import export_path
-    from polypath.deploy.images import ImageLimits
     from polypath.deploy.latency import Timing
     from polypath.deploy.manifest import BundlePath
     from polypath.deploy.predictor import AnytimePredictor

@@ -1,42 +1,27 @@
-"""Images from anywhere to what a network reads: safe decoding, resizing, normalising.
-
-Bytes come from strangers: their number and that of their pixels is limited before anything is decoded, only common
-formats are tried, and whatever else is wrong with them is a :class:`~polypath.data.decode.BrokenImage` that says so.
-"""
+"""Images to what a network reads: resized, normalised; and the images that a user's places hold."""
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta
 from PIL import Image
 
+from polypath.core.deprecation import warn_renamed
+from polypath.core.display import printable
 from polypath.data.config import Resize
-from polypath.data.decode import BrokenImage, fit, open_image, pixels
-from polypath.data.listing import EXTENSIONS
+from polypath.data.decode import fit, pixels
+from polypath.data.images import LIMITS, SOURCES, ImageLimits, open_image
+from polypath.data.listing import EXTENSIONS, images_in
 from polypath.storage.decode import decode as decode_json
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 Side = Annotated[int, Meta(ge=1, le=8192)]
-Source = "bytes | str | os.PathLike[str] | Image.Image | np.ndarray"
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """The largest image that is decoded: encoded ``bytes``, and ``pixels`` (width times height)."""
-
-    bytes: int = 16 * 2**20
-    pixels: int = 40_000_000
-
-
-LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True)
@@ -77,14 +62,14 @@ class Preparation:
         """``(N, H, W, C)`` uint8 of one image or a sequence of them.
 
         ``images``: a uint8 array ``(N, H, W, C)`` or ``(H, W, C)``, or one or several of: such a ``(H, W, C)`` array,
-        a PIL image, encoded bytes, a file.
+        a PIL image, encoded bytes, a file. All but arrays go through :func:`polypath.data.images.open_image`.
 
         Raises:
-            ValueError: arrays of another shape or type, no images; :class:`BrokenImage`, with the place.
+            ValueError: arrays of another shape or type, no images; :class:`BrokenImage`, with the file.
         """
         if isinstance(images, np.ndarray) and images.ndim == 4:
             return self._sized(_checked(images, 4, self.channels))
-        if isinstance(images, np.ndarray | Image.Image | bytes | str | os.PathLike):
+        if isinstance(images, (np.ndarray, *SOURCES)):
             images = [images]
         if not isinstance(images, Sequence):
             raise ValueError(f"images of type {type(images).__name__}: give uint8 arrays, PIL images, bytes or files")
@@ -99,8 +84,8 @@ class Preparation:
     def _one(self, image: Any, limits: ImageLimits) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return self._sized(_checked(image, 3, self.channels)[None])[0]
-        if isinstance(image, Image.Image | bytes | str | os.PathLike):
-            return self.pixels(read(image, limits))
+        if isinstance(image, SOURCES):
+            return self.pixels(open_image(image, limits))
         raise ValueError(f"image of type {type(image).__name__}: give uint8 arrays, PIL images, bytes or files")
 
     def _sized(self, images: np.ndarray) -> np.ndarray:
@@ -136,64 +121,22 @@ def _checked(images: np.ndarray, ndim: Literal[3, 4], channels: int) -> np.ndarr
     return images
 
 
-def read(source: Any, limits: ImageLimits = LIMITS) -> Image.Image:
-    """One image, upright, of mode ``L`` or ``RGB``, from a file, encoded bytes or a PIL image.
-
-    Raises:
-        BrokenImage: more bytes or pixels than ``limits`` allows, no image, a damaged one. The text names the file.
-    """
-    if isinstance(source, Image.Image):
-        if source.width * source.height > limits.pixels:
-            raise BrokenImage(f"{source.width}x{source.height} pixels: more than the {limits.pixels:,} allowed")
-        return open_image(source)
-    if isinstance(source, bytes | bytearray | memoryview):
-        return decode(bytes(source), limits)
-    file = Path(cast(Any, source))
-    try:
-        with open(file, "rb") as stream:
-            data = stream.read(limits.bytes + 1)
-    except OSError as error:
-        raise BrokenImage(f"{file}: {error.strerror or error}") from None
-    try:
-        return decode(data, limits)
-    except BrokenImage as error:
-        raise BrokenImage(f"{file}: {error}") from None
-
-
-def decode(data: bytes, limits: ImageLimits = LIMITS) -> Image.Image:
-    """The image that these bytes encode; see :func:`read`."""
-    if len(data) > limits.bytes:
-        raise BrokenImage(f"more than the {limits.bytes:,} bytes allowed")
-    if not data:
-        raise BrokenImage("no bytes")
-    Image.init()  # Pillow knows the rarer formats only then
-    try:
-        known = [name for name in FORMATS if name in Image.OPEN]
-        with Image.open(io.BytesIO(data), formats=known) as probe:  # reads the header only
-            width, height = probe.size
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ... on foreign bytes
-        what = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error).strip(".")
-        raise BrokenImage(what or type(error).__name__) from None
-    if width * height > limits.pixels:
-        raise BrokenImage(f"{width}x{height} pixels: more than the {limits.pixels:,} allowed")
-    return open_image(data)
-
-
 def files_of(places: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
-    """Files as they are given, folders as the image files in and below them, by name.
+    """Files as they are given, folders as the image files in and below them, by name; hidden ones are passed over.
 
     Raises:
         ValueError: a place that is not there, a folder without images.
     """
     for place in map(Path, places):
         if not place.is_dir():
-            if not place.exists():
-                raise ValueError(f"{place}: no such file or folder")
+            if not os.path.lexists(place):
+                raise ValueError(f"{printable(place)}: no such file or folder")
             yield place
             continue
-        found = sorted(file for file in place.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+        found = sorted(images_in(place))
         if not found:
-            raise ValueError(f"{place}: no image in this folder (looked for {', '.join(sorted(EXTENSIONS))})")
+            looked_for = ", ".join(sorted(EXTENSIONS))
+            raise ValueError(f"{printable(place)}: no image in this folder (looked for {looked_for})")
         yield from found
 
 
@@ -223,3 +166,12 @@ def preparation(values: Mapping[str, Any]) -> Preparation:
     image = decode_json(values.get("image"), _Image, "image", others=True)
     norm = decode_json(values.get("normalisation"), _Normalisation, "normalisation", others=True)
     return Preparation(image.size, norm.mean, norm.std, image.resize or "crop", image.to)
+
+
+if not TYPE_CHECKING:  # or every misspelt name would have a type
+
+    def __getattr__(name: str) -> Any:
+        if name not in ("read", "decode"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        warn_renamed(f"{__name__}.{name}", "polypath.data.images.open_image", 1)
+        return open_image

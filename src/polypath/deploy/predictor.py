@@ -27,11 +27,11 @@ from typing import Any, Literal
 import numpy as np
 
 from polypath.core.checks import Rule, check, number, one_of, optional
+from polypath.data.images import LIMITS, ImageLimits
 from polypath.deploy import latency_profile as profiles
 from polypath.deploy.answer import Answer, Confident, averaged, check_top_k, softmax
 from polypath.deploy.budget import BudgetError, Spent, check_budget
 from polypath.deploy.bundle import Bundle, rank
-from polypath.deploy.images import LIMITS, ImageLimits
 from polypath.deploy.latency import Latencies, Timing, spread
 from polypath.deploy.runtimes import Runtime, candidates, check_options, open_runtime
 from polypath.deploy.stopping import Stopping, plan_stopping

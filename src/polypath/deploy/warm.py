@@ -9,8 +9,8 @@ from functools import cache
 
 from PIL import Image
 
-from polypath.data.decode import BrokenImage
-from polypath.deploy.images import FORMATS, Preparation
+from polypath.data.images import FORMATS, BrokenImage
+from polypath.deploy.images import Preparation
 
 
 def warm_decoders(preparation: Preparation) -> None:

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from polypath.data.images import LIMITS
 from polypath.explore.examples import example_files
 from polypath.explore.subject import Subject
 from polypath.explore.view import View, budgets, look
@@ -19,7 +20,6 @@ FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "Consolas", "monospace")
 TOP_K = 5
 AGAIN = "Measure the times again"
-MOST_BYTES = 16 * 2**20  # of an upload
 CSS = """
 .gradio-container{max-width:1240px!important;margin:auto}
 .pp-head h1{margin:0 0 .15rem;font-size:1.35rem}
@@ -80,7 +80,7 @@ def build(subject: Subject, folder: Path) -> Any:
                 curve = gr.HTML(first.curve, elem_id="curve", padding=False)
 
         def show(file: str | None, budget_ms: float | None) -> list[Any]:
-            view = look(subject, Path(file).read_bytes() if file else None, budget_ms)
+            view = look(subject, Path(file) if file else None, budget_ms)
             return [_message(view), dict(view.answer) or None, view.facts, view.wiring, view.curve]
 
         def measure(file: str | None, budget_ms: float | None) -> list[Any]:
@@ -133,7 +133,7 @@ def serving(subject: Subject, *, host: str = "127.0.0.1", port: int | None = Non
                 run_history=False,
                 enable_monitoring=False,
                 footer_links=[],
-                max_file_size=MOST_BYTES,
+                max_file_size=LIMITS.bytes,
                 theme=gr.themes.Default(primary_hue="blue", font=FONT, font_mono=MONO),
                 head=NAME_EXAMPLES,
                 css=CSS + (SMALL if subject.channels == 1 else ""),

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 from polypath.core.wiring import Choice
+from polypath.data.images import file_bytes
 from polypath.explore.curve import curve_svg, short
 from polypath.explore.subject import PathFacts, Run, Subject
 
@@ -59,8 +61,8 @@ def budgets(subject: Subject) -> Budgets:
     return Budgets(low, high, value, round(step, 6))
 
 
-def look(subject: Subject, image: bytes | None, budget_ms: float | None) -> View:
-    """Run an encoded image on the best path within ``budget_ms`` and show what came of it.
+def look(subject: Subject, image: bytes | Path | None, budget_ms: float | None) -> View:
+    """Run an encoded image, or an image file, on the best path within ``budget_ms`` and show what came of it.
 
     What a visitor can get wrong (no image, a broken one, a budget that no path meets) becomes the view's message.
     """
@@ -72,7 +74,8 @@ def look(subject: Subject, image: bytes | None, budget_ms: float | None) -> View
     if image is None:
         return _shown(subject, "Drop an image, or pick one of the examples.", budget_ms=budget_ms, chosen=chosen)
     try:
-        run = subject.run(image, budget_ms)
+        data = file_bytes(image) if isinstance(image, Path) else image
+        run = subject.run(data, budget_ms)
     except ValueError as error:
         return _shown(subject, f"This image cannot be read: {error}.", budget_ms=budget_ms, chosen=chosen)
     if run is None:

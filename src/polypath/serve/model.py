@@ -70,7 +70,7 @@ class BundleModel:
         return self.predictor.run_path(path, images)
 
     def decode(self, data: bytes, pixels: int) -> np.ndarray:
-        from polypath.deploy.images import ImageLimits
+        from polypath.data.images import ImageLimits
 
         limits = ImageLimits(bytes=len(data), pixels=pixels)
         return self.predictor.bundle.preparation.prepared([data], limits)[0]

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 DEEPEST = 100  # tables and lists within each other
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISDIR, "a folder"),
+)
 SUFFIX = ".tmp"
 """Of temporary names: ``.NAME.PROCESS.tmp`` is what a killed process may leave."""
 NAME_OF_LOCK = ".lock"
@@ -102,6 +111,30 @@ def check_vacant(target: Path, what: str = "") -> None:
         raise ValueError(f"{what}{target}: exists and is not empty; choose another folder")
 
 
+def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
+    """The bytes of a regular file, the first ``most`` of them (all below 0); nothing else is read, or waited for.
+
+    Raises:
+        OSError: no such file, no permission, or a pipe, a device, a socket, a folder; its ``strerror`` says which.
+    """
+    check_regular(path, os.stat(path).st_mode)  # to open some devices is to make them act
+    with open(path, "rb", opener=_at_once) as stream:
+        check_regular(path, os.fstat(stream.fileno()).st_mode)
+        return stream.read(most)
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def check_regular(path: str | os.PathLike[str], mode: int) -> None:
+    """Raise ``OSError`` unless ``mode``, from ``os.stat``, is that of a regular file."""
+    if stat.S_ISREG(mode):
+        return
+    kind = next((name for fits, name in _KINDS if fits(mode)), "no file")
+    raise OSError(errno.EINVAL, f"{kind}, where a regular file must be", os.fspath(path))
+
+
 def read_json(path: Path) -> Any:
     """The JSON value in a file.
 
@@ -109,7 +142,7 @@ def read_json(path: Path) -> Any:
         ValueError: a file that is missing, unreadable or no JSON; the message names it.
     """
     try:
-        return parse_json(path.read_bytes(), str(path))
+        return parse_json(read_regular(path), str(path))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from polypath.core.display import printable
 from polypath.data.config import DataConfig
 from polypath.data.identity import Identity, Part, brief, differences
-from polypath.data.names import printable
 from polypath.data.sources import ImageData, identify, load_images, local_folder
 from polypath.data.split import StreamedSplit
 from polypath.storage.decode import read

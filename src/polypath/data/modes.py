@@ -1,0 +1,116 @@
+"""What Pillow's pixels mean: any of its modes as 8 bits of grey or colour, upright, on white."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from PIL import ExifTags, Image
+
+COLOURS = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
+TRANSPARENT = {"LA": "L", "La": "L", "PA": "RGB", "RGBA": "RGB", "RGBa": "RGB"}
+DEEP_GREY = ("PNG", "PPM")  # formats whose mode I is 16 bits deep
+DEEP_COLOUR = re.compile(";16[BLN]")  # in the name of how pixels lie in the file
+DIMMEST = 4096
+"""16-bit pixels that all stay below it are 10 or 12 bits in all likelihood, which nothing in the file says."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by the orientation that its EXIF gives."""
+PHOTOMETRIC, BITS = 262, 258  # tags of a TIFF
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """The image loaded, upright, of mode ``L`` or ``RGB``, without metadata; what is transparent lies on white.
+
+    It is the image itself where nothing has to be changed.
+
+    Raises:
+        ValueError: pixels whose range or meaning is unknown. Decoders raise others, of many kinds.
+    """
+    deep = bool(DEEP_COLOUR.search(_raw_mode(image)))
+    image.load()
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in DEEP_GREY):
+        out = Image.fromarray(_grey(image))
+    elif image.mode not in COLOURS and image.mode not in TRANSPARENT:
+        raise ValueError(f"pixels of mode {image.mode}, whose range or meaning is unknown; give 8 bits of grey or RGB")
+    else:
+        if deep:  # of which Pillow has kept the upper 8 bits
+            _check_range(256 * _brightest(image) + 255)
+        out = _eight_bits(image, deep)
+    if (turn := TURNS.get(_orientation(image))) is not None:
+        out = out.transpose(turn)
+    if out is not image:
+        out.format = image.format
+        out.info = {}  # an orientation that has been followed must not be followed again
+    return out
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How pixels lie in the file, of an image that is not loaded yet."""
+    tiles = getattr(image, "tile", None)
+    args = tiles[0][3] if tiles else ""
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation that EXIF or XMP gives, whatever else they hold; 1 where they cannot be read."""
+    if image.format == "TIFF":  # Pillow has turned it already
+        return 1
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # metadata are foreign bytes as well, and say nothing about the pixels
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    """8 bits ``(H, W)`` of 12 or 16."""
+    tags = getattr(image, "tag_v2", {})
+    bits = 12 if tags.get(BITS) == (12,) else 16
+    levels, white = np.asarray(image), 2**bits - 1
+    if bits == 16 and levels.any():
+        _check_range(int(levels.max()))
+    if tags.get(PHOTOMETRIC) == 0:  # white is zero, which Pillow heeds up to 8 bits only
+        levels = white - levels
+    if isinstance(clear := image.info.get("transparency"), int):
+        levels = np.where(levels == clear, white, levels)
+    return (levels >> (bits - 8)).astype(np.uint8)
+
+
+def _eight_bits(image: Image.Image, deep: bool) -> Image.Image:
+    """An image of some mode of 8 bits as ``L`` or ``RGB``, on white."""
+    clear = image.info.get("transparency")
+    palette = image.palette if image.mode == "P" else None
+    if image.mode not in TRANSPARENT and clear is None and not (palette and palette.mode.endswith("A")):
+        mode = COLOURS[image.mode]
+        return image if image.mode == mode else image.convert(mode)
+    if image.mode in ("La", "RGBa"):  # colours that are multiplied by their opacity
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    elif deep and isinstance(clear, tuple):
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    grey = (COLOURS | TRANSPARENT)[image.mode] == "L"
+    image = image.convert("LA" if grey else "RGBA")
+    out = Image.new("L" if grey else "RGB", image.size, "white")
+    out.paste(image.convert(out.mode), mask=image.getchannel("A"))
+    return out
+
+
+def _brightest(image: Image.Image) -> int:
+    bands = [image.getchannel(band) for band in image.getbands() if band not in "Aa"]
+    return max(int(np.asarray(band).max()) for band in bands)
+
+
+def _check_range(brightest: int) -> None:
+    if brightest < DIMMEST:
+        raise ValueError(
+            f"16-bit pixels of at most {brightest:,} would be nearly black, their range is unknown; "
+            "scale them to 0 ... 65,535, or to 8 bits"
+        )

@@ -25,8 +25,7 @@ from polypath.data.modes import plain
 from polypath.storage.files import read_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-PASSES = 16  # over the most pixels allowed: progressive photos have about ten scans
-PYTHON_PASSES = 256  # what a pass of a decoder written in Python counts
+PYTHON_PASSES = 2048  # what a pass counts of a decoder written in Python: that much slower they are
 PNG, JPEG_SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xda"
 PLUGINS = {"WEBP": "WebP"}
 CRITICAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
@@ -43,14 +42,19 @@ class BrokenImage(ValueError):
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """The largest image that is decoded: encoded ``bytes``, and ``pixels`` (width times height)."""
+    """The largest image that is decoded: encoded ``bytes``, and ``pixels`` (width times height).
+
+    ``passes`` bounds the work, see :class:`Header`: that many over the most pixels, more over fewer. Progressive photos
+    have about ten.
+    """
 
     bytes: int = 16 * 2**20
     pixels: int = 40_000_000
+    passes: int = 16
 
 
 LIMITS = ImageLimits()
-OWN = ImageLimits(bytes=2**30, pixels=178_956_970)
+OWN = ImageLimits(bytes=2**30, pixels=178_956_970, passes=2048)
 """For images that one trains on: beyond these pixels Pillow itself refuses."""
 
 
@@ -147,7 +151,7 @@ def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Header]:
             raise
     _check_size(image.width, image.height, limits)
     header = Header(image.format or name, image.width, image.height, _passes(image, data))
-    if header.work > PASSES * limits.pixels:
+    if header.work > limits.passes * limits.pixels:
         raise BrokenImage(
             f"{image.width}x{image.height} pixels, {header.passes:,} passes over them: too much to decode"
         )

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -94,6 +95,19 @@ def test_bad_images_are_entries_of_the_json(folder, set_times, capsys):
     assert [row["error"] for row in rows if "error" in row][1:] == [
         *("No such file or directory", "a pipe, where a regular file must be")
     ]
+
+
+def test_metadata_that_are_not_read_give_no_warning(folder, set_times, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 50)).save(folder / "0.png", "JPEG", exif=exif.tobytes()[:-6])
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        Image.open(folder / "0.png").getexif()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert main(["predict", str(folder), "--json", *QUICK]) == 0
+    assert not [warning for warning in told if "EXIF" in str(warning.message)]
+    assert len(lines(capsys)) == 2
 
 
 def test_an_image_is_answered_before_the_next_is_read(folder, set_times, capsys, monkeypatch):

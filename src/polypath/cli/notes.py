@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,7 +23,9 @@ def notes(*, as_json: bool) -> Iterator[None]:
     logger.setLevel(logging.ERROR if as_json or os.environ.get("RANK", "0") != "0" else logging.INFO)
     logger.propagate = False  # or notes come twice where another package has given the root logger a handler
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that nothing here reads
+            yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before[0])

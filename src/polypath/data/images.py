@@ -11,12 +11,12 @@ import importlib
 import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from PIL import Image
 
@@ -24,6 +24,7 @@ from polypath.core.display import printable
 from polypath.data.modes import plain
 from polypath.storage.files import read_regular
 
+T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 PYTHON_PASSES = 2048  # what a pass counts of a decoder written in Python: that much slower they are
 PNG, JPEG_SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xda"
@@ -90,7 +91,7 @@ def probe(data: bytes, limits: ImageLimits = LIMITS) -> Header:
     Raises:
         BrokenImage: no image, or one that is too large.
     """
-    return _opened(data, limits)[1]
+    return _in_spite_of_extras(lambda bare: _opened(bare, limits)[1], data)
 
 
 def open_image(source: Source | Exception, limits: ImageLimits = LIMITS) -> Image.Image:
@@ -127,12 +128,17 @@ def file_bytes(file: str | os.PathLike[str], limits: ImageLimits = LIMITS) -> by
 
 
 def _decoded(data: bytes, limits: ImageLimits) -> Image.Image:
+    return _in_spite_of_extras(lambda bare: _loaded(_opened(bare, limits)[0]), data)
+
+
+def _in_spite_of_extras(work: Callable[[bytes], T], data: bytes) -> T:
+    """``work(data)``; where that fails, without what only describes the image."""
     try:
-        return _loaded(_opened(data, limits)[0])
+        return work(data)
     except BrokenImage:
         if (bare := _without_extras(data)) is None:
             raise
-    return _loaded(_opened(bare, limits)[0])
+    return work(bare)
 
 
 def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Header]:

@@ -19,8 +19,6 @@ OTHERS = {
     "PYTEST_CURRENT_TEST",
     "KMP_DUPLICATE_LIB_OK",
     "KMP_INIT_AT_FORK",
-    "GRADIO_ANALYTICS_ENABLED",
-    "HF_HUB_DISABLE_TELEMETRY",
     "TORCHINDUCTOR_CACHE_DIR",
 }
 """Variables that pytest sets, and libraries when they are imported or first used."""

@@ -253,3 +253,17 @@ def test_a_users_family_of_old_methods_still_works():
         found, (warning,) = told(lambda plain=plain, old=old: getattr(plain, old)())
         assert repr(found) == repr(getattr(plain, new)())
         assert (warning.filename, f"family.{new}()" in str(warning.message)) == (__file__, True)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: pp.create_model(3), "model = 3: must be a name"),
+        (lambda: pp.create_model("crescendonet_32", num_classes="4"), r"num_classes = '4': must be a whole number"),
+        (lambda: pp.create_model("crescendonet_32", seed="a"), "seed = 'a': must be a whole number"),
+        (lambda: pp.get_recipe(3), "recipe = 3: must be a name"),
+    ],
+)
+def test_values_of_another_type_are_refused_by_name(call, told):
+    with pytest.raises(ValueError, match=told):
+        call()

@@ -6,15 +6,19 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 from timm.models import PretrainedCfg, get_pretrained_cfg, is_model
 
 import polypath as pp
 import polypath.timm as ours
 from conftest import part
+from polypath.deploy.images import preparation
 from polypath.families.registry import PRESETS
 
 
@@ -89,7 +93,7 @@ def test_it_behaves_as_a_timm_model(name, arguments):
     convs = model.pretrained_cfg["first_conv"]
     for conv in (convs,) if isinstance(convs, str) else convs:
         assert part(net, conv).in_channels == 1
-    assert resolve_model_data_config(net)["mean"] == ours.CIFAR_MEAN
+    assert resolve_model_data_config(net)["mean"] == (sum(ours.CIFAR_MEAN) / 3,)  # one for the one channel
 
 
 def test_what_timms_scripts_pass_to_every_model():
@@ -141,6 +145,51 @@ def test_a_checkpoint_of_ours_is_read_by_timm(tmp_path):
     with torch.inference_mode():
         assert torch.equal(read(x), net(x))
         assert not torch.equal(timm.create_model("crescendonet_32", **small).eval()(x), net(x))
+
+
+@pytest.mark.parametrize(
+    ("resize", "to", "exact"), [("crop", None, True), ("crop", 36, True), ("squash", 40, True), ("pad", None, False)]
+)
+def test_timm_prepares_images_as_the_network_does(resize, to, exact, tmp_path):
+    """However the network was come by: saved, loaded, extracted, fused, in an ensemble, drawn as its chains."""
+    noise = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    photo = Image.fromarray(noise).resize((70, 51), Image.Resampling.BICUBIC)
+    net = pp.create_model("crescendonet_32", widths=(4, 4), hidden=(8,), num_classes=3, seed=0).eval()
+    facts: dict[str, Any] = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "classes": ["a", "b", "c"]}
+    pp.save(net, tmp_path / "net", image_size=32, resize=resize, resize_to=to, **facts)
+    loaded = pp.load(tmp_path / "net")
+    ensemble = pp.Ensemble(loaded, ["branches=1", "branches=2"])
+    ensemble.save(tmp_path / "ensemble")
+    found = {
+        "loaded": loaded,
+        "extracted": pp.extract(loaded, "branches=1"),
+        "fused": pp.fuse(loaded),
+        "ensemble": pp.Ensemble.load(tmp_path / "ensemble"),
+        "apart": pp.Ensemble(loaded, ["branches=1"], "separate"),
+    }
+    expected = preparation(loaded.config).prepared(photo)[0]
+    for how, model in found.items():
+        prepared = np.asarray(create_transform(**resolve_model_data_config(model))(photo))
+        assert prepared.shape == expected.shape, how
+        # borders of half a pixel may fall on the other side
+        assert np.abs(prepared - expected).mean() < (0.05 if exact else 0.2), how
+        cfg: Any = model.pretrained_cfg
+        assert cfg["label_names"] == ("a", "b", "c"), how
+    plain = np.asarray(create_transform(**resolve_model_data_config(net))(photo))
+    assert np.abs(plain - expected).mean() > 0.2  # as for CIFAR-10, of which nothing was said
+    loaded.reset_classifier(4)
+    assert "label_names" not in loaded.pretrained_cfg
+    assert loaded.pretrained_cfg["num_classes"] == 4
+
+
+def test_an_untrained_network_is_described_as_timms_is(tmp_path):
+    for name in ("crescendonet_32", "gunn24"):
+        ours_, theirs = pp.create_model(name), timm.create_model(name)
+        assert resolve_model_data_config(ours_) == resolve_model_data_config(theirs)
+    own, wrapped = timm.create_model("resnet18"), pp.create_model("timm:resnet18")
+    assert resolve_model_data_config(own) == resolve_model_data_config(wrapped)
+    pp.save(wrapped, tmp_path / "net")
+    assert resolve_model_data_config(pp.load(tmp_path / "net")) == resolve_model_data_config(own)
 
 
 def test_importing_polypath_is_light():

@@ -10,6 +10,7 @@ from polypath.core.extract import extract
 from polypath.core.home import ensure_home
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
+from polypath.core.silence import silence
 from polypath.core.wiring import Wiring
 from polypath.ensemble import Ensemble
 from polypath.families.base import Family
@@ -106,3 +107,4 @@ def __dir__() -> list[str]:
 
 _moved.install()
 ensure_home()  # before the libraries that look into it are imported
+silence()

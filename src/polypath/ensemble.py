@@ -11,21 +11,21 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polypath.core.batchnorm import BatchNormStatistics, buffers, norms
-from polypath.core.checks import check, one_of
+from polypath.core.checks import check, one_of, plain
 from polypath.core.extract import extract
 from polypath.core.network import PathNet, set_module
 from polypath.core.paths import Paths
 from polypath.core.precision import at_least_float32
 from polypath.core.probabilities import log_average_probabilities
 from polypath.families.base import FAMILIES
-from polypath.storage.config import build_net
+from polypath.storage.config import build_net, restore
 from polypath.storage.files import parse_json, write_file
 
 WEIGHTS = ("shared", "separate")
@@ -83,6 +83,11 @@ class Ensemble(nn.Module):
     def names(self) -> tuple[str, ...]:
         """The members' names, in order."""
         return tuple(self.paths)
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """How images are prepared for its members, in timm's words; see :attr:`PathNet.pretrained_cfg`."""
+        return next(module for module in self.modules() if isinstance(module, PathNet)).pretrained_cfg
 
     def logits(self, name: str, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """One member's logits ``(N, num_classes)``, by its own forward; in training its own statistics move.
@@ -173,7 +178,7 @@ class Ensemble(nn.Module):
             raise ValueError("only ensembles of a family's network can be saved: this one's config names none")
         config = {"weights": self.weights, "paths": {n: str(p) for n, p in self.paths.items()}, "net": self.config}
         tensors = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
-        data = save(tensors, {"config": json.dumps(config)})  # one entry: several come in another order each time
+        data = save(tensors, {"config": json.dumps(plain(config))})  # one entry: the order of several varies
         write_file(file, data)
 
     @classmethod
@@ -191,6 +196,7 @@ class Ensemble(nn.Module):
                 tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (no mapping)
             like = next(tensor for tensor in tensors.values() if tensor.is_floating_point())
             net = build_net(config["net"], os.fspath(file), seed=0).to(like)
+            restore(net, config["net"], os.fspath(file))
             ensemble = cls(net, config["paths"], config["weights"])
             ensemble.load_state_dict(tensors)
         except (SafetensorError, AttributeError, KeyError, StopIteration, TypeError, ValueError, RuntimeError) as error:

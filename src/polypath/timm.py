@@ -11,15 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import PretrainedCfg, is_model, register_model
 
 from polypath.core.network import PathNet
-from polypath.families.base import Preset
+from polypath.families.base import CIFAR_MEAN, CIFAR_STD, Preset
 from polypath.families.registry import PRESETS
 from polypath.families.registry import create_model as create_network
-
-CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
 
 default_cfgs: dict[str, dict[str, Any]] = {}
 """Each model's default config; ``first_conv`` is known to built models only."""
@@ -55,18 +52,11 @@ def register() -> list[str]:
 
 
 def default_cfg(preset: Preset) -> dict[str, Any]:
-    """timm's description of a network: input, normalisation, classifier, paper.
-
-    Mean and deviation are CIFAR-10's for images of less than 64 pixels, else ImageNet's; no weights depend on them.
-    """
+    """timm's description of a network: input, normalisation, classifier, paper."""
     spec = preset.spec
-    small = preset.size < 64
     return {
-        "input_size": (spec.in_chans, preset.size, preset.size),
+        **preset.pretrained_cfg(),
         "min_input_size": (spec.in_chans, spec.min_size, spec.min_size),
-        "mean": CIFAR_MEAN if small else IMAGENET_DEFAULT_MEAN,
-        "std": CIFAR_STD if small else IMAGENET_DEFAULT_STD,
-        "crop_pct": 1.0 if small else 0.875,
         "num_classes": spec.num_classes,
         "classifier": "head.classifier",
         "paper_name": spec.paper,
@@ -92,8 +82,8 @@ def _entrypoint(name: str) -> Callable[..., PathNet]:
             raise ValueError(f"features_only=True: {name!r} gives its last maps only, by forward_features")
         if isinstance(pretrained_cfg, str):
             raise ValueError(f"{name}.{pretrained_cfg}: there are no weights for {name!r}, so no tags of them")
-        net: Any = create_network(name, **_own(name, arguments))
-        net.pretrained_cfg = net.default_cfg = _described(net, name, pretrained_cfg, pretrained_cfg_overlay)
+        net = create_network(name, **_own(name, arguments))
+        net.config["pretrained_cfg"] = _described(net, name, pretrained_cfg, pretrained_cfg_overlay)
         return net.to(device=device, dtype=dtype)
 
     build.__name__ = build.__qualname__ = name
@@ -113,14 +103,13 @@ def _own(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _described(net: PathNet, name: str, given: Any, overlay: Mapping[str, Any] | None) -> dict[str, Any]:
-    config = PretrainedCfg(architecture=name, **default_cfgs[name]).to_dict()
+    config = PretrainedCfg(architecture=name, **default_cfgs[name]).to_dict() | net.config.get("pretrained_cfg", {})
     if isinstance(given, PretrainedCfg):
         given = given.to_dict()
     if isinstance(given, Mapping):
         config |= {key: value for key, value in given.items() if value is not None}
-    convs = tuple(net.first_convs())
-    return {**config, "first_conv": convs[0] if len(convs) == 1 else convs, **(overlay or {})}
+    return {**config, **(overlay or {})}
 
 
 registered = register()
-__all__ = ["default_cfg", "register", "registered", *registered]  # pyright: ignore[reportUnsupportedDunderAll] (known at run time)
+__all__ = ["CIFAR_MEAN", "CIFAR_STD", "default_cfg", "register", "registered", *registered]  # pyright: ignore[reportUnsupportedDunderAll] (known at run time)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import polypath as pp
-from conftest import assert_close
+from conftest import assert_close, gradient
 from contracts.small import FORMS, SHRINK, fixed_paths, models_by_form, small_net, two_paths
 from polypath.families.registry import PRESETS
 
@@ -79,6 +81,75 @@ def test_channels_last_and_bf16_agree_with_the_plain_form(name):
 
 
 @pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("training", [False, True])
+def test_an_empty_batch_has_no_answers_and_no_gradient(name, training):
+    net = small_net(name).train(training)
+    before = {key: value.clone() for key, value in net.named_buffers() if "running" in key}
+    x = images(0, sizes(net)[0]).requires_grad_()
+    out = net(x)
+    out.sum().backward()
+    assert out.shape == (0, net.num_classes)
+    assert gradient(x).shape == x.shape
+    assert all(p.grad is None or not p.grad.any() for p in net.parameters())
+    assert all(torch.equal(before[key], value) for key, value in net.named_buffers() if "running" in key)
+
+
+class Types(TorchDispatchMode):
+    """The floating-point types of all that is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.seen.update(t.dtype for t in tree_leaves(out) if isinstance(t, torch.Tensor) and t.is_floating_point())
+        return out
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_float64_network_computes_in_float64(name):
+    net = small_net(name).double().train()
+    x = images(3, sizes(net)[0]).double().requires_grad_()
+    with Types() as types:
+        net(x, generator=torch.Generator().manual_seed(0)).sum().backward()
+        net.eval()(x)
+    assert types.seen == {torch.float64}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_functional_transforms_agree_with_autograd(name):
+    """``vmap`` over batches, with and without gradients, and ``torch.func.grad``; gates cannot ask inside of them."""
+    net = small_net(name).double().eval()
+    if any(join.gates for join in net.wiring.joins.values()):
+        net = pp.extract(net, "loops=max")
+    x = images(4, sizes(net)[0]).double()
+    expected = net(x).detach()
+    weights = {key: value.detach() for key, value in net.state_dict().items()}
+
+    def loss(values, x):
+        return torch.func.functional_call(net, values, (x,)).square().sum()
+
+    for context in (torch.enable_grad, torch.no_grad):
+        with context():
+            close(torch.func.vmap(net)(x.unflatten(0, (2, 2))).flatten(0, 1), expected)
+    found = torch.func.grad(loss)({key: weights[key] for key, _ in net.named_parameters()}, x)
+    net(x).square().sum().backward()
+    close(found, {key: p.grad for key, p in net.named_parameters()})
+    close(torch.func.vmap(torch.func.grad(loss, 1), (None, 0))(weights, x[:, None])[:, 0], input_gradient(net, x))
+
+
+def input_gradient(net, x):
+    x = x.clone().requires_grad_()
+    net(x).square().sum().backward()
+    return gradient(x)
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", FORMS)
 def test_extracted_and_saved_it_gives_the_same_answer(name, tmp_path):
     net = small_net(name).eval()
     x = images(2, sizes(net)[0])
@@ -87,6 +158,7 @@ def test_extracted_and_saved_it_gives_the_same_answer(name, tmp_path):
             child = pp.extract(net, text)
             expected = net(x, paths=text)
             assert torch.equal(child(x), expected)
+            assert pp.depth_distribution(net, text) == pp.depth_distribution(child)
             pp.save(child, tmp_path / str(i))
             loaded = pp.load(tmp_path / str(i))
             assert not loaded.training

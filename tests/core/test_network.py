@@ -6,12 +6,13 @@ import copy
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import polypath as pp
-from conftest import randomise_norms
+from conftest import part, randomise_norms
 from polypath.core.builder import NetBuilder
 from polypath.core.execute import join
 from polypath.core.paths import Paths
@@ -145,6 +146,35 @@ def test_a_choice_is_text_a_mapping_or_none():
     assert net.paths(None) == net.paths("whole") == net.paths({}) == Paths()
 
 
+@pytest.mark.parametrize(
+    "choice", [["branches=1"], 3, ("whole",), b"whole", set(), {"block1.join": 3}, {"block1.join": [1]}]
+)
+def test_what_is_no_choice_is_refused_by_every_entrance(choice):
+    """With the field, the value and what is legal."""
+    net, x = pp.create_model("crescendonet_32", widths=(4, 4), seed=0), torch.randn(1, 3, 8, 8)
+    told = (
+        r"join 'block1.join' = .*must be texts out of 1, 2" if isinstance(choice, dict) else r"paths = .*block1\.join"
+    )
+    entrances: list[Any] = [
+        lambda: net(x, paths=choice),
+        lambda: net.paths(choice),
+        lambda: net.forward_features(x, choice),
+        lambda: pp.extract(net, choice),
+        lambda: pp.cost(net, choice),
+        lambda: pp.count_paths(net, choice),
+        lambda: pp.fuse(net.eval(), choice),
+        lambda: pp.Ensemble(net, {"a": choice}),
+    ]
+    for enter in entrances:
+        with pytest.raises(ValueError, match=told):
+            enter()
+
+
+def test_a_mapping_takes_operands_as_text_too():
+    net = pp.create_model("crescendonet_32", widths=(4, 4), seed=0)
+    assert net.paths({"block1.join": "1,3"}) == net.paths({"block1.join": ["1", "3"]}) == net.paths("block1.join=1,3")
+
+
 def test_a_choice_of_another_network_is_refused_however_often(x):
     net = pp.create_model("crescendonet_32", widths=(4, 4))
     other = pp.create_model("fractalnet16_small", filters=(4, 4)).paths("column=2")
@@ -229,6 +259,14 @@ def test_images_that_are_too_small_or_no_batch_are_refused():
         assert small.eval()(torch.randn(1, 3, small.min_size, small.min_size)).shape == (1, spec.num_classes)
 
 
+@pytest.mark.parametrize(
+    "x", [None, [1.0], np.zeros((1, 3, 8, 8), np.float32), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)]
+)
+def test_what_is_no_batch_of_images_is_refused(x):
+    with pytest.raises(ValueError, match=r"images of type .*: expected"):
+        pp.create_model("crescendonet_32", widths=(4, 4))(x)
+
+
 def test_modules_and_wiring_must_match():
     b = NetBuilder()
     wiring = b.wiring(b.unit("a", b.input))
@@ -244,6 +282,50 @@ def test_trace_collects_what_it_is_asked_for(x):
     net(x, paths="branches=2", trace=trace)
     assert set(trace.values) == {"block1.join"}  # branch 1 did not run
     assert trace.values["block1.join"].shape == (2, 4, 16, 16)
+
+
+def test_hooks_of_nodes_see_units_and_joins_and_may_change_them(net, x):
+    join = next(name for name in net.wiring.joins if name in {n.name for n in net.wiring.alive()})
+    unit = net.wiring.alive()[0].name
+    seen: list[tuple[str, torch.Tensor]] = []
+    handles = [net.register_node_hook(node, lambda *told: seen.append(told)) for node in (unit, join)]
+    trace = pp.Trace(frozenset([unit, join]))
+    expected = net(x, trace=trace)
+    assert [name for name, _ in seen] == [unit, join]
+    assert all(torch.equal(value, trace.values[name]) for name, value in seen)
+    for handle in handles:
+        handle.remove()
+    handle = net.register_node_hook(join, lambda _, value: value * 0)
+    assert not torch.equal(net(x), expected)
+    assert not torch.equal(net.forward_features(x), trace.values[join]) or not trace.values[join].any()
+    assert torch.equal(pp.extract(net, "whole")(x), expected)  # which has no hooks
+    handle.remove()
+    assert torch.equal(net(x), expected)
+    assert len(seen) == 2
+
+
+def test_class_activation_maps_by_a_hook(x):
+    """Grad-CAM of a join, which has no module."""
+    net = randomise_norms(pp.create_model("fractalnet16_small", filters=(4, 8), seed=0)).eval()
+    kept: list[torch.Tensor] = []
+    net.register_node_hook("block2.join4", lambda _, maps: kept.append(maps))
+    score = net(x)[:, 3].sum()
+    (grad,) = torch.autograd.grad(score, kept)
+    maps = (grad * kept[0]).sum(1)
+    assert maps.shape == (2, 4, 4)
+    bias = part(net, "head.classifier").bias[3]  # the head is linear, so the maps add up to all the rest
+    torch.testing.assert_close(maps.sum(), score - 2 * bias)
+
+
+def test_containers_say_that_they_are_never_called(x):
+    net = pp.create_model("fractalnet16_small", filters=(4, 8), seed=0)
+    with pytest.raises(NotImplementedError, match="only groups the names of others"):
+        part(net, "block1")(x)
+    for register in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
+        with pytest.warns(UserWarning, match="never fires; use net.register_node_hook"):
+            getattr(part(net, "block1"), register)(lambda *_: None)
+    with pytest.raises(ValueError, match=r"node = 'block1.join': .*did you mean block1.join"):
+        net.register_node_hook("block1.join", lambda *_: None)
 
 
 def test_a_copy_is_a_copy(net, x):

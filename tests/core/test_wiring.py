@@ -58,16 +58,17 @@ def brute_force(wiring: Wiring, choice) -> list[tuple[tuple[str, ...], tuple, in
         node = wiring.by_name[name]
         if isinstance(node, Unit):
             return [((*nodes, name), taken, d + node.depth) for nodes, taken, d in back(node.source)]
-        alive = [o for o in node.operands if o.label in choice.get(name, node.labels)]
+        labels = node.labels if choice is None or node.kind != "switch" else node.labels[-1:]
+        alive = [o for o in node.operands if o.label in (choice or {}).get(name, labels)]
         return [((*nodes, name), (*taken, (name, o.label)), d) for o in alive for nodes, taken, d in back(o.source)]
 
     return back(wiring.output)
 
 
 @settings(max_examples=150, deadline=None)
-@given(choices())
-def test_counts_depths_and_enumeration_agree_with_brute_force(case):
-    wiring, choice = case
+@given(choices(), st.booleans())
+def test_counts_depths_and_enumeration_agree_with_brute_force(case, chosen):
+    wiring, choice = case if chosen else (case[0], None)
     expected = brute_force(wiring, choice)
     assert wiring.count_paths(choice) == len(expected)
     assert wiring.depth_distribution(choice) == dict(sorted(Counter(d for *_, d in expected).items()))
@@ -95,10 +96,9 @@ def test_alive_nodes_are_those_that_the_output_reaches(case):
 @given(choices())
 def test_pruning_keeps_the_paths_and_is_idempotent(case):
     wiring, choice = case
-    # a switch runs one operand, so its default must be made explicit for counting what runs
-    run = choice | {j.name: j.labels[-1:] for j in wiring.joins.values() if j.kind == "switch" and j.name not in choice}
     pruned = wiring.prune(choice)
-    assert pruned.depth_distribution() == wiring.depth_distribution(run)
+    assert pruned.depth_distribution() == wiring.depth_distribution(choice)
+    assert pruned.depth_distribution() == wiring.depth_distribution(Paths.of(wiring, choice))
     assert pruned.prune() == pruned
     assert {n.name for n in pruned.nodes} <= {n.name for n in wiring.alive(choice)}
     assert {n.name for n in pruned.nodes if isinstance(n, Unit)} == {
@@ -124,8 +124,7 @@ def test_every_chain_is_a_choice_that_runs_just_its_nodes(wiring):
     for chain in list(wiring.routes())[:50]:
         paths = Paths.along(wiring, chain)
         assert {n.name for n in wiring.alive(paths)} == set(chain.nodes) - {INPUT}
-        run = dict((*paths.items(), *((j, (label,)) for j, label in chain.taken)))
-        assert wiring.depth_distribution(run) == {chain.depth: 1}
+        assert wiring.depth_distribution(paths) == {chain.depth: 1}
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,6 +8,7 @@ from torch import nn
 
 import polypath as pp
 from conftest import part
+from polypath.core.nodes import Unit
 from polypath.families.fractalnet import FractalNet
 
 
@@ -93,6 +94,9 @@ def test_own_norms_share_convs_and_keep_statistics_apart():
     convs = {k for k in net.state_dict() if ".conv." in k}
     assert convs == {k for k in shared.state_dict() if ".conv." in k}
     assert net.wiring.count_paths() == shared.wiring.count_paths() + 3  # the fractal's paths and the columns run alone
+    local = net.paths("tied=local")  # the default, so it is the value of "whole"
+    assert pp.count_paths(net, local) == pp.count_paths(pp.extract(net, local)) == shared.wiring.count_paths()
+    assert pp.cost(net, local).paths == shared.wiring.count_paths()
     key = "block1.column3.unit1.norm.{}.running_mean"
     net.train()
     net(torch.randn(4, 3, 8, 8), paths="column=3")
@@ -105,6 +109,15 @@ def test_own_norms_share_convs_and_keep_statistics_apart():
     assert {k for k in child.state_dict() if "transition.norm" in k and "weight" in k} == {
         "block2.transition.norm.column3.weight"
     }
+
+
+@pytest.mark.parametrize("pool", ["before", "after"])
+@pytest.mark.parametrize("own_norms", [False, True])
+def test_no_module_runs_twice(pool, own_norms):
+    """As attribution by hooks on modules (DeepLift) asks for."""
+    net = FractalNet(filters=(4, 8), pool=pool, own_norms=own_norms).build()
+    ran = [node.module for node in net.wiring.alive() if isinstance(node, Unit)]
+    assert len(set(ran)) == len(ran)
 
 
 def test_generator_details_are_options():

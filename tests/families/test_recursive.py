@@ -329,6 +329,9 @@ def test_named_paths(small):
     ungated = built("r_resnet53_lvbn_imagenet")
     assert list(ungated.named_paths()) == ["whole", "loops=2", "loops=1", "loops=0"]
     assert ungated.paths("loops=max") == ungated.paths("whole")
+    counts = [pp.count_paths(ungated, text) for text in ("loops=max", "loops=2", "loops=1")]
+    assert counts == [pp.count_paths(pp.extract(ungated, text)) for text in ("loops=max", "loops=2", "loops=1")]
+    assert pp.count_paths(ungated) > counts[0] > counts[1] > counts[2]
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,9 +29,9 @@ SMALL = {
 }
 
 
-def small(kind="crescendonet", seed=0):
+def small(kind="crescendonet", seed=0, **changes):
     name, arguments = SMALL[kind]
-    return randomise_norms(pp.create_model(name, seed=seed, **arguments), seed)
+    return randomise_norms(pp.create_model(name, seed=seed, **arguments, **changes), seed)
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_extracted_twice_and_saved(tmp_path):
         assert torch.equal(pp.load(tmp_path / "again")(x), net(x, paths="branches=3/2/4"))
 
 
-@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("classes", [0, 3, 10])
 def test_a_new_head_is_saved(classes, tmp_path, saved):
     net = pp.load(saved)
     net.reset_classifier(classes)
@@ -95,6 +96,60 @@ def test_a_new_head_is_saved(classes, tmp_path, saved):
     with torch.inference_mode():
         assert loaded(x).shape == (2, classes or 8)
         assert torch.equal(loaded(x), net(x))
+
+
+def test_a_run_says_where_its_network_is(tmp_path, saved):
+    shutil.copytree(saved, tmp_path / "run/model")
+    for opener in (pp.load, pp.AnytimePredictor, pp.Bundle.open):
+        with pytest.raises(ValueError, match=r"this is a run, its network is in .*model"):
+            opener(tmp_path / "run")
+    with pytest.raises(ValueError, match="source = 3: must be a folder, or a hub name"):
+        pp.load(3)  # pyright: ignore[reportArgumentType]
+
+
+def test_names_that_are_not_the_heads_are_refused(tmp_path, saved):
+    net = pp.load(saved)
+    net.config["classes"] = ["a", "b"]
+    with pytest.raises(ValueError, match="2 names, and the network's head has 10 outputs"):
+        pp.save(net, tmp_path / "other")
+    with pytest.raises(ValueError, match="2 names"):
+        _ = net.class_names
+    pp.save(net, tmp_path / "other", classes=list("0123456789"))
+    assert pp.load(tmp_path / "other").class_names == tuple("0123456789")
+    assert small().class_names == tuple("0123456789")  # by number, where there are no names
+
+
+def test_networks_of_0_1_with_fewer_names_than_outputs_are_read(tmp_path, saved):
+    for names in (["a", "b"], [str(i) for i in range(11)]):
+        folder = tmp_path / str(len(names))
+        shutil.copytree(saved, folder)
+        (folder / "config.json").write_text(json.dumps({**read_config(folder), "classes": names}))
+    assert pp.load(tmp_path / "2").class_names == ("a", "b", *(f"unused {i}" for i in range(2, 10)))
+    with pytest.raises(ValueError, match="11 classes, and the head has 10 outputs"):
+        pp.load(tmp_path / "11")
+
+
+def test_numbers_of_numpy_and_torch_are_saved(tmp_path):
+    labels = np.array([0, 2, 1])
+    facts: dict[str, Any] = {
+        "classes": np.unique(["a", "c", "b"]),
+        "image_size": np.int64(32),
+        "resize_to": np.int32(36),
+        "path_table": [{"name": "whole", "error": np.float32(1.5), "params": np.int64(3), "per_class": labels}],
+    }
+    normalisation: Any = {"mean": torch.full((3,), 0.5), "std": np.full(3, 0.25, np.float32)}
+    counts: list[Any] = [labels.max() + 1, torch.tensor(3), np.uint8(3)]
+    for i, count in enumerate(counts):
+        net = small(num_classes=count)
+        net.reset_classifier(count)
+        net.config["normalisation"] = normalisation
+        pp.save(net, tmp_path / str(i), **facts)
+        loaded = pp.load(tmp_path / str(i))
+        assert (loaded.num_classes, loaded.class_names) == (3, ("a", "b", "c"))
+        assert loaded.config.get("normalisation") == {"mean": [0.5] * 3, "std": [0.25] * 3}
+        assert loaded.config.get("image") == {"size": [32, 32], "resize": None, "to": 36}
+        row = {"name": "whole", "error": 1.5, "params": 3, "per_class": [0, 2, 1]}
+        assert read_config(tmp_path / str(i))["path_table"] == [row]
 
 
 def test_what_users_have_to_know_is_kept(tmp_path):
@@ -216,10 +271,18 @@ def test_full_while_weights_are_written(tmp_path, monkeypatch):
     [
         ({"classes": [str(i) for i in range(11)]}, "11 names, and the network's head has 10 outputs"),
         ({"classes": "cat"}, "give a list of names"),
-        ({"mean": (0.5,), "std": (1.0,)}, "give 3 numbers each"),
+        ({"classes": [str(i) for i in range(9)]}, "9 names, and the network's head has 10 outputs"),
+        ({"classes": list(range(10))}, "give a list of names"),
+        ({"classes": ["a", *"abcdefghi"]}, "'a' stands twice"),
+        ({"classes": [" ", *"abcdefghi"]}, "give a list of names"),
+        ({"mean": (0.5,), "std": (1.0,)}, r"mean = \(0.5,\): must be a list of 3, each entry a finite number"),
+        ({"mean": 0.5, "std": 0.2}, "mean = 0.5: must be a list of 3"),
+        ({"image_size": 8, "resize": "stretch"}, "resize = 'stretch': must be one of crop, squash, pad, or None"),
         ({"mean": (0.5,) * 3}, "give both or neither"),
-        ({"mean": (0.5,) * 3, "std": (1.0, 0.0, 1.0)}, "std above 0"),
+        ({"mean": (0.5,) * 3, "std": (1.0, 0.0, 1.0)}, r"std = \(1.0, 0.0, 1.0\): must be .* above 0"),
         ({"image_size": 0}, "size = 0"),
+        ({"resize": "crop"}, "resize = 'crop', resize_to = None: give image_size with them"),
+        ({"image_size": 8, "resize_to": 0}, "resize_to = 0"),
     ],
 )
 def test_bad_facts(options, message, tmp_path):

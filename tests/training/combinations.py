@@ -1,7 +1,7 @@
 """A training step of every combination of settings: ``combinations.py covering|every``, for test_combinations.
 
 Two processes, forked once, go through the combinations; rank 0 prints a line of JSON for each: ``trained``, or what
-refused it. ``covering`` ones are few: each value of a setting meets each value of the others that it can be trained with.
+refused it. ``covering`` ones are few: each value of a setting meets each value of the others it can be trained with.
 """
 
 from __future__ import annotations

@@ -141,6 +141,20 @@ def test_ghost_norm_at_its_extremes(rng: torch.Generator) -> None:
     assert torch.equal(ghost.eval()(x), plain.eval()(x))
     ghost.images = 3
     assert ghost.train()(x).shape == x.shape  # 3, 2, 2
+    assert ghost(x[:0]).shape == (0, 3, 5, 5)
+    assert buffers(ghost)[1].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_ghost_norm_takes_the_types_that_batch_norm_takes(dtype: torch.dtype, rng: torch.Generator) -> None:
+    x = torch.randn(8, 3, 5, 5, generator=rng)
+    for autocast in (False, True):  # weights of the input's type, and of float32
+        of_weights = torch.float32 if autocast else dtype
+        plain, ghost = nn.BatchNorm2d(3, dtype=of_weights), GhostBatchNorm2d(3, dtype=of_weights)
+        ghost.images = 4
+        expected = torch.cat([plain(part) for part in x.to(dtype).split(4)])
+        assert torch.equal(ghost(x.to(dtype)), expected)
+        assert expected.dtype == dtype
 
 
 def test_ghost_norms_keep_weights_and_names() -> None:

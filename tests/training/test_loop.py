@@ -251,6 +251,25 @@ def test_devices() -> None:
 # --- starting from a saved network -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("names", ["0123456789", "1023456789", "abcdefghij"])
+def test_init_keeps_the_head_of_the_same_classes_only(
+    names: str, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved = polypath.load(run / "model")
+    polypath.save(saved, tmp_path / "named", classes=list(names))
+    recipe = tiny(epochs=1, optim__lr=0.0, objective=Whole(), init=str(tmp_path / "named"))
+    with caplog.at_level("INFO", "polypath"):
+        train(recipe, tmp_path / "run", data=images(), quiet=True)
+    same = names == "0123456789"
+    tuned = polypath.load(tmp_path / "run/model")
+    head = "head.classifier.weight"
+    assert torch.equal(tuned.state_dict()[head], saved.state_dict()[head]) == same
+    assert ("its head is drawn anew" in caplog.text) != same
+    assert tuned.class_names == tuple("0123456789")
+    key = "block2.branch2.unit1.conv.weight"
+    assert torch.equal(tuned.state_dict()[key], saved.state_dict()[key])
+
+
 def test_init_from_a_run_an_extracted_path_and_other_classes(run: Path, tmp_path: Path) -> None:
     whole = polypath.load(run / "model")
     polypath.save(polypath.extract(whole, "branches=2"), tmp_path / "child")
@@ -258,6 +277,7 @@ def test_init_from_a_run_an_extracted_path_and_other_classes(run: Path, tmp_path
     result = train(tiny(**changes, init=str(tmp_path / "child")), tmp_path / "b", data=images(), quiet=True)
     tuned = polypath.load(tmp_path / "b" / "model")
     assert tuned.num_classes == 12
+    assert tuned.class_names == (*"0123456789", "unused 10", "unused 11")
     assert "branch1" not in " ".join(tuned.state_dict())
     assert result.parameters < sum(p.numel() for p in whole.parameters())
     key = "block2.branch2.unit1.conv.weight"

@@ -100,7 +100,8 @@ def number(
     begin = f"({above}" if above is not None else f"[{low}"
     end = f"{below})" if below is not None else f"{high}]"
     if below is None and high == LARGEST:
-        legal = f"a finite number above {above}" if above is not None else f"a finite number of at least {low}"
+        least = "" if low == -LARGEST else f" of at least {low}"
+        legal = f"a finite number above {above}" if above is not None else f"a finite number{least}"
     else:
         legal = f"a number in {begin}, {end}"
     return Rule(legal, fits)

@@ -28,6 +28,8 @@ from polypath.core.recording import exporting
 from polypath.core.wiring import Gate, Unit
 
 GateMode = Literal["sample", "decide", "keep", "all"]
+NodeHook = Callable[[str, Tensor], Tensor | None]
+"""Called with a node's name and its output; what it returns, unless None, takes the output's place."""
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Run:
         generator: draws what gates sample.
         frozen: paths of modules that run without gradient.
         finished: called with the name of each node, and with ``switch:label`` of each gate, after it has run.
+        hooks: by node, see :meth:`PathNet.register_node_hook`.
     """
 
     root: nn.Module
@@ -64,6 +67,7 @@ class Run:
     generator: torch.Generator | None = None
     frozen: Collection[str] = ()
     finished: Callable[[str], None] | None = None
+    hooks: Mapping[str, Sequence[NodeHook]] = field(default_factory=dict[str, Sequence["NodeHook"]])
 
 
 def run_steps(
@@ -86,7 +90,8 @@ def run_steps(
         trace, generator, frozen, finished: see :class:`Run`.
     """
     mode: GateMode = gates or ("sample" if root.training else "keep" if exporting() else "decide")
-    return _run(Run(root, mode, trace, generator, frozen, finished), steps, values)
+    hooks: Mapping[str, Sequence[NodeHook]] = getattr(root, "node_hooks", {})
+    return _run(Run(root, mode, trace, generator, frozen, finished, hooks), steps, values)
 
 
 def call_module(
@@ -142,6 +147,9 @@ def _run(run: Run, steps: Sequence[Step], values: dict[str, Tensor], mask: Tenso
             out = _SWITCHES[run.gates](run, step, values)
         else:
             out = join(node.kind, inputs, step.scales if not run.root.training else None)
+        for hook in run.hooks.get(node.name, ()):
+            changed = hook(node.name, out)
+            out = out if changed is None else changed
         values[node.name] = out
         if run.trace is not None and node.name in run.trace.nodes:
             run.trace.values[node.name] = out

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import cast
 
+from polypath.core.config import ABOUT, NetConfig
 from polypath.core.network import PathNet
 from polypath.core.wiring import INPUT, Join, Operand, Unit, Wiring
 
@@ -87,7 +89,9 @@ def tandem(net: PathNet) -> PathNet:
         ValueError: as :func:`expand`.
     """
     wiring = expand(net.wiring)
-    return PathNet(wiring, {path: net.get_submodule(path) for path in wiring.modules}, min_size=net.min_size)
+    modules = {path: net.get_submodule(path) for path in wiring.modules}
+    known = {key: value for key, value in net.config.items() if key in ABOUT}
+    return PathNet(wiring, modules, min_size=net.min_size, config=cast(NetConfig, known))
 
 
 def _trunk(wiring: Wiring) -> list[tuple[Unit | Join, str]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from types import ModuleType
+
+from polypath.core.silence import imported
 
 
 def need(package: str, what: str, extra: str = "deploy") -> ModuleType:
@@ -14,7 +15,7 @@ def need(package: str, what: str, extra: str = "deploy") -> ModuleType:
         ImportError: it is not installed; ``what`` says what it is needed for.
     """
     try:
-        return importlib.import_module(package)
+        return imported(package)
     except ModuleNotFoundError as error:
         top = package.partition(".")[0]
         if str(error.name).partition(".")[0] != top:  # one that this package needs is missing

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from polypath.core.checks import check, whole
-from polypath.core.config import NetConfig
+from polypath.core.checks import check, did_you_mean, whole
+from polypath.core.config import NetConfig, check_classes
 from polypath.core.display import html_table, short_count
-from polypath.core.execute import Trace, run_steps
+from polypath.core.execute import NodeHook, Trace, run_steps
 from polypath.core.meta import weightless
 from polypath.core.paths import Paths, Selectors
 from polypath.core.plan import Step, check_gates, make_plan
+from polypath.core.timm_config import timm_config
 from polypath.core.wiring import INPUT, MOST_DRAWN, Unit, Wiring
 
 HEAD = "head."
+_NEVER_CALLED = "this module only groups the names of others and is never called"
 MOST_NAMED = 12  # paths that a notebook lists
 
 
@@ -28,6 +33,10 @@ class PathNet(nn.Module):
     ``net(x)`` runs the whole network, ``net(x, paths=p)`` only the nodes that are alive under ``p``; the choice is
     an argument and never a state of the module. A unit is any module called as ``unit(x)``, or as
     ``unit(x, variant=...)`` by nodes that name a variant.
+
+    Units are modules and can be hooked as torch's are. What groups them (``net.block1``, ``net.head``) is a
+    :class:`Container` of names, which is never called; hook the node whose value it ends in,
+    ``net.register_node_hook("block1.join4", hook)``, which works for joins too.
 
     Args:
         wiring: the diagram. Nodes called ``head.*`` form the classifier; the last of them ends in logits.
@@ -69,6 +78,7 @@ class PathNet(nn.Module):
             set_module(self, path, module)
         self._plans: dict[tuple[tuple[str, tuple[str, ...]], ...], tuple[Step, ...]] = {}  # by their paths' choices
         self._num_features: int | None = None
+        self._node_hooks: OrderedDict[int, tuple[str, NodeHook]] = OrderedDict()
 
     def _repr_html_(self) -> str:
         """Facts and the wiring, for notebooks; ``print(net)`` gives the tree of modules."""
@@ -97,7 +107,7 @@ class PathNet(nn.Module):
         """
         if isinstance(choice, str):
             return Paths.parse(choice, self.wiring, self.selectors)
-        return Paths.of(self.wiring, choice or {})
+        return Paths.of(self.wiring, {} if choice is None else choice)
 
     def named_paths(self) -> dict[str, Paths]:
         """The family's standard choices that this network still has, ``whole`` first."""
@@ -176,10 +186,14 @@ class PathNet(nn.Module):
         """Check that ``x`` is a batch of images that the network can take.
 
         Raises:
-            ValueError: not 4-D, or smaller than ``min_size``.
+            ValueError: no tensor, not 4-D, not of floating point, or smaller than ``min_size``.
         """
+        if not isinstance(x, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] (callers are not all typed)
+            raise ValueError(f"images of type {type(x).__name__}: expected a tensor (N, C, H, W)")
         if x.ndim != 4:
             raise ValueError(f"images of shape {tuple(x.shape)}: expected (N, C, H, W)")
+        if not x.is_floating_point():
+            raise ValueError(f"images of type {x.dtype}: expected floating point, normalised as for training")
         if min(x.shape[-2:]) < self.min_size:
             height, width = x.shape[-2:]
             raise ValueError(
@@ -205,6 +219,30 @@ class PathNet(nn.Module):
             steps = self._plans[paths.choices] = make_plan(self.wiring, paths)
         return steps
 
+    def register_node_hook(self, node: str, hook: NodeHook) -> RemovableHandle:
+        """Call ``hook(node, output)`` whenever this node of the wiring, a unit or a join, has run.
+
+        A tensor that it returns takes the output's place. Inside the loops of a gated switch an output has, in
+        evaluation, only the samples that ran it. Copies keep hooks, extracted and fused networks do not. Remove it by
+        the handle's ``remove()``.
+
+        Raises:
+            ValueError: no such node; the message lists near ones.
+        """
+        if node not in self.wiring.by_name:
+            raise ValueError(f"node = {node!r}: not in this wiring; {did_you_mean(node, self.wiring.by_name)}")
+        handle = RemovableHandle(self._node_hooks)
+        self._node_hooks[handle.id] = node, hook
+        return handle
+
+    @property
+    def node_hooks(self) -> dict[str, list[NodeHook]]:
+        """The hooks of nodes, by node, in the order in which they were registered."""
+        found: dict[str, list[NodeHook]] = {}
+        for node, hook in self._node_hooks.values():
+            found.setdefault(node, []).append(hook)
+        return found
+
     # --- the classifier, in timm's words -----------------------------------------------------------------
 
     @property
@@ -223,8 +261,30 @@ class PathNet(nn.Module):
         last = self.get_classifier()
         return last.out_features if isinstance(last, nn.Linear) else 0
 
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """How its images are prepared, and its ends, in timm's words; ``resolve_model_data_config(net)`` reads it."""
+        return timm_config(self)
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """The same; timm's older name."""
+        return timm_config(self)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order: those of the config, else ``0``, ``1``, …
+
+        Raises:
+            ValueError: a config that has more or fewer of them than the head has outputs.
+        """
+        known = self.config.get("classes")
+        return check_classes(known, self.num_classes) if known else tuple(map(str, range(self.num_classes)))
+
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Give the network a new last layer; 0 classes takes it away (the network then gives pre-logits).
+
+        The config forgets the names of the classes, which were the old layer's.
 
         Raises:
             ValueError: a negative number, or another pool than the network's own.
@@ -240,6 +300,7 @@ class PathNet(nn.Module):
         new = nn.Linear(width, num_classes, device=like.device, dtype=like.dtype) if num_classes else Identity(width)
         set_module(self, self._classifier_path, new)
         self.config = {**self.config, "arguments": {**self.config.get("arguments", {}), "num_classes": num_classes}}
+        self.config.pop("classes", None)
 
     @property
     def head_hidden_size(self) -> int:
@@ -300,11 +361,31 @@ class Identity(nn.Identity):
         self.in_features = width
 
 
+class Container(nn.Module):
+    """A part of modules' names, such as ``block1``. The nodes of a network run one by one, so it is never called."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        raise NotImplementedError(f"{_NEVER_CALLED}; call the network, net(x, paths=...), or one of its units")
+
+    def register_forward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        return self._told(super().register_forward_hook(*args, **kwargs))
+
+    def register_forward_pre_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        return self._told(super().register_forward_pre_hook(*args, **kwargs))
+
+    def register_full_backward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        return self._told(super().register_full_backward_hook(*args, **kwargs))
+
+    def _told(self, handle: RemovableHandle) -> RemovableHandle:
+        warnings.warn(f"{_NEVER_CALLED}, so the hook never fires; use net.register_node_hook", stacklevel=3)
+        return handle
+
+
 def set_module(root: nn.Module, path: str, module: nn.Module) -> None:
     """Put ``module`` at a dotted path under ``root``, making plain containers on the way."""
     *parents, last = path.split(".")
     for name in parents:
         if not isinstance(getattr(root, name, None), nn.Module):
-            root.add_module(name, nn.Module())
+            root.add_module(name, Container())
         root = root.get_submodule(name)
     root.add_module(last, module)

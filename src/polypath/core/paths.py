@@ -8,8 +8,10 @@ that run the same nodes are equal.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 from polypath.core.checks import did_you_mean, listed
 from polypath.core.wiring import Join, Route, Wiring
@@ -32,6 +34,11 @@ class Paths(Mapping[str, tuple[str, ...]]):
             ValueError: an unknown join or label, an empty set, two operands of a switch, a choice at a concat;
                 the message lists the legal ones.
         """
+        if not isinstance(choice, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] (callers are not all typed)
+            raise ValueError(
+                f"paths = {reprlib.repr(choice)}: must be one choice, as text (whole, key=value), as Paths or as a "
+                f"mapping from joins to operands; the joins are {listed(wiring.joins)}"
+            )
         checked = {name: _check(wiring, name, labels) for name, labels in choice.items()}
         alive = {node.name for node in wiring.alive(checked)}
         kept = [
@@ -114,7 +121,9 @@ def _check(wiring: Wiring, name: str, labels: Iterable[str]) -> tuple[str, ...]:
     join = wiring.joins.get(name)
     if join is None:
         raise ValueError(f"unknown join {name!r}; {did_you_mean(name, wiring.joins)}")
-    wanted = [label.strip() for label in labels]
+    wanted = _texts(labels)
+    if wanted is None:
+        raise ValueError(f"join {name!r} = {reprlib.repr(labels)}: must be texts out of {', '.join(join.labels)}")
     if join.kind == "concat":
         raise ValueError(f"join {name!r} concatenates: all its operands {', '.join(join.labels)} are always alive")
     for label in wanted:
@@ -127,3 +136,13 @@ def _check(wiring: Wiring, name: str, labels: Iterable[str]) -> tuple[str, ...]:
     if join.kind == "switch" and len(wanted) != 1:
         raise ValueError(f"join {name!r} is a switch: choose exactly one of {', '.join(join.labels)}")
     return tuple(label for label in join.labels if label in wanted)
+
+
+def _texts(labels: Any) -> list[str] | None:
+    """Operand labels, which a text separates by commas; None of what is neither text nor texts."""
+    if isinstance(labels, str):
+        labels = labels.split(",")
+    if not isinstance(labels, Iterable):
+        return None
+    given = list(cast(Iterable[Any], labels))
+    return [label.strip() for label in given] if all(isinstance(label, str) for label in given) else None

@@ -134,8 +134,8 @@ class Wiring:
         needed = self._reach(lambda join: join.chosen(choice), gates=True, choice=choice)
         return tuple(node for node in self.nodes if node.name in needed)
 
-    def reachable(self, choice: Choice = WHOLE) -> frozenset[str]:
-        """Names of nodes on some path of the *diagram* under ``choice`` (an unchosen switch counts whole)."""
+    def reachable(self, choice: Choice | None = None) -> frozenset[str]:
+        """Names of the nodes on some path; see :meth:`depth_distribution`."""
         return frozenset(self._reach(lambda join: _open(join, choice)))
 
     def _reach(self, operands: Operands, *, gates: bool = False, choice: Choice = WHOLE) -> set[str]:
@@ -179,10 +179,11 @@ class Wiring:
 
     # --- how many paths, how deep ------------------------------------------------------------------------
 
-    def depth_distribution(self, choice: Choice = WHOLE) -> dict[int, int]:
+    def depth_distribution(self, choice: Choice | None = None) -> dict[int, int]:
         """Exact number of paths of each depth, ``{depth: count}``, by dynamic programming over the diagram.
 
-        Operands are counted with multiplicity; a switch that ``choice`` leaves open counts all its operands.
+        Without a choice these are all paths of the diagram. With one, they are those that run: a switch without gates
+        counts one operand, the chosen one or its default, as ``prune(choice)`` keeps. Operands count with multiplicity.
         """
         at: dict[str, dict[int, int]] = {INPUT: {0: 1}}
         for node in self.nodes:
@@ -196,23 +197,23 @@ class Wiring:
             at[node.name] = total
         return dict(sorted(at[self.output].items()))
 
-    def count_paths(self, choice: Choice = WHOLE) -> int:
-        """Exact number of paths from input to output, a Python integer of any size."""
+    def count_paths(self, choice: Choice | None = None) -> int:
+        """Exact number of paths from input to output, an integer of any size; see :meth:`depth_distribution`."""
         at = {INPUT: 1}
         for node in self.nodes:
             sources = [node.source] if isinstance(node, Unit) else [o.source for o in _open(node, choice)]
             at[node.name] = sum(at[source] for source in sources)
         return at[self.output]
 
-    def shortest(self, choice: Choice = WHOLE) -> int:
+    def shortest(self, choice: Choice | None = None) -> int:
         """Depth of the shallowest path, in layers."""
         return min(self.depth_distribution(choice))
 
-    def longest(self, choice: Choice = WHOLE) -> int:
+    def longest(self, choice: Choice | None = None) -> int:
         """Depth of the deepest path, in layers."""
         return max(self.depth_distribution(choice))
 
-    def routes(self, choice: Choice = WHOLE) -> Iterator[Route]:
+    def routes(self, choice: Choice | None = None) -> Iterator[Route]:
         """Every path, one at a time, in a fixed order; nothing is held but the one being made."""
         stack: list[tuple[str, tuple[str, ...], tuple[tuple[str, str], ...], int]]
         stack = [(self.output, (), (), 0)]
@@ -275,9 +276,9 @@ class Wiring:
         return "\n".join([*lines, "}"]) + "\n"
 
 
-def _open(join: Join, choice: Choice) -> tuple[Operand, ...]:
-    """The operands that the diagram leaves open under ``choice``: an unchosen switch counts whole."""
-    return join.chosen(choice) if join.name in choice else join.operands
+def _open(join: Join, choice: Choice | None) -> tuple[Operand, ...]:
+    """The operands that run under ``choice``; without one, all that the diagram has."""
+    return join.operands if choice is None else join.chosen(choice)
 
 
 def _check_prefixes(paths: tuple[str, ...]) -> None:

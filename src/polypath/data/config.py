@@ -35,10 +35,10 @@ from polypath.core.checks import (
     plain_fields,
     whole,
 )
+from polypath.core.config import Resize
 from polypath.storage.decode import decode
 
 PadMode = Literal["zero", "reflect"]
-Resize = Literal["crop", "squash", "pad"]
 Normalise = Literal["channel", "mean", "none"]
 Broken = Literal["refuse", "skip"]
 HoldOut = Literal["proportional", "equal"]

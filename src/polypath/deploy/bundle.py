@@ -107,7 +107,7 @@ class Bundle:
             for name, choice in named.items()
         ]
         paths.sort(key=lambda path: path.macs)
-        classes = tuple(config.get("classes") or map(str, range(net.num_classes)))
+        classes = net.class_names
         manifest = Manifest(
             name=place.name,
             family=str(config.get("family", "")),

@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypedDict
 from msgspec import Meta
 
 from polypath.deploy.images import Preparation, preparation
+from polypath.storage.config import in_run
 from polypath.storage.decode import decode
 from polypath.storage.digests import json_digest
 from polypath.storage.files import read_json
@@ -147,7 +148,7 @@ def read(folder: Path) -> tuple[Manifest, str]:
     """
     file = folder / NAME
     if not file.is_file():
-        raise ValueError(f"{folder}: no bundle, {NAME} is missing")
+        raise ValueError(f"{folder}: no bundle, {NAME} is missing{in_run(folder)}")
     if (size := file.stat().st_size) > LARGEST:
         raise ValueError(f"{file}: damaged, {size:,} bytes are more than {LARGEST:,}")
     values = read_json(file)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.checks import plain
 from polypath.core.extract import extract
-from polypath.core.extras import installed
+from polypath.core.extras import installed, need
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.deploy import check, heldout, onnx_graph
@@ -150,7 +151,7 @@ def write_bundle(
         manifest = Manifest(
             name=name or target.name,
             family=str(net.config.get("family", "")),
-            classes=tuple(net.config.get("classes") or map(str, range(net.num_classes))),
+            classes=net.class_names,
             preparation=prep,
             paths=tuple(rows),
             ladder=tuple(rungs),
@@ -289,11 +290,9 @@ def _opened(runtime: str, file: Path) -> Callable[[Any], Any]:
         session = make_session(str(file), cores())
         name = session.get_inputs()[0].name
         return lambda x: session.run(None, {name: x})[0]
-    import openvino
-
     from polypath.deploy.runtimes.openvino_ import compiled, options
 
-    return compiled(openvino.Core(), str(file), options(cores()), None)
+    return compiled(need("openvino", "checking an export").Core(), str(file), options(cores()), None)
 
 
 def _file_name(name: str, names: Sequence[str]) -> str:
@@ -320,7 +319,7 @@ def _about(
         facts["statistics"] = statistics.record
     if verdict is not None and held_out is not None:
         facts["held_out"] = {"images": verdict.images, "seed": held_out.seed}
-    return facts | dict(about or {})
+    return plain(facts | dict(about or {}))
 
 
 def timed(folder: Path, manifest: Manifest, batches: Sequence[int]) -> Manifest:

@@ -161,13 +161,11 @@ def _uploads_in(folder: str) -> Iterator[None]:
 
 
 def gradio() -> Any:
-    """The package, with its analytics off.
+    """The package; :mod:`polypath.core.silence` has switched its analytics off.
 
     Raises:
         ImportError: it is not there; the message names the extra.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import gradio as package
     except ModuleNotFoundError as error:

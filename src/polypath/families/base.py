@@ -10,14 +10,17 @@ from typing import Any, ClassVar
 import torch
 
 from polypath.core.builder import NetBuilder
-from polypath.core.checks import check_fields, plain_fields, whole
+from polypath.core.checks import check, check_fields, plain_fields, whole
 from polypath.core.config import NetConfig
 from polypath.core.deprecation import warn_renamed
 from polypath.core.network import PathNet
 from polypath.core.paths import Selectors
 from polypath.layers.init import initialise
 
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FAMILIES: dict[str, type[Family]] = {}
+SEED = whole(-(2**63), 2**64 - 1)  # what torch takes
 _OLD_NAMES = {"draw": "build_graph", "words": "selectors", "names": "path_names"}  # of 0.1, for one release
 
 
@@ -110,6 +113,7 @@ class Preset:
         printed: figures as the paper prints them (``params`` in millions, ``macs`` in billions, ``depth``).
         size: the image side, in pixels, that it is made for.
         linear: linear layers that the paper counts into the depth and :attr:`Unit.depth` does not.
+        prepared: of other packages' models, how images are prepared, in timm's words.
     """
 
     spec: Family
@@ -117,6 +121,19 @@ class Preset:
     printed: Mapping[str, float] = field(default_factory=dict[str, float])
     size: int = 32
     linear: int = 0
+    prepared: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """How images are prepared before anything is trained, in timm's words.
+
+        Mean and deviation are CIFAR-10's for images of less than 64 pixels, else ImageNet's; no weights depend on them.
+        """
+        small, chans = self.size < 64, self.spec.in_chans
+        mean, std = (CIFAR_MEAN, CIFAR_STD) if small else (IMAGENET_MEAN, IMAGENET_STD)
+        if chans != len(mean):  # as grey as they are on average
+            mean, std = ((sum(values) / len(values),) * chans for values in (mean, std))
+        found: dict[str, Any] = {"input_size": (chans, self.size, self.size), "mean": mean, "std": std}
+        return found | {"crop_pct": 1.0 if small else 0.875, **self.prepared}
 
 
 @contextlib.contextmanager
@@ -125,6 +142,7 @@ def seeded(seed: int | None) -> Generator[None]:
     if seed is None:
         yield
         return
+    seed = check("seed", seed, SEED)
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType] (torch does not type these two)
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         yield

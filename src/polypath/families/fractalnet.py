@@ -130,7 +130,7 @@ class FractalNet(Family, name="fractalnet"):
                     b, f"{name}.column{c}.unit{row // 2 ** (self.columns - c)}", source, unit, "", None
                 )
                 if row == self.rows and self.pool == "before" and self._pooled(block):
-                    ended[c] = b.add(f"{name}.column{c}.pool", ended[c], nn.MaxPool2d(2), at=f"{name}.pool")
+                    ended[c] = b.add(f"{name}.column{c}.pool", ended[c], nn.MaxPool2d(2))
             joined = next(iter(ended.values()))
             if len(ended) > 1:
                 joined = b.join(f"{name}.join{row}", {str(c): node for c, node in ended.items()}, self.join)
@@ -143,7 +143,9 @@ class FractalNet(Family, name="fractalnet"):
         for i in range(1, 2 ** (column - 1) + 1):
             unit = f"{name}.column{column}.unit{i}"
             z = b.unit(f"tied.{unit}", z, depth=1, module=unit, variant="column")
-        return b.unit(f"tied.{name}.column{column}.pool", z, module=f"{name}.pool") if self._pooled(block) else z
+        if not self._pooled(block):
+            return z
+        return b.add(f"tied.{name}.column{column}.pool", z, nn.MaxPool2d(2))
 
     def _unit(
         self, b: NetBuilder, name: str, z: str, unit: nn.Module, prefix: str, variant: str | None, depth: int = 1

@@ -301,7 +301,10 @@ def preset(name: str) -> Preset | None:
         _check_timm(model)
         known = timm.get_pretrained_cfg(model)
         size = known.input_size[-1] if known else 224
-        return Preset(TimmModel(model=model, num_classes=(known.num_classes if known else 0) or 1000), size=size)
+        words = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
+        prepared = {word: getattr(known, word) for word in words} if known else {}
+        spec = TimmModel(model=model, num_classes=(known.num_classes if known else 0) or 1000)
+        return Preset(spec, size=size, prepared=prepared)
     stated = inspect.signature(_pytorchcv_maker(model)).parameters.get("num_classes")
     classes = 1000 if stated is None or stated.default is inspect.Parameter.empty else stated.default
     small = any(word in model for word in ("_cifar", "_svhn"))

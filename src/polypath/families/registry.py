@@ -6,7 +6,7 @@ import fnmatch
 from dataclasses import fields, replace
 from typing import Any
 
-from polypath.core.checks import did_you_mean
+from polypath.core.checks import NAME, check, did_you_mean
 from polypath.core.network import PathNet
 from polypath.families import crescendonet, fractalnet, fusenet, gunn, inverted, onepath, recursive, resnet
 from polypath.families.base import FAMILIES, Family, Preset
@@ -53,6 +53,7 @@ def get_preset(name: str) -> Preset:
         ValueError: no such name; the message lists near ones.
         ImportError: a package that is not installed, with the extra that brings it.
     """
+    check("model", name, NAME)
     if (foreign := onepath.preset(name)) is not None:
         return foreign
     if name not in PRESETS:
@@ -66,12 +67,14 @@ def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> Pat
     Raises:
         ValueError: an unknown name or argument, or a value that the family refuses.
     """
-    spec = get_preset(name).spec
+    preset = get_preset(name)
+    spec = preset.spec
     if isinstance(spec, onepath.OnePath):
         arguments = spec.sorted_arguments(arguments)
     legal = [f.name for f in fields(spec)]
     if unknown := [key for key in arguments if key not in legal]:
         raise ValueError(f"model {name!r} has no argument {unknown[0]!r}; it has {', '.join(legal)}")
-    net = replace(spec, **arguments).build(seed)
-    net.config["model"] = name
+    preset = replace(preset, spec=replace(spec, **arguments))
+    net = preset.spec.build(seed)
+    net.config["model"], net.config["pretrained_cfg"] = name, preset.pretrained_cfg()
     return net

@@ -29,13 +29,15 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     images: int = 0
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or (parts := -(-len(input) // self.images)) == 1:
+        if not self.training or (parts := -(-len(input) // self.images)) <= 1:
             return super().forward(input)
+        # torch's batch-norm wants its statistics in the type of the weights, which under autocast is not the input's
+        like = self.weight if self.affine else at_least_float32(input)
         outs: list[Tensor] = []
         means: list[Tensor] = []
         variances: list[Tensor] = []
         for part in input.tensor_split(parts):
-            mean, var = at_least_float32(input.new_zeros(2, input.shape[1]))
+            mean, var = like.new_zeros(2, input.shape[1])
             outs.append(F.batch_norm(part, mean, var, self.weight, self.bias, True, 1.0, self.eps))
             means.append(mean)
             variances.append(var)

@@ -10,6 +10,7 @@ call, as ``mask``. In evaluation samples that are not let pass are not there, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -134,9 +135,8 @@ def _by_passed(norm: Norm, x: Tensor, mask: Tensor) -> Tensor:
 
 def _mean(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Mean ``(C,)`` over the samples of weight 1, and of how many values it is the mean."""
-    n, chans = values.shape[:2]
-    per_sample = values.reshape(n, chans, -1).sum(2)
-    count = weight.sum() * (values.numel() // (n * chans))
+    per_sample = values.unsqueeze(-1).flatten(2).sum(2)
+    count = weight.sum() * math.prod(values.shape[2:])
     return (per_sample * weight[:, None]).sum(0) / count.clamp(min=1.0), count
 
 

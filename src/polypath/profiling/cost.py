@@ -34,15 +34,15 @@ Choice = Paths | str | None
 
 
 def count_paths(net: PathNet | Wiring, paths: Choice = None) -> int:
-    """Exact number of paths from input to output; see :meth:`Wiring.count_paths`."""
+    """Exact number of paths from input to output: of the diagram, or of those that run under a choice."""
     wiring, choice = diagram(net, paths)
-    return wiring.count_paths(choice)
+    return wiring.count_paths(None if paths is None else choice)
 
 
 def depth_distribution(net: PathNet | Wiring, paths: Choice = None) -> dict[int, int]:
     """Exact number of paths of each depth, in layers; see :meth:`Wiring.depth_distribution`."""
     wiring, choice = diagram(net, paths)
-    return wiring.depth_distribution(choice)
+    return wiring.depth_distribution(None if paths is None else choice)
 
 
 def diagram(net: PathNet | Wiring, paths: Choice) -> tuple[Wiring, Paths]:
@@ -70,7 +70,7 @@ class Cost:
         activation_bytes: most bytes held at a time by anything but the weights, in eager inference. The images count
             all the time, since the caller holds them; what kernels use inside is not seen.
         depth: layers of the shortest and of the longest path, as the units declare them.
-        paths: number of paths. It and ``depth`` are the diagram's: a switch that nothing is chosen for counts whole.
+        paths: number of paths that run, all of those that gates decide among.
         size: height and width of the images, in pixels.
         batch_size: images.
     """

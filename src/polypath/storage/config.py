@@ -11,11 +11,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from polypath.core.config import ABOUT, completed_classes
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
 from polypath.families.registry import get_family
@@ -26,7 +27,6 @@ CONFIG, WEIGHTS, CARD = FILES = ("config.json", "model.safetensors", "README.md"
 FORMAT_VERSION = 1
 MIN_TORCH = "2.11"
 PACKAGES = {"timm": "timm", "pytorchcv": "pytorchcv"}  # families whose networks another package draws
-ABOUT = ("classes", "normalisation", "image")  # kept in ``net.config`` from load to the next save
 
 Folder = str | os.PathLike[str]
 
@@ -40,6 +40,7 @@ class _Config:
     paths: str = ""
     classes: list[str] = field(default_factory=list)
     model: str = ""
+    pretrained_cfg: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def read_config(source: Folder) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def read_config(source: Folder) -> dict[str, Any]:
     """
     file = Path(source) / CONFIG
     if not file.is_file():
-        raise ValueError(f"{source}: no saved network, {CONFIG} is missing")
+        raise ValueError(f"{source}: no saved network, {CONFIG} is missing{in_run(source)}")
     config = read_json(file)
     if not isinstance(config, dict) or config.get("format") != "polypath":
         raise ValueError(f'{file}: not written by polypath (it has no "format": "polypath")')
@@ -63,6 +64,12 @@ def read_config(source: Folder) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     return config
+
+
+def in_run(folder: Folder) -> str:
+    """For messages about a folder that is no saved network: where its network is, if it is a finished run."""
+    model = Path(folder) / "model"
+    return f"; this is a run, its network is in {model}" if (model / CONFIG).is_file() else ""
 
 
 def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None) -> PathNet:
@@ -81,6 +88,21 @@ def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None)
         raise
     except Exception as error:  # whatever a family makes of values that somebody else wrote
         raise ValueError(f"{where}: {family!r} cannot be built from it ({error})") from error
+
+
+def restore(net: PathNet, config: Mapping[str, Any], where: str) -> None:
+    """Give ``net.config`` what a saved config says of the network beside how it is built.
+
+    Raises:
+        ValueError: more classes than the head has outputs; the message starts with ``where``.
+    """
+    for key in (*ABOUT, "model", "statistics"):
+        if key in config:
+            cast(Any, net.config)[key] = config[key]
+    if names := config.get("classes"):
+        if len(names) > net.num_classes:
+            raise ValueError(f"{where}: {len(names)} classes, and the head has {net.num_classes} outputs")
+        net.config["classes"] = completed_classes(names, net.num_classes)  # 0.1 saved fewer names than outputs
 
 
 def _meta_built(spec: Any) -> PathNet:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from polypath.core.checks import Rule, check
 from polypath.core.network import PathNet
 from polypath.storage.config import FILES, Folder
 from polypath.storage.saving import save
@@ -40,6 +42,7 @@ def fetch(source: Folder, revision: str | None = None) -> Path:
     Raises:
         ValueError: no such folder, and no such name or no way to the Hub.
     """
+    check("source", source, Rule("a folder, or a hub name (owner/name)", lambda s: isinstance(s, str | os.PathLike)))
     folder = Path(source)
     if folder.is_dir():
         return folder

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import torch
 
 from polypath.core.network import PathNet
-from polypath.storage.config import ABOUT, CONFIG, WEIGHTS, Folder, build_net, read_config
+from polypath.storage.config import CONFIG, WEIGHTS, Folder, build_net, read_config, restore
 from polypath.storage.hub import fetch
 from polypath.storage.weights import read_tensors
 
@@ -27,7 +25,5 @@ def load(source: Folder, *, revision: str | None = None, device: str | torch.dev
     file = folder / WEIGHTS
     tensors = read_tensors(file, net)
     net.load_state_dict(tensors, assign=True)
-    for key in (*ABOUT, "model", "statistics"):
-        if key in config:
-            cast(Any, net.config)[key] = tuple(config[key]) if key == "classes" else config[key]
+    restore(net, config, str(folder / CONFIG))
     return net.to(device).eval()

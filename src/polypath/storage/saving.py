@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 
+from polypath.core.checks import check, each, number, one_of, optional, plain, whole
+from polypath.core.config import ABOUT, Resize, check_classes
 from polypath.core.inputs import sides
 from polypath.core.network import PathNet
 from polypath.families.base import FAMILIES
 from polypath.storage.cards import model_card
 from polypath.storage.config import (
-    ABOUT,
     CARD,
     CONFIG,
     FILES,
@@ -53,8 +54,8 @@ def save(
 
     Args:
         overwrite: replace a saved network that is there already; it is set aside first and removed at the end.
-        classes: names in the order of the labels. It, ``mean``/``std`` and the image's fields are taken over from
-            ``net.config`` where they are not given, as a loaded network has them.
+        classes: names in the order of the labels, one for each output of the head. It, ``mean``/``std`` and the image's
+            fields are taken over from ``net.config`` where they are not given, as a loaded network has them.
         mean, std: per channel, of pixels in 0 … 1: what is subtracted and divided by.
         image_size: pixels (side, or height and width) of the images that it was trained on.
         resize, resize_to: how an image of another size comes to it, in the words of ``DataConfig``.
@@ -65,7 +66,8 @@ def save(
 
     Raises:
         ValueError: a folder that is there already or holds something else, a network that its config would not build
-            again, more classes than the head has, means that do not fit the channels, weights without values.
+            again, more or fewer classes than the head has outputs, means that do not fit the channels, weights without
+            values.
         OSError: no space, no permission; nothing is left behind then.
     """
     from safetensors import SafetensorError
@@ -76,7 +78,7 @@ def save(
     rows = [_row(row) for row in path_table]
     config = _config_of(net)
     config |= _about(net, classes, mean, std, image_size, resize, resize_to)
-    config |= {"path_table": rows} if rows else {}
+    config = plain(config | ({"path_table": rows} if rows else {}))
     tensors = tensors_of(net)
     again = build_net(json.loads(json.dumps(config)), "this network's config")
     check_tensors(again, {k: (tuple(t.shape), t.is_floating_point()) for k, t in tensors.items()}, "this network")
@@ -154,25 +156,28 @@ def _about(
 ) -> dict[str, Any]:
     """What a user of the network has to know, given or taken over."""
     kept: dict[str, Any] = {key: value for key, value in net.config.items() if key in ABOUT}
-    if classes is not None:
-        if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-            raise ValueError(f"classes {classes!r}: give a list of names")
-        if len(classes) > net.num_classes:
-            raise ValueError(f"classes: {len(classes)} names, and the network's head has {net.num_classes} outputs")
-        kept["classes"] = list(classes)
-    elif len(kept.get("classes", ())) > net.num_classes:  # of the head that it had before
-        del kept["classes"]
+    if classes is None:
+        classes = kept.get("classes")
+    if classes is not None and len(classes):
+        kept["classes"] = check_classes(classes, net.num_classes)
     if (mean is None) != (std is None):
         raise ValueError("mean and std: give both or neither")
     if mean is not None and std is not None:
-        chans = net.config.get("arguments", {}).get("in_chans", len(mean))
-        if not len(mean) == len(std) == chans or not all(s > 0 for s in std):
-            raise ValueError(f"mean {tuple(mean)}, std {tuple(std)}: give {chans} numbers each, std above 0")
-        kept["normalisation"] = {"mean": [float(m) for m in mean], "std": [float(s) for s in std]}
+        chans = net.in_chans
+        kept["normalisation"] = {
+            "mean": tuple(map(float, check("mean", mean, each(number(), count=chans)))),
+            "std": tuple(map(float, check("std", std, each(number(above=0), count=chans)))),
+        }
+    if size is None and (resize, resize_to) != (None, None):
+        raise ValueError(f"resize = {resize!r}, resize_to = {resize_to!r}: give image_size with them")
     if size is not None:
-        kept["image"] = {"size": list(sides(size)), "resize": resize, "to": resize_to}
+        kept["image"] = {
+            "size": sides(size),
+            "resize": check("resize", resize, optional(one_of(*get_args(Resize)))),
+            "to": check("resize_to", resize_to, optional(whole(1))),
+        }
     return kept
 
 
 def _row(row: Any) -> dict[str, Any]:
-    return asdict(cast(Any, row)) if is_dataclass(row) else dict(row)
+    return plain(asdict(cast(Any, row)) if is_dataclass(row) else dict(row))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
+from polypath.core.config import check_classes, completed_classes
 from polypath.core.network import PathNet
 from polypath.data.batches import Part, evaluation_batches, training_batches
 from polypath.data.loader import BatchesBase
@@ -17,6 +19,7 @@ from polypath.storage.loading import load
 from polypath.training.distributed import World
 from polypath.training.recipe import Recipe
 
+LOG = logging.getLogger(__name__)
 EVAL_BATCH = 250
 INIT, MODEL = "init", "model"
 
@@ -54,11 +57,12 @@ def _processor_has_bf16() -> bool:
     return any(has() for has in known if has is not None)
 
 
-def build_net(recipe: Recipe, run_dir: Path | None = None) -> PathNet:
+def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str] | None = None) -> PathNet:
     """The network that a run trains, on the CPU, its weights drawn from the seed, or those of ``recipe.init``.
 
-    With ``init``, it is the saved network itself, which may be an extracted path; where its classes are not the
-    recipe's, it gets a new head, drawn from the seed. A run that has begun reads its own copy of it.
+    With ``init``, it is the saved network itself, which may be an extracted path. Where its classes are of another
+    number than the recipe's, or other ones than ``classes`` or in another order, it gets a new head, drawn from the
+    seed. A run that has begun reads its own copy of it.
     """
     if recipe.init is None:
         return recipe.model.build(recipe.seed)
@@ -67,9 +71,13 @@ def build_net(recipe: Recipe, run_dir: Path | None = None) -> PathNet:
     if (source / "recipe.json").is_file():  # a run: what it reports
         source = source / MODEL
     net = load(source)
-    if net.num_classes != recipe.model.num_classes:
+    known, outputs = net.config.get("classes"), recipe.model.num_classes
+    others = bool(known) and classes is not None and net.class_names != completed_classes(classes, outputs)
+    if net.num_classes != outputs or others:
+        if others:
+            LOG.info("init: %s tells other classes apart than the data has, so its head is drawn anew", recipe.init)
         with seeded(recipe.seed):
-            net.reset_classifier(recipe.model.num_classes)
+            net.reset_classifier(outputs)
     return net
 
 
@@ -80,6 +88,7 @@ def check_fits(net: PathNet, data: ImageData) -> None:
             f"model.num_classes = {net.num_classes}: {data.name} has {len(data.classes)} classes; "
             f"set --model.num-classes {len(data.classes)}"
         )
+    check_classes(data.classes, len(data.classes))  # now, not when the trained network is saved
     chans = net.config.get("arguments", {}).get("in_chans")
     if chans is not None and chans != data.channels:
         raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from polypath.core.config import completed_classes
 from polypath.core.precision import at_least_float32
 from polypath.core.probabilities import average_probabilities
 from polypath.data.augment import average_views
@@ -96,7 +97,7 @@ def save_model(
         net.eval(),
         run_dir / MODEL,
         overwrite=True,
-        classes=data.classes,
+        classes=completed_classes(data.classes, net.num_classes),
         mean=data.mean,
         std=data.std,
         image_size=recipe.data.size or data.size,

@@ -162,11 +162,11 @@ class _Session:
         if not folder.summary_file.exists():
             check_tracker(self.recipe.tracker)  # a missing extra is told before any work
         self.moved = moved
-        net = build_net(self.recipe, folder.path if resumed else None)
         if resumed:
             self.data = images_of(folder, moved, data)
         else:
             self.data = data or load_images(located(self.recipe.data, moved))
+        net = build_net(self.recipe, folder.path if resumed else None, self.data.classes)
         check_fits(net, self.data)
         self.batches = train_batches(self.data, self.recipe, device, world)
         self.parameters = sum(p.numel() for p in net.parameters())
@@ -183,7 +183,7 @@ class _Session:
         self.folder.create()
         record_data(self.folder, self.data, self.moved)
         if self.recipe.init is not None:  # so that the run resumes when the other folder is gone
-            save(build_net(self.recipe), self.folder.path / INIT)
+            save(build_net(self.recipe, classes=self.data.classes), self.folder.path / INIT)
 
     # --- the loop ----------------------------------------------------------------------------------------
 

@@ -182,7 +182,7 @@ def plan_of(
 def _reading(
     run: Callable[..., None], folder: Path, plan: Mapping[str, tuple[Any, Recipe]], moved: str | None
 ) -> Runner:
-    """``run`` with images from the same place for all; where all are finished, nothing is looked up but what ``moved``."""
+    """``run`` with images from the same place for all; where all are finished, only what ``moved`` is looked up."""
     if moved is None and all((folder / name / "summary.json").is_file() for name in plan):
         return run
     found = places({folder / name: recipe.data for name, (_, recipe) in plan.items()}, moved)

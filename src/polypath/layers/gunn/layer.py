@@ -110,7 +110,8 @@ class GunnLayer(nn.Module):
         order: ``gradual`` (GUNN, Eq. 4) or ``simultaneous`` (SUNN).
         backward: ``algorithm1`` updates one buffer in place, restored going back (§3.4); ``reference`` is Eq. 4 as
             it stands, which holds a copy of all channels for each segment. They load the same weights. The attribute
-            may be set at any time. Compiled and exported networks always run the reference.
+            may be set at any time. Compiled and exported networks always run the reference, and so do empty batches
+            and ``torch.func``'s transforms (``vmap``, ``grad``, …).
         unit: makes another update unit from its numbers of input and output channels. It must not write to its
             input, and under ``algorithm1`` nothing but its input and its own parameters may ask for a gradient.
 
@@ -158,7 +159,7 @@ class GunnLayer(nn.Module):
         if x.shape[1] != self.channels:
             raise ValueError(f"maps with {x.shape[1]} channels: this layer updates {self.channels}")
         units = self.units
-        if self.backward == "reference" or recording():
+        if self.backward == "reference" or recording() or _transformed() or not len(x):
             return self.reference(x, units)
         gradual = self.order == "gradual"
         learning = torch.is_grad_enabled()
@@ -200,6 +201,11 @@ def _after_conv(unit: ConvUnit, x: Tensor) -> Tensor:
     for part in unit.parts[1:]:
         x = getattr(unit, part)(x)
     return x
+
+
+def _transformed() -> bool:
+    """Whether a transform of ``torch.func`` runs: it follows neither writes into a buffer nor graphs made inside."""
+    return torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage] (there is no public name)
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

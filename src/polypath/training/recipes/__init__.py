@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 
-from polypath.core.checks import did_you_mean
+from polypath.core.checks import NAME, check, did_you_mean
 from polypath.training.recipe import Recipe
 from polypath.training.recipes.common import Entry, derive
 
@@ -42,6 +42,7 @@ def list_recipes(pattern: str = "*") -> list[str]:
 
 
 def _entry(name: str) -> Entry:
+    check("recipe", name, NAME)
     known = _entries()
     entry = known.get(_plain(name))
     if entry is None:

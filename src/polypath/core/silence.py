@@ -1,0 +1,54 @@
+"""Other packages' reports and update checks are off: no host is looked up unless it is asked for.
+
+This is the one place. :func:`silence` runs when ``polypath`` is imported, which imports none of these packages; they
+read their variables when they are imported. A variable that is set already, to whatever, stays as it is, and processes
+that this one starts inherit the choice. OpenVINO has no variable, so it is imported by :func:`imported`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+SILENT = {
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, and through it datasets, timm, Gradio
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # datasets
+    "GRADIO_ANALYTICS_ENABLED": "False",  # reports, and the check for a newer Gradio
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "WANDB_ERROR_REPORTING": "false",  # crash reports, to another host than the tracker's
+    "WANDB_X_DISABLE_UPDATE_CHECK": "true",
+}
+
+
+def silence() -> None:
+    """Set the variables of :data:`SILENT` that are not set."""
+    for name, value in SILENT.items():
+        os.environ.setdefault(name, value)
+
+
+def imported(package: str) -> ModuleType:
+    """Import a package, OpenVINO without the report that it sends of being imported.
+
+    Its reporter is a package of its own, which may be absent; so it is taken for absent, unless the user has agreed to
+    reports (``opt_in_out --opt_in`` writes a 1 into ``~/intel/openvino_telemetry``).
+    """
+    reporter = "openvino_telemetry"
+    if package.partition(".")[0] != "openvino" or package in sys.modules or reporter in sys.modules or _agreed():
+        return importlib.import_module(package)
+    sys.modules[reporter] = None  # pyright: ignore[reportArgumentType] (what makes its import an ImportError)
+    try:
+        return importlib.import_module(package)
+    finally:
+        del sys.modules[reporter]
+
+
+def _agreed() -> bool:
+    with contextlib.suppress(OSError, RuntimeError):  # no such file, no home
+        return (Path.home() / "intel/openvino_telemetry").read_text().strip() == "1"
+    return False

@@ -1,0 +1,160 @@
+"""No command looks up a host that it was not asked for, and what a user has set about it is left alone.
+
+Commands run as processes of their own, without the variables by which packages know a test or a CI job. A library that
+is preloaded tells what they look up, and resolves nothing; where no C compiler is, Python's own lookups are watched.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from conftest import child_environment
+from polypath.core.silence import SILENT
+
+WATCH = """
+import os, sys
+def watch(event, args):
+    if event not in ("socket.getaddrinfo", "socket.connect"):
+        return
+    name = args[0] if event == "socket.getaddrinfo" else args[1] if isinstance(args[1], str) else args[1][0]
+    if isinstance(name, bytes):
+        name = name.decode()
+    if name and not name.startswith("/") and name not in ("localhost", "127.0.0.1", "0.0.0.0", "::1", "::"):
+        with open(os.environ["LOOKED_UP"], "a") as out:
+            out.write(f"{event} {name}\\n")
+        raise OSError("no host is looked up here")
+sys.addaudithook(watch)
+"""
+HIDDEN = ("CI", "TF_BUILD", "TRAVIS", "PYTEST", "HF_", "HUGGING", "TRANSFORMERS", "GITHUB", "JENKINS", "GRADIO", "RAY_")
+TINY = ("--model.widths", "4", "4", "--model.hidden", "8", "--epochs", "1", "--device", "cpu", "--data.no-cache")
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory) -> dict[str, str]:
+    """The environment of a process whose lookups are told."""
+    folder = tmp_path_factory.mktemp("watch")
+    (folder / "sitecustomize.py").write_text(WATCH)
+    environment = child_environment(folder)
+    known = (*HIDDEN, "DO_NOT_TRACK", "DISABLE_TELEMETRY", *SILENT)
+    environment = {key: value for key, value in environment.items() if not key.startswith(known)}
+    environment |= {"HOME": str(folder), "POLYPATH_CACHE": str(folder / "cache"), "LOOKED_UP": str(folder / "told")}
+    compiler = shutil.which("cc")
+    if compiler and sys.platform == "linux":
+        library = folder / "watch.so"
+        source = Path(__file__).with_name("names_looked_up.c")
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+        environment["LD_PRELOAD"] = str(library)
+    return environment
+
+
+def told(environment: dict[str, str]) -> str:
+    file = Path(environment["LOOKED_UP"])
+    text = file.read_text() if file.exists() else ""
+    file.unlink(missing_ok=True)
+    return text
+
+
+def run(environment: dict[str, str], *argv: str | Path, **options) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, *map(str, argv)], env=environment, capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_watch_sees_what_is_looked_up(watched):
+    code = "import socket\ntry: socket.create_connection(('silence.invalid', 80), 1)\nexcept OSError: print('refused')"
+    assert run(watched, "-c", code).stdout.strip() == "refused"
+    assert "silence.invalid" in told(watched)
+
+
+def test_importing_is_silent_and_leaves_what_a_user_has_set(watched):
+    names = sorted(SILENT)
+    code = f"import os, polypath; print(*[os.environ[name] for name in {names}])"
+    assert run(watched, "-c", code).stdout.split() == [SILENT[name] for name in names]
+    chosen = watched | dict.fromkeys(names, "mine")
+    assert run(chosen, "-c", code).stdout.split() == ["mine"] * len(names)
+    assert told(watched) == ""
+
+
+@pytest.fixture(scope="module")
+def trained(watched, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("silent")
+    argv = ("-m", "polypath", "train", "crescendonet-digits", *TINY, "--data.validation", "100")
+    run(watched, *argv, "--out", folder / "run")
+    Image.new("L", (8, 8), 99).save(folder / "photo.png")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agreed", [False, True])
+def test_openvino_is_silent_unless_the_user_agreed(agreed, watched, tmp_path):
+    pytest.importorskip("openvino_telemetry")
+    if agreed:
+        (tmp_path / "intel").mkdir()
+        (tmp_path / "intel/openvino_telemetry").write_text("1")
+    code = "import time; from polypath.core.silence import imported; imported('openvino').Core(); time.sleep(2)"
+    run(watched | {"HOME": str(tmp_path)}, "-c", code)
+    assert bool(told(watched)) == agreed
+
+
+@pytest.mark.slow
+def test_commands_are_silent(watched, trained):
+    run(watched, "-m", "polypath", "models")
+    run(watched, "-m", "polypath", "paths", trained / "run", "--repeats", "2", "--recalibrate", "--num-images", "64")
+    run(watched, "-m", "polypath", "report", trained / "run")
+    assert told(watched) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_runtimes_are_silent(runtime, watched, trained):
+    """For longer than a reporter waits before it sends."""
+    pytest.importorskip(runtime)
+    pytest.importorskip("onnxscript")
+    folder, photo = trained / runtime, trained / "photo.png"
+    run(watched, "-m", "polypath", "export", trained / "run", "--out", folder, "--num-images", "64", "--paths", "whole")
+    run(watched, "-m", "polypath", "predict", photo, "--bundle", folder, "--runtime", runtime)
+    code = f"""
+import time, polypath.deploy as d
+d.AnytimePredictor({str(folder)!r}, {runtime!r}, 1).predict({str(photo)!r}, path="whole")
+time.sleep(8)
+"""
+    run(watched, "-c", code)
+    assert told(watched) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("command", "extra", "options"), [("serve", "fastapi", ("--port", "0")), ("explore", "gradio", ())]
+)
+def test_services_are_silent(command, extra, options, watched, trained):
+    pytest.importorskip(extra)
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "polypath", command, str(trained / "run" / "model"), *options],
+        env=watched,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        assert any("http://" in line for line in lines)
+        time.sleep(5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert told(watched) == ""

@@ -394,3 +394,23 @@ def test_a_process_leaves_with_the_status():
     process = start("trian")
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (2, "polypath: error: unknown subcommand 'trian'; did you mean train?\n")
+
+
+@pytest.mark.slow
+def test_paths_and_export_say_which_statistics_an_error_was_taken_with(runs, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("polypath.deploy.heldout.FEWEST", 40)
+    for i, (options, told) in enumerate(
+        [
+            (["--num-images", "100"], "batch-norm re-estimated on 100 training images"),
+            (["--no-recalibrate"], "batch-norm not re-estimated"),
+        ]
+    ):
+        for form in ("torch", "bundle"):
+            if form == "bundle":
+                pytest.importorskip("onnxscript")
+                pytest.importorskip("onnxruntime")
+            out = tmp_path / f"{form}{i}"
+            argv = ["export", runs / "mine", "--paths", "whole", "--format", form, "--out", out, *options]
+            status, printed, err = run(capsys, *argv)
+            assert status == 0, err
+            assert told in printed

@@ -16,7 +16,7 @@ from polypath.analysis.plots.paths import path_figure
 from polypath.analysis.plots.style import save_figure
 from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.scoring import PathRow, score
-from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.batchnorm import BatchNormStatistics, statistics_note
 from polypath.core.display import html_table, short_macs
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
@@ -121,12 +121,8 @@ class PathTable:
         """One line: on what the figures were measured."""
         m = self.measured
         height, width = m["size"]
-        if self.recalibrated is None:
-            statistics = "batch-norm not re-estimated"
-        else:
-            statistics = f"batch-norm re-estimated on {self.recalibrated['images']:,} training images"
         return (
-            f"{self.images:,} {self.split} images of {self.data}; {statistics}; latency: {m['device']}, "
+            f"{self.images:,} {self.split} images of {self.data}; {statistics_note(self.recalibrated)}; latency: {m['device']}, "
             f"{m['threads']} thread{'s' if m['threads'] != 1 else ''}, torch {m['torch']}, float32, "
             f"batch {m['batch_size']}, {height}×{width} pixels, {m['repeats']} repeats"
         )

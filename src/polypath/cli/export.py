@@ -54,6 +54,7 @@ def export(argv: list[str]) -> None:
 
 
 def _bundle(args: Any) -> dict[str, Any]:
+    from polypath.core.batchnorm import statistics_note
     from polypath.deploy.write import HeldOut, write_bundle
 
     net, run = _opened(args)
@@ -96,17 +97,19 @@ def _bundle(args: Any) -> dict[str, Any]:
         measure=args.measure,
     )
     size = sum(file.stat().st_size for file in args.out.iterdir())
+    statistics = statistics_note(stats.record if stats is not None else net.config.get("statistics"))
     if not args.json:
         rows = [
             [p.name, percent(p.error), percent(p.test_error), millions(p.macs), f"{p.params:,}", f"{p.temperature:.3f}"]
             for p in bundle.paths
         ]
         head = ["path", "held-out error %", "test error %", "MACs", "params", "temperature"]
-        print_table(f"Bundle {bundle.name}", head, rows, notes=[f"{size / 2**20:.2f} MiB in {args.out}"])
+        print_table(f"Bundle {bundle.name}", head, rows, notes=[statistics, f"{size / 2**20:.2f} MiB in {args.out}"])
     return {"out": str(args.out), "bytes": size, **bundle.manifest.to_json()}
 
 
 def _one(args: Any) -> dict[str, Any]:
+    from polypath.core.batchnorm import statistics_note
     from polypath.deploy.export import export_path
 
     net, run = _opened(args)
@@ -125,7 +128,8 @@ def _one(args: Any) -> dict[str, Any]:
         stats = _statistics(args, run, [net.paths(text)])
         done = export_path(net.cpu(), text, args.out, args.format, stats=stats)
         total += done.bytes
-        _tell(args, f"wrote {', '.join(str(file) for file in done.files)}: {done.bytes / 2**20:.2f} MiB")
+        statistics = statistics_note(stats.record if stats is not None else net.config.get("statistics"))
+        _tell(args, f"wrote {', '.join(map(str, done.files))}: {done.bytes / 2**20:.2f} MiB; {statistics}")
         checks = [{"runtime": c.runtime, "max_abs": c.max_abs} for c in done.checks]
         rows.append({"paths": text, "files": [str(file) for file in done.files], "bytes": done.bytes, "checks": checks})
     return {"out": str(args.out), "format": args.format, "bytes": total, "exports": rows}

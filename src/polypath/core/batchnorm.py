@@ -60,6 +60,13 @@ class BatchNormStatistics(Mapping[Paths, Bank]):
         return {"images": self.images, "seed": self.seed}
 
 
+def statistics_note(record: Mapping[str, int | None] | None) -> str:
+    """For readers of an error: the batch-norm statistics that it was measured with, by their record (None: as trained)."""
+    if not record:
+        return "batch-norm not re-estimated"
+    return f"batch-norm re-estimated on {record['images']:,} training images"
+
+
 def norms(net: nn.Module) -> dict[str, _BatchNorm]:
     """The batch-norms that keep running statistics, by name."""
     modules = cast(Iterator[tuple[str, nn.Module]], net.named_modules())

@@ -122,8 +122,8 @@ class PathTable:
         m = self.measured
         height, width = m["size"]
         return (
-            f"{self.images:,} {self.split} images of {self.data}; {statistics_note(self.recalibrated)}; latency: {m['device']}, "
-            f"{m['threads']} thread{'s' if m['threads'] != 1 else ''}, torch {m['torch']}, float32, "
+            f"{self.images:,} {self.split} images of {self.data}; {statistics_note(self.recalibrated)}; "
+            f"latency: {m['device']}, {m['threads']} thread{'s' if m['threads'] != 1 else ''}, torch {m['torch']}, float32, "
             f"batch {m['batch_size']}, {height}×{width} pixels, {m['repeats']} repeats"
         )
 

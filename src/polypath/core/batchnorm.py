@@ -61,7 +61,7 @@ class BatchNormStatistics(Mapping[Paths, Bank]):
 
 
 def statistics_note(record: Mapping[str, int | None] | None) -> str:
-    """For readers of an error: the batch-norm statistics that it was measured with, by their record (None: as trained)."""
+    """For readers of an error: which batch-norm statistics it was taken with, by their record; None is as trained."""
     if not record:
         return "batch-norm not re-estimated"
     return f"batch-norm re-estimated on {record['images']:,} training images"

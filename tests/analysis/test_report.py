@@ -258,6 +258,8 @@ def test_choosing_a_path_lights_it(driver, tmp_path, text, net):
 def test_nothing_sticks_out(driver, tmp_path, text, width):
     opened(driver, tmp_path, text.replace(EVIL, "x" * 80), width)
     assert overflow(driver) == 0
+    diagram = driver.find_element("css selector", ".diagram")  # it may scroll by itself, which hides a part
+    assert driver.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", diagram) == 0
 
 
 def test_a_network_of_thousands_of_nodes_opens(driver, tmp_path):

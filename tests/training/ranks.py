@@ -48,6 +48,9 @@ CASES: dict[str, Recipe] = {
     "depth": tiny(**SGD, objective=DropPath(mode="stochastic-depth"), model=SHALLOW),
     "rank": tiny(**SGD, objective=DropPath(rate=0.7), parallel=ParallelConfig(paths="rank")),
     "fsdp": tiny(**SGD, objective=DropPath(rate=0.5), parallel=ParallelConfig(strategy="fsdp")),
+    "fsdp-channels-last": tiny(
+        **SGD, objective=DropPath(rate=0.5), channels_last=True, parallel=ParallelConfig(strategy="fsdp")
+    ),
     "fsdp-pathwise": tiny(**SGD, objective=PathWise(), parallel=ParallelConfig(strategy="fsdp")),
     "sync": tiny(
         **SGD, model=changed(NET, dropout=0.0), objective=DropPath(), parallel=ParallelConfig(batch_norm="sync")

@@ -17,9 +17,9 @@ from conftest import child_environment
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize(
-    "which", ["covering", pytest.param("every", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
-)
+@pytest.mark.slow  # tests/training/test_distributed.py has the quick ones
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("which", ["covering", "every"])
 def test_each_combination_trains_or_is_refused_by_field(which: str) -> None:
     command = [sys.executable, "-W", "ignore", str(HERE / "combinations.py"), which]
     done = subprocess.run(command, env=child_environment(HERE), capture_output=True, text=True)

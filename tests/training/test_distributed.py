@@ -15,13 +15,17 @@ from torch import nn
 
 from conftest import child_environment
 from polypath.core.batchnorm import buffers
+from polypath.families.recursive import RecursiveResNet
 from polypath.layers.ghost import GhostBatchNorm2d, ghost_norms
 from polypath.training.build import eval_batches, train_batches
 from polypath.training.distributed import World, buckets, join_world, reduce_gradients
+from polypath.training.engine import Engine
+from polypath.training.path_objectives import SharedEnsemble, TargetRate
 from polypath.training.prepare import shard
 from polypath.training.recipe import ParallelConfig
 
 HERE = Path(__file__).parent
+GATED = RecursiveResNet(blocks=(1, 2), loops=(1, 2), width=4, in_chans=1)
 TOLERANCE = 1e-12  # of float64
 
 
@@ -112,6 +116,17 @@ def test_half_set_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_shared_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ParallelConfig(**fields)
+
+
+def test_objectives_and_networks_that_cannot_be_shared_are_refused_before_they_train() -> None:
+    ensemble = tiny(objective=SharedEnsemble(routes=("branches=1",)), parallel=ParallelConfig(strategy="fsdp"))
+    gated = tiny(model=GATED, objective=TargetRate(), parallel=ParallelConfig(batch_norm="ghost", ghost_images=4))
+    for recipe, message in (
+        (ensemble, "objective 'ensemble' with parallel.strategy 'fsdp': .*take 'ddp'"),
+        (gated, "parallel.batch_norm = 'ghost': behind this network's gates .*take 'rank'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Engine(recipe, recipe.model.build(0), torch.device("cpu"), World(), 3)
 
 
 # --- ghost batch-norm --------------------------------------------------------------------------------------

@@ -121,9 +121,10 @@ class PathTable:
         """One line: on what the figures were measured."""
         m = self.measured
         height, width = m["size"]
+        threads = f"{m['threads']} thread{'s' if m['threads'] != 1 else ''}"
         return (
             f"{self.images:,} {self.split} images of {self.data}; {statistics_note(self.recalibrated)}; "
-            f"latency: {m['device']}, {m['threads']} thread{'s' if m['threads'] != 1 else ''}, torch {m['torch']}, float32, "
+            f"latency: {m['device']}, {threads}, torch {m['torch']}, float32, "
             f"batch {m['batch_size']}, {height}×{width} pixels, {m['repeats']} repeats"
         )
 

@@ -264,12 +264,18 @@ class PathNet(nn.Module):
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
         """How its images are prepared, and its ends, in timm's words; ``resolve_model_data_config(net)`` reads it."""
-        return timm_config(self)
+        convs, last = tuple(self.first_convs()), self.wiring.by_name.get(self.wiring.output)
+        ends: dict[str, Any] = {"num_classes": self.num_classes, "first_conv": convs[0] if len(convs) == 1 else convs}
+        if isinstance(last, Unit):
+            ends["classifier"] = last.module
+        if "classes" in self.config:
+            ends["label_names"] = self.class_names
+        return timm_config(self.config, self.in_chans, self.min_size, ends)
 
     @property
     def default_cfg(self) -> dict[str, Any]:
         """The same; timm's older name."""
-        return timm_config(self)
+        return self.pretrained_cfg
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -7,53 +7,38 @@ what it was made for (``pretrained_cfg``).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from polypath.core.checks import plain
-from polypath.core.config import ImageConfig
-from polypath.core.wiring import Unit
-
-if TYPE_CHECKING:
-    from polypath.core.network import PathNet
+from polypath.core.config import ImageConfig, NetConfig
 
 CROP_MODES = {"crop": "center", "squash": "squash", "pad": "border"}
 
 
-def timm_config(net: PathNet) -> dict[str, Any]:
-    """See :attr:`PathNet.pretrained_cfg`."""
-    config, side = net.config, net.min_size
+def timm_config(config: NetConfig, in_chans: int, min_size: int, ends: Mapping[str, Any]) -> dict[str, Any]:
+    """See :attr:`PathNet.pretrained_cfg`; ``ends`` is what the network knows of its first and last layers."""
+    smallest = (in_chans, min_size, min_size)
     found: dict[str, Any] = {
-        "architecture": config.get("model") or config.get("family") or type(net).__name__,
-        "input_size": (net.in_chans, side, side),
+        "architecture": config.get("model") or config.get("family"),
+        "input_size": smallest,
         **config.get("pretrained_cfg", {}),
-        "min_input_size": (net.in_chans, side, side),
-        "num_classes": net.num_classes,
+        "min_input_size": smallest,
+        **ends,
     }
-    last = net.wiring.by_name.get(net.wiring.output)
-    if isinstance(last, Unit):
-        found["classifier"] = last.module
-    convs = tuple(net.first_convs())
-    found["first_conv"] = convs[0] if len(convs) == 1 else convs
-    found["input_size"] = (net.in_chans, *found["input_size"][1:])
+    found["input_size"] = (in_chans, *found["input_size"][1:])
     if image := config.get("image"):
-        found |= _resized(net, image)
+        found |= _resized(image, in_chans, min_size)
     if norm := config.get("normalisation"):
         found |= {"mean": norm["mean"], "std": norm["std"]}
-    if "classes" in config:
-        found["label_names"] = net.class_names
     return {key: plain(value) for key, value in found.items()}
 
 
-def _resized(net: PathNet, image: ImageConfig) -> dict[str, Any]:
-    height, width = image.get("size", (net.min_size, net.min_size))
+def _resized(image: ImageConfig, in_chans: int, min_size: int) -> dict[str, Any]:
+    height, width = image.get("size", (min_size, min_size))
     side, to = min(height, width), image.get("to") or min(height, width)
     share = side / to
     while math.floor(side / share) < to:  # timm divides again, and rounds down
         share = math.nextafter(share, 0.0)
     mode = CROP_MODES[image.get("resize") or "crop"]
-    return {
-        "input_size": (net.in_chans, height, width),
-        "crop_pct": share,
-        "crop_mode": mode,
-        "interpolation": "bilinear",
-    }
+    return {"input_size": (in_chans, height, width), "crop_pct": share, "crop_mode": mode, "interpolation": "bilinear"}

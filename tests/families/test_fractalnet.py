@@ -137,9 +137,9 @@ def test_concat_joins_have_every_operand_and_no_columns():
         net.paths("column=1")
 
 
-def test_xavier_is_the_papers_initialisation():
-    weight = part(FractalNet(filters=(64,), columns=2).build(seed=0), "block1.column2.unit2").conv.weight
-    bound = (6 / (64 * 9 + 64 * 9)) ** 0.5
+def test_caffes_xavier_is_the_papers_initialisation():
+    weight = part(FractalNet(filters=(64,), columns=2).build(seed=0), "block1.column2.unit1").conv.weight
+    bound = (3 / (3 * 9)) ** 0.5
     assert 0.95 * bound < weight.abs().max() <= bound
 
 
@@ -152,7 +152,7 @@ def test_xavier_is_the_papers_initialisation():
         ({"pool": "between"}, "before, after"),
         ({"transitions": (6,)}, "1 to 5"),
         ({"dropout": (0.1, 0.2)}, "one for each block"),
-        ({"init": "zeros"}, "truncated_normal, he, xavier"),
+        ({"init": "zeros"}, "truncated_normal, he, he_fan_in, xavier, xavier_fan_in"),
         ({"num_classes": -1}, "at least 0"),
         ({"depth": 3}, "has no argument 'depth'"),
     ],

@@ -121,6 +121,7 @@ def test_the_page_of_a_folder_lists_every_experiment_and_shows_its_results(tmp_p
     assert "| `fractalnet/table4` | Table 4 | not run yet |" in text
     assert "](there/one/figure.png)" in text
     assert "**Stale:** the definition" in text
+    assert "| Table II | small, stale |" in text
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda f: f.name)

@@ -53,7 +53,7 @@ class FractalNet(Family, name="fractalnet"):
     affine: bool = True
     own_norms: bool = False
     stem: str = "none"
-    init: str = "xavier"
+    init: str = "xavier_fan_in"
 
     paper = "FractalNet, ICLR 2017"
 

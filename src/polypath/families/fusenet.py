@@ -48,6 +48,7 @@ class PlainNet(Family, name="plain"):
 
     depth: int = 26
     width: int = 16
+    init: str = "he_fan_in"
 
     paper = PAPER
 
@@ -84,6 +85,7 @@ class FusedNet(Family, name="fusenet"):
     join: str = "sum"
     survival: float = 1.0
     survival_rule: str = "linear"
+    init: str = "he_fan_in"
 
     paper = PAPER
 

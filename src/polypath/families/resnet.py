@@ -79,6 +79,7 @@ class Residual(Family):
     join: str = "sum"
     survival: float = 1.0
     survival_rule: str = "linear"
+    init: str = "he_fan_in"
 
     paper = "ResNet, CVPR 2016; Deep Fusion, 2016"
 

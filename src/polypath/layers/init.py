@@ -18,19 +18,38 @@ def truncated_normal(module: Weighted) -> None:
 
 
 def he(module: Weighted) -> None:
-    """Normal with variance 2 / fan-out for convs (He et al. 2015), uniform 1 / fan-in for linear layers."""
+    """Normal with variance 2 / fan-out for convs, uniform within 1 / √fan-in for linear layers (GUNN's code, timm)."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     else:
         nn.init.uniform_(module.weight, -(module.in_features**-0.5), module.in_features**-0.5)
 
 
+def he_fan_in(module: Weighted) -> None:
+    """Normal with variance 2 / fan-in for convs (He et al. 2015, Eq. 10; DFN's code), linear layers as :func:`he`."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+    else:
+        he(module)
+
+
 def xavier(module: Weighted) -> None:
-    """Uniform with variance 2 / (fan-in + fan-out) (Glorot and Bengio 2010; FractalNet §4.1)."""
+    """Uniform with variance 2 / (fan-in + fan-out) (Glorot and Bengio 2010)."""
     nn.init.xavier_uniform_(module.weight)
 
 
-INITS = {"truncated_normal": truncated_normal, "he": he, "xavier": xavier}
+def xavier_fan_in(module: Weighted) -> None:
+    """Uniform with variance 1 / fan-in: what Caffe calls Xavier (FractalNet §4.1 and its generator)."""
+    nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="linear")
+
+
+INITS = {
+    "truncated_normal": truncated_normal,
+    "he": he,
+    "he_fan_in": he_fan_in,
+    "xavier": xavier,
+    "xavier_fan_in": xavier_fan_in,
+}
 
 
 def initialise(net: nn.Module, scheme: str) -> None:

@@ -26,6 +26,7 @@ A verdict comes from several seeds by a paired bootstrap over seeds × test imag
 widened to that of Student's t and Holm's correction over a table's claims (`polypath.reproduce.claims`). *Undecided*
 means that these seeds cannot tell. A claim that does not hold here does not hold **at this scale**: small networks, few
 images, few epochs; printed numbers stand beside measured ones for their pattern, not for their level.
+A *stale* result was run with recipes that have changed since; it stands until it is run again.
 """
 
 
@@ -91,7 +92,8 @@ def _overview(results: Iterable[Result]) -> list[str]:
             anchor = f"{r.experiment}: {r.place}".lower()
             anchor = "".join(c for c in anchor.replace(" ", "-") if c.isalnum() or c in "-_")
             cells = " | ".join(str(count[word]) if count[word] else "" for word in WORDS)
-            lines.append(f"| [`{name}`](#{anchor}) | {place} | {r.scale} | {cells} |")
+            scale = f"{r.scale}, stale" if outdated(r, get_experiment(name)) else r.scale
+            lines.append(f"| [`{name}`](#{anchor}) | {place} | {scale} | {cells} |")
     return [*lines, ""]
 
 

@@ -137,7 +137,7 @@ TABLE1 = Experiment(
             ),
             "DR-Res 16": smoke(_sixteen(4, (2, 2, 2)), TARGET),
         },
-        lambda: {"ResNet-20": quick(ResNet(depth=20, width=8)), "DR-Res 16": quick(_sixteen(8), TARGET)},
+        lambda: {"ResNet-20": quick(ResNet(depth=20, width=8, init="he")), "DR-Res 16": quick(_sixteen(8), TARGET)},
         _published1,
         small_says=("ResNet-20 and DR-Res 16 alone, with 8, 16 and 32 maps instead of 16, 32 and 64",),
     ),

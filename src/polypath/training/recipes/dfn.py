@@ -33,7 +33,8 @@ _BASE = Recipe(
     checkpoint_every=5,
     assumed={
         "optim.decay": "on which parameters is not stated: on all",
-        "model.init": '"initialized as in" He et al. 2015, whose fan is not stated: fan-out',
+        "model.init": '"initialized as in" He et al. 2015, where fan-in and fan-out both serve: fan-in, '
+        "its Eq. 10 and the released code",
         "parallel.batch_norm": "the paper's 64 images lay on two GPUs, each with statistics of its own 32; "
         "here of the whole batch (parallel.batch_norm ghost rebuilds theirs)",
     },

@@ -41,7 +41,7 @@ _CIFAR = Recipe(
         "optim.nesterov": '"a similar training scheme as" ResNet\'s, Nesterov not mentioned: off',
         "optim.decay": "on which parameters is not stated: on all",
         "data.normalise": "not stated: channel means and standard deviations",
-        "model.init": "not stated: He et al. 2015, as ResNet's",
+        "model.init": "not stated: He et al. 2015 by fan-out, the same for the nets beside it",
         "model.shortcut": "not stated: without parameters, which fits the printed sizes",
         "model.gate_open": "stated for ImageNet alone: 85% there and here",
         **{field: reason.format(2, "CIFAR") for field, reason in GATES.items()},
@@ -151,7 +151,7 @@ def _gated(base: Recipe, model: str, name: str, target: float = 0.7) -> Recipe:
 
 
 def _plain(base: Recipe, model: str, name: str) -> Recipe:
-    """The same training without gates."""
+    """The same training without gates, from weights drawn in the same way."""
     dataset = "cifar10" if base is _CIFAR else "imagenet"
     none: dict[str, str | None] = dict.fromkeys(("model.gates", "model.first_loop", "model.gate_open"))
-    return derive(base, name, {"model": model_of(model, dataset), "objective": Whole()}, none)
+    return derive(base, name, {"model": model_of(model, dataset, init="he"), "objective": Whole()}, none)

@@ -69,7 +69,7 @@ CIFAR10 = Recipe(
 )
 BUNDLE = Recipe(
     name="fractalnet-cifar10-bundle",
-    model=FractalNet(filters=(16, 32, 64, 128)),
+    model=FractalNet(filters=(16, 32, 64, 128), init="xavier"),  # as the network that ships was drawn
     data=DataConfig(source="cifar10", validation=5000, augment=PLUS),
     optim=SGD,
     schedule=ONE_CYCLE,

@@ -164,6 +164,29 @@ def test_boxes_that_never_fit_fall_back_to_the_centre() -> None:
     assert found.tolist() == [[0, 45, 10, 10], [45, 0, 10, 10], [0, 0, 50, 50]]
 
 
+def test_shorter_side_crops_are_those_of_a_resized_image() -> None:
+    """A square of 224 out of an image whose shorter side was drawn from 256 … 480: by its share of the shorter side."""
+    n, height, width = 5000, 300, 400
+    uniform = torch.rand(n, 3, generator=seeded(), dtype=torch.float64)
+    heights, widths = torch.full((n,), height), torch.full((n,), width)
+    config = AugmentConfig(shorter_side=(256, 480))
+    found = A.places(config, uniform, heights, widths, 224)
+    top, left, tall, wide = found.unbind(1)
+    assert torch.equal(tall, wide)
+    drawn = 224 * height / tall
+    assert 255 < drawn.min() < 257
+    assert 478 < drawn.max() < 482
+    assert drawn.mean() == pytest.approx((256 + 480) / 2, abs=3)
+    room = (height - tall, width - wide)
+    for place, most in zip((top, left), room, strict=True):
+        assert place.min() == 0
+        assert (place <= most).all()
+        assert (place / most).mean() == pytest.approx(0.5, abs=0.02)
+    assert abs(torch.corrcoef(torch.stack([drawn, top / room[0]]))[0, 1]) < 0.05
+    fixed = A.shorter_side_boxes(uniform, heights, widths, (224, 224), 224)
+    assert set(fixed[:, 2].tolist()) == {height}
+
+
 # --- light ------------------------------------------------------------------------------------------------
 
 
@@ -221,8 +244,27 @@ def test_draws_of_light_are_in_range_and_independent() -> None:
     assert factors.max() < 1.5
     assert (factors.mean(0) - 1).abs().max() < 0.01
     assert (torch.bincount(orders.long(), minlength=6) / 20000 - 1 / 6).abs().max() < 0.012
-    assert (noise.std(0) - A.LIGHTING_STD).abs().max() < 0.002
+    assert (noise.std(0) - 0.1).abs().max() < 0.002
     assert (torch.corrcoef(factors.T) - torch.eye(3)).abs().max() < 0.03
+
+
+def test_jitter_and_lighting_have_the_strength_asked_for() -> None:
+    """Each alone leaves the other neutral, and Howard's distortion is both at their default strengths."""
+    for jitter, lighting in ((0.4, 0.1), (0.4, 0.0), (0.0, 0.2)):
+        light = A.draw(AugmentConfig(jitter=jitter, lighting=lighting), 20000, seeded()).light
+        assert light is not None
+        factors, noise = light[:, :3], light[:, 4:]
+        assert factors.min().item() == pytest.approx(1 - jitter, abs=1e-3)
+        assert factors.max().item() == pytest.approx(1 + jitter, abs=1e-3)
+        assert noise.std().item() == pytest.approx(lighting, rel=0.02)
+    howard, both = (A.draw(c, 50, seeded()).light for c in (PHOTOMETRIC, AugmentConfig(jitter=0.5, lighting=0.1)))
+    assert howard is not None
+    assert both is not None
+    assert torch.equal(howard, both)
+    assert A.draw(AugmentConfig(mirror=True), 8, seeded()).light is None
+
+
+PHOTOMETRIC = AugmentConfig(photometric=True)
 
 
 def test_grey_images_get_light_too() -> None:

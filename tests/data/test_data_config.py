@@ -31,6 +31,11 @@ def test_svhn_of_dfn_holds_out_two_parts() -> None:
     [
         ({"pad": -1}, r"AugmentConfig.pad = -1: must be a whole number of at least 0"),
         ({"pad": 1.5}, "AugmentConfig.pad = 1.5"),
+        ({"shorter_side": (480, 256)}, r"shorter_side = \(480, 256\): the second must not be below the first"),
+        ({"shorter_side": (256, 480), "scale": (0.08, 1)}, "shorter_side .*: excludes scale"),
+        ({"shorter_side": (256.5, 480)}, "each entry a whole number"),
+        ({"jitter": 1.5}, r"AugmentConfig.jitter = 1.5: must be a number in \[0, 1\]"),
+        ({"photometric": True, "jitter": 0.4}, "photometric: is jitter 0.5 and lighting 0.1; give either it or these"),
         ({"pad_mode": "edge"}, "pad_mode = 'edge': must be one of zero, reflect"),
         ({"mirror": 1}, "mirror = 1: must be true or false"),
         ({"roll": 1.1}, "roll = 1.1"),

@@ -56,6 +56,8 @@ def lively(net: pp.PathNet) -> pp.PathNet:
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, generator=g)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=0.1, generator=g)
     return some_negative(net)
 
 
@@ -108,6 +110,7 @@ def test_another_weight_gives_another_answer():
     [
         CrescendoNet(widths=(4, 6), hidden=(8,), dropout=0.2, order="conv-norm-act-drop"),
         CrescendoNet(widths=(4, 6), hidden=(8,), order="conv-norm"),
+        CrescendoNet(widths=(4, 6), hidden=(8,), bias=True),
         FractalNet(filters=(4, 6), columns=3, join="sum", pool="after", bias=True, affine=False, dropout=(0.3,)),
         FractalNet(filters=(4, 6), columns=3, join="max"),
         FractalNet(filters=(4, 6), columns=2, join="concat"),

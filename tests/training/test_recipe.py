@@ -13,7 +13,7 @@ from torch import nn
 
 from polypath.families.fractalnet import FractalNet
 from polypath.families.resnet import ResNet
-from polypath.training.optim import OptimConfig, build_optimizer, decayed_parameters
+from polypath.training.optim import OptimConfig, build_optimizer, decayed_parameters, set_rate
 from polypath.training.path_objectives import DropPath, SharedEnsemble, TargetRate
 from polypath.training.recipe import ParallelConfig, Recipe, lookup, recipe_from_json, recipe_to_json, replace
 from polypath.training.schedules import ScheduleConfig
@@ -130,6 +130,28 @@ def test_what_decays() -> None:
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert len(groups[0]["params"]) == len(linear)
     assert sum(len(group["params"]) for group in groups) == len(list(net.parameters()))
+
+
+def test_biases_have_a_rate_and_a_decay_of_their_own() -> None:
+    """As Caffe's lr_mult and decay_mult; shifts of norms are no biases."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+    optimizer = build_optimizer(net, OptimConfig(lr=0.1, momentum=0, weight_decay=0.5, bias_lr=2, bias_decay=0))
+    set_rate(optimizer, 0.01)
+    start = {name: p.detach().clone() for name, p in net.named_parameters()}
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    for name, p in net.named_parameters():
+        bias = name in ("0.bias", "3.bias")
+        step = 0.02 if bias else 0.01 * (1 + 0.5 * start[name])
+        assert torch.allclose(p.detach(), start[name] - step), name
+    assert len(build_optimizer(net, OptimConfig(weight_decay=0.5)).param_groups) == 1
+
+
+def test_a_rate_of_biases_without_decay_leaves_one_group_each() -> None:
+    net = nn.Linear(2, 2)
+    groups = build_optimizer(net, OptimConfig(kind="adam", lr=0.1, bias_lr=3)).param_groups
+    assert sorted(group["lr"] for group in groups) == pytest.approx([0.1, 0.3])
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])

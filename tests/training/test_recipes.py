@@ -124,7 +124,8 @@ STATED: list[tuple[str, dict[str, object]]] = [
     ("crescendonet_512-svhn", {"epochs": 70, "data.extra_split": "extra", "data.validation": 0}),
     ("crescendonet_512-cifar10-adam-figure3", {"epochs": 450, "trace_test": True}),
     ("fractalnet20-cifar100++", {"data.augment.pad_mode": "reflect", "data.normalise": "mean"}),
-    ("fractalnet20-cifar100", {"model.init": "xavier_fan_in"}),
+    ("fractalnet20-cifar100", {"model.init": "xavier_fan_in", "optim.bias_lr": 1.0}),
+    ("fractalnet20-cifar10-tied", {"model.bias": True, "optim.bias_lr": 2.0, "optim.bias_decay": 0.0}),
     ("fractalnet20-cifar10+", {"data.augment.pad_mode": "zero", "data.augment.mirror": True, "epochs": 400}),
     ("fractalnet20-cifar10", {"data.augment.pad": 0, "model.dropout": (0.0, 0.1, 0.2, 0.3, 0.4)}),
     ("fractalnet20-svhn", {"epochs": 20, "data.extra_split": "extra"}),
@@ -136,6 +137,11 @@ STATED: list[tuple[str, dict[str, object]]] = [
     ("dfn_mr-imagenet", {"epochs": 100, "batch_size": 256, "data.resize_to": 256, "data.eval_crops": 1}),
     ("dfn_mr56-cifar100", {"model.init": "he_fan_in"}),
     ("resnet110-cifar10-drnn", {"model.init": "he"}),
+    (
+        "dfn_mr-imagenet",
+        {"data.augment.shorter_side": (256, 480), "data.augment.lighting": 0.1, "data.augment.jitter": 0},
+    ),
+    ("gunn18-imagenet", {"data.augment.scale": (0.08, 1), "data.augment.jitter": 0.4, "data.augment.lighting": 0.1}),
     ("dfn1-imagenet", {"batch_size": 256, "optim.weight_decay": 1e-4}),
     ("fusenet_nf3_26-cifar10-ensemble7", {"objective.kind": "ensemble"}),
     ("gunn24-cifar100", {"batch_size": 64, "epochs": 300, "optim.weight_decay": 1e-4, "optim.dampening": 0.0}),
@@ -161,9 +167,13 @@ def test_fields_are_the_papers(name, fields):
 
 
 NOT_STATED = {
-    "crescendonet_128-cifar10": ("objective.rate", "optim.weight_decay", "model.dropout", "batch_size"),
+    "crescendonet_128-cifar10": ("objective.rate", "optim.weight_decay", "model.dropout", "batch_size", "model.bias"),
+    "crescendonet_512-svhn": ("optim.decay", "model.bias"),
     "crescendonet_512-cifar10-adam-pathwise": ("objective.phase_epochs", "objective.backward", "schedule"),
     "fractalnet20-cifar100+": ("optim.lr", "epochs", "batch_size", "objective.rate", "objective.share"),
+    "fractalnet20-svhn": ("model.init", "model.bias", "model.affine", "optim.bias_lr"),
+    "fractalnet_ultra_160-cifar100++": ("model.dropout", "model.init"),
+    "fractalnet_plain_40-cifar100++": ("model.dropout", "model.init"),
     "dfn_mr56-svhn": ("data.augment", "data.normalise", "data.validation"),
     "dfn2-imagenet": ("epochs",),
     "gunn15-cifar10": ("optim.nesterov", "data.augment"),

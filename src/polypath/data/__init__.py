@@ -5,7 +5,9 @@ from polypath.data.batches import evaluation_batches, training_batches
 from polypath.data.config import (
     GUNN_RELEASED,
     IMAGENET,
+    IMAGENET_GUNN,
     IMAGENET_PHOTOMETRIC,
+    IMAGENET_RESNET,
     PLUS,
     PLUS_PLUS,
     SVHN_HELD_OUT,
@@ -20,7 +22,9 @@ from polypath.data.streaming import StreamingBatches
 __all__ = [
     "GUNN_RELEASED",
     "IMAGENET",
+    "IMAGENET_GUNN",
     "IMAGENET_PHOTOMETRIC",
+    "IMAGENET_RESNET",
     "KNOWN",
     "PLUS",
     "PLUS_PLUS",

@@ -17,10 +17,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from polypath.core.probabilities import log_average_probabilities
-from polypath.data.config import AugmentConfig, PadMode
+from polypath.data.config import PHOTOMETRIC, AugmentConfig, PadMode
 
 TRIES = 10  # of a scale-and-aspect crop, before the largest centre crop is taken
-LIGHTING_STD = 0.1
 # Principal components of ImageNet's RGB pixels in 0 … 1 (Krizhevsky et al. 2012, §4.1), as in common use.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -32,8 +31,9 @@ ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 class Draws:
     """What was drawn for a batch, one row an image; None where the configuration does not ask for it.
 
-    ``crop`` (N, 2), ``roll`` (N, 3) and ``box`` (N, 2 * TRIES + 2) are uniform in [0, 1) and become pixels when the
-    image's size is known; ``mirror`` is (N,) bool; ``light`` is (N, 7), see :func:`draw_photometric`.
+    ``crop`` (N, 2), ``roll`` (N, 3) and ``box`` (N, 2 * TRIES + 2; for a shorter side N, 3) are uniform in [0, 1) and
+    become pixels when the image's size is known; ``mirror`` is (N,) bool; ``light`` is (N, 7), see
+    :func:`draw_photometric`.
     """
 
     crop: Tensor | None = None
@@ -50,12 +50,13 @@ class Draws:
 
 def draw(config: AugmentConfig, n: int, generator: Generator) -> Draws:
     """Draw for ``n`` images all that ``config`` asks for, and a place of a crop in any case."""
+    columns = 2 * TRIES + 2 if config.scale else 3 if config.shorter_side else 0
     return Draws(
         crop=_uniform(n, 2, generator),
         mirror=draw_mirror(n, generator) if config.mirror else None,
         roll=_uniform(n, 3, generator) if config.roll else None,
-        box=_uniform(n, 2 * TRIES + 2, generator) if config.scale else None,
-        light=draw_photometric(n, generator) if config.photometric else None,
+        box=_uniform(n, columns, generator) if columns else None,
+        light=draw_photometric(n, generator, *config.colour) if any(config.colour) else None,
     )
 
 
@@ -133,7 +134,27 @@ def average_views(logits: Tensor, views: int) -> Tensor:
     return log_average_probabilities(logits.unflatten(0, (-1, views)), dim=1)
 
 
-# --- scale and aspect -------------------------------------------------------------------------------------
+# --- scale and aspect, shorter side ------------------------------------------------------------------------
+
+
+def places(config: AugmentConfig, uniform: Tensor, heights: Tensor, widths: Tensor, size: int) -> Tensor:
+    """The boxes ``(N, 4)`` that ``config`` cuts from images of these heights and widths, from ``Draws.box``."""
+    if config.shorter_side:
+        return shorter_side_boxes(uniform, heights, widths, config.shorter_side, size)
+    return boxes(uniform, heights, widths, config.scale or (1.0, 1.0), config.aspect)
+
+
+def shorter_side_boxes(uniform: Tensor, heights: Tensor, widths: Tensor, sides: tuple[int, int], size: int) -> Tensor:
+    """Top, left, height and width ``(N, 4)`` of ResNet's crops, from uniform numbers ``(N, 3)``.
+
+    The shorter side becomes a whole number of pixels, uniform in ``sides``, and a square of ``size`` is cut at a
+    uniform place. The square is given in the image's own pixels, so that the rest of the image need not be resized.
+    """
+    heights, widths = heights.double()[:, None], widths.double()[:, None]
+    shorter = sides[0] + _whole(uniform[:, :1], torch.tensor(sides[1] - sides[0] + 1, dtype=torch.float64))
+    side = torch.round(torch.minimum(heights, widths) * size / shorter).clamp(min=1)
+    place = _whole(uniform[:, 1:], torch.cat([heights - side, widths - side], dim=1) + 1)
+    return torch.cat([place, side.long(), side.long()], dim=1)
 
 
 def random_resized_crop(
@@ -238,11 +259,14 @@ def roll_by(images: Tensor, pixels: Tensor) -> Tensor:
 # --- light ------------------------------------------------------------------------------------------------
 
 
-def draw_photometric(n: int, generator: Generator) -> Tensor:
-    """``(N, 7)``: factors of brightness, contrast and colour in 0.5 … 1.5, their order (of six), lighting noise."""
-    factors = _uniform(n, 3, generator) + 0.5
+def draw_photometric(
+    n: int, generator: Generator, jitter: float = PHOTOMETRIC[0], lighting: float = PHOTOMETRIC[1]
+) -> Tensor:
+    """``(N, 7)``: factors of brightness, contrast and colour in 1 ± ``jitter``, their order (of six), lighting noise
+    of the standard deviation ``lighting``."""
+    factors = _uniform(n, 3, generator) * (2 * jitter) + (1 - jitter)
     order = torch.randint(len(ORDERS), (n, 1), generator=generator).double()
-    noise = torch.randn(n, 3, generator=generator, dtype=torch.float64) * LIGHTING_STD
+    noise = torch.randn(n, 3, generator=generator, dtype=torch.float64) * lighting
     return torch.cat([factors, order, noise], dim=1)
 
 

@@ -12,7 +12,9 @@ FractalNet             any of these                                          ``n
 GUNN, released code    ``GUNN_RELEASED``: "+", then a cyclic roll
 SVHN, CrescendoNet     ``AugmentConfig()``                                   ``extra_split="extra"`` (604,388 images)
 SVHN, DFN              ``AugmentConfig()``                                   and ``**SVHN_HELD_OUT`` (598,388 images)
-ImageNet, ResNet's     ``IMAGENET``: scale and aspect crops, mirror          ``size=224, resize_to=256``
+ImageNet, GoogLeNet's  ``IMAGENET``: scale and aspect crops, mirror          ``size=224, resize_to=256``
+ImageNet, ResNet, DFN  ``IMAGENET_RESNET``: shorter side, mirror, lighting   the same
+ImageNet, GUNN's code  ``IMAGENET_GUNN``: ``IMAGENET``, jitter, lighting     the same
 ImageNet, DRNN         ``IMAGENET_PHOTOMETRIC``                              and ``resize="squash"``
 ImageNet, FractalNet   ``IMAGENET``                                          and ``eval_crops=10``
 =====================  ====================================================  ==========================================
@@ -28,6 +30,7 @@ from polypath.core.checks import (
     NAME,
     SHARE,
     check_fields,
+    each,
     interval,
     number,
     one_of,
@@ -36,19 +39,23 @@ from polypath.core.checks import (
     whole,
 )
 from polypath.core.config import Resize
+from polypath.core.later import later
 from polypath.storage.decode import decode
 
 PadMode = Literal["zero", "reflect"]
 Normalise = Literal["channel", "mean", "none"]
 Broken = Literal["refuse", "skip"]
 HoldOut = Literal["proportional", "equal"]
+PHOTOMETRIC = (0.5, 0.1)
+"""Jitter and lighting of Howard 2013."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """Random changes of training images, drawn for each image; the default changes nothing.
 
-    They run in this order: ``scale`` crop, ``photometric``, normalisation, ``pad`` and crop, ``mirror``, ``roll``.
+    They run in this order: ``scale`` or ``shorter_side`` crop, ``jitter``, ``lighting``, normalisation, ``pad`` and
+    crop, ``mirror``, ``roll``.
 
     Args:
         pad: pixels added on each side before a crop of the image's size; 0 adds none.
@@ -60,11 +67,14 @@ class AugmentConfig:
         scale: smallest and largest share of the image's area in a crop that is resized to the image's size
             (GoogLeNet: 0.08, 1); None takes no such crop.
         aspect: smallest and largest width/height of that crop.
-        photometric: brightness, contrast and colour by factors in 0.5 … 1.5 in random order, then lighting noise
-            (Howard 2013).
+        photometric: Howard 2013: the same as ``jitter`` 0.5 and ``lighting`` 0.1, which then stay 0.
+        shorter_side: smallest and largest length of the image's shorter side, in pixels, from which a crop of
+            ``DataConfig.size`` is cut; one is drawn for each image (ResNet: 256, 480). Excludes ``scale``.
+        jitter: brightness, contrast and colour by factors in 1 ± this, in random order (fb.resnet.torch, GUNN: 0.4).
+        lighting: standard deviation of the noise along the principal components of ImageNet's pixels (AlexNet: 0.1).
 
     Raises:
-        ValueError: values outside of these ranges.
+        ValueError: values outside of these ranges, or that exclude each other.
     """
 
     pad: int = 0
@@ -74,6 +84,9 @@ class AugmentConfig:
     scale: tuple[float, float] | None = None
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     photometric: bool = False
+    shorter_side: tuple[int, int] | None = later(None)
+    jitter: float = later(0.0)
+    lighting: float = later(0.0)
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -86,7 +99,23 @@ class AugmentConfig:
             scale=optional(interval(1)),
             aspect=interval(),
             photometric=FLAG,
+            shorter_side=optional(each(whole(1), count=2)),
+            jitter=SHARE,
+            lighting=number(0),
         )
+        if self.shorter_side and (self.shorter_side[0] > self.shorter_side[1] or self.scale):
+            why = "excludes scale" if self.scale else "the second must not be below the first"
+            raise ValueError(f"AugmentConfig.shorter_side = {self.shorter_side}: {why}")
+        if self.photometric and (self.jitter or self.lighting):
+            raise ValueError(
+                f"AugmentConfig.photometric: is jitter {PHOTOMETRIC[0]} and lighting {PHOTOMETRIC[1]}; "
+                f"give either it or these (jitter {self.jitter}, lighting {self.lighting})"
+            )
+
+    @property
+    def colour(self) -> tuple[float, float]:
+        """Strength of the jitter and of the lighting noise."""
+        return PHOTOMETRIC if self.photometric else (self.jitter, self.lighting)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +253,8 @@ PLUS = AugmentConfig(pad=4, mirror=True)
 PLUS_PLUS = AugmentConfig(pad=4, pad_mode="reflect", mirror=True)
 GUNN_RELEASED = AugmentConfig(pad=4, mirror=True, roll=2 / 3)
 IMAGENET = AugmentConfig(scale=(0.08, 1.0), mirror=True)
+IMAGENET_RESNET = AugmentConfig(shorter_side=(256, 480), mirror=True, lighting=0.1)
+IMAGENET_GUNN = AugmentConfig(scale=(0.08, 1.0), mirror=True, jitter=0.4, lighting=0.1)
 IMAGENET_PHOTOMETRIC = AugmentConfig(scale=(0.08, 1.0), mirror=True, photometric=True)
 
 SVHN_HELD_OUT: dict[str, Any] = {"validation": 4000, "validation_extra": 2000, "hold_out": "equal"}

@@ -43,16 +43,20 @@ class Pipeline:
         """Say now, not at the first batch, that stored images of this height and width do not fit.
 
         Raises:
-            ValueError: images smaller than the crops, reflection deeper than the image, a scale crop of unknown size.
+            ValueError: images smaller than the crops, reflection deeper than the image, a resized crop of unknown size
+                or larger than the shorter side.
         """
         height, width = stored
         if self.size is not None and self.size > min(stored):
             raise ValueError(f"images of {height}x{width} pixels: too small for crops of {self.size}x{self.size}")
         if self.augment is None:
             return
-        if self.augment.scale and self.size is None and height != width:
-            raise ValueError(f"AugmentConfig.scale: images of {height}x{width} pixels need DataConfig.size")
-        side = self.size if self.augment.scale and self.size else min(stored)
+        kind = "scale" if self.augment.scale else "shorter_side" if self.augment.shorter_side else ""
+        if kind and self.size is None and height != width:
+            raise ValueError(f"AugmentConfig.{kind}: images of {height}x{width} pixels need DataConfig.size")
+        if (shorter := self.augment.shorter_side) and shorter[0] < (crop := self.size or height):
+            raise ValueError(f"AugmentConfig.shorter_side = {shorter}: must be at least the crops' side, {crop} pixels")
+        side = self.size if kind and self.size else min(stored)
         if self.augment.pad_mode == "reflect" and self.augment.pad >= side:
             raise ValueError(
                 f"AugmentConfig.pad = {self.augment.pad}: images of side {side} reflect less than that deep"
@@ -65,7 +69,7 @@ class Pipeline:
         return A.draw(self.augment, n, generator)
 
     def __call__(self, images: Tensor, draws: A.Draws, *, cut: bool = False) -> Tensor:
-        """Stored images of any device to network input there; ``cut``: the scale crop has been taken already."""
+        """Stored images of any device to network input there; ``cut``: the box has been cut out already."""
         wide = torch.promote_types(self.dtype, torch.float32)
         if self.augment is None:
             return self._laid_out(self._views(self._normalised(images.to(wide) / 255)))
@@ -74,8 +78,7 @@ class Pipeline:
         x = images
         if draws.box is not None and not cut:
             heights, widths = torch.full((len(x),), height), torch.full((len(x),), width)
-            scale = self.augment.scale or (1.0, 1.0)
-            x = A.crop_and_resize(x, A.boxes(draws.box, heights, widths, scale, self.augment.aspect), want[0])
+            x = A.crop_and_resize(x, A.places(self.augment, draws.box, heights, widths, want[0]), want[0])
         x = x.to(wide) / 255
         if draws.light is not None:
             x = A.distort(x, draws.light)

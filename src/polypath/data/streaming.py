@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from polypath.core.checks import check, whole
-from polypath.data.augment import Draws, boxes
+from polypath.data.augment import Draws, places
 from polypath.data.decode import cut_and_resize
 from polypath.data.images import BrokenImage
 from polypath.data.loader import BatchesBase, Order
@@ -26,8 +26,9 @@ PREFETCH = 4  # batches that each worker has ready
 class StreamingBatches(BatchesBase):
     """Batches as :class:`~polypath.data.loader.Batches` gives them, of a split that is read while it runs.
 
-    Worker processes decode, resize and take scale-and-aspect crops of the original images; everything else happens
-    on whole batches on the device. Order and random changes are the same as in memory, whatever the number of workers.
+    Worker processes decode, resize and cut scale-and-aspect or shorter-side crops out of the original images; all else
+    happens on whole batches on the device. Order and random changes are the same as in memory, whatever the number of
+    workers.
 
     Args:
         split: the images.
@@ -115,13 +116,13 @@ class _Reader(Dataset):
 
     def _cut(self, draws: Draws) -> Any:
         augment, size = self.pipeline.augment, self.pipeline.size or self.split.side
-        if draws.box is None or augment is None or augment.scale is None:
+        if draws.box is None or augment is None:
             return None
-        uniform, scale = draws.box, augment.scale
+        uniform = draws.box
 
         def cut(position: int, image: Image.Image) -> Image.Image:
             height, width = torch.tensor([image.height]), torch.tensor([image.width])
-            box = boxes(uniform[position : position + 1], height, width, scale, augment.aspect)
+            box = places(augment, uniform[position : position + 1], height, width, size)
             top, left, tall, wide = box[0].tolist()
             return cut_and_resize(image, (left, top, left + wide, top + tall), size)
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from polypath.core.builder import NetBuilder
 from polypath.core.checks import check_fields, each, whole, whole_text
+from polypath.core.later import later
 from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
 from polypath.families.base import Family, Preset
@@ -36,6 +37,8 @@ class CrescendoNet(Family, name="crescendonet"):
         hidden: the linear layers before the classifier.
         dropout: of a unit's output (the paper gives no rate).
         order: of a unit's parts; the paper's is conv, ReLU, batch-norm.
+        bias: of the convs. With a ReLU between conv and norm it is not what the norm's shift is, and the paper does not
+            say whether there is one.
     """
 
     widths: tuple[int, ...] = (128, 128, 128)
@@ -48,6 +51,7 @@ class CrescendoNet(Family, name="crescendonet"):
     dropout_kind: str = "element"
     order: str = "conv-act-norm-drop"
     init: str = "truncated_normal"
+    bias: bool = later(False)
 
     paper = "CrescendoNet, 2017"
 
@@ -91,7 +95,14 @@ class CrescendoNet(Family, name="crescendonet"):
 
     def unit(self, in_chans: int, out_chans: int) -> nn.Module:
         """f_1 of Eq. 1; a subclass may put another unit here."""
-        return ConvUnit(in_chans, out_chans, order=self.order, dropout=self.dropout, dropout_kind=self.dropout_kind)
+        return ConvUnit(
+            in_chans,
+            out_chans,
+            order=self.order,
+            dropout=self.dropout,
+            dropout_kind=self.dropout_kind,
+            bias=self.bias,
+        )
 
     def selectors(self) -> Selectors:
         return {"branches": self._branches}

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from polypath.core.later import leave_out_later
 from polypath.reproduce.claims import Claim
 from polypath.reproduce.measured import Measured
 from polypath.reproduce.result import Result
@@ -125,10 +126,12 @@ class Experiment:
 
 def definition_id(experiment: Experiment, scale: str, plan: Scale) -> str:
     """A digest of what is measured at a scale: the arms' recipes, without seed, device and source of images. Words are
-    not in it, so that a result outlives a claim or a note that is worded otherwise."""
+    not in it, so that a result outlives a claim or a note that is worded otherwise; nor are fields that recipes got
+    later, while they change nothing."""
     arms: dict[str, Any] = {}
     for arm, recipe in plan.arms.items():
         values = recipe_to_json(recipe)
+        leave_out_later(recipe, values)
         values = {k: v for k, v in values.items() if k not in ("name", "seed", "device", "assumed")}
         arms[arm] = values | {"data": {k: v for k, v in values["data"].items() if k != "source"}}
     return json_digest([experiment.name, scale, arms])[:12]

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from polypath.core.checks import FLAG, check_fields, each, number, one_of, plain_fields
+from polypath.core.later import later
 
 Kind = Literal["sgd", "adam", "adamw"]
 Decayed = Literal["all", "matrices", "linear"]
@@ -29,6 +30,9 @@ class OptimConfig:
         decay: it acts on ``all`` parameters, on ``matrices`` (weights of convs and linear layers, not on norms and
             biases) or on the weights of ``linear`` layers only (CrescendoNet).
         move_unused: let weight decay and momentum also move weights that no path used in a step.
+        bias_lr, bias_decay: what the learning rate and the weight decay of biases of convs and linear layers are
+            multiplied by, as Caffe's ``lr_mult`` and ``decay_mult`` (FractalNet's generator: 2 and 0). Shifts of norms
+            are no such biases.
     """
 
     kind: Kind = "sgd"
@@ -41,6 +45,8 @@ class OptimConfig:
     weight_decay: float = 0.0
     decay: Decayed = "all"
     move_unused: bool = False
+    bias_lr: float = later(1.0)
+    bias_decay: float = later(1.0)
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -57,20 +63,25 @@ class OptimConfig:
             nesterov=FLAG,
             betas=each(number(0, below=1), count=2),
             move_unused=FLAG,
+            bias_lr=number(0),
+            bias_decay=number(0),
         )
         if self.nesterov and (self.kind != "sgd" or not self.momentum or self.dampening):
             raise ValueError("optim.nesterov: needs kind 'sgd' with momentum and without dampening")
 
 
 def build_optimizer(net: nn.Module, config: OptimConfig) -> Optimizer:
-    """The optimiser on all parameters of ``net``; one group whose weights decay, one whose do not."""
+    """The optimiser on all parameters of ``net``, in groups of one weight decay and one multiple of the rate."""
     decayed = decayed_parameters(net, config.decay) if config.weight_decay else set()
-    named = list(net.named_parameters())
+    biases = bias_parameters(net)
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in net.named_parameters():
+        lr, decay = (config.bias_lr, config.bias_decay) if p in biases else (1.0, 1.0)
+        members.setdefault((config.weight_decay * decay if name in decayed else 0.0, lr), []).append(p)
     groups: list[dict[str, Any]] = [
-        {"params": [p for name, p in named if name in decayed], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in named if name not in decayed], "weight_decay": 0.0},
+        {"params": params, "weight_decay": decay, "lr": config.lr * times, "lr_times": times}
+        for (decay, times), params in sorted(members.items(), key=lambda entry: entry[0], reverse=True)
     ]
-    groups = [group for group in groups if group["params"]]
     if config.kind == "sgd":
         return torch.optim.SGD(
             groups,
@@ -91,9 +102,16 @@ def decayed_parameters(net: nn.Module, decay: Decayed) -> set[str]:
     return {name for name, p in net.named_parameters() if decay == "all" or p.ndim > 1}
 
 
+def bias_parameters(net: nn.Module) -> set[nn.Parameter]:
+    """The biases of convs and linear layers."""
+    layers = (module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear))
+    return {layer.bias for layer in layers if layer.bias is not None}
+
+
 def set_rate(optimizer: Optimizer, lr: float) -> None:
+    """The rate of every group of :func:`build_optimizer`: its multiple of ``lr``."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_times"]
 
 
 def fill_unused(parameters: Iterable[nn.Parameter]) -> None:

@@ -25,6 +25,8 @@ ASSUMED = {
     "model.dropout": "dropout is used, at a rate and place not stated: 0.2 of each unit's output, FractalNet's mean",
     "model.final_map": "pools after the last block are not stated: the size that gives the printed parameters",
     "objective.rate": "the rate used is not stated: the paper's example, 0.3",
+    "model.bias": "not stated; between conv and ReLU the norm's shift is none, and the printed sizes fit both: none",
+    "optim.decay": "the fully connected layers' weights, the softmax layer's among them; the tutorial's has none",
     "optim.weight_decay": f"the coefficient of L2 on linear layers is not stated: 0.004, {TUTORIAL}",
 }
 

@@ -6,10 +6,12 @@ the rate divided by 10 at 1/2, 3/4 and 7/8. ImageNet: batches of 256, 100 epochs
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from polypath.data.config import IMAGENET_RESNET
 from polypath.families.fusenet import TABLE_1
 from polypath.families.resnet import TABLE_4, ResNet
 from polypath.training.optim import OptimConfig
@@ -114,7 +116,7 @@ def _imagenet() -> Iterator[Entry]:
         _BASE,
         "dfn-imagenet",
         {
-            "data": DATA["imagenet"],
+            "data": dataclasses.replace(DATA["imagenet"], augment=IMAGENET_RESNET),
             "optim.nesterov": False,
             "schedule": ScheduleConfig(kind="step", every_epochs=30),
             "epochs": 100,
@@ -124,7 +126,8 @@ def _imagenet() -> Iterator[Entry]:
         },
         {
             "optim.nesterov": '"we follow [8] and use SGD", Nesterov not mentioned: off',
-            "data.augment": '"the same data augmentation as in [8]" (ResNet): scale and aspect-ratio crops, mirroring',
+            "data.augment": '"the same data augmentation as in [8]" (ResNet): shorter side from 256 to 480, mirroring, '
+            "AlexNet's lighting; the released code adds changes of aspect, hue, saturation and lightness",
             "parallel.batch_norm": "the paper's batches lay on 8 GPUs, each with statistics of its own 32 images; "
             "here of the whole batch",
         },
@@ -135,6 +138,7 @@ def _imagenet() -> Iterator[Entry]:
     slower = {"schedule": ScheduleConfig(kind="step", every_epochs=10, factors=(0.5,))}
     notes = {
         "epochs": "the number of epochs is not stated: 100, as in Table 6",
+        "data.augment": "not stated for these nets: as in Table 6, ResNet's",
         "parallel.batch_norm": "the paper's batches lay on 4 GPUs, each with statistics of its own 64 images; "
         "here of the whole batch",
     }

@@ -37,6 +37,10 @@ ASSUMED = {
     "model.dropout_kind": "the text does not say what is dropped: single elements, as the authors' generator",
     "model.filters": f"{QUOTED} (64, 128, 256, 512, 512)",
     "model.columns": f"{QUOTED} 3 columns (20 layers)",
+    "model.init": "Xavier as in Caffe, fan-in: the paper is implemented in it; Glorot's own is model.init xavier",
+    "model.bias": "not stated: convs without; those of the authors' generator have biases",
+    "model.affine": "not stated: batch-norm with scale and shift; the authors' generator has neither",
+    "optim.bias_lr": "not stated: the rate of the weights; the authors' generator has 2, and optim.bias_decay 0",
     "model.transitions": "growth in each column's first conv gives 33.7M parameters, 38.6M are printed; see the card",
 }
 
@@ -105,8 +109,10 @@ def _table_1(dataset: str) -> Iterator[Entry]:
         tied = derive(
             _on(dataset, own_norms=True, bias=True, affine=False),
             f"{name}-tied",
-            {"objective": TiedColumns(rate=0.15)},
+            {"objective": TiedColumns(rate=0.15), "optim.bias_lr": 2.0, "optim.bias_decay": 0.0},
             {
+                "optim.bias_lr": "the authors' generator: biases learn at twice the rate",
+                "optim.bias_decay": "the authors' generator: biases do not decay",
                 "objective.rate": ASSUMED["objective.rate"],
                 "objective.columns": "the text gives no weights: 1 and 1/C a column, the authors' generator",
                 "model.own_norms": "the authors' generator: batch-norm of each column's own in the tied passes",
@@ -126,6 +132,8 @@ def _ultra_deep() -> Iterator[Entry]:
         notes = {
             "batch_size": f"{QUOTED} 50 for these nets",
             "model.filters": f"{QUOTED} (16, 32, 64, 128, 128)",
+            "model.dropout": f'{ASSUMED["model.dropout"]}; "for experiments using dropout", and which these are is not '
+            "said: here all, plain nets as well",
             "model.columns": None,
             "model.transitions": None,
         }

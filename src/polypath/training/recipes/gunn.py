@@ -6,8 +6,10 @@ SGD with momentum 0.9, weight decay 1e-4, batches of 64; 300 epochs on CIFAR, th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
+from polypath.data.config import IMAGENET_GUNN
 from polypath.families.gunn import Gunn
 from polypath.training.optim import OptimConfig
 from polypath.training.recipe import Recipe
@@ -76,7 +78,7 @@ def _snapshots(classes: str, dataset: str) -> Entry:
 
 def _imagenet(model: str) -> Recipe:
     changes = {
-        "data": DATA["imagenet"],
+        "data": dataclasses.replace(DATA["imagenet"], augment=IMAGENET_GUNN),
         "model": model_of(model, "imagenet"),
         "schedule": ScheduleConfig(kind="step", at_epochs=(30, 60, 90), factors=(0.1, 0.1, 0.01)),
         "epochs": 120,
@@ -89,7 +91,8 @@ def _imagenet(model: str) -> Recipe:
         "epochs": "not stated: 120, the authors' released command",
         "optim.weight_decay": "not restated for ImageNet: as on CIFAR",
         "optim.momentum": "not restated for ImageNet: as on CIFAR",
-        "data.augment": 'that of "the state-of-the-art architectures": scale and aspect-ratio crops and mirroring',
+        "data.augment": 'that of "the state-of-the-art architectures", which differ: scale and aspect-ratio crops, '
+        "jitter 0.4, lighting 0.1 and mirroring, the authors' released code",
         "parallel.batch_norm": BATCH_NORM.format("8 GPUs", 32),
     }
     return derive(_BASE, f"{model.removesuffix('_imagenet')}-imagenet", changes, notes)

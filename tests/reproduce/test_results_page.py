@@ -133,7 +133,10 @@ def test_committed_verdicts_are_those_of_the_committed_answers(folder):
         pytest.skip("answers too large to keep")
     for key, hits in result.correct.items():
         assert [round(100 * (1 - float(row.mean())), 4) for row in hits] == pytest.approx(result.errors[key])
-    again = judge(get_experiment(result.experiment).claims, result.sample(), result.counts)
+    experiment = get_experiment(result.experiment)
+    if page.outdated(result, experiment):
+        pytest.skip("judged by the claims of its time")
+    again = judge(experiment.claims, result.sample(), result.counts)
     assert [v.word for v in again] == [v.word for v in result.verdicts]
     assert [v.id for v in again] == [v.id for v in result.verdicts]
     for new, old in zip(again, result.verdicts, strict=True):

@@ -42,7 +42,7 @@ JUDGED = {
     "gunn/fig3": 3,
     "gunn/collapse": 5,
     "drnn/table1": 4,
-    "drnn/table2": 4,
+    "drnn/table2": 5,
     "drnn/table3": 5,
     "drnn/fig6": 4,
     "drnn/fig7": 0,

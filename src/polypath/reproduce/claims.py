@@ -39,6 +39,8 @@ class Claim:
         unit: of the statistic, for the reader; "points" are points of error in percent.
         says: what the statistic is, where the text does not say it.
         exact: a statistic of exact numbers: no seeds, no interval.
+        contradicted: which printed numbers of the paper itself contradict the claim (see
+            :mod:`polypath.reproduce.in_print`); empty where none do.
 
     Raises:
         ValueError: an id that is not of that form.
@@ -50,10 +52,16 @@ class Claim:
     unit: str = "points"
     says: str = ""
     exact: bool = False
+    contradicted: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9+]+(-[a-z0-9+]+)*", self.id):
             raise ValueError(f"claim id {self.id!r}: must be words of a-z, 0-9 and + with '-' between them")
+
+    @property
+    def told(self) -> str:
+        """The claim with what contradicts it in print."""
+        return self.text + (f" [its own numbers contradict it: {self.contradicted}]" if self.contradicted else "")
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,11 @@ def counted(
     return Claim(id, text, statistic, unit, says, exact=True)
 
 
+def contradicted(claim: Claim, by: str) -> Claim:
+    """The claim, which the paper makes although its own numbers, cited in ``by``, say otherwise."""
+    return replace(claim, contradicted=by)
+
+
 def judge(
     claims: Sequence[Claim],
     sample: Sample,
@@ -153,7 +166,7 @@ def judge(
     open_claims: list[tuple[float, float, int]] = []
     means, drawn = sample.means(), None
     for i, claim in enumerate(claims):
-        blank = Verdict(claim.id, claim.text, "undecided", unit=claim.unit, says=claim.says)
+        blank = Verdict(claim.id, claim.told, "undecided", unit=claim.unit, says=claim.says)
         try:
             estimate = float(claim.statistic(counts or {} if claim.exact else means))
         except KeyError as missing:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from polypath.reproduce.code import code_id
-from polypath.reproduce.experiment import Cell, Experiment, Scale, definition_id
+from polypath.reproduce.experiment import Experiment, Scale, definition_id
+from polypath.reproduce.in_print import printed_number
 from polypath.reproduce.measured import Measured
-from polypath.reproduce.published import value
 from polypath.reproduce.result import Result
 from polypath.storage.files import read_json
 from polypath.training.build import resolve_device
@@ -59,7 +59,7 @@ def collect(
         curves={key: [list(m.curves[key]) for m in per_seed] for key in _common(per_seed, "curves")},
         histograms={key: [dict(m.histograms[key]) for m in per_seed] for key in _common(per_seed, "histograms")},
         pictures=dict(per_seed[0].pictures) if per_seed else {},
-        published={k: _printed(experiment, cell) for k, cell in experiment.published.items() if k in keys},
+        published={k: printed_number(experiment, cell) for k, cell in experiment.published.items() if k in keys},
         diverged={k: v for k, v in failed.items() if k in names},
         arms=_arms(plan.arms),
         correct=correct,
@@ -72,11 +72,6 @@ def _common(per_seed: list[Measured], what: str) -> list[str]:
     if not per_seed:
         return []
     return [key for key in getattr(per_seed[0], what) if all(key in getattr(m, what) for m in per_seed)]
-
-
-def _printed(experiment: Experiment, cell: Cell) -> float | str | None:
-    printed = value(cell.paper or experiment.paper, cell.table, cell.column, **cell.row)
-    return round(100.0 - printed, 4) if cell.complement and isinstance(printed, float | int) else printed
 
 
 def _environment(device: str) -> dict[str, Any]:

@@ -59,14 +59,22 @@ Measure = Callable[[Mapping[str, Trained]], Measured]
 class Cell:
     """A printed number: paper (the experiment's own unless given), table, column, and what its row says.
 
-    ``complement`` reads an accuracy as an error: 100 minus the printed number.
+    ``complement`` reads an accuracy as an error: 100 minus the printed number; ``times`` brings it to the unit that is
+    measured in (GFLOPs, 1000, to millions).
     """
 
     def __init__(
-        self, table: str, column: str, paper: str | None = None, *, complement: bool = False, **row: Any
+        self,
+        table: str,
+        column: str,
+        paper: str | None = None,
+        *,
+        complement: bool = False,
+        times: float = 1.0,
+        **row: Any,
     ) -> None:
         self.table, self.column, self.paper, self.row = table, column, paper, row
-        self.complement = complement
+        self.complement, self.times = complement, times
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,20 +21,28 @@ def held_by_phase(net: PathNet, *, size: int, batch: int, seed: int = 0) -> dict
     ``branch N: activations, exact`` and ``…, truncated`` that of the activations that the backward pass keeps, for the
     two readings of :mod:`polypath.training.pathwise`, measured on random images.
     """
-    convs = {name: p.numel() for name, p in net.named_parameters() if "branch" in name and name.endswith("conv.weight")}
+    shares = gradients_by_phase(net)
     generator = torch.Generator().manual_seed(seed)
     chans = net.in_chans
     x = torch.randn(batch, chans, size, size, generator=generator)
     y = torch.randint(net.num_classes, (batch,), generator=generator)
     net.train()
     whole = kept_bytes(net, x, y, lambda: net(x))
+    for n in branches(net.wiring):
+        for reading in READINGS:
+            held = kept_bytes(net, x, y, lambda n=n, r=reading: path_wise_forward(net, x, n, backward=r))
+            shares[f"branch {n}: activations, {reading}"] = held / whole
+    return shares
+
+
+def gradients_by_phase(net: PathNet, within: str = "") -> dict[str, float]:
+    """``branch N: gradients`` of :func:`held_by_phase`, of convs whose names begin with ``within`` (``block2.``)."""
+    branched = (name for name, _ in net.named_parameters() if "branch" in name and name.endswith("conv.weight"))
+    convs = {name: net.get_parameter(name).numel() for name in branched if name.startswith(within)}
     shares: dict[str, float] = {}
     for n in branches(net.wiring):
         learning = learning_parameters(net, n)
         shares[f"branch {n}: gradients"] = sum(v for k, v in convs.items() if k in learning) / sum(convs.values())
-        for reading in READINGS:
-            held = kept_bytes(net, x, y, lambda n=n, r=reading: path_wise_forward(net, x, n, backward=r))
-            shares[f"branch {n}: activations, {reading}"] = held / whole
     return shares
 
 

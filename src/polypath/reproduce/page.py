@@ -9,10 +9,18 @@ from pathlib import Path
 
 from polypath.reproduce.claims import Verdict
 from polypath.reproduce.experiment import Experiment, definition_id
+from polypath.reproduce.in_print import in_print, printed_number
 from polypath.reproduce.registry import get_experiment, list_experiments
 from polypath.reproduce.result import Result
 from polypath.reproduce.section import section
 from polypath.reproduce.store import load_result
+
+IN_PRINT = """## The claims in print
+
+Each claim evaluated on the numbers that its own paper prints. This checks our reading and nothing else: where a claim
+is contradicted there, the paper contradicts itself. *Not printed* are claims on figures and tables whose numbers are
+not at hand, counts on the networks themselves, and questions of our own.
+"""
 
 WORDS = ("holds", "does not hold", "undecided", "not measured")
 
@@ -41,7 +49,8 @@ def reproduction_page(folder: Path, link: str = "results/reproduce") -> str:
         text = section(result, None if stale else experiment, figure=f"{link}/{path.parent.name}/figure.png")
         sections[_place_of(result), path.parent.name] = [text, *([f"**Stale:** {stale}", ""] if stale else [])]
         results.append(result)
-    lines = [HEAD, *_overview(results), *(line for _, text in sorted(sections.items()) for line in text)]
+    results_of = (line for _, text in sorted(sections.items()) for line in text)
+    lines = [HEAD, *_overview(results), *results_of, *_where_they_were_made()]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -65,18 +74,21 @@ def reworded(result: Result, experiment: Experiment) -> Result:
     found = {verdict.id: verdict for verdict in result.verdicts}
     now = {claim.id: claim for claim in experiment.claims}
     verdicts = [
-        replace(v, text=now[v.id].text, says=now[v.id].says) if v.id in now else replace(v, reason="no longer claimed")
+        replace(v, text=now[v.id].told, says=now[v.id].says) if v.id in now else replace(v, reason="no longer claimed")
         for v in result.verdicts
     ]
     verdicts += [
         Verdict(
-            claim.id, claim.text, "undecided", unit=claim.unit, says=claim.says, reason="claimed since this was run"
+            claim.id, claim.told, "undecided", unit=claim.unit, says=claim.says, reason="claimed since this was run"
         )
         for claim in experiment.claims
         if claim.id not in found
     ]
     changes = experiment.scale(result.scale).changes
-    return replace(result, place=experiment.place, shows=experiment.shows, changes=changes, verdicts=verdicts)
+    cells = {key: cell for key, cell in experiment.published.items() if key in result.measured_keys}
+    published = {key: printed_number(experiment, cell) for key, cell in cells.items()}
+    told = {"place": experiment.place, "shows": experiment.shows, "changes": changes}
+    return replace(result, **told, published=published, verdicts=verdicts)
 
 
 def _overview(results: Iterable[Result]) -> list[str]:
@@ -94,6 +106,19 @@ def _overview(results: Iterable[Result]) -> list[str]:
             cells = " | ".join(str(count[word]) if count[word] else "" for word in WORDS)
             scale = f"{r.scale}, stale" if outdated(r, get_experiment(name)) else r.scale
             lines.append(f"| [`{name}`](#{anchor}) | {place} | {scale} | {cells} |")
+    return [*lines, ""]
+
+
+def _where_they_were_made() -> list[str]:
+    """Every claim on its own paper's numbers: how many are true there, which are contradicted, which have no number."""
+    lines = [IN_PRINT, "| experiment | true in print | contradicted in print | not printed |", "|---|---|---|---|"]
+    for name in list_experiments():
+        experiment = get_experiment(name)
+        found = [(claim, in_print(experiment, claim)) for claim in experiment.claims]
+        true = sum(outcome == "true in print" for _, outcome in found)
+        against = "; ".join(f"`{c.id}`: {c.contradicted}" for c, outcome in found if outcome == "contradicted in print")
+        lost = ", ".join(f"`{c.id}`" for c, outcome in found if outcome == "not printed")
+        lines.append(f"| `{name}` | {true or ''} | {against} | {lost} |")
     return [*lines, ""]
 
 

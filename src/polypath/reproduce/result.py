@@ -70,6 +70,11 @@ class Result:
         """Whether it was made by other code than that which runs now."""
         return self.code != code_id()
 
+    @property
+    def measured_keys(self) -> set[str]:
+        """Keys of errors, scalars and counts."""
+        return {*self.errors, *self.values, *self.counts}
+
     def mean(self, key: str) -> float:
         """Mean error or scalar of a key over the seeds, or a count."""
         for found in (self.errors, self.values):

@@ -191,7 +191,7 @@ TABLE3 = Experiment(
             "worse-without-llr",
             "without LLR",
             "overall",
-            "without LLR the ensemble is worse (printed: at six of seven depths)",
+            "without LLR the ensemble is worse (printed: at five of seven depths)",
         ),
         Claim(
             "deepest-is-not-the-most-significant",

@@ -6,11 +6,12 @@ Keys are ``KIND ROW`` (``ResNet 38``), with an end where there are several datas
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from polypath.reproduce import published
 from polypath.reproduce.claims import Claim
 from polypath.reproduce.measured import Measured
 from polypath.reproduce.trained import Trained
@@ -83,6 +84,17 @@ def published_setting(run: Trained) -> Measured:
     data = run.recipe.data
     whole = data.train_images is None and data.test_images is None
     return Measured(values={f"whole{SETTING}": 1.0} if whole else {})
+
+
+def beats_best(
+    id: str, key: str, table: str, column: str, among: Callable[[Mapping[str, Any]], bool], text: str
+) -> Claim:
+    """``key`` errs less than the best of ``among`` the rows of a printed table (``gunn/table3``); not asked below the
+    published setting."""
+    paper, _, name = table.partition("/")
+    others = [(r[column], r["method"]) for r in published.table(paper, name)["rows"] if r[column] and among(r)]
+    number, method = min(others)
+    return beats_printed(id, key, number, method.partition(" (")[0].partition(" [")[0], f"{text} (best: {number:g})")
 
 
 def beats_printed(id: str, key: str, number: float, whose: str, text: str) -> Claim:

@@ -1,0 +1,64 @@
+"""Is a claim true where it was made? Each claim evaluated on the numbers that its own paper prints.
+
+This checks our reading of a paper and nothing else. A claim that is false there misreads the paper, or the paper
+contradicts itself; then ``Claim.contradicted`` cites where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from polypath.reproduce.claims import Claim
+from polypath.reproduce.experiment import Cell, Experiment
+from polypath.reproduce.papers.rows import SETTING
+from polypath.reproduce.published import value
+
+Outcome = Literal["true in print", "contradicted in print", "not printed"]
+
+
+def printed_number(experiment: Experiment, cell: Cell) -> float | str | None:
+    """What the paper prints in a cell, in the unit that is measured in; a word where it prints one, None where it is
+    empty or lost."""
+    printed = value(cell.paper or experiment.paper, cell.table, cell.column, **cell.row)
+    if not isinstance(printed, float | int):
+        return printed
+    return round(cell.times * (100.0 - printed if cell.complement else printed), 4)
+
+
+def printed_numbers(experiment: Experiment) -> dict[str, float]:
+    """All numbers that a paper prints of an experiment, by key."""
+    cells = {key: printed_number(experiment, cell) for key, cell in experiment.published.items()}
+    numbers = {key: float(number) for key, number in cells.items() if isinstance(number, float | int)}
+    return numbers | {f"{key}{SETTING}": 1.0 for key in numbers}
+
+
+def in_print(experiment: Experiment, claim: Claim) -> Outcome:
+    """What the paper's own numbers say of a claim; ``not printed`` where they do not have all that it reads, or where
+    it reads none, since it counts on the networks themselves."""
+    numbers = _Read(printed_numbers(experiment))
+    try:
+        statistic = float(claim.statistic(numbers))
+    except KeyError:
+        return "not printed"
+    if not numbers.read:
+        return "not printed"
+    return "true in print" if statistic > 0 else "contradicted in print"
+
+
+class _Read(Mapping[str, float]):
+    """Numbers by key that know whether any was read."""
+
+    def __init__(self, numbers: Mapping[str, float]) -> None:
+        self._numbers, self.read = numbers, False
+
+    def __getitem__(self, key: str) -> float:
+        number = self._numbers[key]
+        self.read = True
+        return number
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)

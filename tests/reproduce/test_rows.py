@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polypath.reproduce.papers.rows import always, beats_printed, gap_grows, gaps, on_average, rows_of, slope
+from polypath.reproduce.papers.rows import (
+    SETTING,
+    always,
+    beats_best,
+    beats_printed,
+    gap_grows,
+    gaps,
+    on_average,
+    rows_of,
+    slope,
+)
 
 ERRORS = {"plain 14": 30.0, "plain 26": 36.0, "ResNet 14": 29.0, "ResNet 26": 27.0, "ResNet 26 C100": 60.0}
 
@@ -43,3 +53,13 @@ def test_printed_numbers_of_others_are_asked_for_at_the_published_setting_alone(
     with pytest.raises(KeyError, match="published setting"):
         claim.statistic({"GUNN-15": 50.0})
     assert claim.statistic({"GUNN-15": 4.0, "GUNN-15 at the published setting": 1.0}) == pytest.approx(0.17)
+
+
+def test_the_best_competitor_is_read_from_the_printed_table():
+    claim = beats_best("a", "ours", "gunn/table3", "C10", lambda r: "GUNN" not in r["method"], "all competitors")
+    assert claim.text == "all competitors (best: 3.44)"
+    assert claim.says.startswith("Snapshot Ensemble's printed 3.44")
+    ours = {f"ours{SETTING}": 1.0}
+    assert claim.statistic({"ours": 3.45, **ours}) < 0 < claim.statistic({"ours": 3.43, **ours})
+    with pytest.raises(KeyError):
+        claim.statistic({"ours": 3.0})

@@ -27,12 +27,12 @@ def test_the_spread_is_that_of_the_source(scheme: str) -> None:
     nets = [nn.Sequential(nn.Conv2d(*CONV), nn.Flatten(), nn.Linear(*LINEAR)) for _ in range(20)]
     for net in nets:
         initialise(net, scheme)
-        assert not net[0].bias.any()
-        assert not net[2].bias.any()
-    for layer, std in zip((0, 2), STD[scheme], strict=True):
-        drawn = torch.cat([net[layer].weight.flatten() for net in nets])
+    weights = [dict(net.named_parameters()) for net in nets]
+    assert not any(of[name].any() for of in weights for name in ("0.bias", "2.bias"))
+    for layer, std in zip("02", STD[scheme], strict=True):
+        drawn = torch.cat([of[f"{layer}.weight"].flatten() for of in weights])
         assert drawn.std().item() == pytest.approx(std, rel=0.03)
-        if not scheme.startswith("he") or layer == 2:
+        if not scheme.startswith("he") or layer == "2":
             assert drawn.abs().max() <= 3**0.5 * std * (1 + 1e-6)  # uniform
 
 

@@ -28,5 +28,6 @@ def leave_out_later(config: Any, values: MutableMapping[str, Any]) -> None:
         value = getattr(config, f.name)
         if is_later(f) and value == f.default:
             values.pop(f.name, None)
-        elif is_dataclass(value) and isinstance(part := values.get(f.name), MutableMapping):
+        elif is_dataclass(value) and f.name in values:
+            part: MutableMapping[str, Any] = values[f.name]
             leave_out_later(value, part.get("arguments", part))  # a model's are a table of their own

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from polypath.core.checks import FLAG, check_fields, each, number, one_of, plain_fields
@@ -102,7 +102,7 @@ def decayed_parameters(net: nn.Module, decay: Decayed) -> set[str]:
     return {name for name, p in net.named_parameters() if decay == "all" or p.ndim > 1}
 
 
-def bias_parameters(net: nn.Module) -> set[nn.Parameter]:
+def bias_parameters(net: nn.Module) -> set[Tensor]:
     """The biases of convs and linear layers."""
     layers = (module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear))
     return {layer.bias for layer in layers if layer.bias is not None}

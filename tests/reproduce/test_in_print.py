@@ -46,6 +46,7 @@ LOST = (
     },
 )
 COUNTED = "counts on the networks themselves, beside no number or already set against it", {
+    "crescendonet/cost": None,
     "crescendonet/memory": {
         "gradients-average-a-fourth", "truncated-activations-at-most-half", "exact-activations-at-most-half",
     },

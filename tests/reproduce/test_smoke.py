@@ -11,8 +11,13 @@ from polypath.reproduce.runner import reproduce
 from polypath.reproduce.store import load_result
 
 JUDGED = {
-    "crescendonet/table1": 4,
-    "crescendonet/table2": 8,
+    "crescendonet/table1": 7,
+    "crescendonet/table2": 9,
+    "crescendonet/table2-c10": 6,
+    "crescendonet/table2-c100": 6,
+    "crescendonet/table2-c100+": 6,
+    "crescendonet/table2-svhn": 6,
+    "crescendonet/cost": 1,
     "crescendonet/figure3": 8,
     "crescendonet/figure4": 3,
     "crescendonet/memory": 4,

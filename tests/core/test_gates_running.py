@@ -109,7 +109,8 @@ def test_one_graph_of_all_loops_gives_what_the_gates_decide(reads_input):
             assert torch.equal(reached, reached_too)
             assert torch.equal(opened, opened_too)
         others = wanting(3, 0, 1)  # a trace that recorded decisions would answer them as it did x
-        assert_close(torch.jit.trace(net, x)(others), net(others))
+        traced: Any = torch.jit.trace(net, x)
+        assert_close(traced(others), net(others))
 
 
 def test_loops_that_nobody_reaches_do_not_run():

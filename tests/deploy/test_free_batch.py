@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,7 +158,7 @@ def test_every_kind_of_layer_has_a_free_batch(kind):
     given = (maps[:2], "loop2") if "variants" in kind else (maps[:2],)
     shapes = (*free_batch(), None)[: len(given)]
     with torch.no_grad():
-        graphs = [torch.export.export(layer, given, dynamic_shapes=shapes).module()]
+        graphs: list[Any] = [torch.export.export(layer, given, dynamic_shapes=shapes).module()]
         if len(given) == 1:
             graphs.append(torch.jit.trace(layer, given))
         for n in BATCHES:

@@ -49,6 +49,8 @@ def test_times_are_measured_again_when_asked(folder, set_times, capsys):
     for options, made in (([], 1), ([], 1), (["--profile", "fresh"], 2), (["--profile", "0.5"], 3), ([], 3)):
         assert main([*ask, *options]) == 0
         assert len(set_times) == made
+    assert main([*ask[:3], *QUICK, "--profile", "fresh"]) == 0  # for later sessions, though no budget needs it here
+    assert len(set_times) == 4
 
 
 def test_predicts_as_a_table(folder, set_times, capsys):

@@ -446,7 +446,9 @@ class AnytimePredictor:
             raise refused.popitem()[1]
         for name, error in refused.items():
             LOG.warning("runtime %r cannot run this bundle here and is left out: %s", name, error)
-        if len(names) > 1 and (self._seconds is not None or self._latencies[1].origin == "busy"):
+        latencies = self._latencies.get(1)
+        doubted = not self._stored if latencies is None else latencies.origin == "busy"
+        if doubted or self._seconds is not None:  # also where nothing will be asked of the times: a later session may
             self._measure(1, self._seconds)
 
     @staticmethod

@@ -147,13 +147,18 @@ def test_a_checkpoint_of_ours_is_read_by_timm(tmp_path):
         assert not torch.equal(timm.create_model("crescendonet_32", **small).eval()(x), net(x))
 
 
+def transform(model: Any) -> Any:
+    """What timm prepares images by."""
+    return create_transform(**resolve_model_data_config(model))
+
+
 @pytest.mark.parametrize(
     ("resize", "to", "exact"), [("crop", None, True), ("crop", 36, True), ("squash", 40, True), ("pad", None, False)]
 )
 def test_timm_prepares_images_as_the_network_does(resize, to, exact, tmp_path):
     """However the network was come by: saved, loaded, extracted, fused, in an ensemble, drawn as its chains."""
     noise = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    photo = Image.fromarray(noise).resize((70, 51), Image.Resampling.BICUBIC)
+    photo = Image.fromarray(noise).resize((60, 40), Image.Resampling.BICUBIC)  # whole pixels at each size
     net = pp.create_model("crescendonet_32", widths=(4, 4), hidden=(8,), num_classes=3, seed=0).eval()
     facts: dict[str, Any] = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "classes": ["a", "b", "c"]}
     pp.save(net, tmp_path / "net", image_size=32, resize=resize, resize_to=to, **facts)
@@ -169,13 +174,13 @@ def test_timm_prepares_images_as_the_network_does(resize, to, exact, tmp_path):
     }
     expected = preparation(loaded.config).prepared(photo)[0]
     for how, model in found.items():
-        prepared = np.asarray(create_transform(**resolve_model_data_config(model))(photo))
+        prepared = np.asarray(transform(model)(photo))
         assert prepared.shape == expected.shape, how
         # borders of half a pixel may fall on the other side
         assert np.abs(prepared - expected).mean() < (0.05 if exact else 0.2), how
         cfg: Any = model.pretrained_cfg
         assert cfg["label_names"] == ("a", "b", "c"), how
-    plain = np.asarray(create_transform(**resolve_model_data_config(net))(photo))
+    plain = np.asarray(transform(net)(photo))
     assert np.abs(plain - expected).mean() > 0.2  # as for CIFAR-10, of which nothing was said
     loaded.reset_classifier(4)
     assert "label_names" not in loaded.pretrained_cfg

@@ -155,15 +155,16 @@ def test_what_is_no_choice_is_refused_by_every_entrance(choice):
     told = (
         r"join 'block1.join' = .*must be texts out of 1, 2" if isinstance(choice, dict) else r"paths = .*block1\.join"
     )
+    wrong: Any = choice
     entrances: list[Any] = [
-        lambda: net(x, paths=choice),
-        lambda: net.paths(choice),
-        lambda: net.forward_features(x, choice),
-        lambda: pp.extract(net, choice),
-        lambda: pp.cost(net, choice),
-        lambda: pp.count_paths(net, choice),
-        lambda: pp.fuse(net.eval(), choice),
-        lambda: pp.Ensemble(net, {"a": choice}),
+        lambda: net(x, paths=wrong),
+        lambda: net.paths(wrong),
+        lambda: net.forward_features(x, wrong),
+        lambda: pp.extract(net, wrong),
+        lambda: pp.cost(net, wrong),
+        lambda: pp.count_paths(net, wrong),
+        lambda: pp.fuse(net.eval(), wrong),
+        lambda: pp.Ensemble(net, {"a": wrong}),
     ]
     for enter in entrances:
         with pytest.raises(ValueError, match=told):

@@ -413,6 +413,7 @@ def test_what_is_stored_is_read_again_and_damage_is_ignored():
     assert latency_profile.Store({"bundle": "y"}).load(["a"]) == {}
     assert store.load(["a", "b"]) == {}  # a path that was never timed
     for bad in ("", "{", "[]", json.dumps({"facts": store.facts, "times": {"1": {"a": ["x"]}}}), "\0"):
+        assert store.file is not None
         store.file.write_text(bad)
         assert store.load(["a"]) == {}
     store.save({1: {"a": [3.0]}})

@@ -20,6 +20,7 @@ OTHERS = {
     "KMP_DUPLICATE_LIB_OK",
     "KMP_INIT_AT_FORK",
     "TORCHINDUCTOR_CACHE_DIR",
+    "HF_HUB_DISABLE_TELEMETRY",  # Gradio writes it again
 }
 """Variables that pytest sets, and libraries when they are imported or first used."""
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from polypath.core.checks import plain
 from polypath.core.config import ABOUT, completed_classes
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
@@ -99,6 +100,8 @@ def restore(net: PathNet, config: Mapping[str, Any], where: str) -> None:
     for key in (*ABOUT, "model", "statistics"):
         if key in config:
             cast(Any, net.config)[key] = config[key]
+    if "pretrained_cfg" in config:
+        net.config["pretrained_cfg"] = plain(config["pretrained_cfg"])
     if names := config.get("classes"):
         if len(names) > net.num_classes:
             raise ValueError(f"{where}: {len(names)} classes, and the head has {net.num_classes} outputs")

@@ -12,11 +12,11 @@ from polypath.reproduce.store import load_result
 
 JUDGED = {
     "crescendonet/table1": 7,
-    "crescendonet/table2": 9,
-    "crescendonet/table2-c10": 6,
-    "crescendonet/table2-c100": 6,
-    "crescendonet/table2-c100+": 6,
-    "crescendonet/table2-svhn": 6,
+    "crescendonet/table2": 8,
+    "crescendonet/table2-c10": 5,
+    "crescendonet/table2-c100": 5,
+    "crescendonet/table2-c100+": 5,
+    "crescendonet/table2-svhn": 5,
     "crescendonet/cost": 1,
     "crescendonet/figure3": 8,
     "crescendonet/figure4": 3,

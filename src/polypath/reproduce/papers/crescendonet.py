@@ -199,7 +199,9 @@ AGAINST_2 = {
 
 
 def _every_subset(m: Mapping[str, float]) -> float:
-    return np.min([m[key] - m["whole"] for key in SUBNETS[1:]], axis=0)
+    """Asked at the published setting alone: the printed gap is a tenth of a point, which small runs cannot tell."""
+    whole = m["whole"] * m[f"whole{SETTING}"]
+    return np.min([m[key] - whole for key in SUBNETS[1:]], axis=0)
 
 
 def _table_2_claims(column: str) -> list[Claim]:
@@ -249,7 +251,7 @@ def _table_2(column: str, name: str, *more: Claim) -> Experiment:
         place="Table II" if name == "table2" else f"Table II, {column}",
         shows=f"what sub-networks err that keep only some branches of every block (printed: {column})",
         scales=scales,
-        measure=per_arm(paths(SUBNETS), single=True),
+        measure=per_arm(paths(SUBNETS), published_setting, single=True),
         published={key: Cell("table2", column, branches=_branches(key)) for key in SUBNETS},
         claims=(*_table_2_claims(column), *more),
         figure=bars(SUBNETS),

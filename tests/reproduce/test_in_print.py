@@ -42,6 +42,7 @@ LOST = (
         "fractalnet/table2": None,
         "fractalnet/table3": None,
         "fractalnet/table4": None,
+        "fractalnet/table1": {"40-layers-are-consistent-c10", "40-layers-are-consistent-c100"},
         "drnn/table3": {"lvbn-is-crucial"},
     },
 )

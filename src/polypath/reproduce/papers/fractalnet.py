@@ -131,7 +131,7 @@ TABLE4 = Experiment(
         {"column of the fractal net": "fractal/", "plain net of its depth": "plain "},
     ),
     notes=(
-        "Columns have their batch-norm statistics re-estimated on 1,000 training images; *as it stands* is without that.",
+        "Columns have batch-norm statistics re-estimated on 1,000 training images; *as it stands* is without that.",
         "Six epochs at *small* are 480 steps. They hardly train 32 layers: the deepest column ends near chance (90%), "
         "and what is compared there is a beginning.",
     ),

@@ -262,6 +262,7 @@ def test_nothing_sticks_out(driver, tmp_path, text, width):
     assert driver.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", diagram) == 0
 
 
+@pytest.mark.slow
 def test_a_network_of_thousands_of_nodes_opens(driver, tmp_path):
     with torch.device("meta"):
         deep = pp.create_model("resnet110_cifar", depth=1002, width=1)

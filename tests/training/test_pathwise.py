@@ -36,7 +36,7 @@ def test_branches_are_found_in_the_wiring(net):
 def test_columns_of_a_fractal_are_branches_too():
     net = FractalNet(filters=(4, 4), columns=3).build(seed=0)
     owned = pathwise.branches(net.wiring)
-    assert {n: len(modules) for n, modules in owned.items()} == {"1": 2, "2": 4, "3": 8}
+    assert {n: len(modules) for n, modules in owned.items()} == {"1": 4, "2": 6, "3": 10}  # with two pools each
 
 
 def test_a_network_of_one_path_has_none():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,7 +52,8 @@ class StreamingBatches(BatchesBase):
         self._todo = _Todo()
         processes: dict[str, Any] = {}
         if workers:
-            processes = {"persistent_workers": True, "prefetch_factor": PREFETCH, "worker_init_fn": _start_worker}
+            start = partial(_start_worker, os.getpid())
+            processes = {"persistent_workers": True, "prefetch_factor": PREFETCH, "worker_init_fn": start}
         self._loader: DataLoader | None = DataLoader(
             _Reader(split, self.order, self.pipeline),
             batch_size=None,
@@ -129,6 +134,14 @@ class _Reader(Dataset):
         return cut
 
 
-def _start_worker(_: int) -> None:
+def _start_worker(parent: int, _: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # the training process answers, and ends its workers itself
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    """Torch's workers watch whatever is their parent once they are ready; the real one may have been killed by then."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

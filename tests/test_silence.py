@@ -90,6 +90,7 @@ def trained(watched, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("silent")
     argv = ("-m", "polypath", "train", "crescendonet-digits", *TINY, "--data.validation", "100")
     run(watched, *argv, "--out", folder / "run")
+    run(watched, "-m", "polypath", "extract", folder / "run", "--paths", "branches=1", "--out", folder / "path")
     Image.new("L", (8, 8), 99).save(folder / "photo.png")
     return folder
 
@@ -107,8 +108,9 @@ def test_openvino_is_silent_unless_the_user_agreed(agreed, watched, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_commands_are_silent(watched, trained):
-    run(watched, "-m", "polypath", "models")
+    run(watched, "-m", "polypath", "models", "crescendonet*")
     run(watched, "-m", "polypath", "paths", trained / "run", "--repeats", "2", "--recalibrate", "--num-images", "64")
     run(watched, "-m", "polypath", "report", trained / "run")
     assert told(watched) == ""
@@ -123,7 +125,7 @@ def test_runtimes_are_silent(runtime, watched, trained):
     pytest.importorskip("onnxscript")
     folder, photo = trained / runtime, trained / "photo.png"
     run(watched, "-m", "polypath", "export", trained / "run", "--out", folder, "--num-images", "64", "--paths", "whole")
-    run(watched, "-m", "polypath", "predict", photo, "--bundle", folder, "--runtime", runtime)
+    run(watched, "-m", "polypath", "predict", folder, photo, "--runtime", runtime)
     code = f"""
 import time, polypath.deploy as d
 d.AnytimePredictor({str(folder)!r}, {runtime!r}, 1).predict({str(photo)!r}, path="whole")
@@ -141,7 +143,7 @@ time.sleep(8)
 def test_services_are_silent(command, extra, options, watched, trained):
     pytest.importorskip(extra)
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "polypath", command, str(trained / "run" / "model"), *options],
+        [sys.executable, "-u", "-m", "polypath", command, str(trained / "path"), *options],
         env=watched,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test decodes into a folder of its own, and so does the Hugging Face library."""
+    monkeypatch.setattr("sys.path", list(sys.path))  # datasets 3.0 adds to it
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("POLYPATH_CACHE", str(folder))
     import datasets.config

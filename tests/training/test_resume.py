@@ -173,7 +173,7 @@ def test_no_space_keeps_the_checkpoint_before(calm: Path, tmp_path: Path, monkey
     assert_same(calm, tmp_path / "run")
 
 
-FEW = {"droppath": 1, "pathwise": 1, "two": 1}
+FEW = {"droppath": 1}
 MANY = {"droppath": 20, "pathwise": 5, "gates": 5, "two": 5, "two-term": 3}
 
 

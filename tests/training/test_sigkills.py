@@ -11,7 +11,7 @@ import pytest
 from conftest import child_environment
 
 HERE = Path(__file__).parent
-FEW = {"streaming": 2}
+FEW = {"streaming": 1}
 MANY = dict.fromkeys(("plain", "drop-path", "path-wise", "streaming", "sweep"), 10)
 
 

@@ -1,6 +1,6 @@
 """Two processes train, one accumulates, and this compares: ``ranks.py FOLDER``, a program for test_distributed.
 
-Each case takes 12 steps with :class:`Engine` on batches of random images; what each of the two ranks has then is
+Each case takes six steps with :class:`Engine` on batches of random images; what each of the two ranks has then is
 written down, and compared with what one process has that accumulates over the same half-batches.
 """
 
@@ -28,7 +28,7 @@ from polypath.training.engine import Engine
 from polypath.training.path_objectives import DropPath, PathWise, TiedColumns
 from polypath.training.recipe import ParallelConfig, Recipe
 
-STEPS, BATCH, EPOCH = 12, 12, 3
+STEPS, BATCH, EPOCH = 6, 12, 3
 SGD: dict[str, Any] = {"batch_size": BATCH, "optim__lr": 0.02, "optim__weight_decay": 0.01}
 FRACTAL = FractalNet(columns=3, filters=(4, 8), in_chans=1)
 SHALLOW = ResNet(blocks=(1, 1), width=4, survival=0.5, in_chans=1)
@@ -68,7 +68,7 @@ def images(step: int) -> tuple[Tensor, Tensor]:
 
 
 def steps(recipe: Recipe, world: World, parts: int) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Everything that 12 steps have changed; ``parts`` is how many of a batch this process takes."""
+    """Everything that six steps have changed; ``parts`` is how many of a batch this process takes."""
     engine = Engine(recipe, recipe.model.build(0).double(), torch.device("cpu"), world, EPOCH)
     in_all = world.size * parts
     for step in range(STEPS):

@@ -1,9 +1,14 @@
-"""The warning that a name of an earlier release gives."""
+"""The warnings that names and options of an earlier release give."""
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 def warn_renamed(old: str, new: str, level: int) -> None:
@@ -15,3 +20,17 @@ def warn_renamed(old: str, new: str, level: int) -> None:
     if asker.f_globals.get("__name__") != "importlib._bootstrap":
         message = f"{old} is now {new}; the old name goes with the next release"
         warnings.warn(message, DeprecationWarning, stacklevel=level + 2)
+
+
+def notes_are_logged(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that was told where its notes go, by ``say=``, still takes that, does nothing with it and warns."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        if "say" in options:
+            del options["say"]
+            message = f"{function.__name__}() no longer uses say=: notes go to the logger of polypath"
+            warnings.warn(f"{message}; the next release refuses it", DeprecationWarning, stacklevel=2)
+        return function(*args, **options)
+
+    return call

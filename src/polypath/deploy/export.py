@@ -19,6 +19,7 @@ import torch
 
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import check, one_of
+from polypath.core.deprecation import notes_are_logged
 from polypath.core.extract import extract
 from polypath.core.extras import need
 from polypath.core.inputs import sides
@@ -45,6 +46,7 @@ class Exported:
     checks: tuple[Check, ...]
 
 
+@notes_are_logged
 def export_path(
     net: PathNet,
     paths: Paths | str,

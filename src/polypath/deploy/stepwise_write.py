@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from polypath.core.deprecation import notes_are_logged
 from polypath.core.execute import Trace, run_steps
 from polypath.core.network import PathNet
 from polypath.core.wiring import INPUT
@@ -27,6 +28,7 @@ from polypath.storage.saving import save
 LOG = logging.getLogger(__name__)
 
 
+@notes_are_logged
 def write_stepwise(
     net: PathNet,
     folder: str | os.PathLike[str],

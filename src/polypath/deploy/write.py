@@ -18,6 +18,7 @@ from torch import Tensor
 
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import plain
+from polypath.core.deprecation import notes_are_logged
 from polypath.core.extract import extract
 from polypath.core.extras import installed, need
 from polypath.core.network import PathNet
@@ -57,6 +58,7 @@ class HeldOut:
     seed: int = 0
 
 
+@notes_are_logged
 def write_bundle(
     net: PathNet,
     folder: str | os.PathLike[str],

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from polypath.core.checks import check, whole
+from polypath.core.deprecation import notes_are_logged
 from polypath.data.sources import ImageData, local_folder
 from polypath.reproduce.claims import judge
 from polypath.reproduce.code import code_id
@@ -43,6 +44,7 @@ from polypath.training.signals import Stopped, leaving
 LOG = logging.getLogger(__name__)
 
 
+@notes_are_logged
 def reproduce(
     experiment: str | Experiment,
     scale: str = "small",

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from polypath.core.checks import check, whole
+from polypath.core.deprecation import notes_are_logged
 from polypath.core.extras import need
 from polypath.storage.decode import read
 from polypath.storage.files import contents, read_json, write_file, write_json
@@ -79,6 +80,7 @@ class SweepResult:
         return "\n".join(lines)
 
 
+@notes_are_logged
 def sweep(
     recipe: Recipe,
     seeds: Sequence[int],

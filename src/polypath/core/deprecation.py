@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def warn_renamed(old: str, new: str, level: int) -> None:

@@ -81,8 +81,6 @@ class Checkpoints:
             body = asdict(_Head(FORMAT, self.recipe, checkpoint.step, checksum, checkpoint.state))
             write_json(beside, {**body, "checksum": json_digest(body)})
         except (OSError, SafetensorError) as error:
-            if isinstance(error, SafetensorError) and "I/O" not in str(error) and "o space" not in str(error):
-                raise
             raise self._no_space(checkpoint, plain, error) from error
 
     def load(self, step: int) -> Checkpoint:

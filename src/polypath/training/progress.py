@@ -42,13 +42,15 @@ class TrainingProgress:
         self.task = self.bar.add_task("training", total=total, completed=done)
 
     def __enter__(self) -> TrainingProgress:
-        self.bar.start()
+        if self.shown:
+            self.bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        if self.shown:  # rich before 14.3 ends a bar that is not shown with an empty line
+            self.bar.stop()
 
     def advance(self) -> None:
         self.bar.advance(self.task)

@@ -74,6 +74,13 @@ def reproduction() -> str:
     return reproduction_page(DOCS / "results/reproduce")
 
 
+def coverage() -> str:
+    """``coverage.md``: the papers' tables, figures and cells, and what gives each."""
+    from polypath.reproduce.coverage import coverage_page
+
+    return coverage_page()
+
+
 def speed_page() -> str:
     """``speed.md``: what the committed benchmark results say."""
     return _benchmarks().page()
@@ -97,6 +104,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "models.md": models_page,
     "images/paths.svg": path_table_picture,
     "reproduction.md": reproduction,
+    "coverage.md": coverage,
 }
 PAGES |= {"speed.md": speed_page}
 if _benchmarks().drawable(_benchmarks().load()):

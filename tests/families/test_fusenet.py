@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -152,6 +153,88 @@ def test_merge_and_run_is_its_equation(streams):
     assert net.wiring.count_paths() == 2 * streams * (streams + 1) ** 3
     projections = [m for m in net.wiring.modules if ".shortcut" in m]
     assert len(projections) == 2 * streams  # each stream has its own, at both size changes
+
+
+# --- nets of the released code that the paper does not have ----------------------------------------------------
+
+
+def test_side_is_inception_like_without_shortcuts():
+    net, x = small("dfn_il", shortcuts=False), images()
+    with torch.inference_mode():
+        z = F.relu(chain(net, "stem", x))
+        for block in [join[: -len(".join")] for join in net.wiring.joins]:
+            z = F.relu(chain(net, f"{block}.branch1", z) + chain(net, f"{block}.branch2", z))
+        torch.testing.assert_close(net(x), head(net, z))
+    assert net.wiring.count_paths() == 2**4
+    assert net.path_names == ("stream=1", "stream=2")
+    assert net.wiring.longest(net.paths("route=R1R2R1R2")) == 10
+    assert set(pp.extract(net, "stream=2").wiring.joins) == set()
+    for text, told in (("route=LR1R1R1", "write R1, R2"), ("units=1", "unknown key 'units'")):
+        with pytest.raises(ValueError, match=told):
+            net.paths(text)
+
+
+def test_the_released_imagenet_net_has_no_shortcut_where_the_size_changes_and_ends_in_both_streams():
+    net, x = small("dfn_mr", depth=14, projections=False, ending="concat"), images()
+    blocks = list(dict.fromkeys(m.split(".branch")[0] for m in net.wiring.modules if ".branch" in m))
+    resized = {"group2.block1", "group3.block1"}
+    with torch.inference_mode():
+        xs = [F.relu(chain(net, "stem", x))] * 2
+        for block in blocks:
+            merged = 0.0 if block in resized else sum(xs) / 2
+            xs = [F.relu(merged + chain(net, f"{block}.branch{s}", z)) for s, z in enumerate(xs, 1)]
+        torch.testing.assert_close(net(x), head(net, torch.cat(xs, 1)))
+    assert {join for join in net.wiring.joins if join.endswith(".merge")} == {
+        f"{block}.merge" for block in blocks if block not in resized
+    }
+    assert net.named_paths()["units=1"] == net.paths("units=1/1/1")
+    assert net.wiring.longest(net.paths("units=0")) == 2 + 2 * 2  # what changes the size stays
+    with pytest.raises(ValueError, match="unknown key 'stream'"):
+        net.paths("stream=1")
+
+
+def test_released_nets_have_their_printed_sizes():
+    spec = MergeAndRun(
+        blocks=(1, 2, 11, 2), width=64, block="bottleneck", stem="imagenet", projections=False, ending="concat"
+    )
+    with torch.device("meta"):
+        assert params(replace(spec, num_classes=1000).build()) == 46_395_176  # the README's 46.4M
+
+
+def test_streams_without_projections_can_still_be_summed():
+    net = small("dfn_mr", depth=14, projections=False)  # two fusions a group: the last one has a shortcut
+    found = [net.paths(f"route={route}") for route in ("R1R1R1R1R1R1", "R1L1R2L2R1L1")]
+    assert [net.wiring.longest(paths) for paths in found] == [14, 8]
+    assert net.wiring.count_paths(net.paths("stream=1")) == 2**4
+    with pytest.raises(ValueError, match="fusion 3 has no shortcut, so R1, not L1"):
+        net.paths("route=R1R1L1R1R1R1")
+    with pytest.raises(ValueError, match="take ending 'concat'"):
+        MergeAndRun(depth=8, projections=False)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_batch_norm_has_the_epsilon_and_momentum_that_are_set(name):
+    net = small(name, norm_eps=2e-5, norm_momentum=0.01)
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(2e-5, 0.01)}
+    plain = small(name)
+    x = images(size=32)
+    assert not torch.equal(plain(x), net(x))
+    torch.testing.assert_close(plain(x), net(x), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(pp.fuse(small(name, norm_eps=2e-5))(x), net(x))
+    with pytest.raises(ValueError, match="norm_eps"):
+        small(name, norm_eps=0.0)
+
+
+def test_a_saved_network_has_its_epsilon(tmp_path):
+    net = small("dfn_mr", norm_eps=2e-5).float()
+    pp.save(net, tmp_path / "net")
+    x = images().float()
+    assert torch.equal(pp.load(tmp_path / "net")(x), net(x))
+
+
+# --- choices -------------------------------------------------------------------------------------------------
 
 
 def test_the_deepest_route_is_the_plain_net():

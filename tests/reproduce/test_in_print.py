@@ -34,6 +34,7 @@ FIGURES = (
         "drnn/fig7": None,
         "drnn/fig8": {"loops-near-expectation", "expectation-as-printed"},
         "drnn/fig9": None,
+        "drnn/gradients": None,
     },
 )
 LOST = (
@@ -60,12 +61,14 @@ COUNTED = "counts on the networks themselves, beside no number or already set ag
     "dfn/fig11": None,
     "gunn/table1": {"six-exact-parameter-counts", "conversion-keeps-memory"},
     "drnn/table2": {"lower-rate-expects-more-loops"},
+    "drnn/cost": {"dr-res-54-saves-computation-over-all", "expected-loops"},
 }  # fmt: skip
 OURS = (
     "questions that the paper gives no numbers for",
     {
         "fractalnet/suspects": None,
         "gunn/collapse": None,
+        "drnn/gate-rates": None,
         "gunn/table3": {"ensemble-beats-last-snapshot"},
     },
 )

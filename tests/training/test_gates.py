@@ -9,17 +9,20 @@ import pytest
 import torch
 
 from conftest import gradient
+from polypath.analysis.loops import loops_taken
 from polypath.core.builder import WiringBuilder
 from polypath.core.execute import Trace
 from polypath.core.wiring import Gate
 from polypath.families.recursive import RecursiveResNet
+from polypath.training.advice import drifted_gates
 from polypath.training.distill import distillation_loss
 from polypath.training.distributed import World
-from polypath.training.gates import gate_rates, target_rate_loss
+from polypath.training.gates import Watched, gate_rates, target_rate_loss
 from polypath.training.loop import train
 from polypath.training.meter import Meter
 from polypath.training.objectives import StepInfo
 from polypath.training.path_objectives import TargetRate
+from polypath.training.recipe import replace
 from polypath.training.recipes import get_recipe
 from polypath.training.run import RunFolder
 from polypath.training.snapshots import average_probabilities, ensemble_probabilities
@@ -102,6 +105,45 @@ def test_gates_reach_their_target_rate(target):
     assert len(ended) == 2
     assert (began - target).abs().max() > 0.1  # 85% open
     assert (ended - target).abs().max() <= 0.03
+
+
+@pytest.mark.parametrize("over", ["reaching", "all"])
+def test_what_gates_let_pass_without_noise_is_watched(over):
+    net = RecursiveResNet(blocks=(1, 2), loops=(1, 2), width=4, in_chans=1, gate_open=0.5).build(0).eval()
+    for name, module in net.named_modules():
+        if name.endswith(".gate.last"):
+            torch.nn.init.normal_(module.weight, generator=torch.Generator().manual_seed(1))
+    draw, watched = torch.Generator().manual_seed(0), Watched(net, over)
+    batches = [(torch.randn(n, 1, 8, 8, generator=draw), torch.zeros(n).long()) for n in (12, 8)]
+    with torch.no_grad():
+        assert all(torch.equal(watched(x), net(x)) for x, _ in batches)
+    rows = loops_taken(net, batches).gates
+    column = rows["rate" if over == "reaching" else "share"]
+    expected = {(s, k): rate for s, k, rate in zip(rows["switch"], rows["loop"], column, strict=True)}
+    assert watched.rates(World()) == pytest.approx(expected)
+    assert any(0.0 < rate < 1.0 for rate in expected.values())
+
+
+def test_a_run_writes_down_what_its_gates_let_pass_without_noise(tmp_path):
+    recipe = replace(get_recipe("drnn-digits"), {"epochs": 1, "data.train_images": 200, "trace_test": True})
+    train(recipe, tmp_path / "run", quiet=True)
+    (row,) = RunFolder.open(tmp_path / "run").metrics()
+    gates = {name.removeprefix("rate/") for name in row if name.startswith("rate/")}
+    for prefix in ("val_rate/", "traced_test_rate/"):
+        found = {name.removeprefix(prefix): rate for name, rate in row.items() if name.startswith(prefix)}
+        assert found
+        assert found.keys() <= gates
+        assert all(0.0 <= rate <= 1.0 for rate in found.values())
+
+
+def test_gates_that_drift_from_their_target_are_told():
+    row = {"rate/a/1": 0.2, "val_rate/a/1": 0.72, "val_rate/b/1": 0.95}
+    assert drifted_gates({k: v for k, v in row.items() if "b" not in k}, 0.7) is None
+    assert drifted_gates({"rate/a/1": 0.2}, 0.7) is None
+    text = drifted_gates(row, 0.7)
+    assert text is not None
+    assert "0.72 to 0.95" in text
+    assert "--gate-rate 0.7" in text
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -125,6 +125,17 @@ def test_drop_path_runs_what_its_function_draws(fractal, batch, objective, draw)
     ours = run(objective, fractal, batch)
     assert ours[2][0].paths == [paths]
     assert_same(ours, by_hand(fractal, lambda net: F.cross_entropy(net(x, paths=paths), y)))
+
+
+@pytest.mark.parametrize("settings", [po.DropPath(rates=(1.0, 0.0, 1.0)), po.TiedColumns(rates=(1.0, 0.0, 1.0))])
+def test_a_rate_for_each_operand_of_a_join(fractal, batch, settings):
+    """Column 2 alone survives wherever it ends, which is the last join of every block."""
+    (first, *_) = settings.bind(fractal).passes(*batch, info())
+    assert first.paths == [fractal.paths("column=2")]
+    with pytest.raises(ValueError, match="rates"):
+        replace(settings, rates=(0.1,)).bind(fractal)
+    with pytest.raises(ValueError, match=r"objective.rates"):
+        po.DropPath(mode="global", rates=(0.1, 0.1, 0.1))
 
 
 def test_drop_path_leaves_weights_that_it_does_not_run_without_gradient(crescendo, batch):
@@ -344,7 +355,7 @@ def test_a_new_objective_is_loadable_by_its_kind():
     ("make", "words"),
     [
         (lambda: Objective.from_json({"kind": "wholly"}), "drop-path"),
-        (lambda: Objective.from_json({"kind": "drop-path", "rates": 1}), "rate, share"),
+        (lambda: Objective.from_json({"kind": "drop-path", "speed": 1}), "rate, share"),
         (lambda: po.DropPath(rate=1.2), "objective.rate = 1.2"),
         (lambda: po.DropPath(mode="locally"), "mixed"),  # pyright: ignore[reportArgumentType] (wrong on purpose)
         (lambda: po.DropPath(mode="global", same=True), "only mode 'local'"),

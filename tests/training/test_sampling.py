@@ -45,6 +45,28 @@ def alive(wiring, paths: Paths, join: str) -> tuple[str, ...]:
 # --- local ---------------------------------------------------------------------------------------------------
 
 
+def test_operands_have_rates_of_their_own(fractal):
+    """With rates 1, 0 and 0.5 column 1 is never drawn at a join that column 2 ends at, and column 3 half the time."""
+    rates, g = sampling.rates_by_label(fractal.wiring, 0.15, (1.0, 0.0, 0.5)), generator()
+    assert rates == {"1": 1.0, "2": 0.0, "3": 0.5}
+    drawn = [sampling.local_drop_path(fractal.wiring, rates, g) for _ in range(400)]
+    assert {"1" in alive(fractal.wiring, p, "block1.join4") for p in drawn} == {False}
+    assert {"2" in alive(fractal.wiring, p, join) for p in drawn for join in ("block1.join2", "block2.join4")} == {True}
+    assert 160 < sum("3" in alive(fractal.wiring, p, "block1.join4") for p in drawn) < 240
+    assert sampling.rates_by_label(fractal.wiring, 0.15, ()) == 0.15
+    with pytest.raises(ValueError, match="give 3, one for each of 1, 2, 3"):
+        sampling.rates_by_label(fractal.wiring, 0.15, (0.1, 0.2))
+    with pytest.raises(ValueError, match="none for operand '3'"):
+        sampling.local_drop_path(fractal.wiring, {"1": 0.1, "2": 0.1}, g)
+
+
+def test_equal_rates_of_operands_draw_what_one_rate_draws(fractal):
+    each = sampling.rates_by_label(fractal.wiring, 0.0, (0.15, 0.15, 0.15))
+    pairs = [[sampling.local_drop_path(fractal.wiring, r, generator(n)) for r in (0.15, each)] for n in range(30)]
+    assert all(one == other for one, other in pairs)
+    assert len({one for one, _ in pairs}) > 1
+
+
 def test_local_at_rate_0_is_the_whole_network(fractal):
     g = generator()
     assert all(sampling.local_drop_path(fractal.wiring, 0.0, g) == Paths() for _ in range(20))

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from polypath.cli.parser import Parser, positive
+from polypath.cli.parser import Parser, number_of, positive
 from polypath.cli.tables import millions, print_json
+from polypath.core.checks import SHARE
 from polypath.storage.files import check_vacant
+
+if TYPE_CHECKING:
+    from polypath.analysis.finished_run import FinishedRun
+    from polypath.analysis.gate_rates import GateCorrection
+    from polypath.core.network import PathNet
+
+LOG = logging.getLogger(__name__)
 
 
 def extract(argv: list[str]) -> None:
@@ -17,6 +28,13 @@ def extract(argv: list[str]) -> None:
     parser.add_argument("--out", required=True, type=Path, help="new folder for the network")
     parser.add_argument("--recalibrate", action="store_true", help="re-estimate batch-norm for the path (needs a run)")
     parser.add_argument("--num-images", type=positive, default=2000, help="training images to re-estimate on (2000)")
+    parser.add_argument(
+        "--gate-rate",
+        type=number_of(float, SHARE),
+        metavar="SHARE",
+        help="shift the gates' biases until each block lets pass this share of the held-out images that reach it "
+        "(needs a run that held images out)",
+    )
     parser.add_data_moved()
     parser.add_json()
     args = parser.read(argv)
@@ -40,7 +58,11 @@ def extract(argv: list[str]) -> None:
         if run is None:
             raise ValueError(f"--recalibrate: {args.run} is no run, so there are no training images to estimate from")
         stats = run.recalibrated([chosen], args.num_images)
-    child = extract_path(net, chosen, stats=stats).cpu()
+    child = extract_path(net, chosen, stats=stats)
+    correction = None
+    if args.gate_rate is not None:
+        child, correction = _corrected(child, run, args.gate_rate)
+    child = child.cpu()
     height, width = (child.config.get("image") or {}).get("size") or (max(32, child.min_size),) * 2
     child_cost, parent_cost = cost(child, size=(height, width)), cost(net, size=(height, width))
     save(child, args.out)
@@ -52,6 +74,7 @@ def extract(argv: list[str]) -> None:
         "size": [height, width],
         "parent": {"params": parent_cost.params, "macs": parent_cost.macs},
         "recalibrated": stats.record if stats is not None else None,
+        "gates": correction.record if correction is not None else None,
     }
     if args.json:
         print_json(facts)
@@ -61,3 +84,22 @@ def extract(argv: list[str]) -> None:
         f"{args.out}: {chosen}; {child_cost.params:,} of {parent_cost.params:,} parameters, "
         f"{millions(child_cost.macs)} of {millions(parent_cost.macs)} MACs; {done}"
     )
+    if correction is not None:
+        print(f"gates let pass {_span(correction.after)} of {correction.images:,} held-out images that reach them")
+        print(f"as trained {_span(correction.before)}; aimed at {correction.target:g} ± {correction.tolerance:g}")
+
+
+def _corrected(net: PathNet, run: FinishedRun | None, target: float) -> tuple[PathNet, GateCorrection]:
+    from polypath.analysis.gate_rates import correct_gates
+
+    if run is None or run.data.validation is None:
+        told = "this is no run" if run is None else "this run held no images out (data.validation)"
+        raise ValueError(f"--gate-rate {target:g}: gates are corrected on held-out images, and {told}")
+    corrected, correction = correct_gates(net, run.batches("validation"), target)
+    if correction.unmet:
+        LOG.warning("gates that answer all images alike stay off their target: %s", ", ".join(correction.unmet))
+    return corrected, correction
+
+
+def _span(rates: Mapping[str, float]) -> str:
+    return f"{min(rates.values()):.3f} to {max(rates.values()):.3f}"

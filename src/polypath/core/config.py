@@ -37,6 +37,7 @@ class NetConfig(TypedDict, total=False):
         model: the registered name that it was created by.
         paths: text of the choice that it was extracted under, on the family's full wiring.
         statistics: how its batch-norm statistics were recalibrated (images, seed), where they were.
+        gates: what its gates were corrected to (target, images, rates), where they were.
         classes: names in the order of the labels.
         normalisation, image: how its images are prepared.
         pretrained_cfg: what it was made for, in timm's words; see :mod:`polypath.core.timm_config`.
@@ -48,6 +49,7 @@ class NetConfig(TypedDict, total=False):
     model: str
     paths: str
     statistics: dict[str, int | None]
+    gates: dict[str, Any]
     classes: Sequence[str]
     normalisation: Normalisation
     image: ImageConfig

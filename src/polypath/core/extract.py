@@ -40,6 +40,8 @@ def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | No
     if stats is not None:
         bake(child, stats[paths])
         child.config["statistics"] = stats.record
+    if not any(join.gates for join in wiring.joins.values()):
+        child.config.pop("gates", None)
     child.train(net.training)
     return child
 

@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from torch import nn
 
 from polypath.core.builder import NetBuilder
-from polypath.core.checks import check_fields, one_of, whole, whole_text
+from polypath.core.checks import FLAG, check_fields, one_of, whole, whole_text
+from polypath.core.later import later
 from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
-from polypath.families.base import Family, Preset
+from polypath.families.base import Preset
 from polypath.families.resnet import (
     TABLE_4,
     Choices,
+    Normed,
     Place,
     Residual,
     ResNet,
@@ -43,7 +45,7 @@ PAPER = "Deep Fusion, 2016"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainNet(Family, name="plain"):
+class PlainNet(Normed, name="plain"):
     """The deep base network alone: ``depth`` layers, the convs in three groups of w, 2w, 4w maps (w = ``width``)."""
 
     depth: int = 26
@@ -67,7 +69,7 @@ class PlainNet(Family, name="plain"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FusedNet(Family, name="fusenet"):
+class FusedNet(Normed, name="fusenet"):
     """N_fK: a plain net of ``depth`` = 2 + K·x layers fused with the 5-layer shallow one in K = ``fusions`` places.
 
     Fusions are shared out over three groups of w, 2w, 4w maps (w = ``width``), as blocks are in a ResNet.
@@ -149,30 +151,42 @@ def layers_of(in_chans: int, out_chans: int, layers: int, stride: int, last_relu
 
 @dataclass(frozen=True, kw_only=True)
 class InceptionLike(ResNet, name="dfn_il"):
-    """DFN-IL: a shortcut (L) and ``branches`` parallel branches (R1, R2, …) a fusion: 3^K paths with two."""
+    """DFN-IL: a shortcut (L) and ``branches`` parallel branches (R1, R2, …) a fusion: 3^K paths with two.
+
+    Args:
+        shortcuts: without them it is ``side``, a net of the released code that the paper does not have: 2^K paths with
+            two branches, and no fusion that can be left out.
+    """
 
     branches: int = 2
+    shortcuts: bool = later(True)
 
     paper = PAPER
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, branches=whole(2))
+        check_fields(self, branches=whole(2), shortcuts=FLAG)
+
+    def has_shortcut(self, place: Place) -> bool:
+        return self.shortcuts
 
     @property
     def deep(self) -> tuple[str, ...]:
         return tuple(f"R{n}" for n in range(1, self.branches + 1))
 
     def selectors(self) -> Selectors:
-        return {**super().selectors(), "stream": self._stream}
+        known = {**super().selectors(), "stream": self._stream}
+        return known if self.shortcuts else {key: known[key] for key in ("route", "stream")}
 
     def path_names(self) -> list[str]:
-        return [f"stream={n}" for n in range(1, self.branches + 1)] + Residual.path_names(self)
+        units = Residual.path_names(self) if self.shortcuts else []
+        return [f"stream={n}" for n in range(1, self.branches + 1)] + units
 
     def _stream(self, wiring: Wiring, value: str) -> Choices:
         """The base network ``1`` alone, with its shortcuts: a ResNet of branch 1."""
         number = whole_text("stream", value, 1, self.branches)
-        choice = {f"{place.name}.join": ["L", f"R{number}"] for place in self.places()}
+        labels = ["L", f"R{number}"] if self.shortcuts else [f"R{number}"]
+        choice = {f"{place.name}.join": labels for place in self.places()}
         return still_there(self, wiring, f"stream={value}", choice)
 
 
@@ -182,52 +196,89 @@ class MergeAndRun(Residual, name="dfn_mr"):
 
     Fusion ``group1.block2`` has the joins ``merge`` (the mean; operands 1, 2), ``stream1`` and ``stream2`` (L the
     merged shortcut, R the stream's branch); the last has ``out`` (L, R) and ``both`` (1, 2) instead of the streams'.
+
+    Args:
+        streams: networks in parallel.
+        projections: without them a stream has no shortcut where the size changes, and nothing is merged there.
+        ending: what the last fusion gives: the ``sum`` of Fig. 6, or both streams, ``concat`` enated, which leaves no
+            single stream to choose.
+
+    ``projections=False, ending="concat"`` with blocks (1, 2, 11, 2) is a later net of the released code (46.4M), not
+    the paper's.
     """
 
     streams: int = 2
+    projections: bool = later(True)
+    ending: str = later("sum")
 
     paper = PAPER
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, streams=whole(2))
+        check_fields(self, streams=whole(2), projections=FLAG, ending=one_of("sum", "concat"))
+        if self.ending == "sum" and not self.has_shortcut(self.places()[-1]):
+            told = "the last fusion changes the size, so without projections there is nothing to sum"
+            raise ValueError(f"{type(self).__name__}.projections = False: {told}; take ending 'concat'")
+
+    def has_shortcut(self, place: Place) -> bool:
+        return self.projections or not place.resized
 
     def build_graph(self, b: NetBuilder) -> str:
         streams = dict.fromkeys(self._numbers, begin(b, self.in_chans, self.width, self.stem))
         *places, last = self.places()
         for place in places:
-            merged, branches = self._merge(b, streams, place)
-            for s, branch in branches.items():
-                operands, survival = {"L": merged, "R": branch}, {"R": place.survival}
-                z = b.join(f"{place.name}.stream{s}", operands, self.join, survival=survival)
-                streams[s] = b.add(f"{place.name}.relu{s}", z, nn.ReLU())
+            streams = self._fused(b, streams, place)
+        if self.ending == "concat":
+            z = b.join("end", self._fused(b, streams, last), "concat")
+            return end(b, z, last.out_chans * self.streams, self.num_classes)
         merged, branches = self._merge(b, streams, last)
         both = b.join(f"{last.name}.both", branches, self.join)
         z = b.join(f"{last.name}.out", {"L": merged, "R": both}, self.join, survival={"R": last.survival})
         z = b.add(f"{last.name}.relu", z, nn.ReLU())
         return end(b, z, last.out_chans, self.num_classes)
 
+    def _fused(self, b: NetBuilder, streams: dict[str, str], place: Place) -> dict[str, str]:
+        """The streams behind one fusion."""
+        merged, found = "", {}
+        if self.has_shortcut(place):
+            merged, branches = self._merge(b, streams, place)
+        else:
+            branches = self._branches(b, streams, place)
+        for s, z in branches.items():
+            if merged:
+                operands, survival = {"L": merged, "R": z}, {"R": place.survival}
+                z = b.join(f"{place.name}.stream{s}", operands, self.join, survival=survival)
+            found[s] = b.add(f"{place.name}.relu{s}", z, nn.ReLU())
+        return found
+
     def _merge(self, b: NetBuilder, streams: dict[str, str], place: Place) -> tuple[str, dict[str, str]]:
         """m of a fusion, and what each stream's branch gives."""
         shortcuts = {s: self.shortcut(b, z, place, s) for s, z in streams.items()}
-        branches = {s: self.branch(b, z, place, f"branch{s}") for s, z in streams.items()}
+        branches = self._branches(b, streams, place)
         return b.join(f"{place.name}.merge", shortcuts, "mean"), branches
+
+    def _branches(self, b: NetBuilder, streams: dict[str, str], place: Place) -> dict[str, str]:
+        return {s: self.branch(b, z, place, f"branch{s}") for s, z in streams.items()}
 
     @property
     def _numbers(self) -> list[str]:
         return [str(s) for s in range(1, self.streams + 1)]
 
     def selectors(self) -> Selectors:
+        if self.ending == "concat":  # which runs all streams
+            return {"units": super().selectors()["units"]}
         return {**super().selectors(), "stream": self._stream}
 
     def path_names(self) -> list[str]:
-        return [f"stream={s}" for s in self._numbers] + super().path_names()
+        streams = [f"stream={s}" for s in self._numbers] if self.ending == "sum" else []
+        return streams + super().path_names()
 
     def _stream(self, wiring: Wiring, value: str) -> Choices:
         """The base network ``1`` alone, with its shortcuts: a ResNet of branch 1."""
         whole_text("stream", value, 1, self.streams)
         *places, last = self.places()
-        choice = {f"{place.name}.merge": [value] for place in (*places, last)} | {f"{last.name}.both": [value]}
+        merged = [place for place in (*places, last) if self.has_shortcut(place)]
+        choice = {f"{place.name}.merge": [value] for place in merged} | {f"{last.name}.both": [value]}
         return still_there(self, wiring, f"stream={value}", choice)
 
     def _route(self, wiring: Wiring, value: str) -> Choices:
@@ -238,6 +289,8 @@ class MergeAndRun(Residual, name="dfn_mr"):
         choice: Choices = {}
         for k, (place, step) in enumerate(zip(places, steps, strict=True)):
             side, stream = step[0], step[1:]
+            if side == "L" and not self.has_shortcut(place):
+                raise ValueError(f"route {value!r}: fusion {k + 1} has no shortcut, so R{stream}, not {step}")
             into = "out"
             if k + 1 < len(places):
                 after = steps[k + 1][1:]
@@ -251,11 +304,13 @@ class MergeAndRun(Residual, name="dfn_mr"):
                 choice[f"{place.name}.both"] = [stream]
             if side == "L":
                 choice[f"{place.name}.merge"] = [stream]
-            choice[f"{place.name}.{into}"] = [side]
+            if self.has_shortcut(place):
+                choice[f"{place.name}.{into}"] = [side]
         return still_there(self, wiring, f"route={value}", choice)
 
     def _skipped(self, place: Place) -> Choices:
-        joins = ["out"] if place.name == self.places()[-1].name else [f"stream{s}" for s in self._numbers]
+        summed = place.name == self.places()[-1].name and self.ending == "sum"
+        joins = ["out"] if summed else [f"stream{s}" for s in self._numbers]
         return {f"{place.name}.{join}": ["L"] for join in joins}
 
 

@@ -21,12 +21,38 @@ from torch import Tensor, nn
 
 from polypath.core.builder import NetBuilder
 from polypath.core.checks import check_fields, each, number, one_of, whole, whole_text
+from polypath.core.later import later
+from polypath.core.network import PathNet
 from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
 from polypath.families.base import Family, Preset
 from polypath.layers.conv import ConvUnit
 
 Choices = dict[str, list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normed(Family):
+    """Batch-norm's settings, which DFN does not print and its released code sets.
+
+    Args:
+        norm_eps: epsilon; the released code has 2e-5.
+        norm_momentum: share of a batch in the running statistics, as torch counts it: 0.1 is MXNet's 0.9. Revisions of
+            the released code have 0.9 and 0.99, which is 0.01 here.
+    """
+
+    norm_eps: float = later(1e-5)
+    norm_momentum: float = later(0.1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, norm_eps=number(above=0), norm_momentum=number(above=0, high=1))
+
+    def initialise(self, net: PathNet) -> None:
+        super().initialise(net)
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps, module.momentum = self.norm_eps, self.norm_momentum
 
 
 class Place(NamedTuple):
@@ -50,7 +76,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Residual(Family):
+class Residual(Normed):
     """What ResNet, DFN-IL and DFN-MR have in common: groups of blocks, fused with a shortcut.
 
     Args:
@@ -131,6 +157,10 @@ class Residual(Family):
             chans = out
         return found
 
+    def has_shortcut(self, place: Place) -> bool:
+        """Whether a fusion has a shortcut beside its branches."""
+        return True
+
     def branch(self, b: NetBuilder, z: str, place: Place, label: str) -> str:
         """B of one fusion; the ReLU of its last layer stands behind the join."""
         chans, stride = place.in_chans, place.stride
@@ -182,7 +212,8 @@ class Residual(Family):
         raise NotImplementedError
 
     def _units(self, wiring: Wiring, value: str) -> Choices:
-        """``2`` or, one number a group, ``2/3/1``: the first fusions of a group run whole, the others as shortcuts."""
+        """``2`` or, one number a group, ``2/3/1``: the first fusions of a group run whole, the others as shortcuts,
+        where they have one."""
         most = self._group_fusions()
         numbers = value.split("/")
         if len(numbers) == 1:
@@ -198,7 +229,7 @@ class Residual(Family):
         before = dict.fromkeys(range(1, len(most) + 1), 0)
         for place in self.places():
             before[place.group] += 1
-            if before[place.group] > wanted[place.group - 1]:
+            if before[place.group] > wanted[place.group - 1] and self.has_shortcut(place):
                 choice |= self._skipped(place)
         return still_there(self, wiring, f"units={value}", choice)
 
@@ -215,7 +246,7 @@ class ResNet(Residual, name="resnet"):
     def build_graph(self, b: NetBuilder) -> str:
         z = begin(b, self.in_chans, self.width, self.stem)
         for place in self.places():
-            operands = {"L": self.shortcut(b, z, place)}
+            operands = {"L": self.shortcut(b, z, place)} if self.has_shortcut(place) else {}
             for label in self.deep:
                 operands[label] = self.branch(b, z, place, f"branch{label[1:]}")
             survival = dict.fromkeys(self.deep, place.survival)
@@ -231,7 +262,8 @@ class ResNet(Residual, name="resnet"):
     def _route(self, wiring: Wiring, value: str) -> Choices:
         """``RLL``, one operand for each fusion: one component network (§3.1)."""
         places = self.places()
-        sides = read_route(value, ["L", *self.deep], len(places))
+        shallow = ["L"] if self.has_shortcut(places[0]) else []
+        sides = read_route(value, [*shallow, *self.deep], len(places))
         choice = {f"{place.name}.join": [side] for place, side in zip(places, sides, strict=True)}
         return still_there(self, wiring, f"route={value}", choice)
 

@@ -19,7 +19,7 @@ An *arm* is one thing that is trained, a recipe by a name; every arm is trained 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ class Cell:
     """A printed number: paper (the experiment's own unless given), table, column, and what its row says.
 
     ``complement`` reads an accuracy as an error: 100 minus the printed number; ``times`` brings it to the unit that is
-    measured in (GFLOPs, 1000, to millions).
+    measured in (GFLOPs, 1000, to millions); ``part`` is which one of several numbers in one cell.
     """
 
     def __init__(
@@ -71,10 +71,11 @@ class Cell:
         *,
         complement: bool = False,
         times: float = 1.0,
+        part: int | None = None,
         **row: Any,
     ) -> None:
         self.table, self.column, self.paper, self.row = table, column, paper, row
-        self.complement, self.times = complement, times
+        self.complement, self.times, self.part = complement, times, part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,7 @@ class Experiment:
         figure: draws the result in the paper's form; None draws the errors as bars.
         answer: sentences that the verdicts add up to, for the page of results.
         notes: what a reader has to know of the definition itself.
+        arms_of: names of the arms of ``paper`` that a key comes from, where its name does not begin with its arm's.
 
     Raises:
         ValueError: two claims of one id.
@@ -111,6 +113,7 @@ class Experiment:
     figure: Callable[[Result], Figure] | None = None
     answer: Callable[[Result], str] | None = None
     notes: tuple[str, ...] = ()
+    arms_of: Callable[[str], Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         twice = [id for id, n in Counter(claim.id for claim in self.claims).items() if n > 1]

@@ -7,7 +7,7 @@ contradicts itself; then ``Claim.contradicted`` cites where.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from polypath.reproduce.claims import Claim
 from polypath.reproduce.experiment import Cell, Experiment
@@ -20,7 +20,9 @@ Outcome = Literal["true in print", "contradicted in print", "not printed"]
 def printed_number(experiment: Experiment, cell: Cell) -> float | str | None:
     """What the paper prints in a cell, in the unit that is measured in; a word where it prints one, None where it is
     empty or lost."""
-    printed = value(cell.paper or experiment.paper, cell.table, cell.column, **cell.row)
+    printed: Any = value(cell.paper or experiment.paper, cell.table, cell.column, **cell.row)
+    if cell.part is not None:
+        printed = printed[cell.part]
     if not isinstance(printed, float | int):
         return printed
     return round(cell.times * (100.0 - printed if cell.complement else printed), 4)

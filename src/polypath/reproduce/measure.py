@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from torch import Tensor
 
 from polypath.reproduce.experiment import Measure
-from polypath.reproduce.measured import Measured
+from polypath.reproduce.measured import Correct, Measured
 from polypath.reproduce.trained import Choice, Trained
 
 One = Callable[[Trained], Measured]
@@ -33,6 +34,17 @@ def per_arm(*parts: One, single: bool = False) -> Measure:
 def whole(run: Trained) -> Measured:
     """The whole network's answers, and its loss in the last epoch of training (``loss``)."""
     return Measured(run.correct({"whole": run.net.paths("whole")}), last_loss(run))
+
+
+def top_five(run: Trained) -> Measured:
+    """Whether the label is among the whole network's five likeliest classes, ``top-5``."""
+    return Measured({"whole top-5": within_five(run, run.logits(["whole"])["whole"])})
+
+
+def within_five(run: Trained, logits: Tensor) -> Correct:
+    """Which test images have their label among the five largest of ``logits`` ``(images, classes)``."""
+    five = (logits.topk(min(5, logits.shape[1]), dim=1).indices == run.labels[:, None]).any(1)
+    return Correct(five.numpy(), run.images)
 
 
 def paths(choice: Choice = None, *, recalibrated: int = 0, suffix: str = "") -> One:

@@ -18,7 +18,12 @@ PAPERS: dict[str, tuple[str, ...]] = {
         "polypath.reproduce.papers.dfn_imagenet",
     ),
     "gunn": ("polypath.reproduce.papers.gunn", "polypath.reproduce.papers.collapse"),
-    "drnn": ("polypath.reproduce.papers.drnn", "polypath.reproduce.papers.drnn_gates"),
+    "drnn": (
+        "polypath.reproduce.papers.drnn",
+        "polypath.reproduce.papers.drnn_gates",
+        "polypath.reproduce.papers.drnn_training",
+        "polypath.reproduce.papers.drnn_cost",
+    ),
 }
 """Modules of a paper; each has ``EXPERIMENTS``, a tuple."""
 

@@ -70,6 +70,7 @@ def _facts(config: Mapping[str, Any], paper: str, parameters: int | None, datase
         "images": _image(image, config.get("min_size")),
         "normalisation": f"mean {normalisation['mean']}, std {normalisation['std']}" if normalisation else None,
         "batch-norm statistics": _statistics(config.get("statistics")),
+        "gates": _gates(config.get("gates")),
         "written by": f"polypath {config['polypath']}, torch {config['torch']}",
     }
     return [f"- **{key}**: {_plain(value)}" for key, value in rows.items() if value]
@@ -88,6 +89,16 @@ def _image(image: Mapping[str, Any], min_size: int | None) -> str | None:
 
 def _statistics(record: Mapping[str, Any] | None) -> str | None:
     return f"re-estimated for these paths on {record['images']} training images" if record else None
+
+
+def _gates(record: Mapping[str, Any] | None) -> str | None:
+    if not record:
+        return None
+    whom = "that reach them" if record["over"] == "reaching" else "in all"
+    return (
+        f"not as trained: their biases are shifted so that they let pass {record['target']:g} of the images {whom}, "
+        f"on {record['images']:,} held-out images"
+    )
 
 
 def _usage() -> list[str]:

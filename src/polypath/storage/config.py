@@ -97,7 +97,7 @@ def restore(net: PathNet, config: Mapping[str, Any], where: str) -> None:
     Raises:
         ValueError: more classes than the head has outputs; the message starts with ``where``.
     """
-    for key in (*ABOUT, "model", "statistics"):
+    for key in (*ABOUT, "model", "statistics", "gates"):
         if key in config:
             cast(Any, net.config)[key] = config[key]
     if "pretrained_cfg" in config:

@@ -139,7 +139,7 @@ def _config_of(net: PathNet) -> dict[str, Any]:
     }
     if family in PACKAGES:
         config[PACKAGES[family]] = metadata.version(PACKAGES[family])
-    for key in ("model", "family", "arguments", "paths", "statistics"):
+    for key in ("model", "family", "arguments", "paths", "statistics", "gates"):
         if key in known:
             config[key] = copy.deepcopy(known[key])
     return config | {"num_classes": net.num_classes, "min_size": net.min_size}

@@ -11,6 +11,7 @@ from polypath.core.wiring import Join, Wiring
 
 RISING = 3
 STUCK = 0.01
+DRIFT = 0.1
 
 Operands = set[tuple[str, str]]
 
@@ -39,6 +40,17 @@ def stuck_gates(row: Mapping[str, Any]) -> list[str]:
                 f"gate {name.removeprefix('rate/')} is stuck {state}: {100 * rate:.1f}% of the samples passed it"
             )
     return found
+
+
+def drifted_gates(row: Mapping[str, Any], target: float) -> str | None:
+    """A warning when gates are far off their target on held-out images, where no noise moves them."""
+    rates = [rate for name, rate in row.items() if name.startswith("val_rate/")]
+    if not rates or max(abs(rate - target) for rate in rates) <= DRIFT:
+        return None
+    return (
+        f"without noise the gates let pass {min(rates):.2f} to {max(rates):.2f} of the held-out images that reach "
+        f"them, where {target:g} was aimed at; `polypath extract RUN --paths whole --gate-rate {target:g}` corrects it"
+    )
 
 
 def operands_of(wiring: Wiring, paths: Iterable[Paths], seen: Operands) -> None:

@@ -10,6 +10,7 @@ of all. Gates are read from a :class:`polypath.core.network.Trace`::
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from polypath.core.checks import SHARE, check, one_of
 from polypath.core.execute import Trace
+from polypath.core.network import PathNet
 from polypath.core.precision import at_least_float32
+from polypath.training.distributed import World
 
 Over = Literal["reaching", "all"]
 
@@ -45,6 +48,33 @@ def rates_or_nan(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str],
     check("over", over, one_of(*get_args(Over)))
     rates = {(switch, label): _rate(reached, opened, over) for switch, label, reached, opened in trace.gates}
     return {gate: torch.where(count > 0.0, rate, torch.nan) for gate, (rate, count) in rates.items()}
+
+
+class Watched:
+    """Answers as a gated network does, and adds up what its gates let pass: ``watched(x)`` for each batch."""
+
+    def __init__(self, net: PathNet, over: Over = "reaching") -> None:
+        self.net, self.over = net, over
+        self.counts: dict[tuple[str, str], Tensor] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        trace = Trace()
+        logits = self.net(x, trace=trace)
+        for switch, label, reached, opened in trace.gates:
+            total = reached.sum() if self.over == "reaching" else torch.full_like(reached.sum(), len(reached))
+            pair = torch.stack([opened.sum(), total]).double()
+            known = self.counts.get((switch, label))
+            self.counts[switch, label] = pair if known is None else known + pair
+        return logits
+
+    def rates(self, world: World) -> dict[tuple[str, str], float]:
+        """Rate of each gate over all batches of all ranks; NaN where no image reached it."""
+        parts = world.gather({gate: pair.tolist() for gate, pair in self.counts.items()})
+        found: dict[tuple[str, str], float] = {}
+        for gate in dict.fromkeys(gate for part in parts for gate in part):
+            passed, total = (sum(part[gate][i] for part in parts if gate in part) for i in range(2))
+            found[gate] = passed / total if total else math.nan
+        return found
 
 
 def target_rate_loss(trace: Trace, target: float, over: Over = "reaching") -> Tensor:

@@ -32,12 +32,14 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from polypath.data.batches import Part
 from polypath.data.sources import ImageData, load_images
@@ -59,6 +61,8 @@ from polypath.training.distributed import World, join_world
 from polypath.training.engine import NONFINITE, Engine
 from polypath.training.evaluate import Scores, evaluate
 from polypath.training.finish import save_model, save_snapshot, score_snapshots
+from polypath.training.gates import Watched
+from polypath.training.path_objectives import TargetRate
 from polypath.training.progress import TrainingProgress
 from polypath.training.recipe import Recipe, replace
 from polypath.training.result import RunResult, read_result
@@ -243,11 +247,17 @@ class _Session:
         if last or (self.epoch + 1) % recipe.validate_every == 0:
             self.engine.share_statistics()
             if self.data.validation is not None:
-                scores = self._score("validation")
+                scores, rates = self._watched("validation")
                 row |= {"val_loss": scores.loss, "val_error": scores.error}
+                row |= {f"val_rate/{gate}": rate for gate, rate in rates.items()}
                 better = self.best is None or scores.error < self.best["val_error"]
             if recipe.trace_test:
-                row["traced_test_error"] = self._score("test").error
+                scores, rates = self._watched("test")
+                row["traced_test_error"] = scores.error
+                row |= {f"traced_test_rate/{gate}": rate for gate, rate in rates.items()}
+            target = recipe.objective.target if isinstance(recipe.objective, TargetRate) else None
+            if last and target is not None and (text := advice.drifted_gates(row, target)):
+                self._warn(text)
         number = snapshot_due(recipe.schedule, self.epoch, recipe.epochs)
         if number is not None and recipe.schedule.cycles > 1:
             weights = self.engine.weights()
@@ -295,12 +305,23 @@ class _Session:
 
     # --- parts of it -------------------------------------------------------------------------------------
 
-    def _score(self, part: Part) -> Scores:
+    def _score(self, part: Part, predict: Callable[[Tensor], Tensor] | None = None) -> Scores:
         batches = eval_batches(part, self.data, self.recipe, self.device, self.world)
+        predict = predict or self.engine.predict
         try:
-            return evaluate(self.engine.scored, self.engine.predict, batches, self.world, self.engine.autocast())
+            return evaluate(self.engine.scored, predict, batches, self.world, self.engine.autocast())
         finally:
             batches.close()
+
+    def _watched(self, part: Part) -> tuple[Scores, dict[str, float]]:
+        """Scores, and where gates learn a target rate, what they let pass without noise, which no loss holds."""
+        objective = self.recipe.objective
+        if not isinstance(objective, TargetRate):
+            return self._score(part), {}
+        watched = Watched(self.engine.scored, objective.over)
+        scores = self._score(part, watched)
+        rates = {f"{switch}/{label}": rate for (switch, label), rate in watched.rates(self.world).items()}
+        return scores, {gate: rate for gate, rate in rates.items() if not math.isnan(rate)}
 
     def _snapshots(self) -> dict[str, float]:
         if self.recipe.schedule.cycles < 2:

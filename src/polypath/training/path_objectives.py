@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Generator, Tensor
 
-from polypath.core.checks import FLAG, SHARE, check_fields, number, one_of, whole
+from polypath.core.checks import FLAG, SHARE, check_fields, each, number, one_of, whole
 from polypath.core.execute import Trace
+from polypath.core.later import later
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.ensemble import Ensemble
@@ -21,6 +22,8 @@ from polypath.training.distill import distillation_loss
 from polypath.training.gates import Over, rates_or_nan, target_rate_loss
 from polypath.training.objectives import BoundObjective, Objective, StepInfo, StepResult
 
+LOCAL = ("local", "mixed", "mixed-a-block")
+"""Modes that draw operands one by one, in all steps or in some."""
 Mode = Literal["local", "global", "mixed", "one-column-a-block", "mixed-a-block", "uniform", "stochastic-depth"]
 
 
@@ -44,6 +47,8 @@ class DropPath(Objective, kind="drop-path"):
             column for each block in place of a global draw; neither is the paper's), ``uniform``,
             ``stochastic-depth``; see :mod:`polypath.training.sampling`.
         rate: of local drops.
+        rates: instead, one for each operand of the join that has most, in its order (for FractalNet, one a column): so
+            the join of FractalNet's authors has it.
         share: of mini-batches with a draw of columns, in ``mixed`` and ``mixed-a-block``.
         same: of ``local``, the same set of operands at every join.
         groups: cut the mini-batch into so many parts with a draw each; 0 draws for every image.
@@ -54,12 +59,14 @@ class DropPath(Objective, kind="drop-path"):
     share: float = 0.5
     same: bool = False
     groups: int = 1
+    rates: tuple[float, ...] = later(())
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(
-            self, "objective", mode=one_of(*get_args(Mode)), rate=SHARE, share=SHARE, same=FLAG, groups=whole(0)
-        )
+        shares = {"rate": SHARE, "rates": each(SHARE), "share": SHARE}
+        check_fields(self, "objective", mode=one_of(*get_args(Mode)), same=FLAG, groups=whole(0), **shares)
+        if self.rates and self.mode not in LOCAL:
+            raise ValueError(f"objective.rates: modes {', '.join(LOCAL)} read them, and this is {self.mode!r}")
         if self.same and self.mode != "local":
             raise ValueError(f"objective.same: only mode 'local' reads it, and this is {self.mode!r}")
 
@@ -69,18 +76,19 @@ class DropPath(Objective, kind="drop-path"):
         return _Drawn(net, label_smoothing, draw, self.groups)
 
     def _draw(self, net: PathNet) -> Callable[[Generator], Paths]:
+        rate = sampling.rates_by_label(net.wiring, self.rate, self.rates)
         match self.mode:
             case "local":
-                return partial(_local, net.wiring, self.rate, self.same)
+                return partial(_local, net.wiring, rate, self.same)
             case "global":
                 return partial(sampling.global_drop_path, net, columns=sampling.columns_of(net))
             case "mixed":
                 columns = sampling.columns_of(net)
-                return lambda g: sampling.mixed_drop_path(net, self.rate, self.share, g, columns)
+                return lambda g: sampling.mixed_drop_path(net, rate, self.share, g, columns)
             case "one-column-a-block":
                 return partial(sampling.one_column_a_block, net)
             case "mixed-a-block":
-                return lambda g: sampling.mixed_column_a_block(net, self.rate, self.share, g)
+                return lambda g: sampling.mixed_column_a_block(net, rate, self.share, g)
             case "uniform":
                 return partial(sampling.uniform_choice, net.wiring)
             case "stochastic-depth":
@@ -111,16 +119,18 @@ class TiedColumns(Objective, kind="tied-columns"):
     """A local sample and all columns on each mini-batch, tied by their weights (FractalNet §3.1).
 
     loss = ``local`` × cross-entropy of the sample + ``columns`` / C × that of each column (the authors' generator:
-    1 and 1). With ``FractalNet(own_norms=True)`` each column has batch-norms of its own.
+    1 and 1). With ``FractalNet(own_norms=True)`` each column has batch-norms of its own. ``rates`` as of
+    :class:`DropPath`.
     """
 
     rate: float = 0.15
     local: float = 1.0
     columns: float = 1.0
+    rates: tuple[float, ...] = later(())
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, "objective", rate=SHARE)
+        check_fields(self, "objective", rate=SHARE, rates=each(SHARE))
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         return _Tied(net, label_smoothing, self)
@@ -130,9 +140,10 @@ class _Tied(BoundObjective):
     def __init__(self, net: PathNet, label_smoothing: float, settings: TiedColumns) -> None:
         super().__init__(net, label_smoothing)
         self.settings, self.columns = settings, sampling.columns_of(net)
+        self.rate = sampling.rates_by_label(net.wiring, settings.rate, settings.rates)
 
     def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
-        local = sampling.local_drop_path(self.net.wiring, self.settings.rate, info.generator)
+        local = sampling.local_drop_path(self.net.wiring, self.rate, info.generator)
         share = self.settings.columns / len(self.columns)
         for paths, weight in [(local, self.settings.local), *((column, share) for column in self.columns)]:
             logits = self.net(x, paths=paths, generator=info.noise)
@@ -313,5 +324,5 @@ class _Distil(BoundObjective):
         yield StepResult(s.labels * on_labels + s.weight * on_whole, student.detach(), parts, [paths])
 
 
-def _local(wiring: Any, rate: float, same: bool, generator: Generator) -> Paths:
+def _local(wiring: Any, rate: sampling.Rate, same: bool, generator: Generator) -> Paths:
     return sampling.local_drop_path(wiring, rate, generator, same=same)

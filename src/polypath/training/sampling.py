@@ -11,7 +11,7 @@ Huang et al. 2016: stochastic depth, by the survival that a wiring's operands ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -22,11 +22,13 @@ from polypath.core.paths import Paths
 from polypath.core.wiring import Join, Wiring
 
 SELECTABLE = ("mean", "sum", "max")
+Rate = float | Mapping[str, float]
+"""Of drops: one for all operands, or one for each by its label."""
 
 
 def local_drop_path(
     wiring: Wiring,
-    rate: float,
+    rate: Rate,
     generator: Generator,
     joins: Iterable[str] | None = None,
     *,
@@ -39,16 +41,22 @@ def local_drop_path(
     of them on average.
 
     Args:
+        rate: the probability, or one for each operand by its label, as the join of FractalNet's authors has them.
         joins: names of the joins to draw at; None for all means, sums and maxima.
         same: draw once and keep the same labels at every join.
         keep: a label that is never dropped.
 
     Raises:
-        ValueError: a rate outside [0, 1], a join that is unknown or cannot be chosen at, a label to keep that
-            no join has, ``same`` with joins of different labels.
+        ValueError: a rate outside [0, 1], an operand without a rate, a join that is unknown or cannot be chosen at, a
+            label to keep that no join has, ``same`` with joins of different labels.
     """
-    check("rate", rate, SHARE)
     drawn_at = _joins(wiring, joins)
+    for one in rate.values() if isinstance(rate, Mapping) else (rate,):
+        check("rate", one, SHARE)
+    if isinstance(rate, Mapping) and (
+        lacking := [label for join in drawn_at for label in join.labels if label not in rate]
+    ):
+        raise ValueError(f"rate: there is none for operand {lacking[0]!r}; give one for each label, or one for all")
     if keep is not None and not any(keep in join.labels for join in drawn_at):
         known = dict.fromkeys(label for join in drawn_at for label in join.labels)
         raise ValueError(f"keep = {keep!r}: no join has this operand; there are {', '.join(known)}")
@@ -71,7 +79,7 @@ def global_drop_path(net: PathNet, generator: Generator, columns: Sequence[Paths
 
 
 def mixed_drop_path(
-    net: PathNet, rate: float, share: float, generator: Generator, columns: Sequence[Paths] | None = None
+    net: PathNet, rate: Rate, share: float, generator: Generator, columns: Sequence[Paths] | None = None
 ) -> Paths:
     """A global draw with probability ``share``, else a local one with ``rate`` (FractalNet §3.1: half and half).
 
@@ -101,7 +109,7 @@ def one_column_a_block(net: PathNet, generator: Generator) -> Paths:
     return Paths.of(net.wiring, choice)
 
 
-def mixed_column_a_block(net: PathNet, rate: float, share: float, generator: Generator) -> Paths:
+def mixed_column_a_block(net: PathNet, rate: Rate, share: float, generator: Generator) -> Paths:
     """:func:`mixed_drop_path` with :func:`one_column_a_block` in place of the global draw; not the paper's either.
 
     Raises:
@@ -173,9 +181,25 @@ def columns_of(net: PathNet) -> list[Paths]:
     return found
 
 
-def survivors(labels: Sequence[str], rate: float, generator: Generator, keep: str | None = None) -> tuple[str, ...]:
+def rates_by_label(wiring: Wiring, rate: float, rates: Sequence[float]) -> Rate:
+    """``rate`` where ``rates`` is empty, else each operand's own: ``rates`` are those of the join with most operands,
+    in its order, and other joins have them by their labels.
+
+    Raises:
+        ValueError: more or fewer rates than that join has operands.
+    """
+    if not rates:
+        return rate
+    labels = max((join.labels for join in _joins(wiring, None)), key=len, default=())
+    if len(rates) != len(labels):
+        raise ValueError(f"rates = {tuple(rates)}: give {len(labels)}, one for each of {', '.join(labels)}")
+    return dict(zip(labels, rates, strict=True))
+
+
+def survivors(labels: Sequence[str], rate: Rate, generator: Generator, keep: str | None = None) -> tuple[str, ...]:
     """The labels that a drop with probability ``rate`` leaves; ``keep`` always, and one at random rather than none."""
-    alive = torch.rand(len(labels), generator=generator) >= rate
+    each = torch.tensor([rate[label] for label in labels]) if isinstance(rate, Mapping) else rate
+    alive = torch.rand(len(labels), generator=generator) >= each
     kept = tuple(label for label, on in zip(labels, alive.tolist(), strict=True) if on or label == keep)
     return kept or (labels[_uniform(len(labels), generator)],)
 

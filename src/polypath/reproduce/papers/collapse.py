@@ -4,12 +4,15 @@ The paper proves that no two channels of a GUNN that are updated one after the o
 residual learning makes collapse harder in a network that updates all at once. Measured here along training: in each of
 the layers with segments, the mean absolute correlation of pairs of channels within a segment (updated together) and
 across segments, and the effective dimension (participation ratio of the eigenvalues of the correlation matrix, as a
-share of the channels). *plain* is SUNN without residual learning, *residual* is SUNN.
+share of the channels). *plain* is SUNN without residual learning, *residual* is SUNN. The proof is about segments of
+one channel, P = N, which no network of the paper has: *GUNN, P = N* does, and has no pairs within a segment.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +20,7 @@ import torch
 from polypath.analysis.similarity import channel_moments, effective_dimension, segments_of, similarity_table
 from polypath.core.network import PathNet
 from polypath.families.gunn import Gunn
-from polypath.reproduce.claims import less
+from polypath.reproduce.claims import Claim, less
 from polypath.reproduce.experiment import Experiment
 from polypath.reproduce.measured import Measured
 from polypath.reproduce.papers.drawing import training_panels
@@ -28,13 +31,15 @@ from polypath.training.build import build_net
 from polypath.training.recipe import Recipe
 
 ARMS = {"plain": "plain", "residual": "SUNN", "GUNN": "GUNN"}
+SINGLE = "GUNN, P = N"
 PUBLISHED = {"residual": "sunn15", "GUNN": "gunn15"}
 IMAGES = 500
 PARTS = {"within": "within a segment", "across": "across segments", "dimension": "effective dimension"}
 
 
 def likeness(run: Trained, net: PathNet) -> dict[str, float]:
-    """``within``, ``across`` and ``dimension`` of a network's layers, each the mean over the layers, on test images."""
+    """``within``, ``across`` and ``dimension`` of a network's layers, each the mean over the layers, on test images;
+    without ``within`` where segments are of one channel."""
     moments = channel_moments(net, _first(run))
     table = similarity_table(moments, segments_of(net))
     found = {part: float(table[part].to_numpy().mean()) for part in ("within", "across")}
@@ -45,6 +50,7 @@ def likeness(run: Trained, net: PathNet) -> dict[str, float]:
         scale = covariance.diagonal().clamp(min=1e-24).sqrt()
         eigenvalues = torch.linalg.eigvalsh(covariance / torch.outer(scale, scale)).clamp(min=0)
         shares.append(100.0 * effective_dimension(eigenvalues)["participation"] / len(scale))
+    found = {part: value for part, value in found.items() if not math.isnan(value)}
     return found | {"dimension": float(np.mean(shares))}
 
 
@@ -71,14 +77,22 @@ def along_training(trained: Mapping[str, Trained]) -> Measured:
     return found
 
 
-def _published() -> dict[str, Recipe]:
-    from dataclasses import replace
+def one_channel(recipe: Recipe) -> Recipe:
+    """The recipe of a GUNN with every segment cut down to one channel."""
+    assert isinstance(recipe.model, Gunn)
+    return replace(recipe, model=replace(recipe.model, segments=recipe.model.channels))
 
+
+def _published() -> dict[str, Recipe]:
     kept = {"checkpoint_every": 25, "keep": 12}
     arms = {arm: replace(paper(f"{name}-cifar10"), **kept) for arm, name in PUBLISHED.items()}
     residual = arms["residual"]
     assert isinstance(residual.model, Gunn)
-    return {"plain": replace(residual, model=replace(residual.model, residual=False))} | arms
+    return {"plain": replace(residual, model=replace(residual.model, residual=False))} | _with_single(arms)
+
+
+def _with_single(arms: Mapping[str, Recipe]) -> dict[str, Recipe]:
+    return {**arms, SINGLE: one_channel(arms["GUNN"])}
 
 
 COLLAPSE = Experiment(
@@ -86,8 +100,8 @@ COLLAPSE = Experiment(
     place="§4",
     shows="how alike channels are within and across segments, and how many dimensions they span, along training",
     scales=at_scales(
-        lambda: {arm: tiny_arm(kind) for arm, kind in ARMS.items()},
-        lambda: {arm: small_arm(kind) for arm, kind in ARMS.items()},
+        lambda: _with_single({arm: tiny_arm(kind) for arm, kind in ARMS.items()}),
+        lambda: _with_single({arm: small_arm(kind) for arm, kind in ARMS.items()}),
         _published,
         small_says=(NARROW, f"the paper measures nothing in §4; here it is measured on {IMAGES} test images"),
     ),
@@ -116,6 +130,15 @@ COLLAPSE = Experiment(
         less(
             "gunn-more-dimensions-than-residual", "residual dimension", "GUNN dimension",
             "… and than the residual network, SUNN", "%",
+        ),
+        Claim(
+            "single-channels-cannot-collapse",
+            "with one channel a segment no two channels collapse (§4.2; read here: no pair of 0.9 or more)",
+            lambda m: 0.05 - m[f"{SINGLE} alike across"], "% of pairs", "0.05 minus the share of such pairs",
+        ),
+        less(
+            "single-channels-less-alike-than-plain", f"{SINGLE} across", "plain across",
+            "with one channel a segment channels are less alike than the plain network's (§4.2)",
         ),
     ),
     figure=training_panels(

@@ -65,6 +65,14 @@ def _depths(trained: Mapping[str, Trained]) -> list[int]:
     return [int(arm.split()[1]) for arm in trained if arm.startswith("Ensemble-8 ")]
 
 
+def _arms_of(key: str) -> list[str]:
+    """The arms that a key of Tables 2 and 3 and Figure 5 comes from."""
+    *words, depth = key.split()
+    if words[0] == "separate":
+        return [f"{route} {depth}" for route in (ROUTES if words[1] == "overall" else words[1:])]
+    return [key] if words == ["Ensemble-7"] else [_eight(int(depth))]
+
+
 # --- Table 2: with and without weight sharing ---------------------------------------------------------------------
 
 
@@ -142,6 +150,7 @@ TABLE2 = Experiment(
         {"separate": "without weight sharing", "shared": "with weight sharing"},
         [*ROUTES, "overall"],
     ),
+    arms_of=_arms_of,
 )
 
 
@@ -205,6 +214,7 @@ TABLE3 = Experiment(
         {"": "Ensemble-8"},
         [*(f"− {r}" for r in ROUTES), "all"],
     ),
+    arms_of=_arms_of,
 )
 
 
@@ -271,6 +281,7 @@ FIGURE5 = Experiment(
     ),
     figure=along_rows({k: k for k in ("Ensemble-7 w/o retraining", "Ensemble-7", "Ensemble-8")}, "depth (layers)"),
     notes=("Figure 5's bars are lost; two of the three are printed in Table 3.",),
+    arms_of=_arms_of,
 )
 
 EXPERIMENTS = (TABLE2, TABLE3, FIGURE5)

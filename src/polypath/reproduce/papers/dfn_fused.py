@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -55,9 +54,7 @@ def _fused(kind: str, depth: int, make: Callable[..., Recipe], width: int, **cha
 
 def _published_fused(kind: str, depth: int) -> Recipe:
     if kind == "plain":
-        shallow = depth not in FIGURE_4  # Figure 2 begins with 14 layers, of which no other table has a plain net
-        recipe = paper(f"plain{20 if shallow else depth}-cifar10")
-        return replace(recipe, model=PlainNet(depth=depth)) if shallow else recipe
+        return paper(f"plain{depth}-cifar10")
     return paper(f"fusenet_nf3_{depth}-cifar10" + ("-ensemble" if kind == "ensemble" else ""))
 
 

@@ -22,8 +22,8 @@ from polypath.profiling.cost import count_paths, depth_distribution
 from polypath.reproduce.claims import Claim, better, counted, less
 from polypath.reproduce.experiment import SCALES, Cell, Experiment, Scale
 from polypath.reproduce.figures import bars, title
-from polypath.reproduce.measure import per_arm
-from polypath.reproduce.measured import Correct, Measured
+from polypath.reproduce.measure import per_arm, within_five
+from polypath.reproduce.measured import Measured
 from polypath.reproduce.papers.drawing import training_panels
 from polypath.reproduce.papers.quick import TRACED, quick
 from polypath.reproduce.papers.shapes import millions, shapes
@@ -41,8 +41,7 @@ STAND_IN = "bottleneck nets with fewer blocks and narrow maps on CIFAR-10's imag
 def two_errors(run: Trained) -> Measured:
     """Top-1 and top-5 answers, the last epoch's training error, curves of training and test error by epoch."""
     logits = run.logits(["whole"])["whole"]
-    five = (logits.topk(min(5, logits.shape[1]), dim=1).indices == run.labels[:, None]).any(1)
-    found = Measured({"whole": run.marked(logits), "whole top-5": Correct(five.numpy(), run.images)})
+    found = Measured({"whole": run.marked(logits), "whole top-5": within_five(run, logits)})
     rows = run.metrics()
     if rows:
         found.values["whole training error"] = rows[-1]["train_error"]

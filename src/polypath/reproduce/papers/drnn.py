@@ -1,4 +1,5 @@
-"""Dynamic recursive nets (Guo et al., CVPR 2019): Tables 1 to 3 and Figure 6. Gates' figures are in :mod:`.drnn_gates`.
+"""Dynamic recursive nets (Guo et al., CVPR 2019): Tables 1 to 3 and Figure 6. Gates' figures are in :mod:`.drnn_gates`,
+what gates and recursion do in training in :mod:`.drnn_training`, what the published networks cost in :mod:`.drnn_cost`.
 
 Tables 2 and 3 and Figure 6 print accuracies; errors stand here, with 100 minus the printed number beside them.
 """
@@ -13,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from polypath.analysis.loops import Loops, loops_taken
+from polypath.core.network import PathNet
 from polypath.families.recursive import RecursiveResNet
 from polypath.families.registry import get_preset
 from polypath.families.resnet import ResNet
@@ -21,10 +23,11 @@ from polypath.reproduce.claims import Claim, better, close, counted, less
 from polypath.reproduce.experiment import Cell, Experiment
 from polypath.reproduce.figures import bars
 from polypath.reproduce.gating import mean_macs
-from polypath.reproduce.measure import named_whole, per_arm, whole
+from polypath.reproduce.measure import named_whole, per_arm, top_five, whole
 from polypath.reproduce.measured import Measured
 from polypath.reproduce.papers.drawing import training_panels
 from polypath.reproduce.papers.quick import TRACED, quick
+from polypath.reproduce.papers.rows import beats_printed, published_setting
 from polypath.reproduce.papers.shapes import millions, shapes
 from polypath.reproduce.scales import at_scales, paper, smoke, traced
 from polypath.reproduce.trained import Trained
@@ -39,7 +42,7 @@ def sizes_and_macs(run: Trained) -> Measured:
     """Parameters (millions), and multiply-adds of a test image on average with gates working (millions)."""
     macs = run.cost("whole").macs
     if gated(run) and not run.failed:
-        gates = loops_taken(run.net, run.test_batches()).gates
+        gates = loops_of(run).gates
         shares = {(s, k): v for s, k, v in zip(gates["switch"], gates["loop"], gates["share"], strict=True)}
         macs = mean_macs(run.net, shares, run.image_size[0])
     params = sum(p.numel() for p in run.net.parameters())
@@ -51,9 +54,9 @@ def gated(run: Trained) -> bool:
     return any(join.gates for join in run.net.wiring.joins.values())
 
 
-def loops_of(run: Trained) -> Loops:
-    """What the gates of a run do on its test images."""
-    return loops_taken(run.net, run.test_batches())
+def loops_of(run: Trained, net: PathNet | None = None) -> Loops:
+    """What the gates of a run, or of another network of its images, do on its test images."""
+    return loops_taken(net or run.net, run.test_batches())
 
 
 # --- Table 1 ------------------------------------------------------------------------------------------------------
@@ -71,7 +74,8 @@ def _sixteen(width: int, blocks: tuple[int, ...] = (3, 2, 2)) -> RecursiveResNet
     return RecursiveResNet(blocks=blocks, loops=(1, 2, 2), width=width, shortcut="pad")
 
 
-def _published1() -> dict[str, Recipe]:
+def published1() -> dict[str, Recipe]:
+    """Table 1's recipes, by row."""
     arms = {}
     for base, others in GROUPS.items():
         arms[base] = paper(f"resnet{base.partition('-')[2]}-cifar10-drnn")
@@ -116,7 +120,8 @@ def _rows1(base: str) -> tuple[Claim, ...]:
     )
 
 
-def _printed1(name: str) -> dict[str, Cell]:
+def printed1(name: str) -> dict[str, Cell]:
+    """Error, parameters and multiply-adds of a row of Table 1."""
     row = (
         f"{name} (l = {LOOPS[name]})"
         if name in LOOPS
@@ -141,19 +146,31 @@ TABLE1 = Experiment(
             "DR-Res 16": smoke(_sixteen(4, (2, 2, 2)), TARGET),
         },
         lambda: {"ResNet-20": quick(ResNet(depth=20, width=8, init="he")), "DR-Res 16": quick(_sixteen(8), TARGET)},
-        _published1,
+        published1,
         small_says=("ResNet-20 and DR-Res 16 alone, with 8, 16 and 32 maps instead of 16, 32 and 64",),
     ),
-    measure=per_arm(whole, sizes_and_macs),
+    measure=per_arm(whole, sizes_and_macs, published_setting),
     counts=lambda scale: {
         f"{n} published params": _published_params(n) for base, of in GROUPS.items() for n in (base, *of)
     },
     units=UNITS,
-    published={k: cell for base, names in GROUPS.items() for n in (base, *names) for k, cell in _printed1(n).items()}
-    | _printed1("AIG-ResNet 110")
-    | {f"{n} published params": _printed1(n)[f"{n} params"] for base, names in GROUPS.items() for n in (base, *names)},
+    published={k: cell for base, names in GROUPS.items() for n in (base, *names) for k, cell in printed1(n).items()}
+    | printed1("AIG-ResNet 110")
+    | {f"{n} published params": printed1(n)[f"{n} params"] for base, names in GROUPS.items() for n in (base, *names)},
     claims=(
         *(claim for base in GROUPS for claim in _rows1(base)),
+        better(
+            "dr-74-beats-aig",
+            "DR-Res 74",
+            "AIG-ResNet 110",
+            "DR-Res 74 outperforms AIG-ResNet 110 (§4.1, which calls it DR-ResNet 110)",
+        ),
+        beats_printed(
+            "dr-74-beats-stochastic-depth", "DR-Res 74", 5.25, "SD-ResNet 110", "… and ResNet-110 with stochastic depth"
+        ),
+        beats_printed(
+            "dr-74-beats-pre-activation", "DR-Res 74", 6.37, "Pre-ResNet 110", "… and the pre-activation ResNet-110"
+        ),
         Claim(
             "similar-from-74-to-54",
             "the performances of DR-Res 74 to 54 are similar (read here: within a point; printed: 0.76)",
@@ -243,10 +260,11 @@ TABLE2 = Experiment(
             "and 47, of 8 to 256 maps, on CIFAR-10's images in place of ImageNet's",
         ),
     ),
-    measure=per_arm(whole, sizes_and_macs),
+    measure=per_arm(whole, top_five, sizes_and_macs),
     counts=lambda scale: loops_expected(),
     units={" expected loops": "loops", **UNITS},
     published={n: Cell("table2", "top1_acc", model=row, complement=True) for n, row in PRINTED2.items()}
+    | {f"{n} top-5": Cell("table2", "top5_acc", model=row, complement=True) for n, row in PRINTED2.items()}
     | {f"{n} params": Cell("table2", "params_millions", model=row) for n, row in PRINTED2.items()}
     | {f"{n} MACs": Cell("table2", "gflops", times=1000, model=row) for n, row in PRINTED2.items()},
     claims=(
@@ -270,6 +288,24 @@ TABLE2 = Experiment(
             "M MACs",
         ),
         better("dr-35-beats-resnet-50", "DR-ResNet 35", "ResNet-50", "DR-ResNet 35 outperforms ResNet-50 (§4.2)"),
+        better(
+            "dr-65-beats-resnet-101-in-top-5",
+            "DR-ResNet 65 top-5",
+            "ResNet-101 top-5",
+            "in top-5, too, DR-ResNet 65 performs better than ResNet-101",
+        ),
+        better(
+            "dr-35-beats-resnet-50-in-top-5",
+            "DR-ResNet 35 top-5",
+            "ResNet-50 top-5",
+            "… and DR-ResNet 35 better than ResNet-50",
+        ),
+        Claim(
+            "dr-53-as-good-as-resnet-101-in-top-5",
+            "… and DR-ResNet 53 as well as ResNet-101 (printed: 93.86 both; read here: not 0.2 worse)",
+            lambda m: m["ResNet-101 top-5"] - m["DR-ResNet 53 top-5"] + 0.2,
+            says="error difference plus 0.2",
+        ),
         Claim(
             "dr-mobilenet-as-good",
             "DR-MobileNetV2 is as good as MobileNetV2 (printed: 71.8 both; read here: not 0.2 worse)",

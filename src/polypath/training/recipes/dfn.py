@@ -37,6 +37,9 @@ _BASE = Recipe(
         "optim.decay": "on which parameters is not stated: on all",
         "model.init": '"initialized as in" He et al. 2015, where fan-in and fan-out both serve: fan-in, '
         "its Eq. 10 and the released code",
+        "model.norm_eps": "not stated: PyTorch's 1e-5; the released code has 2e-5",
+        "model.norm_momentum": "not stated: 0.1, the 0.9 that one revision of the released code keeps; another keeps "
+        "0.99, which is 0.01 here",
         "parallel.batch_norm": "the paper's 64 images lay on two GPUs, each with statistics of its own 32; "
         "here of the whole batch (parallel.batch_norm ghost rebuilds theirs)",
     },
@@ -102,8 +105,8 @@ def _ensembles() -> Iterator[Entry]:
         model = f"fusenet_nf{fusions}_{depth}"
         if fusions == 6 or depth not in TABLE_1:
             yield Entry(_on("cifar10", model, f"{model}-cifar10"), f"Figure 4, N_f{fusions} of depth {depth}")
-    for depth in range(20, 111, 6):
-        for kind in ("plain", "resnet"):
+    for depth in (14, *range(20, 111, 6)):
+        for kind in ("plain", "resnet") if depth > 14 else ("plain",):
             if depth not in TABLE_4:
                 model = f"{kind}{depth}_cifar"
                 yield Entry(

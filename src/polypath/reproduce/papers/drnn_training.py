@@ -1,0 +1,165 @@
+"""Dynamic recursive nets (Guo et al., CVPR 2019): the gradient by loop, which is the paper's argument for LVBN, and the
+rates of gates with and without noise. The pages with the method are lost, so neither has a printed number.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from polypath.analysis.gate_rates import correct_gates, rates_of_blocks
+from polypath.core.execute import Trace
+from polypath.core.network import PathNet
+from polypath.profiling.expected import expected_macs
+from polypath.reproduce.claims import Claim, above, less
+from polypath.reproduce.experiment import Experiment
+from polypath.reproduce.figures import bars, lines
+from polypath.reproduce.gating import mean_macs
+from polypath.reproduce.measure import per_arm, whole
+from polypath.reproduce.measured import Measured
+from polypath.reproduce.papers.drnn import at_arms, loops_of
+from polypath.reproduce.trained import Trained
+from polypath.training.build import build_net
+from polypath.training.path_objectives import TargetRate
+
+IMAGES = 200
+HELD_OUT = 2000
+
+
+def first(batches: Iterable[Sequence[Tensor]], images: int) -> Iterator[Sequence[Tensor]]:
+    """Batches until there are so many images."""
+    seen = 0
+    for batch in batches:
+        if seen >= images:
+            return
+        yield batch
+        seen += len(batch[0])
+
+
+def gradients_by_loop(net: PathNet, x: Tensor, y: Tensor) -> dict[str, list[float]]:
+    """‖∂loss/∂x_k‖ of each block that recurs, for k = 0 (what the block reads) to l (what its last loop gives).
+
+    In training mode, on a copy: batch-norm normalises by the images at hand, and no running statistics move.
+    """
+    net = copy.deepcopy(net).train()
+    blocks = {name: join for name, join in net.wiring.joins.items() if join.kind == "switch" and len(join.labels) > 2}
+    sources = {name: [operand.source for operand in join.operands] for name, join in blocks.items()}
+    flat = list(dict.fromkeys(source for of in sources.values() for source in of))
+    trace = Trace(frozenset(flat))
+    loss = functional.cross_entropy(net(x, trace=trace), y)
+    found = torch.autograd.grad(loss, [trace.values[source] for source in flat])
+    norms = dict(zip(flat, (float(g.norm()) for g in found), strict=True))
+    return {name: [norms[source] for source in of] for name, of in sources.items()}
+
+
+def growth(run: Trained) -> Measured:
+    """How many times larger the gradient is before a block's loops than behind them, geometric mean over blocks, before
+    training (``start``) and after it; the curve is by loop, over the blocks of most loops."""
+    found = Measured()
+    for when, net in (("start ", build_net(run.recipe, run.folder).to(run.device)), ("", run.net)):
+        batches = list(first(run.statistics_batches(), IMAGES))
+        x, y = (torch.cat([batch[i] for batch in batches])[:IMAGES] for i in range(2))
+        norms = gradients_by_loop(net, x, y)
+        factors = [np.log(of[0] / of[-1]) for of in norms.values()]
+        found.values[f"whole {when}growth"] = float(np.exp(np.mean(factors)))
+        most = max(map(len, norms.values()))
+        logs = np.mean([np.log(np.array(of) / of[-1]) for of in norms.values() if len(of) == most], axis=0)
+        found.curves[f"whole {when}gradient"] = [(k, float(v)) for k, v in enumerate(np.exp(logs))]
+    return found
+
+
+GRADIENTS = Experiment(
+    name="drnn/gradients",
+    place="§3 (pages lost)",
+    shows="how the gradient grows from a block's last loop back to its first, with one norm for all and with LVBN",
+    scales=at_arms(("naive", "LVBN")),
+    measure=per_arm(whole, growth),
+    units={" growth": "times", " loss": "nats"},
+    claims=(
+        less(
+            "naive-gradient-grows-more", "LVBN growth", "naive growth",
+            "LVBN solves gradient explosion: without it the gradient grows more through the loops (§4.2)", "times",
+        ),
+        above(
+            "naive-gradient-explodes", "naive growth", 2.0,
+            "naive recursion's gradient explodes (abstract; read here: it doubles through a block)", "times",
+        ),
+    ),
+    figure=lines(
+        {"naive gradient": "naive", "LVBN gradient": "LVBN", "naive start gradient": "naive, untrained"},
+        "loop (0: before the first)", "‖gradient‖ over that behind the last loop", log=True,
+    ),
+    notes=(
+        f"Gradients of the loss by what each loop reads, on {IMAGES} training images in training mode, over that "
+        "behind the last loop. Untrained, both nets are one: norms of their own begin alike.",
+    ),
+)  # fmt: skip
+
+
+def rates(trained: Mapping[str, Trained]) -> Measured:
+    """How far blocks are off their target: sampled in training, without noise, and after a correction; errors, MACs."""
+    run = trained["gated"]
+    target = run.recipe.objective.target if isinstance(run.recipe.objective, TargetRate) else 0.7
+    sampled = [rate for name, rate in run.metrics()[-1].items() if name.startswith("rate/")]
+    corrected, correction = correct_gates(run.net, list(first(run.statistics_batches(), HELD_OUT)), target)
+    found = Measured({"gated": run.correct(["whole"])["whole"]})
+    found.correct["corrected"] = run.correct(["whole"], net=corrected)["whole"]
+    found.values |= {
+        "sampled off target": _off(sampled, target),
+        "evaluated off target": _off(rates_of_blocks(run.net, run.test_batches())[0].values(), target),
+        "corrected off target": _off(rates_of_blocks(corrected, run.test_batches())[0].values(), target),
+        "unmet blocks": float(len(correction.unmet)),
+        "gated MACs": _macs(run, run.net),
+        "corrected MACs": _macs(run, corrected),
+        "on target MACs": expected_macs(run.net, target, run.image_size[0]) / 1e6,
+    }
+    return found
+
+
+def _off(rates: Iterable[float], target: float) -> float:
+    """The largest distance from the target; a gate that nothing reaches is not off it."""
+    return max((abs(rate - target) for rate in rates if rate == rate), default=0.0)
+
+
+def _macs(run: Trained, net: PathNet) -> float:
+    gates = loops_of(run, net).gates
+    shares = {(s, k): v for s, k, v in zip(gates["switch"], gates["loop"], gates["share"], strict=True)}
+    return mean_macs(net, shares, run.image_size[0]) / 1e6
+
+
+GATE_RATES = Experiment(
+    name="drnn/gate-rates",
+    place="§3, §4.2 (target rate)",
+    shows="how far gates are off their target, sampled as in training, without noise, and with corrected biases",
+    scales=at_arms(("gated",)),
+    measure=rates,
+    units={" target": "of 1", " blocks": "blocks", " MACs": "M MACs an image"},
+    claims=(
+        less(
+            "evaluation-is-farther-off-than-sampling", "sampled off target", "evaluated off target",
+            "without noise gates are farther off their target than when they are sampled", "of 1",
+        ),
+        less(
+            "corrected-gates-are-nearer", "corrected off target", "evaluated off target",
+            "shifting their biases brings them nearer to it on test images", "of 1",
+        ),
+        Claim(
+            "corrected-gates-are-on-target",
+            "… to within 0.05",
+            lambda m: 0.05 - m["corrected off target"], "of 1", "0.05 minus the largest distance from the target",
+        ),
+    ),
+    figure=bars([f"{kind} off target" for kind in ("sampled", "evaluated", "corrected")], "largest distance from t"),
+    notes=(
+        f"Biases are corrected on {HELD_OUT:,} training images without augmentation, as these runs hold none out, and "
+        "judged on test images. *Sampled* is by gate, over the last epoch; the others are by block, over its loops, "
+        "which share one gate.",
+    ),
+)  # fmt: skip
+
+EXPERIMENTS = (GRADIENTS, GATE_RATES)

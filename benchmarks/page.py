@@ -28,7 +28,7 @@ def page(results: Results | None = None) -> str:
     parts = [HEAD.format(figure=FIGURE if drawable(results) else ""), *_machine(results), *_lines(results)]
     for name, table in (
         ("training", _training), ("inference", _inference), ("roof", _roof), ("switches", _switches),
-        ("anytime", page_deploy.budgets), ("dynamic_steps", page_deploy.steps),
+        ("gunn_speed", _gunn_speed), ("anytime", page_deploy.budgets), ("dynamic_steps", page_deploy.steps),
     ):  # fmt: skip
         if name in results:
             parts += table(results)
@@ -234,6 +234,29 @@ def _switches(results: Results) -> Iterator[str]:
         own = {r["form"]: r["over_eager"] for r in rows if (r["model"], r["batch"]) == (model, batch)}
         cells = " | ".join(f"{own[form]:.2f}" for form in ("folded", "packed", "summed", "all"))
         yield f"| {model} | {batch} | {cells} |"
+
+
+def _gunn_speed(results: Results) -> Iterator[str]:
+    measured = results["gunn_speed"]
+    env, rows = measured["environment"], measured["rows"]
+    machine = f"{env.get('device_name') or env['device']}, {env['threads']} thread{'s' if env['threads'] != 1 else ''}"
+    yield "\n## GUNN beside ResNeXt and DenseNet\n"
+    yield '"The resulted models run at the speed between ResNeXt and DenseNet" (GUNN, §4.3): networks of its Table 3,'
+    yield f"seconds an image, float32, {machine}.\n"
+    yield "| network | parameters | inference | training step |\n|---|---|---|---|"
+    for r in rows:
+        yield f"| {r['model']} | {r['params']:,} | {r['inference_s']:.4f} | {r['training_s']:.4f} |"
+    told = (
+        f"in {name} it {_between(rows, what)}"
+        for name, what in (("inference", "inference_s"), ("training", "training_s"))
+    )
+    yield f"\nOn this machine, {' and '.join(told)}.\n"
+
+
+def _between(rows: list[dict[str, Any]], what: str) -> str:
+    """Whether the first network's time lies between the others'."""
+    own, *others = (row[what] for row in rows)
+    return "**holds**" if min(others) <= own <= max(others) else "**does not hold**"
 
 
 def _time(row: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -81,6 +82,13 @@ def coverage() -> str:
     return coverage_page()
 
 
+def card_of(paper: str) -> str:
+    """A card of ``cards/``, with its generated part made again."""
+    from polypath.reproduce.choices import CARDS, card
+
+    return card((DOCS / f"cards/{CARDS[paper]}.md").read_text(encoding="utf-8"), paper)
+
+
 def speed_page() -> str:
     """``speed.md``: what the committed benchmark results say."""
     return _benchmarks().page()
@@ -100,11 +108,18 @@ def _benchmarks() -> ModuleType:
     return importlib.import_module("benchmarks.page")
 
 
+def _cards() -> dict[str, str]:
+    from polypath.reproduce.choices import CARDS
+
+    return CARDS
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "models.md": models_page,
     "images/paths.svg": path_table_picture,
     "reproduction.md": reproduction,
     "coverage.md": coverage,
+    **{f"cards/{name}.md": partial(card_of, paper) for paper, name in _cards().items()},
 }
 PAGES |= {"speed.md": speed_page}
 if _benchmarks().drawable(_benchmarks().load()):

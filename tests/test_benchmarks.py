@@ -150,6 +150,21 @@ def test_the_page_says_what_holds_what_does_not_and_what_has_not_run():
     assert "(images/speed.svg)" not in page.page(results)
 
 
+def test_the_page_judges_gunns_speed_beside_resnext_and_densenet():
+    rows = [
+        {"model": name, "params": 10**6, "inference_s": seconds, "training_s": 3 * seconds}
+        for name, seconds in (("GUNN-24", 0.2), ("ResNeXt", 0.1), ("DenseNet", 0.3))
+    ]
+    environment = {"device": "cpu", "device_name": "a processor", "threads": 1}
+    results = {"gunn_speed": {"environment": environment, "rows": rows}, **made_up()}
+    assert "in inference it **holds** and in training it **holds**" in page.page(results)
+    rows[0]["training_s"] = 1.0
+    text = page.page(results)
+    assert "in inference it **holds** and in training it **does not hold**" in text
+    assert "| GUNN-24 | 1,000,000 | 0.2000 | 1.0000 |" in text
+    assert "a processor, 1 thread." in text
+
+
 def test_a_roof_of_a_slow_moment_is_not_believed():
     results = made_up()
     for row in results["inference"]["rows"][:3]:  # those of crescendonet_128

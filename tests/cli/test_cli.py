@@ -345,6 +345,34 @@ def test_extract_refuses(capsys, mine, tmp_path):
     assert "not empty" in refused(capsys, "extract", mine, "--paths", "branches=1", "--out", mine)
 
 
+def test_extract_corrects_gates_on_held_out_images(capsys, mine, tmp_path):
+    gated = ["--model.width", "4", "--model.blocks", "1", "2", "2", "--model.loops", "1", "2", "2"]
+    assert run(capsys, "train", "drnn-digits", *gated, *IMAGES, "--out", tmp_path / "run")[0] == 0
+    argv = ["extract", tmp_path / "run", "--paths", "whole", "--gate-rate", "0.6"]
+    status, out, _ = run(capsys, *argv, "--out", tmp_path / "child", "--json")
+    assert status == 0
+    told = json.loads(out)["gates"]
+    assert (told["target"], told["images"]) == (0.6, 40)
+    assert set(told["rates"]) == {"group2.block2.loops", "group3.block2.loops"}
+    child = pp.load(tmp_path / "child")
+    assert child.config.get("gates") == told
+    corrected, trained = child.state_dict(), pp.load(tmp_path / "run/model").state_dict()
+    assert {name for name in trained if not torch.equal(trained[name], corrected[name])} == {
+        "group2.block2.gate.last.bias",
+        "group3.block2.gate.last.bias",
+    }
+    status, out, _ = run(capsys, *argv, "--out", tmp_path / "again")
+    assert "of 40 held-out images that reach them" in out
+    assert "aimed at 0.6 ± 0.01" in out
+
+    again = ["extract", tmp_path / "run/model", "--paths", "whole", "--gate-rate", "0.6", "--out", tmp_path / "x"]
+    assert "corrected on held-out images, and this is no run" in refused(capsys, *again)
+    none = ["extract", mine, "--paths", "branches=1", "--gate-rate", "0.6", "--out", tmp_path / "x"]
+    assert "no gates" in refused(capsys, *none)
+    assert "'1.5' is not" in refused(capsys, *none[:5], "1.5", *none[6:])
+    assert not (tmp_path / "x").exists()
+
+
 def test_damaged_weights_are_refused(capsys, mine):
     file = mine / "model" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-7])

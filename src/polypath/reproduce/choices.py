@@ -1,0 +1,273 @@
+"""What the papers leave open and where their released code differs, each with the option that gives the other reading.
+
+The generated part of the cards (``docs/cards``) comes from here and from the recipes' ``assumed``. Options are recipe
+fields, so a test holds that each can be set and changes something.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from polypath.training.recipe import Recipe
+
+RELEASED, TEXT, PRINTED, OTHERS = "the released code", "the text", "the printed sizes", "re-implementations"
+
+
+class Choice(NamedTuple):
+    """One question with two answers.
+
+    Attributes:
+        what: the question, in a few words.
+        ours: the default's answer.
+        whose: who has the other answer.
+        other: that answer.
+        option: recipe fields that give it, by their dotted names.
+        on: a recipe that can be changed so.
+    """
+
+    what: str
+    ours: str
+    whose: str
+    other: str
+    option: Mapping[str, Any]
+    on: str
+
+
+CHOICES: dict[str, tuple[Choice, ...]] = {
+    "crescendonet": (
+        Choice(
+            "pools", "a third one, for the printed size", TEXT, "two, 8×8 maps (7.08M, 37.17M)",
+            {"model.final_map": 8}, "crescendonet_128-cifar10",
+        ),
+        Choice(
+            "conv biases", "none: not stated", "a reading", "with",
+            {"model.bias": True}, "crescendonet_128-cifar10",
+        ),
+        Choice(
+            "dropout", "none: neither place nor rate is stated", "a reading", "behind a unit's norm",
+            {"model.dropout": 0.1}, "crescendonet_128-cifar10",
+        ),
+        Choice(
+            "backward of path-wise training", "through the frozen branches", "a reading", "cut off at them",
+            {"objective.backward": "truncated"}, "crescendonet_512-cifar10-adam-pathwise",
+        ),
+        Choice(
+            "L2", "on the linear layers", "a reading", "on all weights",
+            {"optim.decay": "all"}, "crescendonet_512-cifar10-adam",
+        ),
+    ),
+    "fractalnet": (
+        Choice(
+            "pool and last join", "each column pooled, then joined (the released code)", "Fig. 1",
+            "joined, then pooled",
+            {"model.pool": "after"}, "fractalnet20-cifar100",
+        ),
+        Choice(
+            "where channels grow", "in a column's first conv (the released code)", PRINTED,
+            "1×1 units before blocks 1 to 4",
+            {"model.transitions": (1, 2, 3, 4)}, "fractalnet20-cifar100",
+        ),
+        Choice(
+            "Xavier", "Caffe's, fan-in", "Glorot and Bengio", "mean of fan-in and fan-out",
+            {"model.init": "xavier"}, "fractalnet20-cifar100",
+        ),
+        Choice(
+            "conv biases; scale and shift of norms", "without; with", RELEASED, "with; without",
+            {"model.bias": True, "model.affine": False}, "fractalnet20-cifar100",
+        ),
+        Choice(
+            "rate and decay of biases", "as of weights", RELEASED, "twice; none",
+            {"model.bias": True, "optim.bias_lr": 2.0, "optim.bias_decay": 0.0}, "fractalnet20-cifar100",
+        ),
+        Choice(
+            "drop rate of a join", "one for all operands", RELEASED, "one for each operand",
+            {"objective.rates": (0.15, 0.15, 0.15)}, "fractalnet20-cifar100",
+        ),
+        Choice(
+            "a global draw", "one column for the whole network", OTHERS, "one for each block",
+            {"objective.mode": "mixed-a-block"}, "fractalnet20-cifar100",
+        ),
+        Choice(
+            "draws", "one a mini-batch", OTHERS, "one for each image",
+            {"objective.groups": 0}, "fractalnet20-cifar100",
+        ),
+        Choice(
+            "dropout", "of elements (the released code)", OTHERS, "of channels",
+            {"model.dropout_kind": "channel"}, "fractalnet20-cifar100",
+        ),
+    ),
+    "dfn": (
+        Choice(
+            "initialisation", "normal, fan-in (He 2015, Eq. 10; the released code)", "He 2015, too", "fan-out",
+            {"model.init": "he"}, "dfn_mr56-cifar10",
+        ),
+        Choice(
+            "batch-norm's epsilon", "1e-5: not stated", RELEASED, "2e-5",
+            {"model.norm_eps": 2e-5}, "dfn_mr56-cifar10",
+        ),
+        Choice(
+            "batch-norm's momentum", "0.1 (MXNet's 0.9): not stated", f"{RELEASED}, some revisions",
+            "0.01 (MXNet's 0.99)",
+            {"model.norm_momentum": 0.01}, "dfn_mr56-cifar10",
+        ),
+        Choice(
+            "images of a norm", "the whole batch", "the paper's GPUs", "32 at a time",
+            {"parallel.batch_norm": "ghost", "parallel.ghost_images": 32}, "dfn_mr56-cifar10",
+        ),
+        Choice(
+            "inception-like fusion", "with a shortcut (Fig. 6)", f"{RELEASED}, `side`",
+            "branches alone; not in the paper",
+            {"model.shortcuts": False}, "dfn_il56-cifar10",
+        ),
+        Choice(
+            "ImageNet's DFN-MR", "(2, 2, 8, 2), projections, one sum (43.3M)", f"{RELEASED}, later",
+            "(1, 2, 11, 2), no shortcut where the size changes, both streams at the end (46.4M); not in the paper",
+            {"model.blocks": (1, 2, 11, 2), "model.projections": False, "model.ending": "concat"},
+            "dfn_mr-imagenet",
+        ),
+        Choice(
+            "stride of a bottleneck", "on the 3×3 (the released code)", "He et al. 2016", "on the first 1×1",
+            {"model.stride_at": "1x1"}, "fusenet_resnet101-imagenet",
+        ),
+        Choice("combinator", "the sum", "§3", "the maximum", {"model.join": "max"}, "dfn_il56-cifar10"),
+    ),
+    "gunn": (
+        Choice(
+            "Nesterov", "on (the released code)", TEXT, "not mentioned",
+            {"optim.nesterov": False}, "gunn15-cifar10",
+        ),
+        Choice(
+            "1×1 conv beside a unit", "on CIFAR, for the exact sizes (the released code)", TEXT, "none",
+            {"model.parallel": False}, "gunn15-cifar10",
+        ),
+        Choice(
+            "between layers", "1×1 conv, then pool (the text)", f"{RELEASED} for ImageNet", "pool, then 1×1 conv",
+            {"model.transition": "pool-conv"}, "gunn18-imagenet",
+        ),
+        Choice(
+            "images on CIFAR", "mirrored and shifted", RELEASED, "also rolled, two times in three",
+            {"data.augment.roll": 2 / 3}, "gunn15-cifar10",
+        ),
+        Choice(
+            "images of a norm", "the whole batch", "the paper's GPUs", "16 at a time",
+            {"parallel.batch_norm": "ghost", "parallel.ghost_images": 16}, "gunn15-cifar10",
+        ),
+        Choice(
+            "backward", "Algorithm 1", "Eq. 4 as written", "a copy for each segment",
+            {"model.backward": "reference"}, "gunn15-cifar10",
+        ),
+        Choice(
+            "channels a segment", "as in Tables 1 and 2", "the proof of §4", "one",
+            {"model.segments": (240, 300, 360)}, "gunn15-cifar10",
+        ),
+    ),
+    "drnn": (
+        Choice(
+            "blocks with gates", "those that recur", PRINTED, "all",
+            {"model.gates": "all"}, "dr_resnet53-imagenet",
+        ),
+        Choice(
+            "first pass", "gated, for 11.921 loops", "\"after every single forward\"", "free",
+            {"model.first_loop": "free"}, "dr_resnet74-cifar10",
+        ),
+        Choice(
+            "what the rate is a rate of", "the samples that reach a gate, for 11.921 loops",
+            "some GFLOPs of Table 1", "all samples",
+            {"objective.over": "all"}, "dr_resnet74-cifar10",
+        ),
+        Choice(
+            "λ of the rate's loss", "2 on CIFAR, 1 on ImageNet: not printed, ConvNet-AIG's", "a reading", "another",
+            {"objective.weight": 1.0}, "dr_resnet74-cifar10",
+        ),
+        Choice(
+            "improved LVBN", "statistics of what is let pass, for both", "a reading",
+            "normalise by all, update by what is let pass",
+            {"model.norm": "i-lvbn-updates"}, "dr_resnet53-imagenet",
+        ),
+        Choice(
+            "shortcuts on CIFAR", "without parameters, for the printed sizes", "a reading", "projections",
+            {"model.shortcut": "projection"}, "dr_resnet74-cifar10",
+        ),
+        Choice(
+            "stride of a bottleneck", "on the first 1×1, for the printed GFLOPs", "later ResNets", "on the 3×3",
+            {"model.stride_at": "3x3"}, "dr_resnet53-imagenet",
+        ),
+        Choice(
+            "share open at first", "85%, as stated", "ConvNet-AIG's biases", "87%",
+            {"model.gate_open": 0.8699}, "dr_resnet53-imagenet",
+        ),
+    ),
+}  # fmt: skip
+
+CARDS = {
+    "crescendonet": "crescendonet",
+    "fractalnet": "fractalnet",
+    "dfn": "fusenet",
+    "gunn": "gunn",
+    "drnn": "recursive",
+}
+"""The card of each paper."""
+BEGIN, END = "<!-- from here: made from the code by `make docs` -->", "<!-- to here -->"
+
+
+def card(text: str, paper: str) -> str:
+    """A card with its generated part made again: what stands between the two marks.
+
+    Raises:
+        ValueError: a text without the marks.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"the card of {paper} needs the lines {BEGIN!r} and {END!r}, once each and in this order")
+    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
+    return before + "\n".join([BEGIN, "", *_options(paper), *_assumed(paper), after])
+
+
+def option_text(option: Mapping[str, Any]) -> str:
+    """Recipe fields as the command line has them."""
+    return " ".join(_argument(name, value) for name, value in option.items())
+
+
+def recipes_of(paper: str) -> list[Recipe]:
+    """The recipes of a paper's published setting."""
+    return [entry.recipe for entry in importlib.import_module(f"polypath.training.recipes.{paper}").entries()]
+
+
+def _argument(name: str, value: Any) -> str:
+    *room, last = name.split(".")
+    flag = ".".join([*room, last.replace("_", "-")])
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--{'.'.join([*room, 'no-' + last.replace('_', '-')])}"
+    return f"--{flag} {' '.join(map(_plain, value)) if isinstance(value, tuple) else _plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _options(paper: str) -> Iterator[str]:
+    yield from ("## Which option gives which", "")
+    yield from ("| question | default | other answer | option |", "|---|---|---|---|")
+    for choice in CHOICES[paper]:
+        yield f"| {choice.what} | {choice.ours} | {choice.whose}: {choice.other} | `{option_text(choice.option)}` |"
+    yield ""
+
+
+def _assumed(paper: str) -> Iterator[str]:
+    """Fields that the paper does not state, as its recipes say, with how many of them say so."""
+    recipes = recipes_of(paper)
+    by: dict[tuple[str, str], int] = {}
+    for recipe in recipes:
+        for field, reason in recipe.assumed.items():
+            by[field, reason] = by.get((field, reason), 0) + 1
+    yield from ("## Assumed in recipes", "", f"Fields of the {len(recipes)} recipes that the paper does not state.", "")
+    yield from ("| field | why | recipes |", "|---|---|---|")
+    for field in dict.fromkeys(field for field, _ in by):
+        for reason, count in _reasons(by, field):
+            yield f"| `{field}` | {reason} | {'all' if count == len(recipes) else count} |"
+    yield ""
+
+
+def _reasons(by: Mapping[tuple[str, str], int], field: str) -> Iterable[tuple[str, int]]:
+    return ((reason, count) for (of, reason), count in by.items() if of == field)

@@ -86,7 +86,7 @@ def test_a_block_that_nobody_reaches_and_illegal_values(net, images):
     with pytest.raises(ValueError, match=r"target = 1\.5"):
         correct_gates(net, images, 1.5)
     with pytest.raises(ValueError, match="reaching, all"):
-        correct_gates(net, images, 0.5, over="some")
+        correct_gates(net, images, 0.5, over="some")  # pyright: ignore[reportArgumentType] (wrong on purpose)
     with pytest.raises(ValueError, match="no images"):
         correct_gates(net, [], 0.5)
     plain = RecursiveResNet(blocks=(1, 2), loops=(1, 2), width=4, in_chans=1, gates="none").build(0)

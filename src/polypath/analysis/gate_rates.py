@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ from polypath.core.checks import SHARE, check, number, one_of
 from polypath.core.execute import Trace
 from polypath.core.network import PathNet
 from polypath.core.wiring import Join
+from polypath.profiling.expected import Over
 
-OVER = ("reaching", "all")
 STEPS = 60  # of a bisection in float64
 
 
@@ -39,7 +39,7 @@ class GateCorrection:
 
     target: float
     tolerance: float
-    over: str
+    over: Over
     images: int
     before: dict[str, float]
     after: dict[str, float]
@@ -65,7 +65,7 @@ def correct_gates(
     target: float,
     *,
     tolerance: float = 0.01,
-    over: str = "reaching",
+    over: Over = "reaching",
 ) -> tuple[PathNet, GateCorrection]:
     """A copy of a gated network whose gates let pass ``target`` of the images in evaluation.
 
@@ -83,7 +83,7 @@ def correct_gates(
     """
     check("target", target, SHARE)
     check("tolerance", tolerance, number(above=0))
-    check("over", over, one_of(*OVER))
+    check("over", over, one_of(*get_args(Over)))
     before, _ = rates_of_blocks(net, batches, over)
     corrected, shifts = copy.deepcopy(net).eval(), {}
     for switch in corrected.wiring.joins.values():
@@ -94,15 +94,16 @@ def correct_gates(
             bias[1] += shift
             shifts[switch.name] = shift
     after, images = rates_of_blocks(corrected, batches, over)
-    told = {"target": target, "tolerance": tolerance, "over": over, "images": images}
-    correction = GateCorrection(**told, before=before, after=after, shifts=shifts)
+    correction = GateCorrection(
+        target=target, tolerance=tolerance, over=over, images=images, before=before, after=after, shifts=shifts
+    )
     corrected.config["gates"] = correction.record
     corrected.train(net.training)
     return corrected, correction
 
 
 def rates_of_blocks(
-    net: PathNet, batches: Iterable[Sequence[Tensor]], over: str = "reaching"
+    net: PathNet, batches: Iterable[Sequence[Tensor]], over: Over = "reaching"
 ) -> tuple[dict[str, float], int]:
     """Rate of each gated switch in evaluation, over its loops, and the number of images; NaN where none reached it.
 
@@ -130,7 +131,7 @@ def _margins(net: PathNet, switch: Join, batches: Iterable[Sequence[Tensor]]) ->
     return torch.cat(rows)
 
 
-def _shift(margins: Tensor, target: float, over: str) -> float:
+def _shift(margins: Tensor, target: float, over: Over) -> float:
     """What to add to the margins so that their rate comes closest to the target; 0 where it makes no difference.
 
     The rate rises with the shift: one loop more adds one image to those let pass and at most one to those that reach.
@@ -146,7 +147,7 @@ def _shift(margins: Tensor, target: float, over: str) -> float:
     return best
 
 
-def _rate(margins: Tensor, over: str) -> float:
+def _rate(margins: Tensor, over: Over) -> float:
     passed = (margins > 0).cumprod(1).sum(1)  # loops that each image runs
     reached = (passed + 1).clamp(max=margins.shape[1]) if over == "reaching" else margins.shape[1]
     total = int(reached.sum()) if isinstance(reached, Tensor) else reached * len(margins)

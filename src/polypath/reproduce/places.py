@@ -101,7 +101,7 @@ PLACES: dict[str, tuple[Place, ...]] = {
         Place("Table 4", "ImageNet", ("table4",)),
         Place("Table 5", "ablations", ("table5",)),
         Place("§4", "collapse of neurons", ("collapse",)),
-        Place("§4.3", "speed between ResNeXt's and DenseNet's", reason="a benchmark, `python -m benchmarks gunn_speed`"),
+        Place("§4.3", "speed beside ResNeXt and DenseNet", reason="a benchmark, `python -m benchmarks gunn_speed`"),
     ),
     "drnn": (
         _drawn("Figs. 1 to 5", "the recursive block, gates and LVBN (pages lost)", "`families/recursive.py`"),

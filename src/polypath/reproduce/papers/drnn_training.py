@@ -104,19 +104,22 @@ GRADIENTS = Experiment(
 def rates(trained: Mapping[str, Trained]) -> Measured:
     """How far blocks are off their target: sampled in training, without noise, and after a correction; errors, MACs."""
     run = trained["gated"]
-    target = run.recipe.objective.target if isinstance(run.recipe.objective, TargetRate) else 0.7
+    objective = run.recipe.objective
+    assert isinstance(objective, TargetRate)
+    target, over = objective.target, objective.over
     sampled = [rate for name, rate in run.metrics()[-1].items() if name.startswith("rate/")]
-    corrected, correction = correct_gates(run.net, list(first(run.statistics_batches(), HELD_OUT)), target)
+    held_out = list(first(run.statistics_batches(), HELD_OUT))
+    corrected, correction = correct_gates(run.net, held_out, target, over=over)
     found = Measured({"gated": run.correct(["whole"])["whole"]})
     found.correct["corrected"] = run.correct(["whole"], net=corrected)["whole"]
     found.values |= {
         "sampled off target": _off(sampled, target),
-        "evaluated off target": _off(rates_of_blocks(run.net, run.test_batches())[0].values(), target),
-        "corrected off target": _off(rates_of_blocks(corrected, run.test_batches())[0].values(), target),
+        "evaluated off target": _off(rates_of_blocks(run.net, run.test_batches(), over)[0].values(), target),
+        "corrected off target": _off(rates_of_blocks(corrected, run.test_batches(), over)[0].values(), target),
         "unmet blocks": float(len(correction.unmet)),
         "gated MACs": _macs(run, run.net),
         "corrected MACs": _macs(run, corrected),
-        "on target MACs": expected_macs(run.net, target, run.image_size[0]) / 1e6,
+        "on target MACs": expected_macs(run.net, target, run.image_size[0], over) / 1e6,
     }
     return found
 

@@ -34,6 +34,7 @@ def judged(counts) -> dict[str, bool]:
     return found
 
 
+@pytest.mark.slow
 def test_savings_of_the_cifar_networks() -> None:
     counts = costs("smoke")
     saved = {key: value for key, value in counts.items() if key.endswith("saved")}

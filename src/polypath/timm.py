@@ -1,17 +1,18 @@
 """Every registered network as a timm model: ``import polypath.timm``, then ``timm.create_model("fractalnet20")``.
 
 They take ``num_classes`` (0: no classifier), ``in_chans`` and every argument of their family, and images of any size
-from ``min_size`` on. There are no pretrained weights under these names: networks that somebody has trained and saved
+from ``min_size`` on. With ``features_only=True`` they give the maps of their stages (``out_indices``: some of them). There are no pretrained weights under these names: networks that somebody has trained and saved
 are loaded by :func:`polypath.load`. timm's own names are never taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from timm.models import PretrainedCfg, is_model, register_model
+from timm.models._features import FeatureGetterNet  # timm has no public name for it
 
 from polypath.core.network import PathNet
 from polypath.families.base import CIFAR_MEAN, CIFAR_STD, Preset
@@ -21,6 +22,7 @@ from polypath.families.registry import create_model as create_network
 default_cfgs: dict[str, dict[str, Any]] = {}
 """Each model's default config; ``first_conv`` is known to built models only."""
 
+_OF_HEADS = ("num_classes", "classifier", "global_pool")  # what timm leaves out of backbones' configs
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "drop_rate": (0.0,),
     "drop_path_rate": (0.0,),
@@ -72,23 +74,38 @@ def _entrypoint(name: str) -> Callable[..., PathNet]:
         pretrained_cfg_overlay: Mapping[str, Any] | None = None,
         cache_dir: Any = None,
         features_only: bool = False,
+        out_indices: int | Sequence[int] | None = None,
+        feature_cls: str | type[FeatureGetterNet] = "getter",
         device: Any = None,
         dtype: torch.dtype | None = None,
         **arguments: Any,
-    ) -> PathNet:
+    ) -> PathNet | FeatureGetterNet:
         if pretrained:
             raise ValueError(f"pretrained=True: there are no weights for {name!r}; polypath.load reads saved networks")
-        if features_only:
-            raise ValueError(f"features_only=True: {name!r} gives its last maps only, by forward_features")
         if isinstance(pretrained_cfg, str):
             raise ValueError(f"{name}.{pretrained_cfg}: there are no weights for {name!r}, so no tags of them")
         net = create_network(name, **_own(name, arguments))
         net.config["pretrained_cfg"] = _described(net, name, pretrained_cfg, pretrained_cfg_overlay)
-        return net.to(device=device, dtype=dtype)
+        net.to(device=device, dtype=dtype)
+        return _features(net, out_indices, feature_cls) if features_only else net
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"{PRESETS[name].spec.paper}; see ``polypath.create_model({name!r})``."
     return build
+
+
+def _features(net: PathNet, indices: Any, feature_cls: Any) -> FeatureGetterNet:
+    """timm's module that gives a list of stages' maps; what these do not need is pruned."""
+    if feature_cls not in ("getter", FeatureGetterNet):
+        raise ValueError(
+            f"feature_cls={feature_cls!r}: must be 'getter'; a stage may be a join, which has no module to hook or keep"
+        )
+    described = {key: value for key, value in net.pretrained_cfg.items() if key not in _OF_HEADS}
+    every = tuple(range(len(net.feature_info)))
+    found: Any = FeatureGetterNet(net, out_indices=every if indices is None else indices)
+    found.in_chans = net.in_chans
+    found.pretrained_cfg = found.default_cfg = described
+    return found
 
 
 def _own(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

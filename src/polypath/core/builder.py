@@ -18,6 +18,7 @@ class WiringBuilder:
 
     def __init__(self) -> None:
         self._nodes: list[Node] = []
+        self.stages: dict[str, tuple[str, ...]] = {}
 
     def unit(
         self, name: str, source: str, *, depth: int = 0, module: str | None = None, variant: str | None = None
@@ -40,6 +41,16 @@ class WiringBuilder:
         joined = tuple(Operand(source, label, rates.get(label, 1.0)) for label, source in operands.items())
         self._nodes.append(Join(name, kind, joined, gates))
         return name
+
+    def stage(self, node: str, name: str | None = None) -> str:
+        """Name the stage that ends at ``node``, by default after it: where a backbone gives its maps of one resolution.
+
+        All paths must go through it. Where they go through several nodes side by side, call this for each with one
+        ``name``; the stage is the mean of those alive. From input to output, see :mod:`polypath.core.stages`.
+        """
+        stage = name or node
+        self.stages[stage] = (*self.stages.get(stage, ()), node)
+        return node
 
     def wiring(self, output: str) -> Wiring:
         return Wiring(tuple(self._nodes), output)
@@ -73,4 +84,4 @@ class NetBuilder(WiringBuilder):
         return source
 
     def net(self, output: str, **options: Any) -> PathNet:
-        return PathNet(self.wiring(output), self.modules, **options)
+        return PathNet(self.wiring(output), self.modules, stages=self.stages, **options)

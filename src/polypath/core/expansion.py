@@ -91,7 +91,9 @@ def tandem(net: PathNet) -> PathNet:
     wiring = expand(net.wiring)
     modules = {path: net.get_submodule(path) for path in wiring.modules}
     known = {key: value for key, value in net.config.items() if key in ABOUT}
-    return PathNet(wiring, modules, min_size=net.min_size, config=cast(NetConfig, known))
+    return PathNet(
+        wiring, modules, stages=net.stage_nodes, min_size=net.min_size, config=cast(NetConfig, known)
+    )  # every fusion, so every stage, keeps its name
 
 
 def _trunk(wiring: Wiring) -> list[tuple[Unit | Join, str]]:

@@ -11,6 +11,7 @@ from torch import nn
 from polypath.core.batchnorm import BatchNormStatistics, bake
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
+from polypath.core.stages import pruned_stages
 from polypath.core.wiring import Unit, Wiring
 
 
@@ -18,7 +19,8 @@ def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | No
     """A standalone network with just the weights that ``paths`` needs.
 
     It equals ``net(x, paths=paths)`` to the bit in eager float32; its state-dict keys are a subset of the parent's;
-    it holds copies and no reference to the parent. Labels stay, so what is left to choose is chosen as before.
+    it holds copies and no reference to the parent. Labels stay, so what is left to choose is chosen as before, and
+    stages keep their names.
     With ``stats``, the statistics re-estimated for this path are baked into the copies, and the config says so.
 
     Raises:
@@ -33,6 +35,7 @@ def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | No
         selectors=net.selectors,
         path_names=net.path_names,
         path_sets=net.path_sets,
+        stages=pruned_stages(net.wiring, net.stage_nodes, paths),
         min_size=net.min_size,
         config=copy.deepcopy(net.config),
     )

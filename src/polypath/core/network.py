@@ -6,23 +6,27 @@ import copy
 import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from polypath.core.checks import check, did_you_mean, whole
+from polypath.core.checks import check, did_you_mean, one_of, whole
 from polypath.core.config import NetConfig, check_classes
 from polypath.core.display import html_table, short_count
-from polypath.core.execute import NodeHook, Trace, run_steps
+from polypath.core.execute import NodeHook, Trace, join, run_steps
 from polypath.core.meta import weightless
 from polypath.core.paths import Paths, Selectors
 from polypath.core.plan import Step, check_gates, make_plan
+from polypath.core.stages import Indices, Stages, check_stages, chosen_indices
 from polypath.core.timm_config import timm_config
 from polypath.core.wiring import INPUT, MOST_DRAWN, Unit, Wiring
 
+Choices = tuple[tuple[str, tuple[str, ...]], ...]
 HEAD = "head."
+LARGE = 1024  # pixels of a side, beside which what borders add to a map is little
+_NAMED = "NetBuilder.stage names them, and a fused network keeps none"
 _NEVER_CALLED = "this module only groups the names of others and is never called"
 MOST_NAMED = 12  # paths that a notebook lists
 
@@ -44,11 +48,12 @@ class PathNet(nn.Module):
         selectors: the family's own keys for choices (``column=2``), see :meth:`Paths.parse`.
         path_names: texts of the family's standard choices, see :meth:`named_paths`.
         path_sets: groups of these choices that training and analyses ask for by name, see :meth:`path_set`.
+        stages: the nodes that each stage ends in, from input to output, see :mod:`polypath.core.stages`.
         min_size: the smallest image side, in pixels, at which no map vanishes.
         config: how to build this network again (JSON values); saved with it.
 
     Raises:
-        ValueError: modules that the wiring does not name, or the other way round.
+        ValueError: modules that the wiring does not name, or the other way round; stages that some path goes around.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class PathNet(nn.Module):
         selectors: Selectors | None = None,
         path_names: Sequence[str] = (),
         path_sets: Mapping[str, Sequence[str]] | None = None,
+        stages: Stages | None = None,
         min_size: int = 1,
         config: NetConfig | None = None,
     ) -> None:
@@ -72,12 +78,14 @@ class PathNet(nn.Module):
         self.selectors: Selectors = dict(selectors or {})
         self.path_names = tuple(path_names)
         self.path_sets = {name: tuple(texts) for name, texts in (path_sets or {}).items()}
+        self.stage_nodes = check_stages(wiring, stages or {})
         self.min_size = min_size
         self.config: NetConfig = {**config} if config else {}
         for path, module in modules.items():
             set_module(self, path, module)
-        self._plans: dict[tuple[tuple[str, tuple[str, ...]], ...], tuple[Step, ...]] = {}  # by their paths' choices
+        self._plans: dict[tuple[Choices, tuple[str, ...]], tuple[Step, ...]] = {}  # by their paths' choices, and ends
         self._num_features: int | None = None
+        self._feature_info: list[dict[str, Any]] | None = None
         self._node_hooks: OrderedDict[int, tuple[str, NodeHook]] = OrderedDict()
 
     def _repr_html_(self) -> str:
@@ -159,8 +167,7 @@ class PathNet(nn.Module):
     def forward_features(self, x: Tensor, paths: Paths | str | None = None) -> Tensor:
         """The maps ``(N, C, H, W)`` that the head reads."""
         self.check_images(x)
-        steps = [step for step in self.plan(paths) if not step.node.name.startswith(HEAD)]
-        return run_steps(self, steps, {INPUT: x})[self._features]
+        return run_steps(self, self.plan(paths, (self._features,)), {INPUT: x})[self._features]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits of maps given by :meth:`forward_features`; with ``pre_logits``, what the last layer reads."""
@@ -205,18 +212,21 @@ class PathNet(nn.Module):
         for node in self.wiring.nodes:
             if isinstance(node, Unit) and node.name.startswith(HEAD):
                 return node.source
-        raise ValueError("this network has no nodes called 'head.*'")
+        return self.wiring.output  # without a head it ends in maps
 
-    def plan(self, paths: Paths | str | None) -> tuple[Step, ...]:
-        """The steps that run under ``paths``, each freeing the tensors that no later step reads. Cached."""
-        if isinstance(paths, Paths) and paths.choices in self._plans:
-            return self._plans[paths.choices]
+    def plan(self, paths: Paths | str | None, ends: tuple[str, ...] = ()) -> tuple[Step, ...]:
+        """The steps that run under ``paths``, each freeing the tensors that no later step reads. Cached.
+
+        With ``ends``, nodes outside of gated switches' loops, only the steps that these need; their values are kept.
+        """
+        if isinstance(paths, Paths) and (paths.choices, ends) in self._plans:
+            return self._plans[paths.choices, ends]
         paths = self.paths(paths)  # once for each: it may be of another network
-        steps = self._plans.get(paths.choices)
+        steps = self._plans.get((paths.choices, ends))
         if steps is None:
             if len(self._plans) >= 4096:  # sampled paths are many; plans are cheap to make again
                 self._plans.clear()
-            steps = self._plans[paths.choices] = make_plan(self.wiring, paths)
+            steps = self._plans[paths.choices, ends] = make_plan(self.wiring, paths, ends)
         return steps
 
     def register_node_hook(self, node: str, hook: NodeHook) -> RemovableHandle:
@@ -242,6 +252,121 @@ class PathNet(nn.Module):
         for node, hook in self._node_hooks.values():
             found.setdefault(node, []).append(hook)
         return found
+
+    # --- stages, in timm's words -------------------------------------------------------------------------
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Each stage's channels (``num_chs``), how many times smaller than the image its maps are (``reduction``), its
+        name (``module``) and ``index``; empty where no stages are named. Of a timm model, what that says of itself.
+        """
+        if self._feature_info is None:
+            if (other := self._other_backbone()) is not None:
+                path, unit = other
+                self._feature_info = [{**info, "module": f"{path}.{info['module']}"} for info in unit.feature_info]
+            else:
+                self._feature_info = self._measured_stages()
+        return [{**info} for info in self._feature_info]
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: Indices = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        paths: Paths | str | None = None,
+        *,
+        trace: Trace | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Maps ``(N, C, H, W)`` of some stages under ``paths``, as timm's models give them; all samples', gates or not.
+
+        Args:
+            indices: all stages (None), the last n, or those of a list; they come in the network's order.
+            norm: only for other packages' models that have a norm behind all stages.
+            stop_early: run nothing behind the last of these stages, whose maps are then the first result.
+            output_fmt: ``NCHW``; other packages' models may have others.
+            intermediates_only: give the list alone, and run only what it needs.
+            trace, generator: as in :meth:`forward`.
+
+        Returns:
+            What :meth:`forward_features` gives, and the list of maps.
+
+        Raises:
+            ValueError: a network without stages, unknown indices, another format, an illegal choice or image.
+        """
+        self.check_images(x)
+        if (other := self._other_backbone()) is not None:
+            self.paths(paths)  # none but the whole
+            return other[1].forward_intermediates(x, indices, norm, stop_early, output_fmt, intermediates_only)
+        check("output_fmt", output_fmt, one_of("NCHW"))
+        at = self._stages_under(paths)
+        if not at:
+            raise ValueError(f"this network names no stages, so it has no intermediates; {_NAMED}")
+        wanted = [at[i] for i in chosen_indices(indices, len(at))]
+        ends = dict.fromkeys(node for nodes in wanted for node in nodes)
+        if not (stop_early or intermediates_only):
+            ends[self._features] = None
+        values = run_steps(self, self.plan(paths, tuple(ends)), {INPUT: x}, trace=trace, generator=generator)
+        found = [join("mean", [values[node] for node in nodes]) for nodes in wanted]
+        if intermediates_only:
+            return found
+        return (found[-1] if stop_early else values[self._features]), found
+
+    def prune_intermediate_layers(
+        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop, in place, the modules that the maps of the stages ``indices`` do not need: later ones and the head.
+
+        What is left is run by :meth:`forward_intermediates`, under any choice. ``prune_norm`` is for networks with a
+        norm behind all stages. Returns the stages' indices.
+
+        Raises:
+            ValueError: a network without stages of its own, unknown indices.
+        """
+        if not self.stage_nodes:
+            raise ValueError(f"this network names no stages of its own, so nothing can be pruned; {_NAMED}")
+        taken = chosen_indices(indices, len(self.stage_nodes))
+        if prune_head or taken[-1] < len(self.stage_nodes) - 1:
+            ends = [node for i, nodes in enumerate(self.stage_nodes.values()) if i in taken for node in nodes]
+            needed = self.wiring.modules_before(ends)
+            self._num_features = self.feature_info[taken[-1]]["num_chs"]  # what was measured with them is kept
+            for path in self.wiring.modules:
+                if path not in needed:
+                    set_module(self, path, Pruned(path))
+        return taken
+
+    def _stages_under(self, paths: Paths | str | None) -> list[list[str]]:
+        """The nodes of each stage that are alive under ``paths``; a stage's nodes are never inside of loops."""
+        alive = {INPUT, *(step.node.name for step in self.plan(paths))}
+        return [[node for node in nodes if node in alive] for nodes in self.stage_nodes.values()]
+
+    def _other_backbone(self) -> tuple[str, _Backbone] | None:
+        """The unit that gives the maps, with its path, where it has stages inside: another package's model."""
+        node = None if self.stage_nodes else self.wiring.by_name.get(self._features)
+        unit = self.get_submodule(node.module) if isinstance(node, Unit) else None
+        has_stages = isinstance(node, Unit) and bool(getattr(unit, "feature_info", None))
+        return (node.module, cast(_Backbone, unit)) if has_stages else None
+
+    def _measured_stages(self) -> list[dict[str, Any]]:
+        side = max(LARGE, self.min_size)
+        at = self._stages_under(None)
+        shapes = self._shapes([nodes[0] for nodes in at], side)
+        return [
+            {"num_chs": int(shape[1]), "reduction": max(1, round(side / shape[-1])), "module": name, "index": i}
+            for i, (name, shape) in enumerate(zip(self.stage_nodes, shapes, strict=True))
+        ]
+
+    def _shapes(self, nodes: Sequence[str], side: int) -> list[torch.Size]:
+        """Shapes of the values of nodes for one square image, without computing any."""
+        twin = weightless(self)
+        like = next((p for p in twin.parameters() if p.is_floating_point()), torch.empty(0))
+        x = torch.empty(1, self.in_chans, side, side, dtype=like.dtype, device="meta")
+        with torch.no_grad():
+            values = run_steps(twin, twin.plan(None, tuple(nodes)), {INPUT: x}, gates="all")
+        return [values[node].shape for node in nodes]
 
     # --- the classifier, in timm's words -----------------------------------------------------------------
 
@@ -317,13 +442,8 @@ class PathNet(nn.Module):
     def num_features(self) -> int:
         """Channels of the maps that :meth:`forward_features` gives."""
         if self._num_features is None:
-            twin = weightless(self)
-            like = next((p for p in twin.parameters() if p.is_floating_point()), torch.empty(0))
-            x = torch.empty(1, self.in_chans, self.min_size, self.min_size, dtype=like.dtype, device="meta")
-            steps = [step for step in twin.plan(None) if not step.node.name.startswith(HEAD)]
-            with torch.no_grad():
-                maps = run_steps(twin, steps, {INPUT: x}, gates="all")[self._features]
-            self._num_features = int(maps.shape[1])
+            (maps,) = self._shapes([self._features], self.min_size)
+            self._num_features = int(maps[1])
         return self._num_features
 
     @property
@@ -357,6 +477,26 @@ class PathNet(nn.Module):
                 {} if key == "_plans" else value if key in ("wiring", "selectors") else copy.deepcopy(value, memo)
             )
         return new
+
+
+class _Backbone(Protocol):
+    """A unit with stages inside."""
+
+    @property
+    def feature_info(self) -> Sequence[Mapping[str, Any]]: ...
+
+    def forward_intermediates(self, x: Tensor, *options: Any) -> list[Tensor] | tuple[Tensor, list[Tensor]]: ...
+
+
+class Pruned(nn.Module):
+    """Stands where a module was that no wanted stage needs; see :meth:`PathNet.prune_intermediate_layers`."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        raise ValueError(f"module {self.path!r} was pruned: this network gives intermediates only (features_only)")
 
 
 class Identity(nn.Identity):

@@ -47,16 +47,23 @@ class Step:
     loops: tuple[Loop, ...] = ()  # of a switch whose gates decide
 
 
-def make_plan(wiring: Wiring, paths: Paths) -> tuple[Step, ...]:
-    """The steps that run under a canonical choice, each releasing what nobody reads after it."""
-    alive = wiring.alive(paths)
+def make_plan(wiring: Wiring, paths: Paths, ends: tuple[str, ...] = ()) -> tuple[Step, ...]:
+    """The steps that run under a canonical choice, each releasing what no later step reads.
+
+    With ``ends``, nodes outside of gated switches' loops, only the steps that these need; their values are kept.
+    """
+    alive = wiring.alive(paths, ends)
     loops = {n.name: loops_of(wiring, n, paths) for n in alive if isinstance(n, Join) and n.dynamic(paths)}
     inside = {name for switch in loops.values() for loop in switch for name in loop.nodes}
-    return _steps(wiring, [node for node in alive if node.name not in inside], paths, loops)
+    return _steps(wiring, [node for node in alive if node.name not in inside], paths, loops, kept=ends)
 
 
 def _steps(
-    wiring: Wiring, nodes: Sequence[Node], paths: Paths, loops: Mapping[str, tuple[Loop, ...]]
+    wiring: Wiring,
+    nodes: Sequence[Node],
+    paths: Paths,
+    loops: Mapping[str, tuple[Loop, ...]],
+    kept: Sequence[str] = (),
 ) -> tuple[Step, ...]:
     rows: list[tuple[Node, tuple[str, ...], tuple[float, ...], tuple[Loop, ...]]] = []
     for node in nodes:
@@ -75,7 +82,8 @@ def _steps(
     last_reader = {source: i for i, (_, sources, _, _) in enumerate(rows) for source in sources}
     free: dict[int, list[str]] = {}
     for source, i in last_reader.items():
-        free.setdefault(i, []).append(source)
+        if source not in kept:
+            free.setdefault(i, []).append(source)
     return tuple(
         Step(node, sources, scales, tuple(free.get(i, ())), planned)
         for i, (node, sources, scales, planned) in enumerate(rows)

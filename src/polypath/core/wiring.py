@@ -10,7 +10,7 @@ The nodes' classes are in :mod:`polypath.core.nodes`, and can be imported from h
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -120,27 +120,29 @@ class Wiring:
     @cached_property
     def modules(self) -> tuple[str, ...]:
         """Paths of all modules, gates included, each once, in order of first use."""
-        paths = [
-            path
-            for node in self.nodes
-            for path in ([node.module] if isinstance(node, Unit) else [g.module for g in node.gates])
-        ]
-        return tuple(dict.fromkeys(paths))
+        return _modules(self.nodes)
+
+    def modules_before(self, ends: Collection[str]) -> tuple[str, ...]:
+        """Paths of the modules, gates included, that some choice needs for the nodes ``ends``."""
+        needed = self._reach(lambda join: join.operands, gates=True, ends=ends)
+        return _modules(node for node in self.nodes if node.name in needed)
 
     # --- what is alive -----------------------------------------------------------------------------------
 
-    def alive(self, choice: Choice = WHOLE) -> tuple[Node, ...]:
-        """The nodes that must run for the output under ``choice``, in topological order."""
-        needed = self._reach(lambda join: join.chosen(choice), gates=True, choice=choice)
+    def alive(self, choice: Choice = WHOLE, ends: Collection[str] = ()) -> tuple[Node, ...]:
+        """The nodes that must run for the output under ``choice``, or for the nodes ``ends``, in topological order."""
+        needed = self._reach(lambda join: join.chosen(choice), gates=True, choice=choice, ends=ends)
         return tuple(node for node in self.nodes if node.name in needed)
 
     def reachable(self, choice: Choice | None = None) -> frozenset[str]:
         """Names of the nodes on some path; see :meth:`depth_distribution`."""
         return frozenset(self._reach(lambda join: _open(join, choice)))
 
-    def _reach(self, operands: Operands, *, gates: bool = False, choice: Choice = WHOLE) -> set[str]:
+    def _reach(
+        self, operands: Operands, *, gates: bool = False, choice: Choice = WHOLE, ends: Collection[str] = ()
+    ) -> set[str]:
         needed: set[str] = set()
-        todo = [self.output]
+        todo = [*ends] or [self.output]
         while todo:
             name = todo.pop()
             if name in needed:
@@ -155,9 +157,19 @@ class Wiring:
                     todo.extend(g.source for g in node.gates)
         return needed
 
+    def collapsed(self, choice: Choice = WHOLE) -> dict[str, str]:
+        """The joins that :meth:`prune` takes out, since one operand is left, each with the node that stays for it."""
+        found: dict[str, str] = {}
+        for node in self.alive(choice):
+            if isinstance(node, Join) and not node.dynamic(choice):
+                operand, *others = node.chosen(choice)
+                if not others and operand.survival == 1.0:
+                    found[node.name] = found.get(operand.source, operand.source)
+        return found
+
     def prune(self, choice: Choice = WHOLE) -> Wiring:
         """The diagram of just the alive nodes; joins left with one operand are collapsed, labels are kept."""
-        renamed: dict[str, str] = {}
+        renamed = self.collapsed(choice)
         kept: list[Node] = []
 
         def now(name: str) -> str:
@@ -167,11 +179,9 @@ class Wiring:
             if isinstance(node, Unit):
                 kept.append(replace(node, source=now(node.source)))
                 continue
-            chosen = node.chosen(choice)
-            if len(chosen) == 1 and chosen[0].survival == 1.0 and not node.dynamic(choice):
-                renamed[node.name] = now(chosen[0].source)
+            if node.name in renamed:
                 continue
-            operands = tuple(replace(o, source=now(o.source)) for o in chosen)
+            operands = tuple(replace(o, source=now(o.source)) for o in node.chosen(choice))
             gates = tuple(replace(g, source=now(g.source)) for g in node.gates if node.dynamic(choice))
             kind = "sum" if node.kind == "switch" and not gates else node.kind
             kept.append(Join(node.name, kind, operands, gates))
@@ -274,6 +284,15 @@ class Wiring:
                 edge = style(on and operand in chosen)
                 lines.append(f'  "{operand.source}" -> "{node.name}" [label="{operand.label}"{edge}];')
         return "\n".join([*lines, "}"]) + "\n"
+
+
+def _modules(nodes: Iterable[Node]) -> tuple[str, ...]:
+    paths = (
+        path
+        for node in nodes
+        for path in ([node.module] if isinstance(node, Unit) else [gate.module for gate in node.gates])
+    )
+    return tuple(dict.fromkeys(paths))
 
 
 def _open(join: Join, choice: Choice | None) -> tuple[Operand, ...]:

@@ -28,8 +28,8 @@ _OLD_NAMES = {"draw": "build_graph", "words": "selectors", "names": "path_names"
 class Family:
     """Base of the families: the fields are the architecture's arguments, all of them JSON values.
 
-    A family gives :meth:`build_graph` (write the diagram with a :class:`NetBuilder`, return the output node's name),
-    and where it has keys of its own for choices, :meth:`selectors` and :meth:`path_names`. Naming a subclass with
+    A family gives :meth:`build_graph` (write the diagram with a :class:`NetBuilder`, name its stages where it is to be
+    a backbone, return the output node's name), and where it has keys of its own for choices, :meth:`selectors` and :meth:`path_names`. Naming a subclass with
     ``class Mine(Family, name="mine")`` makes saved networks of it loadable.
     """
 
@@ -69,6 +69,13 @@ class Family:
     def path_sets(self) -> dict[str, list[str]]:
         """Groups of these choices that training and analyses ask for by name; see :meth:`PathNet.path_set`."""
         return {}
+
+    def stages(self) -> dict[str, tuple[str, ...]]:
+        """The nodes that each stage ends in, as :meth:`build_graph` names them by :meth:`NetBuilder.stage`."""
+        with torch.device("meta"):
+            b = NetBuilder()
+            self.build_graph(b)
+        return b.stages
 
     @property
     def min_size(self) -> int:

@@ -83,7 +83,7 @@ class CrescendoNet(Family, name="crescendonet"):
                 outs = self.branch_widths(block, branch)
                 units = [self.unit(n_in, n_out) for n_in, n_out in zip([chans, *outs], outs, strict=False)]
                 branches[str(branch)] = b.chain(f"block{block}.branch{branch}", z, units)
-            z, chans = b.join(f"block{block}.join", branches), self.widths[block - 1]
+            z, chans = b.stage(b.join(f"block{block}.join", branches)), self.widths[block - 1]
             if block < len(self.widths):
                 z = b.add(f"block{block}.pool", z, nn.MaxPool2d(2))
         z = b.add("head.pool", z, nn.AdaptiveMaxPool2d(self.final_map))

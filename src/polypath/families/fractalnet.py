@@ -89,8 +89,8 @@ class FractalNet(Family, name="fractalnet"):
     def build_graph(self, b: NetBuilder) -> str:
         z, chans = b.input, self.in_chans
         if self.stem == "imagenet":
-            z, chans = b.add("stem.unit", z, ConvUnit(chans, 64, 7, 2), depth=1), 64
-            z = b.add("stem.pool", z, nn.MaxPool2d(3, 2, padding=1))
+            z, chans = b.stage(b.add("stem.unit", z, ConvUnit(chans, 64, 7, 2), depth=1)), 64
+            z = b.stage(b.add("stem.pool", z, nn.MaxPool2d(3, 2, padding=1)))
         ends, out_chans = {"local": self._pass(b, z, chans, None)}, self._out_chans
         if self.own_norms:
             tied = {f"column{c}": self._pass(b, z, chans, c) for c in range(1, self.columns + 1)}
@@ -135,17 +135,29 @@ class FractalNet(Family, name="fractalnet"):
             if len(ended) > 1:
                 joined = b.join(f"{name}.join{row}", {str(c): node for c, node in ended.items()}, self.join)
             at |= {c: (joined, filters * (len(ended) if wide else 1)) for c in ended}
+        z = joined
         if self.pool == "after" and self._pooled(block):
-            joined = b.add(f"{name}.pool", joined, nn.MaxPool2d(2))
-        return joined
+            z = b.add(f"{name}.pool", joined, nn.MaxPool2d(2))
+        return self._staged(b, block, joined, z)
 
     def _column(self, b: NetBuilder, name: str, z: str, block: int, column: int) -> str:
         for i in range(1, 2 ** (column - 1) + 1):
             unit = f"{name}.column{column}.unit{i}"
             z = b.unit(f"tied.{unit}", z, depth=1, module=unit, variant="column")
-        if not self._pooled(block):
-            return z
-        return b.add(f"tied.{name}.column{column}.pool", z, nn.MaxPool2d(2))
+        ended = z
+        if self._pooled(block):
+            z = b.add(f"tied.{name}.column{column}.pool", z, nn.MaxPool2d(2))
+        return self._staged(b, block, ended if self.pool == "after" else z, z)
+
+    def _staged(self, b: NetBuilder, block: int, joined: str, z: str) -> str:
+        """Name the block's end as a stage, one for each resolution, and after the last block its pool; return that."""
+        name, last = f"block{block}", block == len(self.filters)
+        stage = f"{name}.join{self.rows}" if self.columns > 1 else joined.removeprefix("tied.")
+        if self.pool == "after" or last or self._pooled(block + 1):
+            b.stage(joined, stage)
+        if last and z != joined:
+            b.stage(z, f"{name}.pool")
+        return z
 
     def _unit(
         self, b: NetBuilder, name: str, z: str, unit: nn.Module, prefix: str, variant: str | None, depth: int = 1

@@ -65,6 +65,7 @@ class PlainNet(Normed, name="plain"):
             out = self.width * 2 ** (group - 1)
             z = b.chain(f"group{group}", z, layers_of(chans, out, layers, 2 if group > 1 else 1, last_relu=True))
             chans = out
+            b.stage(z)
         return end(b, z, chans, self.num_classes)
 
 
@@ -113,6 +114,7 @@ class FusedNet(Normed, name="fusenet"):
                 z = b.join(f"fusion{k}.join", {"L": left, "R": right}, self.join, survival=survival)
                 z = b.add(f"fusion{k}.relu", z, nn.ReLU())
                 chans = left_chans + out if self.join == "concat" else out
+            b.stage(z)
         return end(b, z, chans, self.num_classes)
 
     def selectors(self) -> Selectors:
@@ -228,13 +230,16 @@ class MergeAndRun(Residual, name="dfn_mr"):
         *places, last = self.places()
         for place in places:
             streams = self._fused(b, streams, place)
+            if self.ends_group(place):
+                for z in streams.values():
+                    b.stage(z, f"{place.name}.relu")  # the mean of the streams
         if self.ending == "concat":
-            z = b.join("end", self._fused(b, streams, last), "concat")
+            z = b.stage(b.join("end", self._fused(b, streams, last), "concat"))
             return end(b, z, last.out_chans * self.streams, self.num_classes)
         merged, branches = self._merge(b, streams, last)
         both = b.join(f"{last.name}.both", branches, self.join)
         z = b.join(f"{last.name}.out", {"L": merged, "R": both}, self.join, survival={"R": last.survival})
-        z = b.add(f"{last.name}.relu", z, nn.ReLU())
+        z = b.stage(b.add(f"{last.name}.relu", z, nn.ReLU()))
         return end(b, z, last.out_chans, self.num_classes)
 
     def _fused(self, b: NetBuilder, streams: dict[str, str], place: Place) -> dict[str, str]:

@@ -106,7 +106,7 @@ class Gunn(Family, name="gunn"):
         if self.stem == "cifar":
             z = b.add("conv1.unit1", z, ConvUnit(self.in_chans, self.stem_width, 3), depth=1)
         else:
-            z = b.add("conv1.unit1", z, ConvUnit(self.in_chans, self.stem_width, 7, stride=2), depth=1)
+            z = b.stage(b.add("conv1.unit1", z, ConvUnit(self.in_chans, self.stem_width, 7, stride=2), depth=1))
             z = b.add("conv1.pool", z, nn.MaxPool2d(3, stride=2, padding=1))
         z = b.add("conv1.unit2", z, ConvUnit(self.stem_width, layers[0][0], 1), depth=1)
         width = layers[0][0]
@@ -114,9 +114,11 @@ class Gunn(Family, name="gunn"):
             if i > 1:
                 z = self._transition(b, f"trans{i - 1}", z, width, n)
             z, width = b.add(f"conv{i + 1}", z, self.layer(n, p, k, m), depth=3 * m), n
+            if i < len(layers) or not self.last_width:
+                b.stage(z)
         if self.last_width:
             name = f"trans{len(layers)}.unit1"
-            z, width = b.add(name, z, ConvUnit(width, self.last_width, 1), depth=1), self.last_width
+            z, width = b.stage(b.add(name, z, ConvUnit(width, self.last_width, 1), depth=1)), self.last_width
         z = b.add("head.pool", z, nn.AdaptiveAvgPool2d(1))
         z = b.add("head.flatten", z, nn.Flatten())
         return b.add("head.classifier", z, nn.Linear(width, self.num_classes), depth=1)

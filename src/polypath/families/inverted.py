@@ -69,10 +69,12 @@ class RecursiveMobileNetV2(Recursive, name="dr_mobilenetv2"):
         stem = LoopUnit(self.in_chans, self.stem_width, 3, 2, act="relu6")
         z, places = b.add("stem.unit", b.input, stem, depth=1), self.places()
         for block in places:
+            if block.stride > 1:
+                b.stage(z)
             shortcut = None if block.resized else z
             z = self.recur(b, z, block, self.units(block), shortcut, relu=False)
         last = LoopUnit(places[-1].out_chans, self.last_width, 1, act="relu6")
-        z = b.add("last.unit", z, last, depth=1)
+        z = b.stage(b.add("last.unit", z, last, depth=1))
         z = b.add("head.pool", z, nn.AdaptiveAvgPool2d(1))
         z = b.add("head.flatten", z, nn.Flatten())
         return b.add("head.classifier", z, nn.Linear(self.last_width, self.num_classes), depth=1)

@@ -48,13 +48,29 @@ class Body(nn.Module):
         model: Any = self.model
         if variant == "pooled":
             return model.forward_head(x).flatten(1)  # where it classified, it now passes on
+        self._check_size(x)
+        return model.forward_features(x) if variant == "features" else model(x).flatten(1)
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """What the model says of its stages, in timm's words, its modules' names from here on; empty without any."""
+        found: Any = getattr(self.model, "feature_info", ())
+        if not hasattr(self.model, "forward_intermediates"):
+            return []
+        return [{**found[i], "module": f"model.{found[i]['module']}", "index": i} for i in range(len(found))]
+
+    def forward_intermediates(self, x: Tensor, *options: Any) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The model's own, see :meth:`PathNet.forward_intermediates`."""
+        self._check_size(x)
+        return cast(Any, self.model).forward_intermediates(x, *options)
+
+    def _check_size(self, x: Tensor) -> None:
         if self.fixed and tuple(x.shape[-2:]) != self.size:
             height, width = self.size
             raise ValueError(
                 f"images of {x.shape[-2]}x{x.shape[-1]} pixels: this model takes {height}x{width} only "
                 f"(its argument img_size or in_size, where it has one, changes that)"
             )
-        return model.forward_features(x) if variant == "features" else model(x).flatten(1)
 
     def keep_variants(self, variants: Collection[str]) -> None:
         """Nothing to forget: both steps are one model."""
@@ -104,6 +120,10 @@ class OnePath(Family):
         if self.num_classes:
             net.min_size = smallest_side(net)
         return net
+
+    def stages(self) -> dict[str, tuple[str, ...]]:
+        """None: they are inside the one unit, see :attr:`Body.feature_info`."""
+        return {}
 
     def initialise(self, net: PathNet) -> None:
         if self.init != "own":

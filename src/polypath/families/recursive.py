@@ -302,8 +302,10 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
     def build_graph(self, b: NetBuilder) -> str:
         z, places = begin(b, self.in_chans, self.width, self.stem), self.places()
         for block in places:
+            if block.stride > 1:
+                b.stage(z)
             z = self.recur(b, z, block, self.units(block), self._shortcut(b, z, block), relu=True)
-        return end(b, z, places[-1].out_chans, self.num_classes)
+        return end(b, b.stage(z), places[-1].out_chans, self.num_classes)
 
     def units(self, block: Block) -> list[LoopUnit]:
         """F: the layers of a block; the ReLU of the last stands behind the sum."""

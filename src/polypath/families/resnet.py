@@ -161,6 +161,10 @@ class Residual(Normed):
         """Whether a fusion has a shortcut beside its branches."""
         return True
 
+    def ends_group(self, place: Place) -> bool:
+        """Whether the fusion is the last one of its group, and so of its resolution."""
+        return place.blocks[-1] == f"group{place.group}.block{self.group_blocks[place.group - 1]}"
+
     def branch(self, b: NetBuilder, z: str, place: Place, label: str) -> str:
         """B of one fusion; the ReLU of its last layer stands behind the join."""
         chans, stride = place.in_chans, place.stride
@@ -252,6 +256,8 @@ class ResNet(Residual, name="resnet"):
             survival = dict.fromkeys(self.deep, place.survival)
             z = b.join(f"{place.name}.join", operands, self.join, survival=survival)
             z = b.add(f"{place.name}.relu", z, nn.ReLU())
+            if self.ends_group(place):
+                b.stage(z)
         return end(b, z, self.places()[-1].out_chans, self.num_classes)
 
     def path_names(self) -> list[str]:
@@ -296,7 +302,7 @@ def begin(b: NetBuilder, in_chans: int, width: int, stem: str = "cifar") -> str:
     """C of §3: the layers before the first fusion."""
     if stem == "cifar":
         return b.add("stem.unit", b.input, ConvUnit(in_chans, width), depth=1)
-    z = b.add("stem.unit", b.input, ConvUnit(in_chans, width, 7, 2), depth=1)
+    z = b.stage(b.add("stem.unit", b.input, ConvUnit(in_chans, width, 7, 2), depth=1))
     return b.add("stem.pool", z, nn.MaxPool2d(3, 2, padding=1))
 
 

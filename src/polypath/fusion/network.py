@@ -41,7 +41,7 @@ class FusedNet(PathNet):
         """
         return super().forward(x.contiguous(memory_format=torch.channels_last), paths, **options)
 
-    def plan(self, paths: Paths | str | None) -> Any:
+    def plan(self, paths: Paths | str | None, ends: tuple[str, ...] = ()) -> Any:
         if paths is not None and str(paths) != "whole":
             raise ValueError(f"path {str(paths)!r}: a fused network is of one path; fuse the network under that choice")
-        return super().plan(None)
+        return super().plan(None, ends)

@@ -1,0 +1,78 @@
+"""Stages: where a network used as a backbone gives its maps, one for each resolution (no torch).
+
+A stage is a name and the nodes that it may end in. Its value is the mean of those that are alive under a choice: for
+most stages there is one node, which all paths go through; a merge-and-run network's streams, which stay apart from one
+resolution to the next, are averaged.
+
+Every path goes through one of a stage's nodes, so each choice has all stages, and extraction keeps their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from polypath.core.checks import did_you_mean, plain
+from polypath.core.nodes import INPUT, Choice
+from polypath.core.wiring import Wiring
+
+Stages = Mapping[str, Sequence[str]]
+Indices = int | Sequence[int] | None
+
+
+def check_stages(wiring: Wiring, stages: Stages) -> dict[str, tuple[str, ...]]:
+    """The stages as they are kept.
+
+    Raises:
+        ValueError: an unknown node, a stage that some path goes around, one that ends before the stage before it.
+    """
+    place = {INPUT: -1, **{node.name: i for i, node in enumerate(wiring.nodes)}}
+    reached = -1
+    for stage, nodes in stages.items():
+        if unknown := [name for name in nodes if name not in place]:
+            raise ValueError(f"stage {stage!r}: no node {unknown[0]!r} in this wiring; {did_you_mean(unknown[0], place)}")
+        if _bypassed(wiring, nodes):
+            raise ValueError(
+                f"stage {stage!r}: some paths do not go through {' or '.join(nodes) or 'any node'}, so it would have no "
+                "value under them; name a node that all paths share, or the nodes of all sides"
+            )
+        first = min(place[name] for name in nodes)
+        if first < reached:
+            raise ValueError(f"stage {stage!r} ends before the stage named before it: name them from input to output")
+        reached = first
+    return {stage: tuple(nodes) for stage, nodes in stages.items()}
+
+
+def pruned_stages(wiring: Wiring, stages: Stages, choice: Choice) -> dict[str, tuple[str, ...]]:
+    """The same stages in ``wiring.prune(choice)``, under the same names."""
+    alive = {INPUT, *(node.name for node in wiring.alive(choice))}
+    now = wiring.collapsed(choice)
+    return {stage: tuple(now.get(name, name) for name in nodes if name in alive) for stage, nodes in stages.items()}
+
+
+def chosen_indices(indices: Indices, count: int) -> list[int]:
+    """Which of ``count`` stages are asked for, ascending: all (None), the last n, or those of a list; -1 is the last.
+
+    Raises:
+        ValueError: numbers that no stage has.
+    """
+    given = plain(indices)
+    if given is None:
+        return list(range(count))
+    if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= count:
+        return list(range(count - given, count))
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        wanted = list(given)
+        if wanted and all(isinstance(i, int) and not isinstance(i, bool) and -count <= i < count for i in wanted):
+            return sorted({i % count for i in wanted})
+    raise ValueError(
+        f"indices = {indices!r}: must be None, a number of last stages from 1 to {count}, "
+        f"or a list of stages from {-count} to {count - 1}"
+    )
+
+
+def _bypassed(wiring: Wiring, nodes: Sequence[str]) -> bool:
+    """Whether a path from input to output avoids all ``nodes``."""
+    free = {INPUT: INPUT not in nodes}
+    for node in wiring.nodes:
+        free[node.name] = node.name not in nodes and any(free[source] for source in node.sources)
+    return free[wiring.output]

@@ -60,8 +60,8 @@ def expand(wiring: Wiring, *, duplicates: bool = False) -> Wiring:
     Raises:
         ValueError: a net that is not fusions in series, or one with more than 2^10 chains.
     """
-    trunk = _trunk(wiring)
-    fusions = [_fusion(wiring, node, source, duplicates) for node, source in trunk if isinstance(node, Join)]
+    shared = trunk(wiring)
+    fusions = [_fusion(wiring, node, source, duplicates) for node, source in shared if isinstance(node, Join)]
     chains = 1
     for fusion in fusions:
         chains *= len(fusion.blocks)
@@ -70,7 +70,7 @@ def expand(wiring: Wiring, *, duplicates: bool = False) -> Wiring:
         raise ValueError(f"{len(fusions)} fusions make {counts} = {chains} chains: at most {MOST_CHAINS} are drawn")
     drawn: list[Unit | Join] = []
     k = 0
-    for node, _ in trunk:
+    for node, _ in shared:
         if isinstance(node, Unit):
             drawn.append(node)
         else:
@@ -96,7 +96,7 @@ def tandem(net: PathNet) -> PathNet:
     )  # every fusion, so every stage, keeps its name
 
 
-def _trunk(wiring: Wiring) -> list[tuple[Unit | Join, str]]:
+def trunk(wiring: Wiring) -> list[tuple[Unit | Join, str]]:
     """The nodes that every path goes through, in order, each with the one of them before it."""
     before: dict[str, str] = {}
     level = {INPUT: 0}

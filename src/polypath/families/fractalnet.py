@@ -90,7 +90,9 @@ class FractalNet(Family, name="fractalnet"):
         z, chans = b.input, self.in_chans
         if self.stem == "imagenet":
             z, chans = b.stage(b.add("stem.unit", z, ConvUnit(chans, 64, 7, 2), depth=1)), 64
-            z = b.stage(b.add("stem.pool", z, nn.MaxPool2d(3, 2, padding=1)))
+            z = b.add("stem.pool", z, nn.MaxPool2d(3, 2, padding=1))
+            if self.pool == "before" and self._pooled(1):
+                b.stage(z)
         ends, out_chans = {"local": self._pass(b, z, chans, None)}, self._out_chans
         if self.own_norms:
             tied = {f"column{c}": self._pass(b, z, chans, c) for c in range(1, self.columns + 1)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import Any
@@ -13,13 +14,14 @@ import torch
 from PIL import Image
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
-from timm.models import PretrainedCfg, get_pretrained_cfg, is_model
+from timm.models import FeatureInfo, PretrainedCfg, get_pretrained_cfg, is_model
 
 import polypath as pp
 import polypath.timm as ours
 from conftest import part
+from contracts.small import FORMS, SHRINK
 from polypath.deploy.images import preparation
-from polypath.families.registry import PRESETS
+from polypath.families.registry import PRESETS, get_preset
 
 
 def test_every_name_is_there_and_none_is_timms_own():
@@ -124,7 +126,8 @@ def test_what_timms_scripts_pass_to_every_model():
     [
         ("crescendonet_32", {"pretrained": True}, r"no weights for 'crescendonet_32'; polypath.load"),
         ("crescendonet_32.a1", {}, "no tags"),
-        ("crescendonet_32", {"features_only": True}, "forward_features"),
+        ("crescendonet_32", {"features_only": True, "feature_cls": "hook"}, "feature_cls='hook': must be 'getter'"),
+        ("crescendonet_32", {"features_only": True, "out_indices": (0, 3)}, r"indices = \(0, 3\)"),
         ("crescendonet_32", {"drop_rate": 0.5}, "drop_rate=0.5: 'crescendonet_32' does not have it"),
         ("crescendonet_32", {"global_pool": "max"}, "global_pool='max'"),
         ("crescendonet_32", {"depth": 3}, "has no argument 'depth'; it has .*widths"),
@@ -145,6 +148,98 @@ def test_a_checkpoint_of_ours_is_read_by_timm(tmp_path):
     with torch.inference_mode():
         assert torch.equal(read(x), net(x))
         assert not torch.equal(timm.create_model("crescendonet_32", **small).eval()(x), net(x))
+
+
+SIDE = 64  # as timm's tests of features have it, but for models of fewer pixels
+
+
+def small(name: str) -> dict[str, Any]:
+    spec = get_preset(name).spec
+    return SHRINK[spec.family](spec)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_it_gives_features_as_timms_tests_want_them(name):
+    """The assertions of timm's test_model_forward_features, …_intermediates_features and …_intermediates."""
+    x = torch.randn(1, 3, SIDE, SIDE)
+    for options in ({}, {"feature_cls": "getter"}):
+        model: Any = timm.create_model(name, features_only=True, **options, **small(name)).eval()
+        with torch.inference_mode():
+            assert_described(model(x), model.feature_info, x)
+        assert not any(key.startswith("model.head.") for key in model.state_dict())
+    net: Any = timm.create_model(name, **small(name)).eval()
+    with torch.inference_mode():
+        output, maps = net.forward_intermediates(x, output_fmt="NCHW")
+        assert_described(maps, FeatureInfo(net.feature_info, len(net.feature_info)), x)
+        assert torch.allclose(output, net.forward_features(x))
+
+
+def assert_described(maps: list[torch.Tensor], info: FeatureInfo, x: torch.Tensor) -> None:
+    assert len(maps) == len(info.channels())
+    for channels, reduction, m in zip(info.channels(), info.reduction(), maps, strict=True):
+        assert m.shape[:2] == (len(x), channels)
+        assert all(side <= math.ceil(SIDE / reduction) + 1 for side in m.shape[2:])
+        assert not m.isnan().any()
+
+
+def assert_equal(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    assert len(found) == len(expected)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_some_stages_are_asked_for_through_timm():
+    name, x = "dfn_mr_imagenet", torch.randn(2, 1, SIDE, SIDE)
+    create: Any = timm.create_model
+    every = create(name, features_only=True, in_chans=1, **small(name)).eval()
+    assert len(every.feature_info.channels()) == 5
+    two = create(name, features_only=True, out_indices=(1, -2), in_chans=1, **small(name)).eval()
+    two.load_state_dict(every.state_dict(), strict=False)
+    assert two.feature_info.out_indices in ((1, 3), [1, 3])
+    assert two.feature_info.channels() == [every.feature_info.channels()[i] for i in (1, 3)]
+    assert two.feature_info.reduction() == [4, 16]
+    with torch.inference_mode():
+        assert_equal(two(x), [every(x)[i] for i in (1, 3)])
+    assert {key.split(".")[1] for key in two.state_dict()} == {"stem", "group1", "group2", "group3"}
+    two.train()
+    torch.stack([m.mean() for m in two(x)]).sum().backward()
+    assert all(p.grad is not None for p in two.parameters())  # what distributed training wants
+    assert create(name, features_only=True, out_indices=2, **small(name)).feature_info.reduction() == [16, 32]
+    config = resolve_model_data_config(two)
+    assert config["input_size"] == (1, 224, 224)
+    assert "classifier" not in two.default_cfg
+
+
+def test_other_packages_models_give_their_own_features():
+    arguments: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16), "num_classes": 5}
+    net: Any = pp.create_model("timm:resnet18", seed=0, **arguments).eval()
+    inner, x = net.get_submodule("body").model, torch.randn(2, 3, SIDE, SIDE)
+    assert [info["module"] for info in net.feature_info] == ["body.model." + i["module"] for i in inner.feature_info]
+    assert all(isinstance(net.get_submodule(info["module"]), torch.nn.Module) for info in net.feature_info)
+    with torch.inference_mode():
+        output, maps = net.forward_intermediates(x, indices=[1, -1], norm=True, stop_early=True)
+        expected, theirs = inner.forward_intermediates(x, indices=[1, -1])
+        assert torch.equal(output, expected)
+        assert_equal(maps, theirs)
+        assert_described(net.forward_intermediates(x)[1], FeatureInfo(net.feature_info, 5), x)
+    with pytest.raises(ValueError, match="branches"):
+        net.forward_intermediates(x, paths="branches=1")
+    with pytest.raises(ValueError, match="nothing can be pruned"):
+        net.prune_intermediate_layers()
+    fixed: Any = pp.create_model("timm:vit_tiny_patch16_224", seed=0, img_size=32, depth=2, num_classes=5).eval()
+    assert [m.shape for m in fixed.forward_intermediates(x[:, :, :32, :32])[1]] == [(2, 192, 2, 2)] * 2
+    tokens = fixed.forward_intermediates(x[:, :, :32, :32], 1, output_fmt="NLC", intermediates_only=True)
+    assert [m.shape for m in tokens] == [(2, 4, 192)]
+    with pytest.raises(ValueError, match="takes 32x32 only"):
+        fixed.forward_intermediates(x)
+    with pytest.raises(ValueError, match="'NHWC'.*must be one of NCHW or NLC"):
+        fixed.forward_intermediates(x[:, :, :32, :32], output_fmt="NHWC")
+
+
+def test_models_without_stages_say_so():
+    net = pp.create_model("pytorchcv:resnet20_cifar10", seed=0).eval()
+    assert net.feature_info == []
+    with pytest.raises(ValueError, match="names no stages"):
+        net.forward_intermediates(torch.zeros(1, 3, 32, 32))
 
 
 def transform(model: Any) -> Any:

@@ -300,7 +300,14 @@ class PathNet(nn.Module):
         self.check_images(x)
         if (other := self._other_backbone()) is not None:
             self.paths(paths)  # none but the whole
-            return other[1].forward_intermediates(x, indices, norm, stop_early, output_fmt, intermediates_only)
+            return other[1].forward_intermediates(
+                x,
+                indices=indices,
+                norm=norm,
+                stop_early=stop_early,
+                output_fmt=output_fmt,
+                intermediates_only=intermediates_only,
+            )
         check("output_fmt", output_fmt, one_of("NCHW"))
         at = self._stages_under(paths)
         if not at:
@@ -485,7 +492,7 @@ class _Backbone(Protocol):
     @property
     def feature_info(self) -> Sequence[Mapping[str, Any]]: ...
 
-    def forward_intermediates(self, x: Tensor, *options: Any) -> list[Tensor] | tuple[Tensor, list[Tensor]]: ...
+    def forward_intermediates(self, x: Tensor, **options: Any) -> list[Tensor] | tuple[Tensor, list[Tensor]]: ...
 
 
 class Pruned(nn.Module):

@@ -59,10 +59,17 @@ class Body(nn.Module):
             return []
         return [{**found[i], "module": f"model.{found[i]['module']}", "index": i} for i in range(len(found))]
 
-    def forward_intermediates(self, x: Tensor, *options: Any) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The model's own, see :meth:`PathNet.forward_intermediates`."""
+    def forward_intermediates(self, x: Tensor, **options: Any) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The model's own, see :meth:`PathNet.forward_intermediates`.
+
+        Raises:
+            ValueError: images of another size than a fixed one, options that the model does not have.
+        """
         self._check_size(x)
-        return cast(Any, self.model).forward_intermediates(x, *options)
+        try:
+            return cast(Any, self.model).forward_intermediates(x, **options)
+        except AssertionError as error:  # how timm refuses indices and formats
+            raise ValueError(f"forward_intermediates, {options}: {error}") from error
 
     def _check_size(self, x: Tensor) -> None:
         if self.fixed and tuple(x.shape[-2:]) != self.size:

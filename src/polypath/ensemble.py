@@ -11,6 +11,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -26,9 +28,20 @@ from polypath.core.precision import at_least_float32
 from polypath.core.probabilities import log_average_probabilities
 from polypath.families.base import FAMILIES
 from polypath.storage.config import build_net, restore
+from polypath.storage.decode import decode
 from polypath.storage.files import parse_json, write_file
+from polypath.storage.weights import held_by, opened
 
 WEIGHTS = ("shared", "separate")
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What a saved ensemble says of itself."""
+
+    weights: str
+    paths: dict[str, str]
+    net: dict[str, Any]
 
 
 class Ensemble(nn.Module):
@@ -188,18 +201,17 @@ class Ensemble(nn.Module):
         Raises:
             ValueError: a file that is damaged or something else.
         """
-        from safetensors import SafetensorError, safe_open
-
         try:
-            with safe_open(file, "pt") as stream:
-                config = parse_json((stream.metadata() or {})["config"], "config")
-                tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (no mapping)
-            like = next(tensor for tensor in tensors.values() if tensor.is_floating_point())
-            net = build_net(config["net"], os.fspath(file), seed=0).to(like)
-            restore(net, config["net"], os.fspath(file))
-            ensemble = cls(net, config["paths"], config["weights"])
-            ensemble.load_state_dict(tensors)
-        except (SafetensorError, AttributeError, KeyError, StopIteration, TypeError, ValueError, RuntimeError) as error:
+            with opened(Path(file)) as stream:
+                config = decode(parse_json((stream.metadata() or {})["config"], "config"), _Saved, "config")
+                tensors = {key: stream.get_tensor(key).clone() for key in stream.keys()}  # noqa: SIM118 (no mapping)
+            if len(config.paths) > len(tensors):
+                raise ValueError(f"{len(config.paths):,} members, and {len(tensors):,} tensors")
+            net = build_net(config.net, os.fspath(file), held=held_by(Path(file)))
+            restore(net, config.net, os.fspath(file))
+            ensemble = cls(net, config.paths, config.weights)
+            ensemble.load_state_dict(tensors, assign=True)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{os.fspath(file)}: no saved ensemble, or a damaged one ({error})") from error
         return ensemble.eval()
 

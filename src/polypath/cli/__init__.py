@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from polypath.cli.memory import keep_freed_memory
 from polypath.cli.notes import notes
-from polypath.cli.output import plain_where_needed
+from polypath.cli.output import plain_where_needed, say
 from polypath.cli.parser import PROGRAM
 from polypath.core.checks import did_you_mean
 from polypath.core.display import printable
@@ -48,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: list[str]) -> int:
     try:
         if not args or args[0] in ("-h", "--help"):
-            print(usage())
+            say(usage())
             return 0
         if args[0] == "--version":
             from importlib.metadata import version
 
-            print(f"{PROGRAM} {version('polypath')}")
+            say(f"{PROGRAM} {version('polypath')}")
             return 0
         name = args[0]
         if name not in COMMANDS:
@@ -104,5 +104,5 @@ def _fail(error: BaseException, message: str, status: int, args: Sequence[str]) 
         traceback.print_exception(error)
     line = printable(" ".join(message.split()))
     text = json.dumps({"error": line, "status": status}) if "--json" in args else f"{PROGRAM}: error: {line}"
-    print(text, file=sys.stderr)
+    say(text, error=True)
     return status

@@ -7,6 +7,7 @@ import signal
 import threading
 from pathlib import Path
 
+from polypath.cli.output import say
 from polypath.cli.parser import Parser, number_of
 from polypath.core.checks import whole
 
@@ -33,7 +34,7 @@ def explore(argv: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with serving(subject, host=args.host, port=args.port) as url:
-        print(f"{subject.title}: {url} (Ctrl-C ends it)", flush=True)
+        say(f"{subject.title}: {url} (Ctrl-C ends it)")
         if args.host not in ("127.0.0.1", "localhost", "::1"):
             LOG.warning("the page is open to everybody who can reach this address; it has no password")
         stop.wait()

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polypath.cli.output import say
 from polypath.cli.parser import Parser, positive
 from polypath.cli.tables import millions, percent, print_json, print_table
 from polypath.storage.files import check_vacant
@@ -150,7 +151,7 @@ def _triton(args: Any) -> dict[str, Any]:
 def _tell(args: Any, text: str) -> None:
     """A line of the result for people."""
     if not args.json:
-        print(text)
+        say(text)
 
 
 _FORMAT = {"bundle": _bundle, "triton": _triton} | dict.fromkeys(("onnx", "openvino", "torch"), _one)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from polypath.cli.output import say
 from polypath.cli.parser import Parser, number_of, positive
 from polypath.cli.tables import millions, print_json
 from polypath.core.checks import SHARE
@@ -80,7 +81,7 @@ def extract(argv: list[str]) -> None:
         print_json(facts)
         return
     done = f"batch-norm re-estimated on {stats.images:,} training images" if stats else "batch-norm not re-estimated"
-    print(
+    say(
         f"{args.out}: {chosen}; {child_cost.params:,} of {parent_cost.params:,} parameters, "
         f"{millions(child_cost.macs)} of {millions(parent_cost.macs)} MACs; {done}"
     )

@@ -45,6 +45,13 @@ def fitting(text: str) -> str:
     return text.encode(encoding, HANDLER).decode(encoding)
 
 
+def say(*lines: str, error: bool = False) -> None:
+    """Print lines of text. The one place that does, for names in them come from files: what would steer a terminal is
+    shown as escapes."""
+    stream = sys.stderr if error else sys.stdout
+    print(*(printable(line) for text in lines for line in text.split("\n")), sep="\n", file=stream, flush=True)
+
+
 def _plain(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from polypath.cli.output import say
 from polypath.cli.parser import Parser, positive
 from polypath.cli.tables import millions, milliseconds, percent, print_json, print_table
 
@@ -58,7 +59,7 @@ def paths(argv: list[str]) -> None:
         print_json(table.to_json())
         return
     show(table)
-    print(f"wrote {', '.join(path.name for path in written)} into {run.folder}")
+    say(f"wrote {', '.join(path.name for path in written)} into {run.folder}")
 
 
 def show(table: PathTable) -> None:

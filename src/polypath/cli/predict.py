@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polypath.cli.output import fitting
+from polypath.cli.output import fitting, say
 from polypath.cli.parser import Parser, positive
 from polypath.cli.tables import RowPrinter, to_json
 from polypath.core.display import printable
@@ -76,13 +75,13 @@ def predict(argv: list[str]) -> int:
             why = str(error).removeprefix(f"{printable(file)}: ")
             bad.append(f"{printable(file)}: {why}")
             if args.json:
-                print(to_json({"image": str(file), "error": why}), flush=True)
+                say(to_json({"image": str(file), "error": why}))
         else:
             show(file, answer)
     if len(files) == len(bad) == 1:
         raise ValueError(bad[0])
     if bad and not args.json:
-        print(f"not answered: {len(bad)} of {len(files)} images", *bad, sep="\n  ", file=sys.stderr)
+        say(f"not answered: {len(bad)} of {len(files)} images", *(f"  {line}" for line in bad), error=True)
     if len(bad) == len(files):
         raise ValueError(f"none of {len(files)} images can be answered")
     return 1 if bad else 0
@@ -98,7 +97,7 @@ def _json_lines(args: argparse.Namespace) -> Callable[[Path, Answer], None]:
             "runtime": answer.runtime,
             "budget_ms": args.budget_ms,
         }
-        print(to_json(row), flush=True)
+        say(to_json(row))
 
     return show
 

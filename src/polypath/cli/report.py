@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polypath.cli.output import say
 from polypath.cli.parser import PROGRAM, Parser, positive
 from polypath.cli.tables import percent, print_json
 from polypath.core.display import short_count
@@ -59,7 +60,7 @@ def report(argv: list[str]) -> None:
         facts = {"out": str(out), "bytes": len(text.encode()), "paths": list(contents.paths), "notes": contents.notes}
         print_json(facts)
         return
-    print(f"wrote {out} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser, it needs no network")
+    say(f"wrote {out} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser, it needs no network")
 
 
 def gathered(run: FinishedRun, result: RunResult, images: int) -> Report:

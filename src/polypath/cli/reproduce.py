@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from polypath.cli.output import say
 from polypath.cli.parser import PROGRAM, Parser, positive
-from polypath.cli.tables import print_json, print_table, stdout
+from polypath.cli.tables import print_json, print_table
 from polypath.core.checks import check, one_of
 
 if TYPE_CHECKING:
@@ -94,4 +95,4 @@ def _show(result: Result) -> None:
 
 
 def _tell(text: str) -> None:
-    stdout().print(text, markup=False, soft_wrap=True)
+    say(text)

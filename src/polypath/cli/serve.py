@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from polypath.cli.output import say
 from polypath.cli.parser import Parser, number_of, positive
 from polypath.cli.tables import print_json
 from polypath.core.checks import number, whole
@@ -118,10 +118,9 @@ def _tell(args: Any, model: Any, url: str, key: bool) -> None:
         print_json(facts | {"pid": os.getpid()})
     else:
         keys = "clients must show the key" if key else "no key is needed"
-        print(f"{model.name}: {len(model.paths)} paths, {len(model.classes)} classes at {url}; {keys}")
-        print(f"try: curl -H 'Content-Type: image/png' --data-binary @image.png '{url}/v1/predict?budget_ms=50'")
-        print(f"the API's page is {url}/docs; Ctrl-C stops")
-    sys.stdout.flush()
+        say(f"{model.name}: {len(model.paths)} paths, {len(model.classes)} classes at {url}; {keys}")
+        say(f"try: curl -H 'Content-Type: image/png' --data-binary @image.png '{url}/v1/predict?budget_ms=50'")
+        say(f"the API's page is {url}/docs; Ctrl-C stops")
 
 
 def _on_cluster(args: Any, options: Any) -> None:
@@ -142,8 +141,7 @@ def _on_cluster(args: Any, options: Any) -> None:
     if args.json:
         print_json({"url": url, "replicas": args.replicas})
     else:
-        print(f"{args.replicas} replicas at {url}; Ctrl-C takes the application down")
-    sys.stdout.flush()
+        say(f"{args.replicas} replicas at {url}; Ctrl-C takes the application down")
     stopped = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: stopped.set())

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from polypath.cli.output import say
 from polypath.cli.parser import PROGRAM, Parser, positive
 from polypath.cli.tables import print_json
 
@@ -49,7 +50,7 @@ def sweep(argv: list[str]) -> None:
     if args.json:
         print_json({"rows": [asdict(row) for row in result.rows], "failed": result.failed})
     else:
-        print(result.text())
+        say(result.text())
     if result.failed:
         raise ValueError(
             f"{len(result.failed)} runs failed: {', '.join(result.failed)}; the same command tries them again"

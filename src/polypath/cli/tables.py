@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from polypath.cli.output import fitting
+from polypath.cli.output import fitting, say
 from polypath.core.display import as_unicode
 
 T = TypeVar("T")
@@ -21,12 +21,12 @@ PLAIN_HEAD = box.Box(str(box.SIMPLE_HEAD).replace("─", "-"), ascii=True)
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    print(to_json(value, indent=2))
+    say(to_json(value, indent=2))
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON that every reader takes: file names that are not UTF-8 are shown with escapes."""
-    return json.dumps(_unicode(value), indent=indent)
+    return json.dumps(_unicode(value), indent=indent).replace("\x7f", "\\u007f")  # the one control that json leaves
 
 
 def _unicode(value: Any) -> Any:

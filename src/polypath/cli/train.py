@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polypath.cli.output import say
 from polypath.cli.parser import PROGRAM, Parser, positive
-from polypath.cli.tables import percent, print_json, print_table, stdout
+from polypath.cli.tables import percent, print_json, print_table
 
 if TYPE_CHECKING:
     from polypath.training.loop import RunResult
@@ -74,7 +75,7 @@ def train(argv: list[str]) -> None:
 
     base = get_recipe(args.recipe)
     if "--help" in rest or "-h" in rest:
-        print("Beside the recipe's fields:\n  --out DIR  run folder, default runs/NAME\n  --json     print JSON\n")
+        say("Beside the recipe's fields:\n  --out DIR  run folder, default runs/NAME\n  --json     print JSON\n")
     recipe = customised(base, rest, f"{PROGRAM} train {base.name}")
 
     from polypath.training import loop
@@ -137,5 +138,4 @@ def _report(result: RunResult, as_json: bool) -> None:
         *(f"note: {note}" for note in result.notes),
         f"run folder {result.run_dir}; `{PROGRAM} paths {result.run_dir}` scores its paths",
     ]
-    for line in lines:
-        stdout().print(line, markup=False, soft_wrap=True)
+    say(*lines)

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from html import escape
 
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    """A text or file name on one line: control characters, and bytes that are not UTF-8, as escapes (``caf\\xe9``)."""
+    """A text or file name on one line: control characters, those that turn the direction of writing, and bytes that
+    are not UTF-8, as escapes (``caf\\xe9``)."""
     return _UNPRINTABLE.sub(lambda found: escaped(found[0]), os.fspath(text))
 
 

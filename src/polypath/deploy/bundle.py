@@ -12,13 +12,13 @@ docs/bundle.md describes all of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from polypath.core.display import html_table, short_macs
+from polypath.core.checks import listed
+from polypath.core.display import as_unicode, html_table, short_macs
 from polypath.deploy import manifest as manifests
 from polypath.deploy.images import Preparation, preparation
 from polypath.deploy.manifest import BundlePath, Manifest, Rung
@@ -68,7 +68,7 @@ class Bundle:
             return cls.of_network(place)
         manifest, digest = manifests.read(place)
         for name, facts in manifest.files.items():
-            _check(place / name, facts, verify)
+            manifests.check_file(place / name, facts, verify)
         return cls(place, manifest, digest)
 
     @classmethod
@@ -92,6 +92,7 @@ class Bundle:
                 "image_size, mean and std"
             )
         prep = preparation(config)
+        manifests.check_scale(prep)
         known = _errors(place)
         named = net.named_paths()
         counted = costs(net, named, size=prep.size)
@@ -107,7 +108,7 @@ class Bundle:
             for name, choice in named.items()
         ]
         paths.sort(key=lambda path: path.macs)
-        classes = net.class_names
+        classes = tuple(map(as_unicode, net.class_names))
         manifest = Manifest(
             name=place.name,
             family=str(config.get("family", "")),
@@ -180,14 +181,22 @@ class Bundle:
         for path in self.paths:
             if name in (path.name, path.text):
                 return path
-        raise ValueError(f"path {name!r}: not in this bundle; there are {', '.join(p.name for p in self.paths)}")
+        raise ValueError(f"path {name!r}: not in this bundle; there are {listed([p.name for p in self.paths])}")
 
     @cached_property
     def net(self) -> PathNet:
         """The network, in evaluation mode, on the CPU."""
         from polypath.storage.loading import load
 
-        return self.network if self.network is not None else load(self.folder)
+        if self.network is not None:
+            return self.network
+        net = load(self.folder)
+        if net.num_classes != len(self.classes):
+            raise ValueError(
+                f"{self.folder}: its network tells {net.num_classes} classes apart, and its manifest names "
+                f"{len(self.classes)}"
+            )
+        return net
 
     @cached_property
     def statistics(self) -> BatchNormStatistics | None:
@@ -234,15 +243,6 @@ def _rising(paths: tuple[BundlePath, ...]) -> list[BundlePath]:
         if not kept or path.error is None or kept[-1].error is None or path.error < kept[-1].error:
             kept.append(path)
     return kept
-
-
-def _check(file: Path, facts: Mapping[str, Any], verify: bool) -> None:
-    if not file.is_file():
-        raise ValueError(f"{file.parent}: {file.name} is missing")
-    if file.stat().st_size != facts.get("bytes"):
-        raise ValueError(f"{file}: damaged, it has {file.stat().st_size:,} bytes and not {facts.get('bytes')!r}")
-    if verify and file_digest(file) != facts.get("sha256"):
-        raise ValueError(f"{file}: damaged, its checksum is another")
 
 
 def _errors(folder: Path) -> dict[str, float]:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from msgspec import Meta
 
+from polypath.core.checks import check, listed, number
+from polypath.core.display import as_unicode
 from polypath.deploy.images import Preparation, preparation
 from polypath.storage.config import in_run
 from polypath.storage.decode import decode
-from polypath.storage.digests import json_digest
+from polypath.storage.digests import file_digest, json_digest
 from polypath.storage.files import read_json
 
 NAME, FORMAT, VERSION = "manifest.json", "polypath-bundle", 1
@@ -27,6 +30,7 @@ LARGEST = 4 * 2**20  # bytes of a manifest; more is no manifest
 Name = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=0)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
+Temperature = Annotated[float, Meta(ge=1e-3, le=1e3)]  # ours are 0.05 to 20
 _FILE = re.compile(r"[\w=,+-][\w=,+.-]*")  # within the bundle's folder, by its own name
 
 
@@ -54,7 +58,7 @@ class BundlePath:
     depth: tuple[Count, Count]
     error: Percent | None = None
     test_error: Percent | None = None
-    temperature: Annotated[float, Meta(gt=0)] = 1.0
+    temperature: Temperature = 1.0
     calibration: Mapping[str, int | float] = field(default_factory=dict)
     statistics: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
@@ -149,9 +153,7 @@ def read(folder: Path) -> tuple[Manifest, str]:
     file = folder / NAME
     if not file.is_file():
         raise ValueError(f"{folder}: no bundle, {NAME} is missing{in_run(folder)}")
-    if (size := file.stat().st_size) > LARGEST:
-        raise ValueError(f"{file}: damaged, {size:,} bytes are more than {LARGEST:,}")
-    values = read_json(file)
+    values = read_json(file, LARGEST)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f'{file}: no manifest of a bundle (it has no "format": "{FORMAT}")')
     version = values.get("format_version")
@@ -162,27 +164,53 @@ def read(folder: Path) -> tuple[Manifest, str]:
     try:
         table = {**values, "preparation": asdict(preparation(values))}
         manifest = decode(table, Manifest, "manifest", others=True)
+        check_scale(manifest.preparation)
         _check_names(manifest)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-    return manifest, values["digest"]
+    return replace(manifest, classes=tuple(map(as_unicode, manifest.classes))), values["digest"]
+
+
+def check_scale(preparation: Preparation) -> None:
+    """Raise ``ValueError`` where normalised pixels would not be finite numbers of usual size."""
+    for mean, std in zip(preparation.mean, preparation.std, strict=True):
+        check("normalisation.mean", mean, number(-1e3, 1e3))
+        check("normalisation.std", std, number(1e-6, 1e6))
 
 
 def _check_names(manifest: Manifest) -> None:
     """Raise ``ValueError`` where one part of a manifest names what another does not have."""
-    names = [path.name for path in manifest.paths]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"paths: {twice[0]!r} is named twice")
+    names = Counter(path.name for path in manifest.paths)
+    for name, times in names.items():
+        if times > 1:
+            raise ValueError(f"paths: {name!r} is named twice")
+        if as_unicode(name) != name:
+            raise ValueError(f"paths: {name!r} is no text")
     ran: set[str] = set()
     for rung in manifest.ladder:
         if unknown := [name for name in (rung.path, *rung.combine) if name not in names]:
-            raise ValueError(f"ladder: no path {unknown[0]!r}; there are {', '.join(names)}")
+            raise ValueError(f"ladder: no path {unknown[0]!r}; there are {listed(names)}")
         ran.add(rung.path)
         if not ran.issuperset(rung.combine):
             raise ValueError(f"ladder: {rung.combine!r} names paths that have not run by then")
-    if bad := [name for name in manifest.files if not _FILE.fullmatch(name)]:
-        raise ValueError(f"files: {bad[0]!r} is no plain file name")
+    check_files(manifest.files)
     named = [name for path in manifest.paths for name in path.files.values()]
     named += [manifest.held_out] if manifest.held_out is not None else []
     if lost := [name for name in named if name not in manifest.files]:
         raise ValueError(f"files: {lost[0]!r} is named, and has no checksum")
+
+
+def check_files(names: Iterable[str]) -> None:
+    """Raise ``ValueError`` where a name is not that of a file beside the one that names it."""
+    if bad := [name for name in names if not _FILE.fullmatch(name)]:
+        raise ValueError(f"files: {bad[0]!r} is no plain file name")
+
+
+def check_file(file: Path, facts: FileFacts, verify: bool = True) -> None:
+    """Raise ``ValueError`` unless a file is there and whole; ``verify`` compares its digest too."""
+    if not file.is_file():
+        raise ValueError(f"{file.parent}: {file.name} is missing")
+    if file.stat().st_size != facts["bytes"]:
+        raise ValueError(f"{file}: damaged, it has {file.stat().st_size:,} bytes and not {facts['bytes']:,}")
+    if verify and file_digest(file) != facts["sha256"]:
+        raise ValueError(f"{file}: damaged, its checksum is another")

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from polypath.core.extras import need
+from polypath.deploy.graph_check import IMAGES, LOGITS, check_operators
 from polypath.storage.files import write_file
 
 OPSET = 20
-IMAGES, LOGITS = "images", "logits"
 
 
 def exported(net: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
@@ -92,10 +92,9 @@ def _inputs(program: torch.export.ExportedProgram) -> int:
 
 
 def check_static(model: Any) -> None:
-    """Raise ``ValueError`` where a graph chooses what it runs: choosing is the host's part."""
-    for node in model.graph.all_nodes():
-        if node.op_type in ("If", "Loop", "Scan"):
-            raise ValueError(f"the graph holds {node.op_type!r}: it must be static")
+    """Raise ``ValueError`` where a graph chooses what it runs (choosing is the host's part), or has an operator that
+    is refused where it is read."""
+    check_operators([(node.domain, node.op_type) for node in model.graph.all_nodes()])
 
 
 @dataclass(frozen=True)

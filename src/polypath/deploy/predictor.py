@@ -32,6 +32,7 @@ from polypath.deploy import latency_profile as profiles
 from polypath.deploy.answer import Answer, Confident, averaged, check_top_k, softmax
 from polypath.deploy.budget import BudgetError, Spent, check_budget
 from polypath.deploy.bundle import Bundle, rank
+from polypath.deploy.graph_check import GraphRefused
 from polypath.deploy.latency import Latencies, Timing, spread
 from polypath.deploy.runtimes import Runtime, candidates, check_options, open_runtime
 from polypath.deploy.stopping import Stopping, plan_stopping
@@ -279,7 +280,18 @@ class AnytimePredictor:
             raise ValueError(f"x of shape {x.shape} and type {x.dtype}: must be float32 of shape (N, {wanted})")
         if name not in self._temperature:
             name = self.bundle.path(name).name
-        return softmax(self.runtime.prepare(name, len(x))(x), self._temperature[name])
+        return self._probabilities(name, self.runtime.prepare(name, len(x))(x), len(x))
+
+    def _probabilities(self, name: str, logits: np.ndarray, batch: int) -> np.ndarray:
+        classes = len(self.bundle.classes)
+        if logits.shape != (batch, classes):
+            wanted = f"({batch}, {classes}), a number for each class"
+            raise ValueError(f"path {name!r} of {self.bundle.folder} gives {logits.shape}; must be {wanted}")
+        with np.errstate(all="ignore"):  # what is not finite is told below
+            probabilities = softmax(logits, self._temperature[name])
+        if not np.isfinite(probabilities).all():
+            raise ValueError(f"path {name!r} of {self.bundle.folder} gives logits that are not finite: it is damaged")
+        return probabilities
 
     def _timed(self, name: str, x: np.ndarray) -> np.ndarray:
         """:meth:`run_path`, its time observed where the batch size has been profiled, but for a first run."""
@@ -405,8 +417,8 @@ class AnytimePredictor:
         return prep.normalised(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
     def _task(self, name: str, x: np.ndarray) -> Any:
-        run, temperature = self.runtime.prepare(name, len(x)), self._temperature[name]
-        return lambda: softmax(run(x), temperature)
+        run = self.runtime.prepare(name, len(x))
+        return lambda: self._probabilities(name, run(x), len(x))
 
     def _open_store(self) -> None:
         runtime = self.runtime
@@ -456,6 +468,8 @@ class AnytimePredictor:
     def _leaving_out(name: str, refused: dict[str, Exception]) -> Iterator[None]:
         try:
             yield
+        except GraphRefused:  # the bundle is not to be trusted, whichever runtime takes it
+            raise
         except (ValueError, ImportError, OSError, RuntimeError) as error:
             refused[name] = error
 

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 from polypath.core.network import PathNet
 from polypath.core.wiring import INPUT
-from polypath.deploy.manifest import FileFacts
+from polypath.deploy.graph_check import Value, check_graph
+from polypath.deploy.manifest import FileFacts, check_file, check_files
 from polypath.deploy.plain_files import PlainFiles
 from polypath.deploy.stepwise_cut import Stage, cut, pieces_of
 from polypath.storage.decode import decode
-from polypath.storage.digests import file_digest
 from polypath.storage.files import read_json
 
 STEPS, FORMAT, VERSION = "steps.json", "polypath-steps", 1
@@ -52,15 +52,16 @@ class Stepwise:
             ValueError: no such folder, a damaged or missing file, a later version of the format.
             ImportError: ONNX Runtime is missing.
         """
-        from polypath.deploy.runtimes.onnxruntime_ import make_session
+        from polypath.deploy.runtimes.onnxruntime_ import caller, make_session
         from polypath.profiling.cores import cores
 
         place = Path(folder)
         steps = _read_steps(place, verify)
         files, runs = PlainFiles(place, steps.files), {}
         for piece in pieces_of(steps.stages):
-            session = make_session(str(files.folder / piece.file), threads or cores(), spin=False)
-            runs[piece.file] = _caller(session)
+            file = files.folder / piece.file
+            check_graph(file, steps.files, [Value()] * len(piece.inputs), [Value(name) for name in piece.outputs])
+            runs[piece.file] = caller(make_session(str(file), threads or cores(), spin=False), file)
         return cls(steps.stages, runs, (steps.input, steps.output))
 
     @classmethod
@@ -140,11 +141,6 @@ def _closed_up(x: np.ndarray, rows: np.ndarray, opened: np.ndarray, in_place: bo
     return x[:count], rows[:count]
 
 
-def _caller(session: Any) -> Run:
-    names = [value.name for value in session.get_inputs()]
-    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
-
-
 def _eager(module: nn.Module) -> Run:
     def run(*inputs: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
@@ -172,9 +168,33 @@ def _read_steps(folder: Path, verify: bool) -> _Steps:
     if not isinstance(values, dict) or values.get("format") != FORMAT or values.get("format_version") != VERSION:
         raise ValueError(f'{file}: no "format": "{FORMAT}" of version {VERSION}')
     steps = decode(values, _Steps, str(file), others=True)
+    try:
+        check_files(steps.files)
+        _check_order(steps)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     for name, facts in steps.files.items():
-        if Path(name).name != name or not (folder / name).is_file():
-            raise ValueError(f"{folder}: {name} is missing")
-        if verify and file_digest(folder / name) != facts["sha256"]:
-            raise ValueError(f"{folder / name}: damaged, its checksum is another")
+        check_file(folder / name, facts, verify)
     return steps
+
+
+def _check_order(steps: _Steps) -> None:
+    """Raise ``ValueError`` where a stage reads what no stage before it gives, or names no file that there is."""
+    held = {steps.input}
+    for stage in steps.stages:
+        if (stage.piece is None) != bool(stage.loops):
+            raise ValueError(f"stages: {stage.name!r} must have a piece or loops")
+        read = set(stage.piece.inputs) if stage.piece is not None else set[str]()
+        for loop in stage.loops:
+            names = {loop.begin, *loop.body.inputs, *(loop.gate.inputs if loop.gate else ())}
+            first = loop is stage.loops[0]
+            read |= names if first else names - {loop.begin}  # which the loop before has given
+            read |= {loop.logits} if first and loop.logits is not None else set()
+        if lost := sorted(read - held):
+            raise ValueError(f"stages: {lost[0]!r} is read, and nothing before gives it")
+        made = stage.piece.outputs if stage.piece is not None else (stage.name,)
+        held = (held | set(made)) - set(stage.free)
+    if steps.output not in held:
+        raise ValueError(f"output = {steps.output!r}: no stage gives it")
+    if lost := [piece.file for piece in pieces_of(steps.stages) if piece.file not in steps.files]:
+        raise ValueError(f"files: {lost[0]!r} is named, and has no checksum")

@@ -101,6 +101,8 @@ def held_out(bundle: Bundle) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         raise ValueError(f"{bundle.folder / name}: damaged ({error})") from error
     if confidence.ndim != 2 or confidence.shape != right.shape or len(confidence) != len(bundle.ladder):
         raise ValueError(f"{bundle.folder / name}: {confidence.shape} is not a row for each step of the ladder")
+    if not (np.issubdtype(confidence.dtype, np.floating) and ((confidence >= 0) & (confidence <= 1)).all()):
+        raise ValueError(f"{bundle.folder / name}: confidences must be numbers from 0 to 1")
     return confidence, right
 
 

@@ -12,10 +12,11 @@ import re
 from pathlib import Path
 
 from polypath.core.checks import check, whole
+from polypath.core.display import printable
 from polypath.core.extras import need
 from polypath.deploy.bundle import Bundle
-from polypath.deploy.onnx_graph import IMAGES, LOGITS
-from polypath.deploy.plain_files import PlainFiles
+from polypath.deploy.graph_check import IMAGES, LOGITS
+from polypath.deploy.graphs import Graphs
 from polypath.storage.files import write_file
 
 CONFIG = """name: "{name}"
@@ -50,12 +51,12 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
     target = Path(folder)
     check_vacant(target)
     onnx = need("onnx", "export to triton")
-    names, files = [], PlainFiles(bundle.folder, bundle.manifest.files, one_name=True)
+    names, graphs = [], Graphs(bundle, one_name=True)
     with new_folder(target) as made:
         for path in bundle.paths:
             name = re.sub(r"\W+", "_", f"{bundle.name}_{path.name}").strip("_")
             (made / name / "1").mkdir(parents=True)
-            model = onnx.load(files.folder / path.files["onnx"])  # reads the shared files too
+            model = onnx.load(graphs.file(path.name))  # reads the shared files too
             write_file(made / name / "1" / "model.onnx", model.SerializeToString())
             height, width = bundle.size
             write_file(
@@ -72,7 +73,7 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
                     classes=len(bundle.classes),
                 ),
             )
-            write_file(made / name / "labels.txt", "\n".join(bundle.classes) + "\n")
+            write_file(made / name / "labels.txt", "\n".join(map(printable, bundle.classes)) + "\n")
             names.append(name)
     return names
 

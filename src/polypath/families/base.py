@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import reprlib
 from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
@@ -21,6 +22,8 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FAMILIES: dict[str, type[Family]] = {}
 SEED = whole(-(2**63), 2**64 - 1)  # what torch takes
+MOST_LAYERS = 4096  # with weights; a config of a few bytes may come from anywhere
+MOST_BLOCKS = 16  # or groups, each of which halves the image
 _OLD_NAMES = {"draw": "build_graph", "words": "selectors", "names": "path_names"}  # of 0.1, for one release
 
 
@@ -141,6 +144,16 @@ class Preset:
             mean, std = ((sum(values) / len(values),) * chans for values in (mean, std))
         found: dict[str, Any] = {"input_size": (chans, self.size, self.size), "mean": mean, "std": std}
         return found | {"crop_pct": 1.0 if small else 0.875, **self.prepared}
+
+
+def check_size(spec: Family, layers: int, blocks: int, *names: str) -> None:
+    """Raise ``ValueError`` where the fields ``names`` of a family make too many layers with weights, or blocks."""
+    if layers <= MOST_LAYERS and blocks <= MOST_BLOCKS:
+        return
+    given = ", ".join(f"{name} = {reprlib.repr(getattr(spec, name))}" for name in names)
+    legal = f"at most {MOST_LAYERS:,} layers in at most {MOST_BLOCKS} blocks"
+    size = f"{layers:,} layers" if layers < 10**18 else "far more layers"
+    raise ValueError(f"{type(spec).__name__}.{given}: make {size} in {blocks:,} blocks; there may be {legal}")
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from polypath.core.checks import check_fields, each, whole, whole_text
 from polypath.core.later import later
 from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
-from polypath.families.base import Family, Preset
+from polypath.families.base import Family, Preset, check_size
 from polypath.layers.conv import ConvUnit
 
 
@@ -62,6 +62,9 @@ class CrescendoNet(Family, name="crescendonet"):
         )
         if not self.widths:
             raise ValueError("CrescendoNet.widths is empty: name at least one block")
+        blocks, branches = len(self.widths), self.scale * (self.scale + 1) // 2
+        layers = blocks * branches * self.interval + len(self.hidden)
+        check_size(self, layers, blocks, "widths", "scale", "interval", "hidden")
 
     @property
     def min_size(self) -> int:

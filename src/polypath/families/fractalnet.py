@@ -18,7 +18,7 @@ from polypath.core.builder import NetBuilder
 from polypath.core.checks import check_fields, each, one_of, whole, whole_text
 from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
-from polypath.families.base import Family, Preset
+from polypath.families.base import Family, Preset, check_size
 from polypath.layers.conv import ConvUnit
 
 
@@ -70,6 +70,8 @@ class FractalNet(Family, name="fractalnet"):
         blocks = len(self.filters)
         if not blocks:
             raise ValueError("FractalNet.filters is empty: name at least one block")
+        columns = 2 ** min(self.columns, 64) - 1  # the power of a large number takes long
+        check_size(self, blocks * columns * (1 + self.own_norms), blocks, "filters", "columns")
         if unknown := [n for n in self.transitions if not 1 <= n <= blocks]:
             raise ValueError(f"FractalNet.transitions: block {unknown[0]} is not one of 1 to {blocks}")
         if len(self.dropout) not in (1, blocks):

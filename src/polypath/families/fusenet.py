@@ -22,7 +22,7 @@ from polypath.core.checks import FLAG, check_fields, one_of, whole, whole_text
 from polypath.core.later import later
 from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
-from polypath.families.base import Preset
+from polypath.families.base import Preset, check_size
 from polypath.families.resnet import (
     TABLE_4,
     Choices,
@@ -57,7 +57,7 @@ class PlainNet(Normed, name="plain"):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fields(self, width=whole(1), depth=whole(0))
-        whole_units(self, 1, least=3)
+        check_size(self, whole_units(self, 1, least=3), 3, "depth")
 
     def build_graph(self, b: NetBuilder) -> str:
         z, chans = begin(b, self.in_chans, self.width), self.width
@@ -96,7 +96,7 @@ class FusedNet(Normed, name="fusenet"):
         super().__post_init__()
         check_fields(self, fusions=whole(3), width=whole(1), depth=whole(0), join=one_of("sum", "max", "concat"))
         check_survival(self)
-        whole_units(self, self.fusions, least=1)
+        check_size(self, self.fusions * whole_units(self, self.fusions, least=1), 3, "depth", "fusions")
 
     def build_graph(self, b: NetBuilder) -> str:
         layers = whole_units(self, self.fusions, least=1)  # x, of each deep block
@@ -168,6 +168,7 @@ class InceptionLike(ResNet, name="dfn_il"):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fields(self, branches=whole(2), shortcuts=FLAG)
+        self.check_layers(self.branches, "branches")
 
     def has_shortcut(self, place: Place) -> bool:
         return self.shortcuts
@@ -218,6 +219,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fields(self, streams=whole(2), projections=FLAG, ending=one_of("sum", "concat"))
+        self.check_layers(self.streams, "streams")
         if self.ending == "sum" and not self.has_shortcut(self.places()[-1]):
             told = "the last fusion changes the size, so without projections there is nothing to sum"
             raise ValueError(f"{type(self).__name__}.projections = False: {told}; take ending 'concat'")

@@ -17,7 +17,7 @@ from torch import nn
 
 from polypath.core.builder import NetBuilder
 from polypath.core.checks import check_fields, each, one_of, whole
-from polypath.families.base import Family, Preset
+from polypath.families.base import Family, Preset, check_size
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn.layer import BACKWARDS, ORDERS, GunnLayer, check_segments
 
@@ -78,6 +78,8 @@ class Gunn(Family, name="gunn"):
         for name in ("expansion", "stacked"):
             if len(getattr(self, name)) not in (1, layers):
                 raise ValueError(f"Gunn.{name} = {getattr(self, name)}: give one entry, or {layers}, one a layer")
+        units = sum(p * m for _, p, _, m in self.configurations)
+        check_size(self, 3 * units + sum(self.segments) * self.parallel, layers, "channels", "segments", "stacked")
         for i, (n, p) in enumerate(zip(self.channels, self.segments, strict=True), 1):
             check_segments(n, p, f"Gunn, layer {i}: ")
 

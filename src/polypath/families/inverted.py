@@ -55,6 +55,10 @@ class RecursiveMobileNetV2(Recursive, name="dr_mobilenetv2"):
                 raise ValueError(f"{type(self).__name__}.{name} = {value}: {told}")
         super().__post_init__()
 
+    @property
+    def group_blocks(self) -> tuple[int, ...]:
+        return self.blocks
+
     def groups(self) -> list[Group]:
         return [Group(*of) for of in zip(self.blocks, self.widths, self.strides, strict=True)]
 

@@ -26,7 +26,7 @@ from polypath.core.network import PathNet
 from polypath.core.paths import Selectors
 from polypath.core.recording import exporting
 from polypath.core.wiring import Gate, Wiring
-from polypath.families.base import Family, Preset, seeded
+from polypath.families.base import Family, Preset, check_size, seeded
 from polypath.families.resnet import begin, end, still_there
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gates import GateUnit
@@ -94,7 +94,10 @@ class Recursive(Family):
             gate_hidden=whole(0),
             gate_open=number(above=0, below=1),
         )
-        name, groups = type(self).__name__, self.groups()
+        name, blocks = type(self).__name__, self.group_blocks
+        runs = sum(n * max(1, most) for n, most in zip(blocks, self.loops, strict=False))
+        check_size(self, 3 * max(runs, sum(blocks)), len(blocks), "blocks", "loops")
+        groups = self.groups()
         if len(self.loops) != len(groups):
             raise ValueError(f"{name}.loops = {self.loops}: give {len(groups)} entries, one for each group of blocks")
         recur = {block.group for block in self.places() if block.loops > 1}
@@ -103,6 +106,11 @@ class Recursive(Family):
                 raise ValueError(f"{name}.loops = {self.loops}: group {group} has no block that can recur, so 1 loop")
         if self.gates == "recursive" and not recur:
             raise ValueError(f"{name}.gates = 'recursive': no block recurs; loops above 1, or gates 'all' or 'none'")
+
+    @property
+    def group_blocks(self) -> tuple[int, ...]:
+        """Blocks of each group."""
+        raise NotImplementedError
 
     def groups(self) -> list[Group]:
         """The groups of blocks, in order."""
@@ -287,6 +295,10 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
             blocks=each(whole(1)),
         )
         super().__post_init__()
+
+    @property
+    def group_blocks(self) -> tuple[int, ...]:
+        return self.blocks
 
     def groups(self) -> list[Group]:
         width = self.width * (1 if self.block == "basic" else 4)

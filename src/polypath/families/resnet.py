@@ -25,7 +25,7 @@ from polypath.core.later import later
 from polypath.core.network import PathNet
 from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
-from polypath.families.base import Family, Preset
+from polypath.families.base import Family, Preset, check_size
 from polypath.layers.conv import ConvUnit
 
 Choices = dict[str, list[str]]
@@ -129,6 +129,7 @@ class Residual(Normed):
             raise ValueError(f"{given}: give one of them, and 0 or () for the other")
         if not self.blocks:
             whole_units(self, self.layers, least=3)
+        self.check_layers(2 if self.shallow == "block" else 1, "shallow")
 
     @property
     def layers(self) -> int:
@@ -139,6 +140,11 @@ class Residual(Normed):
     def group_blocks(self) -> tuple[int, ...]:
         """Blocks of each group."""
         return self.blocks or share(whole_units(self, self.layers, least=3), 3)
+
+    def check_layers(self, times: int, name: str) -> None:
+        """Raise ``ValueError`` where the blocks, so many ``times`` by the field ``name``, are too many layers."""
+        blocks = self.group_blocks
+        check_size(self, times * self.layers * sum(blocks), len(blocks), "depth", "blocks", name)
 
     def places(self) -> list[Place]:
         """Every fusion, in order."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -12,8 +13,15 @@ from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.paths import Paths
 from polypath.storage.decode import decode
 from polypath.storage.files import parse_json, write_file
+from polypath.storage.weights import opened
 
 Choices = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class _Record:
+    images: int
+    seed: int | None
 
 
 def save_statistics(statistics: BatchNormStatistics, file: str | os.PathLike[str]) -> None:
@@ -25,10 +33,8 @@ def save_statistics(statistics: BatchNormStatistics, file: str | os.PathLike[str
         texts.append([[name, list(labels)] for name, labels in paths.choices])
         for norm, (mean, var) in bank.items():
             tensors[f"{i}.{norm}.mean"], tensors[f"{i}.{norm}.var"] = mean.contiguous(), var.contiguous()
-    data = save(
-        tensors, {"polypath": "statistics", "paths": json.dumps(texts), "record": json.dumps(statistics.record)}
-    )
-    write_file(file, data)
+    metadata = {"polypath": "statistics", "paths": json.dumps(texts), "record": json.dumps(statistics.record)}
+    write_file(file, _in_order(save(tensors, metadata)))
 
 
 def load_statistics(file: str | os.PathLike[str]) -> BatchNormStatistics:
@@ -37,14 +43,12 @@ def load_statistics(file: str | os.PathLike[str]) -> BatchNormStatistics:
     Raises:
         ValueError: a file that is damaged or something else.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(file, "pt") as stream:
+        with opened(Path(file)) as stream:
             metadata = stream.metadata() or {}
             tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (no mapping)
         choices = decode(parse_json(metadata["paths"], "paths"), list[Choices], "paths")
-        record = decode(parse_json(metadata["record"], "record"), dict[str, Any], "record")
+        record = decode(parse_json(metadata["record"], "record"), _Record, "record")
         keys = [Paths(choice) for choice in choices]
         banks: dict[Paths, dict[str, tuple[Tensor, Tensor]]] = {key: {} for key in keys}
         for name in tensors:
@@ -55,6 +59,16 @@ def load_statistics(file: str | os.PathLike[str]) -> BatchNormStatistics:
                 if mean.ndim != 1 or mean.shape != var.shape:
                     raise ValueError(f"norm {norm!r}: mean {tuple(mean.shape)} and variance {tuple(var.shape)}")
                 banks[keys[int(index)]][norm] = (mean, var)
-        return BatchNormStatistics(banks, int(record["images"]), record["seed"])
-    except (SafetensorError, KeyError, IndexError, TypeError, ValueError) as error:
+        return BatchNormStatistics(banks, record.images, record.seed)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(file)}: no statistics file, or a damaged one ({error})") from error
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: its writer has them in another order each time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # as the format asks for
+    return len(text).to_bytes(8, "little") + text + data[end:]

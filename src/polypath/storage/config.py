@@ -7,6 +7,7 @@ README.md           the model card, with the table of its paths
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from polypath.core.checks import plain
-from polypath.core.config import ABOUT, completed_classes
+from polypath.core.config import ABOUT, ImageConfig, Normalisation, completed_classes
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
 from polypath.families.registry import get_family
+from polypath.storage.bounded import Held
 from polypath.storage.decode import decode
 from polypath.storage.files import read_json
 
@@ -42,6 +44,10 @@ class _Config:
     classes: list[str] = field(default_factory=list)
     model: str = ""
     pretrained_cfg: dict[str, Any] = field(default_factory=dict[str, Any])
+    statistics: dict[str, int | None] | None = None
+    normalisation: Normalisation | None = None
+    image: ImageConfig | None = None
+    path_table: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
 def read_config(source: Folder) -> dict[str, Any]:
@@ -73,17 +79,22 @@ def in_run(folder: Folder) -> str:
     return f"; this is a run, its network is in {model}" if (model / CONFIG).is_file() else ""
 
 
-def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None) -> PathNet:
+def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None, held: Held | None = None) -> PathNet:
     """The network that a config describes. Without a ``seed`` to draw its weights from, what a weights file holds is
     on the meta device.
 
+    Args:
+        held: what its weights file holds, where the config may be from others.
+
     Raises:
-        ValueError: an unknown family or argument, or one that the family refuses; the message starts with ``where``.
+        ValueError: an unknown family or argument, one that the family refuses, or more than the file could fill; the
+            message starts with ``where``.
     """
     family = config["family"]
     try:
         spec = decode(config["arguments"], get_family(family), "arguments")
-        net = _meta_built(spec) if seed is None else spec.build(seed)
+        with contextlib.nullcontext() if held is None else held.bounds():
+            net = _meta_built(spec) if seed is None else spec.build(seed)
         return extract(net, config["paths"]) if "paths" in config else net
     except ImportError:
         raise

@@ -9,11 +9,13 @@ import os
 import re
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 DEEPEST = 100  # tables and lists within each other
+LARGEST = 2**26  # bytes of a JSON file
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISCHR, "a device"),
@@ -135,30 +137,42 @@ def check_regular(path: str | os.PathLike[str], mode: int) -> None:
     raise OSError(errno.EINVAL, f"{kind}, where a regular file must be", os.fspath(path))
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in a file.
+def read_json(path: Path, most: int = LARGEST) -> Any:
+    """The JSON value in a file of at most so many bytes.
 
     Raises:
-        ValueError: a file that is missing, unreadable or no JSON; the message names it.
+        ValueError: a file that is missing, unreadable, larger or no JSON; the message names it.
     """
     try:
-        return parse_json(read_regular(path), str(path))
+        data = read_regular(path, most + 1)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
+    if len(data) > most:
+        raise ValueError(f"{path}: damaged, it has more than {most:,} bytes")
+    return parse_json(data, str(path))
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
     """The JSON value that a text is, NaN and infinity included.
 
     Raises:
-        ValueError: no JSON, or values nested more than ``DEEPEST`` times; the message starts with ``where``.
+        ValueError: no JSON, values nested more than ``DEEPEST`` times, or a key that stands twice in a table, of which
+            readers take one or the other; the message starts with ``where``.
     """
     try:
-        value = json.loads(text.decode() if isinstance(text, bytes) else text)
+        value = json.loads(text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_table)
         _check_depth(value)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: damaged, or no JSON ({error})") from error
     return value
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice!r} stands twice")
+    return table
 
 
 def _check_depth(value: Any) -> None:

@@ -7,7 +7,7 @@ import torch
 from polypath.core.network import PathNet
 from polypath.storage.config import CONFIG, WEIGHTS, Folder, build_net, read_config, restore
 from polypath.storage.hub import fetch
-from polypath.storage.weights import read_tensors
+from polypath.storage.weights import held_by, read_tensors
 
 
 def load(source: Folder, *, revision: str | None = None, device: str | torch.device = "cpu") -> PathNet:
@@ -20,9 +20,8 @@ def load(source: Folder, *, revision: str | None = None, device: str | torch.dev
             known here, weights that do not fit the network.
     """
     folder = fetch(source, revision)
-    config = read_config(folder)
-    net = build_net(config, str(folder / CONFIG))
-    file = folder / WEIGHTS
+    config, file = read_config(folder), folder / WEIGHTS
+    net = build_net(config, str(folder / CONFIG), held=held_by(file))
     tensors = read_tensors(file, net)
     net.load_state_dict(tensors, assign=True)
     restore(net, config, str(folder / CONFIG))

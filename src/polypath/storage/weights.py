@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from polypath.core.network import PathNet
-from polypath.storage.config import CONFIG, WEIGHTS
+from polypath.storage.bounded import Held
+from polypath.storage.config import CONFIG
+from polypath.storage.files import read_regular
+
+MOST_HEADER = 2**24  # bytes; a network of 10,000 tensors has a megabyte
 
 
 def tensors_of(net: PathNet) -> dict[str, Tensor]:
@@ -25,19 +31,48 @@ def tensors_of(net: PathNet) -> dict[str, Tensor]:
     return {key: t.clone() if storages[t.untyped_storage().data_ptr()] > 1 else t for key, t in tensors.items()}
 
 
+def held_by(file: Path) -> Held:
+    """How much a weights file holds, by its header.
+
+    Raises:
+        ValueError: a file that is missing, damaged or something else.
+    """
+    with opened(file) as stream:
+        return Held(len(list(stream.keys())), file.stat().st_size)
+
+
 def read_tensors(file: Path, net: PathNet) -> dict[str, Tensor]:
+    """The tensors of a weights file, which must be those of ``net``.
+
+    Raises:
+        ValueError: a file that is missing, damaged or something else, tensors that do not fit.
+    """
+    with opened(file) as stream:
+        names = list(stream.keys())
+        slices = {name: stream.get_slice(name) for name in names}
+        found = {n: (tuple(s.get_shape()), s.get_dtype().startswith(("F", "BF"))) for n, s in slices.items()}
+        check_tensors(net, found, str(file))
+        # copies: views of the mapped file would die with it
+        return {name: stream.get_tensor(name).clone() for name in names}
+
+
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """A safetensors file of torch tensors, as ``safe_open`` gives it.
+
+    Raises:
+        ValueError: a file that is missing, damaged or something else.
+    """
     from safetensors import SafetensorError, safe_open
 
-    if not file.is_file():
-        raise ValueError(f"{file.parent}: {WEIGHTS} is missing (weights in any other form are never read)")
     try:
+        length = int.from_bytes(read_regular(file, 8), "little")
+        if length > MOST_HEADER:
+            raise SafetensorError(f"a header of {length:,} bytes, more than {MOST_HEADER:,}")
         with safe_open(file, "pt") as stream:
-            names = list(stream.keys())
-            slices = {name: stream.get_slice(name) for name in names}
-            found = {n: (tuple(s.get_shape()), s.get_dtype().startswith(("F", "BF"))) for n, s in slices.items()}
-            check_tensors(net, found, str(file))
-            # copies: views of the mapped file would die with it
-            return {name: stream.get_tensor(name).clone() for name in names}
+            yield stream
+    except FileNotFoundError as error:
+        raise ValueError(f"{file.parent}: {file.name} is missing (weights in any other form are never read)") from error
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file}: damaged, or no safetensors file ({error})") from error
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polypath.core.extras import need
-from polypath.deploy.plain_files import PlainFiles
+from polypath.deploy.graphs import Graphs
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
@@ -24,22 +26,15 @@ class OnnxRuntime:
             raise ValueError("precision 'bf16': ONNX Runtime's CPU kernels are float32; take openvino")
         self._ort = need("onnxruntime", "runtime 'onnxruntime'")
         self.version = self._ort.__version__
-        self._bundle, self._threads = bundle, threads
-        self._files = PlainFiles(bundle.folder, bundle.manifest.files)
-        self._sessions: dict[str, Any] = {}
+        self._graphs, self._threads = Graphs(bundle), threads
+        self._calls: dict[str, Callable[..., list[np.ndarray]]] = {}
 
     def prepare(self, path: str, batch: int) -> Run:
-        session = self._sessions.get(path)
-        if session is None:
-            session = self._sessions[path] = make_session(
-                str(self._files.folder / self._bundle.path(path).files["onnx"]), self._threads
-            )
-        (name,) = (value.name for value in session.get_inputs())
-
-        def run(x: np.ndarray) -> np.ndarray:
-            return session.run(None, {name: x})[0]
-
-        return run
+        call = self._calls.get(path)
+        if call is None:
+            file = self._graphs.file(path)
+            call = self._calls[path] = caller(make_session(str(file), self._threads), file)
+        return lambda x: call(x)[0]
 
 
 def make_session(file: str, threads: int, *, spin: bool = True) -> Any:
@@ -61,6 +56,22 @@ def make_session(file: str, threads: int, *, spin: bool = True) -> Any:
         return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own exception types derive from Exception alone
         raise ValueError(f"{file}: ONNX Runtime does not take it ({_first_line(error)})") from error
+
+
+def caller(session: Any, file: Path) -> Callable[..., list[np.ndarray]]:
+    """A session as a function of its inputs, in order.
+
+    It raises ``ValueError`` where the session cannot run them.
+    """
+    names = [value.name for value in session.get_inputs()]
+
+    def call(*inputs: np.ndarray) -> list[np.ndarray]:
+        try:
+            return session.run(None, dict(zip(names, inputs, strict=True)))
+        except Exception as error:  # its own exception types derive from Exception alone
+            raise ValueError(f"{file}: ONNX Runtime cannot run it ({_first_line(error)})") from error
+
+    return call
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polypath.core.extras import need
-from polypath.deploy.plain_files import PlainFiles
+from polypath.deploy.graphs import Graphs
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
@@ -26,8 +26,7 @@ class OpenVino:
     def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
         self._ov = need("openvino", "runtime 'openvino'")
         self.version = str(self._ov.__version__).partition("-")[0]
-        self._bundle, self._options = bundle, options(threads, precision)
-        self._files = PlainFiles(bundle.folder, bundle.manifest.files)
+        self._graphs, self._options = Graphs(bundle), options(threads, precision)
         self._core = self._ov.Core()
         self._compiled: OrderedDict[tuple[str, int], Run] = OrderedDict()
         self._lock = threading.Lock()
@@ -36,8 +35,8 @@ class OpenVino:
         with self._lock:
             run = self._compiled.get((path, batch))
             if run is None:
-                file = str(self._files.folder / self._bundle.path(path).files["onnx"])
-                run = self._compiled[path, batch] = compiled(self._core, file, self._options, batch)
+                file = self._graphs.file(path)
+                run = self._compiled[path, batch] = compiled(self._core, str(file), self._options, batch)
             self._compiled.move_to_end((path, batch))
             while len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
@@ -68,12 +67,19 @@ def compiled(core: Any, file: str, settings: dict[str, Any], batch: int | None) 
             model.reshape(shape)
         request = core.compile_model(model, "CPU", settings).create_infer_request()
     except RuntimeError as error:
-        raise ValueError(f"{file}: OpenVINO does not take it ({str(error).strip().splitlines()[-1]})") from error
+        raise ValueError(f"{file}: OpenVINO does not take it ({_last_line(error)})") from error
     lock = threading.Lock()  # a request serves one caller at a time
 
     def run(x: np.ndarray) -> np.ndarray:
         with lock:
-            result = request.infer([x], share_inputs=True, share_outputs=True)
+            try:
+                result = request.infer([x], share_inputs=True, share_outputs=True)
+            except RuntimeError as error:
+                raise ValueError(f"{file}: OpenVINO cannot run it ({_last_line(error)})") from error
             return np.array(result[0])  # its buffer is the request's own, and is overwritten by the next call
 
     return run
+
+
+def _last_line(error: BaseException) -> str:
+    return next(iter(reversed(str(error).strip().splitlines())), type(error).__name__)

@@ -186,7 +186,7 @@ def check_segments(channels: int, segments: int, where: str = "") -> None:
     check(f"{where}channels N", channels, whole(1))
     if 1 <= segments <= channels and channels % segments == 0:
         return
-    divisors = [p for p in range(1, channels + 1) if channels % p == 0]
+    divisors = [p for p in range(1, min(channels, 100_000) + 1) if channels % p == 0]
     near = sorted(sorted(divisors, key=lambda p: abs(p - segments))[:2])
     legal = f"the nearest legal P {'is' if len(near) == 1 else 'are'} {' and '.join(map(str, near))}"
     if segments >= 1:

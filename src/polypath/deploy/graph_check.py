@@ -1,0 +1,191 @@
+"""ONNX graphs that may be from others, checked before a runtime sees them.
+
+what they read      weights from files beside them, by plain names, within these files' bytes
+what they compute   one graph of operators that exports of ours have, no choices, no functions, no other domains
+what they give      as many numbers as the manifest says, and on the way no map beyond any network's
+
+A runtime checks some of it: ONNX Runtime 1.20 reads ``../../x`` as weights, later ones do not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from polypath.core.extras import need
+from polypath.deploy.graph_sizes import sizes_of
+from polypath.storage.files import read_regular
+
+IMAGES, LOGITS = "images", "logits"
+"""What the input and the output of a path's graph are called."""
+OPSETS = range(13, 26)
+LARGEST = 2**31 - 1  # bytes of a graph, what its format can have
+MOST_MAPS = 4096  # of an image's size, in any value of a graph
+SMALLEST_BOUND = 2**20  # numbers that any value may have
+OPERATORS = frozenset({
+    # convs, products, norms, pools
+    "AveragePool", "BatchNormalization", "Conv", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "MatMul", "MaxPool",
+    # element by element
+    "Abs", "Add", "And", "Clip", "Div", "Elu", "Equal", "Erf", "Exp", "Gelu", "Greater", "HardSigmoid", "HardSwish",
+    "LeakyRelu", "Less", "Log", "Max", "Min", "Mish", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu",
+    "Sigmoid", "Softmax", "Softplus", "Sqrt", "Sub", "Tanh", "Where",
+    # over axes
+    "ArgMax", "Range", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum",
+    # shapes
+    "Cast", "Concat", "Constant", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Shape", "Slice",
+    "Split", "Squeeze", "Transpose", "Unsqueeze",
+})  # fmt: skip
+"""Operators that graphs of ours have; tests/deploy/test_graph_check.py exports what the list was made from."""
+
+
+class GraphRefused(ValueError):
+    """A graph that no runtime is given."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """What goes into a graph or comes out of it: float32 ``(batch, *shape)``; None are any name and any shape."""
+
+    name: str | None = None
+    shape: tuple[int, ...] | None = None
+
+
+def check_graph(file: Path, beside: Collection[str], inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
+    """Check an ONNX file; nothing of it is run, and no weight is read.
+
+    Args:
+        beside: names of files in its folder; those of safetensors it may read weights from.
+        inputs, outputs: what it must take and give.
+
+    Raises:
+        GraphRefused: what it may not have; the message names the file.
+        ImportError: onnx is missing.
+    """
+    onnx = need("onnx", "to check a bundle's graphs")
+    try:
+        data = read_regular(file, LARGEST + 1)
+    except OSError as error:
+        raise GraphRefused(f"{file}: {error.strerror or error}") from error
+    try:
+        model = onnx.ModelProto.FromString(data)
+    except Exception as error:  # protobuf's own kinds, which differ between its versions
+        raise GraphRefused(f"{file}: damaged, or no ONNX file") from error
+    weights = frozenset(name for name in beside if name.endswith(".safetensors"))
+    try:
+        _check(onnx, model, file.parent, weights, inputs, outputs)
+    except ValueError as error:
+        raise GraphRefused(f"{file}: refused, {error}") from error
+
+
+def check_operators(nodes: Collection[tuple[str, str]]) -> None:
+    """Raise ``ValueError`` unless all nodes, by domain and operator, are of :data:`OPERATORS`."""
+    for domain, kind in nodes:
+        if kind in ("If", "Loop", "Scan") and domain in ("", "ai.onnx"):
+            raise ValueError(f"the graph holds {kind!r}: it must be static")
+        if domain not in ("", "ai.onnx") or kind not in OPERATORS:
+            raise ValueError(f"the graph holds {'.'.join(filter(None, (domain, kind)))!r}, which is not allowed in one")
+
+
+def _check(
+    onnx: Any, model: Any, folder: Path, beside: Collection[str], inputs: Sequence[Value], outputs: Sequence[Value]
+) -> None:
+    graph = model.graph
+    opsets = [(entry.domain, entry.version) for entry in model.opset_import]
+    if len(opsets) != 1 or opsets[0][0] not in ("", "ai.onnx") or opsets[0][1] not in OPSETS:
+        raise ValueError(f"its operators are of {opsets!r}; must be ONNX's own, {OPSETS[0]} to {OPSETS[-1]}")
+    for part in (model.functions, model.training_info, graph.sparse_initializer):
+        if len(part):
+            raise ValueError("it has functions, training information or sparse weights")
+    check_operators([(node.domain, node.op_type) for node in graph.node])
+    for node in graph.node:
+        for attribute in node.attribute:
+            _check_attribute(onnx, node, attribute)
+    for tensor in graph.initializer:
+        _check_tensor(onnx, tensor, f"weight {tensor.name!r}", folder, beside)
+    _check_values("inputs", graph.input, inputs, onnx)
+    _check_values("outputs", graph.output, outputs, onnx)
+    _check_sizes(onnx, model, outputs)
+
+
+def _check_attribute(onnx: Any, node: Any, attribute: Any) -> None:
+    what = f"{attribute.name!r} of node {node.name!r} ({node.op_type})"
+    kinds = onnx.AttributeProto
+    plain = (kinds.FLOAT, kinds.INT, kinds.STRING, kinds.TENSOR, kinds.FLOATS, kinds.INTS, kinds.STRINGS)
+    others = (attribute.graphs, attribute.tensors, attribute.sparse_tensors, attribute.type_protos)
+    single = any(attribute.HasField(name) for name in ("g", "sparse_tensor", "tp"))
+    if attribute.type not in plain or attribute.ref_attr_name or single or any(map(len, others)):
+        raise ValueError(f"{what} is no number, text or array of them")
+    if attribute.type == kinds.TENSOR:
+        _check_tensor(onnx, attribute.t, what, Path(), ())
+
+
+def _check_tensor(onnx: Any, tensor: Any, what: str, folder: Path, beside: Collection[str]) -> None:
+    """Its bytes must be there, as many as its shape says: in the graph, or in a file that it may read."""
+    kinds = onnx.TensorProto
+    widths = {kinds.FLOAT: 4, kinds.DOUBLE: 8, kinds.INT32: 4, kinds.INT64: 8, kinds.BOOL: 1}
+    width = widths.get(tensor.data_type)
+    if width is None or tensor.HasField("segment") or any(size < 0 for size in tensor.dims):
+        raise ValueError(f"{what} is of type {tensor.data_type}, shape {list(tensor.dims)}: not one that is read")
+    count = math.prod(tensor.dims)
+    if tensor.data_location == kinds.EXTERNAL:
+        _check_place(tensor.external_data, width * count, what, folder, beside)
+        return
+    fields = {kinds.FLOAT: "float_data", kinds.DOUBLE: "double_data", kinds.INT64: "int64_data"}
+    held = len(getattr(tensor, fields.get(tensor.data_type, "int32_data"))) * width + len(tensor.raw_data)
+    if tensor.external_data or held != width * count:
+        raise ValueError(f"{what} holds {held:,} bytes, and its shape {list(tensor.dims)} needs {width * count:,}")
+
+
+def _check_place(entries: Any, needed: int, what: str, folder: Path, beside: Collection[str]) -> None:
+    place = {entry.key: entry.value for entry in entries}
+    location = place.get("location", "")
+    if len(place) < len(entries) or location not in beside:
+        legal = ", ".join(sorted(beside)) or "none"
+        raise ValueError(f"{what} is read from {location!r}; the files that it may read are {legal}")
+    numbers = [place.get(key, "") for key in ("offset", "length")]
+    if not all(text.isascii() and text.isdigit() and len(text) < 19 for text in numbers):
+        raise ValueError(f"{what} is read from offset {numbers[0]!r}, length {numbers[1]!r}: must be whole numbers")
+    offset, length = map(int, numbers)
+    there = (folder / location).stat().st_size
+    if length != needed or offset + length > there:
+        raise ValueError(
+            f"{what} is read from {length:,} bytes at {offset:,} of {location}, which has {there:,}; "
+            f"its shape needs {needed:,}"
+        )
+
+
+def _check_values(kind: str, found: Any, wanted: Sequence[Value], onnx: Any) -> None:
+    if len(found) != len(wanted):
+        raise ValueError(f"it has {len(found)} {kind}; must have {len(wanted)}")
+    for value, known in zip(found, wanted, strict=True):
+        tensor = value.type.tensor_type
+        sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
+        fits = known.shape is None or tuple(sizes[1:]) == known.shape
+        if known.name not in (None, value.name) or tensor.elem_type != onnx.TensorProto.FLOAT or not sizes or not fits:
+            legal = "any shape" if known.shape is None else f"(batch, {', '.join(map(str, known.shape))})"
+            raise ValueError(
+                f"its {kind} are {value.name!r} of type {tensor.elem_type}, shape {sizes}; must be "
+                f"{known.name or 'of any name'}, float32 of {legal}"
+            )
+        if isinstance(sizes[0], int):
+            raise ValueError(f"its {kind} are {value.name!r} for batches of {sizes[0]} only; must be of any size")
+
+
+def _check_sizes(onnx: Any, model: Any, outputs: Sequence[Value]) -> None:
+    """Every value on the way has a known size for one image, and none is far larger than a network's maps are."""
+    sizes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.input]
+    pixels = max((math.prod(shape[2:]) for shape in sizes), default=1)
+    bound = max(SMALLEST_BOUND, MOST_MAPS * pixels)
+    found = sizes_of(onnx, model)
+    for node in model.graph.node:
+        for name in filter(None, node.output):
+            if (shape := found.get(name)) is None:
+                raise ValueError(f"the size of {name!r} ({node.op_type}) cannot be told before it runs")
+            if math.prod(shape) > bound:
+                raise ValueError(f"{name!r} ({node.op_type}) is of {shape}, more than {bound:,} numbers for one image")
+    for value, wanted in zip(model.graph.output, outputs, strict=True):
+        if wanted.shape is not None and (shape := found.get(value.name)) != (1, *wanted.shape):
+            raise ValueError(f"it gives {value.name!r} of {shape} for one image; must be of {(1, *wanted.shape)}")

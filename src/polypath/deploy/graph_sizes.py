@@ -1,0 +1,131 @@
+"""How large every value of an ONNX graph is for one image, told before it runs.
+
+onnx infers shapes, but not from numbers that a graph computes of its input's shape, as torch's exporter writes them
+for a free batch. Here these numbers are computed, for a batch of one, and put into the graph as constants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+MOST = 2**22  # numbers of a shape or an index that a graph computes
+ROUNDS = 8
+
+
+def sizes_of(onnx: Any, model: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of all values that nodes give, by name; those that cannot be told are left out.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+    """
+    one = onnx.ModelProto()
+    one.CopyFrom(model)
+    del one.graph.value_info[:]
+    for value in one.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    for value in one.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    known = {tensor.name: _array(onnx, tensor) for tensor in one.graph.initializer if _is_index(onnx, tensor)}
+    found: dict[str, tuple[int, ...]] = {}
+    for _ in range(ROUNDS):
+        try:
+            graph = onnx.shape_inference.infer_shapes(one, strict_mode=True, data_prop=True).graph
+        except Exception as error:  # its own kinds, and RuntimeError of some versions
+            raise ValueError(f"its shapes do not fit together ({_first_line(error)})") from error
+        found |= {value.name: shape for value in graph.value_info if (shape := _shape(value)) is not None}
+        found |= {value.name: shape for value in (*graph.input, *graph.output) if (shape := _shape(value)) is not None}
+        before = len(known)
+        left = [node for node in one.graph.node if not _computed(onnx, node, known, found)]
+        if len(known) == before:
+            break
+        for node in one.graph.node:
+            if node not in left:
+                one.graph.initializer.extend(onnx.numpy_helper.from_array(known[name], name) for name in node.output)
+        del one.graph.node[:]
+        one.graph.node.extend(left)
+    return found | {name: array.shape for name, array in known.items()}
+
+
+def _computed(onnx: Any, node: Any, known: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Add what a node of whole numbers gives to ``known``, if it can be computed."""
+    options = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if node.op_type == "Constant":
+        value = options.get("value_ints", options.get("value_int", options.get("value")))
+        array = _array(onnx, value) if isinstance(value, onnx.TensorProto) and _is_index(onnx, value) else value
+        made = np.asarray(array, np.int64) if isinstance(array, int | list | np.ndarray) else None
+    elif node.op_type == "Shape":
+        shape = shapes.get(node.input[0])
+        made = None if shape is None else np.asarray(shape[options.get("start", 0) : options.get("end")], np.int64)
+    elif node.op_type in _COMPUTED and all(name in known for name in node.input):
+        arrays = [known[name] for name in node.input]
+        try:
+            made = np.asarray(_COMPUTED[node.op_type](options, *arrays)) if _room(node.op_type, arrays) else None
+        except (TypeError, ValueError, IndexError, np.exceptions.AxisError):  # a runtime will say so
+            made = None
+    else:
+        made = None
+    if made is None or made.size > MOST or len(node.output) != 1:
+        return False
+    known[node.output[0]] = made
+    return True
+
+
+def _room(kind: str, arrays: list[np.ndarray]) -> bool:
+    """Whether what comes out is no larger than :data:`MOST`; numpy would else fill the memory."""
+    if kind == "Range":
+        begin, end, step = (int(array) for array in arrays)
+        return step != 0 and len(range(begin, end, step)) <= MOST
+    if kind in ("Add", "Mul", "Sub"):
+        return math.prod(np.broadcast_shapes(*(array.shape for array in arrays))) <= MOST
+    if kind == "Gather":
+        return arrays[0].size * arrays[1].size <= MOST
+    return True
+
+
+def _reshaped(options: dict[str, Any], array: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    sizes = [array.shape[i] if size == 0 and not options.get("allowzero") else size for i, size in enumerate(shape)]
+    return array.reshape(sizes)
+
+
+_COMPUTED: dict[str, Callable[..., Any]] = {
+    "Add": lambda _, a, b: a + b,
+    "Cast": lambda _, a: a,
+    "Concat": lambda options, *arrays: np.concatenate(arrays, options["axis"]),
+    "Gather": lambda options, a, index: a.take(index, options.get("axis", 0)),
+    "Identity": lambda _, a: a,
+    "Mul": lambda _, a, b: a * b,
+    "Range": lambda _, begin, end, step: np.arange(int(begin), int(end), int(step), np.int64),
+    "Reshape": _reshaped,
+    "Squeeze": lambda _, a, axes=None: a.squeeze(None if axes is None else tuple(axes)),
+    "Sub": lambda _, a, b: a - b,
+    "Unsqueeze": lambda _, a, axes: np.expand_dims(a, tuple(axes)),
+}
+"""What the exporter computes shapes and indices with."""
+
+
+def _is_index(onnx: Any, tensor: Any) -> bool:
+    kinds = onnx.TensorProto
+    return (
+        tensor.data_type in (kinds.INT64, kinds.INT32)
+        and tensor.data_location != kinds.EXTERNAL
+        and math.prod(tensor.dims) <= MOST
+    )
+
+
+def _array(onnx: Any, tensor: Any) -> np.ndarray:
+    return onnx.numpy_helper.to_array(tensor).astype(np.int64)
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+        return None
+    return tuple(dim.dim_value for dim in tensor.shape.dim)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

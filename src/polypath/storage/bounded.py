@@ -1,0 +1,56 @@
+"""Building what a config asks for that may be from others, within what its weights file holds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode  # torch has no public name for it
+from torch.utils._pytree import tree_leaves
+
+SPARE_TENSORS, SPARE_BYTES = 10_000, 2**28
+"""What may be made beside the weights themselves: values that initialisations and position tables go through."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """How many ``tensors`` a weights file holds, and their ``bytes`` in all."""
+
+    tensors: int
+    bytes: int
+
+    @contextlib.contextmanager
+    def bounds(self) -> Iterator[None]:
+        """Within, ``ValueError`` as soon as far more is made than the file could fill, on the meta device too."""
+        with _Counted(20 * self.tensors + SPARE_TENSORS, 4 * self.bytes + SPARE_BYTES) as counted:
+            try:
+                yield
+            except Exception as error:
+                if counted.over is not None:  # other packages wrap what is raised while they build
+                    raise ValueError(counted.over) from error
+                raise
+
+
+class _Counted(TorchDispatchMode):
+    """Counts the tensors that operations give, but for those that are views of others or written in place."""
+
+    def __init__(self, tensors: int, bytes: int) -> None:
+        super().__init__()
+        self.tensors, self.bytes = tensors, bytes
+        self.over: str | None = None
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if any(returned.alias_info is None for returned in func._schema.returns):
+            found = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
+            self.tensors -= len(found)
+            self.bytes -= sum(tensor.numel() * tensor.element_size() for tensor in found)
+        if self.tensors < 0 or self.bytes < 0:
+            self.over = "it asks for far more than its weights file holds"
+            raise ValueError(self.over)
+        return made

@@ -1,0 +1,316 @@
+"""Graphs of others: refused before a runtime sees them, or run as the manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contracts.small import FORMS, small_net
+from polypath.cli import main
+from polypath.deploy import check, onnx_graph
+from polypath.deploy import manifest as manifests
+from polypath.deploy.bundle import Bundle
+from polypath.deploy.graph_check import IMAGES, LOGITS, GraphRefused, Value, check_graph
+from polypath.deploy.graph_sizes import sizes_of
+from polypath.deploy.predictor import AnytimePredictor
+from polypath.deploy.runtimes import open_runtime
+from polypath.deploy.triton import write_repository
+from polypath.families.registry import get_preset
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+GRAPH = "column=1.onnx"
+FIRST_OF_FAMILY = {get_preset(name).spec.family: name for name in reversed(FORMS)}.values()
+
+
+def sealed(folder: Path) -> None:
+    """Give the manifest the files' facts and a digest that fits, as one who made the bundle would."""
+    file = folder / manifests.NAME
+    values = json.loads(file.read_text())
+    for name in values["files"]:
+        data = (folder / name).read_bytes()
+        values["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    file.write_text(json.dumps(values | {"digest": manifests.digest(values)}))
+
+
+def rewritten(folder: Path, change) -> None:
+    """Change the graph of the first path."""
+    model = onnx.load(folder / GRAPH, load_external_data=False)
+    change(model)
+    (folder / GRAPH).write_bytes(model.SerializeToString())
+    sealed(folder)
+
+
+def external(model):
+    """The first weight that stands in another file."""
+    return next(tensor for tensor in model.graph.initializer if tensor.external_data)
+
+
+def place(**changes):
+    """Change where the first weight is read from; None takes an entry out."""
+
+    def change(model):
+        tensor = external(model)
+        entries = {entry.key: entry.value for entry in tensor.external_data} | changes
+        del tensor.external_data[:]
+        for key, value in entries.items():
+            if value is not None:
+                tensor.external_data.add(key=key, value=value)
+
+    return change
+
+
+def node(op, inputs, outputs, domain="", **options):
+    return onnx.helper.make_node(op, inputs, outputs, domain=domain, **options)
+
+
+def before_all(*nodes):
+    """Nodes that stand before the graph's own, the last of them giving ``images`` anew under another name."""
+
+    def change(model):
+        for old in model.graph.node:
+            for i, name in enumerate(old.input):
+                if name == IMAGES:
+                    old.input[i] = nodes[-1].output[0]
+        kept = list(model.graph.node)
+        del model.graph.node[:]
+        model.graph.node.extend([*nodes, *kept])
+
+    return change
+
+
+def constant(name, values, kind=None):
+    array = np.asarray(values, kind or np.int64)
+    return node("Constant", [], [name], value=onnx.numpy_helper.from_array(array))
+
+
+def looped(model):
+    body = onnx.helper.make_graph([], "body", [], [])
+    before_all(node("Loop", [IMAGES], ["x"], body=body))(model)
+
+
+def hidden_graph(model):
+    body = onnx.helper.make_graph([], "body", [], [])
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("then_branch", body))
+
+
+def function(model):
+    imports = [onnx.helper.make_opsetid("", 20)]
+    model.functions.append(onnx.helper.make_function("mine", "f", ["x"], ["y"], [node("Relu", ["x"], ["y"])], imports))
+
+
+def fewer(model):
+    """5 logits where the manifest has 10 classes, and the graph says 10."""
+    last = model.graph.node[-1]
+    last.output[0] = "all"
+    model.graph.node.extend(
+        [
+            constant("from", [0]),
+            constant("to", [5]),
+            constant("axis", [1]),
+            node("Slice", ["all", "from", "to", "axis"], [LOGITS]),
+        ]
+    )
+
+
+def set_dim(values, i, size):
+    def change(model):
+        getattr(model.graph, values)[0].type.tensor_type.shape.dim[i].dim_value = size
+
+    return change
+
+
+def set_field(get, **values):
+    def change(model):
+        for name, value in values.items():
+            setattr(get(model), name, value)
+
+    return change
+
+
+HOSTILE = {
+    "above": (place(location="../model.safetensors"), r"is read from '\.\./model.safetensors'; .* may read are"),
+    "absolute": (place(location="/etc/passwd"), "is read from '/etc/passwd'"),
+    "in a folder": (place(location="./model.safetensors"), r"is read from '\./model"),
+    "not weights": (place(location="manifest.json"), "is read from 'manifest.json'"),
+    "not said": (place(location=None), "is read from ''"),
+    "past the end": (place(offset="4348800"), r"which has 4,348,864; its shape needs"),
+    "below 0": (place(offset="-1"), "must be whole numbers"),
+    "no number": (place(length="0x10"), "must be whole numbers"),
+    "no length": (place(length=None), "must be whole numbers"),
+    "too long": (place(length="999"), "its shape needs"),
+    "huge": (place(offset="9" * 30), "must be whole numbers"),
+    "twice": (lambda m: external(m).external_data.add(key="location", value="/etc/passwd"), "is read from"),
+    "other shape": (lambda m: external(m).dims.append(7), "its shape needs"),
+    "no shape": (lambda m: external(m).dims.append(-1), "not one that is read"),
+    "other type": (set_field(external, data_type=10), "is of type 10"),
+    "text": (set_field(external, data_type=8), "is of type 8"),
+    "short": (lambda m: m.graph.initializer.add(name="x", data_type=1, dims=[4], raw_data=b"1234"), "needs 16"),
+    "loop": (looped, "holds 'Loop': it must be static"),
+    "graph in an attribute": (hidden_graph, "'then_branch' of node .* is no number, text or array"),
+    "function": (function, "functions"),
+    "domain": (before_all(node("Relu", [IMAGES], ["x"], domain="com.microsoft")), "holds 'com.microsoft.Relu'"),
+    "operator": (before_all(node("NonZero", [IMAGES], ["x"])), "holds 'NonZero', which is not allowed"),
+    "version": (set_field(lambda m: m.opset_import[0], version=99), r"are of \[\('', 99\)\]; must be ONNX's own"),
+    "two sets": (lambda m: m.opset_import.add(domain="x", version=1), "must be ONNX's own"),
+    "image size": (set_dim("input", 2, 64), r"inputs are 'images' .* must be images, float32 of \(batch, 3, 32, 32\)"),
+    "batch": (set_dim("input", 0, 1), "for batches of 1 only"),
+    "classes": (set_dim("output", 1, 5), r"outputs are 'logits' .* \(batch, 10\)"),
+    "type": (set_field(lambda m: m.graph.input[0].type.tensor_type, elem_type=11), "inputs are 'images' of type 11"),
+    "two inputs": (lambda m: m.graph.input.append(m.graph.input[0]), "it has 2 inputs; must have 1"),
+    "fewer logits": (fewer, r"gives 'logits' of \(1, 5\) for one image; must be of \(1, 10\)"),
+    "bomb": (
+        before_all(constant("n", [10**6, 3, 32, 32]), node("Expand", [IMAGES, "n"], ["x"])),
+        "more than 4,194,304 numbers for one image",
+    ),
+    "computed bomb": (
+        before_all(
+            constant("a", [10**5, 1, 1, 1]),
+            constant("b", [10**5, 3, 32, 32]),
+            node("Mul", ["a", "b"], ["n"]),
+            node("Expand", [IMAGES, "n"], ["x"]),
+        ),
+        "more than 4,194,304 numbers|shapes do not fit",
+    ),
+    "untold": (
+        before_all(
+            node("ReduceSum", [IMAGES], ["s"]),
+            node("Cast", ["s"], ["n"], to=7),
+            node("Squeeze", ["n"], ["m"]),
+            constant("zero", 0),
+            constant("one", 1),
+            node("Range", ["zero", "m", "one"], ["x"]),
+        ),
+        "cannot be told before it runs|shapes do not fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_a_graph_may_not_have(kind, copied):
+    change, words = HOSTILE[kind]
+    rewritten(copied, change)
+    bundle = Bundle.open(copied)
+    for runtime in ("onnxruntime", "openvino"):
+        pytest.importorskip(runtime)
+        with pytest.raises(GraphRefused, match=words) as caught:
+            open_runtime(runtime, bundle, 1).prepare("column=1", 1)
+        assert f"{GRAPH}: refused" in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x08", b"pickle", b"\xff" * 100])
+def test_what_is_no_graph(data, copied):
+    (copied / GRAPH).write_bytes(data)
+    sealed(copied)
+    with pytest.raises(GraphRefused, match=r"damaged, or no ONNX file|must be ONNX's own"):
+        open_runtime("onnxruntime", Bundle.open(copied), 1).prepare("column=1", 1)
+
+
+def test_no_runtime_is_taken_instead_and_nothing_is_exported(copied, tmp_path, capsys, images):
+    """A bundle that does not hold what it says is refused, though torch could run the weights."""
+    from PIL import Image
+
+    rewritten(copied, HOSTILE["above"][0])
+    Image.fromarray(images[0]).save(tmp_path / "x.png")
+    assert main(["predict", str(copied), str(tmp_path / "x.png")]) == 2
+    assert "refused, weight" in capsys.readouterr().err
+    with pytest.raises(GraphRefused):
+        write_repository(Bundle.open(copied), tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_weight_may_not_be_a_link_out_of_the_manifest(copied, tmp_path):
+    """Links are followed, as the Hub's cache has them; what they lead to must have the manifest's digest."""
+    (tmp_path / "secret").write_bytes(bytes((copied / "model.safetensors").stat().st_size))
+    (copied / "model.safetensors").unlink()
+    (copied / "model.safetensors").symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match="its checksum is another"):
+        Bundle.open(copied)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch"])
+def test_answers_that_are_not_finite_are_an_error(runtime, copied, tmp_path, images, capsys, set_times):
+    from PIL import Image
+
+    pytest.importorskip(runtime)
+    file = copied / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    header = 8 + int.from_bytes(data[:8], "little")
+    begin, end = json.loads(data[8:header])["head.classifier.bias"]["data_offsets"]
+    data[header + begin : header + end] = np.full((end - begin) // 4, np.nan, np.float32).tobytes()
+    file.write_bytes(data)
+    sealed(copied)
+    with pytest.raises(ValueError, match="gives logits that are not finite: it is damaged"):
+        AnytimePredictor(Bundle.open(copied), runtime, 1)
+    Image.fromarray(images[0]).save(tmp_path / "x.png")
+    assert main(["predict", str(copied), str(tmp_path / "x.png"), "--runtime", runtime]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_wrong_number_of_answers_is_an_error(bundle, set_times, monkeypatch):
+    predictor = AnytimePredictor(bundle, "torch", 1)
+    x = np.zeros((2, 3, 32, 32), np.float32)
+    assert predictor.run_path("whole", x).shape == (2, 10)
+    for wrong in ((2, 5), (2, 20), (2, 10, 1), (1, 10)):
+        answer = np.zeros(wrong, np.float32)
+        monkeypatch.setattr(predictor.runtime, "prepare", lambda path, batch, answer=answer: lambda x: answer)
+        with pytest.raises(ValueError, match=r"gives \(.*\); must be \(2, 10\), a number for each class"):
+            predictor.run_path("whole", x)
+
+
+def test_a_network_of_other_classes_than_the_manifest(copied):
+    file = copied / manifests.NAME
+    values = json.loads(file.read_text())
+    values["classes"] = values["classes"][:5]
+    file.write_text(json.dumps(values))
+    sealed(copied)
+    with pytest.raises(ValueError, match="tells 10 classes apart, and its manifest names 5"):
+        open_runtime("torch", Bundle.open(copied), 1).prepare("whole", 1)
+
+
+def written(net, text, fold, folder) -> tuple[Path, tuple[int, int, int]]:
+    from polypath.core.extract import extract
+    from polypath.deploy.runtimes.torch_ import folded
+
+    shape = (net.in_chans, *2 * (max(net.min_size, 16),))
+    child = extract(net, text).eval()
+    program = onnx_graph.exported(folded(child) if fold else child, check.images(2, shape))
+    model = onnx_graph.to_onnx(program, fold=fold, name="x")
+    onnx_graph.write(model, folder / "x.onnx")
+    return folder / "x.onnx", shape
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "dr_resnet_small" else pytest.mark.slow) for n in FIRST_OF_FAMILY]
+)
+@pytest.mark.parametrize("fold", [True, False])
+def test_what_exports_write_is_allowed(name, fold, tmp_path):
+    """Of every family the whole network, gates and all, as a bundle has it and as a file of its own."""
+    net = small_net(name).eval()
+    file, shape = written(net, "whole", fold, tmp_path)
+    check_graph(file, [], [Value(IMAGES, shape)], [Value(LOGITS, (net.num_classes,))])
+
+
+def test_sizes_are_those_of_a_run(bundle):
+    """What is told of one image, against shapes that ONNX Runtime gives."""
+    import onnxruntime
+
+    file = bundle.folder / GRAPH
+    model = onnx.load(file, load_external_data=False)
+    told = sizes_of(onnx, model)
+    names = [name for node in model.graph.node for name in node.output]
+    assert set(names) <= set(told)
+    floats = [name for name in names if told[name][:1] == (1,)]
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in floats)
+    whole = onnx.load(file)
+    del whole.graph.output[:]
+    whole.graph.output.extend(model.graph.output)
+    session = onnxruntime.InferenceSession(whole.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(None, {IMAGES: np.zeros((1, 3, 32, 32), np.float32)})
+    assert {name: array.shape for name, array in zip(floats, found, strict=True)} == {n: told[n] for n in floats}

@@ -89,6 +89,8 @@ def test_tables_become_dataclasses_and_lists_tuples() -> None:
         ({"word": "c"}, "outer.word = 'c': must be one of a, b"),
         ({"maybe": {"rate": "x"}}, "outer.maybe.rate = 'x': expected a number, got a text"),
         ({"facts": {"f": {}}}, "outer.facts['f'] lacks the field 'size'"),
+        ({"inner": {"pair": {"x": 1}}}, "outer.inner.pair = {'x': 1}: expected a list, got a table"),
+        ({"inner": {"kind": ["sgd"]}}, "outer.inner.kind = ['sgd']: must be one of sgd, adam"),
         ({"rows": nested(100_000)}, "outer.rows[0] = [[[[[[[...]]]]]]]: expected a table, got a list"),
     ],
 )
@@ -123,6 +125,8 @@ def test_a_file_is_named(tmp_path) -> None:
         ("[" * 101 + "]" * 101, r"mine\.json: damaged, or no JSON \(nested more than 100 times\)"),
         ("[" * 100 + "]" * 100, r"mine\.json: mine = \[\[.*expected a table"),
         ("\ufeff{}", r"mine\.json: damaged, or no JSON \("),
+        ('{"rate": 1, "rate": 2}', r"mine\.json: damaged, or no JSON \(the key 'rate' stands twice\)"),
+        ('{"a": ' + "1" * 5000 + "}", r"mine\.json: damaged, or no JSON \("),
     ):
         file.write_text(text)
         with pytest.raises(ValueError, match=message):

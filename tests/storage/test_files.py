@@ -43,3 +43,11 @@ def test_only_regular_files_are_read(tmp_path):
             read_regular(other)
     with pytest.raises(ValueError, match="pipe: a pipe, where"):
         read_json(pipe)
+
+
+def test_a_json_file_has_a_largest_size(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text("[1234]")
+    assert read_json(file, 6) == [1234]
+    with pytest.raises(ValueError, match=r"a\.json: damaged, it has more than 5 bytes"):
+        read_json(file, 5)

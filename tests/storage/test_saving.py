@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -376,6 +378,63 @@ def test_configs_that_are_wrong(changes, message, saved):
     edit(saved, **changes)
     with pytest.raises(ValueError, match=message):
         pp.load(saved)
+
+
+BOMBS = {
+    "crescendonet": ({"interval": 10**9}, {"scale": 10**6}, {"widths": [4] * 100_000}, {"hidden": [8] * 10_000}),
+    "fractalnet": ({"columns": 18}, {"columns": 10**9}, {"filters": [4] * 17}),
+    "resnet": ({"depth": 10**6 * 2}, {"depth": 0, "blocks": [10**12]}, {"depth": 0, "blocks": [1] * 1000}),
+    "plain": ({"depth": 10**9},),
+    "fusenet": ({"depth": 2 + 3 * 10**8},),
+    "dfn_il": ({"depth": 20, "branches": 10**9},),
+    "dfn_mr": ({"depth": 20, "streams": 10**9},),
+    "dr_resnet": ({"blocks": [10**9, 3, 3]}, {"loops": [1, 10**9, 3]}),
+    "dr_mobilenetv2": ({"blocks": [1, 10**9, 2, 2, 2, 2, 1]},),
+    "gunn": ({"stacked": [10**9]}, {"channels": [10**12] * 3, "segments": [10**12] * 3}),
+}
+LARGE = {
+    "crescendonet": {"widths": [10**9]},
+    "fractalnet": {"filters": [2**31]},
+    "resnet": {"depth": 20, "width": 10**9},
+    "gunn": {"channels": [10**12] * 3, "segments": [1] * 3},
+    "timm": {"model": "resnet18", "model_arguments": {"block": "no"}},
+}
+
+
+def bombs():
+    for family, kinds in BOMBS.items():
+        for arguments in kinds:
+            yield family, arguments, r"make .*layers in .*there may be at most 4,096 layers"
+    for family, arguments in LARGE.items():
+        yield family, arguments, "cannot be built|weights are not those of"
+    for image in ({"size": [50_000, 50_000]}, {"size": [True, True]}, {"size": "x"}):
+        yield "crescendonet", image, "image"
+
+
+@pytest.mark.parametrize(("family", "arguments", "message"), list(bombs()))
+def test_a_config_asks_for_no_more_than_its_weights_hold(family, arguments, message, saved):
+    """A few bytes must cost neither memory nor time."""
+    config = read_config(saved)
+    if family == "crescendonet" and "size" in arguments:
+        edit(saved, image=arguments)
+    else:
+        edit(saved, family=family, arguments=arguments, paths="gone")
+    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(ValueError, match=message):
+        pp.Bundle.open(saved)
+    assert time.process_time() - begun < (5.0 if family == "timm" else 1.0)  # which imports another package
+    assert family == "timm" or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40 * 1024
+    assert config["family"] == "crescendonet"
+
+
+def test_a_model_of_another_package_too(saved):
+    """timm's builders take any number: what is made is counted against the weights file."""
+    arguments = {"model": "vit_tiny_patch16_224", "model_arguments": {"depth": 10**6}}
+    edit(saved, family="timm", arguments=arguments)
+    begun = time.process_time()
+    with pytest.raises(ValueError, match="it asks for far more than its weights file holds"):
+        pp.load(saved)
+    assert time.process_time() - begun < 20.0
 
 
 @pytest.mark.parametrize("text", ["[1]", "null", "[" * 100_000, '{"format": "polypath"', b"\xff\xfe\x00", ""])

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-MOST = 2**22  # numbers of a shape or an index that a graph computes
+MOST = 2**20  # numbers of a shape or an index that a graph computes
 ROUNDS = 8
 
 
-def sizes_of(onnx: Any, model: Any) -> dict[str, tuple[int, ...]]:
+def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
     """The shapes of all values that nodes give, by name; those that cannot be told are left out.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together, a value of more than ``bound`` numbers.
     """
     one = onnx.ModelProto()
     one.CopyFrom(model)
@@ -33,11 +33,14 @@ def sizes_of(onnx: Any, model: Any) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for _ in range(ROUNDS):
         try:
-            graph = onnx.shape_inference.infer_shapes(one, strict_mode=True, data_prop=True).graph
+            graph = onnx.shape_inference.infer_shapes(one, strict_mode=True).graph
         except Exception as error:  # its own kinds, and RuntimeError of some versions
             raise ValueError(f"its shapes do not fit together ({_first_line(error)})") from error
         found |= {value.name: shape for value in graph.value_info if (shape := _shape(value)) is not None}
         found |= {value.name: shape for value in (*graph.input, *graph.output) if (shape := _shape(value)) is not None}
+        for name, shape in found.items():
+            if math.prod(shape) > bound:
+                raise ValueError(f"{name!r} is of {shape}, more than {bound:,} numbers for one image")
         before = len(known)
         left = [node for node in one.graph.node if not _computed(onnx, node, known, found)]
         if len(known) == before:

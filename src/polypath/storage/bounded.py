@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # torch has no public name for it
 from torch.utils._pytree import tree_leaves
 
-SPARE_TENSORS, SPARE_BYTES = 10_000, 2**28
+SPARE_TENSORS, SPARE_BYTES = 1000, 2**28
 """What may be made beside the weights themselves: values that initialisations and position tables go through."""
 
 
@@ -25,7 +25,7 @@ class Held:
     @contextlib.contextmanager
     def bounds(self) -> Iterator[None]:
         """Within, ``ValueError`` as soon as far more is made than the file could fill, on the meta device too."""
-        with _Counted(20 * self.tensors + SPARE_TENSORS, 4 * self.bytes + SPARE_BYTES) as counted:
+        with _Counted(4 * self.tensors + SPARE_TENSORS, 4 * self.bytes + SPARE_BYTES) as counted:
             try:
                 yield
             except Exception as error:

@@ -14,7 +14,7 @@ import re
 import reprlib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,16 +108,16 @@ def _parts(value: Any, kind: Any, what: str) -> Iterator[tuple[Any, Any, str]]:
     """The fields or entries of a value, with their types and names."""
     if typing.get_origin(kind) is typing.Annotated:
         kind = typing.get_args(kind)[0]
-    args, hints = typing.get_args(kind), _hints(kind)
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+    args, hints, origin = typing.get_args(kind), _hints(kind), typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
         given = [arg for arg in args if arg is not types.NoneType]
         if value is not None and len(given) == 1:
             yield value, given[0], what
     elif isinstance(value, Mapping) and hints is not None:
         yield from ((value[name], hint, f"{what}.{name}") for name, hint in hints.items() if name in value)
-    elif isinstance(value, Mapping) and args:
+    elif isinstance(value, Mapping) and origin in (dict, Mapping):
         yield from ((part, args[-1], f"{what}[{key!r}]") for key, part in value.items())
-    elif isinstance(value, list | tuple) and args:
+    elif isinstance(value, list | tuple) and origin in (list, tuple, Sequence):
         kinds = args if len(args) == len(value) and Ellipsis not in args else args[:1] * len(value)
         yield from ((part, kinds[i], f"{what}[{i}]") for i, part in enumerate(value))
 

@@ -176,7 +176,7 @@ def test_images_of_any_size_come_to_one(image_folder: Write, resize: Resize) -> 
 
 
 def test_the_resize_policies_do_what_they_say(tmp_path: Path) -> None:
-    from polypath.data.decode import fit
+    from polypath.data.fit import fit
 
     wide = np.zeros((8, 16, 3), np.uint8)  # red, green, blue, white from left to right
     for i, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]):

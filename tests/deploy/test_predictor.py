@@ -72,7 +72,7 @@ def test_the_most_accurate_path_within_the_budget_is_taken(predictor, bundle, im
 
 
 def test_what_cannot_be_met_is_said_at_once(predictor, images, monkeypatch):
-    monkeypatch.setattr(predictor, "prepared", lambda images: pytest.fail("decoded what cannot be answered"))
+    monkeypatch.setattr(predictor, "prepared", lambda *asked: pytest.fail("decoded what cannot be answered"))
     with pytest.raises(BudgetError, match=r"cannot be met: the cheapest path needs 1 ms") as caught:
         predictor.predict(images, budget_ms=0.5)
     assert (caught.value.budget_ms, caught.value.needs_ms) == (0.5, 1.0)
@@ -80,7 +80,7 @@ def test_what_cannot_be_met_is_said_at_once(predictor, images, monkeypatch):
 
 def test_decoding_counts_against_the_budget(predictor, images, monkeypatch):
     prepared = predictor.prepared
-    monkeypatch.setattr(predictor, "prepared", lambda images: (time.sleep(0.02), prepared(images))[1])
+    monkeypatch.setattr(predictor, "prepared", lambda *asked: (time.sleep(0.02), prepared(*asked))[1])
     with pytest.raises(BudgetError, match="budget_ms 6 cannot"):
         predictor.predict(images, budget_ms=6.0)
 
@@ -300,15 +300,15 @@ def test_errors_say_what_took_the_time(bundle, set_times, images, monkeypatch):
         stored.predict(images, budget_ms=0.5)
     prepared = predictor.prepared
 
-    def waits(images):
+    def waits(*asked):
         time.sleep(0.05)
-        return prepared(images)
+        return prepared(*asked)
 
-    def works(images):
+    def works(*asked):
         end = time.thread_time() + 0.05
         while time.thread_time() < end:
             pass
-        return prepared(images)
+        return prepared(*asked)
 
     for slow, words in ((waits, "waiting took .* needs 1 ms"), (works, "decoding took .* needs 1 ms")):
         monkeypatch.setattr(predictor, "prepared", slow)
@@ -335,7 +335,7 @@ def test_everything_has_run_before_a_budget_counts(bundle, set_times, images, mo
     everything = {(path.name, n) for path in bundle.paths for n in (3, 4)}
     begun: list[set[tuple[str, int]]] = []
     prepared = predictor.prepared
-    monkeypatch.setattr(predictor, "prepared", lambda images: (begun.append(set(ran)), prepared(images))[1])
+    monkeypatch.setattr(predictor, "prepared", lambda *asked: (begun.append(set(ran)), prepared(*asked))[1])
     predictor.predict(images, budget_ms=1e5)
     assert begun.pop() == ran == everything
     assert len(set_times) == 1

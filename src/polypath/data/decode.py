@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from polypath.data.config import Resize
+from polypath.data.fit import fit, pixels
 from polypath.data.images import OWN, BrokenImage, open_image
 from polypath.profiling.cores import cores
 
@@ -52,41 +53,6 @@ class Decoded:
     rows: Tensor
     skipped: tuple[str, ...] = ()
     format: str = ""
-
-
-def fit(image: Image.Image, side: int | None, policy: Resize) -> Image.Image:
-    """Bring an image to ``side`` x ``side`` pixels, bilinear with antialiasing; None leaves it.
-
-    ``crop`` takes the central square, ``squash`` the whole image whatever its shape, ``pad`` the whole image with
-    black borders.
-    """
-    width, height = image.size
-    if side is None or (width, height) == (side, side):
-        return image
-    if policy == "squash":
-        return image.resize((side, side), Image.Resampling.BILINEAR)
-    if policy == "crop":
-        short = min(width, height)
-        left, top = (width - short) // 2, (height - short) // 2
-        return cut_and_resize(image, (left, top, left + short, top + short), side)
-    scale = side / max(width, height)
-    inner = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BILINEAR)
-    out = Image.new(image.mode, (side, side))
-    out.paste(inner, ((side - inner.width) // 2, (side - inner.height) // 2))
-    return out
-
-
-def cut_and_resize(image: Image.Image, box: tuple[int, int, int, int], side: int) -> Image.Image:
-    """The box (left, top, right, bottom) at ``side`` x ``side`` pixels, bilinear with antialiasing."""
-    return image.crop(box).resize((side, side), Image.Resampling.BILINEAR)  # resize(box=) would look beyond the box
-
-
-def pixels(image: Image.Image, channels: int | None) -> np.ndarray:
-    """``(C, H, W)`` uint8; ``channels`` None keeps a grey image at one."""
-    if channels is not None:
-        image = image.convert("L" if channels == 1 else "RGB")
-    array = np.array(image)
-    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
 def decode_all(

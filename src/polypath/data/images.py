@@ -26,8 +26,11 @@ from polypath.storage.files import read_regular
 
 T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+UNTOLD = ("AVIF",)
+LEAST_PIXELS = 1024  # that a pass counts for, however small the image
 PYTHON_PASSES = 2048  # what a pass counts of a decoder written in Python: that much slower they are
 PNG, JPEG_SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xda"
+TILE, COMPRESSION, JPEGS = (322, 323), 259, (6, 7)  # tags of a TIFF; compressions that are JPEG's
 PLUGINS = {"WEBP": "WebP"}
 CRITICAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
 """Chunks of a PNG that say something about its pixels."""
@@ -39,6 +42,18 @@ SOURCES = (bytes, bytearray, memoryview, str, os.PathLike, Image.Image)
 
 class BrokenImage(ValueError):
     """An image that cannot be read; the text says why."""
+
+
+class LargeImage(Exception):
+    """An image that takes more work to decode than was asked for; it may be whole or not.
+
+    Attributes:
+        work: as :attr:`Header.work` tells it.
+    """
+
+    def __init__(self, work: int) -> None:
+        super().__init__(f"{work:,} pixels and bytes to go through")
+        self.work = work
 
 
 @dataclass(frozen=True)
@@ -66,14 +81,16 @@ class Header:
     Attributes:
         format: one of ``FORMATS``, or ``MPO`` (a JPEG that holds several).
         width, height: in pixels.
-        passes: over the pixels while the first frame is decoded: scans of a JPEG, more for decoders written in Python.
-            Later frames are neither decoded nor counted.
+        passes: over the pixels while the first frame is decoded: scans of a JPEG, tiles of a TIFF that reach beyond
+            it, more for decoders written in Python. Later frames are neither decoded nor counted.
+        bytes: of the file.
     """
 
     format: str
     width: int
     height: int
     passes: int
+    bytes: int = 0
 
     @property
     def pixels(self) -> int:
@@ -81,8 +98,13 @@ class Header:
 
     @property
     def work(self) -> int:
-        """Pixels times passes, to which the time of decoding is about proportional."""
-        return self.pixels * self.passes
+        """Pixels times passes, and the bytes: about what the time of decoding is proportional to (1 to 40 ns each)."""
+        return max(self.pixels, LEAST_PIXELS) * self.passes + self.bytes
+
+    @property
+    def told(self) -> bool:
+        """Whether the header tells the work; some formats hold images of another size, which only a decoder sees."""
+        return self.format not in UNTOLD
 
 
 def probe(data: bytes, limits: ImageLimits = LIMITS) -> Header:
@@ -94,10 +116,16 @@ def probe(data: bytes, limits: ImageLimits = LIMITS) -> Header:
     return _in_spite_of_extras(lambda bare: _opened(bare, limits)[1], data)
 
 
-def open_image(source: Source | Exception, limits: ImageLimits = LIMITS) -> Image.Image:
+def open_image(source: Source | Exception, limits: ImageLimits = LIMITS, *, most: int | None = None) -> Image.Image:
     """A fully loaded image, upright, of mode ``L`` or ``RGB``; what is transparent lies on white.
 
+    Args:
+        source: the image.
+        limits: on encoded ones, and on the size of all.
+        most: do no more work than this, see :attr:`Header.work`; None is without a bound but that of ``limits``.
+
     Raises:
+        LargeImage: it would be more work, or nothing tells how much.
         BrokenImage: more than ``limits`` allow, no image, a damaged one, pixels of unknown meaning, no regular file;
             the text names the file. An exception in place of an image, from reading it, is raised as this.
     """
@@ -107,11 +135,20 @@ def open_image(source: Source | Exception, limits: ImageLimits = LIMITS) -> Imag
         _check_size(source.width, source.height, limits)
         return _loaded(source)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _decoded(bytes(source), limits)
+        return _decoded(bytes(source), limits, most)
     data = file_bytes(source, limits)
+    with naming(source):
+        return _decoded(data, limits, most)
+
+
+@contextmanager
+def naming(source: Source) -> Iterator[None]:
+    """What is wrong with an image is told with its file's name, where it has one."""
     try:
-        return _decoded(data, limits)
+        yield
     except BrokenImage as error:
+        if not isinstance(source, str | os.PathLike):
+            raise
         raise BrokenImage(f"{printable(os.fspath(source))}: {error}") from None
 
 
@@ -127,8 +164,14 @@ def file_bytes(file: str | os.PathLike[str], limits: ImageLimits = LIMITS) -> by
         raise BrokenImage(f"{printable(os.fspath(file))}: {error.strerror or error}") from None
 
 
-def _decoded(data: bytes, limits: ImageLimits) -> Image.Image:
-    return _in_spite_of_extras(lambda bare: _loaded(_opened(bare, limits)[0]), data)
+def _decoded(data: bytes, limits: ImageLimits, most: int | None) -> Image.Image:
+    def work(bare: bytes) -> Image.Image:
+        image, header = _opened(bare, limits)
+        if most is not None and (header.work > most or not header.told):
+            raise LargeImage(header.work)
+        return _loaded(image)
+
+    return _in_spite_of_extras(work, data)
 
 
 def _in_spite_of_extras(work: Callable[[bytes], T], data: bytes) -> T:
@@ -156,8 +199,8 @@ def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Header]:
             cast(Any, Image.OPEN[name][0])(io.BytesIO(data), "")  # the same again, and says why
             raise
     _check_size(image.width, image.height, limits)
-    header = Header(image.format or name, image.width, image.height, _passes(image, data))
-    if header.work > limits.passes * limits.pixels:
+    header = Header(image.format or name, image.width, image.height, _passes(image, data), len(data))
+    if header.work - header.bytes > limits.passes * max(limits.pixels, LEAST_PIXELS):
         raise BrokenImage(
             f"{image.width}x{image.height} pixels, {header.passes:,} passes over them: too much to decode"
         )
@@ -203,7 +246,18 @@ def _passes(image: Image.Image, data: bytes) -> int:
     tiles = getattr(image, "tile", None)
     if tiles and tiles[0][0] in Image.DECODERS:
         return PYTHON_PASSES
+    if image.format == "TIFF":
+        return _tiff_passes(image, data)
     return max(1, data.count(JPEG_SCAN)) if image.format in ("JPEG", "MPO") else 1
+
+
+def _tiff_passes(image: Image.Image, data: bytes) -> int:
+    """Tiles are decoded whole, and may be far larger than the image; each may be a JPEG of its own, with its scans."""
+    tags = cast(Any, image).tag_v2
+    width, height = (int(tags.get(tag, side)) for tag, side in zip(TILE, image.size, strict=True))
+    across, down = -(-image.width // max(1, width)), -(-image.height // max(1, height))
+    covered = width * height * max(across * down, data.count(JPEG_SCAN) if tags.get(COMPRESSION) in JPEGS else 0)
+    return max(1, -(-covered // (image.width * image.height)))
 
 
 def _without_extras(data: bytes) -> bytes | None:

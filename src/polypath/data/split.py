@@ -11,7 +11,8 @@ from torch import Tensor
 
 from polypath.data.cache import digest
 from polypath.data.config import Resize
-from polypath.data.decode import Encoded, broken_message, fit, pixels
+from polypath.data.decode import Encoded, broken_message
+from polypath.data.fit import fit, pixels
 from polypath.data.images import OWN, BrokenImage, open_image
 
 Cut = Callable[[int, Image.Image], Image.Image]

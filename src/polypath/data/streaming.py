@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-import time
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -17,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from polypath.core.checks import check, whole
+from polypath.core.parent import belong_to
 from polypath.data.augment import Draws, places
-from polypath.data.decode import cut_and_resize
+from polypath.data.fit import cut_and_resize
 from polypath.data.images import BrokenImage
 from polypath.data.loader import BatchesBase, Order
 from polypath.data.pipeline import Pipeline
@@ -135,13 +133,4 @@ class _Reader(Dataset):
 
 
 def _start_worker(parent: int, _: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # the training process answers, and ends its workers itself
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-
-
-def _leave_with(parent: int) -> None:
-    """Torch's workers watch whatever is their parent once they are ready; the real one may have been killed by then."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
+    belong_to(parent)  # torch's workers watch whatever is their parent once they are ready; it may be killed before

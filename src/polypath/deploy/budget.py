@@ -67,11 +67,24 @@ class Spent:
     Args:
         budget_ms: the budget.
         start: when it began to count, by ``time.perf_counter()``.
+        decoding_ms: so far.
+        fixed: its end is a moment that nothing puts off.
     """
 
     budget_ms: float
     start: float
     decoding_ms: float = 0.0
+    fixed: bool = False
+
+    @property
+    def deadline(self) -> float:
+        """When it is spent, by ``time.perf_counter()``."""
+        return self.start + 1e-3 * self.budget_ms
+
+    def waive(self, seconds: float) -> None:
+        """Do not count these, which were spent on what happens once."""
+        if not self.fixed:
+            self.start += seconds
 
     @property
     def ms(self) -> float:

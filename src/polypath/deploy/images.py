@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,8 +16,8 @@ from PIL import Image
 from polypath.core.deprecation import warn_renamed
 from polypath.core.display import printable
 from polypath.data.config import Resize
-from polypath.data.decode import fit, pixels
-from polypath.data.images import LIMITS, SOURCES, ImageLimits, open_image
+from polypath.data.fit import fit, pixels
+from polypath.data.images import LIMITS, SOURCES, ImageLimits, Source, open_image
 from polypath.data.listing import EXTENSIONS, images_in
 from polypath.storage.decode import decode as decode_json
 
@@ -58,11 +58,14 @@ class Preparation:
                 image = image.crop((left, top, left + width, top + height))
         return pixels(image, self.channels).transpose(1, 2, 0)
 
-    def array(self, images: Any, limits: ImageLimits = LIMITS) -> np.ndarray:
+    def array(
+        self, images: Any, limits: ImageLimits = LIMITS, decode: Callable[[Source], np.ndarray] | None = None
+    ) -> np.ndarray:
         """``(N, H, W, C)`` uint8 of one image or a sequence of them.
 
         ``images``: a uint8 array ``(N, H, W, C)`` or ``(H, W, C)``, or one or several of: such a ``(H, W, C)`` array,
-        a PIL image, encoded bytes, a file. All but arrays go through :func:`polypath.data.images.open_image`.
+        a PIL image, encoded bytes, a file. All but arrays go through :func:`polypath.data.images.open_image`,
+        or through ``decode``, which gives what :meth:`pixels` would.
 
         Raises:
             ValueError: arrays of another shape or type, no images; :class:`BrokenImage`, with the file.
@@ -75,17 +78,22 @@ class Preparation:
             raise ValueError(f"images of type {type(images).__name__}: give uint8 arrays, PIL images, bytes or files")
         if not images:
             raise ValueError("no images")
-        return np.stack([self._one(image, limits) for image in images])
+        if decode is None:
+            decode = partial(self._decoded, limits=limits)
+        return np.stack([self._one(image, decode) for image in images])
 
     def prepared(self, images: Any, limits: ImageLimits = LIMITS) -> np.ndarray:
         """``(N, C, H, W)`` float32, normalised, of what :meth:`array` takes."""
         return self.normalised(self.array(images, limits))
 
-    def _one(self, image: Any, limits: ImageLimits) -> np.ndarray:
+    def _decoded(self, image: Source, limits: ImageLimits) -> np.ndarray:
+        return self.pixels(open_image(image, limits))
+
+    def _one(self, image: Any, decode: Callable[[Source], np.ndarray]) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return self._sized(_checked(image, 3, self.channels)[None])[0]
         if isinstance(image, SOURCES):
-            return self.pixels(open_image(image, limits))
+            return decode(image)
         raise ValueError(f"image of type {type(image).__name__}: give uint8 arrays, PIL images, bytes or files")
 
     def _sized(self, images: np.ndarray) -> np.ndarray:

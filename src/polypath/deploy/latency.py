@@ -115,6 +115,10 @@ class Recent:
             self._valid_until, self._new = now + 1.0, 0
         return self._quantiles
 
+    def fastest(self, now: float) -> float | None:
+        """The least of the last values, of which one is enough; None without any."""
+        return min((value for at, value in list(self._values) if now - at <= self._seconds), default=None)
+
 
 class PathLatency:
     """Milliseconds of one path at one batch size; threads may share it.

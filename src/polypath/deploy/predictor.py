@@ -22,6 +22,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ from polypath.deploy import latency_profile as profiles
 from polypath.deploy.answer import Answer, Confident, averaged, check_top_k, softmax
 from polypath.deploy.budget import BudgetError, Spent, check_budget
 from polypath.deploy.bundle import Bundle, rank
+from polypath.deploy.decoder import DecodingLate, decoder
 from polypath.deploy.graph_check import GraphRefused
 from polypath.deploy.latency import Latencies, Timing, spread
 from polypath.deploy.runtimes import Runtime, candidates, check_options, open_runtime
@@ -142,7 +144,8 @@ class AnytimePredictor:
             start += self._make_ready(count)
             self.choose(budget_ms, count)
             spent = Spent(budget_ms, start)
-            x = spent.on_decoding(lambda: self.prepared(images))
+            x = self._within(images, spent)
+            start = spent.start
             name = self.choose(spent.left_ms, len(x), spent=spent)
         probabilities = self._timed(name, x)
         return Answer(
@@ -168,9 +171,9 @@ class AnytimePredictor:
         """
         start = time.perf_counter()
         check("deadline", deadline, _MOMENT)
-        spent = Spent(max(0.0, 1e3 * (deadline - time.monotonic())), start)
+        spent = Spent(max(0.0, 1e3 * (deadline - time.monotonic())), start, fixed=True)
         self._make_ready(_count(images))  # counts, as a deadline is a moment
-        x = spent.on_decoding(lambda: self.prepared(images))
+        x = self._within(images, spent)
         return self._until(x, deadline, spent)
 
     def _until(self, x: np.ndarray, deadline: float, spent: Spent) -> Iterator[Answer]:
@@ -215,7 +218,8 @@ class AnytimePredictor:
             if self.runtime.per_batch:
                 start += sum(self._make_ready(2**i, profile=False) for i in range((count - 1).bit_length()))
         spent = Spent(limit, start)
-        x = spent.on_decoding(lambda: self.prepared(images))
+        x = self._within(images, spent)
+        start = spent.start
         n = len(x)
         out = np.empty((n, len(self.bundle.classes)), np.float32)
         where, sure, rows = [""] * n, np.zeros(n, bool), np.arange(n)
@@ -259,9 +263,33 @@ class AnytimePredictor:
             self._stopping[risk, trust] = plan_stopping(self.bundle, risk, trust)
         return self._stopping[risk, trust]
 
-    def prepared(self, images: Any) -> np.ndarray:
-        """``(N, C, H, W)`` float32, normalised, of whatever :meth:`predict` takes."""
-        return self.bundle.preparation.prepared(images, self.limits)
+    def prepared(self, images: Any, spent: Spent | None = None) -> np.ndarray:
+        """``(N, C, H, W)`` float32, normalised, of whatever :meth:`predict` takes.
+
+        Args:
+            images: as for :meth:`predict`.
+            spent: a budget, with which the decoding of large images ends.
+
+        Raises:
+            DecodingLate: it is spent.
+        """
+        prep, decode = self.bundle.preparation, None
+        if spent is not None:
+            decode = partial(decoder().decode, preparation=prep, limits=self.limits, spent=spent)
+        return prep.normalised(prep.array(images, self.limits, decode))
+
+    def _within(self, images: Any, spent: Spent) -> np.ndarray:
+        """:meth:`prepared` within a budget: the decoding of a large image ends with it.
+
+        Raises:
+            BudgetError: it is spent.
+        """
+        try:
+            return spent.on_decoding(lambda: self.prepared(images, spent))
+        except DecodingLate:
+            latencies = self.latencies(_count(images))
+            cheapest = min(latency.needs for latency in latencies.paths.values())
+            raise spent.refusal(cheapest, _count(images), latencies.origin) from None
 
     def run_path(self, name: str, x: np.ndarray) -> np.ndarray:
         """Probabilities ``(N, classes)`` float32, calibrated, by one path.

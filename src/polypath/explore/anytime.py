@@ -12,9 +12,13 @@ import numpy as np
 from polypath.core.paths import Paths
 from polypath.core.wiring import Join, Wiring
 from polypath.deploy import AnytimePredictor, BudgetError, Bundle
+from polypath.deploy.budget import Spent
+from polypath.deploy.decoder import decoder
 from polypath.explore.loops import loops_taken
 from polypath.explore.subject import PathFacts, Run
 from polypath.profiling.cores import cores
+
+DECODING_MS = 5000.0  # for an image
 
 
 def open_subject(
@@ -95,7 +99,9 @@ class AnytimeSubject:
         name = self.choose(budget_ms)
         if name is None:
             return None
-        pixels = self.predictor.bundle.preparation.array(image, self.predictor.limits)  # the budget is the network's
+        spent = Spent(DECODING_MS, time.perf_counter())  # the budget is the network's
+        preparation, limits = self.predictor.bundle.preparation, self.predictor.limits
+        pixels = decoder().decode(image, preparation, limits, spent)[None]
         if self._gated(name):
             return self._followed(pixels, name)
         try:

@@ -32,8 +32,8 @@ class Family:
     """Base of the families: the fields are the architecture's arguments, all of them JSON values.
 
     A family gives :meth:`build_graph` (write the diagram with a :class:`NetBuilder`, name its stages where it is to be
-    a backbone, return the output node's name), and where it has keys of its own for choices, :meth:`selectors` and :meth:`path_names`. Naming a subclass with
-    ``class Mine(Family, name="mine")`` makes saved networks of it loadable.
+    a backbone, return the output node's name), and where it has keys of its own for choices, :meth:`selectors` and
+    :meth:`path_names`. Naming a subclass with ``class Mine(Family, name="mine")`` makes saved networks of it loadable.
     """
 
     num_classes: int = 10

@@ -8,6 +8,9 @@ Each request is admitted with room for a larger batch than the one that the rehe
 queue ends in small batches: its first request has just the time that it needs alone, no other can join it, and so on
 with the next; at twice the capacity a simulation then used 43% of it, and over 95% with that room (tests/serve).
 
+Times learn from what is admitted only, so a spell of contention could make them so long that nothing is admitted, and
+they stay. So an idle machine takes the next request that would be in time by the profile, whatever was seen lately.
+
 Moments are seconds of one clock, the caller's; ``now`` is always passed in.
 """
 
@@ -21,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from polypath.serve.times import Times
+from polypath.serve.times import LEAST_REPLY_S, Times
 
 HEADROOM = 0.5  # of a budget at most goes to the batch that a request has room for
 
@@ -30,7 +33,8 @@ HEADROOM = 0.5  # of a budget at most goes to the batch that a request has room 
 class Ticket:
     """An accepted request: from admission, before its image is decoded, to its answer.
 
-    ``batch_headroom`` is the batch size that its deadline leaves room for.
+    ``batch_headroom`` is the batch size that its deadline leaves room for; ``away``: its image is large, and is being
+    decoded beside everything else.
     """
 
     deadline: float
@@ -41,6 +45,7 @@ class Ticket:
     image: np.ndarray | None = None
     decoded: float = 0.0
     future: Any = None
+    away: bool = False
     order: int = field(default_factory=itertools.count().__next__)
 
 
@@ -68,12 +73,14 @@ class Queue:
         accurate one of those after it that does; None if it would be late or make another one late."""
         if len(self.tickets) >= self.limit:
             return None
+        idle = not self.busy_until and all(ticket.away for ticket in self.tickets)
         start = max(now, self.busy_until) + self.times.reply(now)
         waiting = [(ticket.deadline, ticket.path, ticket.batch_headroom) for ticket in self.tickets]
         for candidate in self.order[self.order.index(path) :] if cheaper else (path,):
             batch_headroom = largest(self.times.sizes[-1], HEADROOM * (deadline - now), candidate, self.times, now)
             joined = sorted([*waiting, (deadline, candidate, batch_headroom)])
-            if is_feasible(joined, start, self.times, now):
+            fits = idle and now + LEAST_REPLY_S + self.times.idle(candidate, now) <= deadline
+            if fits or is_feasible(joined, start, self.times, now):
                 ticket = Ticket(deadline, candidate, batch_headroom, cheaper, now)
                 self.tickets.append(ticket)
                 self.tickets.sort(key=lambda one: (one.deadline, one.order))
@@ -100,6 +107,10 @@ class Queue:
         self.busy_until = now + self.times.high(first.path, len(batch), now)
         return batch, late
 
+    def retry_s(self, now: float, path: str) -> float:
+        """After how many seconds a request for ``path`` that was refused may come again: always above 0."""
+        return max(self.backlog(now), self.times.typical(path, 1, now))
+
     def backlog(self, now: float) -> float:
         """Seconds until everything accepted is answered."""
         most = self.times.sizes[-1]
@@ -110,9 +121,12 @@ class Queue:
     def _drop_late(self, now: float) -> list[Ticket]:
         """Where the machine was slower than expected, a ticket that cannot be in time takes no time from others."""
         late = []
+        alone = sum(not ticket.away for ticket in self.tickets) == 1
         for ticket in self.tickets:
             if ticket.image is None or self._possible(ticket.path, ticket.deadline, now):
                 continue
+            if alone and now + self.times.idle(ticket.path, now) <= ticket.deadline:
+                continue  # it takes no time from others, and what it takes will be known
             later = self.order[self.order.index(ticket.path) + 1 :] if ticket.cheaper else ()
             faster = next((path for path in later if self._possible(path, ticket.deadline, now)), None)
             if faster is None:

@@ -71,6 +71,8 @@ class App:
     def drain(self) -> None:
         """From now on nothing new is accepted; what was accepted is answered."""
         self.guard.draining = True
+        if self.service is not None:
+            self.service.drain()
 
     def measure(self) -> None:
         """Profile the model and run everything once, so that the first request is like any other: decoders that are
@@ -129,7 +131,7 @@ class App:
             wanted = read_request(*asked)
         else:
             wanted = await asyncio.wrap_future(service.decoders.start(read_request, *asked))
-        done, reply = await service.answer(wanted, arrived)
+        done, reply = await service.answer(wanted, arrived, request.receive)
         response = Response(json.dumps(reply, separators=(",", ":")), media_type="application/json")
         now = time.perf_counter()
         service.times.observe_reply(now - done.finished, now)

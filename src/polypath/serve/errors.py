@@ -43,7 +43,7 @@ class RequestRejected(Exception):
         if self.field is not None:
             error |= {"field": self.field, "value": shown(self.value), "legal": self.legal}
         if self.retry_s is not None:
-            error["retry_after_ms"] = round(1000 * self.retry_s, 1)
+            error["retry_after_ms"] = max(0.1, math.ceil(10_000 * self.retry_s) / 10)
         return {"error": error}
 
     def headers(self) -> dict[str, str]:

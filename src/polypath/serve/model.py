@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from polypath.data.images import ImageLimits, open_image
+from polypath.deploy.decoder import Cancellation, decoder
+
 if TYPE_CHECKING:
     from polypath.deploy import AnytimePredictor, BundlePath
     from polypath.deploy.latency import Latencies
@@ -43,7 +46,23 @@ class Model(Protocol):
 
         Raises:
             ValueError: no image, a broken one, or one of more than ``pixels`` pixels.
+            LargeImage: one for :meth:`decode_apart`.
         """
+        ...
+
+    def decode_apart(self, data: bytes, pixels: int, deadline: float, cancellation: Cancellation) -> np.ndarray:
+        """:meth:`decode` in a process that ends at ``deadline`` (``time.perf_counter()``).
+
+        Raises:
+            ValueError: as :meth:`decode`.
+            DecodingLate: the deadline has come.
+            DecodingCancelled: nobody waits for it any more.
+            RuntimeError: there is no such process.
+        """
+        ...
+
+    def renew(self) -> None:
+        """Start such a process where there is none; called in the background."""
         ...
 
 
@@ -63,14 +82,22 @@ class BundleModel:
         return {size: self.predictor.latencies(size) for size in sizes}
 
     def warm_up(self, sizes: Sequence[int]) -> None:
+        decoder().start()
         for size in sizes:  # the decoders are warm since the predictor was made
             self.predictor.warm_up(size)
+        decoder().ready()
 
     def run(self, path: str, images: np.ndarray) -> np.ndarray:
         return self.predictor.run_path(path, images)
 
     def decode(self, data: bytes, pixels: int) -> np.ndarray:
-        from polypath.data.images import ImageLimits
+        prep, limits = self.predictor.bundle.preparation, ImageLimits(bytes=len(data), pixels=pixels)
+        return prep.normalised(prep.pixels(open_image(data, limits, most=decoder().most))[None])[0]
 
-        limits = ImageLimits(bytes=len(data), pixels=pixels)
-        return self.predictor.bundle.preparation.prepared([data], limits)[0]
+    def decode_apart(self, data: bytes, pixels: int, deadline: float, cancellation: Cancellation) -> np.ndarray:
+        prep, limits = self.predictor.bundle.preparation, ImageLimits(bytes=len(data), pixels=pixels)
+        image, _ = decoder().apart(data, prep, limits, deadline, cancellation)
+        return prep.normalised(image[None])[0]
+
+    def renew(self) -> None:
+        decoder().start()

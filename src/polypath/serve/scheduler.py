@@ -78,18 +78,18 @@ class Scheduler:
             if self._closing:
                 raise RequestRejected(503, "the service is shutting down", retry_s=1.0, reason="draining")
             ticket = self._queue.admit(now, deadline, path, cheaper)
-            backlog = self._queue.backlog(now) if ticket is None else 0.0
+            retry_s = self._queue.retry_s(now, path) if ticket is None else 0.0
         if ticket is None:
             left = 1000 * (deadline - now)
             message = f"too busy to answer by {path} within the {left:.1f} ms that are left of the budget"
-            raise RequestRejected(503, message, retry_s=backlog, reason="busy")
+            raise RequestRejected(503, message, retry_s=retry_s, reason="busy")
         ticket.future = self._loop.create_future()
         return ticket
 
     def submit(self, ticket: Ticket, image: np.ndarray) -> None:
         """Here is the image that ``ticket`` was waiting for; from any thread."""
         with self._wake:
-            ticket.image, ticket.decoded = image, time.perf_counter()
+            ticket.image, ticket.decoded, ticket.away = image, time.perf_counter(), False
             self._wake.notify()
 
     def fail(self, ticket: Ticket, error: Exception) -> None:
@@ -163,7 +163,9 @@ class Scheduler:
             self._watch("late", 1, ticket.path)
             if not ticket.future.done():
                 message = "the machine was slower than expected; the deadline cannot be met any more"
-                ticket.future.set_exception(RequestRejected(503, message, retry_s=self.backlog(), reason="late"))
+                with self._wake:
+                    retry_s = self._queue.retry_s(time.perf_counter(), ticket.path)
+                ticket.future.set_exception(RequestRejected(503, message, retry_s=retry_s, reason="late"))
 
     def _deliver(self, batch: list[Ticket], result: np.ndarray | Exception, started: float, finished: float) -> None:
         path, seconds = batch[0].path, finished - started

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from polypath.core.checks import check_fields, number, whole
-from polypath.deploy.latency import Recent
+from polypath.data.images import LargeImage
+from polypath.deploy.decoder import Cancellation, DecodingCancelled, DecodingLate
 from polypath.serve.admission import Ticket
+from polypath.serve.decoding import Lane
 from polypath.serve.errors import RequestRejected
 from polypath.serve.limits import RequestLimits
 from polypath.serve.metrics import Metrics
 from polypath.serve.model import Model
+from polypath.serve.pace import Pace
 from polypath.serve.predict_request import MOST_MS, PredictRequest
 from polypath.serve.scheduler import Done, Scheduler
 from polypath.serve.times import Times
 
-T = TypeVar("T")
-DECODING_S = 0.001  # for an image, before any was seen
+DECODING_S = 0.001  # for a small image, before any was seen
+WORK_S = 20e-9  # for a unit of a large image's work, likewise
+MOST_LARGE = 8  # large images at a time
+DRAIN_S = 3.0  # that large images which were accepted are given when the service ends
+
+Receive = Callable[[], Awaitable[Any]]
+"""ASGI's: gives ``http.disconnect`` once the client has left."""
 
 
 def batch_sizes(most: int) -> tuple[int, ...]:
@@ -54,37 +62,22 @@ class Options:
         check_fields(self, budget_ms=number(above=0, high=MOST_MS), top_k=whole(1), max_batch=whole(1, 256))
 
 
-class Decoders:
-    """Threads that decode images, and how long one more image would wait for them."""
+@dataclass(eq=False)
+class Decoding:
+    """What is under way for one request's image."""
 
-    def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._threads, self._waiting, self._seen = threads, 0, Recent()
-        self._lock = threading.Lock()
+    ticket: Ticket
+    data: bytes
+    arrived: float
+    deadline: float
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    futures: list[Future[None]] = field(default_factory=list)
 
-    def expected(self) -> float:
-        """Seconds until an image that comes now is decoded."""
-        seen = self._seen.quantiles(time.perf_counter())
-        return (seen[0] if seen is not None else DECODING_S) * (1 + self._waiting / self._threads)
-
-    def start(self, function: Callable[..., T], *args: Any) -> Future[T]:
-        """``function(*args)`` on a thread."""
-        with self._lock:
-            self._waiting += 1
-        return self._pool.submit(self._timed, function, *args)
-
-    def _timed(self, function: Callable[..., T], *args: Any) -> T:
-        start = time.perf_counter()
-        try:
-            return function(*args)
-        finally:
-            end = time.perf_counter()
-            self._seen.add(end - start, end)
-            with self._lock:
-                self._waiting -= 1
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self.cancellation.cancel()
+        for future in self.futures:
+            future.cancel()
 
 
 class Service:
@@ -103,10 +96,17 @@ class Service:
         self.scheduler = Scheduler(
             model.run, list(self.paths), self.times, queue=options.limits.queue, watch=metrics.watch
         )
-        self.decoders = Decoders(options.limits.decoders)
+        self.decoders = Lane("decode", options.limits.decoders, DECODING_S)
+        self.large = Lane("decode-large", 1, WORK_S)
+        self._large: set[Decoding] = set()
+        self.pace, self._held = Pace(), 0
+        self._loop = asyncio.get_running_loop()
 
-    async def answer(self, request: PredictRequest, arrived: float) -> tuple[Done, dict[str, Any]]:
-        """The answer to ``request``, whose last byte came at ``arrived`` (``time.perf_counter()``).
+    async def answer(
+        self, request: PredictRequest, arrived: float, receive: Receive | None = None
+    ) -> tuple[Done, dict[str, Any]]:
+        """The answer to ``request``, whose last byte came at ``arrived`` (``time.perf_counter()``). Where ``receive``
+        tells that its client has left, nothing more is done for it.
 
         Raises:
             RequestRejected: see the modules that it passes through.
@@ -116,17 +116,40 @@ class Service:
         path = request.path or self._best(budget_ms)
         if request.path is not None and not request.allow_cheaper:
             self._possible(request.path, budget_ms)
-        decoding = self.decoders.expected()
-        ticket = self.scheduler.admit(deadline - decoding, path, cheaper=request.allow_cheaper)
+        expected_s = self.decoders.expected()
         try:
-            self.decoders.start(self._decode, ticket, request.image)
+            ticket = self.scheduler.admit(deadline - expected_s, path, cheaper=request.allow_cheaper)
+        except RequestRejected as refusal:
+            if refusal.reason == "busy":
+                await self._hold()
+            raise
+        decoding = Decoding(ticket, request.image, arrived, deadline)
+        decoding.futures.append(self.decoders.start(self._decode, decoding))
+        watch = None if receive is None else self._loop.create_task(_watch(receive, ticket))
+        try:
             done = await ticket.future
         except BaseException:
             self.scheduler.withdraw(ticket)
+            decoding.cancel()
             raise
+        finally:
+            if watch is not None:
+                watch.cancel()
         finished = time.perf_counter()
+        self.pace.answered(finished)
         self._count(done, path, finished - arrived, finished > deadline)
         return done, self._reply(request, done, arrived, finished)
+
+    async def _hold(self) -> None:
+        """What is refused too fast, unless half of the requests that there may be are held back already."""
+        if self._held >= self.options.limits.requests / 2:
+            return
+        if (seconds := self.pace.hold(time.perf_counter())) > 0:
+            self._held += 1
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self._held -= 1
 
     def _best(self, budget_ms: float) -> str:
         """The most accurate path that an idle machine answers within the budget.
@@ -155,18 +178,65 @@ class Service:
                 reason="budget",
             )
 
-    def _decode(self, ticket: Ticket, data: bytes) -> None:
+    def _decode(self, decoding: Decoding) -> None:
         """On a thread of the decoders: the image goes straight to the queue, without a turn of the event loop."""
         try:
-            self.scheduler.submit(ticket, self.model.decode(data, self.options.limits.pixels))
-        except ValueError as error:
-            legal = f"an image file of at most {self.options.limits.pixels} pixels"
-            value = f"{len(data)} bytes"
-            self.scheduler.fail(
-                ticket, RequestRejected(400, f"image: {error}", field="image", value=value, legal=legal)
-            )
+            image = self.model.decode(decoding.data, self.options.limits.pixels)
+        except LargeImage as large:
+            self._begin_large(decoding, large.work)
         except Exception as error:
-            self.scheduler.fail(ticket, error)
+            self._fail(decoding, error)
+        else:
+            self.scheduler.submit(decoding.ticket, image)
+
+    def _begin_large(self, decoding: Decoding, work: int) -> None:
+        """A place behind the other large images, where it will be in time; the first one is always tried."""
+        expected_s = self.large.expected(work)
+        if self.large.pieces and (
+            self.large.pieces >= MOST_LARGE or time.perf_counter() + expected_s > decoding.deadline
+        ):
+            message = f"{self.large.pieces} large images are being decoded already, each after the other"
+            self._fail(decoding, RequestRejected(503, message, retry_s=expected_s, reason="busy"))
+            return
+        self._large.add(decoding)
+        decoding.ticket.away = True
+        future = self.large.start(self._decode_large, decoding, units=work)
+        future.add_done_callback(lambda _: self._large.discard(decoding))
+        decoding.futures.append(future)
+
+    def _decode_large(self, decoding: Decoding) -> None:
+        try:
+            image = self.model.decode_apart(
+                decoding.data, self.options.limits.pixels, decoding.deadline, decoding.cancellation
+            )
+        except DecodingCancelled:
+            pass
+        except Exception as error:
+            self._fail(decoding, error)
+        else:
+            self.scheduler.submit(decoding.ticket, image)
+        finally:
+            self.model.renew()
+
+    def _fail(self, decoding: Decoding, error: Exception) -> None:
+        limit = self.options.limits.pixels
+        if isinstance(error, DecodingLate):
+            budget_ms = 1000 * (decoding.deadline - decoding.arrived)
+            if error.seconds < 0.5e-3 * budget_ms:  # it was others that took the time
+                message = "the image was not decoded in time, as others came first"
+                error = RequestRejected(503, message, retry_s=self.large.expected(), reason="late")
+            else:
+                message = "decoding this image takes longer than the budget allows"
+                legal = "more time, or an image with less to decode"
+                error = RequestRejected(
+                    422, message, field="budget_ms", value=round(budget_ms, 1), legal=legal, reason="decoding"
+                )
+        elif isinstance(error, ValueError):
+            legal, value = f"an image file of at most {limit} pixels", f"{len(decoding.data)} bytes"
+            error = RequestRejected(400, f"image: {error}", field="image", value=value, legal=legal)
+        elif isinstance(error, RuntimeError):  # no process can be started
+            error = RequestRejected(503, "there is no room to decode large images now", retry_s=1.0, reason="decoding")
+        self.scheduler.fail(decoding.ticket, error)
 
     def _count(self, done: Done, path: str, total_s: float, late: bool) -> None:
         self.metrics.requests.labels("200").inc()
@@ -196,7 +266,24 @@ class Service:
             "batch": done.batch,
         }
 
+    def drain(self) -> None:
+        """The service ends: large images that are not decoded soon are refused, so that they do not hold it up. Called
+        from any thread."""
+        self._loop.call_soon_threadsafe(self._loop.call_later, DRAIN_S, self._give_up_large)
+
+    def _give_up_large(self) -> None:
+        for decoding in list(self._large):
+            refusal = RequestRejected(503, "the service is shutting down", retry_s=1.0, reason="draining")
+            self.scheduler.fail(decoding.ticket, refusal)
+
     async def close(self) -> None:
         """Answer what was accepted, then stop."""
         await self.scheduler.close()
         self.decoders.close()
+        self.large.close()
+
+
+async def _watch(receive: Receive, ticket: Ticket) -> None:
+    message = await receive()
+    if message["type"] == "http.disconnect" and not ticket.future.done():
+        ticket.future.set_exception(RequestRejected(400, "the client has left", reason="left"))

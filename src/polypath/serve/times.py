@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 from polypath.deploy.latency import Latencies, Recent
 
+LEAST_REPLY_S = 0.002
+
 
 class Times:
     """Seconds of a batch.
@@ -71,4 +73,4 @@ class Times:
     def reply(self, now: float) -> float:
         """What to count on from a batch's end to its answers, in seconds."""
         recent = self._replies.quantiles(now)
-        return max(0.002, recent[1]) if recent is not None else 0.005
+        return max(LEAST_REPLY_S, recent[1]) if recent is not None else 0.005

@@ -1,0 +1,308 @@
+"""Decoding within a deadline: small images at once, large ones in a process that is killed when the time is over.
+
+How long an image takes to decode is known before only roughly, and a decoder that runs cannot be stopped. So what
+:attr:`~polypath.data.images.Header.work` calls large goes to a worker (:mod:`polypath.deploy.decoding_worker`), one for
+this process, started when it is first needed. It gets the image's bytes and gives pixels of the size that the network
+reads, or the reason why there are none; what it sends is bounded and is never unpickled.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from polypath.data.images import BrokenImage, ImageLimits, LargeImage, Source, file_bytes, naming, open_image
+from polypath.deploy import decoding_worker
+from polypath.deploy.budget import Spent
+from polypath.deploy.decoding_worker import ANSWER, LENGTH, LONGEST_REASON, READY
+from polypath.deploy.images import Preparation
+
+LARGE = 2**20
+"""The most :attr:`~polypath.data.images.Header.work` that is done in this process: 1 to 40 ms, by format."""
+START_S = 60.0  # a worker that is not ready by then is broken
+GRACE_S = 1.0  # after which a worker ends itself, should this process not have done so
+KEPT = ("LD_", "DYLD_")  # of the environment: a worker that is taken over finds no keys in it
+
+
+class DecodingLate(ValueError):
+    """An image was not decoded by its deadline.
+
+    Attributes:
+        seconds: that were spent on it, without those that it waited for others.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"it was not decoded in time (stopped after {seconds:.3g} s)")
+        self.seconds = seconds
+
+
+class DecodingCancelled(Exception):
+    """:meth:`Cancellation.cancel` was called: the image is no longer wanted."""
+
+
+class Cancellation:
+    """Ends the decoding of an image that is no longer wanted, from any thread; before it begins or while it goes on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stop: Callable[[], None] | None = None
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        with self._lock:
+            self.cancelled = True
+            if self._stop is not None:
+                self._stop()
+
+    @contextlib.contextmanager
+    def ends(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Call ``stop`` when it is cancelled within the block.
+
+        Raises:
+            DecodingCancelled: it has been already.
+        """
+        with self._lock:
+            if self.cancelled:
+                raise DecodingCancelled
+            self._stop = stop
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._stop = None
+
+
+class Decoder:
+    """A worker and the way to it; thread-safe. Large images are decoded one after the other."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._worker: _Worker | None = None
+        self._owner = os.getpid()
+
+    def start(self) -> None:
+        """Start the worker, where there is none, and do not wait for it."""
+        with self._turn:
+            if self.most is not None:
+                self._running()
+
+    def ready(self) -> float:
+        """Wait until the worker takes images; returns the seconds that it took.
+
+        Raises:
+            RuntimeError: it cannot be started.
+        """
+        begun = time.perf_counter()
+        with self._turn:
+            if self.most is not None:
+                self._running().wait(begun + START_S)
+        return time.perf_counter() - begun
+
+    def decode(self, source: Source, preparation: Preparation, limits: ImageLimits, spent: Spent) -> np.ndarray:
+        """``(H, W, C)`` uint8 of one image, as :class:`Preparation` makes it, within the budget of ``spent``, which is
+        told of the worker's time, and does not count its start. Pillow's own images are decoded here.
+
+        Raises:
+            BrokenImage: no image, one beyond the limits; with its file's name.
+            DecodingLate: the budget is spent.
+        """
+        if isinstance(source, Image.Image):
+            return preparation.pixels(open_image(source, limits))
+        data = file_bytes(source, limits) if isinstance(source, str | os.PathLike) else bytes(source)
+        with naming(source):
+            with contextlib.suppress(LargeImage):
+                most = self.most if spent.deadline < math.inf else None
+                return preparation.pixels(open_image(data, limits, most=most))
+            spent.waive(self.ready())
+            try:
+                pixels, seconds = self.apart(data, preparation, limits, spent.deadline)
+            except DecodingLate as error:
+                spent.decoding_ms += 1e3 * error.seconds
+                raise
+            spent.decoding_ms += 1e3 * seconds
+            return pixels
+
+    def apart(
+        self,
+        data: bytes,
+        preparation: Preparation,
+        limits: ImageLimits,
+        deadline: float,
+        cancellation: Cancellation | None = None,
+    ) -> tuple[np.ndarray, float]:
+        """``(H, W, C)`` uint8 by the worker, which is killed at ``deadline`` (``time.perf_counter()``), and the seconds
+        of processor time that it took.
+
+        Raises:
+            BrokenImage: no image, one beyond the limits, or one that crashes its decoder.
+            DecodingLate: the deadline has come.
+            DecodingCancelled: it was no longer wanted.
+            RuntimeError: the worker cannot be started.
+        """
+        cancellation = cancellation or Cancellation()
+        if not self._turn.acquire(timeout=max(0.0, deadline - time.perf_counter())):
+            raise DecodingLate(0.0)
+        try:
+            worker = self._running()
+            with cancellation.ends(worker.kill):
+                return worker.decode(data, preparation, limits, deadline)
+        except BrokenImage:
+            if cancellation.cancelled:  # which looks like a crash
+                raise DecodingCancelled from None
+            raise
+        finally:
+            self._turn.release()
+
+    def close(self) -> None:
+        """End the worker; the next large image starts another."""
+        worker, self._worker = self._worker, None
+        if worker is not None and self._owner == os.getpid():
+            worker.close()
+
+    @property
+    def most(self) -> int | None:
+        """The most work that is done in this process; None is any: Windows has no timer that ends a worker."""
+        return LARGE if hasattr(signal, "setitimer") else None
+
+    def _running(self) -> _Worker:
+        if self._owner != os.getpid():  # a copy made by fork: the worker is its parent's
+            self._worker, self._owner = None, os.getpid()
+        if self._worker is None or not self._worker.alive:
+            if self._worker is not None:
+                self._worker.close()
+            self._worker = _Worker()
+        return self._worker
+
+
+@cache
+def decoder() -> Decoder:
+    """The one of this process."""
+    one = Decoder()
+    atexit.register(one.close)
+    return one
+
+
+class _Worker:
+    """A process that decodes one image at a time; after an image that it did not finish, it is gone."""
+
+    def __init__(self) -> None:
+        self._link, theirs = socket.socketpair()
+        places = [place for place in sys.path if place]
+        command = [sys.executable, "-I", "-S", decoding_worker.__file__, str(os.getpid()), json.dumps(places)]
+        environment = {name: value for name, value in os.environ.items() if name.startswith(KEPT)}
+        streams: dict[str, Any] = {"stdin": theirs.fileno(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        try:
+            with theirs:
+                self._process = subprocess.Popen(command, **streams, env=environment)
+        except OSError as error:
+            self._link.close()
+            raise RuntimeError(f"the process that decodes large images does not start: {error}") from None
+        self._ready = False
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """From any thread; who waits for an answer is told that there is none."""
+        self._process.kill()
+
+    def close(self) -> None:
+        self.kill()
+        self._process.wait()
+        self._link.close()
+
+    def wait(self, until: float) -> None:
+        """Until it takes images.
+
+        Raises:
+            RuntimeError: it ends instead.
+            TimeoutError: it is not ready.
+        """
+        if not self._ready:
+            try:
+                self._ready = self._receive(len(READY), until) == READY
+            except OSError as error:
+                if isinstance(error, TimeoutError):
+                    raise
+                raise RuntimeError("the process that decodes large images does not start") from None
+
+    def decode(
+        self, data: bytes, preparation: Preparation, limits: ImageLimits, deadline: float
+    ) -> tuple[np.ndarray, float]:
+        """As :meth:`Decoder.apart`."""
+        try:
+            self.wait(deadline)
+        except TimeoutError:  # the next one may find it ready
+            raise DecodingLate(0.0) from None
+        begun = time.perf_counter()
+        try:
+            return self._answer(data, preparation, limits, deadline)
+        except TimeoutError:
+            self.close()
+            raise DecodingLate(time.perf_counter() - begun) from None
+        except OSError:
+            self.close()
+            if self._process.returncode == -signal.SIGALRM:
+                raise DecodingLate(time.perf_counter() - begun) from None
+            raise BrokenImage(f"its decoder crashed (status {self._process.returncode})") from None
+        except BrokenImage:
+            raise
+        except BaseException:  # an interrupt: what comes next would be the answer to this
+            self.close()
+            raise
+
+    def _answer(
+        self, data: bytes, preparation: Preparation, limits: ImageLimits, deadline: float
+    ) -> tuple[np.ndarray, float]:
+        shape = (*preparation.size, preparation.channels)
+        asked = {
+            "bytes": len(data),
+            "size": preparation.size,
+            "channels": preparation.channels,
+            "resize": (preparation.resize, preparation.resize_to),
+            "limits": (limits.bytes, limits.pixels, limits.passes),
+            "seconds": max(0.0, deadline - time.perf_counter()) + GRACE_S,
+        }
+        head = json.dumps(asked).encode()
+        self._send(LENGTH.pack(len(head)) + head, deadline)
+        self._send(data, deadline)
+        good, seconds, length = ANSWER.unpack(self._receive(ANSWER.size, deadline))
+        if good and length == math.prod(shape):
+            return np.frombuffer(self._receive(length, deadline), np.uint8).reshape(shape), seconds
+        if good or length > LONGEST_REASON:
+            raise OSError("an answer of another size")
+        raise BrokenImage(self._receive(length, deadline).decode(errors="replace"))
+
+    def _send(self, data: bytes, until: float) -> None:
+        self._link.settimeout(_left(until))
+        self._link.sendall(data)
+
+    def _receive(self, length: int, until: float) -> bytearray:
+        data = bytearray(length)
+        rest = memoryview(data)
+        while rest:
+            self._link.settimeout(_left(until))
+            if not (got := self._link.recv_into(rest)):
+                raise ConnectionResetError("the worker has ended")
+            rest = rest[got:]
+        return data
+
+
+def _left(until: float) -> float:
+    return max(0.001, until - time.perf_counter())  # 0 would mean not to wait at all, which is another error

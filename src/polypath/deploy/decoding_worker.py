@@ -1,0 +1,76 @@
+"""The process that decodes large images: a script that :mod:`polypath.deploy.decoder` starts, and may kill.
+
+It takes one image at a time over its standard input, a socket, and answers with pixels of the size that the network
+reads. Packages are entered without their ``__init__``, which would import torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO, cast
+
+LENGTH = struct.Struct(">I")
+"""Before what is asked: bytes of a JSON object, which the image's bytes follow."""
+ANSWER = struct.Struct(">?dI")
+"""Before an answer: whether pixels follow (or why there are none), seconds of processor time, bytes that follow."""
+READY = b"!"
+LONGEST_REASON = 2000
+NICENESS = 5  # decoding large images gives way to answering small ones
+SMALLEST = b"P6 1 1 255 \0\0\0"
+ROOMS = ("core", "storage", "data", "deploy")
+
+
+def main(parent: int, places: list[str]) -> None:
+    """Answer until the standard input closes, or ``parent`` ends; ``places`` are its ``sys.path``."""
+    sys.path[:] = places
+    _enter_packages(Path(__file__).resolve().parent.parent)
+
+    from polypath.core.parent import belong_to
+    from polypath.data.images import open_image
+
+    belong_to(parent)
+    os.nice(NICENESS)
+    open_image(SMALLEST)  # loads the decoders
+    with socket.socket(fileno=0) as link, cast(BinaryIO, link.makefile("rwb")) as stream:
+        stream.write(READY)
+        stream.flush()
+        while length := stream.read(LENGTH.size):
+            asked = json.loads(stream.read(LENGTH.unpack(length)[0]))
+            data = stream.read(asked["bytes"])
+            signal.setitimer(signal.ITIMER_REAL, asked["seconds"])  # ends this process, should its parent not do so
+            begun = time.process_time()
+            good, body = _decoded(data, asked)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            stream.write(ANSWER.pack(good, time.process_time() - begun, len(body)))
+            stream.write(body)
+            stream.flush()
+
+
+def _enter_packages(package: Path) -> None:
+    for name in ("", *ROOMS):
+        room = ModuleType(".".join(filter(None, ("polypath", name))))
+        room.__path__ = [str(package / name)]
+        sys.modules[room.__name__] = room
+
+
+def _decoded(data: bytes, asked: dict[str, Any]) -> tuple[bool, bytes]:
+    from polypath.data.images import ImageLimits, open_image
+    from polypath.deploy.images import Preparation
+
+    try:
+        preparation = Preparation(tuple(asked["size"]), *([(0.0,) * asked["channels"]] * 2), *asked["resize"])
+        return True, preparation.pixels(open_image(data, ImageLimits(*asked["limits"]))).tobytes()
+    except Exception as error:  # whatever a decoder raises is the image's fault
+        return False, (str(error) or type(error).__name__).encode(errors="replace")[:LONGEST_REASON]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), json.loads(sys.argv[2]))

@@ -1,0 +1,68 @@
+"""Where the service decodes: small images one after the other on a thread, large ones on another with a process.
+
+Both are queues whose work is known roughly beforehand, so each tells how long it will take: for small images admission
+counts on that; a large one that would be late is refused before it is decoded. Whatever is in the large one's way is
+none of the small ones' business.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from polypath.deploy.latency import Recent
+
+T = TypeVar("T")
+
+
+class Lane:
+    """Threads that do pieces of work in their order.
+
+    Args:
+        name: of the threads.
+        threads: how many.
+        unit_s: seconds of a unit of work, before any was seen.
+    """
+
+    def __init__(self, name: str, threads: int, unit_s: float) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._threads, self._unit_s, self._seen = threads, unit_s, Recent()
+        self._waiting, self._lock = 0.0, threading.Lock()
+        self.pieces = 0
+
+    def expected(self, units: float = 1.0) -> float:
+        """Seconds until ``units`` of work that come now are done, by the times of the last 20 s: their median where
+        there is other work, else the least, so that times of a busy machine keep nothing out once it is idle."""
+        now = time.perf_counter()
+        unit_s = self._seen.fastest(now)
+        if self.pieces and (seen := self._seen.quantiles(now)) is not None:
+            unit_s = seen[0]
+        return (self._unit_s if unit_s is None else unit_s) * (self._waiting / self._threads + units)
+
+    def start(self, function: Callable[..., T], *args: Any, units: float = 1.0) -> Future[T]:
+        """``function(*args)`` on a thread; the future can be cancelled until it begins."""
+        with self._lock:
+            self._waiting += units
+            self.pieces += 1
+        future = self._pool.submit(self._timed, function, units, *args)
+        future.add_done_callback(lambda _: self._done(units))
+        return future
+
+    def _timed(self, function: Callable[..., T], units: float, *args: Any) -> T:
+        start = time.perf_counter()
+        try:
+            return function(*args)
+        finally:
+            end = time.perf_counter()
+            self._seen.add((end - start) / units, end)
+
+    def _done(self, units: float) -> None:
+        with self._lock:
+            self._waiting -= units
+            self.pieces -= 1
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)

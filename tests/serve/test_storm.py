@@ -1,0 +1,202 @@
+"""Clients that come again the moment they are refused, in a time of its own: what is answered, and what is after."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polypath.deploy.latency import Latencies
+from polypath.serve.admission import Queue, Ticket
+from polypath.serve.pace import BURST_S, LEAST_PER_S, LONGEST_S, Pace
+from polypath.serve.times import Times
+from serve.fake import profile
+
+SIZES = (1, 2, 4, 8, 16)
+BUDGET_S = 0.2
+ASK_S, REFUSE_S, REPLY_S, DECODE_S = 0.0003, 0.0003, 0.0005, 0.001  # of the event loop, and of a decoder
+TURN_S = 0.0005  # from an answer to its client's next request
+BATCH_S = {size: 0.003 + 0.002 * size for size in SIZES}
+CAPACITY = 16 / BATCH_S[16]
+
+
+def times() -> Times:
+    return Times({size: Latencies({"whole": profile(s, 1.2 * s)}, now=0.0) for size, s in BATCH_S.items()})
+
+
+class Service:
+    """One event loop, one decoder, one inference thread. The loop takes the interpreter from the other two: all they do
+    takes up to ``contention`` times longer, by the square of its load in the last tenth of a second."""
+
+    def __init__(self, pace: Pace | None, contention: float = 3.0) -> None:
+        self.times = times()
+        self.queue, self.pace, self.contention = Queue(["whole"], self.times, 256), pace, contention
+        self.now, self.loop_free, self.decoder_free, self.running = 0.0, 0.0, 0.0, False
+        self.busy: deque[tuple[float, float]] = deque()
+        self.events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self.order = itertools.count()
+        self.good: list[float] = []
+        self.refused: list[tuple[float, float]] = []  # when, and when to come again
+        self.asking = True
+
+    def at(self, moment: float, action: Callable[..., None], *args: Any) -> None:
+        heapq.heappush(self.events, (moment, next(self.order), action, args))
+
+    def run(self, until: float) -> None:
+        while self.events and self.events[0][0] <= until:
+            self.now, _, action, args = heapq.heappop(self.events)
+            action(*args)
+        self.now = until
+
+    def on_loop(self, seconds: float, action: Callable[..., None], *args: Any) -> None:
+        begin = max(self.now, self.loop_free)
+        self.loop_free = begin + seconds
+        self.busy.append((begin, self.loop_free))
+        self.at(self.loop_free, action, *args)
+
+    def slowed(self, seconds: float) -> float:
+        while self.busy and self.busy[0][1] < self.now - 0.1:
+            self.busy.popleft()
+        share = sum(min(end, self.now) - max(begin, self.now - 0.1) for begin, end in self.busy if begin < self.now)
+        return seconds * (1 + (self.contention - 1) * min(1.0, share / 0.1) ** 2)
+
+    def ask(self, again: bool) -> None:
+        self.on_loop(ASK_S, self.admit, self.now, again)
+
+    def admit(self, asked: float, again: bool) -> None:
+        decoded = max(self.now, self.decoder_free) + self.slowed(DECODE_S)
+        deadline = self.now + BUDGET_S - (decoded - self.now)
+        ticket = self.queue.admit(self.now, deadline, "whole")
+        if ticket is None:
+            self.refused.append((self.now, self.queue.retry_s(self.now, "whole")))
+            self.refuse(again)
+            return
+        ticket.future = (asked, again)
+        self.decoder_free = decoded
+        self.at(decoded, self.submit, ticket)
+
+    def refuse(self, again: bool) -> None:
+        hold = self.pace.hold(self.now) if self.pace is not None else 0.0
+        self.at(self.now + hold, self.on_loop, REFUSE_S, self.end, again)
+
+    def submit(self, ticket: Ticket) -> None:
+        ticket.image = np.zeros(1)
+        self.work()
+
+    def work(self) -> None:
+        if self.running:
+            return
+        self.queue.busy_until = 0.0
+        batch, late = self.queue.take(self.now)
+        for ticket in late:
+            self.on_loop(REFUSE_S, self.end, ticket.future[1])
+        if batch:
+            self.running = True
+            seconds = self.slowed(BATCH_S[next(size for size in SIZES if size >= len(batch))])
+            self.at(self.now + seconds, self.done, batch, seconds)
+
+    def done(self, batch: list[Ticket], seconds: float) -> None:
+        self.running = False
+        self.times.observe("whole", len(batch), seconds, self.now)
+        for ticket in batch:
+            self.on_loop(REPLY_S, self.reply, self.now, *ticket.future)
+        self.work()
+
+    def reply(self, finished: float, asked: float, again: bool) -> None:
+        self.times.observe_reply(self.now - finished, self.now)
+        if self.pace is not None:
+            self.pace.answered(self.now)
+        if self.now - asked <= BUDGET_S:
+            self.good.append(self.now)
+        self.end(again)
+
+    def end(self, again: bool) -> None:
+        if again and self.asking:
+            self.at(self.now + TURN_S, self.ask, True)
+
+    def goodput(self, since: float, until: float) -> float:
+        return sum(since <= at < until for at in self.good) / (until - since)
+
+
+@cache
+def at_capacity() -> float:
+    service = Service(Pace())
+    for moment in np.random.default_rng(0).exponential(1 / CAPACITY, int(6 * CAPACITY)).cumsum():
+        service.at(float(moment), service.ask, False)
+    service.run(4.0)
+    return service.goodput(1.0, 4.0)
+
+
+def storm(pace: Pace | None, clients: int, seconds: float) -> Service:
+    service = Service(pace)
+    for i in range(clients):
+        service.at(0.001 * (i % 10), service.ask, True)
+    service.run(seconds)
+    return service
+
+
+@pytest.mark.parametrize("clients", [64, 256, 512])
+def test_a_retry_storm_leaves_four_fifths_of_the_goodput_at_capacity(clients):
+    wanted = at_capacity()
+    assert wanted > 0.6 * CAPACITY
+    found = storm(Pace(), clients, 4.0)
+    assert found.goodput(1.0, 4.0) >= 0.8 * wanted
+    assert all(retry_s > 0 for _, retry_s in found.refused)
+
+
+def test_without_the_pace_a_storm_leaves_little():
+    assert storm(None, 256, 3.0).goodput(1.0, 3.0) < 0.4 * at_capacity()
+
+
+def test_an_idle_service_answers_the_next_request_after_a_storm():
+    """Its times are those of the storm, in which no request would be in time."""
+    service = Service(Pace())
+    for _ in range(64):
+        service.times.observe_reply(0.3, 0.0)
+        service.times.observe("whole", 1, 0.3, 0.0)
+    for i in range(5):  # one after the other: each finds an idle service
+        service.at(0.1 + 0.3 * i, service.ask, False)
+    service.run(3.0)
+    assert len(service.good) == 5
+    assert not service.refused
+
+
+def test_an_idle_service_goes_by_the_profile_a_busy_one_by_what_it_sees():
+    queue = Queue(["whole"], times(), 10)
+    for _ in range(64):
+        queue.times.observe("whole", 1, 0.5, 0.0)
+        queue.times.observe_reply(0.5, 0.0)
+    assert queue.admit(0.1, 0.1 + 0.007, "whole") is None  # one image takes 6 ms by the profile, and a reply 2
+    first = queue.admit(0.1, 0.1 + 0.010, "whole")
+    assert first is not None
+    assert queue.admit(0.1, 0.1 + 0.1, "whole") is None  # there is one
+    first.away = True  # a large image, which is decoded elsewhere, is nothing to wait for
+    assert queue.admit(0.1, 0.1 + 0.1, "whole") is not None
+
+
+def test_refusals_are_at_once_unless_there_are_far_more_than_answers():
+    pace = Pace()
+    burst = int(BURST_S * LEAST_PER_S) + 1
+    assert [pace.hold(0.0) for _ in range(burst)] == [0.0] * burst
+    held = [pace.hold(0.0) for _ in range(1000)]
+    assert held == sorted(held)
+    assert held[0] > 0
+    assert held[-1] == LONGEST_S
+    assert pace.hold(10.0) == 0.0  # forgotten
+
+
+@pytest.mark.parametrize(("refusals", "held"), [(1.0, False), (4.0, True)])
+def test_the_pace_follows_the_answers(refusals, held):
+    """At twice the capacity a service refuses as much as it answers, and nothing is held back."""
+    pace, rate, longest = Pace(), 2000.0, 0.0
+    for i in range(8000):
+        pace.answered(i / rate)
+        for _ in range(int(refusals)):
+            longest = max(longest, pace.hold(i / rate))
+    assert (longest > 0.1) == held

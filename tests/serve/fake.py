@@ -16,12 +16,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from polypath.data.images import LargeImage
+from polypath.deploy.decoder import Cancellation, DecodingCancelled, DecodingLate
 from polypath.deploy.latency import Latencies
 from polypath.deploy.manifest import BundlePath
 
 CLASSES = tuple(f"class{i}" for i in range(10))
 PATHS = {"whole": (10.0, 0.004, 0.001), "middle": (15.0, 0.002, 0.0005), "cheap": (25.0, 0.001, 0.0002)}
 """Name → (error, seconds of a batch, further seconds of each image)."""
+LARGE_SIDE = 64
+"""Images as wide as this are large."""
 
 
 def profile(p50: float, p99: float | None = None) -> list[float]:
@@ -37,6 +41,10 @@ class Gate:
 
     def open(self) -> None:
         self._open.set()
+
+    @property
+    def is_open(self) -> bool:
+        return self._open.is_set()
 
     def pass_through(self) -> None:
         self.reached.set()
@@ -57,6 +65,8 @@ class FakeModel:
     ran: list[tuple[str, int]] = field(default_factory=list)
     gate: Gate | None = None  # before a batch
     decode_gate: Gate | None = None
+    apart: list[str] = field(default_factory=list)  # what became of large images
+    apart_gate: Gate | None = None
     classes: Sequence[str] = CLASSES
 
     @property
@@ -96,13 +106,34 @@ class FakeModel:
             image = Image.open(io.BytesIO(data))
             if image.width * image.height > pixels:
                 raise ValueError(f"{image.width}x{image.height} pixels, more than {pixels}")
+            if image.width >= LARGE_SIDE:
+                raise LargeImage(image.width * image.height)
             image.load()
             small = image.convert("RGB").resize((4, 4), Image.Resampling.NEAREST)
-        except ValueError:
+        except (ValueError, LargeImage):
             raise
         except Exception as error:
             raise ValueError(f"not an image: {type(error).__name__}") from None
         return np.asarray(small).transpose(2, 0, 1)
+
+    def decode_apart(self, data: bytes, pixels: int, deadline: float, cancellation: Cancellation) -> np.ndarray:
+        """All of one colour; waits at its gate as a decoder would, for which there is a deadline and a cancellation."""
+        self.apart.append("begun")
+        begun, ended = time.perf_counter(), threading.Event()
+        with cancellation.ends(ended.set):
+            if self.apart_gate is not None:
+                self.apart_gate.reached.set()
+                while not self.apart_gate.is_open and time.perf_counter() < deadline and not ended.wait(0.002):
+                    pass
+        self.apart[-1] = "cancelled" if ended.is_set() else "late" if time.perf_counter() >= deadline else "done"
+        if ended.is_set():
+            raise DecodingCancelled
+        if self.apart[-1] == "late":
+            raise DecodingLate(time.perf_counter() - begun)
+        return np.full((3, 4, 4), Image.open(io.BytesIO(data)).convert("RGB").getpixel((0, 0))[0], np.uint8)  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
+
+    def renew(self) -> None:
+        self.apart.append("renewed")
 
 
 def image_bytes(value: int = 3, kind: str = "PNG", size: tuple[int, int] = (8, 8)) -> bytes:

@@ -141,7 +141,7 @@ def storm(pace: Pace | None, clients: int, seconds: float) -> Service:
     return service
 
 
-@pytest.mark.parametrize("clients", [64, 256, 512])
+@pytest.mark.parametrize("clients", [64, 256])
 def test_a_retry_storm_leaves_four_fifths_of_the_goodput_at_capacity(clients):
     wanted = at_capacity()
     assert wanted > 0.6 * CAPACITY
@@ -151,7 +151,7 @@ def test_a_retry_storm_leaves_four_fifths_of_the_goodput_at_capacity(clients):
 
 
 def test_without_the_pace_a_storm_leaves_little():
-    assert storm(None, 256, 3.0).goodput(1.0, 3.0) < 0.4 * at_capacity()
+    assert storm(None, 256, 2.0).goodput(1.0, 2.0) < 0.4 * at_capacity()
 
 
 def test_an_idle_service_answers_the_next_request_after_a_storm():

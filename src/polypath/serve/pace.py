@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import deque
 
 LEAST_PER_S = 250.0  # refusals that are always at once
-SHARE = 1.5  # of the answers: as many refusals as well, which is more than at twice the capacity
+SHARE = 1.25  # times the answers are as well; at twice the capacity there are as many refusals as answers
 BURST_S = 0.25  # that come in less time may be ahead of their rate
-LONGEST_S = 0.5  # that a refusal is held back
+LONGEST_S = 1.0  # that a refusal is held back: its client is told to stay away for at least as long
 WINDOW = 256  # answers by which their rate is known
 
 

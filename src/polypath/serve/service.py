@@ -99,7 +99,7 @@ class Service:
         self.decoders = Lane("decode", options.limits.decoders, DECODING_S)
         self.large = Lane("decode-large", 1, WORK_S)
         self._large: set[Decoding] = set()
-        self.pace, self._held = Pace(), 0
+        self.pace = Pace()
         self._loop = asyncio.get_running_loop()
 
     async def answer(
@@ -121,7 +121,7 @@ class Service:
             ticket = self.scheduler.admit(deadline - expected_s, path, cheaper=request.allow_cheaper)
         except RequestRejected as refusal:
             if refusal.reason == "busy":
-                await self._hold()
+                await asyncio.sleep(self.pace.hold(time.perf_counter()))
             raise
         decoding = Decoding(ticket, request.image, arrived, deadline)
         decoding.futures.append(self.decoders.start(self._decode, decoding))
@@ -139,17 +139,6 @@ class Service:
         self.pace.answered(finished)
         self._count(done, path, finished - arrived, finished > deadline)
         return done, self._reply(request, done, arrived, finished)
-
-    async def _hold(self) -> None:
-        """What is refused too fast, unless half of the requests that there may be are held back already."""
-        if self._held >= self.options.limits.requests / 2:
-            return
-        if (seconds := self.pace.hold(time.perf_counter())) > 0:
-            self._held += 1
-            try:
-                await asyncio.sleep(seconds)
-            finally:
-                self._held -= 1
 
     def _best(self, budget_ms: float) -> str:
         """The most accurate path that an idle machine answers within the budget.

@@ -35,6 +35,7 @@ from polypath.deploy.images import Preparation
 LARGE = 2**20
 """The most :attr:`~polypath.data.images.Header.work` that is done in this process: 1 to 40 ms, by format."""
 START_S = 60.0  # a worker that is not ready by then is broken
+DOES_NOT_START = "the process that decodes large images does not start"
 GRACE_S = 1.0  # after which a worker ends itself, should this process not have done so
 KEPT = ("LD_", "DYLD_")  # of the environment: a worker that is taken over finds no keys in it
 
@@ -102,16 +103,19 @@ class Decoder:
                 self._running()
 
     def ready(self) -> float:
-        """Wait until the worker takes images; returns the seconds that it took.
+        """Wait until the worker takes images; returns the seconds that it took to start.
 
         Raises:
             RuntimeError: it cannot be started.
         """
-        begun = time.perf_counter()
         with self._turn:
+            begun = time.perf_counter()  # not what another one's image took
             if self.most is not None:
-                self._running().wait(begun + START_S)
-        return time.perf_counter() - begun
+                try:
+                    self._running().wait(begun + START_S)
+                except TimeoutError:
+                    raise RuntimeError(DOES_NOT_START) from None
+            return time.perf_counter() - begun
 
     def decode(self, source: Source, preparation: Preparation, limits: ImageLimits, spent: Spent) -> np.ndarray:
         """``(H, W, C)`` uint8 of one image, as :class:`Preparation` makes it, within the budget of ``spent``, which is
@@ -128,7 +132,8 @@ class Decoder:
             with contextlib.suppress(LargeImage):
                 most = self.most if spent.deadline < math.inf else None
                 return preparation.pixels(open_image(data, limits, most=most))
-            spent.waive(self.ready())
+            if not self._turn.locked():  # else the worker is at work, and there
+                spent.waive(self.ready())
             try:
                 pixels, seconds = self.apart(data, preparation, limits, spent.deadline)
             except DecodingLate as error:
@@ -211,7 +216,7 @@ class _Worker:
                 self._process = subprocess.Popen(command, **streams, env=environment)
         except OSError as error:
             self._link.close()
-            raise RuntimeError(f"the process that decodes large images does not start: {error}") from None
+            raise RuntimeError(f"{DOES_NOT_START}: {error}") from None
         self._ready = False
 
     @property
@@ -240,7 +245,7 @@ class _Worker:
             except OSError as error:
                 if isinstance(error, TimeoutError):
                     raise
-                raise RuntimeError("the process that decodes large images does not start") from None
+                raise RuntimeError(DOES_NOT_START) from None
 
     def decode(
         self, data: bytes, preparation: Preparation, limits: ImageLimits, deadline: float

@@ -268,6 +268,8 @@ class Service:
     async def close(self) -> None:
         """Answer what was accepted, then stop."""
         await self.scheduler.close()
+        for decoding in list(self._large):
+            decoding.cancel()
         self.decoders.close()
         self.large.close()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 import math
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.modules.module import register_module_forward_hook
 
 from conftest import child_environment
-from polypath.deploy import AnytimePredictor, BudgetError, latency_profile
+from polypath.deploy import AnytimePredictor, BudgetError, decoder, latency_profile
 from polypath.deploy.bundle import rank
 from polypath.deploy.latency import PathLatency, Timing
 from polypath.deploy.manifest import Rung
@@ -83,6 +85,29 @@ def test_decoding_counts_against_the_budget(predictor, images, monkeypatch):
     monkeypatch.setattr(predictor, "prepared", lambda *asked: (time.sleep(0.02), prepared(*asked))[1])
     with pytest.raises(BudgetError, match="budget_ms 6 cannot"):
         predictor.predict(images, budget_ms=6.0)
+
+
+def test_a_large_image_is_the_same_and_ends_with_the_budget(predictor, monkeypatch):
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)).save(stream, "PNG")
+    data = stream.getvalue()
+    wanted = predictor.predict(data).probabilities
+    monkeypatch.setattr(decoder, "LARGE", 0)
+    assert (predictor.predict(data, budget_ms=1e6).probabilities == wanted).all()
+
+    def late(*asked):
+        raise decoder.DecodingLate(0.05)
+
+    monkeypatch.setattr(decoder.Decoder, "apart", late)
+    for ask_for in (
+        lambda: predictor.predict(data, budget_ms=1e6),
+        lambda: predictor.predict_confident(data, risk=0.9, budget_ms=1e6),
+        lambda: list(predictor.predict_until(data, time.monotonic() + 1e3)),
+    ):
+        with pytest.raises(BudgetError) as caught:
+            ask_for()
+        assert caught.value.decoding_ms >= 50.0
+    assert (predictor.predict(data).probabilities == wanted).all()  # no budget, no deadline
 
 
 @pytest.mark.parametrize("budget", [math.nan, math.inf, 0.0, -1.0, True, "2"])

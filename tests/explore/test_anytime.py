@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,11 @@ from subjects import Given, crescendo, picture, pixels, png, recursive, saved
 
 import polypath as pp
 from polypath.core.execute import Trace
-from polypath.deploy import latency_profile
+from polypath.deploy import decoder, latency_profile
 from polypath.explore.anytime import AnytimeSubject, open_subject
 from polypath.explore.examples import digits, drawings, example_files
 from polypath.explore.loops import loops_taken
+from polypath.explore.view import look
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +51,21 @@ def test_its_answers_are_the_networks_own(branches):
     assert run.ms > 0
     assert run.loops == ()
     assert branches.run(picture(1, 64), 1e6).probabilities.shape == (10,)
+
+
+def test_decoding_a_large_image_ends(branches, monkeypatch):
+    """In the process that the predictor uses, after a time that is not the budget's."""
+    wanted, asked = branches.run(picture(1), 1e6).probabilities, []
+    monkeypatch.setattr(decoder, "LARGE", 0)
+    assert (branches.run(picture(1), 1e6).probabilities == wanted).all()
+
+    def late(self, data, preparation, limits, deadline):
+        asked.append(deadline - time.perf_counter())
+        raise decoder.DecodingLate(5.0)
+
+    monkeypatch.setattr(decoder.Decoder, "apart", late)
+    assert "it was not decoded in time" in look(branches, picture(1), 1e6).message
+    assert 0 < asked[0] <= 5.0
 
 
 def test_what_cannot_be_met_runs_nothing(branches):

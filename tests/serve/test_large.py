@@ -100,8 +100,8 @@ def test_a_client_that_left_before_its_batch_is_not_run(model, running):
 
 
 def test_large_images_that_would_wait_too_long_are_refused_at_once(model, running, monkeypatch):
-    monkeypatch.setattr(module, "MOST_LARGE", 2)
     app, port, pool = running
+    monkeypatch.setattr(module, "WAIT_S", 2.5 * 100 * 100 * module.WORK_S)
     asked = [pool.submit(ask, port, LARGE) for _ in range(2)]
     assert until(lambda: app.service.large.pieces == 2)
     status, headers, body = ask(port, LARGE)

@@ -8,7 +8,6 @@ reads, or the reason why there are none; what it sends is bounded and is never u
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import math
@@ -19,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -89,9 +89,14 @@ class Cancellation:
 
 
 class Decoder:
-    """A worker and the way to it; thread-safe. Large images are decoded one after the other."""
+    """A worker and the way to it; thread-safe. Large images are decoded one after the other.
 
-    def __init__(self) -> None:
+    Args:
+        niceness: of the worker, which gives way to whatever has less.
+    """
+
+    def __init__(self, niceness: int = 0) -> None:
+        self._niceness = niceness
         self._turn = threading.Lock()
         self._worker: _Worker | None = None
         self._owner = os.getpid()
@@ -99,7 +104,7 @@ class Decoder:
     def start(self) -> None:
         """Start the worker, where there is none, and do not wait for it."""
         with self._turn:
-            if self.most is not None:
+            if most_here() is not None:
                 self._running()
 
     def ready(self) -> float:
@@ -110,7 +115,7 @@ class Decoder:
         """
         with self._turn:
             begun = time.perf_counter()  # not what another one's image took
-            if self.most is not None:
+            if most_here() is not None:
                 try:
                     self._running().wait(begun + START_S)
                 except TimeoutError:
@@ -130,7 +135,7 @@ class Decoder:
         data = file_bytes(source, limits) if isinstance(source, str | os.PathLike) else bytes(source)
         with naming(source):
             with contextlib.suppress(LargeImage):
-                most = self.most if spent.deadline < math.inf else None
+                most = most_here() if spent.deadline < math.inf else None
                 return preparation.pixels(open_image(data, limits, most=most))
             if not self._turn.locked():  # else the worker is at work, and there
                 spent.waive(self.ready())
@@ -179,36 +184,42 @@ class Decoder:
         if worker is not None and self._owner == os.getpid():
             worker.close()
 
-    @property
-    def most(self) -> int | None:
-        """The most work that is done in this process; None is any: Windows has no timer that ends a worker."""
-        return LARGE if hasattr(signal, "setitimer") else None
-
     def _running(self) -> _Worker:
         if self._owner != os.getpid():  # a copy made by fork: the worker is its parent's
             self._worker, self._owner = None, os.getpid()
         if self._worker is None or not self._worker.alive:
             if self._worker is not None:
                 self._worker.close()
-            self._worker = _Worker()
+            self._worker = _Worker(self._niceness)
         return self._worker
+
+
+def most_here() -> int | None:
+    """The most work that is done in this process; None is any: Windows has no timer that ends a worker."""
+    return LARGE if hasattr(signal, "setitimer") else None
 
 
 @cache
 def decoder() -> Decoder:
     """The one of this process."""
-    one = Decoder()
-    atexit.register(one.close)
-    return one
+    return Decoder()
 
 
 class _Worker:
     """A process that decodes one image at a time; after an image that it did not finish, it is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, niceness: int) -> None:
         self._link, theirs = socket.socketpair()
         places = [place for place in sys.path if place]
-        command = [sys.executable, "-I", "-S", decoding_worker.__file__, str(os.getpid()), json.dumps(places)]
+        command = [
+            sys.executable,
+            "-I",
+            "-S",
+            decoding_worker.__file__,
+            str(os.getpid()),
+            str(niceness),
+            json.dumps(places),
+        ]
         environment = {name: value for name, value in os.environ.items() if name.startswith(KEPT)}
         streams: dict[str, Any] = {"stdin": theirs.fileno(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         try:
@@ -218,6 +229,7 @@ class _Worker:
             self._link.close()
             raise RuntimeError(f"{DOES_NOT_START}: {error}") from None
         self._ready = False
+        self._end = weakref.finalize(self, _end, os.getpid(), self._process, self._link)
 
     @property
     def alive(self) -> bool:
@@ -228,9 +240,7 @@ class _Worker:
         self._process.kill()
 
     def close(self) -> None:
-        self.kill()
-        self._process.wait()
-        self._link.close()
+        self._end()
 
     def wait(self, until: float) -> None:
         """Until it takes images.
@@ -307,6 +317,14 @@ class _Worker:
                 raise ConnectionResetError("the worker has ended")
             rest = rest[got:]
         return data
+
+
+def _end(owner: int, process: subprocess.Popen[bytes], link: socket.socket) -> None:
+    """Also where a worker is forgotten, and when this process ends; not in a copy of it made by fork."""
+    if os.getpid() == owner:
+        process.kill()
+        process.wait()
+    link.close()
 
 
 def _left(until: float) -> float:

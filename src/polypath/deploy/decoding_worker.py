@@ -23,12 +23,11 @@ ANSWER = struct.Struct(">?dI")
 """Before an answer: whether pixels follow (or why there are none), seconds of processor time, bytes that follow."""
 READY = b"!"
 LONGEST_REASON = 2000
-NICENESS = 5  # decoding large images gives way to answering small ones
 SMALLEST = b"P6 1 1 255 \0\0\0"
 ROOMS = ("core", "storage", "data", "deploy")
 
 
-def main(parent: int, places: list[str]) -> None:
+def main(parent: int, niceness: int, places: list[str]) -> None:
     """Answer until the standard input closes, or ``parent`` ends; ``places`` are its ``sys.path``."""
     sys.path[:] = places
     _enter_packages(Path(__file__).resolve().parent.parent)
@@ -37,7 +36,7 @@ def main(parent: int, places: list[str]) -> None:
     from polypath.data.images import open_image
 
     belong_to(parent)
-    os.nice(NICENESS)
+    os.nice(niceness)
     open_image(SMALLEST)  # loads the decoders
     with socket.socket(fileno=0) as link, cast(BinaryIO, link.makefile("rwb")) as stream:
         stream.write(READY)
@@ -73,4 +72,4 @@ def _decoded(data: bytes, asked: dict[str, Any]) -> tuple[bool, bytes]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), json.loads(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))

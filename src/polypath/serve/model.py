@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from polypath.data.images import ImageLimits, open_image
-from polypath.deploy.decoder import Cancellation, decoder
+from polypath.deploy.decoder import Cancellation, Decoder, most_here
+
+NICENESS = 5  # of what decodes large images: it gives way to answering small ones
 
 if TYPE_CHECKING:
     from polypath.deploy import AnytimePredictor, BundlePath
@@ -76,28 +78,29 @@ class BundleModel:
         self.name = predictor.bundle.name
         self.classes = predictor.bundle.classes
         self.paths = rank(predictor.bundle.paths)
+        self._decoder = Decoder(NICENESS)
 
     def latencies(self, sizes: Sequence[int]) -> Mapping[int, Latencies]:
         """The predictor's own: from its cache where they were measured before; else a second or two for each size."""
         return {size: self.predictor.latencies(size) for size in sizes}
 
     def warm_up(self, sizes: Sequence[int]) -> None:
-        decoder().start()
+        self._decoder.start()
         for size in sizes:  # the decoders are warm since the predictor was made
             self.predictor.warm_up(size)
-        decoder().ready()
+        self._decoder.ready()
 
     def run(self, path: str, images: np.ndarray) -> np.ndarray:
         return self.predictor.run_path(path, images)
 
     def decode(self, data: bytes, pixels: int) -> np.ndarray:
         prep, limits = self.predictor.bundle.preparation, ImageLimits(bytes=len(data), pixels=pixels)
-        return prep.normalised(prep.pixels(open_image(data, limits, most=decoder().most))[None])[0]
+        return prep.normalised(prep.pixels(open_image(data, limits, most=most_here()))[None])[0]
 
     def decode_apart(self, data: bytes, pixels: int, deadline: float, cancellation: Cancellation) -> np.ndarray:
         prep, limits = self.predictor.bundle.preparation, ImageLimits(bytes=len(data), pixels=pixels)
-        image, _ = decoder().apart(data, prep, limits, deadline, cancellation)
+        image, _ = self._decoder.apart(data, prep, limits, deadline, cancellation)
         return prep.normalised(image[None])[0]
 
     def renew(self) -> None:
-        decoder().start()
+        self._decoder.start()

@@ -27,7 +27,7 @@ from polypath.serve.times import Times
 
 DECODING_S = 0.001  # for a small image, before any was seen
 WORK_S = 20e-9  # for a unit of a large image's work, likewise
-MOST_LARGE = 8  # large images at a time
+WAIT_S = 5.0  # that large images may take which are accepted at a time
 DRAIN_S = 3.0  # that large images which were accepted are given when the service ends
 
 Receive = Callable[[], Awaitable[Any]]
@@ -70,6 +70,7 @@ class Decoding:
     data: bytes
     arrived: float
     deadline: float
+    work: int = 0
     cancellation: Cancellation = field(default_factory=Cancellation)
     futures: list[Future[None]] = field(default_factory=list)
 
@@ -172,24 +173,23 @@ class Service:
         try:
             image = self.model.decode(decoding.data, self.options.limits.pixels)
         except LargeImage as large:
-            self._begin_large(decoding, large.work)
+            decoding.work = large.work
+            self._begin_large(decoding)
         except Exception as error:
             self._fail(decoding, error)
         else:
             self.scheduler.submit(decoding.ticket, image)
 
-    def _begin_large(self, decoding: Decoding, work: int) -> None:
+    def _begin_large(self, decoding: Decoding) -> None:
         """A place behind the other large images, where it will be in time; the first one is always tried."""
-        expected_s = self.large.expected(work)
-        if self.large.pieces and (
-            self.large.pieces >= MOST_LARGE or time.perf_counter() + expected_s > decoding.deadline
-        ):
+        expected_s = self.large.expected(decoding.work)
+        if self.large.pieces and expected_s > min(WAIT_S, decoding.deadline - time.perf_counter()):
             message = f"{self.large.pieces} large images are being decoded already, each after the other"
             self._fail(decoding, RequestRejected(503, message, retry_s=expected_s, reason="busy"))
             return
         self._large.add(decoding)
         decoding.ticket.away = True
-        future = self.large.start(self._decode_large, decoding, units=work)
+        future = self.large.start(self._decode_large, decoding, units=decoding.work)
         future.add_done_callback(lambda _: self._large.discard(decoding))
         decoding.futures.append(future)
 
@@ -213,7 +213,7 @@ class Service:
             budget_ms = 1000 * (decoding.deadline - decoding.arrived)
             if error.seconds < 0.5e-3 * budget_ms:  # it was others that took the time
                 message = "the image was not decoded in time, as others came first"
-                error = RequestRejected(503, message, retry_s=self.large.expected(), reason="late")
+                error = RequestRejected(503, message, retry_s=self.large.expected(decoding.work), reason="late")
             else:
                 message = "decoding this image takes longer than the budget allows"
                 legal = "more time, or an image with less to decode"

@@ -23,7 +23,7 @@ from PIL import Image
 
 BUNDLE = os.environ.get("POLYPATH_BENCH_BUNDLE")
 """Folder of the bundle to serve; the pretrained one where it is not set."""
-PACKAGES = ("fastapi", "uvicorn", "httptools", "uvloop", "starlette", "onnxruntime", "openvino", "pillow")
+PACKAGES = ("fastapi", "uvicorn", "h11", "uvloop", "starlette", "onnxruntime", "openvino", "pillow")
 TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 

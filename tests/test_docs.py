@@ -15,7 +15,7 @@ from polypath.families.registry import PRESETS
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 NEEDS = {
-    "docs/production.md": ("onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn", "httptools", "prometheus_client")
+    "docs/production.md": ("onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn", "h11", "prometheus_client")
 }
 """Packages of extras that a page's code needs; it skips where they are absent."""
 

@@ -17,8 +17,9 @@ import pytest
 
 from polypath.cli import main
 from polypath.serve.app import App
+from polypath.serve.callers import is_loopback
 from polypath.serve.limits import Key, RequestLimits
-from polypath.serve.server import is_loopback, listen
+from polypath.serve.server import listen
 from polypath.serve.service import Options, batch_sizes
 from serve.fake import FakeModel, Gate, image_bytes, parsed, post, raw, served, whole
 
@@ -31,7 +32,7 @@ def server():
 
 
 def get(port: int, place: str, extra: str = "") -> tuple:
-    return parsed(raw(port, f"GET {place} HTTP/1.1\r\nHost: a\r\n{extra}\r\n".encode()))
+    return parsed(raw(port, f"GET {place} HTTP/1.1\r\nHost: localhost\r\n{extra}\r\n".encode()))
 
 
 def ask(port: int, body: bytes, kind: str = "image/png", query: str = "", extra: str = "") -> tuple:

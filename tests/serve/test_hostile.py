@@ -14,7 +14,10 @@ from polypath.serve.service import Options
 from serve.fake import FakeModel, image_bytes, parsed, post, raw, served
 from serve.hostile import AUTH, KEY, bomb, cases, judge, picture
 
-SMALL = RequestLimits(body_bytes=2**20, pixels=2**20, head_seconds=0.4, body_seconds=0.5, buffered_bytes=3 * 2**20)
+CHUNKED = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n{AUTH}Transfer-Encoding: chunked\r\n\r\n".encode()
+SMALL = RequestLimits(
+    body_bytes=2**20, pixels=2**20, head_seconds=0.4, body_seconds=0.5, buffered_bytes=3 * 2**20, linger_seconds=0.5
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +95,7 @@ def test_long_bodies_are_refused_whether_announced_or_not(server, told):
     body = bytes(2 * SMALL.body_bytes)
     sent = post(body, extra=AUTH)
     if not told:
-        head = f"POST /v1/predict HTTP/1.1\r\n{AUTH}Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
-        sent = head.encode() + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+        sent = CHUNKED + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
     error = refused(raw(port, sent), 413)
     assert (error["field"], error["legal"]) == ("body", f"at most {SMALL.body_bytes} bytes")
 

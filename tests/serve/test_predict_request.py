@@ -55,6 +55,32 @@ def test_all_wrappings_say_the_same(kind, query, body):
     assert read(kind, query, body) == WANTED
 
 
+BYTES = bytes(range(256)) + b"\xfb\xff"  # holds both characters by which the alphabets differ
+TEXT = base64.b64encode(BYTES).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        base64.urlsafe_b64encode(BYTES).decode(),
+        TEXT.rstrip("="),
+        base64.encodebytes(BYTES).decode(),
+        "\r\n".join(TEXT[i : i + 64] for i in range(0, len(TEXT), 64)),
+        f"data:image/png;base64,{TEXT}",
+        f"DATA:;BASE64,{TEXT}",
+    ],
+)
+def test_base64_in_every_form(text):
+    assert read("application/json", "", json.dumps({"image": text}).encode()).image == BYTES
+
+
+@pytest.mark.parametrize("text", ["data:image/png,abcd", "data:abcd", "A", "AA=A", "AAA*", "A\u00a0AAA"])
+def test_no_base64(text):
+    with pytest.raises(RequestRejected, match="no base64"):
+        read("application/json", "", json.dumps({"image": text}).encode())
+
+
 def test_options_are_optional():
     assert read() == PredictRequest(b"bytes")
     assert read("application/json", "", document(budget_ms=None, path=None)) == PredictRequest(b"bytes")
@@ -79,10 +105,17 @@ def test_options_are_optional():
         (415, "Content-Type", "application/x-www-form-urlencoded", "", b"x"),
         (400, "body", "application/json", "", b"{"),
         (400, "body", "application/json", "", b"\xff\xfe{}"),
-        (400, "body", "application/json", "", b"[" * 100_000),
-        (400, "body", "application/json", "", b'{"a":' * 100_000),
+        (400, "body", "application/json", "", '{"image": ""}'.encode("utf-16")),
+        (422, "body", "application/json", "", b"[" * 100_000),
+        (422, "a", "application/json", "", b'{"a":' * 100_000),
+        (400, "body", "application/json", "", b'{"path":' * 100_000),
+        (422, "path", "application/json", "", document(path=[]).replace(b"[]", b"[" * 900 + b"]" * 900)),
+        (400, "body", "application/json", "", b'{"\\ud800": 1}'),
+        (400, "body", "application/json", "", b'{"image": "AA==", "path": "\\ud800"}'),
+        (422, "path", "application/json", "", document(path="\U0001f600" * 2000)),
+        (400, "body", "application/json", "", b'{"image": "\\udfff"}'),
         (400, "body", "application/json", "", b'{"image": "", "budget_ms": NaN}'),
-        (400, "body", "application/json", "", b'{"image": "", "top_k": ' + b"9" * 5000 + b"}"),
+        (422, "top_k", "application/json", "", document().replace(b"}", b', "top_k": ' + b"9" * 5000 + b"}")),
         (422, "body", "application/json", "", b"[1, 2]"),
         (422, "body", "application/json", "", b"null"),
         (422, "image", "application/json", "", b"{}"),
@@ -104,7 +137,19 @@ def test_options_are_optional():
         (400, "body", BOUNDARY, "", b"--XX\r\nContent-Disposition: form-data\r\n\r\nx\r\n--XX--"),
         (422, "image", BOUNDARY, "", parts(image="text")),
         (422, "image", BOUNDARY, "", parts(budget_ms="1")),
-        (400, "body", BOUNDARY, "", parts(image=b"x", other=b"y")),
+        (422, "other", BOUNDARY, "", parts(image=b"x", other=b"y")),
+        (422, "image", BOUNDARY, "", parts(image=b"x").replace(b"--XX--\r\n", parts(image=b"y"))),
+        (422, "path", BOUNDARY + "; charset=unicode_escape", "", parts(image=b"x", path="\\ud800")),
+        (400, "body", BOUNDARY, "", parts(image=b"x", path="p" * 5000)),
+        (400, "body", BOUNDARY, "", parts(image=b"x")[:-8]),
+        (400, "body", BOUNDARY, "", parts(image=b"x").replace(b"a.png", b"a" * 5000)),
+        (
+            400,
+            "body",
+            BOUNDARY,
+            "",
+            parts(image=b"x").replace(b"\r\nContent-Type", b"\r\nA: b" * 9 + b"\r\nContent-Type"),
+        ),
         (400, "body", BOUNDARY, "", parts(image=b"x", **{f"f{i}": "1" for i in range(20)})),
     ],
 )

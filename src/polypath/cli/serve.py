@@ -16,7 +16,7 @@ from polypath.cli.parser import Parser, number_of, positive
 from polypath.cli.tables import print_json
 from polypath.core.checks import number, whole
 
-NEEDS = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client", "python_multipart")
+NEEDS = ("fastapi", "fastapi_offline", "uvicorn", "h11", "prometheus_client", "python_multipart")
 
 LOG = logging.getLogger(__name__)
 MEASURING = "measuring how long each path takes on this machine; kept for the next start"
@@ -38,6 +38,20 @@ def serve(argv: list[str]) -> None:
         help="port to listen on, 0 for any free one (8000)",
     )
     parser.add_argument("--without-key", action="store_true", help="allow another --host without POLYPATH_API_KEY")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer by this name too, * for any; repeatable",
+    )
+    parser.add_argument(
+        "--cors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages of this origin ask (https://example.org), * for any; repeatable",
+    )
     parser.add_argument(
         "--runtime", default="auto", help="auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
     )
@@ -65,12 +79,14 @@ def serve(argv: list[str]) -> None:
     for package in NEEDS:
         need(package, "polypath serve", "serve")
 
+    from polypath.serve.callers import Callers, is_loopback
     from polypath.serve.limits import KEY_VARIABLE, Key, RequestLimits
-    from polypath.serve.server import is_loopback, listen
+    from polypath.serve.server import listen
     from polypath.serve.service import Options
 
     limits = RequestLimits(body_bytes=int(args.max_body_mb * 2**20), pixels=args.max_pixels, requests=args.max_requests)
     options = Options(budget_ms=args.budget_ms, max_batch=args.max_batch, limits=limits)
+    callers = Callers((args.host, *args.allow_host), tuple(args.cors))
     key = Key(os.environ.get(KEY_VARIABLE))
     if not key and not is_loopback(args.host) and not args.without_key:
         raise ValueError(
@@ -88,7 +104,7 @@ def serve(argv: list[str]) -> None:
         patience.start()
         try:
             model = make_model(args.bundle, args.runtime, args.threads, args.profile)
-            app = App(model, options, key)
+            app = App(model, options, key, callers)
             app.measure()
         finally:
             patience.cancel()

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, MutableMapping
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -16,8 +17,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
+from polypath.serve.callers import Callers
 from polypath.serve.errors import RequestRejected
 from polypath.serve.limits import Guard, Key, Receive, Send
 from polypath.serve.metrics import Metrics
@@ -29,6 +32,11 @@ from polypath.serve.times import Times
 
 LOG = logging.getLogger(__name__)
 PREDICT_PATH = "/v1/predict"
+CORS: Any = {
+    "allow_methods": ("GET", "POST"),
+    "allow_headers": ("authorization", "content-type", "x-api-key"),
+    "expose_headers": ("retry-after",),
+}
 INLINE_BYTES = 2**17  # longer bodies are taken apart on a thread of the decoders
 
 
@@ -39,22 +47,27 @@ class App:
         model: the network.
         options: budgets, batches, limits.
         key: what clients must show.
+        callers: by which names, and from which web pages, it may be asked.
     """
 
-    def __init__(self, model: Model, options: Options, key: Key) -> None:
+    def __init__(self, model: Model, options: Options, key: Key, callers: Callers | None = None) -> None:
         self.model, self.options = model, options
         self.times: Times | None = None
         self.metrics = Metrics()
         self.service: Service | None = None
         self.api = self._routes()
-        self.guard = Guard(self._dispatch, options.limits, key, self.metrics.refuse)
+        callers = callers or Callers()
+        cors = partial(CORSMiddleware, allow_origins=callers.origins, **CORS) if callers.origins else None
+        self.guard = Guard(self._dispatch, options.limits, key, self.metrics.refuse, callers, cors)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         await self.guard(scope, receive, send)
 
     async def _dispatch(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """FastAPI for everything but a prediction: its routing costs twice what a refusal does, and a refusal is what
-        a service that has too much to do must be good at."""
+        a service that has too much to do must be good at. HEAD is a GET whose body the server leaves out."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
         if scope["type"] != "http" or scope["path"] != PREDICT_PATH or scope["method"] != "POST":
             await self.api(scope, receive, send)
             return
@@ -171,11 +184,11 @@ class App:
             raise RequestRejected(503, "the service is starting", retry_s=1.0, reason="starting")
         return self.service
 
-    async def _refused(self, request: Request, refusal: RequestRejected) -> JSONResponse:
+    async def _refused(self, request: Request, refusal: RequestRejected) -> Response:
         self.metrics.refuse(refusal.status, refusal.reason)
-        return JSONResponse(refusal.body(), refusal.status, refusal.headers())
+        return Response(refusal.json(), refusal.status, refusal.headers(), media_type="application/json")
 
-    async def _not_here(self, request: Request, error: HTTPException) -> JSONResponse:
+    async def _not_here(self, request: Request, error: HTTPException) -> Response:
         routes = [route for route in self.api.routes if isinstance(route, Route)]
         legal = [f"{'/'.join(sorted(route.methods or ()))} {route.path}" for route in routes]
         value = f"{request.method} {request.url.path}"
@@ -183,7 +196,7 @@ class App:
             error.status_code, str(error.detail), field="path", value=value, legal=legal, reason="route"
         )
         self.metrics.refuse(refusal.status, refusal.reason)
-        return JSONResponse(refusal.body(), refusal.status, error.headers)
+        return Response(refusal.json(), refusal.status, error.headers, media_type="application/json")
 
     async def _defect(self, request: Request, error: Exception) -> JSONResponse:
         self.metrics.refuse(500, "defect")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -39,12 +40,16 @@ class RequestRejected(Exception):
 
     def body(self) -> dict[str, Any]:
         """``{"error": {"message": …, "field": …, "value": …, "legal": …}}``; what is not known is left out."""
-        error: dict[str, Any] = {"message": self.message}
+        error: dict[str, Any] = {"message": _sendable(self.message)}
         if self.field is not None:
-            error |= {"field": self.field, "value": shown(self.value), "legal": self.legal}
+            error |= {"field": _sendable(self.field), "value": shown(self.value), "legal": self.legal}
         if self.retry_s is not None:
             error["retry_after_ms"] = max(0.1, math.ceil(10_000 * self.retry_s) / 10)
         return {"error": error}
+
+    def json(self) -> bytes:
+        """:meth:`body` as it is sent, ASCII whatever the client wrote."""
+        return json.dumps(self.body()).encode()
 
     def headers(self) -> dict[str, str]:
         """``Retry-After`` (whole seconds, at least 1) for 503, ``WWW-Authenticate`` for 401."""
@@ -60,4 +65,9 @@ def shown(value: Any) -> Any:
     if isinstance(value, int | float) and abs(value) < 1e15:  # so neither nan nor infinity, which JSON has not
         return value
     text = value if isinstance(value, str) else type(value).__name__ if isinstance(value, dict | list) else str(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+    return _sendable(text if len(text) <= SHOWN else text[:SHOWN] + "…")
+
+
+def _sendable(text: str) -> str:
+    """Without halves of surrogate pairs, which JSON can escape and UTF-8 cannot carry."""
+    return text.encode("utf-8", "backslashreplace").decode()

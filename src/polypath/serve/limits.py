@@ -1,4 +1,4 @@
-"""What a client may ask of the service, enforced before anything is decoded: key, bytes, time, concurrency.
+"""What a client may ask of the service, enforced before anything is decoded: bytes, time, count, name, key.
 
 :class:`Guard` is the outermost ASGI application. It answers what breaks a limit by itself, so that such a request
 costs neither routing nor parsing, and hands the rest on with the body read whole.
@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 from polypath.core.checks import check_fields, number
+from polypath.serve.callers import Callers
 from polypath.serve.errors import RequestRejected
 
 KEY_VARIABLE = "POLYPATH_API_KEY"
 OPEN_PATHS = ("/healthz", "/readyz")
 """Answered without a key and beyond the limit on requests: a busy server is not a dead one."""
-LINGER_S, LINGER_BYTES = 2.0, 2**25  # after a refusal the rest of a body is read, so that the client sees the answer
+LINGER_BYTES = 2**25  # of a refused request, read so that the client sees the answer
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -36,8 +38,10 @@ class RequestLimits:
         body_bytes: of one request's body.
         buffered_bytes: of all bodies held at a time.
         pixels: of one image, width times height, read from its header before it is decoded.
-        head_bytes, head_seconds: for a request's line and headers; a slow sender is cut off.
+        head_bytes, head_lines, head_seconds: for a request's line and headers; a slow sender is cut off.
+        framing_bytes: of one request beside its body: the head, the lines of chunks, trailers.
         body_seconds: from the head to the body's end.
+        linger_seconds: how long the rest of a refused request is read, so that the client sees the answer.
         write_seconds: how long a client may leave an answer unread.
         idle_seconds: how long a connection is kept between requests.
         connections: at a time; more get 503 and are closed.
@@ -50,8 +54,11 @@ class RequestLimits:
     buffered_bytes: int = 128 * 2**20
     pixels: int = 2**25
     head_bytes: int = 16 * 2**10
+    head_lines: int = 100
     head_seconds: float = 5.0
+    framing_bytes: int = 48 * 2**10
     body_seconds: float = 20.0
+    linger_seconds: float = 2.0
     write_seconds: float = 10.0
     idle_seconds: float = 30.0
     connections: int = 1000
@@ -94,41 +101,87 @@ class Key:
 
 
 class Guard:
-    """See the module. ``watch(status, reason)`` is told about every request that it refuses by itself."""
+    """See the module.
 
-    def __init__(self, app: App, limits: RequestLimits, key: Key, watch: Callable[[int, str], None]) -> None:
+    Args:
+        app: gets the requests that keep the limits.
+        limits: bounds.
+        key: what clients must show.
+        watch: called with ``(status, reason)`` of every request that is refused here.
+        callers: hosts and origins.
+        cors: wraps the answers to pages from elsewhere, where such pages may ask.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        limits: RequestLimits,
+        key: Key,
+        watch: Callable[[int, str], None],
+        callers: Callers | None = None,
+        cors: Callable[[App], App] | None = None,
+    ) -> None:
         self.app, self.limits, self.key, self.watch = app, limits, key, watch
+        self.callers, self.cors = callers or Callers(), cors
         self.requests = 0
         self.buffered = 0
         self.draining = False
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
         held = [0]  # bytes of this request's body that are counted in self.buffered
+        headers = dict(scope["headers"])
         self.requests += 1
         try:
+            answer = self.app
             try:
-                headers = dict(scope["headers"])
+                self._head(scope, headers)
                 if scope["path"] not in OPEN_PATHS:
-                    self._enter(headers)
-                body = await self._read(headers, receive, held)
+                    self._enter(scope, headers)
+                receive = _replay(await self._read(headers, receive, held), receive)
             except RequestRejected as refusal:
                 self.watch(refusal.status, refusal.reason)
                 self.buffered -= held[0]  # now, or what is read and thrown away below would keep others out
                 held[0] = 0
-                await _refuse(refusal, receive, send)
-                return
-            await self.app(scope, _replay(body, receive), self._closing(send) if self.draining else send)
+                answer = partial(_refuse, refusal, self.limits.linger_seconds)
+            if self.cors and b"origin" in headers and (answer == self.app or scope["method"] != "OPTIONS"):
+                answer = self.cors(answer)
+            await answer(scope, receive, self._closing(send) if self.draining else send)
         finally:
             self.requests -= 1
             self.buffered -= held[0]
 
-    def _enter(self, headers: dict[bytes, bytes]) -> None:
+    def _head(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
+        """Raises:
+        RequestRejected: 431 too long or too many headers; 400 an upgrade or two lengths; 421, 403 see :class:`Callers`.
+        """
+        lines, limits = scope["headers"], self.limits
+        target = scope.get("raw_path") or scope["path"].encode()
+        length = len(target) + len(scope["query_string"]) + sum(len(name) + len(value) + 4 for name, value in lines)
+        if length > limits.head_bytes or len(lines) > limits.head_lines:
+            legal = f"at most {limits.head_bytes} bytes and {limits.head_lines} headers"
+            raise RequestRejected(
+                431, "the request's head is too long", field="head", value=f"{length} bytes, {len(lines)}", legal=legal
+            )
+        if b"upgrade" in headers or scope["method"] == "CONNECT":
+            raise RequestRejected(
+                400, "no other protocol is spoken here", field="Upgrade", value=None, legal="HTTP/1.1", reason="upgrade"
+            )
+        if b"content-length" in headers and b"transfer-encoding" in headers:  # a proxy before us may believe the other
+            legal = "Content-Length or Transfer-Encoding"
+            raise RequestRejected(400, "two lengths of one body", field="Content-Length", value="both", legal=legal)
+        self.callers.check(headers, (scope.get("server") or (None,))[0])
+
+    def _enter(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
         if self.draining:
             raise RequestRejected(503, "the service is shutting down", retry_s=1.0, reason="draining")
-        self.key.check(headers)
+        if not (self.cors and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers):
+            self.key.check(headers)  # browsers send preflights without keys
         if self.requests > self.limits.requests:
             message = f"{self.limits.requests} requests are being answered already"
             raise RequestRejected(503, message, retry_s=1.0, reason="requests")
@@ -191,20 +244,32 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _refuse(refusal: RequestRejected, receive: Receive, send: Send) -> None:
-    """Answer, then read a little of what is still coming: a connection closed with unread bytes in it is reset, and
-    the client would not see why."""
-    body = json.dumps(refusal.body()).encode()
+async def _refuse(
+    refusal: RequestRejected, linger_s: float, scope: MutableMapping[str, Any], receive: Receive, send: Send
+) -> None:
+    """Answer. A request that has not come whole ends its connection, after a little of what is still coming has been
+    read: a connection closed with unread bytes in it is reset, and the client would not see why."""
+    body = refusal.json()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers()}
-    unread = refusal.status in (408, 413) or refusal.reason in ("buffered", "draining")
-    if unread:
+    unread = not await _is_whole(scope, receive)
+    if unread or refusal.status == 431 or refusal.reason in ("upgrade", "Content-Length"):
         headers["connection"] = "close"
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refusal.status, "headers": encoded})
     await send({"type": "http.response.body", "body": body, "more_body": unread})
     if unread:
-        await _discard(receive, 0.1 if refusal.status == 408 else LINGER_S)
+        await _discard(receive, 0.1 if refusal.status == 408 else linger_s)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _is_whole(scope: MutableMapping[str, Any], receive: Receive) -> bool:
+    """Whether all of a request is here already."""
+    if any(name == b"expect" for name, _ in scope["headers"]):
+        return False  # to ask for the body would tell the client to send it
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            return not (await receive()).get("more_body", False)
+    return False
 
 
 async def _discard(receive: Receive, seconds: float) -> None:

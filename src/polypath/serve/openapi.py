@@ -24,7 +24,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 _FILE = {"type": "string", "format": "binary"}
-_BASE64 = {"type": "string", "format": "byte", "description": "an image file in base64"}
+_BASE64 = {
+    "type": "string",
+    "format": "byte",
+    "description": "an image file in base64 (either alphabet, lines and padding as you like), or a data URI of one",
+}
 _ERROR = {
     "type": "object",
     "properties": {
@@ -96,10 +100,13 @@ PREDICT: dict[str, Any] = {
         200: {"description": "The answer", "content": {"application/json": {"schema": _ANSWER}}},
         400: _error("No image, or one that cannot be read"),
         401: _error("The key is missing or wrong"),
+        403: _error("A web page from elsewhere"),
         408: _error("The request came too slowly"),
         413: _error("The body is too long"),
         415: _error("A body of an unknown kind"),
+        421: _error("Not a name of this service"),
         422: _error("A field with a wrong value, or a budget that no path meets"),
+        431: _error("The head is too long"),
         503: {
             **_error("Too busy to answer in time, or shutting down"),
             "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},

@@ -3,24 +3,30 @@
 image/*, application/octet-stream    the body is the image, options stand in the query
 multipart/form-data                  a file called ``image``; options are fields, or stand in the query
 application/json                     ``{"image": BASE64, …}``; options beside it, or in the query
+
+BASE64 may be of either alphabet, broken into lines, without padding, and a ``data:`` URI.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from polypath.serve.errors import RequestRejected
 
-T = TypeVar("T")
 OPTIONS = ("budget_ms", "top_k", "path", "allow_cheaper")
 MOST_MS = 60_000.0
 KINDS = "image/*, application/octet-stream, multipart/form-data, application/json"
+MOST_OPTION_BYTES = 4096  # the JSON or the form's part of one option
+MOST_PARTS = 1 + len(OPTIONS)
+ALPHABET = bytes.maketrans(b"-_", b"+/")
 WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -112,58 +118,77 @@ def _merge(given: dict[str, Any], more: Mapping[str, Any]) -> bytes:
     return more.get("image", b"")
 
 
-def _json(body: bytes) -> dict[str, Any]:
-    def refuse(text: str) -> Any:
-        raise ValueError(f"{text} is not JSON")
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    """Values stay unparsed, so that a body of many megabytes costs no more than to be read through once."""
 
+    image: msgspec.Raw = msgspec.Raw()
+    budget_ms: msgspec.Raw = msgspec.Raw()
+    top_k: msgspec.Raw = msgspec.Raw()
+    path: msgspec.Raw = msgspec.Raw()
+    allow_cheaper: msgspec.Raw = msgspec.Raw()
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    legal = "a JSON object"
     try:
-        document = json.loads(body, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+        document = msgspec.json.decode(body, type=_Document)
+    except msgspec.ValidationError as error:
+        if unknown := re.search("unknown field `(.*)`", str(error), re.DOTALL):
+            _merge_pairs([(unknown[1], "not shown")], ("image", *OPTIONS))
+        raise RequestRejected(
+            422, "the body is no JSON object", field="body", value=None, legal=legal, reason="json"
+        ) from None
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
         raise RequestRejected(
-            400, f"the body is no JSON: {why}", field="body", value=None, legal="a JSON object", reason="json"
+            400, f"the body is no JSON: {why}", field="body", value=None, legal=legal, reason="json"
         ) from None
-    if not isinstance(document, dict):
-        raise RequestRejected(
-            422, "the body is no JSON object", field="body", value=document, legal="a JSON object", reason="json"
-        )
-    given = _merge_pairs(list(document.items()), ("image", *OPTIONS))
-    image = given.get("image")
+    given = {name: _option(raw) for name in OPTIONS if (raw := bytes(getattr(document, name)))}
     legal = "the bytes of an image file in base64"
-    if not isinstance(image, str):
-        raise RequestRejected(422, "image is missing or no text", field="image", value=image, legal=legal)
     try:
-        return given | {"image": base64.b64decode(image, validate=True)}
-    except (binascii.Error, ValueError):
+        image = msgspec.json.decode(document.image, type=str)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        value = bytes(document.image)[:100].decode("utf-8", "replace")
+        raise RequestRejected(422, "image is missing or no text", field="image", value=value, legal=legal) from None
+    try:
+        return given | {"image": _base64(image)}
+    except ValueError:
         raise RequestRejected(422, "image is no base64", field="image", value=image, legal=legal) from None
 
 
-def _multipart(kind: str, body: bytes) -> dict[str, Any]:
-    from starlette.datastructures import Headers, UploadFile
-    from starlette.formparsers import MultiPartParser
-
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-        yield b""
-
-    async def parts() -> list[tuple[str, Any]]:
-        form = await parser.parse()
-        try:
-            items = form.multi_items()
-            return [(name, await part.read() if isinstance(part, UploadFile) else part) for name, part in items]
-        finally:
-            await form.close()
-
-    size = len(body) + 1
-    parser = MultiPartParser(Headers({"content-type": kind}), stream(), max_files=1, max_fields=8, max_part_size=size)
-    parser.spool_max_size = size  # the body is in memory and bounded already: nothing goes to a disk
+def _option(raw: bytes) -> Any:
+    """A short value; of a long or deep one its text, which no option takes."""
     try:
-        pairs = _drive(parts())
+        return json.loads(raw[:MOST_OPTION_BYTES])
+    except (ValueError, RecursionError):
+        return raw.decode("utf-8", "replace")
+
+
+def _base64(text: str) -> bytes:
+    """Raises:
+    ValueError: no base64.
+    """
+    if text[:5].lower() == "data:":
+        head, _, text = text.partition(",")
+        if not head.lower().endswith(";base64"):
+            raise ValueError("a data URI that is not in base64")
+    data = text.encode("ascii").translate(ALPHABET, b" \t\r\n")
+    return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+
+
+def _multipart(kind: str, body: bytes) -> dict[str, Any]:
+    from python_multipart.multipart import parse_options_header
+
+    try:
+        parts = _parts(body, parse_options_header(kind)[1].get(b"boundary", b""))
+        pairs = [(about[b"name"].decode("utf-8", "replace"), b"filename" in about, data) for about, data in parts]
     except Exception as error:  # of several kinds, on foreign bytes
-        why = f"the multipart body cannot be read: {str(getattr(error, 'message', error))[:120]}"
+        why = f"the multipart body cannot be read: {str(error)[:120]}"
         legal = "multipart/form-data with a file part called image"
         raise RequestRejected(400, why, field="body", value=None, legal=legal, reason="multipart") from None
-    given = _merge_pairs(pairs, ("image", *OPTIONS))
+    given = _merge_pairs(
+        [(name, data if file else data.decode("utf-8", "replace")) for name, file, data in pairs], ("image", *OPTIONS)
+    )
     if not isinstance(given.get("image"), bytes):
         raise RequestRejected(
             422,
@@ -175,14 +200,58 @@ def _multipart(kind: str, body: bytes) -> dict[str, Any]:
     return given
 
 
-def _drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits: Starlette's parser is one where everything is in memory."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        return end.value
-    coroutine.close()
-    raise RuntimeError("the parser waited")
+def _parts(body: bytes, boundary: bytes) -> list[tuple[dict[bytes, bytes], bytes]]:
+    """What Content-Disposition says of each part, and its data.
+
+    Raises:
+        ValueError: no whole body of this kind, or more parts, headers or text than a request may have.
+    """
+    from python_multipart.multipart import MultipartParser, parse_options_header
+
+    parts: list[tuple[dict[bytes, bytes], bytearray]] = []
+    name, value = bytearray(), bytearray()
+    ended = False
+
+    def begin() -> None:
+        if len(parts) == MOST_PARTS:
+            raise ValueError(f"more than {MOST_PARTS} parts")
+        parts.append(({}, bytearray()))
+
+    def header_end() -> None:
+        if name.lower() == b"content-disposition":
+            parts[-1][0].update(parse_options_header(bytes(value))[1])
+        name.clear()
+        value.clear()
+
+    def data(data: bytes, start: int, end: int) -> None:
+        about, held = parts[-1]
+        held.extend(data[start:end])
+        if b"filename" not in about and len(held) > MOST_OPTION_BYTES:
+            raise ValueError(f"a text of more than {MOST_OPTION_BYTES} bytes")
+
+    def end() -> None:
+        nonlocal ended
+        ended = True
+
+    if not boundary:
+        raise ValueError("the Content-Type has no boundary")
+    parser = MultipartParser(
+        boundary,
+        {
+            "on_part_begin": begin,
+            "on_header_field": lambda data, start, end: name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: value.extend(data[start:end]),
+            "on_header_end": header_end,
+            "on_part_data": data,
+            "on_end": end,
+        },
+    )
+    parser.write(body)
+    if not ended:
+        raise ValueError("its last boundary is missing")
+    if any(b"name" not in about for about, _ in parts):
+        raise ValueError("a part has no name")
+    return [(about, bytes(data)) for about, data in parts]
 
 
 def _read(given: Mapping[str, Any], name: str, read: Callable[[Any], Any], legal: Any) -> Any:

@@ -1,63 +1,86 @@
 """What a connection may do, where uvicorn sets no bounds of its own.
 
-uvicorn ends a connection that is idle after an answer. It waits forever for a first request, for the rest of a head
-that comes byte by byte ("slowloris"), and for a client that does not read its answer; with httptools a head may have
-any length. These four are bounded here.
+uvicorn's h11 protocol answers pipelined requests one after the other, ignores upgrades and bounds a head, a chunk's
+line and trailers that come in several pieces (``h11_max_incomplete_event_size``). It waits forever for a first request,
+for the rest of a head ("slowloris"), and for a client that does not read its answer; heads in one piece and the sum of
+all chunk lines have no bound. These are bounded here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from polypath.serve.limits import RequestLimits
+from polypath.serve.limits import LINGER_BYTES, RequestLimits
 
-STATUS = {
-    400: "Bad Request",
-    408: "Request Timeout",
-    431: "Request Header Fields Too Large",
-    503: "Service Unavailable",
-}
+PIECE = 2**13  # bytes given to the parser at a time: what it does before bounds are checked again
 
 
-def bounded(limits: RequestLimits, watch: Callable[[int, str], None]) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol under ``limits``; ``watch(status, reason)`` is told of what it cuts off."""
+def bounded(limits: RequestLimits, watch: Callable[[int, str], None]) -> type[H11Protocol]:
+    """uvicorn's protocol under ``limits``; ``watch(status, reason)`` is called for each connection that is cut off."""
 
-    class Bounded(HttpToolsProtocol):
+    class Bounded(H11Protocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.head_timer: asyncio.TimerHandle | None = None
             self.write_timer: asyncio.TimerHandle | None = None
-            self.head_bytes = 0
+            self.waiting = b""  # received, not yet parsed: a request before it is being answered
+            self.framing = 0  # bytes of this request that are not its body
+            self.cut_off = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
+            transport.set_write_buffer_limits(high=0)  # one unread byte is reported to pause_writing
             if len(self.connections) > limits.connections:
-                self.cut(503, "connections", f"{limits.connections} connections are open already")
-                return
-            self.head_timer = self.loop.call_later(limits.head_seconds, self.head_is_late)
+                self.cut(503, "connections", f"{limits.connections} connections are open already", linger_s=0)
+            self.watch_head()
 
         def data_received(self, data: bytes) -> None:
-            if self.transport.is_closing():
+            if self.cut_off:
+                self.framing += len(data)
+                if self.framing > LINGER_BYTES:
+                    self.transport.abort()
                 return
-            before, between = self.cycle, self.between_requests()
-            super().data_received(data)
-            if self.cycle is not before:  # a head is whole; what follows it is body, which the application bounds
-                self.stop("head_timer")
-                self.head_bytes = 0
-            elif between:  # this is the next head, or a part of it
-                self.head_bytes += len(data)
-                if self.head_bytes > limits.head_bytes:
-                    self.cut(431, "long head", f"the request's head is longer than {limits.head_bytes} bytes")
-                elif self.head_timer is None and not self.transport.is_closing():
-                    self.head_timer = self.loop.call_later(limits.head_seconds, self.head_is_late)
+            self.waiting += data
+            self.parse()
 
-        def between_requests(self) -> bool:
-            return self.cycle is None or self.cycle.response_complete or not self.cycle.more_body
+        def parse(self) -> None:
+            while self.waiting and self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self.closing():
+                piece, self.waiting = self.waiting[:PIECE], self.waiting[PIECE:]
+                before = self.body_held()
+                super().data_received(piece)
+                self.framing += len(piece) - (self.body_held() - before)
+                if self.framing > limits.framing_bytes:
+                    self.cut(431, "long framing", f"head, chunk lines and trailers exceed {limits.framing_bytes} bytes")
+            if self.waiting:
+                self.flow.pause_reading()  # uvicorn resumes after the answer
+            self.watch_head()
+
+        def on_response_complete(self) -> None:
+            self.framing = 0
+            super().on_response_complete()
+            self.parse()
+
+        def body_held(self) -> int:
+            return 0 if self.cycle is None or self.cycle.response_complete else len(self.cycle.body)
+
+        def closing(self) -> bool:
+            return self.cut_off or self.transport.is_closing()
+
+        def watch_head(self) -> None:
+            """The clock runs from the connection's begin, later from a head's first byte, until the head is whole."""
+            begun = self.cycle is None or bool(self.conn.trailing_data[0])
+            if self.conn.their_state is not h11.IDLE or not begun or self.closing():
+                self.stop("head_timer")
+            elif self.head_timer is None:
+                self.head_timer = self.loop.call_later(limits.head_seconds, self.head_is_late)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self.stop("head_timer")
@@ -74,28 +97,38 @@ def bounded(limits: RequestLimits, watch: Callable[[int, str], None]) -> type[Ht
             super().resume_writing()
 
         def send_400_response(self, msg: str) -> None:
-            self.cut(400, "not HTTP", "this is no HTTP request that can be read")
+            if getattr(sys.exception(), "error_status_hint", 400) == 431:  # h11's own bound
+                self.cut(431, "long head", f"the request's head or trailers are longer than {limits.head_bytes} bytes")
+            else:
+                self.cut(400, "not HTTP", "this is no HTTP request that can be read")
 
         def head_is_late(self) -> None:
             self.head_timer = None
             self.cut(408, "slow head", f"the request's head did not come within {limits.head_seconds:g} s")
 
-        def cut(self, status: int, reason: str, message: str) -> None:
-            """Say why, where no answer is on its way already, and close."""
-            if self.transport.is_closing():
+        def cut(self, status: int, reason: str, message: str, linger_s: float = limits.linger_seconds) -> None:
+            """Say why, where no answer has begun, and close; what is still sent meanwhile is read and dropped, or the
+            client would see a reset instead of the answer."""
+            if self.closing():
                 return
             watch(status, reason)
+            self.cut_off, self.waiting, self.framing = True, b"", 0
             self.stop("head_timer")
-            if self.cycle is None or self.cycle.response_complete:
+            cycle = self.cycle
+            if cycle is None or cycle.response_complete or not cycle.response_started:
                 body = json.dumps({"error": {"message": message}}).encode()
-                head = [f"HTTP/1.1 {status} {STATUS[status]}", "content-type: application/json"]
-                head += [
-                    f"content-length: {len(body)}",
-                    "connection: close",
-                    *(["retry-after: 1"] if status == 503 else []),
-                ]
+                head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "content-type: application/json"]
+                head += [f"content-length: {len(body)}", "connection: close"]
+                head += ["retry-after: 1"] if status == 503 else []
                 self.transport.write("\r\n".join([*head, "\r\n"]).encode() + body)
-            self.transport.close()
+            if cycle is not None:
+                cycle.disconnected = True  # the application hears that the client has left
+                cycle.message_event.set()
+            self.flow.resume_reading()
+            if linger_s:
+                self.loop.call_later(linger_s, self.transport.close)
+            else:
+                self.transport.close()
 
         def stop(self, timer: str) -> None:
             if (handle := getattr(self, timer)) is not None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import gc
-import ipaddress
 import logging
 import signal
 import socket
@@ -47,14 +46,6 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 class Server(uvicorn.Server):
     """Ends on SIGTERM or Ctrl-C in this order: nothing new is accepted, what was accepted is answered, connections
     close. A second Ctrl-C ends it at once. Which signal it was stands in ``stopped_by``."""
@@ -64,6 +55,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=bounded(limits, app.metrics.refuse),
+            h11_max_incomplete_event_size=limits.head_bytes,
             ws="none",
             lifespan="on",
             log_level="error",

@@ -1,0 +1,98 @@
+"""Which names the service answers by, and which web pages may ask it.
+
+A page from elsewhere reaches a service on loopback through its visitor's browser: by a name that resolves to 127.0.0.1
+("DNS rebinding"), which the Host header shows, or by a cross-site request, which the Origin header shows.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from polypath.serve.errors import RequestRejected
+
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\s:@/?#\\\[\]]+)(:[0-9]{0,5})?")
+_ALLOWED = re.compile(r"(\*\.)?[^\s:*@/?#\\\[\]]+|[0-9a-f:.]+")
+_ORIGIN = re.compile(r"\*|null|https?://[^\s@/?#\\]+")
+
+
+@dataclass(frozen=True)
+class Callers:
+    """Loopback and the address that a connection came to are always allowed as hosts, pages of the service itself as
+    origins.
+
+    Args:
+        hosts: further names: ``example.org``, ``*.example.org`` or ``*`` for any.
+        origins: pages from elsewhere that may ask: ``https://example.org``, or ``*`` for any.
+
+    Raises:
+        ValueError: no name of a host, no origin.
+    """
+
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for host in self.hosts:
+            if host != "*" and not _ALLOWED.fullmatch(host.lower()):
+                raise ValueError(f"hosts: {host!r}: must be a name or address without port, *.NAME, or *")
+        for origin in self.origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"origins: {origin!r}: must be http://HOST[:PORT], https://HOST[:PORT], null, or *")
+
+    def check(self, headers: Mapping[bytes, bytes], local: str | None) -> None:
+        """Args:
+            headers: of the request, names in lower case.
+            local: the address that the connection came to.
+
+        Raises:
+            RequestRejected: 421 another host, 403 another origin.
+        """
+        host, origin = (headers[name].decode("latin-1") if name in headers else None for name in (b"host", b"origin"))
+        if host is not None and not self._is_host(host, local):  # HTTP/1.0 may have none
+            legal = "localhost, the address listened on, or a name allowed by --allow-host"
+            raise RequestRejected(421, "not the name of this service", field="Host", value=host, legal=legal)
+        if origin is not None and not self._is_origin(origin, host):
+            legal = "the service's own pages, or an origin allowed by --cors"
+            raise RequestRejected(403, "a page from elsewhere", field="Origin", value=origin, legal=legal)
+
+    def _is_host(self, text: str, local: str | None) -> bool:
+        name = _name(text)
+        if name is None:
+            return False
+        if is_loopback(name) or (local is not None and name == _bare(local)):
+            return True
+        return any(
+            name == _bare(host) or host == "*" or (host.startswith("*.") and name.endswith(host[1:].lower()))
+            for host in self.hosts
+        )
+
+    def _is_origin(self, text: str, host: str | None) -> bool:
+        own = () if host is None else (f"http://{host.lower()}", f"https://{host.lower()}")  # TLS may end before us
+        return "*" in self.origins or text in self.origins or text.lower() in own
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _name(text: str) -> str | None:
+    """The host of ``HOST[:PORT]``, None where that is not its form."""
+    found = _HOST.fullmatch(text.lower())
+    return _bare(found["name"]) if found else None
+
+
+def _bare(name: str) -> str:
+    """One spelling of each name or address."""
+    name = name.lower().strip("[]")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name
+    return str(getattr(address, "ipv4_mapped", None) or address)

@@ -21,19 +21,28 @@ def explore(argv: list[str]) -> None:
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="bundle, finished run or saved network")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument("--port", type=number_of(int, whole(1, 65535)), help="port (the first free one from 7860 on)")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer by this name too, * for any; repeatable",
+    )
     parser.add_argument("--runtime", default="auto", help="what runs the network (auto: the fastest that is there)")
     parser.add_profile()
     args = parser.read(argv)
 
     from polypath.explore.anytime import open_subject
     from polypath.explore.page import gradio, serving
+    from polypath.serve.callers import Callers
 
+    names = Callers((args.host, *args.allow_host)).hosts  # bad ones are told now
     gradio()  # a missing extra is told before anything is measured
     subject = open_subject(args.folder, args.runtime, args.profile)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with serving(subject, host=args.host, port=args.port) as url:
+    with serving(subject, host=args.host, port=args.port, names=names) as url:
         say(f"{subject.title}: {url} (Ctrl-C ends it)")
         if args.host not in ("127.0.0.1", "localhost", "::1"):
             LOG.warning("the page is open to everybody who can reach this address; it has no password")

@@ -70,7 +70,7 @@ def serve(argv: list[str]) -> None:
     parser.add_argument(
         "--cluster", metavar="ADDRESS", help="run on a Ray cluster (auto: the one here, local: a new one)"
     )
-    parser.add_argument("--replicas", type=positive, default=1, help="on the cluster (1)")
+    parser.add_argument("--replicas", type=positive, help="on the cluster (1)")
     parser.add_json()
     args = parser.read(argv)
 
@@ -86,34 +86,61 @@ def serve(argv: list[str]) -> None:
 
     limits = RequestLimits(body_bytes=int(args.max_body_mb * 2**20), pixels=args.max_pixels, requests=args.max_requests)
     options = Options(budget_ms=args.budget_ms, max_batch=args.max_batch, limits=limits)
+    if args.replicas is not None and args.cluster is None:
+        raise ValueError(f"--replicas {args.replicas}: of a cluster; say which by --cluster ADDRESS")
+    args.replicas = args.replicas or 1
     callers = Callers((args.host, *args.allow_host), tuple(args.cors))
     key = Key(os.environ.get(KEY_VARIABLE))
     if not key and not is_loopback(args.host) and not args.without_key:
         raise ValueError(
             f"--host {args.host}: others could reach the service; set {KEY_VARIABLE}, or allow it by --without-key"
         )
-    if args.cluster is not None:
-        _on_cluster(args, options)
-        return
     with listen(args.host, args.port) as bound:
-        from polypath.serve.app import App
         from polypath.serve.server import serve as run
 
-        patience = threading.Timer(2.0, LOG.info, [MEASURING])
-        patience.daemon = True
-        patience.start()
-        try:
-            model = make_model(args.bundle, args.runtime, args.threads, args.profile)
-            app = App(model, options, key, callers)
-            app.measure()
-        finally:
-            patience.cancel()
         host, port = bound.getsockname()[:2]
-        _tell(args, model, f"http://{f'[{host}]' if ':' in host else host}:{port}", bool(key))
-        stopped_by = run(app, bound)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        if args.cluster is not None:
+            stopped_by = _on_cluster(args, options, key, callers, bound, url)
+        else:
+            app = _here(args, options, key, callers)
+            _tell(args, app.model, url, bool(key))
+            stopped_by = run(app, bound)
     if stopped_by == signal.SIGINT:
         LOG.info("stopped; everything accepted was answered")
         raise KeyboardInterrupt("stopped")
+
+
+def _here(args: Any, options: Any, key: Any, callers: Any) -> Any:
+    from polypath.serve.app import App
+
+    patience = threading.Timer(2.0, LOG.info, [MEASURING])
+    patience.daemon = True
+    patience.start()
+    try:
+        model = make_model(args.bundle, args.runtime, args.threads, args.profile)
+        app = App(model, options, key, callers)
+        app.measure()
+    finally:
+        patience.cancel()
+    return app
+
+
+def _on_cluster(args: Any, options: Any, key: Any, callers: Any, bound: Any, url: str) -> int:
+    from polypath.serve import ray_app
+    from polypath.serve.server import serve as run
+
+    bundle = args.bundle.resolve() if args.bundle is not None else None
+    make = partial(make_model, bundle, args.runtime, args.threads, args.profile)
+    name = f"polypath-{bound.getsockname()[1]}"
+    handle, facts = ray_app.start(
+        make, options, address=args.cluster, name=name, replicas=args.replicas, cpus=args.threads or 1
+    )
+    try:
+        _tell(args, facts, url, bool(key), replicas=args.replicas)
+        return run(ray_app.ClusterApp(handle, facts, options, key, callers), bound)
+    finally:
+        ray_app.stop(name)
 
 
 def make_model(bundle: Path | None, runtime: str, threads: int | None, profile: Any = "stored") -> Any:
@@ -128,38 +155,13 @@ def make_model(bundle: Path | None, runtime: str, threads: int | None, profile: 
     return BundleModel(AnytimePredictor(Bundle.open(bundle), runtime, threads, profile=profile))
 
 
-def _tell(args: Any, model: Any, url: str, key: bool) -> None:
+def _tell(args: Any, model: Any, url: str, key: bool, **more: int) -> None:
     facts = {"url": url, "bundle": model.name, "paths": [path.name for path in model.paths], "key": key}
     if args.json:
-        print_json(facts | {"pid": os.getpid()})
+        print_json(facts | more | {"pid": os.getpid()})
     else:
         keys = "clients must show the key" if key else "no key is needed"
-        say(f"{model.name}: {len(model.paths)} paths, {len(model.classes)} classes at {url}; {keys}")
+        where = "".join(f" by {number} {what}" for what, number in more.items())
+        say(f"{model.name}: {len(model.paths)} paths, {len(model.classes)} classes{where} at {url}; {keys}")
         say(f"try: curl -H 'Content-Type: image/png' --data-binary @image.png '{url}/v1/predict?budget_ms=50'")
         say(f"the API's page is {url}/docs; Ctrl-C stops")
-
-
-def _on_cluster(args: Any, options: Any) -> None:
-    from polypath.serve import ray_app
-
-    bundle = args.bundle.resolve() if args.bundle is not None else None
-    make = partial(make_model, bundle, args.runtime, args.threads, args.profile)
-    ray_app.start(
-        make,
-        options,
-        address=args.cluster,
-        host=args.host,
-        port=args.port,
-        replicas=args.replicas,
-        cpus=args.threads or 1,
-    )
-    url = f"http://{args.host}:{args.port}"
-    if args.json:
-        print_json({"url": url, "replicas": args.replicas})
-    else:
-        say(f"{args.replicas} replicas at {url}; Ctrl-C takes the application down")
-    stopped = threading.Event()
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, lambda *_: stopped.set())
-    stopped.wait()
-    ray_app.stop()

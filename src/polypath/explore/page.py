@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from polypath.data.images import LIMITS
+from polypath.explore import uploads
 from polypath.explore.examples import example_files
 from polypath.explore.subject import Subject
 from polypath.explore.view import View, budgets, look
+from polypath.serve.callers import Callers
+from polypath.serve.limits import Guard, Key
 
 EXTRA = "the page needs Gradio: pip install 'polypath[explore]'"
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -103,7 +106,9 @@ def build(subject: Subject, folder: Path) -> Any:
 
 
 @contextmanager
-def serving(subject: Subject, *, host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
+def serving(
+    subject: Subject, *, host: str = "127.0.0.1", port: int | None = None, names: tuple[str, ...] = ()
+) -> Iterator[str]:
     """Serve the page in the background for as long as the context lasts, and yield its address.
 
     Uploads and examples lie in a temporary folder that goes with it.
@@ -111,6 +116,7 @@ def serving(subject: Subject, *, host: str = "127.0.0.1", port: int | None = Non
     Args:
         host: address to listen on; others than loopback open the page to the network.
         port: None takes the first free one from 7860 on.
+        names: of this machine by which visitors may ask for it, besides loopback and the address (:class:`Callers`).
 
     Raises:
         ImportError: no Gradio.
@@ -134,6 +140,7 @@ def serving(subject: Subject, *, host: str = "127.0.0.1", port: int | None = Non
                 enable_monitoring=False,
                 footer_links=[],
                 max_file_size=LIMITS.bytes,
+                app_kwargs={"middleware": _bounds(Path(folder), (host, *names))},
                 theme=gr.themes.Default(primary_hue="blue", font=FONT, font_mono=MONO),
                 head=NAME_EXAMPLES,
                 css=CSS + (SMALL if subject.channels == 1 else ""),
@@ -146,6 +153,13 @@ def serving(subject: Subject, *, host: str = "127.0.0.1", port: int | None = Non
             raise ValueError(f"{where} of {host} is taken; choose another --port") from None
         finally:
             page.close(verbose=False)
+
+
+def _bounds(folder: Path, names: tuple[str, ...]) -> list[Any]:
+    from starlette.middleware import Middleware
+
+    guard = {"limits": uploads.REQUESTS, "key": Key(None), "watch": lambda *_: None, "callers": Callers(names)}
+    return [Middleware(Guard, **guard), Middleware(uploads.Uploads, folder=folder, most=uploads.MOST_BYTES)]
 
 
 @contextmanager

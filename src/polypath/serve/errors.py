@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from typing import Any
 
 SHOWN = 80  # characters of a wrong value that are sent back
@@ -37,6 +38,10 @@ class RequestRejected(Exception):
         self.status, self.message, self.field = status, message, field
         self.value, self.legal, self.retry_s = value, legal, retry_s
         self.reason = reason or field or str(status)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        told = {name: getattr(self, name) for name in ("field", "value", "legal", "retry_s", "reason")}
+        return partial(type(self), **told), (self.status, self.message)
 
     def body(self) -> dict[str, Any]:
         """``{"error": {"message": …, "field": …, "value": …, "legal": …}}``; what is not known is left out."""

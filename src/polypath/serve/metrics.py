@@ -41,6 +41,16 @@ class Metrics:
         self.queue.set_function(queue)
         self.open.set_function(in_flight)
 
+    def answer(self, path: str, total_s: float, budget_s: float, asked: str) -> None:
+        """A prediction by ``path`` within ``total_s``, where ``asked`` is the path that was wanted."""
+        self.requests.labels("200").inc()
+        self.answered.labels(path).inc()
+        self.total.observe(total_s)
+        if total_s > budget_s:
+            self.late.labels(path).inc()
+        if path != asked:
+            self.cheaper.inc()
+
     def refuse(self, status: int, reason: str) -> None:
         """A request that got no prediction."""
         self.requests.labels(str(status)).inc()

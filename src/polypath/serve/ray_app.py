@@ -1,25 +1,157 @@
-"""The same application under Ray Serve, where one machine is not enough: one replica a machine or GPU, each with its
-own queue, batches and inference thread; Ray's proxy spreads requests over them.
+"""The same service on a Ray cluster, where one machine is not enough: one replica a machine or GPU, each with its own
+queue, batches and inference thread.
 
-The proxy is Ray's: the limits on heads and connections of :mod:`polypath.serve.protocol` are not in it. Those on
-bodies, images, keys, deadlines and concurrency are, since they are the application's.
+HTTP is ours, not Ray's: this process listens, bounds requests, reads them and hands them to a replica
+(:class:`ClusterApp`), so that every option and limit of the single service holds, and a request gets its 503 when its
+budget is over, whatever has become of the replica. Ray's own proxies are not started.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import logging
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from polypath.core.extras import need
-from polypath.serve.limits import KEY_VARIABLE, Key
+from polypath.serve.app import App, path_rows
+from polypath.serve.callers import Callers
+from polypath.serve.errors import RequestRejected
+from polypath.serve.limits import Key
+from polypath.serve.metrics import Metrics
+from polypath.serve.predict_request import PredictRequest, read_request
+from polypath.serve.service import Options, Service, batch_sizes
+from polypath.serve.times import Times
 
 if TYPE_CHECKING:
-    from polypath.serve.model import Model
-    from polypath.serve.service import Options
+    from fastapi import FastAPI, Request, Response
 
-NAME = "polypath"
+    from polypath.deploy import BundlePath
+    from polypath.serve.model import Model
+
+LOG = logging.getLogger(__name__)
+LOCAL = "local"
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # so Ray calls it; without: all servers on the machine's address
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the front must know of the model that the replicas run."""
+
+    name: str
+    classes: tuple[str, ...]
+    paths: tuple[BundlePath, ...]
+
+
+class Replica:
+    """A service on a node of the cluster. What it refuses it returns, since errors of actors arrive wrapped."""
+
+    def __init__(self, make: Callable[[], Model], options: Options) -> None:
+        self.model, self.options = make(), options
+        self.times = Times(self.model.latencies(batch_sizes(options.max_batch)))
+        self.model.warm_up(self.times.sizes)
+        self.service: Service | None = None
+
+    def _running(self) -> Service:
+        if self.service is None:  # on the event loop that answers
+            self.service = Service(self.model, self.times, self.options, Metrics())
+        return self.service
+
+    async def facts(self) -> Facts:
+        return Facts(self.model.name, tuple(self.model.classes), tuple(self.model.paths))
+
+    async def rows(self) -> list[dict[str, Any]]:
+        return path_rows(self._running())
+
+    async def answer(self, request: PredictRequest, spent_s: float) -> dict[str, Any] | RequestRejected:
+        """``spent_s``: of the budget, before the request was sent here."""
+        try:
+            return (await self._running().answer(request, time.perf_counter() - spent_s))[1]
+        except RequestRejected as refusal:
+            return refusal
+
+    async def check_health(self) -> None:
+        if self.service is not None and not self.service.scheduler.healthy:
+            raise RuntimeError("the inference thread hangs")
+
+
+class ClusterApp(App):
+    """The application with replicas for its service; ``handle`` is Ray's, to :class:`Replica`."""
+
+    def __init__(self, handle: Any, facts: Facts, options: Options, key: Key, callers: Callers | None = None) -> None:
+        super().__init__(cast("Model", facts), options, key, callers)  # of it, only these facts are used
+        self.handle, self.up = handle, False
+
+    def measure(self) -> None:
+        """The replicas have."""
+
+    @property
+    def ready(self) -> bool:
+        return self.up and not self.guard.draining
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, api: FastAPI) -> AsyncIterator[None]:
+        self.metrics.gauges(lambda: 0, lambda: self.guard.requests)
+        self.up = True
+        try:
+            yield
+        finally:
+            self.drain()
+
+    async def predict(self, request: Request) -> Response:
+        """Classify one image by the best path that fits `budget_ms`, or by `path`. What cannot be answered in time is
+        refused: 503 with Retry-After, or by a cheaper path with `allow_cheaper`."""
+        from fastapi.responses import Response
+
+        arrived = time.perf_counter()
+        names = [path.name for path in self.model.paths]
+        asked = request.headers.get("content-type", ""), request.scope["query_string"], await request.body()
+        wanted = await asyncio.to_thread(read_request, *asked, names, len(self.model.classes))
+        budget_s = (self.options.budget_ms if wanted.budget_ms is None else wanted.budget_ms) / 1000
+        spent_s = time.perf_counter() - arrived
+        reply = await self._ask("answer", budget_s - spent_s, wanted, spent_s)
+        self.metrics.answer(reply["path"], time.perf_counter() - arrived, budget_s, wanted.path or reply["path"])
+        return Response(json.dumps(reply, separators=(",", ":")), media_type="application/json")
+
+    async def paths(self) -> Any:
+        from fastapi.responses import JSONResponse
+
+        rows = await self._ask("rows", self.options.budget_ms / 1000)
+        return JSONResponse({"bundle": self.model.name, "classes": list(self.model.classes), "paths": rows})
+
+    async def _ask(self, method: str, within_s: float, *args: Any) -> Any:
+        """A replica's result.
+
+        Raises:
+            RequestRejected: what the replica refuses; 503, no replica answered in time, or the one asked has died.
+        """
+        from ray.exceptions import RayError, RayTaskError  # pyright: ignore[reportMissingImports] (an extra)
+        from ray.serve.exceptions import RayServeException  # pyright: ignore[reportMissingImports] (an extra)
+
+        pending = getattr(self.handle, method).remote(*args)
+        try:
+            result = await asyncio.wait_for(_result(pending), within_s)
+        except TimeoutError:
+            raise RequestRejected(503, "no replica answered in time", retry_s=1.0, reason="replica late") from None
+        except RayTaskError:  # a defect there is one here
+            raise
+        except (RayError, RayServeException) as error:
+            LOG.warning("a replica failed: %s", type(error).__name__)
+            raise RequestRejected(503, "the replica failed", retry_s=1.0, reason="replica failed") from None
+        finally:
+            pending.cancel()  # no effect on one that is done
+        if isinstance(result, RequestRejected):
+            raise result
+        return result
+
+
+async def _result(pending: Any) -> Any:
+    return await pending
 
 
 def start(
@@ -27,55 +159,52 @@ def start(
     options: Options,
     *,
     address: str,
-    host: str = "127.0.0.1",
-    port: int = 8000,
+    name: str,
     replicas: int = 1,
     cpus: float = 1,
     gpus: float = 0,
-) -> Any:
-    """Deploy on the cluster at ``address`` (``local``: one in this process) and return once the replicas are ready.
+) -> tuple[Any, Facts]:
+    """Deploy on the cluster at ``address`` and return once the replicas are ready: Ray's handle, and what they run.
 
     Args:
         make: makes the model, on a replica; a module's function, or one that cloudpickle can send.
         options: as for one machine; its limit on requests bounds each replica.
-        address: of the cluster, ``auto`` for the one that runs here, ``local`` for a new one.
-        host, port: where the cluster's proxies listen.
+        address: of the cluster, ``auto`` for the one that runs here, ``local`` for a new one, which only this machine
+            reaches.
+        name: of the application on the cluster; one of that name is replaced.
         replicas: how many.
         cpus, gpus: of each replica.
 
     Raises:
         ImportError: Ray is missing, with the extra to install.
-        ValueError: no cluster at ``address``.
+        ValueError: no cluster at ``address``, or a new one that is too small.
     """
+    if address == LOCAL:
+        os.environ.update(LOOPBACK)  # before Ray is imported
     ray = need("ray", "--cluster", "cluster")
     serve = need("ray.serve", "--cluster", "cluster")
-    key = os.environ.get(KEY_VARIABLE)
-    Key(key)  # a bad one is told here rather than by a replica
     if not ray.is_initialized():
         try:
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
         except ConnectionError as error:
             raise ValueError(f"--cluster {address}: {error}; start one by `ray start --head`, or say local") from None
-    serve.start(http_options={"host": host, "port": port}, logging_config={"enable_access_log": False})
-
-    def build() -> Any:
-        from polypath.serve.app import App
-        from polypath.serve.limits import Key
-
-        return App(make(), options, Key(key))
-
+    there = ray.cluster_resources()
+    if address == LOCAL and (replicas * cpus > there.get("CPU", 0) or replicas * gpus > there.get("GPU", 0)):
+        raise ValueError(f"--replicas {replicas}: of {cpus:g} cores each; this machine has {there.get('CPU', 0):g}")
+    serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False})
     deployment = serve.deployment(
-        name=NAME,
+        name=name,
         num_replicas=replicas,
         max_ongoing_requests=options.limits.requests,
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
         graceful_shutdown_timeout_s=90,
-    )(serve.ingress(build)())
-    return serve.run(deployment.bind(), name=NAME, route_prefix="/")
+    )(Replica)
+    handle = serve.run(deployment.bind(make, options), name=name, route_prefix=None)
+    return handle, handle.facts.remote().result()
 
 
-def stop() -> None:
-    """Take the application off the cluster; accepted requests are answered first."""
+def stop(name: str) -> None:
+    """Take the application off the cluster."""
     from ray import serve  # pyright: ignore[reportMissingImports] (an extra)
 
-    serve.delete(NAME)
+    serve.delete(name)

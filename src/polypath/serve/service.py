@@ -138,7 +138,7 @@ class Service:
                 watch.cancel()
         finished = time.perf_counter()
         self.pace.answered(finished)
-        self._count(done, path, finished - arrived, finished > deadline)
+        self.metrics.answer(done.path, finished - arrived, budget_ms / 1000, path)
         return done, self._reply(request, done, arrived, finished)
 
     def _best(self, budget_ms: float) -> str:
@@ -226,15 +226,6 @@ class Service:
         elif isinstance(error, RuntimeError):  # no process can be started
             error = RequestRejected(503, "there is no room to decode large images now", retry_s=1.0, reason="decoding")
         self.scheduler.fail(decoding.ticket, error)
-
-    def _count(self, done: Done, path: str, total_s: float, late: bool) -> None:
-        self.metrics.requests.labels("200").inc()
-        self.metrics.answered.labels(done.path).inc()
-        self.metrics.total.observe(total_s)
-        if late:
-            self.metrics.late.labels(done.path).inc()
-        if done.path != path:
-            self.metrics.cheaper.inc()
 
     def _reply(self, request: PredictRequest, done: Done, arrived: float, finished: float) -> dict[str, Any]:
         classes = self.model.classes

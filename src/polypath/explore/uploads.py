@@ -1,0 +1,54 @@
+"""What visitors of the page may send: bounded one by one by the service's :class:`~polypath.serve.limits.Guard`, and
+here in all."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+from polypath.data.images import LIMITS
+from polypath.serve.limits import App, Receive, RequestLimits, Send
+
+MOST_BYTES = 4 * LIMITS.bytes  # of all uploads that are kept
+REQUESTS = RequestLimits(body_bytes=LIMITS.bytes + 2**16, buffered_bytes=2 * LIMITS.bytes)
+
+
+class Uploads:
+    """ASGI middleware: before an upload is taken, the oldest ones make room for it.
+
+    Args:
+        app: Gradio's, which writes uploads below ``folder``.
+        folder: where; what lies there before the first upload stays.
+        most: bytes of all uploads.
+    """
+
+    def __init__(self, app: App, folder: Path, most: int) -> None:
+        self.app, self.folder, self.most = app, folder, most
+        self.kept: set[Path] | None = None
+        self.coming = 0
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].rstrip("/").endswith("/upload"):
+            await self.app(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        size = int(length) if length.isdigit() else REQUESTS.body_bytes  # the guard has read it: it is no longer
+        self.coming += size
+        try:
+            self._make_room()
+            await self.app(scope, receive, send)
+        finally:
+            self.coming -= size
+
+    def _make_room(self) -> None:
+        files = {file: file.stat() for file in self.folder.rglob("*") if file.is_file()}
+        if self.kept is None:
+            self.kept = set(files)
+        uploads = sorted(files.keys() - self.kept, key=lambda file: files[file].st_mtime)
+        held = self.coming + sum(files[file].st_size for file in uploads)
+        for file in uploads:
+            if held <= self.most:
+                return
+            file.unlink(missing_ok=True)
+            held -= files[file].st_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -32,9 +33,8 @@ AUTH = "X-API-Key: secret\r\n"
 @pytest.fixture(scope="module")
 def cluster():
     """(port, seconds until it was ready) of two replicas."""
-    ray = pytest.importorskip("ray")
-    from ray import serve  # pyright: ignore[reportMissingImports] (an extra)
-
+    if importlib.util.find_spec("ray") is None:  # not imported: the first import decides where a cluster listens
+        pytest.skip("needs Ray")
     from polypath.serve import ray_app
 
     begun = time.perf_counter()
@@ -49,6 +49,9 @@ def cluster():
                 yield port, time.perf_counter() - begun
             ray_app.stop(NAME)
         finally:
+            import ray  # pyright: ignore[reportMissingImports] (an extra)
+            from ray import serve  # pyright: ignore[reportMissingImports] (an extra)
+
             serve.shutdown()
             ray.shutdown()
 

@@ -25,7 +25,8 @@ from polypath.serve.errors import RequestRejected
 from polypath.serve.limits import Guard, Key, Receive, Send
 from polypath.serve.metrics import Metrics
 from polypath.serve.model import Model
-from polypath.serve.openapi import PREDICT, SUMMARY
+from polypath.serve.openapi import METRICS, REFUSALS, SUMMARY
+from polypath.serve.openapi import predict as predict_page
 from polypath.serve.predict_request import read_request
 from polypath.serve.service import Options, Service, batch_sizes
 from polypath.serve.times import Times
@@ -120,13 +121,15 @@ class App:
             description=SUMMARY,
             version=metadata.version("polypath"),
             lifespan=self._lifespan,
+            responses=REFUSALS,
             redirect_slashes=False,
         )
-        api.add_api_route(PREDICT_PATH, self.predict, methods=["POST"], summary="Classify an image", **PREDICT)
+        about = predict_page([path.name for path in self.model.paths], len(self.model.classes))
+        api.add_api_route(PREDICT_PATH, self.predict, methods=["POST"], summary="Classify an image", **about)
         api.add_api_route("/v1/paths", self.paths, methods=["GET"], summary="The paths, the most accurate first")
         api.add_api_route("/healthz", self.healthz, methods=["GET"], summary="Whether the process works")
         api.add_api_route("/readyz", self.readyz, methods=["GET"], summary="Whether it takes requests")
-        api.add_api_route("/metrics", self.scrape, methods=["GET"], summary="Counters for Prometheus")
+        api.add_api_route("/metrics", self.scrape, methods=["GET"], summary="Counters for Prometheus", **METRICS)
         api.add_exception_handler(RequestRejected, self._refused)  # pyright: ignore[reportArgumentType] (starlette types handlers by Exception)
         api.add_exception_handler(HTTPException, self._not_here)  # pyright: ignore[reportArgumentType] (starlette types handlers by Exception)
         api.add_exception_handler(Exception, self._defect)

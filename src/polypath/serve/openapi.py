@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from fastapi.responses import PlainTextResponse
 
 from polypath.serve.predict_request import MOST_MS
 
@@ -27,6 +30,7 @@ _FILE = {"type": "string", "format": "binary"}
 _BASE64 = {
     "type": "string",
     "format": "byte",
+    "minLength": 1,
     "description": "an image file in base64 (either alphabet, lines and padding as you like), or a data URI of one",
 }
 _ERROR = {
@@ -73,44 +77,58 @@ _ANSWER = {
 }
 
 
-def _object(image: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "required": ["image"], "properties": {"image": image, **_OPTIONS}}
+def _object(image: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": ["image"], "properties": {"image": image, **options}}
 
 
 def _error(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": _ERROR}}}
 
 
-PREDICT: dict[str, Any] = {
-    "openapi_extra": {
-        "parameters": [
-            {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in _OPTIONS.items()
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {
-                "image/*": {"schema": _FILE},
-                "application/octet-stream": {"schema": _FILE},
-                "multipart/form-data": {"schema": _object(_FILE)},
-                "application/json": {"schema": {**_object(_BASE64), "additionalProperties": False}},
-            },
-        },
-    },
-    "responses": {
-        200: {"description": "The answer", "content": {"application/json": {"schema": _ANSWER}}},
-        400: _error("No image, or one that cannot be read"),
-        401: _error("The key is missing or wrong"),
-        403: _error("A web page from elsewhere"),
-        408: _error("The request came too slowly"),
-        413: _error("The body is too long"),
-        415: _error("A body of an unknown kind"),
-        421: _error("Not a name of this service"),
-        422: _error("A field with a wrong value, or a budget that no path meets"),
-        431: _error("The head is too long"),
-        503: {
-            **_error("Too busy to answer in time, or shutting down"),
-            "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
-        },
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: _error("A request, body or image that cannot be read"),
+    401: _error("The key is missing or wrong"),
+    403: _error("A web page from elsewhere"),
+    405: _error("Another method"),
+    408: _error("The request came too slowly"),
+    413: _error("The body is too long"),
+    421: _error("Not a name of this service"),
+    431: _error("The head is too long"),
+    503: {
+        **_error("Too busy to answer in time, starting or shutting down"),
+        "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
     },
 }
+"""Of every place."""
+METRICS: dict[str, Any] = {
+    "response_class": PlainTextResponse,
+    "responses": {200: {"description": "Prometheus's text format"}},
+}
 """Arguments of ``add_api_route``."""
+
+
+def predict(paths: Sequence[str], classes: int) -> dict[str, Any]:
+    """Arguments of ``add_api_route`` for a model of these paths and so many classes."""
+    options = {**_OPTIONS, "path": {**_OPTIONS["path"], "enum": list(paths)}}
+    options["top_k"] = {**_OPTIONS["top_k"], "maximum": classes}
+    return {
+        "openapi_extra": {
+            "parameters": [
+                {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in options.items()
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "image/*": {"schema": _FILE},
+                    "application/octet-stream": {"schema": _FILE},
+                    "multipart/form-data": {"schema": _object(_FILE, options)},
+                    "application/json": {"schema": {**_object(_BASE64, options), "additionalProperties": False}},
+                },
+            },
+        },
+        "responses": {
+            200: {"description": "The answer", "content": {"application/json": {"schema": _ANSWER}}},
+            415: _error("A body of an unknown kind"),
+            422: _error("A field with a wrong value, or a budget that no path meets"),
+        },
+    }

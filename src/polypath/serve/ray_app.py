@@ -25,7 +25,7 @@ from polypath.serve.errors import RequestRejected
 from polypath.serve.limits import Key
 from polypath.serve.metrics import Metrics
 from polypath.serve.predict_request import PredictRequest, read_request
-from polypath.serve.service import Options, Service, batch_sizes
+from polypath.serve.service import Options, Service, batch_sizes, check_budget
 from polypath.serve.times import Times
 
 if TYPE_CHECKING:
@@ -41,11 +41,12 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # so Ray calls it; withou
 
 @dataclass(frozen=True)
 class Facts:
-    """What the front must know of the model that the replicas run."""
+    """What the front must know of the model that the replicas run; ``idle_ms`` is each path's time on an idle one."""
 
     name: str
     classes: tuple[str, ...]
     paths: tuple[BundlePath, ...]
+    idle_ms: dict[str, float]
 
 
 class Replica:
@@ -63,7 +64,9 @@ class Replica:
         return self.service
 
     async def facts(self) -> Facts:
-        return Facts(self.model.name, tuple(self.model.classes), tuple(self.model.paths))
+        now = time.perf_counter()
+        idle = {path.name: 1000 * self.times.idle(path.name, now) for path in self.model.paths}
+        return Facts(self.model.name, tuple(self.model.classes), tuple(self.model.paths), idle)
 
     async def rows(self) -> list[dict[str, Any]]:
         return path_rows(self._running())
@@ -84,6 +87,7 @@ class ClusterApp(App):
     """The application with replicas for its service; ``handle`` is Ray's, to :class:`Replica`."""
 
     def __init__(self, handle: Any, facts: Facts, options: Options, key: Key, callers: Callers | None = None) -> None:
+        self.idle_ms = facts.idle_ms
         super().__init__(cast("Model", facts), options, key, callers)  # of it, only these facts are used
         self.handle, self.up = handle, False
 
@@ -112,8 +116,11 @@ class ClusterApp(App):
         names = [path.name for path in self.model.paths]
         asked = request.headers.get("content-type", ""), request.scope["query_string"], await request.body()
         wanted = await asyncio.to_thread(read_request, *asked, names, len(self.model.classes))
-        budget_s = (self.options.budget_ms if wanted.budget_ms is None else wanted.budget_ms) / 1000
-        spent_s = time.perf_counter() - arrived
+        budget_ms = self.options.budget_ms if wanted.budget_ms is None else wanted.budget_ms
+        cheapest = min(names, key=lambda name: self.idle_ms[name])
+        least = cheapest if wanted.path is None or wanted.allow_cheaper else wanted.path
+        check_budget(least, self.idle_ms[least], budget_ms)
+        budget_s, spent_s = budget_ms / 1000, time.perf_counter() - arrived
         reply = await self._ask("answer", budget_s - spent_s, wanted, spent_s)
         self.metrics.answer(reply["path"], time.perf_counter() - arrived, budget_s, wanted.path or reply["path"])
         return Response(json.dumps(reply, separators=(",", ":")), media_type="application/json")
@@ -204,7 +211,11 @@ def start(
 
 
 def stop(name: str) -> None:
-    """Take the application off the cluster."""
+    """Take the application off the cluster, if there still is one."""
     from ray import serve  # pyright: ignore[reportMissingImports] (an extra)
+    from ray.exceptions import RayError  # pyright: ignore[reportMissingImports] (an extra)
 
-    serve.delete(name)
+    try:
+        serve.delete(name)
+    except RayError as error:
+        LOG.warning("the application %s could not be taken off the cluster: %s", name, type(error).__name__)

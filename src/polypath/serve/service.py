@@ -39,6 +39,21 @@ def batch_sizes(most: int) -> tuple[int, ...]:
     return tuple(2**i for i in range(most.bit_length()) if 2**i <= most)
 
 
+def check_budget(path: str, needed_ms: float, budget_ms: float) -> None:
+    """Raises:
+    RequestRejected: 422, ``path`` needs more than the budget on a machine that is idle.
+    """
+    if needed_ms > budget_ms:
+        raise RequestRejected(
+            422,
+            f"the budget cannot be met by {path}, which needs {needed_ms:.2f} ms on this machine when it is idle",
+            field="budget_ms",
+            value=budget_ms,
+            legal=f"at least {needed_ms:.2f} for {path}",
+            reason="budget",
+        )
+
+
 @dataclass(frozen=True)
 class Options:
     """How a service answers.
@@ -157,16 +172,7 @@ class Service:
         return cheapest  # it would do on an idle machine; admission will say that this one is busy
 
     def _possible(self, path: str, budget_ms: float) -> None:
-        needed_ms = 1000 * self.times.idle(path, time.perf_counter())
-        if needed_ms > budget_ms:
-            raise RequestRejected(
-                422,
-                f"the budget cannot be met by {path}, which needs {needed_ms:.2f} ms on this machine when it is idle",
-                field="budget_ms",
-                value=budget_ms,
-                legal=f"at least {needed_ms:.2f} for {path}",
-                reason="budget",
-            )
+        check_budget(path, 1000 * self.times.idle(path, time.perf_counter()), budget_ms)
 
     def _decode(self, decoding: Decoding) -> None:
         """On a thread of the decoders: the image goes straight to the queue, without a turn of the event loop."""

@@ -228,9 +228,8 @@ def test_batch_sizes_and_loopback():
     assert batch_sizes(16) == (1, 2, 4, 8, 16)
     assert batch_sizes(1) == (1,)
     assert batch_sizes(12) == (1, 2, 4, 8)
-    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "example.org")] == [True] * 3 + [
-        False
-    ] * 2
+    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "::ffff:127.0.0.1", "localhost")] == [True] * 4
+    assert [is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.5", "example.org")] == [False] * 4
 
 
 # --- processes -----------------------------------------------------------------------------------------

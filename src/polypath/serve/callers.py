@@ -77,7 +77,7 @@ class Callers:
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches ``host``."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(_bare(host)).is_loopback
     except ValueError:
         return host == "localhost"
 

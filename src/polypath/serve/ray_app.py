@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from polypath.core.extras import need
-from polypath.serve.app import App, path_rows
+from polypath.serve.app import INLINE_BYTES, App, path_rows
 from polypath.serve.callers import Callers
 from polypath.serve.errors import RequestRejected
 from polypath.serve.limits import Key
@@ -114,8 +114,9 @@ class ClusterApp(App):
 
         arrived = time.perf_counter()
         names = [path.name for path in self.model.paths]
-        asked = request.headers.get("content-type", ""), request.scope["query_string"], await request.body()
-        wanted = await asyncio.to_thread(read_request, *asked, names, len(self.model.classes))
+        body, classes = await request.body(), len(self.model.classes)
+        asked = request.headers.get("content-type", ""), request.scope["query_string"], body, names, classes
+        wanted = read_request(*asked) if len(body) <= INLINE_BYTES else await asyncio.to_thread(read_request, *asked)
         budget_ms = self.options.budget_ms if wanted.budget_ms is None else wanted.budget_ms
         cheapest = min(names, key=lambda name: self.idle_ms[name])
         least = cheapest if wanted.path is None or wanted.allow_cheaper else wanted.path

@@ -172,8 +172,8 @@ def test_an_idle_service_goes_by_the_profile_a_busy_one_by_what_it_sees():
     for _ in range(64):
         queue.times.observe("whole", 1, 0.5, 0.0)
         queue.times.observe_reply(0.5, 0.0)
-    assert queue.admit(0.1, 0.1 + 0.007, "whole") is None  # one image takes 6 ms by the profile, and a reply 2
-    first = queue.admit(0.1, 0.1 + 0.010, "whole")
+    assert queue.admit(0.1, 0.1 + 0.010, "whole") is None  # one image takes 6 ms by the profile, and a reply 5
+    first = queue.admit(0.1, 0.1 + 0.012, "whole")
     assert first is not None
     assert queue.admit(0.1, 0.1 + 0.1, "whole") is None  # there is one
     first.away = True  # a large image, which is decoded elsewhere, is nothing to wait for

@@ -78,9 +78,11 @@ def test_a_reply_is_what_was_seen_and_at_least_two_milliseconds():
     for i in range(20):
         times.observe_reply(0.0001, now=0.01 * i)
     assert times.reply(1.0) == 0.002
+    assert times.idle_reply(1.0) == 0.002
     for i in range(64):
         times.observe_reply(0.020, now=1.0 + 0.01 * i)
     assert times.reply(2.0) == 0.020
+    assert times.idle_reply(2.0) == 0.005  # however slow it was
 
 
 @pytest.mark.parametrize(

@@ -319,7 +319,7 @@ class _Worker:
         return data
 
 
-def _end(owner: int, process: subprocess.Popen[bytes], link: socket.socket) -> None:
+def _end(owner: int, process: subprocess.Popen[Any], link: socket.socket) -> None:
     """Also where a worker is forgotten, and when this process ends; not in a copy of it made by fork."""
     if os.getpid() == owner:
         process.kill()

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from polypath.serve.times import LEAST_REPLY_S, Times
+from polypath.serve.times import Times
 
 HEADROOM = 0.5  # of a budget at most goes to the batch that a request has room for
 
@@ -79,7 +79,7 @@ class Queue:
         for candidate in self.order[self.order.index(path) :] if cheaper else (path,):
             batch_headroom = largest(self.times.sizes[-1], HEADROOM * (deadline - now), candidate, self.times, now)
             joined = sorted([*waiting, (deadline, candidate, batch_headroom)])
-            fits = idle and now + LEAST_REPLY_S + self.times.idle(candidate, now) <= deadline
+            fits = idle and now + self.times.idle_reply(now) + self.times.idle(candidate, now) <= deadline
             if fits or is_feasible(joined, start, self.times, now):
                 ticket = Ticket(deadline, candidate, batch_headroom, cheaper, now)
                 self.tickets.append(ticket)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from polypath.deploy.latency import Latencies, Recent
 
-LEAST_REPLY_S = 0.002
+LEAST_REPLY_S, FIRST_REPLY_S = 0.002, 0.005  # that are counted on, whatever is seen; and before any was
 
 
 class Times:
@@ -70,7 +70,12 @@ class Times:
             return 1e-3 * latency.profiled.p50 * ratios[1]
         return 1e-3 * latency.profiled.p99
 
+    def idle_reply(self, now: float) -> float:
+        """What a reply needs when the machine is left alone: the least seen, at most what is counted on at first."""
+        seen = self._replies.fastest(now)
+        return FIRST_REPLY_S if seen is None else min(FIRST_REPLY_S, max(LEAST_REPLY_S, seen))
+
     def reply(self, now: float) -> float:
         """What to count on from a batch's end to its answers, in seconds."""
         recent = self._replies.quantiles(now)
-        return max(LEAST_REPLY_S, recent[1]) if recent is not None else 0.005
+        return max(LEAST_REPLY_S, recent[1]) if recent is not None else FIRST_REPLY_S

@@ -117,7 +117,7 @@ class FakeModel:
         return np.asarray(small).transpose(2, 0, 1)
 
     def decode_apart(self, data: bytes, pixels: int, deadline: float, cancellation: Cancellation) -> np.ndarray:
-        """All of one colour; waits at its gate as a decoder would, for which there is a deadline and a cancellation."""
+        """Waits at its gate as a decoder would, for which there is a deadline and a cancellation."""
         self.apart.append("begun")
         begun, ended = time.perf_counter(), threading.Event()
         with cancellation.ends(ended.set):
@@ -130,7 +130,11 @@ class FakeModel:
             raise DecodingCancelled
         if self.apart[-1] == "late":
             raise DecodingLate(time.perf_counter() - begun)
-        return np.full((3, 4, 4), Image.open(io.BytesIO(data)).convert("RGB").getpixel((0, 0))[0], np.uint8)  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
+        try:
+            small = Image.open(io.BytesIO(data)).convert("RGB").resize((4, 4), Image.Resampling.NEAREST)
+        except Exception as error:
+            raise ValueError(f"not an image: {type(error).__name__}") from None
+        return np.asarray(small).transpose(2, 0, 1)
 
     def renew(self) -> None:
         self.apart.append("renewed")

@@ -63,7 +63,9 @@ def run() -> dict:
             closed = call(
                 served, asked | {"mode": "closed", "clients": 32, "seconds": 8.0 * SCALE + 3, "warmup_s": 2.0}
             )
-            capacity = results["capacity_per_s"] = closed["goodput_per_s"]
+            capacity = results["capacity_per_s"] = max(
+                1.0, closed["goodput_per_s"]
+            )  # nothing is in time on a busy machine
             at_once = {"mode": "open", "warmup_s": WARMUP_S}
             calm = results["at_capacity"] = call(
                 served, asked | at_once | {"rate": capacity, "seconds": STORM_S + WARMUP_S}

@@ -24,7 +24,8 @@ OURS = "GUNN-24"
 
 def networks() -> dict[str, Callable[[], nn.Module]]:
     """How each network is made; the paper's own first."""
-    return {OURS: partial(pp.create_model, "gunn24", seed=0)} | {n: partial(_peer, of) for n, of in OTHERS.items()}
+    nets: dict[str, Callable[[], nn.Module]] = {OURS: partial(pp.create_model, "gunn24", seed=0)}
+    return nets | {name: partial(_peer, of) for name, of in OTHERS.items()}
 
 
 def run() -> dict[str, Any]:

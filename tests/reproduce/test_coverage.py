@@ -8,6 +8,7 @@ import pytest
 
 from polypath.reproduce import coverage, published
 from polypath.reproduce.experiment import Cell
+from polypath.reproduce.in_print import printed_number
 from polypath.reproduce.places import PLACES, TABLES, Place, Printed, Reason
 from polypath.reproduce.registry import get_experiment, list_experiments
 from polypath.training.recipes import list_recipes
@@ -86,10 +87,8 @@ def test_a_place_names_experiments_that_there_are(monkeypatch) -> None:
 
 
 def test_cells_that_are_lists_can_be_taken_apart() -> None:
-    says = {"quantity": "DR-Res 54 parameter / compute saving vs ResNet-110, %"}
-    cells = [Cell("prose", "value", part=part, **says) for part in (0, 1)]
-    from polypath.reproduce.in_print import printed_number
-
+    quantity = "DR-Res 54 parameter / compute saving vs ResNet-110, %"
+    cells = [Cell("prose", "value", part=part, quantity=quantity) for part in (0, 1)]
     assert [printed_number(get_experiment("drnn/cost"), cell) for cell in cells] == [73.53, 24.71]
 
 

@@ -111,21 +111,23 @@ def rates_of_blocks(
         ValueError: a network without gates, no images.
     """
     taken = loops_taken(net, batches)
-    images, rates = len(taken.images), {}
-    for switch, rows in taken.gates.groupby("switch", sort=False):
-        reached = int(rows["reached"].sum()) if over == "reaching" else images * len(rows)
-        rates[str(switch)] = int(rows["passed"].sum()) / reached if reached else float("nan")
-    return rates, images
+    images, sums = len(taken.images), dict[str, list[int]]()
+    columns = (taken.gates[name].tolist() for name in ("switch", "reached", "passed"))
+    for switch, reached, passed in zip(*columns, strict=True):
+        at = sums.setdefault(switch, [0, 0])
+        at[0] += reached if over == "reaching" else images
+        at[1] += passed
+    return {name: passed / total if total else float("nan") for name, (total, passed) in sums.items()}, images
 
 
 def _margins(net: PathNet, switch: Join, batches: Iterable[Sequence[Tensor]]) -> Tensor:
     """By how much each gate of a switch prefers to open ``(images, gates)``, float64, were all loops before it run."""
     gates, device = switch.gates, next(net.parameters()).device
-    sources = frozenset(gate.source for gate in gates)
+    sources, whole = frozenset(gate.source for gate in gates), net.paths({switch.name: switch.labels[-1:]})
     rows: list[Tensor] = []
     for x, *_ in batches:
         trace = Trace(sources)
-        net(x.to(device), paths={switch.name: switch.labels[-1:]}, trace=trace)
+        net(x.to(device), paths=whole, trace=trace)
         logits = [net.get_submodule(gate.module)(trace.values[gate.source]).double() for gate in gates]
         rows.append(torch.stack([of[:, 1] - of[:, 0] for of in logits], 1).cpu())
     return torch.cat(rows)

@@ -246,7 +246,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
 
     def _fused(self, b: NetBuilder, streams: dict[str, str], place: Place) -> dict[str, str]:
         """The streams behind one fusion."""
-        merged, found = "", {}
+        merged, found = "", dict[str, str]()
         if self.has_shortcut(place):
             merged, branches = self._merge(b, streams, place)
         else:

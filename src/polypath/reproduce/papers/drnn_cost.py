@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from polypath.families.recursive import Recursive
 from polypath.profiling.cost import cost
@@ -99,7 +100,7 @@ def _saves(name: str, what: str, where: str, within: float = 0.5, read: str = ""
 
 
 def _printed() -> dict[str, Cell]:
-    rows = [(name, "table2", {"model": row}) for name, row in PRINTED2.items()]
+    rows: list[tuple[str, str, dict[str, Any]]] = [(n, "table2", {"model": row}) for n, row in PRINTED2.items()]
     rows += [(name, "table3", {"model": row, **says}) for name, (row, says) in ROWS3.items() if name in recipes()]
     cells = {key: cell for name in published1() for key, cell in printed1(name).items() if key != name}
     for name, table, row in rows:

@@ -86,8 +86,8 @@ def extract(argv: list[str]) -> None:
         f"{millions(child_cost.macs)} of {millions(parent_cost.macs)} MACs; {done}"
     )
     if correction is not None:
-        print(f"gates let pass {_span(correction.after)} of {correction.images:,} held-out images that reach them")
-        print(f"as trained {_span(correction.before)}; aimed at {correction.target:g} ± {correction.tolerance:g}")
+        say(f"gates let pass {_span(correction.after)} of {correction.images:,} held-out images that reach them")
+        say(f"as trained {_span(correction.before)}; aimed at {correction.target:g} ± {correction.tolerance:g}")
 
 
 def _corrected(net: PathNet, run: FinishedRun | None, target: float) -> tuple[PathNet, GateCorrection]:

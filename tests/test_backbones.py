@@ -60,7 +60,7 @@ def test_a_detector_learns_under_sampled_paths():
     assert len(paths) >= 3
     anchors = AnchorGenerator(((10, 13), (16, 20)), ((1.0,),) * 2)
     backbone = Pyramid(net, 2, 24)
-    still = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+    still: dict[str, Any] = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
     detector = RetinaNet(backbone, 3, SIDE, SIDE, anchor_generator=anchors, detections_per_img=5, **still).train()
     optimiser = torch.optim.AdamW(detector.parameters(), lr=1e-3)
     images, _, boxes, labels = shapes(96, seed=1)

@@ -231,7 +231,7 @@ def test_other_packages_models_give_their_own_features():
     assert [m.shape for m in tokens] == [(2, 4, 192)]
     with pytest.raises(ValueError, match="takes 32x32 only"):
         fixed.forward_intermediates(x)
-    with pytest.raises(ValueError, match="'NHWC'.*must be one of NCHW or NLC"):
+    with pytest.raises(ValueError, match=r"'NHWC'.*must be one of NCHW or NLC"):
         fixed.forward_intermediates(x[:, :, :32, :32], output_fmt="NHWC")
 
 

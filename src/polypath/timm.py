@@ -1,8 +1,9 @@
 """Every registered network as a timm model: ``import polypath.timm``, then ``timm.create_model("fractalnet20")``.
 
 They take ``num_classes`` (0: no classifier), ``in_chans`` and every argument of their family, and images of any size
-from ``min_size`` on. With ``features_only=True`` they give the maps of their stages (``out_indices``: some of them). There are no pretrained weights under these names: networks that somebody has trained and saved
-are loaded by :func:`polypath.load`. timm's own names are never taken.
+from ``min_size`` on. With ``features_only=True`` they give the maps of their stages (``out_indices``: some of them).
+There are no pretrained weights under these names: saved networks are loaded by :func:`polypath.load`. timm's own names
+are never taken.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def default_cfg(preset: Preset) -> dict[str, Any]:
     }
 
 
-def _entrypoint(name: str) -> Callable[..., PathNet]:
+def _entrypoint(name: str) -> Callable[..., PathNet | FeatureGetterNet]:
     def build(
         pretrained: bool = False,
         pretrained_cfg: str | Mapping[str, Any] | PretrainedCfg | None = None,

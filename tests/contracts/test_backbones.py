@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 import polypath as pp
 from conftest import assert_close
@@ -79,7 +80,7 @@ def assert_equal(found: Any, expected: list[torch.Tensor]) -> None:
 @pytest.mark.parametrize("name", FORMS)
 def test_there_is_one_stage_for_each_resolution(name):
     """The last node there that all paths go through; what only leads to the next resolution belongs to that."""
-    spec = small_spec(name)
+    spec: Any = small_spec(name)
     net = spec.build(seed=0).eval()
     assert spec.stages() == net.stage_nodes
     x = images(2)
@@ -147,8 +148,7 @@ def test_no_later_step_runs_and_no_other_path(name):
     net = small_net(name).eval()
     for text, k in itertools.product(["whole", *two_paths(net)], range(len(net.stage_nodes))):
         child = pp.extract(net, text)
-        ran: list[str] = []
-        handles = [child.register_node_hook(n, lambda node, _: ran.append(node)) for n in child.wiring.by_name]
+        (ran, alone), (inside, within) = watched(child), watched(net)
         with torch.inference_mode():
             child.forward_intermediates(images(1), [k], stop_early=True)
         ends = list(child.stage_nodes.values())[k]
@@ -156,15 +156,17 @@ def test_no_later_step_runs_and_no_other_path(name):
         gated = any(join.gates for join in child.wiring.joins.values())
         assert set(ran) <= allowed if gated else sorted(ran) == sorted(allowed)
         assert len(ran) == len(set(ran))
-        inside: list[str] = []
-        for n in net.wiring.by_name:
-            net.register_node_hook(n, lambda node, _, inside=inside: inside.append(node))
         with torch.inference_mode():
             net.forward_intermediates(images(1), [k], intermediates_only=True, paths=text)
-        net._node_hooks.clear()  # pyright: ignore[reportPrivateUsage]
         assert [n for n in inside if n in child.wiring.by_name] == ran
-        for handle in handles:
+        for handle in (*alone, *within):
             handle.remove()
+
+
+def watched(net: pp.PathNet) -> tuple[list[str], list[RemovableHandle]]:
+    """The nodes that run from here on, and the hooks that see them."""
+    ran: list[str] = []
+    return ran, [net.register_node_hook(node, lambda name, _: ran.append(name)) for node in net.wiring.by_name]
 
 
 class Getter(nn.Module):

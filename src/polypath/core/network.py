@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -268,6 +268,36 @@ class PathNet(nn.Module):
                 self._feature_info = self._measured_stages()
         return [{**info} for info in self._feature_info]
 
+    @overload
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: Indices = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        *,
+        intermediates_only: Literal[True],
+        paths: Paths | str | None = None,
+        trace: Trace | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[Tensor]: ...
+
+    @overload
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: Indices = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: Literal[False] = False,
+        paths: Paths | str | None = None,
+        *,
+        trace: Trace | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, list[Tensor]]: ...
+
     def forward_intermediates(
         self,
         x: Tensor,
@@ -353,9 +383,10 @@ class PathNet(nn.Module):
     def _other_backbone(self) -> tuple[str, _Backbone] | None:
         """The unit that gives the maps, with its path, where it has stages inside: another package's model."""
         node = None if self.stage_nodes else self.wiring.by_name.get(self._features)
-        unit = self.get_submodule(node.module) if isinstance(node, Unit) else None
-        has_stages = isinstance(node, Unit) and bool(getattr(unit, "feature_info", None))
-        return (node.module, cast(_Backbone, unit)) if has_stages else None
+        if not isinstance(node, Unit):
+            return None
+        unit = self.get_submodule(node.module)
+        return (node.module, cast(_Backbone, unit)) if getattr(unit, "feature_info", None) else None
 
     def _measured_stages(self) -> list[dict[str, Any]]:
         side = max(LARGE, self.min_size)
@@ -492,7 +523,7 @@ class _Backbone(Protocol):
     @property
     def feature_info(self) -> Sequence[Mapping[str, Any]]: ...
 
-    def forward_intermediates(self, x: Tensor, **options: Any) -> list[Tensor] | tuple[Tensor, list[Tensor]]: ...
+    def forward_intermediates(self, x: Tensor, **options: Any) -> Any: ...
 
 
 class Pruned(nn.Module):

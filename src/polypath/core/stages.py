@@ -10,6 +10,7 @@ Every path goes through one of a stage's nodes, so each choice has all stages, a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 from polypath.core.checks import did_you_mean, plain
 from polypath.core.nodes import INPUT, Choice
@@ -29,11 +30,13 @@ def check_stages(wiring: Wiring, stages: Stages) -> dict[str, tuple[str, ...]]:
     reached = -1
     for stage, nodes in stages.items():
         if unknown := [name for name in nodes if name not in place]:
-            raise ValueError(f"stage {stage!r}: no node {unknown[0]!r} in this wiring; {did_you_mean(unknown[0], place)}")
+            raise ValueError(
+                f"stage {stage!r}: no node {unknown[0]!r} in this wiring; {did_you_mean(unknown[0], place)}"
+            )
         if _bypassed(wiring, nodes):
             raise ValueError(
-                f"stage {stage!r}: some paths do not go through {' or '.join(nodes) or 'any node'}, so it would have no "
-                "value under them; name a node that all paths share, or the nodes of all sides"
+                f"stage {stage!r}: some paths do not go through {' or '.join(nodes) or 'any node'}, and under these it "
+                "would have no value; name a node that all paths share, or the nodes of all sides"
             )
         first = min(place[name] for name in nodes)
         if first < reached:
@@ -61,7 +64,7 @@ def chosen_indices(indices: Indices, count: int) -> list[int]:
     if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= count:
         return list(range(count - given, count))
     if isinstance(given, Iterable) and not isinstance(given, str):
-        wanted = list(given)
+        wanted = list(cast(Iterable[Any], given))
         if wanted and all(isinstance(i, int) and not isinstance(i, bool) and -count <= i < count for i in wanted):
             return sorted({i % count for i in wanted})
     raise ValueError(

@@ -31,8 +31,8 @@ _OLD_NAMES = {"draw": "build_graph", "words": "selectors", "names": "path_names"
 class Family:
     """Base of the families: the fields are the architecture's arguments, all of them JSON values.
 
-    A family gives :meth:`build_graph` (write the diagram with a :class:`NetBuilder`, name its stages where it is to be
-    a backbone, return the output node's name), and where it has keys of its own for choices, :meth:`selectors` and
+    A family gives :meth:`build_graph` (write the diagram with a :class:`NetBuilder`, name its stages for use as a
+    backbone, return the output node's name), and where it has keys of its own for choices, :meth:`selectors` and
     :meth:`path_names`. Naming a subclass with ``class Mine(Family, name="mine")`` makes saved networks of it loadable.
     """
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from polypath import cli
 from polypath.cli.notes import notes
-from polypath.cli.output import PLAIN, plain_where_needed
+from polypath.cli.output import PLAIN, plain_where_needed, say
 from polypath.cli.tables import RowPrinter, print_json, print_table
 
 
@@ -84,3 +86,32 @@ def test_json_shows_names_that_are_not_utf_8(capsys):
     out = capsys.readouterr().out
     assert json.loads(out) == {"a": ["b", {"c": r"caf\xe9"}], "d": 1, "e": "ö\n"}
     assert "\\udc" not in out
+
+
+ESCAPES = "a\x1b]0;owned\x07\x9b31m\u202egpj\u2066\u200f\r\x7f"
+
+
+def test_one_place_prints_and_shows_escapes_as_text(terminal):
+    """Titles, names of classes and paths, messages: whatever comes from a file."""
+    shown = terminal("utf-8")
+    with plain_where_needed(), notes(as_json=False):
+        say(ESCAPES, f"{ESCAPES}\nnext", error=True)
+        say(ESCAPES)
+        print_table(ESCAPES, [ESCAPES, "b"], [[ESCAPES, ESCAPES]], notes=[ESCAPES])
+        RowPrinter(ESCAPES, [("a", 8)], left=("a",)).add([ESCAPES])
+        print_json({ESCAPES: ESCAPES})
+        logging.getLogger("polypath.somewhere").warning(ESCAPES)
+    text = shown.getvalue().decode()
+    assert not {c for c in ESCAPES if not c.isprintable()} & set(text)
+    assert text.count(r"a\x1b]0;owned\x07\x9b31m\u202egpj\u2066\u200f\r\x7f") >= 9
+    begin, end = text.index("{"), text.rindex("}") + 1
+    assert json.loads(text[begin:end]) == {ESCAPES: ESCAPES}
+
+
+def test_nothing_else_of_the_command_prints():
+    for file in Path(cli.__file__).parent.glob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+        names = [ast.unparse(call.func) for call in calls]
+        assert file.name in ("output.py", "tables.py") or not [n for n in names if n.split(".")[-1] == "print"], (
+            file.name
+        )

@@ -20,7 +20,9 @@ from torch import nn
 
 import polypath as pp
 from conftest import part, randomise_norms
+from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.builder import NetBuilder
+from polypath.storage.batchnorm import load_statistics, save_statistics
 from polypath.storage.config import FILES, read_config
 
 SMALL = {
@@ -70,6 +72,21 @@ def test_a_round_trip_is_exact(kind, tmp_path):
         assert not torch.equal(pp.load(tmp_path / "2")(x), net(x))
         other = small(kind, seed=1).eval()
         assert not torch.equal(pp.load(tmp_path / "0")(x), other(x))
+
+
+def test_two_saves_of_one_network_are_the_same_bytes(tmp_path):
+    """Statistics have three entries of metadata, which their writer would put in any order."""
+    net = small()
+    bank = {"norm": (torch.zeros(3), torch.ones(3))}
+    for name in ("a", "b"):
+        pp.save(net, tmp_path / name)
+        save_statistics(BatchNormStatistics({net.paths("branches=1"): bank}, 7, 0), tmp_path / name / "statistics")
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+    header = (tmp_path / "a" / "statistics").read_bytes()
+    names = list(json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"])
+    assert names == sorted(names)
+    assert load_statistics(tmp_path / "a" / "statistics")[net.paths("branches=1")]["norm"][1].tolist() == [1, 1, 1]
 
 
 def test_extracted_twice_and_saved(tmp_path):

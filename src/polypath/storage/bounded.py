@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # torch has no public name for it
 from torch.utils._pytree import tree_leaves
 
-SPARE_TENSORS, SPARE_BYTES = 1000, 2**28
-"""What may be made beside the weights themselves: values that initialisations and position tables go through."""
+SPARE_OPERATIONS, SPARE_BYTES = 10_000, 2**28
+"""What may be done and made beside the weights themselves, by initialisations and position tables."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Held:
     @contextlib.contextmanager
     def bounds(self) -> Iterator[None]:
         """Within, ``ValueError`` as soon as far more is made than the file could fill, on the meta device too."""
-        with _Counted(4 * self.tensors + SPARE_TENSORS, 4 * self.bytes + SPARE_BYTES) as counted:
+        with _Counted(40 * self.tensors + SPARE_OPERATIONS, 4 * self.bytes + SPARE_BYTES) as counted:
             try:
                 yield
             except Exception as error:
@@ -35,22 +35,22 @@ class Held:
 
 
 class _Counted(TorchDispatchMode):
-    """Counts the tensors that operations give, but for those that are views of others or written in place."""
+    """Counts operations, and the bytes of what they give, but for views of others and what is written in place."""
 
-    def __init__(self, tensors: int, bytes: int) -> None:
+    def __init__(self, operations: int, bytes: int) -> None:
         super().__init__()
-        self.tensors, self.bytes = tensors, bytes
+        self.operations, self.bytes = operations, bytes
         self.over: str | None = None
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
+        self.operations -= 1
         if any(returned.alias_info is None for returned in func._schema.returns):
             found = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
-            self.tensors -= len(found)
             self.bytes -= sum(tensor.numel() * tensor.element_size() for tensor in found)
-        if self.tensors < 0 or self.bytes < 0:
+        if self.operations < 0 or self.bytes < 0:
             self.over = "it asks for far more than its weights file holds"
             raise ValueError(self.over)
         return made

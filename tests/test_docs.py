@@ -14,9 +14,7 @@ from conftest import ROOT
 from polypath.families.registry import PRESETS
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-NEEDS = {
-    "docs/production.md": ("onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn", "h11", "prometheus_client")
-}
+NEEDS = {"docs/production.md": ("onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn", "h11", "prometheus_client")}
 """Packages of extras that a page's code needs; it skips where they are absent."""
 
 

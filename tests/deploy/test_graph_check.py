@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -285,7 +286,8 @@ def written(net, text, fold, folder) -> tuple[Path, tuple[int, int, int]]:
     from polypath.core.extract import extract
     from polypath.deploy.runtimes.torch_ import folded
 
-    shape = (net.in_chans, *2 * (max(net.min_size, 16),))
+    side = max(net.min_size, 16)
+    shape = (net.in_chans, side, side)
     child = extract(net, text).eval()
     program = onnx_graph.exported(folded(child) if fold else child, check.images(2, shape))
     model = onnx_graph.to_onnx(program, fold=fold, name="x")
@@ -321,5 +323,5 @@ def test_sizes_are_those_of_a_run(bundle):
     del whole.graph.output[:]
     whole.graph.output.extend(model.graph.output)
     session = onnxruntime.InferenceSession(whole.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = session.run(None, {IMAGES: np.zeros((1, 3, 32, 32), np.float32)})
+    found: Any = session.run(None, {IMAGES: np.zeros((1, 3, 32, 32), np.float32)})
     assert {name: array.shape for name, array in zip(floats, found, strict=True)} == {n: told[n] for n in floats}

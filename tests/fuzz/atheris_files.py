@@ -7,13 +7,15 @@ python tests/fuzz/atheris_files.py manifest|config|recipe|profile|weights|statis
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import random
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import atheris  # pyright: ignore[reportMissingImports]
+atheris: Any = importlib.import_module("atheris")
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 with atheris.instrument_imports(include=["polypath"]):

@@ -101,7 +101,7 @@ _COMPUTED: dict[str, Callable[..., Any]] = {
     "Gather": lambda options, a, index: a.take(index, options.get("axis", 0)),
     "Identity": lambda _, a: a,
     "Mul": lambda _, a, b: a * b,
-    "Range": lambda _, begin, end, step: np.arange(int(begin), int(end), int(step), np.int64),
+    "Range": lambda _, begin, end, step: np.arange(int(begin), int(end), int(step), dtype=np.int64),
     "Reshape": _reshaped,
     "Squeeze": lambda _, a, axes=None: a.squeeze(None if axes is None else tuple(axes)),
     "Sub": lambda _, a, b: a - b,

@@ -96,6 +96,7 @@ def test_a_large_image_is_the_same_and_ends_with_the_budget(predictor, monkeypat
     assert (predictor.predict(data, budget_ms=1e6).probabilities == wanted).all()
 
     def late(*asked):
+        time.sleep(0.05)
         raise decoder.DecodingLate(0.05)
 
     monkeypatch.setattr(decoder.Decoder, "apart", late)

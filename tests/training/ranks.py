@@ -1,4 +1,4 @@
-"""Two processes train, one accumulates, and this compares: ``ranks.py FOLDER``, a program for test_distributed.
+"""Two processes train, one accumulates, and this compares: ``ranks.py FOLDER [CASE …]``, for test_distributed.
 
 Each case takes six steps with :class:`Engine` on batches of random images; what each of the two ranks has then is
 written down, and compared with what one process has that accumulates over the same half-batches.
@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def steps(recipe: Recipe, world: World, parts: int) -> tuple[dict[str, Tensor], 
     return held | {f"shared/{k}": t.clone() for k, t in engine.net.named_buffers()}, engine.meter.means()
 
 
-def in_two(folder: Path) -> None:
+def in_two(folder: Path, cases: Mapping[str, Recipe]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -96,7 +97,7 @@ def in_two(folder: Path) -> None:
             where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
             os.environ.update({name: str(value) for name, value in where.items()})
             world = join_world(timeout_s=60)
-            for name, recipe in CASES.items():
+            for name, recipe in cases.items():
                 tensors, means = steps(recipe, world, 1)
                 save_file({k: t.contiguous() for k, t in tensors.items()}, folder / f"{name}-{rank}.safetensors")
                 (folder / f"{name}-{rank}.json").write_text(json.dumps(means))
@@ -109,13 +110,14 @@ def in_two(folder: Path) -> None:
             raise SystemExit(f"a rank ended with status {status}")
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     for module in ("torch._dynamo", "torch.distributed.fsdp"):  # imported late; once here, not in each process
         importlib.import_module(module)
 
-    in_two(folder)
-    for name, recipe in CASES.items():
+    cases = {name: CASES[name] for name in names or CASES}
+    in_two(folder, cases)
+    for name, recipe in cases.items():
         ranks = [load_file(folder / f"{name}-{rank}.safetensors") for rank in range(2)]
         told = [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(2)]
         row: dict[str, Any] = {"same": equal(*map(weights, ranks)), "told": told[0] == told[1]}
@@ -159,4 +161,4 @@ def images_at_start(recipe: Recipe) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

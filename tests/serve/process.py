@@ -1,6 +1,6 @@
 """A service over the sleeping model as a process of its own: ``python process.py [slower]``.
 
-It prints what was imported too early, then its port.
+It prints what was imported too early, then, when it can be reached, its port.
 """
 
 from __future__ import annotations
@@ -20,5 +20,5 @@ if __name__ == "__main__":
 
     app = App(FakeModel(slower=float(sys.argv[1]) if len(sys.argv) > 1 else 1.0), Options(), Key(None))
     bound = listen("127.0.0.1", 0)
-    print(bound.getsockname()[1], flush=True)
-    sys.exit(0 if serve(app, bound) else 1)
+    port = bound.getsockname()[1]
+    sys.exit(0 if serve(app, bound, lambda: print(port, flush=True)) else 1)

@@ -104,8 +104,7 @@ def serve(argv: list[str]) -> None:
             stopped_by = _on_cluster(args, options, key, callers, bound, url)
         else:
             app = _here(args, options, key, callers)
-            _tell(args, app.model, url, bool(key))
-            stopped_by = run(app, bound)
+            stopped_by = run(app, bound, lambda: _tell(args, app.model, url, bool(key)))
     if stopped_by == signal.SIGINT:
         LOG.info("stopped; everything accepted was answered")
         raise KeyboardInterrupt("stopped")
@@ -137,8 +136,8 @@ def _on_cluster(args: Any, options: Any, key: Any, callers: Any, bound: Any, url
         make, options, address=args.cluster, name=name, replicas=args.replicas, cpus=args.threads or 1
     )
     try:
-        _tell(args, facts, url, bool(key), replicas=args.replicas)
-        return run(ray_app.ClusterApp(handle, facts, options, key, callers), bound)
+        app = ray_app.ClusterApp(handle, facts, options, key, callers)
+        return run(app, bound, lambda: _tell(args, facts, url, bool(key), replicas=args.replicas))
     finally:
         ray_app.stop(name)
 

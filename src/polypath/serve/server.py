@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
@@ -50,7 +50,7 @@ class Server(uvicorn.Server):
     """Ends on SIGTERM or Ctrl-C in this order: nothing new is accepted, what was accepted is answered, connections
     close. A second Ctrl-C ends it at once. Which signal it was stands in ``stopped_by``."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, ready: Callable[[], None] = lambda: None) -> None:
         limits = app.options.limits
         config = uvicorn.Config(
             app,
@@ -66,7 +66,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=MOST_DRAIN_S,
         )
         super().__init__(config)
-        self.app = app
+        self.app, self.ready = app, ready
         self.stopped_by: int | None = None
 
     @contextlib.contextmanager
@@ -86,6 +86,11 @@ class Server(uvicorn.Server):
         self.should_exit = True
         self.stopped_by = self.stopped_by or sig
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.ready()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.app.drain()
         for server in self.servers:
@@ -94,13 +99,13 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(app: App, bound: socket.socket) -> int:
-    """Serve until a signal comes; returns that signal."""
+def serve(app: App, bound: socket.socket, ready: Callable[[], None] = lambda: None) -> int:
+    """Serve until a signal comes; returns that signal. ``ready`` is called when clients can connect."""
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()  # or each full collection walks through all of torch: 0.1 to 0.3 s in which nobody is answered
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # strangers' bytes must not fill a log
-    server = Server(app)
+    server = Server(app, ready)
     try:
         server.run(sockets=[bound])
     finally:

@@ -16,7 +16,6 @@ import os
 import resource
 import selectors
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -107,7 +106,7 @@ def overload(served: Served, load: dict, capacity: float, calm: dict) -> dict:
     )
     return found | {
         "verdicts": {
-            "nobody lost, no status but 200 and 503": found["lost_all"] == 0 and not found["other_statuses"],
+            "no client lost, no status but 200 and 503": found["lost_all"] == 0 and not found["other_statuses"],
             "goodput at least 0.9 of that at capacity": found["goodput_per_s"] >= 0.9 * calm["goodput_per_s"],
             "accepted in time at least 99%": found["in_time"] >= 0.99,
             "every refusal with Retry-After": found["refusals_without_retry_after"] == 0,
@@ -129,7 +128,7 @@ def storm(served: Served, load: dict, capacity: float, calm: dict) -> dict:
         "after": [status for status, _ in after],
         "after_s": time.perf_counter() - begun,
         "verdicts": {
-            "nobody lost, no status but 200 and 503": found["lost_all"] == 0 and not found["other_statuses"],
+            "no client lost, no status but 200 and 503": found["lost_all"] == 0 and not found["other_statuses"],
             "goodput at least 0.8 of that at capacity": found["goodput_per_s"] >= 0.8 * calm["goodput_per_s"],
             "every refusal with Retry-After": found["refusals_without_retry_after"] == 0,
             "the next requests are answered": [status for status, _ in after] == [200] * 5,
@@ -178,43 +177,19 @@ def bombs(served: Served, load: dict, capacity: float, calm: dict) -> dict:
 
 def hostile_requests(served: Served, load: dict, capacity: float, calm: dict) -> dict:
     """Drawn as in tests/serve/hostile.py; each must get a 4xx with a reason."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-    from hypothesis import HealthCheck, Phase, given, settings
+    from benchmarks.serve_hostile import Case, judge, send_drawn
 
-    from serve.fake import parsed, raw
-    from serve.hostile import Case, cases, judge
+    def judged(case: Case, answer: bytes) -> str | None:
+        """Without a key, what the cases call a wrong one is none."""
+        return None if case.kind == "wrong key" else judge(case, answer)
 
-    statuses: Counter[str] = Counter()
-    wrong: list[str] = []
-    slowest = 0.0
-
-    @settings(
-        max_examples=HOSTILE,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType] (its metaclass iterates)
-    )
-    @given(case=cases)
-    def all_of_them(case: Case) -> None:
-        nonlocal slowest
-        begun = time.perf_counter()
-        answer = raw(served.port, case.sent, limit_s=30)
-        slowest = max(slowest, time.perf_counter() - begun)
-        statuses[str(parsed(answer)[0]) if answer else "closed"] += 1
-        # without a key what the cases call a wrong one is none
-        if case.kind != "wrong key" and (found := judge(case, answer)) is not None:
-            wrong.append(f"{case.kind}: {found}")
-
-    all_of_them()
-    print("\n".join(wrong[:20]))
+    found = send_drawn(served.port, HOSTILE, judged)
     return {
-        "requests": sum(statuses.values()),
-        "statuses": dict(statuses),
-        "wrong": wrong,
-        "slowest_answer_s": slowest,
-        "verdicts": {"every answer is right": not wrong, "no 5xx but 503": only_503(statuses)},
+        "requests": found.statuses.total(),
+        "statuses": dict(found.statuses),
+        "wrong": found.wrong,
+        "slowest_answer_s": found.slowest_answer_s,
+        "verdicts": {"every answer is right": not found.wrong, "no 5xx but 503": only_503(found.statuses)},
     }
 
 
@@ -293,7 +268,7 @@ def sigterm(served: Served, load: dict) -> dict:
         found = drained(served, load)
         timer.join()
     verdicts = {
-        "nobody lost": found["lost_all"] == 0,
+        "no client lost": found["lost_all"] == 0,
         "status 0": found["exit_status"] == 0,
         "within 10 s": found["took_s"] <= 10,
     }
@@ -323,7 +298,7 @@ def progressive(width: int, height: int, scans: int) -> bytes:
 
 
 def photo(width: int, height: int) -> bytes:
-    """A large picture that is nobody's fault."""
+    """A large picture of an ordinary client."""
     small = np.random.default_rng(0).integers(0, 256, (height // 50, width // 50, 3), dtype=np.uint8)
     return encoded(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC), "JPEG")
 

@@ -9,7 +9,9 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -25,41 +27,51 @@ NUMBER = int(os.environ.get("POLYPATH_BENCH_HOSTILE", "2000"))
 SLOW, HUGE = 30, 20
 
 
+@dataclass
+class Drawn:
+    """What became of drawn requests: how many of each kind, their statuses, what was not right."""
+
+    kinds: Counter[str] = field(default_factory=Counter[str])
+    statuses: Counter[str] = field(default_factory=Counter[str])
+    wrong: list[str] = field(default_factory=list[str])
+    slowest_answer_s: float = 0.0
+
+
+def send_drawn(port: int, number: int, judged: Callable[[Case, bytes], str | None] = judge) -> Drawn:
+    """``number`` requests as tests/serve/hostile.py draws them, always the same; ``judged`` says what is wrong with an
+    answer."""
+    found = Drawn()
+
+    @settings(
+        max_examples=number,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType] (its metaclass iterates)
+    )
+    @given(case=cases)
+    def send(case: Case) -> None:
+        begun = time.perf_counter()
+        answer = raw(port, case.sent, limit_s=30)
+        found.slowest_answer_s = max(found.slowest_answer_s, time.perf_counter() - begun)
+        found.kinds[case.kind] += 1
+        found.statuses[str(parsed(answer)[0]) if answer else "closed"] += 1
+        if (wrong := judged(case, answer)) is not None:
+            found.wrong.append(f"{case.kind}: {wrong}")
+
+    send()
+    print("\n".join(found.wrong[:20]))
+    return found
+
+
 def run() -> dict:
-    kinds: Counter[str] = Counter()
-    statuses: Counter[str] = Counter()
-    wrong: list[str] = []
-    slowest = 0.0
-
     with running("--threads", "1", key=KEY) as served, ThreadPoolExecutor(2 * SLOW) as pool:
-
-        def send(case: Case) -> None:
-            nonlocal slowest
-            begun = time.perf_counter()
-            answer = raw(served.port, case.sent, limit_s=30)
-            slowest = max(slowest, time.perf_counter() - begun)
-            kinds[case.kind] += 1
-            statuses[str(parsed(answer)[0]) if answer else "closed"] += 1
-            if (found := judge(case, answer)) is not None:
-                wrong.append(f"{case.kind}: {found}")
-
-        @settings(
-            max_examples=NUMBER,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType] (its metaclass iterates)
-        )
-        @given(case=cases)
-        def all_of_them(case: Case) -> None:
-            send(case)
-
         served.get("/v1/paths", KEY)
         before = served.rss
         with Watch(served) as watch:
             slow = [pool.submit(slow_sender, served.port, i) for i in range(SLOW)]
-            all_of_them()
+            found = send_drawn(served.port, NUMBER)
             huge = [pool.submit(raw, served.port, post(bytes(2**25), extra=AUTH), limit_s=30) for _ in range(HUGE)]
             slow_statuses = Counter(future.result() for future in slow)
             huge_statuses = Counter(parsed(answer)[0] if answer else 0 for answer in (f.result() for f in huge))
@@ -67,7 +79,7 @@ def run() -> dict:
         metrics = served.get("/metrics", KEY).decode()
         defects = [line for line in metrics.splitlines() if 'status="5' in line and "_created" not in line]
         verdicts = {
-            "every answer is right": not wrong,
+            "every answer is right": not found.wrong,
             "no 500": not any('"500"' in line for line in defects),
             "slow senders are cut off": set(slow_statuses) == {408},
             "giant bodies are refused": set(huge_statuses) == {413},
@@ -77,14 +89,13 @@ def run() -> dict:
         }
     for name, kept in verdicts.items():
         print(f"{'kept  ' if kept else 'BROKEN'} {name}")
-    print("\n".join(wrong[:20]))
     return {
         "versions": versions(),
-        "requests": sum(kinds.values()),
-        "kinds": dict(kinds.most_common()),
-        "statuses": dict(statuses.most_common()),
-        "wrong": wrong,
-        "slowest_answer_s": slowest,
+        "requests": found.kinds.total(),
+        "kinds": dict(found.kinds.most_common()),
+        "statuses": dict(found.statuses.most_common()),
+        "wrong": found.wrong,
+        "slowest_answer_s": found.slowest_answer_s,
         "slow_senders": dict(slow_statuses),
         "giant_bodies": {str(code): count for code, count in huge_statuses.items()},
         "rss_before_mib": before / 2**20,

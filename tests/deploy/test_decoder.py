@@ -214,9 +214,9 @@ def test_time_of_the_worker_is_decoding_and_its_start_is_not_counted(all_large):
     decoder.close()
 
 
-def test_an_image_that_is_not_wanted_any_more_is_given_up(decoder):
-    decoder.ready()
-    cancellation, found = Cancellation(), []
+def decoding_a_bomb(decoder, cancellation: Cancellation | None = None) -> tuple[threading.Thread, list[Exception]]:
+    """A thread whose image takes longer than any test, and the errors that it gets."""
+    found: list[Exception] = []
 
     def work(image: bytes = bomb()) -> None:
         try:
@@ -228,6 +228,13 @@ def test_an_image_that_is_not_wanted_any_more_is_given_up(decoder):
     thread.start()
     assert until(decoder._turn.locked)
     time.sleep(0.2)
+    return thread, found
+
+
+def test_an_image_that_is_not_wanted_any_more_is_given_up(decoder):
+    decoder.ready()
+    cancellation = Cancellation()
+    thread, found = decoding_a_bomb(decoder, cancellation)
     cancellation.cancel()
     thread.join(30)
     assert [type(error) for error in found] == [DecodingCancelled]
@@ -244,18 +251,7 @@ def test_who_waits_for_another_ones_image_waits_until_the_deadline(decoder):
 
 def test_a_crash_is_the_images_fault_and_a_dead_worker_is_replaced(decoder):
     decoder.ready()
-    found = []
-
-    def work(image: bytes = bomb()) -> None:
-        try:
-            decoder.apart(image, PREP, ANY, time.perf_counter() + NEVER)
-        except Exception as error:
-            found.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    assert until(decoder._turn.locked)
-    time.sleep(0.2)
+    thread, found = decoding_a_bomb(decoder)
     os.kill(decoder._worker._process.pid, signal.SIGSEGV)
     thread.join(30)
     assert [type(error) for error in found] == [BrokenImage]

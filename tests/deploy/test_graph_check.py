@@ -17,7 +17,6 @@ from polypath.deploy import manifest as manifests
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.graph_check import IMAGES, LOGITS, GraphRefused, Value, check_graph
 from polypath.deploy.graph_sizes import sizes_of
-from polypath.deploy.graphs import Graphs
 from polypath.deploy.predictor import AnytimePredictor
 from polypath.deploy.runtimes import open_runtime
 from polypath.deploy.triton import write_repository
@@ -193,12 +192,17 @@ HOSTILE = {
 }
 
 
+def graph_of(folder: Path) -> Path:
+    bundle = Bundle.open(folder)
+    return bundle.graphs.file(bundle.path("column=1"))
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_what_a_graph_may_not_have(kind, copied):
     change, words = HOSTILE[kind]
     rewritten(copied, change)
     with pytest.raises(GraphRefused, match=words) as caught:
-        Graphs(Bundle.open(copied)).file("column=1")
+        graph_of(copied)
     assert f"{GRAPH}: refused" in str(caught.value)
 
 
@@ -212,12 +216,22 @@ def test_runtimes_read_what_was_checked(runtime, copied):
     assert found.prepare("column=2", 1)(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, 10)
 
 
+def test_a_graph_is_checked_once_for_all_runtimes(copied, monkeypatch):
+    checked = []
+    monkeypatch.setattr("polypath.deploy.graphs.check_graph", lambda file, *asked: checked.append(file.name))
+    bundle = Bundle.open(copied)
+    for runtime in ("onnxruntime", "openvino"):
+        pytest.importorskip(runtime)
+        open_runtime(runtime, bundle, 1).prepare("column=1", 1)
+    assert checked == [GRAPH]
+
+
 @pytest.mark.parametrize("data", [b"", b"\x08", b"pickle", b"\xff" * 100])
 def test_what_is_no_graph(data, copied):
     (copied / GRAPH).write_bytes(data)
     sealed(copied)
     with pytest.raises(GraphRefused, match=r"damaged, or no ONNX file|must be ONNX's own"):
-        Graphs(Bundle.open(copied)).file("column=1")
+        graph_of(copied)
 
 
 def test_no_runtime_is_taken_instead_and_nothing_is_exported(copied, tmp_path, capsys, images):

@@ -27,7 +27,6 @@ import polypath as pp
 from polypath.deploy import latency_profile
 from polypath.deploy import manifest as manifests
 from polypath.deploy.bundle import SHIPPED, Bundle
-from polypath.deploy.graphs import Graphs
 from polypath.deploy.runtimes import open_runtime
 from polypath.deploy.stopping import plan_stopping
 from polypath.training.recipe import recipe_to_json
@@ -212,7 +211,7 @@ class Doors:
         _ = repr(bundle), bundle._repr_html_(), bundle.ladder, bundle.formats
         if "onnx" in bundle.formats:
             for path in bundle.paths[:1]:
-                Graphs(bundle).file(path.name)
+                bundle.graphs.file(path)
 
     def config(self, rng: random.Random) -> None:
         folder = self.place / "net"

@@ -19,9 +19,9 @@ from torch import Tensor
 from polypath.analysis.loops import loops_taken
 from polypath.core.checks import SHARE, check, number, one_of
 from polypath.core.execute import Trace
+from polypath.core.gating import Over
 from polypath.core.network import PathNet
 from polypath.core.wiring import Join
-from polypath.profiling.expected import Over
 
 STEPS = 60  # of a bisection in float64
 

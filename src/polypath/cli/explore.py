@@ -21,13 +21,7 @@ def explore(argv: list[str]) -> None:
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="bundle, finished run or saved network")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument("--port", type=number_of(int, whole(1, 65535)), help="port (the first free one from 7860 on)")
-    parser.add_argument(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="answer by this name too, * for any; repeatable",
-    )
+    parser.add_allow_host()
     parser.add_argument("--runtime", default="auto", help="what runs the network (auto: the fastest that is there)")
     parser.add_profile()
     args = parser.read(argv)

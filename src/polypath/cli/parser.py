@@ -30,6 +30,15 @@ class Parser(argparse.ArgumentParser):
             "an earlier run has stored)",
         )
 
+    def add_allow_host(self) -> None:
+        self.add_argument(
+            "--allow-host",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="answer by this name too, * for any; repeatable",
+        )
+
     def add_data_moved(self) -> None:
         self.add_argument(
             "--data-moved", metavar="DIR", help="folder in which the run's images are now (they must be the same)"

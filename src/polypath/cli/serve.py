@@ -38,13 +38,7 @@ def serve(argv: list[str]) -> None:
         help="port to listen on, 0 for any free one (8000)",
     )
     parser.add_argument("--without-key", action="store_true", help="allow another --host without POLYPATH_API_KEY")
-    parser.add_argument(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="answer by this name too, * for any; repeatable",
-    )
+    parser.add_allow_host()
     parser.add_argument(
         "--cors",
         action="append",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from polypath.core.precision import at_least_float32
+
+Over = Literal["reaching", "all"]
+"""Of which samples a gate's rate is a share: those that reach it, or all."""
 
 
 def straight_through(logits: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from polypath.core.checks import listed
 from polypath.core.display import as_unicode, html_table, short_macs
 from polypath.deploy import manifest as manifests
+from polypath.deploy.graphs import Graphs
 from polypath.deploy.images import Preparation, preparation
 from polypath.deploy.manifest import BundlePath, Manifest, Rung
 from polypath.storage.digests import file_digest
@@ -182,6 +183,11 @@ class Bundle:
             if name in (path.name, path.text):
                 return path
         raise ValueError(f"path {name!r}: not in this bundle; there are {listed([p.name for p in self.paths])}")
+
+    @cached_property
+    def graphs(self) -> Graphs:
+        """Its ONNX files, each checked once, however many runtimes read it."""
+        return Graphs(self.folder, self.manifest)
 
     @cached_property
     def net(self) -> PathNet:

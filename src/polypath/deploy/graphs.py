@@ -4,39 +4,37 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from polypath.deploy.graph_check import IMAGES, LOGITS, Value, check_graph
+from polypath.deploy.manifest import BundlePath, Manifest
 from polypath.deploy.plain_files import PlainFiles
-
-if TYPE_CHECKING:
-    from polypath.deploy.bundle import Bundle
 
 
 class Graphs:
-    """The ONNX files of a bundle's paths.
+    """The ONNX files of the paths of the bundle in ``folder``.
 
     Args:
         one_name: copy files that have several names, see :class:`PlainFiles`.
     """
 
-    def __init__(self, bundle: Bundle, *, one_name: bool = False) -> None:
-        self._bundle, self._checked, self._lock = bundle, set[str](), threading.Lock()
-        self._files = PlainFiles(bundle.folder, bundle.manifest.files, one_name=one_name)
+    def __init__(self, folder: Path, manifest: Manifest, *, one_name: bool = False) -> None:
+        self._manifest, self._checked, self._lock = manifest, set[str](), threading.Lock()
+        self._files = PlainFiles(folder, manifest.files, one_name=one_name)
 
-    def file(self, path: str) -> Path:
+    def file(self, path: BundlePath) -> Path:
         """The graph of a path, which is checked when it is first asked for.
 
         Raises:
             GraphRefused: it is none that a runtime may read, or not what the manifest says.
             ImportError: onnx is missing.
         """
-        name = self._bundle.path(path).files["onnx"]
+        name = path.files["onnx"]
         file = self._files.folder / name
         with self._lock:
             if name not in self._checked:
-                images = Value(IMAGES, (self._bundle.preparation.channels, *self._bundle.size))
-                logits = Value(LOGITS, (len(self._bundle.classes),))
-                check_graph(file, self._bundle.manifest.files, [images], [logits])
+                prep = self._manifest.preparation
+                images = Value(IMAGES, (prep.channels, *prep.size))
+                logits = Value(LOGITS, (len(self._manifest.classes),))
+                check_graph(file, self._manifest.files, [images], [logits])
                 self._checked.add(name)
         return file

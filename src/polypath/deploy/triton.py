@@ -51,12 +51,12 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
     target = Path(folder)
     check_vacant(target)
     onnx = need("onnx", "export to triton")
-    names, graphs = [], Graphs(bundle, one_name=True)
+    names, graphs = [], Graphs(bundle.folder, bundle.manifest, one_name=True)
     with new_folder(target) as made:
         for path in bundle.paths:
             name = re.sub(r"\W+", "_", f"{bundle.name}_{path.name}").strip("_")
             (made / name / "1").mkdir(parents=True)
-            model = onnx.load(graphs.file(path.name))  # reads the shared files too
+            model = onnx.load(graphs.file(path))  # reads the shared files too
             write_file(made / name / "1" / "model.onnx", model.SerializeToString())
             height, width = bundle.size
             write_file(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from polypath.core.checks import SHARE, check, one_of
+from polypath.core.gating import Over
 from polypath.core.network import PathNet
 from polypath.core.plan import loops_of
 from polypath.core.wiring import Wiring
 from polypath.profiling.cost import macs_by_node
-
-Over = Literal["reaching", "all"]
 
 
 def loop_shares(wiring: Wiring, target: float, over: Over = "reaching") -> dict[tuple[str, str], float]:

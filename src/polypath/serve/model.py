@@ -58,7 +58,7 @@ class Model(Protocol):
         Raises:
             ValueError: as :meth:`decode`.
             DecodingLate: the deadline has come.
-            DecodingCancelled: nobody waits for it any more.
+            DecodingCancelled: it is no longer wanted.
             RuntimeError: there is no such process.
         """
         ...

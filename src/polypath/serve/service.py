@@ -90,7 +90,7 @@ class Decoding:
     futures: list[Future[None]] = field(default_factory=list)
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
+        """It is no longer wanted."""
         self.cancellation.cancel()
         for future in self.futures:
             future.cancel()

@@ -11,18 +11,17 @@ of all. Gates are read from a :class:`polypath.core.network.Trace`::
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from polypath.core.checks import SHARE, check, one_of
 from polypath.core.execute import Trace
+from polypath.core.gating import Over
 from polypath.core.network import PathNet
 from polypath.core.precision import at_least_float32
 from polypath.training.distributed import World
-
-Over = Literal["reaching", "all"]
 
 
 def gate_rates(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str], Tensor]:

@@ -13,13 +13,14 @@ from torch import Generator, Tensor
 
 from polypath.core.checks import FLAG, SHARE, check_fields, each, number, one_of, whole
 from polypath.core.execute import Trace
+from polypath.core.gating import Over
 from polypath.core.later import later
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.ensemble import Ensemble
 from polypath.training import pathwise, sampling
 from polypath.training.distill import distillation_loss
-from polypath.training.gates import Over, rates_or_nan, target_rate_loss
+from polypath.training.gates import rates_or_nan, target_rate_loss
 from polypath.training.objectives import BoundObjective, Objective, StepInfo, StepResult
 
 LOCAL = ("local", "mixed", "mixed-a-block")

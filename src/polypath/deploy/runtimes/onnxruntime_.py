@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polypath.core.extras import need
-from polypath.deploy.graphs import Graphs
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
@@ -26,13 +25,13 @@ class OnnxRuntime:
             raise ValueError("precision 'bf16': ONNX Runtime's CPU kernels are float32; take openvino")
         self._ort = need("onnxruntime", "runtime 'onnxruntime'")
         self.version = self._ort.__version__
-        self._graphs, self._threads = Graphs(bundle), threads
+        self._bundle, self._graphs, self._threads = bundle, bundle.graphs, threads
         self._calls: dict[str, Callable[..., list[np.ndarray]]] = {}
 
     def prepare(self, path: str, batch: int) -> Run:
         call = self._calls.get(path)
         if call is None:
-            file = self._graphs.file(path)
+            file = self._graphs.file(self._bundle.path(path))
             call = self._calls[path] = caller(make_session(str(file), self._threads), file)
         return lambda x: call(x)[0]
 

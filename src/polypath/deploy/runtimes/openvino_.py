@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polypath.core.extras import need
-from polypath.deploy.graphs import Graphs
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
@@ -26,7 +25,8 @@ class OpenVino:
     def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
         self._ov = need("openvino", "runtime 'openvino'")
         self.version = str(self._ov.__version__).partition("-")[0]
-        self._graphs, self._options = Graphs(bundle), options(threads, precision)
+        self._bundle, self._graphs = bundle, bundle.graphs
+        self._options = options(threads, precision)
         self._core = self._ov.Core()
         self._compiled: OrderedDict[tuple[str, int], Run] = OrderedDict()
         self._lock = threading.Lock()
@@ -35,7 +35,7 @@ class OpenVino:
         with self._lock:
             run = self._compiled.get((path, batch))
             if run is None:
-                file = self._graphs.file(path)
+                file = self._graphs.file(self._bundle.path(path))
                 run = self._compiled[path, batch] = compiled(self._core, str(file), self._options, batch)
             self._compiled.move_to_end((path, batch))
             while len(self._compiled) > KEPT:

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from polypath.core.gating import Over
 from polypath.families.recursive import Recursive
 from polypath.profiling.cost import cost
-from polypath.profiling.expected import Over, expected_loops, expected_macs
+from polypath.profiling.expected import expected_loops, expected_macs
 from polypath.reproduce.claims import Claim, contradicted, counted
 from polypath.reproduce.experiment import Cell, Experiment
 from polypath.reproduce.figures import bars

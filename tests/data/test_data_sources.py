@@ -282,6 +282,7 @@ def test_secret_labels_are_not_scored_on(parquet_folder: Write) -> None:
 # --- the real thing ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cifar10(cifar10: Path) -> None:
     config = DataConfig(source=str(cifar10), validation=5000, train_images=2000, test_images=500)
     data = load_images(config)

@@ -73,6 +73,7 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
                 input_names=[IMAGES, *(f"input{i + 2}" for i in range(_inputs(program) - 1))],
                 output_names=list(outputs),
                 opset_version=OPSET,
+                custom_translation_table={torch.ops.aten.contiguous.default: _same},
                 verbose=False,
             )
         except Exception as error:  # torch.onnx has many of its own
@@ -85,6 +86,13 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
     _strip(model, name)
     check_static(model)
     return model
+
+
+def _same(x: Any, **memory_format: Any) -> Any:
+    """ONNX knows one order in memory; torch 2.11 writes ``contiguous`` as a loop."""
+    from onnxscript import opset20
+
+    return opset20.Identity(x)
 
 
 def _inputs(program: torch.export.ExportedProgram) -> int:

@@ -22,6 +22,7 @@ from polypath.core.paths import Selectors
 from polypath.core.wiring import Wiring
 from polypath.families.base import Family, Preset, check_size
 from polypath.layers.conv import ConvUnit
+from polypath.layers.pool import AdaptiveMaxPool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ class CrescendoNet(Family, name="crescendonet"):
             z, chans = b.stage(b.join(f"block{block}.join", branches)), self.widths[block - 1]
             if block < len(self.widths):
                 z = b.add(f"block{block}.pool", z, nn.MaxPool2d(2))
-        z = b.add("head.pool", z, nn.AdaptiveMaxPool2d(self.final_map))
+        z = b.add("head.pool", z, AdaptiveMaxPool(self.final_map))
         z, width = b.add("head.flatten", z, nn.Flatten()), chans * self.final_map**2
         for i, out in enumerate(self.hidden, 1):
             z = b.add(f"head.hidden{i}", z, nn.Sequential(nn.Linear(width, out), nn.ReLU(inplace=True)))

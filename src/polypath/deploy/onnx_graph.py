@@ -52,6 +52,7 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
     """An ``onnx_ir.Model``; its input is called ``images`` (of several, ``images``, ``input2``, …).
 
     Args:
+        program: is changed: orders in memory, which ONNX does not have, are taken out.
         fold: let the exporter merge norms into convs. Without, weights stay those of the network, by name and value.
         name: of the graph.
 
@@ -63,6 +64,7 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
     need("onnxscript", "export to ONNX")
     from onnxscript import optimizer
 
+    _forget_memory_formats(program)
     with _quiet():
         try:
             made = torch.onnx.export(
@@ -73,7 +75,6 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
                 input_names=[IMAGES, *(f"input{i + 2}" for i in range(_inputs(program) - 1))],
                 output_names=list(outputs),
                 opset_version=OPSET,
-                custom_translation_table={torch.ops.aten.contiguous.default: _same},
                 verbose=False,
             )
         except Exception as error:  # torch.onnx has many of its own
@@ -88,11 +89,16 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
     return model
 
 
-def _same(x: Any, **memory_format: Any) -> Any:
-    """ONNX knows one order in memory; torch 2.11 writes ``contiguous`` as a loop."""
-    from onnxscript import opset20
-
-    return opset20.Identity(x)
+def _forget_memory_formats(program: torch.export.ExportedProgram) -> None:
+    """ONNX knows one order of maps in memory; torch 2.11 would write loops that copy into another."""
+    aten = torch.ops.aten
+    for node in list(program.graph.nodes):
+        if node.target is aten.contiguous.default:
+            node.replace_all_uses_with(node.args[0])
+            program.graph.erase_node(node)
+        elif node.target is aten.adaptive_avg_pool2d.default and list(node.args[1]) == [1, 1]:
+            node.target, node.args = aten.mean.dim, (node.args[0], [-1, -2], True)
+    program.graph_module.recompile()
 
 
 def _inputs(program: torch.export.ExportedProgram) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable
 from functools import cache
@@ -22,6 +23,13 @@ SIZES = (1, 2, 4, 8, 16)
 BUDGET_S = 0.2
 ASK_S, REFUSE_S, REPLY_S, DECODE_S = 0.0003, 0.0003, 0.0005, 0.001  # of the event loop, and of a decoder
 TURN_S = 0.0005  # from an answer to its client's next request
+Retry = Callable[[float], float]
+"""After how many seconds a client asks again that was refused and told to wait for so many."""
+RETRIES: dict[str, Retry] = {
+    "at once": lambda told_s: 0.0,
+    "by the body": lambda told_s: told_s,  # retry_after_ms
+    "by the header": lambda told_s: max(1.0, math.ceil(told_s)),  # Retry-After
+}
 BATCH_S = {size: 0.003 + 0.002 * size for size in SIZES}
 CAPACITY = 16 / BATCH_S[16]
 
@@ -43,7 +51,6 @@ class Service:
         self.order = itertools.count()
         self.good: list[float] = []
         self.refused: list[tuple[float, float]] = []  # when, and when to come again
-        self.asking = True
 
     def at(self, moment: float, action: Callable[..., None], *args: Any) -> None:
         heapq.heappush(self.events, (moment, next(self.order), action, args))
@@ -66,24 +73,25 @@ class Service:
         share = sum(min(end, self.now) - max(begin, self.now - 0.1) for begin, end in self.busy if begin < self.now)
         return seconds * (1 + (self.contention - 1) * min(1.0, share / 0.1) ** 2)
 
-    def ask(self, again: bool) -> None:
-        self.on_loop(ASK_S, self.admit, self.now, again)
+    def ask(self, retry: Retry | None) -> None:
+        self.on_loop(ASK_S, self.admit, self.now, retry)
 
-    def admit(self, asked: float, again: bool) -> None:
+    def admit(self, asked: float, retry: Retry | None) -> None:
         decoded = max(self.now, self.decoder_free) + self.slowed(DECODE_S)
         deadline = self.now + BUDGET_S - (decoded - self.now)
         ticket = self.queue.admit(self.now, deadline, "whole")
         if ticket is None:
-            self.refused.append((self.now, self.queue.retry_s(self.now, "whole")))
-            self.refuse(again)
+            self.refuse(retry)
             return
-        ticket.future = (asked, again)
+        ticket.future = (asked, retry)
         self.decoder_free = decoded
         self.at(decoded, self.submit, ticket)
 
-    def refuse(self, again: bool) -> None:
+    def refuse(self, retry: Retry | None) -> None:
+        told_s = self.queue.retry_s(self.now, "whole")
+        self.refused.append((self.now, told_s))
         hold = self.pace.hold(self.now) if self.pace is not None else 0.0
-        self.at(self.now + hold, self.on_loop, REFUSE_S, self.end, again)
+        self.at(self.now + hold, self.on_loop, REFUSE_S, self.end, retry, told_s)
 
     def submit(self, ticket: Ticket) -> None:
         ticket.image = np.zeros(1)
@@ -95,7 +103,7 @@ class Service:
         self.queue.busy_until = 0.0
         batch, late = self.queue.take(self.now)
         for ticket in late:
-            self.on_loop(REFUSE_S, self.end, ticket.future[1])
+            self.refuse(ticket.future[1])
         if batch:
             self.running = True
             seconds = self.slowed(BATCH_S[next(size for size in SIZES if size >= len(batch))])
@@ -108,17 +116,17 @@ class Service:
             self.on_loop(REPLY_S, self.reply, self.now, *ticket.future)
         self.work()
 
-    def reply(self, finished: float, asked: float, again: bool) -> None:
+    def reply(self, finished: float, asked: float, retry: Retry | None) -> None:
         self.times.observe_reply(self.now - finished, self.now)
         if self.pace is not None:
             self.pace.answered(self.now)
         if self.now - asked <= BUDGET_S:
             self.good.append(self.now)
-        self.end(again)
+        self.end(retry)
 
-    def end(self, again: bool) -> None:
-        if again and self.asking:
-            self.at(self.now + TURN_S, self.ask, True)
+    def end(self, retry: Retry | None, told_s: float | None = None) -> None:
+        if retry is not None:
+            self.at(self.now + TURN_S + (0.0 if told_s is None else retry(told_s)), self.ask, retry)
 
     def goodput(self, since: float, until: float) -> float:
         return sum(since <= at < until for at in self.good) / (until - since)
@@ -128,24 +136,32 @@ class Service:
 def at_capacity() -> float:
     service = Service(Pace())
     for moment in np.random.default_rng(0).exponential(1 / CAPACITY, int(6 * CAPACITY)).cumsum():
-        service.at(float(moment), service.ask, False)
+        service.at(float(moment), service.ask, None)
     service.run(4.0)
     return service.goodput(1.0, 4.0)
 
 
-def storm(pace: Pace | None, clients: int, seconds: float) -> Service:
+def storm(pace: Pace | None, clients: int, seconds: float, retry: Retry = RETRIES["at once"]) -> Service:
     service = Service(pace)
     for i in range(clients):
-        service.at(0.001 * (i % 10), service.ask, True)
+        service.at(0.001 * (i % 10), service.ask, retry)
     service.run(seconds)
     return service
 
 
-@pytest.mark.parametrize("clients", [64, 256])
-def test_a_retry_storm_leaves_four_fifths_of_the_goodput_at_capacity(clients):
+@pytest.mark.parametrize(
+    ("clients", "retry"),
+    [
+        *((n, "at once") for n in (64, 256, 512, 1024)),
+        (512, "by the body"),
+        (512, "by the header"),
+        (1024, "by the header"),
+    ],
+)
+def test_a_retry_storm_leaves_four_fifths_of_the_goodput_at_capacity(clients, retry):
     wanted = at_capacity()
     assert wanted > 0.6 * CAPACITY
-    found = storm(Pace(), clients, 4.0)
+    found = storm(Pace(), clients, 4.0, RETRIES[retry])
     assert found.goodput(1.0, 4.0) >= 0.8 * wanted
     assert all(retry_s > 0 for _, retry_s in found.refused)
 
@@ -161,7 +177,7 @@ def test_an_idle_service_answers_the_next_request_after_a_storm():
         service.times.observe_reply(0.3, 0.0)
         service.times.observe("whole", 1, 0.3, 0.0)
     for i in range(5):  # one after the other: each finds an idle service
-        service.at(0.1 + 0.3 * i, service.ask, False)
+        service.at(0.1 + 0.3 * i, service.ask, None)
     service.run(3.0)
     assert len(service.good) == 5
     assert not service.refused
@@ -184,7 +200,7 @@ def test_refusals_are_at_once_unless_there_are_far_more_than_answers():
     pace = Pace()
     burst = int(BURST_S * LEAST_PER_S) + 1
     assert [pace.hold(0.0) for _ in range(burst)] == [0.0] * burst
-    held = [pace.hold(0.0) for _ in range(1000)]
+    held = [pace.hold(0.0) for _ in range(int(2 * LONGEST_S * LEAST_PER_S))]
     assert held == sorted(held)
     assert held[0] > 0
     assert held[-1] == LONGEST_S

@@ -72,19 +72,22 @@ class App:
         if scope["type"] != "http" or scope["path"] != PREDICT_PATH or scope["method"] != "POST":
             await self.api(scope, receive, send)
             return
-        request = Request(scope, receive)
+        response = await self._predicted(Request(scope, receive))  # not kept: a refusal is held without its body
+        await response(scope, receive, send)
+
+    async def _predicted(self, request: Request) -> Response:
         try:
-            response = await self.predict(request)
+            return await self.predict(request)
         except RequestRejected as refusal:
-            response = await self._refused(request, refusal)
+            refusal.__traceback__ = None  # it may come from a future, and would be a cycle that keeps the body
+            return await self._refused(request, refusal)
         except Exception as error:
             LOG.exception("defect in a prediction")
-            response = await self._defect(request, error)
-        await response(scope, receive, send)
+            return await self._defect(request, error)
 
     def drain(self) -> None:
         """From now on nothing new is accepted; what was accepted is answered."""
-        self.guard.draining = True
+        self.guard.drain()
         if self.service is not None:
             self.service.drain()
 

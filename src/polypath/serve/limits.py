@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
 from polypath.core.checks import check_fields, number
 from polypath.serve.callers import Callers
 from polypath.serve.errors import RequestRejected
+from polypath.serve.pace import Pace
 
 KEY_VARIABLE = "POLYPATH_API_KEY"
 OPEN_PATHS = ("/healthz", "/readyz")
@@ -126,6 +128,20 @@ class Guard:
         self.requests = 0
         self.buffered = 0
         self.draining = False
+        self.pace = Pace()
+        self.held: set[asyncio.Timeout] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # where refusals are held
+
+    def drain(self) -> None:
+        """Nothing new is accepted from now on, and no refusal held back. From any thread."""
+        self.draining = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._let_go)
+
+    def _let_go(self) -> None:
+        for hold in self.held:
+            if not hold.expired():
+                hold.reschedule(0.0)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -134,27 +150,56 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        held = [0]  # bytes of this request's body that are counted in self.buffered
         headers = dict(scope["headers"])
-        self.requests += 1
+        place = _Place(self)
         try:
-            answer = self.app
+            answer, before = self.app, None if b"expect" in headers else receive
             try:
                 self._head(scope, headers)
                 if scope["path"] not in OPEN_PATHS:
                     self._enter(scope, headers)
-                receive = _replay(await self._read(headers, receive, held), receive)
+                place.body.append(await self._read(headers, receive, place))
+                before, receive = receive, _replay(place.body, receive)
             except RequestRejected as refusal:
                 self.watch(refusal.status, refusal.reason)
-                self.buffered -= held[0]  # now, or what is read and thrown away below would keep others out
-                held[0] = 0
                 answer = partial(_refuse, refusal, self.limits.linger_seconds)
             if self.cors and b"origin" in headers and (answer == self.app or scope["method"] != "OPTIONS"):
                 answer = self.cors(answer)
-            await answer(scope, receive, self._closing(send) if self.draining else send)
+            await answer(scope, receive, self._sending(scope, before, send, place))
         finally:
-            self.requests -= 1
-            self.buffered -= held[0]
+            place.leave()
+
+    def _sending(self, scope: MutableMapping[str, Any], receive: Receive | None, send: Send, place: _Place) -> Send:
+        """``send`` for an answer: refusals leave their place, and are held back by the pace; every answer of a draining
+        server ends its connection. What holds them listens to ``receive``, where it may, for clients that leave."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if message["status"] < 400:
+                    if scope["method"] == "POST":
+                        self.pace.answered(time.perf_counter())
+                else:
+                    place.leave()
+                    if scope["path"] not in OPEN_PATHS:
+                        await self._hold(receive)
+                if self.draining:
+                    message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        return sending
+
+    async def _hold(self, receive: Receive | None) -> None:
+        seconds = 0.0 if self.draining else self.pace.hold(time.perf_counter())
+        if not seconds:
+            return
+        self._loop = asyncio.get_running_loop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds) as hold:
+                self.held.add(hold)
+                try:
+                    await (asyncio.sleep(seconds) if receive is None else _left(receive))
+                finally:
+                    self.held.discard(hold)
 
     def _head(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
         """Raises:
@@ -186,7 +231,7 @@ class Guard:
             message = f"{self.limits.requests} requests are being answered already"
             raise RequestRejected(503, message, retry_s=1.0, reason="requests")
 
-    async def _read(self, headers: dict[bytes, bytes], receive: Receive, held: list[int]) -> bytes:
+    async def _read(self, headers: dict[bytes, bytes], receive: Receive, place: _Place) -> bytes:
         """The body, whole.
 
         Raises:
@@ -203,9 +248,8 @@ class Guard:
                     if message["type"] == "http.disconnect":
                         raise RequestRejected(400, "the client has left before its body was whole", reason="left")
                     chunk = message.get("body", b"")
-                    held[0] += len(chunk)
-                    self.buffered += len(chunk)
-                    if held[0] > self.limits.body_bytes:
+                    place.fill(len(chunk))
+                    if place.held > self.limits.body_bytes:
                         raise self._too_long(f"more than {self.limits.body_bytes}")
                     if self.buffered > self.limits.buffered_bytes:
                         raise RequestRejected(503, "no room for another body now", retry_s=1.0, reason="buffered")
@@ -221,24 +265,36 @@ class Guard:
             413, "the body is too long", field="body", value=value, legal=f"at most {self.limits.body_bytes} bytes"
         )
 
-    @staticmethod
-    def _closing(send: Send) -> Send:
-        """Every answer of a draining server ends its connection."""
 
-        async def closing(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
-            await send(message)
+@dataclass(eq=False)
+class _Place:
+    """What a request takes of its guard's room until it is answered or refused: ``held`` bytes; the ``body`` stands
+    there until it is asked for."""
 
-        return closing
+    guard: Guard
+    body: list[bytes] = field(default_factory=list[bytes], init=False)
+    held: int = field(default=0, init=False)
+    left: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.guard.requests += 1
+
+    def fill(self, number: int) -> None:
+        self.held += number
+        self.guard.buffered += number
+
+    def leave(self) -> None:
+        if not self.left:
+            self.left = True
+            self.guard.requests -= 1
+            self.guard.buffered -= self.held
+            self.body.clear()
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    rest: list[bytes] = [body]
-
+def _replay(body: list[bytes], receive: Receive) -> Receive:
     async def replay() -> Message:
-        if rest:
-            return {"type": "http.request", "body": rest.pop(), "more_body": False}
+        if body:
+            return {"type": "http.request", "body": body.pop(), "more_body": False}
         return await receive()
 
     return replay
@@ -270,6 +326,17 @@ async def _is_whole(scope: MutableMapping[str, Any], receive: Receive) -> bool:
         async with asyncio.timeout(0):
             return not (await receive()).get("more_body", False)
     return False
+
+
+async def _left(receive: Receive) -> None:
+    """Return when the client has left; of what it still sends, no more is thrown away than after a refusal."""
+    left = LINGER_BYTES
+    while left > 0:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        left -= len(message.get("body", b""))
+    await asyncio.get_running_loop().create_future()
 
 
 async def _discard(receive: Receive, seconds: float) -> None:

@@ -3,6 +3,8 @@
 Clients that come again the moment they are refused, instead of after ``Retry-After``, cost more than those that are
 answered: their refusals keep the event loop and the interpreter's lock busy, so that decoding, inference and answers
 wait for both, and fewer and fewer are in time. A refusal that is held back for a while holds its client back with it.
+All refusals are paced alike, those of bad requests and of connections above their limit too: their clients can be as
+hasty.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections import deque
 LEAST_PER_S = 250.0  # refusals that are always at once
 SHARE = 1.25  # times the answers are as well; at twice the capacity there are as many refusals as answers
 BURST_S = 0.25  # that come in less time may be ahead of their rate
-LONGEST_S = 1.0  # that a refusal is held back: its client is told to stay away for at least as long
+LONGEST_S = 4.0  # that a refusal is held back: a thousand connections come again 250 times a second then
 WINDOW = 256  # answers by which their rate is known
 
 

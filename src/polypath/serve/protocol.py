@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -19,18 +20,22 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from polypath.serve.limits import LINGER_BYTES, RequestLimits
+from polypath.serve.pace import Pace
 
 PIECE = 2**13  # bytes given to the parser at a time: what it does before bounds are checked again
 
 
-def bounded(limits: RequestLimits, watch: Callable[[int, str], None]) -> type[H11Protocol]:
-    """uvicorn's protocol under ``limits``; ``watch(status, reason)`` is called for each connection that is cut off."""
+def bounded(limits: RequestLimits, watch: Callable[[int, str], None], pace: Pace) -> type[H11Protocol]:
+    """uvicorn's protocol under ``limits``; ``watch(status, reason)`` is called for each connection that is cut off.
+    Connections above the limit wait unread for ``pace``, as many as there may be others."""
+    surplus: set[H11Protocol] = set()
 
     class Bounded(H11Protocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.head_timer: asyncio.TimerHandle | None = None
             self.write_timer: asyncio.TimerHandle | None = None
+            self.surplus_timer: asyncio.TimerHandle | None = None
             self.waiting = b""  # received, not yet parsed: a request before it is being answered
             self.framing = 0  # bytes of this request that are not its body
             self.cut_off = False
@@ -38,15 +43,24 @@ def bounded(limits: RequestLimits, watch: Callable[[int, str], None]) -> type[H1
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             transport.set_write_buffer_limits(high=0)  # one unread byte is reported to pause_writing
-            if len(self.connections) > limits.connections:
-                self.cut(503, "connections", f"{limits.connections} connections are open already", linger_s=0)
-            self.watch_head()
+            if len(self.connections) - len(surplus) > limits.connections:
+                held_s = pace.hold(time.perf_counter()) if len(surplus) < limits.connections else 0.0
+                surplus.add(self)
+                self.surplus_timer = self.loop.call_later(held_s, self.turn_away)
+            else:
+                self.watch_head()
+
+        def turn_away(self) -> None:
+            self.cut(503, "connections", f"{limits.connections} connections are open already", linger_s=0)
 
         def data_received(self, data: bytes) -> None:
             if self.cut_off:
                 self.framing += len(data)
                 if self.framing > LINGER_BYTES:
                     self.transport.abort()
+                return
+            if self in surplus:
+                self.flow.pause_reading()
                 return
             self.waiting += data
             self.parse()
@@ -85,6 +99,8 @@ def bounded(limits: RequestLimits, watch: Callable[[int, str], None]) -> type[H1
         def connection_lost(self, exc: Exception | None) -> None:
             self.stop("head_timer")
             self.stop("write_timer")
+            self.stop("surplus_timer")
+            surplus.discard(self)
             super().connection_lost(exc)
 
         def pause_writing(self) -> None:

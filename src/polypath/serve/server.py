@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
         limits = app.options.limits
         config = uvicorn.Config(
             app,
-            http=bounded(limits, app.metrics.refuse),
+            http=bounded(limits, app.metrics.refuse, app.guard.pace),
             h11_max_incomplete_event_size=limits.head_bytes,
             ws="none",
             lifespan="on",

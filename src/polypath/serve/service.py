@@ -20,7 +20,6 @@ from polypath.serve.errors import RequestRejected
 from polypath.serve.limits import RequestLimits
 from polypath.serve.metrics import Metrics
 from polypath.serve.model import Model
-from polypath.serve.pace import Pace
 from polypath.serve.predict_request import MOST_MS, PredictRequest
 from polypath.serve.scheduler import Done, Scheduler
 from polypath.serve.times import Times
@@ -115,7 +114,6 @@ class Service:
         self.decoders = Lane("decode", options.limits.decoders, DECODING_S)
         self.large = Lane("decode-large", 1, WORK_S)
         self._large: set[Decoding] = set()
-        self.pace = Pace()
         self._loop = asyncio.get_running_loop()
 
     async def answer(
@@ -133,12 +131,7 @@ class Service:
         if request.path is not None and not request.allow_cheaper:
             self._possible(request.path, budget_ms)
         expected_s = self.decoders.expected()
-        try:
-            ticket = self.scheduler.admit(deadline - expected_s, path, cheaper=request.allow_cheaper)
-        except RequestRejected as refusal:
-            if refusal.reason == "busy":
-                await asyncio.sleep(self.pace.hold(time.perf_counter()))
-            raise
+        ticket = self.scheduler.admit(deadline - expected_s, path, cheaper=request.allow_cheaper)
         decoding = Decoding(ticket, request.image, arrived, deadline)
         decoding.futures.append(self.decoders.start(self._decode, decoding))
         watch = None if receive is None else self._loop.create_task(_watch(receive, ticket))
@@ -152,7 +145,6 @@ class Service:
             if watch is not None:
                 watch.cancel()
         finished = time.perf_counter()
-        self.pace.answered(finished)
         self.metrics.answer(done.path, finished - arrived, budget_ms / 1000, path)
         return done, self._reply(request, done, arrived, finished)
 

@@ -3,7 +3,8 @@ object of arguments on standard input; one JSON object of what came back on stan
 
 A client of HTTP/1.1 on bare asyncio: httpx takes more of a core for a request than the service does, and the two share
 this machine. ``closed`` keeps a number of requests open for some seconds (the capacity); ``open`` sends at random
-moments of a fixed rate, whatever comes back (the overload). All on loopback, bounded in number and time.
+moments of a fixed rate, whatever comes back (the overload). ``retry`` says when a client of ``closed`` that was refused
+comes again: ``at once``, or after ``Retry-After`` (``header``). All on loopback, bounded in number and time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import resource
 import sys
 import time
@@ -22,6 +24,7 @@ import numpy as np
 
 MOST_OPEN = 900  # connections
 PATIENCE_S = 10.0  # an answer that takes longer has hung
+RETRY_AFTER = re.compile(rb"retry-after: (\d+)")
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Load:
     budget_ms: float
     rate: float = 0.0
     clients: int = 0
+    retry: str = "at once"
     seed: int = 0
     warmup_s: float = 0.0
     labels: list[int] = field(default_factory=list)
@@ -55,6 +59,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.data += data
+        self.look()
+
+    def look(self) -> None:
         head, gap, body = self.data.partition(b"\r\n\r\n")
         if not gap:
             return
@@ -74,6 +81,9 @@ class Connection(asyncio.Protocol):
 
     async def ask(self, request: bytes) -> tuple[int, bytes, bytes]:
         self.answer = asyncio.get_running_loop().create_future()
+        self.look()  # a connection above the limit may have been turned away before it was used
+        if not self.open and not self.answer.done():
+            raise ConnectionError("closed without an answer")
         self.transport.write(request)
         return await asyncio.wait_for(self.answer, PATIENCE_S)
 
@@ -95,7 +105,8 @@ class Client:
         head = f"POST /v1/predict?{self.load.query} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
         return f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image
 
-    async def one(self, number: int) -> None:
+    async def one(self, number: int) -> float:
+        """After how many seconds to come again."""
         while self.free and not self.free[-1].open:
             self.free.pop()
         try:
@@ -106,13 +117,13 @@ class Client:
                 _, connection = await loop.create_connection(Connection, "127.0.0.1", self.load.port)
         except OSError:
             self.unconnected += 1
-            return
+            return 0.1
         sent = time.perf_counter()
         try:
             status, head, body = await connection.ask(self.requests[number % len(self.requests)])
         except (OSError, TimeoutError) as error:
             self.lost.append((sent, type(error).__name__ + ": " + str(error)))
-            return
+            return 0.1
         taken = time.perf_counter() - sent
         right, total = True, 0.0
         if status == 200:
@@ -127,13 +138,17 @@ class Client:
         self.rows.append((sent, taken, status, right, total))
         if connection.open:
             self.free.append(connection)
+        if status == 503 and self.load.retry == "header" and (found := RETRY_AFTER.search(head)) is not None:
+            return float(found[1])
+        return 0.0
 
     async def closed(self) -> None:
         end, numbers = time.perf_counter() + self.load.seconds, iter(range(10**9))
 
         async def client() -> None:
             while time.perf_counter() < end:
-                await self.one(next(numbers))
+                if wait_s := await self.one(next(numbers)):
+                    await asyncio.sleep(wait_s)
 
         await asyncio.gather(*(client() for _ in range(self.load.clients)))
 

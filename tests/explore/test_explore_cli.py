@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import sys
 
@@ -47,3 +50,27 @@ def test_a_port_that_is_taken_is_told():
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"port {port} of 127.0.0.1 is taken"), serving(Given(), port=port):
             raise AssertionError("it serves")
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"),
+    [("127.0.0.1", False), ("127.0.0.2", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)],
+)
+def test_a_page_that_others_reach_is_warned_of(host, warned, monkeypatch, capsys):
+    pytest.importorskip("gradio")
+    from polypath.explore import anytime, page
+
+    @contextlib.contextmanager
+    def serving(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)  # which is how it ends
+        yield "http://somewhere"
+
+    monkeypatch.setattr(anytime, "open_subject", lambda *_: Given())
+    monkeypatch.setattr(page, "serving", serving)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        cli.main(["explore", "--host", host])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ("it has no password" in capsys.readouterr().err) == warned

@@ -293,6 +293,23 @@ def test_a_draining_service_refuses_and_closes():
         assert get(port, "/healthz")[0] == 200
 
 
+@pytest.mark.parametrize(("soft", "hard", "then", "told"), [(64, 4096, 2200, False), (64, 300, 300, True)])
+def test_files_for_all_connections_are_asked_of_the_system(soft, hard, then, told):
+    resource = pytest.importorskip("resource")
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
+        pytest.skip("the system allows fewer files")
+    code = f"""
+import resource
+from polypath.serve.server import allow_connections
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+allow_connections(1000)
+print(resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == f"({then}, {hard})\n"
+    assert ("ulimit -n" in found.stderr) == told
+
+
 def test_a_port_in_use_is_one_line_and_status_2(capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

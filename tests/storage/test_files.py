@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
-from polypath.storage.files import read_json, read_regular, write_file, write_json
+from polypath.storage.files import new_folder, read_json, read_regular, write_file, write_json
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -51,3 +53,37 @@ def test_a_json_file_has_a_largest_size(tmp_path):
     assert read_json(file, 6) == [1234]
     with pytest.raises(ValueError, match=r"a\.json: damaged, it has more than 5 bytes"):
         read_json(file, 5)
+
+
+@pytest.fixture
+def gone():
+    """The id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_the_next_writer_sweeps_what_killed_ones_left_of_the_same_target(tmp_path, gone):
+    alive = os.getppid()
+    left = [f".{name}.{process}.tmp" for name in ("model", "other", "model.txt") for process in (gone, alive)]
+    for name in left:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("half")
+    with new_folder(tmp_path / "model") as made:
+        (made / "whole").write_text("whole")
+    write_file(tmp_path / "model.txt", "whole")
+    kept = {f".model.{alive}.tmp", f".model.txt.{alive}.tmp", f".other.{gone}.tmp", f".other.{alive}.tmp"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "model.txt", *kept}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_a_killed_writer_had_moved_away_comes_back_where_nothing_took_its_place(tmp_path, gone, there):
+    (tmp_path / f".model.{gone}.old").mkdir()
+    (tmp_path / f".model.{gone}.old" / "before").write_text("before")
+    if there:
+        (tmp_path / "model").mkdir()
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "model"):
+        raise RuntimeError("this one fails as well")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == (
+        ["model"] if there else ["model", "model/before"]
+    )

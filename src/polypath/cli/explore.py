@@ -28,7 +28,7 @@ def explore(argv: list[str]) -> None:
 
     from polypath.explore.anytime import open_subject
     from polypath.explore.page import gradio, serving
-    from polypath.serve.callers import Callers
+    from polypath.serve.callers import Callers, is_loopback
 
     names = Callers((args.host, *args.allow_host)).hosts  # bad ones are told now
     gradio()  # a missing extra is told before anything is measured
@@ -38,6 +38,6 @@ def explore(argv: list[str]) -> None:
         signal.signal(number, lambda *_: stop.set())
     with serving(subject, host=args.host, port=args.port, names=names) as url:
         say(f"{subject.title}: {url} (Ctrl-C ends it)")
-        if args.host not in ("127.0.0.1", "localhost", "::1"):
+        if not is_loopback(args.host):
             LOG.warning("the page is open to everybody who can reach this address; it has no password")
         stop.wait()

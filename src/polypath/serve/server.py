@@ -18,8 +18,10 @@ import uvicorn
 from polypath.serve.app import App
 from polypath.serve.protocol import bounded
 
+LOG = logging.getLogger(__name__)
 GRACE_S = 0.3  # while draining: how long connections that are open may still hear "503, shutting down"
 MOST_DRAIN_S = 90
+FILES = 200  # descriptors beside those of connections
 SWITCH_S = 0.0005  # the inference thread waits no longer than this for Python (default 5 ms)
 
 
@@ -44,6 +46,24 @@ def listen(host: str, port: int) -> socket.socket:
             raise ValueError(f"--port {port}: in use on {host}; choose another, or 0 for any free one") from None
         raise ValueError(f"--host {host} --port {port}: {error.strerror}") from None
     return bound
+
+
+def allow_connections(number: int) -> None:
+    """Raise this process's limit on open files, often 1,024, so far that so many connections, and as many that wait for
+    their refusal, leave files for decoding; no further than the system allows."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * number + FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        told = "%d connections need up to %d open files, and this process may have %d: raise its limit (ulimit -n)"
+        LOG.warning(told, number, wanted, most)
 
 
 class Server(uvicorn.Server):
@@ -102,6 +122,7 @@ class Server(uvicorn.Server):
 def serve(app: App, bound: socket.socket, ready: Callable[[], None] = lambda: None) -> int:
     """Serve until a signal comes; returns that signal. ``ready`` is called when clients can connect."""
     sys.setswitchinterval(SWITCH_S)
+    allow_connections(app.options.limits.connections)
     gc.collect()
     gc.freeze()  # or each full collection walks through all of torch: 0.1 to 0.3 s in which nobody is answered
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # strangers' bytes must not fill a log

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ SUFFIX = ".tmp"
 """Of temporary names: ``.NAME.PROCESS.tmp`` is what a killed process may leave."""
 NAME_OF_LOCK = ".lock"
 """Of the file that a writer locks (:mod:`polypath.storage.lock`)."""
-_OLD = re.compile(r"\.(.+)\.\d+\.old")
+_LEFT = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>tmp|old)")
 
 
 @contextlib.contextmanager
@@ -37,6 +38,7 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         OSError: no space, no permission; what was at ``path`` is still there then.
     """
+    _sweep_beside(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
     try:
         yield temporary
@@ -81,6 +83,7 @@ def sync_folder(folder: Path) -> None:
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder beside ``target`` that takes its place when the block has ended well, and is gone otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_beside(target)
     made, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     for left_over in (made, old):
         shutil.rmtree(left_over, ignore_errors=True)
@@ -201,8 +204,39 @@ def sweep_out(folder: Path) -> None:
     for path in folder.glob(f".*{SUFFIX}"):
         remove(path)
     for path in folder.glob(".*.old"):
-        if match := _OLD.fullmatch(path.name):
-            if (target := folder / match[1]).exists():
-                remove(path)
-            else:
-                os.replace(path, target)
+        if match := _LEFT.fullmatch(path.name):
+            _settle(path, folder / match["name"])
+
+
+def _sweep_beside(target: Path) -> None:
+    """:func:`sweep_out` for what earlier writers of ``target`` left whose processes are gone: its folder is not
+    locked, so others may be writing there."""
+    try:
+        names = os.listdir(target.parent)
+    except OSError:
+        return  # writing will say why
+    for name in names:
+        match = _LEFT.fullmatch(name)
+        if match and match["name"] == target.name and not _runs(int(match["process"])):
+            with contextlib.suppress(OSError):  # another's, or just swept by another writer
+                _settle(target.parent / name, target)
+
+
+def _settle(left: Path, target: Path) -> None:
+    if left.suffix == SUFFIX or target.exists():
+        remove(left)
+    else:
+        os.replace(left, target)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine runs; where that cannot be asked, it does."""
+    if sys.platform == "win32":  # to ask would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

@@ -11,7 +11,8 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+if (TESTS := str(Path(__file__).resolve().parent.parent / "tests")) not in sys.path:
+    sys.path.insert(0, TESTS)
 from fuzz import hostile_files
 
 NUMBER = int(os.environ.get("POLYPATH_BENCH_HOSTILE_FILES", "500"))

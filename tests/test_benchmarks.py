@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 import xml.etree.ElementTree as ET
@@ -196,3 +197,42 @@ def test_the_page_tells_of_budgets_and_gates():
     assert "| 64 | with gates | 7.2 | 4.0 | 0.250 | 0.900 |" in text
     assert "| 64 | with gates, all open |  | 8.0 | 0.500 |  |" in text
     assert "| 64 | loops=0 | 9.0 | 2.0 | 0.125 |  |" in text
+
+
+def test_parts_of_the_attacks_are_chosen_and_one_that_fails_counts_as_broken(monkeypatch, capsys):
+    from benchmarks import attacks
+
+    assert attacks.chosen_parts() == [*attacks.ON_ONE, *attacks.ON_ITS_OWN, "hostile_files"]
+    monkeypatch.setenv("POLYPATH_BENCH_PARTS", "sigkill, storm")
+    assert attacks.chosen_parts() == ["storm", "sigkill"]
+    monkeypatch.setenv("POLYPATH_BENCH_PARTS", "rain")
+    with pytest.raises(ValueError, match="POLYPATH_BENCH_PARTS: 'rain': must be some of overload, storm"):
+        attacks.chosen_parts()
+
+    def fails() -> dict:
+        raise OSError("no more files")
+
+    assert attacks.attempted("idle", fails)["verdicts"] == {"runs to its end": False}
+    assert "no more files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("retry", ["at once", "header"])
+def test_clients_that_are_turned_away_are_not_lost(retry, tmp_path, capsys):
+    from benchmarks.serve_client import Load, drive
+
+    from polypath.serve.app import App
+    from polypath.serve.limits import Key, RequestLimits
+    from polypath.serve.service import Options
+    from serve.fake import FakeModel, image_bytes, served
+
+    (tmp_path / "a.png").write_bytes(image_bytes())
+    limits = RequestLimits(connections=2)
+    with served(App(FakeModel(), Options(budget_ms=20_000, limits=limits), Key(None))) as port:
+        load = Load(port, "closed", 0.5, [str(tmp_path / "a.png")], "path=cheap", 20_000, clients=6, retry=retry)
+        found = asyncio.run(drive(load))
+    assert found["lost_all"] == found["not_connected"] == found["refusals_without_retry_after"] == 0
+    assert found["answered"] > 0
+    assert found["refused"] > 0
+    assert found["other_statuses"] == []
+    if retry == "header":
+        assert found["refused"] <= 4 * 2  # each waits for a second

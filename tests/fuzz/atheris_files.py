@@ -71,9 +71,9 @@ def every(seconds: int, folder: Path, names: list[str]) -> int:
     for name in names:
         corpus, log = folder / name / "corpus", folder / name / "log.txt"
         corpus.mkdir(parents=True, exist_ok=True)
-        if name == "image":
-            write_images(corpus)
-        options = [f"-max_total_time={seconds}", f"-seed={SEED}", f"-artifact_prefix={folder / name}/", "-timeout=60"]
+        write_seeds(name, corpus)
+        options = [f"-max_total_time={seconds}", f"-seed={SEED}", f"-artifact_prefix={folder / name}/"]
+        options += ["-timeout=60", "-len_control=0"]
         command = [sys.executable, __file__, name, *options, str(corpus)]
         with tempfile.TemporaryDirectory() as temporary, open(log, "w") as stream:
             place = {**os.environ, "TMPDIR": temporary}
@@ -99,12 +99,17 @@ def told(log: str) -> dict[str, Any]:
     }
 
 
-def write_images(folder: Path) -> None:
-    """What the door of images begins with."""
+def write_seeds(name: str, folder: Path) -> None:
+    """What a door begins with: images, or bytes for as many choices as a case needs; short ones make the same choices
+    again and again, and libFuzzer keeps none that reaches nothing new."""
     from PIL import Image
 
-    for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"):
-        Image.new("RGB", (8, 8), (200, 100, 50)).save(folder / f"seed.{kind.lower()}", kind)
+    if name == "image":
+        for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"):
+            Image.new("RGB", (8, 8), (200, 100, 50)).save(folder / f"seed.{kind.lower()}", kind)
+    else:
+        for i in range(16):
+            (folder / f"seed{i}").write_bytes(random.Random(f"{SEED} {i}").randbytes(512))
 
 
 if __name__ == "__main__":

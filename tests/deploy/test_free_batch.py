@@ -118,8 +118,12 @@ def drawn(name: str) -> pp.PathNet:
 
 
 def side(net: pp.PathNet) -> int:
-    """Of images that no map vanishes of: OpenVINO pools no map that is smaller than its window."""
-    body = net.get_submodule("body") if "body" in net.wiring.modules else None
+    """Of images that no map vanishes of: OpenVINO pools no map that is smaller than its window. A transformer's own,
+    whose position embeddings it would resize in another way than torch."""
+    body: Any = net.get_submodule("body") if "body" in net.wiring.modules else None
+    model: Any = getattr(body, "model", None)
+    if getattr(model, "pos_embed", None) is not None:
+        return model.patch_embed.img_size[0]
     return max(net.min_size, 16) if body is None else net.min_size if getattr(body, "fixed", False) else 64
 
 

@@ -178,6 +178,10 @@ HOSTILE = {
         ),
         "more than 4,194,304 numbers|shapes do not fit",
     ),
+    "resized bomb": (
+        before_all(constant("n", [1, 3, 10**5, 10**5]), node("Resize", [IMAGES, "", "", "n"], ["x"])),
+        "more than 4,194,304 numbers for one image",
+    ),
     "untold": (
         before_all(
             node("ReduceSum", [IMAGES], ["s"]),
@@ -318,6 +322,28 @@ def test_what_exports_write_is_allowed(name, fold, tmp_path):
     net = small_net(name).eval()
     file, shape = written(net, "whole", fold, tmp_path)
     check_graph(file, [], [Value(IMAGES, shape)], [Value(LOGITS, (net.num_classes,))])
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "step", "shape"), [(0, 2, 1, (1, 3)), (-1, -5, -2, (32, 3)), (1, 9, 2, (3, 32))]
+)
+def test_sizes_are_told_of_shapes_that_are_cut(begin, end, step, shape):
+    """As transformers' exports have them: a map is given a part of another's shape."""
+    cut = [node("Shape", [IMAGES], ["all"]), *(constant(n, [v]) for n, v in (("b", begin), ("e", end), ("s", step)))]
+    graph = onnx.helper.make_graph(
+        [
+            *cut,
+            constant("axis", [0]),
+            node("Slice", ["all", "b", "e", "axis", "s"], ["part"]),
+            node("Expand", ["one", "part"], [LOGITS]),
+        ],
+        "g",
+        [onnx.helper.make_tensor_value_info(IMAGES, 1, ["batch", 3, 32, 32])],
+        [onnx.helper.make_tensor_value_info(LOGITS, 1, None)],
+        [onnx.numpy_helper.from_array(np.ones(1, np.float32), "one")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    assert sizes_of(onnx, model, 2**22)[LOGITS] == shape
 
 
 def test_sizes_are_those_of_a_run(bundle):

@@ -73,7 +73,7 @@ def every(seconds: int, folder: Path, names: list[str]) -> int:
         corpus.mkdir(parents=True, exist_ok=True)
         write_seeds(name, corpus)
         options = [f"-max_total_time={seconds}", f"-seed={SEED}", f"-artifact_prefix={folder / name}/"]
-        options += ["-timeout=60", "-len_control=0"]
+        options += ["-timeout=300", "-len_control=0"]  # by the clock on the wall, and the machine may be busy
         command = [sys.executable, __file__, name, *options, str(corpus)]
         with tempfile.TemporaryDirectory() as temporary, open(log, "w") as stream:
             place = {**os.environ, "TMPDIR": temporary}

@@ -192,7 +192,6 @@ def main(cases: list[dict[str, Any]]) -> None:
     os.environ.update({name: str(value) for name, value in where.items()})
     world = join_world(timeout_s=600)  # the other one waits while one process trains alone
     for case in cases:
-        torch.compiler.reset()  # or the graphs of all cases count together towards one limit
         alone = case["together"] == "one"
         said = attempt(case, World() if alone else world) if rank == 0 or not alone else ""
         if rank == 0:

@@ -69,6 +69,16 @@ def test_graphs_are_few_and_paths_differ(counter: CompileCounterWithBackend, rng
     assert not counters["recompiles"]
 
 
+def test_the_graphs_of_other_networks_count_towards_no_limit(counter: CompileCounterWithBackend) -> None:
+    """torch allows 256 for each function of a process, and refuses to compile units of a further network then."""
+    with torch._dynamo.config.patch(accumulated_recompile_limit=1):
+        for side in (8, 16):
+            net = SPEC.build(0)
+            compile_units(net, backend=counter)
+            run(net, torch.randn(2, 3, side, side), "whole")
+    assert counter.frame_count == 8
+
+
 def test_a_path_taken_out_of_a_compiled_network_is_plain(
     counter: CompileCounterWithBackend, rng: torch.Generator
 ) -> None:

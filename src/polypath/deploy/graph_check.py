@@ -40,7 +40,7 @@ OPERATORS = frozenset({
     "ReduceSum", "ReduceSumSquare",
     # shapes
     "Cast", "CastLike", "Concat", "Constant", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements",
-    "Identity", "Pad", "Reshape", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose",
+    "Identity", "Pad", "Reshape", "Resize", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose",
     "Unsqueeze",
 })  # fmt: skip
 """Operators that graphs may have: those of exports of every family and of timm's convolutional nets and transformers,

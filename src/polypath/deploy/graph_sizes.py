@@ -94,6 +94,23 @@ def _reshaped(options: dict[str, Any], array: np.ndarray, shape: np.ndarray) -> 
     return array.reshape(sizes)
 
 
+def _sliced(
+    options: dict[str, Any],
+    array: np.ndarray,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    axes: np.ndarray | None = None,
+    steps: np.ndarray | None = None,
+) -> np.ndarray:
+    index = [slice(None)] * array.ndim
+    over = range(len(begins)) if axes is None else axes
+    for axis, begin, end, step in zip(
+        over, begins, ends, steps if steps is not None else [1] * len(begins), strict=True
+    ):
+        index[int(axis)] = slice(int(begin), int(end), int(step))
+    return array[tuple(index)]
+
+
 _COMPUTED: dict[str, Callable[..., Any]] = {
     "Add": lambda _, a, b: a + b,
     "Cast": lambda _, a: a,
@@ -103,6 +120,7 @@ _COMPUTED: dict[str, Callable[..., Any]] = {
     "Mul": lambda _, a, b: a * b,
     "Range": lambda _, begin, end, step: np.arange(int(begin), int(end), int(step), dtype=np.int64),
     "Reshape": _reshaped,
+    "Slice": _sliced,
     "Squeeze": lambda _, a, axes=None: a.squeeze(None if axes is None else tuple(axes)),
     "Sub": lambda _, a, b: a - b,
     "Unsqueeze": lambda _, a, axes: np.expand_dims(a, tuple(axes)),

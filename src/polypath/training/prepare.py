@@ -64,10 +64,11 @@ def compile_units(net: PathNet, *, layers: bool | None = None, **options: Any) -
         layers = any(p.device.type != "cpu" for p in net.parameters())
     if layers:
         units += [m for m in modules if isinstance(m, GunnLayer)]
+    dynamo: Any = importlib.import_module("torch._dynamo.config")
+    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 100 * GRAPHS)  # of all networks' units
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
         options["recompile_limit"] = GRAPHS
     else:  # torch 2.11 has it for the whole process only
-        dynamo: Any = importlib.import_module("torch._dynamo.config")
         dynamo.recompile_limit = max(dynamo.recompile_limit, GRAPHS)
     for unit in units:
         unit.compile(dynamic=False, fullgraph=True, **options)

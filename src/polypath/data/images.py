@@ -1,39 +1,38 @@
 """The one way in for images: files, encoded bytes and PIL images become upright images of mode ``L`` or ``RGB``.
 
 Images come from strangers. :func:`probe` reads their header only, so that what is too large is refused before anything
-is decoded; only common formats are tried, and whatever else is wrong with an image is a :class:`BrokenImage` that says
-so.
+is decoded; metadata are left out (:mod:`polypath.data.bare`), only common formats are tried, and whatever else is wrong
+with an image is a :class:`BrokenImage` that says so.
 """
 
 from __future__ import annotations
 
 import importlib
 import io
+import math
 import os
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from PIL import Image
 
 from polypath.core.display import printable
+from polypath.data.bare import Bare, ManyParts, bare
 from polypath.data.modes import plain
 from polypath.storage.files import read_regular
 
-T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 UNTOLD = ("AVIF",)
 LEAST_PIXELS = 1024  # that a pass counts for, however small the image
 PYTHON_PASSES = 2048  # what a pass counts of a decoder written in Python: that much slower they are
-PNG, JPEG_SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xda"
+PART = 1000  # what a chunk, a strip or a tile counts of the work: Python goes through them one by one
+JPEG_SCAN = b"\xff\xda"
 TILE, COMPRESSION, JPEGS = (322, 323), 259, (6, 7)  # tags of a TIFF; compressions that are JPEG's
 PLUGINS = {"WEBP": "WebP"}
-CRITICAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
-"""Chunks of a PNG that say something about its pixels."""
 
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | Image.Image
 """A file by its name, encoded bytes, or a PIL image."""
@@ -79,11 +78,12 @@ class Header:
     """What the head of an encoded image says; nothing is decoded for it.
 
     Attributes:
-        format: one of ``FORMATS``, or ``MPO`` (a JPEG that holds several).
+        format: one of ``FORMATS``.
         width, height: in pixels.
         passes: over the pixels while the first frame is decoded: scans of a JPEG, tiles of a TIFF that reach beyond
-            it, more for decoders written in Python. Later frames are neither decoded nor counted.
-        bytes: of the file.
+            it or over each other, more for decoders written in Python. Later frames are neither decoded nor counted.
+        bytes: of the file, without metadata.
+        parts: that the file is cut into, see :class:`~polypath.data.bare.Bare`.
     """
 
     format: str
@@ -91,6 +91,7 @@ class Header:
     height: int
     passes: int
     bytes: int = 0
+    parts: int = 0
 
     @property
     def pixels(self) -> int:
@@ -98,8 +99,8 @@ class Header:
 
     @property
     def work(self) -> int:
-        """Pixels times passes, and the bytes: about what the time of decoding is proportional to (1 to 40 ns each)."""
-        return max(self.pixels, LEAST_PIXELS) * self.passes + self.bytes
+        """Pixels times passes, bytes, parts: about what the time of decoding is proportional to (1 to 40 ns each)."""
+        return max(self.pixels, LEAST_PIXELS) * self.passes + self.bytes + PART * self.parts
 
     @property
     def told(self) -> bool:
@@ -113,7 +114,7 @@ def probe(data: bytes, limits: ImageLimits = LIMITS) -> Header:
     Raises:
         BrokenImage: no image, or one that is too large.
     """
-    return _in_spite_of_extras(lambda bare: _opened(bare, limits)[1], data)
+    return _opened(data, limits)[1]
 
 
 def open_image(source: Source | Exception, limits: ImageLimits = LIMITS, *, most: int | None = None) -> Image.Image:
@@ -165,26 +166,13 @@ def file_bytes(file: str | os.PathLike[str], limits: ImageLimits = LIMITS) -> by
 
 
 def _decoded(data: bytes, limits: ImageLimits, most: int | None) -> Image.Image:
-    def work(bare: bytes) -> Image.Image:
-        image, header = _opened(bare, limits)
-        if most is not None and (header.work > most or not header.told):
-            raise LargeImage(header.work)
-        return _loaded(image)
-
-    return _in_spite_of_extras(work, data)
+    image, header = _opened(data, limits, most)
+    if most is not None and (header.work > most or not header.told):
+        raise LargeImage(header.work)
+    return _loaded(image)
 
 
-def _in_spite_of_extras(work: Callable[[bytes], T], data: bytes) -> T:
-    """``work(data)``; where that fails, without what only describes the image."""
-    try:
-        return work(data)
-    except BrokenImage:
-        if (bare := _without_extras(data)) is None:
-            raise
-    return work(bare)
-
-
-def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Header]:
+def _opened(data: bytes, limits: ImageLimits, most: int | None = None) -> tuple[Image.Image, Header]:
     if len(data) > limits.bytes:
         raise BrokenImage(f"more than the {limits.bytes:,} bytes allowed")
     if not data:
@@ -193,18 +181,30 @@ def _opened(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Header]:
     if name is None:
         raise BrokenImage("not an image (or of another format)")
     with _told():
+        found = _bare(name, data, limits, most)
+        data = found.data
         try:
             image = Image.open(io.BytesIO(data), formats=[name])
         except Image.UnidentifiedImageError:
             cast(Any, Image.OPEN[name][0])(io.BytesIO(data), "")  # the same again, and says why
             raise
     _check_size(image.width, image.height, limits)
-    header = Header(image.format or name, image.width, image.height, _passes(image, data), len(data))
+    header = Header(name, image.width, image.height, _passes(image, data), len(data), found.parts)
     if header.work - header.bytes > limits.passes * max(limits.pixels, LEAST_PIXELS):
         raise BrokenImage(
             f"{image.width}x{image.height} pixels, {header.passes:,} passes over them: too much to decode"
         )
     return image, header
+
+
+def _bare(name: str, data: bytes, limits: ImageLimits, most: int | None) -> Bare:
+    parts = limits.passes * max(limits.pixels, LEAST_PIXELS) // PART
+    try:
+        return bare(name, data, parts if most is None else min(parts, most // PART))
+    except ManyParts:
+        if most is not None:
+            raise LargeImage(max(most, len(data))) from None
+        raise BrokenImage(f"more than {parts:,} parts: too much to decode") from None
 
 
 def _loaded(image: Image.Image) -> Image.Image:
@@ -217,7 +217,7 @@ def _told() -> Iterator[None]:
     """Decoders raise OSError, SyntaxError, struct.error and more on foreign bytes: all are a :class:`BrokenImage`."""
     try:
         yield
-    except BrokenImage:
+    except (BrokenImage, LargeImage):
         raise
     except Exception as error:
         raise BrokenImage(" ".join(str(error).split()).strip(".") or type(error).__name__) from None
@@ -248,28 +248,15 @@ def _passes(image: Image.Image, data: bytes) -> int:
         return PYTHON_PASSES
     if image.format == "TIFF":
         return _tiff_passes(image, data)
-    return max(1, data.count(JPEG_SCAN)) if image.format in ("JPEG", "MPO") else 1
+    return max(1, data.count(JPEG_SCAN)) if image.format == "JPEG" else 1
 
 
 def _tiff_passes(image: Image.Image, data: bytes) -> int:
-    """Tiles are decoded whole, and may be far larger than the image; each may be a JPEG of its own, with its scans."""
+    """Tiles are decoded whole, and may be far larger than the image; each may be a JPEG of its own, with its scans.
+    Strips may lie over each other."""
     tags = cast(Any, image).tag_v2
     width, height = (int(tags.get(tag, side)) for tag, side in zip(TILE, image.size, strict=True))
     across, down = -(-image.width // max(1, width)), -(-image.height // max(1, height))
     covered = width * height * max(across * down, data.count(JPEG_SCAN) if tags.get(COMPRESSION) in JPEGS else 0)
-    return max(1, -(-covered // (image.width * image.height)))
-
-
-def _without_extras(data: bytes) -> bytes | None:
-    """A PNG without the chunks that only describe it, any of which may be damaged; None where there are none."""
-    if not data.startswith(PNG):
-        return None
-    chunks, at, left_out = [PNG], len(PNG), False
-    while at + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
-        if name in CRITICAL:
-            chunks.append(data[at : at + 12 + length])
-        else:
-            left_out = True
-        at += 12 + length
-    return b"".join(chunks) if left_out else None
+    laid = sum((right - left) * (lower - upper) for _, (left, upper, right, lower), *_ in cast(Any, image).tile)
+    return max(1, math.ceil(max(covered, laid) / (image.width * image.height)))

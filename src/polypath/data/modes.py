@@ -7,6 +7,8 @@ import re
 import numpy as np
 from PIL import ExifTags, Image
 
+from polypath.data.bare import modest
+
 COLOURS = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
 TRANSPARENT = {"LA": "L", "La": "L", "PA": "RGB", "RGBA": "RGB", "RGBa": "RGB"}
 DEEP_GREY = ("PNG", "PPM")  # formats whose mode I is 16 bits deep
@@ -62,6 +64,8 @@ def _raw_mode(image: Image.Image) -> str:
 def _orientation(image: Image.Image) -> int:
     """The orientation that EXIF or XMP gives, whatever else they hold; 1 where they cannot be read."""
     if image.format == "TIFF":  # Pillow has turned it already
+        return 1
+    if isinstance(exif := image.info.get("exif"), bytes) and not modest(exif):
         return 1
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)

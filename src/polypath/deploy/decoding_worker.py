@@ -23,6 +23,7 @@ ANSWER = struct.Struct(">?dI")
 """Before an answer: whether pixels follow (or why there are none), seconds of processor time, bytes that follow."""
 READY = b"!"
 LONGEST_REASON = 2000
+MEMORY = 2**32  # bytes that it may take; the most pixels that are decoded need a quarter
 SMALLEST = b"P6 1 1 255 \0\0\0"
 ROOMS = ("core", "storage", "data", "deploy")
 
@@ -32,10 +33,13 @@ def main(parent: int, niceness: int, places: list[str]) -> None:
     sys.path[:] = places
     _enter_packages(Path(__file__).resolve().parent.parent)
 
+    import resource  # not on Windows, where there is no such process
+
     from polypath.core.parent import belong_to
     from polypath.data.images import open_image
 
     belong_to(parent)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     os.nice(niceness)
     open_image(SMALLEST)  # loads the decoders
     with socket.socket(fileno=0) as link, cast(BinaryIO, link.makefile("rwb")) as stream:

@@ -1,0 +1,190 @@
+"""Encoded images without what only describes them, so that Pillow gets little but pixels to read.
+
+Pillow reads all metadata when it opens an image: each chunk in Python, each profile unpacked, each tag copied, however
+many there are and wherever they overlap. A megabyte of them takes half a minute, or gigabytes. So what says nothing
+about the pixels is left out beforehand, and the parts that stay are counted.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from PIL import Image
+
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_ONCE = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt")  # of the last, XMP only, which may tell the orientation
+PNG_XMP = b"XML:com.adobe.xmp\0\0"
+JPEG_EXIF, JPEG_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+JPEG_FILL = re.compile(rb"(?:\xff(?:\x00|(?=\xff)))*\xff")
+JPEG_KEPT = {*range(0xC0, 0xD0), 0xDB, 0xDC, 0xDD, 0xDE, 0xDF, 0xE0, 0xE1, 0xEE}
+GIF_NEXT = re.compile(rb"[!,;]")
+MOST_SEGMENTS, MOST_SEGMENT_BYTES = 256, 2**18  # of a JPEG before its first scan, without metadata
+MOST_BLOCKS = 2**16  # of a GIF before its first frame
+MOST_TAGS = 1024
+LONGEST_HEAD = 1024  # of a PPM
+TIFF_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
+TIFF_PARTS = (273, 324)  # where strips and tiles begin
+
+
+class ManyParts(Exception):
+    """More parts than were asked for."""
+
+
+@dataclass(frozen=True)
+class Bare:
+    """An encoded image without metadata.
+
+    Attributes:
+        data: the rest; an orientation stays.
+        parts: chunks, strips or tiles that Python goes through, one after the other.
+    """
+
+    data: bytes
+    parts: int = 0
+
+
+def bare(name: str, data: bytes, most_parts: float) -> Bare:
+    """Args:
+        name: the format, one of ``polypath.data.images.FORMATS``, by the first bytes of ``data``.
+
+    Raises:
+        ManyParts: more than ``most_parts``.
+        ValueError: a damaged image, or more metadata than any image has where they cannot be left out.
+    """
+    known: dict[str, Callable[[bytes, float], Bare]] = {
+        "PNG": _png,
+        "JPEG": _jpeg,
+        "GIF": _gif,
+        "TIFF": _tiff,
+        "PPM": _ppm,
+    }
+    return known[name](data, most_parts) if name in known else Bare(data)
+
+
+def modest(data: bytes) -> bool:
+    """Whether the tags of a TIFF or EXIF block are no more than it can hold, so that to read them takes no more."""
+    try:
+        while data.startswith(JPEG_EXIF):
+            data = data[len(JPEG_EXIF) :]
+        _tags(data)
+    except ValueError:
+        return False
+    return True
+
+
+def _png(data: bytes, most_parts: float) -> Bare:
+    kept, seen, parts, at = [PNG], set[bytes](), 0, len(PNG)
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if name in PNG_ONCE and name not in seen:
+            body = data[at + 8 : at + 8 + length]
+            if modest(body) if name == b"eXIf" else name != b"iTXt" or body.startswith(PNG_XMP):
+                kept.append(data[at:end])
+                seen.add(name)
+        elif name in (b"IDAT", b"IEND"):
+            kept.append(data[at:end])
+            parts += 1
+        if name == b"IEND":
+            break
+        if parts > most_parts:
+            raise ManyParts
+        at = end
+    return Bare(b"".join(kept), parts)
+
+
+def _jpeg(data: bytes, most_parts: float) -> Bare:
+    kept, seen, left, at = [data[:2]], set[bytes](), MOST_SEGMENT_BYTES, 2
+    while True:
+        begin = JPEG_FILL.match(data, at)
+        if begin is None or begin.end() + 3 > len(data):
+            raise ValueError("damaged, its head ends before the first scan")
+        at, marker = begin.end(), data[begin.end()]
+        if marker in (0xDA, 0xD9):
+            return Bare(b"".join([*kept, data[at - 1 :]]))
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these stand alone, and not here
+            at += 1
+            continue
+        length = int.from_bytes(data[at + 1 : at + 3], "big")
+        end = at + 1 + length
+        if length < 2 or end > len(data):
+            raise ValueError("damaged, a segment of its head is too short or too long")
+        segment = data[at - 1 : end]
+        if marker == 0xE1:
+            kind = next((kind for kind in (JPEG_EXIF, JPEG_XMP) if segment.startswith(kind, 4)), None)
+            if kind is not None and kind not in seen and (kind == JPEG_XMP or modest(segment[4:])):
+                kept.append(segment)
+                seen.add(kind)
+        elif marker in JPEG_KEPT:
+            kept.append(segment)
+            left -= len(segment)
+        if len(kept) > MOST_SEGMENTS or left < 0:
+            raise ValueError("its head is longer than any JPEG's")
+        at = end
+
+
+def _gif(data: bytes, most_parts: float) -> Bare:
+    at = 13 + (3 * (2 << (data[10] & 7)) if len(data) > 10 and data[10] & 0x80 else 0)
+    kept, blocks = [data[:at]], 0
+    while (found := GIF_NEXT.search(data, at)) is not None and found[0] == b"!":
+        begin = at = found.start()
+        at += 2
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+            blocks += 1
+        at += 1
+        blocks += 1
+        if blocks > MOST_BLOCKS:
+            raise ValueError(f"more than {MOST_BLOCKS:,} blocks before its first frame")
+        if data[begin + 1 : begin + 2] == b"\xf9":
+            kept = [kept[0], data[begin:at]]
+    return Bare(b"".join(kept) + (data[found.start() :] if found is not None else b""))
+
+
+def _tiff(data: bytes, most_parts: float) -> Bare:
+    if data[:4] == b"MM\0+":  # read in two ways
+        raise ValueError("a BigTIFF whose first byte is the highest")
+    parts = max(count for count in (0, *(count for tag, count in _tags(data) if tag in TIFF_PARTS)))
+    if parts > most_parts:
+        raise ManyParts
+    return Bare(data, parts)
+
+
+def _tags(data: bytes) -> list[tuple[int, int]]:
+    """(tag, number of values) of a TIFF's first directory.
+
+    Raises:
+        ValueError: more than it can hold, or none.
+    """
+    order, big = ("<" if data[:2] == b"II" else ">"), data[2:3] == b"+"
+    entry, head, field = (
+        struct.Struct(order + ("HHQ8x" if big else "HHL4x")),
+        (8, 16) if big else (4, 8),
+        8 if big else 4,
+    )
+    try:
+        (at,) = struct.unpack(order + ("Q" if big else "L"), data[slice(*head)])
+        (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
+        at += 8 if big else 2
+        if count > MOST_TAGS:
+            raise ValueError(f"more than {MOST_TAGS:,} tags")
+        whole = min(count, (len(data) - at) // entry.size)  # the last may be cut off
+        found = [entry.unpack_from(data, at + i * entry.size) for i in range(whole)]
+    except (struct.error, OverflowError):
+        raise ValueError("damaged, it has no tags") from None
+    sizes = [n * TIFF_WIDTHS.get(kind, 0) for _, kind, n in found]
+    if sum(size for size in sizes if field < size <= len(data)) > len(data):  # longer ones are not read
+        raise ValueError("its tags overlap")
+    return [(tag, n) for tag, _, n in found]
+
+
+def _ppm(data: bytes, most_parts: float) -> Bare:
+    head = Image.open(io.BytesIO(data[:LONGEST_HEAD]), formats=["PPM"])
+    if cast(int, cast(Image.Image, head).tile[0][2]) >= LONGEST_HEAD:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError(f"a head of more than {LONGEST_HEAD:,} bytes")
+    return Bare(data)

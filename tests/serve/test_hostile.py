@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -126,3 +128,32 @@ def test_it_still_serves(server):
     assert (status, body["top"][0]["index"]) == (200, 7)
     assert b'polypath_requests_total{status="500"}' not in app.metrics.text()
     assert app.guard.requests == 0
+
+
+def test_strangers_take_no_room_from_those_with_a_key():
+    """Unfinished bodies without a key, on paths that need none too; ordinary clients are answered meanwhile."""
+    limits = replace(SMALL, requests=4, body_seconds=10.0)
+    app = App(FakeModel(), Options(limits=limits), Key(KEY))
+    almost = bytes(SMALL.body_bytes - 10)
+    with served(app) as port, contextlib.ExitStack() as stack:
+        for path in ("/healthz", "/readyz", "/v1/predict"):
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(almost) + 5}\r\n\r\n".encode()
+            for sent in (head, head + almost):
+                for _ in range(5):
+                    link = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+                    link.sendall(sent)
+        assert parsed(raw(port, post(image_bytes(7), extra=AUTH)))[0] == 200
+        refused(raw(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"), 413)
+        assert app.guard.buffered == app.guard.requests == 0
+
+
+def test_slow_bodies_of_others_keep_no_small_one_out():
+    limits = replace(SMALL, requests=4, body_seconds=10.0)
+    app = App(FakeModel(), Options(limits=limits), Key(None))
+    almost = bytes(SMALL.body_bytes - 10)
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(almost) + 5}\r\n\r\n".encode()
+    with served(app) as port, contextlib.ExitStack() as stack:
+        for _ in range(8):
+            link = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            link.sendall(head + almost)
+        assert parsed(raw(port, post(image_bytes(7))))[0] == 200

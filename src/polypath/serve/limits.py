@@ -23,7 +23,9 @@ from polypath.serve.pace import Pace
 
 KEY_VARIABLE = "POLYPATH_API_KEY"
 OPEN_PATHS = ("/healthz", "/readyz")
-"""Answered without a key and beyond the limit on requests: a busy server is not a dead one."""
+"""Answered without a key and beyond the limit on requests: a busy server is not a dead one. They take no body, or
+strangers could fill the room of those with a key."""
+SMALL_BODY = 2**16  # bytes of a body for which there is always room, whatever large ones take
 LINGER_BYTES = 2**25  # of a refused request, read so that the client sees the answer
 
 Message = MutableMapping[str, Any]
@@ -38,7 +40,7 @@ class RequestLimits:
 
     Args:
         body_bytes: of one request's body.
-        buffered_bytes: of all bodies held at a time.
+        buffered_bytes: of all bodies held at a time, but for the first 64 KiB of each.
         pixels: of one image, width times height, read from its header before it is decoded.
         head_bytes, head_lines, head_seconds: for a request's line and headers; a slow sender is cut off.
         framing_bytes: of one request beside its body: the head, the lines of chunks, trailers.
@@ -125,7 +127,7 @@ class Guard:
     ) -> None:
         self.app, self.limits, self.key, self.watch = app, limits, key, watch
         self.callers, self.cors = callers or Callers(), cors
-        self.requests = 0
+        self.requests = 0  # being answered: neither refused ones nor those that still come
         self.buffered = 0
         self.draining = False
         self.pace = Pace()
@@ -156,10 +158,14 @@ class Guard:
             answer, before = self.app, None if b"expect" in headers else receive
             try:
                 self._head(scope, headers)
-                if scope["path"] not in OPEN_PATHS:
+                if scope["path"] in OPEN_PATHS:
+                    _check_no_body(headers)
+                else:
                     self._enter(scope, headers)
-                place.body.append(await self._read(headers, receive, place))
-                before, receive = receive, _replay(place.body, receive)
+                    place.body.append(await self._read(headers, receive, place))
+                    self._check_room()  # a slow sender takes none before its body is whole
+                    place.enter()
+                    before, receive = receive, _replay(place.body, receive)
             except RequestRejected as refusal:
                 self.watch(refusal.status, refusal.reason)
                 answer = partial(_refuse, refusal, self.limits.linger_seconds)
@@ -227,7 +233,13 @@ class Guard:
             raise RequestRejected(503, "the service is shutting down", retry_s=1.0, reason="draining")
         if not (self.cors and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers):
             self.key.check(headers)  # browsers send preflights without keys
-        if self.requests > self.limits.requests:
+        self._check_room()
+
+    def _check_room(self) -> None:
+        """Raises:
+        RequestRejected: 503.
+        """
+        if self.requests >= self.limits.requests:
             message = f"{self.limits.requests} requests are being answered already"
             raise RequestRejected(503, message, retry_s=1.0, reason="requests")
 
@@ -251,7 +263,7 @@ class Guard:
                     place.fill(len(chunk))
                     if place.held > self.limits.body_bytes:
                         raise self._too_long(f"more than {self.limits.body_bytes}")
-                    if self.buffered > self.limits.buffered_bytes:
+                    if place.counted and self.buffered > self.limits.buffered_bytes:
                         raise RequestRejected(503, "no room for another body now", retry_s=1.0, reason="buffered")
                     chunks.append(chunk)
                     if not message.get("more_body", False):
@@ -268,27 +280,44 @@ class Guard:
 
 @dataclass(eq=False)
 class _Place:
-    """What a request takes of its guard's room until it is answered or refused: ``held`` bytes; the ``body`` stands
-    there until it is asked for."""
+    """What a request takes of its guard's room until it is answered or refused: ``held`` bytes, of which the first few
+    are not ``counted``, and a place among the requests once it has come whole; the ``body`` stands there until it is
+    asked for."""
 
     guard: Guard
     body: list[bytes] = field(default_factory=list[bytes], init=False)
     held: int = field(default=0, init=False)
+    entered: bool = field(default=False, init=False)
     left: bool = field(default=False, init=False)
 
-    def __post_init__(self) -> None:
-        self.guard.requests += 1
+    @property
+    def counted(self) -> int:
+        return max(0, self.held - SMALL_BODY)
 
     def fill(self, number: int) -> None:
+        before = self.counted
         self.held += number
-        self.guard.buffered += number
+        self.guard.buffered += self.counted - before
+
+    def enter(self) -> None:
+        self.entered = True
+        self.guard.requests += 1
 
     def leave(self) -> None:
         if not self.left:
             self.left = True
-            self.guard.requests -= 1
-            self.guard.buffered -= self.held
+            self.guard.requests -= self.entered
+            self.guard.buffered -= self.counted
             self.body.clear()
+
+
+def _check_no_body(headers: dict[bytes, bytes]) -> None:
+    """Raises:
+    RequestRejected: 413.
+    """
+    length = headers.get(b"content-length", b"0")
+    if b"transfer-encoding" in headers or length.strip(b"0"):
+        raise RequestRejected(413, "no body is read here", field="body", value=length.decode("latin-1"), legal="none")
 
 
 def _replay(body: list[bytes], receive: Receive) -> Receive:

@@ -124,6 +124,8 @@ def test_a_damaged_manifest_is_refused(copied):
         (lambda v: v["ladder"][0].update(path="column=9"), "no path 'column=9'"),
         (lambda v: v["ladder"][0].update(combine=["whole"]), "have not run"),
         (lambda v: v["image"].update(size=[0, 32]), "image"),
+        (lambda v: v["image"].update(to=10**6), "image.to = 1000000: expected a whole number <= 8192"),
+        (lambda v: v["files"].update({"x" * 300: {"sha256": "", "bytes": 0}}), "File name too long"),
     ],
 )
 def test_values_that_cannot_be_are_refused(copied, change, words):

@@ -182,6 +182,26 @@ HOSTILE = {
         before_all(constant("n", [1, 3, 10**5, 10**5]), node("Resize", [IMAGES, "", "", "n"], ["x"])),
         "more than 4,194,304 numbers for one image",
     ),
+    "one name twice": (before_all(node("Relu", [IMAGES], ["x"]), node("Neg", [IMAGES], ["x"])), "names 'x' twice"),
+    "a weight's name": (
+        lambda m: before_all(node("Relu", [IMAGES], [external(m).name]))(m),
+        "names .* twice",
+    ),
+    "many nodes": (
+        before_all(*(node("Identity", [IMAGES], [f"x{i}"]) for i in range(70_000))),
+        "nodes, more than 65,536",
+    ),
+    "numbers of shapes": (
+        before_all(
+            constant("zero", 0),
+            constant("one", 1),
+            constant("most", 2**20),
+            node("Range", ["zero", "most", "one"], ["more0"]),
+            *(node("Add", [f"more{i}", f"more{i}"], [f"more{i + 1}"]) for i in range(6)),
+            node("Relu", [IMAGES], ["x"]),
+        ),
+        "it computes more than 4,194,304 numbers of shapes",
+    ),
     "untold": (
         before_all(
             node("ReduceSum", [IMAGES], ["s"]),

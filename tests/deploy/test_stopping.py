@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from math import comb
 
 import numpy as np
 import pytest
 
-from polypath.deploy.stopping import NEVER, fit, images_needed, upper_bound
+from polypath.deploy.bundle import Bundle
+from polypath.deploy.stopping import NEVER, fit, held_out, images_needed, upper_bound
 
 
 def at_most(k: int, n: int, p: float) -> float:
@@ -81,3 +83,19 @@ def test_later_steps_are_fitted_on_who_is_left():
     found = fit(confidence, right, 0.3, 0.95)
     assert found.stopped[0] == 500
     assert found.thresholds[1] == NEVER  # half of those left are wrong; over all 1,000 it would be a quarter
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F8_E4M3", "F16"])
+def test_answers_of_types_that_numpy_lacks_are_refused(copied, kind):
+    width = 1 if kind.startswith("F8") else 2
+    sizes = {"dtype": kind, "shape": [4, 8]}
+    places = {"confidence": [0, 32 * width], "right": [32 * width, 64 * width]}
+    header = json.dumps({name: {**sizes, "data_offsets": place} for name, place in places.items()}).encode()
+    bundle = Bundle.open(copied)
+    assert bundle.manifest.held_out is not None
+    (copied / bundle.manifest.held_out).write_bytes(len(header).to_bytes(8, "little") + header + bytes(64 * width))
+    if kind == "F16":
+        assert held_out(bundle)[0].shape == (4, 8)
+    else:
+        with pytest.raises(ValueError, match=r"held_out.safetensors: (damaged|confidences)"):
+            held_out(bundle)

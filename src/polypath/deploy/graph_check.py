@@ -10,6 +10,7 @@ A runtime checks some of it: ONNX Runtime 1.20 reads ``../../x`` as weights, lat
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ IMAGES, LOGITS = "images", "logits"
 """What the input and the output of a path's graph are called."""
 OPSETS = range(13, 26)
 LARGEST = 2**31 - 1  # bytes of a graph, what its format can have
+MOST_NODES = 2**16
 MOST_MAPS = 4096  # of an image's size, in any value of a graph
 SMALLEST_BOUND = 2**20  # numbers that any value may have
 OPERATORS = frozenset({
@@ -105,6 +107,8 @@ def _check(
     for part in (model.functions, model.training_info, graph.sparse_initializer):
         if len(part):
             raise ValueError("it has functions, training information or sparse weights")
+    if len(graph.node) > MOST_NODES:
+        raise ValueError(f"it has {len(graph.node):,} nodes, more than {MOST_NODES:,}")
     check_operators([(node.domain, node.op_type) for node in graph.node])
     for node in graph.node:
         names = (node.name, *node.input, *node.output, *(attribute.name for attribute in node.attribute))
@@ -116,7 +120,16 @@ def _check(
         _check_tensor(onnx, tensor, f"weight {tensor.name!r}", folder, beside)
     _check_values("inputs", graph.input, inputs, onnx)
     _check_values("outputs", graph.output, outputs, onnx)
+    _check_names(graph)
     _check_sizes(onnx, model, outputs)
+
+
+def _check_names(graph: Any) -> None:
+    """Of a name that is given twice, runtimes could take the one, and these checks the other."""
+    given = [*(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)]
+    given += [name for node in graph.node for name in node.output if name]
+    if twice := [name for name, times in Counter(given).items() if times > 1]:
+        raise ValueError(f"it names {twice[0]!r} twice")
 
 
 def _check_attribute(onnx: Any, node: Any, attribute: Any) -> None:

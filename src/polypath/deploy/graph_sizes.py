@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 MOST = 2**20  # numbers of a shape or an index that a graph computes
+MOST_IN_ALL = 2**22
 ROUNDS = 8
 
 
@@ -20,7 +21,8 @@ def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
     """The shapes of all values that nodes give, by name; those that cannot be told are left out.
 
     Raises:
-        ValueError: shapes that do not fit together, a value of more than ``bound`` numbers.
+        ValueError: shapes that do not fit together, a value of more than ``bound`` numbers, or too many
+            numbers of shapes.
     """
     one = onnx.ModelProto()
     one.CopyFrom(model)
@@ -31,6 +33,7 @@ def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
         value.type.tensor_type.ClearField("shape")
     known = {tensor.name: _array(onnx, tensor) for tensor in one.graph.initializer if _is_index(onnx, tensor)}
     found: dict[str, tuple[int, ...]] = {}
+    room = MOST_IN_ALL
     for _ in range(ROUNDS):
         try:
             graph = onnx.shape_inference.infer_shapes(one, strict_mode=True).graph
@@ -41,20 +44,27 @@ def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
         for name, shape in found.items():
             if math.prod(shape) > bound:
                 raise ValueError(f"{name!r} is of {shape}, more than {bound:,} numbers for one image")
-        before = len(known)
-        left = [node for node in one.graph.node if not _computed(onnx, node, known, found)]
-        if len(known) == before:
-            break
+        left = []
         for node in one.graph.node:
-            if node not in left:
-                one.graph.initializer.extend(onnx.numpy_helper.from_array(known[name], name) for name in node.output)
+            made = _computed(onnx, node, known, found)
+            if made is None:
+                left.append(node)
+                continue
+            if (room := room - made.size) < 0:
+                raise ValueError(f"it computes more than {MOST_IN_ALL:,} numbers of shapes")
+            known[node.output[0]] = made
+            one.graph.initializer.append(onnx.numpy_helper.from_array(made, node.output[0]))
+        if len(left) == len(one.graph.node):
+            break
         del one.graph.node[:]
         one.graph.node.extend(left)
     return found | {name: array.shape for name, array in known.items()}
 
 
-def _computed(onnx: Any, node: Any, known: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> bool:
-    """Add what a node of whole numbers gives to ``known``, if it can be computed."""
+def _computed(
+    onnx: Any, node: Any, known: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]
+) -> np.ndarray | None:
+    """What a node of whole numbers gives, if it can be computed."""
     options = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == "Constant":
         value = options.get("value_ints", options.get("value_int", options.get("value")))
@@ -71,10 +81,7 @@ def _computed(onnx: Any, node: Any, known: dict[str, np.ndarray], shapes: dict[s
             made = None
     else:
         made = None
-    if made is None or made.size > MOST or len(node.output) != 1:
-        return False
-    known[node.output[0]] = made
-    return True
+    return None if made is None or made.size > MOST or len(node.output) != 1 else made
 
 
 def _room(kind: str, arrays: list[np.ndarray]) -> bool:

@@ -152,7 +152,7 @@ def files_of(places: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
 class _Image:
     size: tuple[Side, Side]
     resize: Resize | None = None
-    to: int | None = None
+    to: Side | None = None
 
 
 @dataclass(frozen=True)

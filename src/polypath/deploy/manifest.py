@@ -208,9 +208,12 @@ def check_files(names: Iterable[str]) -> None:
 
 def check_file(file: Path, facts: FileFacts, verify: bool = True) -> None:
     """Raise ``ValueError`` unless a file is there and whole; ``verify`` compares its digest too."""
-    if not file.is_file():
-        raise ValueError(f"{file.parent}: {file.name} is missing")
-    if file.stat().st_size != facts["bytes"]:
-        raise ValueError(f"{file}: damaged, it has {file.stat().st_size:,} bytes and not {facts['bytes']:,}")
-    if verify and file_digest(file) != facts["sha256"]:
-        raise ValueError(f"{file}: damaged, its checksum is another")
+    try:
+        if not file.is_file():
+            raise ValueError(f"{file.parent}: {file.name} is missing")
+        if file.stat().st_size != facts["bytes"]:
+            raise ValueError(f"{file}: damaged, it has {file.stat().st_size:,} bytes and not {facts['bytes']:,}")
+        if verify and file_digest(file) != facts["sha256"]:
+            raise ValueError(f"{file}: damaged, its checksum is another")
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror or error}") from error

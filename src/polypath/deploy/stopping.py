@@ -97,7 +97,7 @@ def held_out(bundle: Bundle) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     try:
         tensors = load_file(bundle.folder / name)
         confidence, right = tensors["confidence"], tensors["right"].astype(bool)
-    except (SafetensorError, OSError, KeyError) as error:
+    except (SafetensorError, OSError, KeyError, AttributeError, TypeError, ValueError) as error:  # types numpy lacks
         raise ValueError(f"{bundle.folder / name}: damaged ({error})") from error
     if confidence.ndim != 2 or confidence.shape != right.shape or len(confidence) != len(bundle.ladder):
         raise ValueError(f"{bundle.folder / name}: {confidence.shape} is not a row for each step of the ladder")

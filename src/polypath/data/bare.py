@@ -20,9 +20,10 @@ PNG = b"\x89PNG\r\n\x1a\n"
 PNG_ONCE = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt")  # of the last, XMP only, which may tell the orientation
 PNG_XMP = b"XML:com.adobe.xmp\0\0"
 JPEG_EXIF, JPEG_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-JPEG_FILL = re.compile(rb"(?:\xff(?:\x00|(?=\xff)))*\xff")
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")  # before one there may be fill bytes
 JPEG_KEPT = {*range(0xC0, 0xD0), 0xDB, 0xDC, 0xDD, 0xDE, 0xDF, 0xE0, 0xE1, 0xEE}
 GIF_NEXT = re.compile(rb"[!,;]")
+MOST_WALKED = 4096  # segments of a JPEG before its first scan
 MOST_SEGMENTS, MOST_SEGMENT_BYTES = 256, 2**18  # of a JPEG before its first scan, without metadata
 MOST_BLOCKS = 2**16  # of a GIF before its first frame
 MOST_TAGS = 1024
@@ -78,7 +79,7 @@ def modest(data: bytes) -> bool:
 
 
 def _png(data: bytes, most_parts: float) -> Bare:
-    kept, seen, parts, at = [PNG], set[bytes](), 0, len(PNG)
+    kept, seen, walked, at = [PNG], set[bytes](), 0, len(PNG)
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
@@ -89,22 +90,22 @@ def _png(data: bytes, most_parts: float) -> Bare:
                 seen.add(name)
         elif name in (b"IDAT", b"IEND"):
             kept.append(data[at:end])
-            parts += 1
+        walked += 1
         if name == b"IEND":
             break
-        if parts > most_parts:
+        if walked > most_parts:
             raise ManyParts
         at = end
-    return Bare(b"".join(kept), parts)
+    return Bare(b"".join(kept), len(kept) - 1)
 
 
 def _jpeg(data: bytes, most_parts: float) -> Bare:
     kept, seen, left, at = [data[:2]], set[bytes](), MOST_SEGMENT_BYTES, 2
-    while True:
-        begin = JPEG_FILL.match(data, at)
-        if begin is None or begin.end() + 3 > len(data):
+    for _ in range(MOST_WALKED):
+        begin = JPEG_MARKER.search(data, at)
+        if begin is None or data[at] != 0xFF or begin.end() + 2 > len(data):
             raise ValueError("damaged, its head ends before the first scan")
-        at, marker = begin.end(), data[begin.end()]
+        at, marker = begin.end() - 1, data[begin.end() - 1]
         if marker in (0xDA, 0xD9):
             return Bare(b"".join([*kept, data[at - 1 :]]))
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these stand alone, and not here
@@ -124,8 +125,9 @@ def _jpeg(data: bytes, most_parts: float) -> Bare:
             kept.append(segment)
             left -= len(segment)
         if len(kept) > MOST_SEGMENTS or left < 0:
-            raise ValueError("its head is longer than any JPEG's")
+            break
         at = end
+    raise ValueError("its head is longer than any JPEG's")
 
 
 def _gif(data: bytes, most_parts: float) -> Bare:
@@ -137,6 +139,8 @@ def _gif(data: bytes, most_parts: float) -> Bare:
         while at < len(data) and data[at]:
             at += 1 + data[at]
             blocks += 1
+            if blocks > MOST_BLOCKS:
+                break
         at += 1
         blocks += 1
         if blocks > MOST_BLOCKS:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 DOCS = Path(__file__).parent
 
@@ -75,6 +76,57 @@ def reproduction() -> str:
     return reproduction_page(DOCS / "results/reproduce")
 
 
+def results_page() -> str:
+    """``results/README.md``: the committed runs, and which of them were trained by recipes that have changed since."""
+    import json
+
+    lines = [
+        "# Runs",
+        "",
+        "Runs of recipes that documents show: the revision that trained each, and its error. A *stale* one was",
+        "trained by a recipe that has changed since; it stands until it is run again. Results of experiments are in",
+        "`reproduce`, and on [their page](../reproduction.md).",
+        "",
+        "| run | test error, % | revision | |",
+        "|---|---|---|---|",
+    ]
+    for folder in sorted(file.parent for file in (DOCS / "results").glob("*/recipe.json")):
+        error = json.loads((folder / "summary.json").read_text())["test_error"]
+        revision = json.loads((folder / "environment.json").read_text())["sessions"][0]["revision"][:12]
+        told = outdated(json.loads((folder / "recipe.json").read_text()))
+        lines.append(f"| [{folder.name}]({folder.name}) | {error:.2f} | `{revision}` | {told and f'stale: {told}'} |")
+    return "\n".join(lines) + "\n"
+
+
+def outdated(recipe: dict[str, Any]) -> str:
+    """What has changed since in the recipe of that name; empty where nothing has, but for where images are."""
+    from polypath.training.recipe import recipe_from_json, recipe_to_json
+    from polypath.training.recipes import get_recipe
+
+    ran = recipe_from_json(recipe)
+    try:
+        now = recipe_to_json(get_recipe(ran.name))
+    except ValueError:
+        return "there is no recipe of this name any more"
+    then, now = _flat(recipe_to_json(ran)), _flat(now)
+    if now["precision"] == "auto":  # a run settles it
+        then["precision"] = "auto"
+    changed = {
+        key: f"`{key}` was {then.get(key)}, is {now.get(key)}"
+        for key in sorted(then | now)
+        if then.get(key) != now.get(key) and key != "data.source" and not key.startswith("assumed.")
+    }
+    return "; ".join(changed.values())
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, by dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
 def coverage() -> str:
     """``coverage.md``: the papers' tables, figures and cells, and what gives each."""
     from polypath.reproduce.coverage import coverage_page
@@ -119,6 +171,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "images/paths.svg": path_table_picture,
     "reproduction.md": reproduction,
     "coverage.md": coverage,
+    "results/README.md": results_page,
     **{f"cards/{name}.md": partial(card_of, paper) for paper, name in _cards().items()},
 }
 PAGES |= {"speed.md": speed_page}

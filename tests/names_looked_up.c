@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 static int local(const char *name) {
+    if (name && !strncmp(name, "::ffff:", 7)) name += 7; /* IPv4 by a socket of IPv6 */
     return !name || !*name || !strcmp(name, "localhost") || !strcmp(name, "::1") || !strncmp(name, "127.", 4) ||
            !strcmp(name, "0.0.0.0") || !strcmp(name, "::");
 }

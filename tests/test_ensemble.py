@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
@@ -170,6 +172,21 @@ def test_it_saves_and_loads(weights, tmp_path):
     with torch.inference_mode():
         assert torch.equal(loaded(X), ensemble(X))
         assert torch.equal(loaded(X, without="RRR"), ensemble(X, without="RRR"))
+
+
+def test_numbers_of_numpy_and_torch_in_a_config_are_saved(tmp_path):
+    net = fused()
+    given = {"mean": np.full(3, 0.5, np.float32), "std": [torch.tensor(0.25)] * 3}
+    config: Any = net.config
+    config |= {"normalisation": given, "statistics": {"images": np.int64(7), "seed": None}}
+    Ensemble(net, NAMES[:2]).save(tmp_path / "e")
+    loaded = Ensemble.load(tmp_path / "e").config
+    assert loaded.get("normalisation") == {"mean": [0.5] * 3, "std": [0.25] * 3}
+    assert loaded.get("statistics") == {"images": 7, "seed": None}
+    config["statistics"] = {"images": object()}
+    with pytest.raises(ValueError, match="this ensemble's config: give JSON values"):
+        Ensemble(net, NAMES[:2]).save(tmp_path / "f")
+    assert [file.name for file in tmp_path.iterdir()] == ["e"]
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path):

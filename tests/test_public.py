@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -267,3 +268,182 @@ def test_a_users_family_of_old_methods_still_works():
 def test_values_of_another_type_are_refused_by_name(call, told):
     with pytest.raises(ValueError, match=told):
         call()
+
+
+# --- wrong types ---------------------------------------------------------------------------------------------
+
+NUMBER, LIST, OTHER = 3, ["x", 7], object()
+TEXT, NETWORK = (NUMBER, None, LIST, OTHER), (NUMBER, None, LIST, OTHER, "word")
+OPTIONAL_TEXT, STATISTICS, FLAG = (NUMBER, LIST, OTHER), (NUMBER, LIST, OTHER, "word"), (NUMBER, None, LIST, "word")
+PATHS, PATHS_OR_NONE, SEVERAL_PATHS = (NUMBER, None, LIST, OTHER), (NUMBER, LIST, OTHER), (NUMBER, None, OTHER, "word")
+COUNT, OPTIONAL_COUNT, LISTS = ("word", None, LIST, 2.5), ("word", LIST, 2.5), (NUMBER, None, OTHER)
+CALLS: dict[str, tuple[tuple[str, ...], dict[str, tuple[Any, ...]]]] = {
+    "AnytimePredictor": (
+        (),
+        {"bundle": OPTIONAL_TEXT, "runtime": TEXT, "threads": OPTIONAL_COUNT, "precision": TEXT, "limits": NETWORK},
+    ),
+    "Ensemble": (
+        ("net", "paths"),
+        {
+            "net": NETWORK,
+            "paths": SEVERAL_PATHS,
+            "weights": TEXT,
+            "stats": STATISTICS,
+            "seed": OPTIONAL_COUNT,
+        },
+    ),
+    "cost": (("net",), {"net": NETWORK, "paths": PATHS_OR_NONE, "size": (None, "word", 2.5), "batch_size": COUNT}),
+    "count_paths": (("net",), {"net": NETWORK, "paths": PATHS_OR_NONE}),
+    "create_model": (("name",), {"name": TEXT, "seed": OPTIONAL_COUNT}),
+    "depth_distribution": (("net",), {"net": NETWORK, "paths": PATHS_OR_NONE}),
+    "evaluation_batches": (
+        ("data", "config", "batch_size"),
+        {"data": NETWORK, "config": NETWORK, "batch_size": COUNT, "part": TEXT},
+    ),
+    "export_path": (
+        ("net", "path", "folder"),
+        {
+            "net": NETWORK,
+            "paths": PATHS,
+            "folder": TEXT,
+            "format": TEXT,
+            "stats": STATISTICS,
+            "size": ("word", 2.5),
+            "name": OPTIONAL_TEXT,
+        },
+    ),
+    "extract": (("net", "path"), {"net": NETWORK, "paths": PATHS, "stats": STATISTICS}),
+    "fuse": (("net",), {"net": NETWORK, "paths": PATHS_OR_NONE, "siblings": TEXT}),
+    "get_recipe": (("name",), {"name": TEXT}),
+    "latency": (("net",), {"net": NETWORK, "paths": PATHS_OR_NONE, "size": (None, "word", 2.5), "batch_size": COUNT}),
+    "list_models": ((), {"pattern": TEXT}),
+    "load": (("folder",), {"source": TEXT, "revision": OPTIONAL_TEXT, "device": TEXT}),
+    "load_images": (("config",), {"config": NETWORK, "progress": STATISTICS, "accept": STATISTICS}),
+    "push_to_hub": (
+        ("net", "name"),
+        {
+            "net": NETWORK,
+            "repo_id": TEXT,
+            "private": (NUMBER, LIST, "word"),
+            "token": OPTIONAL_TEXT,
+            "commit_message": TEXT,
+        },
+    ),
+    "recalibrate": (
+        ("net", "paths", "batches"),
+        {
+            "net": NETWORK,
+            "paths": SEVERAL_PATHS,
+            "batches": LISTS,
+            "num_images": COUNT,
+            "seed": OPTIONAL_COUNT,
+        },
+    ),
+    "resume": (
+        ("folder",),
+        {
+            "run_dir": TEXT,
+            "epochs": OPTIONAL_COUNT,
+            "data": STATISTICS,
+            "data_moved": OPTIONAL_TEXT,
+            "quiet": FLAG,
+        },
+    ),
+    "save": (
+        ("net", "folder"),
+        {
+            "net": NETWORK,
+            "folder": TEXT,
+            "overwrite": FLAG,
+            "classes": (NUMBER, LIST, OTHER),
+            "mean": (NUMBER, LIST, OTHER),
+            "std": (NUMBER, LIST, OTHER),
+            "image_size": ("word", 2.5),
+            "resize": (NUMBER, LIST, OTHER),
+            "resize_to": OPTIONAL_COUNT,
+            "path_table": LISTS,
+            "licence": TEXT,
+            "dataset": OPTIONAL_TEXT,
+            "notes": (*LISTS, "word", LIST),
+        },
+    ),
+    "train": (
+        ("recipe", "folder"),
+        {"recipe": NETWORK, "run_dir": TEXT, "data": STATISTICS, "data_moved": OPTIONAL_TEXT, "quiet": FLAG},
+    ),
+    "training_batches": (
+        ("data", "config", "batch_size", "seed"),
+        {"data": NETWORK, "config": NETWORK, "batch_size": COUNT, "seed": COUNT},
+    ),
+    "write_bundle": (
+        ("net", "folder"),
+        {
+            "net": NETWORK,
+            "folder": TEXT,
+            "paths": (NUMBER, OTHER, "word"),
+            "statistics": STATISTICS,
+            "held_out": STATISTICS,
+            "keep": (*LISTS, "word", LIST),
+            "name": OPTIONAL_TEXT,
+            "about": (NUMBER, LIST, OTHER, "word"),
+            "notes": (*LISTS, "word", LIST),
+            "measure": LISTS,
+        },
+    ),
+}
+"""Of each public function, and class that users make: what it is given, and wrong values of each argument."""
+SAYS = {("create_model", "name"): "model", ("get_recipe", "name"): "recipe"}
+"""What a message calls an argument, where that is another word."""
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> dict[str, Any]:
+    config = pp.DataConfig(validation=60, train_images=160, cache=False)
+    net = pp.create_model("resnet20_cifar").eval()
+    pictures = [(torch.zeros(2, 3, 32, 32), torch.zeros(2))]
+    place = tmp_path_factory.mktemp("wrong") / "there"
+    return {
+        "net": net,
+        "path": "whole",
+        "paths": ["whole"],
+        "folder": place,
+        "name": "crescendonet-digits",
+        "recipe": pp.get_recipe("crescendonet-digits"),
+        "data": pp.load_images(config),
+        "config": config,
+        "batch_size": 8,
+        "batches": pictures,
+        "seed": 0,
+    }
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_wrong_type_is_named(name: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    """In one line, before anything is read, written or sent."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    function: Any = getattr(pp, name)
+    needed, arguments = CALLS[name]
+    parameters = list(inspect.signature(function).parameters)
+    for argument, wrong in arguments.items():
+        for value in wrong:
+            call = {parameter: given[key] for parameter, key in zip(parameters, needed, strict=False)}
+            if name == "training_batches":
+                call["seed"] = 0
+            with pytest.raises((TypeError, ValueError)) as error:
+                function(**(call | {argument: value}))
+            told = str(error.value)
+            assert re.search(rf"\b{SAYS.get((name, argument), argument)}\b", told), (argument, value, told)
+            assert "object has no attribute" not in told
+    assert not given["folder"].exists()
+
+
+def test_every_public_function_is_in_that_table():
+    made = (pp.Bundle, pp.Cost, pp.DataConfig, pp.Family, pp.Latency, pp.Paths, pp.Recipe, pp.Trace, pp.Wiring)
+    built = (pp.NetBuilder, pp.PathNet)  # what a family's author calls
+    values = {name: getattr(pp, name) for name in pp.__all__}
+    calls = {name for name, value in values.items() if callable(value) and value not in made + built}
+    assert calls == CALLS.keys()
+    for name, (_, arguments) in CALLS.items():
+        kinds = inspect.signature(values[name]).parameters.values()
+        every = {p.name for p in kinds if p.kind is not p.VAR_KEYWORD}
+        assert every - arguments.keys() <= {"profile"}  # which test_predictor.py has

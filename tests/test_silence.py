@@ -6,17 +6,23 @@ is preloaded tells what they look up, and resolves nothing; where no C compiler 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
 
 from conftest import child_environment
+from polypath.core.extras import installed
 from polypath.core.silence import SILENT
 
 WATCH = """
@@ -33,7 +39,22 @@ def watch(event, args):
         raise OSError("no host is looked up here")
 sys.addaudithook(watch)
 """
-HIDDEN = ("CI", "TF_BUILD", "TRAVIS", "PYTEST", "HF_", "HUGGING", "TRANSFORMERS", "GITHUB", "JENKINS", "GRADIO", "RAY_")
+HIDDEN = (
+    "CI",
+    "TF_BUILD",
+    "TRAVIS",
+    "PYTEST",
+    "HF_",
+    "HUGGING",
+    "TRANSFORMERS",
+    "GITHUB",
+    "JENKINS",
+    "GRADIO",
+    "RAY_",
+    "WANDB_",
+    "TRACKIO_",
+    "KUBERNETES_",
+)
 TINY = ("--model.widths", "4", "4", "--model.hidden", "8", "--epochs", "1", "--device", "cpu", "--data.no-cache")
 
 
@@ -138,10 +159,16 @@ time.sleep(8)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("command", "extra", "options"), [("serve", "fastapi", ("--port", "0")), ("explore", "gradio", ())]
+    ("command", "extra", "options"),
+    [
+        ("serve", "fastapi", ("--port", "0")),
+        ("serve", "ray", ("--port", "0", "--cluster", "local")),
+        ("explore", "gradio", ()),
+    ],
 )
 def test_services_are_silent(command, extra, options, watched, trained):
-    pytest.importorskip(extra)
+    if not installed(extra):
+        pytest.skip(f"needs {extra}")
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "polypath", command, str(trained / "path"), *options],
         env=watched,
@@ -159,4 +186,67 @@ def test_services_are_silent(command, extra, options, watched, trained):
         process.communicate(timeout=60)
     finally:
         process.kill()
+    assert told(watched) == ""
+
+
+class Proxy(socketserver.StreamRequestHandler):
+    """Tells what it is asked for, and fetches nothing."""
+
+    def handle(self) -> None:
+        target = self.rfile.readline().decode().split()[1]  # http://host/… or host:443
+        with open(self.server.told, "a") as out:  # pyright: ignore[reportAttributeAccessIssue] (set below)
+            out.write(f"proxy {urlsplit(target if '://' in target else f'//{target}').hostname}\n")
+
+
+@pytest.fixture
+def proxied(watched) -> Iterator[dict[str, str]]:
+    """For W&B's own process, which is of Go and resolves names without the C library."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy) as server:
+        server.told = watched["LOOKED_UP"]  # pyright: ignore[reportAttributeAccessIssue]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        proxy = f"http://127.0.0.1:{server.server_address[1]}"
+        yield watched | {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": "127.0.0.1,localhost"}
+        server.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("service", "choice"), [("wandb", {"WANDB_MODE": "offline"}), ("trackio", {})])
+def test_trackers_are_silent(service, choice, proxied, tmp_path):
+    """W&B, told to stay offline; trackio, which writes here unless it is told otherwise."""
+    if not installed(service):
+        pytest.skip(f"needs {service}")
+    argv = ("-m", "polypath", "train", "crescendonet-digits", *TINY, "--tracker", service, "--out", tmp_path / "run")
+    run(proxied | choice, *argv)
+    assert told(proxied) == ""
+
+
+@pytest.mark.slow
+def test_the_watch_sees_what_wandb_looks_up(proxied, tmp_path):
+    """Its server, since it was told to send there, and no other host."""
+    if not installed("wandb"):
+        pytest.skip("needs wandb")
+    code = f"""
+from pathlib import Path
+from polypath.training.trackers import open_service
+open_service("wandb", Path({str(tmp_path)!r}), {{}})
+"""
+    online = {"WANDB_API_KEY": 40 * "0", "WANDB_BASE_URL": "http://wandb.invalid", "WANDB_INIT_TIMEOUT": "20"}
+    argv = [sys.executable, "-c", code]
+    process = subprocess.Popen(argv, env=proxied | online, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+    finally:
+        process.kill()
+    assert {line.split()[-1] for line in told(proxied).splitlines()} == {"wandb.invalid"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_cluster_is_silent(watched, tmp_path):
+    if not installed("ray"):
+        pytest.skip("needs Ray")
+    argv = ("-m", "polypath", "sweep", "crescendonet-digits", *TINY, "--seeds", "1", "--cluster", "local")
+    run(watched, *argv, "--out", tmp_path / "sweep")
     assert told(watched) == ""

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polypath.core.arguments import NETWORK, SEVERAL_PATHS, STATISTICS, takes
 from polypath.core.batchnorm import BatchNormStatistics, buffers, norms
-from polypath.core.checks import check, one_of, plain
+from polypath.core.checks import WHOLE_NUMBER, check, json_value, one_of, optional
 from polypath.core.extract import extract
 from polypath.core.network import PathNet, set_module
 from polypath.core.paths import Paths
@@ -65,6 +66,7 @@ class Ensemble(nn.Module):
         ValueError: no path, one name twice, one path twice with shared weights, an illegal path.
     """
 
+    @takes(net=NETWORK, paths=SEVERAL_PATHS, stats=STATISTICS, seed=optional(WHOLE_NUMBER))
     def __init__(
         self,
         net: PathNet,
@@ -191,7 +193,9 @@ class Ensemble(nn.Module):
             raise ValueError("only ensembles of a family's network can be saved: this one's config names none")
         config = {"weights": self.weights, "paths": {n: str(p) for n, p in self.paths.items()}, "net": self.config}
         tensors = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
-        data = save(tensors, {"config": json.dumps(plain(config))})  # one entry: the order of several varies
+        data = save(
+            tensors, {"config": json.dumps(json_value("this ensemble's config", config))}
+        )  # one entry: the order of several varies
         write_file(file, data)
 
     @classmethod

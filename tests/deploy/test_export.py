@@ -146,14 +146,19 @@ def test_a_bundle_is_written_checked_and_opened(net, tmp_path, caplog):
 
     texts = ["branches=1", "branches=2"]
     stats = recalibrate(net, texts, [(x, y)], 200, seed=0)
+    scored = HeldOut([(x, y)], [(x, y)], seed=np.int64(0))  # pyright: ignore[reportArgumentType]
+    about = {"images": np.int64(200), "share": torch.tensor(0.5), "of": {"each": np.arange(2)}, np.int32(7): [True]}
     made = write_bundle(
-        net, tmp_path / "b", texts, statistics=stats, held_out=HeldOut([(x, y)], [(x, y)]), keep=texts, name="mine"
+        net, tmp_path / "b", texts, statistics=stats, held_out=scored, keep=texts, name="mine", about=about
     )
     again = Bundle.open(tmp_path / "b")
     assert again.digest == made.digest
     assert [p.name for p in again.paths] == texts
     assert all(p.statistics and p.error is not None and p.test_error is not None for p in again.paths)
     assert again.manifest.about["held_out"]["images"] == {"choose": 80, "calibrate": 40, "stop": 80}
+    assert again.manifest.about["held_out"]["seed"] == 0
+    told = {key: again.manifest.about[key] for key in ("images", "share", "of", "7")}
+    assert told == {"images": 200, "share": 0.5, "of": {"each": [0, 1]}, "7": [True]}
     assert {row["runtime"] for row in again.manifest.checks} >= {"onnxruntime"}
     told = [record.message for record in caplog.records if record.name == "polypath.deploy.write"]
     assert told.count("scored 2 paths on 200 images") == 2  # held-out and test images
@@ -165,6 +170,14 @@ def test_a_bundle_is_written_checked_and_opened(net, tmp_path, caplog):
     with pytest.raises(ValueError, match="does not say how its images are prepared"):
         write_bundle(small_net("dr_resnet16_cifar").eval(), tmp_path / "c")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b"]
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}, np.array([1.0, np.inf])])
+def test_facts_that_are_no_json_are_refused_before_any_work(value, net, tmp_path, monkeypatch):
+    monkeypatch.setattr("polypath.deploy.write.costs", lambda *_, **__: pytest.fail("work was done"))
+    with pytest.raises(ValueError, match=r"^about: give JSON values"):
+        write_bundle(net, tmp_path / "b", about={"a": [value]})
+    assert not list(tmp_path.iterdir())
 
 
 def test_gates_are_exported_as_one_graph_and_what_skips_loops_is_told(tmp_path, caplog):

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from logging.handlers import QueueHandler
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,6 +229,37 @@ def test_a_source_may_be_given_for_one_of_several_datasets(tmp_path):
         reproduce(both, "smoke", out=tmp_path / "out", source="elsewhere")
     with pytest.raises(ValueError, match="no such folder"):
         reproduce(both, "smoke", out=tmp_path / "out", source="cifar10=/nowhere")
+
+
+def test_images_may_have_moved(tmp_path, monkeypatch):
+    """For runs that have begun, which are told, and for those that begin now; other images are refused."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 16), ("test", 10)):
+        for label in "0123456789":
+            (tmp_path / "images" / part / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / part / label / f"{i}.png")
+    folder, place, moved = tmp_path / "out", tmp_path / "images", tmp_path / "moved"
+    options: Any = {"out": folder, "source": str(place)}
+    first = reproduce(tiny(), "smoke", seeds=1, **options)
+    place.rename(moved)
+    with pytest.raises(ValueError, match=r"images, which is gone; say where they are now by --data-moved DIR"):
+        reproduce(tiny(), "smoke", **options)
+    with pytest.raises(ValueError, match=r"--data-moved .*nowhere: no such folder"):
+        reproduce(tiny(), "smoke", **options, data_moved=tmp_path / "nowhere")
+    begun = []
+    monkeypatch.setattr(
+        runner, "train", lambda recipe, *args, **more: begun.append(recipe) or train(recipe, *args, **more)
+    )
+    both = reproduce(tiny(), "smoke", **options, data_moved=moved)
+    assert {recipe.seed for recipe in begun} == {1}
+    assert {recipe.data.source for recipe in begun} == {str(place)}
+    assert {key: errors[0] for key, errors in both.errors.items()} == {key: e[0] for key, e in first.errors.items()}
+    assert {file.read_text().count(str(moved)) for file in (folder / "runs").glob("*/*/data.json")} == {1}
+    Image.new("L", (8, 8), 7).save(moved / "train/0/other.png")
+    with pytest.raises(ValueError, match="are not those that the run was begun with"):
+        reproduce(tiny(), "smoke", **options, data_moved=moved)
 
 
 def test_folders_of_something_else_are_refused(done, tmp_path):

@@ -20,6 +20,7 @@ from polypath.layers.ghost import GhostBatchNorm2d, ghost_norms
 from polypath.training.build import eval_batches, train_batches
 from polypath.training.distributed import World, buckets, join_world, reduce_gradients
 from polypath.training.engine import Engine
+from polypath.training.evaluate import evaluate
 from polypath.training.path_objectives import SharedEnsemble, TargetRate
 from polypath.training.prepare import shard
 from polypath.training.recipe import ParallelConfig
@@ -72,6 +73,27 @@ def test_parts_of_the_ranks_are_the_batch() -> None:
         assert torch.equal(y, torch.cat([p[1] for p in parts]))
     tests = [eval_batches("test", images(), recipe, torch.device("cpu"), World(rank, 2)) for rank in range(2)]
     assert sum(len(y) for batches in tests for _, y in batches) == len(images().test)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_an_image_counts_once(strategy: Any) -> None:
+    """Also under FSDP2, where every rank scores all of them."""
+
+    class Together(World):
+        def gather(self, value: Any) -> list[Any]:
+            return [*given, value]
+
+    recipe, net, given = tiny(parallel=ParallelConfig(strategy=strategy)), NET.build(0), []
+    for rank in range(2):
+        world = Together(rank, 2)
+        batches = eval_batches("test", images(), recipe, torch.device("cpu"), world)
+        scores = evaluate(net, net, batches, world)
+        if rank == 0:
+            given = [[[scores.loss * scores.images, scores.error / 100 * scores.images, scores.images]]]
+    alone = evaluate(net, net, eval_batches("test", images(), recipe, torch.device("cpu"), World()), World())
+    assert scores.images == alone.images == len(images().test)
+    assert scores.error == pytest.approx(alone.error)
+    assert scores.loss == pytest.approx(alone.loss)
 
 
 def test_a_last_batch_that_is_too_small_for_its_parts_is_left_out() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny import tiny
 
@@ -227,6 +228,21 @@ def test_plans_that_cannot_be(seeds: list[int], grid: dict[str, Any], message: s
     assert not (tmp_path / "s").exists()
 
 
+def test_seeds_and_values_may_be_arrays(tmp_path: Path) -> None:
+    """They are those of plain numbers, so the same sweep goes on."""
+
+    def run(recipe: Recipe, path: Path, slot: int) -> None:
+        raise RuntimeError(json.dumps([recipe.seed, recipe.optim.lr]))
+
+    plain = sweep(RECIPE, [1, 2], {"optim.lr": (0.5, 0.25)}, tmp_path / "s", run=run)
+    lr: Any = np.array([0.5, 0.25], np.float32)
+    seeds: Any = np.arange(1, 3)
+    assert sweep(RECIPE, seeds, {"optim.lr": lr}, tmp_path / "s", run=run) == plain
+    assert sorted(map(json.loads, plain.failed.values())) == [[1, 0.25], [1, 0.5], [2, 0.25], [2, 0.5]]
+    with pytest.raises(ValueError, match=r"seeds = \[\]"):
+        sweep(RECIPE, seeds[:0], None, tmp_path / "t", run=run)
+
+
 def test_names_of_runs_are_words() -> None:
     plan = plan_of(RECIPE, [3], {"model.widths": ((4, 4), (8, 8)), "data.source": ("a/b c",)})
     assert list(plan) == [f"model.widths={w},data.source=a_b_c,seed=3" for w in ("4x4", "8x8")]
@@ -256,7 +272,7 @@ def test_a_cluster_is_handed_the_runs(tmp_path: Path, monkeypatch: pytest.Monkey
         return wrap
 
     ray.is_initialized = lambda: False
-    ray.init = lambda address: asked.update(address=address)
+    ray.init = lambda address, **_: asked.update(address=address)
     ray.cluster_resources = lambda: {"GPU": 4.0}
     ray.remote = remote
     ray.get = lambda task: task[0](*task[1])

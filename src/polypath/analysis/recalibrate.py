@@ -16,11 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from polypath.core.arguments import NETWORK, SEVERAL, SEVERAL_PATHS, takes
 from polypath.core.batchnorm import BatchNormStatistics, buffers, lent, norms
+from polypath.core.checks import WHOLE_NUMBER, optional, whole
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 
 
+@takes(net=NETWORK, paths=SEVERAL_PATHS, batches=SEVERAL, num_images=whole(2), seed=optional(WHOLE_NUMBER))
 @torch.no_grad()
 def recalibrate(
     net: PathNet,
@@ -40,8 +43,6 @@ def recalibrate(
         ValueError: an illegal path, ``num_images`` below 2, batches without two images.
     """
     chosen = [net.paths(p) for p in paths]
-    if num_images < 2:
-        raise ValueError(f"num_images {num_images}: statistics need at least 2 images")
     known, device = norms(net), next(net.parameters()).device
     sums: dict[Paths, dict[str, _Sum]] = {p: {} for p in chosen}
     modes, used = [(module, module.training) for module in net.modules()], 0

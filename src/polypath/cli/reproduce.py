@@ -27,6 +27,7 @@ def reproduce(argv: list[str]) -> None:
     parser.add_argument(
         "--data.source", dest="source", metavar="[NAME=]PLACE", help="images from this folder or hub name instead"
     )
+    parser.add_data_moved()
     parser.add_argument("--workers", type=positive, default=1, help="runs at a time on this machine (1)")
     parser.add_argument("--out", type=Path, help="result folder; default reproduced/PAPER-TABLE-SCALE")
     parser.add_json()
@@ -55,6 +56,7 @@ def reproduce(argv: list[str]) -> None:
         device=args.device,
         out=out,
         source=args.source,
+        data_moved=args.data_moved,
         workers=args.workers,
     )
     if args.json:

@@ -27,7 +27,9 @@ def sweep(argv: list[str]) -> None:
     parser.add_argument("--out", type=Path, help="folder of the sweep; default sweeps/RECIPE")
     parser.add_argument("--workers", type=positive, default=1, help="runs at a time on this machine (1)")
     parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again (1)")
-    parser.add_argument("--cluster", metavar="ADDRESS", help="run on a Ray cluster (auto: the one running here)")
+    parser.add_argument(
+        "--cluster", metavar="ADDRESS", help="run on a Ray cluster (auto: the one here, local: a new one)"
+    )
     parser.add_data_moved()
     parser.add_json()
     args, rest = parser.parse_known_args(argv)

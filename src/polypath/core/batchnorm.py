@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] (torch has no public base)
 
+from polypath.core.checks import plain
 from polypath.core.paths import Paths
 
 Bank = Mapping[str, tuple[Tensor, Tensor]]
@@ -35,6 +36,10 @@ class BatchNormStatistics(Mapping[Paths, Bank]):
     banks: Mapping[Paths, Bank]
     images: int
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("images", "seed"):  # they are written as JSON
+            object.__setattr__(self, name, plain(getattr(self, name)))
 
     def __repr__(self) -> str:
         return f"BatchNormStatistics({len(self)} paths, {self.images:,} images, seed {self.seed})"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
+import os
 import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -54,8 +56,21 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if type(value) is dict:
-        return {key: plain(entry) for key, entry in cast(dict[str, Any], value).items()}
+        return {plain(key): plain(entry) for key, entry in cast(dict[Any, Any], value).items()}
     return tuple(map(plain, value)) if type(value) in (list, tuple) else value
+
+
+def json_value(name: str, value: Any) -> Any:
+    """What a JSON file keeps of the value; numbers and arrays of NumPy and torch become plain ones.
+
+    Raises:
+        ValueError: anything that JSON has no form for, NaN and infinity among it.
+    """
+    try:
+        return json.loads(json.dumps(plain(value), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        legal = "text, finite numbers, true, false, lists, tables"
+        raise ValueError(f"{name}: give JSON values ({legal}): {error}") from None
 
 
 def plain_fields(config: Any) -> None:
@@ -137,8 +152,17 @@ def _entries(value: Any) -> tuple[Any, ...]:
     return cast(tuple[Any, ...], value) if isinstance(value, tuple) else ()
 
 
+def instance(kind: type, *others: type, legal: str | None = None) -> Rule:
+    """A value of one of these types."""
+    return Rule(legal or f"a {kind.__name__}", lambda value: isinstance(value, (kind, *others)))
+
+
 FLAG = Rule("true or false", lambda value: isinstance(value, bool))
 NAME = Rule("a name", lambda value: isinstance(value, str) and bool(value.strip()))
+TEXT = instance(str, legal="text")
+PLACE = instance(str, os.PathLike, legal="a path of the file system, text or os.PathLike")
+FUNCTION = Rule("a function", callable)
+WHOLE_NUMBER = Rule("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
 SHARE = number(0, 1)
 """A number in [0, 1]."""
 

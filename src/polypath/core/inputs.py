@@ -18,13 +18,13 @@ _SIZE = Rule(
 )
 
 
-def sides(size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width of images given by their side, or by both.
+def sides(size: int | Sequence[int], name: str = "size") -> tuple[int, int]:
+    """Height and width of images given by their side, or by both, in an argument called ``name``.
 
     Raises:
         ValueError: anything else than one or two positive numbers of pixels.
     """
-    found = cast(int | tuple[int, int], check("size", size, _SIZE))
+    found = cast(int | tuple[int, int], check(name, size, _SIZE))
     return found if isinstance(found, tuple) else (found, found)
 
 

@@ -2,7 +2,8 @@
 
 This is the one place. :func:`silence` runs when ``polypath`` is imported, which imports none of these packages; they
 read their variables when they are imported. A variable that is set already, to whatever, stays as it is, and processes
-that this one starts inherit the choice. OpenVINO has no variable, so it is imported by :func:`imported`.
+that this one starts inherit the choice. Two have no variable for it: OpenVINO is imported by :func:`imported`, and Ray,
+which looks hosts up even where reports are off, starts clusters in :func:`without_ray_usage`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 SILENT = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime
@@ -46,6 +49,25 @@ def imported(package: str) -> ModuleType:
         return importlib.import_module(package)
     finally:
         del sys.modules[reporter]
+
+
+@contextlib.contextmanager
+def without_ray_usage() -> Generator[None]:
+    """Inside the block ``ray.init`` starts a cluster without Ray's dashboard and usage reporter, which are one process,
+    unless the user has agreed to reports. Told not to report, it still asks the metadata hosts of three clouds where
+    it runs.
+    """
+    with contextlib.ExitStack() as undo:
+        if os.environ.get("RAY_USAGE_STATS_ENABLED") != "1":
+            with contextlib.suppress(ImportError, AttributeError):  # a Ray of another structure runs as it is
+                services: Any = importlib.import_module("ray._private.services")
+                undo.callback(setattr, services, "start_api_server", services.start_api_server)
+                services.start_api_server = _not_started
+        yield
+
+
+def _not_started(*_: Any, **__: Any) -> tuple[str, None]:
+    return "", None  # its address, its process
 
 
 def _agreed() -> bool:

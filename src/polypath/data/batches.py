@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from polypath.core.arguments import takes
+from polypath.core.checks import TEXT, WHOLE_NUMBER, instance
 from polypath.data.config import DataConfig
 from polypath.data.loader import Batches
 from polypath.data.sources import ImageData
@@ -13,6 +15,7 @@ from polypath.data.streaming import StreamingBatches
 Part = Literal["train", "validation", "test"]
 
 
+@takes(data=instance(ImageData), config=instance(DataConfig), seed=WHOLE_NUMBER)
 def training_batches(
     data: ImageData, config: DataConfig, batch_size: int, *, seed: int, **options: Any
 ) -> Batches | StreamingBatches:
@@ -24,6 +27,7 @@ def training_batches(
     return _batches(data.train, data, config, batch_size, augment=config.augment, shuffle=True, seed=seed, **options)
 
 
+@takes(data=instance(ImageData), config=instance(DataConfig), part=TEXT)
 def evaluation_batches(
     data: ImageData, config: DataConfig, batch_size: int, part: Part = "test", **options: Any
 ) -> Batches | StreamingBatches:

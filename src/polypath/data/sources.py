@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from polypath.core.arguments import takes
+from polypath.core.checks import FUNCTION, instance, optional
 from polypath.core.display import printable
 from polypath.data import cache
 from polypath.data.config import DataConfig
@@ -112,6 +114,7 @@ class ImageData:
         return self.train.fingerprint()
 
 
+@takes(config=instance(DataConfig), progress=optional(FUNCTION), accept=optional(FUNCTION))
 def load_images(
     config: DataConfig, progress: Progress | None = None, accept: Callable[[Identity], None] | None = None
 ) -> ImageData:

@@ -18,6 +18,7 @@ import atexit
 import contextlib
 import logging
 import math
+import os
 import threading
 import time
 import weakref
@@ -27,7 +28,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from polypath.core.checks import Rule, check, number, one_of, optional
+from polypath.core.arguments import takes
+from polypath.core.checks import TEXT, Rule, check, instance, number, one_of, optional
 from polypath.data.images import LIMITS, ImageLimits
 from polypath.deploy import latency_profile as profiles
 from polypath.deploy.answer import Answer, Confident, averaged, check_top_k, softmax
@@ -65,9 +67,15 @@ class AnytimePredictor:
         ImportError: a runtime that is not installed.
     """
 
+    @takes(
+        bundle=optional(instance(Bundle, str, os.PathLike, legal="a Bundle, or its folder")),
+        runtime=TEXT,
+        precision=TEXT,
+        limits=instance(ImageLimits, legal="ImageLimits"),
+    )
     def __init__(
         self,
-        bundle: Bundle | str | None = None,
+        bundle: Bundle | str | os.PathLike[str] | None = None,
         runtime: str = "auto",
         threads: int | None = None,
         *,

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polypath.core.arguments import NETWORK, SEVERAL, SEVERAL_PATHS, TABLE, TEXTS, takes
 from polypath.core.batchnorm import BatchNormStatistics
-from polypath.core.checks import plain
+from polypath.core.checks import PLACE, TEXT, instance, json_value, optional, plain
 from polypath.core.deprecation import notes_are_logged
 from polypath.core.extract import extract
 from polypath.core.extras import installed, need
@@ -57,8 +58,23 @@ class HeldOut:
     test: Batches | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", plain(self.seed))
+
 
 @notes_are_logged
+@takes(
+    net=NETWORK,
+    folder=PLACE,
+    paths=optional(SEVERAL_PATHS),
+    statistics=optional(instance(BatchNormStatistics)),
+    held_out=optional(instance(HeldOut)),
+    keep=TEXTS,
+    name=optional(TEXT),
+    about=optional(TABLE),
+    notes=TEXTS,
+    measure=SEVERAL,
+)
 def write_bundle(
     net: PathNet,
     folder: str | os.PathLike[str],
@@ -96,6 +112,7 @@ def write_bundle(
     target = Path(folder)
     if target.exists():
         raise ValueError(f"{target}: exists; choose another folder")
+    facts: dict[str, Any] = json_value("about", dict(about or {}))
     check_installed("bundle")
     try:
         prep = preparation(net.config)
@@ -115,7 +132,7 @@ def write_bundle(
 
     with new_folder(target) as made:
         table = card_rows({n: counted[n] for n in names}, verdict.errors if verdict else {}, tests)
-        save(net, made / "net", notes=notes, path_table=table, dataset=(about or {}).get("dataset"))
+        save(net, made / "net", notes=notes, path_table=table, dataset=facts.get("dataset"))
         for file in list((made / "net").iterdir()):
             file.rename(made / file.name)
         (made / "net").rmdir()
@@ -159,7 +176,7 @@ def write_bundle(
             ladder=tuple(rungs),
             held_out=HELD_OUT if verdict else None,
             checks=tuple(checks),
-            about=_about(about, statistics, verdict, held_out),
+            about=_about(facts, statistics, verdict, held_out),
         )
         finish(made, manifest)
         if measure:
@@ -310,7 +327,7 @@ def _save_held_out(file: Path, verdict: heldout.Verdict) -> None:
 
 
 def _about(
-    about: Mapping[str, Any] | None,
+    about: Mapping[str, Any],
     statistics: BatchNormStatistics | None,
     verdict: heldout.Verdict | None,
     held_out: HeldOut | None,
@@ -321,7 +338,7 @@ def _about(
         facts["statistics"] = statistics.record
     if verdict is not None and held_out is not None:
         facts["held_out"] = {"images": verdict.images, "seed": held_out.seed}
-    return plain(facts | dict(about or {}))
+    return plain(facts) | dict(about)
 
 
 def timed(folder: Path, manifest: Manifest, batches: Sequence[int]) -> Manifest:

@@ -10,7 +10,6 @@ State-dict keys are the package's own under ``body.model.``, but for the last li
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, cast
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from polypath.core.builder import NetBuilder
-from polypath.core.checks import did_you_mean
+from polypath.core.checks import did_you_mean, json_value
 from polypath.core.extras import need
 from polypath.core.network import PathNet, set_module
 from polypath.families.base import Family, Preset
@@ -109,10 +108,7 @@ class OnePath(Family):
             own = "num_classes" if bad[0] == "num_classes" else "in_chans" if bad[0].startswith("in_chan") else None
             hint = f"give {own} itself" if own else "it is not a matter of the architecture"
             raise ValueError(f"{type(self).__name__}.model_arguments has {bad[0]!r}: {hint}")
-        try:
-            json.dumps(dict(self.model_arguments))
-        except TypeError as error:
-            raise ValueError(f"{type(self).__name__}.model_arguments: JSON values only ({error})") from error
+        json_value(f"{type(self).__name__}.model_arguments", dict(self.model_arguments))
 
     @classmethod
     def sorted_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:

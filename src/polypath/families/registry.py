@@ -6,7 +6,8 @@ import fnmatch
 from dataclasses import fields, replace
 from typing import Any
 
-from polypath.core.checks import NAME, check, did_you_mean
+from polypath.core.arguments import takes
+from polypath.core.checks import NAME, TEXT, WHOLE_NUMBER, check, did_you_mean, optional
 from polypath.core.network import PathNet
 from polypath.families import crescendonet, fractalnet, fusenet, gunn, inverted, onepath, recursive, resnet
 from polypath.families.base import FAMILIES, Family, Preset
@@ -41,6 +42,7 @@ def get_family(name: str) -> type[Family]:
     return FAMILIES[name]
 
 
+@takes(pattern=TEXT)
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the registered networks that match a shell-style pattern."""
     return [name for name in PRESETS if fnmatch.fnmatch(name, pattern)]
@@ -61,6 +63,7 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+@takes(seed=optional(WHOLE_NUMBER))
 def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> PathNet:
     """Build a registered network; ``arguments`` replace fields of its family (``num_classes``, ``widths``, …).
 

@@ -10,22 +10,32 @@ from polypath.data.names import split_of
 from polypath.data.sources import KNOWN, ImageData, load_images, open_source
 from polypath.training.recipe import Recipe
 from polypath.training.recipe import replace as changed
+from polypath.training.run_data import located
 
 SCORED = ("test", "validation")
 
 
 class Images:
-    """Loads each of the arms' datasets when it is first asked for, and keeps it."""
+    """Loads each of the arms' datasets when it is first asked for, and keeps it.
 
-    def __init__(self) -> None:
+    Args:
+        places: a folder to read a ``source`` from instead.
+    """
+
+    def __init__(self, places: Mapping[str, str] | None = None) -> None:
+        self.places = dict(places or {})
         self._loaded: dict[DataConfig, ImageData] = {}
 
     def of(self, config: DataConfig) -> ImageData:
         """The images of a configuration; arms that differ only in augmentation share them."""
         plain = replace(config, augment=DataConfig().augment)
         if plain not in self._loaded:
-            self._loaded[plain] = load_images(config)
+            self._loaded[plain] = load_images(self.located(config))
         return self._loaded[plain]
+
+    def located(self, config: DataConfig) -> DataConfig:
+        """The same data, read from where it is."""
+        return located(config, self.places.get(config.source))
 
     @property
     def notes(self) -> list[str]:
@@ -57,15 +67,15 @@ def with_source(arms: Mapping[str, Recipe], source: str | None) -> dict[str, Rec
     return {arm: changed(recipe, {"data.source": source}) for arm, recipe in arms.items()}
 
 
-def check_splits(recipes: Iterable[Recipe]) -> None:
-    """Make sure, before anything trains, that each dataset has the splits that its arms train on and are scored on.
+def check_splits(configs: Iterable[DataConfig]) -> None:
+    """Make sure, before anything trains, that each dataset has the splits that arms train on and are scored on.
 
     A split that is held out of the training images is no test set of a paper, so none is made here.
 
     Raises:
         ValueError: a split that is missing, with those that there are.
     """
-    for config in {recipe.data for recipe in recipes}:
+    for config in set(configs):
         known = KNOWN.get(config.source, {})
         config = replace(config, **{f: v for f, v in known.items() if f == "source" or getattr(config, f) is None})
         source = open_source(config)

@@ -21,7 +21,6 @@ from typing import Any
 
 from polypath.core.checks import check, whole
 from polypath.core.deprecation import notes_are_logged
-from polypath.data.sources import ImageData, local_folder
 from polypath.reproduce.claims import judge
 from polypath.reproduce.code import code_id
 from polypath.reproduce.collect import collect
@@ -39,6 +38,7 @@ from polypath.training.loop import resume, train
 from polypath.training.own_process import in_process_of_its_own, passed_on
 from polypath.training.recipe import Recipe, recipe_to_json
 from polypath.training.run import DATA
+from polypath.training.run_data import places
 from polypath.training.signals import Stopped, leaving
 
 LOG = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def reproduce(
     device: str | None = None,
     out: str | os.PathLike[str] | None = None,
     source: str | None = None,
+    data_moved: str | os.PathLike[str] | None = None,
     workers: int = 1,
 ) -> Result:
     """Run an experiment at a scale and write its result to ``out``.
@@ -64,6 +65,7 @@ def reproduce(
         device: for all arms; by default their recipes'.
         out: result folder; by default ``reproduced/PAPER-TABLE-SCALE``.
         source: images from elsewhere, see :func:`polypath.reproduce.images.with_source`.
+        data_moved: the folder in which the images are now; they must be those of the runs that have begun.
         workers: runs at a time, as processes of their own; 1 trains in this process.
 
     Raises:
@@ -84,21 +86,24 @@ def reproduce(
     plan = dataclasses.replace(plan, arms=arms)
     folder = Path(out) if out is not None else Path("reproduced") / f"{experiment.name.replace('/', '-')}-{scale}"
     _check_folder(folder, experiment, scale)
-    check_splits(arms.values())
+    runs = {path: recipe.data for recipe, path in _tasks(plan, range(wanted), folder / "runs" / code_id())}
+    images = Images(places(runs, None if data_moved is None else os.fspath(data_moved)))
+    check_splits(images.located(recipe.data) for recipe in arms.values())
 
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder):
         _check_folder(folder, experiment, scale)  # another process may have been there in between
-        return _reproduced(experiment, scale, plan, wanted, folder, workers)
+        return _reproduced(experiment, scale, plan, wanted, folder, images, workers)
 
 
-def _reproduced(experiment: Experiment, scale: str, plan: Scale, wanted: int, folder: Path, workers: int) -> Result:
+def _reproduced(
+    experiment: Experiment, scale: str, plan: Scale, wanted: int, folder: Path, images: Images, workers: int
+) -> Result:
     begun, runs = time.monotonic(), folder / "runs" / code_id()
     runs.mkdir(parents=True, exist_ok=True)
     sweep_out(runs)
     if others := sorted(p.name for p in runs.parent.iterdir() if p.name != runs.name):
         LOG.warning("stale: runs of other revisions are not used: %s in %s", ", ".join(others), runs.parent)
-    images = Images()
     measured = _train_and_measure(experiment, plan, range(wanted), runs, images, workers)
     counts = dict(experiment.counts(scale)) if experiment.counts is not None else {}
     result = collect(experiment, scale, plan, measured, counts, runs, images.notes, time.monotonic() - begun)
@@ -114,16 +119,21 @@ def run_folder(runs: Path, arm: str, seed: int) -> Path:
     return runs / f"{_word(arm)},seed={seed}"
 
 
+def _tasks(plan: Scale, seeds: Sequence[int], runs: Path) -> list[tuple[Recipe, Path]]:
+    """Each run's recipe, and its folder."""
+    return [
+        (dataclasses.replace(recipe, name=_word(arm), seed=seed), run_folder(runs, arm, seed))
+        for seed in seeds
+        for arm, recipe in plan.arms.items()
+    ]
+
+
 def _train_and_measure(
     experiment: Experiment, plan: Scale, seeds: Sequence[int], runs: Path, images: Images, workers: int
 ) -> dict[int, Measured]:
     if experiment.measure is None:
         return {}
-    tasks = [
-        (dataclasses.replace(recipe, name=_word(arm), seed=seed), run_folder(runs, arm, seed))
-        for seed in seeds
-        for arm, recipe in plan.arms.items()
-    ]
+    tasks = _tasks(plan, seeds, runs)
     for recipe, folder in tasks:
         file = folder / "recipe.json"
         if file.is_file() and not _same(read_json(file), recipe_to_json(recipe), (folder / DATA).is_file()):
@@ -132,7 +142,7 @@ def _train_and_measure(
         slots = list(range(workers))
         with passed_on() as request, ThreadPoolExecutor(workers) as pool:
             try:
-                list(pool.map(lambda task: _in_a_slot(task[0], task[1], slots), tasks))
+                list(pool.map(lambda task: _in_a_slot(task[0], task[1], images, slots), tasks))
             except Stopped as stop:
                 LOG.warning("%s; the same command goes on", stop)
                 raise leaving(request.signal, str(stop)) from None
@@ -144,7 +154,7 @@ def _train_and_measure(
             trained = {}
             for arm, recipe in plan.arms.items():
                 own, folder = dataclasses.replace(recipe, name=_word(arm), seed=seed), run_folder(runs, arm, seed)
-                _one(own, folder, images.of(recipe.data), None)
+                _one(own, folder, images)
                 trained[arm] = Trained(arm, seed, folder, images.of(recipe.data), recipe.device)
             found = experiment.measure(trained)
             save_measured(file, found, list(plan.arms))
@@ -152,26 +162,26 @@ def _train_and_measure(
     return measured
 
 
-def _in_a_slot(recipe: Recipe, folder: Path, slots: list[int]) -> None:
+def _in_a_slot(recipe: Recipe, folder: Path, images: Images, slots: list[int]) -> None:
     slot = slots.pop()
     try:
-        _one(recipe, folder, None, slot)
+        _one(recipe, folder, images, slot)
     finally:
         slots.append(slot)
 
 
-def _one(recipe: Recipe, folder: Path, data: ImageData | None, slot: int | None) -> None:
-    """Train or resume one run, unless it is finished or has failed for good."""
+def _one(recipe: Recipe, folder: Path, images: Images, slot: int | None = None) -> None:
+    """Train or resume one run, unless it is finished or has failed for good; in a ``slot``, as a process of its own."""
     if (folder / "summary.json").is_file() or (folder / FAILED).is_file():
         return
     try:
+        place = images.places.get(recipe.data.source)
         if slot is not None:
-            place = local_folder(recipe.data.source)
-            in_process_of_its_own(recipe, folder, slot, None if place is None else str(place))
+            in_process_of_its_own(recipe, folder, slot, place)
         elif (folder / "recipe.json").is_file():
-            resume(folder, data=data, quiet=True)
+            resume(folder, data=images.of(recipe.data), data_moved=place, quiet=True)
         else:
-            train(recipe, folder, data=data, quiet=True)
+            train(recipe, folder, data=images.of(recipe.data), data_moved=place, quiet=True)
     except (FloatingPointError, RuntimeError) as error:
         if "loss is not finite" not in str(error):
             raise ValueError(f"{folder}: {error}") from error

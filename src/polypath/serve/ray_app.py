@@ -12,12 +12,12 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from polypath.core.cluster import LOCAL, join_cluster
 from polypath.core.extras import need
 from polypath.serve.app import INLINE_BYTES, App, path_rows
 from polypath.serve.callers import Callers
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from polypath.serve.model import Model
 
 LOG = logging.getLogger(__name__)
-LOCAL = "local"
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # so Ray calls it; without: all servers on the machine's address
 
 
 @dataclass(frozen=True)
@@ -187,15 +185,8 @@ def start(
         ImportError: Ray is missing, with the extra to install.
         ValueError: no cluster at ``address``, or a new one that is too small.
     """
-    if address == LOCAL:
-        os.environ.update(LOOPBACK)  # before Ray is imported
-    ray = need("ray", "--cluster", "cluster")
+    ray = join_cluster(address)
     serve = need("ray.serve", "--cluster", "cluster")
-    if not ray.is_initialized():
-        try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
-        except ConnectionError as error:
-            raise ValueError(f"--cluster {address}: {error}; start one by `ray start --head`, or say local") from None
     there = ray.cluster_resources()
     if address == LOCAL and (replicas * cpus > there.get("CPU", 0) or replicas * gpus > there.get("GPU", 0)):
         raise ValueError(f"--replicas {replicas}: of {cpus:g} cores each; this machine has {there.get('CPU', 0):g}")

@@ -8,12 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from polypath.core.checks import Rule, check
+from polypath.core.arguments import NETWORK, takes
+from polypath.core.checks import FLAG, TEXT, Rule, check, optional
 from polypath.core.network import PathNet
 from polypath.storage.config import FILES, Folder
 from polypath.storage.saving import save
 
 
+@takes(net=NETWORK, repo_id=TEXT, private=optional(FLAG), token=optional(TEXT), commit_message=TEXT)
 def push_to_hub(
     net: PathNet,
     repo_id: str,

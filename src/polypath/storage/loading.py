@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import torch
 
+from polypath.core.arguments import takes
+from polypath.core.checks import TEXT, instance, optional
 from polypath.core.network import PathNet
 from polypath.storage.config import CONFIG, WEIGHTS, Folder, build_net, read_config, restore
 from polypath.storage.hub import fetch
 from polypath.storage.weights import held_by, read_tensors
 
 
+@takes(revision=optional(TEXT), device=instance(str, torch.device, legal="a device, text or torch.device"))
 def load(source: Folder, *, revision: str | None = None, device: str | torch.device = "cpu") -> PathNet:
     """The network saved in a folder, or under a hub name (``owner/name``, cached), in evaluation mode.
 

@@ -13,7 +13,8 @@ from typing import Any, cast, get_args
 
 import torch
 
-from polypath.core.checks import check, each, number, one_of, optional, plain, whole
+from polypath.core.arguments import NETWORK, SEVERAL, TEXTS, takes
+from polypath.core.checks import FLAG, PLACE, TEXT, check, each, json_value, number, one_of, optional, whole
 from polypath.core.config import ABOUT, Resize, check_classes
 from polypath.core.inputs import sides
 from polypath.core.network import PathNet
@@ -34,6 +35,16 @@ from polypath.storage.files import new_folder, write_file, write_json
 from polypath.storage.weights import check_tensors, tensors_of
 
 
+@takes(
+    net=NETWORK,
+    folder=PLACE,
+    overwrite=FLAG,
+    classes=optional(SEVERAL),
+    path_table=SEVERAL,
+    licence=TEXT,
+    dataset=optional(TEXT),
+    notes=TEXTS,
+)
 def save(
     net: PathNet,
     folder: Folder,
@@ -75,10 +86,10 @@ def save(
 
     target = Path(folder)
     _check_target(target, overwrite)
-    rows = [_row(row) for row in path_table]
+    rows = json_value("path_table", [asdict(cast(Any, row)) if is_dataclass(row) else dict(row) for row in path_table])
     config = _config_of(net)
     config |= _about(net, classes, mean, std, image_size, resize, resize_to)
-    config = plain(config | ({"path_table": rows} if rows else {}))
+    config = json_value("this network's config", config | ({"path_table": rows} if rows else {}))
     tensors = tensors_of(net)
     again = build_net(json.loads(json.dumps(config)), "this network's config")
     check_tensors(again, {k: (tuple(t.shape), t.is_floating_point()) for k, t in tensors.items()}, "this network")
@@ -172,12 +183,8 @@ def _about(
         raise ValueError(f"resize = {resize!r}, resize_to = {resize_to!r}: give image_size with them")
     if size is not None:
         kept["image"] = {
-            "size": sides(size),
+            "size": sides(size, "image_size"),
             "resize": check("resize", resize, optional(one_of(*get_args(Resize)))),
             "to": check("resize_to", resize_to, optional(whole(1))),
         }
     return kept
-
-
-def _row(row: Any) -> dict[str, Any]:
-    return plain(asdict(cast(Any, row)) if is_dataclass(row) else dict(row))

@@ -55,7 +55,8 @@ def evaluate(
     finally:
         net.train(training)
     rows = torch.stack(sums).tolist() if sums else []
-    loss, wrong, images = (sum(row[i] for part in world.gather(rows) for row in part) for i in range(3))
+    parts = world.gather(rows)[: batches.order.world_size]  # one where each rank is given all
+    loss, wrong, images = (sum(row[i] for part in parts for row in part) for i in range(3))
     if not images:
         raise ValueError("there are no images to score")
     return Scores(loss / images, 100.0 * wrong / images, int(images))

@@ -41,6 +41,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polypath.core.arguments import takes
+from polypath.core.checks import FLAG, PLACE, instance, optional, whole
 from polypath.data.batches import Part
 from polypath.data.sources import ImageData, load_images
 from polypath.storage.files import write_json
@@ -75,6 +77,9 @@ from polypath.training.trackers import Trackers, check_tracker, draw_curves
 LOG = logging.getLogger(__name__)
 
 
+@takes(
+    recipe=instance(Recipe), run_dir=PLACE, data=optional(instance(ImageData)), data_moved=optional(PLACE), quiet=FLAG
+)
 def train(
     recipe: Recipe,
     run_dir: str | os.PathLike[str],
@@ -91,6 +96,9 @@ def train(
     return _run(RunFolder(Path(run_dir), recipe), False, data, _text(data_moved), quiet)
 
 
+@takes(
+    run_dir=PLACE, epochs=optional(whole(1)), data=optional(instance(ImageData)), data_moved=optional(PLACE), quiet=FLAG
+)
 def resume(
     run_dir: str | os.PathLike[str],
     *,

@@ -17,7 +17,7 @@ import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from polypath.core.checks import FLAG, NAME, Rule, check_fields, number, one_of, optional, plain_fields, whole
+from polypath.core.checks import FLAG, NAME, Rule, check_fields, instance, number, one_of, optional, plain_fields, whole
 from polypath.data.config import DataConfig
 from polypath.families.base import Family
 from polypath.families.registry import get_family
@@ -37,10 +37,6 @@ _REASONS = Rule(
     "a table of field names and reasons",
     lambda value: isinstance(value, dict) and all(isinstance(why, str) for why in value.values()),
 )
-
-
-def _a(kind: type) -> Rule:
-    return Rule(f"a {kind.__name__}", lambda value: isinstance(value, kind))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,11 +153,11 @@ class Recipe:
             self,
             "",
             name=_WORD,
-            model=_a(Family),
-            data=_a(DataConfig),
-            optim=_a(OptimConfig),
-            schedule=_a(ScheduleConfig),
-            objective=_a(Objective),
+            model=instance(Family),
+            data=instance(DataConfig),
+            optim=instance(OptimConfig),
+            schedule=instance(ScheduleConfig),
+            objective=instance(Objective),
             epochs=whole(1),
             batch_size=whole(1),
             accumulate=whole(1),
@@ -177,7 +173,7 @@ class Recipe:
             cutmix=number(0),
             ema=number(0, below=1),
             clip_norm=number(0),
-            parallel=_a(ParallelConfig),
+            parallel=instance(ParallelConfig),
             validate_every=whole(1),
             trace_test=FLAG,
             checkpoint_every=whole(1),

@@ -99,8 +99,8 @@ def places(runs: Mapping[Path, DataConfig], moved: str | None = None) -> dict[st
     ones are told where their images are, if they have moved.
 
     Raises:
-        ValueError: ``moved`` with several sources, no such folder, or images that are not those of a run that has
-            begun.
+        ValueError: ``moved`` with several sources, no such folder, a folder of a run that has begun that is gone, or
+            images that are not its.
     """
     sources = {config.source for config in runs.values()}
     if moved is not None and len(sources) > 1:
@@ -108,7 +108,11 @@ def places(runs: Mapping[Path, DataConfig], moved: str | None = None) -> dict[st
     if moved is not None and local_folder(moved) is None:
         raise ValueError(f"--data-moved {moved}: no such folder")
     begun = {run: known for run in runs if (known := recorded_data(run)) is not None}
-    found = {known.source: known.resolved for known in reversed(begun.values())}
+    found: dict[str, str | None] = {}
+    for run, known in reversed(begun.items()):
+        if moved is None and known.resolved is not None:
+            _check_there(run, known.source, known.resolved)
+        found[known.source] = known.resolved
     for source in sources:
         here = local_folder(moved or found.get(source) or source)
         found[source] = None if here is None else str(here)
@@ -151,12 +155,14 @@ def _place(folder: RunFolder, known: RunData | None, moved: str | None) -> str |
         return str(found)
     if known is None or known.resolved is None:
         return None
-    if local_folder(known.resolved) is None:
-        given = "" if known.resolved == source else f" (given as {source!r})"
-        raise ValueError(
-            f"{folder.path}: its images were in {printable(known.resolved)}{given}, which is gone; {MOVED}"
-        )
+    _check_there(folder.path, source, known.resolved)
     return known.resolved
+
+
+def _check_there(run: Path, source: str, resolved: str) -> None:
+    if local_folder(resolved) is None:
+        given = "" if resolved == source else f" (given as {source!r})"
+        raise ValueError(f"{run}: its images were in {printable(resolved)}{given}, which is gone; {MOVED}")
 
 
 def _check_by_checkpoint(folder: RunFolder, data: ImageData) -> None:

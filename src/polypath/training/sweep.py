@@ -29,9 +29,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
-from polypath.core.checks import check, whole
+from polypath.core.checks import check, plain, whole
+from polypath.core.cluster import join_cluster
 from polypath.core.deprecation import notes_are_logged
-from polypath.core.extras import need
 from polypath.storage.decode import read
 from polypath.storage.files import contents, read_json, write_file, write_json
 from polypath.storage.lock import FolderLock
@@ -97,7 +97,7 @@ def sweep(
 
     Args:
         grid: dotted field name to values.
-        cluster: address of a Ray cluster (``auto``: the one that runs here).
+        cluster: address of a Ray cluster (``auto``: the one that runs here, ``local``: a new one).
         retries: how often a failed run is tried again.
         data_moved: the folder in which the images are now; they must be those of the runs that have begun.
         run: what trains one run; by default a process of its own.
@@ -107,8 +107,9 @@ def sweep(
         ImportError: ``cluster`` without Ray, or a tracker that is not installed, with the extra to install.
         Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and left.
     """
-    plan = plan_of(recipe, seeds, grid or {})
-    folder, asked = Path(out), (recipe, list(seeds), dict(grid or {}))
+    seeds, grid = list(plain(list(seeds))), {name: list(plain(list(values))) for name, values in (grid or {}).items()}
+    plan = plan_of(recipe, seeds, grid)
+    folder, asked = Path(out), (recipe, seeds, grid)
     _claim(folder, *asked)  # before anything is written, and again when nothing else can write
     check("workers", workers, whole(1))
     check("retries", retries, whole(0))
@@ -196,10 +197,9 @@ def ray_runner(address: str) -> Runner:
 
     Raises:
         ImportError: Ray is missing, with the extra to install.
+        ValueError: no cluster at ``address``.
     """
-    ray = need("ray", "--cluster", "cluster")
-    if not ray.is_initialized():
-        ray.init(address=address)
+    ray = join_cluster(address)
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
 
     def remote(recipe: dict[str, Any], path: str, place: str | None) -> None:

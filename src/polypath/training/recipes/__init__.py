@@ -10,7 +10,8 @@ from __future__ import annotations
 import fnmatch
 import functools
 
-from polypath.core.checks import NAME, check, did_you_mean
+from polypath.core.arguments import takes
+from polypath.core.checks import NAME, TEXT, check, did_you_mean
 from polypath.training.recipe import Recipe
 from polypath.training.recipes.common import Entry, derive
 
@@ -35,6 +36,7 @@ def about(name: str) -> str:
     return _entry(name).about
 
 
+@takes(pattern=TEXT)
 def list_recipes(pattern: str = "*") -> list[str]:
     """Names of the recipes that match a shell-style pattern."""
     plain = _plain(pattern)

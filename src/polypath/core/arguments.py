@@ -1,0 +1,62 @@
+"""What public functions are given, checked where it comes in: a wrong type is named, not found somewhere inside.
+
+@takes(net=NETWORK, paths=PATHS)
+def extract(net, paths): ...                      # extract(net, 3): paths = 3: must be a choice of paths: …
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.checks import Rule, check, instance, optional
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.core.wiring import Wiring
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def takes(**rules: Rule) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A function whose arguments are checked, each by its rule, before it runs.
+
+    Numbers of NumPy and torch are handed on as Python's, other values as they are. What is left out is not checked.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(function)
+        if unknown := rules.keys() - signature.parameters.keys():
+            raise TypeError(f"{function.__name__}() has no argument {min(unknown)!r}")
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **options: P.kwargs) -> T:
+            try:
+                given = signature.bind(*args, **options)
+            except TypeError:
+                return function(*args, **options)  # Python's own error
+            for name, value in given.arguments.items():
+                if name in rules and not rules[name].fits(value):  # only then, since it goes through lists of arrays
+                    given.arguments[name] = check(name, value, rules[name])
+            return function(*given.args, **given.kwargs)
+
+        return checked
+
+    return decorate
+
+
+def _several(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
+
+
+NETWORK = instance(PathNet, legal="a network (PathNet)")
+DIAGRAM = instance(PathNet, Wiring, legal="a network (PathNet) or its Wiring")
+PATHS = instance(str, Paths, legal="a choice of paths, text or Paths")
+STATISTICS = optional(instance(BatchNormStatistics, legal="what recalibrate() gives, a BatchNormStatistics"))
+TABLE = instance(Mapping, legal="a table")
+SEVERAL = Rule("a list, or another iterable", _several)
+SEVERAL_PATHS = Rule("choices of paths in a list or a table, each text or Paths", _several)
+TEXTS = Rule("a list of texts", lambda value: _several(value) and all(isinstance(entry, str) for entry in value))

@@ -1,0 +1,40 @@
+"""Ray clusters: the one at an address, or a new one that only this machine reaches."""
+
+from __future__ import annotations
+
+import logging
+import os
+from types import ModuleType
+
+from polypath.core.extras import need
+from polypath.core.silence import without_ray_usage
+
+LOCAL = "local"
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # so Ray calls it; without: all servers on the machine's address
+
+
+def join_cluster(address: str) -> ModuleType:
+    """Ray, connected to the cluster at ``address``, unless it is connected already.
+
+    Args:
+        address: ``auto`` for the cluster that runs here, ``local`` for a new one.
+
+    Raises:
+        ImportError: Ray is missing, with the extra to install.
+        ValueError: no cluster at ``address``, or a new one that does not start.
+    """
+    if address == LOCAL:
+        os.environ.update(LOOPBACK)  # before Ray is imported
+    ray = need("ray", "--cluster", "cluster")
+    if not ray.is_initialized():
+        try:
+            with without_ray_usage():
+                ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        except ConnectionError as error:
+            raise ValueError(f"--cluster {address}: {error}; start one by `ray start --head`, or say local") from None
+        except Exception as error:  # Ray raises it bare where a server of its own is late
+            if address != LOCAL:
+                raise
+            reason = next(iter(str(error).splitlines()), "")
+            raise ValueError(f"--cluster {address}: Ray could not start one here ({reason})") from None
+    return ray

@@ -187,7 +187,7 @@ def test_damaged_files_are_refused(net, batches, tmp_path, damage):
 
 
 def test_refusals(net, batches):
-    with pytest.raises(ValueError, match="num_images 1"):
+    with pytest.raises(ValueError, match="num_images = 1"):
         recalibrate(net, ["whole"], batches, 1)
     with pytest.raises(ValueError, match="at least two"):
         recalibrate(net, ["whole"], [(torch.zeros(1, 3, 16, 16),)])

@@ -188,7 +188,7 @@ def test_a_sweep_goes_on_with_the_same_images_only(place: Path, tmp_path: Path, 
     assert sweep_(2) == 2  # the first run's images, though there are others of that name here
     shutil.move(place / "images", place / "moved")
     assert sweep_(2) == 2  # all are finished
-    with pytest.raises(ValueError, match=r"seed=0: the images in .* are not those"):
+    with pytest.raises(ValueError, match=r"seed=0: its images were in .*, which is gone; .* --data-moved DIR"):
         sweep_(3)
     with pytest.raises(ValueError, match=r"seed=0: the images in .* are not those"):
         sweep_(3, data_moved=tmp_path / "images")

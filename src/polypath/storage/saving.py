@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 import torch
 
 from polypath.core.arguments import NETWORK, SEVERAL, TEXTS, takes
-from polypath.core.checks import FLAG, PLACE, TEXT, check, each, json_value, number, one_of, optional, whole
+from polypath.core.checks import FLAG, PLACE, TEXT, check, each, json_value, number, one_of, optional, plain, whole
 from polypath.core.config import ABOUT, Resize, check_classes
 from polypath.core.inputs import sides
 from polypath.core.network import PathNet
@@ -39,7 +39,6 @@ from polypath.storage.weights import check_tensors, tensors_of
     net=NETWORK,
     folder=PLACE,
     overwrite=FLAG,
-    classes=optional(SEVERAL),
     path_table=SEVERAL,
     licence=TEXT,
     dataset=optional(TEXT),
@@ -169,7 +168,8 @@ def _about(
     kept: dict[str, Any] = {key: value for key, value in net.config.items() if key in ABOUT}
     if classes is None:
         classes = kept.get("classes")
-    if classes is not None and len(classes):
+    classes = plain(classes)
+    if classes is not None and classes != ():
         kept["classes"] = check_classes(classes, net.num_classes)
     if (mean is None) != (std is None):
         raise ValueError("mean and std: give both or neither")

@@ -109,10 +109,10 @@ def places(runs: Mapping[Path, DataConfig], moved: str | None = None) -> dict[st
         raise ValueError(f"--data-moved {moved}: no such folder")
     begun = {run: known for run in runs if (known := recorded_data(run)) is not None}
     found: dict[str, str | None] = {}
-    for run, known in reversed(begun.items()):
+    for run, known in begun.items():
         if moved is None and known.resolved is not None:
             _check_there(run, known.source, known.resolved)
-        found[known.source] = known.resolved
+        found.setdefault(known.source, known.resolved)
     for source in sources:
         here = local_folder(moved or found.get(source) or source)
         found[source] = None if here is None else str(here)

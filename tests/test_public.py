@@ -275,7 +275,7 @@ def test_values_of_another_type_are_refused_by_name(call, told):
 NUMBER, LIST, OTHER = 3, ["x", 7], object()
 TEXT, NETWORK = (NUMBER, None, LIST, OTHER), (NUMBER, None, LIST, OTHER, "word")
 OPTIONAL_TEXT, STATISTICS, FLAG = (NUMBER, LIST, OTHER), (NUMBER, LIST, OTHER, "word"), (NUMBER, None, LIST, "word")
-PATHS, PATHS_OR_NONE, SEVERAL_PATHS = (NUMBER, None, LIST, OTHER), (NUMBER, LIST, OTHER), (NUMBER, None, OTHER, "word")
+PATHS, SEVERAL_PATHS = (NUMBER, LIST, OTHER), (NUMBER, None, OTHER, "word")
 COUNT, OPTIONAL_COUNT, LISTS = ("word", None, LIST, 2.5), ("word", LIST, 2.5), (NUMBER, None, OTHER)
 CALLS: dict[str, tuple[tuple[str, ...], dict[str, tuple[Any, ...]]]] = {
     "AnytimePredictor": (
@@ -292,10 +292,10 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, tuple[Any, ...]]]] = {
             "seed": OPTIONAL_COUNT,
         },
     ),
-    "cost": (("net",), {"net": NETWORK, "paths": PATHS_OR_NONE, "size": (None, "word", 2.5), "batch_size": COUNT}),
-    "count_paths": (("net",), {"net": NETWORK, "paths": PATHS_OR_NONE}),
+    "cost": (("net",), {"net": NETWORK, "paths": PATHS, "size": (None, "word", 2.5), "batch_size": COUNT}),
+    "count_paths": (("net",), {"net": NETWORK, "paths": PATHS}),
     "create_model": (("name",), {"name": TEXT, "seed": OPTIONAL_COUNT}),
-    "depth_distribution": (("net",), {"net": NETWORK, "paths": PATHS_OR_NONE}),
+    "depth_distribution": (("net",), {"net": NETWORK, "paths": PATHS}),
     "evaluation_batches": (
         ("data", "config", "batch_size"),
         {"data": NETWORK, "config": NETWORK, "batch_size": COUNT, "part": TEXT},
@@ -313,9 +313,9 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, tuple[Any, ...]]]] = {
         },
     ),
     "extract": (("net", "path"), {"net": NETWORK, "paths": PATHS, "stats": STATISTICS}),
-    "fuse": (("net",), {"net": NETWORK, "paths": PATHS_OR_NONE, "siblings": TEXT}),
+    "fuse": (("net",), {"net": NETWORK, "paths": PATHS, "siblings": TEXT}),
     "get_recipe": (("name",), {"name": TEXT}),
-    "latency": (("net",), {"net": NETWORK, "paths": PATHS_OR_NONE, "size": (None, "word", 2.5), "batch_size": COUNT}),
+    "latency": (("net",), {"net": NETWORK, "paths": PATHS, "size": (None, "word", 2.5), "batch_size": COUNT}),
     "list_models": ((), {"pattern": TEXT}),
     "load": (("folder",), {"source": TEXT, "revision": OPTIONAL_TEXT, "device": TEXT}),
     "load_images": (("config",), {"config": NETWORK, "progress": STATISTICS, "accept": STATISTICS}),

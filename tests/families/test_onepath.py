@@ -129,7 +129,7 @@ def test_presets_know_the_packages_own_sizes():
         ("timm:resnet18", {"pretrained_cfg": {"file": "x.pth"}}, "has 'pretrained_cfg'"),
         ("timm:resnet18", {"model_arguments": {"num_classes": 3}}, "has 'num_classes': give num_classes itself"),
         ("timm:resnet18", {"wings": 2}, "timm model 'resnet18' with {'wings': 2} cannot be made"),
-        ("timm:resnet18", {"norm_layer": nn.BatchNorm2d}, "JSON values only"),
+        ("timm:resnet18", {"norm_layer": nn.BatchNorm2d}, "give JSON values"),
         ("timm:resnet18", {"num_classes": -1}, "num_classes = -1"),
         ("timm:deit_tiny_distilled_patch16_224", {}, r"not one classifier but \('head', 'head_dist'\)"),
     ],

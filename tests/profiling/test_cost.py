@@ -194,7 +194,7 @@ def test_latency_says_what_was_measured_and_leaves_the_network_as_it_was():
 
 def test_tasks_run_by_turns(monkeypatch):
     order, clock = [], iter(range(100))
-    monkeypatch.setitem(pp.latency.__globals__, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setitem(interleaved.__globals__, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
     times = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, warmup=1)
     assert order == ["a", "b"] * 3
     assert times == {"a": [1, 1], "b": [1, 1]}

@@ -14,7 +14,6 @@ from typing import Any, ParamSpec, TypeVar
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import Rule, check, instance, optional
 from polypath.core.network import PathNet
-from polypath.core.paths import Paths
 from polypath.core.wiring import Wiring
 
 P = ParamSpec("P")
@@ -54,9 +53,8 @@ def _several(value: Any) -> bool:
 
 NETWORK = instance(PathNet, legal="a network (PathNet)")
 DIAGRAM = instance(PathNet, Wiring, legal="a network (PathNet) or its Wiring")
-PATHS = instance(str, Paths, legal="a choice of paths, text or Paths")
 STATISTICS = optional(instance(BatchNormStatistics, legal="what recalibrate() gives, a BatchNormStatistics"))
 TABLE = instance(Mapping, legal="a table")
 SEVERAL = Rule("a list, or another iterable", _several)
-SEVERAL_PATHS = Rule("choices of paths in a list or a table, each text or Paths", _several)
+SEVERAL_PATHS = Rule("choices of paths in a list or a table", _several)
 TEXTS = Rule("a list of texts", lambda value: _several(value) and all(isinstance(entry, str) for entry in value))

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from torch import nn
 
-from polypath.core.arguments import NETWORK, PATHS, STATISTICS, takes
+from polypath.core.arguments import NETWORK, STATISTICS, takes
 from polypath.core.batchnorm import BatchNormStatistics, bake
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
@@ -16,7 +16,7 @@ from polypath.core.stages import pruned_stages
 from polypath.core.wiring import Unit, Wiring
 
 
-@takes(net=NETWORK, paths=PATHS, stats=STATISTICS)
+@takes(net=NETWORK, stats=STATISTICS)
 def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | None = None) -> PathNet:
     """A standalone network with just the weights that ``paths`` needs.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from polypath.core.arguments import NETWORK, PATHS, STATISTICS, takes
+from polypath.core.arguments import NETWORK, STATISTICS, takes
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import PLACE, TEXT, check, one_of, optional
 from polypath.core.deprecation import notes_are_logged
@@ -48,7 +48,7 @@ class Exported:
 
 
 @notes_are_logged
-@takes(net=NETWORK, paths=PATHS, folder=PLACE, stats=STATISTICS, name=optional(TEXT))
+@takes(net=NETWORK, folder=PLACE, stats=STATISTICS, name=optional(TEXT))
 def export_path(
     net: PathNet,
     paths: Paths | str,

@@ -14,8 +14,8 @@ The network that was given stays the reference.
 
 from __future__ import annotations
 
-from polypath.core.arguments import NETWORK, PATHS, takes
-from polypath.core.checks import TEXT, optional
+from polypath.core.arguments import NETWORK, takes
+from polypath.core.checks import TEXT
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
@@ -29,7 +29,7 @@ from polypath.fusion.network import FusedNet
 from polypath.fusion.siblings import merge_siblings
 
 
-@takes(net=NETWORK, paths=optional(PATHS), siblings=TEXT)
+@takes(net=NETWORK, siblings=TEXT)
 def fuse(net: PathNet, paths: Paths | str | None = None, *, siblings: str = "summed") -> FusedNet:
     """A network for inference that answers as ``net(x, paths=paths)`` does, up to rounding, in fewer steps.
 

@@ -18,8 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from polypath.core.arguments import DIAGRAM, NETWORK, PATHS, takes
-from polypath.core.checks import optional
+from polypath.core.arguments import DIAGRAM, NETWORK, takes
 from polypath.core.execute import run_steps
 from polypath.core.extract import kept_modules
 from polypath.core.inputs import image_batch, sides
@@ -35,14 +34,14 @@ Choice = Paths | str | None
 # --- paths ---------------------------------------------------------------------------------------------------
 
 
-@takes(net=DIAGRAM, paths=optional(PATHS))
+@takes(net=DIAGRAM)
 def count_paths(net: PathNet | Wiring, paths: Choice = None) -> int:
     """Exact number of paths from input to output: of the diagram, or of those that run under a choice."""
     wiring, choice = diagram(net, paths)
     return wiring.count_paths(None if paths is None else choice)
 
 
-@takes(net=DIAGRAM, paths=optional(PATHS))
+@takes(net=DIAGRAM)
 def depth_distribution(net: PathNet | Wiring, paths: Choice = None) -> dict[int, int]:
     """Exact number of paths of each depth, in layers; see :meth:`Wiring.depth_distribution`."""
     wiring, choice = diagram(net, paths)
@@ -88,7 +87,7 @@ class Cost:
     batch_size: int
 
 
-@takes(net=NETWORK, paths=optional(PATHS))
+@takes(net=NETWORK)
 def cost(net: PathNet, paths: Choice = None, size: Size = 32, batch_size: int = 1) -> Cost:
     """Cost of running ``net`` under ``paths`` on ``batch_size`` images of ``size`` pixels (side, or height and width).
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from polypath.core.arguments import NETWORK, PATHS, takes
+from polypath.core.arguments import NETWORK, takes
 from polypath.core.checks import check, optional, whole
 from polypath.core.inputs import image_batch, sides
 from polypath.core.network import PathNet
@@ -48,7 +48,7 @@ class Latency:
     batch_size: int
 
 
-@takes(net=NETWORK, paths=optional(PATHS))
+@takes(net=NETWORK)
 def latency(net: PathNet, paths: Choice = None, size: Size = 32, batch_size: int = 1, **options: Any) -> Latency:
     """Measured time of ``net(x, paths=paths)``; options as for :func:`latencies`."""
     return latencies(net, {"": paths}, size, batch_size, **options)[""]

@@ -31,6 +31,7 @@ ROOMS = (  # from the ground up: a room may use those before it
     "analysis",
     "reproduce",
     "deploy",
+    "worth",
     "serve",
     "explore",
     "cli",

@@ -12,8 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import polypath as pp
 from polypath.core.builder import NetBuilder, WiringBuilder
 from polypath.core.wiring import Gate
-from polypath.profiling.cost import _Meter, costs, macs_by_node
+from polypath.families.recursive import RecursiveResNet
+from polypath.profiling.cost import PathMacs, _Meter, costs, macs_by_node
 from polypath.profiling.latency import Latency, interleaved, latencies, latency, summary
+from polypath.training.sampling import uniform_choice
 
 SMALL = {
     "crescendonet": ("crescendonet_32", {"widths": (4, 6, 8), "hidden": (12, 8)}),
@@ -206,3 +208,19 @@ def test_percentiles():
     assert ms["p95_ms"] == pytest.approx(96.0)
     assert summary([0.002])["p95_ms"] == pytest.approx(2.0)
     assert set(ms) <= set(Latency.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_macs_of_any_drawn_path_are_its_nodes(kind):
+    net, generator = small(kind), torch.Generator().manual_seed(0)
+    macs = PathMacs(net)
+    drawn = [net.paths(None), *(uniform_choice(net.wiring, generator) for _ in range(8))]
+    assert [macs(paths, (32, 40))[0] for paths in drawn] == [pp.cost(net, paths, (32, 40)).macs for paths in drawn]
+    assert macs("whole", 32, net.wiring.modules) == (pp.cost(net).macs,) * 2
+
+
+def test_macs_of_loops_and_gates():
+    net = RecursiveResNet(blocks=(1, 2), loops=(1, 2), width=4).build(0)
+    macs = PathMacs(net)
+    for paths in ("loops=1", "whole", "loops=0"):  # shortest first: a node is counted when it first runs
+        assert macs(paths, 16)[0] == pp.cost(net, paths, 16).macs

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("polypath.cli.train", "train by a recipe; any of its fields is an option"),
     "resume": ("polypath.cli.train", "go on with a run that was stopped"),
     "sweep": ("polypath.cli.sweep", "train a recipe over seeds and values of its fields: mean ± deviation"),
+    "ladder": ("polypath.cli.ladder", "what paths are worth: in one network, beside each trained alone"),
     "paths": ("polypath.cli.paths", "score and time every named path of a run: table, CSV, figure"),
     "reproduce": ("polypath.cli.reproduce", "a paper's table or figure: run, measured beside published, claims judged"),
     "explore": ("polypath.cli.explore", "a page: drop an image, move the time budget, see which path answers"),

@@ -134,8 +134,12 @@ def _report(result: RunResult, as_json: bool) -> None:
     lines = [
         f"{result.name}: test error {percent(result.test_error)}% on {result.test_images:,} images",
         f"epoch {result.epoch} ({chosen}); {result.parameters:,} parameters, {result.steps:,} steps, "
-        f"{result.seconds:,.0f} s on {result.device}, seed {result.seed}",
+        f"{result.seconds:,.0f} s{_spent(result.pflop)} on {result.device}, seed {result.seed}",
         *(f"note: {note}" for note in result.notes),
         f"run folder {result.run_dir}; `{PROGRAM} paths {result.run_dir}` scores its paths",
     ]
     say(*lines)
+
+
+def _spent(pflop: float | None) -> str:
+    return "" if pflop is None else f" and {pflop:.3g} PFLOP"

@@ -8,7 +8,7 @@ not counted. Nothing is computed for it: the path runs on tensors without storag
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from polypath.core.inputs import image_batch, sides
 from polypath.core.meta import weightless
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
-from polypath.core.wiring import INPUT, Wiring
+from polypath.core.wiring import INPUT, Join, Unit, Wiring
 
 Size = int | tuple[int, int]
 Choice = Paths | str | None
@@ -124,6 +124,47 @@ def macs_by_node(net: PathNet, paths: Choice = None, size: Size = 32, batch_size
     """
     twin = weightless(net)
     return _profile(twin, diagram(twin, paths)[1], size, batch_size).macs
+
+
+class PathMacs:
+    """MACs of one image under any choice: each node is counted once, so a loop that draws a path each step may ask.
+
+    It keeps a copy of ``net`` without weights, so what becomes of ``net`` afterwards (shards, compiled units) is
+    nothing to it.
+    """
+
+    def __init__(self, net: PathNet) -> None:
+        self.net = weightless(net)
+        self._by_node: dict[tuple[int, int], dict[str, int]] = {}
+        self._sums: dict[tuple[Paths, tuple[int, int], frozenset[str]], tuple[int, int]] = {}
+
+    def __call__(self, paths: Choice, size: Size, modules: Collection[str] = ()) -> tuple[int, int]:
+        """MACs of the nodes that run under ``paths`` at ``size``: of all, and of those that are among ``modules``.
+
+        Where gates decide they are those of all loops, as :func:`cost` counts them, and as training runs them.
+
+        Raises:
+            ValueError: as :func:`cost`.
+        """
+        choice = paths if isinstance(paths, Paths) else self.net.paths(paths)  # of each step: made by the net itself
+        key = choice, sides(size), frozenset(modules)
+        if key not in self._sums:
+            if len(self._sums) >= 4096:  # sampled paths are many; sums are cheap to make again
+                self._sums.clear()
+            self._sums[key] = self._summed(*key)
+        return self._sums[key]
+
+    def _summed(self, paths: Paths, size: tuple[int, int], modules: frozenset[str]) -> tuple[int, int]:
+        module_of: dict[str, str] = {}
+        for node in self.net.wiring.alive(paths):
+            module_of[node.name] = node.module if isinstance(node, Unit) else ""
+            if isinstance(node, Join) and node.dynamic(paths):
+                module_of |= {f"{node.name}:{gate.opens}": gate.module for gate in node.gates}
+        known = self._by_node.setdefault(size, {})
+        if module_of.keys() - known.keys():
+            known |= _profile(self.net, paths, size, 1).macs
+        some = sum(known[name] for name, module in module_of.items() if module in modules)
+        return sum(known[name] for name in module_of), some
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ def draw(sample: Sample, draws: int = DRAWS, seed: int = 0) -> Draws:
 
 def stretch(seeds: int, level: float) -> float:
     """By how much the seeds' part of a deviation is stretched for a two-sided interval of ``level`` (0.95)."""
+    if seeds < 2:  # nothing is known of how seeds differ: the interval is that of the images
+        return 1.0
     q = 0.5 + level / 2
     return math.sqrt(seeds / (seeds - 1)) * float(stats.t.ppf(q, seeds - 1) / stats.norm.ppf(q))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from polypath.core.arguments import takes
@@ -10,6 +12,16 @@ from polypath.core.network import PathNet
 from polypath.storage.config import CONFIG, WEIGHTS, Folder, build_net, read_config, restore
 from polypath.storage.hub import fetch
 from polypath.storage.weights import held_by, read_tensors
+
+
+def load_reported(folder: Folder, *, device: str | torch.device = "cpu") -> PathNet:
+    """As :func:`load`, of a saved network's folder or of a finished run's, which holds the network that it reports.
+
+    Raises:
+        ValueError: as :func:`load`.
+    """
+    place = Path(folder)
+    return load(place / "model" if (place / "recipe.json").is_file() else place, device=device)
 
 
 @takes(revision=optional(TEXT), device=instance(str, torch.device, legal="a device, text or torch.device"))

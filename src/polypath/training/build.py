@@ -10,18 +10,22 @@ from pathlib import Path
 import torch
 
 from polypath.core.config import check_classes, completed_classes
+from polypath.core.extract import extract
 from polypath.core.network import PathNet
+from polypath.core.paths import WHOLE_TEXT
 from polypath.data.batches import Part, evaluation_batches, training_batches
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
 from polypath.families.base import seeded
-from polypath.storage.loading import load
+from polypath.storage.loading import load, load_reported
+from polypath.storage.saving import save
 from polypath.training.distributed import World
-from polypath.training.recipe import Recipe
+from polypath.training.path_objectives import Taught
+from polypath.training.recipe import Recipe, replace
 
 LOG = logging.getLogger(__name__)
 EVAL_BATCH = 250
-INIT, MODEL = "init", "model"
+INIT, MODEL, TEACHER = "init", "model", "teacher"
 
 
 def resolve_device(name: str, local_rank: int = 0) -> torch.device:
@@ -63,14 +67,18 @@ def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str
     With ``init``, it is the saved network itself, which may be an extracted path. Where its classes are of another
     number than the recipe's, or other ones than ``classes`` or in another order, it gets a new head, drawn from the
     seed. A run that has begun reads its own copy of it.
+
+    With ``path``, it is that path of the network, extracted.
+
+    Raises:
+        ValueError: a path that the network does not have, with the legal ones.
     """
     if recipe.init is None:
-        return recipe.model.build(recipe.seed)
+        return _path_of(recipe.model.build(recipe.seed), recipe.path)
     own = run_dir / INIT if run_dir is not None else None
-    source = own if own is not None and own.is_dir() else Path(recipe.init)
-    if (source / "recipe.json").is_file():  # a run: what it reports
-        source = source / MODEL
-    net = load(source)
+    if own is not None and own.is_dir():
+        return load(own)
+    net = load_reported(recipe.init)
     known, outputs = net.config.get("classes"), recipe.model.num_classes
     others = bool(known) and classes is not None and net.class_names != completed_classes(classes, outputs)
     if net.num_classes != outputs or others:
@@ -78,7 +86,28 @@ def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str
             LOG.info("init: %s tells other classes apart than the data has, so its head is drawn anew", recipe.init)
         with seeded(recipe.seed):
             net.reset_classifier(outputs)
-    return net
+    return _path_of(net, recipe.path)
+
+
+def _path_of(net: PathNet, path: str) -> PathNet:
+    try:
+        return net if path == WHOLE_TEXT else extract(net, path)
+    except ValueError as error:
+        raise ValueError(f"path = {path!r}: {str(error).removeprefix(f'path {path!r}: ')}") from error
+
+
+def keep_sources(recipe: Recipe, run_dir: Path, classes: Sequence[str]) -> None:
+    """Copy the networks that a new run reads into its folder, so that it goes on when their own folders are gone."""
+    if recipe.init is not None:
+        save(build_net(recipe, classes=classes), run_dir / INIT)
+    if isinstance(recipe.objective, Taught):
+        save(load_reported(recipe.objective.teacher), run_dir / TEACHER)
+
+
+def with_own_teacher(recipe: Recipe, run_dir: Path) -> Recipe:
+    """The recipe of a run that has begun, its teacher the copy that it keeps."""
+    own = run_dir / TEACHER
+    return replace(recipe, {"objective.teacher": str(own)}) if own.is_dir() else recipe
 
 
 def check_fits(net: PathNet, data: ImageData) -> None:

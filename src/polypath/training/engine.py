@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.data.seeds import generator
+from polypath.profiling.cost import PathMacs
 from polypath.training.distributed import World, full, put, reduce_gradients, share
+from polypath.training.flop import FlopCounter
 from polypath.training.meter import Meter
 from polypath.training.objectives import StepInfo
 from polypath.training.optim import build_optimizer, fill_unused, set_rate
@@ -50,6 +52,7 @@ class Engine:
         self.recipe, self.device, self.world, self.steps_per_epoch = recipe, device, world, steps_per_epoch
         self.schedule = Schedule(recipe.schedule, recipe.optim.lr, steps_per_epoch, recipe.epochs)
         self.mixup = _mixup(recipe, net.num_classes)
+        macs = PathMacs(net)  # before it is sharded or compiled
         self.net = prepare(net, recipe, device, world)
         self.ema = _ema(recipe, self.net)
         if recipe.parallel.strategy == "fsdp":
@@ -64,6 +67,10 @@ class Engine:
             raise ValueError(
                 f"ema with objective {recipe.objective.kind!r}: what it keeps beside the network has no average"
             )
+        self.flop = FlopCounter()
+        self.flop.watch(self.net, macs)  # only now: a moving average has copied its hooks
+        for teacher in self.bound.teachers:
+            self.flop.watch(teacher, PathMacs(teacher), teacher=True)
         self.optimizer = build_optimizer(self.net, recipe.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.names = {p: name for name, p in self.net.named_parameters()}

@@ -32,7 +32,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -46,23 +46,24 @@ from polypath.core.checks import FLAG, PLACE, instance, optional, whole
 from polypath.data.batches import Part
 from polypath.data.sources import ImageData, load_images
 from polypath.storage.files import write_json
-from polypath.storage.saving import save
 from polypath.training import advice
 from polypath.training.build import (
-    INIT,
     build_net,
     check_fits,
     eval_batches,
+    keep_sources,
     numerics,
     resolve_device,
     resolve_precision,
     train_batches,
+    with_own_teacher,
 )
 from polypath.training.checkpoint import Checkpoint
 from polypath.training.distributed import World, join_world
 from polypath.training.engine import NONFINITE, Engine
 from polypath.training.evaluate import Scores, evaluate
 from polypath.training.finish import save_model, save_snapshot, score_snapshots
+from polypath.training.flop import PETA
 from polypath.training.gates import Watched
 from polypath.training.path_objectives import TargetRate
 from polypath.training.progress import TrainingProgress
@@ -182,7 +183,8 @@ class _Session:
         check_fits(net, self.data)
         self.batches = train_batches(self.data, self.recipe, device, world)
         self.parameters = sum(p.numel() for p in net.parameters())
-        self.engine = Engine(self.recipe, net, device, world, len(self.batches))
+        taught = with_own_teacher(self.recipe, folder.path) if resumed else self.recipe
+        self.engine = Engine(taught, net, device, world, len(self.batches))
         if not resumed:  # only now: what cannot be trained leaves no folder
             world.on_first(self._create)
         self.epoch = self.batch = self.step = 0
@@ -190,12 +192,12 @@ class _Session:
         self.seen: advice.Operands = set()
         self.warnings: list[str] = []
         self.seconds, self.since = 0.0, time.monotonic()
+        self.flop: int | None = 0  # None: a part of the run has not been counted
 
     def _create(self) -> None:
         self.folder.create()
         record_data(self.folder, self.data, self.moved)
-        if self.recipe.init is not None:  # so that the run resumes when the other folder is gone
-            save(build_net(self.recipe, classes=self.data.classes), self.folder.path / INIT)
+        keep_sources(self.recipe, self.folder.path, self.data.classes)
 
     # --- the loop ----------------------------------------------------------------------------------------
 
@@ -251,6 +253,7 @@ class _Session:
         row: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.step, "lr": self.engine.schedule.at(self.step - 1)}
         means = self.engine.meter.means()
         row |= {"train_loss": means.pop("loss"), "train_error": means.pop("error"), **dict(sorted(means.items()))}
+        row |= {"pflop": self.flop / PETA} if self.flop is not None else {}
         better = False
         if last or (self.epoch + 1) % recipe.validate_every == 0:
             self.engine.share_statistics()
@@ -349,6 +352,8 @@ class _Session:
         for seen in self.world.gather(set(self.engine.paths_run)):
             advice.operands_of(self.engine.net.wiring, seen, self.seen)
         self.engine.paths_run.clear()
+        taken = sum(self.world.gather(self.engine.flop.take()))
+        self.flop = None if self.flop is None else self.flop + taken
 
     def _report(self, row: dict[str, Any]) -> None:
         for text in advice.stuck_gates(row):
@@ -437,6 +442,7 @@ class _Session:
                 "seen": sorted(map(list, self.seen)),
                 "warnings": self.warnings,
                 "seconds": self._clock(),
+                "flop": self.flop,
             }
             self.folder.checkpoints.save(Checkpoint(self.step, tensors, state))
             self.folder.checkpoints.keep(self.recipe.keep, [self.best["step"]] if self.best else [])
@@ -457,6 +463,7 @@ class _Session:
                 self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
                 self.seen = {(join, label) for join, label in state["seen"]}
                 self.warnings, self.seconds = list(state["warnings"]), state["seconds"]
+                self.flop = state.get("flop")  # checkpoints of 0.1 do not say
             except (KeyError, TypeError) as error:
                 raise ValueError(f"the checkpoint of step {checkpoint.step} lacks {error}") from error
 
@@ -495,6 +502,8 @@ class _Session:
             parameters=self.parameters,
             steps=self.step,
             seconds=round(self._clock(), 3),
+            pflop=None if self.flop is None else self.flop / PETA,
+            test_evaluations=self._test_evaluations(snapshots),
             processes=self.world.size,
             device=str(self.device),
             precision=self.recipe.precision,
@@ -503,6 +512,11 @@ class _Session:
             notes=notes,
             snapshots=snapshots,
         )
+
+    def _test_evaluations(self, snapshots: Mapping[str, float]) -> int:
+        """Errors on the test split that this run has measured: each is a look at it."""
+        traced = sum("traced_test_error" in row for row in self.folder.metrics())
+        return traced + 1 + len(snapshots) + self.folder.earlier_scores()
 
 
 def _cut(x: torch.Tensor, y: torch.Tensor, first: int, parts: int) -> list[tuple[int, torch.Tensor, torch.Tensor]]:

@@ -74,7 +74,10 @@ class BoundObjective:
     Attributes:
         net: the network.
         label_smoothing: of every cross-entropy.
+        teachers: other networks, which it learns from.
     """
+
+    teachers: tuple[PathNet, ...] = ()
 
     def __init__(self, net: PathNet, label_smoothing: float = 0.0) -> None:
         self.net = net

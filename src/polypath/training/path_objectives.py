@@ -18,6 +18,7 @@ from polypath.core.later import later
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.ensemble import Ensemble
+from polypath.storage.loading import load_reported
 from polypath.training import pathwise, sampling
 from polypath.training.distill import distillation_loss
 from polypath.training.gates import rates_or_nan, target_rate_loss
@@ -323,6 +324,51 @@ class _Distil(BoundObjective):
         on_labels, on_whole = self.cross_entropy(student, y), distillation_loss(student, taught, s.temperature)
         parts = {"loss/path": on_labels.detach(), "loss/distilled": on_whole.detach()}
         yield StepResult(s.labels * on_labels + s.weight * on_whole, student.detach(), parts, [paths])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taught(Objective, kind="taught"):
+    """The network learns the labels and the answers of another one, trained before (Hinton et al. 2015).
+
+    loss = ``labels`` · cross-entropy + ``weight`` · T² KL(teacher ‖ network); the teacher is in evaluation mode.
+
+    Args:
+        teacher: folder of a saved network or of a finished run; a run keeps its own copy of it.
+    """
+
+    teacher: str = ""
+    temperature: float = 4.0
+    weight: float = 0.9
+    labels: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, "objective", temperature=number(above=0), weight=number(0), labels=number(0))
+        if not self.teacher:
+            raise ValueError("objective.teacher is empty: name the folder of a saved network or of a finished run")
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
+        return _Taught(net, label_smoothing, self)
+
+
+class _Taught(BoundObjective):
+    def __init__(self, net: PathNet, label_smoothing: float, settings: Taught) -> None:
+        super().__init__(net, label_smoothing)
+        teacher = load_reported(settings.teacher, device=next(net.parameters()).device)
+        if teacher.num_classes != net.num_classes:
+            known = f"tells {teacher.num_classes} classes apart, this network {net.num_classes}"
+            raise ValueError(f"objective.teacher = {settings.teacher!r}: {known}")
+        self.settings, self.teachers = settings, (teacher.requires_grad_(False),)
+
+    def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
+        with torch.no_grad():
+            taught = self.teachers[0](x)
+        logits = self.net(x, generator=info.noise)
+        on_labels = self.cross_entropy(logits, y)
+        on_teacher = distillation_loss(logits, taught, self.settings.temperature)
+        loss = self.settings.labels * on_labels + self.settings.weight * on_teacher
+        parts = {"loss/labels": on_labels.detach(), "loss/teacher": on_teacher.detach()}
+        yield StepResult(loss, logits.detach(), parts, [Paths()])
 
 
 def _local(wiring: Any, rate: sampling.Rate, same: bool, generator: Generator) -> Paths:

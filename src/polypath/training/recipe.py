@@ -84,6 +84,7 @@ class Recipe:
     Args:
         name: of the recipe and, unless said otherwise, of its run folder.
         model: the network, as settings of its family.
+        path: train only this path of it, as the network that :func:`polypath.extract` makes; ``whole`` is all of it.
         data: images, splits, augmentation.
         optim, schedule: the optimiser, and how its learning rate moves.
         objective: which paths a step runs and what it minimises.
@@ -125,6 +126,7 @@ class Recipe:
     objective: Objective = field(default_factory=Whole)
     epochs: int
     batch_size: int
+    path: str = "whole"
     accumulate: int = 1
     seed: int = 0
     init: str | None = None
@@ -162,6 +164,7 @@ class Recipe:
             batch_size=whole(1),
             accumulate=whole(1),
             seed=whole(0),
+            path=NAME,
             init=optional(_FOLDER),
             device=NAME,
             precision=one_of(*typing.get_args(Precision)),

@@ -20,6 +20,10 @@ class RunResult:
         epoch: the epoch that is reported, from 1.
         val_error, test_error: top-1 error in percent; ``val_error`` None where nothing was held out.
         seconds: of all sessions together.
+        pflop: floating-point operations of all training passes, in 10^15, by the convention of
+            :mod:`polypath.training.flop`; None where not all of them were counted.
+        test_evaluations: errors on the test split that the run has measured, those of ``trace_test`` and of snapshots
+            among them; None in summaries from before it was counted.
         precision: of the forward passes; None in summaries from before it was written down.
         notes: what a reader has to know of the data; warnings.
     """
@@ -40,6 +44,8 @@ class RunResult:
     seed: int
     revision: str | None
     precision: str | None = None
+    pflop: float | None = None
+    test_evaluations: int | None = None
     notes: list[str] = field(default_factory=list)
     snapshots: dict[str, float] = field(default_factory=dict)
 

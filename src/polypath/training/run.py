@@ -9,6 +9,7 @@ log.txt             warnings and notes
 events.*            TensorBoard
 tracker.json        what W&B or trackio knows the run by
 checkpoints/        see polypath.training.checkpoint
+init/, teacher/     copies of saved networks that it starts from or learns from
 snapshots/          the members of a snapshot ensemble
 curves.png          losses and errors, at the end
 model/              the network that the run reports, as saved by :func:`polypath.save`
@@ -147,6 +148,11 @@ class RunFolder:
         write_json(self.path / "recipe.json", self.document)
         self.before = None
 
+    def earlier_scores(self) -> int:
+        """Errors on the test split that the run has measured at the ends that it went on from."""
+        files = [read(file, dict[str, Any], finite=False) for file in self.path.glob("summary-*.json")]
+        return sum(1 + len(summary.get("snapshots", ())) for summary in files)
+
     def remove_derived(self) -> list[str]:
         """Remove what was written of a network that the run no longer reports; the files' names."""
         found = [name for name in DERIVED if (self.path / name).exists()]
@@ -260,6 +266,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": str(device),
         "device_name": name,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }

@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -46,6 +47,7 @@ LOG = logging.getLogger(__name__)
 
 Runner = Callable[[Recipe, Path, int], None]
 """Trains or resumes a run in a folder, as worker number …; raises where it fails."""
+Trained = tuple[dict[str, RunResult], dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -111,50 +113,95 @@ def sweep(
     plan = plan_of(recipe, seeds, grid)
     folder, asked = Path(out), (recipe, seeds, grid)
     _claim(folder, *asked)  # before anything is written, and again when nothing else can write
-    check("workers", workers, whole(1))
-    check("retries", retries, whole(0))
-    for _, one in plan.values():
-        check_tracker(one.tracker)
-    own = run or (ray_runner(cluster) if cluster is not None else in_process_of_its_own)
-    stops = passed_on() if own is in_process_of_its_own else nullcontext(StopRequest())
-    if run is None:
-        own = _reading(own, folder, plan, None if data_moved is None else os.fspath(data_moved))
-    results: dict[str, RunResult] = {}
-    failed: dict[str, str] = {}
+    recipes = {name: one for name, (_, one) in plan.items()}
+    runs = Runs(recipes, folder, run=run, cluster=cluster, workers=workers, retries=retries, data_moved=data_moved)
+
+    def table(results: dict[str, RunResult], failed: dict[str, str]) -> SweepResult:
+        return SweepResult(_rows(plan, results), dict(sorted(results.items())), failed)
+
     folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder), stops as request, ThreadPoolExecutor(workers) as pool:
+    with FolderLock(folder):
         write_json(folder / "sweep.json", _claim(folder, *asked))
-        free = list(range(workers))
-        waiting = [(name, 0) for name in plan]
-        running: dict[Future[RunResult], tuple[str, int, int]] = {}
-        while running or (waiting and not request.signal):
-            while waiting and free and not request.signal:
-                name, tried = waiting.pop(0)
-                slot = free.pop()
-                future = pool.submit(_one, own, plan[name][1], folder / name, slot)
-                running[future] = (name, tried, slot)
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                name, tried, slot = running.pop(future)
-                free.append(slot)
-                if (error := future.exception()) is None:
-                    results[name] = future.result()
-                    LOG.info("%s: test error %.2f%%", name, results[name].test_error)
-                elif isinstance(error, Stopped):
-                    waiting.append((name, tried))
-                elif tried < retries:
-                    LOG.warning("%s: failed (%s), is tried again", name, _line(error))
-                    waiting.append((name, tried + 1))
-                else:
-                    failed[name] = _line(error)
-                    LOG.warning("%s: failed (%s)", name, failed[name])
-                result = SweepResult(_rows(plan, results), dict(sorted(results.items())), failed)
-                _write(folder, result)
-        if waiting:
-            left = f"stopped, with {len(results)} of {len(plan)} runs finished; the same sweep into {folder} goes on"
-            LOG.warning(left)
-            raise leaving(request.signal, left)
-    return result
+        return table(*runs.train(lambda results, failed: _write(folder, table(results, failed))))
+
+
+class Runs:
+    """Runs with names, each trained in a folder of its name: finished ones are read, begun ones resumed.
+
+    Args:
+        recipes: by the name of the run.
+        folder: holds them; who trains them holds its lock.
+        cluster, workers, retries, data_moved, run: as of :func:`sweep`.
+
+    Raises:
+        ValueError: no workers, images that are not there.
+        ImportError: ``cluster`` without Ray, or a tracker that is not installed, with the extra to install.
+    """
+
+    def __init__(
+        self,
+        recipes: Mapping[str, Recipe],
+        folder: Path,
+        *,
+        run: Runner | None = None,
+        cluster: str | None = None,
+        workers: int = 1,
+        retries: int = 1,
+        data_moved: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.workers = check("workers", workers, whole(1))
+        self.retries = check("retries", retries, whole(0))
+        for one in recipes.values():
+            check_tracker(one.tracker)
+        self.recipes, self.folder = recipes, folder
+        own = run or (ray_runner(cluster) if cluster is not None else in_process_of_its_own)
+        self._stops = passed_on if own is in_process_of_its_own else partial(nullcontext, StopRequest())
+        self._run = own
+        if run is None:
+            self._run = _reading(own, folder, recipes, None if data_moved is None else os.fspath(data_moved))
+
+    def train(self, told: Callable[[dict[str, RunResult], dict[str, str]], None] | None = None) -> Trained:
+        """What all runs came to, and the last line of what went wrong in those that failed, by name; ``told`` is called
+        with both after each run.
+
+        Raises:
+            Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and left.
+        """
+        results: dict[str, RunResult] = {}
+        failed: dict[str, str] = {}
+        with self._stops() as request, ThreadPoolExecutor(self.workers) as pool:
+            free = list(range(self.workers))
+            waiting = [(name, 0) for name in self.recipes]
+            running: dict[Future[RunResult], tuple[str, int, int]] = {}
+            while running or (waiting and not request.signal):
+                while waiting and free and not request.signal:
+                    name, tried = waiting.pop(0)
+                    slot = free.pop()
+                    future = pool.submit(_one, self._run, self.recipes[name], self.folder / name, slot)
+                    running[future] = (name, tried, slot)
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    name, tried, slot = running.pop(future)
+                    free.append(slot)
+                    if (error := future.exception()) is None:
+                        results[name] = future.result()
+                        LOG.info("%s: test error %.2f%%", name, results[name].test_error)
+                    elif isinstance(error, Stopped):
+                        waiting.append((name, tried))
+                    elif tried < self.retries:
+                        LOG.warning("%s: failed (%s), is tried again", name, _line(error))
+                        waiting.append((name, tried + 1))
+                    else:
+                        failed[name] = _line(error)
+                        LOG.warning("%s: failed (%s)", name, failed[name])
+                    if told is not None:
+                        told(results, failed)
+            if waiting:
+                count = f"{len(results)} of {len(self.recipes)} runs finished"
+                left = f"stopped, with {count}; the same command into {self.folder} goes on"
+                LOG.warning(left)
+                raise leaving(request.signal, left)
+        return results, failed
 
 
 def plan_of(
@@ -182,13 +229,11 @@ def plan_of(
     return plan
 
 
-def _reading(
-    run: Callable[..., None], folder: Path, plan: Mapping[str, tuple[Any, Recipe]], moved: str | None
-) -> Runner:
+def _reading(run: Callable[..., None], folder: Path, recipes: Mapping[str, Recipe], moved: str | None) -> Runner:
     """``run`` with images from the same place for all; where all are finished, only what ``moved`` is looked up."""
-    if moved is None and all((folder / name / "summary.json").is_file() for name in plan):
+    if moved is None and all((folder / name / "summary.json").is_file() for name in recipes):
         return run
-    found = places({folder / name: recipe.data for name, (_, recipe) in plan.items()}, moved)
+    found = places({folder / name: recipe.data for name, recipe in recipes.items()}, moved)
     return lambda recipe, path, slot: run(recipe, path, slot, found.get(recipe.data.source))
 
 

@@ -1,0 +1,75 @@
+"""``polypath ladder``: what each path of a network is worth, beside the same path trained alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from polypath.cli.output import say
+from polypath.cli.parser import PROGRAM, Parser, positive
+from polypath.cli.tables import print_json, print_table
+
+
+def ladder(argv: list[str]) -> None:
+    """Train a network and, as plain networks of their own, each of the paths that it would be exported with: the tax is
+    what a path's error in the one network is above its error alone. Alone by equal epochs (epochs), by equal PFLOP of
+    training in total (pflop), and taught by the whole network's twin (taught). Called again it goes on. Any field of
+    the recipe is an option, as for `polypath train`."""
+    parser = Parser("ladder", ladder.__doc__, usage=f"{PROGRAM} ladder RECIPE [--seeds N] [--FIELD VALUE ...]")
+    parser.add_argument("recipe", help=f"a name of `{PROGRAM} recipes`")
+    parser.add_argument("--seeds", type=positive, default=3, help="seeds 0 to N-1 (3)")
+    parser.add_argument(
+        "--paths",
+        action="append",
+        metavar="TEXT",
+        help="a path such as column=2, beside the whole; repeatable, four at most (default: those that held-out images "
+        "choose for an export)",
+    )
+    parser.add_argument(
+        "--alone",
+        action="append",
+        choices=("epochs", "pflop", "taught"),
+        help="how paths are trained alone, repeatable; epochs always (default: all three)",
+    )
+    parser.add_argument("--out", type=Path, help="folder of the ladder; default ladders/RECIPE")
+    parser.add_argument("--num-images", type=positive, default=2000, help="training images to recalibrate on (2000)")
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", "openvino", "onnxruntime", "torch", "none"),
+        default="auto",
+        help="what measures times and memory",
+    )
+    parser.add_argument("--workers", type=positive, default=1, help="runs at a time on this machine (1)")
+    parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again (1)")
+    parser.add_data_moved()
+    parser.add_json()
+    args, rest = parser.parse_known_args(argv)
+
+    from polypath.cli.train import customised
+    from polypath.training.recipes import get_recipe
+    from polypath.worth.ladder import ladder as run
+    from polypath.worth.plan import KINDS
+
+    recipe = customised(get_recipe(args.recipe), rest, f"{PROGRAM} ladder {args.recipe}")
+    out = args.out or Path("ladders") / recipe.name
+    result = run(
+        recipe,
+        range(args.seeds),
+        args.paths,
+        kinds=args.alone or KINDS,
+        out=out,
+        num_images=args.num_images,
+        runtime=None if args.runtime == "none" else args.runtime,
+        workers=args.workers,
+        retries=args.retries,
+        data_moved=args.data_moved,
+    )
+    if args.json:
+        print_json(result.to_json())
+    else:
+        head, rows = result.table()
+        print_table(f"Paths of {result.name}, in one network and alone", head, rows, notes=result.facts())
+        say(f"wrote result.json, result.csv, figure.png and figure.svg into {out}")
+    if result.failed:
+        raise ValueError(
+            f"{len(result.failed)} runs failed: {', '.join(result.failed)}; the same command tries them again"
+        )

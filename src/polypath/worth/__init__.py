@@ -1,0 +1,1 @@
+"""What a path is worth: measured against what a user would pick instead."""

@@ -1,0 +1,51 @@
+"""Which test images a run's paths answer rightly: scored once, kept in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from polypath.core.paths import WHOLE_TEXT
+from polypath.reproduce.measured import Measured, load_measured, save_measured
+from polypath.reproduce.trained import Trained
+
+OWN = "own norms: "
+
+
+def in_network(file: Path, run: Callable[[], Trained], paths: Sequence[str], num_images: int) -> Measured:
+    """Answers of each of ``paths`` with batch-norm recalibrated for it on ``num_images`` images and, under
+    ``own norms: PATH``, with the network's own; ``run`` is opened where ``file`` does not have them."""
+
+    def score() -> Measured:
+        opened = run()
+        own = {f"{OWN}{path}": hits for path, hits in opened.correct(paths).items()}
+        return Measured(opened.correct(paths, recalibrated=num_images) | own)
+
+    return _kept(file, [*paths, f"{num_images}"], score)
+
+
+def alone(file: Path, run: Callable[[], Trained]) -> Measured:
+    """Answers of a twin, under ``whole``."""
+    return _kept(file, [WHOLE_TEXT], lambda: Measured(run().correct([WHOLE_TEXT])))
+
+
+def stacked(of: Sequence[Measured], key: str) -> np.ndarray:
+    """Answers ``(seeds, images)`` under ``key``.
+
+    Raises:
+        ValueError: answers on different images.
+    """
+    found = [measured.correct[key] for measured in of]
+    if len({hits.images for hits in found}) > 1:
+        raise ValueError("the runs of this ladder are scored on different test images")
+    return np.stack([hits.hits for hits in found])
+
+
+def _kept(file: Path, about: Sequence[str], score: Callable[[], Measured]) -> Measured:
+    found = load_measured(file, about)
+    if found is None:
+        file.parent.mkdir(exist_ok=True)
+        save_measured(file, found := score(), about)
+    return found

@@ -1,0 +1,262 @@
+"""One network beside its own paths, each trained alone as the plain network it is.
+
+    result = ladder(get_recipe("fractalnet-cifar10-worth"), range(3), out="ladders/fractalnet")
+    print(*result.facts(), sep="\n")
+
+``out`` holds
+
+ladder.json               what was asked for, and which paths were chosen
+net,seed=0                an ordinary run folder for each network and each twin (:mod:`polypath.worth.plan`), ``logs/``
+answers/                  which test images each of them answers rightly
+deployed/, runtime.json   the bundles of the first seed, and what was measured of them
+result.json, result.csv   the result; figure.png, figure.svg
+
+Called again with the same arguments it goes on as a sweep does (:mod:`polypath.training.sweep`): what is finished is
+read, and no test image is looked at twice. Seeds and kinds of twins may be added. To measure times again, remove
+``runtime.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from polypath.analysis.finished_run import FinishedRun
+from polypath.analysis.plots.style import save_figure
+from polypath.core.checks import check, each, one_of, whole
+from polypath.core.paths import WHOLE_TEXT
+from polypath.data.sources import ImageData
+from polypath.deploy.heldout import decide
+from polypath.deploy.write import scored
+from polypath.profiling.cost import costs
+from polypath.reproduce.trained import Trained
+from polypath.storage.decode import read
+from polypath.storage.files import contents, write_json
+from polypath.storage.lock import FolderLock
+from polypath.training.build import build_net
+from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
+from polypath.training.result import RunResult
+from polypath.training.sweep import Runner, Runs
+from polypath.worth.collect import collect, runs_of
+from polypath.worth.deployed import runtime_name
+from polypath.worth.figure import ladder_figure
+from polypath.worth.plan import KINDS, MOST, NET, Kind, epochs_for, evenly, run_name, twin
+from polypath.worth.result import LadderResult
+
+LOG = logging.getLogger(__name__)
+
+
+def ladder(
+    recipe: Recipe,
+    seeds: Sequence[int],
+    paths: Sequence[str] | None = None,
+    *,
+    kinds: Sequence[Kind] = KINDS,
+    out: str | os.PathLike[str] = "ladder",
+    num_images: int = 2000,
+    runtime: str | None = "auto",
+    workers: int = 1,
+    retries: int = 1,
+    data_moved: str | os.PathLike[str] | None = None,
+    run: Runner | None = None,
+) -> LadderResult:
+    """Train the network and the twins of its paths, and measure what the paths are worth; see the module.
+
+    Args:
+        recipe: of the network.
+        paths: texts, at most five, the whole among them or beside them; None takes those that the first seed's network
+            would be exported with, chosen by its held-out images (at most five).
+        kinds: of twins, see :mod:`polypath.worth.plan`; ``epochs`` are trained in any case.
+        num_images: training images to recalibrate batch-norm on.
+        runtime: measures times and memory: ``openvino``, ``onnxruntime``, ``torch``, ``auto`` for the first of them
+            that is installed, None for nothing.
+        workers, retries, data_moved, run: as of :func:`polypath.training.sweep.sweep`.
+
+    Raises:
+        ValueError: an unknown path or kind, more than five paths, no seeds, a folder that holds another ladder, a
+            schedule that other epochs do not fit.
+        ImportError: a runtime that is not installed.
+        Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and left.
+    """
+    check("seeds", tuple(seeds), each(whole(0)))
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds = {list(seeds)}: give at least one, each once")
+    if recipe.path != WHOLE_TEXT:
+        raise ValueError(f"path = {recipe.path!r}: a ladder is of a whole network; name its paths by --paths")
+    for kind in kinds:
+        check("kinds", kind, one_of(*KINDS))
+    options = {"workers": workers, "retries": retries, "data_moved": data_moved, "run": run}
+    made = _Ladder(recipe, list(seeds), _asked(recipe, paths), kinds, Path(out), num_images, options)
+    made.claim()
+    made.folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(made.folder):
+        made.claim(write=True)
+        return made.result(runtime)
+
+
+class _Claim(TypedDict):
+    recipe: dict[str, Any]
+    seeds: list[int]
+    asked: list[str] | None
+    num_images: int
+    paths: list[str] | None
+
+
+def _asked(recipe: Recipe, paths: Sequence[str] | None) -> list[str] | None:
+    """The paths that were asked for, and the whole; each once, by their texts."""
+    if paths is None:
+        return None
+    net, found = build_net(recipe), {}
+    for text in (*paths, WHOLE_TEXT):
+        choice = net.paths(text)
+        found.setdefault(choice, WHOLE_TEXT if not choice else text)
+    if len(found) > MOST:
+        raise ValueError(f"paths: {len(found)} with the whole; a ladder has at most {MOST}")
+    return list(found.values())
+
+
+class _Ladder:
+    """The work on one folder."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        seeds: list[int],
+        asked: list[str] | None,
+        kinds: Sequence[Kind],
+        folder: Path,
+        num_images: int,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.recipe, self.seeds, self.folder, self.num_images = recipe, seeds, folder, num_images
+        self.asked, self.paths, self.options = asked, asked, options
+        self.kinds = [kind for kind in KINDS if kind == "epochs" or kind in kinds]
+        self.results: dict[str, RunResult] = {}
+        self.failed: dict[str, str] = {}
+        self.data: ImageData | None = None
+
+    # --- what is asked for -------------------------------------------------------------------------------
+
+    def claim(self, write: bool = False) -> None:
+        """Make sure that the folder is this ladder's, or free.
+
+        Raises:
+            ValueError: it holds something else.
+        """
+        file = self.folder / "ladder.json"
+        mine = _Claim(
+            recipe=recipe_to_json(self.recipe),
+            seeds=self.seeds,
+            asked=self.asked,
+            num_images=self.num_images,
+            paths=self.paths,
+        )
+        if file.is_file():
+            before = read(file, _Claim)
+            before["recipe"] = recipe_to_json(recipe_from_json(before["recipe"]))  # fields that came since
+            for what in ("recipe", "asked", "num_images"):
+                if before[what] != json.loads(json.dumps(mine[what])):
+                    raise ValueError(f"{self.folder} holds a ladder of another {what}: choose another --out")
+            self.paths = self.paths or before["paths"]
+            mine["paths"] = self.paths
+            mine["seeds"] = list(dict.fromkeys([*before["seeds"], *self.seeds]))
+        elif self.folder.exists() and (not self.folder.is_dir() or contents(self.folder)):
+            raise ValueError(f"{self.folder} exists and is no ladder: choose another --out")
+        if write:
+            write_json(file, mine)
+
+    # --- runs --------------------------------------------------------------------------------------------
+
+    def _train(self, recipes: Mapping[str, Recipe]) -> None:
+        results, failed = Runs(recipes, self.folder, **self.options).train()
+        self.results |= results
+        self.failed |= failed
+
+    def _kind(self, kind: Kind) -> dict[str, Recipe]:
+        """The recipes of a kind's twins that can be trained now, by the names of their runs."""
+        assert self.paths is not None
+        if kind == "epochs":
+            return {
+                run_name(kind, seed, path): twin(self.recipe, path, seed) for seed in self.seeds for path in self.paths
+            }
+        if kind == "pflop":
+            spent = [self.results.get(run_name("epochs", self.seeds[0], path)) for path in self.paths]
+            net = self.results.get(run_name(NET, self.seeds[0]))
+            known = [result.pflop for result in (net, *spent) if result is not None and result.pflop]
+            if len(known) <= len(self.paths):
+                LOG.warning("twins by equal PFLOP need all runs of seed %d, and some have failed", self.seeds[0])
+                return {}
+            count = epochs_for(known[0], [pflop / self.recipe.epochs for pflop in known[1:]])
+            each_path = dict(zip(self.paths, count, strict=True))
+            return {
+                run_name(kind, seed, path): twin(self.recipe, path, seed, epochs)
+                for seed in self.seeds
+                for path, epochs in each_path.items()
+            }
+        teachers = {seed: run_name("epochs", seed, WHOLE_TEXT) for seed in self.seeds}
+        return {
+            run_name(kind, seed, path): twin(self.recipe, path, seed, teacher=self.folder / teacher)
+            for seed, teacher in teachers.items()
+            for path in self.paths
+            if path != WHOLE_TEXT and teacher in self.results
+        }
+
+    def _opened(self, name: str, seed: int) -> Trained:
+        run = FinishedRun(self.folder / name, data=self.data, data_moved=self.options["data_moved"])
+        self.data = self.data or run.data
+        return Trained(name, seed, self.folder / name, self.data)
+
+    def _exported(self) -> list[str]:
+        """The paths that the first seed's network would be exported with."""
+        run = self._opened(run_name(NET, self.seeds[0]), self.seeds[0])
+        named = run.net.named_paths()
+        macs = {name: of.macs for name, of in costs(run.net, named, run.image_size).items()}
+        chosen = list(named)
+        if run.data.validation is not None:
+            stats = run.recalibrated(named.values(), self.num_images)
+            logits, labels = scored(run.net, named, stats, run.batches("validation"))
+            chosen = decide(logits, labels, macs, seed=0).names
+        else:
+            LOG.warning("no images are held out (data.validation) to choose paths by: up to %d of all", MOST)
+        return evenly(chosen, macs)
+
+    # --- what came out -----------------------------------------------------------------------------------
+
+    def result(self, runtime: str | None) -> LadderResult:
+        """Train what is missing, measure what is missing, and write the result.
+
+        Raises:
+            ValueError: no seed whose runs have all come out.
+        """
+        runtime = runtime_name(runtime)
+        self._train({run_name(NET, seed): replace(self.recipe, {"seed": seed}) for seed in self.seeds})
+        if self.paths is None:
+            if run_name(NET, self.seeds[0]) not in self.results:
+                raise ValueError(f"no paths can be chosen: {run_name(NET, self.seeds[0])} has failed")
+            self.paths = self._exported()
+            self.claim(write=True)
+        for kind in self.kinds:
+            self._train(self._kind(kind))
+        complete = [seed for seed in self.seeds if runs_of(seed, self.paths, self.kinds) <= self.results.keys()]
+        if not complete:
+            told = "; ".join(f"{name}: {why}" for name, why in self.failed.items())
+            raise ValueError(f"no seed of this ladder has all its runs ({told}); the same command tries them again")
+        found = collect(
+            self.recipe,
+            self.folder,
+            complete,
+            self.paths,
+            self.kinds,
+            self.results,
+            self._opened,
+            num_images=self.num_images,
+            runtime=runtime,
+            failed=self.failed,
+        )
+        save_figure(ladder_figure(found), self.folder, "figure")
+        found.save(self.folder)
+        return found

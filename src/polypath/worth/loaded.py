@@ -1,0 +1,63 @@
+"""A process that loads every path of some bundles in a runtime and says how much memory that took:
+``python -m polypath.worth.loaded RUNTIME BUNDLE ...`` prints MiB as JSON, or null where the system does not say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from polypath.deploy import check
+from polypath.deploy.bundle import Bundle
+from polypath.deploy.runtimes import open_runtime
+
+STATM = Path("/proc/self/statm")
+
+
+def memory_loaded(runtime: str, bundles: Sequence[Path]) -> float | None:
+    """MiB that a new process holds more once all paths of all ``bundles`` are loaded and have answered one image.
+
+    Raises:
+        RuntimeError: the process failed; the message is the last line of what it said.
+    """
+    command = [sys.executable, "-m", __name__, runtime, *map(str, bundles)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1])
+    return json.loads(done.stdout)
+
+
+def resident() -> float | None:
+    """MiB that this process holds in memory."""
+    if not STATM.is_file():
+        return None
+    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def main() -> None:
+    runtime, *folders = sys.argv[1:]
+    bundles = [Bundle.open(folder) for folder in folders]
+    first = bundles[0]
+    _answer(runtime, first, first.paths[:1])  # so that the runtime's own libraries are there
+    before = resident()
+    kept = [_answer(runtime, bundle, bundle.paths) for bundle in bundles]
+    after = resident()
+    assert kept
+    print(json.dumps(None if before is None or after is None else round(after - before, 3)))
+
+
+def _answer(name: str, bundle: Bundle, paths: Sequence) -> list:
+    opened = open_runtime(name, bundle)
+    prep = bundle.manifest.preparation
+    x = check.images(1, (prep.channels, *prep.size)).numpy()
+    runs = [opened.prepare(path.name, 1) for path in paths]
+    for run in runs:
+        run(x)
+    return [opened, *runs]
+
+
+if __name__ == "__main__":
+    main()

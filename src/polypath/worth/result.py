@@ -1,0 +1,193 @@
+"""What a ladder came to: the table, as a value, JSON, CSV and text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from polypath.storage.decode import decode
+from polypath.storage.files import read_json, write_file, write_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tax:
+    """Points of test error that something costs in the one network beside the twins of one kind.
+
+    Attributes:
+        tax: mean over the seeds of error in the network (recalibrated) minus error of the twin.
+        low, high: ends of the two-sided 95% interval over seeds and images, both drawn alike for all (with one seed
+            over images alone).
+        most: the one-sided 95% bound, seeds and images drawn.
+    """
+
+    tax: float
+    low: float
+    high: float
+    most: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinRow(Tax):
+    """A path's twins of one kind: their mean ``error``, in percent, ``errors`` seed by seed, ``epochs`` and mean
+    ``pflop``, the teacher's forwards among them."""
+
+    error: float
+    errors: tuple[float, ...]
+    epochs: int
+    pflop: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderRow:
+    """One path.
+
+    Attributes:
+        name, paths: as it was asked for, and its canonical text.
+        error, error_own: mean test error in percent in the network, with batch-norm recalibrated for the path, and with
+            the network's own; ``errors`` are the recalibrated ones, seed by seed.
+        macs, params, bytes: of one image; of the path as a network of its own, in float32.
+        shared: share of the path's parameters that some other of these paths but the whole uses (of the whole: any).
+        p50_ms, p95_ms: milliseconds in the runtime where the path ran just before.
+        switch_ms: how much longer it takes where another path ran just before (median of both).
+        alone: by kind, the twins.
+    """
+
+    name: str
+    paths: str
+    error: float
+    error_own: float
+    errors: tuple[float, ...]
+    macs: int
+    params: int
+    bytes: int
+    shared: float
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    switch_ms: float | None = None
+    alone: dict[str, TwinRow] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderResult:
+    """One network beside its paths trained alone.
+
+    Attributes:
+        recipe: of the network, as JSON values.
+        seeds: of which all runs are.
+        rows: a path each, cheapest first.
+        tax: by kind, of the mean over the paths.
+        pflop: of the ``net`` and, by kind, of all twins together; the mean over the seeds.
+        bytes: of the weights of all paths in the one network, and of all twins.
+        data, note, images: the test images, what to know of them, how many.
+        recalibrated: training images that batch-norm was recalibrated on.
+        test_evaluations: errors on the test split that went into this result, those of the runs' ends among them.
+        runtime: what the times and the memory are of, and ``memory`` in MiB: of the one network with all paths loaded,
+            of all twins; None where nothing was measured.
+        environment: device, instructions, versions, revision.
+        failed: runs that have failed and why; rows then lack what they were needed for.
+    """
+
+    recipe: dict[str, Any]
+    seeds: tuple[int, ...]
+    rows: tuple[LadderRow, ...]
+    tax: dict[str, Tax]
+    pflop: dict[str, float]
+    bytes: dict[str, int]
+    data: str
+    note: str
+    images: int
+    recalibrated: int
+    test_evaluations: int
+    runtime: dict[str, Any] | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return str(self.recipe["name"])
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(self.tax)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self)}
+
+    def to_csv(self) -> str:
+        """A line for each path and kind of twin."""
+        text = io.StringIO()
+        plain = ["name", "paths", "error", "error_own", "macs", "params", "bytes", "shared", "p50_ms", "switch_ms"]
+        twin = ["error", "epochs", "pflop", "tax", "low", "high", "most"]
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*plain, "kind", *(f"alone_{name}" if name == "error" else name for name in twin)])
+        for row in self.rows:
+            for kind, of in row.alone.items():
+                writer.writerow([*(getattr(row, n) for n in plain), kind, *(getattr(of, n) for n in twin)])
+        return text.getvalue()
+
+    def facts(self) -> list[str]:
+        """What stands below the table."""
+        cost = ", ".join(f"{kind} {pflop:.4g}" for kind, pflop in self.pflop.items())
+        seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
+        lines = [
+            f"{self.images:,} test images of {self.data}, {seeds}; batch-norm recalibrated on {self.recalibrated:,} "
+            f"training images; {self.test_evaluations} evaluations on the test split",
+            f"PFLOP of training, mean over the seeds: {cost}",
+            f"weights of all paths: {self.bytes['net'] / 2**20:.2f} MiB, twins {self.bytes['twins'] / 2**20:.2f}",
+        ]
+        for kind, of in self.tax.items():
+            lines.append(f"mean tax ({kind}): {_signed(of)}, with 95% confidence at most {of.most:+.2f}")
+        if self.runtime is not None:
+            memory = {name: f"{mib:.1f} MiB" for name, mib in (self.runtime["memory"] or {}).items()}
+            lines.append(
+                f"{self.runtime['name']} {self.runtime['version']}, {self.runtime['threads']} threads, one image"
+                + (f"; all paths loaded: {memory['net']}, all twins: {memory['twins']}" if memory else "")
+                + ("; the machine was busy" if self.runtime["busy"] else "")
+            )
+        return [*lines, *([self.note] if self.note else []), *(f"failed: {n}: {why}" for n, why in self.failed.items())]
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows for people."""
+        head = ["path", "own %", "error %", *(f"{kind} %" for kind in self.kinds), *(f"tax, {k}" for k in self.kinds)]
+        head += ["MACs", "MiB", "shared", "ms", "switch ms"]
+        rows = []
+        for row in self.rows:
+            cells = [row.name, f"{row.error_own:.2f}", f"{row.error:.2f}"]
+            cells += [f"{row.alone[k].error:.2f}" if k in row.alone else "–" for k in self.kinds]
+            cells += [_signed(row.alone[k]) if k in row.alone else "–" for k in self.kinds]
+            cells += [f"{row.macs / 1e6:.2f} M", f"{row.bytes / 2**20:.2f}", f"{row.shared:.0%}"]
+            rows.append([*cells, _number(row.p50_ms), _number(row.switch_ms)])
+        return head, rows
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``result.json`` and ``result.csv``."""
+        write_file(Path(folder) / "result.csv", self.to_csv())
+        write_json(Path(folder) / "result.json", self.to_json())
+
+
+def load_ladder(folder: str | os.PathLike[str]) -> LadderResult:
+    """What :meth:`LadderResult.save` wrote.
+
+    Raises:
+        ValueError: no result, a damaged one, or one of a later version.
+    """
+    file = Path(folder) / "result.json"
+    held = read_json(file)
+    if not isinstance(held, Mapping) or held.get("format") != FORMAT:
+        raise ValueError(f"{file}: no result of a ladder in format {FORMAT}")
+    return decode({key: value for key, value in held.items() if key != "format"}, LadderResult, str(file))
+
+
+def _signed(tax: Tax) -> str:
+    return f"{tax.tax:+.2f} [{tax.low:+.2f}, {tax.high:+.2f}]"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

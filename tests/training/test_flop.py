@@ -1,0 +1,105 @@
+"""The PFLOP of a run against counts by hand, and the looks at the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny
+from torch import nn
+
+import polypath as pp
+from polypath.core.builder import NetBuilder
+from polypath.core.network import PathNet
+from polypath.profiling.cost import PathMacs
+from polypath.training.flop import FlopCounter
+from polypath.training.loop import resume, train
+from polypath.training.objectives import Whole
+from polypath.training.path_objectives import Distil
+from polypath.training.recipe import Recipe
+from polypath.training.run import RunFolder
+
+STEM, SHORT, LONG, HEAD = 3 * 4 * 9, 4 * 8, 4 * 8 * 9, 8 * 5  # MACs a pixel, but of the head
+
+
+def net() -> PathNet:
+    b = NetBuilder()
+    stem = b.add("stem", b.input, nn.Conv2d(3, 4, 3, padding=1))
+    short = b.add("short", stem, nn.Conv2d(4, 8, 1))
+    long = b.add("long", stem, nn.Conv2d(4, 8, 3, padding=1))
+    z = b.add(
+        "head.pool", b.join("join", {"1": short, "2": long}), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    )
+    return b.net(b.add("head.classifier", z, nn.Linear(8, 5)))
+
+
+def counted(call: Callable[[PathNet, torch.Tensor], Any]) -> int:
+    made, counter = net(), FlopCounter()
+    counter.watch(made, PathMacs(made))
+    call(made, torch.zeros(6, 3, 5, 7))
+    taken = counter.take()
+    assert counter.take() == 0
+    return taken
+
+
+def test_passes_counted_by_hand() -> None:
+    whole, short = 35 * (STEM + SHORT + LONG) + HEAD, 35 * (STEM + SHORT) + HEAD
+    forward = 6 * 2  # images; operations of a MAC
+    assert counted(lambda made, x: made(x)) == 3 * forward * whole
+    assert counted(lambda made, x: made(x, paths="join=1")) == 3 * forward * short
+    assert counted(lambda made, x: (made(x, "join=1"), made(x[:2]))) == 3 * 2 * (6 * short + 2 * whole)
+    assert counted(lambda made, x: made(x, frozen=["long", "stem"])) == forward * (3 * whole - 2 * 35 * (LONG + STEM))
+    assert counted(lambda made, x: made.eval()(x)) == 0  # validation
+
+    def taught(made: PathNet, x: torch.Tensor) -> None:
+        with torch.no_grad():
+            made(x)
+        made(x, paths="join=1")
+
+    assert counted(taught) == forward * (whole + 3 * short)
+
+
+def test_a_teacher_counts_in_evaluation_too() -> None:
+    made, counter = net().eval(), FlopCounter()
+    counter.watch(made, PathMacs(made), teacher=True)
+    with torch.no_grad():
+        made(torch.zeros(2, 3, 5, 7))
+    assert counter.take() == 2 * 2 * (35 * (STEM + SHORT + LONG) + HEAD)
+
+
+SMALL = {"epochs": 2, "data__train_images": 64, "model__scale": 2}  # an epoch: 64 images of 8×8 pixels
+
+
+def macs(recipe: Recipe, paths: str | None = None) -> int:
+    return pp.cost(recipe.model.build(0), paths, size=8).macs
+
+
+def test_a_run_says_its_pflop_and_its_looks_at_the_test_split(tmp_path: Path) -> None:
+    recipe = tiny(**SMALL, trace_test=True, objective=Whole())
+    result = train(recipe, tmp_path / "run", quiet=True)
+    epoch = 64 * 3 * 2 * macs(recipe) / 1e15
+    assert result.pflop == pytest.approx(2 * epoch, rel=1e-12)
+    rows = [row["pflop"] for row in RunFolder.open(tmp_path / "run").metrics()]
+    assert rows == pytest.approx([epoch, 2 * epoch], rel=1e-12)
+    assert result.test_evaluations == 3  # two traced, one reported
+    more = resume(tmp_path / "run", epochs=3, quiet=True)
+    assert more.pflop == pytest.approx(3 * epoch, rel=1e-12)
+    assert more.test_evaluations == 5  # the look at the first end counts on
+
+
+def test_every_pass_of_a_step_counts(tmp_path: Path) -> None:
+    one = tiny(**{**SMALL, "epochs": 1}, objective=Distil(paths=("branches=1",), whole=False))
+    result = train(one, tmp_path / "run", quiet=True)
+    assert result.pflop == pytest.approx(64 * 2 * (macs(one) + 3 * macs(one, "branches=1")) / 1e15, rel=1e-12)
+
+
+def test_a_run_begun_before_passes_were_counted_says_none(tmp_path: Path) -> None:
+    train(tiny(**SMALL, objective=Whole()), tmp_path / "run", quiet=True)
+    checkpoints = RunFolder.open(tmp_path / "run").checkpoints
+    last = checkpoints.load(checkpoints.steps()[-1])
+    checkpoints.save(replace(last, state={key: value for key, value in last.state.items() if key != "flop"}))
+    assert resume(tmp_path / "run", epochs=3, quiet=True).pflop is None

@@ -49,6 +49,7 @@ def recipe_of(folder: Path, kind: str, seed: int, path: str) -> Recipe:
     return RunFolder.open(folder / run_name(kind, seed, path)).recipe
 
 
+@pytest.mark.slow
 def test_twins_are_the_paths_alone_by_the_same_recipe(made: tuple[LadderResult, Path]) -> None:
     result, folder = made
     for seed in (0, 1):
@@ -68,6 +69,7 @@ def test_twins_are_the_paths_alone_by_the_same_recipe(made: tuple[LadderResult, 
     assert net.config.get("paths") == result.rows[0].paths
 
 
+@pytest.mark.slow
 def test_the_table_is_what_the_runs_came_to(made: tuple[LadderResult, Path]) -> None:
     result, folder = made
     cheap, whole = result.rows
@@ -92,6 +94,7 @@ def test_the_table_is_what_the_runs_came_to(made: tuple[LadderResult, Path]) -> 
     assert whole.errors != pytest.approx(own, abs=1e-3)  # recalibrated
 
 
+@pytest.mark.slow
 def test_costs_and_looks_are_counted(made: tuple[LadderResult, Path]) -> None:
     result, _ = made
     cheap, whole = result.rows
@@ -109,6 +112,7 @@ def test_costs_and_looks_are_counted(made: tuple[LadderResult, Path]) -> None:
     assert "command" not in result.environment
 
 
+@pytest.mark.slow
 def test_files_hold_the_same(made: tuple[LadderResult, Path]) -> None:
     result, folder = made
     assert load_ladder(folder) == result
@@ -126,6 +130,7 @@ def test_files_hold_the_same(made: tuple[LadderResult, Path]) -> None:
         load_ladder(folder / "odd")
 
 
+@pytest.mark.slow
 def test_called_again_it_trains_and_scores_nothing(
     made: tuple[LadderResult, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +164,7 @@ def test_it_goes_on_where_a_run_has_failed(tmp_path: Path) -> None:
     assert tax.low < tax.tax < tax.high  # of one seed: over the images
 
 
+@pytest.mark.slow
 def test_paths_are_those_of_an_export_by_default(tmp_path: Path) -> None:
     recipe = replace(RECIPE, {"epochs": 1})
     result = ladder(recipe, [0], out=tmp_path / "l", **{**OPTIONS, "kinds": ["epochs"]})
@@ -169,8 +175,14 @@ def test_paths_are_those_of_an_export_by_default(tmp_path: Path) -> None:
     assert again.rows == result.rows
 
 
-def test_refusals(made: tuple[LadderResult, Path], tmp_path: Path) -> None:
-    _, folder = made
+def test_refusals(tmp_path: Path) -> None:
+    folder = tmp_path / "begun"
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    with pytest.raises(ValueError, match="no seed"):
+        ladder(RECIPE, [0], PATHS, out=folder, **{**OPTIONS, "run": fails, "retries": 0})
     for recipe, paths, seeds, message in (
         (replace(RECIPE, {"epochs": 3}), PATHS, [0], "another recipe"),
         (RECIPE, ["branches=2"], [0], "another asked"),

@@ -12,14 +12,17 @@ import os
 import random
 import socket
 import sys
+import tempfile
 import traceback
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from tiny import tiny
 from torch import Tensor
 
+import polypath as pp
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
 from polypath.families.recursive import RecursiveResNet
@@ -34,6 +37,7 @@ from polypath.training.path_objectives import (
     PathWise,
     SharedEnsemble,
     TargetRate,
+    Taught,
     TiedColumns,
 )
 from polypath.training.prepare import compile_units
@@ -55,8 +59,9 @@ OBJECTIVES: dict[str, tuple[Any, Any]] = {
     "target-rate": (GATED, TargetRate()),
     "distil": (BRANCHES, Distil(paths=("branches=1",))),
 }
+TAUGHT = "taught"  # its teacher is saved when the combinations are run
 SETTINGS: dict[str, tuple[Any, ...]] = {
-    "objective": tuple(OBJECTIVES),
+    "objective": (*OBJECTIVES, TAUGHT),
     "together": ("one", "ddp", "ddp-rank", "fsdp"),
     "precision": ("fp32", "bf16", "fp16"),
     "channels_last": (False, True),
@@ -186,6 +191,7 @@ def main(cases: list[dict[str, Any]]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    OBJECTIVES[TAUGHT] = BRANCHES, Taught(teacher=str(pp.save(BRANCHES.build(1), Path(tempfile.mkdtemp()) / "net")))
     other = os.fork()
     rank = 0 if other else 1
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}

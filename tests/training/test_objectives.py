@@ -334,8 +334,8 @@ def test_steps_draw_from_their_own_generator_only(fractal, batch):
 @pytest.mark.parametrize("kind", sorted(OBJECTIVES))
 def test_every_objective_survives_json(kind):
     cls = OBJECTIVES[kind]
-    options: dict[str, Any] = {"paths": ("whole",)} if kind == "distil" else {}
-    objective = cls(**options)
+    needed: dict[str, dict[str, Any]] = {"distil": {"paths": ("whole",)}, "taught": {"teacher": "runs/known"}}
+    objective = cls(**needed.get(kind, {}))
     text = json.dumps(objective.to_json())
     assert Objective.from_json(json.loads(text)) == objective
 

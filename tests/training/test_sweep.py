@@ -71,6 +71,15 @@ def test_runs_that_settled_their_precision_are_gone_on_with(tmp_path: Path) -> N
         module._one(here, recipe_from_json(fixed), tmp_path / "t" / "seed=0", 0)
 
 
+def test_a_sweep_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+    sweep(RECIPE, [0], None, tmp_path / "s", run=here)
+    for file, place in ((tmp_path / "s" / "sweep.json", "recipe"), (tmp_path / "s" / "seed=0" / "recipe.json", "")):
+        held = json.loads(file.read_text())
+        del (held[place] if place else held)["path"]  # a field that came since
+        file.write_text(json.dumps(held))
+    assert sweep(RECIPE, [0], None, tmp_path / "s", run=here, retries=0).failed == {}
+
+
 def test_failed_runs_are_tried_again_and_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tries: dict[str, int] = {}
 

@@ -140,7 +140,8 @@ def test_called_again_it_trains_and_scores_nothing(
         raise AssertionError("nothing is left to do")
 
     monkeypatch.setattr(Trained, "correct", never)
-    again = ladder(RECIPE, [0, 1], PATHS, out=folder, **{**OPTIONS, "run": never})
+    monkeypatch.chdir(folder.parent)  # from another place, too
+    again = ladder(RECIPE, [0, 1], PATHS, out=folder.name, **{**OPTIONS, "run": never})
     assert again.rows == result.rows
     assert again.test_evaluations == result.test_evaluations
 

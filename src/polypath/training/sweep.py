@@ -37,6 +37,7 @@ from polypath.storage.decode import read
 from polypath.storage.files import contents, read_json, write_file, write_json
 from polypath.storage.lock import FolderLock
 from polypath.training.own_process import here, in_process_of_its_own, passed_on
+from polypath.training.path_objectives import Taught
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
 from polypath.training.result import RunResult, result_of
 from polypath.training.run_data import places
@@ -257,15 +258,21 @@ def ray_runner(address: str) -> Runner:
 
 
 def _one(run: Runner, recipe: Recipe, path: Path, slot: int) -> RunResult:
-    if (path / "recipe.json").is_file():
-        wanted, found = recipe_to_json(recipe), read_json(path / "recipe.json")
-        if recipe.precision == "auto" and isinstance(found, dict):  # the run has settled it
-            wanted["precision"] = found.get("precision")
-        if found != wanted:
-            raise ValueError(f"{path}: a run of another recipe")
+    if (path / "recipe.json").is_file() and not _same(recipe_from_json(read_json(path / "recipe.json")), recipe):
+        raise ValueError(f"{path}: a run of another recipe")
     if not (path / "summary.json").is_file():
         run(recipe, path, slot)
     return result_of(path)
+
+
+def _same(found: Recipe, wanted: Recipe) -> bool:
+    """Whether a run is of the recipe that is wanted. It has settled its precision where that is ``auto``, and keeps a
+    copy of its teacher, which may have moved."""
+    settled: dict[str, Any] = {"precision": found.precision} if wanted.precision == "auto" else {}
+    if isinstance(wanted.objective, Taught) and isinstance(found.objective, Taught):
+        before, now = found.objective.teacher, wanted.objective.teacher
+        settled |= {"objective.teacher": before} if Path(before).name == Path(now).name else {}
+    return recipe_to_json(found) == recipe_to_json(replace(wanted, settled))
 
 
 class _Claim(TypedDict):
@@ -284,6 +291,7 @@ def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any])
     here = json.loads(json.dumps({"recipe": recipe_to_json(recipe), "grid": grid, "seeds": seeds}))
     if file.is_file():
         before = read(file, _Claim)
+        before["recipe"] = recipe_to_json(recipe_from_json(before["recipe"]))  # with fields that came since
         for what in ("recipe", "grid"):
             if before[what] != here[what]:
                 raise ValueError(f"{folder} holds a sweep of another {what}: choose another --out")

@@ -21,6 +21,7 @@ from polypath.training.path_objectives import DropPath, Taught
 from polypath.training.recipe import Recipe, replace
 from polypath.training.result import result_of
 from polypath.training.run import RunFolder
+from polypath.training.schedules import ScheduleConfig
 from polypath.worth.ladder import ladder
 from polypath.worth.plan import epochs_for, evenly, run_name, twin
 from polypath.worth.result import LadderResult, load_ladder
@@ -196,6 +197,11 @@ def test_refusals(tmp_path: Path) -> None:
     many = replace(RECIPE, {"model.scale": 4})
     with pytest.raises(ValueError, match="at most 5"):
         ladder(many, [0], [f"branches={n}" for n in (1, 2, 3, 4, "1,2")], out=tmp_path / "new", **OPTIONS)
+    late = replace(RECIPE, {"schedule": ScheduleConfig(kind="step", at_epochs=(1,))})
+    with pytest.raises(ValueError, match="fewer epochs, which does not fit this recipe"):
+        ladder(late, [0], PATHS, out=tmp_path / "new", **OPTIONS)
+    with pytest.raises(ValueError, match="runtime = 'tpu'"):
+        ladder(RECIPE, [0], PATHS, out=tmp_path / "new", **{**OPTIONS, "runtime": "tpu"})
     with pytest.raises(ValueError, match="kinds = 'all'"):
         ladder(RECIPE, [0], PATHS, out=tmp_path / "new", **{**OPTIONS, "kinds": ["all"]})
     (tmp_path / "other").mkdir()

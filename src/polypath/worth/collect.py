@@ -81,7 +81,7 @@ def collect(
             error=_mean(off),
             errors=off,
             epochs=_epochs(folder / runs[0]),
-            pflop=statistics.fmean(results[run].pflop or 0.0 for run in runs),
+            pflop=_pflop([results[run] for run in runs]),
         )
 
     first = opened(run_name(NET, seeds[0]), seeds[0])
@@ -107,7 +107,7 @@ def collect(
         )
         for path in sorted(paths, key=lambda path: counted[path].macs)
     )
-    spent = {NET: statistics.fmean(results[run_name(NET, seed)].pflop or 0.0 for seed in seeds)}
+    spent = {NET: _pflop([results[run_name(NET, seed)] for seed in seeds])}
     spent |= {kind: sum(row.alone[kind].pflop for row in rows) for kind in kinds}
     looks = sum(results[name].test_evaluations or 0 for name in names)
     written = {key: value for key, value in environment(first.device).items() if key != "command"}
@@ -140,8 +140,8 @@ def _measured(
 ) -> dict[str, Any]:
     """Times and memory, measured once for all calls."""
     file = folder / "runtime.json"
-    if file.is_file():
-        return read_json(file)
+    if file.is_file() and (known := read_json(file))["name"] == runtime:
+        return known
     stats = first.statistics(paths, num_images)
     twins = {path: open_run(run_name("epochs", seed, path), seed)().net for path in paths}
     choices = {path: first.net.paths(path) for path in paths}
@@ -155,6 +155,13 @@ def _anonymous(recipe: Recipe, run: Trained) -> dict[str, Any]:
     values = recipe_to_json(recipe)
     values["data"]["source"] = run.data.name
     return values
+
+
+def _pflop(results: Sequence[RunResult]) -> float:
+    """The mean over runs."""
+    if lacking := [result.run_dir for result in results if result.pflop is None]:
+        raise ValueError(f"{lacking[0]}: was begun by a version that did not count PFLOP; choose another --out")
+    return statistics.fmean(result.pflop for result in results if result.pflop is not None)
 
 
 def _epochs(run: Path) -> int:

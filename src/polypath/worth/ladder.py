@@ -89,13 +89,27 @@ def ladder(
         raise ValueError(f"path = {recipe.path!r}: a ladder is of a whole network; name its paths by --paths")
     for kind in kinds:
         check("kinds", kind, one_of(*KINDS))
+    if "pflop" in kinds:
+        _check_schedule(recipe)
+    measuring = runtime_name(runtime)
     options = {"workers": workers, "retries": retries, "data_moved": data_moved, "run": run}
     made = _Ladder(recipe, list(seeds), _asked(recipe, paths), kinds, Path(out), num_images, options)
     made.claim()
     made.folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(made.folder):
         made.claim(write=True)
-        return made.result(runtime)
+        return made.result(measuring)
+
+
+def _check_schedule(recipe: Recipe) -> None:
+    """Raise ``ValueError`` for a schedule that fewer epochs do not fit, before anything is trained."""
+    try:
+        twin(recipe, WHOLE_TEXT, 0, max(1, recipe.epochs // 10))
+    except ValueError as error:
+        raise ValueError(
+            f"twins by equal PFLOP train for fewer epochs, which does not fit this recipe ({error}); leave them out: "
+            "--alone epochs --alone taught"
+        ) from error
 
 
 class _Claim(TypedDict):
@@ -232,7 +246,6 @@ class _Ladder:
         Raises:
             ValueError: no seed whose runs have all come out.
         """
-        runtime = runtime_name(runtime)
         self._train({run_name(NET, seed): replace(self.recipe, {"seed": seed}) for seed in self.seeds})
         if self.paths is None:
             if run_name(NET, self.seeds[0]) not in self.results:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polypath.analysis.plots.style import COLOURS, GREY, MARKERS, canvas, legend_below
 from polypath.worth.result import LadderResult, LadderRow
@@ -22,7 +22,7 @@ def ladder_figure(result: LadderResult) -> Figure:
     right.axhline(0.0, color=GREY, lw=1.0)
     for i, kind in enumerate(result.kinds):
         rows = [(j, row.alone[kind]) for j, row in enumerate(result.rows) if kind in row.alone]
-        look = {"color": COLOURS[i + 1], "label": NAMES[kind]}
+        look: dict[str, Any] = {"color": COLOURS[i + 1], "label": NAMES[kind]}
         left.plot([along[j] for j, _ in rows], [of.error for _, of in rows], "--", marker=MARKERS[i + 1], ms=5, **look)
         at = [j + (i - (len(result.kinds) - 1) / 2) * 0.2 for j, _ in rows]
         ends = [[of.tax - of.low for _, of in rows], [of.high - of.tax for _, of in rows]]

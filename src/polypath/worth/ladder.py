@@ -148,7 +148,7 @@ class _Ladder:
     ) -> None:
         self.recipe, self.seeds, self.folder, self.num_images = recipe, seeds, folder, num_images
         self.asked, self.paths, self.options = asked, asked, options
-        self.kinds = [kind for kind in KINDS if kind == "epochs" or kind in kinds]
+        self.kinds: list[Kind] = [kind for kind in KINDS if kind == "epochs" or kind in kinds]
         self.results: dict[str, RunResult] = {}
         self.failed: dict[str, str] = {}
         self.data: ImageData | None = None

@@ -7,9 +7,10 @@ import itertools
 import time
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 import torch
-from benchmarks import first_answer, harness, models, page, roof
+from benchmarks import deadline, first_answer, harness, models, page, roof
 from benchmarks.__main__ import main
 from PIL import Image
 
@@ -236,3 +237,30 @@ def test_clients_that_are_turned_away_are_not_lost(retry, tmp_path, capsys):
     assert found["other_statuses"] == []
     if retry == "header":
         assert found["refused"] <= 4 * 2  # each waits for a second
+
+
+def test_the_committed_trace_is_its_seeds(tmp_path):
+    deadline.write_trace(tmp_path / "bursty.json")
+    assert (tmp_path / "bursty.json").read_text() == deadline.TRACE.read_text()
+    trace = deadline.read_trace(deadline.TRACE)
+    assert len(trace.budgets) == 2000
+    assert 0.1 < trace.neighbour.mean() < 0.4
+
+
+@pytest.mark.slow
+def test_a_trace_is_played_on_paths_and_separate_networks(tmp_path, monkeypatch):
+    monkeypatch.setenv("POLYPATH_CACHE", str(tmp_path))
+    monkeypatch.setattr(deadline, "PROFILE_RUNS", 5)
+    bundle = pp.Bundle.open()
+    draw = np.random.default_rng(0)
+    pixels, labels = draw.integers(0, 256, (20, 32, 32, 3), np.uint8), draw.integers(0, 10, 20)
+    trace = deadline.deadline.bursty_trace(12, seed=0, busy_spell=4.0)
+    found = deadline.measure(bundle, [bundle.with_paths(["column=1"])], pixels, labels, trace)
+    ways = {row["way"]: row for row in found["rows"]}
+    assert ways["AnytimePredictor"]["value"] <= 1.0
+    assert ways["oracle of times and answers"]["value"] >= ways["the best fixed path"]["value"]
+    assert ways["oracle of times and answers"]["value"] >= ways["the same rule, measured times"]["value"]
+    assert {row["bundle"] for row in found["paths"]} == {bundle.name}
+    assert len(found["paths"]) == len(bundle.paths) + 1
+    assert found["hypervolume"]["gain"]["value"] >= 0  # the one network is one of the paths
+    assert sum(found["used"].values()) == 12

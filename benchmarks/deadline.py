@@ -1,0 +1,216 @@
+"""Deadline accuracy: who answers most requests right *and in time*, while budgets change and a neighbour computes?
+
+The requests of ``traces/bursty.json`` are gone through, one after the other, on CIFAR-10's test images. A budget there
+is in times of the most accurate path's median on the calm machine. Where the trace says so, a neighbour keeps every
+core busy. At each request
+
+live       ``AnytimePredictor.predict(image, budget_ms)`` of the shipped bundle answers
+measured   then every path of every bundle runs once by itself, so that all other ways to answer are asked on the same
+           times and answers (:mod:`polypath.analysis.deadline`)
+
+Rows: the predictor, the same rule by the measured times, the best fixed path in hindsight, a ladder of separate
+networks by the same rule, and two oracles; each with its interval. Beside them the hypervolume of error on all test
+images against median milliseconds without a neighbour, and with other bundles what it gains over theirs.
+
+``POLYPATH_BENCH_LADDER``     folders of further bundles, of a network each, separated as in PATH: the separate networks
+``POLYPATH_BENCH_REQUESTS``   requests at most (2,000 in the trace)
+``POLYPATH_CIFAR10``          where CIFAR-10 lies, else its hub name
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+import polypath as pp
+from benchmarks.harness import show
+from benchmarks.trained import cifar10
+from polypath.analysis import deadline
+from polypath.deploy.budget import BudgetError
+from polypath.deploy.bundle import Bundle
+from polypath.profiling.cores import cores
+from polypath.storage.files import write_json
+from polypath.training.recipe import replace
+from polypath.training.recipes import get_recipe
+
+TRACE = Path(__file__).parent / "traces" / "bursty.json"
+SEED = 2029
+REQUESTS = int(os.environ.get("POLYPATH_BENCH_REQUESTS", "2000"))
+PROFILE_RUNS = 200
+BATCH = 250  # of images that are scored
+SPIN = "while True: sum(range(10000))"
+
+
+def run() -> dict:
+    from polypath.data.sources import load_images
+
+    recipe = get_recipe("fractalnet-cifar10-bundle")
+    test = load_images(replace(recipe, {"data.source": cifar10()}).data).test
+    pixels, labels = test.images.permute(0, 2, 3, 1).numpy(), test.labels.numpy()
+    ladder = [Bundle.open(place) for place in os.environ.get("POLYPATH_BENCH_LADDER", "").split(os.pathsep) if place]
+    return measure(Bundle.open(), ladder, pixels, labels, read_trace(TRACE).first(REQUESTS))
+
+
+def read_trace(file: Path) -> deadline.Trace:
+    """A committed trace."""
+    values = json.loads(file.read_text())
+    return deadline.Trace(np.array(values["budgets"]), np.array(values["neighbour"], bool), values["seed"])
+
+
+def write_trace(file: Path) -> None:
+    """Draw the committed trace anew: the seed gives the same one."""
+    trace = deadline.bursty_trace(2000, SEED)
+    budgets = np.round(trace.budgets, 4).tolist()
+    write_json(file, {"seed": SEED, "budgets": budgets, "neighbour": trace.neighbour.astype(int).tolist()})
+
+
+def measure(
+    bundle: Bundle, ladder: list[Bundle], pixels: np.ndarray, labels: np.ndarray, trace: deadline.Trace
+) -> dict:
+    """Play the trace; ``pixels`` ``(N, H, W, C)`` uint8 with ``labels`` ``(N,)``."""
+    predictor = pp.AnytimePredictor(bundle)
+    others = [pp.AnytimePredictor(one, predictor.runtime.name) for one in ladder]
+    paths = [(p, path.name) for p in (predictor, *others) for path in p.bundle.paths]
+    own = len(bundle.paths)
+    right = np.stack([_right(p, name, pixels, labels) for p, name in paths], 1)
+    errors = 100.0 * (1.0 - right.mean(0))
+    tasks = [_task(p, name) for p, name in paths]
+    profile = np.array([[_timed(task, pixels[:1]) for task in tasks] for _ in range(3 + PROFILE_RUNS)])[3:]
+    unit = float(np.median(profile[:, int(errors[:own].argmin())]))
+    predictor.warm_up()
+    predictor.profile(1)
+    print(f"{predictor.runtime.name}, unit {unit:.3f} ms, {len(trace.budgets)} requests")
+    images = np.random.default_rng(trace.seed).integers(0, len(labels), len(trace.budgets))
+    times, live, used = np.empty((len(images), len(paths))), [], []
+    with neighbour() as wake, _without_collection():
+        for i, (at, budget) in enumerate(zip(images, unit * trace.budgets, strict=True)):
+            wake(bool(trace.neighbour[i]))
+            start = time.perf_counter()
+            try:
+                answer = predictor.predict(pixels[at], budget_ms=budget)
+            except BudgetError:
+                live.append(False)
+                used.append("refused")
+            else:
+                took = 1e3 * (time.perf_counter() - start)
+                live.append(bool(answer.labels[0] == labels[at]) and took <= budget)
+                used.append(answer.path)
+            times[i] = [_timed(task, pixels[at : at + 1]) for task in tasks]
+    at = right[images]
+    one = deadline.Measured(unit * trace.budgets, times[:, :own], at[:, :own])
+    order = np.argsort(errors[:own]).tolist()
+    chosen = {
+        "the same rule, measured times": deadline.by_needs(one, order, profile[:, :own]),
+        "the best fixed path": deadline.fixed(one),
+        "oracle of times": deadline.in_time(one, order),
+        "oracle of times and answers": deadline.oracle(one),
+    }
+    outcomes = {"AnytimePredictor": np.array(live)} | {name: one.outcome(c) for name, c in chosen.items()}
+    if ladder:
+        apart = deadline.Measured(unit * trace.budgets, times[:, own:], at[:, own:])
+        rest = np.argsort(errors[own:]).tolist()
+        outcomes["separate networks"] = apart.outcome(deadline.by_needs(apart, rest, profile[:, own:]))
+        outcomes["separate networks, oracle of times"] = apart.outcome(deadline.in_time(apart, rest))
+    rows = [
+        {"way": name, **asdict(deadline.deadline_accuracy(outcome)), **_gain(outcomes["AnytimePredictor"], outcome)}
+        for name, outcome in outcomes.items()
+    ]
+    show("Right and in time", rows, {"way": "", "value": ".3f", "low": ".3f", "high": ".3f"})
+    names = [name for _, name in paths]
+    return {
+        "bundle": bundle.name,
+        "runtime": predictor.runtime.name,
+        "requests": len(images),
+        "unit_ms": unit,
+        "rows": rows,
+        "fixed": names[int(chosen["the best fixed path"][0])],
+        "used": {name: used.count(name) for name in dict.fromkeys(used)},
+        "paths": [
+            {"bundle": p.bundle.name, "path": name, "error": float(error), **_spread(row, times[:, i], trace)}
+            for i, ((p, name), error, row) in enumerate(zip(paths, errors, profile.T, strict=True))
+        ],
+        "hypervolume": _hypervolumes(profile, right, own),
+    }
+
+
+def _hypervolumes(profile: np.ndarray, right: np.ndarray, own: int) -> dict:
+    """In one box for all: from half of the fastest path's median to twice the slowest one's, up to 90% of error."""
+    medians = np.median(profile, 0)
+    box = (float(medians.min()) / 2, 2 * float(medians.max()), 90.0)
+    draws = deadline.hypervolume_draws(profile[:, :own], right[:, :own], box)
+    found = {"box": box, "paths of one network": asdict(deadline.interval_of(draws))}
+    if own < right.shape[1]:
+        apart = deadline.hypervolume_draws(profile[:, own:], right[:, own:], box)
+        found["separate networks"] = asdict(deadline.interval_of(apart))
+        found["gain"] = asdict(deadline.interval_of(draws - apart))
+    return found
+
+
+def _gain(ours: np.ndarray, theirs: np.ndarray) -> dict:
+    """How many requests only the predictor, and only the other way, answered right and in time."""
+    return {"only_ours": int((ours & ~theirs).sum()), "only_theirs": int((theirs & ~ours).sum())}
+
+
+def _spread(profile: np.ndarray, times: np.ndarray, trace: deadline.Trace) -> dict:
+    rows = {"calm": profile, "alone": times[~trace.neighbour], "with_neighbour": times[trace.neighbour]}
+    found = {name: np.quantile(row, (0.5, 0.99)).tolist() for name, row in rows.items() if len(row)}
+    return {f"{name}_p50_p99_ms": [round(ms, 4) for ms in pair] for name, pair in found.items()}
+
+
+def _right(predictor: pp.AnytimePredictor, path: str, pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    parts = [predictor.prepared(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
+    return np.concatenate([predictor.run_path(path, x).argmax(1) for x in parts]) == labels
+
+
+def _task(predictor: pp.AnytimePredictor, path: str):
+    return lambda image: predictor.run_path(path, predictor.prepared(image))
+
+
+def _timed(task, image: np.ndarray) -> float:
+    start = time.perf_counter()
+    task(image)
+    return 1e3 * (time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def neighbour() -> Iterator:
+    """A program on every core that computes while it is told to."""
+    programs = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(cores())]
+    awake = True
+
+    def wake(on: bool) -> None:
+        nonlocal awake
+        if on != awake:
+            for program in programs:
+                program.send_signal(signal.SIGCONT if on else signal.SIGSTOP)
+            awake = on
+            time.sleep(0.01)  # the scheduler notices
+
+    try:
+        wake(False)
+        yield wake
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

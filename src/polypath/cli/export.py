@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from polypath.core.batchnorm import BatchNormStatistics
     from polypath.core.network import PathNet
     from polypath.core.paths import Paths
+    from polypath.deploy.bundle import Bundle
 
 FORMATS = ("bundle", "onnx", "openvino", "torch", "triton")
 LOG = logging.getLogger(__name__)
@@ -106,7 +107,39 @@ def _bundle(args: Any) -> dict[str, Any]:
         ]
         head = ["path", "held-out error %", "test error %", "MACs", "params", "temperature"]
         print_table(f"Bundle {bundle.name}", head, rows, notes=[statistics, f"{size / 2**20:.2f} MiB in {args.out}"])
-    return {"out": str(args.out), "bytes": size, **bundle.manifest.to_json()}
+    changed = _ladder(bundle, quiet=args.json)
+    return {"out": str(args.out), "bytes": size, "flips": changed, **bundle.manifest.to_json()}
+
+
+def _ladder(bundle: Bundle, *, quiet: bool) -> list[dict[str, int]]:
+    """Show the steps of better and better answers; how many held-out answers each puts right and wrong."""
+    from dataclasses import asdict
+
+    from polypath.analysis.flips import flips
+    from polypath.deploy.stopping import held_out
+
+    if len(bundle.ladder) < 2:
+        return []
+    changed = flips(held_out(bundle)[1]) if bundle.manifest.held_out is not None else []
+    if not quiet:
+        runs = [bundle.path(r.path).macs if r.step is None else r.step.macs for r in bundle.ladder]
+        rows = [
+            [r.path, "+".join(r.combine), millions(macs), percent(r.error), *both]
+            for r, macs, both in zip(
+                bundle.ladder,
+                runs,
+                [("", ""), *((str(f.to_right), str(f.to_wrong)) for f in changed)]
+                if changed
+                else [("", "")] * len(runs),
+                strict=True,
+            )
+        ]
+        share = sum(runs) / max(path.macs for path in bundle.paths)
+        notes = [f"all steps: {share:.2f} times the MACs of the dearest path"]
+        notes += [f"changes of {changed[0].images:,} held-out answers, from one step to the next"] if changed else []
+        head = ["step", "answers by", "MACs run", "held-out error %", "wrong to right", "right to wrong"]
+        print_table("Better and better answers", head, rows, notes=notes)
+    return [asdict(f) for f in changed]
 
 
 def _one(args: Any) -> dict[str, Any]:

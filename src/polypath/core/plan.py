@@ -6,7 +6,7 @@ Nodes inside the loops of a switch whose gates decide are no steps of their own;
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -87,6 +87,24 @@ def _steps(
     return tuple(
         Step(node, sources, scales, tuple(free.get(i, ())), planned)
         for i, (node, sources, scales, planned) in enumerate(rows)
+    )
+
+
+def between(steps: Sequence[Step], given: Collection[str], ends: Collection[str]) -> tuple[Step, ...]:
+    """The steps of a plan that make ``ends`` where the values of ``given`` are there already; the ends are kept."""
+    by_name = {step.node.name: step for step in steps}
+    needed: set[str] = set()
+    todo = [name for name in ends if name not in given]
+    while todo:
+        name = todo.pop()
+        if name in by_name and name not in needed:
+            needed.add(name)
+            todo += [source for source in by_name[name].sources if source not in given]
+    kept = [step for step in steps if step.node.name in needed]
+    last = {source: i for i, step in enumerate(kept) for source in step.sources if source not in ends}
+    return tuple(
+        replace(step, free=tuple(source for source in dict.fromkeys(step.sources) if last.get(source) == i))
+        for i, step in enumerate(kept)
     )
 
 

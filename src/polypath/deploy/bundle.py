@@ -3,6 +3,7 @@
 config.json, model.safetensors, README.md    the network, as :mod:`polypath.storage.saving` writes it
 statistics.safetensors                       each path's re-estimated norms
 NAME.onnx                                    a path's graph; its weights stand in the two files above
+step-N.onnx                                  of the ladder's step N: what its path runs beside the steps before it
 held_out.safetensors                         answers to held-out images, for stopping by confidence
 manifest.json                                what there is: accuracy, calibration, costs, times, checksums
 
@@ -12,6 +13,7 @@ docs/bundle.md describes all of it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -146,9 +148,7 @@ class Bundle:
     @property
     def ladder(self) -> tuple[Rung, ...]:
         """Steps of better and better answers; without any of the bundle's own, its paths by turns."""
-        return self.manifest.ladder or tuple(
-            Rung(path=p.name, combine=(p.name,), error=p.error) for p in _rising(self.paths)
-        )
+        return self.manifest.ladder or by_turns(self.paths)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -230,6 +230,8 @@ class Bundle:
         kept = [self.path(name).name for name in names]
         paths = tuple(path for path in self.paths if path.name in kept)
         ladder = tuple(rung for rung in self.manifest.ladder if set(rung.combine) <= set(kept) and rung.path in kept)
+        if len(ladder) < len(self.manifest.ladder):  # what is left may read what is not left any more
+            ladder = tuple(replace(rung, step=None) for rung in ladder)
         return replace(self, manifest=replace(self.manifest, paths=paths, ladder=ladder))
 
 
@@ -242,13 +244,13 @@ def _percent(error: float | None) -> str:
     return "–" if error is None else f"{error:.2f}%"
 
 
-def _rising(paths: tuple[BundlePath, ...]) -> list[BundlePath]:
-    """Paths that are better than every cheaper one."""
+def by_turns(paths: Sequence[BundlePath]) -> tuple[Rung, ...]:
+    """A ladder of the paths by themselves, those that are better than every cheaper one."""
     kept: list[BundlePath] = []
     for path in paths:
         if not kept or path.error is None or kept[-1].error is None or path.error < kept[-1].error:
             kept.append(path)
-    return kept
+    return tuple(Rung(path=path.name, combine=(path.name,), error=path.error) for path in kept)
 
 
 def _errors(folder: Path) -> dict[str, float]:

@@ -29,8 +29,8 @@ from polypath.core.paths import Paths
 from polypath.deploy import onnx_graph
 from polypath.deploy.check import Check, compare, images
 from polypath.deploy.needs import check_installed
+from polypath.deploy.onnx_files import check_onnx
 from polypath.deploy.runtimes.torch_ import folded
-from polypath.deploy.write import check_onnx
 from polypath.profiling.cores import cores
 from polypath.storage.files import write_file
 

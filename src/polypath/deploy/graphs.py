@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from polypath.deploy.graph_check import IMAGES, LOGITS, Value, check_graph
-from polypath.deploy.manifest import BundlePath, Manifest
+from polypath.deploy.manifest import BundlePath, Manifest, Step
 from polypath.deploy.plain_files import PlainFiles
 
 
@@ -28,13 +28,22 @@ class Graphs:
             GraphRefused: it is none that a runtime may read, or not what the manifest says.
             ImportError: onnx is missing.
         """
-        name = path.files["onnx"]
+        prep = self._manifest.preparation
+        return self._read(path.files["onnx"], [Value(IMAGES, (prep.channels, *prep.size))], 0)
+
+    def step(self, step: Step) -> Path:
+        """The graph of a step of the ladder, likewise.
+
+        Raises:
+            GraphRefused, ImportError: as :meth:`file`.
+        """
+        return self._read(step.files["onnx"], [Value()] * len(step.reads), len(step.leaves))
+
+    def _read(self, name: str, inputs: list[Value], left: int) -> Path:
         file = self._files.folder / name
         with self._lock:
             if name not in self._checked:
-                prep = self._manifest.preparation
-                images = Value(IMAGES, (prep.channels, *prep.size))
                 logits = Value(LOGITS, (len(self._manifest.classes),))
-                check_graph(file, self._manifest.files, [images], [logits])
+                check_graph(file, self._manifest.files, inputs, [logits, *[Value()] * left])
                 self._checked.add(name)
         return file

@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from polypath.core.checks import check, listed, number
 from polypath.core.display import as_unicode
+from polypath.core.wiring import INPUT
 from polypath.deploy.images import Preparation, preparation
 from polypath.storage.config import in_run
 from polypath.storage.decode import decode
@@ -65,16 +66,35 @@ class BundlePath:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a rung runs where rungs before it have left values that its path shares with theirs.
+
+    Attributes:
+        reads: the slots that hold its graph's inputs, in order; ``input`` holds the images.
+        leaves: the slots of its outputs behind the logits, for later rungs.
+        macs: of one image.
+        files: the graph by runtime format; none where only torch can run it.
+    """
+
+    reads: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    leaves: tuple[Name, ...] = ()
+    macs: Count = 0
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rung:
     """One step of better and better answers: run ``path``, then average the probabilities of ``combine``.
 
-    ``combine`` names paths of this rung and earlier ones; ``error`` is that of the average on held-out images.
+    ``combine`` names paths of this rung and earlier ones; ``error`` is that of the average on held-out images. With a
+    ``step``, the path need not run whole, see :class:`Step`.
     """
 
     path: str
     combine: Annotated[tuple[str, ...], Meta(min_length=1)]
     error: Percent | None = None
     test_error: Percent | None = None
+    step: Step | None = None
 
 
 class FileFacts(TypedDict):
@@ -187,14 +207,22 @@ def _check_names(manifest: Manifest) -> None:
         if as_unicode(name) != name:
             raise ValueError(f"paths: {name!r} is no text")
     ran: set[str] = set()
+    left = {INPUT}
     for rung in manifest.ladder:
         if unknown := [name for name in (rung.path, *rung.combine) if name not in names]:
             raise ValueError(f"ladder: no path {unknown[0]!r}; there are {listed(names)}")
         ran.add(rung.path)
         if not ran.issuperset(rung.combine):
             raise ValueError(f"ladder: {rung.combine!r} names paths that have not run by then")
+        if rung.step is not None:
+            if lost := [slot for slot in rung.step.reads if slot not in left]:
+                raise ValueError(f"ladder: {rung.path!r} reads {lost[0]!r}, which no step before it leaves")
+            if twice := [slot for slot in rung.step.leaves if slot in left]:
+                raise ValueError(f"ladder: {rung.path!r} leaves {twice[0]!r}, which is there already")
+            left.update(rung.step.leaves)
     check_files(manifest.files)
     named = [name for path in manifest.paths for name in path.files.values()]
+    named += [name for rung in manifest.ladder if rung.step is not None for name in rung.step.files.values()]
     named += [manifest.held_out] if manifest.held_out is not None else []
     if lost := [name for name in named if name not in manifest.files]:
         raise ValueError(f"files: {lost[0]!r} is named, and has no checksum")

@@ -35,6 +35,7 @@ from polypath.deploy import latency_profile as profiles
 from polypath.deploy.answer import Answer, Confident, averaged, check_top_k, softmax
 from polypath.deploy.budget import BudgetError, Spent, check_budget
 from polypath.deploy.bundle import Bundle, rank
+from polypath.deploy.climber import Climber
 from polypath.deploy.decoder import DecodingLate, decoder
 from polypath.deploy.graph_check import GraphRefused
 from polypath.deploy.latency import Latencies, Timing, spread
@@ -99,6 +100,9 @@ class AnytimePredictor:
         if precision != "f32" and runtime == "auto":
             names = [name for name in names if name != "onnxruntime"]
         self._take_fastest(names)
+        self._climber = Climber(
+            self.bundle, self.runtime, self._timed, self._probabilities, self._example, self.latencies
+        )
         warm_decoders(self.bundle.preparation)
         atexit.register(_closed, weakref.ref(self))
 
@@ -107,10 +111,16 @@ class AnytimePredictor:
         return f"AnytimePredictor({self.bundle.name!r}, {len(self.bundle.paths)} paths, {used})"
 
     def warm_up(self, batch: int = 1) -> None:
-        """Run every path once on a batch of this size, so that no answer waits for its graphs to be loaded or compiled.
+        """Run every path, and every step of the ladder, once on a batch of this size, so that no answer waits for its
+        graphs to be loaded or compiled.
 
-        Done by itself for one image, and for other batch sizes before their first answer.
+        Done by itself before the first answer of a batch size, and for the paths and one image at once.
         """
+        self._warm_paths(batch)
+        with self._lock:
+            self._climber.warm_up(batch)
+
+    def _warm_paths(self, batch: int) -> None:
         with self._lock:
             x = None
             for name in self._ranked:
@@ -171,7 +181,8 @@ class AnytimePredictor:
         """Better and better answers until ``deadline``, a moment of ``time.monotonic()``.
 
         Path after path of the bundle's ladder, averaged with earlier ones where held-out images say that this helps.
-        A path that would not be done in time is not begun.
+        What a path shares with those before it is not run again (:mod:`polypath.deploy.climb`). One that would not be
+        done in time is not begun.
 
         Raises:
             ValueError: a deadline that is no number, images that cannot be.
@@ -180,19 +191,22 @@ class AnytimePredictor:
         start = time.perf_counter()
         check("deadline", deadline, _MOMENT)
         spent = Spent(max(0.0, 1e3 * (deadline - time.monotonic())), start, fixed=True)
-        self._make_ready(_count(images))  # counts, as a deadline is a moment
+        count = _count(images)
+        self._make_ready(count)  # counts, as a deadline is a moment
+        self._ready_to_climb(count)
         x = self._within(images, spent)
         return self._until(x, deadline, spent)
 
     def _until(self, x: np.ndarray, deadline: float, spent: Spent) -> Iterator[Answer]:
         ran: dict[str, np.ndarray] = {}
-        for rung in self.bundle.ladder:
-            latencies = self.latencies(len(x))
+        climb = self._climber.begin(x)
+        for i, rung in enumerate(self.bundle.ladder):
+            latencies = self._climber.latencies(i, len(x))
             if not latencies.fits(rung.path, 1e3 * (deadline - time.monotonic()), time.perf_counter()):
                 if not ran:
                     raise spent.refusal(latencies.paths[rung.path].needs, len(x), latencies.origin)
                 return
-            ran[rung.path] = self._timed(rung.path, x)
+            ran[rung.path] = self._climber.run(climb, i)
             yield Answer(
                 probabilities=averaged(ran, rung),
                 classes=self.bundle.classes,
@@ -225,6 +239,7 @@ class AnytimePredictor:
             start += self._make_ready(count)
             if self.runtime.per_batch:
                 start += sum(self._make_ready(2**i, profile=False) for i in range((count - 1).bit_length()))
+            start += self._ready_to_climb(count)
         spent = Spent(limit, start)
         x = self._within(images, spent)
         start = spent.start
@@ -232,22 +247,23 @@ class AnytimePredictor:
         out = np.empty((n, len(self.bundle.classes)), np.float32)
         where, sure, rows = [""] * n, np.zeros(n, bool), np.arange(n)
         ran: dict[str, np.ndarray] = {}
-        last = self.bundle.ladder[0].path
-        for rung, threshold in zip(self.bundle.ladder, stopping.thresholds, strict=True):
+        last, climb = self.bundle.ladder[0].path, self._climber.begin(x)
+        for i, (rung, threshold) in enumerate(zip(self.bundle.ladder, stopping.thresholds, strict=True)):
             if budget_ms is not None:
-                latencies = self._known(len(rows))
+                latencies = self._climber.latencies(i, self._known(len(rows)))
                 if not latencies.fits(rung.path, spent.left_ms, time.perf_counter()):
                     if not ran:
                         raise spent.refusal(latencies.paths[rung.path].needs, n, latencies.origin)
                     break
-            ran[rung.path] = self._timed(rung.path, self._filled(x, n))[: len(x)]
+            ran[rung.path] = self._climber.run(climb, i, n)
             out[rows], last = averaged(ran, rung), rung.path
             stops = out[rows].max(1) >= threshold
             sure[rows[stops]] = True
-            for i in rows:
-                where[i] = rung.path
+            for row in rows:
+                where[row] = rung.path
             keep = ~stops
-            rows, x = rows[keep], np.ascontiguousarray(x[keep])
+            rows = rows[keep]
+            climb.keep(keep)
             ran = {name: p[keep] for name, p in ran.items()}
             if not len(rows):
                 break
@@ -340,13 +356,6 @@ class AnytimePredictor:
             latencies.observe(name, 1e3 * (end - start), end, full=len(x) == size)
         return probabilities
 
-    def _filled(self, x: np.ndarray, most: int) -> np.ndarray:
-        """``x``, with zeros up to a batch size that is a power of two or ``most`` where each size is compiled."""
-        size = min(profiles.bucket(len(x)), most)
-        if not self.runtime.per_batch or size == len(x):
-            return x
-        return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
-
     # --- times -------------------------------------------------------------------------------------------
 
     def choose(self, budget_ms: float, batch: int = 1, *, spent: Spent | None = None) -> str:
@@ -414,9 +423,9 @@ class AnytimePredictor:
             rows = {batch: latencies.to_store(now) for batch, latencies in self._latencies.items()}
             self._store.save({batch: row for batch, row in rows.items() if row is not None})
 
-    def _known(self, batch: int) -> Latencies:
-        """The estimated times at the smallest batch size that has been profiled and is no smaller than ``batch``."""
-        return self._latencies[min(size for size in self._latencies if size >= batch)]
+    def _known(self, batch: int) -> int:
+        """The smallest batch size that has been profiled and is no smaller than ``batch``."""
+        return min(size for size in self._latencies if size >= batch)
 
     def _make_ready(self, batch: int, *, profile: bool = True) -> float:
         """Seconds that went into what only the first answer of a batch size needs: its profile, its graphs."""
@@ -425,8 +434,17 @@ class AnytimePredictor:
             return 0.0
         if profile:
             self.latencies(batch)
-        self.warm_up(batch)
+        self._warm_paths(batch)
         return time.perf_counter() - start
+
+    def _ready_to_climb(self, batch: int) -> float:
+        """The same for the ladder's steps: their graphs, and how long they take."""
+        start = time.perf_counter()
+        smaller = [2**i for i in range((batch - 1).bit_length())] if self.runtime.per_batch else []
+        with self._lock:
+            done = [self._climber.warm_up(size) for size in (*smaller, batch)]
+            self._climber.measure(batch)
+        return time.perf_counter() - start if any(done) else 0.0
 
     def _measure(self, size: int, seconds: float | None, *, once: bool = False) -> Latencies:
         x, origin = self._example(size), "measured"
@@ -488,7 +506,7 @@ class AnytimePredictor:
         for _, self.runtime, self._store, self._latencies in sorted(found, key=lambda one: one[0]):
             with self._leaving_out(self.runtime.name, refused):
                 self._warm.clear()
-                self.warm_up(1)
+                self._warm_paths(1)
                 break
         else:
             raise refused.popitem()[1]

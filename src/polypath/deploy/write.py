@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,21 @@ from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import PLACE, TEXT, instance, json_value, optional, plain
 from polypath.core.deprecation import notes_are_logged
 from polypath.core.extract import extract
-from polypath.core.extras import installed, need
+from polypath.core.extras import installed
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.deploy import check, heldout, onnx_graph
 from polypath.deploy import manifest as manifests
-from polypath.deploy.bundle import STATISTICS, Bundle
+from polypath.deploy.bundle import STATISTICS, Bundle, by_turns
+from polypath.deploy.climb_write import write_steps
 from polypath.deploy.images import preparation
 from polypath.deploy.manifest import BundlePath, Manifest
-from polypath.deploy.needs import check_installed, checkers
+from polypath.deploy.needs import check_installed
+from polypath.deploy.onnx_files import check_onnx, weights_at
 from polypath.deploy.runtimes import open_runtime
 from polypath.profiling.cores import cores
 from polypath.profiling.cost import Cost, costs
 from polypath.storage.batchnorm import save_statistics
-from polypath.storage.config import WEIGHTS
 from polypath.storage.digests import folder_digests
 from polypath.storage.files import new_folder, write_file, write_json
 from polypath.storage.saving import save
@@ -160,13 +161,13 @@ def write_bundle(
                     files={"onnx": file},
                 )
             )
-        rungs = []
+        rungs = list(by_turns(rows))
         if verdict is not None:
             _save_held_out(made / HELD_OUT, verdict)
-            rungs = [
-                manifests.Rung(path=r.path, combine=r.combine, error=r.error, test_error=tests.get(r.combine))
-                for r in verdict.rungs
-            ]
+            rungs = [replace(rung, test_error=tests.get(rung.combine)) for rung in verdict.rungs]
+        bank = BatchNormStatistics(kept, statistics.images, statistics.seed) if statistics is not None else None
+        rungs, found = write_steps(net, [chosen[rung.path] for rung in rungs], rungs, bank, list(kept), made)
+        checks += found
         manifest = Manifest(
             name=name or target.name,
             family=str(net.config.get("family", "")),
@@ -258,17 +259,12 @@ def _graph(
 ) -> list[check.Check]:
     """Write a path's graph, its weights those of the bundle's shared files; compare it with eager in what is here."""
     child = extract(net, paths)
-    known = onnx_graph.places(folder / WEIGHTS)
     if place is not None:
         from polypath.core.batchnorm import bake
 
         bake(child, kept[paths])
-        for key, where in onnx_graph.places(folder / STATISTICS).items():
-            index, _, rest = key.partition(".")
-            norm, _, which = rest.rpartition(".")
-            if index == str(place):
-                known[f"{norm}.running_{which}"] = where
     child.eval()
+    known = weights_at(folder, place)
     prep = preparation(net.config)
     shape = (prep.channels, *prep.size)
     program = onnx_graph.exported(child, check.images(2, shape))
@@ -276,42 +272,6 @@ def _graph(
     onnx_graph.point_at(model, known, folder)
     onnx_graph.write(model, folder / file)
     return check_onnx(folder / file, child, shape)
-
-
-def check_onnx(file: Path, net: torch.nn.Module, shape: Sequence[int]) -> list[check.Check]:
-    """Compare an ONNX file with eager in each runtime that is installed; one that cannot load it is told and left out.
-
-    Raises:
-        ValueError: one differs, or none can load it.
-        ImportError: none is installed, so that nothing would be known of the file.
-    """
-    found: list[check.Check] = []
-    refused: list[ValueError] = []
-    for runtime in checkers():
-        try:
-            run = _opened(runtime, file)
-        except ValueError as error:
-            refused.append(error)
-            continue
-        found.append(check.compare(runtime, run, net, shape, file.name))
-    if not found:
-        raise refused[0]
-    for error in refused:
-        LOG.warning("%s; other runtimes do", error)
-    return found
-
-
-def _opened(runtime: str, file: Path) -> Callable[[Any], Any]:
-    """An ONNX file as a function of a batch of any size."""
-    if runtime == "onnxruntime":
-        from polypath.deploy.runtimes.onnxruntime_ import make_session
-
-        session = make_session(str(file), cores())
-        name = session.get_inputs()[0].name
-        return lambda x: session.run(None, {name: x})[0]
-    from polypath.deploy.runtimes.openvino_ import compiled, options
-
-    return compiled(need("openvino", "checking an export").Core(), str(file), options(cores()), None)
 
 
 def _file_name(name: str, names: Sequence[str]) -> str:
@@ -343,8 +303,6 @@ def _about(
 
 def timed(folder: Path, manifest: Manifest, batches: Sequence[int]) -> Manifest:
     """The manifest with measured times of this machine."""
-    from dataclasses import replace
-
     from polypath.deploy import latency_profile
     from polypath.deploy.latency import Timing
 

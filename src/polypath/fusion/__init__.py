@@ -15,7 +15,7 @@ The network that was given stays the reference.
 from __future__ import annotations
 
 from polypath.core.arguments import NETWORK, takes
-from polypath.core.checks import TEXT
+from polypath.core.checks import FLAG, TEXT
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
@@ -29,8 +29,8 @@ from polypath.fusion.network import FusedNet
 from polypath.fusion.siblings import merge_siblings
 
 
-@takes(net=NETWORK, siblings=TEXT)
-def fuse(net: PathNet, paths: Paths | str | None = None, *, siblings: str = "summed") -> FusedNet:
+@takes(net=NETWORK, siblings=TEXT, hold=FLAG)
+def fuse(net: PathNet, paths: Paths | str | None = None, *, siblings: str = "summed", hold: bool = False) -> FusedNet:
     """A network for inference that answers as ``net(x, paths=paths)`` does, up to rounding, in fewer steps.
 
     It is of one path: what ``paths`` leaves open runs whole, and there is nothing left to choose. Gates go on deciding
@@ -39,6 +39,8 @@ def fuse(net: PathNet, paths: Paths | str | None = None, *, siblings: str = "sum
     Args:
         net: in evaluation mode, its weights final.
         siblings: which convs of one input become one, see :func:`~polypath.fusion.siblings.merge_siblings`.
+        hold: keep every node and, up to rounding, its value, so that what networks share can be handed from one to the
+            other (:mod:`polypath.core.reuse`): norms are folded, and nothing else is done.
 
     Raises:
         ValueError: a network in training mode, an unknown or impossible choice.
@@ -49,6 +51,8 @@ def fuse(net: PathNet, paths: Paths | str | None = None, *, siblings: str = "sum
     fold_norms(draft)
     fold_gunn(draft)
     fold_gates(draft)
+    if hold:
+        return draft.finish()
     fold_means(draft)
     reuse_sums(draft)
     merge_siblings(draft, siblings)

@@ -8,7 +8,7 @@ not counted. Nothing is computed for it: the path runs on tensors without storag
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from polypath.core.arguments import DIAGRAM, NETWORK, takes
+from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.execute import run_steps
 from polypath.core.extract import kept_modules
 from polypath.core.inputs import image_batch, sides
 from polypath.core.meta import weightless
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
+from polypath.core.reuse import parts_of
 from polypath.core.wiring import INPUT, Join, Unit, Wiring
 
 Size = int | tuple[int, int]
@@ -165,6 +167,22 @@ class PathMacs:
             known |= _profile(self.net, paths, size, 1).macs
         some = sum(known[name] for name, module in module_of.items() if module in modules)
         return sum(known[name] for name in module_of), some
+
+
+def macs_in_turn(
+    net: PathNet, choices: Sequence[Choice], size: Size = 32, *, stats: BatchNormStatistics | None = None
+) -> list[int]:
+    """MACs for one image of each choice after those before it, which leave it what they share
+    (:func:`polypath.core.reuse.in_turn`): their sum is what all steps cost together.
+
+    Raises:
+        ValueError: as :func:`cost`.
+    """
+    twin = weightless(net)
+    return [
+        sum(macs for node, macs in _profile(twin, paths, size, 1).macs.items() if node.partition(":")[0] in part.nodes)
+        for paths, part in parts_of(net, choices, stats)
+    ]
 
 
 @dataclass(frozen=True)

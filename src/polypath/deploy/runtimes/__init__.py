@@ -7,7 +7,7 @@ A runtime is opened once for a bundle and prepares a path for a batch size; what
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -18,8 +18,10 @@ from polypath.profiling.cores import cores
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
+    from polypath.deploy.manifest import Step
 
 Run = Callable[[np.ndarray], np.ndarray]
+StepRun = Callable[..., list[np.ndarray]]
 
 NAMES = ("openvino", "onnxruntime", "torch", "torch-compiled", "cuda-graphs")
 _PLACES = {
@@ -43,6 +45,15 @@ class Runtime(Protocol):
 
     def prepare(self, path: str, batch: int) -> Run:
         """The function that runs a path on batches of this size; callable from any thread."""
+        ...
+
+    @property
+    def steps(self) -> Sequence[Step | None]:
+        """Of the bundle's ladder, what each step runs here; None where it runs its path whole."""
+        ...
+
+    def prepare_step(self, index: int, batch: int) -> StepRun:
+        """The same for a step that there is: from what it reads to logits and what it leaves."""
         ...
 
 
@@ -75,6 +86,19 @@ def open_runtime(name: str, bundle: Bundle, threads: int | None = None, precisio
     module, cls = _PLACES[name]
     opener = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
     return opener(bundle, threads or cores(), precision)
+
+
+def written_steps(bundle: Bundle) -> tuple[Step | None, ...]:
+    """The steps of a bundle's ladder that have a graph."""
+    steps = (rung.step for rung in bundle.ladder)
+    return tuple(step if step is not None and "onnx" in step.files else None for step in steps)
+
+
+def graph_of_step(bundle: Bundle, steps: Sequence[Step | None], index: int) -> str:
+    """The file of a step's graph, which is checked when it is first asked for."""
+    step = steps[index]
+    assert step is not None, "this step has no graph: its path runs whole"
+    return str(bundle.graphs.step(step))
 
 
 def check_options(threads: int | None, precision: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from polypath.deploy.runtimes.torch_ import folded
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
-    from polypath.deploy.runtimes import Run
+    from polypath.deploy.runtimes import Run, StepRun
 
 KEPT = 64  # recorded (path, batch size) pairs
 WARMUP = 3  # runs before recording, in which kernels are chosen
@@ -39,6 +39,14 @@ class CudaGraphs:
         self._nets: dict[str, Any] = {}
         self._recorded: OrderedDict[tuple[str, int], Run] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def steps(self) -> Sequence[None]:
+        """None: a replay costs less than handing maps from one graph to the other through the host."""
+        return [None] * len(self._bundle.ladder)
+
+    def prepare_step(self, index: int, batch: int) -> StepRun:
+        raise NotImplementedError("CUDA graphs run each step's path whole")
 
     def prepare(self, path: str, batch: int) -> Run:
         with self._lock:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polypath.core.extras import need
+from polypath.deploy.runtimes import graph_of_step, written_steps
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
-    from polypath.deploy.runtimes import Run
+    from polypath.deploy.runtimes import Run, StepRun
 
 
 class OnnxRuntime:
@@ -26,14 +27,23 @@ class OnnxRuntime:
         self._ort = need("onnxruntime", "runtime 'onnxruntime'")
         self.version = self._ort.__version__
         self._bundle, self._graphs, self._threads = bundle, bundle.graphs, threads
-        self._calls: dict[str, Callable[..., list[np.ndarray]]] = {}
+        self._calls: dict[str, StepRun] = {}
+        self.steps = written_steps(bundle)
 
     def prepare(self, path: str, batch: int) -> Run:
         call = self._calls.get(path)
         if call is None:
-            file = self._graphs.file(self._bundle.path(path))
-            call = self._calls[path] = caller(make_session(str(file), self._threads), file)
+            call = self._calls[path] = self._opened(self._graphs.file(self._bundle.path(path)))
         return lambda x: call(x)[0]
+
+    def prepare_step(self, index: int, batch: int) -> StepRun:
+        file = graph_of_step(self._bundle, self.steps, index)
+        if file not in self._calls:
+            self._calls[file] = self._opened(Path(file))
+        return self._calls[file]
+
+    def _opened(self, file: Path) -> StepRun:
+        return caller(make_session(str(file), self._threads), file)
 
 
 def make_session(file: str, threads: int, *, spin: bool = True) -> Any:

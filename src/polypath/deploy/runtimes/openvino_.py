@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polypath.core.extras import need
+from polypath.deploy.runtimes import graph_of_step, written_steps
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
-    from polypath.deploy.runtimes import Run
+    from polypath.deploy.runtimes import Run, StepRun
 
 KEPT = 64  # compiled (path, batch size) pairs
 
@@ -28,16 +30,23 @@ class OpenVino:
         self._bundle, self._graphs = bundle, bundle.graphs
         self._options = options(threads, precision)
         self._core = self._ov.Core()
-        self._compiled: OrderedDict[tuple[str, int], Run] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str | int, int], StepRun] = OrderedDict()
         self._lock = threading.Lock()
+        self.steps = written_steps(bundle)
 
     def prepare(self, path: str, batch: int) -> Run:
+        run = self._kept(path, batch, lambda: str(self._graphs.file(self._bundle.path(path))))
+        return lambda x: run(x)[0]
+
+    def prepare_step(self, index: int, batch: int) -> StepRun:
+        return self._kept(index, batch, lambda: graph_of_step(self._bundle, self.steps, index))
+
+    def _kept(self, key: str | int, batch: int, file: Callable[[], str]) -> StepRun:
         with self._lock:
-            run = self._compiled.get((path, batch))
+            run = self._compiled.get((key, batch))
             if run is None:
-                file = self._graphs.file(self._bundle.path(path))
-                run = self._compiled[path, batch] = compiled(self._core, str(file), self._options, batch)
-            self._compiled.move_to_end((path, batch))
+                run = self._compiled[key, batch] = compiled_many(self._core, file(), self._options, batch)
+            self._compiled.move_to_end((key, batch))
             while len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
         return run
@@ -54,7 +63,17 @@ def options(threads: int, precision: str = "f32") -> dict[str, Any]:
 
 
 def compiled(core: Any, file: str, settings: dict[str, Any], batch: int | None) -> Run:
-    """A function of one ONNX file, for batches of one size or, with None, of any.
+    """A function of one ONNX file of one input and output, for batches of one size or, with None, of any.
+
+    Raises:
+        ValueError: a file that OpenVINO does not take.
+    """
+    run = compiled_many(core, file, settings, batch)
+    return lambda x: run(x)[0]
+
+
+def compiled_many(core: Any, file: str, settings: dict[str, Any], batch: int | None) -> StepRun:
+    """The same for a file of several inputs, in order, and outputs.
 
     Raises:
         ValueError: a file that OpenVINO does not take.
@@ -62,21 +81,25 @@ def compiled(core: Any, file: str, settings: dict[str, Any], batch: int | None) 
     try:
         model = core.read_model(file)
         if batch is not None:
-            shape = model.input(0).partial_shape
-            shape[0] = batch
-            model.reshape(shape)
+            shapes = {value: value.partial_shape for value in model.inputs}
+            for shape in shapes.values():
+                shape[0] = batch
+            model.reshape(shapes)
         request = core.compile_model(model, "CPU", settings).create_infer_request()
     except RuntimeError as error:
         raise ValueError(f"{file}: OpenVINO does not take it ({_last_line(error)})") from error
     lock = threading.Lock()  # a request serves one caller at a time
 
-    def run(x: np.ndarray) -> np.ndarray:
+    count = len(model.outputs)
+
+    def run(*inputs: np.ndarray) -> list[np.ndarray]:
         with lock:
             try:
-                result = request.infer([x], share_inputs=True, share_outputs=True)
+                result = request.infer([*inputs], share_inputs=True, share_outputs=True)
             except RuntimeError as error:
                 raise ValueError(f"{file}: OpenVINO cannot run it ({_last_line(error)})") from error
-            return np.array(result[0])  # its buffer is the request's own, and is overwritten by the next call
+            # the buffers are the request's own, and are overwritten by the next call
+            return [np.array(result[i]) for i in range(count)]
 
     return run
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
-    from polypath.deploy.runtimes import Run
+    from polypath.deploy.manifest import Step
+    from polypath.deploy.runtimes import Run, StepRun
 
 
 class Torch:
@@ -23,30 +26,60 @@ class Torch:
         self._torch = torch
         self.version = torch.__version__
         self._bundle, self._threads, self._precision = bundle, threads, precision
-        self._nets: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._nets: dict[str | int, Any] = {}
+        self._lock = threading.RLock()
 
     def prepare(self, path: str, batch: int) -> Run:
+        run = self._kept(path, lambda: folded(self._bundle.extracted(path)))
+        return lambda x: run(x)[0]
+
+    @cached_property
+    def _parts(self) -> list[Any]:
+        from polypath.deploy.climb import parts_by_step
+
+        bundle = self._bundle
+        texts = {path.name: path.text for path in bundle.paths}
+        paths = [bundle.net.paths(texts[rung.path]) for rung in bundle.ladder]
+        return parts_by_step(bundle.net, paths, bundle.statistics, bundle.size)
+
+    @property
+    def steps(self) -> Sequence[Step | None]:
+        with self._lock:
+            return [None if found is None else found[0] for found in self._parts]
+
+    def prepare_step(self, index: int, batch: int) -> StepRun:
+        from polypath.deploy.climb import part_of
+        from polypath.fusion import fuse
+
+        found = self._parts[index]
+        assert found is not None, "this step shares nothing: its path runs whole"
+        return self._kept(index, lambda: part_of(fuse(found[1], hold=True), found[2]))
+
+    def _kept(self, key: str | int, make: Callable[[], Any]) -> StepRun:
         from polypath.profiling.threads import torch_threads
 
         torch = self._torch
-        with self._lock:
-            net = self._nets.get(path)
-            if net is None:
-                net = self._nets[path] = self._made(path)
         bf16 = self._precision == "bf16"
+        with self._lock:
+            net = self._nets.get(key)
+            if net is None:
+                net = make().to(memory_format=torch.channels_last)
+                net = self._nets[key] = self._made(net.to(torch.bfloat16) if bf16 else net)
 
-        def run(x: np.ndarray) -> np.ndarray:
+        def ready(x: np.ndarray) -> Any:
+            value = torch.from_numpy(x)
+            value = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+            return value.bfloat16() if bf16 else value
+
+        def run(*inputs: np.ndarray) -> list[np.ndarray]:
             with torch_threads(self._threads), torch.inference_mode():
-                images = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
-                return net(images.bfloat16() if bf16 else images).float().numpy()
+                out = net(*map(ready, inputs))
+                return [value.float().numpy() for value in (out if isinstance(out, tuple) else (out,))]
 
         return run
 
-    def _made(self, path: str) -> Any:
-        torch = self._torch
-        net = folded(self._bundle.extracted(path)).to(memory_format=torch.channels_last)
-        return net.to(torch.bfloat16) if self._precision == "bf16" else net
+    def _made(self, net: Any) -> Any:
+        return net
 
 
 class TorchCompiled(Torch):
@@ -54,8 +87,8 @@ class TorchCompiled(Torch):
 
     name = "torch-compiled"
 
-    def _made(self, path: str) -> Any:
-        return self._torch.compile(super()._made(path), dynamic=True)
+    def _made(self, net: Any) -> Any:
+        return self._torch.compile(net, dynamic=True)
 
 
 def folded(net: Any) -> Any:

@@ -1,0 +1,202 @@
+"""Paths run one after the other, each reusing what those before it have computed.
+
+    for logits in in_turn(net, x, ["exit=1", "exit=2", "whole"]): ...
+
+Two nodes have the same value where they run the same module, with the same norms, on the same values, or join the same
+values in the same way (value numbering, as compilers find common subexpressions). So nothing has to be declared: a
+prefix, a column that ends in a join and a whole loop are shared where they are the same, and are not where a choice
+before them, or re-estimated batch-norm statistics, make them another function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from polypath.core.batchnorm import Bank, BatchNormStatistics, applied
+from polypath.core.execute import run_steps
+from polypath.core.paths import Paths
+from polypath.core.plan import Step, between, make_plan
+from polypath.core.wiring import INPUT, Unit, Wiring
+
+if TYPE_CHECKING:
+    from polypath.core.network import PathNet
+
+Version = Callable[[str, str | None], Hashable]
+"""Of a module's path and variant: equal for two networks in which this module is the same function."""
+Worth = Callable[[int, Collection[str]], bool]
+"""Whether the network of this number shall read values of others, by the nodes that it then need not run."""
+
+
+@dataclass(frozen=True)
+class Increment:
+    """What one of several networks runs beside those before it.
+
+    Attributes:
+        steps: what is run.
+        reads: the nodes whose values are there, each with the slot that holds it; images are in ``input``.
+        leaves: nodes whose values later increments read, each with its slot.
+        output: the node whose value is the answer.
+    """
+
+    steps: tuple[Step, ...]
+    reads: tuple[tuple[str, str], ...]
+    leaves: tuple[tuple[str, str], ...]
+    output: str
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The nodes that run, those inside of loops among them."""
+        inner = (name for step in self.steps for loop in step.loops for name in loop.nodes)
+        return frozenset((*(step.node.name for step in self.steps), *inner))
+
+
+def increments(
+    wirings: Sequence[Wiring], versions: Sequence[Version] = (), worth: Worth | None = None
+) -> tuple[Increment, ...]:
+    """What each of several networks has to run after those before it.
+
+    Args:
+        wirings: their diagrams, without open choices (:meth:`Wiring.prune`), over the same modules.
+        versions: one a network, where the modules are not the same in all.
+        worth: see :data:`Worth`; all reuse is worth it by default.
+    """
+    plans = [make_plan(wiring, Paths()) for wiring in wirings]
+    table: dict[Hashable, int] = {}
+    told = versions or [_same] * len(plans)
+    numbers = [_numbered(plan, version, table) for plan, version in zip(plans, told, strict=True)]
+    made: dict[int, tuple[int, str]] = {}  # by value: the first network that computes it, and its node
+    found: list[tuple[tuple[Step, ...], dict[str, int]]] = []
+    for k, (wiring, plan, values) in enumerate(zip(wirings, plans, numbers, strict=True)):
+        every = [step.node.name for step in plan]
+        known = [name for name in every if values[name] in made]
+        steps = between(plan, (INPUT, *known), (wiring.output,))
+        if skipped := frozenset(every) - {step.node.name for step in steps}:
+            inner = (name for step in plan if step.node.name in skipped for loop in step.loops for name in loop.nodes)
+            if worth is not None and not worth(k, skipped.union(inner)):
+                known, steps = [], plan
+        own = {step.node.name for step in steps}
+        read = dict.fromkeys(source for step in steps for source in step.sources if source not in own)
+        read |= {} if wiring.output in own else {wiring.output: None}
+        found.append((steps, {name: values[name] for name in read}))
+        for name in every:
+            if name in own:
+                made.setdefault(values[name], (k, name))
+    slots = {value: f"{node}@{k + 1}" for value, (k, node) in made.items()} | {table[INPUT]: INPUT}
+    wanted = {value for _, reads in found for value in reads.values() if value != table[INPUT]}
+    parts: list[Increment] = []
+    for k, (wiring, plan, (_, reads)) in enumerate(zip(wirings, plans, found, strict=True)):
+        leaves = [made[value][1] for value in sorted(wanted) if made[value][0] == k]
+        parts.append(
+            Increment(
+                between(plan, reads, (wiring.output, *leaves)),
+                tuple((name, slots[value]) for name, value in reads.items()),
+                tuple((name, slots[numbers[k][name]]) for name in leaves),
+                wiring.output,
+            )
+        )
+    return tuple(parts)
+
+
+def parts_of(
+    net: PathNet, choices: Iterable[Paths | str | None], stats: BatchNormStatistics | None = None
+) -> list[tuple[Paths, Increment]]:
+    """The choices in turn, each with what it runs after those before it.
+
+    Args:
+        stats: re-estimated statistics, with which the choices that they know are run.
+
+    Raises:
+        ValueError: an illegal choice.
+    """
+    paths = [net.paths(choice) for choice in choices]
+    banks = [stats[p] if stats is not None and p in stats else None for p in paths]
+    found = increments([net.wiring.prune(p) for p in paths], [version_of(net.wiring, bank) for bank in banks])
+    return list(zip(paths, found, strict=True))
+
+
+def in_turn(
+    net: PathNet,
+    x: Tensor,
+    choices: Iterable[Paths | str | None] = (),
+    *,
+    stats: BatchNormStatistics | None = None,
+    parts: Sequence[tuple[Paths, Increment]] | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[Tensor]:
+    """Logits ``(N, classes)`` of choice after choice, each equal to ``net(x, paths=choice)`` to the bit in evaluation.
+
+    In training what choices share runs once, so that it draws once and its norms see the batch once.
+
+    Args:
+        choices: see :meth:`PathNet.paths`.
+        stats: re-estimated statistics, with which the choices that they know are run.
+        parts: instead of ``choices``, what :func:`parts_of` has made of them.
+        generator: draws what a dynamic network samples in training.
+
+    Raises:
+        ValueError: images that the network cannot take, an illegal choice.
+    """
+    net.check_images(x)
+    held = {INPUT: x}
+    for paths, part in parts_of(net, choices, stats) if parts is None else parts:
+        values = {node: held[slot] for node, slot in part.reads}
+        lent = stats is not None and paths in stats
+        with applied(net, stats[paths]) if stats is not None and lent else nullcontext():
+            values = run_steps(net, part.steps, values, generator=generator)
+        held |= {slot: values[node] for node, slot in part.leaves}
+        yield values[part.output]
+
+
+def version_of(wiring: Wiring, bank: Bank | None) -> Version:
+    """Tells modules apart by the statistics of one path for the norms inside of them; None is the network's own."""
+    if bank is None:
+        return _same
+    variants: dict[str, set[str]] = {}
+    for node in wiring.nodes:
+        if isinstance(node, Unit) and node.variant is not None:
+            variants.setdefault(node.module, set()).add(node.variant)
+    known = {name: _digest(tensors) for name, tensors in bank.items()}
+
+    def version(module: str, variant: str | None) -> Hashable:
+        others = variants.get(module, set()) - {variant}
+        return tuple(
+            (name, digest)
+            for name, digest in known.items()
+            if name.startswith(f"{module}.") and name.rpartition(".")[2] not in others
+        )
+
+    return version
+
+
+def _same(module: str, variant: str | None) -> Hashable:
+    return None
+
+
+def _digest(tensors: Iterable[Tensor]) -> bytes:
+    data = (t.detach().cpu().contiguous().numpy().tobytes() for t in tensors)
+    return hashlib.sha256(b"".join(data)).digest()
+
+
+def _numbered(plan: Sequence[Step], version: Version, table: dict[Hashable, int]) -> Mapping[str, int]:
+    """A number for the value of each node; equal numbers are equal values, in all plans that share the ``table``."""
+    numbers = {INPUT: table.setdefault(INPUT, len(table))}
+    for step in plan:
+        node, sources = step.node, tuple(numbers[source] for source in step.sources)
+        if isinstance(node, Unit):
+            key: Hashable = (node.module, node.variant, version(node.module, node.variant), sources)
+        elif step.loops:
+            inner = [s.node for loop in step.loops for s in loop.steps]
+            modules = [(n.module, n.variant) for n in inner if isinstance(n, Unit)]
+            modules += [(loop.gate.module, None) for loop in step.loops if loop.gate]
+            key = (node, step.loops, tuple(version(*module) for module in modules), sources)
+        else:
+            key = (node.kind, step.scales, sources)
+        numbers[node.name] = table.setdefault(key, len(table))
+    return numbers

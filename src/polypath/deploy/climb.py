@@ -1,0 +1,107 @@
+"""Up a bundle's ladder: each step runs what its path does not share with the steps before it.
+
+What is shared is found in the wirings (:mod:`polypath.core.reuse`). A graph more a step is worth it where a step is
+spared at least :data:`LEAST` of its path's MACs; else the path runs whole, by its own graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.extract import extract
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.core.plan import between
+from polypath.core.reuse import Increment, increments, version_of
+from polypath.core.wiring import INPUT
+from polypath.deploy.manifest import Step
+from polypath.deploy.stepwise_cut import Part
+from polypath.profiling.cost import Size, macs_by_node
+
+LEAST = 0.1
+
+
+def steps_of(
+    net: PathNet, paths: Sequence[Paths], stats: BatchNormStatistics | None, size: Size
+) -> list[tuple[Step, Increment] | None]:
+    """What each path runs after those before it; None for a path that shares nothing and runs by itself.
+
+    Args:
+        stats: re-estimated statistics of the paths that have them.
+        size: of the images, in pixels.
+    """
+    macs = [macs_by_node(net, p, size) for p in paths]
+    banks = [stats[p] if stats is not None and p in stats else None for p in paths]
+
+    def worth(k: int, skipped: Collection[str]) -> bool:
+        return _sum(macs[k], skipped) >= LEAST * sum(macs[k].values())
+
+    found = increments([net.wiring.prune(p) for p in paths], [version_of(net.wiring, bank) for bank in banks], worth)
+    steps: list[tuple[Step, Increment] | None] = []
+    for counted, part in zip(macs, found, strict=True):
+        reads, leaves = (tuple(slot for _, slot in pairs) for pairs in (part.reads, part.leaves))
+        shares = leaves or any(slot != INPUT for slot in reads)
+        step = Step(reads=reads, leaves=leaves, macs=_sum(counted, part.nodes))
+        steps.append((step, part) if shares and part.steps else None)
+    return steps
+
+
+def part_of(net: PathNet, part: Increment) -> Part:
+    """An increment as a module, from the values that it reads to the logits and those that it leaves.
+
+    Args:
+        net: the path by itself (:func:`polypath.extract`), perhaps fused with ``hold``.
+    """
+    inputs, leaves = (tuple(node for node, _ in pairs) for pairs in (part.reads, part.leaves))
+    outputs = (part.output, *leaves)
+    return Part(net, between(net.plan(None), inputs, outputs), inputs, outputs)
+
+
+def parts_by_step(
+    net: PathNet, paths: Sequence[Paths], stats: BatchNormStatistics | None, size: Size
+) -> list[tuple[Step, PathNet, Increment] | None]:
+    """:func:`steps_of`, each with its path extracted, its norms re-estimated where they are."""
+    return [
+        None
+        if found is None
+        else (found[0], extract(net, p, stats=stats if stats is not None and p in stats else None).eval(), found[1])
+        for p, found in zip(paths, steps_of(net, paths, stats, size), strict=True)
+    ]
+
+
+class Climb:
+    """A batch on its way up: what steps leave for later ones is held, and forgotten after the last that reads it.
+
+    Args:
+        steps: of the ladder, in order.
+        x: images ``(N, C, H, W)``.
+    """
+
+    def __init__(self, steps: Sequence[Step | None], x: np.ndarray) -> None:
+        self.steps, self.held = tuple(steps), {INPUT: x}
+
+    @property
+    def images(self) -> np.ndarray:
+        return self.held[INPUT]
+
+    def inputs(self, step: Step) -> list[np.ndarray]:
+        return [self.held[slot] for slot in step.reads]
+
+    def leave(self, index: int, values: Sequence[np.ndarray]) -> None:
+        """Take what step ``index`` leaves."""
+        step = self.steps[index]
+        if step is not None:
+            self.held |= dict(zip(step.leaves, values, strict=True))
+        read = {INPUT, *(slot for later in self.steps[index + 1 :] if later is not None for slot in later.reads)}
+        self.held = {slot: value for slot, value in self.held.items() if slot in read}
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Go on with some of the images only, by a mask ``(N,)``."""
+        self.held = {slot: np.ascontiguousarray(value[rows]) for slot, value in self.held.items()}
+
+
+def _sum(macs: Mapping[str, int], nodes: Collection[str]) -> int:
+    return sum(count for node, count in macs.items() if node.partition(":")[0] in nodes)

@@ -1,0 +1,84 @@
+"""Writing a graph for each step of a ladder that shares enough with the steps before it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.core.wiring import INPUT
+from polypath.deploy import check, onnx_graph
+from polypath.deploy.climb import Climb, part_of, parts_by_step
+from polypath.deploy.graph_check import LOGITS
+from polypath.deploy.images import preparation
+from polypath.deploy.manifest import Rung, Step
+from polypath.deploy.needs import checkers
+from polypath.deploy.onnx_files import opened, weights_at
+
+LOG = logging.getLogger(__name__)
+
+
+def write_steps(
+    net: PathNet,
+    paths: Sequence[Paths],
+    rungs: Sequence[Rung],
+    bank: BatchNormStatistics | None,
+    places: Sequence[Paths],
+    folder: Path,
+) -> tuple[list[Rung], list[dict[str, Any]]]:
+    """Write a graph for each rung that shares enough with those before it; the rungs with their steps, and how far
+    the steps' answers are from those of eager paths by themselves."""
+    prep = preparation(net.config)
+    shape = (prep.channels, *prep.size)
+    found = parts_by_step(net, paths, bank, prep.size)
+    values = {INPUT: check.images(2, shape)}
+    steps: list[Step | None] = []
+    for i, one in enumerate(found):
+        if one is None:
+            steps.append(None)
+            continue
+        step, child, part = one
+        module, inputs = part_of(child, part), [values[slot] for slot in step.reads]
+        with torch.no_grad():
+            out = module(*inputs)
+        values |= dict(zip(step.leaves, out[1:], strict=True)) if step.leaves else {}
+        file = f"step-{i + 1}.onnx"
+        program = onnx_graph.exported_many(module, inputs)
+        model = onnx_graph.to_onnx(program, fold=False, name=f"step-{i + 1}", outputs=(LOGITS, *step.leaves))
+        place = places.index(paths[i]) if paths[i] in places else None
+        known = {f"net.{name}": where for name, where in weights_at(folder, place).items()}
+        onnx_graph.point_at(model, known, folder)
+        onnx_graph.write(model, folder / file)
+        steps.append(replace(step, files={"onnx": file}))
+    checks = []
+    for runtime in checkers() if any(steps) else ():
+        try:
+            runs = [opened(runtime, folder / step.files["onnx"]) if step is not None else None for step in steps]
+        except ValueError as error:
+            LOG.warning("%s; other runtimes do", error)
+            continue
+        for i, one in enumerate(found):
+            if one is not None:
+                name = f"step-{i + 1}.onnx"
+                done = check.compare(runtime, partial(_climbed, steps, runs, i), one[1], shape, name)
+                LOG.info("step %d, %s: %s", i + 1, rungs[i].path, done)
+                checks.append({"step": i + 1, "runtime": done.runtime, "max_abs": done.max_abs})
+    return [replace(rung, step=step) for rung, step in zip(rungs, steps, strict=True)], checks
+
+
+def _climbed(steps: Sequence[Step | None], runs: Sequence[Callable[..., Any] | None], last: int, x: Any) -> Any:
+    """What step ``last`` answers after those before it that leave something have run."""
+    climb, logits = Climb(steps, x), x
+    for i, (step, run) in enumerate(zip(steps[: last + 1], runs, strict=False)):
+        if step is not None and run is not None:
+            logits, *left = run(*climb.inputs(step))
+            climb.leave(i, left)
+    return logits

@@ -1,0 +1,120 @@
+"""Runs the steps of a bundle's ladder in a runtime, and knows how long they take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from statistics import median
+
+import numpy as np
+
+from polypath.deploy.bundle import Bundle
+from polypath.deploy.climb import Climb
+from polypath.deploy.latency import Latencies
+from polypath.deploy.latency_profile import bucket
+from polypath.deploy.manifest import Step
+from polypath.deploy.runtimes import Runtime
+
+RUNS = 5  # of each step and of its path, to tell the step's time by
+
+
+class Climber:
+    """The steps of ``bundle``'s ladder in ``runtime``.
+
+    A step takes its path's times, in proportion to a few runs of both: to measure it as long as a path would double
+    what a first answer waits for.
+
+    Args:
+        whole: probabilities of a path by itself, its time observed.
+        checked: probabilities of a path's logits, for so many images.
+        example: images of a batch size.
+        paths: times of the paths at a batch size.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        whole: Callable[[str, np.ndarray], np.ndarray],
+        checked: Callable[[str, np.ndarray, int], np.ndarray],
+        example: Callable[[int], np.ndarray],
+        paths: Callable[[int], Latencies],
+    ) -> None:
+        self._bundle, self._runtime = bundle, runtime
+        self._whole, self._checked, self._example, self._paths = whole, checked, example, paths
+        self._latencies: dict[int, Latencies] = {}
+        self._warm: set[tuple[int, int]] = set()  # steps and batch sizes that have run
+
+    @cached_property
+    def steps(self) -> tuple[Step | None, ...]:
+        """What each step runs; None where it runs its path whole."""
+        return tuple(self._runtime.steps)
+
+    def begin(self, x: np.ndarray) -> Climb:
+        """A climb of images ``(N, C, H, W)``."""
+        return Climb(self.steps, x)
+
+    def run(self, climb: Climb, index: int, most: int | None = None) -> np.ndarray:
+        """Probabilities ``(N, classes)`` of a step, its time observed.
+
+        Args:
+            most: where each batch size is compiled, fill up to a power of two, or to this.
+        """
+        step, name, n = climb.steps[index], self._bundle.ladder[index].path, len(climb.images)
+        size = n if most is None or not self._runtime.per_batch else min(bucket(n), most)
+        if step is None:
+            probabilities = self._whole(name, _filled(climb.images, size))[:n]
+            climb.leave(index, ())
+            return probabilities
+        inputs = [_filled(value, size) for value in climb.inputs(step)]
+        run, start = self._runtime.prepare_step(index, size), time.perf_counter()
+        logits, *left = run(*inputs)
+        probabilities = self._checked(name, logits, size)[:n]
+        end, cold = time.perf_counter(), (index, size) not in self._warm
+        self._warm.add((index, size))
+        if not cold and (latencies := self._latencies.get(bucket(size))) is not None:
+            latencies.observe(name, 1e3 * (end - start), end, full=size == bucket(size))
+        climb.leave(index, [value[:n] for value in left])
+        return probabilities
+
+    def warm_up(self, batch: int) -> bool:
+        """Run each step once on a batch of this size; whether one had not been run yet."""
+        cold = [i for i, step in enumerate(self.steps) if step is not None and (i, batch) not in self._warm]
+        if cold:
+            self._timed(self._example(batch))
+        return bool(cold)
+
+    def latencies(self, index: int, batch: int) -> Latencies:
+        """The estimated times, by path, of a step at a batch size."""
+        return self._paths(batch) if self.steps[index] is None else self.measure(batch)
+
+    def measure(self, batch: int) -> Latencies:
+        """The times of the steps that do not run their path whole; measured where they are not known yet."""
+        size = bucket(batch)
+        if size not in self._latencies:
+            paths, x = self._paths(size), self._example(size)
+            runs = [self._timed(x) for _ in range(1 + RUNS)][1:]  # the first is slow
+            times: dict[str, list[float]] = {}
+            for name in runs[0]:
+                share = min(1.0, median(run[name][0] / run[name][1] for run in runs))
+                times[name] = [share * ms for ms in paths.paths[name].samples()]
+            self._latencies[size] = Latencies(times, time.perf_counter(), paths.origin)
+        return self._latencies[size]
+
+    def _timed(self, x: np.ndarray) -> dict[str, tuple[float, float]]:
+        """Run the steps, each after its path whole; the seconds of both, by path."""
+        climb, found = self.begin(x), dict[str, tuple[float, float]]()
+        for i, (step, rung) in enumerate(zip(self.steps, self._bundle.ladder, strict=False)):
+            if step is not None:
+                start = time.perf_counter()
+                self._whole(rung.path, x)
+                between = time.perf_counter()
+                self.run(climb, i)
+                found[rung.path] = time.perf_counter() - between, between - start
+        return found
+
+
+def _filled(x: np.ndarray, size: int) -> np.ndarray:
+    """``x``, with zeros up to a batch of ``size``."""
+    return x if size == len(x) else np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])

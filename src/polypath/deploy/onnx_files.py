@@ -1,0 +1,65 @@
+"""A bundle's ONNX files: where their weights lie, and whether runtimes answer by them as eager does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polypath.core.extras import need
+from polypath.deploy import check, onnx_graph
+from polypath.deploy.bundle import STATISTICS
+from polypath.deploy.needs import checkers
+from polypath.profiling.cores import cores
+from polypath.storage.config import WEIGHTS
+
+LOG = logging.getLogger(__name__)
+
+
+def weights_at(folder: Path, place: int | None) -> dict[str, onnx_graph.Place]:
+    """Where the weights of a path's network lie; ``place`` is that of its norms among the statistics."""
+    known = onnx_graph.places(folder / WEIGHTS)
+    if place is not None:
+        for key, where in onnx_graph.places(folder / STATISTICS).items():
+            index, _, rest = key.partition(".")
+            norm, _, which = rest.rpartition(".")
+            if index == str(place):
+                known[f"{norm}.running_{which}"] = where
+    return known
+
+
+def check_onnx(file: Path, net: torch.nn.Module, shape: Sequence[int]) -> list[check.Check]:
+    """Compare an ONNX file with eager in each runtime that is installed; one that cannot load it is told and left out.
+
+    Raises:
+        ValueError: one differs, or none can load it.
+        ImportError: none is installed, so that nothing would be known of the file.
+    """
+    found: list[check.Check] = []
+    refused: list[ValueError] = []
+    for runtime in checkers():
+        try:
+            run = opened(runtime, file)
+        except ValueError as error:
+            refused.append(error)
+            continue
+        found.append(check.compare(runtime, lambda x, run=run: run(x)[0], net, shape, file.name))
+    if not found:
+        raise refused[0]
+    for error in refused:
+        LOG.warning("%s; other runtimes do", error)
+    return found
+
+
+def opened(runtime: str, file: Path) -> Callable[..., list[Any]]:
+    """An ONNX file as a function of its inputs, in batches of any size."""
+    if runtime == "onnxruntime":
+        from polypath.deploy.runtimes.onnxruntime_ import caller, make_session
+
+        return caller(make_session(str(file), cores()), file)
+    from polypath.deploy.runtimes.openvino_ import compiled_many, options
+
+    return compiled_many(need("openvino", "checking an export").Core(), str(file), options(cores()), None)

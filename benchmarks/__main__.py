@@ -19,7 +19,7 @@ BENCHMARKS = (
 )  # fmt: skip
 MORE = (  # run by name only
     "compiled", "anytime", "bf16", "bundle_latency", "dynamic_steps", "exports", "streaming", "serve_load",
-    "serve_hostile", "training_bf16", "first_answer", "gunn_speed", "attacks", "hostile_files", "deadline",
+    "serve_hostile", "training_bf16", "first_answer", "gunn_speed", "attacks", "hostile_files", "deadline", "reuse",
 )  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 

@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 import traceback
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from polypath.training.objectives import Whole
 from polypath.training.path_objectives import (
     Distil,
     DropPath,
+    Exits,
     OnePath,
     PathWise,
     SharedEnsemble,
@@ -57,6 +59,7 @@ OBJECTIVES: dict[str, tuple[Any, Any]] = {
     "path-wise truncated": (BRANCHES, PathWise(backward="truncated")),
     "ensemble": (BRANCHES, SharedEnsemble(routes=("branches=1", "branches=2"))),
     "target-rate": (GATED, TargetRate()),
+    "exits": (replace(BRANCHES, exits=(1,)), Exits()),
     "distil": (BRANCHES, Distil(paths=("branches=1",))),
 }
 TAUGHT = "taught"  # its teacher is saved when the combinations are run
@@ -110,6 +113,8 @@ def reason(case: dict[str, Any]) -> str | None:
         return "ema with parallel.strategy 'fsdp'"
     if objective == "ensemble" and together == "fsdp":
         return "objective 'ensemble' with parallel.strategy 'fsdp'"
+    if objective == "exits" and together == "fsdp":
+        return "objective 'exits' with parallel.strategy 'fsdp'"
     if case["extra"] == "ema" and objective == "ensemble":
         return "ema with objective 'ensemble'"
     return None

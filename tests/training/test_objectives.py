@@ -316,6 +316,40 @@ def test_distillation_can_leave_the_teacher_alone(crescendo, batch):
     assert grads["block1.branch1.unit1.conv.weight"] is not None
 
 
+def test_exits_learn_together_and_share_one_forward(batch):
+    net = CrescendoNet(widths=(4, 6), hidden=(8,), num_classes=5, exits=(1,)).build(seed=0).double()
+    x, y = batch
+    objective = po.Exits(weights=(0.3, 1.0))
+
+    def loss(net):
+        maps = net.forward_features(x)
+        early = net.forward_intermediates(x, indices=[0], intermediates_only=True)[0]
+        for layer in ("norm", "act", "pool", "flatten", "classifier"):
+            early = net.get_submodule(f"head.exit1.{layer}")(early)
+        return 0.3 * F.cross_entropy(early, y) + F.cross_entropy(net.forward_head(maps), y)
+
+    hand = by_hand(net, loss)
+    for each in (True, False):
+        ours = run(objective, net, batch, each=each)
+        assert_same(ours, hand, exact=False)
+    (part,) = ours[2]
+    assert part.paths == [net.paths("exit=1"), Paths()]
+    assert set(part.parts) == {"loss/exit=1", "loss/whole"}
+    bound, again = objective.bind(copy.deepcopy(net)), copy.deepcopy(net)
+    bound.step(x, y, info())
+    again(x)  # one pass of the whole network moves its statistics as far
+    state = bound.net.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in again.state_dict().items() if "exit1" not in k)
+
+
+def test_paths_of_any_network_learn_together(fractal, batch):
+    x, y = batch
+    texts = ("column=1", "column=3", "whole")
+    ours = run(po.Exits(paths=texts), fractal, batch)
+    hand = by_hand(fractal, lambda net: torch.stack([F.cross_entropy(net(x, paths=t), y) for t in texts]).sum())
+    assert_same(ours, hand, exact=False)
+
+
 def test_steps_draw_from_their_own_generator_only(fractal, batch):
     bound = po.DropPath(mode="mixed", rate=0.5).bind(fractal)
 
@@ -378,6 +412,8 @@ def test_objectives_refuse_networks_that_cannot_follow(crescendo):
         (po.SharedEnsemble(), "no routes"),
         (po.TargetRate(), "no gates"),
         (po.Distil(paths=("branches=9",)), "branch = '9'"),
+        (po.Exits(), r"objective 'exits': this network has none; set --model\.exits, or name objective\.paths"),
+        (po.Exits(paths=("whole",), weights=(1.0, 2.0)), r"objective\.weights = .*: give 1, one for each of whole"),
     ]:
         with pytest.raises(ValueError, match=words):
             objective.bind(crescendo)

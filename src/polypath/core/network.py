@@ -21,7 +21,7 @@ from polypath.core.paths import Paths, Selectors
 from polypath.core.plan import Step, check_gates, make_plan
 from polypath.core.stages import Indices, Stages, check_stages, chosen_indices
 from polypath.core.timm_config import timm_config
-from polypath.core.wiring import INPUT, MOST_DRAWN, Unit, Wiring
+from polypath.core.wiring import INPUT, MOST_DRAWN, Join, Unit, Wiring
 
 Choices = tuple[tuple[str, tuple[str, ...]], ...]
 HEAD = "head."
@@ -209,9 +209,9 @@ class PathNet(nn.Module):
 
     @property
     def _features(self) -> str:
-        for node in self.wiring.nodes:
-            if isinstance(node, Unit) and node.name.startswith(HEAD):
-                return node.source
+        for step in self.plan(Paths()):  # not the heads of exits
+            if isinstance(step.node, Unit) and step.node.name.startswith(HEAD):
+                return step.node.source
         return self.wiring.output  # without a head it ends in maps
 
     def plan(self, paths: Paths | str | None, ends: tuple[str, ...] = ()) -> tuple[Step, ...]:
@@ -378,7 +378,8 @@ class PathNet(nn.Module):
     def _stages_under(self, paths: Paths | str | None) -> list[list[str]]:
         """The nodes of each stage that are alive under ``paths``; a stage's nodes are never inside of loops."""
         alive = {INPUT, *(step.node.name for step in self.plan(paths))}
-        return [[node for node in nodes if node in alive] for nodes in self.stage_nodes.values()]
+        found = ([node for node in nodes if node in alive] for nodes in self.stage_nodes.values())
+        return [nodes for nodes in found if nodes]  # a path that ends early has fewer
 
     def _other_backbone(self) -> tuple[str, _Backbone] | None:
         """The unit that gives the maps, with its path, where it has stages inside: another package's model."""
@@ -409,15 +410,19 @@ class PathNet(nn.Module):
     # --- the classifier, in timm's words -----------------------------------------------------------------
 
     @property
-    def _classifier_path(self) -> str:
+    def _classifier_paths(self) -> tuple[str, ...]:
+        """The last layers: of a network with exits, that of each, its own behind them."""
         last = self.wiring.by_name.get(self.wiring.output)
-        if not isinstance(last, Unit):
+        exits = isinstance(last, Join) and last.kind == "switch" and not last.gates
+        ends = [self.wiring.by_name.get(o.source) for o in last.operands] if exits else [last]
+        paths = tuple(end.module for end in ends if isinstance(end, Unit))
+        if len(paths) < len(ends):
             raise ValueError("this network does not end in a unit")
-        return last.module
+        return paths
 
     def get_classifier(self) -> nn.Module:
-        """The last layer."""
-        return self.get_submodule(self._classifier_path)
+        """The last layer; of a network with exits, the whole network's."""
+        return self.get_submodule(self._classifier_paths[-1])
 
     @property
     def num_classes(self) -> int:
@@ -429,8 +434,9 @@ class PathNet(nn.Module):
         """How its images are prepared, and its ends, in timm's words; ``resolve_model_data_config(net)`` reads it."""
         convs, last = tuple(self.first_convs()), self.wiring.by_name.get(self.wiring.output)
         ends: dict[str, Any] = {"num_classes": self.num_classes, "first_conv": convs[0] if len(convs) == 1 else convs}
-        if isinstance(last, Unit):
-            ends["classifier"] = last.module
+        if last is not None:
+            paths = self._classifier_paths
+            ends["classifier"] = paths[0] if len(paths) == 1 else paths
         if "classes" in self.config:
             ends["label_names"] = self.class_names
         return timm_config(self.config, self.in_chans, self.min_size, ends)
@@ -451,7 +457,7 @@ class PathNet(nn.Module):
         return check_classes(known, self.num_classes) if known else tuple(map(str, range(self.num_classes)))
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Give the network a new last layer; 0 classes takes it away (the network then gives pre-logits).
+        """Give the network a new last layer, and each of its exits; 0 classes takes it away (it then gives pre-logits).
 
         The config forgets the names of the classes, which were the old layer's.
 
@@ -461,13 +467,15 @@ class PathNet(nn.Module):
         if global_pool not in (None, "", "avg"):
             raise ValueError(f"global_pool {global_pool!r}: this network keeps its own pool; pass None")
         num_classes = check("num_classes", num_classes, whole(0))
-        old = self.get_classifier()
-        width = getattr(old, "in_features", None)
-        if width is None:
-            raise ValueError("the last layer was taken away earlier; build the network anew to classify")
         like = next(self.parameters())
-        new = nn.Linear(width, num_classes, device=like.device, dtype=like.dtype) if num_classes else Identity(width)
-        set_module(self, self._classifier_path, new)
+        for path in self._classifier_paths:
+            width = getattr(self.get_submodule(path), "in_features", None)
+            if width is None:
+                raise ValueError("the last layer was taken away earlier; build the network anew to classify")
+            new = (
+                nn.Linear(width, num_classes, device=like.device, dtype=like.dtype) if num_classes else Identity(width)
+            )
+            set_module(self, path, new)
         self.config = {**self.config, "arguments": {**self.config.get("arguments", {}), "num_classes": num_classes}}
         self.config.pop("classes", None)
 

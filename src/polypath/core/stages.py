@@ -4,16 +4,17 @@ A stage is a name and the nodes that it may end in. Its value is the mean of tho
 most stages there is one node, which all paths go through; a merge-and-run network's streams, which stay apart from one
 resolution to the next, are averaged.
 
-Every path goes through one of a stage's nodes, so each choice has all stages, and extraction keeps their names.
+Every path goes through one of a stage's nodes, so each choice has all stages, and extraction keeps their names. A path
+that a switch lets end early (an exit) has the stages up to there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from polypath.core.checks import did_you_mean, plain
-from polypath.core.nodes import INPUT, Choice
+from polypath.core.nodes import INPUT, WHOLE, Choice, Unit
 from polypath.core.wiring import Wiring
 
 Stages = Mapping[str, Sequence[str]]
@@ -33,15 +34,17 @@ def check_stages(wiring: Wiring, stages: Stages) -> dict[str, tuple[str, ...]]:
             raise ValueError(
                 f"stage {stage!r}: no node {unknown[0]!r} in this wiring; {did_you_mean(unknown[0], place)}"
             )
-        if _bypassed(wiring, nodes):
+        first = min((place[name] for name in nodes), default=reached)
+        if first < reached:
+            raise ValueError(f"stage {stage!r} ends before the stage named before it: name them from input to output")
+        reached = first
+    rows = list(stages.values())
+    for i, (stage, nodes) in enumerate(stages.items()):
+        if _bypassed(wiring, nodes, [node for row in rows[i + 1 :] for node in row]):
             raise ValueError(
                 f"stage {stage!r}: some paths do not go through {' or '.join(nodes) or 'any node'}, and under these it "
                 "would have no value; name a node that all paths share, or the nodes of all sides"
             )
-        first = min(place[name] for name in nodes)
-        if first < reached:
-            raise ValueError(f"stage {stage!r} ends before the stage named before it: name them from input to output")
-        reached = first
     return {stage: tuple(nodes) for stage, nodes in stages.items()}
 
 
@@ -49,7 +52,8 @@ def pruned_stages(wiring: Wiring, stages: Stages, choice: Choice) -> dict[str, t
     """The same stages in ``wiring.prune(choice)``, under the same names."""
     alive = {INPUT, *(node.name for node in wiring.alive(choice))}
     now = wiring.collapsed(choice)
-    return {stage: tuple(now.get(name, name) for name in nodes if name in alive) for stage, nodes in stages.items()}
+    left = {stage: tuple(now.get(name, name) for name in nodes if name in alive) for stage, nodes in stages.items()}
+    return {stage: nodes for stage, nodes in left.items() if nodes}
 
 
 def chosen_indices(indices: Indices, count: int) -> list[int]:
@@ -73,9 +77,12 @@ def chosen_indices(indices: Indices, count: int) -> list[int]:
     )
 
 
-def _bypassed(wiring: Wiring, nodes: Sequence[str]) -> bool:
-    """Whether a path from input to output avoids all ``nodes``."""
-    free = {INPUT: INPUT not in nodes}
+def _bypassed(wiring: Wiring, nodes: Sequence[str], later: Collection[str]) -> bool:
+    """Whether some path of the whole network avoids all ``nodes``, or any path does and reaches a later stage."""
+    whole, free = ({INPUT: INPUT not in nodes} for _ in range(2))
     for node in wiring.nodes:
-        free[node.name] = node.name not in nodes and any(free[source] for source in node.sources)
-    return free[wiring.output]
+        through = node.name not in nodes
+        chosen = node.sources if isinstance(node, Unit) else [o.source for o in node.chosen(WHOLE)]
+        whole[node.name] = through and any(whole[source] for source in chosen)
+        free[node.name] = through and any(free[source] for source in node.sources)
+    return whole[wiring.output] or any(free.get(name, False) for name in later)

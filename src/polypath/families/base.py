@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 import torch
 
 from polypath.core.builder import NetBuilder
-from polypath.core.checks import check, check_fields, plain_fields, whole
+from polypath.core.checks import check, check_fields, each, plain_fields, whole
 from polypath.core.config import NetConfig
 from polypath.core.deprecation import warn_renamed
+from polypath.core.later import later
 from polypath.core.network import PathNet
-from polypath.core.paths import Selectors
+from polypath.core.paths import WHOLE_TEXT, Selectors
+from polypath.families.exits import exit_names, exit_selectors, with_exits
 from polypath.layers.init import initialise
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
@@ -34,11 +36,14 @@ class Family:
     A family gives :meth:`build_graph` (write the diagram with a :class:`NetBuilder`, name its stages for use as a
     backbone, return the output node's name), and where it has keys of its own for choices, :meth:`selectors` and
     :meth:`path_names`. Naming a subclass with ``class Mine(Family, name="mine")`` makes saved networks of it loadable.
+
+    A network with stages may have ``exits``: 1-based stages after which it may stop (:mod:`polypath.families.exits`).
     """
 
     num_classes: int = 10
     in_chans: int = 3
     init: str = "he"
+    exits: tuple[int, ...] = later(())
 
     family: ClassVar[str] = ""
     paper: ClassVar[str] = ""
@@ -55,7 +60,7 @@ class Family:
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        check_fields(self, num_classes=whole(0), in_chans=whole(1))
+        check_fields(self, num_classes=whole(0), in_chans=whole(1), exits=each(whole(1)))
 
     def build_graph(self, b: NetBuilder) -> str:
         """Write the network down in ``b``; return the name of the node whose value is the answer."""
@@ -97,12 +102,15 @@ class Family:
         with seeded(seed):
             b = NetBuilder()
             output = self.build_graph(b)
+            if self.exits:
+                output = with_exits(b, output, self.exits, self.num_classes, min_size=self.min_size)
+            exits = exit_names(self.exits)
             config: NetConfig = {"family": self.family, "arguments": asdict(self)}
             net = b.net(
                 output,
-                selectors=self.selectors(),
-                path_names=self.path_names(),
-                path_sets=self.path_sets(),
+                selectors={**self.selectors(), **exit_selectors(self.exits)},
+                path_names=[*self.path_names(), *exits],
+                path_sets=self.path_sets() | ({"exits": [*exits, WHOLE_TEXT]} if exits else {}),
                 min_size=self.min_size,
                 config=config,
             )

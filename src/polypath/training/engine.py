@@ -61,6 +61,11 @@ class Engine:
                     "objective 'ensemble' with parallel.strategy 'fsdp': its members share weights, which cannot be "
                     "sharded for each; take 'ddp'"
                 )
+            if recipe.objective.kind == "exits":
+                raise ValueError(
+                    "objective 'exits' with parallel.strategy 'fsdp': paths that run as one do not go through the "
+                    "network's forward, by which weights are gathered; take 'ddp'"
+                )
             shard(self.net, world)
         self.bound = recipe.objective.bind(self.net, label_smoothing=0.0 if self.mixup else recipe.label_smoothing)
         if self.ema is not None and self.bound.state_dict():

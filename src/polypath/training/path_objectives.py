@@ -17,6 +17,7 @@ from polypath.core.gating import Over
 from polypath.core.later import later
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
+from polypath.core.reuse import in_turn, parts_of
 from polypath.ensemble import Ensemble
 from polypath.storage.loading import load_reported
 from polypath.training import pathwise, sampling
@@ -369,6 +370,50 @@ class _Taught(BoundObjective):
         loss = self.settings.labels * on_labels + self.settings.weight * on_teacher
         parts = {"loss/labels": on_labels.detach(), "loss/teacher": on_teacher.detach()}
         yield StepResult(loss, logits.detach(), parts, [Paths()])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exits(Objective, kind="exits"):
+    """Paths learn together on each mini-batch, and what they share runs once (Lee et al. 2015, Eq. 3; MSDNet §4.1).
+
+    loss = sum over paths of weight · cross-entropy(path)
+
+    Args:
+        paths: path texts; none are the network's exits and its end.
+        weights: one a path, in their order; none are all 1, as MSDNet has them.
+    """
+
+    paths: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, "objective", weights=each(number(0)))
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
+        return _Exits(net, label_smoothing, self)
+
+
+class _Exits(BoundObjective):
+    def __init__(self, net: PathNet, label_smoothing: float, settings: Exits) -> None:
+        super().__init__(net, label_smoothing)
+        self.names = settings.paths or tuple(net.path_set("exits"))
+        if not self.names:
+            raise ValueError("objective 'exits': this network has none; set --model.exits, or name objective.paths")
+        if settings.weights and len(settings.weights) != len(self.names):
+            raise ValueError(
+                f"objective.weights = {settings.weights}: give {len(self.names)}, one for each of "
+                f"{', '.join(self.names)}"
+            )
+        self.weights = settings.weights or (1.0,) * len(self.names)
+        self.parts = parts_of(net, self.names)
+
+    def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
+        logits = list(in_turn(self.net, x, parts=self.parts, generator=info.noise))
+        losses = [self.cross_entropy(z, y) for z in logits]
+        total = torch.stack([weight * loss for weight, loss in zip(self.weights, losses, strict=True)]).sum()
+        parts = {f"loss/{name}": loss.detach() for name, loss in zip(self.names, losses, strict=True)}
+        yield StepResult(total, logits[-1].detach(), parts, [paths for paths, _ in self.parts])
 
 
 def _local(wiring: Any, rate: sampling.Rate, same: bool, generator: Generator) -> Paths:

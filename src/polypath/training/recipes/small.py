@@ -26,7 +26,7 @@ from polypath.families.recursive import RecursiveResNet
 from polypath.families.resnet import ResNet
 from polypath.training.objectives import Objective, Whole
 from polypath.training.optim import OptimConfig
-from polypath.training.path_objectives import Distil, DropPath, PathWise, SharedEnsemble, TargetRate, TiedColumns
+from polypath.training.path_objectives import Distil, DropPath, Exits, PathWise, SharedEnsemble, TargetRate, TiedColumns
 from polypath.training.recipe import Recipe
 from polypath.training.recipes.common import Entry, derive
 from polypath.training.schedules import ScheduleConfig
@@ -156,6 +156,8 @@ def _variants() -> Iterator[Entry]:
     yield variant("fusenet", "ensemble", {"objective": SharedEnsemble()}, "its routes apart, weights shared")
     deep = {"model.survival": 0.5, "objective": DropPath(mode="stochastic-depth")}
     yield variant("resnet", "stochastic-depth", deep, "blocks left out in training")
+    exits = {"model.exits": (1, 2), "objective": Exits()}
+    yield variant("resnet", "exits", exits, "heads after its first two stages, which learn together with its own")
     yield variant("gunn", "simultaneous", {"model.order": "simultaneous"}, "SUNN: the same units at once")
     cycles = {"schedule": ScheduleConfig(kind="cyclic-cosine", cycles=3)}
     yield variant("gunn", "snapshots", cycles, "three snapshots of one run, averaged")

@@ -1,0 +1,75 @@
+"""Exits: heads after stages, at which any network may stop (Lee et al. 2015; Huang et al. 2018, MSDNet).
+
+An exit is a choice as all others are. The network ends in a switch, ``exits``, between the heads after stages and its
+own; ``exit=2`` stops after the second stage and runs nothing behind it. Each head is batch-norm, ReLU, global average
+pool and a linear layer, so all exits together cost little more than the whole network, and
+:func:`polypath.core.reuse.in_turn` runs them as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from polypath.core.builder import NetBuilder
+from polypath.core.network import HEAD
+from polypath.core.paths import Selectors
+from polypath.core.wiring import Unit, Wiring
+
+EXITS, END = "exits", "end"
+
+
+def with_exits(b: NetBuilder, output: str, after: Sequence[int], num_classes: int, **options: int) -> str:
+    """Let a network that ends in ``output`` also end after its stages ``after`` (1-based); the new output.
+
+    Args:
+        options: ``min_size`` of the network.
+
+    Raises:
+        ValueError: a network without stages of its own, stages that are not before its last one, one named twice, a
+            network that does not end in a classifier.
+    """
+    net = b.net(output, **options)
+    stages, head = net.stage_nodes, net.wiring.by_name.get(output)
+    if len(stages) < 2 or not isinstance(head, Unit) or not head.name.startswith(HEAD):
+        raise ValueError(
+            f"exits = {tuple(after)}: an exit stands after a stage and before the last one, and this network has "
+            f"{len(stages)} of its own; leave exits empty"
+        )
+    if unknown := [n for n in after if not 1 <= n < len(stages)]:
+        raise ValueError(
+            f"exits = {tuple(after)}: {unknown[0]} must be one of the stages 1 to {len(stages) - 1} "
+            f"({', '.join(list(stages)[:-1])})"
+        )
+    if list(after) != sorted(set(after)):
+        raise ValueError(f"exits = {tuple(after)}: name each stage once, in ascending order")
+    ends = {}
+    for n in after:
+        name, chans, nodes = f"{HEAD}exit{n}", net.feature_info[n - 1]["num_chs"], [*stages.values()][n - 1]
+        z = nodes[0] if len(nodes) == 1 else b.join(f"{name}.join", {str(i): z for i, z in enumerate(nodes, 1)})
+        z = b.add(f"{name}.norm", z, nn.BatchNorm2d(chans))
+        z = b.add(f"{name}.act", z, nn.ReLU())
+        z = b.add(f"{name}.pool", z, nn.AdaptiveAvgPool2d(1))
+        z = b.add(f"{name}.flatten", z, nn.Flatten())
+        ends[f"stage{n}"] = b.add(f"{name}.classifier", z, nn.Linear(chans, num_classes), depth=head.depth)
+    return b.join(EXITS, ends | {END: output}, kind="switch")
+
+
+def exit_names(after: Sequence[int]) -> list[str]:
+    """Texts of the exits."""
+    return [f"exit={n}" for n in after]
+
+
+def exit_selectors(after: Sequence[int]) -> Selectors:
+    """The key ``exit`` of a network with exits."""
+
+    def chosen(wiring: Wiring, value: str) -> dict[str, list[str]]:
+        join = wiring.joins.get(EXITS)
+        left = [n for n in after if join is not None and f"stage{n}" in join.labels]
+        if value not in map(str, left):
+            legal = ", ".join(map(str, left)) or "none any more, this extracted network has lost them"
+            raise ValueError(f"exit = {value!r}: the stages with an exit are {legal}")
+        return {EXITS: [f"stage{value}"]}
+
+    return {"exit": chosen} if after else {}

@@ -105,8 +105,10 @@ def test_a_step_that_reads_what_is_not_there_is_refused(nested, tmp_path):
     rewrite(folder, lambda v: [rung.update(step=None) for rung in v["ladder"][1:]])
     rewrite(folder, lambda v: v["ladder"][0]["step"].update(files={"onnx": "exit=1.onnx"}))
     opened = Bundle.open(folder)  # as it says; graphs are checked when they are read
+    step = opened.ladder[0].step
+    assert step is not None
     with pytest.raises(GraphRefused, match="it has 1 outputs; must have 2"):
-        opened.graphs.step(opened.ladder[0].step)
+        opened.graphs.step(step)
 
 
 def test_what_no_later_step_reads_is_forgotten():

@@ -413,8 +413,9 @@ class PathNet(nn.Module):
     def _classifier_paths(self) -> tuple[str, ...]:
         """The last layers: of a network with exits, that of each, its own behind them."""
         last = self.wiring.by_name.get(self.wiring.output)
-        exits = isinstance(last, Join) and last.kind == "switch" and not last.gates
-        ends = [self.wiring.by_name.get(o.source) for o in last.operands] if exits else [last]
+        ends = [last]
+        if isinstance(last, Join) and last.kind == "switch" and not last.gates:
+            ends = [self.wiring.by_name.get(operand.source) for operand in last.operands]
         paths = tuple(end.module for end in ends if isinstance(end, Unit))
         if len(paths) < len(ends):
             raise ValueError("this network does not end in a unit")

@@ -86,8 +86,11 @@ class Climber:
         return bool(cold)
 
     def latencies(self, index: int, batch: int) -> Latencies:
-        """The estimated times, by path, of a step at a batch size."""
-        return self._paths(batch) if self.steps[index] is None else self.measure(batch)
+        """The estimated times, by path, of a step at a batch size, or of the next larger one that is known."""
+        if self.steps[index] is None:
+            return self._paths(batch)
+        known = [size for size in self._latencies if size >= bucket(batch)]
+        return self._latencies[min(known)] if known else self.measure(batch)
 
     def measure(self, batch: int) -> Latencies:
         """The times of the steps that do not run their path whole; measured where they are not known yet."""

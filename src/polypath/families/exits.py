@@ -44,7 +44,7 @@ def with_exits(b: NetBuilder, output: str, after: Sequence[int], num_classes: in
         )
     if list(after) != sorted(set(after)):
         raise ValueError(f"exits = {tuple(after)}: name each stage once, in ascending order")
-    ends = {}
+    ends: dict[str, str] = {}
     for n in after:
         name, chans, nodes = f"{HEAD}exit{n}", net.feature_info[n - 1]["num_chs"], [*stages.values()][n - 1]
         z = nodes[0] if len(nodes) == 1 else b.join(f"{name}.join", {str(i): z for i, z in enumerate(nodes, 1)})

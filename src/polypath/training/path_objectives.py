@@ -374,9 +374,9 @@ class _Taught(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class Exits(Objective, kind="exits"):
-    """Paths learn together on each mini-batch, and what they share runs once (Lee et al. 2015, Eq. 3; MSDNet §4.1).
+    """Paths learn together on each mini-batch, and what they share runs once (Lee et al. 2015; Huang et al. 2018, §4).
 
-    loss = sum over paths of weight · cross-entropy(path)
+    loss = sum over paths of weight · cross-entropy(path), as deeply-supervised nets and MSDNet have it for their heads
 
     Args:
         paths: path texts; none are the network's exits and its end.

@@ -52,7 +52,7 @@ def measured(bundle: Bundle, name: str, batches: tuple[int, ...], seconds: float
     """A row for each batch size: medians, and those of the steps over those of the whole network."""
     runtime, rows = open_runtime(name, bundle), []
     for batch in batches:
-        x = np.random.default_rng(0).normal(size=(batch, 3, *bundle.size)).astype(np.float32)
+        x = np.random.default_rng(0).normal(size=(batch, bundle.preparation.channels, *bundle.size)).astype(np.float32)
         alone = [runtime.prepare(rung.path, batch) for rung in bundle.ladder]
         tasks = {
             "steps": steps(runtime, x),

@@ -58,7 +58,7 @@ def test_all_exits_together_cost_little_more_than_the_whole(spec):
 
 
 def test_an_exit_is_saved_loaded_and_extracted_as_any_path(tmp_path):
-    net = ResNet(depth=8, width=4, exits=(1, 2), num_classes=5).build(seed=0).eval()
+    net = ResNet(depth=8, width=16, exits=(1, 2), num_classes=5).build(seed=0).eval()
     x = images(net)
     pp.save(net, tmp_path / "net")
     again = pp.load(tmp_path / "net")
@@ -68,7 +68,7 @@ def test_an_exit_is_saved_loaded_and_extracted_as_any_path(tmp_path):
     assert torch.equal(child(x), net(x, paths="exit=1"))
     assert list(child.named_paths()) == ["whole"]
     assert child.get_classifier() is child.get_submodule("head.exit1.classifier")
-    assert child.num_features == 4
+    assert child.num_features == 16
     assert list(child.stage_nodes) == list(net.stage_nodes)[:1]
     with pytest.raises(ValueError, match="exit = '2': the stages with an exit are none any more"):
         child.paths("exit=2")

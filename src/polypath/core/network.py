@@ -398,6 +398,10 @@ class PathNet(nn.Module):
             for i, (name, shape) in enumerate(zip(self.stage_nodes, shapes, strict=True))
         ]
 
+    def channels_of(self, nodes: Sequence[str]) -> list[int]:
+        """Channels of the values of nodes that are alive in the whole network, without computing any."""
+        return [int(shape[1]) for shape in self._shapes(nodes, self.min_size)]
+
     def _shapes(self, nodes: Sequence[str], side: int) -> list[torch.Size]:
         """Shapes of the values of nodes for one square image, without computing any."""
         twin = weightless(self)
@@ -489,8 +493,7 @@ class PathNet(nn.Module):
     def num_features(self) -> int:
         """Channels of the maps that :meth:`forward_features` gives."""
         if self._num_features is None:
-            (maps,) = self._shapes([self._features], self.min_size)
-            self._num_features = int(maps[1])
+            (self._num_features,) = self.channels_of([self._features])
         return self._num_features
 
     @property

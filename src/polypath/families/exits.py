@@ -45,8 +45,9 @@ def with_exits(b: NetBuilder, output: str, after: Sequence[int], num_classes: in
     if list(after) != sorted(set(after)):
         raise ValueError(f"exits = {tuple(after)}: name each stage once, in ascending order")
     ends: dict[str, str] = {}
-    for n in after:
-        name, chans, nodes = f"{HEAD}exit{n}", net.feature_info[n - 1]["num_chs"], [*stages.values()][n - 1]
+    rows = [[*stages.values()][n - 1] for n in after]
+    for n, nodes, chans in zip(after, rows, net.channels_of([row[0] for row in rows]), strict=True):
+        name = f"{HEAD}exit{n}"
         z = nodes[0] if len(nodes) == 1 else b.join(f"{name}.join", {str(i): z for i, z in enumerate(nodes, 1)})
         z = b.add(f"{name}.norm", z, nn.BatchNorm2d(chans))
         z = b.add(f"{name}.act", z, nn.ReLU())

@@ -39,11 +39,11 @@ class OnnxRuntime:
     def prepare_step(self, index: int, batch: int) -> StepRun:
         file = graph_of_step(self._bundle, self.steps, index)
         if file not in self._calls:
-            self._calls[file] = self._opened(Path(file))
+            self._calls[file] = self._opened(Path(file), spin=False)  # steps take turns
         return self._calls[file]
 
-    def _opened(self, file: Path) -> StepRun:
-        return caller(make_session(str(file), self._threads), file)
+    def _opened(self, file: Path, *, spin: bool = True) -> StepRun:
+        return caller(make_session(str(file), self._threads, spin=spin), file)
 
 
 def make_session(file: str, threads: int, *, spin: bool = True) -> Any:

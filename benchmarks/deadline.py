@@ -54,9 +54,11 @@ SPIN = "while True: sum(range(10000))"
 
 def run() -> dict:
     from polypath.data.sources import load_images
+    from polypath.data.split import Split
 
     recipe = get_recipe("fractalnet-cifar10-bundle")
     test = load_images(replace(recipe, {"data.source": cifar10()}).data).test
+    assert isinstance(test, Split)
     pixels, labels = test.images.permute(0, 2, 3, 1).numpy(), test.labels.numpy()
     ladder = [Bundle.open(place) for place in os.environ.get("POLYPATH_BENCH_LADDER", "").split(os.pathsep) if place]
     return measure(Bundle.open(), ladder, pixels, labels, read_trace(TRACE).first(REQUESTS))

@@ -353,7 +353,8 @@ class _Session:
             advice.operands_of(self.engine.net.wiring, seen, self.seen)
         self.engine.paths_run.clear()
         taken = sum(self.world.gather(self.engine.flop.take()))
-        self.flop = None if self.flop is None else self.flop + taken
+        unseen = bool(rows) and not taken  # an objective that runs parts of the network, past its forward
+        self.flop = None if self.flop is None or unseen else self.flop + taken
 
     def _report(self, row: dict[str, Any]) -> None:
         for text in advice.stuck_gates(row):

@@ -15,11 +15,11 @@ from torch import nn
 import polypath as pp
 from polypath.core.builder import NetBuilder
 from polypath.core.network import PathNet
-from polypath.profiling.cost import PathMacs
+from polypath.profiling.cost import PathMacs, macs_in_turn
 from polypath.training.flop import FlopCounter
 from polypath.training.loop import resume, train
 from polypath.training.objectives import Whole
-from polypath.training.path_objectives import Distil
+from polypath.training.path_objectives import Distil, Exits
 from polypath.training.recipe import Recipe
 from polypath.training.run import RunFolder
 
@@ -95,6 +95,14 @@ def test_every_pass_of_a_step_counts(tmp_path: Path) -> None:
     one = tiny(**{**SMALL, "epochs": 1}, objective=Distil(paths=("branches=1",), whole=False))
     result = train(one, tmp_path / "run", quiet=True)
     assert result.pflop == pytest.approx(64 * 2 * (macs(one) + 3 * macs(one, "branches=1")) / 1e15, rel=1e-12)
+
+
+def test_exits_that_run_as_one_count_what_they_share_once(tmp_path: Path) -> None:
+    one = tiny(**{**SMALL, "epochs": 1}, objective=Exits(paths=("branches=1", "whole")))
+    result = train(one, tmp_path / "run", quiet=True)
+    shared = sum(macs_in_turn(one.model.build(0), ["branches=1", "whole"], 8))
+    assert max(macs(one), macs(one, "branches=1")) < shared < macs(one) + macs(one, "branches=1")
+    assert result.pflop == pytest.approx(64 * 3 * 2 * shared / 1e15, rel=1e-12)
 
 
 def test_a_run_begun_before_passes_were_counted_says_none(tmp_path: Path) -> None:

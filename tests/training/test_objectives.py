@@ -15,6 +15,7 @@ import polypath.training.path_objectives as po
 from polypath.core.paths import Paths
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
+from polypath.profiling.cost import macs_in_turn
 from polypath.training import sampling
 from polypath.training.objectives import OBJECTIVES, Objective, StepInfo, Whole
 
@@ -335,6 +336,7 @@ def test_exits_learn_together_and_share_one_forward(batch):
     (part,) = ours[2]
     assert part.paths == [net.paths("exit=1"), Paths()]
     assert set(part.parts) == {"loss/exit=1", "loss/whole"}
+    assert part.macs == sum(macs_in_turn(net, ["exit=1", "whole"], 16))  # what they share once
     bound, again = objective.bind(copy.deepcopy(net)), copy.deepcopy(net)
     bound.step(x, y, info())
     again(x)  # one pass of the whole network moves its statistics as far

@@ -163,6 +163,7 @@ class Engine:
                 result = next(passes, None)
             if result is None:
                 break
+            self.flop.add(len(x), result.macs)
             if self.device.type == "cpu":
                 finite = finite and math.isfinite(result.loss.item())
             self.scaler.scale(result.loss * scale).backward()

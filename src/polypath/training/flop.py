@@ -4,7 +4,8 @@ The convention of papers on training budgets: a MAC is two operations, a backwar
 convolutions, linear layers and other products of matrices count (:mod:`polypath.profiling.cost`). A pass is a call of
 the network in training mode, or of a teacher; it costs three forwards of what is alive in it where gradients are
 recorded, and one where they are not, as in modules that it runs ``frozen``. Validation and recalibration are no
-training and stand apart.
+training and stand apart. Paths that run as one (:func:`polypath.core.reuse.in_turn`) do not go through the network's
+call; a result says their MACs.
 """
 
 from __future__ import annotations
@@ -39,10 +40,13 @@ class FlopCounter:
                 return
             x, paths, *_ = (*args, options.get("paths"))
             total, frozen = macs(paths, (x.shape[-2], x.shape[-1]), options.get("frozen", ()))
-            forwards = 3 * total - 2 * frozen if torch.is_grad_enabled() else total
-            self._flop += 2 * len(x) * forwards
+            self.add(len(x), total, frozen)
 
         return count
+
+    def add(self, images: int, macs: int, frozen: int = 0) -> None:
+        """Count a pass of so many images: the MACs of one, and those of them in modules that run without gradient."""
+        self._flop += 2 * images * (3 * macs - 2 * frozen if torch.is_grad_enabled() else macs)
 
     def take(self) -> int:
         """What has been counted; from here on it counts from 0."""

@@ -60,12 +60,14 @@ class StepResult:
         logits: ``(N, classes)`` of the images in their order, detached; what a training error is counted on.
         parts: named scalars for the log, detached; NaN where there was nothing to measure.
         paths: the choices that ran.
+        macs: of one image, of what ran otherwise than by the network's own call, which is counted where it is made.
     """
 
     loss: Tensor
     logits: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
     paths: list[Paths] = field(default_factory=list)
+    macs: int = 0
 
 
 class BoundObjective:
@@ -97,6 +99,7 @@ class BoundObjective:
         for result in results:
             total.parts.update(result.parts)
             total.paths.extend(result.paths)
+            total.macs += result.macs
         return total
 
     def trainable(self, epoch: int) -> frozenset[str] | None:

@@ -15,10 +15,12 @@ from polypath.core.checks import FLAG, SHARE, check_fields, each, number, one_of
 from polypath.core.execute import Trace
 from polypath.core.gating import Over
 from polypath.core.later import later
+from polypath.core.meta import weightless
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.reuse import in_turn, parts_of
 from polypath.ensemble import Ensemble
+from polypath.profiling.cost import macs_in_turn
 from polypath.storage.loading import load_reported
 from polypath.training import pathwise, sampling
 from polypath.training.distill import distillation_loss
@@ -407,13 +409,17 @@ class _Exits(BoundObjective):
             )
         self.weights = settings.weights or (1.0,) * len(self.names)
         self.parts = parts_of(net, self.names)
+        self.twin, self.macs = weightless(net), dict[tuple[int, int], int]()  # made before units are compiled
 
     def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
         logits = list(in_turn(self.net, x, parts=self.parts, generator=info.noise))
         losses = [self.cross_entropy(z, y) for z in logits]
         total = torch.stack([weight * loss for weight, loss in zip(self.weights, losses, strict=True)]).sum()
         parts = {f"loss/{name}": loss.detach() for name, loss in zip(self.names, losses, strict=True)}
-        yield StepResult(total, logits[-1].detach(), parts, [paths for paths, _ in self.parts])
+        size = (x.shape[-2], x.shape[-1])
+        if size not in self.macs:
+            self.macs[size] = sum(macs_in_turn(self.twin, self.names, size))
+        yield StepResult(total, logits[-1].detach(), parts, [paths for paths, _ in self.parts], self.macs[size])
 
 
 def _local(wiring: Any, rate: sampling.Rate, same: bool, generator: Generator) -> Paths:

@@ -313,7 +313,7 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, tuple[Any, ...]]]] = {
         },
     ),
     "extract": (("net", "path"), {"net": NETWORK, "paths": PATHS, "stats": STATISTICS}),
-    "fuse": (("net",), {"net": NETWORK, "paths": PATHS, "siblings": TEXT}),
+    "fuse": (("net",), {"net": NETWORK, "paths": PATHS, "siblings": TEXT, "hold": FLAG}),
     "get_recipe": (("name",), {"name": TEXT}),
     "latency": (("net",), {"net": NETWORK, "paths": PATHS, "size": (None, "word", 2.5), "batch_size": COUNT}),
     "list_models": ((), {"pattern": TEXT}),

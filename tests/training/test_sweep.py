@@ -129,9 +129,9 @@ def test_a_process_that_fails(status: str, message: str, tmp_path: Path, monkeyp
 
 SLEEPER = """#!/bin/sh
 read recipe
-echo $$ >> "$3.pid"
 trap 'kill $!; echo saved; exit 143' TERM
 sleep 60 &
+echo $$ >> "$3.pid"
 wait
 """
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from polypath.core.checks import FLAG, NAME, Rule, check_fields, instance, number, one_of, optional, plain_fields, whole
+from polypath.core.later import later
 from polypath.data.config import DataConfig
 from polypath.families.base import Family
 from polypath.families.registry import get_family
@@ -126,7 +127,7 @@ class Recipe:
     objective: Objective = field(default_factory=Whole)
     epochs: int
     batch_size: int
-    path: str = "whole"
+    path: str = later("whole")
     accumulate: int = 1
     seed: int = 0
     init: str | None = None

@@ -78,7 +78,8 @@ images = st.one_of(
     st.tuples(
         st.sampled_from(FORMATS), st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=20)
     ).map(lambda t: ("damaged image", _flip(picture(t[0]), t[1]))),
-    st.binary(max_size=300).map(lambda data: ("noise", data)),
+    # Hypothesis also draws constants of the code, and one of ours is a picture
+    st.binary(max_size=300).filter(lambda data: not data.startswith(b"P6")).map(lambda data: ("noise", data)),
     st.sampled_from(
         (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"RIFF\xff\xff\xff\xffWEBP", b"BM", b"II*\0")
     ).flatmap(lambda magic: st.binary(max_size=200).map(lambda data: ("noise behind a magic", magic + data))),

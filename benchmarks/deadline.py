@@ -71,7 +71,7 @@ def read_trace(file: Path) -> deadline.Trace:
 
 
 def write_trace(file: Path) -> None:
-    """Draw the committed trace anew: the seed gives the same one."""
+    """Draw the committed trace again: the seed gives the same one."""
     trace = deadline.bursty_trace(2000, SEED)
     budgets = np.round(trace.budgets, 4).tolist()
     write_json(file, {"seed": SEED, "budgets": budgets, "neighbour": trace.neighbour.astype(int).tolist()})

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from conftest import randomise_norms
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
@@ -79,6 +81,12 @@ def small_net(name: str, seed: int = 0) -> PathNet:
     net = small_spec(name).build(seed=seed)
     randomise_norms(net, seed)
     return net
+
+
+def images(net: PathNet, n: int = 3) -> torch.Tensor:
+    """``n`` images that the network can take, always the same."""
+    side = max(net.min_size, 16)
+    return torch.randn(n, net.in_chans, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def two_paths(net: PathNet) -> list[str]:

@@ -7,18 +7,13 @@ import torch
 from torch import nn
 
 import polypath as pp
-from contracts.small import FORMS, small_net, two_paths
+from contracts.small import FORMS, images, small_net, two_paths
 from polypath.core.batchnorm import applied
 from polypath.core.builder import NetBuilder
 from polypath.core.reuse import in_turn, increments, parts_of
 from polypath.families.fractalnet import FractalNet
 from polypath.families.recursive import RecursiveResNet
 from polypath.profiling.cost import macs_in_turn
-
-
-def images(net, n: int = 3) -> torch.Tensor:
-    side = max(net.min_size, 16)
-    return torch.randn(n, net.in_chans, side, side, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("name", FORMS)

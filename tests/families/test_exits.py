@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import polypath as pp
-from contracts.small import FORMS, small_spec
+from contracts.small import FORMS, images, small_spec
 from polypath.core.reuse import in_turn
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
@@ -17,11 +17,6 @@ from polypath.families.resnet import ResNet
 from polypath.profiling.cost import macs_in_turn
 
 WITH_STAGES = [name for name in FORMS if len(small_spec(name).stages()) > 1]
-
-
-def images(net, n: int = 3) -> torch.Tensor:
-    side = max(net.min_size, 16)
-    return torch.randn(n, net.in_chans, side, side, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("name", WITH_STAGES)

@@ -1,6 +1,6 @@
 """What answers that follow each other do to each other: a later step puts wrong answers right, and right ones wrong.
 
-An error that falls hides the second: whoever has shown the first answer takes it back for these images.
+An error that falls hides the second: an application that has shown the first answer takes it back for these images.
 """
 
 from __future__ import annotations

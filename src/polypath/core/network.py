@@ -476,7 +476,7 @@ class PathNet(nn.Module):
         for path in self._classifier_paths:
             width = getattr(self.get_submodule(path), "in_features", None)
             if width is None:
-                raise ValueError("the last layer was taken away earlier; build the network anew to classify")
+                raise ValueError("the last layer was taken away earlier; build the network again to classify")
             new = (
                 nn.Linear(width, num_classes, device=like.device, dtype=like.dtype) if num_classes else Identity(width)
             )

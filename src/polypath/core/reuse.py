@@ -105,19 +105,23 @@ def increments(
 
 
 def parts_of(
-    net: PathNet, choices: Iterable[Paths | str | None], stats: BatchNormStatistics | None = None
+    net: PathNet,
+    choices: Iterable[Paths | str | None],
+    stats: BatchNormStatistics | None = None,
+    worth: Worth | None = None,
 ) -> list[tuple[Paths, Increment]]:
     """The choices in turn, each with what it runs after those before it.
 
     Args:
         stats: re-estimated statistics, with which the choices that they know are run.
+        worth: see :data:`Worth`; all reuse is worth it by default.
 
     Raises:
         ValueError: an illegal choice.
     """
     paths = [net.paths(choice) for choice in choices]
     banks = [stats[p] if stats is not None and p in stats else None for p in paths]
-    found = increments([net.wiring.prune(p) for p in paths], [version_of(net.wiring, bank) for bank in banks])
+    found = increments([net.wiring.prune(p) for p in paths], [version_of(net.wiring, bank) for bank in banks], worth)
     return list(zip(paths, found, strict=True))
 
 

@@ -6,7 +6,7 @@ spared at least :data:`LEAST` of its path's MACs; else the path runs whole, by i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -15,11 +15,11 @@ from polypath.core.extract import extract
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.plan import between
-from polypath.core.reuse import Increment, increments, version_of
+from polypath.core.reuse import Increment, parts_of
 from polypath.core.wiring import INPUT
 from polypath.deploy.manifest import Step
 from polypath.deploy.stepwise_cut import Part
-from polypath.profiling.cost import Size, macs_by_node
+from polypath.profiling.cost import Size, macs_by_node, macs_of_nodes
 
 LEAST = 0.1
 
@@ -34,17 +34,15 @@ def steps_of(
         size: of the images, in pixels.
     """
     macs = [macs_by_node(net, p, size) for p in paths]
-    banks = [stats[p] if stats is not None and p in stats else None for p in paths]
 
     def worth(k: int, skipped: Collection[str]) -> bool:
-        return _sum(macs[k], skipped) >= LEAST * sum(macs[k].values())
+        return macs_of_nodes(macs[k], skipped) >= LEAST * sum(macs[k].values())
 
-    found = increments([net.wiring.prune(p) for p in paths], [version_of(net.wiring, bank) for bank in banks], worth)
     steps: list[tuple[Step, Increment] | None] = []
-    for counted, part in zip(macs, found, strict=True):
+    for counted, (_, part) in zip(macs, parts_of(net, paths, stats, worth), strict=True):
         reads, leaves = (tuple(slot for _, slot in pairs) for pairs in (part.reads, part.leaves))
         shares = leaves or any(slot != INPUT for slot in reads)
-        step = Step(reads=reads, leaves=leaves, macs=_sum(counted, part.nodes))
+        step = Step(reads=reads, leaves=leaves, macs=macs_of_nodes(counted, part.nodes))
         steps.append((step, part) if shares and part.steps else None)
     return steps
 
@@ -101,7 +99,3 @@ class Climb:
     def keep(self, rows: np.ndarray) -> None:
         """Go on with some of the images only, by a mask ``(N,)``."""
         self.held = {slot: np.ascontiguousarray(value[rows]) for slot, value in self.held.items()}
-
-
-def _sum(macs: Mapping[str, int], nodes: Collection[str]) -> int:
-    return sum(count for node, count in macs.items() if node.partition(":")[0] in nodes)

@@ -128,6 +128,11 @@ def macs_by_node(net: PathNet, paths: Choice = None, size: Size = 32, batch_size
     return _profile(twin, diagram(twin, paths)[1], size, batch_size).macs
 
 
+def macs_of_nodes(macs: Mapping[str, int], nodes: Collection[str]) -> int:
+    """The MACs of some nodes, of those that :func:`macs_by_node` gives; a gated switch's are those of its gates."""
+    return sum(count for node, count in macs.items() if node.partition(":")[0] in nodes)
+
+
 class PathMacs:
     """MACs of one image under any choice: each node is counted once, so a loop that draws a path each step may ask.
 
@@ -180,8 +185,7 @@ def macs_in_turn(
     """
     twin = weightless(net)
     return [
-        sum(macs for node, macs in _profile(twin, paths, size, 1).macs.items() if node.partition(":")[0] in part.nodes)
-        for paths, part in parts_of(net, choices, stats)
+        macs_of_nodes(_profile(twin, paths, size, 1).macs, part.nodes) for paths, part in parts_of(net, choices, stats)
     ]
 
 

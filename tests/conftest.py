@@ -19,6 +19,11 @@ torch.set_num_threads(1)
 Module = TypeVar("Module", bound=nn.Module)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that may take long begin first, or one worker would be left with them at the end."""
+    items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("timeout")), default=0))
+
+
 def randomise_norms(net: Module, seed: int = 0) -> Module:
     """Give every batch-norm statistics and affine values of its own, so that nothing is equal by accident."""
     g = torch.Generator().manual_seed(seed)

@@ -185,7 +185,7 @@ def test_compiles_without_a_break(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", FORMS)
 def test_paths_compile_and_export(name):
     net = small_net(name).eval()
     x = images(2, sizes(net)[0])

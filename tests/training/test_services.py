@@ -1,4 +1,4 @@
-"""The services themselves, where they are installed: W&B offline, trackio, a Ray cluster on this machine."""
+"""The services themselves, where they are installed: W&B offline, and trackio."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ import pytest
 from tiny import images, tiny
 
 from polypath.training.loop import train
-from polypath.training.own_process import in_process_of_its_own
 from polypath.training.recipe import recipe_to_json
-from polypath.training.sweep import sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-RECIPE = tiny(epochs=1, data__train_images=64, model__scale=2)
 
 
 def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,17 +46,3 @@ def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged = [json.loads(text) for _, text in rows]
     assert sum("val_error" in row for row in logged) == 2
     assert sum("step/loss" in row for row in logged) == 10
-
-
-def test_a_sweep_on_a_ray_cluster_is_the_one_on_this_machine(tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
-    try:
-        there = sweep(RECIPE, [0, 1], {"optim.lr": (0.01, 0.02)}, tmp_path / "ray", cluster="auto", workers=2)
-    finally:
-        ray.shutdown()
-    here = sweep(RECIPE, [0, 1], {"optim.lr": (0.01, 0.02)}, tmp_path / "here", run=in_process_of_its_own)
-    assert not there.failed
-    assert [row.runs for row in there.rows] == [2, 2]
-    assert there.rows == here.rows
-    assert there.rows[0] != there.rows[1]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
 import os
 from types import ModuleType
+from typing import Any
 
 from polypath.core.extras import need
 from polypath.core.silence import without_ray_usage
@@ -38,3 +41,18 @@ def join_cluster(address: str) -> ModuleType:
             reason = next(iter(str(error).splitlines()), "")
             raise ValueError(f"--cluster {address}: Ray could not start one here ({reason})") from None
     return ray
+
+
+def listen_on_loopback() -> None:
+    """In a replica of Ray Serve, before it is ready: its server for calls between deployments listens on 127.0.0.1.
+
+    Ray would have it listen on all addresses, and no setting says where. Polypath calls replicas through Ray itself.
+    """
+    with contextlib.suppress(ImportError, AttributeError):  # a Ray of another structure
+        replica: Any = importlib.import_module("ray.serve._private.replica")
+        add_port = replica.add_port_to_grpc_server
+
+        def add_local_port(server: Any, address: str) -> Any:
+            return add_port(server, address.replace("[::]", "127.0.0.1"))
+
+        replica.add_port_to_grpc_server = add_local_port

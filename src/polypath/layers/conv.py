@@ -11,6 +11,7 @@ from polypath.core.checks import check, number, one_of
 from polypath.layers.pointwise import PointwiseConv
 
 ORDERS = ("conv-norm-act", "conv-act-norm", "conv-drop-norm-act", "conv-act-norm-drop", "conv-norm-act-drop")
+FEW = 8  # input maps; with fewer, oneDNN writes beyond the weight gradient of a strided 1×1 conv, channels-last (AVX2)
 DROPOUTS = {"element": nn.Dropout, "channel": nn.Dropout2d}
 
 
@@ -46,8 +47,8 @@ class ConvUnit(nn.Module):
             raise ValueError(f"order {order!r}: unknown part {unknown[0]!r}; the parts are conv, norm, act, drop")
         check("dropout", dropout, number(0, below=1))
         check("dropout_kind", dropout_kind, one_of(*DROPOUTS))
-        if kernel_size == stride == groups == 1:
-            self.conv: nn.Conv2d = PointwiseConv(in_chans, out_chans, bias=bias)
+        if kernel_size == groups == 1 and (stride == 1 or in_chans < FEW):
+            self.conv: nn.Conv2d = PointwiseConv(in_chans, out_chans, stride, bias=bias)
         else:
             self.conv = nn.Conv2d(
                 in_chans, out_chans, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=bias

@@ -13,15 +13,18 @@ class PointwiseConv(nn.Conv2d):
     """A 1×1 conv of maps ``(B, N, H, W)`` to ``(B, n, H, W)``, run by :func:`pointwise` where that pays.
 
     On a CPU, of contiguous maps of several images, while the weights are fewer than an image's values: each image's
-    part of their gradient is written on its own, and summed. ``products = False`` is the conv as torch has it.
+    part of their gradient is written on its own, and summed. ``products = False`` is the conv as torch has it. With a
+    ``stride`` the pixels are taken first.
     """
 
     products = True
 
-    def __init__(self, in_chans: int, out_chans: int, *, bias: bool = False) -> None:
-        super().__init__(in_chans, out_chans, 1, bias=bias)  # pyright: ignore[reportUnknownMemberType] (torch's device, dtype)
+    def __init__(self, in_chans: int, out_chans: int, stride: int = 1, *, bias: bool = False) -> None:
+        super().__init__(in_chans, out_chans, 1, stride, bias=bias)  # pyright: ignore[reportUnknownMemberType] (torch's device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.products and not recording() and self.stride != (1, 1):
+            return F.conv2d(input[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
         if self.products and not recording() and input.dim() == 4 and len(input) > 1:
             values = (input.shape[1] + self.out_channels) * input.shape[2] * input.shape[3]
             if self.weight.numel() <= values:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from polypath.core.cluster import LOCAL, join_cluster
+from polypath.core.cluster import LOCAL, join_cluster, listen_on_loopback
 from polypath.core.extras import need
 from polypath.serve.app import INLINE_BYTES, App, path_rows
 from polypath.serve.callers import Callers
@@ -50,7 +50,9 @@ class Facts:
 class Replica:
     """A service on a node of the cluster. What it refuses it returns, since errors of actors arrive wrapped."""
 
-    def __init__(self, make: Callable[[], Model], options: Options) -> None:
+    def __init__(self, make: Callable[[], Model], options: Options, local: bool) -> None:
+        if local:
+            listen_on_loopback()
         self.model, self.options = make(), options
         self.times = Times(self.model.latencies(batch_sizes(options.max_batch)))
         self.model.warm_up(self.times.sizes)
@@ -198,7 +200,7 @@ def start(
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
         graceful_shutdown_timeout_s=90,
     )(Replica)
-    handle = serve.run(deployment.bind(make, options), name=name, route_prefix=None)
+    handle = serve.run(deployment.bind(make, options, address == LOCAL), name=name, route_prefix=None)
     return handle, handle.facts.remote().result()
 
 

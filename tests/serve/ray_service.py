@@ -1,9 +1,8 @@
-"""The service on a Ray cluster of this machine; slow (a cluster starts). It writes docs/results/serve_ray.json."""
+"""The service on a Ray cluster of this machine, run by tests/test_ray.py. It writes docs/results/serve_ray.json."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import signal
@@ -24,7 +23,6 @@ from polypath.storage.files import write_json
 from polypath.training.run import environment
 from serve.fake import FakeModel, image_bytes, parsed, post, raw, served
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "polypath-test"
 AUTH = "X-API-Key: secret\r\n"
@@ -33,8 +31,6 @@ AUTH = "X-API-Key: secret\r\n"
 @pytest.fixture(scope="module")
 def cluster():
     """(port, seconds until it was ready) of two replicas."""
-    if importlib.util.find_spec("ray") is None:  # not imported: the first import decides where a cluster listens
-        pytest.skip("needs Ray")
     from polypath.serve import ray_app
 
     begun = time.perf_counter()
@@ -76,25 +72,27 @@ def processes(title: str) -> Iterator[int]:
                 yield pid
 
 
-def listening() -> set[str]:
-    """Addresses on which this process and those below it listen."""
-    inodes = set()
+def listening() -> set[tuple[str, str]]:
+    """Addresses on which this process and those below it listen, with the command that does."""
+    owners = {}
     for pid in processes(""):
         with contextlib.suppress(OSError):
-            inodes |= {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+            command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+            owners |= dict.fromkeys((os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()), command)
     found = set()
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             _, local, _, state, *rest = line.split()
-            if state == "0A" and f"socket:[{rest[5]}]" in inodes:
+            if state == "0A" and (owner := owners.get(f"socket:[{rest[5]}]")) is not None:
                 packed = bytes.fromhex(local.split(":")[0])
                 words = b"".join(packed[i : i + 4][::-1] for i in range(0, len(packed), 4))
-                found.add(socket.inet_ntop(family, words))
+                found.add((socket.inet_ntop(family, words), owner))
     return found
 
 
 def test_answers_and_refusals_are_those_of_the_single_service(cluster):
-    ray = pytest.importorskip("ray")
+    import ray  # pyright: ignore[reportMissingImports] (an extra)
+
     port, ready_s = cluster
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(partial(ask, port), range(100)))
@@ -139,7 +137,7 @@ def test_paths_and_metrics(cluster):
 
 def test_a_local_cluster_listens_on_loopback_only(cluster):
     assert listening()
-    assert [address for address in listening() if not is_loopback(address)] == []
+    assert [found for found in listening() if not is_loopback(found[0])] == []
 
 
 def test_when_replicas_die_the_budget_holds(cluster):

@@ -1,4 +1,7 @@
-"""``python -m benchmarks [NAME ...]``: run benchmarks and write their results."""
+"""``python -m benchmarks [NAME ...]``: run benchmarks and write their results.
+
+``python -m benchmarks ablate RECIPE ...`` compares techniques of training (:mod:`benchmarks.ablate`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import importlib
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import device, precisions
@@ -25,13 +29,24 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main(names: list[str]) -> int:
+    if names[:1] == ["ablate"]:
+        return _prepared(lambda: importlib.import_module("benchmarks.ablate").main(names[1:]))
     if unknown := [name for name in names if name not in BENCHMARKS + MORE]:
         print(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS + MORE)}", file=sys.stderr)
         return 2
+    return _prepared(lambda: _run(names))
+
+
+def _prepared(act: Callable[[], int]) -> int:
+    """What ``act`` gives, with logging and memory as the commands have them."""
     RESULTS.mkdir(exist_ok=True)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("polypath").setLevel(logging.INFO)
-    keep_freed_memory()  # as the commands do
+    keep_freed_memory()
+    return act()
+
+
+def _run(names: list[str]) -> int:
     if set(names) <= set(BENCHMARKS):
         for precision, reason in precisions().items():
             print(f"{precision}: {reason or 'measured'}")

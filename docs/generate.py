@@ -146,18 +146,23 @@ def speed_page() -> str:
     return _benchmarks().page()
 
 
+def fast_page() -> str:
+    """``fast.md``: recipes for small budgets, and what their techniques came to."""
+    return _benchmarks("page_ablation").page()
+
+
 def speed_figure() -> str:
     """``images/speed.svg``: MACs/s of every network and its roof."""
     return _benchmarks().figure()
 
 
-def _benchmarks() -> ModuleType:
+def _benchmarks(module: str = "page") -> ModuleType:
     import importlib
     import sys
 
     if str(DOCS.parent) not in sys.path:
         sys.path.insert(0, str(DOCS.parent))
-    return importlib.import_module("benchmarks.page")
+    return importlib.import_module(f"benchmarks.{module}")
 
 
 def _cards() -> dict[str, str]:
@@ -174,7 +179,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "results/README.md": results_page,
     **{f"cards/{name}.md": partial(card_of, paper) for paper, name in _cards().items()},
 }
-PAGES |= {"speed.md": speed_page}
+PAGES |= {"speed.md": speed_page, "fast.md": fast_page}
 if _benchmarks().drawable(_benchmarks().load()):
     PAGES |= {"images/speed.svg": speed_figure}
 

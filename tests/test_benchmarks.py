@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
+import json
 import time
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 import torch
-from benchmarks import deadline, first_answer, harness, models, page, roof
+from benchmarks import ablate, deadline, first_answer, harness, models, page, page_ablation, roof
 from benchmarks.__main__ import main
 from PIL import Image
 
 import polypath as pp
 from contracts.small import small_net
+from polypath.data.config import AugmentConfig, DataConfig
+from polypath.data.sources import load_images
 from polypath.families.crescendonet import CrescendoNet
+from polypath.storage.files import write_json
+from polypath.training.muon import products
+from polypath.training.objectives import Whole
+from polypath.training.optim import OptimConfig, conv_matrices
+from polypath.training.path_objectives import DropPath
+from polypath.training.recipe import Recipe, recipe_to_json, replace
+from polypath.training.result import RunResult
+from polypath.training.schedules import ScheduleConfig
 
 
 @pytest.mark.parametrize("name", ["crescendonet_128", "fractalnet20", "gunn15", "dfn_mr14", "dr_resnet16_cifar"])
@@ -264,3 +276,116 @@ def test_a_trace_is_played_on_paths_and_separate_networks(tmp_path, monkeypatch)
     assert len(found["paths"]) == len(bundle.paths) + 1
     assert found["hypervolume"]["gain"]["value"] >= 0  # the one network is one of the paths
     assert sum(found["used"].values()) == 12
+
+
+MUON = OptimConfig(kind="muon", lr=0.05, rest_lr=0.05, nesterov=True)
+ABLATED = {"model.whitening": 4, "data.augment": AugmentConfig(mirror=True, alternate=True), "label_smoothing": 0.1}
+
+
+def ablated(**changes):
+    return replace(tiny_recipe(), ABLATED | {"optim": MUON, "schedule": ScheduleConfig(kind="one-cycle")} | changes)
+
+
+def tiny_recipe():
+    return Recipe(
+        name="tiny-fast",
+        model=CrescendoNet(widths=(4, 4), scale=2, hidden=(8,), in_chans=1),
+        data=DataConfig(validation=60, train_images=160, cache=False),
+        objective=DropPath(rate=0.4),
+        epochs=3,
+        batch_size=32,
+        device="cpu",
+    )
+
+
+def test_an_ablation_takes_techniques_out_and_puts_them_in_one_by_one():
+    recipe = ablated()
+    arms = ablate.arms_of(recipe)
+    there = ["muon", "nesterov", "one-cycle", "label smoothing", "alternating flips", "whitening"]
+    assert ablate.techniques(recipe) == there
+    assert list(arms) == ["all", *(f"without {t}" for t in there), "none", *(f"only {t}" for t in there)]
+    assert arms["all"] == recipe
+    assert ablate.techniques(arms["none"]) == []
+    for name in there:
+        left = ablate.techniques(arms[f"without {name}"])
+        assert left == [t for t in there if t != name]
+        assert ablate.techniques(arms[f"only {name}"]) == [name]
+    assert arms["only whitening"].model.whitening == 4
+    with pytest.raises(ValueError, match="has none of the techniques muon, nesterov"):
+        ablate.arms_of(arms["none"])
+
+
+def test_epochs_are_those_of_equal_pflop(monkeypatch):
+    monkeypatch.setattr(ablate, "DRAWS", 3)
+    recipe = ablated()
+    prices = ablate.Prices(load_images(recipe.data))
+    flop, seconds = prices.epoch(recipe)
+    assert seconds > 0
+    assert ablate.at_budget(recipe, prices, 5.2 * flop / 1e15).epochs == 5
+    assert ablate.at_budget(recipe, prices, 0.01 * flop / 1e15).epochs == 1
+    exact = replace(recipe, {"objective": Whole()})
+    price, net = prices.price(exact), exact.model.build(0)
+    assert price.image == 6 * pp.cost(net, size=8).macs
+    assert price.step == 2 * sum(products(len(p), p[0].numel()) for p in conv_matrices(net).values())
+    assert prices.price(replace(recipe, {"objective": Whole(), "optim": OptimConfig()})).step == 0
+
+
+def test_an_ablation_goes_on_and_its_table_holds_errors_on_held_out_images_only(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ablate, "DRAWS", 3)
+    trained = []
+
+    def run(recipe, path, slot):
+        trained.append((path.name, recipe.epochs))
+        path.mkdir()
+        write_json(path / "recipe.json", recipe_to_json(recipe))
+        off = 10 + recipe.seed + ("nesterov" not in str(path)) - 2 * (path.name.startswith("all"))
+        write_json(path / "summary.json", summary(path, off, recipe))
+        if len(trained) == 3:
+            raise ValueError("it is tried again, and its run is there")
+
+    recipe = replace(tiny_recipe(), {"optim": OptimConfig(nesterov=True), "label_smoothing": 0.1})
+    file, out = tmp_path / "ablation.json", tmp_path / "out"
+    assert ablate.ablate(recipe, 1e-6, 2, out, plan_only=True, file=file) == {}
+    assert not out.exists()
+    assert "6 arms, 2 seeds" in capsys.readouterr().out
+    assert ablate.ablate(recipe, 1e-6, 2, out, run=run, file=file) == {}
+    before = list(trained)
+    assert len({name for name, _ in before}) == 12
+    assert ablate.ablate(recipe, 1e-6, 2, out, run=run, file=file) == {}
+    assert trained == before  # finished runs are only read
+    table = json.loads(file.read_text())["recipes"]["tiny-fast"]
+    rows = {row["arm"]: row for row in table["rows"]}
+    assert "test_error" not in file.read_text()
+    assert rows["all"]["val_errors"] == [9, 10]
+    assert rows["without nesterov"]["change"] == pytest.approx(1)
+    assert rows["without label smoothing"]["change"] == pytest.approx(2)
+    assert rows["only nesterov"]["change"] == pytest.approx(-1)
+    assert rows["all"]["change"] is None
+    with pytest.raises(ValueError, match="an ablation of another pflop"):
+        ablate.ablate(recipe, 2e-6, 2, out, run=run, file=file)
+    text = page_ablation.page({"tiny-fast": table})
+    assert "| without nesterov | " in text
+    assert "+1.00 ± 0.00 | -1.00 ± 0.00 |" in text
+    assert "Not measured yet: `fractalnet-cifar10-fast`" in text
+
+
+def summary(path, off, recipe):
+    fields = {f.name: None for f in dataclasses.fields(RunResult)}
+    known = {"run_dir": str(path), "name": recipe.name, "reported": "last", "epoch": 1, "val_error": float(off)}
+    known |= {"test_error": 50.0, "test_loss": 1.0, "test_images": 10, "parameters": 1, "steps": 1, "seconds": 2.0}
+    known |= {"device": "cpu", "precision": "fp32", "seed": recipe.seed, "revision": "r", "notes": [], "snapshots": {}}
+    return fields | known | {"pflop": 1e-6, "processes": 1, "test_evaluations": 1}
+
+
+def test_bad_ablations_are_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("benchmarks.__main__._prepared", lambda act: act())  # this process stays as it is
+    options = ["--data", "digits", "--out", str(tmp_path / "out"), "--pflop"]
+    for more, message in (
+        (["fractalnet-cifar10-fas", *options, "1"], "unknown recipe 'fractalnet-cifar10-fas'"),
+        (["fractalnet-cifar10-fast", *options, "0"], "pflop = 0.0: must be a finite number above 0"),
+        (["fractalnet-cifar10-fast", *options, "1", "--seeds", "0"], "seeds = 0: must be a whole number of at least 1"),
+        (["fractalnet20-cifar10", *options, "1"], "holds no images out"),
+    ):
+        assert main(["ablate", *more]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -23,6 +23,7 @@ from polypath.data import (
     load_images,
     training_batches,
 )
+from polypath.data.augment import Draws
 from polypath.data.batches import Part
 from polypath.data.loader import Order
 from polypath.data.sources import ImageData
@@ -134,6 +135,53 @@ def test_an_image_changes_from_epoch_to_epoch(split: Split) -> None:
     first = run(still)
     still.set_epoch(1)
     assert not same(run(still), first)
+
+
+ALTERNATE = AugmentConfig(mirror=True, alternate=True)
+
+
+def flips(loader: Batches, epoch: int, start: int = 0) -> dict[int, bool]:
+    """Which images of a split labelled by their numbers came flipped in an epoch, from a batch on."""
+    loader.set_epoch(epoch)
+    loader.start(start)
+    upright = loader.pipeline.__class__(mean=MEAN, std=STD)(loader.split.images, Draws())
+    return {
+        int(number): not torch.equal(image, upright[number])
+        for x, y in loader
+        for image, number in zip(x, y, strict=True)
+    }
+
+
+def test_each_image_is_flipped_in_every_second_epoch(split: Split) -> None:
+    loader = training(Split(split.images, torch.arange(50)), ALTERNATE)
+    first, second, third, fourth = (flips(loader, epoch) for epoch in range(4))
+    assert first == third
+    assert second == fourth == {number: not flipped for number, flipped in first.items()}
+    assert 15 < sum(first.values()) < 35  # the start of each is drawn
+    other = training(Split(split.images, torch.arange(50)), ALTERNATE, seed=4)
+    assert flips(other, 0) != first
+    assert flips(other, 1) == {number: not flipped for number, flipped in flips(other, 0).items()}
+
+
+def test_alternating_flips_are_resumed_and_shared_by_ranks(split: Split) -> None:
+    numbered = Split(split.images, torch.arange(50))
+    whole = flips(training(numbered, ALTERNATE), 3)
+    rest = flips(training(numbered, ALTERNATE), 3, start=4)
+    assert len(rest) == 50 - 4 * 8
+    assert rest == {number: whole[number] for number in rest}
+    ranks = [flips(training(numbered, ALTERNATE, rank=rank, world_size=2), 3) for rank in range(2)]
+    assert ranks[0] | ranks[1] == whole
+
+
+def test_alternating_flips_leave_other_draws_as_they_are(split: Split) -> None:
+    changes = AugmentConfig(pad=2, roll=0.5, mirror=True)
+    plain = training(split, changes)
+    other = training(split, dataclasses.replace(changes, alternate=True))
+    for batch in range(len(plain)):
+        indices = plain.order.indices(1, batch)
+        a, b = plain.draws(1, batch, indices), other.draws(1, batch, indices)
+        assert torch.equal(a.crop, b.crop)  # pyright: ignore[reportArgumentType]
+        assert torch.equal(a.roll, b.roll)  # pyright: ignore[reportArgumentType]
 
 
 def test_resuming_in_the_middle_continues_to_the_bit(split: Split) -> None:

@@ -31,6 +31,7 @@ from polypath.training import engine as module
 from polypath.training.distributed import World, join_world
 from polypath.training.engine import Engine
 from polypath.training.objectives import Whole
+from polypath.training.optim import OptimConfig
 from polypath.training.path_objectives import (
     Distil,
     DropPath,
@@ -44,6 +45,7 @@ from polypath.training.path_objectives import (
 )
 from polypath.training.prepare import compile_units
 from polypath.training.recipe import ParallelConfig, Recipe
+from polypath.training.recipe import replace as changed
 
 BATCH = 8
 BRANCHES = CrescendoNet(widths=(4, 4), scale=2, hidden=(8,), in_chans=1)
@@ -70,8 +72,8 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "channels_last": (False, True),
     "compile": (False, True),
     "batch_norm": ("rank", "sync", "ghost"),
-    "optimiser": ("sgd", "adam"),
-    "extra": ("none", "clip_norm", "ema", "mixup", "accumulate", "move_unused"),
+    "optimiser": ("sgd", "adam", "muon"),
+    "extra": ("none", "clip_norm", "ema", "mixup", "accumulate", "move_unused", "whitening"),
 }
 EXTRAS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -79,7 +81,15 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "ema": {"ema": 0.9},
     "mixup": {"mixup": 0.2},
     "accumulate": {"accumulate": 2},
-    "move_unused": {"optim__move_unused": True},
+    "move_unused": {"optim.move_unused": True},
+    "whitening": {"model.whitening": 4},
+}
+
+
+OPTIMISERS = {
+    "sgd": OptimConfig(lr=0.02, weight_decay=1e-3),
+    "adam": OptimConfig(kind="adam", lr=0.02, weight_decay=1e-3),
+    "muon": OptimConfig(kind="muon", lr=0.02, rest_lr=0.02, weight_decay=1e-3),
 }
 
 
@@ -89,15 +99,15 @@ def recipe_of(case: dict[str, Any]) -> Recipe:
     parallel |= {"paths": "rank" if case["together"] == "ddp-rank" else "same"}
     parallel |= {"ghost_images": 2 if case["batch_norm"] == "ghost" else 0}
     plain = {name: case[name] for name in ("precision", "channels_last", "compile")}
-    return tiny(
+    recipe = tiny(
         model=model,
         objective=objective,
         batch_size=BATCH,
         parallel=ParallelConfig(**parallel),
-        optim__kind=case["optimiser"],
+        optim=OPTIMISERS[case["optimiser"]],
         **plain,
-        **EXTRAS[case["extra"]],
     )
+    return changed(recipe, EXTRAS[case["extra"]])
 
 
 def reason(case: dict[str, Any]) -> str | None:
@@ -107,6 +117,8 @@ def reason(case: dict[str, Any]) -> str | None:
         return "parallel.batch_norm = 'sync': needs the same path on every rank"
     if norm == "sync" and case["compile"]:
         return "compile with parallel.batch_norm 'sync'"
+    if case["optimiser"] == "muon" and together == "fsdp":
+        return "optim.kind = 'muon' with parallel.strategy 'fsdp'"
     if objective == "target-rate" and (norm == "ghost" or (norm == "sync" and together != "one")):
         return f"parallel.batch_norm = '{norm}': behind this network's gates"
     if case["extra"] == "ema" and together == "fsdp":

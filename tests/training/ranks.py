@@ -26,6 +26,7 @@ from polypath.families.fractalnet import FractalNet
 from polypath.families.resnet import ResNet
 from polypath.training.distributed import World, join_world
 from polypath.training.engine import Engine
+from polypath.training.optim import OptimConfig
 from polypath.training.path_objectives import DropPath, PathWise, TiedColumns
 from polypath.training.recipe import ParallelConfig, Recipe
 
@@ -35,6 +36,7 @@ FRACTAL = FractalNet(columns=3, filters=(4, 8), in_chans=1)
 SHALLOW = ResNet(blocks=(1, 1), width=4, survival=0.5, in_chans=1)
 PLAIN = CrescendoNet(widths=(4, 4), scale=4, hidden=(8,), in_chans=1)
 
+MUON = OptimConfig(kind="muon", lr=0.1, rest_lr=0.02, nesterov=True, weight_decay=0.01)
 CASES: dict[str, Recipe] = {
     "whole": tiny(**SGD, objective=DropPath(rate=0.0)),
     "local": tiny(**SGD, objective=DropPath(rate=0.5)),
@@ -57,6 +59,9 @@ CASES: dict[str, Recipe] = {
         parallel=ParallelConfig(strategy="fsdp"),
     ),
     "fsdp-pathwise": tiny(**SGD, objective=PathWise(), parallel=ParallelConfig(strategy="fsdp")),
+    "muon": tiny(
+        batch_size=BATCH, optim=MUON, objective=DropPath(rate=0.5), model=changed(PLAIN, whitening=5, start="identity")
+    ),
     "sync": tiny(
         **SGD, model=changed(NET, dropout=0.0), objective=DropPath(), parallel=ParallelConfig(batch_norm="sync")
     ),

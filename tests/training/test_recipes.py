@@ -17,7 +17,7 @@ from polypath.training.recipes import about, derive, get_recipe, list_recipes
 from polypath.training.schedules import cycle_ends, lr_at
 
 NAMES = list_recipes()
-OURS = ("-small", "-mini", "-digits", "-modern", "-bundle", "-ladder")
+OURS = ("-small", "-mini", "-digits", "-modern", "-bundle", "-ladder", "-fast")
 PAPERS = [name for name in NAMES if not any(ours in name for ours in OURS)]
 
 

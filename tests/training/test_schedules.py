@@ -7,6 +7,7 @@ import itertools
 import math
 
 import pytest
+import torch
 
 from polypath.training.schedules import Schedule, ScheduleConfig, cycle_ends, drop_epochs, lr_at
 from polypath.training.snapshots import snapshot_due
@@ -71,6 +72,31 @@ def test_one_cycle_rises_to_its_peak_and_comes_down():
     up, down = got[:26], got[25:]
     assert up == sorted(up)
     assert down == sorted(down, reverse=True)
+
+
+@pytest.mark.parametrize(("peak", "start", "final"), [(0.3, 0.04, 0.0), (0.25, 0.1, 0.01)])
+def test_one_cycle_is_torch_s_of_one_more_step(peak: float, start: float, final: float):
+    """Torch reaches its least rate in the last step, ours would in the step after it."""
+    epochs, steps, base = 4, 25, 0.7
+    total = epochs * steps
+    optimizer = torch.optim.SGD([torch.zeros(1, dtype=torch.float64, requires_grad=True)], lr=base)
+    torchs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=base,
+        total_steps=total + 1,
+        pct_start=(peak * total + 1) / (total + 1),
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        div_factor=1 / start,
+        final_div_factor=start / final if final else 1e30,
+    )
+    expected = []
+    for _ in range(total):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        torchs.step()
+    config = ScheduleConfig(kind="one-cycle", peak=peak, start=start, final=final)
+    assert curve(config, epochs, base=base, spe=steps) == pytest.approx(expected, rel=1e-12, abs=1e-14)
 
 
 def test_cyclic_cosine_is_the_snapshot_paper_s_equation():

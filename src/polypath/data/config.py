@@ -63,6 +63,8 @@ class AugmentConfig:
         pad_mode: ``zero`` pads the normalised image, so with what ``normalise`` subtracts; ``reflect`` mirrors the
             image at its border (FractalNet's "++").
         mirror: flip left to right with probability 1/2.
+        alternate: instead of that, flip each image in every second epoch, beginning with its first or its second one,
+            which is drawn (Jordan 2024): in two epochs each image is seen both ways. Needs ``mirror``.
         roll: probability of a cyclic shift by a uniform offset, along one axis chosen at random (GUNN's released
             loader: 2/3).
         scale: smallest and largest share of the image's area in a crop that is resized to the image's size
@@ -88,6 +90,7 @@ class AugmentConfig:
     shorter_side: tuple[int, int] | None = later(None)
     jitter: float = later(0.0)
     lighting: float = later(0.0)
+    alternate: bool = later(False)
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -103,7 +106,10 @@ class AugmentConfig:
             shorter_side=optional(each(whole(1), count=2)),
             jitter=SHARE,
             lighting=number(0),
+            alternate=FLAG,
         )
+        if self.alternate and not self.mirror:
+            raise ValueError("AugmentConfig.alternate = True: says when images are flipped; needs mirror = True")
         if self.shorter_side and (self.shorter_side[0] > self.shorter_side[1] or self.scale):
             why = "excludes scale" if self.scale else "the second must not be below the first"
             raise ValueError(f"AugmentConfig.shorter_side = {self.shorter_side}: {why}")

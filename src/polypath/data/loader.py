@@ -8,12 +8,14 @@ batch draw for all of it and prepare their own rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from polypath.core.checks import check, whole
+from polypath.data.augment import Draws, draw_mirror
 from polypath.data.config import AugmentConfig
 from polypath.data.pipeline import Pipeline
 from polypath.data.seeds import generator
@@ -58,6 +60,7 @@ class Order:
         self.images, self.batch_size, self.shuffle, self.seed = images, batch_size, shuffle, seed
         self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
         self._epoch, self._order = -1, torch.empty(0)
+        self._first: Tensor | None = None
 
     def __len__(self) -> int:
         return self.images // self.batch_size if self.drop_last else -(-self.images // self.batch_size)
@@ -72,6 +75,12 @@ class Order:
             self._order = torch.randperm(self.images, generator=generator(self.seed, "order", epoch))
             self._epoch = epoch
         return self._order[start:end]
+
+    def flipped(self, epoch: int, indices: Tensor) -> Tensor:
+        """Which of these images are flipped in ``epoch``, where each is in every second one."""
+        if self._first is None:
+            self._first = draw_mirror(self.images, generator(self.seed, "mirror"))
+        return self._first[indices] ^ bool(epoch % 2)
 
     def part(self, n: int) -> slice:
         """This process's rows of a batch of ``n``: parts differ by one image at most."""
@@ -163,6 +172,13 @@ class BatchesBase:
             raise ValueError(f"batch {batch}: an epoch has {len(self)}")
         self._start = batch
 
+    def draws(self, epoch: int, batch: int, indices: Tensor) -> Draws:
+        """What is random in a batch of these images, over all processes."""
+        draws, augment = self.pipeline.draw(len(indices), self.order.generator(epoch, batch)), self.pipeline.augment
+        if augment is None or not augment.alternate:
+            return draws
+        return replace(draws, mirror=self.order.flipped(epoch, indices))
+
     def _begin(self) -> tuple[int, range]:
         """The epoch and its batches to come."""
         first, self._start = self._start, 0
@@ -195,7 +211,7 @@ class Batches(BatchesBase):
         """One batch by its numbers."""
         indices = self.order.indices(epoch, batch)
         own = self.order.part(len(indices))
-        draws = self.pipeline.draw(len(indices), self.order.generator(epoch, batch)).rows(own)
+        draws = self.draws(epoch, batch, indices).rows(own)
         at = indices[own].to(self.split.images.device, non_blocking=True)
         images = self.split.images[at].to(self.device, non_blocking=True)
         labels = self.split.labels[at].to(self.device, non_blocking=True)

@@ -77,7 +77,7 @@ class StreamingBatches(BatchesBase):
     def _prepared(self, epoch: int, batch: int, images: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
         indices = self.order.indices(epoch, batch)
         own = self.order.part(len(indices))
-        draws = self.pipeline.draw(len(indices), self.order.generator(epoch, batch)).rows(own).rows(good)
+        draws = self.draws(epoch, batch, indices).rows(own).rows(good)
         labels = self.split.labels[indices[own][good]]
         x = self.pipeline(images.to(self.device, non_blocking=True), draws, cut=draws.box is not None)
         return x, labels.to(self.device, non_blocking=True)

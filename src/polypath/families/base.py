@@ -11,20 +11,23 @@ from typing import Any, ClassVar
 import torch
 
 from polypath.core.builder import NetBuilder
-from polypath.core.checks import check, check_fields, each, plain_fields, whole
+from polypath.core.checks import check, check_fields, each, one_of, plain_fields, whole
 from polypath.core.config import NetConfig
 from polypath.core.deprecation import warn_renamed
 from polypath.core.later import later
 from polypath.core.network import PathNet
 from polypath.core.paths import WHOLE_TEXT, Selectors
 from polypath.families.exits import exit_names, exit_selectors, with_exits
-from polypath.layers.init import initialise
+from polypath.layers.conv import ConvUnit
+from polypath.layers.init import initialise, pass_through
+from polypath.layers.whitening import most_directions, whitening_unit
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FAMILIES: dict[str, type[Family]] = {}
 SEED = whole(-(2**63), 2**64 - 1)  # what torch takes
 MOST_LAYERS = 4096  # with weights; a config of a few bytes may come from anywhere
+WHITENING = "whitening"  # the unit's name
 MOST_BLOCKS = 16  # or groups, each of which halves the image
 _OLD_NAMES = {"draw": "build_graph", "words": "selectors", "names": "path_names"}  # of 0.1, for one release
 
@@ -38,15 +41,23 @@ class Family:
     :meth:`path_names`. Naming a subclass with ``class Mine(Family, name="mine")`` makes saved networks of it loadable.
 
     A network with stages may have ``exits``: 1-based stages after which it may stop (:mod:`polypath.families.exits`).
+
+    Two fields are ours, of no paper, and off by default. ``whitening``: so many directions of the training images' 3×3
+    patches are whitened by a first layer that learns nothing, and the family reads its 2·``whitening`` maps
+    (:mod:`polypath.layers.whitening`). ``start``: ``drawn``, or ``identity``: the network begins as near to passing on
+    its input as the family allows.
     """
 
     num_classes: int = 10
     in_chans: int = 3
     init: str = "he"
     exits: tuple[int, ...] = later(())
+    whitening: int = later(0)
+    start: str = later("drawn")
 
     family: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    starts: ClassVar[tuple[str, ...]] = ("drawn",)
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -60,11 +71,19 @@ class Family:
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        check_fields(self, num_classes=whole(0), in_chans=whole(1), exits=each(whole(1)))
+        check_fields(self, num_classes=whole(0), in_chans=whole(1), exits=each(whole(1)), start=one_of(*self.starts))
+        check_fields(self, whitening=whole(0, most_directions(self.in_chans)))
 
     def build_graph(self, b: NetBuilder) -> str:
         """Write the network down in ``b``; return the name of the node whose value is the answer."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it is drawn")
+
+    def full_graph(self, b: NetBuilder) -> str:
+        """Write the network down behind its whitening layer, where it has one; as :meth:`build_graph`."""
+        if not self.whitening:
+            return self.build_graph(b)
+        b.input = b.add(WHITENING, b.input, whitening_unit(self.in_chans, self.whitening))
+        return replace(self, in_chans=2 * self.whitening, whitening=0).build_graph(b)
 
     def selectors(self) -> Selectors:
         """The family's own keys for choices, each a function of wiring and value."""
@@ -82,7 +101,7 @@ class Family:
         """The nodes that each stage ends in, as :meth:`build_graph` names them by :meth:`NetBuilder.stage`."""
         with torch.device("meta"):
             b = NetBuilder()
-            self.build_graph(b)
+            self.full_graph(b)
         return b.stages
 
     @property
@@ -101,7 +120,7 @@ class Family:
             return net
         with seeded(seed):
             b = NetBuilder()
-            output = self.build_graph(b)
+            output = self.full_graph(b)
             if self.exits:
                 output = with_exits(b, output, self.exits, self.num_classes, min_size=self.min_size)
             exits = exit_names(self.exits)
@@ -115,11 +134,19 @@ class Family:
                 config=config,
             )
             self.initialise(net)
+            if self.start == "identity":
+                self.start_as_identity(net)
         return net
 
     def initialise(self, net: PathNet) -> None:
         """Draw the weights of a new network by the scheme ``init``."""
         initialise(net, self.init)
+
+    def start_as_identity(self, net: PathNet) -> None:
+        """Let every conv unit that can pass on its input; a family that offers this has it among its ``starts``."""
+        for module in net.modules():
+            if isinstance(module, ConvUnit):
+                pass_through(module.conv)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class CrescendoNet(Family, name="crescendonet"):
     bias: bool = later(False)
 
     paper = "CrescendoNet, 2017"
+    starts = ("drawn", "identity")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -56,6 +56,7 @@ class FractalNet(Family, name="fractalnet"):
     init: str = "xavier_fan_in"
 
     paper = "FractalNet, ICLR 2017"
+    starts = ("drawn", "identity")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -104,6 +104,11 @@ class OnePath(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.whitening:
+            raise ValueError(
+                f"{type(self).__name__}.whitening = {self.whitening}: another package's model has no first layer of "
+                "ours; leave it 0"
+            )
         if bad := [key for key in self.model_arguments if key in REFUSED]:
             own = "num_classes" if bad[0] == "num_classes" else "in_chans" if bad[0].startswith("in_chan") else None
             hint = f"give {own} itself" if own else "it is not a matter of the architecture"

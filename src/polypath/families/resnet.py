@@ -246,7 +246,13 @@ class Residual(Normed):
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet(Residual, name="resnet"):
-    """A shortcut (L) and one branch (R) a fusion: 2^K paths. CIFAR depths are 2 + 2·(blocks)."""
+    """A shortcut (L) and one branch (R) a fusion: 2^K paths. CIFAR depths are 2 + 2·(blocks).
+
+    With ``start`` ``identity`` the last norm of each branch beside a shortcut is scaled by 0 (Goyal et al. 2017), so
+    that fusions begin as their shortcuts.
+    """
+
+    starts = ("drawn", "identity")
 
     @property
     def deep(self) -> tuple[str, ...]:
@@ -265,6 +271,14 @@ class ResNet(Residual, name="resnet"):
             if self.ends_group(place):
                 b.stage(z)
         return end(b, z, self.places()[-1].out_chans, self.num_classes)
+
+    def start_as_identity(self, net: PathNet) -> None:
+        for place in filter(self.has_shortcut, self.places()):
+            for label in self.deep:
+                last = net.get_submodule(f"{place.name}.branch{label[1:]}.unit{self.layers}")
+                assert isinstance(last, ConvUnit)
+                assert isinstance(last.norm, nn.BatchNorm2d)
+                nn.init.zeros_(last.norm.weight)
 
     def path_names(self) -> list[str]:
         fusions = len(self.places())
@@ -383,7 +397,7 @@ def still_there(spec: Family, wiring: Wiring, text: str, choice: Choices) -> Cho
         return here
     with torch.device("meta"):
         b = NetBuilder()
-        full = b.wiring(spec.build_graph(b))
+        full = b.wiring(spec.full_graph(b))
     whole = {join: tuple(labels) for join, labels in choice.items()}
     lost = any(set(labels) - set(wiring.joins[join].labels) for join, labels in here.items())
     if lost or full.prune(whole) != wiring.prune({join: whole[join] for join in here}):

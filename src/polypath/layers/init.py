@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from polypath.core.checks import check, one_of
@@ -64,3 +65,16 @@ def initialise(net: nn.Module, scheme: str) -> None:
             INITS[scheme](module)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def pass_through(conv: nn.Conv2d) -> bool:
+    """Let the first maps of a conv be its input's own (Dirac filters), where it can: stride 1, "same" padding of an odd
+    kernel, no fewer maps out than in. Its other maps stay as they were drawn. Whether it could."""
+    side = conv.kernel_size[0]
+    same = conv.stride == (1, 1) and conv.kernel_size == (side, side) and conv.padding == (side // 2, side // 2)
+    if not same or side % 2 == 0 or conv.groups > 1 or conv.out_channels < conv.in_channels:
+        return False
+    if not conv.weight.is_meta:
+        with torch.no_grad():
+            nn.init.dirac_(conv.weight[: conv.in_channels])
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ from polypath.core.paths import WHOLE_TEXT
 from polypath.data.batches import Part, evaluation_batches, training_batches
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
-from polypath.families.base import seeded
+from polypath.families.base import WHITENING, seeded
+from polypath.layers.conv import ConvUnit
+from polypath.layers.whitening import set_whitening
 from polypath.storage.loading import load, load_reported
 from polypath.storage.saving import save
 from polypath.training.distributed import World
@@ -25,6 +28,7 @@ from polypath.training.recipe import Recipe, replace
 
 LOG = logging.getLogger(__name__)
 EVAL_BATCH = 250
+WHITENED = 2000  # training images, at most, that a whitening layer is made from
 INIT, MODEL, TEACHER = "init", "model", "teacher"
 
 
@@ -87,6 +91,30 @@ def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str
         with seeded(recipe.seed):
             net.reset_classifier(outputs)
     return _path_of(net, recipe.path)
+
+
+def whiten(net: PathNet, recipe: Recipe, data: ImageData, world: World) -> None:
+    """Set the whitening layer of a network that has one and was drawn anew, by training images without random changes.
+
+    What rank 0 finds is every rank's.
+
+    Raises:
+        ValueError: images without anything to whiten.
+    """
+    if recipe.init is not None or not recipe.model.whitening:
+        return
+    unit = net.get_submodule(WHITENING)
+    assert isinstance(unit, ConvUnit)
+    if world.first:
+        batches = evaluation_batches(
+            data, replace(recipe, {"data.eval_crops": 1}).data, EVAL_BATCH, "train", seed=recipe.seed, shuffle=True
+        )
+        try:
+            set_whitening(unit, (x for x, _ in itertools.islice(batches, WHITENED // EVAL_BATCH)))
+        finally:
+            batches.close()
+    found = world.gather(unit.conv.state_dict())[0]
+    unit.conv.load_state_dict(found)
 
 
 def _path_of(net: PathNet, path: str) -> PathNet:

@@ -24,6 +24,7 @@ from polypath.profiling.cost import PathMacs
 from polypath.training.distributed import World, full, put, reduce_gradients, share
 from polypath.training.flop import FlopCounter
 from polypath.training.meter import Meter
+from polypath.training.muon import Together
 from polypath.training.objectives import StepInfo
 from polypath.training.optim import build_optimizer, fill_unused, set_rate
 from polypath.training.pathwise import release
@@ -50,7 +51,9 @@ class Engine:
         if recipe.precision == "auto":
             raise ValueError("precision = 'auto': to be settled first, by polypath.training.build.resolve_precision")
         self.recipe, self.device, self.world, self.steps_per_epoch = recipe, device, world, steps_per_epoch
-        self.schedule = Schedule(recipe.schedule, recipe.optim.lr, steps_per_epoch, recipe.epochs)
+        self.schedule = Schedule(
+            recipe.schedule, recipe.optim.base_rate(recipe.batch_size), steps_per_epoch, recipe.epochs
+        )
         self.mixup = _mixup(recipe, net.num_classes)
         macs = PathMacs(net)  # before it is sharded or compiled
         self.net = prepare(net, recipe, device, world)
@@ -143,6 +146,9 @@ class Engine:
         if recipe.clip_norm:
             nn.utils.clip_grad_norm_([p for p in self.names if p.grad is not None], recipe.clip_norm)
         self.scaler.step(self.optimizer)
+        if isinstance(self.optimizer, Together) and self.world.first:  # all ranks step the same, so it counts once
+            with torch.no_grad():
+                self.flop.add(1, self.optimizer.taken())
         self.scaler.update()
         if self.ema is not None:
             self.ema.update(self.net)

@@ -56,6 +56,7 @@ from polypath.training.build import (
     resolve_device,
     resolve_precision,
     train_batches,
+    whiten,
     with_own_teacher,
 )
 from polypath.training.checkpoint import Checkpoint
@@ -181,6 +182,7 @@ class _Session:
             self.data = data or load_images(located(self.recipe.data, moved))
         net = build_net(self.recipe, folder.path if resumed else None, self.data.classes)
         check_fits(net, self.data)
+        whiten(net, self.recipe, self.data, world)
         self.batches = train_batches(self.data, self.recipe, device, world)
         self.parameters = sum(p.numel() for p in net.parameters())
         taught = with_own_teacher(self.recipe, folder.path) if resumed else self.recipe

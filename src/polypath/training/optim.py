@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from polypath.core.checks import FLAG, check_fields, each, number, one_of, plain_fields
+from polypath.core.checks import FLAG, check_fields, each, number, one_of, plain_fields, whole
 from polypath.core.later import later
+from polypath.core.network import PathNet
+from polypath.core.wiring import INPUT, Unit
+from polypath.training.muon import Muon, Together
 
-Kind = Literal["sgd", "adam", "adamw"]
+Kind = Literal["sgd", "adam", "adamw", "muon"]
 Decayed = Literal["all", "matrices", "linear"]
 
 
@@ -22,17 +26,22 @@ class OptimConfig:
     """The optimiser.
 
     Args:
-        kind: ``sgd``, ``adam`` or ``adamw``.
+        kind: ``sgd``, ``adam``, ``adamw`` or ``muon`` (:mod:`polypath.training.muon`), which is for the weights of
+            convs that do not read the image; ``rest`` steps what is left: norms, biases, linear layers, those convs.
         lr: the base learning rate, which the schedule scales.
-        momentum, nesterov, dampening: of ``sgd``.
+        momentum, nesterov, dampening: of ``sgd``; the first two also of ``muon``.
         betas, eps: of ``adam`` and ``adamw``.
-        weight_decay: L2 coefficient, added to the gradient (``adamw``: decoupled from it).
+        weight_decay: L2 coefficient, added to the gradient (``adamw``, ``muon``: decoupled from it).
         decay: it acts on ``all`` parameters, on ``matrices`` (weights of convs and linear layers, not on norms and
             biases) or on the weights of ``linear`` layers only (CrescendoNet).
         move_unused: let weight decay and momentum also move weights that no path used in a step.
         bias_lr, bias_decay: what the learning rate and the weight decay of biases of convs and linear layers are
             multiplied by, as Caffe's ``lr_mult`` and ``decay_mult`` (FractalNet's generator: 2 and 0). Shifts of norms
             are no such biases.
+        rest, rest_lr: with ``muon``, the optimiser of what is left, ``sgd`` or ``adamw``, and its base rate.
+        scaling: ``lr`` and ``rest_lr`` are for batches of ``per_images`` images; where a batch is k times as large,
+            they are multiplied by k (``linear``) or by its root (``sqrt``). ``none``: they are what they say.
+        per_images: the batch that ``scaling`` starts from.
     """
 
     kind: Kind = "sgd"
@@ -47,6 +56,10 @@ class OptimConfig:
     move_unused: bool = False
     bias_lr: float = later(1.0)
     bias_decay: float = later(1.0)
+    rest: Literal["sgd", "adamw"] = later("sgd")
+    rest_lr: float = later(0.0)
+    scaling: Literal["none", "linear", "sqrt"] = later("none")
+    per_images: int = later(0)
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -65,24 +78,67 @@ class OptimConfig:
             move_unused=FLAG,
             bias_lr=number(0),
             bias_decay=number(0),
+            rest=one_of("sgd", "adamw"),
+            rest_lr=number(0),
+            scaling=one_of("none", "linear", "sqrt"),
+            per_images=whole(0),
         )
-        if self.nesterov and (self.kind != "sgd" or not self.momentum or self.dampening):
-            raise ValueError("optim.nesterov: needs kind 'sgd' with momentum and without dampening")
+        if self.nesterov and (self.kind not in ("sgd", "muon") or not self.momentum or self.dampening):
+            raise ValueError("optim.nesterov: needs kind 'sgd' or 'muon' with momentum and without dampening")
+        if self.kind == "muon":
+            for name in ("lr", "rest_lr", "momentum"):
+                if not getattr(self, name):
+                    raise ValueError(f"optim.{name} = {getattr(self, name)}: kind 'muon' needs one above 0")
+            if self.dampening:
+                raise ValueError(f"optim.dampening = {self.dampening}: kind 'muon' has none; leave it 0")
+        elif self.rest_lr or self.rest != "sgd":
+            name = "rest_lr" if self.rest_lr else "rest"
+            raise ValueError(f"optim.{name} = {getattr(self, name)!r}: only optim.kind 'muon' reads it")
+        if (self.scaling != "none") != (self.per_images > 0):
+            raise ValueError(
+                f"optim.per_images = {self.per_images} with optim.scaling {self.scaling!r}: 'linear' and 'sqrt' need "
+                "the batch that lr is for, and only they read it"
+            )
+
+    def base_rate(self, batch_size: int) -> float:
+        """The rate that a schedule scales, for batches of ``batch_size`` images."""
+        if self.scaling == "none":
+            return self.lr
+        times = batch_size / self.per_images
+        return self.lr * (times if self.scaling == "linear" else math.sqrt(times))
 
 
 def build_optimizer(net: nn.Module, config: OptimConfig) -> Optimizer:
     """The optimiser on all parameters of ``net``, in groups of one weight decay and one multiple of the rate."""
+    if config.kind != "muon":
+        return _build(config.kind, _groups(net, config, dict(net.named_parameters())), config)
+    matrices = conv_matrices(net)
+    if not matrices:
+        raise ValueError("optim.kind = 'muon': this network has no convs behind the first ones; take another kind")
+    rest = {name: p for name, p in net.named_parameters() if name not in matrices}
+    groups = _groups(net, config, matrices)
+    muon = Muon(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+    return Together(muon, _build(config.rest, _groups(net, config, rest, config.rest_lr / config.lr), config))
+
+
+def _groups(
+    net: nn.Module, config: OptimConfig, parameters: Mapping[str, nn.Parameter], times: float = 1.0
+) -> list[dict[str, Any]]:
+    """Groups of these parameters, whose rate is so many times ``config.lr``."""
     decayed = decayed_parameters(net, config.decay) if config.weight_decay else set()
     biases = bias_parameters(net)
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, p in net.named_parameters():
+    for name, p in parameters.items():
         lr, decay = (config.bias_lr, config.bias_decay) if p in biases else (1.0, 1.0)
-        members.setdefault((config.weight_decay * decay if name in decayed else 0.0, lr), []).append(p)
-    groups: list[dict[str, Any]] = [
+        members.setdefault((config.weight_decay * decay if name in decayed else 0.0, lr * times), []).append(p)
+    return [
         {"params": params, "weight_decay": decay, "lr": config.lr * times, "lr_times": times}
         for (decay, times), params in sorted(members.items(), key=lambda entry: entry[0], reverse=True)
     ]
-    if config.kind == "sgd":
+
+
+def _build(kind: str, groups: list[dict[str, Any]], config: OptimConfig) -> Optimizer:
+    if kind == "sgd":
         return torch.optim.SGD(
             groups,
             lr=config.lr,
@@ -91,8 +147,24 @@ def build_optimizer(net: nn.Module, config: OptimConfig) -> Optimizer:
             dampening=config.dampening,
             foreach=True,
         )
-    adam = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
+    adam = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
     return adam(groups, lr=config.lr, betas=config.betas, eps=config.eps, foreach=True)
+
+
+def conv_matrices(net: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that Muon steps, by name: of convs in one group, less the first conv of each module that reads the
+    image."""
+    first: set[nn.Module] = set()
+    if isinstance(net, PathNet):
+        readers = [node.module for node in net.wiring.nodes if isinstance(node, Unit) and node.source == INPUT]
+        convs = ([m for m in net.get_submodule(path).modules() if isinstance(m, nn.Conv2d)] for path in readers)
+        first = {found[0] for found in convs if found}
+    later_convs = {
+        f"{name}.weight"
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d) and module.groups == 1 and module not in first
+    }
+    return {name: p for name, p in net.named_parameters() if name in later_convs}
 
 
 def decayed_parameters(net: nn.Module, decay: Decayed) -> set[str]:

@@ -192,6 +192,10 @@ class Recipe:
             raise ValueError(f"device = {self.device!r}: must be auto, cpu, cuda, cuda:N or mps")
         if self.compile and self.parallel.batch_norm == "sync":
             raise ValueError("compile with parallel.batch_norm 'sync': exchanges within a unit cannot be compiled")
+        if self.optim.kind == "muon" and self.parallel.strategy == "fsdp":
+            raise ValueError(
+                "optim.kind = 'muon' with parallel.strategy 'fsdp': it needs whole matrices, not shards; take 'ddp'"
+            )
         if (self.mixup or self.cutmix) and self.batch_size // self.accumulate % 2:
             raise ValueError("mixup and cutmix pair images: batch_size / accumulate must be even")
         self.schedule.check(self.epochs)

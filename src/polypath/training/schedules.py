@@ -35,8 +35,10 @@ class ScheduleConfig:
 
     Args:
         kind: ``constant``; ``step`` (drops at given times); ``halving`` (a drop whenever the remaining epochs have
-            halved, FractalNet §4.1); ``one-cycle`` (linear up, linear down); ``cosine``; ``cyclic-cosine``
-            (``cycles`` equal cosines from full to ``final``, Snapshot Ensembles, Huang et al. 2017, Eq. 2).
+            halved, FractalNet §4.1); ``one-cycle`` (linear up, linear down: torch's
+            ``OneCycleLR`` with linear annealing over one step more, so that no step has the rate 0); ``cosine``;
+            ``cyclic-cosine`` (``cycles`` equal cosines from full to ``final``, Snapshot Ensembles, Huang et al. 2017,
+            Eq. 2).
         at_epochs: of ``step``, when to drop, in epochs.
         at_fractions: of ``step``, the same as fractions of the whole run.
         every_epochs: of ``step``, drop again and again after so many epochs.

@@ -1,0 +1,296 @@
+"""What each technique of a recipe for small budgets is worth, at equal PFLOP of training.
+
+    python -m benchmarks ablate fractalnet-cifar10-fast --data DIR --pflop 0.05 --seeds 3 [--plan]
+
+``all`` is the recipe, ``none`` the recipe without any of those techniques of
+:data:`polypath.training.recipes.fast.WITHOUT` that it has; beside them it is trained without each one and with each one
+alone, for so many whole epochs that its PFLOP are nearest to those asked for. ``--plan`` says what that comes to here,
+and trains nothing.
+
+Errors are those of the images held out of training; nothing is chosen by the test images, and the table does not have
+them. Each run is an ordinary run folder below ``--out``: called again, finished runs are read and begun ones resumed.
+The table goes into ``results/ablation.json``, which keeps those of other recipes, and onto ``docs/fast.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness import show
+from polypath.core.checks import check, number
+from polypath.data.sources import ImageData, load_images
+from polypath.storage.files import contents, read_json, write_json
+from polypath.storage.lock import FolderLock
+from polypath.training.build import build_net, resolve_device, resolve_precision, train_batches
+from polypath.training.distributed import World
+from polypath.training.engine import Engine
+from polypath.training.flop import PETA
+from polypath.training.recipe import Recipe, recipe_to_json, replace
+from polypath.training.recipes import get_recipe
+from polypath.training.recipes.fast import WITHOUT
+from polypath.training.result import RunResult
+from polypath.training.run import environment
+from polypath.training.sweep import Runner, Runs
+
+FILE = Path(__file__).parent / "results" / "ablation.json"
+ALL, NONE = "all", "none"
+DRAWS = 32  # steps whose paths are averaged for the cost of a step
+TIMED = 3
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser("python -m benchmarks ablate", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("recipe", help="a name of `polypath recipes '*-fast'`")
+    parser.add_argument("--data", required=True, help="where the images are: a folder, or a hub name")
+    parser.add_argument("--pflop", type=float, required=True, help="of training, for each run")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (3)")
+    parser.add_argument("--out", type=Path, help="folder of the runs; default runs/ablate/RECIPE")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time (1)")
+    parser.add_argument("--plan", action="store_true", help="say PFLOP and time, train nothing")
+    args = parser.parse_args(argv)
+    try:
+        recipe = replace(get_recipe(args.recipe), {"data.source": args.data})
+        out = args.out or Path("runs/ablate") / recipe.name
+        failed = ablate(recipe, args.pflop, args.seeds, out, workers=args.workers, plan_only=args.plan)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for name, why in failed.items():
+        print(f"failed: {name}: {why}; the same command tries it again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def ablate(
+    recipe: Recipe,
+    pflop: float,
+    seeds: int,
+    out: Path,
+    *,
+    workers: int = 1,
+    plan_only: bool = False,
+    run: Runner | None = None,
+    file: Path = FILE,
+) -> Mapping[str, str]:
+    """Plan the runs, train what has not been trained into ``out``, write the table into ``file``; what failed, by run.
+
+    Raises:
+        ValueError: a recipe without any technique or without held-out images, no PFLOP or seeds, a folder that holds
+            something else.
+    """
+    check("pflop", pflop, number(above=0))
+    if seeds < 1:
+        raise ValueError(f"seeds = {seeds}: must be a whole number of at least 1")
+    if not recipe.chooses:
+        raise ValueError(f"{recipe.name}: holds no images out (data.validation), by which techniques are compared")
+    arms = arms_of(recipe)
+    claim = {"recipe": recipe_to_json(recipe), "pflop": pflop}
+    _check_claim(out, claim)
+    data = load_images(recipe.data)
+    prices = Prices(data)
+    planned = {name: at_budget(arm, prices, pflop) for name, arm in arms.items()}
+    seconds = tell(planned, prices, seeds)
+    if plan_only:
+        return {}
+    recipes = {
+        run_name(name, seed): replace(arm, {"seed": seed}) for name, arm in planned.items() for seed in range(seeds)
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    with FolderLock(out):
+        write_json(out / "ablate.json", claim)
+        results, failed = Runs(recipes, out, workers=workers, run=run).train()
+    rows = rows_of(planned, results, range(seeds))
+    known = read_json(file)["recipes"] if file.is_file() else {}
+    device = resolve_device(recipe.device)
+    written = {key: value for key, value in environment(device).items() if key != "command"}
+    table = {"pflop": pflop, "seeds": seeds, "data": data.name, "planned_s": seconds, "rows": rows}
+    table |= {"held_out": 0 if data.validation is None else len(data.validation), "environment": written}
+    write_json(file, {"recipes": {**known, recipe.name: table}})
+    columns = {"arm": "", "epochs": "", "pflop": ".4f", "val_error": ".2f", "change": "+.2f", "seconds": ".0f"}
+    show(f"{recipe.name}: error on held-out images, %", rows, columns)
+    return failed
+
+
+# --- what is trained -------------------------------------------------------------------------------------------
+
+
+def techniques(recipe: Recipe) -> list[str]:
+    """Those that the recipe has and that can be told apart here."""
+    named = {"muon": recipe.optim.kind == "muon", "one-cycle": recipe.schedule.kind == "one-cycle"}
+    named["large batches"] = recipe.batch_size > WITHOUT["large batches"]["batch_size"]
+    if recipe.precision == "auto":  # where it is fp32, the run without bf16 would be the same
+        named["bf16"] = resolve_precision("auto", resolve_device(recipe.device)) == "bf16"
+    return [name for name, fields in WITHOUT.items() if named.get(name, True) and replace(recipe, fields) != recipe]
+
+
+def arms_of(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipes that are compared, by what they are called.
+
+    Raises:
+        ValueError: a recipe without any of the techniques.
+    """
+    found = techniques(recipe)
+    if not found:
+        raise ValueError(f"{recipe.name}: has none of the techniques {', '.join(WITHOUT)}")
+
+    def without(names: Sequence[str]) -> Recipe:
+        return replace(recipe, {field: value for name in names for field, value in WITHOUT[name].items()})
+
+    arms = {ALL: recipe} | {f"without {name}": without([name]) for name in found} | {NONE: without(found)}
+    return arms | {f"only {name}": without([other for other in found if other != name]) for name in found}
+
+
+def run_name(arm: str, seed: int) -> str:
+    return f"{arm.replace(' ', '-')},seed={seed}"
+
+
+# --- what it costs ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Price:
+    """Floating-point operations of an image and, beside, of a step of the optimiser; seconds an operation here."""
+
+    image: float
+    step: float
+    seconds: float
+
+
+class Prices:
+    """What steps of recipes cost on these images, each counted and measured once."""
+
+    def __init__(self, data: ImageData) -> None:
+        self.data, self._known = data, dict[str, Price]()
+
+    def epoch(self, recipe: Recipe) -> tuple[float, float]:
+        """Floating-point operations and seconds of an epoch."""
+        batches = train_batches(self.data, recipe, resolve_device(recipe.device), World())
+        price = self.price(recipe)
+        flop = price.image * batches.num_images + price.step * len(batches)
+        batches.close()
+        return flop, flop * price.seconds
+
+    def price(self, recipe: Recipe) -> Price:
+        plain = replace(recipe, {"model.start": "drawn", "name": "price", "epochs": 1000, "label_smoothing": 0.0})
+        costs_alike = [plain.model, plain.objective, plain.optim.kind, plain.precision, plain.batch_size]
+        key = repr(costs_alike)
+        if key not in self._known:
+            self._known[key] = _price(replace(plain, {"schedule": type(plain.schedule)()}), self.data)
+        return self._known[key]
+
+
+def _price(recipe: Recipe, data: ImageData) -> Price:
+    device = resolve_device(recipe.device)
+    recipe = replace(recipe, {"precision": resolve_precision(recipe.precision, device)})
+    batches = train_batches(data, recipe, device, World())
+    engine = Engine(recipe, build_net(recipe), device, World(), len(batches))
+    x, y = next(iter(batches))
+    few, more = (_counted(engine, x[:n], y[:n], range(DRAWS)) for n in (2, 4))  # the same paths: their steps are equal
+    image = (more - few) / (2 * DRAWS)
+    engine.start_epoch(0)
+    _counted(engine, x, y, range(1))
+    begun = time.perf_counter()
+    flop = _counted(engine, x, y, range(1, 1 + TIMED))
+    engine.meter.flush()  # waits for the device
+    seconds = time.perf_counter() - begun
+    batches.close()
+    return Price(image, few / DRAWS - 2 * image, seconds / flop)
+
+
+def _counted(engine: Engine, x: torch.Tensor, y: torch.Tensor, steps: Sequence[int]) -> int:
+    """Floating-point operations of these steps on the same images."""
+    engine.start_epoch(0)
+    engine.flop.take()
+    for step in steps:
+        engine.step([(0, x, y)], len(y), 0, step)
+    return engine.flop.take()
+
+
+def at_budget(recipe: Recipe, prices: Prices, pflop: float) -> Recipe:
+    """The recipe with so many whole epochs that it costs nearest to ``pflop``, one at least."""
+    flop, _ = prices.epoch(recipe)
+    return replace(recipe, {"epochs": max(1, round(pflop * PETA / flop))})
+
+
+def tell(planned: Mapping[str, Recipe], prices: Prices, seeds: int) -> float:
+    """Print what the runs come to; their seconds."""
+    rows, total, took = [], 0.0, 0.0
+    for name, recipe in planned.items():
+        flop, seconds = (recipe.epochs * cost for cost in prices.epoch(recipe))
+        rows.append({"arm": name, "epochs": recipe.epochs, "pflop": flop / PETA, "minutes": seconds / 60})
+        total, took = total + seeds * flop, took + seeds * seconds
+    show("Each run", rows, {"arm": "", "epochs": "", "pflop": ".4f", "minutes": ".1f"})
+    print(f"{len(rows)} arms, {seeds} seeds: {total / PETA:.3f} PFLOP, about {took / 3600:.1f} hours here")
+    return round(took, 1)
+
+
+# --- what came out ---------------------------------------------------------------------------------------------
+
+
+def rows_of(
+    planned: Mapping[str, Recipe], results: Mapping[str, RunResult], seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """A row for each arm that has a run: errors on held-out images by seed, and the mean change over the seeds that the
+    arm shares with what it is held against (``all`` for those without one technique, ``none`` for those with one)."""
+    errors = {
+        arm: {seed: found.val_error for seed in seeds if (found := results.get(run_name(arm, seed))) is not None}
+        for arm in planned
+    }
+    rows = []
+    for arm, recipe in planned.items():
+        runs = [results[run_name(arm, seed)] for seed in errors[arm]]
+        if not runs:
+            continue
+        beside = errors[NONE] if arm.startswith("only ") else errors[ALL]
+        shared = [seed for seed in errors[arm] if seed in beside and arm != ALL]
+        changes = [_known(errors[arm][seed]) - _known(beside[seed]) for seed in shared]
+        mine = [_known(error) for error in errors[arm].values()]
+        rows.append(
+            {
+                "arm": arm,
+                "epochs": recipe.epochs,
+                "batch_size": recipe.batch_size,
+                "pflop": _mean([run.pflop for run in runs if run.pflop is not None]),
+                "seconds": _mean([run.seconds for run in runs]),
+                "val_errors": mine,
+                "val_error": _mean(mine),
+                "val_std": _spread(mine),
+                "change": _mean(changes),
+                "change_std": _spread(changes),
+            }
+        )
+    return rows
+
+
+def _known(error: float | None) -> float:
+    assert error is not None, "runs of recipes that hold images out have an error on them"
+    return error
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(statistics.fmean(values), 6) if values else None
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    return round(statistics.stdev(values), 6) if len(values) > 1 else None
+
+
+def _check_claim(out: Path, claim: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where the folder holds something else."""
+    file = out / "ablate.json"
+    if file.is_file():
+        before = read_json(file)
+        for what in ("recipe", "pflop"):
+            if before.get(what) != json.loads(json.dumps(claim[what])):
+                raise ValueError(f"{out} holds an ablation of another {what}: choose another --out")
+    elif out.exists() and (not out.is_dir() or contents(out)):
+        raise ValueError(f"{out} exists and is no ablation: choose another --out")

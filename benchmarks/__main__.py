@@ -1,6 +1,7 @@
 """``python -m benchmarks [NAME ...]``: run benchmarks and write their results.
 
-``python -m benchmarks ablate RECIPE ...`` compares techniques of training (:mod:`benchmarks.ablate`).
+``python -m benchmarks ablate RECIPE ...`` compares techniques of training (:mod:`benchmarks.ablate`), ``outside OPTIONS``
+trains what a user would pick instead of a path (:mod:`benchmarks.outside`); ``--help`` lists their options.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import importlib
 import logging
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import device, precisions
@@ -25,38 +25,54 @@ MORE = (  # run by name only
     "compiled", "anytime", "bf16", "bundle_latency", "dynamic_steps", "exports", "streaming", "serve_load",
     "serve_hostile", "training_bf16", "first_answer", "gunn_speed", "attacks", "hostile_files", "deadline", "reuse",
 )  # fmt: skip
+WITH_OPTIONS = ("ablate", "outside")  # run by name only, and alone
 RESULTS = Path(__file__).parent / "results"
 
 
 def main(names: list[str]) -> int:
-    if names[:1] == ["ablate"]:
-        return _prepared(lambda: importlib.import_module("benchmarks.ablate").main(names[1:]))
-    if unknown := [name for name in names if name not in BENCHMARKS + MORE]:
+    alone = bool(names) and names[0] in WITH_OPTIONS
+    if unknown := [name for name in names if name not in BENCHMARKS + MORE and not alone]:
         print(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS + MORE)}", file=sys.stderr)
+        print(f"and, each by itself and with options, {', '.join(WITH_OPTIONS)}", file=sys.stderr)
         return 2
-    return _prepared(lambda: _run(names))
-
-
-def _prepared(act: Callable[[], int]) -> int:
-    """What ``act`` gives, with logging and memory as the commands have them."""
     RESULTS.mkdir(exist_ok=True)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("polypath").setLevel(logging.INFO)
-    keep_freed_memory()
-    return act()
-
-
-def _run(names: list[str]) -> int:
+    keep_freed_memory()  # as the commands do
+    if alone:
+        return with_options(names[0], names[1:])
     if set(names) <= set(BENCHMARKS):
         for precision, reason in precisions().items():
             print(f"{precision}: {reason or 'measured'}")
     for name in names or BENCHMARKS:
         begun = time.perf_counter()
-        result = importlib.import_module(f"benchmarks.{name}").run()
-        took = round(time.perf_counter() - begun, 1)
-        write_json(RESULTS / f"{name}.json", {"environment": environment(device()), "took_s": took, **result})
-        print(f"wrote {RESULTS / name}.json after {took:.0f} s")
+        _write(name, importlib.import_module(f"benchmarks.{name}").run(), begun)
     return 0
+
+
+def with_options(name: str, options: list[str]) -> int:
+    """Run a benchmark with options of its own; the exit status."""
+    module, begun = importlib.import_module(f"benchmarks.{name}"), time.perf_counter()
+    if name == "ablate":  # it writes its result after each run
+        return module.main(options)
+    try:
+        result = module.run(options)
+    except (ValueError, ImportError, FloatingPointError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    if result is not None:
+        _write(name, result, begun, command=False)  # it may name folders of this machine
+    return 0
+
+
+def _write(name: str, result: dict, begun: float, *, command: bool = True) -> None:
+    took = round(time.perf_counter() - begun, 1)
+    here = {key: value for key, value in environment(device()).items() if command or key != "command"}
+    write_json(RESULTS / f"{name}.json", {"environment": here, "took_s": took, **result})
+    print(f"wrote {RESULTS / name}.json after {took:.0f} s")
 
 
 if __name__ == "__main__":

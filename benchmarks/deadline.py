@@ -85,7 +85,7 @@ def measure(
     others = [pp.AnytimePredictor(one, predictor.runtime.name) for one in ladder]
     paths = [(p, path.name) for p in (predictor, *others) for path in p.bundle.paths]
     own = len(bundle.paths)
-    right = np.stack([_right(p, name, pixels, labels) for p, name in paths], 1)
+    right = np.stack([right_answers(p, name, pixels, labels) for p, name in paths], 1)
     errors = 100.0 * (1.0 - right.mean(0))
     tasks = [_task(p, name) for p, name in paths]
     profile = np.array([[_timed(task, pixels[:1]) for task in tasks] for _ in range(3 + PROFILE_RUNS)])[3:]
@@ -170,7 +170,8 @@ def _spread(profile: np.ndarray, times: np.ndarray, trace: deadline.Trace) -> di
     return {f"{name}_p50_p99_ms": [round(ms, 4) for ms in pair] for name, pair in found.items()}
 
 
-def _right(predictor: pp.AnytimePredictor, path: str, pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def right_answers(predictor: pp.AnytimePredictor, path: str, pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which images of ``pixels`` ``(N, H, W, C)`` uint8 a path answers rightly, ``(N,)``."""
     parts = [predictor.prepared(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
     return np.concatenate([predictor.run_path(path, x).argmax(1) for x in parts]) == labels
 

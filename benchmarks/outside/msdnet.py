@@ -1,0 +1,139 @@
+"""MSDNet (Huang et al. 2018): features on several scales side by side, densely connected, with exits on the coarsest.
+
+What the paper says (§4, its Figure 2 and the appendix on CIFAR), and where it stands here:
+
+- layer 1: a 3×3 conv makes the finest scale, and strided 3×3 convs make each coarser one from the one above it;
+- a later layer adds to each scale what a conv makes of all maps of this scale and, below the finest, as many channels
+  of a strided conv of all maps of the next finer one; the maps of before are kept beside them (dense connections);
+- each of these convs is a 1×1 conv to 1, 2, 4 times its output channels on scale 1, 2, 3, and a 3×3 conv, both with
+  batch-norm and ReLU behind them;
+- output channels on the scales are in the ratio 1, 2, 4;
+- the layers are cut into as many blocks as there are scales, and block i has only the scales from i on; between blocks
+  a 1×1 conv halves the channels of the scales that go on;
+- a classifier reads all maps of the coarsest scale behind its layer: two strided 3×3 convs, pooling, a linear layer;
+- what the classifier in use does not need is not computed (*lazy evaluation*): here a path runs what is alive;
+- all classifiers are trained together, their losses added with weight 1
+  (:class:`polypath.training.path_objectives.Exits`).
+
+The sizes of the paper's network for CIFAR are ``first=16, growth=6, scales=3, hidden=128`` with 24 layers and 11
+classifiers; the default here is a small form of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from polypath.core.builder import NetBuilder
+from polypath.core.checks import check_fields, each, whole
+from polypath.families.base import Family
+from polypath.layers.conv import ConvUnit
+
+EXITS = "exits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MSDNet(Family, name="bench-msdnet"):
+    """See the module.
+
+    Args:
+        layers: the first one included.
+        after: layers with a classifier behind them; the last layer always has one.
+        scales: how many.
+        first: channels of the first layer on the finest scale.
+        growth: channels that a layer adds on the finest scale.
+        hidden: channels inside of a classifier.
+    """
+
+    layers: int = 8
+    after: tuple[int, ...] = (2, 4, 6)
+    scales: int = 3
+    first: int = 16
+    growth: int = 6
+    hidden: int = 64
+    init: str = "he_fan_in"
+
+    paper = "MSDNet, ICLR 2018"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(
+            self,
+            layers=whole(2),
+            after=each(whole(1)),
+            scales=whole(1),
+            first=whole(1),
+            growth=whole(2),
+            hidden=whole(1),
+        )
+        if list(self.after) != sorted(set(self.after)) or any(n >= self.layers for n in self.after):
+            raise ValueError(f"after = {self.after}: must be ascending layers below the last one, {self.layers}")
+        if self.scales > self.layers:
+            raise ValueError(f"scales = {self.scales}: there are only {self.layers} layers to make blocks of")
+
+    @property
+    def min_size(self) -> int:
+        return 2 ** (self.scales - 1)
+
+    def path_names(self) -> list[str]:
+        return [f"{EXITS}=layer{n}" for n in self.after]
+
+    def path_sets(self) -> dict[str, list[str]]:
+        return {EXITS: [*self.path_names(), "whole"]}
+
+    def block(self, layer: int) -> int:
+        """The block that a layer (from 1) is in, from 0: the finest scale that is there."""
+        return (layer - 1) * self.scales // self.layers
+
+    def build_graph(self, b: NetBuilder) -> str:
+        maps = self._first_layer(b)
+        ends = {}
+        for layer in range(1, self.layers + 1):
+            if layer > 1:
+                maps = self._layer(b, layer, maps)
+            if layer in self.after:
+                ends[f"layer{layer}"] = self._classifier(b, f"head.layer{layer}", *maps[self.scales - 1])
+        end = self._classifier(b, "head.end", *maps[self.scales - 1])
+        return b.join(EXITS, ends | {"end": end}, kind="switch") if ends else end
+
+    def _first_layer(self, b: NetBuilder) -> dict[int, tuple[str, int]]:
+        """The node and the channels of each scale."""
+        maps, z, chans = {}, b.input, self.in_chans
+        for scale in range(self.scales):
+            outs = self.first * 2**scale
+            z = b.add(f"layer1.scale{scale + 1}", z, ConvUnit(chans, outs, 3, 2 if scale else 1), depth=1)
+            maps[scale] = z, outs
+            chans = outs
+        return maps
+
+    def _layer(self, b: NetBuilder, layer: int, maps: dict[int, tuple[str, int]]) -> dict[int, tuple[str, int]]:
+        finest = self.block(layer)
+        before = dict(maps)
+        if finest > self.block(layer - 1):  # a block begins
+            for scale in range(finest, self.scales):
+                z, chans = maps[scale]
+                name = f"transition{finest}.scale{scale + 1}"
+                before[scale] = b.add(name, z, ConvUnit(chans, chans // 2, 1), depth=1), chans // 2
+        made = {}
+        for scale in range(finest, self.scales):
+            name, outs = f"layer{layer}.scale{scale + 1}", self.growth * 2**scale
+            z, chans = before[scale]
+            operands, down = {"kept": z}, before.get(scale - 1)
+            if down is not None:
+                operands["down"] = self._bottleneck(b, f"{name}.down", *down, outs // 2, scale - 1, 2)
+            same = outs - (outs // 2 if down is not None else 0)
+            operands["same"] = self._bottleneck(b, f"{name}.same", z, chans, same, scale, 1)
+            made[scale] = b.join(f"{name}.join", operands, "concat"), chans + outs
+        return made
+
+    @staticmethod
+    def _bottleneck(b: NetBuilder, name: str, z: str, ins: int, outs: int, scale: int, stride: int) -> str:
+        inner = min(ins, 2**scale * outs)
+        return b.chain(name, z, [ConvUnit(ins, inner, 1), ConvUnit(inner, outs, 3, stride)])
+
+    def _classifier(self, b: NetBuilder, name: str, z: str, chans: int) -> str:
+        z = b.chain(name, z, [ConvUnit(chans, self.hidden, 3, 2), ConvUnit(self.hidden, self.hidden, 3, 2)])
+        z = b.add(f"{name}.pool", z, nn.AdaptiveAvgPool2d(1))
+        z = b.add(f"{name}.flatten", z, nn.Flatten())
+        return b.add(f"{name}.classifier", z, nn.Linear(self.hidden, self.num_classes), depth=1)

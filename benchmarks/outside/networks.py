@@ -1,0 +1,199 @@
+"""What is trained: a network with its paths, and how it is trained for so many epochs or steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from dataclasses import replace as changed
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.outside.airbench import LOOKAHEAD, AirRecipe, train_air
+from benchmarks.outside.airnet import PLAIN
+from polypath.core.network import PathNet
+from polypath.data.sources import ImageData
+from polypath.families.base import Family
+from polypath.profiling.cost import cost, macs_in_turn
+from polypath.training.build import resolve_device
+from polypath.training.flop import PETA
+from polypath.training.loop import resume, train
+from polypath.training.objectives import StepInfo
+from polypath.training.path_objectives import Exits
+from polypath.training.recipe import Recipe, replace
+from polypath.training.run import RunFolder
+
+BATCH = 64  # images of a step whose time is measured
+SECONDS = 1.0
+BACKWARD = 3  # a forward and a backward pass, in forwards
+Step = Callable[[Tensor, Tensor], Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training came to: ``seconds`` of all sessions, ``test_evaluations`` that it made."""
+
+    pflop: float
+    seconds: float
+    test_evaluations: int
+
+
+class Network(Protocol):
+    """A network that one training makes.
+
+    Attributes:
+        name: within its method.
+        paths: texts of the paths that are asked for, each a point of the front.
+        unit: what its training is counted in: ``epochs`` or ``steps``.
+        least: units that a trial of a learning rate needs.
+        lr: around which the learning rate is tuned.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def paths(self) -> tuple[str, ...]: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def least(self) -> int: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def model(self) -> Family: ...
+
+    def macs(self, size: tuple[int, int]) -> int:
+        """MACs of one image's forward in training."""
+        ...
+
+    def images(self, data: ImageData) -> int:
+        """Images that a unit of training takes."""
+        ...
+
+    def train(self, folder: Path, data: ImageData, *, amount: int, lr: float, seed: int) -> Trained:
+        """Train for ``amount`` units in ``folder``, or go on there; ``folder/model`` is the network.
+
+        Raises:
+            ValueError: a folder of another training.
+        """
+        ...
+
+    def step_of(self, net: PathNet) -> Step:
+        """The passes of a training step of ``net``, as a function of images and labels."""
+        ...
+
+
+@dataclass(frozen=True)
+class ByRecipe:
+    """A network that an ordinary recipe trains, in an ordinary run folder."""
+
+    name: str
+    recipe: Recipe
+
+    unit, least = "epochs", 1
+
+    @property
+    def model(self) -> Family:
+        return self.recipe.model
+
+    @property
+    def lr(self) -> float:
+        return self.recipe.optim.lr
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        objective = self.recipe.objective
+        return objective.paths if isinstance(objective, Exits) else ("whole",)
+
+    def macs(self, size: tuple[int, int]) -> int:
+        net = self.model.build(0)
+        return cost(net, size=size).macs if len(self.paths) == 1 else sum(macs_in_turn(net, self.paths, size))
+
+    def images(self, data: ImageData) -> int:
+        count, size = len(data.train), self.recipe.batch_size
+        return count - (count % size if count % size < 2 else 0)  # a batch of one image is left out
+
+    def train(self, folder: Path, data: ImageData, *, amount: int, lr: float, seed: int) -> Trained:
+        changes = {"epochs": amount, "optim.lr": lr, "seed": seed, "validate_every": amount}
+        wanted = replace(self.recipe, changes)
+        if (folder / "recipe.json").is_file():
+            found = RunFolder.open(folder).recipe
+            if found != replace(wanted, {"precision": found.precision}):
+                raise ValueError(f"{folder}: a run of another recipe; choose another --folder")
+            result = resume(folder, data=data)
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            result = train(wanted, folder, data=data)
+        assert result.pflop is not None
+        return Trained(result.pflop, result.seconds, 0)  # what it calls its test images are held-out ones
+
+    def step_of(self, net: PathNet) -> Step:
+        bound, info = self.recipe.objective.bind(net), StepInfo(0, 0, 1, 1, torch.Generator().manual_seed(0))
+        return lambda x, y: bound.step(x, y, info).loss.backward()
+
+
+@dataclass(frozen=True)
+class ByAirbench:
+    """The network of airbench by its own recipe; ``model/`` and ``summary.json`` in its folder."""
+
+    name: str
+    recipe: AirRecipe
+    paths: tuple[str, ...]
+
+    unit, least = "steps", 2 * LOOKAHEAD  # before the first look the slow average is the untrained network
+
+    @property
+    def model(self) -> Family:
+        return self.recipe.model
+
+    @property
+    def lr(self) -> float:
+        return self.recipe.lr
+
+    def macs(self, size: tuple[int, int]) -> int:
+        return cost(self.model.build(0), PLAIN, size).macs
+
+    def images(self, data: ImageData) -> int:
+        return self.recipe.batch_size
+
+    def train(self, folder: Path, data: ImageData, *, amount: int, lr: float, seed: int) -> Trained:
+        found = train_air(changed(self.recipe, steps=amount, lr=lr, seed=seed), folder, data)
+        return Trained(found["pflop"], found["seconds"], found["test_evaluations"])
+
+    def step_of(self, net: PathNet) -> Step:
+        return lambda x, y: F.cross_entropy(net(x, PLAIN), y).backward()
+
+
+def pflop_of_unit(network: Network, data: ImageData) -> float:
+    """PFLOP of an epoch or a step of training."""
+    return 2 * BACKWARD * network.macs(data.size) * network.images(data) / PETA
+
+
+def pflop_per_second(network: Network, data: ImageData) -> float:
+    """The pace of training here, by passes that are run for a second after a first one."""
+    net, device = network.model.build(0).train(), resolve_device("auto")
+    net = net.to(device)
+    x = torch.randn(BATCH, data.channels, *data.size, device=device)
+    y = torch.randint(len(data.classes), (BATCH,), device=device)
+    step = network.step_of(net)
+    step(x, y)
+    count, begun = 0, _now(device)
+    while (took := _now(device) - begun) < SECONDS or not count:
+        step(x, y)
+        count += 1
+    return 2 * BACKWARD * network.macs(data.size) * BATCH * count / took / PETA
+
+
+def arguments(network: Network) -> dict[str, Any]:
+    """The network as JSON values."""
+    return {"family": network.model.family, "arguments": asdict(network.model)}
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

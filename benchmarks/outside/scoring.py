@@ -1,0 +1,93 @@
+"""Which images a trained network's paths answer rightly; test images are looked at once and the answers kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.deadline import right_answers
+from polypath.analysis.scoring import score
+from polypath.core.network import PathNet
+from polypath.data.batches import Part, evaluation_batches
+from polypath.data.cache import digest
+from polypath.data.config import DataConfig
+from polypath.data.sources import ImageData
+from polypath.data.split import Split
+from polypath.deploy.bundle import Bundle
+from polypath.deploy.predictor import AnytimePredictor
+from polypath.reproduce.measured import Correct, Measured, load_measured, save_measured
+from polypath.storage.loading import load
+from polypath.training.build import MODEL, resolve_device
+
+BATCH = 100
+BLIND = "what this run calls its test images are the held-out ones: the test images are looked at once, at the end"
+
+
+def blind(data: ImageData) -> ImageData:
+    """The images without the test split, so that training cannot look at it: held-out ones stand in its place.
+
+    Raises:
+        ValueError: nothing is held out.
+    """
+    if data.validation is None:
+        raise ValueError("data.validation = 0: learning rates are tuned on held-out images, and there are none")
+    return replace(data, test=data.validation, note="; ".join(filter(None, [data.note, BLIND])))
+
+
+def correct(net: PathNet, paths: Sequence[str], data: ImageData, config: DataConfig, part: Part) -> dict[str, Correct]:
+    """The answers of each path on a part of the images, with the norms that the network has."""
+    device = resolve_device("auto")
+    batches = evaluation_batches(data, config, BATCH, part, device=device)
+    scores = score(net.to(device), {text: net.paths(text) for text in paths}, batches, keep_logits=True)
+    labels = torch.cat([y.cpu() for _, y in batches])
+    images = name_of(labels)
+    return {
+        text: Correct((one.logits.argmax(1).cpu() == labels).numpy(), images)
+        for text, one in scores.items()
+        if one.logits is not None
+    }
+
+
+def answers(file: Path, run: Path, paths: Sequence[str], data: ImageData, config: DataConfig) -> dict[str, Correct]:
+    """The answers of a trained network on the test images, from ``file`` where they are known."""
+    found = load_measured(file, paths)
+    if found is None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        found = Measured(correct(load(run / MODEL), paths, data, config, "test"))
+        save_measured(file, found, paths)
+    return found.correct
+
+
+def answers_of_bundle(file: Path, bundle: Bundle, data: ImageData) -> dict[str, Correct]:
+    """The answers of a bundle's paths on the test images as it is deployed, from ``file`` where they are known.
+
+    Raises:
+        ValueError: images that are not in memory.
+    """
+    about = [bundle.digest, *(path.name for path in bundle.paths)]
+    found = load_measured(file, about)
+    if found is None:
+        if not isinstance(data.test, Split):
+            raise ValueError("--beside needs its images in memory (data.streaming = False)")
+        predictor = AnytimePredictor(bundle)
+        pixels, labels = data.test.images.permute(0, 2, 3, 1).numpy(), data.test.labels
+        rights = {path.name: right_answers(predictor, path.name, pixels, labels.numpy()) for path in bundle.paths}
+        found = Measured({name: Correct(hits, name_of(labels)) for name, hits in rights.items()})
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_measured(file, found, about)
+    return found.correct
+
+
+def name_of(labels: Tensor) -> str:
+    """Tells a set of images from others by its labels, in their order."""
+    return f"{len(labels)}-{digest(labels)[:12]}"
+
+
+def held_out_error(run: Path, paths: Sequence[str], data: ImageData, config: DataConfig) -> float:
+    """The mean error over a network's paths on the held-out images, in percent."""
+    found = correct(load(run / MODEL), paths, data, config, "validation")
+    return sum(100.0 * float(1.0 - hits.hits.mean()) for hits in found.values()) / len(found)

@@ -1,7 +1,8 @@
 """``python -m benchmarks [NAME ...]``: run benchmarks and write their results.
 
-``python -m benchmarks ablate RECIPE ...`` compares techniques of training (:mod:`benchmarks.ablate`), ``outside OPTIONS``
-trains what a user would pick instead of a path (:mod:`benchmarks.outside`); ``--help`` lists their options.
+``python -m benchmarks ablate RECIPE ...`` compares techniques of training (:mod:`benchmarks.ablate`),
+``outside OPTIONS`` trains what a user would pick instead of a path (:mod:`benchmarks.outside`); ``--help`` lists their
+options.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def _gates(gates: dict[str, Any]) -> Iterator[Promise]:
 
 
 def _startup(startup: dict[str, Any]) -> Iterator[Promise]:
-    yield _line("`import polypath`: times `import torch`", startup["import_ratio"], 1.3, most=True)
+    yield _line("`import polypath`, with networks: times `import torch`", startup["import_ratio"], 1.3, most=True)
 
 
 PROMISED: dict[str, Callable[[dict[str, Any]], Iterator[Promise]]] = {

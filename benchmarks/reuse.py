@@ -17,7 +17,7 @@ from benchmarks.harness import by_turns, show
 from benchmarks.trained import PLACE
 from polypath.core.extras import installed
 from polypath.deploy.bundle import Bundle
-from polypath.deploy.climb import Climb
+from polypath.deploy.climber import Climb
 from polypath.deploy.runtimes import Runtime, open_runtime
 from polypath.families.resnet import ResNet
 

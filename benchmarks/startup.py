@@ -1,4 +1,5 @@
-"""Whole processes: how long ``import polypath`` takes beside ``import torch``, and how much memory processes need."""
+"""Whole processes: how long ``import polypath`` takes, with networks beside ``import torch``, and how much memory they
+need."""
 
 from __future__ import annotations
 
@@ -9,7 +10,13 @@ from pathlib import Path
 from statistics import median
 
 TURNS = 5
-PROGRAMS = {"python": "pass", "import torch": "import torch", "import polypath": "import polypath"}
+NETWORKS = "import polypath, with networks"
+PROGRAMS = {
+    "python": "pass",
+    "import torch": "import torch",
+    "import polypath": "import polypath",
+    NETWORKS: "import polypath; polypath.create_model",
+}
 SAY = """
 import os, resource
 if os.path.exists("/proc/self/status"):  # what getrusage says there may be the process before exec
@@ -38,8 +45,8 @@ def run() -> dict:
     infer = "import torch, polypath as pp\nnet = pp.fuse(pp.create_model('{}').eval())\nnet(torch.randn(64, 3, 32, 32))"
     memory = {name: resident(program) for name, program in PROGRAMS.items()}
     memory |= {f"infer {name}, batch 64": resident(infer.format(name)) for name in ("crescendonet_128", "dfn_mr56")}
-    ratio = seconds["import polypath"]["median_s"] / seconds["import torch"]["median_s"]
-    print(f"import polypath takes {ratio:.2f} × as long as import torch")
+    ratio = seconds[NETWORKS]["median_s"] / seconds["import torch"]["median_s"]
+    print(f"{NETWORKS}, takes {ratio:.2f} × as long as import torch")
     for name, size in memory.items():
         print(f"{name}: {size / 2**20:.0f} MiB")
     return {"turns": TURNS, "seconds": seconds, "import_ratio": ratio, "resident_bytes": memory, "kept": ratio <= 1.3}

@@ -1,35 +1,35 @@
 """Polypath: train one network, run any of its paths."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from polypath import _moved
-from polypath.core.builder import NetBuilder
-from polypath.core.execute import Trace
-from polypath.core.extract import extract
 from polypath.core.home import ensure_home
-from polypath.core.network import PathNet
-from polypath.core.paths import Paths
+from polypath.core.lazy import looked_up
 from polypath.core.silence import silence
-from polypath.core.wiring import Wiring
-from polypath.ensemble import Ensemble
-from polypath.families.base import Family
-from polypath.families.registry import create_model, list_models
-from polypath.fusion import fuse
-from polypath.profiling.cost import Cost, cost, count_paths, depth_distribution
-from polypath.profiling.latency import Latency, latency
-from polypath.storage.hub import push_to_hub
-from polypath.storage.loading import load
-from polypath.storage.saving import save
 
 if TYPE_CHECKING:
     from polypath import deploy, functional
     from polypath.analysis.recalibrate import recalibrate
+    from polypath.core.builder import NetBuilder
+    from polypath.core.execute import Trace
+    from polypath.core.extract import extract
+    from polypath.core.network import PathNet
+    from polypath.core.paths import Paths
+    from polypath.core.wiring import Wiring
     from polypath.data import DataConfig, evaluation_batches, load_images, training_batches
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.export import export_path
     from polypath.deploy.predictor import AnytimePredictor
     from polypath.deploy.write import write_bundle
+    from polypath.ensemble import Ensemble
+    from polypath.families.base import Family
+    from polypath.families.registry import create_model, list_models
+    from polypath.fusion import fuse
+    from polypath.profiling.cost import Cost, cost, count_paths, depth_distribution
+    from polypath.profiling.latency import Latency, latency
+    from polypath.storage.hub import push_to_hub
+    from polypath.storage.loading import load
+    from polypath.storage.saving import save
     from polypath.training.loop import resume, train
     from polypath.training.recipe import Recipe
     from polypath.training.recipes import get_recipe
@@ -72,33 +72,50 @@ __all__ = [
     "write_bundle",
 ]
 
-# imported when first used, since they bring data sets, trainers and runtimes with them
-_LATER = {
-    "AnytimePredictor": "polypath.deploy.predictor",
-    "Bundle": "polypath.deploy.bundle",
-    "DataConfig": "polypath.data",
-    "Recipe": "polypath.training.recipe",
-    "deploy": "polypath.deploy",
-    "evaluation_batches": "polypath.data",
-    "export_path": "polypath.deploy.export",
-    "functional": "polypath.functional",
-    "get_recipe": "polypath.training.recipes",
-    "load_images": "polypath.data",
-    "recalibrate": "polypath.analysis.recalibrate",
-    "resume": "polypath.training.loop",
-    "train": "polypath.training.loop",
-    "training_batches": "polypath.data",
-    "write_bundle": "polypath.deploy.write",
+# where the names are, which are imported when first used: `polypath --help` and a bundle's answer do not wait for torch
+_PLACES = {
+    "AnytimePredictor": "deploy.predictor",
+    "Bundle": "deploy.bundle",
+    "Cost": "profiling.cost",
+    "DataConfig": "data",
+    "Ensemble": "ensemble",
+    "Family": "families.base",
+    "Latency": "profiling.latency",
+    "NetBuilder": "core.builder",
+    "PathNet": "core.network",
+    "Paths": "core.paths",
+    "Recipe": "training.recipe",
+    "Trace": "core.execute",
+    "Wiring": "core.wiring",
+    "cost": "profiling.cost",
+    "count_paths": "profiling.cost",
+    "create_model": "families.registry",
+    "deploy": "deploy",
+    "depth_distribution": "profiling.cost",
+    "evaluation_batches": "data",
+    "export_path": "deploy.export",
+    "extract": "core.extract",
+    "functional": "functional",
+    "fuse": "fusion",
+    "get_recipe": "training.recipes",
+    "latency": "profiling.latency",
+    "list_models": "families.registry",
+    "load": "storage.loading",
+    "load_images": "data",
+    "push_to_hub": "storage.hub",
+    "recalibrate": "analysis.recalibrate",
+    "resume": "training.loop",
+    "save": "storage.saving",
+    "train": "training.loop",
+    "training_batches": "data",
+    "write_bundle": "deploy.write",
 }
 
 
 if not TYPE_CHECKING:  # or every misspelt name would have a type
 
     def __getattr__(name: str) -> Any:
-        if name not in _LATER:
-            return _moved.attribute(name)
-        module = importlib.import_module(_LATER[name])
-        return getattr(module, name, module)
+        return looked_up(__name__, _PLACES, name) if name in _PLACES else _moved.attribute(name)
 
 
 def __dir__() -> list[str]:

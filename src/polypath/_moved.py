@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from polypath.core.deprecation import warn_renamed
+from polypath.core.deprecation import add_old_method, warn_renamed
 
 MODULES: dict[str, tuple[str, ...]] = {
     "polypath.analysis.draw": ("polypath.analysis.plots.frames",),
@@ -53,6 +53,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "polypath.storage.loading",
         "polypath.storage.hub",
         "polypath.storage.config",
+        "polypath.storage.layout",
         "polypath.storage.files",
     ),
     "polypath.serve.asks": ("polypath.serve.predict_request",),
@@ -133,14 +134,13 @@ class _Moved(ModuleType):
 
 
 def install() -> None:
-    """Make the old modules importable and give the classes their old methods; nothing is imported for it."""
+    """Make the old modules importable, and have classes get their old methods; nothing is imported for it."""
     sys.meta_path.append(_Finder())
     for name in MODULES:
         if name.count(".") == 1:  # found by the finder, `polypath.cost` would take the place of the function
             sys.modules.setdefault(name, _Moved(name))
     for owner, old, new, call in METHODS:
-        cls = _found(owner)
-        setattr(cls, old, _method(f"{cls.__name__}.{old}", new, call))
+        add_old_method(owner, old, _method(f"{owner.rpartition('.')[2]}.{old}", new, call))
 
 
 def attribute(name: str) -> Any:
@@ -174,8 +174,3 @@ def _method(old: str, new: str, call: str) -> Callable[..., Any]:
     moved.__name__ = old_name
     moved.__doc__ = f"Deprecated: use ``{call}``."
     return moved
-
-
-def _found(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)

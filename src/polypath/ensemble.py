@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from polypath.core.arguments import NETWORK, SEVERAL_PATHS, STATISTICS, takes
+from polypath.core.arguments import SEVERAL_PATHS, takes
 from polypath.core.batchnorm import BatchNormStatistics, buffers, norms
 from polypath.core.checks import WHOLE_NUMBER, check, json_value, one_of, optional
 from polypath.core.extract import extract
 from polypath.core.network import PathNet, set_module
+from polypath.core.network_rules import NETWORK, STATISTICS
 from polypath.core.paths import Paths
 from polypath.core.precision import at_least_float32
 from polypath.core.probabilities import log_average_probabilities

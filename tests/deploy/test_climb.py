@@ -15,7 +15,8 @@ from conftest import randomise_norms
 from deploy.test_bundle import rewrite
 from polypath.core.extras import installed
 from polypath.deploy import AnytimePredictor, Bundle
-from polypath.deploy.climb import Climb, steps_of
+from polypath.deploy.climb import steps_of
+from polypath.deploy.climber import Climb
 from polypath.deploy.graph_check import GraphRefused
 from polypath.deploy.manifest import Step
 from polypath.deploy.stopping import Stopping

@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from conftest import child_environment
 from polypath.deploy import AnytimePredictor, BudgetError, decoder, latency_profile
 from polypath.deploy.bundle import rank
-from polypath.deploy.latency import PathLatency, Timing
+from polypath.deploy.latency import PathLatency
 from polypath.deploy.manifest import Rung
 
 pytest.importorskip("onnxruntime")
@@ -425,19 +425,47 @@ def test_observed_times_change_the_choice(bundle, images, monkeypatch):
     assert AnytimePredictor(bundle, "onnxruntime", threads=1).needs_ms(best) == pytest.approx(80.0)
 
 
-def test_auto_takes_the_fastest_of_those_here(bundle, set_times, monkeypatch):
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """Auto chooses from two runtimes, in which all paths take ``TOOK`` ms; those that were opened, in order."""
     from polypath.deploy import predictor as module
 
-    slow = {"onnxruntime": 1.0, "torch": 0.25}
+    names: list[str] = []
+    open_runtime = module.open_runtime
     monkeypatch.setattr(module, "candidates", lambda bundle: ["onnxruntime", "torch"])
+    monkeypatch.setattr(module, "open_runtime", lambda name, *rest: (names.append(name), open_runtime(name, *rest))[1])
+    monkeypatch.setattr(latency_profile, "measure", lambda tasks, seconds=None: dict.fromkeys(tasks, TOOK[names[-1]]))
+    return names
 
-    def profile(self, batch=1):
-        return {p.name: Timing(slow[self.runtime.name], 1, 1) for p in self.bundle.paths}
 
-    monkeypatch.setattr(module.AnytimePredictor, "profile", profile)
-    assert AnytimePredictor(bundle, threads=1).runtime.name == "torch"
-    slow["torch"] = 2.0
-    assert AnytimePredictor(bundle, threads=1).runtime.name == "onnxruntime"
+TOOK = {"onnxruntime": [1.0] * 50, "torch": [0.25] * 50}
+
+
+def chosen(bundle, opened: list[str], profile: Any) -> tuple[str, list[str]]:
+    """What auto takes, and what it opens for that."""
+    opened.clear()
+    return AnytimePredictor(bundle, threads=1, profile=profile).runtime.name, list(opened)
+
+
+def test_auto_takes_the_fastest_of_those_here(bundle, opened, monkeypatch):
+    """By stored times, where there are some: then no other is opened, which torch alone would take seconds for."""
+    both = ["onnxruntime", "torch"]
+    assert chosen(bundle, opened, "stored") == ("torch", both)
+    assert chosen(bundle, opened, "stored") == ("torch", ["torch"])
+    monkeypatch.setitem(TOOK, "torch", [2.0] * 50)
+    assert chosen(bundle, opened, "fresh") == ("onnxruntime", both)
+    assert chosen(bundle, opened, "stored") == ("onnxruntime", ["onnxruntime"])
+
+
+def test_where_seconds_are_asked_for_the_other_runtimes_times_are_believed_too(bundle, opened, monkeypatch):
+    """Or a machine that is never calm would measure them at every start."""
+    for name, ms in (("onnxruntime", 1.0), ("torch", 0.25)):
+        monkeypatch.setitem(TOOK, name, [ms] * 40 + [100 * ms] * 10)
+    both = ["onnxruntime", "torch"]
+    assert chosen(bundle, opened, "stored") == ("torch", both)
+    assert chosen(bundle, opened, "stored") == ("torch", both)  # nothing was stored
+    assert chosen(bundle, opened, 0.1) == ("torch", both)
+    assert chosen(bundle, opened, "stored") == ("torch", ["torch"])
 
 
 @pytest.mark.parametrize("fails", ["__init__", "prepare"])

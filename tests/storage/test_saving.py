@@ -23,7 +23,8 @@ from conftest import part, randomise_norms
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.builder import NetBuilder
 from polypath.storage.batchnorm import load_statistics, save_statistics
-from polypath.storage.config import FILES, read_config
+from polypath.storage.config import read_config
+from polypath.storage.layout import FILES
 
 SMALL = {
     "crescendonet": ("crescendonet_32", {"widths": (4, 6, 8), "hidden": (12, 8)}),

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from polypath.core.arguments import NETWORK, SEVERAL, SEVERAL_PATHS, takes
+from polypath.core.arguments import SEVERAL, SEVERAL_PATHS, takes
 from polypath.core.batchnorm import BatchNormStatistics, buffers, lent, norms
 from polypath.core.checks import WHOLE_NUMBER, optional, whole
 from polypath.core.network import PathNet
+from polypath.core.network_rules import NETWORK
 from polypath.core.paths import Paths
 
 

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 from polypath.core.display import printable
 
@@ -37,13 +38,24 @@ def _handler() -> logging.Handler:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_Plain())
         return handler
-    from rich.logging import RichHandler
+    return _Terminal()
 
-    from polypath.training.progress import CONSOLE
 
-    handler = RichHandler(console=CONSOLE, show_time=False, show_path=False)
-    handler.setFormatter(_Printable())
-    return handler
+class _Terminal(logging.Handler):
+    """Above progress bars, by rich, which is imported when there is something to tell."""
+
+    @cached_property
+    def _rich(self) -> logging.Handler:
+        from rich.logging import RichHandler
+
+        from polypath.training.progress import CONSOLE
+
+        handler = RichHandler(console=CONSOLE, show_time=False, show_path=False)
+        handler.setFormatter(_Printable())
+        return handler
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._rich.emit(record)
 
 
 class _Printable(logging.Formatter):

@@ -1,22 +1,19 @@
-"""Tables for people and JSON for programs."""
+"""Tables for people, by rich, which is imported when there is one, and JSON for programs."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
-
-from rich import box
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from polypath.cli.output import fitting, say
 from polypath.core.display import as_unicode
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 T = TypeVar("T")
-PLAIN_HEAD = box.Box(str(box.SIMPLE_HEAD).replace("─", "-"), ascii=True)
 
 
 def print_json(value: Any) -> None:
@@ -41,8 +38,12 @@ def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, notes: Sequence[str] = ()
 ) -> None:
     """A table on standard output; the first ``left`` columns are text, the others numbers."""
-    console = stdout()
-    frame = PLAIN_HEAD if console.options.ascii_only else box.SIMPLE_HEAD
+    from rich import box
+    from rich.table import Table
+
+    console, frame = stdout(), box.SIMPLE_HEAD
+    if console.options.ascii_only:
+        frame = box.Box(str(frame).replace("─", "-"), ascii=True)
     table = Table(title=fitting(title), title_justify="left", title_style="bold", box=frame, pad_edge=False)
     for i, column in enumerate(columns):
         table.add_column(fitting(column), justify="left" if i < left else "right", no_wrap=i == 0 or i >= left)
@@ -78,6 +79,8 @@ class RowPrinter:
         print(self._line(row), flush=True)
 
     def _line(self, row: Sequence[str]) -> str:
+        from rich.cells import cell_len
+
         cells = []
         for text, (name, width) in zip(map(fitting, row), self._columns, strict=True):
             space = " " * (width - cell_len(text))
@@ -87,6 +90,8 @@ class RowPrinter:
 
 def stdout() -> Console:
     """Standard output; wide where nobody looks, so that piped tables are not folded."""
+    from rich.console import Console
+
     width = None if sys.stdout.isatty() else 200
     return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
 

@@ -11,10 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from polypath.core.batchnorm import BatchNormStatistics
-from polypath.core.checks import Rule, check, instance, optional
-from polypath.core.network import PathNet
-from polypath.core.wiring import Wiring
+from polypath.core.checks import Rule, check, instance
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,9 +48,6 @@ def _several(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes)
 
 
-NETWORK = instance(PathNet, legal="a network (PathNet)")
-DIAGRAM = instance(PathNet, Wiring, legal="a network (PathNet) or its Wiring")
-STATISTICS = optional(instance(BatchNormStatistics, legal="what recalibrate() gives, a BatchNormStatistics"))
 TABLE = instance(Mapping, legal="a table")
 SEVERAL = Rule("a list, or another iterable", _several)
 SEVERAL_PATHS = Rule("choices of paths in a list or a table", _several)

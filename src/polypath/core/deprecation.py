@@ -6,10 +6,11 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_OLD_METHODS: dict[str, dict[str, Callable[..., Any]]] = {}
 
 
 def warn_renamed(old: str, new: str, level: int) -> None:
@@ -35,3 +36,15 @@ def notes_are_logged(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **options)
 
     return call
+
+
+def add_old_method(owner: str, name: str, method: Callable[..., Any]) -> None:
+    """Have the class ``owner`` (``package.module.Class``), not imported yet, get a method of an earlier release."""
+    _OLD_METHODS.setdefault(owner, {})[name] = method
+
+
+def with_old_methods(cls: type[T]) -> type[T]:
+    """A class that gets the methods which :func:`add_old_method` was told of."""
+    for name, method in _OLD_METHODS.get(f"{cls.__module__}.{cls.__qualname__}", {}).items():
+        setattr(cls, name, method)
+    return cls

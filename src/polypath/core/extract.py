@@ -8,9 +8,10 @@ from typing import Protocol, cast
 
 from torch import nn
 
-from polypath.core.arguments import NETWORK, STATISTICS, takes
+from polypath.core.arguments import takes
 from polypath.core.batchnorm import BatchNormStatistics, bake
 from polypath.core.network import PathNet
+from polypath.core.network_rules import NETWORK, STATISTICS
 from polypath.core.paths import Paths
 from polypath.core.stages import pruned_stages
 from polypath.core.wiring import Unit, Wiring

@@ -1,8 +1,9 @@
-"""Packages of extras: imported when used, and a missing one says what to install."""
+"""Other packages: imported when used, and a missing one says what to install."""
 
 from __future__ import annotations
 
 import importlib.util
+from importlib import metadata
 from types import ModuleType
 
 from polypath.core.silence import imported
@@ -26,3 +27,15 @@ def need(package: str, what: str, extra: str = "deploy") -> ModuleType:
 def installed(package: str) -> bool:
     """Whether ``package`` can be imported; it is not imported for that."""
     return importlib.util.find_spec(package) is not None
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package; it is imported for that only where its distribution has another name.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return str(imported(package).__version__).partition("-")[0]

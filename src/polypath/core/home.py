@@ -1,12 +1,16 @@
-"""A home folder for processes that have none: containers run under numbers that no user has."""
+"""The home folder and what is kept in it. Some processes have none: containers run under numbers that no user has."""
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
+from functools import lru_cache
 from pathlib import Path
+
+LOG = logging.getLogger(__name__)
 
 
 def ensure_home() -> None:
@@ -26,3 +30,17 @@ def ensure_home() -> None:
 def _remove(folder: str, process: int) -> None:
     if os.getpid() == process:  # a forked one ends earlier
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def cache_folder() -> Path | None:
+    """``POLYPATH_CACHE``, else ``~/.cache/polypath``; None where that needs a home folder and none is known."""
+    try:
+        return Path(os.environ.get("POLYPATH_CACHE") or Path.home() / ".cache" / "polypath").expanduser()
+    except RuntimeError:
+        _tell_once("nothing is cached: no home folder is known; POLYPATH_CACHE names a folder for it")
+        return None
+
+
+@lru_cache
+def _tell_once(text: str) -> None:
+    LOG.info(text)

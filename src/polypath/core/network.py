@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from polypath.core.checks import check, did_you_mean, one_of, whole
 from polypath.core.config import NetConfig, check_classes
+from polypath.core.deprecation import with_old_methods
 from polypath.core.display import html_table, short_count
 from polypath.core.execute import NodeHook, Trace, join, run_steps
 from polypath.core.meta import weightless
@@ -31,6 +32,7 @@ _NEVER_CALLED = "this module only groups the names of others and is never called
 MOST_NAMED = 12  # paths that a notebook lists
 
 
+@with_old_methods
 class PathNet(nn.Module):
     """A wiring and its units.
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import networkx as nx
 
+from polypath.core.deprecation import with_old_methods
 from polypath.core.display import short_count
 from polypath.core.nodes import (
     INPUT,
@@ -63,6 +64,7 @@ class Route:
     depth: int
 
 
+@with_old_methods
 @dataclass(frozen=True)
 class Wiring:
     """A frozen diagram. ``nodes`` are in topological order; ``output`` is the node whose value is the answer.

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 import warnings
-from functools import lru_cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from polypath.core.home import cache_folder
 from polypath.data.decode import Decoded
 from polypath.storage.decode import decode
 from polypath.storage.files import SUFFIX, parse_json, whole
@@ -22,20 +21,6 @@ from polypath.storage.files import SUFFIX, parse_json, whole
 FORMAT = 2
 STALE = 24 * 3600  # seconds after which another process's unfinished file counts as left behind
 LOG = logging.getLogger(__name__)
-
-
-def folder() -> Path | None:
-    """``POLYPATH_CACHE``, else ``~/.cache/polypath``; None where that needs a home folder and none is known."""
-    try:
-        return Path(os.environ.get("POLYPATH_CACHE") or Path.home() / ".cache" / "polypath").expanduser()
-    except RuntimeError:
-        _tell_once("nothing is cached: no home folder is known; POLYPATH_CACHE names a folder for it")
-        return None
-
-
-@lru_cache
-def _tell_once(text: str) -> None:
-    LOG.info(text)
 
 
 def key(**what: object) -> str:
@@ -55,7 +40,7 @@ def digest(*tensors: Tensor) -> str:
 
 def load(name: str) -> Decoded | None:
     """What was stored under ``name``; None where there is nothing, or nothing whole (which is said, and made anew)."""
-    where = folder()
+    where = cache_folder()
     if where is None:
         return None
     path = where / f"{name}.safetensors"
@@ -77,7 +62,7 @@ def load(name: str) -> Decoded | None:
 
 def store(name: str, decoded: Decoded) -> None:
     """Keep ``decoded`` under ``name``; where that fails (no space, no permission), warn and go on."""
-    where = folder()
+    where = cache_folder()
     if where is None:
         return
     path = where / f"{name}.safetensors"

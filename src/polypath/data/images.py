@@ -177,7 +177,7 @@ def _opened(data: bytes, limits: ImageLimits, most: int | None = None) -> tuple[
         raise BrokenImage(f"more than the {limits.bytes:,} bytes allowed")
     if not data:
         raise BrokenImage("no bytes")
-    name = next((name for name in _readable() if _begins(data, name)), None)
+    name = next((name for name in readable() if _begins(data, name)), None)
     if name is None:
         raise BrokenImage("not an image (or of another format)")
     with _told():
@@ -229,7 +229,7 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 
 @lru_cache(maxsize=1)
-def _readable() -> tuple[str, ...]:
+def readable() -> tuple[str, ...]:
     """Those of ``FORMATS`` that this Pillow has. Only their plugins are imported: others would start Ghostscript."""
     for name in FORMATS:
         with suppress(ImportError):

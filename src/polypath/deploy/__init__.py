@@ -9,10 +9,10 @@ Names are looked up when they are used, so that what they need (torch, ONNX Runt
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from polypath.core.deprecation import warn_renamed
+from polypath.core.lazy import looked_up
 
 _PLACES = {
     "Answer": "answer",
@@ -64,6 +64,4 @@ if not TYPE_CHECKING:  # or every misspelt name would have a type
         if name == "Limits":
             warn_renamed("polypath.deploy.Limits", "ImageLimits", 1)
             name = "ImageLimits"
-        if name not in _PLACES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+        return looked_up(__name__, _PLACES, name)

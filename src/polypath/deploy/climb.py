@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-import numpy as np
-
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
@@ -68,34 +66,3 @@ def parts_by_step(
         else (found[0], extract(net, p, stats=stats if stats is not None and p in stats else None).eval(), found[1])
         for p, found in zip(paths, steps_of(net, paths, stats, size), strict=True)
     ]
-
-
-class Climb:
-    """A batch on its way up: what steps leave for later ones is held, and forgotten after the last that reads it.
-
-    Args:
-        steps: of the ladder, in order.
-        x: images ``(N, C, H, W)``.
-    """
-
-    def __init__(self, steps: Sequence[Step | None], x: np.ndarray) -> None:
-        self.steps, self.held = tuple(steps), {INPUT: x}
-
-    @property
-    def images(self) -> np.ndarray:
-        return self.held[INPUT]
-
-    def inputs(self, step: Step) -> list[np.ndarray]:
-        return [self.held[slot] for slot in step.reads]
-
-    def leave(self, index: int, values: Sequence[np.ndarray]) -> None:
-        """Take what step ``index`` leaves."""
-        step = self.steps[index]
-        if step is not None:
-            self.held |= dict(zip(step.leaves, values, strict=True))
-        read = {INPUT, *(slot for later in self.steps[index + 1 :] if later is not None for slot in later.reads)}
-        self.held = {slot: value for slot, value in self.held.items() if slot in read}
-
-    def keep(self, rows: np.ndarray) -> None:
-        """Go on with some of the images only, by a mask ``(N,)``."""
-        self.held = {slot: np.ascontiguousarray(value[rows]) for slot, value in self.held.items()}

@@ -16,7 +16,8 @@ from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.wiring import INPUT
 from polypath.deploy import check, onnx_graph
-from polypath.deploy.climb import Climb, part_of, parts_by_step
+from polypath.deploy.climb import part_of, parts_by_step
+from polypath.deploy.climber import Climb
 from polypath.deploy.graph_check import LOGITS
 from polypath.deploy.images import preparation
 from polypath.deploy.manifest import Rung, Step

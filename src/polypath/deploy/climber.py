@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from statistics import median
 
 import numpy as np
 
+from polypath.core.wiring import INPUT
 from polypath.deploy.bundle import Bundle
-from polypath.deploy.climb import Climb
 from polypath.deploy.latency import Latencies
 from polypath.deploy.latency_profile import bucket
 from polypath.deploy.manifest import Step
@@ -116,6 +116,37 @@ class Climber:
                 self.run(climb, i)
                 found[rung.path] = time.perf_counter() - between, between - start
         return found
+
+
+class Climb:
+    """A batch on its way up: what steps leave for later ones is held, and forgotten after the last that reads it.
+
+    Args:
+        steps: of the ladder, in order.
+        x: images ``(N, C, H, W)``.
+    """
+
+    def __init__(self, steps: Sequence[Step | None], x: np.ndarray) -> None:
+        self.steps, self.held = tuple(steps), {INPUT: x}
+
+    @property
+    def images(self) -> np.ndarray:
+        return self.held[INPUT]
+
+    def inputs(self, step: Step) -> list[np.ndarray]:
+        return [self.held[slot] for slot in step.reads]
+
+    def leave(self, index: int, values: Sequence[np.ndarray]) -> None:
+        """Take what step ``index`` leaves."""
+        step = self.steps[index]
+        if step is not None:
+            self.held |= dict(zip(step.leaves, values, strict=True))
+        read = {INPUT, *(slot for later in self.steps[index + 1 :] if later is not None for slot in later.reads)}
+        self.held = {slot: value for slot, value in self.held.items() if slot in read}
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Go on with some of the images only, by a mask ``(N,)``."""
+        self.held = {slot: np.ascontiguousarray(value[rows]) for slot, value in self.held.items()}
 
 
 def _filled(x: np.ndarray, size: int) -> np.ndarray:

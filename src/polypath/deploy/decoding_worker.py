@@ -1,7 +1,7 @@
 """The process that decodes large images: a script that :mod:`polypath.deploy.decoder` starts, and may kill.
 
 It takes one image at a time over its standard input, a socket, and answers with pixels of the size that the network
-reads. Packages are entered without their ``__init__``, which would import torch.
+reads. Packages are entered without their ``__init__``: polypath's own prepares for runtimes that are not needed here.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from polypath.core.arguments import NETWORK, STATISTICS, takes
+from polypath.core.arguments import takes
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import PLACE, TEXT, check, one_of, optional
 from polypath.core.deprecation import notes_are_logged
@@ -25,6 +25,7 @@ from polypath.core.extract import extract
 from polypath.core.extras import need
 from polypath.core.inputs import sides
 from polypath.core.network import PathNet
+from polypath.core.network_rules import NETWORK, STATISTICS
 from polypath.core.paths import Paths
 from polypath.deploy import onnx_graph
 from polypath.deploy.check import Check, compare, images

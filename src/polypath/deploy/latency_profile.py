@@ -22,8 +22,9 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from polypath.core.checks import check, whole
+from polypath.core.home import cache_folder
 from polypath.deploy.latency import Origin, disturbed, spread
-from polypath.profiling.cores import cores
+from polypath.profiling.cores import cores, processor
 from polypath.storage.decode import read
 from polypath.storage.files import write_json
 
@@ -95,9 +96,7 @@ class Store:
         self.facts = {"format": FORMAT, "machine": machine(), **facts}
         text = json.dumps(self.facts, sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()[:32]
-        from polypath.data.cache import folder
-
-        cache = folder()
+        cache = cache_folder()
         self.file = cache / "profiles" / f"{key}.json" if cache else None
 
     def load(self, names: list[str]) -> dict[int, dict[str, list[float]]]:
@@ -123,8 +122,6 @@ class Store:
 
 def machine() -> dict[str, Any]:
     """What tells machines apart as far as time goes."""
-    from polypath.training.run import processor
-
     return {
         "processor": processor(),
         "architecture": platform.machine(),

@@ -21,10 +21,10 @@ from polypath.core.checks import check, listed, number
 from polypath.core.display import as_unicode
 from polypath.core.wiring import INPUT
 from polypath.deploy.images import Preparation, preparation
-from polypath.storage.config import in_run
 from polypath.storage.decode import decode
 from polypath.storage.digests import file_digest, json_digest
 from polypath.storage.files import read_json
+from polypath.storage.layout import in_run
 
 NAME, FORMAT, VERSION = "manifest.json", "polypath-bundle", 1
 LARGEST = 4 * 2**20  # bytes of a manifest; more is no manifest

@@ -14,7 +14,7 @@ from polypath.deploy import check, onnx_graph
 from polypath.deploy.bundle import STATISTICS
 from polypath.deploy.needs import checkers
 from polypath.profiling.cores import cores
-from polypath.storage.config import WEIGHTS
+from polypath.storage.layout import WEIGHTS
 
 LOG = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ from polypath.deploy.climber import Climber
 from polypath.deploy.decoder import DecodingLate, decoder
 from polypath.deploy.graph_check import GraphRefused
 from polypath.deploy.latency import Latencies, Timing, spread
-from polypath.deploy.runtimes import Runtime, candidates, check_options, open_runtime
+from polypath.deploy.runtimes import Runtime, candidates, check_options, facts_of, open_runtime
 from polypath.deploy.stopping import Stopping, plan_stopping
 from polypath.deploy.warm import warm_decoders
 from polypath.profiling.cores import cores
@@ -47,6 +47,7 @@ from polypath.profiling.cores import cores
 LOG = logging.getLogger(__name__)
 _SECONDS = number(above=0)
 _PROFILE = Rule("stored, fresh or seconds above 0", lambda v: one_of("stored", "fresh").fits(v) or _SECONDS.fits(v))
+_Opened = tuple[Runtime, profiles.Store, dict[int, Latencies]]
 _MOMENT = Rule("a moment of time.monotonic()", number().fits)
 
 
@@ -474,37 +475,53 @@ class AnytimePredictor:
         run = self.runtime.prepare(name, len(x))
         return lambda: self._probabilities(name, run(x), len(x))
 
-    def _open_store(self) -> None:
-        runtime = self.runtime
-        self._store = profiles.Store(
+    def _store_of(self, runtime: Sequence[str]) -> profiles.Store:
+        """Where times are kept; ``runtime`` is its name, version and device."""
+        return profiles.Store(
             {
                 "bundle": self.bundle.digest,
                 "paths": [path.name for path in self.bundle.paths],
-                "runtime": [runtime.name, runtime.version, runtime.device],
+                "runtime": list(runtime),
                 "threads": self.threads,
                 "precision": self.precision,
             }
         )
-        now, stored = time.perf_counter(), self._store.load(list(self._temperature)) if self._stored else {}
-        self._latencies = {batch: Latencies(times, now, "stored") for batch, times in stored.items()}
+
+    def _stored_times(self, store: profiles.Store) -> dict[int, dict[str, list[float]]]:
+        return store.load(list(self._temperature)) if self._stored else {}
+
+    def _open(self, name: str, opened: dict[str, _Opened]) -> None:
+        """Make ``name`` the runtime of this predictor; one not ``opened`` yet has the times that are stored."""
+        if name not in opened:
+            runtime = open_runtime(name, self.bundle, self.threads, self.precision)
+            store, now = self._store_of((runtime.name, runtime.version, runtime.device)), time.perf_counter()
+            times = self._stored_times(store)
+            opened[name] = runtime, store, {batch: Latencies(times[batch], now, "stored") for batch in times}
+        self.runtime, self._store, self._latencies = opened[name]
+
+    def _typical_ms(self, name: str, opened: dict[str, _Opened]) -> float:
+        """The median time of the most accurate path for one image: of stored times, with which the runtime need not be
+        opened, or of a short profile."""
+        best = self._ranked[0]
+        if stored := self._stored_times(self._store_of(facts_of(name))).get(1):
+            return Timing.of(stored[best]).p50
+        self._open(name, opened)
+        # where seconds are asked for, times are believed, those of the other runtimes too: the next start opens none
+        self._measure(1, None if self._seconds is None else min(self._seconds, profiles.SECONDS), once=True)
+        return self._latencies[1].paths[best].timing.p50
 
     def _take_fastest(self, names: Sequence[str]) -> None:
-        """Open the runtime whose most accurate path is fastest, of several by a profile of one image, with every path
-        loaded. Of several, those that cannot run this bundle here are left out, and a warning says so."""
-        found: list[tuple[float, Runtime, Any, dict[int, Latencies]]] = []
+        """Open the runtime whose most accurate path is fastest, with every path loaded. Of several, those that cannot
+        run this bundle here are left out, and a warning says so."""
+        opened: dict[str, _Opened] = {}
         refused: dict[str, Exception] = {}
+        took: dict[str, float] = {}
         for name in names:
             with self._leaving_out(name, refused):
-                self.runtime = open_runtime(name, self.bundle, self.threads, self.precision)
-                self._open_store()
-                took = 0.0
-                if len(names) > 1:
-                    if 1 not in self._latencies:
-                        self._measure(1, None, once=True)
-                    took = self.profile(1)[self._ranked[0]].p50
-                found.append((took, self.runtime, self._store, self._latencies))
-        for _, self.runtime, self._store, self._latencies in sorted(found, key=lambda one: one[0]):
-            with self._leaving_out(self.runtime.name, refused):
+                took[name] = self._typical_ms(name, opened) if len(names) > 1 else 0.0
+        for name in sorted(took, key=took.__getitem__):
+            with self._leaving_out(name, refused):
+                self._open(name, opened)
                 self._warm.clear()
                 self._warm_paths(1)
                 break

@@ -20,9 +20,9 @@ from polypath.deploy.export import image_size
 from polypath.deploy.needs import check_installed
 from polypath.deploy.stepwise import FORMAT, STEPS, VERSION, Stepwise
 from polypath.deploy.stepwise_cut import Piece, Stage, cut, pieces_of
-from polypath.storage.config import WEIGHTS
 from polypath.storage.digests import folder_digests
 from polypath.storage.files import new_folder, write_json
+from polypath.storage.layout import WEIGHTS
 from polypath.storage.saving import save
 
 LOG = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from functools import cache
 
 from PIL import Image
 
-from polypath.data.images import FORMATS, BrokenImage
+from polypath.data.images import BrokenImage, readable
 from polypath.deploy.images import Preparation
 
 
@@ -22,11 +22,10 @@ def warm_decoders(preparation: Preparation) -> None:
 
 @cache
 def _encoded() -> tuple[bytes, ...]:
-    Image.init()
     found = []
-    for kind in FORMATS:
+    for kind in readable():
         stream = io.BytesIO()
-        with contextlib.suppress(OSError, KeyError):  # a format that this Pillow was built without
+        with contextlib.suppress(OSError, KeyError):  # a format that this Pillow reads and does not write
             Image.new("RGB", (48, 32), (128, 128, 128)).save(stream, kind)
             found.append(stream.getvalue())
     return tuple(found)

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polypath.core.arguments import NETWORK, SEVERAL, SEVERAL_PATHS, TABLE, TEXTS, takes
+from polypath.core.arguments import SEVERAL, SEVERAL_PATHS, TABLE, TEXTS, takes
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import PLACE, TEXT, instance, json_value, optional, plain
 from polypath.core.deprecation import notes_are_logged
 from polypath.core.extract import extract
 from polypath.core.extras import installed
 from polypath.core.network import PathNet
+from polypath.core.network_rules import NETWORK
 from polypath.core.paths import Paths
 from polypath.deploy import check, heldout, onnx_graph
 from polypath.deploy import manifest as manifests

@@ -13,7 +13,7 @@ import torch
 from polypath.core.builder import NetBuilder
 from polypath.core.checks import check, check_fields, each, one_of, plain_fields, whole
 from polypath.core.config import NetConfig
-from polypath.core.deprecation import warn_renamed
+from polypath.core.deprecation import warn_renamed, with_old_methods
 from polypath.core.later import later
 from polypath.core.network import PathNet
 from polypath.core.paths import WHOLE_TEXT, Selectors
@@ -32,6 +32,7 @@ MOST_BLOCKS = 16  # or groups, each of which halves the image
 _OLD_NAMES = {"draw": "build_graph", "words": "selectors", "names": "path_names"}  # of 0.1, for one release
 
 
+@with_old_methods
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """Base of the families: the fields are the architecture's arguments, all of them JSON values.

@@ -14,10 +14,11 @@ The network that was given stays the reference.
 
 from __future__ import annotations
 
-from polypath.core.arguments import NETWORK, takes
+from polypath.core.arguments import takes
 from polypath.core.checks import FLAG, TEXT
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
+from polypath.core.network_rules import NETWORK
 from polypath.core.paths import Paths
 from polypath.fusion.draft import Draft
 from polypath.fusion.folding import fold_norms

@@ -1,14 +1,27 @@
-"""How many cores this process may use."""
+"""The processor: its name, and how many of its cores this process may use."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 Read = Callable[[str], str | None]
 """The text of a file by its path, None where it cannot be read."""
+
+
+def processor() -> str:
+    """What this machine's processor calls itself."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            for line in stream:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def cores() -> int:

@@ -18,13 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from polypath.core.arguments import DIAGRAM, NETWORK, takes
+from polypath.core.arguments import takes
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.execute import run_steps
 from polypath.core.extract import kept_modules
 from polypath.core.inputs import image_batch, sides
 from polypath.core.meta import weightless
 from polypath.core.network import PathNet
+from polypath.core.network_rules import DIAGRAM, NETWORK
 from polypath.core.paths import Paths
 from polypath.core.reuse import parts_of
 from polypath.core.wiring import INPUT, Join, Unit, Wiring

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from polypath.core.arguments import NETWORK, takes
+from polypath.core.arguments import takes
 from polypath.core.checks import check, optional, whole
 from polypath.core.inputs import image_batch, sides
 from polypath.core.network import PathNet
+from polypath.core.network_rules import NETWORK
 from polypath.core.paths import Paths
 from polypath.profiling.cost import Choice, Size, diagram
 from polypath.profiling.threads import torch_threads

@@ -8,7 +8,6 @@ README.md           the model card, with the table of its paths
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +24,11 @@ from polypath.families.registry import get_family
 from polypath.storage.bounded import Held
 from polypath.storage.decode import decode
 from polypath.storage.files import read_json
+from polypath.storage.layout import CONFIG, Folder, in_run
 
-CONFIG, WEIGHTS, CARD = FILES = ("config.json", "model.safetensors", "README.md")
 FORMAT_VERSION = 1
 MIN_TORCH = "2.11"
 PACKAGES = {"timm": "timm", "pytorchcv": "pytorchcv"}  # families whose networks another package draws
-
-Folder = str | os.PathLike[str]
 
 
 @dataclass
@@ -71,12 +68,6 @@ def read_config(source: Folder) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     return config
-
-
-def in_run(folder: Folder) -> str:
-    """For messages about a folder that is no saved network: where its network is, if it is a finished run."""
-    model = Path(folder) / "model"
-    return f"; this is a run, its network is in {model}" if (model / CONFIG).is_file() else ""
 
 
 def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None, held: Held | None = None) -> PathNet:

@@ -8,10 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from polypath.core.arguments import NETWORK, takes
+from polypath.core.arguments import takes
 from polypath.core.checks import FLAG, TEXT, Rule, check, optional
 from polypath.core.network import PathNet
-from polypath.storage.config import FILES, Folder
+from polypath.core.network_rules import NETWORK
+from polypath.storage.layout import FILES, Folder
 from polypath.storage.saving import save
 
 

@@ -9,8 +9,9 @@ import torch
 from polypath.core.arguments import takes
 from polypath.core.checks import TEXT, instance, optional
 from polypath.core.network import PathNet
-from polypath.storage.config import CONFIG, WEIGHTS, Folder, build_net, read_config, restore
+from polypath.storage.config import build_net, read_config, restore
 from polypath.storage.hub import fetch
+from polypath.storage.layout import CONFIG, WEIGHTS, Folder
 from polypath.storage.weights import held_by, read_tensors
 
 

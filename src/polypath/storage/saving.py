@@ -13,25 +13,17 @@ from typing import Any, cast, get_args
 
 import torch
 
-from polypath.core.arguments import NETWORK, SEVERAL, TEXTS, takes
+from polypath.core.arguments import SEVERAL, TEXTS, takes
 from polypath.core.checks import FLAG, PLACE, TEXT, check, each, json_value, number, one_of, optional, plain, whole
 from polypath.core.config import ABOUT, Resize, check_classes
 from polypath.core.inputs import sides
 from polypath.core.network import PathNet
+from polypath.core.network_rules import NETWORK
 from polypath.families.base import FAMILIES
 from polypath.storage.cards import model_card
-from polypath.storage.config import (
-    CARD,
-    CONFIG,
-    FILES,
-    FORMAT_VERSION,
-    MIN_TORCH,
-    PACKAGES,
-    WEIGHTS,
-    Folder,
-    build_net,
-)
+from polypath.storage.config import FORMAT_VERSION, MIN_TORCH, PACKAGES, build_net
 from polypath.storage.files import new_folder, write_file, write_json
+from polypath.storage.layout import CARD, CONFIG, FILES, WEIGHTS, Folder
 from polypath.storage.weights import check_tensors, tensors_of
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from polypath.core.network import PathNet
 from polypath.storage.bounded import Held
-from polypath.storage.config import CONFIG
 from polypath.storage.files import read_regular
+from polypath.storage.layout import CONFIG
 
 MOST_HEADER = 2**24  # bytes; a network of 10,000 tensors has a megabyte
 

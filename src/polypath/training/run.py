@@ -36,6 +36,7 @@ from typing import Any
 import torch
 
 from polypath.core.checks import check, whole
+from polypath.profiling.cores import processor
 from polypath.storage.decode import decode, read
 from polypath.storage.digests import file_digest, json_digest
 from polypath.storage.files import contents, parse_json, read_json, remove, write_json
@@ -297,15 +298,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def processor() -> str:
-    """What this machine's processor calls itself."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            for line in stream:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

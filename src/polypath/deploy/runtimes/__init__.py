@@ -6,14 +6,17 @@ A runtime is opened once for a bundle and prepares a path for a batch size; what
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from polypath.core.checks import Rule, check, listed, one_of, optional, whole
-from polypath.core.extras import installed
+from polypath.core.extras import installed, version_of
 from polypath.profiling.cores import cores
 
 if TYPE_CHECKING:
@@ -88,6 +91,15 @@ def open_runtime(name: str, bundle: Bundle, threads: int | None = None, precisio
     return opener(bundle, threads or cores(), precision)
 
 
+def facts_of(name: str) -> tuple[str, str, str]:
+    """Name, version and device of a runtime of the processor that is installed, without opening it.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    return name, version_of(name.partition("-")[0]), "cpu"
+
+
 def written_steps(bundle: Bundle) -> tuple[Step | None, ...]:
     """The steps of a bundle's ladder that have a graph."""
     steps = (rung.step for rung in bundle.ladder)
@@ -108,6 +120,18 @@ def check_options(threads: int | None, precision: str) -> None:
 
 
 def _has_cuda() -> bool:
+    """Torch is asked only where there may be a GPU: to import it takes seconds."""
+    if sys.platform == "linux" and "torch" not in sys.modules and not _has_driver():
+        return False
     import torch
 
     return torch.cuda.is_available()
+
+
+def _has_driver() -> bool:
+    """Whether a driver of NVIDIA's or AMD's GPUs is there."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return os.path.exists("/dev/kfd")
+    return True

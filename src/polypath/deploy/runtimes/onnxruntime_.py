@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polypath.core.extras import need
+from polypath.core.extras import need, version_of
 from polypath.deploy.runtimes import graph_of_step, written_steps
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ class OnnxRuntime:
     def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
         if precision != "f32":
             raise ValueError("precision 'bf16': ONNX Runtime's CPU kernels are float32; take openvino")
-        self._ort = need("onnxruntime", "runtime 'onnxruntime'")
-        self.version = self._ort.__version__
+        need("onnxruntime", "runtime 'onnxruntime'")
+        self.version = version_of("onnxruntime")
         self._bundle, self._graphs, self._threads = bundle, bundle.graphs, threads
         self._calls: dict[str, StepRun] = {}
         self.steps = written_steps(bundle)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polypath.core.extras import need
+from polypath.core.extras import need, version_of
 from polypath.deploy.runtimes import graph_of_step, written_steps
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class OpenVino:
 
     def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
         self._ov = need("openvino", "runtime 'openvino'")
-        self.version = str(self._ov.__version__).partition("-")[0]
+        self.version = version_of("openvino")
         self._bundle, self._graphs = bundle, bundle.graphs
         self._options = options(threads, precision)
         self._core = self._ov.Core()

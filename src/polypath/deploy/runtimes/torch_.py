@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polypath.core.extras import version_of
+
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.manifest import Step
@@ -24,7 +26,7 @@ class Torch:
         import torch
 
         self._torch = torch
-        self.version = torch.__version__
+        self.version = version_of("torch")
         self._bundle, self._threads, self._precision = bundle, threads, precision
         self._nets: dict[str | int, Any] = {}
         self._lock = threading.RLock()

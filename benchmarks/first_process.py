@@ -1,0 +1,58 @@
+"""A process of ``benchmarks.first_answer``: ``polypath predict --json ...``, and a line of JSON on where its time went.
+
+``needs_ms``, ``typical_ms``    what each path needs and its median by the stored profile, the most accurate path first
+``decoding_ms``    processor time of reading, decoding and preparing the image
+``begun_ms``       when a path could begin, from the call
+``path_ms``        of the path that answered
+``cpu_s``          processor time of the whole process, imports and compiling included
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from polypath.cli import main
+from polypath.deploy.budget import Spent
+from polypath.deploy.bundle import rank
+from polypath.deploy.predictor import AnytimePredictor
+
+
+def watch(found: dict[str, Any]) -> None:
+    """Have the predictor note in ``found`` where the time of an answer goes."""
+    choose, run_path, on_decoding = AnytimePredictor.choose, AnytimePredictor.run_path, Spent.on_decoding
+
+    def noted_choice(self: AnytimePredictor, *args: Any, **options: Any) -> str:
+        if "needs_ms" not in found:  # the command asks once before it reads any image
+            paths = self.latencies(1).paths
+            names = [path.name for path in rank(self.bundle.paths)]
+            found["needs_ms"] = {name: paths[name].needs for name in names}
+            found["typical_ms"] = {name: paths[name].profiled.p50 for name in names}
+        return choose(self, *args, **options)
+
+    def noted_decoding(self: Spent, decode: Callable[[], Any]) -> Any:
+        try:
+            return on_decoding(self, decode)
+        finally:
+            found.update(decoding_ms=self.decoding_ms, begun_ms=self.ms)
+
+    def noted_run(self: AnytimePredictor, name: str, x: np.ndarray) -> np.ndarray:
+        begun = time.perf_counter()
+        try:
+            return run_path(self, name, x)
+        finally:
+            found["path_ms"] = 1e3 * (time.perf_counter() - begun)
+
+    AnytimePredictor.choose, AnytimePredictor.run_path, Spent.on_decoding = noted_choice, noted_run, noted_decoding
+
+
+if __name__ == "__main__":
+    where: dict[str, Any] = {}
+    watch(where)
+    status = main(["predict", *sys.argv[1:]])
+    print(json.dumps(where | {"status": status, "cpu_s": time.process_time()}))

@@ -1,0 +1,15 @@
+"""Which files a saved network has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CONFIG, WEIGHTS, CARD = FILES = ("config.json", "model.safetensors", "README.md")
+Folder = str | os.PathLike[str]
+
+
+def in_run(folder: Folder) -> str:
+    """For messages about a folder that is no saved network: where its network is, if it is a finished run."""
+    model = Path(folder) / "model"
+    return f"; this is a run, its network is in {model}" if (model / CONFIG).is_file() else ""

@@ -32,6 +32,7 @@ ROOMS = (  # from the ground up: a room may use those before it
     "reproduce",
     "deploy",
     "worth",
+    "search",
     "serve",
     "explore",
     "cli",

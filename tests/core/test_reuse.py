@@ -10,9 +10,10 @@ import polypath as pp
 from contracts.small import FORMS, images, small_net, two_paths
 from polypath.core.batchnorm import applied
 from polypath.core.builder import NetBuilder
-from polypath.core.reuse import in_turn, increments, parts_of
+from polypath.core.reuse import in_turn, increments, parts_of, version_of
 from polypath.families.fractalnet import FractalNet
 from polypath.families.recursive import RecursiveResNet
+from polypath.families.resnet import ResNet
 from polypath.profiling.cost import macs_in_turn
 
 
@@ -132,3 +133,11 @@ def test_in_training_what_is_shared_learns_from_all_and_sees_the_batch_once():
     assert set(counts.values()) == {1}
     torch.stack(losses).sum().backward()
     assert all(p.grad is not None for p in net.parameters())
+
+
+def test_a_norm_that_is_a_node_of_its_own_keeps_paths_apart():
+    wiring = ResNet(blocks=(1, 1), width=4, exits=(1,)).build(seed=0).wiring
+    banks = [{"head.exit1.norm": (torch.full((4,), mean), torch.ones(4))} for mean in (0.0, 1.0)]
+    one, other = (version_of(wiring, bank) for bank in banks)
+    assert one("head.exit1.norm", None) != other("head.exit1.norm", None)
+    assert one("head.exit1.classifier", None) == other("head.exit1.classifier", None)

@@ -5,12 +5,16 @@ batch-norms normalising by the statistics of the batch at hand, and the batches'
 averaged, weighted by the images that the norm saw (where gates decide, not all reach it); no momentum. Each norm thus
 sees inputs as the norms before it leave them in training. Everything else, dropout and the scales of stochastic depth
 too, runs as in evaluation.
+
+What paths share is computed, and its statistics are taken, once (:mod:`polypath.core.values`): in this mode a norm's
+answer depends on nothing but the batch that comes to it. So thousands of paths cost what their values do.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +26,11 @@ from polypath.core.checks import WHOLE_NUMBER, optional, whole
 from polypath.core.network import PathNet
 from polypath.core.network_rules import NETWORK
 from polypath.core.paths import Paths
+from polypath.core.reuse import modules_of, norms_inside
+from polypath.core.values import from_the_input, run_values, values_of
 
 
 @takes(net=NETWORK, paths=SEVERAL_PATHS, batches=SEVERAL, num_images=whole(2), seed=optional(WHOLE_NUMBER))
-@torch.no_grad()
 def recalibrate(
     net: PathNet,
     paths: Iterable[Paths | str],
@@ -43,24 +48,52 @@ def recalibrate(
     Raises:
         ValueError: an illegal path, ``num_images`` below 2, batches without two images.
     """
-    chosen = [net.paths(p) for p in paths]
-    known, device = norms(net), next(net.parameters()).device
-    sums: dict[Paths, dict[str, _Sum]] = {p: {} for p in chosen}
+    found = shared_statistics(net, [net.paths(p) for p in paths], batches, num_images, seed=seed)
+    own = {p: {name: (mean.clone(), var.clone()) for name, (mean, var) in bank.items()} for p, bank in found.items()}
+    return BatchNormStatistics(own, found.images, seed)
+
+
+@torch.no_grad()
+def shared_statistics(
+    net: PathNet,
+    paths: Iterable[Paths],
+    batches: Iterable[Sequence[Tensor]],
+    num_images: int = 2000,
+    *,
+    seed: int | None = None,
+) -> BatchNormStatistics:
+    """:func:`recalibrate` for thousands of paths: where their statistics are the same they are the same tensors, which
+    must not be changed.
+
+    Raises:
+        ValueError: as there.
+    """
+    asked = list(dict.fromkeys(paths))
+    chosen = sorted(asked, key=lambda p: from_the_input(net.wiring, p))
+    values, known = values_of(net.wiring, chosen), norms(net)
+    inside, device = norms_inside(net.wiring, known), next(net.parameters()).device
+    sums: list[dict[str, _Sum]] = [{} for _ in range(len(values.made) + 1)]
     modes, used = [(module, module.training) for module in net.modules()], 0
     net.eval()
     seen: Counter[_BatchNorm] = Counter()
+
+    @contextmanager
+    def noted(number: int) -> Iterator[None]:
+        names = dict.fromkeys(name for module in modules_of(values[number].step) for name in inside(*module))
+        _fresh(known[name] for name in names)
+        seen.clear()
+        yield
+        for name in names:
+            if known[name].num_batches_tracked:
+                sums[number].setdefault(name, _Sum()).add(known[name], seen[known[name]])
+
     hooks = [norm.register_forward_pre_hook(_counting(seen, norm)) for norm in known.values()]
     try:
         with lent(known.values()):
             for images in _first(batches, num_images):
-                images, used = images.to(device), used + len(images)
-                for p, at in sums.items():
-                    _fresh(known.values())
-                    seen.clear()
-                    net(images, paths=p)
-                    for name, norm in known.items():
-                        if norm.num_batches_tracked:
-                            at.setdefault(name, _Sum()).add(norm, seen[norm])
+                used += len(images)
+                for _ in run_values(net, images.to(device), values, noted):
+                    pass
     finally:
         for hook in hooks:
             hook.remove()
@@ -68,8 +101,21 @@ def recalibrate(
             module.training = training
     if not used:
         raise ValueError("no images to estimate statistics from: give batches of at least two")
-    banks = {p: {name: s.means() for name, s in at.items()} for p, at in sums.items()}
-    return BatchNormStatistics(banks, used, seed)
+    known_means: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor]] = {}  # choices share them
+
+    def bank(choice: int) -> dict[str, tuple[Tensor, Tensor]]:
+        visits: dict[str, list[int]] = {}
+        for number in sorted(values.behind(choice)):
+            for name in sums[number]:
+                visits.setdefault(name, []).append(number)
+        found = {name: tuple(visits[name]) for name in known if name in visits}
+        for name, numbers in found.items():
+            if (name, numbers) not in known_means:
+                known_means[name, numbers] = _means([sums[number][name] for number in numbers])
+        return {name: known_means[name, numbers] for name, numbers in found.items()}
+
+    banks = {p: bank(k) for k, p in enumerate(chosen)}
+    return BatchNormStatistics({p: banks[p] for p in asked}, used, seed)
 
 
 class _Sum:
@@ -85,8 +131,12 @@ class _Sum:
         self.var = self.var + var.cpu().double() * images
         self.images, self.dtype = self.images + images, mean.dtype
 
-    def means(self) -> tuple[Tensor, Tensor]:
-        return (self.mean / self.images).to(self.dtype), (self.var / self.images).to(self.dtype)
+
+def _means(visits: Sequence[_Sum]) -> tuple[Tensor, Tensor]:
+    """Mean and variance over all visits of a norm in one forward."""
+    images, dtype = sum(s.images for s in visits), visits[0].dtype
+    mean, var = sum(s.mean for s in visits) / images, sum(s.var for s in visits) / images
+    return torch.as_tensor(mean).to(dtype), torch.as_tensor(var).to(dtype)
 
 
 def _counting(seen: Counter[_BatchNorm], norm: _BatchNorm) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

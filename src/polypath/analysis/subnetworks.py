@@ -13,6 +13,7 @@ from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.scoring import score
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import check, whole
+from polypath.core.choices import below
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.wiring import INPUT, WHOLE, Choice, Unit, Wiring
@@ -109,19 +110,10 @@ def _drawn(wiring: Wiring, at: Mapping[str, int], generator: torch.Generator) ->
         if isinstance(node, Unit):
             name = node.source
             continue
-        ticket = _below(at[name], generator)
+        ticket = below(at[name], generator)
         for operand in node.operands:
             ticket -= at[operand.source]
             if ticket < 0:
                 taken[node.name], name = (operand.label,), operand.source
                 break
     return Paths.of(wiring, taken)
-
-
-def _below(n: int, generator: torch.Generator) -> int:
-    """A whole number in [0, n), uniformly, for n of any size."""
-    digits = torch.randint(2**31, ((n.bit_length() + 64) // 31 + 1,), generator=generator).tolist()
-    value = 0
-    for digit in digits:
-        value = value * 2**31 + digit
-    return value * n >> (31 * len(digits))

@@ -28,7 +28,7 @@ def export(argv: list[str]) -> None:
     parser.add_argument(
         "source", type=Path, help="folder of a finished run, of a saved network, or of a bundle (triton)"
     )
-    parser.add_argument("--paths", action="append", metavar="TEXT", help="a choice, such as column=3; may be repeated")
+    parser.add_paths()
     parser.add_argument("--format", choices=FORMATS, default="bundle", help="bundle unless said otherwise")
     parser.add_argument("--out", required=True, type=Path, help="new folder")
     parser.add_argument("--name", help="of the bundle; otherwise its folder's")
@@ -60,7 +60,7 @@ def _bundle(args: Any) -> dict[str, Any]:
     from polypath.deploy.write import HeldOut, write_bundle
 
     net, run = _opened(args)
-    texts = args.paths
+    texts = _texts(args)
     stats = held = None
     about: dict[str, Any] = {}
     if run is not None:
@@ -89,7 +89,7 @@ def _bundle(args: Any) -> dict[str, Any]:
     bundle = write_bundle(
         net.cpu(),
         args.out,
-        texts,
+        texts or None,
         statistics=stats,
         held_out=held,
         keep=(texts or list(net.named_paths())) if args.keep else (),
@@ -147,7 +147,8 @@ def _one(args: Any) -> dict[str, Any]:
     from polypath.deploy.export import export_path
 
     net, run = _opened(args)
-    if args.format == "onnx" and not args.paths and any(join.gates for join in net.wiring.joins.values()):
+    texts = _texts(args)
+    if args.format == "onnx" and not texts and any(join.gates for join in net.wiring.joins.values()):
         from polypath.deploy.stepwise_write import write_stepwise
 
         if args.out.exists():
@@ -158,7 +159,7 @@ def _one(args: Any) -> dict[str, Any]:
         _tell(args, f"wrote {len(files)} files into {args.out}: {sum(f.stat().st_size for f in files) / 2**20:.2f} MiB")
         return {"out": str(args.out), "format": "onnx, step by step", "checks": checks}
     rows, total = [], 0
-    for text in args.paths or ["whole"]:
+    for text in texts or ["whole"]:
         stats = _statistics(args, run, [net.paths(text)])
         done = export_path(net.cpu(), text, args.out, args.format, stats=stats)
         total += done.bytes
@@ -201,6 +202,17 @@ def _opened(args: Any) -> tuple[PathNet, FinishedRun | None]:
     from polypath.storage.loading import load
 
     return load(source), None
+
+
+def _texts(args: Any) -> list[str]:
+    """The choices that were asked for; none where none were.
+
+    Raises:
+        ValueError: ``found`` where nothing was found, or in another network.
+    """
+    from polypath.cli.runs import texts_of
+
+    return texts_of(args.source, args.paths or ())
 
 
 def _statistics(args: Any, run: FinishedRun | None, chosen: list[Paths]) -> BatchNormStatistics | None:

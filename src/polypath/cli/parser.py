@@ -20,6 +20,14 @@ class Parser(argparse.ArgumentParser):
     def add_json(self) -> None:
         self.add_argument("--json", action="store_true", help="print JSON for programs, errors too")
 
+    def add_paths(self) -> None:
+        self.add_argument(
+            "--paths",
+            action="append",
+            metavar="TEXT",
+            help="a choice, such as column=3, instead of the named ones; found: those of `polypath search`; repeatable",
+        )
+
     def add_profile(self) -> None:
         self.add_argument(
             "--profile",

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 
 def paths(argv: list[str]) -> None:
-    """Score every named path of a run on its test split, count its cost and measure its latency. Writes paths.csv,
-    paths.json, paths.png and paths.svg into the run's folder, and the table into its model's card."""
+    """Score every named path of a run, or those of --paths beside the whole network, on its test split, count its cost
+    and measure its latency. Writes paths.csv, paths.json, paths.png and paths.svg into the run's folder, and the table
+    into its model's card."""
     parser = Parser("paths", paths.__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_paths()
     parser.add_argument("--recalibrate", action="store_true", help="also with batch-norm re-estimated for each path")
     parser.add_argument("--num-images", type=positive, default=2000, help="training images to re-estimate on (2000)")
     parser.add_argument("--rival", type=Path, action="append", default=[], metavar="RUN", help="another run to compare")
@@ -33,11 +35,11 @@ def paths(argv: list[str]) -> None:
 
     from polypath.analysis.finished_run import FinishedRun
     from polypath.analysis.tables import path_table
-    from polypath.cli.runs import STATISTICS, subject
+    from polypath.cli.runs import STATISTICS, paths_of, subject
 
     run = FinishedRun(args.run, args.device, data_moved=args.data_moved)
     with run.run.lock:
-        chosen = run.net.named_paths() | {text: run.net.paths(text) for text in args.also}
+        chosen = paths_of(run, args.paths) | {text: run.net.paths(text) for text in args.also}
         rivals = [_rival(folder, run, args.device) for folder in args.rival]
         table, stats = path_table(
             subject(run, chosen),

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from polypath.analysis.finished_run import FinishedRun
     from polypath.analysis.report.contents import Report
     from polypath.analysis.tables import PathTable
+    from polypath.core.batchnorm import BatchNormStatistics
     from polypath.data.batches import Part
     from polypath.data.loader import BatchesBase
     from polypath.training.result import RunResult
 
 PAGE = "report.html"
 REPEATS = 20
+RECALIBRATED = 2000  # training images, for paths that are chosen
 ACCELERATED = 50.0  # times the multiply-adds of a CPU that an accelerator may spend
 
 
@@ -35,6 +37,7 @@ def report(argv: list[str]) -> None:
     path table, error against cost, calibration, agreement, importance, depths and galleries."""
     parser = Parser("report", report.__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_paths()
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page; default RUN/{PAGE}")
     parser.add_argument("--images", type=positive, default=2000, help="test images of each analysis, at most (2000)")
     parser.add_argument("--device", help="where to run the paths; default the recipe's")
@@ -53,7 +56,7 @@ def report(argv: list[str]) -> None:
     check_writable(out)
     inside = out.parent.resolve() == run.folder.resolve()
     with run.run.lock if inside else contextlib.nullcontext():
-        contents = gathered(run, result, args.images)
+        contents = gathered(run, result, args.images, args.paths)
         text = page(contents)
         write_file(out, text)
     if args.json:
@@ -63,8 +66,8 @@ def report(argv: list[str]) -> None:
     say(f"wrote {out} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser, it needs no network")
 
 
-def gathered(run: FinishedRun, result: RunResult, images: int) -> Report:
-    """Everything that the page of a run says.
+def gathered(run: FinishedRun, result: RunResult, images: int, texts: Sequence[str] | None = None) -> Report:
+    """Everything that the page of a run says; of its path table's paths, or of those that ``texts`` choose.
 
     Raises:
         ValueError: a path table or statistics that are damaged or of another network; images that are not there.
@@ -74,9 +77,10 @@ def gathered(run: FinishedRun, result: RunResult, images: int) -> Report:
     from polypath.storage.batchnorm import load_statistics
     from polypath.training.recipe import recipe_to_json
 
-    table, computed = _table(run)
+    table, computed, stats = _table(run, texts)
     paths = {row.name: _choice(run, row.paths) for row in table.rows}
-    stats = load_statistics(run.folder / STATISTICS) if (run.folder / STATISTICS).is_file() else None
+    if not texts and (run.folder / STATISTICS).is_file():
+        stats = load_statistics(run.folder / STATISTICS)
     feed = _Feed(run)
     budget = BUDGET * (1.0 if run.device.type == "cpu" else ACCELERATED)
     found = analysed(
@@ -93,7 +97,7 @@ def gathered(run: FinishedRun, result: RunResult, images: int) -> Report:
         budget=budget,
     )
     notes = [table.note, *result.notes, *found.pop("notes")]
-    if computed:
+    if computed and not texts:
         notes.append(f"no paths.json in the run: its table was measured now, `{PROGRAM} paths` measures longer")
     sessions = run.run.sessions()
     return Report(
@@ -128,22 +132,32 @@ def check_writable(out: Path) -> None:
     os.unlink(name)
 
 
-def _table(run: FinishedRun) -> tuple[PathTable, bool]:
-    """The run's path table, and whether it had to be measured."""
+def _table(run: FinishedRun, texts: Sequence[str] | None) -> tuple[PathTable, bool, BatchNormStatistics | None]:
+    """The run's path table, whether it had to be measured, and the statistics that it was measured with.
+
+    Where paths are chosen it is measured, with batch-norm re-estimated for each, as they are found and exported.
+    """
     from polypath.analysis.tables import PathTable, path_table
     from polypath.cli.paths import gates_note
-    from polypath.cli.runs import subject
+    from polypath.cli.runs import paths_of, subject
     from polypath.storage.decode import read
 
     file = run.folder / "paths.json"
-    if file.is_file():
+    if file.is_file() and not texts:
         try:
-            return read(file, PathTable), False
+            return read(file, PathTable), False, None
         except ValueError as error:
             raise ValueError(f"{error}; `{PROGRAM} paths {run.folder}` writes it anew") from error
     note = "; ".join(text for text in (run.data.note, gates_note(run)) if text)
-    table, _ = path_table(subject(run), data=run.data.name, note=note, seed=run.recipe.seed, repeats=REPEATS)
-    return table, True
+    table, stats = path_table(
+        subject(run, paths_of(run, texts)),
+        data=run.data.name,
+        note=note,
+        num_images=RECALIBRATED if texts else None,
+        seed=run.recipe.seed,
+        repeats=REPEATS,
+    )
+    return table, True, stats
 
 
 def _choice(run: FinishedRun, text: str) -> Any:

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from polypath.analysis.finished_run import FinishedRun
 from polypath.analysis.tables import Subject
 from polypath.cli.tables import watched
-from polypath.core.paths import Paths
+from polypath.core.paths import WHOLE_TEXT, Paths
 
 STATISTICS = "statistics.safetensors"
+
+
+def texts_of(folder: Path, texts: Sequence[str]) -> list[str]:
+    """Choices as they were asked for, with those that a search of the run has found in place of ``found``.
+
+    Raises:
+        ValueError: nothing was found, or in another network.
+    """
+    from polypath.search.result import FOUND, found_paths
+
+    expanded = [found_paths(folder) if text.strip() == FOUND else [text] for text in texts]
+    return list(dict.fromkeys(itertools.chain.from_iterable(expanded)))
+
+
+def paths_of(run: FinishedRun, texts: Sequence[str] | None) -> dict[str, Paths]:
+    """The choices of a run, the whole network first: those that were asked for, else the named ones.
+
+    Raises:
+        ValueError: as :func:`texts_of`, and illegal choices.
+    """
+    if not texts:
+        return run.net.named_paths()
+    chosen = {text: run.net.paths(text) for text in texts_of(run.folder, texts)}
+    return {WHOLE_TEXT: Paths()} | {text: p for text, p in chosen.items() if p}
 
 
 def subject(run: FinishedRun, paths: Mapping[str, Paths] | None = None) -> Subject:

@@ -10,6 +10,7 @@ before them, or re-estimated batch-norm statistics, make them another function.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -69,8 +70,8 @@ def increments(
     """
     plans = [make_plan(wiring, Paths()) for wiring in wirings]
     table: dict[Hashable, int] = {}
-    told = versions or [_same] * len(plans)
-    numbers = [_numbered(plan, version, table) for plan, version in zip(plans, told, strict=True)]
+    told = versions or [same_modules] * len(plans)
+    numbers = [numbered(plan, version, table) for plan, version in zip(plans, told, strict=True)]
     made: dict[int, tuple[int, str]] = {}  # by value: the first network that computes it, and its node
     found: list[tuple[tuple[Step, ...], dict[str, int]]] = []
     for k, (wiring, plan, values) in enumerate(zip(wirings, plans, numbers, strict=True)):
@@ -161,25 +162,39 @@ def in_turn(
 def version_of(wiring: Wiring, bank: Bank | None) -> Version:
     """Tells modules apart by the statistics of one path for the norms inside of them; None is the network's own."""
     if bank is None:
-        return _same
+        return same_modules
+    inside, known = norms_inside(wiring, bank), {name: _digest(tensors) for name, tensors in bank.items()}
+    return lambda module, variant: tuple((name, known[name]) for name in inside(module, variant))
+
+
+def norms_inside(wiring: Wiring, names: Iterable[str]) -> Callable[[str, str | None], tuple[str, ...]]:
+    """Tells which of some norms, by their names in the network, a module uses under a variant."""
+    names = tuple(names)
     variants: dict[str, set[str]] = {}
     for node in wiring.nodes:
         if isinstance(node, Unit) and node.variant is not None:
             variants.setdefault(node.module, set()).add(node.variant)
-    known = {name: _digest(tensors) for name, tensors in bank.items()}
 
-    def version(module: str, variant: str | None) -> Hashable:
+    @functools.cache
+    def inside(module: str, variant: str | None) -> tuple[str, ...]:
         others = variants.get(module, set()) - {variant}
-        return tuple(
-            (name, digest)
-            for name, digest in known.items()
-            if name.startswith(f"{module}.") and name.rpartition(".")[2] not in others
-        )
+        own = (name for name in names if name == module or name.startswith(f"{module}."))
+        return tuple(name for name in own if name.rpartition(".")[2] not in others)
 
-    return version
+    return inside
 
 
-def _same(module: str, variant: str | None) -> Hashable:
+def modules_of(step: Step) -> list[tuple[str, str | None]]:
+    """The modules that a step runs, those of loops and their gates among them, each with its variant."""
+    if isinstance(step.node, Unit):
+        return [(step.node.module, step.node.variant)]
+    inner = [s.node for loop in step.loops for s in loop.steps]
+    units = [(node.module, node.variant) for node in inner if isinstance(node, Unit)]
+    return units + [(loop.gate.module, None) for loop in step.loops if loop.gate]
+
+
+def same_modules(module: str, variant: str | None) -> Hashable:
+    """The :data:`Version` of networks whose modules are the same functions."""
     return None
 
 
@@ -188,18 +203,18 @@ def _digest(tensors: Iterable[Tensor]) -> bytes:
     return hashlib.sha256(b"".join(data)).digest()
 
 
-def _numbered(plan: Sequence[Step], version: Version, table: dict[Hashable, int]) -> Mapping[str, int]:
-    """A number for the value of each node; equal numbers are equal values, in all plans that share the ``table``."""
+def numbered(plan: Sequence[Step], version: Version, table: dict[Hashable, int]) -> Mapping[str, int]:
+    """A number for the value of each node; equal numbers are equal values, in all plans that share the ``table``.
+
+    New values are numbered in the plan's order, the images first.
+    """
     numbers = {INPUT: table.setdefault(INPUT, len(table))}
     for step in plan:
         node, sources = step.node, tuple(numbers[source] for source in step.sources)
         if isinstance(node, Unit):
             key: Hashable = (node.module, node.variant, version(node.module, node.variant), sources)
         elif step.loops:
-            inner = [s.node for loop in step.loops for s in loop.steps]
-            modules = [(n.module, n.variant) for n in inner if isinstance(n, Unit)]
-            modules += [(loop.gate.module, None) for loop in step.loops if loop.gate]
-            key = (node, step.loops, tuple(version(*module) for module in modules), sources)
+            key = (node, step.loops, tuple(version(*module) for module in modules_of(step)), sources)
         else:
             key = (node.kind, step.scales, sources)
         numbers[node.name] = table.setdefault(key, len(table))

@@ -9,8 +9,9 @@ stop        answers that are kept in the bundle, for stopping with a bounded ris
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from polypath.deploy.manifest import Rung
 
 PARTS = {"choose": 0.4, "calibrate": 0.2, "stop": 0.4}
 FEWEST = 50  # images in all
+Key = TypeVar("Key", bound=Hashable)
 TEMPERATURES = 0.05, 20.0  # least and most
 
 
@@ -43,11 +45,11 @@ def error(probabilities: Tensor, labels: Tensor) -> float:
     return 100.0 * float((probabilities.argmax(1) != labels).double().mean())
 
 
-def pareto(errors: Mapping[str, float], macs: Mapping[str, int], keep: Sequence[str] = ()) -> list[str]:
-    """The names worth having, cheapest first: more accurate than everything that is not dearer; and those to keep."""
-    kept: list[str] = []
+def pareto(errors: Mapping[Key, float], costs: Mapping[Key, float], keep: Collection[Key] = ()) -> list[Key]:
+    """The keys worth having, cheapest first: more accurate than everything that is not dearer; and those to keep."""
+    kept: list[Key] = []
     best = float("inf")
-    for name in sorted(errors, key=lambda n: (macs[n], errors[n])):
+    for name in sorted(errors, key=lambda n: (costs[n], errors[n])):
         if errors[name] < best or name in keep:
             kept.append(name)
         best = min(best, errors[name])

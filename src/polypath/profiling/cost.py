@@ -162,17 +162,29 @@ class PathMacs:
             self._sums[key] = self._summed(*key)
         return self._sums[key]
 
+    def by_node(self, paths: Paths, size: Size) -> dict[str, int]:
+        """MACs of every node that runs under ``paths``; a gate stands there under ``switch:label``."""
+        return self._counted(paths, sides(size), self._modules(paths))
+
     def _summed(self, paths: Paths, size: tuple[int, int], modules: frozenset[str]) -> tuple[int, int]:
+        module_of = self._modules(paths)
+        macs = self._counted(paths, size, module_of)
+        return sum(macs.values()), sum(macs[name] for name, module in module_of.items() if module in modules)
+
+    def _modules(self, paths: Paths) -> dict[str, str]:
+        """The nodes and gates that run, each with its module."""
         module_of: dict[str, str] = {}
         for node in self.net.wiring.alive(paths):
             module_of[node.name] = node.module if isinstance(node, Unit) else ""
             if isinstance(node, Join) and node.dynamic(paths):
                 module_of |= {f"{node.name}:{gate.opens}": gate.module for gate in node.gates}
+        return module_of
+
+    def _counted(self, paths: Paths, size: tuple[int, int], nodes: Collection[str]) -> dict[str, int]:
         known = self._by_node.setdefault(size, {})
-        if module_of.keys() - known.keys():
+        if not known.keys() >= set(nodes):
             known |= _profile(self.net, paths, size, 1).macs
-        some = sum(known[name] for name, module in module_of.items() if module in modules)
-        return sum(known[name] for name in module_of), some
+        return {name: known[name] for name in nodes}
 
 
 def macs_in_turn(

@@ -11,6 +11,7 @@ tracker.json        what W&B or trackio knows the run by
 checkpoints/        see polypath.training.checkpoint
 init/, teacher/     copies of saved networks that it starts from or learns from
 snapshots/          the members of a snapshot ensemble
+search.json         the paths that ``polypath search`` has found; search.parts/ is what it keeps until it is done
 curves.png          losses and errors, at the end
 model/              the network that the run reports, as saved by :func:`polypath.save`
 ensemble.safetensors    with the members' statistics, where an ensemble was trained
@@ -46,8 +47,11 @@ from polypath.training.distributed import World
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
 
 DATA = "data.json"
-DERIVED = ("paths.json", "paths.csv", "paths.png", "paths.svg", "statistics.safetensors", "report.html")
-"""What ``polypath paths`` and ``polypath report`` write of the reported network into the run's folder."""
+DERIVED = (
+    *("paths.json", "paths.csv", "paths.png", "paths.svg", "statistics.safetensors", "report.html"),
+    *("search.json", "search.parts"),
+)
+"""What ``polypath paths``, ``report`` and ``search`` write of the reported network into the run's folder."""
 EARLIER = "earlier.json"
 PACKAGES = ("polypath", "torchvision", "timm", "datasets", "safetensors", "numpy")
 

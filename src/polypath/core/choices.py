@@ -1,0 +1,145 @@
+"""All fixed choices of a wiring: how many there are, exactly, and each of them; drawn; and those next to a choice.
+
+A choice gives every join that is alive under it a set of its operands, and every switch one. Where gates may decide, it
+takes the decision from them, so that what runs is the same for all images. Joins that are dead under a choice have no
+say in it, so each function of the diagram is counted once for each way to choose it.
+
+Choices are found from the output backwards, since what is alive is known only there; between two nodes nothing counts
+but which of the nodes before are needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from functools import cached_property
+from typing import cast
+
+import torch
+
+from polypath.core.paths import Paths
+from polypath.core.wiring import Join, Unit, Wiring
+
+MOST_OPERANDS = 12  # of a join that takes any of their sets
+Needed = frozenset[str]
+Taken = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class ChoiceSpace:
+    """The fixed choices of a wiring.
+
+    Raises:
+        ValueError: a join of so many operands that their sets cannot be gone through.
+    """
+
+    def __init__(self, wiring: Wiring) -> None:
+        self.wiring = wiring
+        self.options = {name: _options(join) for name, join in wiring.joins.items()}
+        self._nodes = wiring.nodes[::-1]
+
+    @cached_property
+    def count(self) -> int:
+        """How many there are, an integer of any size."""
+        return self._ways[0][frozenset((self.wiring.output,))]
+
+    def __iter__(self) -> Iterator[Paths]:
+        """Each of them, in no order that means anything; nothing is held but the one being made."""
+        stack: list[tuple[int, Needed, Taken]] = [(0, frozenset((self.wiring.output,)), ())]
+        while stack:
+            k, needed, taken = stack.pop()
+            if k == len(self._nodes):
+                yield Paths.of(self.wiring, dict(taken))
+                continue
+            stack.extend((k + 1, after, (*taken, *chosen)) for chosen, after in self._steps(k, needed))
+
+    def draw(self, generator: torch.Generator) -> Paths:
+        """One of them, all alike."""
+        needed, taken = frozenset((self.wiring.output,)), dict[str, tuple[str, ...]]()
+        for k in range(len(self._nodes)):
+            steps = self._steps(k, needed)
+            ticket, i = below(self._ways[k][needed], generator) if len(steps) > 1 else 0, 0
+            while (ticket := ticket - self._ways[k + 1][steps[i][1]]) >= 0:
+                i += 1
+            chosen, needed = steps[i]
+            taken.update(chosen)
+        return Paths.of(self.wiring, taken)
+
+    def fixed(self, choice: Paths) -> Paths:
+        """The choice with the last operand of each switch that it leaves to gates."""
+        while open_ := [n for n in self.wiring.alive(choice) if isinstance(n, Join) and n.dynamic(choice)]:
+            choice = Paths.of(self.wiring, {**choice, **{join.name: join.labels[-1:] for join in open_}})
+        return choice
+
+    def is_fixed(self, choice: Paths) -> bool:
+        """Whether no gate decides under the choice."""
+        return self.fixed(choice) == choice
+
+    def neighbours(self, choice: Paths) -> list[Paths]:
+        """Choices that differ at one live join: by one operand more or less, or by another one of a switch.
+
+        What comes to life takes all operands, a switch its last one.
+        """
+        found: dict[Paths, None] = {}
+        for node in self.wiring.alive(choice):
+            if not isinstance(node, Join):
+                continue
+            now = {operand.label for operand in node.chosen(choice)}
+            for labels in self.options[node.name]:
+                if len(now.symmetric_difference(labels)) == (2 if node.kind == "switch" else 1):
+                    found[self.fixed(Paths.of(self.wiring, {**choice, node.name: labels}))] = None
+        found.pop(choice, None)
+        return list(found)
+
+    # --- from the output backwards -----------------------------------------------------------------------
+
+    @cached_property
+    def _ways(self) -> list[dict[Needed, int]]:
+        """Before each node from the end: in how many ways what is needed can be chosen, by what is needed."""
+        reached: list[dict[Needed, int]] = [{frozenset((self.wiring.output,)): 0}]
+        for k in range(len(self._nodes)):
+            reached.append({after: 0 for needed in reached[k] for _, after in self._steps(k, needed)})
+        reached[-1] = dict.fromkeys(reached[-1], 1)
+        for k in reversed(range(len(self._nodes))):
+            for needed in reached[k]:
+                reached[k][needed] = sum(reached[k + 1][after] for _, after in self._steps(k, needed))
+        return reached
+
+    def _steps(self, k: int, needed: Needed) -> list[tuple[Taken, Needed]]:
+        """What can be chosen at a node from the end, and what is needed then of the nodes before."""
+        node = self._nodes[k]
+        if node.name not in needed:
+            return [((), needed)]
+        rest = needed - {node.name}
+        if isinstance(node, Unit):
+            return [((), rest | {node.source})]
+        sources = {operand.label: operand.source for operand in node.operands}
+        return [
+            (() if node.kind == "concat" else ((node.name, labels),), rest.union(sources[label] for label in labels))
+            for labels in self.options[node.name]
+        ]
+
+
+def below(n: int, generator: torch.Generator) -> int:
+    """A whole number in [0, n), uniformly, for n of any size."""
+    count = (n.bit_length() + 64) // 31 + 1
+    drawn = torch.randint(2**31, (count,), generator=generator)
+    digits = cast(list[int], drawn.tolist())  # pyright: ignore[reportUnknownMemberType] (torch does not type it)
+    value = 0
+    for digit in digits:
+        value = value * 2**31 + digit
+    return value * n >> (31 * len(digits))
+
+
+def _options(join: Join) -> tuple[tuple[str, ...], ...]:
+    """The sets of labels that a join may be given, each in the join's order."""
+    if join.kind == "concat":
+        return (join.labels,)
+    if join.kind == "switch":
+        return tuple((label,) for label in join.labels)
+    if len(join.labels) > MOST_OPERANDS:
+        raise ValueError(
+            f"join {join.name!r} has {len(join.labels)} operands: choices can be gone through where joins have at most "
+            f"{MOST_OPERANDS}"
+        )
+    sizes = range(1, len(join.labels) + 1)
+    return tuple(itertools.chain.from_iterable(itertools.combinations(join.labels, size) for size in sizes))

@@ -1,0 +1,156 @@
+"""Many choices run together, each value computed once: what two of them share is found by value numbering.
+
+    values = values_of(net.wiring, choices)
+    for k, logits in run_values(net, x, values): ...       # of choices[k], equal to net(x, paths=choices[k])
+
+A value is what a node gives under some choice. Three blocks of 15 choices each have 15 + 225 + 3,375 values at their
+ends, where one choice after the other would compute 3 · 3,375. Values are computed when a choice needs them and
+forgotten after their last reader, so that where choices that agree from the input on follow each other
+(:func:`from_the_input`) few are held: those of one branch of the tree that choices form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from polypath.core.execute import run_steps
+from polypath.core.paths import Paths
+from polypath.core.plan import Step, make_plan
+from polypath.core.reuse import Version, numbered, same_modules
+from polypath.core.wiring import INPUT, Join, Wiring
+
+if TYPE_CHECKING:
+    from polypath.core.network import PathNet
+
+IMAGES = 0
+"""The number of the images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What is computed once.
+
+    Attributes:
+        step: what computes it.
+        reads: the numbers of the values that the step reads.
+        choice: the first choice that needs it.
+    """
+
+    step: Step
+    reads: tuple[int, ...]
+    choice: int
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """All values of some choices.
+
+    Attributes:
+        made: by number, from 1.
+        outputs: the number of each choice's answer.
+    """
+
+    made: tuple[Value, ...]
+    outputs: tuple[int, ...]
+
+    def __getitem__(self, number: int) -> Value:
+        return self.made[number - 1]
+
+    def behind(self, choice: int) -> set[int]:
+        """The numbers of all values that the answer of a choice is made of."""
+        found: set[int] = set()
+        todo = [self.outputs[choice]]
+        while todo:
+            number = todo.pop()
+            if number != IMAGES and number not in found:
+                found.add(number)
+                todo += self[number].reads
+        return found
+
+    @property
+    def readers(self) -> list[int]:
+        """By number: how many values and answers read it."""
+        counts = [0] * (len(self.made) + 1)
+        for value in self.made:
+            for number in set(value.reads):
+                counts[number] += 1
+        for number in self.outputs:
+            counts[number] += 1
+        return counts
+
+
+def from_the_input(wiring: Wiring, choice: Paths) -> tuple[tuple[str, ...], ...]:
+    """Sorts choices so that those which agree from the input on follow each other."""
+    taken = {
+        node.name: tuple(operand.label for operand in node.chosen(choice))
+        for node in wiring.alive(choice)
+        if isinstance(node, Join)
+    }
+    return tuple(taken.get(name, ()) for name in wiring.joins)
+
+
+def values_of(wiring: Wiring, choices: Sequence[Paths], versions: Sequence[Version] = ()) -> Values:
+    """The values of some choices.
+
+    Args:
+        versions: one a choice, where modules are not the same functions in all.
+    """
+    table: dict[Hashable, int] = {INPUT: IMAGES}
+    made: list[Value] = []
+    outputs: list[int] = []
+    for k, choice in enumerate(choices):
+        pruned = wiring.prune(choice)
+        plan = make_plan(pruned, Paths())
+        numbers = numbered(plan, versions[k] if versions else same_modules, table)
+        for step in plan:
+            if numbers[step.node.name] > len(made):
+                made.append(Value(replace(step, free=()), tuple(numbers[source] for source in step.sources), k))
+        outputs.append(numbers[pruned.output])
+    return Values(tuple(made), tuple(outputs))
+
+
+def run_values(
+    net: PathNet,
+    x: Tensor,
+    values: Values,
+    around: Callable[[int], AbstractContextManager[None]] = lambda number: nullcontext(),
+) -> Iterator[tuple[int, Tensor]]:
+    """The number and the logits ``(N, classes)`` of choice after choice.
+
+    Args:
+        around: entered while the value of a number is computed.
+
+    Raises:
+        ValueError: images that the network cannot take.
+    """
+    net.check_images(x)
+    held, left = {IMAGES: x}, values.readers
+
+    def read(number: int) -> None:
+        left[number] -= 1
+        if not left[number]:
+            del held[number]
+
+    for k, output in enumerate(values.outputs):
+        todo = [output]
+        while todo:
+            number = todo[-1]
+            missing = [] if number in held else [n for n in values[number].reads if n not in held]
+            if missing:
+                todo += missing
+                continue
+            todo.pop()
+            if number not in held:
+                value = values[number]
+                inputs = {s: held[n] for s, n in zip(value.step.sources, value.reads, strict=True)}
+                with around(number):
+                    held[number] = run_steps(net, (value.step,), inputs)[value.step.node.name]
+                for n in set(value.reads):
+                    read(n)
+        yield k, held[output]
+        read(output)

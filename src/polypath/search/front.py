@@ -1,0 +1,80 @@
+"""The front of some choices, a few of it, and by how much one set of choices is better than another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypath.analysis.deadline import Interval, hypervolume, hypervolume_draws, interval_of
+from polypath.core.paths import Paths
+from polypath.deploy.heldout import pareto
+
+Box = tuple[float, float, float]
+Values = Mapping[Paths, float]
+
+
+def front(errors: Values, costs: Values, most: int, classes: int) -> list[Paths]:
+    """Choices that are more accurate than all that cost no more, cheapest first; ``most`` of them.
+
+    Of more, one after the other is left out by whose loss the hypervolume loses least; the most accurate stays, and
+    while there are two the cheapest.
+
+    Args:
+        errors: in percent.
+        costs: milliseconds or MACs.
+    """
+    kept = pareto(errors, costs)
+    box = box_of([costs[p] for p in kept], classes)
+
+    def without(i: int) -> float:
+        return volume([*kept[:i], *kept[i + 1 :]], errors, costs, box)
+
+    while len(kept) > most:
+        del kept[max(range(1, len(kept) - 1) or [0], key=without)]
+    return kept
+
+
+def best(errors: Values, costs: Values, width: int, classes: int) -> list[Paths]:
+    """So many choices: the front, then the front of those that are left, and so on."""
+    found, left = list[Paths](), dict(errors)
+    while left and len(found) < width:
+        layer = front(left, costs, width - len(found), classes)
+        found += layer
+        left = {p: error for p, error in left.items() if p not in layer}
+    return found
+
+
+def box_of(costs: Sequence[float], classes: int) -> Box:
+    """From half of the least cost to twice the largest, up to the error of guessing."""
+    return min(costs) / 2, max(costs) * 2, 100.0 * (1 - 1 / max(2, classes))
+
+
+def volume(paths: Sequence[Paths], errors: Values, costs: Values, box: Box) -> float:
+    """The hypervolume of some choices, see :func:`polypath.analysis.deadline.hypervolume`."""
+    return hypervolume(np.array([costs[p] for p in paths]), np.array([errors[p] for p in paths]), box)
+
+
+def gain(
+    one: Sequence[Paths],
+    other: Sequence[Paths],
+    right: Mapping[Paths, NDArray[np.bool_]],
+    costs: Values,
+    box: Box,
+    *,
+    draws: int = 1000,
+) -> tuple[float, float, Interval]:
+    """Hypervolume of ``one`` set and of the ``other``, and their difference with its 95% interval over images, which
+    are drawn alike for both.
+
+    Args:
+        right: ``(images,)``, what each choice answers rightly.
+    """
+
+    def drawn(paths: Sequence[Paths]) -> NDArray[np.float64]:
+        times = np.array([[costs[p] for p in paths]])
+        return hypervolume_draws(times, np.stack([right[p] for p in paths], 1), box, draws=draws)
+
+    a, b = drawn(one), drawn(other)
+    return float(a[0]), float(b[0]), interval_of(a - b)

@@ -1,0 +1,188 @@
+"""What a path takes in a bundle's runtime: measured for some, and from these predicted for all by a linear model.
+
+The model adds up what a path runs, for each size of its maps: multiply-adds, layers that have any, elements that joins
+and other nodes write; and a constant. Its coefficients are not negative (least squares of relative errors), so that
+more is never faster. What it is worth is told by paths that it was not fitted to.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+
+from polypath.core.execute import Trace, run_steps
+from polypath.core.inputs import image_batch
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.core.wiring import INPUT, Unit
+from polypath.deploy import check
+from polypath.deploy.bundle import Bundle
+from polypath.deploy.images import preparation
+from polypath.deploy.latency import Timing, disturbed
+from polypath.deploy.latency_profile import machine, measure
+from polypath.deploy.manifest import BundlePath, Manifest
+from polypath.deploy.runtimes import open_runtime
+from polypath.deploy.write import write_bundle
+from polypath.profiling.cores import cores
+from polypath.profiling.cost import PathMacs
+
+HELD_BACK = 5  # every fifth of the timed paths is not fitted to
+Features = dict[str, float]
+
+
+class Work:
+    """What a path runs, as the model counts it.
+
+    Args:
+        counted: of the network.
+        size: height and width of the images.
+    """
+
+    def __init__(self, counted: PathMacs, size: tuple[int, int]) -> None:
+        self._counted, self._size = counted, size
+        self._shapes: dict[str, torch.Size] = {}
+
+    def __call__(self, choice: Paths) -> Features:
+        nodes = self._counted.net.wiring.prune(choice).nodes
+        macs = self._counted.by_node(choice, self._size)
+        if any(node.name not in self._shapes for node in nodes):
+            self._shapes |= self._measured(choice)
+        found: Features = {"paths": 1.0}
+
+        def add(what: str, place: str, count: float) -> None:
+            found[f"{what} at {place}"] = found.get(f"{what} at {place}", 0.0) + count
+
+        for node in nodes:
+            shape = self._shapes[node.name]
+            place = "x".join(map(str, shape[2:])) or "1x1"
+            if macs.get(node.name):
+                add("MACs", place, macs[node.name])
+                add("layers", place, 1)
+            else:
+                operands = 1 if isinstance(node, Unit) else len(node.operands)
+                add("elements", place, operands * shape.numel())
+        return found
+
+    def _measured(self, choice: Paths) -> dict[str, torch.Size]:
+        net = self._counted.net
+        x, trace = image_batch(net, self._size), Trace(frozenset(node.name for node in net.wiring.nodes))
+        with torch.no_grad():
+            run_steps(net, net.plan(choice), {INPUT: x}, gates="all", trace=trace)
+        return {name: value.shape for name, value in trace.values.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyModel:
+    """Milliseconds by what a path runs.
+
+    Attributes:
+        ms: of one of each, by name.
+        least: half of what the fastest timed path took, which is predicted at least.
+        fitted, held_back: on how many paths it was fitted, and how many were held back.
+        error, worst: by how many percent it is off on these, on average and at most.
+    """
+
+    ms: dict[str, float]
+    least: float
+    fitted: int
+    held_back: int
+    error: float
+    worst: float
+
+    def __call__(self, work: Features) -> float:
+        """Predicted milliseconds; what no timed path had counts nothing."""
+        return max(self.least, sum(self.ms.get(name, 0.0) * count for name, count in work.items()))
+
+
+def fitted(work: Sequence[Features], ms: Sequence[float]) -> LatencyModel:
+    """The model of timed paths, every fifth of which is held back.
+
+    Raises:
+        ValueError: fewer than two paths.
+    """
+    if len(ms) < 2:
+        raise ValueError(f"{len(ms)} timed path: a model of times needs two at least")
+    names = list(dict.fromkeys(name for row in work for name in row))
+    counts, times = np.array([[row.get(name, 0.0) for name in names] for row in work]), np.asarray(ms, float)
+    back = np.arange(len(ms)) % HELD_BACK == min(HELD_BACK, len(ms)) - 1
+    relative = counts[~back] / times[~back, None]
+    scale = np.maximum(relative.max(0), np.finfo(float).tiny)  # MACs are millions, layers are few
+    coefficients = nnls(relative / scale, np.ones(len(relative)))[0] / scale
+    off = 100 * np.abs(counts[back] @ coefficients / times[back] - 1)
+    return LatencyModel(
+        ms=dict(zip(names, coefficients.tolist(), strict=True)),
+        least=float(times.min()) / 2,
+        fitted=int((~back).sum()),
+        held_back=int(back.sum()),
+        error=round(float(off.mean()), 3),
+        worst=round(float(off.max()), 3),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Median milliseconds of one image by path.
+
+    Attributes:
+        ms: by the path's text.
+        runtime: its name, version, threads, whether something disturbed the times, the machine.
+    """
+
+    ms: dict[str, float]
+    runtime: dict[str, Any]
+
+
+def timed(runtime: str, net: PathNet, choices: Sequence[Paths]) -> Times:
+    """Measure paths by turns in a runtime, in a bundle that is written for it and removed.
+
+    Raises:
+        ValueError: a network that does not say how its images are prepared.
+        ImportError: the runtime or what writes its graphs is missing.
+    """
+    net = copy.deepcopy(net).cpu()
+    names = {f"path{i}": choice for i, choice in enumerate(dict.fromkeys(choices), 1)}
+    with tempfile.TemporaryDirectory() as place:
+        if runtime == "torch":
+            bundle = _unwritten(net, names)
+        else:
+            with _quiet("polypath.deploy.write"):  # it tells a line a graph
+                bundle = write_bundle(net, Path(place) / "bundle", names)
+        opened, prep = open_runtime(runtime, bundle), bundle.preparation
+        x = check.images(1, (prep.channels, *prep.size)).numpy()
+        runs = {name: opened.prepare(name, 1) for name in names}
+        taken = measure({name: (lambda run=run: run(x)) for name, run in runs.items()})
+    about = {"name": opened.name, "version": opened.version, "threads": cores(), "machine": machine()}
+    return Times(
+        ms={str(names[name]): round(Timing.of(ms).p50, 5) for name, ms in taken.items()},
+        runtime={**about, "busy": any(map(disturbed, taken.values()))},
+    )
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _unwritten(net: PathNet, names: Mapping[str, Paths]) -> Bundle:
+    """A bundle in memory, which torch alone can run."""
+    paths = (BundlePath(name=name, text=str(choice), macs=0, params=0, depth=(0, 0)) for name, choice in names.items())
+    prep = preparation(net.config)
+    family = str(net.config.get("family", ""))
+    manifest = Manifest(name="search", family=family, classes=net.class_names, preparation=prep, paths=tuple(paths))
+    return Bundle(Path(), manifest, "", net)

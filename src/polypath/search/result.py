@@ -1,0 +1,203 @@
+"""What a search has found: a value, ``search.json`` in the run's folder, text; and whether it is this network's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from polypath.core.display import short_macs
+from polypath.storage.config import WEIGHTS
+from polypath.storage.decode import decode
+from polypath.storage.digests import file_digest
+from polypath.storage.files import read_json, write_json
+from polypath.training.build import MODEL
+
+FORMAT, NAME = 1, "search.json"
+FOUND = "found"
+"""What stands for the found paths where paths are chosen by text."""
+Method = Literal["exhaustive", "beam"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRow:
+    """A path.
+
+    Attributes:
+        paths: its canonical text.
+        search_error, confirm_error, test_error: in percent on the images that chose it, on held-out images that chose
+            nothing, and on the test split where that was asked for.
+        macs: of one image.
+        predicted_ms, ms: by the model of times, and measured beside all other rows; None without a runtime.
+    """
+
+    paths: str
+    search_error: float
+    confirm_error: float
+    macs: int
+    test_error: float | None = None
+    predicted_ms: float | None = None
+    ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """By how much the found paths are better than others: shares of a box of cost (logarithmic) and error.
+
+    Attributes:
+        images: ``confirm`` or ``test``.
+        found, other: hypervolume of each.
+        difference: found minus other; ``low`` and ``high`` are its 95% interval over images, which are drawn alike.
+    """
+
+    images: str
+    found: float
+    other: float
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regret:
+    """What a beam has missed: hypervolume on the search images of the front of all choices, minus that of the beam's
+    front and of the drawn choices' front. Fronts are whole here."""
+
+    choices: int
+    found: float
+    drawn: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """What a search has found.
+
+    Attributes:
+        run, data: names.
+        model: SHA-256 of the network's weights.
+        revision: of the code that searched.
+        method, told: how, and what was said before it began.
+        asked: the arguments that the result depends on, the seed among them.
+        choices: how many the network has. JSON readers differ on whole numbers above 2^53, so a text.
+        evaluated: how many were.
+        macs: multiply-adds of the search, recalibration included; of ``confirm`` and test images not.
+        images: how many there were in each part.
+        statistics: the batch-norm statistics that chose, and those that confirmed: training images that they were
+            recalibrated on, None for the network's own.
+        found, named, drawn: rows, cheapest first: the front that was found, the named paths that are fixed, the front
+            of as many choices drawn at random (none where all were looked at).
+        gains: found paths beside ``named`` and ``drawn`` ones.
+        regret: see :class:`Regret`.
+        latency: the model of times, as :class:`polypath.search.latency.LatencyModel`, and ``runtime``.
+        test_evaluations: errors that were measured on the test split.
+        environment: device, versions.
+    """
+
+    run: str
+    data: str
+    model: str
+    revision: str | None
+    method: Method
+    told: str
+    asked: dict[str, Any]
+    choices: str
+    evaluated: int
+    macs: int
+    images: dict[str, int]
+    statistics: dict[str, int | None]
+    found: tuple[SearchRow, ...]
+    named: tuple[SearchRow, ...]
+    drawn: tuple[SearchRow, ...] = ()
+    gains: dict[str, tuple[Gain, ...]] = field(default_factory=dict)
+    regret: Regret | None = None
+    latency: dict[str, Any] | None = None
+    test_evaluations: int = 0
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self)}
+
+    def save(self, folder: Path) -> Path:
+        """Write ``search.json``."""
+        write_json(folder / NAME, self.to_json())
+        return folder / NAME
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows for people."""
+        head = ["path", "search %", "confirm %", "test %", "MACs", "predicted ms", "ms"]
+        rows = []
+        for name in ("found", "named", "drawn"):
+            for row in getattr(self, name):
+                errors = [_number(row.search_error), _number(row.confirm_error), _number(row.test_error)]
+                rows.append(
+                    [f"{name}: {row.paths}", *errors, short_macs(row.macs), _number(row.predicted_ms), _number(row.ms)]
+                )
+        return head, rows
+
+    def facts(self) -> list[str]:
+        """What stands below the table."""
+        parts = ", ".join(f"{count:,} {part}" for part, count in self.images.items())
+        how = {name: "as trained" if n is None else f"recalibrated on {n:,}" for name, n in self.statistics.items()}
+        lines = [
+            f"{self.told}; {self.evaluated:,} evaluated",
+            f"images of {self.data}: {parts}; batch-norm {how['search']} to search, {how['confirm']} to confirm",
+        ]
+        if self.latency is not None:
+            m, runtime = self.latency, self.latency["runtime"]
+            lines.append(
+                f"{runtime['name']} {runtime['version']}, {runtime['threads']} threads, one image; model of times from "
+                f"{m['fitted']} paths, off by {m['error']:.1f}% on average and {m['worst']:.1f}% at most on "
+                f"{m['held_back']} others" + ("; the machine was busy" if runtime["busy"] else "")
+            )
+        for other, gains in self.gains.items():
+            lines += [
+                f"hypervolume on {g.images} images: found {g.found:.4f}, {other} {g.other:.4f}, difference "
+                f"{g.difference:+.4f} [{g.low:+.4f}, {g.high:+.4f}]"
+                for g in gains
+            ]
+        if self.regret is not None:
+            r = self.regret
+            lines.append(
+                f"regret beside all {r.choices:,} choices, on search images: {r.found:.4f}; of drawn ones {r.drawn:.4f}"
+            )
+        return lines
+
+
+def load_search(folder: Path) -> SearchResult:
+    """What a search has left in a run's folder.
+
+    Raises:
+        ValueError: nothing, or a damaged file.
+    """
+    file = folder / NAME
+    if not file.is_file():
+        raise ValueError(f"{folder}: no paths have been found yet; `polypath search {folder}` looks for them")
+    held = read_json(file)
+    if not isinstance(held, Mapping) or held.get("format") != FORMAT:
+        raise ValueError(f"{file}: no result of a search in format {FORMAT}; `polypath search {folder}` writes it anew")
+    return decode({key: value for key, value in held.items() if key != "format"}, SearchResult, str(file))
+
+
+def found_paths(folder: Path) -> list[str]:
+    """Texts of the paths that were found in a run's network, cheapest first.
+
+    Raises:
+        ValueError: none yet, a damaged file, or a search of another network than the run's folder has now.
+    """
+    result, now = load_search(folder), weights_digest(folder)
+    if result.model != now:
+        raise ValueError(
+            f"{folder / NAME}: belongs to another checkpoint ({result.model[:12]}) than the run's network "
+            f"({now[:12]}); `polypath search {folder}` searches this one"
+        )
+    return [row.paths for row in result.found]
+
+
+def weights_digest(folder: Path) -> str:
+    """Tells the network that a run reports from others."""
+    return file_digest(folder / MODEL / WEIGHTS)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

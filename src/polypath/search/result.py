@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from polypath.core.display import short_macs
-from polypath.storage.config import WEIGHTS
 from polypath.storage.decode import decode
 from polypath.storage.digests import file_digest
 from polypath.storage.files import read_json, write_json
+from polypath.storage.layout import WEIGHTS
 from polypath.training.build import MODEL
 
 FORMAT, NAME = 1, "search.json"

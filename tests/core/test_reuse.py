@@ -141,3 +141,8 @@ def test_a_norm_that_is_a_node_of_its_own_keeps_paths_apart():
     one, other = (version_of(wiring, bank) for bank in banks)
     assert one("head.exit1.norm", None) != other("head.exit1.norm", None)
     assert one("head.exit1.classifier", None) == other("head.exit1.classifier", None)
+
+
+def test_no_choices_run_nothing():
+    net = small_net(next(iter(FORMS))).eval()
+    assert list(in_turn(net, images(net), [])) == parts_of(net, []) == []

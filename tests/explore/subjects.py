@@ -30,11 +30,16 @@ class Given:
 
     def __init__(self, errors: tuple[float | None, ...] = (30.0, 20.0, 10.0)) -> None:
         net = crescendo()
-        self.wiring = net.wiring
         names = ["branches=1", "branches=1,2", "whole"]
         self.paths = {
             name: PathFacts(
-                name=name, choice=net.paths(name), error=error, macs=10**6 * ms, p50_ms=0.8 * ms, p99_ms=float(ms)
+                name=name,
+                wiring=net.wiring,
+                choice=net.paths(name),
+                error=error,
+                macs=10**6 * ms,
+                p50_ms=0.8 * ms,
+                p99_ms=float(ms),
             )
             for name, error, ms in zip(names, errors, (1, 2, 4), strict=True)
         }

@@ -1,4 +1,4 @@
-"""Seeded hostile files at each door: a manifest, a config, a recipe, stored times, statistics, weights, a graph.
+"""Seeded hostile files at each door: manifests, a config, a recipe, stored times, statistics, weights, a graph.
 
     findings = run(seed=0, cases=500, place=folder)
 
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 import polypath as pp
+from deploy.several import two_networks
 from polypath.deploy import latency_profile
 from polypath.deploy import manifest as manifests
 from polypath.deploy.bundle import SHIPPED, Bundle
@@ -174,9 +175,12 @@ class Doors:
         pp.save(
             net, self.good / "net", classes=[f"c{i}" for i in range(10)], mean=(0.5,) * 3, std=(0.2,) * 3, image_size=16
         )
+        self.two = two_networks(self.good / "two", link=True)
+        self.several = json.loads((self.two / manifests.NAME).read_text())
         self.recipe = recipe_to_json(pp.get_recipe("crescendonet-digits"))
         self.all: dict[str, Callable[[random.Random], None]] = {
             "manifest": self.manifest,
+            "networks": self.networks,
             "config": self.config,
             "recipe": self.recipe_,
             "profile": self.profile,
@@ -211,6 +215,18 @@ class Doors:
         _ = repr(bundle), bundle._repr_html_(), bundle.ladder, bundle.formats
         if "onnx" in bundle.formats:
             for path in bundle.paths[:1]:
+                bundle.graphs.file(path)
+
+    def networks(self, rng: random.Random) -> None:
+        values = mutated(self.several, rng)
+        if isinstance(values, dict):
+            values["digest"] = manifests.digest(values)
+        (self.two / manifests.NAME).write_bytes(text_of(values, rng))
+        bundle = Bundle.open(self.two)
+        _ = repr(bundle), bundle._repr_html_(), bundle.ladder, bundle.formats, bundle.networks
+        assert all(one.folder.parent in (self.two, self.good) for one in bundle.networks.values())
+        if "onnx" in bundle.formats:
+            for path in bundle.paths[1:2]:
                 bundle.graphs.file(path)
 
     def config(self, rng: random.Random) -> None:

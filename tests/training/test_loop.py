@@ -15,14 +15,18 @@ from tiny import equal, images, left, tiny
 from torch import Tensor
 
 import polypath
+from polypath.cli import main
 from polypath.data.split import Split
+from polypath.families.fusenet import PlainNet
+from polypath.storage.shipped import SHIPPED
 from polypath.training import build, loop
-from polypath.training.build import resolve_device, resolve_precision
+from polypath.training.build import build_net, resolve_device, resolve_precision
 from polypath.training.engine import Engine
 from polypath.training.loop import train
 from polypath.training.objectives import Whole
-from polypath.training.path_objectives import DropPath, OnePath, PathWise
+from polypath.training.path_objectives import DropPath, OnePath, PathWise, Taught
 from polypath.training.recipe import Recipe, recipe_from_json, replace
+from polypath.training.recipes import get_recipe
 from polypath.training.result import result_of
 from polypath.training.schedules import ScheduleConfig
 
@@ -292,6 +296,42 @@ def test_init_from_a_run_an_extracted_path_and_other_classes(run: Path, tmp_path
     with pytest.raises(ValueError, match="nowhere"):
         train(tiny(init=str(tmp_path / "nowhere")), tmp_path / "d", data=images(), quiet=True)
     assert not (tmp_path / "d").exists()
+
+
+def test_init_of_another_network_is_refused_with_the_field_that_differs(run: Path, tmp_path: Path) -> None:
+    for changes, words in (
+        ({"model__widths": (4, 6)}, r"model\.widths = \(4, 6\): the network in init = .* has \(4, 4\)"),
+        ({"model__dropout": 0.2}, r"model\.dropout = .*0\.2.*: the network in init"),
+        (
+            {"model": PlainNet(depth=5, width=4, in_chans=1)},
+            "model is a plain, and the network in init = .* a crescend",
+        ),
+    ):
+        recipe = tiny(**changes, objective=Whole(), init=str(run))
+        with pytest.raises(ValueError, match=words):
+            train(recipe, tmp_path / "new", data=images(), quiet=True)
+        assert not (tmp_path / "new").exists()
+    recipe = tiny(model__init="he", model__num_classes=5, init=str(run))  # what is drawn anew
+    assert build_net(recipe).num_classes == 5
+
+
+def test_pretrained_is_the_network_that_comes_with_the_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pretrained").mkdir()
+    recipe = replace(get_recipe("fractalnet-cifar10-bundle"), {"init": "pretrained"})
+    shipped = polypath.load(SHIPPED)
+    assert equal(build_net(recipe, classes=shipped.class_names).state_dict(), shipped.state_dict())
+    column = build_net(replace(recipe, {"path": "column=1", "model.num_classes": 3}))
+    assert column.num_classes == 3
+    key = "block1.column1.unit1.conv.weight"
+    assert torch.equal(column.state_dict()[key], shipped.state_dict()[key])
+    bound: Any = Taught(teacher="pretrained").bind(shipped)
+    assert equal(bound.teachers[0].state_dict(), shipped.state_dict())
+    assert main(["train", "crescendonet-digits", "--init", "pretrained", "--out", str(tmp_path / "run")]) == 2
+    assert "model is a crescendonet, and the network in init = 'pretrained' a fractalnet" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 # --- snapshots ---------------------------------------------------------------------------------------------

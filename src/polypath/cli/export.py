@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +16,28 @@ if TYPE_CHECKING:
     from polypath.core.network import PathNet
     from polypath.core.paths import Paths
     from polypath.deploy.bundle import Bundle
+    from polypath.deploy.candidates import BundleNetwork
 
 FORMATS = ("bundle", "onnx", "openvino", "torch", "triton")
-LOG = logging.getLogger(__name__)
 
 
 def export(argv: list[str]) -> None:
-    """Write paths of a run, or of a saved network, for deployment: a bundle of them, or one path's own graph."""
+    """Write paths of a run, or of a saved network, for deployment: a bundle of them, or one path's own graph. Several
+    runs of the same classes and images make one bundle, whose paths are called NETWORK:PATH."""
     parser = Parser("export", export.__doc__)
     parser.add_argument(
-        "source", type=Path, help="folder of a finished run, of a saved network, or of a bundle (triton)"
+        "source",
+        nargs="+",
+        type=Path,
+        help="folder of a finished run, of a saved network, or of a bundle (triton); several runs for one bundle",
     )
-    parser.add_paths()
+    parser.add_argument(
+        "--paths",
+        action="append",
+        metavar="TEXT",
+        help="a choice, such as column=3; found: those of `polypath search`; of several networks for each, or "
+        "NETWORK:TEXT for one; repeatable",
+    )
     parser.add_argument("--format", choices=FORMATS, default="bundle", help="bundle unless said otherwise")
     parser.add_argument("--out", required=True, type=Path, help="new folder")
     parser.add_argument("--name", help="of the bundle; otherwise its folder's")
@@ -46,6 +55,8 @@ def export(argv: list[str]) -> None:
     parser.add_json()
     args = parser.read(argv)
     check_vacant(args.out, "--out ")
+    if len(args.source) > 1 and args.format != "bundle":
+        raise ValueError(f"--format {args.format}: of one run or network; several make a bundle")
 
     from polypath.deploy.needs import check_installed
 
@@ -56,59 +67,117 @@ def export(argv: list[str]) -> None:
 
 
 def _bundle(args: Any) -> dict[str, Any]:
-    from polypath.core.batchnorm import statistics_note
-    from polypath.deploy.write import HeldOut, write_bundle
-
-    net, run = _opened(args)
-    texts = _texts(args)
-    stats = held = None
-    about: dict[str, Any] = {}
-    if run is not None:
-        from polypath.training.recipe import recipe_to_json
-        from polypath.training.run import environment
-
-        named = net.named_paths()
-        chosen = [named.get(t) or net.paths(t) for t in texts] if texts else list(named.values())
-        stats = _statistics(args, run, chosen)
-        recipe, written = recipe_to_json(run.recipe), environment(run.device)
-        recipe["data"]["source"], _ = (
-            run.data.name,
-            written.pop("command"),
-        )  # folders of this machine are nobody's business
-        about = {"dataset": run.data.name, "note": run.data.note, "recipe": recipe}
-        about |= {"written": written, "run": _run_facts(run)}
-        if run.data.validation is not None:
-            held = HeldOut(list(run.batches("validation")), run.batches("test"), args.seed)
-        else:
-            LOG.warning(
-                "%s held no images out (data.validation), so nothing is calibrated and no path has an error",
-                args.source,
-            )
-    if args.out.exists():
-        args.out.rmdir()
-    bundle = write_bundle(
-        net.cpu(),
-        args.out,
-        texts or None,
-        statistics=stats,
-        held_out=held,
-        keep=(texts or list(net.named_paths())) if args.keep else (),
-        name=args.name,
-        about=about,
-        notes=args.note,
-        measure=args.measure,
-    )
-    size = sum(file.stat().st_size for file in args.out.iterdir())
-    statistics = statistics_note(stats.record if stats is not None else net.config.get("statistics"))
+    bundle, statistics = _of_several(args) if len(args.source) > 1 else _of_one(args)
+    size = sum(file.stat().st_size for file in args.out.rglob("*") if file.is_file())
     if not args.json:
         rows = [
             [p.name, percent(p.error), percent(p.test_error), millions(p.macs), f"{p.params:,}", f"{p.temperature:.3f}"]
             for p in bundle.paths
         ]
         head = ["path", "held-out error %", "test error %", "MACs", "params", "temperature"]
-        print_table(f"Bundle {bundle.name}", head, rows, notes=[statistics, f"{size / 2**20:.2f} MiB in {args.out}"])
+        print_table(f"Bundle {bundle.name}", head, rows, notes=[*statistics, f"{size / 2**20:.2f} MiB in {args.out}"])
     changed = _ladder(bundle, quiet=args.json)
     return {"out": str(args.out), "bytes": size, "flips": changed, **bundle.manifest.to_json()}
+
+
+def _of_one(args: Any) -> tuple[Bundle, list[str]]:
+    """The bundle of one source, and which statistics its norms have."""
+    from polypath.cli.runs import texts_of
+    from polypath.deploy.write import write_bundle
+
+    net, run = _opened(args, args.source[0])
+    texts = texts_of(args.source[0], args.paths or ()) or None
+    one = _network(args, net, run, texts)
+    _make_room(args)
+    bundle = write_bundle(
+        one.net,
+        args.out,
+        one.paths,
+        statistics=one.statistics,
+        held_out=one.held_out,
+        keep=(texts or list(net.named_paths())) if args.keep else (),
+        name=args.name,
+        about={**_written(run), **one.about} if run is not None else {},
+        notes=args.note,
+        measure=args.measure,
+    )
+    return bundle, [_norms(one)]
+
+
+def _of_several(args: Any) -> tuple[Bundle, list[str]]:
+    """The same of several sources, which are all runs or all saved networks."""
+    from polypath.cli.runs import texts_of
+    from polypath.deploy.candidates import of_network
+    from polypath.deploy.from_runs import check_same_runs, names_of
+    from polypath.deploy.write import write_networks
+
+    opened_at = names_of(args.source)
+    opened = {name: _opened(args, source) for name, source in opened_at.items()}
+    runs = {name: run for name, (_, run) in opened.items() if run is not None}
+    if runs and len(runs) < len(opened):
+        other = next(name for name in opened if name not in runs)
+        raise ValueError(f"{opened_at[other]}: no run, as others are: nothing says which images it was trained on")
+    texts = {name: texts_of(opened_at[name], _texts(args.paths, name, list(opened))) or None for name in opened}
+    for name, (net, _) in opened.items():
+        with of_network(name):
+            for text in texts[name] or ():
+                net.paths(text)
+    if runs:
+        check_same_runs(runs)
+    networks = {name: _network(args, net, run, texts[name]) for name, (net, run) in opened.items()}
+    named = {name: texts[name] or list(net.named_paths()) for name, (net, _) in opened.items()}
+    _make_room(args)
+    bundle = write_networks(
+        networks,
+        args.out,
+        keep=[f"{name}:{text}" for name in named for text in named[name]] if args.keep else (),
+        name=args.name,
+        about=_written(next(iter(runs.values()))) if runs else {},
+        notes=args.note,
+        measure=args.measure,
+    )
+    return bundle, [f"{name}: {_norms(one)}" for name, one in networks.items()]
+
+
+def _texts(asked: list[str] | None, name: str, names: list[str]) -> list[str]:
+    """The choices that are asked of a network."""
+    own = []
+    for text in asked or ():
+        network, colon, rest = text.partition(":")
+        if colon and network not in names:
+            raise ValueError(f"--paths {text}: no network {network!r}; there are {', '.join(names)}")
+        if not colon or network == name:
+            own.append(rest if colon else text)
+    return own
+
+
+def _network(args: Any, net: PathNet, run: FinishedRun | None, texts: list[str] | None) -> BundleNetwork:
+    from polypath.deploy.candidates import BundleNetwork
+    from polypath.deploy.from_runs import network_of
+
+    if run is None:
+        return BundleNetwork(net.cpu(), texts)
+    return network_of(run, texts, num_images=None if args.no_recalibrate else args.num_images, seed=args.seed)
+
+
+def _norms(one: BundleNetwork) -> str:
+    from polypath.core.batchnorm import statistics_note
+
+    return statistics_note(one.statistics.record if one.statistics is not None else one.net.config.get("statistics"))
+
+
+def _written(run: FinishedRun) -> dict[str, Any]:
+    """What a bundle says of its images and of the machine that wrote it."""
+    from polypath.training.run import environment
+
+    written = environment(run.device)
+    written.pop("command")  # it names folders of this machine
+    return {"dataset": run.data.name, "written": written}
+
+
+def _make_room(args: Any) -> None:
+    if args.out.exists():
+        args.out.rmdir()
 
 
 def _ladder(bundle: Bundle, *, quiet: bool) -> list[dict[str, int]]:
@@ -143,23 +212,23 @@ def _ladder(bundle: Bundle, *, quiet: bool) -> list[dict[str, int]]:
 
 
 def _one(args: Any) -> dict[str, Any]:
+    from polypath.cli.runs import texts_of
     from polypath.core.batchnorm import statistics_note
     from polypath.deploy.export import export_path
 
-    net, run = _opened(args)
-    texts = _texts(args)
-    if args.format == "onnx" and not texts and any(join.gates for join in net.wiring.joins.values()):
+    net, run = _opened(args, args.source[0])
+    asked = texts_of(args.source[0], args.paths or ())
+    if args.format == "onnx" and not asked and any(join.gates for join in net.wiring.joins.values()):
         from polypath.deploy.stepwise_write import write_stepwise
 
-        if args.out.exists():
-            args.out.rmdir()
+        _make_room(args)
         found = write_stepwise(net.cpu(), args.out)
         checks = [{"runtime": c.runtime, "max_abs": c.max_abs} for c in found]
         files = [file for file in args.out.iterdir() if file.is_file()]
         _tell(args, f"wrote {len(files)} files into {args.out}: {sum(f.stat().st_size for f in files) / 2**20:.2f} MiB")
         return {"out": str(args.out), "format": "onnx, step by step", "checks": checks}
     rows, total = [], 0
-    for text in texts or ["whole"]:
+    for text in asked or ["whole"]:
         stats = _statistics(args, run, [net.paths(text)])
         done = export_path(net.cpu(), text, args.out, args.format, stats=stats)
         total += done.bytes
@@ -174,7 +243,7 @@ def _triton(args: Any) -> dict[str, Any]:
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.triton import write_repository
 
-    bundle = Bundle.open(args.source)
+    bundle = Bundle.open(args.source[0])
     if args.paths:
         bundle = bundle.with_paths(args.paths)
     names = write_repository(bundle, args.out)
@@ -191,9 +260,8 @@ def _tell(args: Any, text: str) -> None:
 _FORMAT = {"bundle": _bundle, "triton": _triton} | dict.fromkeys(("onnx", "openvino", "torch"), _one)
 
 
-def _opened(args: Any) -> tuple[PathNet, FinishedRun | None]:
+def _opened(args: Any, source: Path) -> tuple[PathNet, FinishedRun | None]:
     """The network, and the run that it comes from, if it does."""
-    source = args.source
     if (source / "recipe.json").is_file():
         from polypath.analysis.finished_run import FinishedRun
 
@@ -204,33 +272,5 @@ def _opened(args: Any) -> tuple[PathNet, FinishedRun | None]:
     return load(source), None
 
 
-def _texts(args: Any) -> list[str]:
-    """The choices that were asked for; none where none were.
-
-    Raises:
-        ValueError: ``found`` where nothing was found, or in another network.
-    """
-    from polypath.cli.runs import texts_of
-
-    return texts_of(args.source, args.paths or ())
-
-
 def _statistics(args: Any, run: FinishedRun | None, chosen: list[Paths]) -> BatchNormStatistics | None:
     return None if args.no_recalibrate or run is None else run.recalibrated(chosen, args.num_images)
-
-
-def _run_facts(run: FinishedRun) -> dict[str, Any]:
-    """Revision and seed of the training itself."""
-    from polypath.training.result import read_result
-
-    try:
-        sessions, result = run.run.sessions(), read_result(run.run)
-    except ValueError:
-        return {"seed": run.recipe.seed}
-    keep = ("revision", "torch", "device_name", "threads", "started")
-    return {
-        "seed": run.recipe.seed,
-        "sessions": [{key: session.get(key) for key in keep} for session in sessions],
-        "seconds": result.seconds,
-        "test_error_of_the_run": result.test_error,
-    }

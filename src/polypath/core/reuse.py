@@ -68,6 +68,8 @@ def increments(
         versions: one a network, where the modules are not the same in all.
         worth: see :data:`Worth`; all reuse is worth it by default.
     """
+    if not wirings:
+        return ()
     plans = [make_plan(wiring, Paths()) for wiring in wirings]
     table: dict[Hashable, int] = {}
     told = versions or [same_modules] * len(plans)

@@ -19,6 +19,7 @@ _PLACES = {
     "AnytimePredictor": "predictor",
     "BudgetError": "budget",
     "Bundle": "bundle",
+    "BundleNetwork": "candidates",
     "BundlePath": "manifest",
     "Confident": "answer",
     "ImageLimits": "images",
@@ -27,6 +28,7 @@ _PLACES = {
     "Stepwise": "stepwise",
     "write_stepwise": "stepwise_write",
     "write_bundle": "write",
+    "write_networks": "write",
 }
 
 if TYPE_CHECKING:
@@ -34,19 +36,21 @@ if TYPE_CHECKING:
     from polypath.deploy.answer import Answer, Confident
     from polypath.deploy.budget import BudgetError
     from polypath.deploy.bundle import Bundle
+    from polypath.deploy.candidates import BundleNetwork
     from polypath.deploy.export import export_path
     from polypath.deploy.latency import Timing
     from polypath.deploy.manifest import BundlePath
     from polypath.deploy.predictor import AnytimePredictor
     from polypath.deploy.stepwise import Stepwise
     from polypath.deploy.stepwise_write import write_stepwise
-    from polypath.deploy.write import write_bundle
+    from polypath.deploy.write import write_bundle, write_networks
 
 __all__ = [
     "Answer",
     "AnytimePredictor",
     "BudgetError",
     "Bundle",
+    "BundleNetwork",
     "BundlePath",
     "Confident",
     "ImageLimits",
@@ -54,6 +58,7 @@ __all__ = [
     "Timing",
     "export_path",
     "write_bundle",
+    "write_networks",
     "write_stepwise",
 ]
 

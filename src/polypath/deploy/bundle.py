@@ -1,4 +1,4 @@
-"""Bundles: a bank of static graphs, one a path of one network, in a folder that is only read.
+"""Bundles: a bank of static graphs, one a path of a network, in a folder that is only read.
 
 config.json, model.safetensors, README.md    the network, as :mod:`polypath.storage.saving` writes it
 statistics.safetensors                       each path's re-estimated norms
@@ -7,13 +7,15 @@ step-N.onnx                                  of the ladder's step N: what its pa
 held_out.safetensors                         answers to held-out images, for stopping by confidence
 manifest.json                                what there is: accuracy, calibration, costs, times, checksums
 
+Of several networks each has a folder of its own, of its name, for its config, weights, norms and graphs.
+
 docs/bundle.md describes all of it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,16 +26,15 @@ from polypath.core.display import as_unicode, html_table, short_macs
 from polypath.deploy import manifest as manifests
 from polypath.deploy.graphs import Graphs
 from polypath.deploy.images import Preparation, preparation
-from polypath.deploy.manifest import BundlePath, Manifest, Rung
+from polypath.deploy.manifest import STATISTICS, BundlePath, Manifest, Rung, folder_of
+from polypath.deploy.network import StoredNetwork
 from polypath.storage.digests import file_digest
+from polypath.storage.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from polypath.core.batchnorm import BatchNormStatistics
     from polypath.core.network import PathNet
     from polypath.core.wiring import Wiring
-
-SHIPPED = Path(__file__).parent / "pretrained"
-STATISTICS = "statistics.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +124,7 @@ class Bundle:
 
     def __repr__(self) -> str:
         return (
-            f"Bundle({self.name!r}, {self.manifest.family}, {len(self.paths)} paths, {len(self.classes)} classes, "
+            f"Bundle({self.name!r}, {self.manifest.families}, {len(self.paths)} paths, {len(self.classes)} classes, "
             f"{str(self.folder)!r})"
         )
 
@@ -133,7 +134,7 @@ class Bundle:
             for path in self.paths
         ]
         height, width = self.size
-        about = f"Bundle {self.name}: {self.manifest.family}, {len(self.classes)} classes, {height}×{width} pixels"
+        about = f"Bundle {self.name}: {self.manifest.families}, {len(self.classes)} classes, {height}×{width} pixels"
         return html_table(about, ["path", "error, held out", "error, test", "MACs", "parameters"], rows)
 
     @property
@@ -174,14 +175,15 @@ class Bundle:
         return frozenset.intersection(*(frozenset(path.files) for path in self.paths))
 
     def path(self, name: str) -> BundlePath:
-        """The path of this name (or canonical text).
+        """The path of this name (or canonical text, where no other network has it too).
 
         Raises:
-            ValueError: there is none; the message lists those that there are.
+            ValueError: there is none, or there are several; the message lists those that there are.
         """
-        for path in self.paths:
-            if name in (path.name, path.text):
-                return path
+        if found := [path for path in self.paths if name == path.name] or [p for p in self.paths if name == p.text]:
+            if len(found) == 1:
+                return found[0]
+            raise ValueError(f"path {name!r}: of several networks; name one of {listed([p.name for p in found])}")
         raise ValueError(f"path {name!r}: not in this bundle; there are {listed([p.name for p in self.paths])}")
 
     @cached_property
@@ -190,32 +192,41 @@ class Bundle:
         return Graphs(self.folder, self.manifest)
 
     @cached_property
-    def net(self) -> PathNet:
-        """The network, in evaluation mode, on the CPU."""
-        from polypath.storage.loading import load
-
-        if self.network is not None:
-            return self.network
-        net = load(self.folder)
-        if net.num_classes != len(self.classes):
-            raise ValueError(
-                f"{self.folder}: its network tells {net.num_classes} classes apart, and its manifest names "
-                f"{len(self.classes)}"
+    def networks(self) -> Mapping[str, StoredNetwork]:
+        """By name; a single one has none."""
+        return {
+            name: StoredNetwork(
+                self.folder / name if name else self.folder,
+                len(self.classes),
+                folder_of(name) + STATISTICS in self.manifest.files,
+                None if name else self.network,
             )
-        return net
+            for name in self.manifest.networks or ("",)
+        }
 
-    @cached_property
+    @property
+    def _only(self) -> StoredNetwork:
+        if len(self.networks) > 1:
+            raise ValueError(f"{self.folder}: has several networks; take one of networks: {listed(self.networks)}")
+        return next(iter(self.networks.values()))
+
+    @property
+    def net(self) -> PathNet:
+        """The network, in evaluation mode, on the CPU.
+
+        Raises:
+            ValueError: a damaged one, or several; see :attr:`networks`.
+        """
+        return self._only.net
+
+    @property
     def statistics(self) -> BatchNormStatistics | None:
-        """The paths' re-estimated norms, where there are any."""
-
-        file = self.folder / STATISTICS
-        from polypath.storage.batchnorm import load_statistics
-
-        return load_statistics(file) if STATISTICS in self.manifest.files else None
+        """The paths' re-estimated norms, where there are any; of the only network, as :attr:`net`."""
+        return self._only.statistics
 
     @property
     def wiring(self) -> Wiring:
-        """The network's diagram."""
+        """The only network's diagram."""
         return self.net.wiring
 
     def extracted(self, name: str) -> PathNet:
@@ -223,7 +234,8 @@ class Bundle:
         from polypath.core.extract import extract
 
         path = self.path(name)
-        return extract(self.net, self.net.paths(path.text), stats=self.statistics if path.statistics else None)
+        own = self.networks[path.network]
+        return extract(own.net, own.net.paths(path.text), stats=own.statistics if path.statistics else None)
 
     def with_paths(self, names: list[str]) -> Bundle:
         """The same bundle with some of its paths only."""

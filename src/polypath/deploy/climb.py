@@ -6,7 +6,8 @@ spared at least :data:`LEAST` of its path's MACs; else the path runs whole, by i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.extract import extract
@@ -56,13 +57,29 @@ def part_of(net: PathNet, part: Increment) -> Part:
     return Part(net, between(net.plan(None), inputs, outputs), inputs, outputs)
 
 
+Made = tuple[Step, PathNet, Increment]
+
+
 def parts_by_step(
-    net: PathNet, paths: Sequence[Paths], stats: BatchNormStatistics | None, size: Size
-) -> list[tuple[Step, PathNet, Increment] | None]:
-    """:func:`steps_of`, each with its path extracted, its norms re-estimated where they are."""
-    return [
-        None
-        if found is None
-        else (found[0], extract(net, p, stats=stats if stats is not None and p in stats else None).eval(), found[1])
-        for p, found in zip(paths, steps_of(net, paths, stats, size), strict=True)
-    ]
+    nets: Mapping[str, tuple[PathNet, BatchNormStatistics | None]], paths: Sequence[tuple[str, Paths]], size: Size
+) -> list[Made | None]:
+    """:func:`steps_of` of paths of one or several networks, each path given with its network's name; with it the path
+    extracted, its norms re-estimated where they are. A path shares with earlier ones of its own network only."""
+    found: list[Made | None] = [None] * len(paths)
+    for name, (net, stats) in nets.items():
+        places = [i for i, (own, _) in enumerate(paths) if own == name]
+        mine = [paths[i][1] for i in places]
+        for i, p, made in zip(places, mine, steps_of(net, mine, stats, size), strict=True):
+            if made is not None:
+                child = extract(net, p, stats=stats if stats is not None and p in stats else None).eval()
+                found[i] = _of(name, made[0]), child, made[1]
+    return found
+
+
+def _of(network: str, step: Step) -> Step:
+    """A step whose slots are told apart from those of other networks."""
+    reads, leaves = (
+        tuple(slot if slot == INPUT or not network else f"{network}:{slot}" for slot in slots)
+        for slots in (step.reads, step.leaves)
+    )
+    return replace(step, reads=reads, leaves=leaves)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,8 @@ from polypath.deploy import check, onnx_graph
 from polypath.deploy.climb import part_of, parts_by_step
 from polypath.deploy.climber import Climb
 from polypath.deploy.graph_check import LOGITS
-from polypath.deploy.images import preparation
-from polypath.deploy.manifest import Rung, Step
+from polypath.deploy.images import Preparation
+from polypath.deploy.manifest import Rung, Step, folder_of
 from polypath.deploy.needs import checkers
 from polypath.deploy.onnx_files import opened, weights_at
 
@@ -28,18 +28,21 @@ LOG = logging.getLogger(__name__)
 
 
 def write_steps(
-    net: PathNet,
-    paths: Sequence[Paths],
+    nets: Mapping[str, tuple[PathNet, BatchNormStatistics | None]],
+    paths: Sequence[tuple[str, Paths]],
     rungs: Sequence[Rung],
-    bank: BatchNormStatistics | None,
-    places: Sequence[Paths],
     folder: Path,
+    prep: Preparation,
 ) -> tuple[list[Rung], list[dict[str, Any]]]:
     """Write a graph for each rung that shares enough with those before it; the rungs with their steps, and how far
-    the steps' answers are from those of eager paths by themselves."""
-    prep = preparation(net.config)
+    the steps' answers are from those of eager paths by themselves.
+
+    Args:
+        nets: by name, with the re-estimated norms that lie in their folders.
+        paths: of the rungs, each with its network's name.
+    """
     shape = (prep.channels, *prep.size)
-    found = parts_by_step(net, paths, bank, prep.size)
+    found = parts_by_step(nets, paths, prep.size)
     values = {INPUT: check.images(2, shape)}
     steps: list[Step | None] = []
     for i, one in enumerate(found):
@@ -51,14 +54,16 @@ def write_steps(
         with torch.no_grad():
             out = module(*inputs)
         values |= dict(zip(step.leaves, out[1:], strict=True)) if step.leaves else {}
+        network, own = paths[i]
+        bank, place = nets[network][1], folder / network
         file = f"step-{i + 1}.onnx"
         program = onnx_graph.exported_many(module, inputs)
         model = onnx_graph.to_onnx(program, fold=False, name=f"step-{i + 1}", outputs=(LOGITS, *step.leaves))
-        place = places.index(paths[i]) if paths[i] in places else None
-        known = {f"net.{name}": where for name, where in weights_at(folder, place).items()}
-        onnx_graph.point_at(model, known, folder)
-        onnx_graph.write(model, folder / file)
-        steps.append(replace(step, files={"onnx": file}))
+        norms = list(bank).index(own) if bank is not None and own in bank else None
+        known = {f"net.{name}": where for name, where in weights_at(place, norms).items()}
+        onnx_graph.point_at(model, known, place)
+        onnx_graph.write(model, place / file)
+        steps.append(replace(step, files={"onnx": folder_of(network) + file}))
     checks = []
     for runtime in checkers() if any(steps) else ():
         try:

@@ -41,9 +41,11 @@ class Graphs:
 
     def _read(self, name: str, inputs: list[Value], left: int) -> Path:
         file = self._files.folder / name
+        folder = name[: name.rfind("/") + 1]
+        beside = [other.removeprefix(folder) for other in self._manifest.files if other.startswith(folder)]
         with self._lock:
             if name not in self._checked:
                 logits = Value(LOGITS, (len(self._manifest.classes),))
-                check_graph(file, self._manifest.files, inputs, [logits, *[Value()] * left])
+                check_graph(file, beside, inputs, [logits, *[Value()] * left])
                 self._checked.add(name)
         return file

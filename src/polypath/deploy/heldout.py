@@ -105,7 +105,13 @@ class Verdict:
 
 
 def decide(
-    logits: Mapping[str, Tensor], labels: Tensor, macs: Mapping[str, int], *, seed: int, keep: Sequence[str] = ()
+    logits: Mapping[str, Tensor],
+    labels: Tensor,
+    macs: Mapping[str, int],
+    *,
+    seed: int,
+    keep: Sequence[str] = (),
+    networks: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Decide by the logits ``(N, classes)`` of every candidate path on the held-out images.
 
@@ -113,6 +119,8 @@ def decide(
         macs: of each candidate.
         seed: of the cut into parts.
         keep: names that stay, whatever they are worth.
+        networks: of each candidate, where there are several: a path is left out for a cheaper one of its own network
+            only, since MACs of different networks take different times.
 
     Raises:
         ValueError: too few images.
@@ -120,7 +128,10 @@ def decide(
     cut = parts(len(labels), seed)
     choose, calibrate, stop = (cut[name] for name in PARTS)
     errors = {name: error(z[choose], labels[choose]) for name, z in logits.items()}
-    names = pareto(errors, macs, keep)
+    own = networks or {}
+    groups = {own.get(name, ""): [other for other in errors if own.get(other) == own.get(name)] for name in errors}
+    kept = [name for group in groups.values() for name in pareto({name: errors[name] for name in group}, macs, keep)]
+    names = sorted(kept, key=lambda name: macs[name])
     temperatures = {
         name: round(fit_temperature(logits[name][calibrate], labels[calibrate], *TEMPERATURES), 4) for name in names
     }

@@ -1,6 +1,7 @@
 """``manifest.json`` of a bundle as values: read with every field checked, written with its own checksum.
 
-Fields that this version does not know are passed over.
+Fields that this version does not know are passed over. A bundle of one network is written in format 1, one of several
+in format 2, whose paths say which network is theirs; both are read.
 
 docs/bundle.md describes the format.
 """
@@ -10,10 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from msgspec import Meta
 
@@ -24,9 +25,10 @@ from polypath.deploy.images import Preparation, preparation
 from polypath.storage.decode import decode
 from polypath.storage.digests import file_digest, json_digest
 from polypath.storage.files import read_json
-from polypath.storage.layout import in_run
+from polypath.storage.layout import CONFIG, WEIGHTS, in_run
 
-NAME, FORMAT, VERSION = "manifest.json", "polypath-bundle", 1
+NAME, FORMAT, VERSIONS = "manifest.json", "polypath-bundle", (1, 2)
+STATISTICS = "statistics.safetensors"
 LARGEST = 4 * 2**20  # bytes of a manifest; more is no manifest
 Name = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=0)]
@@ -36,11 +38,19 @@ _FILE = re.compile(r"[\w=,+-][\w=,+.-]*")  # within the bundle's folder, by its 
 
 
 @dataclass(frozen=True, kw_only=True)
+class Errors:
+    """A path's errors in percent, as :class:`BundlePath` has them, under one kind of instructions."""
+
+    error: Percent | None = None
+    test_error: Percent | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class BundlePath:
     """One path of a bundle.
 
     Attributes:
-        name: how it is asked for, ``column=2``.
+        name: how it is asked for, ``column=2``, where there are several networks ``NETWORK:column=2``.
         text: the canonical choice on the network's wiring.
         macs, params, depth: of one image of the bundle's size; its own parameters; layers (shortest, longest).
         error: on held-out images, in percent; None where it was never scored.
@@ -50,6 +60,9 @@ class BundlePath:
             fitted on.
         statistics: whether its norms were re-estimated (their values are the bundle's ``statistics.safetensors``).
         files: the graph by runtime format: ``{"onnx": "column-2.onnx"}``; none where only torch can run it.
+        network: the one that it is of; empty where there is only one.
+        precision: of its graph. Answers in ``f32`` are those of eager within rounding, whatever the processor.
+        errors: in another precision, where they are measured for each kind of instructions, by that.
     """
 
     name: Name
@@ -63,6 +76,9 @@ class BundlePath:
     calibration: Mapping[str, int | float] = field(default_factory=dict)
     statistics: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""
+    precision: Literal["f32"] = "f32"
+    errors: Mapping[Name, Errors] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +121,21 @@ class FileFacts(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NetworkFacts:
+    """One of a bundle's several networks, in the folder of its name: its family, and facts for readers."""
+
+    family: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What a bundle says about itself.
 
     Attributes:
         name: of the bundle.
-        family: of the network.
+        family: of the network; empty where there are several.
+        networks: where there are several, by name; see :class:`NetworkFacts`.
         classes: names by label.
         preparation: image size and normalisation.
         paths: the cheapest first.
@@ -124,6 +149,7 @@ class Manifest:
 
     name: str = ""
     family: str = ""
+    networks: Mapping[Name, NetworkFacts] = field(default_factory=dict)
     classes: Annotated[tuple[str, ...], Meta(min_length=2)]
     preparation: Preparation
     paths: Annotated[tuple[BundlePath, ...], Meta(min_length=1)]
@@ -135,15 +161,21 @@ class Manifest:
     files: Mapping[str, FileFacts] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"Manifest({self.name!r}, {self.family}, {len(self.paths)} paths, {len(self.classes)} classes)"
+        return f"Manifest({self.name!r}, {self.families}, {len(self.paths)} paths, {len(self.classes)} classes)"
+
+    @property
+    def families(self) -> str:
+        """Of the network or networks."""
+        return ", ".join(dict.fromkeys(facts.family for facts in self.networks.values())) or self.family
 
     def to_json(self) -> dict[str, Any]:
         prep = self.preparation
         values: dict[str, Any] = {
             "format": FORMAT,
-            "format_version": VERSION,
+            "format_version": 2 if self.networks else 1,
             "name": self.name,
             "family": self.family,
+            "networks": {name: asdict(facts) for name, facts in self.networks.items()},
             "classes": list(self.classes),
             "image": {"size": list(prep.size), "resize": prep.resize, "to": prep.resize_to},
             "normalisation": {"mean": list(prep.mean), "std": list(prep.std)},
@@ -155,8 +187,17 @@ class Manifest:
             "about": dict(self.about),
             "files": {name: dict(facts) for name, facts in self.files.items()},
         }
+        if self.networks:
+            del values["family"]
+        else:
+            del values["networks"]
+            values["paths"] = [{key: row[key] for key in row if key not in _OF_SEVERAL} for row in values["paths"]]
         values = json.loads(json.dumps(values))
         return values | {"digest": digest(values)}
+
+
+_OF_SEVERAL = ("network", "precision", "errors")
+"""Fields of a path that only format 2 has."""
 
 
 def digest(values: Mapping[str, Any]) -> str:
@@ -177,14 +218,16 @@ def read(folder: Path) -> tuple[Manifest, str]:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f'{file}: no manifest of a bundle (it has no "format": "{FORMAT}")')
     version = values.get("format_version")
-    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= VERSION:
-        raise ValueError(f"{file}: format_version {version!r}; this polypath reads 1 to {VERSION}")
+    if isinstance(version, bool) or not isinstance(version, int) or version not in VERSIONS:
+        raise ValueError(f"{file}: format_version {version!r}; this polypath reads {VERSIONS[0]} to {VERSIONS[-1]}")
     if values.get("digest") != digest(values):
         raise ValueError(f"{file}: damaged, its digest is another")
     try:
         table = {**values, "preparation": asdict(preparation(values))}
         manifest = decode(table, Manifest, "manifest", others=True)
         check_scale(manifest.preparation)
+        if bool(manifest.networks) != (version == 2):
+            raise ValueError(f"networks: format_version {version} has {'some' if version == 2 else 'none'}")
         _check_names(manifest)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
@@ -198,6 +241,11 @@ def check_scale(preparation: Preparation) -> None:
         check("normalisation.std", std, number(1e-6, 1e6))
 
 
+def folder_of(network: str) -> str:
+    """What stands before the names of a network's files; the only network's lie in the bundle's folder itself."""
+    return f"{network}/" if network else ""
+
+
 def _check_names(manifest: Manifest) -> None:
     """Raise ``ValueError`` where one part of a manifest names what another does not have."""
     names = Counter(path.name for path in manifest.paths)
@@ -206,6 +254,7 @@ def _check_names(manifest: Manifest) -> None:
             raise ValueError(f"paths: {name!r} is named twice")
         if as_unicode(name) != name:
             raise ValueError(f"paths: {name!r} is no text")
+    _check_networks(manifest)
     ran: set[str] = set()
     left = {INPUT}
     for rung in manifest.ladder:
@@ -220,12 +269,42 @@ def _check_names(manifest: Manifest) -> None:
             if twice := [slot for slot in rung.step.leaves if slot in left]:
                 raise ValueError(f"ladder: {rung.path!r} leaves {twice[0]!r}, which is there already")
             left.update(rung.step.leaves)
-    check_files(manifest.files)
-    named = [name for path in manifest.paths for name in path.files.values()]
-    named += [name for rung in manifest.ladder if rung.step is not None for name in rung.step.files.values()]
-    named += [manifest.held_out] if manifest.held_out is not None else []
-    if lost := [name for name in named if name not in manifest.files]:
+    _check_named_files(manifest)
+
+
+def _check_networks(manifest: Manifest) -> None:
+    """Each path is of a network that there is, and each network has a folder, files and a path."""
+    known = manifest.networks or {"": None}
+    if unknown := [path for path in manifest.paths if path.network not in known]:
+        raise ValueError(f"paths: {unknown[0].name!r} is of network {unknown[0].network!r}; there are {listed(known)}")
+    for name in manifest.networks:
+        if not _FILE.fullmatch(name) or name in manifest.files:
+            raise ValueError(f"networks: {name!r} is no name of a folder")
+        if lost := [file for file in (CONFIG, WEIGHTS) if folder_of(name) + file not in manifest.files]:
+            raise ValueError(f"networks: {name!r} has no {lost[0]} among the files")
+        if all(path.network != name for path in manifest.paths):
+            raise ValueError(f"networks: no path is of {name!r}")
+
+
+def _check_named_files(manifest: Manifest) -> None:
+    """What is named has a checksum, and of several networks each has its own files only."""
+    check_files(_within(name, manifest.networks) for name in manifest.files)
+    named = [(path.network, name) for path in manifest.paths for name in path.files.values()]
+    network_of = {path.name: path.network for path in manifest.paths}
+    steps = [(network_of[rung.path], rung.step) for rung in manifest.ladder if rung.step is not None]
+    named += [(network, name) for network, step in steps for name in step.files.values()]
+    named += [(path.network, folder_of(path.network) + STATISTICS) for path in manifest.paths if path.statistics]
+    if strange := [name for network, name in named if not name.startswith(folder_of(network))]:
+        raise ValueError(f"files: {strange[0]!r} is named by a path of another network")
+    every = [name for _, name in named] + ([manifest.held_out] if manifest.held_out is not None else [])
+    if lost := [name for name in every if name not in manifest.files]:
         raise ValueError(f"files: {lost[0]!r} is named, and has no checksum")
+
+
+def _within(name: str, networks: Collection[str]) -> str:
+    """A file's name in the folder of the network that it is of."""
+    network, _, rest = name.partition("/")
+    return rest if network in networks else name
 
 
 def check_files(names: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from polypath.core.extras import need
 from polypath.deploy import check, onnx_graph
-from polypath.deploy.bundle import STATISTICS
+from polypath.deploy.manifest import STATISTICS
 from polypath.deploy.needs import checkers
 from polypath.profiling.cores import cores
 from polypath.storage.layout import WEIGHTS

@@ -36,6 +36,7 @@ class PlainFiles:
         self.folder = Path(tempfile.mkdtemp(prefix="polypath-"))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         for name, file in files.items():
+            (self.folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(file, self.folder / name)
 
 

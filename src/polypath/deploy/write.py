@@ -1,4 +1,4 @@
-"""Writing a bundle: network, norms, graphs, held-out answers, manifest. See :mod:`polypath.deploy.bundle`.
+"""Writing a bundle: networks, norms, graphs, held-out answers, manifest. See :mod:`polypath.deploy.bundle`.
 
 The folder appears whole or not at all, and each graph in it has been compared with eager.
 """
@@ -7,61 +7,41 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from polypath.core.arguments import SEVERAL, SEVERAL_PATHS, TABLE, TEXTS, takes
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import PLACE, TEXT, instance, json_value, optional, plain
 from polypath.core.deprecation import notes_are_logged
-from polypath.core.extract import extract
 from polypath.core.extras import installed
 from polypath.core.network import PathNet
 from polypath.core.network_rules import NETWORK
 from polypath.core.paths import Paths
 from polypath.deploy import check, heldout, onnx_graph
 from polypath.deploy import manifest as manifests
-from polypath.deploy.bundle import STATISTICS, Bundle, by_turns
+from polypath.deploy.bundle import Bundle, by_turns
+from polypath.deploy.candidates import BundleNetwork, Candidate, HeldOut, candidates, check_alike, check_networks
 from polypath.deploy.climb_write import write_steps
-from polypath.deploy.images import preparation
-from polypath.deploy.manifest import BundlePath, Manifest
+from polypath.deploy.manifest import BundlePath, Manifest, NetworkFacts, folder_of
 from polypath.deploy.needs import check_installed
-from polypath.deploy.onnx_files import check_onnx, weights_at
 from polypath.deploy.runtimes import open_runtime
+from polypath.deploy.scoring import errors_on_test, verdict_on
+from polypath.deploy.write_network import write_network
 from polypath.profiling.cores import cores
-from polypath.profiling.cost import Cost, costs
-from polypath.storage.batchnorm import save_statistics
+from polypath.profiling.cost import Cost
+from polypath.storage.cards import bundle_card
 from polypath.storage.digests import folder_digests
 from polypath.storage.files import new_folder, write_file, write_json
-from polypath.storage.saving import save
+from polypath.storage.layout import CARD
 
 HELD_OUT = "held_out.safetensors"
 LOG = logging.getLogger(__name__)
-Batches = Iterable[tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Images that were not trained on, prepared as the network reads them.
-
-    Args:
-        choose: batches of held-out images with labels: they choose, calibrate and bound (three disjoint parts).
-        test: batches of the test split, scored and nothing else.
-        seed: cuts the held-out images into parts.
-    """
-
-    choose: Batches
-    test: Batches | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "seed", plain(self.seed))
 
 
 @notes_are_logged
@@ -111,79 +91,154 @@ def write_bundle(
             images, a graph that differs from eager.
         ImportError: the exporter's packages are missing.
     """
+    one = BundleNetwork(net, paths, statistics, held_out)
+    return _written({"": one}, folder, keep=keep, name=name, about=about, notes=notes, measure=measure)
+
+
+@notes_are_logged
+@takes(
+    networks=TABLE,
+    folder=PLACE,
+    keep=TEXTS,
+    name=optional(TEXT),
+    about=optional(TABLE),
+    notes=TEXTS,
+    measure=SEVERAL,
+)
+def write_networks(
+    networks: Mapping[str, BundleNetwork],
+    folder: str | os.PathLike[str],
+    *,
+    keep: Sequence[str] = (),
+    name: str | None = None,
+    about: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+    measure: Sequence[int] = (),
+) -> Bundle:
+    """Write a bundle of paths of several networks into a new folder.
+
+    The networks tell the same classes apart, in the same order, and read images that are prepared alike; where they
+    have held-out images, these are the same ones in the same order. A path is called ``NETWORK:PATH``. It is left out
+    for a cheaper one of its own network only: which of two networks is the faster one, this machine's times will say.
+
+    Args:
+        networks: by name, of letters, digits and any of ``= , + - _``.
+        keep, name, about, notes, measure: as for :func:`write_bundle`; ``keep`` has names of the bundle's paths.
+
+    Raises:
+        ValueError: what :func:`write_bundle` raises; networks that cannot be in one bundle, with what differs.
+        ImportError: the exporter's packages are missing.
+    """
+    if not networks:
+        raise ValueError("networks: name at least one")
+    check_networks(networks)
+    return _written(networks, folder, keep=keep, name=name, about=about, notes=notes, measure=measure)
+
+
+def _written(
+    networks: Mapping[str, BundleNetwork],
+    folder: str | os.PathLike[str],
+    *,
+    keep: Sequence[str],
+    name: str | None,
+    about: Mapping[str, Any] | None,
+    notes: Sequence[str],
+    measure: Sequence[int],
+) -> Bundle:
     target = Path(folder)
     if target.exists():
         raise ValueError(f"{target}: exists; choose another folder")
     facts: dict[str, Any] = json_value("about", dict(about or {}))
+    several = {n: NetworkFacts(family=_family(one), about=_about_one(one)) for n, one in networks.items() if n}
     check_installed("bundle")
-    try:
-        prep = preparation(net.config)
-    except ValueError as error:
-        raise ValueError(f"this network does not say how its images are prepared ({error})") from error
-    chosen = _chosen(net, paths)
-    counted = costs(net, chosen, size=prep.size)
-    macs = {n: counted[n].macs for n in chosen}
-    if held_out is not None:
-        logits, labels = scored(net, chosen, statistics, held_out.choose)
-        verdict = heldout.decide(logits, labels, macs, seed=held_out.seed, keep=keep)
-        names = verdict.names
-    else:
-        verdict, names = None, sorted(chosen, key=lambda n: macs[n])
-    tests = _test_errors(net, {n: chosen[n] for n in names}, statistics, held_out, verdict)
-    kept = {chosen[n]: statistics[chosen[n]] for n in names if statistics is not None and chosen[n] in statistics}
+    prep = check_alike(networks)
+    chosen = candidates(networks, prep.size)
+    verdict = verdict_on(networks, chosen, keep)
+    names = verdict.names if verdict else sorted(chosen, key=lambda n: chosen[n].cost.macs)
+    kept = {n: chosen[n] for n in names}
+    tests = errors_on_test(networks, kept, verdict)
+    table = card_rows({n: kept[n].cost for n in names}, verdict.errors if verdict else {}, tests)
 
     with new_folder(target) as made:
-        table = card_rows({n: counted[n] for n in names}, verdict.errors if verdict else {}, tests)
-        save(net, made / "net", notes=notes, path_table=table, dataset=facts.get("dataset"))
-        for file in list((made / "net").iterdir()):
-            file.rename(made / file.name)
-        (made / "net").rmdir()
-        if statistics is not None and kept:
-            save_statistics(BatchNormStatistics(kept, statistics.images, statistics.seed), made / STATISTICS)
-        rows, checks = [], []
-        for n in names:
-            file = f"{_file_name(n, names)}.onnx"
-            found = _graph(net, chosen[n], list(kept).index(chosen[n]) if chosen[n] in kept else None, kept, made, file)
-            for one in found:
-                LOG.info("%s: %s", n, one)
-                checks.append({"path": n, "runtime": one.runtime, "max_abs": one.max_abs})
-            rows.append(
-                BundlePath(
-                    name=n,
-                    text=str(chosen[n]),
-                    macs=macs[n],
-                    params=counted[n].params,
-                    depth=counted[n].depth,
-                    error=verdict.errors[n] if verdict else None,
-                    test_error=tests.get(n),
-                    temperature=verdict.temperatures[n] if verdict else 1.0,
-                    calibration=verdict.calibration[n] if verdict else {},
-                    statistics=chosen[n] in kept,
-                    files={"onnx": file},
-                )
+        banks: dict[str, BatchNormStatistics | None] = {}
+        files: dict[str, str] = {}
+        checks: list[dict[str, Any]] = []
+        for network, one in networks.items():
+            own = {n: candidate for n, candidate in kept.items() if candidate.network == network}
+            banks[network] = one.statistics_of(candidate.paths for candidate in own.values())
+            graphs, found = write_network(
+                one,
+                own,
+                banks[network],
+                made / network,
+                path_table=[row | {"name": own[row["name"]].name} for row in table if row["name"] in own],
+                dataset=facts.get("dataset"),
+                notes=one.notes if network else notes,
             )
+            files |= {n: folder_of(network) + file for n, file in graphs.items()}
+            checks += found
+        rows = [_row(n, one, files[n], verdict, tests.get(n), banks[one.network]) for n, one in kept.items()]
         rungs = list(by_turns(rows))
         if verdict is not None:
             _save_held_out(made / HELD_OUT, verdict)
             rungs = [replace(rung, test_error=tests.get(rung.combine)) for rung in verdict.rungs]
-        bank = BatchNormStatistics(kept, statistics.images, statistics.seed) if statistics is not None else None
-        rungs, found = write_steps(net, [chosen[rung.path] for rung in rungs], rungs, bank, list(kept), made)
-        checks += found
+        nets = {network: (one.net, banks[network]) for network, one in networks.items()}
+        paths = [(kept[rung.path].network, kept[rung.path].paths) for rung in rungs]
+        rungs, found = write_steps(nets, paths, rungs, made, prep)
+        if several:
+            families = {n: of.family for n, of in several.items()}
+            write_file(made / CARD, bundle_card(name or target.name, families, table, facts.get("dataset"), notes))
+        first = next(iter(networks.values()))
         manifest = Manifest(
             name=name or target.name,
-            family=str(net.config.get("family", "")),
-            classes=net.class_names,
+            family="" if several else _family(first),
+            networks=several,
+            classes=first.net.class_names,
             preparation=prep,
             paths=tuple(rows),
             ladder=tuple(rungs),
             held_out=HELD_OUT if verdict else None,
-            checks=tuple(checks),
-            about=_about(facts, statistics, verdict, held_out),
+            checks=tuple(checks + found),
+            about=_about(facts, None if several else first.statistics, verdict, first.held_out),
         )
         finish(made, manifest)
         if measure:
             finish(made, timed(made, manifest, measure))
     return Bundle.open(target)
+
+
+def _row(
+    name: str,
+    one: Candidate,
+    file: str,
+    verdict: heldout.Verdict | None,
+    test_error: float | None,
+    bank: BatchNormStatistics | None,
+) -> BundlePath:
+    return BundlePath(
+        name=name,
+        text=str(one.paths),
+        macs=one.cost.macs,
+        params=one.cost.params,
+        depth=one.cost.depth,
+        error=verdict.errors[name] if verdict else None,
+        test_error=test_error,
+        temperature=verdict.temperatures[name] if verdict else 1.0,
+        calibration=verdict.calibration[name] if verdict else {},
+        statistics=bank is not None and one.paths in bank,
+        files={"onnx": file},
+        network=one.network,
+    )
+
+
+def _family(one: BundleNetwork) -> str:
+    return str(one.net.config.get("family", ""))
+
+
+def _about_one(one: BundleNetwork) -> dict[str, Any]:
+    """Facts for readers of one of several networks."""
+    estimated = {} if one.statistics is None else {"statistics": one.statistics.record}
+    return plain(estimated) | json_value("about", dict(one.about))
 
 
 def finish(folder: Path, manifest: Manifest) -> None:
@@ -204,80 +259,6 @@ def card_rows(
         row |= {"params": one.params, "macs": one.macs, "depth": "–".join(map(str, dict.fromkeys(one.depth)))}
         rows.append({key: value for key, value in row.items() if value is not None})
     return rows
-
-
-@torch.inference_mode()
-def scored(
-    net: PathNet, paths: Mapping[str, Paths], statistics: BatchNormStatistics | None, batches: Batches
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Logits ``(N, classes)`` of each path, with its re-estimated norms, and the labels ``(N,)``."""
-    nets = {n: _extracted(net, p, statistics) for n, p in paths.items()}
-    rows: dict[str, list[Tensor]] = {n: [] for n in nets}
-    truth = []
-    for images, labels in batches:
-        for n, child in nets.items():
-            rows[n].append(child(images).float())
-        truth.append(labels)
-    found = torch.cat(truth)
-    LOG.info("scored %d paths on %s images", len(nets), f"{len(found):,}")
-    return {n: torch.cat(parts) for n, parts in rows.items()}, found
-
-
-def _extracted(net: PathNet, paths: Paths, statistics: BatchNormStatistics | None) -> PathNet:
-    return extract(net, paths, stats=statistics if statistics is not None and paths in statistics else None).eval()
-
-
-def _chosen(net: PathNet, paths: Mapping[str, Paths | str] | Sequence[str] | None) -> dict[str, Paths]:
-    if paths is None:
-        return net.named_paths()
-    pairs = paths.items() if isinstance(paths, Mapping) else [(text, text) for text in paths]
-    found = {n: net.paths(p) for n, p in pairs}
-    if not found:
-        raise ValueError("paths: name at least one")
-    return {n: p for i, (n, p) in enumerate(found.items()) if p not in list(found.values())[:i]}
-
-
-def _test_errors(
-    net: PathNet,
-    paths: Mapping[str, Paths],
-    statistics: BatchNormStatistics | None,
-    held_out: HeldOut | None,
-    verdict: heldout.Verdict | None,
-) -> dict[Any, float]:
-    """Test errors by path name, and by what a rung combines."""
-    if held_out is None or held_out.test is None or verdict is None:
-        return {}
-    logits, labels = scored(net, paths, statistics, held_out.test)
-    found: dict[Any, float] = {n: round(heldout.error(z, labels), 4) for n, z in logits.items()}
-    scaled = {n: (z / verdict.temperatures[n]).softmax(1) for n, z in logits.items()}
-    for rung in verdict.rungs:
-        found[rung.combine] = round(heldout.error(heldout.combined(scaled, rung), labels), 4)
-    return found
-
-
-def _graph(
-    net: PathNet, paths: Paths, place: int | None, kept: Mapping[Paths, Any], folder: Path, file: str
-) -> list[check.Check]:
-    """Write a path's graph, its weights those of the bundle's shared files; compare it with eager in what is here."""
-    child = extract(net, paths)
-    if place is not None:
-        from polypath.core.batchnorm import bake
-
-        bake(child, kept[paths])
-    child.eval()
-    known = weights_at(folder, place)
-    prep = preparation(net.config)
-    shape = (prep.channels, *prep.size)
-    program = onnx_graph.exported(child, check.images(2, shape))
-    model = onnx_graph.to_onnx(program, fold=False, name=file.removesuffix(".onnx"))
-    onnx_graph.point_at(model, known, folder)
-    onnx_graph.write(model, folder / file)
-    return check_onnx(folder / file, child, shape)
-
-
-def _file_name(name: str, names: Sequence[str]) -> str:
-    plain = "".join(c if c.isalnum() or c in "=,-" else "-" for c in name)
-    return plain if len(plain) <= 60 else f"path-{list(names).index(name) + 1}"
 
 
 def _save_held_out(file: Path, verdict: heldout.Verdict) -> None:

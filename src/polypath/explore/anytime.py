@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from polypath.core.paths import Paths
-from polypath.core.wiring import Join, Wiring
+from polypath.core.wiring import Join
 from polypath.deploy import AnytimePredictor, BudgetError, Bundle
 from polypath.deploy.budget import Spent
 from polypath.deploy.decoder import decoder
@@ -48,8 +48,8 @@ class AnytimeSubject:
         bundle = predictor.bundle
         self.predictor, self.title = predictor, title or bundle.name
         self.classes, self.channels = tuple(bundle.classes), bundle.preparation.channels
-        self.wiring: Wiring = bundle.wiring
-        self._choices = {path.name: bundle.net.paths(path.text) for path in bundle.paths}
+        self._nets = {path.name: bundle.networks[path.network].net for path in bundle.paths}
+        self._choices = {path.name: self._nets[path.name].paths(path.text) for path in bundle.paths}
         predictor.profile(1)
         blank = np.zeros((1, *bundle.preparation.size, self.channels), np.uint8)
         for name in self._choices:
@@ -74,6 +74,7 @@ class AnytimeSubject:
         return {
             path.name: PathFacts(
                 name=path.name,
+                wiring=self._nets[path.name].wiring,
                 choice=self._choices[path.name],
                 error=path.error,
                 test_error=path.test_error,
@@ -114,7 +115,7 @@ class AnytimeSubject:
     def _gated(self, name: str) -> bool:
         """Whether gates decide on some of the path's way."""
         choice = self._choices[name]
-        alive = self.wiring.alive(choice)
+        alive = self._nets[name].wiring.alive(choice)
         return any(isinstance(node, Join) and node.dynamic(choice) for node in alive)
 
     def _followed(self, pixels: np.ndarray, name: str) -> Run:
@@ -124,17 +125,17 @@ class AnytimeSubject:
         from polypath.core.execute import Trace
         from polypath.profiling.threads import torch_threads
 
-        net, choice, trace = self.predictor.bundle.net, self._choices[name], Trace()
+        net, choice, trace = self._nets[name], self._choices[name], Trace()
         begin = time.perf_counter()
         with torch_threads(self.predictor.threads), torch.inference_mode():
             logits = net(torch.from_numpy(self.predictor.prepared(pixels)), paths=choice, trace=trace)
             temperature = self.predictor.bundle.path(name).temperature
             probabilities = (logits.float() / temperature).softmax(1)[0].numpy()
         ms = 1e3 * (time.perf_counter() - begin)
-        taken = loops_taken(self.wiring, trace)
+        taken = loops_taken(net.wiring, trace)
         loops = []
         for switch, label in taken.items():
-            labels = self.wiring.joins[switch].labels
+            labels = net.wiring.joins[switch].labels
             loops.append((switch.rpartition(".")[0], labels.index(label), len(labels) - 1))
-        ran = Paths.of(self.wiring, {**choice, **{switch: (label,) for switch, label in taken.items()}})
+        ran = Paths.of(net.wiring, {**choice, **{switch: (label,) for switch, label in taken.items()}})
         return Run(path=name, probabilities=probabilities, ms=ms, choice=ran, loops=tuple(loops))

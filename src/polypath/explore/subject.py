@@ -17,6 +17,7 @@ class PathFacts:
 
     Attributes:
         name: how people call it, ``branches=1,3``.
+        wiring: its network's diagram.
         choice: which operands of which joins it keeps alive.
         error: top-1 error in percent, by which paths are ranked; None where nobody has scored it.
         test_error: on a test split that nothing was chosen by, where there is one.
@@ -25,6 +26,7 @@ class PathFacts:
     """
 
     name: str
+    wiring: Wiring
     choice: Choice
     error: float | None
     macs: int
@@ -68,9 +70,6 @@ class Subject(Protocol):
 
     @property
     def channels(self) -> int: ...
-
-    @property
-    def wiring(self) -> Wiring: ...
 
     @property
     def paths(self) -> Mapping[str, PathFacts]:

@@ -115,7 +115,7 @@ def _shown(
         path=chosen if run is not None else None,
         answer=answer,
         facts=_facts(facts, run),
-        wiring=_wiring(subject, choice, lit=facts is not None, run=run),
+        wiring=_wiring(facts or next(iter(subject.paths.values())), choice, lit=facts is not None, run=run),
         curve=curve_svg(list(subject.paths.values()), budget_ms, chosen, budgets(subject).high),
     )
 
@@ -133,8 +133,9 @@ def _facts(path: PathFacts | None, run: Run | None) -> str:
     return f'<dl class="pp-facts">{told}</dl>'
 
 
-def _wiring(subject: Subject, choice: Choice, *, lit: bool, run: Run | None) -> str:
-    wide, narrow = (subject.wiring.to_svg(choice, columns=columns) for columns in (WIDE, NARROW))
+def _wiring(path: PathFacts, choice: Choice, *, lit: bool, run: Run | None) -> str:
+    """The diagram of the path's network."""
+    wide, narrow = (path.wiring.to_svg(choice, columns=columns) for columns in (WIDE, NARROW))
     told = ""
     if run is not None and run.loops:
         each = ", ".join(f"{block} {took} of {most}" for block, took, most in run.loops)

@@ -43,19 +43,39 @@ def model_card(
         notes: what a reader has to know of the results.
     """
     name = config.get("model") or config["family"]
+    front = _front([str(config["family"])], licence, dataset)
+    return "\n".join([*front, "", f"# {name}", "", *_facts(config, paper, parameters, dataset), *_usage()]) + "".join(
+        f"\n{line}" for line in [*_paths(named_paths, path_table), *_notes(notes), ""]
+    )
+
+
+def bundle_card(
+    name: str,
+    families: Mapping[str, str],
+    path_table: Sequence[Row],
+    dataset: str | None = None,
+    notes: Sequence[str] = (),
+    licence: str = "apache-2.0",
+) -> str:
+    """The same of a bundle of several networks, whose ``families`` are given by name; each has a card of its own."""
+    lines = [*_front(list(dict.fromkeys(families.values())), licence, dataset), "", f"# {_plain(name)}", ""]
+    lines += ["Several networks, which answer by one of their paths within a time budget:", ""]
+    lines += [f"- [{network}]({network}/README.md): {_plain(family)}" for network, family in families.items()]
+    lines += ["", *_paths((), path_table), *_notes(notes), ""]
+    return "\n".join(lines)
+
+
+def _front(families: Sequence[str], licence: str, dataset: str | None) -> list[str]:
+    """Metadata for the hub."""
     head: dict[str, Any] = {
         "library_name": "polypath",
         "pipeline_tag": "image-classification",
         "license": licence,
-        "tags": ["image-classification", "polypath", "pytorch", str(config["family"])],
+        "tags": ["image-classification", "polypath", "pytorch", *families],
     }
     if dataset and re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
         head["datasets"] = [dataset]
-    # JSON values are YAML values
-    front = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---"]
-    return "\n".join([*front, "", f"# {name}", "", *_facts(config, paper, parameters, dataset), *_usage()]) + "".join(
-        f"\n{line}" for line in [*_paths(named_paths, path_table), *_notes(notes), ""]
-    )
+    return ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---"]  # JSON values are YAML ones
 
 
 def _facts(config: Mapping[str, Any], paper: str, parameters: int | None, dataset: str | None) -> list[str]:

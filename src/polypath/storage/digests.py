@@ -22,6 +22,6 @@ def json_digest(value: Any) -> str:
 
 
 def folder_digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """``{"sha256", "bytes"}`` of each file in ``folder`` by its name, in order."""
-    files = sorted(folder.iterdir())
-    return {file.name: {"sha256": file_digest(file), "bytes": file.stat().st_size} for file in files}
+    """``{"sha256", "bytes"}`` of each file in ``folder`` and below it by its name from there, in order."""
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    return {name: {"sha256": file_digest(files[name]), "bytes": files[name].stat().st_size} for name in sorted(files)}

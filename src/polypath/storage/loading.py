@@ -12,16 +12,18 @@ from polypath.core.network import PathNet
 from polypath.storage.config import build_net, read_config, restore
 from polypath.storage.hub import fetch
 from polypath.storage.layout import CONFIG, WEIGHTS, Folder
+from polypath.storage.shipped import PRETRAINED, SHIPPED
 from polypath.storage.weights import held_by, read_tensors
 
 
 def load_reported(folder: Folder, *, device: str | torch.device = "cpu") -> PathNet:
-    """As :func:`load`, of a saved network's folder or of a finished run's, which holds the network that it reports.
+    """As :func:`load`, of a saved network's folder or of a finished run's, which holds the network that it reports;
+    ``pretrained`` is the network that comes with the package.
 
     Raises:
         ValueError: as :func:`load`.
     """
-    place = Path(folder)
+    place = SHIPPED if folder == PRETRAINED else Path(folder)
     return load(place / "model" if (place / "recipe.json").is_file() else place, device=device)
 
 

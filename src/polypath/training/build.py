@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,9 +19,10 @@ from polypath.core.paths import WHOLE_TEXT
 from polypath.data.batches import Part, evaluation_batches, training_batches
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
-from polypath.families.base import WHITENING, seeded
+from polypath.families.base import WHITENING, Family, seeded
 from polypath.layers.conv import ConvUnit
 from polypath.layers.whitening import set_whitening
+from polypath.storage.decode import decode
 from polypath.storage.loading import load, load_reported
 from polypath.storage.saving import save
 from polypath.training.distributed import World
@@ -29,6 +32,7 @@ from polypath.training.recipe import Recipe, replace
 LOG = logging.getLogger(__name__)
 EVAL_BATCH = 250
 WHITENED = 2000  # training images, at most, that a whitening layer is made from
+_DRAWN_ANEW = ("num_classes", "init")
 INIT, MODEL, TEACHER = "init", "model", "teacher"
 
 
@@ -68,14 +72,15 @@ def _processor_has_bf16() -> bool:
 def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str] | None = None) -> PathNet:
     """The network that a run trains, on the CPU, its weights drawn from the seed, or those of ``recipe.init``.
 
-    With ``init``, it is the saved network itself, which may be an extracted path. Where its classes are of another
-    number than the recipe's, or other ones than ``classes`` or in another order, it gets a new head, drawn from the
-    seed. A run that has begun reads its own copy of it.
+    With ``init``, it is the saved network itself, which may be an extracted path of ``recipe.model``. Where its
+    classes are of another number than the recipe's, or other ones than ``classes`` or in another order, it gets a new
+    head, drawn from the seed. A run that has begun reads its own copy of it.
 
     With ``path``, it is that path of the network, extracted.
 
     Raises:
-        ValueError: a path that the network does not have, with the legal ones.
+        ValueError: a path that the network does not have, with the legal ones; a ``recipe.model`` that is not the
+            network of ``init``, with the field that differs.
     """
     if recipe.init is None:
         return _path_of(recipe.model.build(recipe.seed), recipe.path)
@@ -83,6 +88,7 @@ def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str
     if own is not None and own.is_dir():
         return load(own)
     net = load_reported(recipe.init)
+    _check_model(recipe.model, net, recipe.init)
     known, outputs = net.config.get("classes"), recipe.model.num_classes
     others = bool(known) and classes is not None and net.class_names != completed_classes(classes, outputs)
     if net.num_classes != outputs or others:
@@ -115,6 +121,21 @@ def whiten(net: PathNet, recipe: Recipe, data: ImageData, world: World) -> None:
             batches.close()
     found = world.gather(unit.conv.state_dict())[0]
     unit.conv.load_state_dict(found)
+
+
+def _check_model(model: Family, net: PathNet, init: str) -> None:
+    """Raise ``ValueError`` unless ``model`` is what the saved network was built from, but for its classes and for how
+    weights are drawn."""
+    family = net.config.get("family")
+    if family != model.family:
+        raise ValueError(
+            f"model is a {model.family}, and the network in init = {init!r} a {family}: take a recipe of it"
+        )
+    loaded = decode(json.loads(json.dumps(net.config.get("arguments", {}))), type(model), "arguments")
+    for field in dataclasses.fields(model):
+        mine, theirs = getattr(model, field.name), getattr(loaded, field.name)
+        if mine != theirs and field.name not in _DRAWN_ANEW:
+            raise ValueError(f"model.{field.name} = {mine!r}: the network in init = {init!r} has {theirs!r}")
 
 
 def _path_of(net: PathNet, path: str) -> PathNet:

@@ -336,7 +336,8 @@ class Taught(Objective, kind="taught"):
     loss = ``labels`` · cross-entropy + ``weight`` · T² KL(teacher ‖ network); the teacher is in evaluation mode.
 
     Args:
-        teacher: folder of a saved network or of a finished run; a run keeps its own copy of it.
+        teacher: folder of a saved network or of a finished run, or ``pretrained``, as of a recipe's ``init``; a run
+            keeps its own copy of it.
     """
 
     teacher: str = ""

@@ -31,7 +31,7 @@ from polypath.core.checks import check, each, one_of, whole
 from polypath.core.paths import WHOLE_TEXT
 from polypath.data.sources import ImageData
 from polypath.deploy.heldout import decide
-from polypath.deploy.write import scored
+from polypath.deploy.scoring import scored
 from polypath.profiling.cost import costs
 from polypath.reproduce.trained import Trained
 from polypath.storage.decode import read

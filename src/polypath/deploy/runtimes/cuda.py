@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.runtimes import Run, StepRun
 
-KEPT = 64  # recorded (path, batch size) pairs
+KEPT = 64  # recorded (path, batch size) pairs at least
+KEPT_EACH = 9  # a path at batches of 1, 2, 4, … 256
 WARMUP = 3  # runs before recording, in which kernels are chosen
 
 
@@ -38,6 +39,7 @@ class CudaGraphs:
         self.device = torch.cuda.get_device_name()
         self._nets: dict[str, Any] = {}
         self._recorded: OrderedDict[tuple[str, int], Run] = OrderedDict()
+        self._most = max(KEPT, KEPT_EACH * len(bundle.paths))
         self._lock = threading.Lock()
 
     @property
@@ -54,7 +56,7 @@ class CudaGraphs:
             if run is None:
                 run = self._recorded[path, batch] = self._record(path, batch)
             self._recorded.move_to_end((path, batch))
-            while len(self._recorded) > KEPT:
+            while len(self._recorded) > self._most:
                 self._recorded.popitem(last=False)
         return run
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.runtimes import Run, StepRun
 
-KEPT = 64  # compiled (path, batch size) pairs
+KEPT = 64  # compiled (path, batch size) pairs at least
+KEPT_EACH = 18  # a path and its step at batches of 1, 2, 4, … 256
 
 
 class OpenVino:
@@ -31,6 +32,7 @@ class OpenVino:
         self._options = options(threads, precision)
         self._core = self._ov.Core()
         self._compiled: OrderedDict[tuple[str | int, int], StepRun] = OrderedDict()
+        self._most = max(KEPT, KEPT_EACH * len(bundle.paths))
         self._lock = threading.Lock()
         self.steps = written_steps(bundle)
 
@@ -47,7 +49,7 @@ class OpenVino:
             if run is None:
                 run = self._compiled[key, batch] = compiled_many(self._core, file(), self._options, batch)
             self._compiled.move_to_end((key, batch))
-            while len(self._compiled) > KEPT:
+            while len(self._compiled) > self._most:
                 self._compiled.popitem(last=False)
         return run
 

@@ -40,9 +40,10 @@ class Torch:
         from polypath.deploy.climb import parts_by_step
 
         bundle = self._bundle
-        texts = {path.name: path.text for path in bundle.paths}
-        paths = [bundle.net.paths(texts[rung.path]) for rung in bundle.ladder]
-        return parts_by_step(bundle.net, paths, bundle.statistics, bundle.size)
+        nets = {name: (stored.net, stored.statistics) for name, stored in bundle.networks.items()}
+        told = [bundle.path(rung.path) for rung in bundle.ladder]
+        paths = [(path.network, nets[path.network][0].paths(path.text)) for path in told]
+        return parts_by_step(nets, paths, bundle.size)
 
     @property
     def steps(self) -> Sequence[Step | None]:

@@ -1,0 +1,188 @@
+"""What may go into a bundle: networks with what is known of them, and their paths."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.checks import plain
+from polypath.core.extract import extract
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.deploy.images import Preparation, preparation
+from polypath.profiling.cost import Cost, Size, costs
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+_NAME = re.compile(r"[\w=,+-]{1,100}")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Images that were not trained on, prepared as the network reads them.
+
+    Args:
+        choose: batches of held-out images with labels: they choose, calibrate and bound (three disjoint parts).
+        test: batches of the test split, scored and nothing else.
+        seed: cuts the held-out images into parts.
+    """
+
+    choose: Batches
+    test: Batches | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", plain(self.seed))
+
+
+@dataclass(frozen=True)
+class BundleNetwork:
+    """One network of a bundle.
+
+    Args:
+        net: with classes, normalisation and image size in its config, as a loaded network has them.
+        paths: by name, or just their texts; None takes all named paths.
+        statistics: re-estimated norms; paths that it has use them.
+        held_out: images that choose among ``paths`` and calibrate them; without, all stay, and none has an error.
+        about: facts for readers, JSON values.
+        notes: sentences for the network's card.
+    """
+
+    net: PathNet
+    paths: Mapping[str, Paths | str] | Sequence[str] | None = None
+    statistics: BatchNormStatistics | None = None
+    held_out: HeldOut | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def preparation(self) -> Preparation:
+        """How its images are prepared.
+
+        Raises:
+            ValueError: the network does not say.
+        """
+        try:
+            return preparation(self.net.config)
+        except ValueError as error:
+            raise ValueError(f"this network does not say how its images are prepared ({error})") from error
+
+    def extracted(self, paths: Paths) -> PathNet:
+        """A path as a network of its own, in evaluation mode, with its re-estimated norms where it has some."""
+        stats = self.statistics
+        return extract(self.net, paths, stats=stats if stats is not None and paths in stats else None).eval()
+
+    def statistics_of(self, chosen: Iterable[Paths]) -> BatchNormStatistics | None:
+        """The re-estimated norms of these paths only, where there are any."""
+        stats = self.statistics
+        kept = {paths: stats[paths] for paths in chosen if paths in stats} if stats is not None else {}
+        return BatchNormStatistics(kept, stats.images, stats.seed) if stats is not None and kept else None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A path that may be in the bundle: the network that it is of, its name there, the choice, what it costs."""
+
+    network: str
+    name: str
+    paths: Paths
+    cost: Cost
+
+
+def candidates(networks: Mapping[str, BundleNetwork], size: Size) -> dict[str, Candidate]:
+    """All paths that were asked for, by their names in the bundle: ``NETWORK:NAME``, ``NAME`` of a network without one.
+
+    Args:
+        size: of the images, in pixels.
+
+    Raises:
+        ValueError: illegal paths, none.
+    """
+    found: dict[str, Candidate] = {}
+    for network, one in networks.items():
+        with of_network(network):
+            chosen = _chosen(one)
+        counted = costs(one.net, chosen, size=size)
+        for name, paths in chosen.items():
+            found[f"{network}:{name}" if network else name] = Candidate(network, name, paths, counted[name])
+    return found
+
+
+def _chosen(one: BundleNetwork) -> dict[str, Paths]:
+    if one.paths is None:
+        return one.net.named_paths()
+    pairs = one.paths.items() if isinstance(one.paths, Mapping) else [(text, text) for text in one.paths]
+    found = {n: one.net.paths(p) for n, p in pairs}
+    if not found:
+        raise ValueError("paths: name at least one")
+    return {n: p for i, (n, p) in enumerate(found.items()) if p not in list(found.values())[:i]}
+
+
+@contextlib.contextmanager
+def of_network(name: str) -> Iterator[None]:
+    """Errors in the block say of which network they are."""
+    try:
+        yield
+    except ValueError as error:
+        if not name:
+            raise
+        raise ValueError(f"network {name!r}: {error}") from error
+
+
+def check_networks(networks: Mapping[str, BundleNetwork]) -> None:
+    """Raise ``ValueError`` unless these are networks whose names can be those of folders beside each other."""
+    seen: set[str] = set()
+    for name, one in networks.items():
+        if not isinstance(one, BundleNetwork):
+            raise ValueError(f"networks[{name!r}] is of type {type(one).__name__}: must be a BundleNetwork")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(f"network {name!r}: must be a name of letters, digits and any of = , + - _, 100 at most")
+        if name.casefold() in seen:
+            raise ValueError(f"network {name!r}: there are two of this name")
+        seen.add(name.casefold())
+
+
+def check_alike(networks: Mapping[str, BundleNetwork]) -> Preparation:
+    """How the images of all these networks are prepared.
+
+    Raises:
+        ValueError: they tell other classes apart than the first, or prepare images otherwise; held-out images of
+            some only, or cut by other seeds. The message names both networks and what differs.
+    """
+    (first, one), *others = networks.items()
+    preparations: dict[str, Preparation] = {}
+    for name, network in networks.items():
+        with of_network(name):
+            preparations[name] = network.preparation
+    prep = preparations[first]
+    for name, other in others:
+        told = f"network {name!r} cannot be in one bundle with {first!r}: "
+        if differs := _other_classes(other.net.class_names, one.net.class_names):
+            raise ValueError(told + differs)
+        mine, theirs = asdict(preparations[name]), asdict(prep)
+        if differs := [key for key in mine if mine[key] != theirs[key]]:
+            key = differs[0]
+            raise ValueError(f"{told}their images are prepared otherwise, {key} is {mine[key]} and {theirs[key]}")
+        if (other.held_out is None) != (one.held_out is None):
+            raise ValueError(told + "one of them has held-out images, and the other has none")
+        if other.held_out is not None and one.held_out is not None and other.held_out.seed != one.held_out.seed:
+            raise ValueError(
+                told + f"their held-out images are cut by seeds {other.held_out.seed}, {one.held_out.seed}"
+            )
+    return prep
+
+
+def _other_classes(mine: Sequence[str], theirs: Sequence[str]) -> str:
+    if tuple(mine) == tuple(theirs):
+        return ""
+    if len(mine) != len(theirs):
+        return f"they tell {len(mine)} and {len(theirs)} classes apart"
+    if sorted(mine) == sorted(theirs):
+        return "they have the same classes in another order"
+    i = next(i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b)
+    return f"their classes are not the same, number {i} is {mine[i]!r} and {theirs[i]!r}"

@@ -1,0 +1,108 @@
+"""Finished runs as networks of a bundle: named paths or chosen ones, norms re-estimated, scored on the run's images."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from polypath.analysis.finished_run import FinishedRun
+from polypath.deploy.candidates import BundleNetwork, HeldOut, check_alike
+from polypath.training.recipe import recipe_to_json
+from polypath.training.result import read_result
+
+LOG = logging.getLogger(__name__)
+MOST = 60  # characters of a network's name that is made of folders
+
+
+def network_of(
+    run: FinishedRun, texts: Sequence[str] | None = None, *, num_images: int | None = None, seed: int = 0
+) -> BundleNetwork:
+    """A run's network with what its images say of it.
+
+    Args:
+        texts: choices of paths; None takes all named ones.
+        num_images: training images to re-estimate norms on; None leaves them.
+        seed: cuts held-out images into parts.
+
+    Raises:
+        ValueError: an unfinished run, an illegal path, images that are gone.
+    """
+    net = run.net
+    named = net.named_paths()
+    chosen = [named.get(text) or net.paths(text) for text in texts] if texts else list(named.values())
+    stats = None if num_images is None else run.recalibrated(chosen, num_images)
+    held = None
+    if run.data.validation is not None:
+        held = HeldOut(list(run.batches("validation")), run.batches("test"), seed)
+    else:
+        LOG.warning(
+            "%s held no images out (data.validation), so nothing is calibrated and no path has an error", run.folder
+        )
+    return BundleNetwork(net.cpu(), texts, stats, held, about=_about(run))
+
+
+def names_of(folders: Sequence[Path]) -> dict[str, Path]:
+    """Networks' names for the folders that they come from: those of the folders, with those above where they are equal.
+
+    Raises:
+        ValueError: the same folder twice.
+    """
+    places: list[Path] = []
+    for folder in folders:
+        if (place := folder.resolve()) in places:
+            raise ValueError(f"{folder}: given twice")
+        places.append(place)
+    parts = [[_plain(part) for part in place.parts[1:]] or ["network"] for place in places]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["-".join(part[-depth:])[-MOST:] for part in parts]
+        if len({name.casefold() for name in names}) == len(names):
+            return dict(zip(names, folders, strict=True))
+    return {f"network{i}": folder for i, folder in enumerate(folders, 1)}
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w=,+-]+", "-", text).strip("-") or "network"
+
+
+def check_same_runs(runs: Mapping[str, FinishedRun]) -> None:
+    """Make sure, before any work, that runs can be in one bundle.
+
+    Raises:
+        ValueError: other classes or preparation than the first's; other held-out or test images. The message names
+            both runs and what differs.
+    """
+    check_alike({name: BundleNetwork(run.net) for name, run in runs.items()})
+    (first, one), *others = runs.items()
+    for name, run in others:
+        told = f"network {name!r} cannot be in one bundle with {first!r}: "
+        mine, theirs = run.data.validation, one.data.validation
+        if (mine is None) != (theirs is None):
+            raise ValueError(told + "one of the runs held images out (data.validation), and the other did not")
+        if mine is not None and theirs is not None and mine.fingerprint() != theirs.fingerprint():
+            raise ValueError(f"{told}their runs held other images out ({len(mine):,} and {len(theirs):,})")
+        if run.data.test.fingerprint() != one.data.test.fingerprint():
+            raise ValueError(f"{told}their test images are others ({len(run.data.test):,} and {len(one.data.test):,})")
+
+
+def _about(run: FinishedRun) -> dict[str, Any]:
+    recipe = recipe_to_json(run.recipe)
+    recipe["data"]["source"] = run.data.name  # folders of this machine are nobody's business
+    return {"note": run.data.note, "recipe": recipe, "run": _run_facts(run)}
+
+
+def _run_facts(run: FinishedRun) -> dict[str, Any]:
+    """Revision and seed of the training itself."""
+    try:
+        sessions, result = run.run.sessions(), read_result(run.run)
+    except ValueError:
+        return {"seed": run.recipe.seed}
+    keep = ("revision", "torch", "device_name", "threads", "started")
+    return {
+        "seed": run.recipe.seed,
+        "sessions": [{key: session.get(key) for key in keep} for session in sessions],
+        "seconds": result.seconds,
+        "test_error_of_the_run": result.test_error,
+    }

@@ -1,0 +1,92 @@
+"""What a bundle's candidates answer to images that none of their networks was trained on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polypath.core.batchnorm import BatchNormStatistics
+from polypath.core.extract import extract
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.deploy import heldout
+from polypath.deploy.candidates import Batches, BundleNetwork, Candidate
+
+LOG = logging.getLogger(__name__)
+
+
+@torch.inference_mode()
+def scored(
+    net: PathNet, paths: Mapping[str, Paths], statistics: BatchNormStatistics | None, batches: Batches
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Logits ``(N, classes)`` of each path, with its re-estimated norms, and the labels ``(N,)``."""
+    nets = {
+        n: extract(net, p, stats=statistics if statistics is not None and p in statistics else None).eval()
+        for n, p in paths.items()
+    }
+    rows: dict[str, list[Tensor]] = {n: [] for n in nets}
+    truth = []
+    for images, labels in batches:
+        for n, child in nets.items():
+            rows[n].append(child(images).float())
+        truth.append(labels)
+    found = torch.cat(truth)
+    LOG.info("scored %d paths on %s images", len(nets), f"{len(found):,}")
+    return {n: torch.cat(parts) for n, parts in rows.items()}, found
+
+
+def verdict_on(
+    networks: Mapping[str, BundleNetwork], chosen: Mapping[str, Candidate], keep: Sequence[str]
+) -> heldout.Verdict | None:
+    """What held-out images say of the candidates, by their names in the bundle; None without such images.
+
+    Raises:
+        ValueError: too few images, or other labels for one network than for the others.
+    """
+    held = next(iter(networks.values())).held_out
+    if held is None:
+        return None
+    answers, labels = _scored(networks, chosen, {n: one.held_out.choose for n, one in networks.items() if one.held_out})
+    macs = {n: candidate.cost.macs for n, candidate in chosen.items()}
+    own = {n: candidate.network for n, candidate in chosen.items()}
+    return heldout.decide(answers, labels, macs, seed=held.seed, keep=keep, networks=own)
+
+
+def errors_on_test(
+    networks: Mapping[str, BundleNetwork], kept: Mapping[str, Candidate], verdict: heldout.Verdict | None
+) -> dict[Any, float]:
+    """Test errors by path name, and by what a rung combines; none without a test split for all networks.
+
+    Raises:
+        ValueError: other labels for one network than for the others.
+    """
+    splits = {n: one.held_out.test for n, one in networks.items() if one.held_out and one.held_out.test is not None}
+    if verdict is None or len(splits) < len(networks):
+        return {}
+    logits, labels = _scored(networks, kept, splits)
+    found: dict[Any, float] = {n: round(heldout.error(z, labels), 4) for n, z in logits.items()}
+    scaled = {n: (z / verdict.temperatures[n]).softmax(1) for n, z in logits.items()}
+    for rung in verdict.rungs:
+        found[rung.combine] = round(heldout.error(heldout.combined(scaled, rung), labels), 4)
+    return found
+
+
+def _scored(
+    networks: Mapping[str, BundleNetwork], chosen: Mapping[str, Candidate], splits: Mapping[str, Batches]
+) -> tuple[dict[str, Tensor], Tensor]:
+    answers: dict[str, Tensor] = {}
+    truth: dict[str, Tensor] = {}
+    for network, batches in splits.items():
+        one = networks[network]
+        paths = {n: candidate.paths for n, candidate in chosen.items() if candidate.network == network}
+        if not paths:
+            continue
+        logits, truth[network] = scored(one.net, paths, one.statistics, batches)
+        answers |= logits
+        if not torch.equal(truth[network], next(iter(truth.values()))):
+            raise ValueError(f"network {network!r}: its images have other labels than those of {next(iter(truth))!r}")
+    return {n: answers[n] for n in chosen}, next(iter(truth.values()))

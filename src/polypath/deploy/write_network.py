@@ -1,0 +1,77 @@
+"""Writing one network of a bundle into its folder: the network, its norms, a graph a path."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from polypath.core.batchnorm import BatchNormStatistics, bake
+from polypath.core.extract import extract
+from polypath.core.paths import Paths
+from polypath.deploy import check, onnx_graph
+from polypath.deploy.candidates import BundleNetwork, Candidate
+from polypath.deploy.manifest import STATISTICS
+from polypath.deploy.onnx_files import check_onnx, weights_at
+from polypath.storage.batchnorm import save_statistics
+from polypath.storage.saving import save
+
+LOG = logging.getLogger(__name__)
+
+
+def write_network(
+    one: BundleNetwork,
+    kept: Mapping[str, Candidate],
+    bank: BatchNormStatistics | None,
+    folder: Path,
+    *,
+    path_table: Sequence[Mapping[str, Any]],
+    dataset: str | None,
+    notes: Sequence[str],
+) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """Write the network and the graphs of its paths into ``folder``, which may hold other things: the graphs' files
+    by the paths' names, and how far each is from eager in each runtime that is here.
+
+    Args:
+        kept: the paths that stay, by their names in the bundle.
+        bank: their re-estimated norms.
+    """
+    folder.mkdir(exist_ok=True)
+    save(one.net, folder / "net", notes=notes, path_table=path_table, dataset=dataset)
+    for file in list((folder / "net").iterdir()):
+        file.rename(folder / file.name)
+    (folder / "net").rmdir()
+    if bank is not None:
+        save_statistics(bank, folder / STATISTICS)
+    files, checks = {}, []
+    names = [candidate.name for candidate in kept.values()]
+    for n, candidate in kept.items():
+        files[n] = f"{_file_name(candidate.name, names)}.onnx"
+        for found in _graph(one, candidate.paths, bank, folder, files[n]):
+            LOG.info("%s: %s", n, found)
+            checks.append({"path": n, "runtime": found.runtime, "max_abs": found.max_abs})
+    return files, checks
+
+
+def _graph(
+    one: BundleNetwork, paths: Paths, bank: BatchNormStatistics | None, folder: Path, file: str
+) -> list[check.Check]:
+    """Write a path's graph, its weights those of the shared files; compare it with eager in what is here."""
+    child = extract(one.net, paths)
+    place = list(bank).index(paths) if bank is not None and paths in bank else None
+    if bank is not None and place is not None:
+        bake(child, bank[paths])
+    child.eval()
+    prep = one.preparation
+    shape = (prep.channels, *prep.size)
+    program = onnx_graph.exported(child, check.images(2, shape))
+    model = onnx_graph.to_onnx(program, fold=False, name=file.removesuffix(".onnx"))
+    onnx_graph.point_at(model, weights_at(folder, place), folder)
+    onnx_graph.write(model, folder / file)
+    return check_onnx(folder / file, child, shape)
+
+
+def _file_name(name: str, names: Sequence[str]) -> str:
+    plain = "".join(c if c.isalnum() or c in "=,-" else "-" for c in name)
+    return plain if len(plain) <= 60 else f"path-{list(names).index(name) + 1}"

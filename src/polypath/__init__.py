@@ -9,12 +9,12 @@ from polypath.core.silence import silence
 
 if TYPE_CHECKING:
     from polypath import deploy, functional
-    from polypath.analysis.recalibrate import recalibrate
     from polypath.core.builder import NetBuilder
     from polypath.core.execute import Trace
     from polypath.core.extract import extract
     from polypath.core.network import PathNet
     from polypath.core.paths import Paths
+    from polypath.core.recalibrate import recalibrate
     from polypath.core.wiring import Wiring
     from polypath.data import DataConfig, evaluation_batches, load_images, training_batches
     from polypath.deploy.bundle import Bundle
@@ -103,7 +103,7 @@ _PLACES = {
     "load": "storage.loading",
     "load_images": "data",
     "push_to_hub": "storage.hub",
-    "recalibrate": "analysis.recalibrate",
+    "recalibrate": "core.recalibrate",
     "resume": "training.loop",
     "save": "storage.saving",
     "train": "training.loop",

@@ -21,6 +21,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "polypath.analysis.plots.marks",
     ),
     "polypath.analysis.layout": ("polypath.core.wiring_layout",),
+    "polypath.analysis.recalibrate": ("polypath.core.recalibrate",),
     "polypath.analysis.report.charts": ("polypath.analysis.plots.svg_chart", "polypath.analysis.plots.marks"),
     "polypath.cards": ("polypath.storage.cards",),
     "polypath.cost": ("polypath.profiling.cost", "polypath.profiling.latency"),

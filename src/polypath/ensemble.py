@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polypath.core.arguments import SEVERAL_PATHS, takes
-from polypath.core.batchnorm import BatchNormStatistics, buffers, norms
+from polypath.core.batchnorm import BatchNormStatistics, bake, buffers, norms
 from polypath.core.checks import WHOLE_NUMBER, check, json_value, one_of, optional
 from polypath.core.extract import extract
 from polypath.core.network import PathNet, set_module
@@ -165,6 +165,21 @@ class Ensemble(nn.Module):
         if not kept:
             raise ValueError(f"without = {', '.join(sorted(gone))}: no member is left")
         return kept
+
+    def take_statistics(self, stats: BatchNormStatistics) -> None:
+        """Give each member the statistics that were re-estimated for its path.
+
+        Raises:
+            ValueError: statistics that lack a member's path, or of another network.
+        """
+        for name, path in self.paths.items():
+            member = self.get_submodule(f"members.{name}")
+            if isinstance(member, PathNet):
+                bake(member, stats[path])
+                continue
+            for norm, (mean, var) in stats[path].items():
+                member.get_buffer(f"{norm}.running_mean").copy_(mean)
+                member.get_buffer(f"{norm}.running_var").copy_(var)
 
     def member(self, name: str) -> PathNet:
         """A copy of one member as a network of its own, with its own running statistics."""

@@ -12,8 +12,9 @@ The same functions, bound into settings that a recipe can hold, are the objectiv
 
 from __future__ import annotations
 
+from polypath.core.batchnorm import batch_statistics
 from polypath.core.probabilities import average_probabilities
-from polypath.training.distill import distillation_loss
+from polypath.training.distill import alpha_divergence_loss, distillation_loss
 from polypath.training.gates import gate_rates, target_rate_loss
 from polypath.training.pathwise import (
     active_branch,
@@ -28,9 +29,12 @@ from polypath.training.sampling import (
     columns_of,
     global_drop_path,
     in_groups,
+    joined,
     local_drop_path,
     mixed_drop_path,
     one_column_a_block,
+    sandwich,
+    shallowest,
     stochastic_depth,
     survivors,
     uniform_choice,
@@ -41,7 +45,9 @@ from polypath.training.snapshots import ensemble_probabilities, snapshot_due
 __all__ = [
     "ScheduleConfig",
     "active_branch",
+    "alpha_divergence_loss",
     "average_probabilities",
+    "batch_statistics",
     "branches",
     "columns_of",
     "cycle_ends",
@@ -52,6 +58,7 @@ __all__ = [
     "gate_rates",
     "global_drop_path",
     "in_groups",
+    "joined",
     "learning_parameters",
     "local_drop_path",
     "lr_at",
@@ -59,6 +66,8 @@ __all__ = [
     "one_column_a_block",
     "path_wise_forward",
     "release",
+    "sandwich",
+    "shallowest",
     "snapshot_due",
     "stochastic_depth",
     "survivors",

@@ -14,12 +14,12 @@ from conftest import randomise_norms
 from polypath.analysis.depths import depths
 from polypath.analysis.plots.marks import Mark, Series, front
 from polypath.analysis.plots.svg_chart import chart, ticks
-from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.report.contents import Report, analysed
 from polypath.analysis.report.page import page
 from polypath.analysis.scoring import PathRow
 from polypath.analysis.tables import PathTable
 from polypath.core.network import PathNet
+from polypath.core.recalibrate import recalibrate
 
 G = torch.Generator().manual_seed(4)
 STORED = torch.randint(256, (240, 3, 8, 8), generator=G).byte()

@@ -9,9 +9,9 @@ import torch
 
 import polypath as pp
 from conftest import randomise_norms
-from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.scoring import score
 from polypath.core.paths import Paths
+from polypath.core.recalibrate import recalibrate
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from torch import nn
 
 import polypath as pp
 from conftest import assert_close, gradient, part, randomise_norms
-from polypath.analysis.recalibrate import recalibrate
 from polypath.core.batchnorm import buffers
 from polypath.core.builder import NetBuilder, WiringBuilder
 from polypath.core.execute import Trace, loops_run, run_steps
 from polypath.core.gating import decide, straight_through
 from polypath.core.plan import check_gates
+from polypath.core.recalibrate import recalibrate
 from polypath.core.wiring import Gate, Wiring
 from polypath.layers.gates import GateUnit
 from polypath.layers.lvbn import LoopUnit, normalise

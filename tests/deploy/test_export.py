@@ -142,7 +142,7 @@ def test_a_bundle_is_written_checked_and_opened(net, tmp_path, caplog):
     caplog.set_level("INFO", "polypath.deploy")
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(200, 3, 16, 16, generator=g), torch.randint(0, 5, (200,), generator=g)
-    from polypath.analysis.recalibrate import recalibrate
+    from polypath.core.recalibrate import recalibrate
 
     texts = ["branches=1", "branches=2"]
     stats = recalibrate(net, texts, [(x, y)], 200, seed=0)

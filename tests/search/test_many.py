@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from conftest import part, randomise_norms
-from polypath.analysis.recalibrate import recalibrate, shared_statistics
 from polypath.analysis.scoring import score
 from polypath.core.choices import ChoiceSpace
 from polypath.core.paths import Paths
+from polypath.core.recalibrate import recalibrate, shared_statistics
 from polypath.families.base import Family
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from polypath.analysis.finished_run import SCORING_BATCH, FinishedRun
-from polypath.analysis.recalibrate import recalibrate, shared_statistics
 from polypath.analysis.scoring import score
 from polypath.core.choices import ChoiceSpace
+from polypath.core.recalibrate import recalibrate, shared_statistics
 from polypath.data.config import AugmentConfig, DataConfig
 from polypath.families.crescendonet import CrescendoNet
 from polypath.profiling.cost import costs

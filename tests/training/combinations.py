@@ -46,6 +46,7 @@ from polypath.training.path_objectives import (
 from polypath.training.prepare import compile_units
 from polypath.training.recipe import ParallelConfig, Recipe
 from polypath.training.recipe import replace as changed
+from polypath.training.sandwich import Sandwich, SelfDistilled
 
 BATCH = 8
 BRANCHES = CrescendoNet(widths=(4, 4), scale=2, hidden=(8,), in_chans=1)
@@ -63,6 +64,8 @@ OBJECTIVES: dict[str, tuple[Any, Any]] = {
     "target-rate": (GATED, TargetRate()),
     "exits": (replace(BRANCHES, exits=(1,)), Exits()),
     "distil": (BRANCHES, Distil(paths=("branches=1",))),
+    "sandwich": (COLUMNS, Sandwich(images=0.5, labels=0.5, distillation="alpha-divergence")),
+    "self-distilled": (BRANCHES, SelfDistilled(base="branches=1")),
 }
 TAUGHT = "taught"  # its teacher is saved when the combinations are run
 SETTINGS: dict[str, tuple[Any, ...]] = {
@@ -73,12 +76,13 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "compile": (False, True),
     "batch_norm": ("rank", "sync", "ghost"),
     "optimiser": ("sgd", "adam", "muon"),
-    "extra": ("none", "clip_norm", "ema", "mixup", "accumulate", "move_unused", "whitening"),
+    "extra": ("none", "clip_norm", "ema", "swa", "mixup", "accumulate", "move_unused", "whitening"),
 }
 EXTRAS: dict[str, dict[str, Any]] = {
     "none": {},
     "clip_norm": {"clip_norm": 0.5},
     "ema": {"ema": 0.9},
+    "swa": {"swa": 0.5, "recalibrate": 8},
     "mixup": {"mixup": 0.2},
     "accumulate": {"accumulate": 2},
     "move_unused": {"optim.move_unused": True},
@@ -121,14 +125,12 @@ def reason(case: dict[str, Any]) -> str | None:
         return "optim.kind = 'muon' with parallel.strategy 'fsdp'"
     if objective == "target-rate" and (norm == "ghost" or (norm == "sync" and together != "one")):
         return f"parallel.batch_norm = '{norm}': behind this network's gates"
-    if case["extra"] == "ema" and together == "fsdp":
-        return "ema with parallel.strategy 'fsdp'"
+    if case["extra"] in ("ema", "swa") and together == "fsdp":
+        return f"{case['extra']} with parallel.strategy 'fsdp'"
     if objective == "ensemble" and together == "fsdp":
         return "objective 'ensemble' with parallel.strategy 'fsdp'"
     if objective == "exits" and together == "fsdp":
         return "objective 'exits' with parallel.strategy 'fsdp'"
-    if case["extra"] == "ema" and objective == "ensemble":
-        return "ema with objective 'ensemble'"
     return None
 
 
@@ -176,6 +178,9 @@ def attempt(case: dict[str, Any], world: World) -> str:
             engine.start_epoch(step)
             engine.step(parts(recipe, world, step), BATCH, step, step)
         engine.meter.flush()
+        if engine.average is not None:
+            with engine.autocast():
+                engine.average.recalibrate([(x, y) for _, x, y in parts(recipe, world, 0)], BATCH)
         engine.share_statistics()
         with torch.no_grad(), engine.autocast():
             engine.scored.eval()

@@ -29,6 +29,7 @@ from polypath.training.engine import Engine
 from polypath.training.optim import OptimConfig
 from polypath.training.path_objectives import DropPath, PathWise, TiedColumns
 from polypath.training.recipe import ParallelConfig, Recipe
+from polypath.training.sandwich import Sandwich
 
 STEPS, BATCH, EPOCH = 6, 12, 3
 SGD: dict[str, Any] = {"batch_size": BATCH, "optim__lr": 0.02, "optim__weight_decay": 0.01}
@@ -46,6 +47,7 @@ CASES: dict[str, Recipe] = {
     "global": tiny(**SGD, objective=DropPath(mode="global"), model=FRACTAL),
     "mixed": tiny(**SGD, objective=DropPath(mode="mixed"), model=FRACTAL),
     "tied": tiny(**SGD, objective=TiedColumns(), model=FRACTAL),
+    "sandwich": tiny(**SGD, objective=Sandwich(labels=0.5, images=0.5, draw="uniform"), model=FRACTAL),
     "pathwise": tiny(**SGD, objective=PathWise(rate=0.3)),
     "truncated": tiny(**SGD, objective=PathWise(backward="truncated")),
     "depth": tiny(**SGD, objective=DropPath(mode="stochastic-depth"), model=SHALLOW),

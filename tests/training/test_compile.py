@@ -10,6 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
 from conftest import assert_close, part
+from polypath.core.batchnorm import batch_statistics
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
 from polypath.families.crescendonet import CrescendoNet
@@ -114,3 +115,18 @@ def _units(net: PathNet) -> Iterator[tuple[int, ConvUnit]]:
     for path in net.wiring.modules:
         if "unit" in path:
             yield int(path.startswith("block2")), part(net, path)
+
+
+def test_compiled_units_leave_running_statistics_alone_where_they_are_to(rng: torch.Generator) -> None:
+    torch._dynamo.reset()
+    plain, net = SPEC.build(0).double(), SPEC.build(0).double()
+    compile_units(net, backend="eager")
+    x = torch.randn(8, 3, 8, 8, generator=rng, dtype=torch.float64)
+    for made in (plain, net):
+        made(x)
+        with batch_statistics(made.modules()):
+            made(x, paths="branches=1,3")
+        made(x)
+    for name, buffer in net.named_buffers():
+        assert_close(buffer, plain.get_buffer(name))
+    assert net.get_buffer("block1.branch1.unit1.norm.num_batches_tracked") == 2

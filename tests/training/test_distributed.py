@@ -30,7 +30,7 @@ GATED = RecursiveResNet(blocks=(1, 2), loops=(1, 2), width=4, in_chans=1)
 TOLERANCE = 1e-12  # of float64
 
 
-QUICK = ("local", "uniform", "tied", "pathwise", "rank", "fsdp-channels-last", "muon", "sync")
+QUICK = ("local", "uniform", "tied", "sandwich", "pathwise", "rank", "fsdp-channels-last", "muon", "sync")
 
 
 @pytest.fixture(scope="module", params=[QUICK, pytest.param((), marks=pytest.mark.slow)], ids=["some", "all"])

@@ -16,12 +16,14 @@ import polypath as pp
 from polypath.core.builder import NetBuilder
 from polypath.core.network import PathNet
 from polypath.profiling.cost import PathMacs, macs_in_turn
+from polypath.training.expected import expected_pflop
 from polypath.training.flop import FlopCounter
 from polypath.training.loop import resume, train
 from polypath.training.objectives import Whole
-from polypath.training.path_objectives import Distil, Exits
+from polypath.training.path_objectives import Distil, DropPath, Exits
 from polypath.training.recipe import Recipe
 from polypath.training.run import RunFolder
+from polypath.training.sandwich import Sandwich
 
 STEM, SHORT, LONG, HEAD = 3 * 4 * 9, 4 * 8, 4 * 8 * 9, 8 * 5  # MACs a pixel, but of the head
 
@@ -111,3 +113,26 @@ def test_a_run_begun_before_passes_were_counted_says_none(tmp_path: Path) -> Non
     last = checkpoints.load(checkpoints.steps()[-1])
     checkpoints.save(replace(last, state={key: value for key, value in last.state.items() if key != "flop"}))
     assert resume(tmp_path / "run", epochs=3, quiet=True).pflop is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": DropPath(rate=0.4), "accumulate": 2},
+        {"objective": Sandwich(draw="uniform", draws=2, images=0.3), "data__train_images": 170},
+        {"objective": Sandwich(draws=1, curriculum="cheapest-last"), "data__train_images": 161},
+        {"objective": Exits(paths=("branches=1", "whole")), "path": "branches=1,2"},
+    ],
+)
+def test_a_runs_pflop_are_known_before_it(changes: dict[str, Any], tmp_path: Path) -> None:
+    recipe = tiny(**{**SMALL, "data__train_images": 160, "batch_size": 32} | changes)
+    expected = expected_pflop(recipe, recipe.data.train_images or 0, 8)
+    assert train(recipe, tmp_path / "run", quiet=True).pflop == pytest.approx(expected, rel=1e-12)
+    roughly = expected_pflop(recipe, recipe.data.train_images or 0, 8, every=3)
+    assert roughly == pytest.approx(expected, rel=0.3)
+    assert expected > 0
+
+
+def test_too_few_images_for_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="images = 31"):
+        expected_pflop(tiny(), 31, 8)

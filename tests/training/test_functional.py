@@ -43,6 +43,16 @@ def distilled_loss(net: PathNet, x: Tensor, y: Tensor, g: torch.Generator) -> Te
     return F.cross_entropy(whole, y) + pf.distillation_loss(net(x, paths="branches=1"), whole, 2.0)
 
 
+def sandwich_loss(net: PathNet, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
+    whole = net(x)
+    loss = F.cross_entropy(whole, y)
+    ordered = [net.paths("column=1"), net.paths("column=2"), net.paths("column=3")]
+    for paths in pf.sandwich(ordered, 1, g):
+        with pf.batch_statistics(net.modules()):
+            loss = loss + pf.alpha_divergence_loss(net(x, paths=paths), whole)
+    return loss
+
+
 def sampled(draw: Callable) -> Callable:
     return lambda net, x, y, g: F.cross_entropy(net(x, paths=draw(net, g)), y)
 
@@ -56,6 +66,7 @@ LOOPS = {
     "path-wise": (CRESCENDO, lambda net, x, y, g: F.cross_entropy(pf.path_wise_forward(net, x, "2"), y)),
     "gates": (GATED, gated_loss),
     "distillation": (CRESCENDO, distilled_loss),
+    "sandwich": (FRACTAL, sandwich_loss),
 }
 
 

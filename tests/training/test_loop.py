@@ -121,6 +121,7 @@ def test_the_callers_generator_is_left_alone(tmp_path: Path) -> None:
         {"channels_last": True, "model__dropout": 0.0},
         {"accumulate": 2},
         {"ema": 0.9},
+        {"swa": 0.9, "recalibrate": 100},
         {"mixup": 0.4, "cutmix": 1.0, "label_smoothing": 0.1},
         {"clip_norm": 0.01},
         {"optim__kind": "adamw"},
@@ -139,7 +140,7 @@ def test_every_switch_trains_and_matters(tmp_path: Path, changes: dict[str, Any]
     differs = [name for name in weights if not torch.equal(plain[name], other[name])]
     if "channels_last" in changes:  # the same sums in another order
         assert all(torch.allclose(plain[name], other[name], atol=1e-4) for name in weights)
-    elif changes == {"ema": 0.9}:  # what it averages trains as before
+    elif changes.keys() & {"ema", "swa"}:  # what it averages trains as before
         assert not differs
         assert any(not torch.equal(other[f"ema/{n[6:]}"], other[n]) for n in weights)
     else:

@@ -19,6 +19,7 @@ from polypath.training.distributed import World
 from polypath.training.engine import Engine
 from polypath.training.path_objectives import DropPath, PathWise, TargetRate
 from polypath.training.recipe import Recipe
+from polypath.training.sandwich import Sandwich
 
 ASKING = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "unique", "masked_select")
 GATED = RecursiveResNet(blocks=(1, 2), width=4, loops=(1, 2), in_chans=1, shortcut="pad")
@@ -27,6 +28,7 @@ CASES: dict[str, Recipe] = {
     "columns": tiny(objective=DropPath(mode="mixed"), model=FractalNet(columns=3, filters=(4, 8), in_chans=1)),
     "path-wise": tiny(objective=PathWise(rate=0.3), clip_norm=1.0),
     **{f"gates, {norm}": tiny(objective=TargetRate(), model=replace(GATED, norm=norm)) for norm in NORMS},
+    "sandwich": tiny(objective=Sandwich(draw="local", labels=0.5, distillation="alpha-divergence")),
     "moving average": tiny(model=NET, ema=0.9),
 }
 

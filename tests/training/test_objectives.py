@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import polypath.training.path_objectives as po
+import polypath.training.sandwich  # noqa: F401 (its objectives survive JSON, too)
 from polypath.core.paths import Paths
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet

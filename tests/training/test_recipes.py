@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from polypath.families.crescendonet import CrescendoNet
+from polypath.profiling.cost import cost
 from polypath.training.path_objectives import DropPath, PathWise
 from polypath.training.recipe import Recipe, lookup, recipe_from_json, recipe_to_json
 from polypath.training.recipes import about, derive, get_recipe, list_recipes
+from polypath.training.sandwich import Sandwich
 from polypath.training.schedules import cycle_ends, lr_at
 
 NAMES = list_recipes()
-OURS = ("-small", "-mini", "-digits", "-modern", "-bundle", "-ladder", "-fast")
+OURS = ("-small", "-mini", "-digits", "-modern", "-bundle", "-ladder", "-sandwich", "-fast")
 PAPERS = [name for name in NAMES if not any(ours in name for ours in OURS)]
 
 
@@ -252,6 +254,25 @@ def test_path_wise_runs_have_twice_the_epochs_of_the_run_that_they_are_held_agai
         same = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
         same |= {"name": recipe.name, "epochs": recipe.epochs, "objective": recipe.objective}
         assert recipe == Recipe(**same)
+
+
+@pytest.mark.parametrize("family", ["fractalnet", "crescendonet", "resnet"])
+def test_a_sandwich_costs_at_most_three_quarters_of_its_paths_alone(family):
+    """And is otherwise the ladder's recipe: the same images, as many epochs."""
+    recipe, ladder = get_recipe(f"{family}-cifar10-sandwich"), get_recipe(f"{family}-cifar10-ladder")
+    objective = recipe.objective
+    assert isinstance(objective, Sandwich)
+    same = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+    same |= {"name": ladder.name, "objective": ladder.objective}
+    if family == "resnet":  # evaluation would scale what the sandwich never drops
+        same["model"] = dataclasses.replace(recipe.model, survival=0.5)
+    assert ladder == Recipe(**same)
+    net = recipe.model.build(0)
+    macs = {path: cost(net, path).macs for path in ("whole", *objective.paths)}
+    assert objective.draws >= len(objective.paths) - 1  # all of them, in every step
+    images = math.ceil(objective.images * recipe.batch_size)
+    step = recipe.batch_size * macs["whole"] + images * sum(macs[path] for path in objective.paths)
+    assert 0.7 < step / (recipe.batch_size * sum(macs.values())) <= 0.75
 
 
 # --- that they work ------------------------------------------------------------------------------------------

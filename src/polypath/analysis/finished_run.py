@@ -5,28 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from polypath.analysis.recalibrate import recalibrate
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
+from polypath.core.recalibrate import recalibrate
 from polypath.data.batches import Part, evaluation_batches
 from polypath.data.config import DataConfig
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
 from polypath.storage.loading import load
-from polypath.training.build import MODEL, resolve_device
+from polypath.training.build import MODEL, resolve_device, statistics_batches
 from polypath.training.run import RunFolder
 from polypath.training.run_data import images_of, located, record_data, recorded_data
 
 SCORING_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}  # on a CPU larger ones leave its caches and are slower
-STATISTICS_BATCH = 250
 
 
 class FinishedRun:
@@ -116,9 +114,7 @@ class FinishedRun:
 
     def statistics_batches(self) -> BatchesBase:
         """Training images without random changes, in an order drawn by the recipe's seed."""
-        config = replace(self.recipe.data, eval_crops=1)
-        size = min(STATISTICS_BATCH, len(self.data.train))
-        return self._batches(self.data, config, size, "train", shuffle=True, seed=self.recipe.seed)
+        return statistics_batches(self.data, self.recipe, self.device)
 
     def recalibrated(self, paths: Iterable[Paths], images: int, net: PathNet | None = None) -> BatchNormStatistics:
         """Batch-norm statistics of each path, recalibrated on at most so many training images.

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from polypath.analysis.answers import chosen_paths
-from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.scoring import score
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import check, whole
 from polypath.core.choices import below
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
+from polypath.core.recalibrate import recalibrate
 from polypath.core.wiring import INPUT, WHOLE, Choice, Unit, Wiring
 from polypath.profiling.cost import Size, costs
 

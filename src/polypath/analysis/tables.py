@@ -14,13 +14,13 @@ from torch import Tensor
 
 from polypath.analysis.plots.paths import path_figure
 from polypath.analysis.plots.style import save_figure
-from polypath.analysis.recalibrate import recalibrate
 from polypath.analysis.scoring import PathRow, score
 from polypath.core.batchnorm import BatchNormStatistics, statistics_note
 from polypath.core.display import html_table, short_macs
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
+from polypath.core.recalibrate import recalibrate
 from polypath.profiling.cost import costs
 from polypath.profiling.latency import latencies
 from polypath.storage.decode import decode

@@ -1,7 +1,7 @@
 """Batch-norm statistics of paths: one value, ``{path: {norm: (mean, var)}}``, beside the network that it is for.
 
 A norm inside a path sees other inputs than in the whole network, so its running mean and variance are wrong there.
-:func:`polypath.analysis.recalibrate.recalibrate` estimates them anew; here is what holds, saves and applies them.
+:func:`polypath.core.recalibrate.recalibrate` estimates them anew; here is what holds, saves and applies them.
 The network's own buffers never change: :func:`applied` lends others for the length of a block.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 from polypath.core.checks import plain
 from polypath.core.paths import Paths
+
+if TYPE_CHECKING:
+    from polypath.core.network import PathNet
 
 Bank = Mapping[str, tuple[Tensor, Tensor]]
 """Running mean and variance ``(C,)``, by the norm's dotted name in the network."""
@@ -79,6 +82,17 @@ def norms(net: nn.Module) -> dict[str, _BatchNorm]:
     return {name: norm for name, norm in found.items() if norm.running_mean is not None}
 
 
+def norms_under(net: PathNet, paths: Paths) -> dict[str, _BatchNorm]:
+    """The batch-norms of :func:`norms` that run under ``paths``: of a module's variants, those that do."""
+    alive, found = net.wiring.prune(paths), dict[str, _BatchNorm]()
+    for path in alive.modules:
+        others = net.wiring.variants.get(path, frozenset()) - alive.variants.get(path, frozenset())
+        for name, norm in norms(net.get_submodule(path)).items():
+            if name.rpartition(".")[2] not in others:
+                found[f"{path}.{name}".removesuffix(".")] = norm
+    return found
+
+
 def buffers(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Running mean and variance ``(C,)`` of a norm that keeps them."""
     assert norm.running_mean is not None
@@ -114,6 +128,20 @@ def lent(borrowed: Iterable[_BatchNorm]) -> Generator[None]:
         for m, mean, var, count, training, momentum in kept:
             m.running_mean, m.running_var, m.num_batches_tracked = mean, var, count
             m.training, m.momentum = training, momentum
+
+
+@contextlib.contextmanager
+def batch_statistics(modules: Iterable[nn.Module]) -> Generator[None]:
+    """Inside the block the batch-norms among ``modules`` (``net.modules()``), where they are in training, normalise by
+    the batch at hand and leave their running statistics and their counter as they are."""
+    tracking = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
+    try:
+        for norm in tracking:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm in tracking:
+            norm.track_running_stats = True
 
 
 def bake(net: nn.Module, bank: Bank) -> None:

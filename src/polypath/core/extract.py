@@ -14,7 +14,7 @@ from polypath.core.network import PathNet
 from polypath.core.network_rules import NETWORK, STATISTICS
 from polypath.core.paths import Paths
 from polypath.core.stages import pruned_stages
-from polypath.core.wiring import Unit, Wiring
+from polypath.core.wiring import Wiring
 
 
 @takes(net=NETWORK, stats=STATISTICS)
@@ -60,15 +60,11 @@ class HasVariants(Protocol):
 
 def kept_modules(net: PathNet, wiring: Wiring) -> dict[str, nn.Module]:
     """Copies of the modules that a pruned ``wiring`` of ``net`` names, with just the variants that it uses."""
-    variants: dict[str, set[str]] = {}
-    for node in wiring.nodes:
-        if isinstance(node, Unit) and node.variant is not None:
-            variants.setdefault(node.module, set()).add(node.variant)
     modules: dict[str, nn.Module] = {}
     for path in wiring.modules:
         module = modules[path] = copy.deepcopy(net.get_submodule(path))
-        if path in variants:
-            cast(HasVariants, module).keep_variants(variants[path])
+        if path in wiring.variants:
+            cast(HasVariants, module).keep_variants(wiring.variants[path])
     return modules
 
 

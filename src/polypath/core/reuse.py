@@ -172,14 +172,10 @@ def version_of(wiring: Wiring, bank: Bank | None) -> Version:
 def norms_inside(wiring: Wiring, names: Iterable[str]) -> Callable[[str, str | None], tuple[str, ...]]:
     """Tells which of some norms, by their names in the network, a module uses under a variant."""
     names = tuple(names)
-    variants: dict[str, set[str]] = {}
-    for node in wiring.nodes:
-        if isinstance(node, Unit) and node.variant is not None:
-            variants.setdefault(node.module, set()).add(node.variant)
 
     @functools.cache
     def inside(module: str, variant: str | None) -> tuple[str, ...]:
-        others = variants.get(module, set()) - {variant}
+        others = wiring.variants.get(module, frozenset()) - {variant}
         own = (name for name in names if name == module or name.startswith(f"{module}."))
         return tuple(name for name in own if name.rpartition(".")[2] not in others)
 

@@ -124,6 +124,15 @@ class Wiring:
         """Paths of all modules, gates included, each once, in order of first use."""
         return _modules(self.nodes)
 
+    @cached_property
+    def variants(self) -> dict[str, frozenset[str]]:
+        """Module path to the variants of it that nodes name; modules without are left out."""
+        found: dict[str, set[str]] = {}
+        for node in self.nodes:
+            if isinstance(node, Unit) and node.variant is not None:
+                found.setdefault(node.module, set()).add(node.variant)
+        return {path: frozenset(names) for path, names in found.items()}
+
     def modules_before(self, ends: Collection[str]) -> tuple[str, ...]:
         """Paths of the modules, gates included, that some choice needs for the nodes ``ends``."""
         needed = self._reach(lambda join: join.operands, gates=True, ends=ends)

@@ -120,6 +120,9 @@ class CrescendoNet(Family, name="crescendonet"):
             return [_text(s) for s in stairs] + [_text([n]) for n in range(self.scale, 0, -1)]
         return [f"branches={text}" for text in TABLE_II]
 
+    def path_sets(self) -> dict[str, list[str]]:
+        return {"branches": self.path_names()}
+
     def _branches(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
         """``1,3`` (in every block) or one list a block, ``1,3/2/1,2,3,4`` (P = {1, 3} in §III-B's words)."""
         per_block, blocks = value.split("/"), len(self.widths)

@@ -210,6 +210,9 @@ class Recursive(Family):
             return []
         return ["loops=max"] + [f"loops={k}" for k in range(min(most.values()), -1, -1)]
 
+    def path_sets(self) -> dict[str, list[str]]:
+        return {"loops": self.path_names()}
+
     def _most(self) -> dict[int, int]:
         """l of the groups that ``loops=`` speaks of: those with recursive blocks, or all with gates if none recurs."""
         blocks = [block for block in self.places() if self.switched(block)]

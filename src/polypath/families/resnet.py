@@ -209,7 +209,9 @@ class Residual(Normed):
         return [f"units={n}" for n in sorted({most // 4, most // 2, most * 3 // 4} - {0}, reverse=True)]
 
     def path_sets(self) -> dict[str, list[str]]:
-        return {"routes": [text for text in self.path_names() if text.startswith("route=")]}
+        known = self.path_names()
+        starts = {"routes": "route=", "depths": "units="}
+        return {name: [text for text in known if text.startswith(start)] for name, start in starts.items()}
 
     def _group_fusions(self) -> list[int]:
         return [-(-blocks // self.span) for blocks in self.group_blocks]

@@ -82,8 +82,13 @@ class _AllReduce(torch.autograd.Function):
 
 @torch.no_grad()
 def move_running(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor) -> None:
-    """Move running statistics towards those of a batch ``(C,)``, as ``nn.BatchNorm2d`` does."""
-    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+    """Move running statistics towards those of a batch ``(C,)``, as ``nn.BatchNorm2d`` does where it tracks them."""
+    if (
+        not norm.track_running_stats
+        or norm.running_mean is None
+        or norm.running_var is None
+        or norm.num_batches_tracked is None
+    ):
         return
     norm.num_batches_tracked.add_(1)
     share = norm.momentum if norm.momentum is not None else 1.0 / norm.num_batches_tracked

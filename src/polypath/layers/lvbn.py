@@ -142,6 +142,8 @@ def _mean(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def _move(norm: Norm, mean: Tensor, var: Tensor, count: Tensor) -> None:
     """Move the running statistics towards a mean and a biased variance over ``count`` values; not by fewer than two."""
+    if not norm.track_running_stats:
+        return
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return
     some = (count > 1).to(count.dtype)

@@ -144,7 +144,7 @@ class Trained(FinishedRun):
             if checkpoint.state["batch"]:
                 continue  # within an epoch
             net = build_net(self.recipe, self.folder)
-            prefix = "ema/" if self.recipe.ema else "model/"
+            prefix = "ema/" if self.recipe.averages else "model/"
             tensors = {n.removeprefix(prefix): t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
             load_weights(net, tensors)
             yield checkpoint.state["epoch"], self.placed(net.eval())

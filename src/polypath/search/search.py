@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 
 from polypath.analysis.finished_run import FinishedRun
-from polypath.analysis.recalibrate import shared_statistics
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import check, number, one_of, whole
 from polypath.core.choices import ChoiceSpace
 from polypath.core.display import short_count, short_macs
 from polypath.core.paths import Paths
+from polypath.core.recalibrate import shared_statistics
 from polypath.core.values import from_the_input
 from polypath.data.batches import Part
 from polypath.deploy.heldout import FEWEST

@@ -30,7 +30,7 @@ from polypath.training.path_objectives import Taught
 from polypath.training.recipe import Recipe, replace
 
 LOG = logging.getLogger(__name__)
-EVAL_BATCH = 250
+EVAL_BATCH = STATISTICS_BATCH = 250
 WHITENED = 2000  # training images, at most, that a whitening layer is made from
 _DRAWN_ANEW = ("num_classes", "init")
 INIT, MODEL, TEACHER = "init", "model", "teacher"
@@ -190,10 +190,15 @@ def train_batches(data: ImageData, recipe: Recipe, device: torch.device, world: 
     size, images = recipe.batch_size, len(data.train)
     if images < size:
         raise ValueError(f"batch_size = {size}: there are only {images} training images")
-    tiny = 0 < images % size < 2 * world.size * recipe.accumulate
-    shared = {"rank": world.rank, "world_size": world.size, "drop_last": tiny}
+    dropped = leaves_out_last(images, recipe, world.size)
+    shared = {"rank": world.rank, "world_size": world.size, "drop_last": dropped}
     layout = {"device": device, "channels_last": recipe.channels_last}
     return training_batches(data, recipe.data, size, seed=recipe.seed, **shared, **layout)
+
+
+def leaves_out_last(images: int, recipe: Recipe, ranks: int = 1) -> bool:
+    """Whether an epoch's last batch is too small for its parts."""
+    return 0 < images % recipe.batch_size < 2 * ranks * recipe.accumulate
 
 
 def eval_batches(part: Part, data: ImageData, recipe: Recipe, device: torch.device, world: World) -> BatchesBase:
@@ -205,6 +210,13 @@ def eval_batches(part: Part, data: ImageData, recipe: Recipe, device: torch.devi
     return evaluation_batches(
         data, recipe.data, size, part, device=device, channels_last=recipe.channels_last, **shared
     )
+
+
+def statistics_batches(data: ImageData, recipe: Recipe, device: torch.device) -> BatchesBase:
+    """Training images without random changes, in an order drawn by the recipe's seed, to re-estimate batch-norm on."""
+    config, size = dataclasses.replace(recipe.data, eval_crops=1), min(STATISTICS_BATCH, len(data.train))
+    layout = {"device": device, "channels_last": recipe.channels_last}
+    return evaluation_batches(data, config, size, "train", shuffle=True, seed=recipe.seed, **layout)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,7 +15,8 @@ from polypath.core.precision import at_least_float32
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), the mean over a batch of logits ``(N, classes)``.
 
-    No gradient reaches the teacher. T² keeps the gradient's size when T changes (Hinton et al. 2015, §2.1).
+    Its gradient is that of the cross-entropy with the teacher's soft answers as labels, from which it differs by their
+    entropy. No gradient reaches the teacher. T² keeps the gradient's size when T changes (Hinton et al. 2015, §2.1).
 
     Raises:
         ValueError: a temperature that is not above 0.
@@ -21,3 +25,52 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0
     learned = F.log_softmax(at_least_float32(student) / temperature, dim=1)
     taught = F.log_softmax(at_least_float32(teacher.detach()) / temperature, dim=1)
     return F.kl_div(learned, taught, reduction="batchmean", log_target=True) * temperature**2
+
+
+def alpha_divergence_loss(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 1.0,
+    *,
+    alphas: tuple[float, float] = (-1.0, 1.0),
+    clip: float = 5.0,
+) -> Tensor:
+    """T² · the larger, image by image, of two α-divergences of the teacher's answers p from the student's q (AlphaNet,
+    Wang et al. 2021); the mean over a batch of logits ``(N, classes)``.
+
+        D_α(p ‖ q) = Σ q · ((p / q)^α − 1) / (α · (α − 1)),      D_1 = KL(p ‖ q),      D_0 = KL(q ‖ p)
+
+    A negative α punishes what the student is too sure of, a positive one what it leaves out. The weights (p / q)^α of
+    value and gradient are clipped from above, as in the authors' code; those of α = 1 are not. The gradient of a
+    clipped divergence is the one that the authors descend: a clipped weight is a constant. None reaches the teacher.
+
+    Args:
+        alphas: α− and α+.
+        clip: the most that a weight may be.
+
+    Raises:
+        ValueError: a temperature or clip that is not above 0.
+    """
+    check("temperature", temperature, number(above=0))
+    check("clip", clip, number(above=0))
+    log_q = F.log_softmax(at_least_float32(student) / temperature, dim=1)
+    log_p = F.log_softmax(at_least_float32(teacher.detach()) / temperature, dim=1)
+    (low, to_low), (high, to_high) = (_alpha_divergence(log_p, log_q, alpha, clip) for alpha in alphas)
+    descended = torch.where(low > high, to_low, to_high)
+    value = torch.maximum(low, high)
+    return (value + descended - descended.detach()).mean() * temperature**2
+
+
+def _alpha_divergence(log_p: Tensor, log_q: Tensor, alpha: float, clip: float) -> tuple[Tensor, Tensor]:
+    """D_α ``(N,)`` without a graph, and what has its gradient: −Σ q · ρ(p / q) · log q, q and ρ constants, where
+    ρ(t) = t f'(t) − f(t) for D_α = Σ q f(p / q)."""
+    q, log_ratio = log_q.detach().exp(), log_p - log_q.detach()
+    if alpha == 1.0:  # q times the ratio is p, which is finite where the ratio is not
+        terms, pull = log_p.exp() * log_ratio, log_p.exp()
+    elif alpha == 0.0:
+        pull = q * log_ratio.clamp(max=math.log(clip))
+        terms = -pull
+    else:
+        weight = (alpha * log_ratio).exp().clamp(max=clip)
+        terms, pull = q * (weight - 1.0) / (alpha * (alpha - 1.0)), q * weight / alpha
+    return terms.sum(1), -(pull * log_q).sum(1)

@@ -21,6 +21,7 @@ from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.data.seeds import generator
 from polypath.profiling.cost import PathMacs
+from polypath.training.average import Average
 from polypath.training.distributed import World, full, put, reduce_gradients, share
 from polypath.training.flop import FlopCounter
 from polypath.training.meter import Meter
@@ -37,7 +38,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine:
-    """A network in training: its objective, optimiser, moving average, and what an epoch has summed so far.
+    """A network in training: its objective, optimiser, average, and what an epoch has summed so far.
 
     Args:
         net: which is made ready for training in place, see :mod:`polypath.training.prepare`.
@@ -57,7 +58,8 @@ class Engine:
         self.mixup = _mixup(recipe, net.num_classes)
         macs = PathMacs(net)  # before it is sharded or compiled
         self.net = prepare(net, recipe, device, world)
-        self.ema = _ema(recipe, self.net)
+        steps = steps_per_epoch * recipe.epochs
+        self.average = Average(recipe, self.net, steps) if recipe.averages else None
         if recipe.parallel.strategy == "fsdp":
             if recipe.objective.kind == "ensemble":
                 raise ValueError(
@@ -69,12 +71,10 @@ class Engine:
                     "objective 'exits' with parallel.strategy 'fsdp': paths that run as one do not go through the "
                     "network's forward, by which weights are gathered; take 'ddp'"
                 )
-            shard(self.net, world)
         self.bound = recipe.objective.bind(self.net, label_smoothing=0.0 if self.mixup else recipe.label_smoothing)
-        if self.ema is not None and self.bound.state_dict():
-            raise ValueError(
-                f"ema with objective {recipe.objective.kind!r}: what it keeps beside the network has no average"
-            )
+        if recipe.parallel.strategy == "fsdp":
+            shard(self.net, world)  # only now: an objective may count what its paths cost
+        self.scorer = self.bound if self.average is None else self.average.bound
         self.flop = FlopCounter()
         self.flop.watch(self.net, macs)  # only now: a moving average has copied its hooks
         for teacher in self.bound.teachers:
@@ -90,19 +90,19 @@ class Engine:
 
     @property
     def scored(self) -> PathNet:
-        """The network that is validated and saved: the moving average where there is one."""
-        return self.net if self.ema is None else self.ema.module
+        """The network that is validated and saved: the average where there is one."""
+        return self.scorer.net
 
     def autocast(self) -> contextlib.AbstractContextManager:
         return autocast(self.device, self.recipe.precision)
 
     def predict(self, x: Tensor) -> Tensor:
         """What the scored network answers: logits or log-probabilities ``(N, classes)``."""
-        return self.bound.predict(x) if self.ema is None else self.ema.module(x)
+        return self.scorer.predict(x)
 
     def share_statistics(self) -> None:
         """Give rank 0's running statistics to all ranks, before the network is scored."""
-        share(itertools.chain(self.scored.buffers(), self.bound.state_dict().values()), self.world)
+        share(itertools.chain(self.scored.buffers(), self.scorer.state_dict().values()), self.world)
 
     def start_epoch(self, epoch: int) -> None:
         """Let go of gradients and optimiser state of what does not learn in ``epoch``."""
@@ -150,15 +150,13 @@ class Engine:
             with torch.no_grad():
                 self.flop.add(1, self.optimizer.taken())
         self.scaler.update()
-        if self.ema is not None:
-            self.ema.update(self.net)
+        if self.average is not None:
+            self.average.update(self.bound, step)
         return flag
 
     def _part(self, number: int, x: Tensor, y: Tensor, weight: float, epoch: int, step: int) -> bool:
         """Forward and backward of one part; False where its loss is known not to be finite."""
-        recipe, own = self.recipe, () if self.recipe.parallel.paths == "same" else (self.world.rank,)
-        draws = generator(recipe.seed, "paths", step, *own), generator(recipe.seed, "noise", step, number)
-        info = StepInfo(epoch, step, self.steps_per_epoch, recipe.epochs, *draws)
+        recipe, info = self.recipe, step_info(self.recipe, self.steps_per_epoch, epoch, step, number, self.world.rank)
         torch.manual_seed(generator(recipe.seed, "step", step, number).initial_seed())
         if self.mixup is not None:
             x, y = mixed(self.mixup, x, y, generator(recipe.seed, "mixup", step, number))
@@ -188,8 +186,8 @@ class Engine:
         return {name: full(t) for name, t in self.scored.state_dict().items()}
 
     def objective_state(self) -> dict[str, Tensor]:
-        """Tensors that the objective keeps in addition to the network's."""
-        return {name: full(t) for name, t in self.bound.state_dict().items()}
+        """Tensors that the objective of the scored network keeps in addition to its own."""
+        return {name: full(t) for name, t in self.scorer.state_dict().items()}
 
     # --- what a checkpoint holds -------------------------------------------------------------------------
 
@@ -197,8 +195,9 @@ class Engine:
         """Everything that steps have changed and that is a tensor, by name. All ranks call it together."""
         held = {f"model/{name}": t for name, t in self.net.state_dict().items()}
         held |= {f"objective/{name}": t for name, t in self.bound.state_dict().items()}
-        if self.ema is not None:
-            held |= {f"ema/{name}": t for name, t in self.ema.module.state_dict().items()}
+        if self.average is not None:
+            held |= {f"ema/{name}": t for name, t in self.scored.state_dict().items()}
+            held |= {f"ema-objective/{name}": t for name, t in self.scorer.state_dict().items()}
         for p, name in self.names.items():
             state = self.optimizer.state.get(p, {})
             held |= {f"optim/{name}/{key}": t for key, t in state.items() if isinstance(t, Tensor)}
@@ -214,14 +213,16 @@ class Engine:
         Raises:
             ValueError: tensors of another network, objective or optimiser.
         """
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "objective": {}, "ema": {}, "optim": {}}
+        kinds = "model", "objective", "ema", "ema-objective", "optim"  # ema: of either kind of average
+        parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
         for name, t in tensors.items():
             kind, _, rest = name.partition("/")
             parts.setdefault(kind, {})[rest] = t
         load_weights(self.net, parts["model"])
         self.bound.load_state_dict(parts["objective"])
-        if self.ema is not None:
-            load_weights(self.ema.module, parts["ema"])
+        if self.average is not None:
+            load_weights(self.scored, parts["ema"])
+            self.scorer.load_state_dict(parts["ema-objective"])
         known = {name: p for p, name in self.names.items()}
         self.optimizer.state.clear()
         for key, t in parts["optim"].items():
@@ -232,6 +233,13 @@ class Engine:
             self.optimizer.state[p][what] = t.clone() if t.shape != p.shape else put(torch.empty_like(p.data), t)
         self.scaler.load_state_dict(state["scaler"])
         self.meter.load(state["meter"])
+
+
+def step_info(recipe: Recipe, steps_per_epoch: int, epoch: int, step: int, number: int, rank: int = 0) -> StepInfo:
+    """Where training stands at ``step``, and what its part ``number`` draws from."""
+    own = () if recipe.parallel.paths == "same" else (rank,)
+    draws = generator(recipe.seed, "paths", step, *own), generator(recipe.seed, "noise", step, number)
+    return StepInfo(epoch, step, steps_per_epoch, recipe.epochs, *draws)
 
 
 def load_weights(net: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -277,13 +285,3 @@ def _mixup(recipe: Recipe, classes: int) -> Any:
     from timm.data.mixup import Mixup
 
     return Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes)
-
-
-def _ema(recipe: Recipe, net: PathNet) -> Any:
-    if not recipe.ema:
-        return None
-    if recipe.parallel.strategy == "fsdp":
-        raise ValueError("ema with parallel.strategy 'fsdp': averages of sharded weights are not kept; take 'ddp'")
-    from timm.utils.model_ema import ModelEmaV3
-
-    return ModelEmaV3(net, recipe.ema)

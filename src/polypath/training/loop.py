@@ -55,6 +55,7 @@ from polypath.training.build import (
     numerics,
     resolve_device,
     resolve_precision,
+    statistics_batches,
     train_batches,
     whiten,
     with_own_teacher,
@@ -258,7 +259,7 @@ class _Session:
         row |= {"pflop": self.flop / PETA} if self.flop is not None else {}
         better = False
         if last or (self.epoch + 1) % recipe.validate_every == 0:
-            self.engine.share_statistics()
+            self._settle()
             if self.data.validation is not None:
                 scores, rates = self._watched("validation")
                 row |= {"val_loss": scores.loss, "val_error": scores.error}
@@ -273,6 +274,7 @@ class _Session:
                 self._warn(text)
         number = snapshot_due(recipe.schedule, self.epoch, recipe.epochs)
         if number is not None and recipe.schedule.cycles > 1:
+            self._settle()
             weights = self.engine.weights()
             if self.world.first:
                 save_snapshot(self.folder.path, number, weights)
@@ -297,7 +299,7 @@ class _Session:
                 reported, epoch = "best", self.best["epoch"]
             except ValueError as error:
                 self._warn(f"the best epoch's checkpoint cannot be used, so the last epoch is reported: {error}")
-        self.engine.share_statistics()
+        self._settle()
         scores = self._score("test")
         weights, objective_state = self.engine.weights(), self.engine.objective_state()
         if self.recipe.objective.kind != "path":
@@ -325,6 +327,17 @@ class _Session:
             return evaluate(self.engine.scored, predict, batches, self.world, self.engine.autocast())
         finally:
             batches.close()
+
+    def _settle(self) -> None:
+        """Make the statistics of the network that is to be scored its own, and alike on all ranks."""
+        if self.engine.average is not None and self.recipe.recalibrate:
+            batches = statistics_batches(self.data, self.recipe, self.device)
+            try:
+                with self.engine.autocast():
+                    self.engine.average.recalibrate(batches, self.recipe.recalibrate)
+            finally:
+                batches.close()
+        self.engine.share_statistics()
 
     def _watched(self, part: Part) -> tuple[Scores, dict[str, float]]:
         """Scores, and where gates learn a target rate, what they let pass without noise, which no loss holds."""

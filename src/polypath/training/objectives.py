@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polypath.core.batchnorm import BatchNormStatistics, bake
 from polypath.core.checks import check, one_of, plain_fields
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
@@ -113,6 +114,15 @@ class BoundObjective:
     def predict(self, x: Tensor) -> Tensor:
         """What the trained network answers: logits or log-probabilities ``(N, classes)``. For use in eval mode."""
         return self.net(x)
+
+    @property
+    def answers(self) -> tuple[Paths, ...]:
+        """The paths that :meth:`predict` runs."""
+        return (Paths(),)
+
+    def take_statistics(self, stats: BatchNormStatistics) -> None:
+        """Let :meth:`predict` run with other batch-norm statistics, re-estimated for each of :attr:`answers`."""
+        bake(self.net, stats[Paths()])
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors that a checkpoint must hold beside the network's, themselves and not copies; mostly none."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Generator, Tensor
 
+from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import FLAG, SHARE, check_fields, each, number, one_of, whole
 from polypath.core.execute import Trace
 from polypath.core.gating import Over
@@ -230,6 +231,13 @@ class _Ensemble(BoundObjective):
 
     def predict(self, x: Tensor) -> Tensor:
         return self.ensemble(x)
+
+    @property
+    def answers(self) -> tuple[Paths, ...]:
+        return tuple(self.ensemble.paths.values())
+
+    def take_statistics(self, stats: BatchNormStatistics) -> None:
+        self.ensemble.take_statistics(stats)
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self.ensemble.get_submodule("members").named_buffers())

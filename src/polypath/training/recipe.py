@@ -17,7 +17,19 @@ import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from polypath.core.checks import FLAG, NAME, Rule, check_fields, instance, number, one_of, optional, plain_fields, whole
+from polypath.core.checks import (
+    FLAG,
+    NAME,
+    SHARE,
+    Rule,
+    check_fields,
+    instance,
+    number,
+    one_of,
+    optional,
+    plain_fields,
+    whole,
+)
 from polypath.core.later import later
 from polypath.data.config import DataConfig
 from polypath.families.base import Family
@@ -34,6 +46,7 @@ _WORD = Rule(
     lambda value: isinstance(value, str) and re.fullmatch(r"[^./\\\s][^/\\\s]*", value) is not None,
 )
 _FOLDER = Rule("a folder", lambda value: isinstance(value, str))
+_IMAGES = Rule("0 or a whole number of at least 2", lambda value: whole(0).fits(value) and value != 1)
 _REASONS = Rule(
     "a table of field names and reasons",
     lambda value: isinstance(value, dict) and all(isinstance(why, str) for why in value.values()),
@@ -103,8 +116,12 @@ class Recipe:
         deterministic: on CUDA, take algorithms that give the same bits each time, which are somewhat slower.
         label_smoothing: share of the target that is spread over all classes.
         mixup, cutmix: parameters of their Beta distributions (timm); 0 switches them off.
-        ema: decay of an exponential moving average of the weights (timm), which then is what validates, is scored and
-            saved; 0 switches it off.
+        ema: decay of an exponential moving average of the weights (timm) and of what the objective keeps, which then is
+            what validates, is scored and saved; 0 switches it off.
+        swa: instead, the share of the run, at its end, over whose steps all weigh the same in the average (stochastic
+            weight averaging, Izmailov et al. 2018, who average once an epoch); 0 switches it off.
+        recalibrate: training images on which an average's batch-norm statistics are re-estimated before it is scored or
+            saved, for every path that its answer runs; 0 averages the running ones.
         clip_norm: largest norm of the gradients; 0 does not clip.
         parallel: how several processes share the run.
         validate_every: epochs between validations (the last epoch always validates).
@@ -141,6 +158,8 @@ class Recipe:
     mixup: float = 0.0
     cutmix: float = 0.0
     ema: float = 0.0
+    swa: float = later(0.0)
+    recalibrate: int = later(0)
     clip_norm: float = 0.0
     parallel: ParallelConfig = ParallelConfig()
     validate_every: int = 1
@@ -177,6 +196,8 @@ class Recipe:
             mixup=number(0),
             cutmix=number(0),
             ema=number(0, below=1),
+            swa=SHARE,
+            recalibrate=_IMAGES,
             clip_norm=number(0),
             parallel=instance(ParallelConfig),
             validate_every=whole(1),
@@ -187,6 +208,13 @@ class Recipe:
             tracker=one_of(*typing.get_args(Tracker)),
             assumed=_REASONS,
         )
+        if self.ema and self.swa:
+            raise ValueError(f"swa = {self.swa} with ema = {self.ema}: a run keeps one average; set one of them to 0")
+        if self.swa and not self.recalibrate:
+            raise ValueError(
+                f"swa = {self.swa} with recalibrate = 0: running statistics along a run are those of no average of its "
+                "weights; set --recalibrate 2000, training images to re-estimate them on"
+            )
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate = {self.accumulate}: a batch has only batch_size = {self.batch_size} images")
         if self.device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
@@ -202,6 +230,11 @@ class Recipe:
         self.schedule.check(self.epochs)
         for name in self.assumed:
             lookup(self, name)
+
+    @property
+    def averages(self) -> bool:
+        """Whether an average of the weights is what is scored and saved."""
+        return bool(self.ema or self.swa)
 
     @property
     def chooses(self) -> bool:
@@ -269,7 +302,8 @@ def recipe_from_json(values: dict[str, Any]) -> Recipe:
     Raises:
         ValueError: an unknown field, family or objective, or a value that a field refuses.
     """
-    import polypath.training.path_objectives  # noqa: F401 (its import makes the objectives known)
+    import polypath.training.path_objectives  # (these imports make the objectives known)
+    import polypath.training.sandwich  # noqa: F401
 
     table = dict(decode(values, dict[str, Any], "recipe"))
     kinds: dict[str, type] = {}

@@ -2,11 +2,13 @@
 
 Each function is a pure function of its arguments and an explicit ``torch.Generator`` on the CPU; the same generator
 state gives the same choice on every machine and rank. What is drawn is canonical (:meth:`Paths.of`): joins that a
-drop elsewhere has cut off are no part of it. Switches and concatenations are never drawn.
+drop elsewhere has cut off are no part of it. Concatenations are never drawn, and switches only where ``switches`` asks
+for it: then one operand of each, uniformly.
 
 FractalNet §3.1 "Regularization via Drop-path": local, global and the mixture of both, drawn once a mini-batch.
 CrescendoNet §II-C: each branch of a block dropped with a rate, which is the local form on its joins.
 Huang et al. 2016: stochastic depth, by the survival that a wiring's operands carry.
+Yu and Huang 2019: the sandwich rule, for all that a network may choose.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch import Generator, Tensor
 from polypath.core.checks import SHARE, check, whole
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
-from polypath.core.wiring import Join, Wiring
+from polypath.core.wiring import INPUT, Join, Wiring
 
 SELECTABLE = ("mean", "sum", "max")
 Rate = float | Mapping[str, float]
@@ -34,6 +36,7 @@ def local_drop_path(
     *,
     same: bool = False,
     keep: str | None = None,
+    switches: bool = False,
 ) -> Paths:
     """Drop each operand of each join with probability ``rate``; at least one survives (FractalNet §3.1).
 
@@ -45,6 +48,7 @@ def local_drop_path(
         joins: names of the joins to draw at; None for all means, sums and maxima.
         same: draw once and keep the same labels at every join.
         keep: a label that is never dropped.
+        switches: draw one operand of each switch too.
 
     Raises:
         ValueError: a rate outside [0, 1], an operand without a rate, a join that is unknown or cannot be chosen at, a
@@ -60,12 +64,14 @@ def local_drop_path(
     if keep is not None and not any(keep in join.labels for join in drawn_at):
         known = dict.fromkeys(label for join in drawn_at for label in join.labels)
         raise ValueError(f"keep = {keep!r}: no join has this operand; there are {', '.join(known)}")
+    switched = _switched(wiring, generator) if switches else {}
     if not same:
-        return Paths.of(wiring, {join.name: survivors(join.labels, rate, generator, keep) for join in drawn_at})
+        dropped = {join.name: survivors(join.labels, rate, generator, keep) for join in drawn_at}
+        return Paths.of(wiring, dropped | switched)
     if len({join.labels for join in drawn_at}) > 1:
         raise ValueError("same = True: the joins have different operands, so no set of them is the same everywhere")
     kept = survivors(drawn_at[0].labels, rate, generator, keep) if drawn_at else ()
-    return Paths.of(wiring, {join.name: kept for join in drawn_at})
+    return Paths.of(wiring, {join.name: kept for join in drawn_at} | switched)
 
 
 def global_drop_path(net: PathNet, generator: Generator, columns: Sequence[Paths] | None = None) -> Paths:
@@ -121,8 +127,10 @@ def mixed_column_a_block(net: PathNet, rate: Rate, share: float, generator: Gene
     return local_drop_path(net.wiring, rate, generator)
 
 
-def uniform_choice(wiring: Wiring, generator: Generator, joins: Iterable[str] | None = None) -> Paths:
-    """Any non-empty set of operands at each join, all sets equally likely.
+def uniform_choice(
+    wiring: Wiring, generator: Generator, joins: Iterable[str] | None = None, *, switches: bool = False
+) -> Paths:
+    """Any non-empty set of operands at each join, all sets equally likely; with ``switches`` one operand of each, too.
 
     Raises:
         ValueError: a join that is unknown or cannot be chosen at.
@@ -133,6 +141,40 @@ def uniform_choice(wiring: Wiring, generator: Generator, joins: Iterable[str] | 
         while not kept:  # fails with probability 2^-n
             kept = _where(join.labels, torch.randint(0, 2, (len(join.labels),), generator=generator))
         choice[join.name] = kept
+    return Paths.of(wiring, choice | (_switched(wiring, generator) if switches else {}))
+
+
+def sandwich(ordered: Sequence[Paths], draws: int, generator: Generator) -> list[Paths]:
+    """The paths that learn beside the whole network in one step: the first of ``ordered``, which is the cheapest, and
+    ``draws`` others, uniformly and none twice, all of them where there are not so many (Yu and Huang 2019).
+    """
+    drawn = torch.randperm(max(0, len(ordered) - 1), generator=generator)[:draws]
+    return [*ordered[:1], *(ordered[1 + i] for i in drawn.tolist())]
+
+
+def joined(ordered: Sequence[Paths], epoch: int, epochs: int, *, cheapest_first: bool, until: float) -> list[Paths]:
+    """The paths that have joined a run by ``epoch`` (from 0), in their order, the cheapest first.
+
+    The whole network begins alone; the others join one after the other, evenly spread, and all have after the share
+    ``until`` of the epochs. ``cheapest_first`` lets the network grow from both ends, otherwise it shrinks, as
+    progressive shrinking of "once for all" does (Cai et al. 2020, §3.3).
+    """
+    count = len(ordered)
+    there = count if until == 0 else min(count, int((count + 1) * epoch / (until * epochs) + 1e-9))
+    return list(ordered[:there] if cheapest_first else ordered[count - there :])
+
+
+def shallowest(wiring: Wiring) -> Paths:
+    """The choice of one operand at each join and switch that gives the fewest layers, as the units declare them."""
+    depth, choice = {INPUT: 0}, dict[str, tuple[str, ...]]()
+    for node in wiring.nodes:
+        if not isinstance(node, Join):
+            depth[node.name] = depth[node.source] + node.depth
+        elif node.kind == "concat":
+            depth[node.name] = max(depth[source] for source in node.sources)
+        else:
+            least = min(node.operands, key=lambda operand: depth[operand.source])
+            depth[node.name], choice[node.name] = depth[least.source], (least.label,)
     return Paths.of(wiring, choice)
 
 
@@ -211,6 +253,11 @@ def _joins(wiring: Wiring, names: Iterable[str] | None) -> list[Join]:
     if unknown := [name for name in names if name not in legal]:
         raise ValueError(f"joins: {unknown[0]!r} is not a join to draw at; these are {', '.join(legal) or 'none'}")
     return [wiring.joins[name] for name in names]
+
+
+def _switched(wiring: Wiring, generator: Generator) -> dict[str, tuple[str, ...]]:
+    switches = [join for join in wiring.joins.values() if join.kind == "switch"]
+    return {join.name: (join.labels[_uniform(len(join.labels), generator)],) for join in switches}
 
 
 def _where(labels: Sequence[str], mask: Tensor) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ _CIFAR = Recipe(
     mixup=0.2,
     cutmix=1.0,
     ema=0.999,
+    recalibrate=2000,
     validate_every=5,
     checkpoint_every=5,
 )

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] (torch has no public base)
 
 from polypath.core.arguments import SEVERAL, SEVERAL_PATHS, takes
 from polypath.core.batchnorm import BatchNormStatistics, buffers, lent, norms

@@ -10,10 +10,10 @@ from torch import nn
 
 import polypath as pp
 from conftest import randomise_norms
-from polypath.analysis.recalibrate import recalibrate
 from polypath.core.batchnorm import applied, bake, norms
 from polypath.core.builder import NetBuilder
 from polypath.core.paths import Paths
+from polypath.core.recalibrate import recalibrate
 from polypath.layers.conv import ConvUnit
 from polypath.storage.batchnorm import load_statistics, save_statistics
 

@@ -1,0 +1,45 @@
+"""What a run will cost, before anything is trained: its steps, with the paths that they draw, without any storage."""
+
+from __future__ import annotations
+
+import torch
+
+from polypath.core.checks import check, whole
+from polypath.core.inputs import sides
+from polypath.core.meta import weightless
+from polypath.profiling.cost import PathMacs, Size
+from polypath.training.build import build_net, leaves_out_last
+from polypath.training.engine import step_info
+from polypath.training.flop import PETA, FlopCounter
+from polypath.training.recipe import Recipe
+
+
+def expected_pflop(recipe: Recipe, images: int, size: Size = 32, *, every: int = 1) -> float:
+    """PFLOP of a run of ``recipe`` in one process on so many training images of ``size`` pixels (side, or height and
+    width): what its summary will say, since a step's paths are drawn from the seed and its number.
+
+    With ``every`` above 1 only one of so many steps is looked at, and the others are taken to be like it.
+
+    Raises:
+        ValueError: fewer images than a batch, an objective that the network cannot follow.
+    """
+    check("images", images, whole(recipe.batch_size))
+    check("every", every, whole(1))
+    net = weightless(build_net(recipe)).train()
+    bound, counter, (height, width) = recipe.objective.bind(net), FlopCounter(), sides(size)
+    for each in (net, *bound.teachers):
+        counter.watch(each, PathMacs(each), teacher=each is not net)
+    full, rest = divmod(images, recipe.batch_size)
+    batches = [recipe.batch_size] * full + [rest] * (rest > 0 and not leaves_out_last(images, recipe))
+    seen = flop = 0
+    for step in range(0, recipe.epochs * len(batches), every):
+        epoch, batch = divmod(step, len(batches))
+        seen += batches[batch]
+        x = torch.empty(batches[batch], net.in_chans, height, width, device="meta")
+        y = torch.zeros(batches[batch], dtype=torch.long, device="meta")
+        parts = zip(x.tensor_split(recipe.accumulate), y.tensor_split(recipe.accumulate), strict=True)
+        for number, (xs, ys) in enumerate(parts):
+            for part in bound.passes(xs, ys, step_info(recipe, len(batches), epoch, step, number)):
+                counter.add(len(xs), part.macs)
+        flop += counter.take()
+    return flop / PETA * (recipe.epochs * sum(batches) / seen)

@@ -1,0 +1,232 @@
+"""Objectives that leave no path behind: on each mini-batch the whole network learns the labels, others learn from it.
+
+The *sandwich rule* (Yu and Huang 2019) trains in each step the ends of what a network may choose, the whole and the
+cheapest path, and some drawn in between. *In-place distillation* (same place): the teacher is the whole network's pass
+of the same step. Every pass is a forward of its own; their losses sum, so that gradients add up over a backward a pass.
+
+Running statistics are the whole network's. The other passes normalise by their batch and move those norms only that
+the whole never runs: of an exit, or of a column that has its own. Other paths are recalibrated when they are scored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Generator, Tensor
+
+from polypath.core.batchnorm import batch_statistics, norms_under
+from polypath.core.checks import SHARE, check_fields, each, number, one_of, whole
+from polypath.core.network import PathNet
+from polypath.core.paths import Paths
+from polypath.profiling.cost import PathMacs
+from polypath.training import sampling
+from polypath.training.distill import alpha_divergence_loss, distillation_loss
+from polypath.training.objectives import BoundObjective, Objective, StepInfo, StepResult
+
+Distillation = Literal["kl", "alpha-divergence"]
+Draw = Literal["paths", "local", "uniform"]
+Curriculum = Literal["none", "cheapest-first", "cheapest-last"]
+LEAST = 2  # images: of one, a 1×1 map has no variance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sandwich(Objective, kind="sandwich"):
+    """The whole network, the cheapest path and some drawn ones, on each mini-batch (Yu and Huang 2019).
+
+    loss = cross-entropy(whole) + sum over the other paths of ``labels`` · cross-entropy + (1 − ``labels``) · D
+
+    Each path's term is times its weight. D is its answers' distance from the whole's, which have no gradient here.
+
+    Args:
+        paths: that take part beside the whole: texts, or names of the network's path sets (``columns``, ``exits``, …);
+            none are all that it names, or where it names none the shallowest one. The cheapest counts its MACs.
+        draws: how many are drawn beside the cheapest one, in each step.
+        draw: from ``paths``, none twice in a step; or from all that the wiring lets choose, switches too: each operand
+            dropped with ``rate`` (``local``), or all sets of operands equally likely (``uniform``).
+        rate: of ``local``.
+        images: share of a mini-batch's images, the first ones, on which the other paths learn. The whole learns on all.
+        labels: share of the labels in what the other paths learn; 1 is no distillation.
+        distillation: D is T² KL(whole ‖ path), or the adaptive α-divergence of AlphaNet (``alpha-divergence``).
+        temperature: T.
+        alphas, clip: α−, α+ and the clip of ``alpha-divergence``, see
+            :func:`polypath.training.distill.alpha_divergence_loss`.
+        weights: of the whole and of each of ``paths``, in their order; none are all 1, as are those of other draws.
+        curriculum: ``cheapest-first`` or ``cheapest-last``: the whole begins alone, and the paths join one by one.
+        until: share of the epochs after which all have joined.
+    """
+
+    paths: tuple[str, ...] = ()
+    draws: int = 1
+    draw: Draw = "paths"
+    rate: float = 0.5
+    images: float = 1.0
+    labels: float = 0.0
+    distillation: Distillation = "kl"
+    temperature: float = 1.0
+    alphas: tuple[float, float] = (-1.0, 1.0)
+    clip: float = 5.0
+    weights: tuple[float, ...] = ()
+    curriculum: Curriculum = "none"
+    until: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(
+            self,
+            "objective",
+            draws=whole(0),
+            draw=one_of(*get_args(Draw)),
+            rate=SHARE,
+            images=number(above=0, high=1),
+            labels=SHARE,
+            distillation=one_of(*get_args(Distillation)),
+            temperature=number(above=0),
+            alphas=each(number(), 2),
+            clip=number(above=0),
+            weights=each(number(0)),
+            curriculum=one_of(*get_args(Curriculum)),
+            until=SHARE,
+        )
+        if self.curriculum != "none" and self.draw != "paths":
+            raise ValueError(
+                f"objective.curriculum = {self.curriculum!r}: paths that are drawn as {self.draw!r} have no order to "
+                "join in; take draw 'paths', or curriculum 'none'"
+            )
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
+        return _Sandwich(net, label_smoothing, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfDistilled(Objective, kind="self-distilled"):
+    """The whole network learns the labels and its base path the whole's answers (Kang and Lee 2024).
+
+    loss = (1 − ``weight``) · cross-entropy(whole) + ``weight`` · T² KL(whole ‖ base)
+
+    What the base path skips comes to refine what it keeps, so paths between the two need no training of their own. The
+    paper's separate norms of the base path are not in it: paths are recalibrated when they are scored.
+
+    Args:
+        base: the path that skips all that may be skipped, as text; empty is the cheapest that the network names.
+        images: share of a mini-batch's images on which the base path learns.
+        weight: of the base path.
+    """
+
+    base: str = ""
+    temperature: float = 1.0
+    images: float = 1.0
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, "objective", temperature=number(above=0), images=number(above=0, high=1), weight=SHARE)
+
+    def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
+        base = self.base or str(cheapest_of(net, participants(net, ())))
+        weights = (1.0 - self.weight, self.weight)
+        both = Sandwich(paths=(base,), draws=0, images=self.images, temperature=self.temperature, weights=weights)
+        return _Sandwich(net, label_smoothing, both)
+
+
+class _Sandwich(BoundObjective):
+    def __init__(self, net: PathNet, label_smoothing: float, settings: Sandwich) -> None:
+        super().__init__(net, label_smoothing)
+        _check_survival(net)
+        self.settings, self.paths = settings, participants(net, settings.paths)
+        if settings.weights and len(settings.weights) != 1 + len(self.paths):
+            names = ", ".join(("whole", *map(str, self.paths)))
+            raise ValueError(
+                f"objective.weights = {settings.weights}: give {1 + len(self.paths)}, one for each of {names}"
+            )
+        self.weights = dict(zip((Paths(), *self.paths), settings.weights, strict=False))
+        self.macs = PathMacs(net)
+        self.wholes = list(norms_under(net, Paths()).values())
+        self.ordered: dict[tuple[int, int], list[Paths]] = {}
+
+    def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
+        students = self.drawn(x, info)
+        logits = self.net(x, generator=info.noise)
+        loss, teacher = self.cross_entropy(logits, y), logits.detach()
+        yield StepResult(self._weight(Paths()) * loss, teacher, {"loss/whole": loss.detach()}, [Paths()])
+        images = min(len(x), max(LEAST, math.ceil(self.settings.images * len(x))))
+        x, y, teacher = x[:images], y[:images], teacher[:images]
+        for i, paths in enumerate(students):
+            with batch_statistics(self.wholes):
+                logits = self.net(x, paths=paths, generator=info.noise)
+            loss = self._taught(logits, teacher, y)
+            name, among = ("drawn", len(students) - 1) if i else ("cheapest", 1)
+            parts = {f"loss/{name}": loss.detach() / among}
+            yield StepResult(self._weight(paths) * loss, logits.detach(), parts, [paths])
+
+    def drawn(self, x: Tensor, info: StepInfo) -> list[Paths]:
+        """The paths that learn beside the whole in this step, the cheapest first."""
+        s, size = self.settings, (x.shape[-2], x.shape[-1])
+        if size not in self.ordered:
+            self.ordered[size] = by_macs(self.macs, self.paths, size)
+        ordered = self.ordered[size]
+        if s.curriculum != "none":
+            first = s.curriculum == "cheapest-first"
+            ordered = sampling.joined(ordered, info.epoch, info.epochs, cheapest_first=first, until=s.until)
+        if s.draw == "paths":
+            return sampling.sandwich(ordered, s.draws, info.generator)
+        return [ordered[0], *(self._any(info.generator) for _ in range(s.draws))]
+
+    def _any(self, generator: Generator) -> Paths:
+        wiring = self.net.wiring
+        if self.settings.draw == "local":
+            return sampling.local_drop_path(wiring, self.settings.rate, generator, switches=True)
+        return sampling.uniform_choice(wiring, generator, switches=True)
+
+    def _taught(self, logits: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
+        s = self.settings
+        if s.labels == 1.0:
+            return self.cross_entropy(logits, y)
+        if s.distillation == "kl":
+            taught = distillation_loss(logits, teacher, s.temperature)
+        else:
+            taught = alpha_divergence_loss(logits, teacher, s.temperature, alphas=s.alphas, clip=s.clip)
+        return taught if s.labels == 0.0 else s.labels * self.cross_entropy(logits, y) + (1.0 - s.labels) * taught
+
+    def _weight(self, paths: Paths) -> float:
+        return self.weights.get(paths, 1.0)
+
+
+def participants(net: PathNet, texts: Sequence[str]) -> list[Paths]:
+    """The paths that texts and names of path sets stand for, in their order, the whole left out; of none, all that the
+    network names, or where it names none the shallowest one.
+
+    Raises:
+        ValueError: an unknown path, or none but the whole.
+    """
+    found: dict[Paths, None] = {}
+    for text in texts:
+        known = net.path_set(text) if text in net.path_sets else {text: net.paths(text)}
+        found |= dict.fromkeys(known.values())
+    if not texts:
+        named = [paths for paths in net.named_paths().values() if paths]
+        found = dict.fromkeys(named or [sampling.shallowest(net.wiring)])
+    found.pop(Paths(), None)
+    if not found:
+        raise ValueError("objective.paths: there is none beside the whole network; name one that runs less of it")
+    return list(found)
+
+
+def by_macs(macs: PathMacs, paths: Sequence[Paths], size: tuple[int, int]) -> list[Paths]:
+    """The paths in the order of their multiply-adds at an image size, the cheapest first."""
+    return sorted(paths, key=lambda p: (macs(p, size)[0], str(p)))
+
+
+def cheapest_of(net: PathNet, paths: Sequence[Paths]) -> Paths:
+    """The path of the fewest multiply-adds, on the smallest images that the network takes."""
+    return by_macs(PathMacs(net), paths, (net.min_size, net.min_size))[0]
+
+
+def _check_survival(net: PathNet) -> None:
+    if any(operand.survival < 1.0 for join in net.wiring.joins.values() for operand in join.operands):
+        raise ValueError(
+            "model.survival: evaluation scales operands that stochastic depth would drop, and here the whole network "
+            "learns without drops; set --model.survival 1"
+        )

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from data.conftest import encoded, picture
-from polypath.data import DataConfig, Split, cache, load_images, tables
+from polypath.core.home import cache_folder
+from polypath.data import DataConfig, Split, load_images, tables
 from polypath.data.images import BrokenImage, open_image
 
 Write = Callable[..., Path]
@@ -401,7 +402,7 @@ def test_without_a_home_folder_nothing_is_cached(image_folder: Write, monkeypatc
 
     monkeypatch.delenv("POLYPATH_CACHE")
     monkeypatch.setattr(Path, "home", home)
-    assert cache.folder() is None
+    assert cache_folder() is None
     assert len(load_images(DataConfig(source=str(image_folder()))).train) == 12
 
 

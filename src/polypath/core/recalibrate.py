@@ -13,7 +13,7 @@ answer depends on nothing but the batch that comes to it. So thousands of paths 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -78,7 +78,7 @@ def shared_statistics(
     seen: Counter[_BatchNorm] = Counter()
 
     @contextmanager
-    def noted(number: int) -> Iterator[None]:
+    def noted(number: int) -> Generator[None]:
         names = dict.fromkeys(name for module in modules_of(values[number].step) for name in inside(*module))
         _fresh(known[name] for name in names)
         seen.clear()

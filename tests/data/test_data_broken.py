@@ -18,7 +18,7 @@ from PIL import Image
 
 from data.conftest import encoded, picture
 from polypath.core.home import cache_folder
-from polypath.data import DataConfig, Split, load_images, tables
+from polypath.data import DataConfig, Split, cache, load_images, tables
 from polypath.data.images import BrokenImage, open_image
 
 Write = Callable[..., Path]

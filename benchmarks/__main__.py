@@ -25,6 +25,7 @@ BENCHMARKS = (
 MORE = (  # run by name only
     "compiled", "anytime", "bf16", "bundle_latency", "dynamic_steps", "exports", "streaming", "serve_load",
     "serve_hostile", "training_bf16", "first_answer", "gunn_speed", "attacks", "hostile_files", "deadline", "reuse",
+    "refusals",
 )  # fmt: skip
 WITH_OPTIONS = ("ablate", "outside")  # run by name only, and alone
 RESULTS = Path(__file__).parent / "results"

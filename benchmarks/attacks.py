@@ -165,6 +165,7 @@ def overload(scene: Scene) -> dict:
             "accepted in time at least 99%": found["in_time"] >= 0.99,
             "refused within 50 ms (99%)": found["refused_within_50_ms"] >= 0.99 or not found["refused"],
             "memory within 5%": found["memory"]["deviation_percent"] <= MEMORY_PERCENT,
+            "the generator sends in time (99% within 20 ms)": found["generator_late"] <= 0.01,
         }
     }
 

@@ -16,6 +16,7 @@ import re
 import resource
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -23,6 +24,8 @@ from typing import cast
 import numpy as np
 
 MOST_OPEN = 900  # connections
+NOT_SENT = "too many requests are open"
+LATE_S = 0.02  # after its moment: from there on a request of `open` counts as sent late
 PATIENCE_S = 10.0  # an answer that takes longer has hung
 RETRY_AFTER = re.compile(rb"retry-after: (\d+)")
 
@@ -98,7 +101,7 @@ class Client:
         self.retry_missing = self.unconnected = 0
         self.paths: dict[str, int] = {}
         self.batches: dict[int, int] = {}
-        self.lag: list[float] = []
+        self.lag: list[tuple[float, float]] = []  # a request's moment, and how long after it its turn came
         self.stopping = False
 
     def _request(self, image: bytes) -> bytes:
@@ -158,13 +161,13 @@ class Client:
         while due < end and not self.stopping:
             if (wait := due - time.perf_counter()) > 0.0005:
                 await asyncio.sleep(wait)
-            self.lag.append(time.perf_counter() - due)
+            self.lag.append((due, time.perf_counter() - due))
             if len(tasks) < MOST_OPEN:
                 task = asyncio.create_task(self.one(number))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
             else:
-                self.lost.append((due, "too many requests are open"))
+                self.lost.append((due, NOT_SENT))
             number += 1
             due += draw.expovariate(self.load.rate)
             if number % 16 == 0:
@@ -200,13 +203,15 @@ def figures(client: Client, begun: float) -> dict:
     in_time = [row for row in good if 1000 * row[1] <= load.budget_ms]
     in_time_server = [row for row in good if row[4] <= load.budget_ms]
     seconds = load.seconds - load.warmup_s
+    lost = Counter(text for at, text in client.lost if since <= at < until)
+    lag = [late for at, late in client.lag if since <= at < until]
     return {
-        "sent": len(rows) + sum(since <= at < until for at, _ in client.lost),
+        "sent": len(rows) + lost.total() - lost[NOT_SENT],
         "answered": len(good),
         "refused": len(refused),
         "other_statuses": sorted({row[2] for row in rows} - {200, 503}),
-        "lost": len([1 for at, _ in client.lost if since <= at < until]),
-        "lost_reasons": sorted({text for _, text in client.lost}),
+        "lost": lost.total(),
+        "lost_reasons": dict(Counter(text for _, text in client.lost)),
         "lost_all": len(client.lost),
         "not_connected": client.unconnected,
         "answers_of_other_images": sum(not row[3] for row in good),
@@ -222,7 +227,9 @@ def figures(client: Client, begun: float) -> dict:
         "refusals_without_retry_after": client.retry_missing,
         "paths": client.paths,
         "batches": {str(size): count for size, count in sorted(client.batches.items())},
-        "generator_lag_ms_p99": 1000 * float(np.percentile(client.lag, 99)) if client.lag else None,
+        "generator_lag_ms_p99": 1000 * float(np.percentile(lag, 99)) if lag else None,
+        "generator_late": sum(late > LATE_S for late in lag) / len(lag) if lag else None,
+        "generator_not_sent": lost[NOT_SENT],
     }
 
 

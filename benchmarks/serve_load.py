@@ -125,11 +125,13 @@ def call(served: Served, load: dict) -> dict:
         result = json.loads(process.stdout.readline())
         process.wait(60)
     result["service_cpu_share"] = watch.cpu_share
+    result["service_loop_share"], result["service_other_shares"] = watch.loop_share, watch.other_shares
     result["memory"] = watch.memory(load.get("warmup_s", 0.0))
     print(
         f"{load['mode']:6} answered {result['answered_per_s']:.0f}/s of {result['offered_per_s']:.0f}/s, in time "
         f"{result['in_time']:.2%}, {result['answer_ms']}, refusals {result['refusal_ms']}, "
-        f"lost {result['lost_all']}, cores: service {watch.cpu_share:.2f}, generator {result['cpu_share']:.2f}"
+        f"lost {result['lost_all']}, cores: service {watch.cpu_share:.2f} (event loop {watch.loop_share:.2f}), "
+        f"generator {result['cpu_share']:.2f}"
     )
     return result
 

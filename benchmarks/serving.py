@@ -52,8 +52,21 @@ class Served:
     @property
     def cpu_s(self) -> float:
         """Seconds of processor time so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return _cpu_s(Path(f"/proc/{self.process.pid}/stat"))
+
+    @property
+    def threads_cpu_s(self) -> dict[str, float]:
+        """The same of each thread; ``loop`` is that of the event loop."""
+        found: dict[str, float] = {}
+        for folder in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it has just ended
+                found["loop" if folder.name == str(self.process.pid) else folder.name] = _cpu_s(folder / "stat")
+        return found
+
+
+def _cpu_s(stat: Path) -> float:
+    fields = stat.read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def start(*options: str, key: str | None = None) -> Served:
@@ -114,7 +127,13 @@ def running(*options: str, key: str | None = None) -> Iterator[Served]:
 
 
 class Watch:
-    """Memory and processor time of a process while something happens: ``with Watch(served) as seen: …``"""
+    """Memory and processor time of a process while something happens: ``with Watch(served) as seen: …``
+
+    Attributes:
+        cpu_share: cores that it took.
+        loop_share: cores that its event loop took.
+        other_shares: those of its other threads, the busiest (inference, then decoding) first.
+    """
 
     def __init__(self, served: Served, every_s: float = 0.25) -> None:
         self._served, self._every = served, every_s
@@ -122,7 +141,7 @@ class Watch:
         self.rss: list[tuple[float, int]] = []
 
     def __enter__(self) -> Watch:
-        self._begun, self._cpu = time.perf_counter(), self._served.cpu_s
+        self._begun, self._cpu, self._threads = time.perf_counter(), self._served.cpu_s, self._served.threads_cpu_s
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
         return self
@@ -130,7 +149,11 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
-        self.cpu_share = (self._served.cpu_s - self._cpu) / (time.perf_counter() - self._begun)
+        took = time.perf_counter() - self._begun
+        self.cpu_share = (self._served.cpu_s - self._cpu) / took
+        used = {name: (s - self._threads.get(name, 0.0)) / took for name, s in self._served.threads_cpu_s.items()}
+        self.loop_share = used.pop("loop", 0.0)
+        self.other_shares = sorted((round(share, 3) for share in used.values() if share >= 0.01), reverse=True)
 
     def _look(self) -> None:
         while not self._done.wait(self._every):

@@ -30,7 +30,8 @@ class Slow(Pace):
     def answered(self, now: float) -> None:
         self.answers += 1
 
-    def hold(self, now: float) -> float:
+    def hold(self, now: float, cost: float = 1.0) -> float:
+        super().hold(now, cost)
         return self.seconds
 
 

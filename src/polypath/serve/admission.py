@@ -17,7 +17,6 @@ Moments are seconds of one clock, the caller's; ``now`` is always passed in.
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,6 +70,16 @@ class Queue:
     def admit(self, now: float, deadline: float, path: str, cheaper: bool = False) -> Ticket | None:
         """A place for a request that must be answered by ``deadline``, by ``path`` or, if ``cheaper``, by the most
         accurate one of those after it that does; None if it would be late or make another one late."""
+        if (found := self.place(now, deadline, path, cheaper)) is None:
+            return None
+        candidate, batch_headroom = found
+        ticket = Ticket(deadline, candidate, batch_headroom, cheaper, now)
+        self.tickets.append(ticket)
+        self.tickets.sort(key=lambda one: (one.deadline, one.order))
+        return ticket
+
+    def place(self, now: float, deadline: float, path: str, cheaper: bool = False) -> tuple[str, int] | None:
+        """The path and the batch headroom of the ticket that :meth:`admit` would give; nothing is taken."""
         if len(self.tickets) >= self.limit:
             return None
         idle = not self.busy_until and all(ticket.away for ticket in self.tickets)
@@ -81,10 +90,7 @@ class Queue:
             joined = sorted([*waiting, (deadline, candidate, batch_headroom)])
             fits = idle and now + self.times.idle_reply(now) + self.times.idle(candidate, now) <= deadline
             if fits or is_feasible(joined, start, self.times, now):
-                ticket = Ticket(deadline, candidate, batch_headroom, cheaper, now)
-                self.tickets.append(ticket)
-                self.tickets.sort(key=lambda one: (one.deadline, one.order))
-                return ticket
+                return candidate, batch_headroom
         return None
 
     def withdraw(self, ticket: Ticket) -> None:
@@ -141,7 +147,20 @@ class Queue:
         return now + self.times.typical(path, 1, now) <= deadline
 
 
-def largest(waiting: int, spare_s: float, path: str, times: Times, now: float) -> int:
+class _Looked:
+    """Times that are looked up once for each path and size: a rehearsal asks for the same few over and over."""
+
+    def __init__(self, times: Times) -> None:
+        self.sizes, self._times = times.sizes, times
+        self._high: dict[tuple[str, int], float] = {}
+
+    def high(self, path: str, size: int, now: float) -> float:
+        if (found := self._high.get((path, size))) is None:
+            found = self._high[path, size] = self._times.high(path, size, now)
+        return found
+
+
+def largest(waiting: int, spare_s: float, path: str, times: Times | _Looked, now: float) -> int:
     """The largest batch size of at most ``waiting`` that takes at most ``spare_s``; the smallest if none does."""
     for size in reversed(times.sizes):
         if size <= waiting and times.high(path, size, now) <= spare_s:
@@ -152,19 +171,21 @@ def largest(waiting: int, spare_s: float, path: str, times: Times, now: float) -
 def is_feasible(waiting: Iterable[tuple[float, str, int]], start: float, times: Times, now: float) -> bool:
     """Whether all of ``waiting``, (deadline, path, batch headroom) in the order of deadlines, are answered in time,
     each with its headroom, if the thread is free at ``start`` and takes batches as :meth:`Queue.take` gives them."""
-    queues: dict[str, deque[tuple[float, int]]] = {}
+    looked, queues = _Looked(times), dict[str, list[tuple[float, int]]]()
     for deadline, path, batch_headroom in waiting:
-        queues.setdefault(path, deque()).append((deadline, batch_headroom))
+        if path not in queues:
+            queues[path] = []
+        queues[path].append((deadline, batch_headroom))
+    begins = dict.fromkeys(queues, 0)  # of what is left of each
     while queues:
-        path = min(queues, key=lambda name: queues[name][0])
-        queue = queues[path]
-        deadline, batch_headroom = queue[0]
-        size = largest(len(queue), deadline - start, path, times, now)
-        if start + times.high(path, max(size, batch_headroom), now) > deadline:
+        path = min(queues, key=lambda name: queues[name][begins[name]])
+        queue, begin = queues[path], begins[path]
+        deadline, batch_headroom = queue[begin]
+        size = largest(len(queue) - begin, deadline - start, path, looked, now)
+        if start + looked.high(path, max(size, batch_headroom), now) > deadline:
             return False
-        start += times.high(path, size, now)
-        for _ in range(min(size, len(queue))):
-            queue.popleft()
-        if not queue:
+        start += looked.high(path, size, now)
+        begins[path] += size
+        if begins[path] >= len(queue):
             del queues[path]
     return True

@@ -27,12 +27,12 @@ from polypath.serve.metrics import Metrics
 from polypath.serve.model import Model
 from polypath.serve.openapi import METRICS, REFUSALS, SUMMARY
 from polypath.serve.openapi import predict as predict_page
+from polypath.serve.plain import PREDICT_PATH, PlainHead
 from polypath.serve.predict_request import read_request
 from polypath.serve.service import Options, Service, batch_sizes
 from polypath.serve.times import Times
 
 LOG = logging.getLogger(__name__)
-PREDICT_PATH = "/v1/predict"
 CORS: Any = {
     "allow_methods": ("GET", "POST"),
     "allow_headers": ("authorization", "content-type", "x-api-key"),
@@ -74,6 +74,19 @@ class App:
             return
         response = await self._predicted(Request(scope, receive))  # not kept: a refusal is held without its body
         await response(scope, receive, send)
+
+    def refusal(self, head: PlainHead, body: bytes, server: tuple[str, int | None] | None) -> RequestRejected | None:
+        """What a prediction that came whole, to the address ``server``, is refused with before its image is decoded, if
+        it is; counted then."""
+        scope = {"method": "POST", "path": PREDICT_PATH, "query_string": head.query, "headers": head.lines}
+        try:
+            headers = self.guard.check(scope | {"server": server})
+            self.check(headers.get(b"content-type", b"").decode("latin-1"), head.query, body)
+        except RequestRejected as refusal:
+            refusal.__traceback__ = None  # or it keeps the body while it is held back
+            self.metrics.refuse(refusal.status, refusal.reason)
+            return refusal
+        return None
 
     async def _predicted(self, request: Request) -> Response:
         try:
@@ -156,6 +169,16 @@ class App:
         service.times.observe_reply(now - done.finished, now)
         return response
 
+    def check(self, kind: str, query: bytes, body: bytes) -> None:
+        """What :meth:`predict` would raise of a small ``body`` before its image is decoded; nothing is taken.
+
+        Raises:
+            RequestRejected: see there.
+        """
+        service = self._running()
+        wanted = read_request(kind, query, body, list(service.paths), len(self.model.classes))
+        service.check(wanted, time.perf_counter())
+
     async def paths(self) -> JSONResponse:
         rows = path_rows(self._running())
         return JSONResponse({"bundle": self.model.name, "classes": list(self.model.classes), "paths": rows})
@@ -180,7 +203,10 @@ class App:
 
     async def _refused(self, request: Request, refusal: RequestRejected) -> Response:
         self.metrics.refuse(refusal.status, refusal.reason)
-        return Response(refusal.json(), refusal.status, refusal.headers(), media_type="application/json")
+        body = refusal.json()
+        response = Response(body, refusal.status)
+        response.raw_headers = refusal.headers(body)
+        return response
 
     async def _not_here(self, request: Request, error: HTTPException) -> Response:
         routes = [route for route in self.api.routes if isinstance(route, Route)]

@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from polypath.serve.errors import RequestRejected
 
@@ -74,6 +75,7 @@ class Callers:
         return "*" in self.origins or text in self.origins or text.lower() in own
 
 
+@lru_cache(64)  # clients ask by few names, and an address takes as long to read as all else of a head
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches ``host``."""
     try:
@@ -88,6 +90,7 @@ def _name(text: str) -> str | None:
     return _bare(found["name"]) if found else None
 
 
+@lru_cache(64)
 def _bare(name: str) -> str:
     """One spelling of each name or address."""
     name = name.lower().strip("[]")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 SHOWN = 80  # characters of a wrong value that are sent back
 
 
@@ -56,11 +59,23 @@ class RequestRejected(Exception):
         """:meth:`body` as it is sent, ASCII whatever the client wrote."""
         return json.dumps(self.body()).encode()
 
-    def headers(self) -> dict[str, str]:
-        """``Retry-After`` (whole seconds, at least 1) for 503, ``WWW-Authenticate`` for 401."""
+    def headers(self, body: bytes, close: bool = False) -> list[tuple[bytes, bytes]]:
+        """All headers of an answer with this ``body``: ``Retry-After`` (whole seconds, at least 1) for 503,
+        ``WWW-Authenticate`` for 401, and ``Connection`` where it ends its connection."""
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         if self.retry_s is not None:
-            return {"retry-after": str(max(1, math.ceil(self.retry_s)))}
-        return {"www-authenticate": "Bearer"} if self.status == 401 else {}
+            headers.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_s))))
+        elif self.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        if close:
+            headers.append((b"connection", b"close"))
+        return headers
+
+    def http(self, before: Iterable[tuple[bytes, bytes]] = (), close: bool = False) -> bytes:
+        """The whole answer as it is sent over HTTP/1.1; headers that stand ``before`` those of the refusal."""
+        body = self.json()
+        lines = b"".join(b"%s: %s\r\n" % line for line in (*before, *self.headers(body, close)))
+        return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (self.status, _PHRASES[self.status], lines, body)
 
 
 def shown(value: Any) -> Any:

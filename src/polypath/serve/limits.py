@@ -131,7 +131,7 @@ class Guard:
         self.buffered = 0
         self.draining = False
         self.pace = Pace()
-        self.held: set[asyncio.Timeout] = set()
+        self.held: dict[object, Callable[[], object]] = {}  # what lets each refusal go that is held back
         self._loop: asyncio.AbstractEventLoop | None = None  # where refusals are held
 
     def drain(self) -> None:
@@ -141,9 +141,26 @@ class Guard:
             self._loop.call_soon_threadsafe(self._let_go)
 
     def _let_go(self) -> None:
-        for hold in self.held:
-            if not hold.expired():
-                hold.reschedule(0.0)
+        for release in list(self.held.values()):
+            release()
+
+    def check(self, scope: MutableMapping[str, Any]) -> dict[bytes, bytes]:
+        """The headers of a request whose body, of at most :data:`SMALL_BODY` bytes, is here already; no place is taken.
+
+        Raises:
+            RequestRejected: what a call would answer by itself.
+        """
+        headers = dict(scope["headers"])
+        self._head(scope, headers)
+        self._enter(scope, headers)
+        self._check_length(headers)
+        return headers
+
+    def hold(self, owner: object, release: Callable[[], object]) -> None:
+        """``owner`` holds a refusal back until it takes itself off ``held``; ``release`` lets it go before. On the
+        event loop."""
+        self._loop = asyncio.get_running_loop()
+        self.held[owner] = release
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -198,14 +215,13 @@ class Guard:
         seconds = 0.0 if self.draining else self.pace.hold(time.perf_counter())
         if not seconds:
             return
-        self._loop = asyncio.get_running_loop()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds) as hold:
-                self.held.add(hold)
+                self.hold(hold, lambda: None if hold.expired() else hold.reschedule(0.0))
                 try:
                     await (asyncio.sleep(seconds) if receive is None else _left(receive))
                 finally:
-                    self.held.discard(hold)
+                    del self.held[hold]
 
     def _head(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
         """Raises:
@@ -249,9 +265,7 @@ class Guard:
         Raises:
             RequestRejected: 413 too long, 408 too slow, 503 no room for it now, 400 the client has left.
         """
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and (len(length) > 15 or int(length) > self.limits.body_bytes):
-            raise self._too_long(length.decode())
+        self._check_length(headers)
         chunks: list[bytes] = []
         try:
             async with asyncio.timeout(self.limits.body_seconds):
@@ -271,6 +285,14 @@ class Guard:
         except TimeoutError:
             message = f"the body did not come within {self.limits.body_seconds:g} s"
             raise RequestRejected(408, message, reason="slow body") from None
+
+    def _check_length(self, headers: dict[bytes, bytes]) -> None:
+        """Raises:
+        RequestRejected: 413.
+        """
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and (len(length) > 15 or int(length) > self.limits.body_bytes):
+            raise self._too_long(length.decode())
 
     def _too_long(self, value: str) -> RequestRejected:
         return RequestRejected(
@@ -335,12 +357,9 @@ async def _refuse(
     """Answer. A request that has not come whole ends its connection, after a little of what is still coming has been
     read: a connection closed with unread bytes in it is reset, and the client would not see why."""
     body = refusal.json()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers()}
     unread = not await _is_whole(scope, receive)
-    if unread or refusal.status == 431 or refusal.reason in ("upgrade", "Content-Length"):
-        headers["connection"] = "close"
-    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": encoded})
+    close = unread or refusal.status == 431 or refusal.reason in ("upgrade", "Content-Length")
+    await send({"type": "http.response.start", "status": refusal.status, "headers": refusal.headers(body, close)})
     await send({"type": "http.response.body", "body": body, "more_body": unread})
     if unread:
         await _discard(receive, 0.1 if refusal.status == 408 else linger_s)

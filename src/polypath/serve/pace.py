@@ -16,6 +16,8 @@ SHARE = 1.25  # times the answers are as well; at twice the capacity there are a
 BURST_S = 0.25  # that come in less time may be ahead of their rate
 LONGEST_S = 4.0  # that a refusal is held back: a thousand connections come again 250 times a second then
 WINDOW = 256  # answers by which their rate is known
+CHEAP = 0.6  # what a refusal counts that was decided before h11 read it; it costs less, see docs/decisions.md
+PRESSED_S = 1.0  # after a refusal: how long the next requests are looked at for one that is as cheap
 
 
 class Pace:
@@ -23,18 +25,23 @@ class Pace:
 
     def __init__(self) -> None:
         self._answers: deque[float] = deque(maxlen=WINDOW)
-        self._next = float("-inf")
+        self._next = self._refused = float("-inf")
 
     def answered(self, now: float) -> None:
         """A request was answered."""
         self._answers.append(now)
 
-    def hold(self, now: float) -> float:
-        """Seconds to wait before a request is refused, which is counted."""
-        self._next = max(self._next + 1 / self.rate(now), now - BURST_S)
+    def hold(self, now: float, cost: float = 1.0) -> float:
+        """Seconds to wait before a request is refused, which is counted as so many refusals."""
+        self._refused = now
+        self._next = max(self._next + cost / self.rate(now), now - BURST_S)
         held = min(LONGEST_S, max(0.0, self._next - now))
         self._next = min(self._next, now + LONGEST_S)
         return held
+
+    def pressed(self, now: float) -> bool:
+        """Whether there was a refusal lately, so that there may be more."""
+        return now - self._refused < PRESSED_S
 
     def rate(self, now: float) -> float:
         """Refusals a second that are given."""

@@ -4,31 +4,39 @@ uvicorn's h11 protocol answers pipelined requests one after the other, ignores u
 line and trailers that come in several pieces (``h11_max_incomplete_event_size``). It waits forever for a first request,
 for the rest of a head ("slowloris"), and for a client that does not read its answer; heads in one piece and the sum of
 all chunk lines have no bound. These are bounded here.
+
+Under overload most of what comes is to be refused, and the ordinary way there is several times dearer than to decide.
+So after a refusal each connection looks first whether what it received is one plain prediction that is refused at once
+(:mod:`polypath.serve.plain`): then it answers by itself, with the bytes that would come of the ordinary way.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from polypath.serve.limits import LINGER_BYTES, RequestLimits
-from polypath.serve.pace import Pace
+from polypath.serve.errors import RequestRejected
+from polypath.serve.limits import LINGER_BYTES, Guard
+from polypath.serve.pace import CHEAP
+from polypath.serve.plain import PlainHead, plain_head
 
+IDLE = {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
 PIECE = 2**13  # bytes given to the parser at a time: what it does before bounds are checked again
+REST_S = 0.1  # that the rest of a plain request's body may take, before h11 is given it as it is
+Refuse = Callable[[PlainHead, bytes, tuple[str, int | None] | None], RequestRejected | None]
+"""``refuse(head, body, server)``: why a request to the address ``server`` is refused, if it is at once."""
 
 
-def bounded(limits: RequestLimits, watch: Callable[[int, str], None], pace: Pace) -> type[H11Protocol]:
-    """uvicorn's protocol under ``limits``; ``watch(status, reason)`` is called for each connection that is cut off.
-    Connections above the limit wait unread for ``pace``, as many as there may be others."""
-    surplus: set[H11Protocol] = set()
+def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
+    """uvicorn's protocol under the limits of ``guard``, which is told of each connection that is cut off and whose pace
+    holds refusals back. Connections above the limit wait unread, as many as there may be others."""
+    limits, surplus = guard.limits, set[H11Protocol]()
 
     class Bounded(H11Protocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -36,6 +44,11 @@ def bounded(limits: RequestLimits, watch: Callable[[int, str], None], pace: Pace
             self.head_timer: asyncio.TimerHandle | None = None
             self.write_timer: asyncio.TimerHandle | None = None
             self.surplus_timer: asyncio.TimerHandle | None = None
+            self.held_timer: asyncio.TimerHandle | None = None
+            self.plain_timer: asyncio.TimerHandle | None = None
+            self.plain: PlainHead | None = None  # of the plain request that waits for the rest of its body
+            self.refusal: RequestRejected | None = None  # of a plain request, not yet sent
+            self.asked = False  # a request came whole
             self.waiting = b""  # received, not yet parsed: a request before it is being answered
             self.framing = 0  # bytes of this request that are not its body
             self.cut_off = False
@@ -44,7 +57,7 @@ def bounded(limits: RequestLimits, watch: Callable[[int, str], None], pace: Pace
             super().connection_made(transport)
             transport.set_write_buffer_limits(high=0)  # one unread byte is reported to pause_writing
             if len(self.connections) - len(surplus) > limits.connections:
-                held_s = pace.hold(time.perf_counter()) if len(surplus) < limits.connections else 0.0
+                held_s = guard.pace.hold(time.perf_counter()) if len(surplus) < limits.connections else 0.0
                 surplus.add(self)
                 self.surplus_timer = self.loop.call_later(held_s, self.turn_away)
             else:
@@ -63,9 +76,19 @@ def bounded(limits: RequestLimits, watch: Callable[[int, str], None], pace: Pace
                 self.flow.pause_reading()
                 return
             self.waiting += data
-            self.parse()
+            if self.refusal is None:
+                self.parse()
+            else:
+                self.flow.pause_reading()
 
         def parse(self) -> None:
+            if self.waiting and guard.pace.pressed(time.perf_counter()) and self.look_for_plain():
+                return
+            self.parse_by_h11()
+
+        def parse_by_h11(self) -> None:
+            self.plain = None
+            self.stop("plain_timer")
             while self.waiting and self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self.closing():
                 piece, self.waiting = self.waiting[:PIECE], self.waiting[PIECE:]
                 before = self.body_held()
@@ -76,6 +99,57 @@ def bounded(limits: RequestLimits, watch: Callable[[int, str], None], pace: Pace
             if self.waiting:
                 self.flow.pause_reading()  # uvicorn resumes after the answer
             self.watch_head()
+
+        def look_for_plain(self) -> bool:
+            """Whether what waits is a plain request that is refused at once, or may be once the rest of it is here."""
+            head = self.plain
+            if head is None:
+                if guard.draining or self.closing() or self.flow.write_paused:
+                    return False
+                if self.conn.states != IDLE or self.conn.trailing_data[0]:
+                    return False  # a request is being answered, or its head has begun
+                head = plain_head(self.waiting)
+                if head is None or not self.is_short(head):
+                    return False
+                self.plain = head
+                self._unset_keepalive_if_required()
+                self.stop("head_timer")
+            if len(self.waiting) < head.whole:
+                if self.plain_timer is None:
+                    self.plain_timer = self.loop.call_later(REST_S, self.parse_by_h11)
+                return True
+            if len(self.waiting) > head.whole:
+                return False
+            refusal = refuse(head, self.waiting[head.size :], self.server)
+            if refusal is not None:
+                self.refuse_plain(refusal)
+            return refusal is not None
+
+        def is_short(self, head: PlainHead) -> bool:
+            """Whether it is within all bounds; one that is not ends its connection."""
+            return len(head.lines) <= limits.head_lines and head.size <= min(limits.head_bytes, limits.framing_bytes)
+
+        def refuse_plain(self, refusal: RequestRejected) -> None:
+            self.waiting, self.plain, self.refusal, self.asked = b"", None, refusal, True
+            self.stop("plain_timer")
+            if held_s := guard.pace.hold(time.perf_counter(), CHEAP):
+                self.held_timer = self.loop.call_later(held_s, self.send_refusal)
+                guard.hold(self, self.send_refusal)
+            else:
+                self.send_refusal()
+
+        def send_refusal(self) -> None:
+            assert self.refusal is not None
+            self.transport.write(self.refusal.http(self.server_state.default_headers, close=guard.draining))
+            self.forget_refusal()
+            if guard.draining:
+                self.transport.close()
+            self.on_response_complete()
+
+        def forget_refusal(self) -> None:
+            self.refusal = None
+            self.stop("held_timer")
+            guard.held.pop(self, None)
 
         def on_response_complete(self) -> None:
             self.framing = 0
@@ -90,7 +164,7 @@ def bounded(limits: RequestLimits, watch: Callable[[int, str], None], pace: Pace
 
         def watch_head(self) -> None:
             """The clock runs from the connection's begin, later from a head's first byte, until the head is whole."""
-            begun = self.cycle is None or bool(self.conn.trailing_data[0])
+            begun = (self.cycle is None and not self.asked) or bool(self.conn.trailing_data[0])
             if self.conn.their_state is not h11.IDLE or not begun or self.closing():
                 self.stop("head_timer")
             elif self.head_timer is None:
@@ -100,6 +174,8 @@ def bounded(limits: RequestLimits, watch: Callable[[int, str], None], pace: Pace
             self.stop("head_timer")
             self.stop("write_timer")
             self.stop("surplus_timer")
+            self.stop("plain_timer")
+            self.forget_refusal()
             surplus.discard(self)
             super().connection_lost(exc)
 
@@ -127,16 +203,13 @@ def bounded(limits: RequestLimits, watch: Callable[[int, str], None], pace: Pace
             client would see a reset instead of the answer."""
             if self.closing():
                 return
-            watch(status, reason)
+            guard.watch(status, reason)
             self.cut_off, self.waiting, self.framing = True, b"", 0
             self.stop("head_timer")
             cycle = self.cycle
             if cycle is None or cycle.response_complete or not cycle.response_started:
-                body = json.dumps({"error": {"message": message}}).encode()
-                head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "content-type: application/json"]
-                head += [f"content-length: {len(body)}", "connection: close"]
-                head += ["retry-after: 1"] if status == 503 else []
-                self.transport.write("\r\n".join([*head, "\r\n"]).encode() + body)
+                refusal = RequestRejected(status, message, retry_s=1.0 if status == 503 else None)
+                self.transport.write(refusal.http(close=True))
             if cycle is not None:
                 cycle.disconnected = True  # the application hears that the client has left
                 cycle.message_event.set()

@@ -117,14 +117,27 @@ class ClusterApp(App):
         body, classes = await request.body(), len(self.model.classes)
         asked = request.headers.get("content-type", ""), request.scope["query_string"], body, names, classes
         wanted = read_request(*asked) if len(body) <= INLINE_BYTES else await asyncio.to_thread(read_request, *asked)
-        budget_ms = self.options.budget_ms if wanted.budget_ms is None else wanted.budget_ms
-        cheapest = min(names, key=lambda name: self.idle_ms[name])
-        least = cheapest if wanted.path is None or wanted.allow_cheaper else wanted.path
-        check_budget(least, self.idle_ms[least], budget_ms)
+        budget_ms = self._budget(wanted)
         budget_s, spent_s = budget_ms / 1000, time.perf_counter() - arrived
         reply = await self._ask("answer", budget_s - spent_s, wanted, spent_s)
         self.metrics.answer(reply["path"], time.perf_counter() - arrived, budget_s, wanted.path or reply["path"])
         return Response(json.dumps(reply, separators=(",", ":")), media_type="application/json")
+
+    def check(self, kind: str, query: bytes, body: bytes) -> None:
+        """Whether there is time, a replica alone knows."""
+        self._budget(read_request(kind, query, body, [path.name for path in self.model.paths], len(self.model.classes)))
+
+    def _budget(self, wanted: PredictRequest) -> float:
+        """In ms.
+
+        Raises:
+            RequestRejected: 422, no idle replica answers within it.
+        """
+        budget_ms = self.options.budget_ms if wanted.budget_ms is None else wanted.budget_ms
+        cheapest = min(self.idle_ms, key=lambda name: self.idle_ms[name])
+        least = cheapest if wanted.path is None or wanted.allow_cheaper else wanted.path
+        check_budget(least, self.idle_ms[least], budget_ms)
+        return budget_ms
 
     async def paths(self) -> Any:
         from fastapi.responses import JSONResponse

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from polypath.serve.admission import Queue, Ticket
 from polypath.serve.errors import RequestRejected
 from polypath.serve.times import Times
 
+T = TypeVar("T")
 Run = Callable[[str, np.ndarray], np.ndarray]
 """``run(path, images (N, …))`` gives probabilities (N, classes)."""
 Watch = Callable[[str, float, str], None]
@@ -73,18 +74,25 @@ class Scheduler:
         Raises:
             RequestRejected: 503, it would be late or make another one late.
         """
+        ticket = self._place(self._queue.admit, deadline, path, cheaper)
+        ticket.future = self._loop.create_future()
+        return ticket
+
+    def check(self, deadline: float, path: str, *, cheaper: bool = False) -> None:
+        """What :meth:`admit` raises now; no place is taken."""
+        self._place(self._queue.place, deadline, path, cheaper)
+
+    def _place(self, place: Callable[..., T | None], deadline: float, path: str, cheaper: bool) -> T:
         now = time.perf_counter()
         with self._wake:
             if self._closing:
                 raise RequestRejected(503, "the service is shutting down", retry_s=1.0, reason="draining")
-            ticket = self._queue.admit(now, deadline, path, cheaper)
-            retry_s = self._queue.retry_s(now, path) if ticket is None else 0.0
-        if ticket is None:
-            left = 1000 * (deadline - now)
-            message = f"too busy to answer by {path} within the {left:.1f} ms that are left of the budget"
-            raise RequestRejected(503, message, retry_s=retry_s, reason="busy")
-        ticket.future = self._loop.create_future()
-        return ticket
+            if (found := place(now, deadline, path, cheaper)) is not None:
+                return found
+            retry_s = self._queue.retry_s(now, path)
+        left = 1000 * (deadline - now)
+        message = f"too busy to answer by {path} within the {left:.1f} ms that are left of the budget"
+        raise RequestRejected(503, message, retry_s=retry_s, reason="busy")
 
     def submit(self, ticket: Ticket, image: np.ndarray) -> None:
         """Here is the image that ``ticket`` was waiting for; from any thread."""

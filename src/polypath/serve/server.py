@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
         limits = app.options.limits
         config = uvicorn.Config(
             app,
-            http=bounded(limits, app.metrics.refuse, app.guard.pace),
+            http=bounded(app.guard, app.refusal),
             h11_max_incomplete_event_size=limits.head_bytes,
             ws="none",
             lifespan="on",

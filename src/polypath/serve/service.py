@@ -125,13 +125,9 @@ class Service:
         Raises:
             RequestRejected: see the modules that it passes through.
         """
-        budget_ms = self.options.budget_ms if request.budget_ms is None else request.budget_ms
+        budget_ms, path = self._wanted(request)
         deadline = arrived + budget_ms / 1000
-        path = request.path or self._best(budget_ms)
-        if request.path is not None and not request.allow_cheaper:
-            self._possible(request.path, budget_ms)
-        expected_s = self.decoders.expected()
-        ticket = self.scheduler.admit(deadline - expected_s, path, cheaper=request.allow_cheaper)
+        ticket = self.scheduler.admit(deadline - self.decoders.expected(), path, cheaper=request.allow_cheaper)
         decoding = Decoding(ticket, request.image, arrived, deadline)
         decoding.futures.append(self.decoders.start(self._decode, decoding))
         watch = None if receive is None else self._loop.create_task(_watch(receive, ticket))
@@ -147,6 +143,27 @@ class Service:
         finished = time.perf_counter()
         self.metrics.answer(done.path, finished - arrived, budget_ms / 1000, path)
         return done, self._reply(request, done, arrived, finished)
+
+    def check(self, request: PredictRequest, arrived: float) -> None:
+        """What can be said against ``request`` before its image is decoded; nothing is taken.
+
+        Raises:
+            RequestRejected: what :meth:`answer` would raise now.
+        """
+        budget_ms, path = self._wanted(request)
+        deadline = arrived + budget_ms / 1000
+        self.scheduler.check(deadline - self.decoders.expected(), path, cheaper=request.allow_cheaper)
+
+    def _wanted(self, request: PredictRequest) -> tuple[float, str]:
+        """The budget in ms, and the path.
+
+        Raises:
+            RequestRejected: 422, the path is not that fast.
+        """
+        budget_ms = self.options.budget_ms if request.budget_ms is None else request.budget_ms
+        if request.path is not None and not request.allow_cheaper:
+            self._possible(request.path, budget_ms)
+        return budget_ms, request.path or self._best(budget_ms)
 
     def _best(self, budget_ms: float) -> str:
         """The most accurate path that an idle machine answers within the budget.

@@ -1,7 +1,7 @@
 """Deadline accuracy: who answers most requests right *and in time*, while budgets change and a neighbour computes?
 
-The requests of ``traces/bursty.json`` are gone through, one after the other, on CIFAR-10's test images. A budget there
-is in times of the most accurate path's median on the calm machine. Where the trace says so, a neighbour keeps every
+The requests of the protocol's trace are gone through, one after the other, on CIFAR-10's test images. A budget is here
+in times of the most accurate path's median on the calm machine. Where the trace says so, a neighbour keeps every
 core busy. At each request
 
 live       ``AnytimePredictor.predict(image, budget_ms)`` of the shipped bundle answers
@@ -19,17 +19,9 @@ images against median milliseconds without a neighbour, and with other bundles w
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import json
 import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
@@ -40,16 +32,14 @@ from polypath.analysis import deadline
 from polypath.deploy.budget import BudgetError
 from polypath.deploy.bundle import Bundle
 from polypath.profiling.cores import cores
-from polypath.storage.files import write_json
 from polypath.training.recipe import replace
 from polypath.training.recipes import get_recipe
+from polypath.worth.protocol import read_trace
+from polypath.worth.replay import neighbour, replay, timed, without_collection
 
-TRACE = Path(__file__).parent / "traces" / "bursty.json"
-SEED = 2029
 REQUESTS = int(os.environ.get("POLYPATH_BENCH_REQUESTS", "2000"))
 PROFILE_RUNS = 200
 BATCH = 250  # of images that are scored
-SPIN = "while True: sum(range(10000))"
 
 
 def run() -> dict:
@@ -61,20 +51,7 @@ def run() -> dict:
     assert isinstance(test, Split)
     pixels, labels = test.images.permute(0, 2, 3, 1).numpy(), test.labels.numpy()
     ladder = [Bundle.open(place) for place in os.environ.get("POLYPATH_BENCH_LADDER", "").split(os.pathsep) if place]
-    return measure(Bundle.open(), ladder, pixels, labels, read_trace(TRACE).first(REQUESTS))
-
-
-def read_trace(file: Path) -> deadline.Trace:
-    """A committed trace."""
-    values = json.loads(file.read_text())
-    return deadline.Trace(np.array(values["budgets"]), np.array(values["neighbour"], bool), values["seed"])
-
-
-def write_trace(file: Path) -> None:
-    """Draw the committed trace again: the seed gives the same one."""
-    trace = deadline.bursty_trace(2000, SEED)
-    budgets = np.round(trace.budgets, 4).tolist()
-    write_json(file, {"seed": SEED, "budgets": budgets, "neighbour": trace.neighbour.astype(int).tolist()})
+    return measure(Bundle.open(), ladder, pixels, labels, read_trace(REQUESTS))
 
 
 def measure(
@@ -88,14 +65,14 @@ def measure(
     right = np.stack([right_answers(p, name, pixels, labels) for p, name in paths], 1)
     errors = 100.0 * (1.0 - right.mean(0))
     tasks = [_task(p, name) for p, name in paths]
-    profile = np.array([[_timed(task, pixels[:1]) for task in tasks] for _ in range(3 + PROFILE_RUNS)])[3:]
+    profile = np.array([[timed(task, pixels[:1]) for task in tasks] for _ in range(3 + PROFILE_RUNS)])[3:]
     unit = float(np.median(profile[:, int(errors[:own].argmin())]))
     predictor.warm_up()
     predictor.profile(1)
     print(f"{predictor.runtime.name}, unit {unit:.3f} ms, {len(trace.budgets)} requests")
     images = np.random.default_rng(trace.seed).integers(0, len(labels), len(trace.budgets))
     times, live, used = np.empty((len(images), len(paths))), [], []
-    with neighbour() as wake, _without_collection():
+    with neighbour(cores()) as wake, without_collection():
         for i, (at, budget) in enumerate(zip(images, unit * trace.budgets, strict=True)):
             wake(bool(trace.neighbour[i]))
             start = time.perf_counter()
@@ -108,7 +85,7 @@ def measure(
                 took = 1e3 * (time.perf_counter() - start)
                 live.append(bool(answer.labels[0] == labels[at]) and took <= budget)
                 used.append(answer.path)
-            times[i] = [_timed(task, pixels[at : at + 1]) for task in tasks]
+            times[i] = replay(tasks, [pixels[at : at + 1]], [bool(trace.neighbour[i])], wake)[0]
     at = right[images]
     one = deadline.Measured(unit * trace.budgets, times[:, :own], at[:, :own])
     order = np.argsort(errors[:own]).tolist()
@@ -178,42 +155,3 @@ def right_answers(predictor: pp.AnytimePredictor, path: str, pixels: np.ndarray,
 
 def _task(predictor: pp.AnytimePredictor, path: str):
     return lambda image: predictor.run_path(path, predictor.prepared(image))
-
-
-def _timed(task, image: np.ndarray) -> float:
-    start = time.perf_counter()
-    task(image)
-    return 1e3 * (time.perf_counter() - start)
-
-
-@contextlib.contextmanager
-def neighbour() -> Iterator:
-    """A program on every core that computes while it is told to."""
-    programs = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(cores())]
-    awake = True
-
-    def wake(on: bool) -> None:
-        nonlocal awake
-        if on != awake:
-            for program in programs:
-                program.send_signal(signal.SIGCONT if on else signal.SIGSTOP)
-            awake = on
-            time.sleep(0.01)  # the scheduler notices
-
-    try:
-        wake(False)
-        yield wake
-    finally:
-        for program in programs:
-            program.kill()
-            program.wait()
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -297,14 +297,6 @@ def test_clients_that_are_turned_away_are_not_lost(retry, tmp_path, capsys):
         assert found["refused"] <= 4 * 2  # each waits for a second
 
 
-def test_the_committed_trace_is_its_seeds(tmp_path):
-    deadline.write_trace(tmp_path / "bursty.json")
-    assert (tmp_path / "bursty.json").read_text() == deadline.TRACE.read_text()
-    trace = deadline.read_trace(deadline.TRACE)
-    assert len(trace.budgets) == 2000
-    assert 0.1 < trace.neighbour.mean() < 0.4
-
-
 @pytest.mark.slow
 def test_a_trace_is_played_on_paths_and_separate_networks(tmp_path, monkeypatch):
     monkeypatch.setenv("POLYPATH_CACHE", str(tmp_path))

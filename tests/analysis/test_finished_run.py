@@ -14,6 +14,7 @@ from polypath.data.sources import ImageData
 from polypath.families.crescendonet import CrescendoNet
 from polypath.training.loop import train
 from polypath.training.recipe import Recipe
+from polypath.training.result import count_test_evaluations
 
 RECIPE = Recipe(
     name="tiny",
@@ -50,6 +51,22 @@ def test_batches_hold_a_part_whole_and_in_order(run: FinishedRun):
         assert [len(y) for _, y in batches] == ([100, 30] if count == 130 else [60])
         assert torch.equal(torch.cat([y for _, y in batches]), getattr(run.data, part).labels)
         assert all(x.is_contiguous(memory_format=torch.channels_last) for x, _ in batches)
+
+
+def test_each_pass_through_the_test_images_is_counted_by_who_looks(run: FinishedRun):
+    assert count_test_evaluations(run.run)["train"] == 1
+    before, other = run.test_evaluations, FinishedRun(run.folder, data=run.data, by="somebody")
+    batches = other.batches("test", looks=4)
+    list(other.batches("validation"))
+    assert run.test_evaluations == before  # nothing of it has been seen
+    for _ in batches:
+        break
+    list(batches)
+    other.add_looks(2)
+    assert count_test_evaluations(run.run)["somebody"] == 10
+    assert run.test_evaluations == before + 10
+    list(run.batches())
+    assert count_test_evaluations(run.run)["python"] >= 1  # what says nothing counts as one
 
 
 def test_statistics_come_from_training_images_drawn_by_the_runs_seed(run: FinishedRun):

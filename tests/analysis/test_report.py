@@ -29,7 +29,7 @@ EVIL = "</script><script>alert('run')</script>"
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
 
-def feed(part: str, most: int):
+def feed(part: str, most: int, looks: int = 1):
     x = STORED[:most].float() / 128 - 1
     return list(zip(x.split(100), LABELS[:most].split(100), strict=True))
 

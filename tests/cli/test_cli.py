@@ -19,6 +19,7 @@ from conftest import child_environment
 from polypath import cli
 from polypath.families.crescendonet import CrescendoNet
 from polypath.storage.batchnorm import load_statistics
+from polypath.storage.looks import looks
 from polypath.training.path_objectives import DropPath
 from polypath.training.recipe import recipe_from_json
 from polypath.training.recipes import get_recipe
@@ -107,6 +108,9 @@ MISTAKES = {
     "no such run": (["paths", "x"], "x: no such run folder"),
     "no run to resume": (["resume", "x"], "x: no such run folder"),
     "missing argument": (["extract", "x"], "--paths, --out"),
+    "no protocol": (["bench", "often", "--method", "x.py"], "bench = 'often': must be one of anytime"),
+    "no method": (["bench", "anytime"], "--method"),
+    "no method's file": (["bench", "anytime", "--method", "x.py"], "x.py: no such file"),
     "no number": (["paths", "x", "--num-images", "0"], "'0' is not a whole number of at least 1"),
 }
 
@@ -257,6 +261,11 @@ def test_paths_scores_every_named_path(capsys, mine):
         lines = list(csv.DictReader(stream))
     assert [line["name"] for line in lines] == list(rows)
     assert [float(line["error"]) for line in lines] == [row["error"] for row in rows.values()]
+    assert looks(mine) == {"paths": len(rows)}
+    assert table["test_evaluations"] == 1 + len(rows)
+    said = f"80 test images of digits, {1 + len(rows)} evaluations on them so far"
+    assert said in out
+    assert said in (mine / "model" / "README.md").read_text()
 
 
 def test_paths_recalibrated_beside_a_rival(capsys, mine, runs):
@@ -272,12 +281,15 @@ def test_paths_recalibrated_beside_a_rival(capsys, mine, runs):
         "2",
     ]
     weights = pp.load(mine / "model").state_dict()
+    rival = looks(runs / "rival").get("paths", 0)
     status, out, _ = run(capsys, "paths", mine, *argv, "--json")
     assert status == 0
     table = json.loads(out)
     assert table["recalibrated"] == {"images": 100, "seed": 0}
     rows = {row["name"]: row for row in table["rows"]}
     assert "branches=1,2/4" in rows
+    assert looks(mine) == {"paths": 2 * len(rows)}  # by two sets of statistics
+    assert looks(runs / "rival")["paths"] == rival + 2
     assert [row["name"] for row in table["rivals"]["rival"]] == ["whole"]
     assert table["rivals"]["rival"][0]["params"] == pp.cost(pp.load(runs / "rival" / "model"), size=8).params
     assert any(row["error_recalibrated"] != row["error"] for row in rows.values())
@@ -442,3 +454,6 @@ def test_paths_and_export_say_which_statistics_an_error_was_taken_with(runs, cap
             status, printed, err = run(capsys, *argv)
             assert status == 0, err
             assert told in printed
+            if form == "bundle":
+                assert looks(runs / "mine")["export"] == i + 1  # its one path
+                assert "had been measured on its test split" in (out / "README.md").read_text()

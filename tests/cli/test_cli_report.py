@@ -11,6 +11,7 @@ import pytest
 from test_cli import IMAGES, refused, run
 
 from locked import held, status_of
+from polypath.storage.looks import looks
 from polypath.training.run import DERIVED
 
 TINY = ["--model.filters", "4", "4", *IMAGES]
@@ -41,6 +42,9 @@ def test_the_page_of_a_run(folder, capsys):
     for part in ("wiring", "paths", "training", "calibration", "agreement", "importance", "galleries", "run"):
         assert f'id="{part}"' in text
     assert "no paths.json in the run" in text
+    made = looks(folder)["report"]
+    assert made > 2 * 4  # all paths in the table, and again for their calibration
+    assert f"<dt>evaluations on them</dt><dd>{made + 1}</dd>" in text
     assert not (folder / "paths.json").exists()
     assert not list(folder.glob(".*tmp"))
 
@@ -68,10 +72,10 @@ def test_one_writer_a_run(folder, capsys, tmp_path):
             said = refused(capsys, command[0], folder, *command[1:])
             assert f"{folder}: process {pid} is writing into it; one at a time can" in said
         status, _, _ = run(capsys, "report", folder, "--images", "60", "--out", tmp_path / "page.html")
-        assert status == 0  # which only reads there
+        assert status == 0  # which only counts its looks there
         os.write(leave, b".")
         assert status_of(pid) == 0
-    assert {file.name for file in folder.iterdir()} == before
+    assert {file.name for file in folder.iterdir()} == {*before, "looks"}
 
 
 def test_what_is_written_of_a_run_is_known_to_it(folder, capsys):
@@ -79,7 +83,7 @@ def test_what_is_written_of_a_run_is_known_to_it(folder, capsys):
     assert run(capsys, "paths", folder, "--recalibrate", "--num-images", "64", "--repeats", "2")[0] == 0
     assert run(capsys, "report", folder, "--images", "60")[0] == 0
     searched = {"search.json", "search.parts"}  # tests/cli/test_cli_search.py
-    assert {file.name for file in folder.iterdir()} - before == set(DERIVED) - searched
+    assert {file.name for file in folder.iterdir()} - before == {*DERIVED, "looks"} - searched
 
 
 def test_what_is_no_finished_run_is_refused(folder, capsys, tmp_path):

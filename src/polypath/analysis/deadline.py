@@ -189,11 +189,17 @@ class Interval:
 
 
 def deadline_accuracy(
-    outcome: NDArray[np.bool_], *, block: int = 50, draws: int = 2000, seed: int = 0, level: float = 0.95
+    outcome: NDArray[np.bool_] | NDArray[np.float64],
+    *,
+    block: int = 50,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Interval:
     """The share of ``outcome`` ``(requests,)``, its interval by the moving-block bootstrap (Künsch 1989).
 
-    Requests of a spell are alike, so blocks of ``block`` of them in a row are drawn, not single ones.
+    Requests of a spell are alike, so blocks of ``block`` of them in a row are drawn, not single ones. Of two outcomes
+    on the same requests, the first minus the second as numbers, it is the gain with its paired interval.
 
     Raises:
         ValueError: no outcome.

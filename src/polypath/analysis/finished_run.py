@@ -20,7 +20,9 @@ from polypath.data.config import DataConfig
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
 from polypath.storage.loading import load
+from polypath.storage.looks import add_looks
 from polypath.training.build import MODEL, resolve_device, statistics_batches
+from polypath.training.result import count_test_evaluations
 from polypath.training.run import RunFolder
 from polypath.training.run_data import images_of, located, record_data, recorded_data
 
@@ -35,6 +37,7 @@ class FinishedRun:
         device: where to work; None is the recipe's own device.
         data: images that are loaded already, where they are the same.
         data_moved: the folder in which the run's images are now; the run remembers it when they have been read.
+        by: what looks at it, for the count of looks at its test images (:mod:`polypath.storage.looks`).
 
     Raises:
         ValueError: no run, a device that is not there, images that are not the run's.
@@ -46,7 +49,9 @@ class FinishedRun:
         device: str | None = None,
         data: ImageData | None = None,
         data_moved: str | os.PathLike[str] | None = None,
+        by: str = "python",
     ) -> None:
+        self.by = by
         self.moved = None if data_moved is None else os.fspath(data_moved)
         self.folder, self.run = folder, RunFolder.open(folder)
         self.recipe = self.run.recipe
@@ -102,15 +107,31 @@ class FinishedRun:
         side = self.recipe.data.size
         return (side, side) if side is not None else self.data.size
 
-    def batches(self, part: Part = "test", data: ImageData | None = None) -> BatchesBase:
-        """All images of a part in order, prepared as for evaluation; ``data`` holds fewer or other images.
+    def batches(self, part: Part = "test", data: ImageData | None = None, *, looks: int = 1) -> BatchesBase:
+        """All images of a part in order, prepared as for evaluation.
+
+        Args:
+            data: holds fewer or other images.
+            looks: errors that a pass through the test images measures; each pass is counted when it begins.
 
         Raises:
             ValueError: a part that there is not.
         """
         config = self.recipe.data
         size = max(1, SCORING_BATCH[self.device.type] // config.eval_crops)
-        return self._batches(data or self.data, config, size, part)
+        batches = self._batches(data or self.data, config, size, part)
+        if part == "test":
+            batches.on_begin = lambda: self.add_looks(looks)
+        return batches
+
+    def add_looks(self, count: int) -> None:
+        """Count looks at the run's test images."""
+        add_looks(self.folder, self.by, count)
+
+    @property
+    def test_evaluations(self) -> int:
+        """Errors on the test split that have been measured of this run, by whatever command."""
+        return sum(count_test_evaluations(self.run).values())
 
     def statistics_batches(self) -> BatchesBase:
         """Training images without random changes, in an order drawn by the recipe's seed."""

@@ -63,6 +63,8 @@ class PathTable:
         data: name of the images, ``images`` of whose ``split`` were scored; ``note`` says what to know of them.
         recalibrated: training images and seed of the re-estimated batch-norm statistics; None where not done.
         measured: device, threads, torch version, repeats, image size and batch of the latencies.
+        test_evaluations: errors on the run's test split that had been measured by then, those of this table among them;
+            None in tables from before it was counted.
     """
 
     run: str
@@ -74,6 +76,7 @@ class PathTable:
     note: str = ""
     recalibrated: dict[str, int | None] | None = None
     measured: dict[str, Any]
+    test_evaluations: int | None = None
 
     def __repr__(self) -> str:
         rivals = f", {len(self.rivals)} rival{'s' * (len(self.rivals) > 1)}" if self.rivals else ""
@@ -122,8 +125,9 @@ class PathTable:
         m = self.measured
         height, width = m["size"]
         threads = f"{m['threads']} thread{'s' if m['threads'] != 1 else ''}"
+        looks = "" if self.test_evaluations is None else f", {self.test_evaluations} evaluations on them so far"
         return (
-            f"{self.images:,} {self.split} images of {self.data}; {statistics_note(self.recalibrated)}; "
+            f"{self.images:,} {self.split} images of {self.data}{looks}; {statistics_note(self.recalibrated)}; "
             f"latency: {m['device']}, {threads}, torch {m['torch']}, float32, "
             f"batch {m['batch_size']}, {height}×{width} pixels, {m['repeats']} repeats"
         )

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("polypath.cli.sweep", "train a recipe over seeds and values of its fields: mean ± deviation"),
     "ladder": ("polypath.cli.ladder", "what paths are worth: in one network, beside each trained alone"),
     "search": ("polypath.cli.search", "the best paths of a run among all choices, not only the named"),
+    "bench": ("polypath.cli.bench", "methods of any make by one frozen protocol: error, time, right in time"),
     "paths": ("polypath.cli.paths", "score and time every named path of a run: table, CSV, figure"),
     "reproduce": ("polypath.cli.reproduce", "a paper's table or figure: run, measured beside published, claims judged"),
     "explore": ("polypath.cli.explore", "a page: drop an image, move the time budget, see which path answers"),

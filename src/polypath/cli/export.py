@@ -83,6 +83,7 @@ def _bundle(args: Any) -> dict[str, Any]:
 def _of_one(args: Any) -> tuple[Bundle, list[str]]:
     """The bundle of one source, and which statistics its norms have."""
     from polypath.cli.runs import texts_of
+    from polypath.deploy.from_runs import count_looks, notes_of
     from polypath.deploy.write import write_bundle
 
     net, run = _opened(args, args.source[0])
@@ -98,9 +99,11 @@ def _of_one(args: Any) -> tuple[Bundle, list[str]]:
         keep=(texts or list(net.named_paths())) if args.keep else (),
         name=args.name,
         about={**_written(run), **one.about} if run is not None else {},
-        notes=args.note,
+        notes=[*args.note, *(notes_of(run) if run is not None else ())],
         measure=args.measure,
     )
+    if run is not None and one.held_out is not None:
+        count_looks(bundle, {"": run})
     return bundle, [_norms(one)]
 
 
@@ -108,7 +111,7 @@ def _of_several(args: Any) -> tuple[Bundle, list[str]]:
     """The same of several sources, which are all runs or all saved networks."""
     from polypath.cli.runs import texts_of
     from polypath.deploy.candidates import of_network
-    from polypath.deploy.from_runs import check_same_runs, names_of
+    from polypath.deploy.from_runs import check_same_runs, count_looks, names_of, notes_of
     from polypath.deploy.write import write_networks
 
     opened_at = names_of(args.source)
@@ -133,9 +136,10 @@ def _of_several(args: Any) -> tuple[Bundle, list[str]]:
         keep=[f"{name}:{text}" for name in named for text in named[name]] if args.keep else (),
         name=args.name,
         about=_written(next(iter(runs.values()))) if runs else {},
-        notes=args.note,
+        notes=[*args.note, *(f"{name}: {note}" for name, run in runs.items() for note in notes_of(run))],
         measure=args.measure,
     )
+    count_looks(bundle, {name: run for name, run in runs.items() if networks[name].held_out is not None})
     return bundle, [f"{name}: {_norms(one)}" for name, one in networks.items()]
 
 
@@ -265,7 +269,7 @@ def _opened(args: Any, source: Path) -> tuple[PathNet, FinishedRun | None]:
     if (source / "recipe.json").is_file():
         from polypath.analysis.finished_run import FinishedRun
 
-        run = FinishedRun(source, data_moved=args.data_moved)
+        run = FinishedRun(source, data_moved=args.data_moved, by="export")
         return run.net, run
     from polypath.storage.loading import load
 

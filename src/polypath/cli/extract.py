@@ -50,7 +50,7 @@ def extract(argv: list[str]) -> None:
     if (args.run / "recipe.json").is_file():
         from polypath.analysis.finished_run import FinishedRun
 
-        run = FinishedRun(args.run, data_moved=args.data_moved)
+        run = FinishedRun(args.run, data_moved=args.data_moved, by="extract")
         net = run.net
     else:
         net, run = load(args.run), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def paths(argv: list[str]) -> None:
     from polypath.analysis.tables import path_table
     from polypath.cli.runs import STATISTICS, paths_of, subject
 
-    run = FinishedRun(args.run, args.device, data_moved=args.data_moved)
+    run = FinishedRun(args.run, args.device, data_moved=args.data_moved, by="paths")
     with run.run.lock:
         chosen = paths_of(run, args.paths) | {text: run.net.paths(text) for text in args.also}
         rivals = [_rival(folder, run, args.device) for folder in args.rival]
@@ -50,6 +51,7 @@ def paths(argv: list[str]) -> None:
             seed=run.recipe.seed,
             repeats=args.repeats,
         )
+        table = replace(table, test_evaluations=run.test_evaluations)
         written = table.save(run.folder)
         if stats is not None:
             from polypath.storage.batchnorm import save_statistics
@@ -99,7 +101,7 @@ def _rival(folder: Path, run: FinishedRun, device: str | None) -> FinishedRun:
     """
     from polypath.analysis.finished_run import FinishedRun
 
-    rival = FinishedRun(folder, device)
+    rival = FinishedRun(folder, device, by="paths")
     if rival.reads_as(run):
         rival.data = run.data
     elif rival.data.test.fingerprint() != run.data.test.fingerprint():

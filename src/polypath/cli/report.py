@@ -50,7 +50,7 @@ def report(argv: list[str]) -> None:
     from polypath.storage.files import write_file
     from polypath.training.result import read_result
 
-    run = FinishedRun(args.run, args.device, data_moved=args.data_moved)
+    run = FinishedRun(args.run, args.device, data_moved=args.data_moved, by="report")
     result = read_result(run.run)
     out = args.out or run.folder / PAGE
     check_writable(out)
@@ -176,11 +176,10 @@ class _Feed:
     def __init__(self, run: FinishedRun) -> None:
         self.run, self.views = run, run.recipe.data.eval_crops
 
-    def __call__(self, part: Part, most: int) -> BatchesBase:
+    def __call__(self, part: Part, most: int, looks: int = 1) -> BatchesBase:
         split = getattr(self.run.data, part)
-        return self.run.batches(
-            part, dataclasses.replace(self.run.data, **{part: split.subset(_evenly(len(split), most))})
-        )
+        fewer = dataclasses.replace(self.run.data, **{part: split.subset(_evenly(len(split), most))})
+        return self.run.batches(part, fewer, looks=looks)
 
     def stored(self, places: Sequence[int], most: int) -> Tensor:
         """Stored test images ``(n, C, H, W)`` uint8 at these places of ``self("test", most)``."""
@@ -206,6 +205,7 @@ def _facts(run: FinishedRun, result: RunResult, table: PathTable, session: dict[
     return {
         "test error": f"{percent(result.test_error)}%",
         "test images": f"{result.test_images:,}",
+        "evaluations on them": f"{run.test_evaluations:,}",
         "network": str(getattr(model, "family", type(model).__name__)),
         "parameters": f"{result.parameters:,}",
         "MACs of one image": short_macs(table.rows[0].macs),

@@ -41,11 +41,12 @@ def paths_of(run: FinishedRun, texts: Sequence[str] | None) -> dict[str, Paths]:
 
 def subject(run: FinishedRun, paths: Mapping[str, Paths] | None = None) -> Subject:
     """A run for :func:`polypath.analysis.tables.path_table`, with a progress bar; by default with the named paths."""
-    test = run.batches("test")
+    paths = run.net.named_paths() if paths is None else paths
+    test = run.batches("test", looks=len(paths))
     return Subject(
         name=run.name,
         net=run.net,
-        paths=run.net.named_paths() if paths is None else paths,
+        paths=paths,
         test=Watched(test, f"scoring {run.name}"),
         train=run.statistics_batches(),
         size=run.image_size,

@@ -20,6 +20,13 @@ from polypath.data.metadata import FILES, Row, metadata_of, names_labels, read_m
 from polypath.data.names import split_of, splits_among
 from polypath.storage.files import read_regular
 
+PICKLED = {
+    "CIFAR-100": ("train", "test", "meta"),
+    "CIFAR-10": ("data_batch_1", "test_batch", "batches.meta"),
+}
+"""Files of the archives that torchvision unpacks: pickles, which are never loaded."""
+PARQUET = {"CIFAR-100": "uoft-cs/cifar100", "CIFAR-10": "uoft-cs/cifar10"}
+
 
 @dataclass(frozen=True)
 class FileTable:
@@ -94,7 +101,8 @@ class ImageFolder:
         told: how the folder was understood, in phrases; complete once the splits are opened.
 
     Raises:
-        ValueError: folders of splits without labels, folders that may be splits or classes, dangling links.
+        ValueError: folders of splits without labels, folders that may be splits or classes, dangling links; CIFAR's
+            pickled form.
     """
 
     def __init__(
@@ -112,6 +120,7 @@ class ImageFolder:
         self.told: list[str] = []
         self._columns, self._skip_broken = columns, skip_broken
         self._rows: dict[tuple[Path, str | None, str | None], list[Row]] = {}
+        _refuse_pickles(root)
         self.splits: dict[str, _Place] = self._find(_unwrapped(root), split_names)
 
     # --- which folder is what ----------------------------------------------------------------------------
@@ -230,6 +239,18 @@ class ImageFolder:
         if key not in self._rows:
             self._rows[key] = read_metadata(metadata, image, label)
         return self._rows[key]
+
+
+def _refuse_pickles(root: Path) -> None:
+    for folder in (root, *folders_in(root)):
+        for dataset, names in PICKLED.items():
+            if all((folder / name).is_file() for name in names):
+                raise ValueError(
+                    f"DataConfig.source: folder {printable(str(folder))} holds {dataset} in Python's pickled form, "
+                    "which can run code when it is read, so it is not read here; write it as one folder of pictures "
+                    "for each class (docs/data.md says how), or take the parquet files of "
+                    f"{PARQUET[dataset]} on the Hugging Face Hub"
+                )
 
 
 def _below(root: Path, subset: str) -> Path:

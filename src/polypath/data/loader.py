@@ -7,7 +7,7 @@ batch draw for all of it and prepare their own rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -107,6 +107,9 @@ class BatchesBase:
         device: where batches are wanted.
         size, crops, dtype, channels_last: see :class:`~polypath.data.pipeline.Pipeline`.
 
+    Attributes:
+        on_begin: called at the beginning of each pass through the images.
+
     Raises:
         ValueError: values out of range.
     """
@@ -147,6 +150,7 @@ class BatchesBase:
         self.pipeline.check(split.size)
         self.device = torch.device(device)
         self._epoch = self._start = 0
+        self.on_begin: Callable[[], None] | None = None
 
     @property
     def views(self) -> int:
@@ -181,6 +185,8 @@ class BatchesBase:
 
     def _begin(self) -> tuple[int, range]:
         """The epoch and its batches to come."""
+        if self.on_begin is not None:
+            self.on_begin()
         first, self._start = self._start, 0
         return self._epoch, range(first, len(self))
 

@@ -38,7 +38,10 @@ KNOWN: dict[str, dict[str, str]] = {
 """Short names of the papers' datasets; a field that is given goes before the one here."""
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-JPEG_NOTE = "JPEG-coded CIFAR-10, which is not the published setting"
+JPEG_NOTE = (
+    "JPEG-coded CIFAR-10, which is not the published setting (by how much errors differ from those on the original "
+    "pixels is not known)"
+)
 LOG = logging.getLogger(__name__)
 MEMORY_SHARE = 0.8  # of the machine's memory that decoded images may take
 

@@ -20,6 +20,7 @@ from polypath.data.names import WORDS, hidden_or_system, split_of
 if TYPE_CHECKING:
     from datasets import Dataset
 
+CIFAR100 = {"fine_label", "coarse_label"}  # of its two columns of labels the papers' task is the fine one
 SHARD = re.compile(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?$")
 LOG = logging.getLogger(__name__)
 HUB_TIMEOUT = 5.0  # seconds to wait for the hub before turning to what was downloaded earlier
@@ -72,7 +73,7 @@ def find_columns(rows: Dataset, where: str, image: str | None, label: str | None
     """The image and the label column, by name or by their types.
 
     Images are ``Image`` columns, else binary ones; labels are ``ClassLabel`` columns, else integers, booleans or
-    text, among several one called like a label.
+    text, among several one called like a label; of CIFAR-100's two, the fine one.
 
     Raises:
         ValueError: an unknown column, none of the type, several of it.
@@ -112,6 +113,8 @@ def _only(kinds: Mapping[str, str], ranks: Sequence[str], field: str, where: str
         names = [name for name, kind in kinds.items() if kind == rank]
         if rank == "values" and len(names) > 1:
             names = [name for name in names if name.lower() in LABEL_NAMES] or names
+        if set(names) == CIFAR100:
+            return "fine_label"
         if len(names) == 1:
             return names[0]
         if names:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from polypath.analysis.finished_run import FinishedRun
+from polypath.deploy.bundle import Bundle
 from polypath.deploy.candidates import BundleNetwork, HeldOut, check_alike
 from polypath.training.recipe import recipe_to_json
 from polypath.training.result import read_result
@@ -36,12 +37,27 @@ def network_of(
     stats = None if num_images is None else run.recalibrated(chosen, num_images)
     held = None
     if run.data.validation is not None:
-        held = HeldOut(list(run.batches("validation")), run.batches("test"), seed)
+        test = run.batches("test", looks=0)  # how many errors are measured on it is known when the bundle is written
+        held = HeldOut(list(run.batches("validation")), test, seed)
     else:
         LOG.warning(
             "%s held no images out (data.validation), so nothing is calibrated and no path has an error", run.folder
         )
     return BundleNetwork(net.cpu(), texts, stats, held, about=_about(run))
+
+
+def count_looks(bundle: Bundle, runs: Mapping[str, FinishedRun]) -> None:
+    """Add the errors that writing a bundle measured on each run's test images; runs by the bundle's networks."""
+    for name, run in runs.items():
+        paths = [path.name for path in bundle.paths if path.network == name]
+        together = [rung for rung in bundle.ladder if len(rung.combine) > 1 and rung.path in paths]
+        run.add_looks(len(paths) + len(together))
+
+
+def notes_of(run: FinishedRun) -> list[str]:
+    """Sentences for a bundle's card."""
+    looks = f"Before it was exported, {run.test_evaluations} errors had been measured on its test split."
+    return [*([run.data.note] if run.data.note else []), looks]
 
 
 def names_of(folders: Sequence[Path]) -> dict[str, Path]:
@@ -89,7 +105,7 @@ def check_same_runs(runs: Mapping[str, FinishedRun]) -> None:
 
 def _about(run: FinishedRun) -> dict[str, Any]:
     recipe = recipe_to_json(run.recipe)
-    recipe["data"]["source"] = run.data.name  # folders of this machine are nobody's business
+    recipe["data"]["source"] = run.data.name  # not a folder of this machine
     return {"note": run.data.note, "recipe": recipe, "run": _run_facts(run)}
 
 
@@ -105,4 +121,5 @@ def _run_facts(run: FinishedRun) -> dict[str, Any]:
         "sessions": [{key: session.get(key) for key in keep} for session in sessions],
         "seconds": result.seconds,
         "test_error_of_the_run": result.test_error,
+        "test_evaluations_of_the_run": run.test_evaluations,
     }

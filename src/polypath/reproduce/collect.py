@@ -16,7 +16,8 @@ from polypath.reproduce.result import Result
 from polypath.storage.files import read_json
 from polypath.training.build import resolve_device
 from polypath.training.recipe import Recipe, recipe_to_json
-from polypath.training.run import environment, revision
+from polypath.training.result import count_test_evaluations
+from polypath.training.run import RunFolder, environment, revision
 
 
 def collect(
@@ -32,7 +33,9 @@ def collect(
     """Put the seeds' measurements together; keys that not every seed has are left out."""
     per_seed = list(measured.values())
     correct = {key: np.stack([m.correct[key].hits for m in per_seed]) for key in _common(per_seed, "correct")}
-    done = [read_json(p) for p in sorted(runs.glob("*/summary.json"))]
+    summaries = sorted(runs.glob("*/summary.json"))
+    done = [read_json(p) for p in summaries]
+    looks = [sum(count_test_evaluations(RunFolder.open(p.parent)).values()) for p in summaries]
     failed = {p.parent.name: p.read_text(encoding="utf-8").strip() for p in sorted(runs.glob("*/failed.json"))}
     names = {f"{folder.name}" for folder in runs.glob("*,seed=*")}
     devices = {recipe.device for recipe in plan.arms.values()} or {"cpu"}
@@ -61,6 +64,7 @@ def collect(
         pictures=dict(per_seed[0].pictures) if per_seed else {},
         published={k: printed_number(experiment, cell) for k, cell in experiment.published.items() if k in keys},
         diverged={k: v for k, v in failed.items() if k in names},
+        test_evaluations=sum(looks),
         arms=_arms(plan.arms),
         correct=correct,
         test_sets={key: per_seed[0].correct[key].images for key in correct},

@@ -34,6 +34,8 @@ class Result:
         pictures: PNG in base64 by key, of the first seed.
         published: printed number by key, None where the text has lost it.
         diverged: runs whose loss was not finite, and why.
+        test_evaluations: errors on the test splits that have been measured of these runs, whatever measured them; None
+            in results from before it was counted.
         correct: answers ``(seeds, images)`` by key, where they are kept.
     """
 
@@ -60,6 +62,7 @@ class Result:
     pictures: dict[str, str] = field(default_factory=dict, repr=False)
     published: dict[str, float | str | None] = field(default_factory=dict)
     diverged: dict[str, str] = field(default_factory=dict)
+    test_evaluations: int | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     arms: dict[str, Any] = field(default_factory=dict, repr=False)
     correct: dict[str, np.ndarray] = field(default_factory=dict, repr=False)

@@ -28,7 +28,8 @@ def section(result: Result, experiment: Experiment | None = None, *, level: int 
         lines += [*experiment.notes, ""]
     images = sorted({f"{n:,}" for n in result.images.values()})
     seeds = f"seeds {', '.join(map(str, result.seeds))}; " if result.seeds else ""
-    scored = f"{' or '.join(images)} test images of {'; '.join(result.data)}; " if images else ""
+    looks = "" if result.test_evaluations is None else f"{result.test_evaluations:,} evaluations on them; "
+    scored = f"{' or '.join(images)} test images of {'; '.join(result.data)}; {looks}" if images else ""
     lines += [
         f"<sub>{seeds}{scored}{result.training_seconds:,.0f} s of training; "
         f"{env.get('device_name') or env.get('device', '')}, {env.get('threads', '?')} "

@@ -42,8 +42,17 @@ class Trained(FinishedRun):
             whatever it sees, as a network does whose logits are not numbers.
     """
 
-    def __init__(self, arm: str, seed: int, folder: Path, data: ImageData, device: str | None = None) -> None:
-        super().__init__(folder, device, data)
+    def __init__(
+        self,
+        arm: str,
+        seed: int,
+        folder: Path,
+        data: ImageData,
+        device: str | None = None,
+        *,
+        by: str = "reproduce",
+    ) -> None:
+        super().__init__(folder, device, data, by=by)
         self.arm, self.seed = arm, seed
         failed = folder / FAILED
         self.failed = failed.read_text(encoding="utf-8").strip() if failed.is_file() else ""
@@ -65,7 +74,7 @@ class Trained(FinishedRun):
     @cached_property
     def labels(self) -> Tensor:
         """Labels ``(images,)`` of the test images, in their order."""
-        return torch.cat([y.cpu() for _, y in self.test_batches()])
+        return torch.cat([y.cpu() for _, y in self.test_batches(looks=0)])
 
     @cached_property
     def images(self) -> str:
@@ -76,9 +85,9 @@ class Trained(FinishedRun):
         """A row an epoch: ``epoch``, ``train_loss``, ``train_error``, what the objective adds."""
         return self.run.metrics()
 
-    def test_batches(self) -> BatchesBase:
-        """Test images in order, as for evaluation."""
-        return self.batches("test")
+    def test_batches(self, looks: int = 1) -> BatchesBase:
+        """Test images in order, as for evaluation; ``looks`` as of :meth:`batches`."""
+        return self.batches("test", looks=looks)
 
     def choice(self, paths: Choice = None, net: PathNet | None = None) -> dict[str, Paths]:
         """Paths by name from any of the forms of :data:`Choice`."""
@@ -101,7 +110,7 @@ class Trained(FinishedRun):
             first = torch.eye(1, net.num_classes).expand(len(self.labels), -1)
             return dict.fromkeys(chosen, first)
         stats = self.statistics(chosen, recalibrated, net) if recalibrated else None
-        batches = self.test_batches()
+        batches = self.test_batches(looks=len(chosen))
         scores = score(net, chosen, batches, stats=stats, views=batches.views, keep_logits=True)
         return {name: s.logits for name, s in scores.items() if s.logits is not None}
 

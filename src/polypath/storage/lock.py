@@ -117,15 +117,6 @@ class FolderLock:
     ) -> None:
         self.release()
 
-    def _lock(self, file: int) -> None:
-        assert fcntl is not None
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _TAKEN:
-                raise ValueError(f"{self.folder}: {_writer(file)} is writing into it; one at a time can") from error
-            raise ValueError(_no_locks(self.folder, error.strerror or str(error))) from error
-
 
 def _say(file: int, who: str) -> None:
     """Write down who holds the lock, for the message of others; not being able to is no reason to stop."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from polypath.storage.decode import read
+from polypath.storage.looks import looks
 from polypath.training.run import RunFolder
 
 
@@ -57,6 +58,16 @@ def result_of(run_dir: str | os.PathLike[str]) -> RunResult:
         ValueError: a run that is not finished, or whose summary is damaged.
     """
     return read_result(RunFolder.open(Path(run_dir)))
+
+
+def count_test_evaluations(run: RunFolder) -> dict[str, int]:
+    """Errors on the test split of a run that have been measured: by ``train`` itself, and by whatever has looked since.
+
+    Raises:
+        ValueError: a damaged summary or record.
+    """
+    trained = read_result(run).test_evaluations or 1 if run.finished else 0  # before it was counted there was one
+    return {"train": trained, **looks(run.path)}
 
 
 def read_result(run: RunFolder) -> RunResult:

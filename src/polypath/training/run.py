@@ -15,6 +15,7 @@ search.json         the paths that ``polypath search`` has found; search.parts/ 
 curves.png          losses and errors, at the end
 model/              the network that the run reports, as saved by :func:`polypath.save`
 ensemble.safetensors    with the members' statistics, where an ensemble was trained
+looks/              how often its test split has been looked at since, see :mod:`polypath.storage.looks`
 summary.json        what came out; a run that has it is finished
 summary-30.json     what had come out after 30 epochs, of a run that went on from there (``resume --epochs``)
 earlier.json        digests of the recipes that such a run had before

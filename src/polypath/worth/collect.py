@@ -9,11 +9,12 @@ from typing import Any
 
 from polypath.core.paths import WHOLE_TEXT
 from polypath.profiling.cost import costs
+from polypath.reproduce.measured import Measured
 from polypath.reproduce.trained import Trained
 from polypath.storage.files import read_json, write_json
 from polypath.training.recipe import Recipe, recipe_to_json
-from polypath.training.result import RunResult
-from polypath.training.run import environment
+from polypath.training.result import RunResult, count_test_evaluations
+from polypath.training.run import RunFolder, environment
 from polypath.worth.answers import OWN, alone, in_network, stacked
 from polypath.worth.deployed import deployed
 from polypath.worth.plan import NET, Kind, run_name
@@ -109,7 +110,7 @@ def collect(
     )
     spent = {NET: _pflop([results[run_name(NET, seed)] for seed in seeds])}
     spent |= {kind: sum(row.alone[kind].pflop for row in rows) for kind in kinds}
-    looks = sum(results[name].test_evaluations or 0 for name in names)
+    looks = sum(_looks(folder / name, results[name], answers[name]) for name in names)
     written = {key: value for key, value in environment(first.device).items() if key != "command"}
     return LadderResult(
         recipe=_anonymous(recipe, first),
@@ -122,7 +123,7 @@ def collect(
         note=first.data.note,
         images=inside[WHOLE_TEXT].shape[1],
         recalibrated=num_images,
-        test_evaluations=looks + sum(len(of.correct) for of in answers.values()),
+        test_evaluations=looks,
         runtime=measured,
         environment=written,
         failed=dict(failed),
@@ -148,6 +149,14 @@ def _measured(
     found = deployed(runtime, folder / "deployed", first.net, choices, stats, twins)
     write_json(file, found)
     return found
+
+
+def _looks(run: Path, result: RunResult, answers: Measured) -> int:
+    """Errors that have been measured on the test split of a run; where some were before they were counted, at least
+    those that are known of."""
+    return max(
+        sum(count_test_evaluations(RunFolder.open(run)).values()), (result.test_evaluations or 1) + len(answers.correct)
+    )
 
 
 def _anonymous(recipe: Recipe, run: Trained) -> dict[str, Any]:

@@ -222,7 +222,7 @@ class _Ladder:
     def _opened(self, name: str, seed: int) -> Trained:
         run = FinishedRun(self.folder / name, data=self.data, data_moved=self.options["data_moved"])
         self.data = self.data or run.data
-        return Trained(name, seed, self.folder / name, self.data)
+        return Trained(name, seed, self.folder / name, self.data, by="ladder")
 
     def _exported(self) -> list[str]:
         """The paths that the first seed's network would be exported with."""

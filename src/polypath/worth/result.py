@@ -87,7 +87,7 @@ class LadderResult:
         bytes: of the weights of all paths in the one network, and of all twins.
         data, note, images: the test images, what to know of them, how many.
         recalibrated: training images that batch-norm was recalibrated on.
-        test_evaluations: errors on the test split that went into this result, those of the runs' ends among them.
+        test_evaluations: errors on the test split that have been measured of these runs, whatever measured them.
         runtime: what the times and the memory are of, and ``memory`` in MiB: of the one network with all paths loaded,
             of all twins; None where nothing was measured.
         environment: device, instructions, versions, revision.

@@ -32,8 +32,9 @@ LEAST_IMAGES = 200  # fewer say too little
 BUDGET = 300e9  # multiply-adds that one analysis may spend on a CPU: about a minute of one core
 CHANNEL_IMAGES = 256
 
-Feed = Callable[[Part, int], Iterable[Sequence[Tensor]]]
-"""``feed(part, most)``: batches of ``(images, labels)`` of at most so many images of a part, evenly picked."""
+Feed = Callable[[Part, int, int], Iterable[Sequence[Tensor]]]
+"""``feed(part, most, looks)``: batches of ``(images, labels)`` of at most so many images of a part, evenly picked, on
+which so many errors will be measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ def analysed(
     """The analyses of a network as the fields of :class:`Report` that hold them, ``notes`` among them.
 
     Args:
-        feed: gives the images; ``stored(places, most)`` the stored ones at these places of ``feed("test", most)``.
+        feed: gives the images; ``stored(places, most)`` the stored ones at these places of ``feed("test", most, 0)``.
         held_out: whether there is a part ``validation``, to fit temperatures on; else half of the test images is.
         stats: re-estimated statistics of ``paths``, used where they have all of them.
         most: test images of each analysis, at most.
@@ -127,10 +128,10 @@ def analysed(
     spent = {name: cost(net, p, size).macs * views for name, p in paths.items()}
     count = _affordable(sum(spent.values()), most, budget)
     if count:
-        scored = answers(net, paths, feed("test", count), stats=stats, views=views)
+        scored = answers(net, paths, feed("test", count, len(paths)), stats=stats, views=views)
         step = 1 if held_out else 2  # without images held out, every second one fits and the others score
         if held_out:
-            fitting = answers(net, paths, feed("validation", count), stats=stats, views=views)
+            fitting = answers(net, paths, feed("validation", count, len(paths)), stats=stats, views=views)
             found["held_out"] = f"{len(fitting.labels):,} images that were held out of training"
         else:
             fitting, scored = scored.rows(slice(1, None, 2)), scored.rows(slice(0, None, 2))
@@ -145,12 +146,12 @@ def analysed(
     if any(join.gates for join in net.wiring.joins.values()):
         count = _affordable(spent.get("whole", 1), most, budget)
         if count and views == 1:
-            taken = loops_taken(net, feed("test", count))
+            taken = loops_taken(net, feed("test", count, 1))
             found |= {"loops": loop_histogram(taken.images["loops"], taken.most, taken.images["right"])}
             found |= {"gates": taken.gates}
             found["galleries"] += _by_loops(taken, lambda places: stored(places, count), classes)
     if layers := segments_of(net):
-        moments = channel_moments(net, feed("test", min(most, CHANNEL_IMAGES)))
+        moments = channel_moments(net, feed("test", min(most, CHANNEL_IMAGES), 1))
         found |= {"channels": similarity_table(moments, layers), "spectrum": spectrum(moments)}
     return found
 
@@ -182,7 +183,7 @@ def _importance(
     if not count:
         notes.append(f"no importance of operands: running the network without each of {len(parts)} takes too long here")
         return {}
-    frame = importance_table(net, feed("test", count), parts, views=views)
+    frame = importance_table(net, feed("test", count, 1 + len(parts)), parts, views=views)
     return {"importance": frame, "importance_images": frame.attrs["images"]}
 
 

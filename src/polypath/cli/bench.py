@@ -1,0 +1,48 @@
+"""``polypath bench anytime``: methods of any make, measured by one frozen protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from polypath.cli.output import say
+from polypath.cli.parser import PROGRAM, Parser, number_of, positive
+from polypath.cli.tables import print_json, print_table
+from polypath.core.checks import check, one_of, whole
+
+
+def bench(argv: list[str]) -> None:
+    """Measure methods that trade accuracy for time, of any make, by the frozen protocol anytime-1: error against
+    milliseconds, requests answered right and in time under a recorded trace of budgets, answers that were right and
+    became wrong. A method is a Python file of your own, which is run; docs/protocol.md says what it defines. Called
+    again it goes on."""
+    parser = Parser("bench", bench.__doc__, usage=f"{PROGRAM} bench anytime --method FILE [--method FILE ...]")
+    parser.add_argument("protocol", metavar="anytime", help="the protocol anytime-1")
+    parser.add_argument(
+        "--method", type=Path, action="append", metavar="FILE", required=True, help="a method; repeatable, side by side"
+    )
+    parser.add_argument(
+        "--data.source",
+        dest="source",
+        default="cifar10",
+        metavar="PLACE",
+        help="folder or name of the images (cifar10)",
+    )
+    parser.add_argument("--out", type=Path, help="folder of the result; default benches/anytime")
+    parser.add_argument("--seed", type=number_of(int, whole(0)), default=0, help="for methods that learn (0)")
+    parser.add_argument(
+        "--requests", type=positive, help="the first so many requests only, for a trial (all 2,000 are the protocol)"
+    )
+    parser.add_json()
+    args = parser.read(argv)
+    check("bench", args.protocol, one_of("anytime"))
+
+    from polypath.worth.anytime import anytime
+
+    out = args.out or Path("benches") / "anytime"
+    result = anytime(args.method, args.source, out=out, seed=args.seed, requests=args.requests)
+    if args.json:
+        print_json(result.to_json())
+        return
+    print_table("Methods", *result.table())
+    print_table("Options", *result.options(), notes=result.facts())
+    say(f"wrote result.json, result.csv, figure.png and figure.svg into {out}")

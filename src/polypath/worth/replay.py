@@ -1,0 +1,87 @@
+"""Times under a trace: every task runs at every request, while a neighbour has the processor or not.
+
+All tasks run at each request, so that they meet the same neighbour at the same moment; what a way of choosing among
+them would have answered is a pure function of the times (:mod:`polypath.analysis.deadline`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPIN = """
+import os, select
+while told := os.read(0, 1):
+    while told == b"1" and not select.select([0], [], [], 0)[0]:
+        sum(range(10000))
+"""
+Wake = Callable[[bool], None]
+
+
+def timed(task: Callable[[Any], Any], value: Any) -> float:
+    """Milliseconds that ``task(value)`` takes."""
+    start = time.perf_counter()
+    task(value)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def replay(
+    tasks: Sequence[Callable[[Any], Any]], values: Sequence[Any], busy: Sequence[bool], wake: Wake
+) -> NDArray[np.float64]:
+    """Milliseconds ``(requests, tasks)`` of every task on every value, by turns.
+
+    Another task begins at each request, so that none is always the first one after a pause.
+
+    Args:
+        busy: whether the neighbour computes at a request.
+        wake: tells it.
+    """
+    times = np.empty((len(values), len(tasks)))
+    for i, (value, on) in enumerate(zip(values, busy, strict=True)):
+        wake(bool(on))
+        for j in range(len(tasks)):
+            task = (i + j) % len(tasks)
+            times[i, task] = timed(tasks[task], value)
+    return times
+
+
+@contextlib.contextmanager
+def neighbour(programs: int = 1) -> Iterator[Wake]:
+    """So many programs that compute while they are told to, on the cores of this process; they end with it."""
+    running = [subprocess.Popen([sys.executable, "-c", SPIN], stdin=subprocess.PIPE) for _ in range(programs)]
+    awake = False
+
+    def wake(on: bool) -> None:
+        nonlocal awake
+        if on != awake:
+            for program in running:
+                assert program.stdin is not None
+                program.stdin.write(b"1" if on else b"0")
+                program.stdin.flush()
+            awake = on
+            time.sleep(0.01)  # the scheduler notices
+
+    try:
+        yield wake
+    finally:
+        for program in running:
+            program.communicate()  # the end of its standard input is its own
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """No garbage is collected within, which would count as a task's time."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -415,8 +415,7 @@ def summary(path, off, recipe):
     return fields | known | {"pflop": 1e-6, "processes": 1, "test_evaluations": 1}
 
 
-def test_bad_ablations_are_told(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("benchmarks.__main__._prepared", lambda act: act())  # this process stays as it is
+def test_bad_ablations_are_told(tmp_path, capsys):
     options = ["--data", "digits", "--out", str(tmp_path / "out"), "--pflop"]
     for more, message in (
         (["fractalnet-cifar10-fas", *options, "1"], "unknown recipe 'fractalnet-cifar10-fas'"),
@@ -424,6 +423,6 @@ def test_bad_ablations_are_told(tmp_path, capsys, monkeypatch):
         (["fractalnet-cifar10-fast", *options, "1", "--seeds", "0"], "seeds = 0: must be a whole number of at least 1"),
         (["fractalnet20-cifar10", *options, "1"], "holds no images out"),
     ):
-        assert main(["ablate", *more]) == 2
+        assert ablate.main(more) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -84,6 +84,7 @@ def test_each_public_name_can_be_the_first_one_used():
 
 KNOWN = {
     "polypath.analysis.draw": "draw_agreement",
+    "polypath.analysis.recalibrate": "recalibrate",
     "polypath.analysis.drawing": "wiring_svg",
     "polypath.analysis.figures": "path_figure",
     "polypath.analysis.layout": "layout",

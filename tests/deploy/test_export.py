@@ -174,7 +174,7 @@ def test_a_bundle_is_written_checked_and_opened(net, tmp_path, caplog):
 
 @pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}, np.array([1.0, np.inf])])
 def test_facts_that_are_no_json_are_refused_before_any_work(value, net, tmp_path, monkeypatch):
-    monkeypatch.setattr("polypath.deploy.write.costs", lambda *_, **__: pytest.fail("work was done"))
+    monkeypatch.setattr("polypath.deploy.candidates.costs", lambda *_, **__: pytest.fail("work was done"))
     with pytest.raises(ValueError, match=r"^about: give JSON values"):
         write_bundle(net, tmp_path / "b", about={"a": [value]})
     assert not list(tmp_path.iterdir())

@@ -54,7 +54,7 @@ def test_products_run_where_they_pay():
 
 def test_only_plain_1x1_units_have_one():
     assert type(ConvUnit(6, 4, 1).conv) is PointwiseConv
-    for other in (ConvUnit(6, 4, 1, stride=2), ConvUnit(6, 4, 3), ConvUnit(6, 4, 1, groups=2)):
+    for other in (ConvUnit(8, 4, 1, stride=2), ConvUnit(6, 4, 3), ConvUnit(6, 4, 1, groups=2)):
         assert type(other.conv) is torch.nn.Conv2d
     assert conv()(maps(batch=0)).shape == (0, 4, 5, 5)
     assert conv()(maps()[0]).shape == (4, 5, 5)

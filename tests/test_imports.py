@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -177,3 +178,10 @@ def test_the_test_sees(tmp_path, files, wrong):
     assert found
     seen = {"upward": bool(upward(found)), "cycle": bool(cycle(found)), "private": bool(private(found))}
     assert seen == {kind: kind == wrong for kind in seen}
+
+
+def test_no_two_test_files_share_a_name():
+    """Outside of packages pytest imports them by their bare names, and the second one would be an error."""
+    here = Path(__file__).parent
+    files = [file.name for file in here.rglob("test_*.py") if not (file.parent / "__init__.py").exists()]
+    assert [name for name, times in Counter(files).items() if times > 1] == []

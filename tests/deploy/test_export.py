@@ -224,7 +224,7 @@ def test_what_is_missing_is_told_before_any_work(missing, formats, net, tmp_path
     def work(*_, **__):
         raise AssertionError("work was done")
 
-    for place in ("export.extract", "write.costs", "stepwise_write.cut"):
+    for place in ("export.extract", "candidates.costs", "stepwise_write.cut"):
         monkeypatch.setattr(f"polypath.deploy.{place}", work)
     monkeypatch.setattr("polypath.cli.export._opened", work)
     monkeypatch.setattr(Bundle, "open", work)

@@ -60,7 +60,7 @@ def closing(request: bytes) -> bytes:
 def test_trailers_without_end_are_cut_off_before_the_key_is_asked(server, place):
     sent = CHUNKED % (place, b"") + b"1\r\nx\r\n0\r\n", *(b"X: b\r\n" * 10_000 for _ in range(200))
     statuses, _ = exchange(server[0], *sent)
-    # what is refused without its body, for the key or since there is nothing to send, may come before the trailers are read
+    # what is refused for its key, or since there is no body to send, may be told before the trailers are read
     assert statuses in ([431], [401] if place == b"/v1/predict" else [413])
 
 

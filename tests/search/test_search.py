@@ -73,8 +73,10 @@ def test_halves_are_disjoint_and_by_the_seed() -> None:
 
 
 def test_all_choices_are_looked_at_and_told_before(run: FinishedRun, caplog: pytest.LogCaptureFixture) -> None:
+    looked = run.test_evaluations
     with caplog.at_level("INFO", "polypath"):
         result = search(run, test=True, **OPTIONS)
+    assert run.test_evaluations == looked + result.test_evaluations
     assert caplog.messages[0] == result.told
     assert result.told.startswith("49 choices: exhaustive, ")
     assert (result.method, result.choices, result.evaluated, result.drawn) == ("exhaustive", "49", 49, ())

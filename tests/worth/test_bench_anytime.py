@@ -109,6 +109,7 @@ def test_methods_stand_side_by_side(files: list[Path], tmp_path: Path) -> None:
 def test_called_again_nothing_is_measured_again(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "save_figure", lambda *_: [])
     out = tmp_path / "out"
     result, jobs = measured(files, out), []
     monkeypatch.setattr(module, "run_alone", lambda job: (jobs.append((job.what, len(job.files))), do(job)))

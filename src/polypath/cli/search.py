@@ -68,7 +68,7 @@ def search(argv: list[str]) -> None:
     from polypath.analysis.finished_run import FinishedRun
     from polypath.search.search import search as find
 
-    run = FinishedRun(args.run, args.device, data_moved=args.data_moved)
+    run = FinishedRun(args.run, args.device, data_moved=args.data_moved, by="search")
     result = find(
         run,
         method=args.method,

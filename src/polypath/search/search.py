@@ -198,7 +198,7 @@ class _Search:
         if part != "test":
             assert data.validation is not None
             data = dataclasses.replace(data, validation=data.validation.subset(self.cut[part]))
-        batches = self.run.batches(split, data)
+        batches = self.run.batches(split, data, looks=len(choices))
         found = [self.parts.answers(part, i, choices) for i in range(len(batches))]
         if any(chunk is None for chunk in found):
             own = part == "search" and self.asked["statistics"] == "own"

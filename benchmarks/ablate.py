@@ -29,7 +29,7 @@ import torch
 from benchmarks.harness import show
 from polypath.core.checks import check, number
 from polypath.data.sources import ImageData, load_images
-from polypath.storage.files import contents, read_json, write_json
+from polypath.storage.files import check_own, read_json, write_json
 from polypath.storage.lock import FolderLock
 from polypath.training.build import build_net, resolve_device, resolve_precision, train_batches
 from polypath.training.distributed import World
@@ -286,11 +286,10 @@ def _spread(values: Sequence[float]) -> float | None:
 
 def _check_claim(out: Path, claim: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` where the folder holds something else."""
+    check_own(out, "ablate.json", "ablation")
     file = out / "ablate.json"
     if file.is_file():
         before = read_json(file)
         for what in ("recipe", "pflop"):
             if before.get(what) != json.loads(json.dumps(claim[what])):
                 raise ValueError(f"{out} holds an ablation of another {what}: choose another --out")
-    elif out.exists() and (not out.is_dir() or contents(out)):
-        raise ValueError(f"{out} exists and is no ablation: choose another --out")

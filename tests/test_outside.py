@@ -12,7 +12,7 @@ import pytest
 import torch
 from benchmarks.__main__ import with_options
 from benchmarks.outside import airbench, plan
-from benchmarks.outside.airbench import AirRecipe, AirTraining, mirrored, rate, train_air
+from benchmarks.outside.airbench import AirRecipe, AirTraining, rate, train_air
 from benchmarks.outside.airnet import MIRROR, PLAIN, AirNet, whiten
 from benchmarks.outside.command import measure
 from benchmarks.outside.front import Hypervolumes, Point, fronts, packed, unpacked
@@ -27,6 +27,7 @@ from torch.nn import functional as F
 import polypath as pp
 from conftest import assert_close, part, randomise_norms
 from polypath.data.config import DataConfig
+from polypath.data.loader import flipped_by_turns
 from polypath.data.sources import ImageData, load_images
 from polypath.data.split import Split
 from polypath.families.resnet import ResNet
@@ -179,11 +180,11 @@ def test_whitening_makes_patches_white():
 
 
 def test_airbenchs_parts_are_as_published():
-    first, second = mirrored(1000, 0, 0), mirrored(1000, 0, 1)
+    first, second = flipped_by_turns(1000, 0, 0), flipped_by_turns(1000, 0, 1)
     assert (first ^ second).all()  # each image in every other epoch
-    assert torch.equal(first, mirrored(1000, 0, 2))
+    assert torch.equal(first, flipped_by_turns(1000, 0, 2))
     assert 400 < first.sum() < 600
-    assert not torch.equal(first, mirrored(1000, 1, 0))
+    assert not torch.equal(first, flipped_by_turns(1000, 1, 0))
     assert [rate(at, 100) for at in (0, 23)] == pytest.approx([0.2, 1.0])
     assert rate(100, 100) == pytest.approx(0.07)
     net = AirNet().build(0)

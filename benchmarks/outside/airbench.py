@@ -28,7 +28,8 @@ from torch.nn import functional as F
 
 from benchmarks.outside.airnet import PLAIN, AirNet, whiten
 from polypath.core.network import PathNet
-from polypath.data.augment import crop_at, draw_mirror, mirror_where, pad_images
+from polypath.data.augment import crop_at, mirror_where, pad_images
+from polypath.data.loader import flipped_by_turns
 from polypath.data.seeds import generator
 from polypath.data.sources import ImageData
 from polypath.data.split import Split
@@ -90,11 +91,6 @@ def rate(step: int, steps: int) -> float:
 def slowness(step: int, steps: int) -> float:
     """How much of itself the slow average keeps after so many steps."""
     return 0.95**LOOKAHEAD * (step / steps) ** 3
-
-
-def mirrored(images: int, seed: int, epoch: int) -> Tensor:
-    """Which images are mirrored in an epoch ``(images,)``: drawn for the first one, the others in the next."""
-    return draw_mirror(images, generator(seed, "mirror")) ^ bool(epoch % 2)
 
 
 def optimizer(net: PathNet, recipe: AirRecipe) -> torch.optim.SGD:
@@ -242,7 +238,7 @@ class AirTraining:
             self._order = torch.randperm(images, generator=generator(recipe.seed, "order", epoch))
             room = 2 * recipe.translate + 1
             self._places = torch.randint(room, (images, 2), generator=generator(recipe.seed, "translate", epoch))
-            self._mirrored, self._epoch = mirrored(images, recipe.seed, epoch), epoch
+            self._mirrored, self._epoch = flipped_by_turns(images, recipe.seed, epoch), epoch
         at = self._order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
         x = mirror_where(self._normalised(self.images[at]), self._mirrored[at])
         x = crop_at(pad_images(x, recipe.translate, "reflect"), self._places[at], (x.shape[-2], x.shape[-1]))

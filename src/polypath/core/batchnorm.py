@@ -1,7 +1,7 @@
 """Batch-norm statistics of paths: one value, ``{path: {norm: (mean, var)}}``, beside the network that it is for.
 
 A norm inside a path sees other inputs than in the whole network, so its running mean and variance are wrong there.
-:func:`polypath.core.recalibrate.recalibrate` estimates them anew; here is what holds, saves and applies them.
+:func:`polypath.core.recalibrate.recalibrate` estimates them for each path; here is what holds, saves and applies them.
 The network's own buffers never change: :func:`applied` lends others for the length of a block.
 """
 

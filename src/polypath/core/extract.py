@@ -52,6 +52,11 @@ def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | No
     return child
 
 
+def extract_estimated(net: PathNet, paths: Paths, stats: BatchNormStatistics | None) -> PathNet:
+    """The extracted path in evaluation mode, with its re-estimated statistics where ``stats`` have some."""
+    return extract(net, paths, stats=stats if stats is not None and paths in stats else None).eval()
+
+
 class HasVariants(Protocol):
     """A module that holds several variants of a part (the norm of each loop) and can be cut down to some of them."""
 

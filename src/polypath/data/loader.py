@@ -24,6 +24,11 @@ from polypath.data.split import Split, StreamedSplit
 RESIDENT_SHARE = 0.5  # of an accelerator's free memory that images may take
 
 
+def flipped_by_turns(images: int, seed: int, epoch: int) -> Tensor:
+    """Which images are flipped in an epoch ``(images,)``: drawn for the first one, the others in the next."""
+    return draw_mirror(images, generator(seed, "mirror")) ^ bool(epoch % 2)
+
+
 class Order:
     """Which images make up which batch, and which rows of it are this process's.
 
@@ -60,7 +65,7 @@ class Order:
         self.images, self.batch_size, self.shuffle, self.seed = images, batch_size, shuffle, seed
         self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
         self._epoch, self._order = -1, torch.empty(0)
-        self._first: Tensor | None = None
+        self._flips = -1, torch.empty(0)
 
     def __len__(self) -> int:
         return self.images // self.batch_size if self.drop_last else -(-self.images // self.batch_size)
@@ -78,9 +83,9 @@ class Order:
 
     def flipped(self, epoch: int, indices: Tensor) -> Tensor:
         """Which of these images are flipped in ``epoch``, where each is in every second one."""
-        if self._first is None:
-            self._first = draw_mirror(self.images, generator(self.seed, "mirror"))
-        return self._first[indices] ^ bool(epoch % 2)
+        if epoch != self._flips[0]:
+            self._flips = epoch, flipped_by_turns(self.images, self.seed, epoch)
+        return self._flips[1][indices]
 
     def part(self, n: int) -> slice:
         """This process's rows of a batch of ``n``: parts differ by one image at most."""

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from polypath.core.batchnorm import BatchNormStatistics
 from polypath.core.checks import plain
-from polypath.core.extract import extract
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.deploy.images import Preparation, preparation
@@ -71,11 +70,6 @@ class BundleNetwork:
             return preparation(self.net.config)
         except ValueError as error:
             raise ValueError(f"this network does not say how its images are prepared ({error})") from error
-
-    def extracted(self, paths: Paths) -> PathNet:
-        """A path as a network of its own, in evaluation mode, with its re-estimated norms where it has some."""
-        stats = self.statistics
-        return extract(self.net, paths, stats=stats if stats is not None and paths in stats else None).eval()
 
     def statistics_of(self, chosen: Iterable[Paths]) -> BatchNormStatistics | None:
         """The re-estimated norms of these paths only, where there are any."""

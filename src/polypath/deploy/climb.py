@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from polypath.core.batchnorm import BatchNormStatistics
-from polypath.core.extract import extract
+from polypath.core.extract import extract_estimated
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.core.plan import between
@@ -71,7 +71,7 @@ def parts_by_step(
         mine = [paths[i][1] for i in places]
         for i, p, made in zip(places, mine, steps_of(net, mine, stats, size), strict=True):
             if made is not None:
-                child = extract(net, p, stats=stats if stats is not None and p in stats else None).eval()
+                child = extract_estimated(net, p, stats)
                 found[i] = _of(name, made[0]), child, made[1]
     return found
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from polypath.core.batchnorm import BatchNormStatistics
-from polypath.core.extract import extract
+from polypath.core.extract import extract_estimated
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.deploy import heldout
@@ -24,10 +24,7 @@ def scored(
     net: PathNet, paths: Mapping[str, Paths], statistics: BatchNormStatistics | None, batches: Batches
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Logits ``(N, classes)`` of each path, with its re-estimated norms, and the labels ``(N,)``."""
-    nets = {
-        n: extract(net, p, stats=statistics if statistics is not None and p in statistics else None).eval()
-        for n, p in paths.items()
-    }
+    nets = {n: extract_estimated(net, p, statistics) for n, p in paths.items()}
     rows: dict[str, list[Tensor]] = {n: [] for n in nets}
     truth = []
     for images, labels in batches:

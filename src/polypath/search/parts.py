@@ -1,4 +1,4 @@
-"""What a search has worked out so far, in a folder: asked again, it is read and not made anew."""
+"""What a search has worked out so far, in a folder: asked again, it is read and not made again."""
 
 from __future__ import annotations
 

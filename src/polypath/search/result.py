@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from polypath.core.display import short_macs
-from polypath.storage.decode import decode
+from polypath.storage.decode import read_result
 from polypath.storage.digests import file_digest
-from polypath.storage.files import read_json, write_json
+from polypath.storage.files import write_json
 from polypath.storage.layout import WEIGHTS
 from polypath.training.build import MODEL
 
@@ -173,10 +172,7 @@ def load_search(folder: Path) -> SearchResult:
     file = folder / NAME
     if not file.is_file():
         raise ValueError(f"{folder}: no paths have been found yet; `polypath search {folder}` looks for them")
-    held = read_json(file)
-    if not isinstance(held, Mapping) or held.get("format") != FORMAT:
-        raise ValueError(f"{file}: no result of a search in format {FORMAT}; `polypath search {folder}` writes it anew")
-    return decode({key: value for key, value in held.items() if key != "format"}, SearchResult, str(file))
+    return read_result(file, SearchResult, FORMAT, "search", f"; `polypath search {folder}` writes it again")
 
 
 def found_paths(folder: Path) -> list[str]:

@@ -35,6 +35,7 @@ from polypath.search.many import ManyPaths
 from polypath.search.methods import beam, drawn
 from polypath.search.parts import Parts
 from polypath.search.result import NAME, Gain, Method, Regret, SearchResult, SearchRow, load_search, weights_digest
+from polypath.training.flop import PETA
 from polypath.training.run import environment, revision
 from polypath.worth.deployed import runtime_name
 
@@ -125,6 +126,7 @@ class _Search:
         if self.space.count < 2:
             raise ValueError(f"{run.folder}: its network has a single fixed choice, so there is nothing to search")
         self.counted = PathMacs(self.net)
+        self.work = Work(self.counted, run.image_size)
         self.classes = self.net.num_classes
         held = run.data.validation
         assert held is not None
@@ -146,7 +148,7 @@ class _Search:
         """
         asked, count = self.asked, self.space.count
         many = f"{count:,} choices" if count < 10**9 else f"{short_count(count)} choices"
-        limit = int(asked["pflop"] * 1e15 / FLOP_OF_MAC)
+        limit = int(asked["pflop"] * PETA / FLOP_OF_MAC)
         if asked["method"] != "beam" or asked["regret"]:
             refused = self._listed(limit)
             if refused and (asked["method"] == "exhaustive" or asked["regret"]):
@@ -241,8 +243,7 @@ class _Search:
         times = self._measured("times", chosen)
         if times is None:
             return None
-        work = Work(self.counted, self.run.image_size)
-        return fitted([work(p) for p in chosen], [times.ms[str(p)] for p in chosen]), times
+        return fitted([self.work(p) for p in chosen], [times.ms[str(p)] for p in chosen]), times
 
     # --- all of it ---------------------------------------------------------------------------------------
 
@@ -272,11 +273,10 @@ class _Search:
         return known if {"model": known.model, "asked": known.asked} == claim else None
 
     def _searched(self) -> SearchResult:
-        asked, net, size = self.asked, self.net, self.run.image_size
-        fit, work = self._fitted(), Work(self.counted, size)
+        asked, net, fit = self.asked, self.net, self._fitted()
 
         def cost(choice: Paths) -> float:
-            return float(self._macs(choice)) if fit is None else fit[0](work(choice))
+            return float(self._macs(choice)) if fit is None else fit[0](self.work(choice))
 
         spent = 0
 
@@ -385,4 +385,4 @@ class _Search:
 
 
 def _pflop(macs: int) -> str:
-    return f"{FLOP_OF_MAC * macs / 1e15:.3g} PFLOP"
+    return f"{FLOP_OF_MAC * macs / PETA:.3g} PFLOP"

@@ -46,6 +46,21 @@ def read(file: Path, kind: type[T], *, others: bool = False, finite: bool = True
         raise ValueError(f"{file}: {error}") from error
 
 
+def read_result(file: Path, kind: type[T], number: int, what: str, more: str = "") -> T:
+    """A result that was written with the ``number`` of its ``format``.
+
+    Args:
+        what: made it, and ``more`` helps, for the message.
+
+    Raises:
+        ValueError: no such result, a damaged one, or one in another format.
+    """
+    held = read_json(file)
+    if not isinstance(held, Mapping) or held.get("format") != number:
+        raise ValueError(f"{file}: no result of a {what} in format {number}{more}")
+    return decode({key: value for key, value in held.items() if key != "format"}, kind, str(file))
+
+
 def decode(value: Any, kind: type[T], what: str, *, others: bool = False, finite: bool = True) -> T:
     """A JSON value as ``kind``: a dataclass, a ``TypedDict`` or any other type that msgspec knows.
 

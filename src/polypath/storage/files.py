@@ -110,6 +110,13 @@ def contents(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name != NAME_OF_LOCK and path.suffix != SUFFIX]
 
 
+def check_own(folder: Path, marker: str, what: str) -> None:
+    """Raise ``ValueError`` unless nothing is at ``folder``, an empty folder, or a ``what``, which has the file
+    ``marker``."""
+    if folder.exists() and (not folder.is_dir() or contents(folder)) and not (folder / marker).is_file():
+        raise ValueError(f"{folder} exists and is no {what}: choose another --out")
+
+
 def check_vacant(target: Path, what: str = "") -> None:
     """Raise ``ValueError`` unless nothing is at ``target``, or an empty folder; ``what`` stands before its name."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

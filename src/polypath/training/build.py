@@ -100,7 +100,7 @@ def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str
 
 
 def whiten(net: PathNet, recipe: Recipe, data: ImageData, world: World) -> None:
-    """Set the whitening layer of a network that has one and was drawn anew, by training images without random changes.
+    """Set the whitening layer of a network that has one and was drawn, by training images without random changes.
 
     What rank 0 finds is every rank's.
 
@@ -112,11 +112,9 @@ def whiten(net: PathNet, recipe: Recipe, data: ImageData, world: World) -> None:
     unit = net.get_submodule(WHITENING)
     assert isinstance(unit, ConvUnit)
     if world.first:
-        batches = evaluation_batches(
-            data, replace(recipe, {"data.eval_crops": 1}).data, EVAL_BATCH, "train", seed=recipe.seed, shuffle=True
-        )
+        batches = statistics_batches(data, recipe, torch.device("cpu"))
         try:
-            set_whitening(unit, (x for x, _ in itertools.islice(batches, WHITENED // EVAL_BATCH)))
+            set_whitening(unit, (x for x, _ in itertools.islice(batches, WHITENED // STATISTICS_BATCH)))
         finally:
             batches.close()
     found = world.gather(unit.conv.state_dict())[0]

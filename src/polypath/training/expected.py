@@ -16,7 +16,8 @@ from polypath.training.recipe import Recipe
 
 def expected_pflop(recipe: Recipe, images: int, size: Size = 32, *, every: int = 1) -> float:
     """PFLOP of a run of ``recipe`` in one process on so many training images of ``size`` pixels (side, or height and
-    width): what its summary will say, since a step's paths are drawn from the seed and its number.
+    width): what its summary will say, since a step's paths are drawn from the seed and its number;
+    Muon's products, which depend on what has gradients, are left out.
 
     With ``every`` above 1 only one of so many steps is looked at, and the others are taken to be like it.
 

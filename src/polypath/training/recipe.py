@@ -107,7 +107,7 @@ class Recipe:
         accumulate: cut a rank's images into so many parts, one forward and backward each; gradients add up.
         seed: weights, order of images, augmentation, dropout and paths are drawn from it.
         init: start from the weights of this saved model or run, or of the network that comes with the package
-            (``pretrained``); ``model`` must be that network's but for its classes. A head for other ones starts anew.
+            (``pretrained``); ``model`` must be that network's but for its classes. A head for other ones is drawn.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: of the forward pass; weights and optimiser stay in float32. ``auto`` is bf16 where the device has
             instructions for it, else fp32; a run settles it when it starts, and its ``recipe.json`` says which it took.

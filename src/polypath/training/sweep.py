@@ -34,7 +34,7 @@ from polypath.core.checks import check, plain, whole
 from polypath.core.cluster import join_cluster
 from polypath.core.deprecation import notes_are_logged
 from polypath.storage.decode import read
-from polypath.storage.files import contents, read_json, write_file, write_json
+from polypath.storage.files import check_own, read_json, write_file, write_json
 from polypath.storage.lock import FolderLock
 from polypath.training.own_process import here, in_process_of_its_own, passed_on
 from polypath.training.path_objectives import Taught
@@ -287,6 +287,7 @@ def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any])
     Raises:
         ValueError: ``folder`` holds something else.
     """
+    check_own(folder, "sweep.json", "sweep")
     file = folder / "sweep.json"
     here = json.loads(json.dumps({"recipe": recipe_to_json(recipe), "grid": grid, "seeds": seeds}))
     if file.is_file():
@@ -296,8 +297,6 @@ def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any])
             if before[what] != here[what]:
                 raise ValueError(f"{folder} holds a sweep of another {what}: choose another --out")
         here["seeds"] = list(dict.fromkeys([*before["seeds"], *seeds]))
-    elif folder.exists() and (not folder.is_dir() or contents(folder)):
-        raise ValueError(f"{folder} exists and is no sweep: choose another --out")
     return here
 
 

@@ -13,7 +13,7 @@ looks/                          errors that have been measured on the test image
 result.json, result.csv         the result; figure.png, figure.svg
 
 Called again it goes on: each part is kept by the digest of what it is of (protocol, images, the file and what it names,
-seed; times by the machine and by all methods as well), and is made anew where one differs.
+seed; times by the machine and by all methods as well), and is made again where one differs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from polypath.deploy.latency_profile import machine
 from polypath.reproduce.measured import load_measured
 from polypath.storage.decode import read
 from polypath.storage.digests import json_digest
-from polypath.storage.files import contents, write_json
+from polypath.storage.files import check_own, write_json
 from polypath.storage.lock import FolderLock
 from polypath.storage.looks import add_looks, looks
 from polypath.training.run import environment
@@ -81,11 +81,11 @@ def anytime(
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"--method: two files have the name {twice[0]!r}; give each its own")
     folder = Path(out)
-    _check_free(folder)
+    check_own(folder, "bench.json", "bench")
     task = load_task(source)
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder):
-        _check_free(folder)
+        check_own(folder, "bench.json", "bench")
         _claim(folder, task)
         parts = [_Part(method, folder, task, source, seed) for method in methods]
         pflop = [part.learn() for part in parts]
@@ -101,11 +101,6 @@ class _Claim(TypedDict):
     protocol: str
     data: str
     digests: dict[str, str]
-
-
-def _check_free(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or contents(folder)) and not (folder / "bench.json").is_file():
-        raise ValueError(f"{folder} exists and is no bench: choose another --out")
 
 
 def _claim(folder: Path, task: Task) -> None:
@@ -178,7 +173,7 @@ class _Part:
             scored = self.folder / "scored.npz"
             run_alone(self.job(what="score", out=str(scored)))
             if (found := load_measured(scored, self.key)) is None:
-                raise ValueError(f"{scored}: damaged; the same command makes it anew")
+                raise ValueError(f"{scored}: damaged; the same command makes it again")
             add_looks(
                 self.out, self.method.name, len(found.correct)
             )  # before they are known, so that none is forgotten

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from polypath.analysis.deadline import Interval
-from polypath.storage.decode import decode
-from polypath.storage.files import read_json, write_file, write_json
+from polypath.storage.decode import read_result
+from polypath.storage.files import write_file, write_json
 from polypath.worth.compare import WAYS, Compared
 from polypath.worth.method import stated
 
@@ -136,11 +135,7 @@ def load_anytime(folder: str | os.PathLike[str]) -> AnytimeResult:
     Raises:
         ValueError: no result, a damaged one, or one of a later version.
     """
-    file = Path(folder) / "result.json"
-    held = read_json(file)
-    if not isinstance(held, Mapping) or held.get("format") != FORMAT:
-        raise ValueError(f"{file}: no result of a bench in format {FORMAT}")
-    return decode({key: value for key, value in held.items() if key != "format"}, AnytimeResult, str(file))
+    return read_result(Path(folder) / "result.json", AnytimeResult, FORMAT, "bench")
 
 
 def _ends(values: list[float]) -> str:

@@ -35,7 +35,7 @@ from polypath.deploy.scoring import scored
 from polypath.profiling.cost import costs
 from polypath.reproduce.trained import Trained
 from polypath.storage.decode import read
-from polypath.storage.files import contents, write_json
+from polypath.storage.files import check_own, write_json
 from polypath.storage.lock import FolderLock
 from polypath.training.build import build_net
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
@@ -161,6 +161,7 @@ class _Ladder:
         Raises:
             ValueError: it holds something else.
         """
+        check_own(self.folder, "ladder.json", "ladder")
         file = self.folder / "ladder.json"
         mine = _Claim(
             recipe=recipe_to_json(self.recipe),
@@ -178,8 +179,6 @@ class _Ladder:
             self.paths = self.paths or before["paths"]
             mine["paths"] = self.paths
             mine["seeds"] = list(dict.fromkeys([*before["seeds"], *self.seeds]))
-        elif self.folder.exists() and (not self.folder.is_dir() or contents(self.folder)):
-            raise ValueError(f"{self.folder} exists and is no ladder: choose another --out")
         if write:
             write_json(file, mine)
 

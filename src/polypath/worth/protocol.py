@@ -1,6 +1,6 @@
 """The protocol ``anytime-1``: what ``polypath bench anytime`` measures a method on, in words in ``docs/protocol.md``.
 
-It is frozen: whoever changes a number or a rule here gives it another name, so that two results of one name can stand
+It is frozen: a change of a number or a rule here needs another name, so that two results of one name can stand
 side by side. Nothing here depends on how a library draws random numbers or on the order in which images are stored.
 """
 

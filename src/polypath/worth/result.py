@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from polypath.storage.decode import decode
-from polypath.storage.files import read_json, write_file, write_json
+from polypath.storage.decode import read_result
+from polypath.storage.files import write_file, write_json
 
 FORMAT = 1
 
@@ -178,11 +177,7 @@ def load_ladder(folder: str | os.PathLike[str]) -> LadderResult:
     Raises:
         ValueError: no result, a damaged one, or one of a later version.
     """
-    file = Path(folder) / "result.json"
-    held = read_json(file)
-    if not isinstance(held, Mapping) or held.get("format") != FORMAT:
-        raise ValueError(f"{file}: no result of a ladder in format {FORMAT}")
-    return decode({key: value for key, value in held.items() if key != "format"}, LadderResult, str(file))
+    return read_result(Path(folder) / "result.json", LadderResult, FORMAT, "ladder")
 
 
 def _signed(tax: Tax) -> str:

@@ -7,6 +7,7 @@ import os
 import pickle
 import resource
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -433,6 +434,7 @@ def bombs():
 def test_a_config_asks_for_no_more_than_its_weights_hold(family, arguments, message, saved):
     """A few bytes must cost neither memory nor time."""
     config = read_config(saved)
+    pp.load(saved)  # imports what opening needs, whichever test runs first
     if family == "crescendonet" and "size" in arguments:
         edit(saved, image=arguments)
     else:
@@ -440,7 +442,8 @@ def test_a_config_asks_for_no_more_than_its_weights_hold(family, arguments, mess
     before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(ValueError, match=message):
         pp.Bundle.open(saved)
-    assert time.process_time() - begun < (5.0 if family == "timm" else 1.0)  # which imports another package
+    traced = 4 if sys.gettrace() else 1  # coverage slows Python down
+    assert time.process_time() - begun < traced * (5.0 if family == "timm" else 1.0)  # which imports another package
     assert family == "timm" or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40 * 1024
     assert config["family"] == "crescendonet"
 

@@ -34,5 +34,21 @@ def test_strided_convs_of_few_maps_have_right_gradients(in_chans, layout, rng):
     assert_close(gradient(unit.conv.weight).double(), gradient(conv.weight))
 
 
+def test_compiled_they_take_their_pixels_first_too():
+    recorded: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> object:
+        recorded.append(graph)
+        return graph.forward
+
+    unit = ConvUnit(4, 8, 1, stride=2, order="conv")
+    x = torch.randn(2, 4, 6, 6)
+    compiled = torch.compile(unit, backend=backend, fullgraph=True)
+    assert_close(compiled(x), unit(x))
+    (call,) = [node for node in recorded[0].graph.nodes if "conv2d" in str(node.target)]
+    assert call.meta["example_value"].shape == (2, 8, 3, 3)
+    assert call.args[0].meta["example_value"].shape == (2, 4, 3, 3)
+
+
 def test_with_many_maps_a_strided_conv_is_torchs():
     assert not isinstance(ConvUnit(8, 8, 1, stride=2).conv, PointwiseConv)

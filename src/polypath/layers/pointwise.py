@@ -23,7 +23,7 @@ class PointwiseConv(nn.Conv2d):
         super().__init__(in_chans, out_chans, 1, stride, bias=bias)  # pyright: ignore[reportUnknownMemberType] (torch's device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.products and not recording() and self.stride != (1, 1):
+        if self.products and self.stride != (1, 1):  # in a recorded graph too: its gradients are torch's
             return F.conv2d(input[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
         if self.products and not recording() and input.dim() == 4 and len(input) > 1:
             values = (input.shape[1] + self.out_channels) * input.shape[2] * input.shape[3]

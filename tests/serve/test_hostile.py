@@ -105,17 +105,21 @@ def test_long_bodies_are_refused_whether_announced_or_not(server, told):
 def test_bodies_held_at_a_time_are_bounded(server):
     port, app = server
     almost = post(bytes(SMALL.body_bytes - 10), extra=AUTH)[:-1000]
-    links = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(5)]
-    try:
-        for link in links:
-            link.sendall(almost)
-        answers = [link.recv(65536) for link in links]
-    finally:
-        for link in links:
-            link.close()
-    statuses = [parsed(answer)[0] for answer in answers]
-    assert 503 in statuses  # three fit, the others do not; those that fit are cut off as slow
-    assert set(statuses) == {503, 408}
+
+    def statuses() -> set[int]:
+        links = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(5)]
+        try:
+            for link in links:
+                link.sendall(almost)
+            return {parsed(link.recv(65536))[0] for link in links}
+        finally:
+            for link in links:
+                link.close()
+
+    found = statuses()
+    for _ in range(5):  # on a busy machine the first may be cut off as slow before the last has come
+        found = found if 503 in found else statuses()
+    assert found == {503, 408}  # three fit, the others do not; those that fit are cut off as slow
     end = time.monotonic() + 30
     while app.guard.buffered and time.monotonic() < end:
         time.sleep(0.01)

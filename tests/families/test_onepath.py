@@ -12,8 +12,9 @@ from torch import nn
 
 import polypath as pp
 from conftest import part, randomise_norms
-from polypath.families.onepath import Body, TimmModel, as_linear, copy_timm_weights, smallest_side
+from polypath.families.onepath import Body, as_linear, smallest_side
 from polypath.families.registry import get_preset
+from polypath.families.timm_models import TimmModel, copy_timm_weights
 
 SMALL = {
     # one whose classifier is linear, a 1×1 conv; of fixed size, with buffers that no file holds
@@ -123,9 +124,13 @@ def test_presets_know_the_packages_own_sizes():
     [
         ("timm:resnet1", {}, "'resnet1' is not known; there are .*resnet1"),
         ("timm:", {}, "'' is not known"),
-        ("timm:hf-hub:some/net", {}, "'hf-hub:some/net' is not known"),
-        ("timm:resnet18", {"pretrained": True}, "has 'pretrained': it is not a matter of the architecture"),
-        ("timm:resnet18", {"checkpoint_path": "x.pth"}, "has 'checkpoint_path'"),
+        ("timm:local-dir:nowhere", {}, "timm:local-dir:nowhere: .*nowhere/config.json"),
+        ("timm:resnet18", {"model_arguments": {"pretrained": True}}, "has 'pretrained': it is not a matter of"),
+        (
+            "timm:resnet18",
+            {"checkpoint_path": "x.pth"},
+            "timm model 'resnet18', checkpoint_path='x.pth': FileNotFoundError",
+        ),
         ("timm:resnet18", {"pretrained_cfg": {"file": "x.pth"}}, "has 'pretrained_cfg'"),
         ("timm:resnet18", {"model_arguments": {"num_classes": 3}}, "has 'num_classes': give num_classes itself"),
         ("timm:resnet18", {"wings": 2}, "timm model 'resnet18' with {'wings': 2} cannot be made"),

@@ -14,7 +14,7 @@ import polypath as pp
 from polypath.core.network import PathNet
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
-from polypath.families.onepath import TimmModel
+from polypath.families.timm_models import TimmModel
 from polypath.fusion import fuse
 from polypath.layers.conv import ConvUnit
 from polypath.layers.whitening import most_directions, set_whitening, whitening_unit

@@ -46,8 +46,8 @@ class Unit:
 class Operand:
     """One input of a join. Text and errors name it by ``label``, never by position.
 
-    ``survival`` is the probability with which stochastic depth keeps it in training; in evaluation its
-    value is multiplied by it (Huang et al. 2016, Eq. 5).
+    ``survival`` is the probability with which stochastic depth keeps it in training; in evaluation a sum multiplies its
+    value by it (Huang et al. 2016, Eq. 5), a switch does not.
     """
 
     source: str
@@ -103,7 +103,8 @@ def check_join(join: Join) -> None:
     """Check a join by itself.
 
     Raises:
-        ValueError: an unknown kind, no operands or labels twice, survival outside of a sum, a gate outside of a switch.
+        ValueError: an unknown kind, no operands or labels twice, survival outside of sums and switches, gates
+            outside of switches.
     """
     check(f"join {join.name!r}: kind", join.kind, one_of(*JOIN_KINDS))
     if not join.operands:
@@ -114,8 +115,9 @@ def check_join(join: Join) -> None:
         if not _LABEL.fullmatch(operand.label):
             raise ValueError(f"join {join.name!r}: label {operand.label!r} must be letters, digits or '_'")
         check(f"join {join.name!r}: survival of {operand.label!r}", operand.survival, number(above=0, high=1))
-        if operand.survival != 1.0 and join.kind != "sum":
-            raise ValueError(f"join {join.name!r}: survival belongs to sums, and this is a {join.kind}")
+        if operand.survival != 1.0 and join.kind != "sum" and (join.kind != "switch" or join.gates):
+            kind = "gated switch" if join.gates else join.kind
+            raise ValueError(f"join {join.name!r}: survival belongs to sums and switches, and this is a {kind}")
     if join.gates and join.kind != "switch":
         raise ValueError(f"join {join.name!r}: only a switch has gates, and this is a {join.kind}")
     for gate in join.gates:

@@ -78,7 +78,8 @@ def _steps(
             rows.append((node, tuple(dict.fromkeys((planned[0].begin, *outside))), (), planned))
         else:
             chosen = node.chosen(paths)
-            rows.append((node, tuple(o.source for o in chosen), tuple(o.survival for o in chosen), ()))
+            scales = (1.0,) * len(chosen) if node.kind == "switch" else tuple(o.survival for o in chosen)
+            rows.append((node, tuple(o.source for o in chosen), scales, ()))
     last_reader = {source: i for i, (_, sources, _, _) in enumerate(rows) for source in sources}
     free: dict[int, list[str]] = {}
     for source, i in last_reader.items():

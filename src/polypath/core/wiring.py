@@ -174,7 +174,7 @@ class Wiring:
         for node in self.alive(choice):
             if isinstance(node, Join) and not node.dynamic(choice):
                 operand, *others = node.chosen(choice)
-                if not others and operand.survival == 1.0:
+                if not others and (operand.survival == 1.0 or node.kind == "switch"):
                     found[node.name] = found.get(operand.source, operand.source)
         return found
 

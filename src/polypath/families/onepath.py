@@ -1,7 +1,8 @@
 """Networks of other packages with one path: any timm model, any image classifier of pytorchcv.
 
 They have nothing to choose; here they are trained, scored, costed, extracted and saved beside the multi-path ones.
-``create_model("timm:resnet18")``, ``create_model("pytorchcv:resnet20_cifar10")``.
+``create_model("timm:resnet18")``, see :mod:`polypath.families.timm_models`;
+``create_model("pytorchcv:resnet20_cifar10")``.
 
 State-dict keys are the package's own under ``body.model.``, but for the last linear layer, which is
 ``head.classifier`` (a 1×1 conv that classifies becomes a linear layer). How deep they are is not known here: depth 0.
@@ -22,6 +23,7 @@ from polypath.core.checks import did_you_mean, json_value
 from polypath.core.extras import need
 from polypath.core.network import PathNet, set_module
 from polypath.families.base import Family, Preset
+from polypath.families.skips import FixedSize, check_fixed
 
 REFUSED = (
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "checkpoint_path", "cache_dir",
@@ -71,12 +73,8 @@ class Body(nn.Module):
             raise ValueError(f"forward_intermediates, {options}: {error}") from error
 
     def _check_size(self, x: Tensor) -> None:
-        if self.fixed and tuple(x.shape[-2:]) != self.size:
-            height, width = self.size
-            raise ValueError(
-                f"images of {x.shape[-2]}x{x.shape[-1]} pixels: this model takes {height}x{width} only "
-                f"(its argument img_size or in_size, where it has one, changes that)"
-            )
+        if self.fixed:
+            check_fixed(x, self.size)
 
     def keep_variants(self, variants: Collection[str]) -> None:
         """Nothing to forget: both steps are one model."""
@@ -139,44 +137,10 @@ class OnePath(Family):
 
     def _made(self, make: Any, *args: Any, **kwargs: Any) -> nn.Module:
         try:
-            return make(*args, **kwargs, **self.model_arguments)
+            return make(*args, **kwargs)
         except (TypeError, ValueError, KeyError, AssertionError) as error:
             what = f"{self.package} model {self.model!r} with {dict(self.model_arguments)}"
             raise ValueError(f"{what} cannot be made: {error}") from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimmModel(OnePath, name="timm"):
-    """A model of timm: ``forward_features`` and the pooling part of its head are two units over one module."""
-
-    model: str = "resnet18"
-
-    package = "timm"
-
-    def build_graph(self, b: NetBuilder) -> str:
-        import timm
-
-        _check_timm(self.model)
-        model: Any = self._made(timm.create_model, self.model, num_classes=self.num_classes, in_chans=self.in_chans)
-        if isinstance(model, PathNet):
-            raise ValueError(f"timm model {self.model!r} is polypath's own: polypath.create_model({self.model!r})")
-        name = model.default_cfg.get("classifier")
-        if not isinstance(name, str):
-            raise ValueError(f"timm model {self.model!r} has not one classifier but {name}: not a one-path network")
-        linear = as_linear(model.get_submodule(name), f"timm model {self.model!r}, {name}")
-        set_module(model, name, nn.Identity())
-        size, fixed = self._size(model)
-        body = Body(model, size, fixed=fixed)
-        z = b.add("body", b.input, body, variant="features")
-        z = b.add("head.pool", z, body, at="body", variant="pooled")
-        return b.add("head.classifier", z, linear)
-
-    def _size(self, model: Any) -> tuple[tuple[int, int], bool]:
-        """Height and width that the model is made for, and whether it takes no others."""
-        config, embed = model.default_cfg, getattr(model, "patch_embed", None)
-        size = getattr(embed, "img_size", None) or self.model_arguments.get("img_size") or config["input_size"][1:]
-        fixed = bool(config.get("fixed_input_size")) and bool(getattr(embed, "strict_img_size", True))
-        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1])), fixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +155,7 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
     package = "pytorchcv"
 
     def build_graph(self, b: NetBuilder) -> str:
-        model = self._made(_pytorchcv_maker(self.model), in_channels=self.in_chans)
+        model = self._made(_pytorchcv_maker(self.model), in_channels=self.in_chans, **self.model_arguments)
         name = _last_layer(model)
         if name is None:
             raise ValueError(f"pytorchcv model {self.model!r} does not end in a classifier, or has several")
@@ -215,15 +179,6 @@ def _last_layer(model: nn.Module) -> str | None:
     while children := list(layer.named_children()):
         name, layer = f"{name}.{children[-1][0]}", children[-1][1]
     return name if isinstance(layer, nn.Linear | nn.Conv2d) else None
-
-
-def _check_timm(model: str) -> None:
-    import timm
-
-    if ":" in model or "/" in model or not timm.is_model(model):
-        near = ", ".join(timm.list_models(f"*{model}*")[:5])
-        hint = f"there are {near}" if near else "timm.list_models() lists them"
-        raise ValueError(f"timm model {model!r} is not known; {hint}")
 
 
 def _pytorchcv_maker(model: str) -> Any:
@@ -260,8 +215,9 @@ def smallest_side(net: PathNet, most: int = 512) -> int:
     from polypath.core.inputs import image_batch
     from polypath.core.meta import weightless
 
-    body = cast(Body, net.get_submodule("body"))
-    if body.fixed:
+    place = "size" if "size" in net.wiring.modules else "body"
+    body = net.get_submodule(place)
+    if isinstance(body, FixedSize) or (isinstance(body, Body) and body.fixed):
         return min(body.size)
     twin = weightless(net)
     twin.min_size = 1
@@ -277,9 +233,11 @@ def smallest_side(net: PathNet, most: int = 512) -> int:
     high = 1
     while not runs(high):
         high *= 2
-        if high > most:
+        if high > most and isinstance(body, Body):
             body.fixed = True
             return min(body.size)
+        if high > most:
+            raise ValueError(f"{net.config.get('arguments')}: it takes images of no size up to {most} pixels")
     low = high // 2  # does not run
     while high - low > 1:
         middle = (low + high) // 2
@@ -287,52 +245,13 @@ def smallest_side(net: PathNet, most: int = 512) -> int:
     return high
 
 
-def copy_timm_weights(net: PathNet, model: nn.Module) -> None:
-    """Take over the weights of a timm model (a pretrained one, say) into ``create_model("timm:…")`` of the same name.
-
-    Where the classes differ, the network keeps its own classifier.
-
-    Raises:
-        ValueError: weights of another model.
-    """
-    name = str(getattr(model, "default_cfg", {}).get("classifier"))
-    own: dict[str, Tensor] = net.state_dict()
-    taken: dict[str, Tensor] = {}
-    for key, tensor in model.state_dict().items():
-        last = key.startswith(f"{name}.")
-        key = key.replace(name, "head.classifier", 1) if last else f"body.model.{key}"
-        fits = key in own and own[key].numel() == tensor.numel()
-        if fits or not last:
-            taken[key] = tensor.reshape(own[key].shape) if fits else tensor
-    for key in own.keys() - taken.keys():
-        if key.startswith("head.classifier."):
-            taken[key] = own[key]
-    try:
-        net.load_state_dict(taken)
-    except RuntimeError as error:
-        raise ValueError(f"weights of another model: {error}") from error
-
-
-def preset(name: str) -> Preset | None:
-    """The preset of ``timm:NAME`` or ``pytorchcv:NAME``, with the package's own classes; None for other names.
+def preset(model: str) -> Preset:
+    """The preset of ``pytorchcv:MODEL``, with the package's own classes.
 
     Raises:
         ValueError: a model that the package does not have.
-        ImportError: a package that is not installed, with the extra that brings it.
+        ImportError: the package is not installed; with the extra that brings it.
     """
-    package, colon, model = name.partition(":")
-    if not colon or package not in ("timm", "pytorchcv"):
-        return None
-    if package == "timm":
-        import timm
-
-        _check_timm(model)
-        known = timm.get_pretrained_cfg(model)
-        size = known.input_size[-1] if known else 224
-        words = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
-        prepared = {word: getattr(known, word) for word in words} if known else {}
-        spec = TimmModel(model=model, num_classes=(known.num_classes if known else 0) or 1000)
-        return Preset(spec, size=size, prepared=prepared)
     stated = inspect.signature(_pytorchcv_maker(model)).parameters.get("num_classes")
     classes = 1000 if stated is None or stated.default is inspect.Parameter.empty else stated.default
     small = any(word in model for word in ("_cifar", "_svhn"))

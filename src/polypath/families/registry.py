@@ -9,10 +9,12 @@ from typing import Any
 from polypath.core.arguments import takes
 from polypath.core.checks import NAME, TEXT, WHOLE_NUMBER, check, did_you_mean, optional
 from polypath.core.network import PathNet
-from polypath.families import crescendonet, fractalnet, fusenet, gunn, inverted, onepath, recursive, resnet
+from polypath.families import crescendonet, fractalnet, fusenet, gunn, inverted, onepath, recursive, resnet, timm_models
 from polypath.families.base import FAMILIES, Family, Preset
 
 PRESETS: dict[str, Preset] = {}
+OTHERS = {"timm": timm_models.preset, "pytorchcv": onepath.preset}
+"""Other packages, and how to find a preset of theirs by the name behind the colon."""
 
 
 def register(presets: dict[str, Preset]) -> None:
@@ -56,8 +58,9 @@ def get_preset(name: str) -> Preset:
         ImportError: a package that is not installed, with the extra that brings it.
     """
     check("model", name, NAME)
-    if (foreign := onepath.preset(name)) is not None:
-        return foreign
+    package, _, model = name.partition(":")
+    if package in OTHERS:
+        return OTHERS[package](model)
     if name not in PRESETS:
         raise ValueError(f"unknown model {name!r}; {did_you_mean(name, PRESETS)} (`polypath models` lists all)")
     return PRESETS[name]
@@ -67,11 +70,17 @@ def get_preset(name: str) -> Preset:
 def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> PathNet:
     """Build a registered network; ``arguments`` replace fields of its family (``num_classes``, ``widths``, …).
 
+    A model of timm may get weights, by timm's own loading: ``pretrained=True``, or ``checkpoint_path`` of a file.
+
     Raises:
-        ValueError: an unknown name or argument, or a value that the family refuses.
+        ValueError: an unknown name or argument, a value that the family refuses, weights that cannot be loaded.
     """
     preset = get_preset(name)
     spec = preset.spec
+    weights: dict[str, Any] = {}
+    if isinstance(spec, timm_models.TimmModel):
+        given = {key: arguments.pop(key) for key in timm_models.WEIGHTS if key in arguments}
+        weights = {key: value for key, value in given.items() if value}
     if isinstance(spec, onepath.OnePath):
         arguments = spec.sorted_arguments(arguments)
     legal = [f.name for f in fields(spec)]
@@ -79,5 +88,7 @@ def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> Pat
         raise ValueError(f"model {name!r} has no argument {unknown[0]!r}; it has {', '.join(legal)}")
     preset = replace(preset, spec=replace(spec, **arguments))
     net = preset.spec.build(seed)
+    if weights and isinstance(preset.spec, timm_models.TimmModel):
+        timm_models.load_timm_weights(net, preset.spec, name.partition(":")[2], weights)
     net.config["model"], net.config["pretrained_cfg"] = name, preset.pretrained_cfg()
     return net

@@ -225,7 +225,8 @@ def cheapest_of(net: PathNet, paths: Sequence[Paths]) -> Paths:
 
 
 def _check_survival(net: PathNet) -> None:
-    if any(operand.survival < 1.0 for join in net.wiring.joins.values() for operand in join.operands):
+    sums = [join for join in net.wiring.joins.values() if join.kind == "sum"]
+    if any(operand.survival < 1.0 for join in sums for operand in join.operands):
         raise ValueError(
             "model.survival: evaluation scales operands that stochastic depth would drop, and here the whole network "
             "learns without drops; set --model.survival 1"

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from polypath.data.config import AugmentConfig
 from polypath.families.fractalnet import FractalNet
-from polypath.families.onepath import TimmModel
 from polypath.families.resnet import ResNet
+from polypath.families.timm_models import TimmModel
 from polypath.reproduce.claims import Claim, above, better, close, less
 from polypath.reproduce.experiment import Cell, Experiment
 from polypath.reproduce.figures import against, grouped_bars, lines

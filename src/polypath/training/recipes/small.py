@@ -21,9 +21,10 @@ from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
 from polypath.families.fusenet import FusedNet, InceptionLike, MergeAndRun, PlainNet
 from polypath.families.gunn import Gunn
-from polypath.families.onepath import PytorchcvModel, TimmModel
+from polypath.families.onepath import PytorchcvModel
 from polypath.families.recursive import RecursiveResNet
 from polypath.families.resnet import ResNet
+from polypath.families.timm_models import TimmModel
 from polypath.training.objectives import Objective, Whole
 from polypath.training.optim import OptimConfig
 from polypath.training.path_objectives import Distil, DropPath, Exits, PathWise, SharedEnsemble, TargetRate, TiedColumns

@@ -1,0 +1,305 @@
+"""A timm model as the chain that it is: its modules in their order, and its residual blocks among them.
+
+torch.fx records the model's own code, ``forward_features`` and ``forward_head``, with timm's list of what cannot be
+recorded. A block is *residual* if its recorded graph ends in an addition, followed at most by the block's own ReLU, one
+operand of which is the block's input; keeping a shape is not enough. A transformer's block does so twice: it is two
+residual steps, one after the other.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from polypath.core.network import set_module
+
+ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")  # pyright: ignore[reportUnknownMemberType]
+CALL = "call_module"
+_INNER = "inner."
+
+
+class Recorded(nn.Module):
+    """A part of a model: its submodules and parameters under their own names, and its code as torch.fx recorded it.
+
+    Args:
+        root: the model, or the block, that the part belongs to; what is used of it is shared, not copied.
+        graphs: by variant; a part that is one piece has the variant None.
+    """
+
+    def __init__(self, root: nn.Module, graphs: Mapping[str | None, fx.Graph]) -> None:
+        super().__init__()
+        self.used = {variant: _targets(graph) for variant, graph in graphs.items()}
+        for target in dict.fromkeys(target for used in self.used.values() for target in used):
+            _share(root, target, self)
+        self.code: dict[str | None, Callable[[nn.Module, Tensor], Tensor]] = {
+            variant: type(fx.GraphModule(self, graph)).forward for variant, graph in graphs.items()
+        }
+
+    def forward(self, x: Tensor, variant: str | None = None) -> Tensor:
+        return self.code[variant](self, x)
+
+    def keep_variants(self, variants: Collection[str]) -> None:
+        """Forget the other variants, and what they alone use."""
+        used = self.used
+        self.used = {variant: used[variant] for variant in used if variant in variants}
+        self.code = {variant: self.code[variant] for variant in self.used}
+        kept = {target for targets in self.used.values() for target in targets}
+        for target in {target for targets in used.values() for target in targets} - kept:
+            owner, _, name = target.rpartition(".")
+            delattr(self.get_submodule(owner), name)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One unit of the chain.
+
+    Attributes:
+        name: of the node, without ``head.``.
+        path: where the module stands in the model.
+        variant: what of it is run.
+        residual: whether it adds to its input, so that it can be left out.
+    """
+
+    name: str
+    path: str
+    module: nn.Module
+    variant: str | None = None
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """A residual block; where it is several residual steps, the graph of each, by the name of its largest submodule."""
+
+    module: nn.Module
+    steps: Mapping[str | None, fx.Graph] = field(default_factory=dict[str | None, fx.Graph])
+
+
+def chains_of(model: nn.Module) -> tuple[list[Piece], list[Piece]]:
+    """The pieces of ``forward_features`` and of ``forward_head``. Modules that do nothing are left out.
+
+    Raises:
+        ValueError: code that is no chain.
+        Exception: of any kind, code that torch.fx cannot record.
+    """
+    blocks = residual_blocks(model)
+    features = list(_chain(model, "forward_features", blocks, 1))
+    steps = sum(isinstance(piece.module, Recorded) and piece.variant is None for piece in features)
+    return features, list(_chain(model, "forward_head", {}, 1 + steps))
+
+
+def residual_blocks(model: nn.Module) -> dict[str, Block]:
+    """The outermost residual blocks by their names, in the model's order."""
+    found: dict[str, Block] = {}
+    for name, module in cast(Iterator[tuple[str, nn.Module]], model.named_modules()):
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if name and not inside and next(module.children(), None) is not None:
+            block = residual_block(module)
+            if block is not None:
+                found[name] = block
+    return found
+
+
+def residual_block(module: nn.Module) -> Block | None:
+    """The module as a residual block, if it is one."""
+    try:
+        graph = _record(module, "forward", lambda _: True)
+        begin, end = _ends(graph)
+    except Exception:  # of whatever kind another package's code raises; it is no block that we can tell
+        return None
+    value = _before_relu(end, module)
+    additions: list[tuple[fx.Node, fx.Node]] = []  # each after what it adds to
+    while value is not begin:
+        before = _added_to(value, begin, module)
+        if before is None:
+            return None
+        additions.insert(0, (before, value))
+        value = before
+    if len(additions) <= 1:
+        return Block(module) if additions else None
+    parts = [_part(graph, *ends) for ends in additions]
+    names = [max(_targets(part), key=lambda target: _size(module, target), default="") for part in parts]
+    if additions[-1][1] is not end or len({*names, ""}) <= len(parts):
+        return None  # a ReLU behind several: it would have to be run by whichever step comes last
+    return Block(module, dict(zip(names, parts, strict=True)))
+
+
+def _chain(model: nn.Module, method: str, blocks: Mapping[str, Block], first: int) -> Iterator[Piece]:
+    """A piece for each module that is called on the way, one for each residual step, and ``step1``, ``step2``, …,
+    counted from ``first``, for what other code there is between two."""
+    opened = {id(m) for block in blocks.values() for m in _above(model, block.module)}
+    graph = _record(model, method, lambda module: id(module) not in opened)
+    names: set[str] = set()
+    for start, end in _segments(graph):
+        target = str(end.target) if end.op == CALL and end.args == (start,) and not end.kwargs else ""
+        if not target:
+            yield Piece(f"step{first}", f"step{first}", Recorded(model, {None: _part(graph, start, end)}))
+            first += 1
+            continue
+        module = model.get_submodule(target)
+        if isinstance(module, nn.Identity):
+            continue
+        if target in names:
+            raise ValueError(f"{target} is called twice")
+        names.add(target)
+        if target in blocks and blocks[target].steps:
+            steps = Recorded(module, blocks[target].steps)
+            for step in blocks[target].steps:
+                yield Piece(f"{target}.{step}", target, steps, step, residual=True)
+        else:
+            yield Piece(target, target, module, residual=target in blocks)
+
+
+def _above(model: nn.Module, inner: nn.Module) -> Iterator[nn.Module]:
+    """The modules that ``inner`` stands in."""
+    for module in model.modules():
+        if module is not inner and any(m is inner for m in module.modules()):
+            yield module
+
+
+def _record(root: nn.Module, method: str, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph:
+    """The graph of ``root.method(x)``, with names as they are in ``root``."""
+    from timm.models import get_notrace_functions, is_notrace_module
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return is_leaf(m) or is_notrace_module(type(m))
+
+    graph = Tracer(autowrap_functions=tuple(cast(list[Callable[..., Any]], get_notrace_functions()))).trace(
+        _Method(root, method)
+    )
+    for node in list(graph.nodes):
+        if node.op in (CALL, "get_attr"):
+            node.target = str(node.target).removeprefix(_INNER)
+        if isinstance(node.kwargs.get("training"), bool):  # recorded as it was then, and it changes
+            with graph.inserting_before(node):
+                node.kwargs = {**node.kwargs, "training": graph.get_attr("training")}
+    return graph
+
+
+class _Method(nn.Module):
+    """One method of a module, called with one tensor."""
+
+    def __init__(self, inner: nn.Module, method: str) -> None:
+        super().__init__()
+        self.inner, self.method = inner, method
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self.inner, self.method)(x)
+
+
+def _ends(graph: fx.Graph) -> tuple[fx.Node, fx.Node]:
+    """The input and what is returned.
+
+    Raises:
+        ValueError: not one tensor in and one value out.
+    """
+    begins = [node for node in graph.nodes if node.op == "placeholder"]
+    end = next(node for node in graph.nodes if node.op == "output").args[0]
+    if len(begins) != 1 or not isinstance(end, fx.Node):
+        raise ValueError("its code does not take one tensor and give one")
+    return begins[0], end
+
+
+def _segments(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """The graph cut at values on which alone all later code depends: before and behind each module that reads one."""
+    begin, end = _ends(graph)
+    line = _between(begin, end)
+    at = {node: i for i, node in enumerate(line)}
+    last = [max((at[user] for user in node.users if user in at), default=i) for i, node in enumerate(line)]
+    start, reach = begin, last[0]
+    for i, node in enumerate(line[1:], 1):
+        if reach <= i:
+            after = line[i + 1] if i + 1 < len(line) else None
+            read = after is None or (after.op == CALL and after.args == (node,) and not after.kwargs)
+            if read or (node.op == CALL and node.args == (start,) and not node.kwargs):
+                yield start, node
+                start = node
+        reach = max(reach, last[i])
+
+
+def _between(start: fx.Node, end: fx.Node) -> list[fx.Node]:
+    """The nodes from ``start`` to ``end`` that depend on the one and that the other depends on, in order."""
+    needed, found = _needed(end, start), {start}
+    for node in start.graph.nodes:
+        if node in needed and any(source in found for source in node.all_input_nodes):
+            found.add(node)
+    return [node for node in start.graph.nodes if node in found]
+
+
+def _needed(end: fx.Node, start: fx.Node) -> set[fx.Node]:
+    """What ``end`` depends on, not looked for behind ``start``."""
+    found: set[fx.Node] = set()
+    todo = [end]
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found.add(node)
+            todo += [] if node is start else node.all_input_nodes
+    return found
+
+
+def _part(graph: fx.Graph, start: fx.Node, end: fx.Node) -> fx.Graph:
+    """The code that makes ``end`` of ``start``, as a graph of its own."""
+    part, needed = fx.Graph(), _needed(end, start)
+    copies = {start: part.placeholder("x")}
+    for node in graph.nodes:
+        if node in needed and node is not start:
+            copies[node] = part.node_copy(node, copies.__getitem__)
+    part.output(copies[end])
+    return part
+
+
+def _before_relu(node: fx.Node, module: nn.Module) -> fx.Node:
+    """What a ReLU reads; another node itself."""
+    if node.op == CALL and isinstance(module.get_submodule(str(node.target)), nn.ReLU):
+        return node.all_input_nodes[0]
+    return node
+
+
+def _added_to(node: fx.Node, begin: fx.Node, module: nn.Module) -> fx.Node | None:
+    """Of an addition, the operand that is ``begin`` or an earlier addition, if the other one is made of that alone."""
+    if node.op == CALL or node.target not in ADDITIONS or len(node.args) != 2 or node.kwargs:
+        return None
+    for operand, other in (node.args, node.args[::-1]):
+        if isinstance(operand, fx.Node) and isinstance(other, fx.Node):
+            while operand.op == CALL and isinstance(module.get_submodule(str(operand.target)), nn.Identity):
+                operand = operand.all_input_nodes[0]
+            made_of = _needed(other, operand)
+            if operand in made_of and (operand is begin or (operand.target in ADDITIONS and begin not in made_of)):
+                return operand
+    return None
+
+
+def _targets(graph: fx.Graph) -> tuple[str, ...]:
+    """The submodules, parameters and buffers that a graph uses."""
+    found = (str(node.target) for node in graph.nodes if node.op in (CALL, "get_attr"))
+    return tuple(target for target in dict.fromkeys(found) if target != "training")
+
+
+def _size(root: nn.Module, target: str) -> int:
+    """Parameters of a submodule; none of a parameter, which is named by its use."""
+    try:
+        return 1 + sum(p.numel() for p in root.get_submodule(target).parameters())
+    except AttributeError:
+        return 0
+
+
+def _share(root: nn.Module, target: str, part: nn.Module) -> None:
+    """Put what stands at ``target`` in ``root`` at the same place in ``part``."""
+    owner, _, name = target.rpartition(".")
+    held = getattr(root.get_submodule(owner), name)
+    if isinstance(held, nn.Module):
+        set_module(part, target, held)
+        return
+    if owner:
+        raise ValueError(f"{target} is used from outside of its module")
+    if isinstance(held, nn.Parameter):
+        part.register_parameter(name, held)
+    else:
+        part.register_buffer(name, held, persistent=name in root.state_dict())

@@ -1,0 +1,237 @@
+"""Residual networks of timm whose blocks can be left out (Veit et al. 2016; Huang et al. 2016).
+
+A residual network is a fused net of its blocks and the identities beside them (Zhao et al. 2016, §3). So each block
+that adds to its input (:mod:`polypath.families.recorded`) is an operand of a switch, and ``skip`` is the other; the
+whole is the model as timm runs it. Paths are ``skip=layer3.4`` or ``skip=blocks.3.mlp``, several separated by commas,
+and ``depth=3/4/5/3``, the number of blocks that run in each stage, the first ones. A stage is the module that blocks
+stand in; one without a block that can be skipped has no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polypath.core.builder import NetBuilder
+from polypath.core.checks import did_you_mean, whole_text
+from polypath.core.network import HEAD
+from polypath.core.wiring import Unit, Wiring
+from polypath.families.recorded import Piece, Recorded, chains_of
+
+SKIP, BLOCK = "skip", "block"
+BODY = "body.model."
+LEVELS = (0.75, 0.5, 0.25, 0.0)  # of the blocks that can be left out, in the standard choices
+Choices = dict[str, list[str]]
+
+
+class FixedSize(nn.Module):
+    """Passes on images of the one size, height and width, that a model takes."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_fixed(x, self.size)
+        return x
+
+
+def check_fixed(x: Tensor, size: tuple[int, int]) -> None:
+    """Raises:
+    ValueError: images of another size.
+    """
+    if tuple(x.shape[-2:]) != size:
+        raise ValueError(
+            f"images of {x.shape[-2]}x{x.shape[-1]} pixels: this model takes {size[0]}x{size[1]} only "
+            f"(its argument img_size or in_size, where it has one, changes that)"
+        )
+
+
+def draw_skips(
+    b: NetBuilder, z: str, model: nn.Module, image: tuple[int, int, int], where: str, rates: Mapping[str, float]
+) -> str:
+    """Write a timm model without its classifier down in ``b``, behind the node ``z``.
+
+    Args:
+        image: channels, height and width that the model is made for.
+        where: what errors call the model.
+        rates: by node, the probability with which training's draws skip it.
+
+    Returns:
+        The node that the classifier reads.
+
+    Raises:
+        ValueError: code that cannot be taken apart, no block that can be skipped, other answers than the model's own.
+    """
+    for module in model.modules():  # a block's input is also what a skip passes on
+        if getattr(module, "inplace", False) is True:
+            setattr(module, "inplace", False)  # noqa: B010 (nn.Module does not say that it has it)
+    try:
+        features, head = chains_of(model)
+    except Exception as error:  # of whatever kind another package's code raises while it is recorded
+        raise ValueError(f"{where}: its blocks cannot be told apart, since {error}; leave skips out") from error
+    if not any(piece.residual for piece in features):
+        raise ValueError(f"{where}: none of its blocks adds to its input, so none can be skipped; leave skips out")
+    values, answer = _values([*features, *head], model, image)
+    if not answer.is_meta and not torch.equal(values[-1], answer):
+        raise ValueError(f"{where}: taken apart it does not answer as it does whole; leave skips out")
+    ends = _stage_ends(model, features)
+    for piece, value in zip(features, values, strict=False):
+        z = _unit(b, piece, piece.name, z, rates)
+        if piece.name in ends and value.ndim == 4:
+            b.stage(z, ends[piece.name])
+    for piece in head:
+        z = _unit(b, piece, piece.name if piece.name.startswith(HEAD) else HEAD + piece.name, z, rates)
+    return b.add(f"{HEAD}vector", z, nn.Flatten(1))
+
+
+def _unit(b: NetBuilder, piece: Piece, name: str, z: str, rates: Mapping[str, float]) -> str:
+    run = b.add(name, z, piece.module, at=BODY + piece.path, variant=piece.variant)
+    if not piece.residual:
+        return run
+    return b.join(f"{name}.join", {SKIP: z, BLOCK: run}, "switch", survival={BLOCK: 1.0 - rates.get(name, 0.0)})
+
+
+def _values(pieces: Sequence[Piece], model: nn.Module, image: tuple[int, int, int]) -> tuple[list[Tensor], Tensor]:
+    """What each piece gives in a row, and what the model gives, of one image."""
+    like = next(model.parameters())
+    ramp = torch.arange(image[0] * image[1] * image[2], dtype=like.dtype, device=like.device)
+    x = ramp.mul(0.7).sin().view(1, *image)
+    values, training = [x], model.training
+    with torch.no_grad():
+        for module in (model, *(piece.module for piece in pieces)):
+            module.eval()
+        for piece in pieces:
+            options = {} if piece.variant is None else {"variant": piece.variant}
+            values.append(piece.module(values[-1], **options))
+        answer = model(x)
+    for module in (model, *(piece.module for piece in pieces)):
+        module.train(training)
+    return values[1:], answer
+
+
+def _stage_ends(model: nn.Module, pieces: Sequence[Piece]) -> dict[str, str]:
+    """The last piece of each module that timm's ``feature_info`` names, and that name."""
+    told: Any = getattr(model, "feature_info", ())
+    found: dict[str, str] = {}
+    for module in (str(told[i]["module"]) for i in range(len(told))):
+        inside = [piece.name for piece in pieces if piece.path == module or piece.path.startswith(f"{module}.")]
+        if inside:
+            found[inside[-1]] = module
+    return found
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Blocks that stand in one module, by path, each with the nodes that may skip it (none, where it must run)."""
+
+    name: str
+    blocks: Mapping[str, tuple[str, ...]]
+
+    @property
+    def least(self) -> int:
+        """Blocks that are left when all are skipped that may be."""
+        return sum(not nodes for nodes in self.blocks.values())
+
+    def skipped(self, kept: int) -> list[str]:
+        """The nodes that are skipped where the first ``kept`` blocks run, and those that must."""
+        more = kept - self.least
+        found: list[str] = []
+        for nodes in self.blocks.values():
+            if nodes and more <= 0:
+                found += nodes
+            more -= bool(nodes)
+        return found
+
+
+def stages_of(wiring: Wiring) -> list[Stage]:
+    """The stages that have blocks which can be skipped, in the order in which they run."""
+    blocks: dict[str, list[str]] = {}
+    for node in wiring.nodes:
+        if isinstance(node, Unit) and node.module.startswith(BODY):
+            skips = blocks.setdefault(node.module.removeprefix(BODY), [])
+            skips += [node.name] if f"{node.name}.join" in wiring.joins else []
+    parents = dict.fromkeys(path.rpartition(".")[0] for path, nodes in blocks.items() if nodes)
+    found = {parent: {path: tuple(blocks[path]) for path in blocks if _stands_in(path, parent)} for parent in parents}
+    return [Stage(parent, inside) for parent, inside in found.items()]
+
+
+def _stands_in(path: str, parent: str) -> bool:
+    """Whether a module is a block of the stage ``parent``: its child, numbered as blocks are."""
+    above, _, name = path.rpartition(".")
+    return above == parent and name[-1:].isdigit()
+
+
+def selectors_of(full: Wiring) -> Mapping[str, Callable[[Wiring, str], Choices]]:
+    """``skip`` and ``depth``, for the network of the wiring ``full`` and for what is extracted of it."""
+    return {"skip": partial(_skip, full), "depth": partial(_depth, full, stages_of(full))}
+
+
+def standard_depths(full: Wiring) -> list[str]:
+    """Texts of depths between the whole network's and the least that there is."""
+    stages = stages_of(full)
+    texts: list[str] = []
+    for level in LEVELS:
+        kept = [stage.least + round(level * (len(stage.blocks) - stage.least)) for stage in stages]
+        texts.append(f"depth={'/'.join(map(str, kept))}")
+    whole = f"depth={'/'.join(str(len(stage.blocks)) for stage in stages)}"
+    return [text for text in dict.fromkeys(texts) if text != whole]
+
+
+def _skip(full: Wiring, wiring: Wiring, value: str) -> Choices:
+    """``layer1.2``, or ``layer1.2,layer3.1``: blocks, or steps of blocks, that are left out."""
+    legal = [name.removesuffix(".join") for name in full.joins]
+    choice: Choices = {}
+    for text in value.split(","):
+        found = [name for name in legal if name == text.strip() or name.startswith(f"{text.strip()}.")]
+        if not found or text.strip() not in {*legal, *(name.rpartition(".")[0] for name in found)}:
+            raise ValueError(f"skip {text!r}: no block that can be skipped; {did_you_mean(text, legal)}")
+        choice |= {f"{name}.join": [SKIP] for name in found}
+    return _still_there(full, wiring, f"skip={value}", choice)
+
+
+def _depth(full: Wiring, stages: Sequence[Stage], wiring: Wiring, value: str) -> Choices:
+    """``3/4/5/3``: the first blocks of each stage, counted with those that must run."""
+    numbers = value.split("/")
+    if len(numbers) != len(stages):
+        names = ", ".join(f"{s.name} ({s.least} to {len(s.blocks)})" for s in stages)
+        raise ValueError(f"depth {value!r}: give {len(stages)} numbers separated by '/', one for each of {names}")
+    choice: Choices = {}
+    for stage, text in zip(stages, numbers, strict=True):
+        kept = whole_text(f"depth of {stage.name}", text, stage.least, len(stage.blocks))
+        choice |= {f"{node}.join": [SKIP] for node in stage.skipped(kept)}
+    return _still_there(full, wiring, f"depth={value}", choice)
+
+
+def _still_there(full: Wiring, wiring: Wiring, text: str, choice: Choices) -> Choices:
+    """The part of ``choice`` that ``wiring``, perhaps an extracted one, leaves open.
+
+    Raises:
+        ValueError: an extracted network that has lost some of what the choice would run.
+    """
+    here = {join: labels for join, labels in choice.items() if join in wiring.joins}
+    wanted = full.prune({join: tuple(labels) for join, labels in choice.items()})
+    if wanted.nodes != wiring.prune({join: tuple(labels) for join, labels in here.items()}).nodes:
+        raise ValueError(f"{text}: this extracted network no longer has it")
+    return here
+
+
+def linear_rates(model: Any) -> dict[str, float]:
+    """By block and by residual step, the rate at which a model of timm, made with ``drop_path_rate``, drops it."""
+    from timm.layers.drop import DropPath
+
+    features, _ = chains_of(model)
+    found: dict[str, float] = {}
+    for piece in features:
+        module = piece.module
+        names = module.used[piece.variant] if isinstance(module, Recorded) else ("",)
+        parts = [m for name in names for m in module.get_submodule(name).modules()] if piece.residual else []
+        for part in parts:
+            if isinstance(part, DropPath):
+                found[piece.name] = float(part.drop_prob or 0.0)
+    return found

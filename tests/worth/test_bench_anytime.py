@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import signal
 import subprocess
 import sys
@@ -46,14 +47,20 @@ def options(folder):
 """
 
 
+TASKS = functools.cache(load_task)
+
+
 @pytest.fixture(autouse=True)
-def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, with a short profile."""
+def quickly(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """In this process, with a short profile; images are read once, and one test looks at the figure."""
     monkeypatch.setattr(module, "run_alone", do)
+    if "side_by_side" not in request.node.name:
+        monkeypatch.setattr(module, "save_figure", lambda *_: [])
     monkeypatch.setattr(measuring, "PROFILE_RUNS", 5)
     monkeypatch.setattr(measuring, "WARM_UPS", 1)
     for place in (module, measuring):
         monkeypatch.setattr(place, "BLOCK", 8)
+        monkeypatch.setattr(place, "load_task", TASKS)
 
 
 @pytest.fixture
@@ -109,7 +116,6 @@ def test_methods_stand_side_by_side(files: list[Path], tmp_path: Path) -> None:
 def test_called_again_nothing_is_measured_again(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "save_figure", lambda *_: [])
     out = tmp_path / "out"
     result, jobs = measured(files, out), []
     monkeypatch.setattr(module, "run_alone", lambda job: (jobs.append((job.what, len(job.files))), do(job)))

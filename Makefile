@@ -18,7 +18,8 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[cluster]'
-	$(PY) -m pytest -n 2 --dist worksteal -m '' --cov=polypath --cov-report=term:skip-covered
+	$(PY) -m pytest -n 2 --dist worksteal --cov=polypath --cov-report=term:skip-covered
+	$(PY) -m pytest -n 2 --dist worksteal -m slow
 
 test-lowest:
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt

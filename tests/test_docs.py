@@ -16,15 +16,25 @@ from polypath.families.registry import PRESETS
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 NEEDS = {"docs/production.md": ("onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn", "h11", "prometheus_client")}
 """Packages of extras that a page's code needs; it skips where they are absent."""
+LONG = ("docs/production.md",)
+"""It trains, exports two bundles and serves them; the steps have quick tests of their own."""
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def blocks(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.slow if name(p) in LONG else ()) for p in PAGES if blocks(p)],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
-    for package in NEEDS.get(str(page.relative_to(ROOT)), ()):
+    for package in NEEDS.get(name(page), ()):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POLYPATH_CACHE", str(tmp_path / "cache"))

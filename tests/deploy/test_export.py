@@ -30,12 +30,13 @@ FIRST_OF_FAMILY = {get_preset(name).spec.family: name for name in reversed(FORMS
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in FIRST_OF_FAMILY else pytest.mark.slow) for n in FORMS]
+    ("name", "paths"),
+    [*((n, 1) for n in FIRST_OF_FAMILY), *(pytest.param(n, 2, marks=pytest.mark.slow) for n in FORMS)],
 )
-def test_two_paths_of_every_model_equal_eager(name, tmp_path):
-    """Two choices in which no gate decides (else one). benchmarks/exports.py has the result for all named paths."""
+def test_paths_of_every_model_equal_eager(name, paths, tmp_path):
+    """One or two choices in which no gate decides; benchmarks/exports.py has the result for all named paths."""
     net = small_net(name).eval()
-    for text in fixed_paths(net)[-2:]:
+    for text in fixed_paths(net)[-paths:]:
         if (graph := drawn(net, text)) in EXPORTED:
             continue  # models that differ in what this path leaves out
         EXPORTED.add(graph)

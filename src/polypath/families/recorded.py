@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from polypath.core.network import set_module
 
-ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")  # pyright: ignore[reportUnknownMemberType]
+ADDITIONS: tuple[Any, ...] = (operator.add, cast(Any, operator).iadd, torch.add, "add", "add_")
 CALL = "call_module"
 _INNER = "inner."
 

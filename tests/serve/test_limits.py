@@ -124,15 +124,36 @@ def test_a_refusal_is_held_without_its_body():
 def test_connections_above_the_limit_wait_for_their_503():
     app = slow_app(0.4, RequestLimits(connections=1))
     with served(app) as port:
-        first = asking(port, b"")
+        request = post(image_bytes(), extra=KEY)
+        first = asking(port, request[:1])  # its head has begun, so it keeps its place
+        time.sleep(0.05)
         held = asking(port, post(image_bytes(), extra=KEY))  # which is not read
         begun = time.monotonic()
         further = asking(port, b"")  # beyond twice the limit
         assert b" 503 " in further.recv(65536)
         assert b" 503 " in held.recv(65536)
         assert time.monotonic() - begun > 0.2
-        first.sendall(post(image_bytes(), extra=KEY))
+        first.sendall(request[1:])
         assert b" 200 " in first.recv(65536)
         for link in (first, held, further):
             link.close()
         until(lambda: parsed(raw(port, HEALTH) or b"HTTP/1.1 503 x\r\n\r\n")[0] == 200)
+
+
+def test_idle_connections_give_way_to_others_the_oldest_first():
+    """As many that say nothing as there may be would keep everybody out for as long as a head may take."""
+    app = App(FakeModel(), Options(budget_ms=60_000, limits=RequestLimits(connections=3)), Key("secret"))
+    with served(app) as port:
+        kept = asking(port, HEALTH)
+        assert b"\r\n\r\n{" in b"".join(iter(lambda: kept.recv(1), b"}"))  # and stays open
+        time.sleep(0.02)
+        silent = asking(port, b"")
+        begun = asking(port, b"P")
+        time.sleep(0.2)
+        others = [asking(port, post(image_bytes(), extra=KEY)) for _ in range(2)]
+        assert all(b" 200 " in other.recv(65536) for other in others)
+        assert kept.recv(65536) == b""  # between requests a server may close a connection
+        assert b" 408 " in silent.recv(65536)
+        begun.sendall(post(image_bytes(), extra=KEY)[1:])
+        assert b" 200 " in begun.recv(65536)
+        assert b'polypath_refused_total{reason="silent"} 1.0' in app.metrics.text()

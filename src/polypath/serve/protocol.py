@@ -28,6 +28,7 @@ from polypath.serve.plain import PlainHead, plain_head
 
 IDLE = {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
 PIECE = 2**13  # bytes given to the parser at a time: what it does before bounds are checked again
+IDLE_S = 0.1  # after which an idle connection may be closed for another; a first request comes sooner
 REST_S = 0.1  # that the rest of a plain request's body may take, before h11 is given it as it is
 Refuse = Callable[[PlainHead, bytes, tuple[str, int | None] | None], RequestRejected | None]
 """``refuse(head, body, server)``: why a request to the address ``server`` is refused, if it is at once."""
@@ -35,8 +36,19 @@ Refuse = Callable[[PlainHead, bytes, tuple[str, int | None] | None], RequestReje
 
 def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
     """uvicorn's protocol under the limits of ``guard``, which is told of each connection that is cut off and whose pace
-    holds refusals back. Connections above the limit wait unread, as many as there may be others."""
+    holds refusals back. A connection above the limit takes the place of the one that has been idle longest; where none
+    is, it waits unread, as many as there may be others."""
     limits, surplus = guard.limits, set[H11Protocol]()
+    idle: dict[Any, float] = {}  # connections between requests or before their first one, and since when
+
+    def make_room(now: float) -> bool:
+        """Close the connection that has been idle longest, if it has been long enough."""
+        oldest = next(iter(idle), None)
+        if oldest is None or now - idle[oldest] < IDLE_S:
+            return False
+        surplus.add(oldest)  # until it is gone
+        oldest.make_way()
+        return True
 
     class Bounded(H11Protocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -56,12 +68,23 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             transport.set_write_buffer_limits(high=0)  # one unread byte is reported to pause_writing
-            if len(self.connections) - len(surplus) > limits.connections:
-                held_s = guard.pace.hold(time.perf_counter()) if len(surplus) < limits.connections else 0.0
+            now = time.perf_counter()
+            if len(self.connections) - len(surplus) > limits.connections and not make_room(now):
+                held_s = guard.pace.hold(now) if len(surplus) < limits.connections else 0.0
                 surplus.add(self)
                 self.surplus_timer = self.loop.call_later(held_s, self.turn_away)
             else:
+                idle[self] = now
                 self.watch_head()
+
+        def make_way(self) -> None:
+            """Another client needs this idle connection's place."""
+            if self.asked or self.cycle is not None:
+                del idle[self]
+                self.transport.close()  # as after idle_seconds, only sooner
+            else:
+                message = "nothing came on this connection, and others need its place"
+                self.cut(408, "silent", message, linger_s=0)
 
         def turn_away(self) -> None:
             self.cut(503, "connections", f"{limits.connections} connections are open already", linger_s=0)
@@ -75,6 +98,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             if self in surplus:
                 self.flow.pause_reading()
                 return
+            idle.pop(self, None)
             self.waiting += data
             if self.refusal is None:
                 self.parse()
@@ -154,6 +178,8 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
         def on_response_complete(self) -> None:
             self.framing = 0
             super().on_response_complete()
+            if not self.waiting and not self.closing():
+                idle[self] = time.perf_counter()
             self.parse()
 
         def body_held(self) -> int:
@@ -177,6 +203,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             self.stop("plain_timer")
             self.forget_refusal()
             surplus.discard(self)
+            idle.pop(self, None)
             super().connection_lost(exc)
 
         def pause_writing(self) -> None:
@@ -204,6 +231,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             if self.closing():
                 return
             guard.watch(status, reason)
+            idle.pop(self, None)
             self.cut_off, self.waiting, self.framing = True, b"", 0
             self.stop("head_timer")
             cycle = self.cycle

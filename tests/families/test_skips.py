@@ -79,7 +79,7 @@ def skipping(kind: str, **options: Any) -> tuple[pp.PathNet, Any, Tensor]:
     return net.eval(), model, torch.randn(2, 3, size, size)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SLOW)
 def test_the_whole_is_timms_to_the_bit_and_its_names_stay(kind):
     _, _, blocks, least = KINDS[kind]
     net, model, x = skipping(kind)

@@ -116,14 +116,16 @@ def test_bodies_held_at_a_time_are_bounded(server):
             for link in links:
                 link.close()
 
-    found = statuses()
+    found: set[int] = set()
     for _ in range(5):  # on a busy machine the first may be cut off as slow before the last has come
-        found = found if 503 in found else statuses()
+        found |= statuses()
+        end = time.monotonic() + 30
+        while app.guard.buffered and time.monotonic() < end:
+            time.sleep(0.01)
+        assert app.guard.buffered == 0
+        if len(found) > 1:
+            break
     assert found == {503, 408}  # three fit, the others do not; those that fit are cut off as slow
-    end = time.monotonic() + 30
-    while app.guard.buffered and time.monotonic() < end:
-        time.sleep(0.01)
-    assert app.guard.buffered == 0
 
 
 def test_it_still_serves(server):

@@ -21,6 +21,7 @@ from polypath.core.cluster import LOCAL, join_cluster, listen_on_loopback
 from polypath.core.extras import need
 from polypath.serve.app import INLINE_BYTES, App, path_rows
 from polypath.serve.callers import Callers
+from polypath.serve.crowd import Crowd
 from polypath.serve.errors import RequestRejected
 from polypath.serve.limits import Key
 from polypath.serve.metrics import Metrics
@@ -89,7 +90,7 @@ class ClusterApp(App):
     def __init__(self, handle: Any, facts: Facts, options: Options, key: Key, callers: Callers | None = None) -> None:
         self.idle_ms = facts.idle_ms
         super().__init__(cast("Model", facts), options, key, callers)  # of it, only these facts are used
-        self.handle, self.up = handle, False
+        self.handle, self.up, self.crowd = handle, False, Crowd()
 
     def measure(self) -> None:
         """The replicas have."""
@@ -149,14 +150,21 @@ class ClusterApp(App):
         """A replica's result.
 
         Raises:
-            RequestRejected: what the replica refuses; 503, no replica answered in time, or the one asked has died.
+            RequestRejected: what the replica refuses; 503, no replica will answer in time or has, or the one asked has
+                died.
         """
         from ray.exceptions import RayError, RayTaskError  # pyright: ignore[reportMissingImports] (an extra)
         from ray.serve.exceptions import RayServeException  # pyright: ignore[reportMissingImports] (an extra)
 
+        now = time.perf_counter()
+        if (expected_s := self.crowd.expected(now)) > within_s:
+            message = f"too busy to answer within the {1000 * within_s:.1f} ms that are left of the budget"
+            raise RequestRejected(503, message, retry_s=expected_s, reason="busy")
+        sent, answered = self.crowd.send(now), False
         pending = getattr(self.handle, method).remote(*args)
         try:
             result = await asyncio.wait_for(_result(pending), within_s)
+            answered = True
         except TimeoutError:
             raise RequestRejected(503, "no replica answered in time", retry_s=1.0, reason="replica late") from None
         except RayTaskError:  # a defect there is one here
@@ -165,6 +173,7 @@ class ClusterApp(App):
             LOG.warning("a replica failed: %s", type(error).__name__)
             raise RequestRejected(503, "the replica failed", retry_s=1.0, reason="replica failed") from None
         finally:
+            self.crowd.back(sent, time.perf_counter(), answered=answered)
             pending.cancel()  # no effect on one that is done
         if isinstance(result, RequestRejected):
             raise result

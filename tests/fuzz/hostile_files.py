@@ -58,13 +58,13 @@ def mutated(value: Any, rng: random.Random) -> Any:
     for _ in range(rng.randint(1, 3)):
         places = list(_places(value))
         if not places:
-            return rng.choice(ODD)
+            return copy.deepcopy(rng.choice(ODD))
         table, key = rng.choice(places)
         kind = rng.randrange(6)
         if kind == 0 and isinstance(table, dict):
             del table[key]
         elif kind == 1 and isinstance(table, dict):
-            table[rng.choice(["x", "\ud800", "", key + "2"])] = rng.choice(ODD)
+            table[rng.choice(["x", "\ud800", "", key + "2"])] = copy.deepcopy(rng.choice(ODD))
         elif kind == 2:
             other, name = rng.choice(places)
             table[key] = copy.deepcopy(other[name])
@@ -73,7 +73,7 @@ def mutated(value: Any, rng: random.Random) -> Any:
         elif kind == 4 and isinstance(table[key], list):
             table[key] = table[key] * rng.choice([0, 2, 50])
         else:
-            table[key] = rng.choice(ODD)
+            table[key] = copy.deepcopy(rng.choice(ODD))
     return value
 
 

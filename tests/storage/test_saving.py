@@ -426,7 +426,10 @@ def bombs():
             yield family, arguments, r"make .*layers in .*there may be at most 4,096 layers"
     for family, arguments in LARGE.items():
         yield family, arguments, "cannot be built|weights are not those of"
-    for image in ({"size": [50_000, 50_000]}, {"size": [True, True]}, {"size": "x"}):
+    for image in (
+        *({"size": [50_000, 50_000]}, {"size": [True, True]}, {"size": "x"}, {"size": [0, 8]}, {"size": [8]}),
+        *({"size": [8, 8], "to": 0}, {"size": [8, 8], "to": 10**9}, {"size": [8, 8], "resize": "bend"}),
+    ):
         yield "crescendonet", image, "image"
 
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from polypath.core.checks import plain
+from polypath.core.checks import Rule, check, each, number, one_of, optional, plain, whole
 from polypath.core.config import ABOUT, ImageConfig, Normalisation, completed_classes
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
@@ -29,6 +29,13 @@ from polypath.storage.layout import CONFIG, Folder, in_run
 FORMAT_VERSION = 1
 MIN_TORCH = "2.11"
 PACKAGES = {"timm": "timm", "pytorchcv": "pytorchcv"}  # families whose networks another package draws
+_SIDE = whole(1, 8192)  # pixels
+_IMAGES: dict[str, dict[str, Rule]] = {
+    "image": {"size": each(_SIDE, 2), "to": optional(_SIDE), "resize": optional(one_of("crop", "squash", "pad"))},
+    "normalisation": {"mean": each(number()), "std": each(number(above=0))},
+    "pretrained_cfg": {"input_size": each(_SIDE, 3)},
+}
+"""What a config may say of how images are prepared."""
 
 
 @dataclass
@@ -65,9 +72,25 @@ def read_config(source: Folder) -> dict[str, Any]:
         raise ValueError(f"{file}: format_version {version!r}; this polypath reads 1 to {FORMAT_VERSION}")
     try:
         decode(config, _Config, "config", others=True)
+        _check_images(config)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     return config
+
+
+def _check_images(config: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where a config says impossible things of how images are prepared."""
+    given = {"image": config.get("image") or {}, "normalisation": config.get("normalisation") or {}}
+    given["pretrained_cfg"] = config.get("pretrained_cfg") or {}
+    for part, rules in _IMAGES.items():
+        for name, rule in rules.items():
+            if name in given[part]:
+                check(f"config.{part}.{name}", given[part][name], rule)
+    mean, std = (given["normalisation"].get(name, ()) for name in ("mean", "std"))
+    if len(mean) != len(std):
+        raise ValueError(
+            f"config.normalisation: {len(mean)} means and {len(std)} deviations; give one for each channel"
+        )
 
 
 def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None, held: Held | None = None) -> PathNet:

@@ -109,7 +109,9 @@ def test_answers_and_refusals_are_those_of_the_single_service(cluster):
     }
     assert list(found.values()) == [401, 421, 431, 422, 400, 413, 400, 422]
     with ThreadPoolExecutor(64) as pool:
-        crowded = [status for status, _, _ in pool.map(partial(ask, port, query="budget_ms=120"), range(192))]
+        crowded = [
+            status for status, _, _ in pool.map(partial(ask, port, query="budget_ms=500"), range(192))
+        ]  # one process asks and serves
     assert set(crowded) <= {200, 422, 503}
     record = {
         "environment": environment(torch.device("cpu")),

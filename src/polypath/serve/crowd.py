@@ -30,15 +30,14 @@ class Crowd:
     def __init__(self) -> None:
         self.out = 0
         self._answers = 0
-        self._seconds = Recent()  # of an answer
+        self._seconds = Recent(kept=32)  # of an answer
 
     def expected(self, now: float) -> float:
         """Seconds until a request that is sent now is answered, behind those that are out."""
         if not self.out:
             return 0.0
-        lately = self._seconds.quantiles(now)
-        each = self._seconds.fastest(now) if lately is None else lately[0]
-        return 0.0 if each is None else ROOM * each * (self.out + 1)
+        lately = self._seconds.quantiles(now)  # of too few it says nothing: the first ones find things cold
+        return 0.0 if lately is None else ROOM * lately[0] * (self.out + 1)
 
     def send(self, now: float) -> Sent:
         self.out += 1

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from polypath.deploy.latency import Recent
 
-
 ROOM = 1.3  # times what is expected: times vary, and an answer that is late has cost as much as one in time
 
 

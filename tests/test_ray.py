@@ -20,6 +20,6 @@ HERE = Path(__file__).parent
 def test_on_a_ray_cluster(file: str) -> None:
     if importlib.util.find_spec("ray") is None:
         pytest.skip("needs Ray")
-    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cov", "-o", "timeout=0", str(HERE / file)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cov", "-o", "timeout=0", f"tests/{file}"]
     done = subprocess.run(command, env=child_environment(), cwd=HERE.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

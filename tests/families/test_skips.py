@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import polypath as pp
 from conftest import randomise_norms
-from polypath.families.recorded import residual_block
+from polypath.families.recorded import residual_steps
 from polypath.families.skips import linear_rates
 from polypath.families.timm_models import copy_timm_weights
 from polypath.training.objectives import StepInfo
@@ -279,11 +279,11 @@ class Keeps(nn.Module):
 
 @pytest.mark.parametrize("kind", ["product", "constant", "twice", "scaled", "branch", "silu"])
 def test_keeping_a_shape_is_not_enough(kind):
-    assert residual_block(Keeps(kind)) is None
+    assert residual_steps(Keeps(kind)) is None
 
 
 def test_a_blocks_own_relu_may_follow():
-    assert residual_block(Keeps("relu")) is not None
+    assert residual_steps(Keeps("relu")) is not None
 
 
 @pytest.mark.parametrize(

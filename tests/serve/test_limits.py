@@ -141,7 +141,7 @@ def test_connections_above_the_limit_wait_for_their_503():
 
 
 def test_idle_connections_give_way_to_others_the_oldest_first():
-    """As many that say nothing as there may be would keep everybody out for as long as a head may take."""
+    """Otherwise silent connections, as many as are allowed, would keep all other clients out until they time out."""
     app = App(FakeModel(), Options(budget_ms=60_000, limits=RequestLimits(connections=3)), Key("secret"))
     with served(app) as port:
         kept = asking(port, HEALTH)

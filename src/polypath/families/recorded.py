@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -72,12 +73,8 @@ class Piece:
     residual: bool = False
 
 
-@dataclass(frozen=True)
-class Block:
-    """A residual block; where it is several residual steps, the graph of each, by the name of its largest submodule."""
-
-    module: nn.Module
-    steps: Mapping[str | None, fx.Graph] = field(default_factory=dict[str | None, fx.Graph])
+Steps = Mapping[str | None, fx.Graph]
+"""The graph of each residual step of a block, by the name of its largest submodule; empty where it is one step."""
 
 
 def chains_of(model: nn.Module) -> tuple[list[Piece], list[Piece]]:
@@ -93,20 +90,20 @@ def chains_of(model: nn.Module) -> tuple[list[Piece], list[Piece]]:
     return features, list(_chain(model, "forward_head", {}, 1 + steps))
 
 
-def residual_blocks(model: nn.Module) -> dict[str, Block]:
+def residual_blocks(model: nn.Module) -> dict[str, Steps]:
     """The outermost residual blocks by their names, in the model's order."""
-    found: dict[str, Block] = {}
+    found: dict[str, Steps] = {}
     for name, module in cast(Iterator[tuple[str, nn.Module]], model.named_modules()):
         inside = any(name.startswith(f"{outer}.") for outer in found)
         if name and not inside and next(module.children(), None) is not None:
-            block = residual_block(module)
-            if block is not None:
-                found[name] = block
+            steps = residual_steps(module)
+            if steps is not None:
+                found[name] = steps
     return found
 
 
-def residual_block(module: nn.Module) -> Block | None:
-    """The module as a residual block, if it is one."""
+def residual_steps(module: nn.Module) -> Steps | None:
+    """The steps of a residual block; None of another module."""
     try:
         graph = _record(module, "forward", lambda _: True)
         begin, end = _ends(graph)
@@ -121,18 +118,19 @@ def residual_block(module: nn.Module) -> Block | None:
         additions.insert(0, (before, value))
         value = before
     if len(additions) <= 1:
-        return Block(module) if additions else None
+        return {} if additions else None
     parts = [_part(graph, *ends) for ends in additions]
     names = [max(_targets(part), key=lambda target: _size(module, target), default="") for part in parts]
     if additions[-1][1] is not end or len({*names, ""}) <= len(parts):
         return None  # a ReLU behind several: it would have to be run by whichever step comes last
-    return Block(module, dict(zip(names, parts, strict=True)))
+    return dict(zip(names, parts, strict=True))
 
 
-def _chain(model: nn.Module, method: str, blocks: Mapping[str, Block], first: int) -> Iterator[Piece]:
+def _chain(model: nn.Module, method: str, blocks: Mapping[str, Steps], first: int) -> Iterator[Piece]:
     """A piece for each module that is called on the way, one for each residual step, and ``step1``, ``step2``, …,
     counted from ``first``, for what other code there is between two."""
-    opened = {id(m) for block in blocks.values() for m in _above(model, block.module)}
+    above = {outer for name in blocks for outer in accumulate(name.split(".")[:-1], "{}.{}".format)}
+    opened = {id(model.get_submodule(name)) for name in above}
     graph = _record(model, method, lambda module: id(module) not in opened)
     names: set[str] = set()
     for start, end in _segments(graph):
@@ -147,19 +145,12 @@ def _chain(model: nn.Module, method: str, blocks: Mapping[str, Block], first: in
         if target in names:
             raise ValueError(f"{target} is called twice")
         names.add(target)
-        if target in blocks and blocks[target].steps:
-            steps = Recorded(module, blocks[target].steps)
-            for step in blocks[target].steps:
-                yield Piece(f"{target}.{step}", target, steps, step, residual=True)
+        if steps := blocks.get(target):
+            block = Recorded(module, steps)
+            for step in steps:
+                yield Piece(f"{target}.{step}", target, block, step, residual=True)
         else:
             yield Piece(target, target, module, residual=target in blocks)
-
-
-def _above(model: nn.Module, inner: nn.Module) -> Iterator[nn.Module]:
-    """The modules that ``inner`` stands in."""
-    for module in model.modules():
-        if module is not inner and any(m is inner for m in module.modules()):
-            yield module
 
 
 def _record(root: nn.Module, method: str, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph:

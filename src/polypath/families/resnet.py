@@ -400,6 +400,16 @@ def still_there(spec: Family, wiring: Wiring, text: str, choice: Choices) -> Cho
     with torch.device("meta"):
         b = NetBuilder()
         full = b.wiring(spec.full_graph(b))
+    return left_open(full, wiring, text, choice)
+
+
+def left_open(full: Wiring, wiring: Wiring, text: str, choice: Choices) -> Choices:
+    """The part of a choice on ``full`` that ``wiring``, extracted from it, leaves open.
+
+    Raises:
+        ValueError: the extracted network has lost some of what the choice would run.
+    """
+    here = {join: labels for join, labels in choice.items() if join in wiring.joins}
     whole = {join: tuple(labels) for join, labels in choice.items()}
     lost = any(set(labels) - set(wiring.joins[join].labels) for join, labels in here.items())
     if lost or full.prune(whole) != wiring.prune({join: whole[join] for join in here}):

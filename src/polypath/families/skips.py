@@ -22,11 +22,11 @@ from polypath.core.checks import did_you_mean, whole_text
 from polypath.core.network import HEAD
 from polypath.core.wiring import Unit, Wiring
 from polypath.families.recorded import Piece, Recorded, chains_of
+from polypath.families.resnet import Choices, left_open
 
 SKIP, BLOCK = "skip", "block"
 BODY = "body.model."
 LEVELS = (0.75, 0.5, 0.25, 0.0)  # of the blocks that can be left out, in the standard choices
-Choices = dict[str, list[str]]
 
 
 class FixedSize(nn.Module):
@@ -192,7 +192,7 @@ def _skip(full: Wiring, wiring: Wiring, value: str) -> Choices:
         if not found or text.strip() not in {*legal, *(name.rpartition(".")[0] for name in found)}:
             raise ValueError(f"skip {text!r}: no block that can be skipped; {did_you_mean(text, legal)}")
         choice |= {f"{name}.join": [SKIP] for name in found}
-    return _still_there(full, wiring, f"skip={value}", choice)
+    return left_open(full, wiring, f"skip={value}", choice)
 
 
 def _depth(full: Wiring, stages: Sequence[Stage], wiring: Wiring, value: str) -> Choices:
@@ -205,20 +205,7 @@ def _depth(full: Wiring, stages: Sequence[Stage], wiring: Wiring, value: str) ->
     for stage, text in zip(stages, numbers, strict=True):
         kept = whole_text(f"depth of {stage.name}", text, stage.least, len(stage.blocks))
         choice |= {f"{node}.join": [SKIP] for node in stage.skipped(kept)}
-    return _still_there(full, wiring, f"depth={value}", choice)
-
-
-def _still_there(full: Wiring, wiring: Wiring, text: str, choice: Choices) -> Choices:
-    """The part of ``choice`` that ``wiring``, perhaps an extracted one, leaves open.
-
-    Raises:
-        ValueError: an extracted network that has lost some of what the choice would run.
-    """
-    here = {join: labels for join, labels in choice.items() if join in wiring.joins}
-    wanted = full.prune({join: tuple(labels) for join, labels in choice.items()})
-    if wanted.nodes != wiring.prune({join: tuple(labels) for join, labels in here.items()}).nodes:
-        raise ValueError(f"{text}: this extracted network no longer has it")
-    return here
+    return left_open(full, wiring, f"depth={value}", choice)
 
 
 def linear_rates(model: Any) -> dict[str, float]:

@@ -46,6 +46,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
         oldest = next(iter(idle), None)
         if oldest is None or now - idle[oldest] < IDLE_S:
             return False
+        del idle[oldest]
         surplus.add(oldest)  # until it is gone
         oldest.make_way()
         return True
@@ -80,7 +81,6 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
         def make_way(self) -> None:
             """Another client needs this idle connection's place."""
             if self.asked or self.cycle is not None:
-                del idle[self]
                 self.transport.close()  # as after idle_seconds, only sooner
             else:
                 message = "nothing came on this connection, and others need its place"

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
+from timm.layers.config import set_scriptable
 from timm.models import FeatureInfo, PretrainedCfg, get_pretrained_cfg, is_model
 
 import polypath as pp
@@ -128,14 +129,17 @@ def test_what_timms_scripts_pass_to_every_model():
         ("crescendonet_32.a1", {}, "no tags"),
         ("crescendonet_32", {"features_only": True, "feature_cls": "hook"}, "feature_cls='hook': must be 'getter'"),
         ("crescendonet_32", {"features_only": True, "out_indices": (0, 3)}, r"indices = \(0, 3\)"),
-        ("crescendonet_32", {"drop_rate": 0.5}, "drop_rate=0.5: 'crescendonet_32' does not have it"),
+        ("gunn_small", {"drop_rate": 0.5}, "drop_rate=0.5: 'gunn_small' does not have it"),
+        ("crescendonet_32", {"drop_path_rate": 0.5}, "drop_path_rate=0.5: 'crescendonet_32' does not have it"),
+        ("crescendonet_32", {"global_pool": ""}, "a classifier needs a pool"),
+        ("skip_vgg11", {}, "Unknown model"),
         ("crescendonet_32", {"global_pool": "max"}, "global_pool='max'"),
         ("crescendonet_32", {"depth": 3}, "has no argument 'depth'; it has .*widths"),
         ("crescendonet_32", {"num_classes": -1}, "num_classes = -1"),
     ],
 )
 def test_bad_questions(name, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         timm.create_model(name, **options)
 
 
@@ -298,3 +302,102 @@ def test_importing_polypath_is_light():
     code = f"import sys, polypath; {tell}; from polypath.training.recipes import list_recipes; list_recipes(); {tell}"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["[]", "[]"]  # recipes of other packages' models need them only when they are built
+
+
+# --- what timm's scripts and hub ask of a model ---------------------------------------------------------------
+
+
+def test_all_are_listed_under_our_module():
+    listed = set(timm.list_models(module="polypath"))
+    assert set(PRESETS) <= listed
+    assert {"skip_resnet50", "skip_vit_small_patch16_224", "shipped_fractalnet"} <= listed
+    assert set(ours.registered) <= listed
+
+
+def test_without_head_it_gives_the_maps_that_the_head_reads():
+    x = torch.randn(2, 3, 32, 32)
+    for name in ("fractalnet20", "crescendonet_32", "gunn_small", "skip_resnet18"):
+        net: Any = timm.create_model(name, num_classes=0, global_pool="").eval()
+        with torch.inference_mode():
+            assert torch.equal(net(x), net.forward_features(x)), name
+            assert net(x).shape[1] == net.num_features
+        own, copied = net.state_dict(), timm.create_model(name, num_classes=0, global_pool="").state_dict()
+        assert own.keys() == copied.keys(), name
+        with pytest.raises(ValueError, match="build the network again"):
+            net.reset_classifier(10)
+
+
+def test_without_head_it_is_saved(tmp_path):
+    net: Any = timm.create_model("crescendonet_32", num_classes=0, global_pool="", widths=(4, 4), hidden=(8,)).eval()
+    pp.save(net, tmp_path / "net")
+    x = torch.randn(2, 3, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(pp.load(tmp_path / "net")(x), net(x))
+
+
+def test_rates_are_the_familys_own():
+    net: Any = timm.create_model("crescendonet_32", drop_rate=0.3, widths=(4, 4), hidden=(8,))
+    assert net.config["arguments"]["dropout"] == 0.3
+    wide: Any = timm.create_model("fractalnet20", drop_rate=0.2, **small("fractalnet20"))
+    assert wide.config["arguments"]["dropout"] == (0.2,)
+    deep: Any = timm.create_model("resnet20_cifar", drop_path_rate=0.25, **small("resnet20_cifar"))
+    assert deep.config["arguments"]["survival"] == 0.75
+    assert {o.survival for join in deep.wiring.joins.values() for o in join.operands} > {1.0}
+    skips: Any = timm.create_model("skip_resnet18", drop_path_rate=0.25)
+    assert min(o.survival for join in skips.wiring.joins.values() for o in join.operands) == 0.75
+
+
+def test_the_shipped_network_is_there_with_its_weights():
+    from polypath.storage.loading import load_reported
+
+    assert timm.list_models("shipped_*", pretrained=True) == ["shipped_fractalnet.cifar10"]
+    net: Any = timm.create_model("shipped_fractalnet.cifar10", pretrained=True).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(net(x), load_reported("pretrained")(x))
+    assert net.pretrained_cfg["label_names"][:2] == ("airplane", "automobile")
+    tuned: Any = timm.create_model("shipped_fractalnet", pretrained=True, num_classes=4, in_chans=1)
+    assert tuned.num_classes == 4
+    assert torch.equal(
+        tuned.state_dict()["block2.column1.unit1.conv.weight"], net.state_dict()["block2.column1.unit1.conv.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("crescendonet_32", {"widths": (4, 4), "hidden": (8,), "in_chans": 1}),
+        ("skip_mobilenetv2_050", {"drop_path_rate": 0.1}),
+    ],
+)
+def test_saved_for_the_hub_it_comes_back(name, arguments, tmp_path):
+    """By timm's own functions; the hub's place is a folder of the same form."""
+    net: Any = timm.create_model(name, num_classes=5, **arguments).eval()
+    timm.models.save_for_hf(net, tmp_path, safe_serialization=True, model_args=arguments)
+    back: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    x = torch.randn(2, net.in_chans, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(back(x), net(x))
+    assert back.pretrained_cfg["num_classes"] == 5
+    fewer: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=3)
+    assert fewer.num_classes == 3
+
+
+def test_scriptable_models_are_flat():
+    x = torch.randn(1, 3, 32, 32)
+    for name, arguments in (("fractalnet20", small("fractalnet20")), ("skip_regnetx_002", {})):
+        with set_scriptable(True):
+            model: Any = timm.create_model(name, **arguments).eval()
+        scripted: Any = torch.jit.script(model)
+        assert scripted(x).shape == (1, model.num_classes)
+        assert model.default_cfg["architecture"] == name
+
+
+def test_more_of_timms_networks_get_skips():
+    assert ours.register_skips(["resnet26"]) == ["skip_resnet26"]
+    assert ours.register_skips(["resnet26"]) == []
+    assert set(timm.list_models("skip_resnet26", include_tags=True)) == {
+        f"skip_{tag}" for tag in timm.list_models("resnet26", include_tags=True)
+    }
+    with pytest.raises(ValueError, match="timm has no model 'resnet27'"):
+        ours.register_skips(["resnet27"])

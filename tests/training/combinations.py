@@ -1,7 +1,7 @@
-"""A training step of every combination of settings: ``combinations.py covering|every``, for test_combinations.
+"""A training step of every combination of settings, for test_combinations.
 
 Two processes, forked once, go through the combinations; rank 0 prints a line of JSON for each: ``trained``, or what
-refused it. ``covering`` ones are few: each value of a setting meets each value of the others it can be trained with.
+refused it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import random
 import socket
-import sys
 import tempfile
 import traceback
 from dataclasses import replace
@@ -134,34 +133,13 @@ def reason(case: dict[str, Any]) -> str | None:
     return None
 
 
-def covering() -> list[dict[str, Any]]:
-    """Few combinations: what trains has each pair of values of two settings that can, and there is one of each refusal.
-
-    Picked greedily from drawn ones, always the same.
-    """
-    draw = random.Random(0)
-    drawn = [{name: draw.choice(values) for name, values in SETTINGS.items()} for _ in range(2000)]
-    able = {json.dumps(case): set(itertools.combinations(case.items(), 2)) for case in drawn if reason(case) is None}
-    left, picked = set().union(*able.values()), []
-    while left:
-        best = max(able, key=lambda case: len(able[case] & left))
-        left -= able[best]
-        picked.append(json.loads(best))
-    refused = {why: case for case in drawn if (why := reason(case)) is not None}
-    return [*picked, *refused.values()]
-
-
 def every() -> list[dict[str, Any]]:
-    """All of the first five settings; the others by turns."""
-    names = list(SETTINGS)
-    cases = [
-        dict(zip(names[:5], values, strict=True))
+    """All of the first five settings; the others are drawn, always the same."""
+    draw, names = random.Random(0), list(SETTINGS)
+    return [
+        dict(zip(names[:5], values, strict=True)) | {name: draw.choice(SETTINGS[name]) for name in names[5:]}
         for values in itertools.product(*(SETTINGS[name] for name in names[:5]))
     ]
-    for name, step in (("batch_norm", 1), ("optimiser", 5), ("extra", 7)):
-        for i, case in enumerate(cases):
-            case[name] = SETTINGS[name][(i // step) % len(SETTINGS[name])]
-    return cases
 
 
 def attempt(case: dict[str, Any], world: World) -> str:
@@ -231,4 +209,4 @@ def main(cases: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main(every() if sys.argv[1] == "every" else covering())
+    main(every())

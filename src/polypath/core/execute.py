@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from polypath.core.gating import decide, straight_through
 from polypath.core.plan import Step
 from polypath.core.precision import at_least_float32
-from polypath.core.recording import exporting
+from polypath.core.recording import exporting, symbolic
 from polypath.core.wiring import Gate, Unit
 
 GateMode = Literal["sample", "decide", "keep", "all"]
@@ -89,7 +89,12 @@ def run_steps(
         gates: None samples in training and decides in evaluation; an export keeps.
         trace, generator, frozen, finished: see :class:`Run`.
     """
-    mode: GateMode = gates or ("sample" if root.training else "keep" if exporting() else "decide")
+    recorded = any(map(symbolic, values.values()))
+    if recorded and root.training and any(step.loops for step in steps):
+        raise ValueError(
+            "torch.fx cannot record gates that are drawn: call eval() first, or extract a path without gates"
+        )
+    mode: GateMode = gates or ("sample" if root.training else "keep" if recorded or exporting() else "decide")
     hooks: Mapping[str, Sequence[NodeHook]] = getattr(root, "node_hooks", {})
     return _run(Run(root, mode, trace, generator, frozen, finished, hooks), steps, values)
 
@@ -182,7 +187,7 @@ def _sample(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
         if through is None:
             x = looped
         else:
-            a = through.to(looped.dtype).view(-1, *[1] * (looped.ndim - 1))
+            a = _beside(through.to(looped.dtype), looped)
             x = (1 - a) * x + a * looped
     return x
 
@@ -222,7 +227,7 @@ def _keep(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
             through = reached & opened
             _note(run, step, loop.label, *map(at_least_float32, (reached, through)))
         looped = _run(run, loop.steps, inner)[loop.end]
-        x = looped if through is None else torch.where(through.view(-1, *[1] * (looped.ndim - 1)), looped, x)
+        x = looped if through is None else torch.where(_beside(through, looped), looped, x)
     return x
 
 
@@ -252,6 +257,11 @@ def _ask(run: Run, gate: Gate, inner: Mapping[str, Tensor], rows: Tensor) -> tup
         return rows.new_zeros(0, dtype=torch.bool), 0
     opened = decide(_call(run, gate.module, inner[gate.source]))
     return opened, int(opened.count_nonzero())
+
+
+def _beside(samples: Tensor, values: Tensor) -> Tensor:
+    """One number a sample ``(N,)``, in a shape in which it meets all of a sample's values."""
+    return samples.view(-1, *[1] * (3 if symbolic(values) else values.ndim - 1))
 
 
 def _note(run: Run, step: Step, label: str, reached: Tensor, opened: Tensor) -> None:

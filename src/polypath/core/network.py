@@ -5,21 +5,25 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from polypath.core.checks import check, did_you_mean, one_of, whole
+from polypath.core.checkpointed import run_checkpointed
+from polypath.core.checks import FLAG, check, did_you_mean, one_of, whole
 from polypath.core.config import NetConfig, check_classes
 from polypath.core.deprecation import with_old_methods
 from polypath.core.display import html_table, short_count
 from polypath.core.execute import NodeHook, Trace, join, run_steps
+from polypath.core.groups import depth_groups, undecayed
 from polypath.core.meta import weightless
 from polypath.core.paths import Paths, Selectors
 from polypath.core.plan import Step, check_gates, make_plan
+from polypath.core.recording import recording, symbolic
+from polypath.core.script import flat, given
 from polypath.core.stages import Indices, Stages, check_stages, chosen_indices
 from polypath.core.timm_config import timm_config
 from polypath.core.wiring import INPUT, MOST_DRAWN, Join, Unit, Wiring
@@ -82,6 +86,7 @@ class PathNet(nn.Module):
         self.path_sets = {name: tuple(texts) for name, texts in (path_sets or {}).items()}
         self.stage_nodes = check_stages(wiring, stages or {})
         self.min_size = min_size
+        self.checkpointed = False
         self.config: NetConfig = {**config} if config else {}
         for path, module in modules.items():
             set_module(self, path, module)
@@ -149,7 +154,6 @@ class PathNet(nn.Module):
         self,
         x: Tensor,
         paths: Paths | str | None = None,
-        *,
         trace: Trace | None = None,
         generator: torch.Generator | None = None,
         frozen: Collection[str] = (),
@@ -159,17 +163,31 @@ class PathNet(nn.Module):
         ``generator`` draws what a dynamic network samples in training; ``trace`` collects intermediate values;
         modules whose paths are in ``frozen`` run without gradient, and nothing is held for their backward.
 
+        ``torch.fx`` records the whole network, or with ``concrete_args={"paths": …}`` another path. TorchScript
+        (``torch.jit.script(net)``) has the whole network alone: extract a path, and script that.
+
         Raises:
             ValueError: images that are no 4-D batch or smaller than the network can take, an illegal choice.
         """
+        if symbolic(x):
+            return run_steps(self, self.plan(given(paths, None)), {INPUT: x})[self.wiring.output]
         self.check_images(x)
-        values = run_steps(self, self.plan(paths), {INPUT: x}, trace=trace, generator=generator, frozen=frozen)
-        return values[self.wiring.output]
+        options = {"trace": trace, "generator": generator, "frozen": frozen}
+        return self._run(self.plan(paths), x, **options)[self.wiring.output]
+
+    def _run(self, steps: tuple[Step, ...], x: Tensor, **options: Any) -> dict[str, Tensor]:
+        if self.checkpointed and torch.is_grad_enabled() and not recording():
+            return run_checkpointed(self, steps, {INPUT: x}, **options)
+        return run_steps(self, steps, {INPUT: x}, **options)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` reads."""
+        return flat(self, self.plan(None), self.wiring.output)
 
     def forward_features(self, x: Tensor, paths: Paths | str | None = None) -> Tensor:
         """The maps ``(N, C, H, W)`` that the head reads."""
         self.check_images(x)
-        return run_steps(self, self.plan(paths, (self._features,)), {INPUT: x})[self._features]
+        return self._run(self.plan(paths, (self._features,)), x)[self._features]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits of maps given by :meth:`forward_features`; with ``pre_logits``, what the last layer reads."""
@@ -185,7 +203,6 @@ class PathNet(nn.Module):
             self,
             x: Tensor,
             paths: Paths | str | None = None,
-            *,
             trace: Trace | None = None,
             generator: torch.Generator | None = None,
             frozen: Collection[str] = (),
@@ -348,7 +365,7 @@ class PathNet(nn.Module):
         ends = dict.fromkeys(node for nodes in wanted for node in nodes)
         if not (stop_early or intermediates_only):
             ends[self._features] = None
-        values = run_steps(self, self.plan(paths, tuple(ends)), {INPUT: x}, trace=trace, generator=generator)
+        values = self._run(self.plan(paths, tuple(ends)), x, trace=trace, generator=generator)
         found = [join("mean", [values[node] for node in nodes]) for nodes in wanted]
         if intermediates_only:
             return found
@@ -394,7 +411,7 @@ class PathNet(nn.Module):
     def _measured_stages(self) -> list[dict[str, Any]]:
         side = max(LARGE, self.min_size)
         at = self._stages_under(None)
-        shapes = self._shapes([nodes[0] for nodes in at], side)
+        shapes = self._shapes([nodes[0] for nodes in at], side, side)
         return [
             {"num_chs": int(shape[1]), "reduction": max(1, round(side / shape[-1])), "module": name, "index": i}
             for i, (name, shape) in enumerate(zip(self.stage_nodes, shapes, strict=True))
@@ -402,13 +419,18 @@ class PathNet(nn.Module):
 
     def channels_of(self, nodes: Sequence[str]) -> list[int]:
         """Channels of the values of nodes that are alive in the whole network, without computing any."""
-        return [int(shape[1]) for shape in self._shapes(nodes, self.min_size)]
+        return [int(shape[1]) for shape in self._shapes(nodes, self.min_size, self.min_size)]
 
-    def _shapes(self, nodes: Sequence[str], side: int) -> list[torch.Size]:
-        """Shapes of the values of nodes for one square image, without computing any."""
+    def map_size(self, height: int, width: int) -> tuple[int, ...]:
+        """Height and width of the maps that the head reads, of images of this size, without computing any."""
+        (shape,) = self._shapes([self._features], height, width)
+        return tuple(shape[2:])
+
+    def _shapes(self, nodes: Sequence[str], height: int, width: int) -> list[torch.Size]:
+        """Shapes of the values of nodes for one image, without computing any."""
         twin = weightless(self)
         like = next((p for p in twin.parameters() if p.is_floating_point()), torch.empty(0))
-        x = torch.empty(1, self.in_chans, side, side, dtype=like.dtype, device="meta")
+        x = torch.empty(1, self.in_chans, height, width, dtype=like.dtype, device="meta")
         with torch.no_grad():
             values = run_steps(twin, twin.plan(None, tuple(nodes)), {INPUT: x}, gates="all")
         return [values[node].shape for node in nodes]
@@ -466,18 +488,21 @@ class PathNet(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Give the network a new last layer, and each of its exits; 0 classes takes it away (it then gives pre-logits).
 
-        The config forgets the names of the classes, which were the old layer's.
+        With 0 classes and ``global_pool=""`` the whole head goes, and the network gives the maps that it read. The
+        config forgets the names of the classes, which were the old layer's.
 
         Raises:
-            ValueError: a negative number, or another pool than the network's own.
+            ValueError: a negative number, another pool than the network's own, a head that is gone or cannot go.
         """
         if global_pool not in (None, "", "avg"):
-            raise ValueError(f"global_pool {global_pool!r}: this network keeps its own pool; pass None")
+            raise ValueError(f"global_pool {global_pool!r}: this network keeps its own pool; pass None, or '' for none")
         num_classes = check("num_classes", num_classes, whole(0))
+        if global_pool == "":
+            self._take_head(num_classes)
         like = next(self.parameters())
         for path in self._classifier_paths:
             width = getattr(self.get_submodule(path), "in_features", None)
-            if width is None:
+            if width is None or (num_classes and not self.config.get("arguments", {}).get("pooled", True)):
                 raise ValueError("the last layer was taken away earlier; build the network again to classify")
             new = (
                 nn.Linear(width, num_classes, device=like.device, dtype=like.dtype) if num_classes else Identity(width)
@@ -485,6 +510,17 @@ class PathNet(nn.Module):
             set_module(self, path, new)
         self.config = {**self.config, "arguments": {**self.config.get("arguments", {}), "num_classes": num_classes}}
         self.config.pop("classes", None)
+
+    def _take_head(self, num_classes: int) -> None:
+        nodes = [node for node in self.wiring.nodes if isinstance(node, Unit) and node.name.startswith(HEAD)]
+        if num_classes:
+            raise ValueError(f"num_classes {num_classes}: a classifier needs a pool; with global_pool '' it must be 0")
+        if len(self._classifier_paths) > 1 or any(node.variant is not None for node in nodes):
+            raise ValueError("global_pool '': this network's pool cannot be taken away; leave it, or use features_only")
+        for node in nodes:
+            if node.module not in self._classifier_paths:
+                set_module(self, node.module, nn.Identity())
+        self.config = {**self.config, "arguments": {**self.config.get("arguments", {}), "pooled": False}}
 
     @property
     def head_hidden_size(self) -> int:
@@ -517,6 +553,20 @@ class PathNet(nn.Module):
                         found[name] = module
                         break
         return found
+
+    # --- training, in timm's words -----------------------------------------------------------------------
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep less for the backward pass, and compute it again there: see :mod:`polypath.core.checkpointed`."""
+        self.checkpointed = check("enable", enable, FLAG)
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """By a parameter's name, how deep it stands, for learning rates by depth; ``coarse``: its stage."""
+        return depth_groups(self.wiring, self.stage_nodes if coarse else {})
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay leaves out, besides biases and vectors."""
+        return undecayed(self, self.wiring)
 
     # --- copying -----------------------------------------------------------------------------------------
 

@@ -6,7 +6,10 @@ must ask this first: a recorder takes each answer for a constant, so that the ba
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import fx
 
 
 def recording() -> bool:
@@ -19,6 +22,11 @@ def exporting() -> bool:
     ``torch.jit.trace``, which ``torch.onnx.export`` calls. ``torch.compile`` may break a graph in two.
     """
     return torch.compiler.is_exporting() or _tracing()
+
+
+def symbolic(x: Any) -> bool:
+    """Whether ``x`` only stands for a tensor, in ``torch.fx``: it has neither values nor a shape to ask for."""
+    return isinstance(x, fx.Proxy)
 
 
 def _tracing() -> bool:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from polypath.core.builder import NetBuilder
-from polypath.core.checks import check, check_fields, each, one_of, plain_fields, whole
+from polypath.core.checks import FLAG, check, check_fields, each, one_of, plain_fields, whole
 from polypath.core.config import NetConfig
 from polypath.core.deprecation import warn_renamed, with_old_methods
 from polypath.core.later import later
@@ -47,6 +47,8 @@ class Family:
     patches are whitened by a first layer that learns nothing, and the family reads its 2·``whitening`` maps
     (:mod:`polypath.layers.whitening`). ``start``: ``drawn``, or ``identity``: the network begins as near to passing on
     its input as the family allows.
+
+    ``pooled`` False, with ``num_classes`` 0: no head at all, the network gives the maps that it would read.
     """
 
     num_classes: int = 10
@@ -55,6 +57,7 @@ class Family:
     exits: tuple[int, ...] = later(())
     whitening: int = later(0)
     start: str = later("drawn")
+    pooled: bool = later(True)
 
     family: ClassVar[str] = ""
     paper: ClassVar[str] = ""
@@ -72,8 +75,13 @@ class Family:
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        check_fields(self, num_classes=whole(0), in_chans=whole(1), exits=each(whole(1)), start=one_of(*self.starts))
+        check_fields(
+            self, num_classes=whole(0), in_chans=whole(1), exits=each(whole(1)), start=one_of(*self.starts), pooled=FLAG
+        )
         check_fields(self, whitening=whole(0, most_directions(self.in_chans)))
+        if not self.pooled and self.num_classes:
+            name = type(self).__name__
+            raise ValueError(f"{name}.pooled = False: a classifier needs a pool; {name}.num_classes must be 0")
 
     def build_graph(self, b: NetBuilder) -> str:
         """Write the network down in ``b``; return the name of the node whose value is the answer."""
@@ -116,8 +124,8 @@ class Family:
         With ``num_classes`` 0 it has no classifier and gives pre-logits.
         """
         if self.num_classes == 0:
-            net = replace(self, num_classes=1).build(seed)
-            net.reset_classifier(0)
+            net = replace(self, num_classes=1, pooled=True).build(seed)
+            net.reset_classifier(0, None if self.pooled else "")
             return net
         with seeded(seed):
             b = NetBuilder()
@@ -176,10 +184,11 @@ class Preset:
         """
         small, chans = self.size < 64, self.spec.in_chans
         mean, std = (CIFAR_MEAN, CIFAR_STD) if small else (IMAGENET_MEAN, IMAGENET_STD)
+        mean, std = self.prepared.get("mean", mean), self.prepared.get("std", std)
         if chans != len(mean):  # as grey as they are on average
             mean, std = ((sum(values) / len(values),) * chans for values in (mean, std))
-        found: dict[str, Any] = {"input_size": (chans, self.size, self.size), "mean": mean, "std": std}
-        return found | {"crop_pct": 1.0 if small else 0.875, **self.prepared}
+        found = {"crop_pct": 1.0 if small else 0.875, **self.prepared}
+        return found | {"input_size": (chans, self.size, self.size), "mean": mean, "std": std}
 
 
 def check_size(spec: Family, layers: int, blocks: int, *names: str) -> None:

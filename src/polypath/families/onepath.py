@@ -11,7 +11,7 @@ State-dict keys are the package's own under ``body.model.``, but for the last li
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, cast
 
@@ -78,6 +78,11 @@ class Body(nn.Module):
 
     def keep_variants(self, variants: Collection[str]) -> None:
         """Nothing to forget: both steps are one model."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Of timm's models, what they say."""
+        own: Callable[[], set[str]] = getattr(self.model, "no_weight_decay", set[str])
+        return {f"model.{name}" for name in own()}
 
 
 @dataclass(frozen=True, kw_only=True)

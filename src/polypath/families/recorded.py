@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from polypath.core.network import set_module
+from polypath.core.script import follow_mode
 
 ADDITIONS: tuple[Any, ...] = (operator.add, cast(Any, operator).iadd, torch.add, "add", "add_")
 CALL = "call_module"
@@ -43,6 +44,10 @@ class Recorded(nn.Module):
 
     def forward(self, x: Tensor, variant: str | None = None) -> Tensor:
         return self.code[variant](self, x)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that stand in no layer: tokens, positions."""
+        return {name for name, _ in self.named_parameters(recurse=False)}
 
     def keep_variants(self, variants: Collection[str]) -> None:
         """Forget the other variants, and what they alone use."""
@@ -167,10 +172,7 @@ def _record(root: nn.Module, method: str, is_leaf: Callable[[nn.Module], bool]) 
     for node in list(graph.nodes):
         if node.op in (CALL, "get_attr"):
             node.target = str(node.target).removeprefix(_INNER)
-        if isinstance(node.kwargs.get("training"), bool):  # recorded as it was then, and it changes
-            with graph.inserting_before(node):
-                node.kwargs = {**node.kwargs, "training": graph.get_attr("training")}
-    return graph
+    return follow_mode(graph)
 
 
 class _Method(nn.Module):

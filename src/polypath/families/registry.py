@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -83,12 +84,22 @@ def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> Pat
         weights = {key: value for key, value in given.items() if value}
     if isinstance(spec, onepath.OnePath):
         arguments = spec.sorted_arguments(arguments)
-    legal = [f.name for f in fields(spec)]
+    net = build_preset(name, preset, arguments, seed)
+    if weights and isinstance(spec, timm_models.TimmModel):
+        timm_models.load_timm_weights(net, replace(spec, **arguments), name.partition(":")[2], weights)
+    return net
+
+
+def build_preset(name: str, preset: Preset, arguments: Mapping[str, Any], seed: int | None = None) -> PathNet:
+    """The network of a preset, called ``name``, with ``arguments`` in place of its family's fields.
+
+    Raises:
+        ValueError: an argument that the family does not have, or refuses.
+    """
+    legal = [f.name for f in fields(preset.spec)]
     if unknown := [key for key in arguments if key not in legal]:
         raise ValueError(f"model {name!r} has no argument {unknown[0]!r}; it has {', '.join(legal)}")
-    preset = replace(preset, spec=replace(spec, **arguments))
+    preset = replace(preset, spec=replace(preset.spec, **arguments))
     net = preset.spec.build(seed)
-    if weights and isinstance(preset.spec, timm_models.TimmModel):
-        timm_models.load_timm_weights(net, preset.spec, name.partition(":")[2], weights)
     net.config["model"], net.config["pretrained_cfg"] = name, preset.pretrained_cfg()
     return net

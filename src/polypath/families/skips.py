@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from polypath.core.builder import NetBuilder
 from polypath.core.checks import did_you_mean, whole_text
 from polypath.core.network import HEAD
+from polypath.core.recording import symbolic
 from polypath.core.wiring import Unit, Wiring
 from polypath.families.recorded import Piece, Recorded, chains_of
 from polypath.families.resnet import Choices, left_open
@@ -45,7 +46,7 @@ def check_fixed(x: Tensor, size: tuple[int, int]) -> None:
     """Raises:
     ValueError: images of another size.
     """
-    if tuple(x.shape[-2:]) != size:
+    if not symbolic(x) and tuple(x.shape[-2:]) != size:
         raise ValueError(
             f"images of {x.shape[-2]}x{x.shape[-1]} pixels: this model takes {size[0]}x{size[1]} only "
             f"(its argument img_size or in_size, where it has one, changes that)"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from polypath.core.recording import recording
+from polypath.core.recording import recording, symbolic
 
 
 class PointwiseConv(nn.Conv2d):
@@ -25,7 +25,7 @@ class PointwiseConv(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         if self.products and self.stride != (1, 1):  # in a recorded graph too: its gradients are torch's
             return F.conv2d(input[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
-        if self.products and not recording() and input.dim() == 4 and len(input) > 1:
+        if self.products and not (recording() or symbolic(input)) and input.dim() == 4 and len(input) > 1:
             values = (input.shape[1] + self.out_channels) * input.shape[2] * input.shape[3]
             if self.weight.numel() <= values:
                 return pointwise(input, self.weight, self.bias)

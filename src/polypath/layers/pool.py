@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polypath.core.recording import symbolic
 
 
 class AdaptiveMaxPool(nn.AdaptiveMaxPool2d):
@@ -16,8 +17,11 @@ class AdaptiveMaxPool(nn.AdaptiveMaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to ``(N, C, side, side)``."""
-        side, (height, width) = self.output_size, input.shape[-2:]
+        side = self.output_size
         assert isinstance(side, int)
+        if symbolic(input):
+            return F.adaptive_max_pool2d(input, side)
+        height, width = input.shape[-2:]
         if height % side or width % side:
-            return cast(Tensor, super().forward(input))
+            return F.adaptive_max_pool2d(input, side)
         return torch.max_pool2d(input, (height // side, width // side))

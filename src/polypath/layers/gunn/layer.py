@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from polypath.core.checks import check, one_of, whole
-from polypath.core.recording import recording
+from polypath.core.recording import recording, symbolic
 from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn.in_place import algorithm1, in_place
 from polypath.layers.gunn.steps import Reads, changed
@@ -156,9 +156,11 @@ class GunnLayer(nn.Module):
         def __call__(self, x: Tensor) -> Tensor: ...
 
     def forward(self, x: Tensor) -> Tensor:
+        units = self.units
+        if symbolic(x):
+            return self.reference(x, units)
         if x.shape[1] != self.channels:
             raise ValueError(f"maps with {x.shape[1]} channels: this layer updates {self.channels}")
-        units = self.units
         if self.backward == "reference" or recording() or _transformed() or not len(x):
             return self.reference(x, units)
         gradual = self.order == "gradual"
@@ -174,7 +176,8 @@ class GunnLayer(nn.Module):
 
     def reference(self, x: Tensor, units: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
         """Eq. 4, for SUNN Eq. 2, with Eq. 5, word by word."""
-        values = list(torch.split(x, self.channels // self.segments, dim=1))
+        split = torch.split(x, self.channels // self.segments, dim=1)
+        values = [split[i] for i in range(len(units))]
         for i, unit in enumerate(units):
             change = unit(torch.cat(values, dim=1) if self.order == "gradual" else x)
             values[i] = (values[i] + change if self.residual else change).to(x.dtype)

@@ -1,0 +1,63 @@
+"""Activation checkpointing (Chen et al. 2016): of a plan's segments only the ends are kept for the backward pass.
+
+Each segment runs again when its gradient is wanted. That second run changes nothing but time: buffers (running
+statistics) stay as the first run left them, gates draw what they drew, and no trace gets a second entry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType] (torch does not type it)
+
+from polypath.core.execute import Trace, run_steps
+from polypath.core.plan import Step
+
+
+def run_checkpointed(
+    root: nn.Module, steps: Sequence[Step], values: dict[str, Tensor], **options: Any
+) -> dict[str, Tensor]:
+    """As :func:`polypath.core.execute.run_steps`, in about √n segments of the n steps."""
+    size = math.ceil(math.sqrt(len(steps)))
+    for begin in range(0, len(steps), max(1, size)):
+        segment = _Segment(root, steps[begin : begin + size], options)
+        values = checkpoint(segment, values, use_reentrant=False, context_fn=segment.contexts)
+    return values
+
+
+class _Segment:
+    def __init__(self, root: nn.Module, steps: Sequence[Step], options: dict[str, Any]) -> None:
+        self.root, self.steps = root, steps
+        self.options: dict[str, Any] = options
+        self.generator: torch.Generator | None = options.get("generator")
+        self.drawn_from = None if self.generator is None else self.generator.get_state()
+
+    def __call__(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return run_steps(self.root, self.steps, {**values}, **self.options)
+
+    def contexts(self) -> tuple[contextlib.AbstractContextManager[Any], contextlib.AbstractContextManager[Any]]:
+        return contextlib.nullcontext(), self.again()
+
+    @contextlib.contextmanager
+    def again(self) -> Generator[None]:
+        buffers = [(buffer, buffer.clone()) for buffer in self.root.buffers()]
+        first: dict[str, Any] = self.options
+        state = None if self.generator is None else self.generator.get_state()
+        trace: Trace | None = first.get("trace")
+        if trace is not None:
+            self.options = first | {"trace": Trace(nodes=trace.nodes)}
+        if self.generator is not None and self.drawn_from is not None:
+            self.generator.set_state(self.drawn_from)
+        try:
+            yield
+        finally:
+            self.options = first
+            if self.generator is not None and state is not None:
+                self.generator.set_state(state)
+            for buffer, before in buffers:
+                buffer.data.copy_(before)  # past autograd, which would take it for a change of what it keeps

@@ -1,0 +1,64 @@
+"""Which parameters stand how deep, for learning rates by depth and for weight decay, as timm's optimisers ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from polypath.core.stages import Stages
+from polypath.core.wiring import INPUT, Unit, Wiring
+
+
+def depth_groups(wiring: Wiring, stages: Stages) -> Callable[[str], int]:
+    """By a parameter's or module's name, its group, counted from the input.
+
+    A unit's group is the number of units in front of it on the longest way; parallel units of a depth share one.
+    With ``stages`` there is a group for each of them, and one for what is behind.
+    """
+    group = _stage_groups(wiring, stages) if stages else _unit_groups(wiring)
+    last = max(group.values(), default=0)
+
+    def group_of(name: str) -> int:
+        parts = name.split(".")
+        for end in range(len(parts), 0, -1):
+            if (found := group.get(".".join(parts[:end]))) is not None:
+                return found
+        return last
+
+    return group_of
+
+
+def _unit_groups(wiring: Wiring) -> dict[str, int]:
+    before: dict[str, int] = {INPUT: 0}
+    found: dict[str, int] = {}
+    for node in wiring.nodes:
+        deepest = max(before[source] for source in node.sources)
+        before[node.name] = deepest + isinstance(node, Unit)
+        if isinstance(node, Unit):
+            found[node.module] = min(deepest, found.get(node.module, deepest))
+        else:
+            found.update({gate.module: deepest for gate in node.gates if gate.module not in found})
+    return found
+
+
+def _stage_groups(wiring: Wiring, stages: Stages) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for i, nodes in enumerate(stages.values()):
+        for path in wiring.modules_before(nodes):
+            found.setdefault(path, i)
+    for path in wiring.modules:
+        found.setdefault(path, len(stages))
+    return found
+
+
+def undecayed(root: nn.Module, wiring: Wiring) -> set[str]:
+    """Names of parameters that weight decay leaves out, besides biases and vectors: what a unit of another package
+    says of itself, and what belongs to no layer (tokens, positions)."""
+    names: set[str] = set()
+    for path in wiring.modules:
+        unit: Any = root.get_submodule(path)
+        if (own := getattr(unit, "no_weight_decay", None)) is not None:
+            names |= {f"{path}.{name}" for name in own()}
+    return names

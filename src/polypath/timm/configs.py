@@ -1,0 +1,64 @@
+"""What timm is told of a network: how its images are prepared, its ends, its paper, and where weights of it are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import timm
+from timm.models import PretrainedCfg, generate_default_cfgs, get_pretrained_cfg
+
+from polypath.families.base import Preset
+from polypath.families.registry import get_family
+from polypath.families.skips import BODY
+from polypath.storage.shipped import SHIPPED
+
+CLASSIFIER = "head.classifier"
+SHIPPED_TAG = "cifar10"
+OF_HEADS = ("num_classes", "classifier", "global_pool")  # what timm leaves out of backbones' configs
+
+
+def default_cfg(preset: Preset) -> dict[str, Any]:
+    """timm's description of a network: input, normalisation, classifier, paper."""
+    spec = preset.spec
+    return {
+        **preset.pretrained_cfg(),
+        "min_input_size": (spec.in_chans, spec.min_size, spec.min_size),
+        "num_classes": spec.num_classes,
+        "classifier": CLASSIFIER,
+        "paper_name": spec.paper,
+        "description": preset.table or None,
+        "license": "apache-2.0",
+    }
+
+
+def entry(name: str, preset: Preset) -> Any:
+    """timm's entry of one network, which has no weights."""
+    return generate_default_cfgs({name: default_cfg(preset)})[name]
+
+
+def shipped() -> tuple[str, Preset, Any]:
+    """The network that comes with Polypath: its name, its preset, and its entry, with weights under one tag."""
+    config: dict[str, Any] = json.loads((SHIPPED / "config.json").read_bytes())
+    name = f"shipped_{config['family']}"
+    image, norm = config["image"], config["normalisation"]
+    spec = get_family(config["family"])(**config["arguments"])
+    prepared = {"mean": tuple(norm["mean"]), "std": tuple(norm["std"])}
+    preset = Preset(spec, "the network that Polypath ships", size=image["size"][0], prepared=prepared)
+    weights = {"file": str(SHIPPED / "model.safetensors"), "label_names": tuple(config["classes"])}
+    return name, preset, generate_default_cfgs({f"{name}.{SHIPPED_TAG}": default_cfg(preset) | weights})[name]
+
+
+def skip_entry(model: str, name: str) -> Any:
+    """The entry of a network of timm with skips: timm's own, with its tags, and names as they are here."""
+    tagged = timm.list_models(model, include_tags=True) or [model]
+    found: dict[str, Any] = {name + tag.removeprefix(model): _renamed(tag) for tag in tagged}
+    return generate_default_cfgs(found)[name]
+
+
+def _renamed(tag: str) -> PretrainedCfg:
+    config = get_pretrained_cfg(tag) or PretrainedCfg()
+    convs: Any = config.first_conv
+    at = BODY + convs if isinstance(convs, str) else tuple(BODY + conv for conv in convs or ())
+    return replace(config, first_conv=at, classifier=CLASSIFIER)

@@ -1,0 +1,243 @@
+"""The functions that timm calls by a model's name. timm files models by the last part of their module's name, so that
+``timm.list_models(module="polypath")`` lists what is made here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from timm.layers.config import is_scriptable
+from timm.models import PretrainedCfg, is_model, load_pretrained, register_model
+from timm.models._features import FeatureGetterNet  # timm has no public name for it
+from torch import nn
+
+from polypath.core.network import PathNet
+from polypath.families.base import Preset
+from polypath.families.registry import PRESETS, build_preset
+from polypath.families.registry import create_model as create_network
+from polypath.timm.configs import OF_HEADS, entry, shipped, skip_entry
+
+default_cfgs: dict[str, Any] = {}
+"""timm's entries of the models here; ``first_conv`` and ``pool_size`` are known to built models only."""
+
+SKIPS = (
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d",
+    "wide_resnet50_2", "regnetx_002", "regnety_002", "regnety_008", "regnety_032",
+    "convnext_atto", "convnext_nano", "convnext_tiny", "convnext_small",
+    "mobilenetv2_050", "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100",
+    "efficientnet_b0", "efficientnet_b1", "tf_efficientnet_lite0", "tf_efficientnet_lite1",
+    "vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224",
+    "deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224",
+)  # fmt: skip
+"""Models of timm that are here with skips from the start; :func:`register_skips` adds others."""
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "drop_rate": (0.0,),
+    "drop_path_rate": (0.0,),
+    "drop_block_rate": (0.0,),
+    "global_pool": ("avg",),
+    "scriptable": (False,),
+    "exportable": (False,),
+}
+"""Arguments that timm's scripts pass to every model, with the values that ask for nothing."""
+
+
+def register() -> list[str]:
+    """Register every network of :mod:`polypath.families.registry` that timm does not have yet; return the new names.
+
+    Raises:
+        ValueError: a name that is timm's own.
+    """
+    new = [name for name in PRESETS if name not in default_cfgs]
+    for name in new:
+        _register(name, entry(name, PRESETS[name]), _OwnNet(name, PRESETS[name]))
+    return new
+
+
+def register_skips(models: Iterable[str] = SKIPS) -> list[str]:
+    """Register residual networks of timm with skips, ``resnet50`` as ``skip_resnet50``; return the new names.
+
+    ``timm.create_model("skip_resnet50.a1_in1k", pretrained=True)`` has timm's weights.
+
+    Raises:
+        ValueError: a name that timm does not know.
+    """
+    new: list[str] = []
+    for model in models:
+        name = f"skip_{model}"
+        if not is_model(model):
+            raise ValueError(f"timm has no model {model!r}; timm.list_models() lists them")
+        if name not in default_cfgs:
+            _register(name, skip_entry(model, name), _SkipNet(model))
+            new.append(name)
+    return new
+
+
+def register_shipped() -> list[str]:
+    """Register the network that Polypath ships, with its weights; return its name, if it is new."""
+    name, preset, config = shipped()
+    if name in default_cfgs:
+        return []
+    _register(name, config, _OwnNet(name, preset))
+    return [name]
+
+
+class _OwnNet:
+    """Builds a network of ours; weights of it are read by timm where its config says that there are some."""
+
+    def __init__(self, name: str, preset: Preset) -> None:
+        self.name, self.preset = name, preset
+
+    def __call__(self, config: Mapping[str, Any], given: Mapping[str, Any], *, pretrained: bool) -> PathNet:
+        arguments = self._own(given)
+        net = build_preset(self.name, self.preset, arguments)
+        if pretrained:
+            _load(net, self.name, config)
+        return net
+
+    def _own(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of the family: timm's general ones in its own words."""
+        own = {f.name: getattr(self.preset.spec, f.name) for f in fields(self.preset.spec)}
+        kept: dict[str, Any] = {}
+        for key, value in given.items():
+            if key == "global_pool" and value == "":
+                kept["pooled"] = False
+            elif key not in _NEUTRAL:
+                kept[key] = value
+            elif value in _NEUTRAL[key]:
+                continue
+            elif key == "drop_rate" and "dropout" in own:
+                kept["dropout"] = (value,) if isinstance(own["dropout"], tuple) else value
+            elif key == "drop_path_rate" and "survival" in own:
+                kept["survival"] = 1.0 - value
+            else:
+                raise ValueError(f"{key}={value!r}: {self.name!r} does not have it; give its family's own arguments")
+        return kept
+
+
+class _SkipNet:
+    """Builds a network of timm with skips; its weights are timm's, or saved ones with our names."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    def __call__(self, config: Mapping[str, Any], given: Mapping[str, Any], *, pretrained: bool) -> PathNet:
+        pooled = given.get("global_pool") != ""
+        arguments = {key: value for key, value in given.items() if value not in _NEUTRAL.get(key, ())}
+        if not pooled:
+            arguments = {**arguments, "pooled": False}
+            del arguments["global_pool"]
+        saved = config.get("source") in ("local-dir", "hf-hub") or config.get("state_dict")
+        source = f"timm:{self.model}" + (f".{config['tag']}" if config.get("tag") else "")
+        weights = {"pretrained": True} if pretrained and not saved else {}
+        net = create_network(source, skips=True, **weights, **arguments)
+        if pretrained and saved:
+            _load(net, f"skip_{self.model}", config)
+        return net
+
+
+def _load(net: PathNet, name: str, config: Mapping[str, Any]) -> None:
+    if not any(config.get(key) for key in ("file", "url", "hf_hub_id", "state_dict")):
+        raise ValueError(f"pretrained=True: there are no weights for {name!r}; polypath.load reads saved networks")
+    named = {"first_conv": net.pretrained_cfg["first_conv"]}  # whose weights are made to fit other channels
+    load_pretrained(net, named | dict(config), net.num_classes, net.in_chans)
+
+
+def _register(name: str, config: Any, make: _OwnNet | _SkipNet) -> None:
+    """Make the function that timm calls by ``name``, and tell timm of it.
+
+    Raises:
+        ValueError: a name that is timm's own.
+    """
+    if is_model(name):
+        raise ValueError(f"model {name!r} is timm's own: it must have another name here")
+
+    def build(
+        pretrained: bool = False,
+        pretrained_cfg: str | Mapping[str, Any] | PretrainedCfg | None = None,
+        pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+        cache_dir: Any = None,
+        pretrained_model_args: Any = None,
+        features_only: bool = False,
+        out_indices: int | Sequence[int] | None = None,
+        feature_cls: str | type[FeatureGetterNet] = "getter",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **arguments: Any,
+    ) -> nn.Module:
+        described = _described(name, pretrained_cfg, pretrained_cfg_overlay)
+        if pretrained_cfg is not None and not isinstance(pretrained_cfg, str) and described.get("num_classes"):
+            arguments.setdefault("num_classes", described["num_classes"])  # a saved model's own
+        net = make(described, arguments, pretrained=pretrained)
+        changed = {**_given(pretrained_cfg), **(pretrained_cfg_overlay or {})}
+        described |= net.config.get("pretrained_cfg", {}) | changed  # of fewer channels it has other means
+        if not described.get("pool_size"):
+            described["pool_size"] = net.map_size(*described["input_size"][1:])
+        net.config["model"], net.config["pretrained_cfg"] = name, described
+        vars(net)["_model_args"] = _json(arguments)  # where timm's save_for_hf looks for them
+        net.to(device=device, dtype=dtype)
+        if features_only:
+            return _features(net, out_indices, feature_cls)
+        return _scriptable(net) if is_scriptable() else net
+
+    build.__name__ = build.__qualname__ = name
+    build.__module__ = __name__
+    build.__doc__ = f"See ``polypath.create_model({name!r})``."
+    default_cfgs[name] = config
+    globals()[name] = register_model(build)
+
+
+def _features(net: PathNet, indices: Any, feature_cls: Any) -> FeatureGetterNet:
+    """timm's module that gives a list of stages' maps; what these do not need is pruned."""
+    if feature_cls not in ("getter", FeatureGetterNet):
+        raise ValueError(
+            f"feature_cls={feature_cls!r}: must be 'getter'; a stage may be a join, which has no module to hook or keep"
+        )
+    described = {key: value for key, value in net.pretrained_cfg.items() if key not in OF_HEADS}
+    every = tuple(range(len(net.feature_info)))
+    found: Any = FeatureGetterNet(net, out_indices=every if indices is None else indices)
+    found.in_chans = net.in_chans
+    found.pretrained_cfg = found.default_cfg = described
+    return found
+
+
+def _scriptable(net: PathNet) -> nn.Module:
+    """The whole network as one flat forward, for TorchScript; with what timm's scripts ask of a model."""
+    module: Any = net.__prepare_scriptable__()
+    module.pretrained_cfg = module.default_cfg = net.pretrained_cfg
+    module.num_classes, module.num_features, module.in_chans = net.num_classes, net.num_features, net.in_chans
+    return module
+
+
+def _described(name: str, given: Any, overlay: Mapping[str, Any] | None) -> dict[str, Any]:
+    """timm's config of what is built: the entry's of this tag, or a saved one's.
+
+    Raises:
+        ValueError: a tag that there is not.
+    """
+    known = default_cfgs[name]
+    tag = given if isinstance(given, str) else ""
+    if tag and tag not in known.cfgs:
+        legal = ", ".join(filter(None, known.cfgs)) or "no tags"
+        raise ValueError(f"{name}.{tag}: there are no weights under this tag; {name!r} has {legal}")
+    own: PretrainedCfg = known.cfgs[tag] if tag else known.default
+    config = own.to_dict() | {"architecture": name, "tag": tag or (known.tags[0] if known.tags else "")}
+    return _kept({**config, **_given(given), **(overlay or {})})
+
+
+def _given(config: Any) -> dict[str, Any]:
+    """What a caller's config says; a tag says nothing of its own."""
+    if isinstance(config, PretrainedCfg):
+        config = config.to_dict()
+    return _kept(config) if isinstance(config, Mapping) else {}
+
+
+def _kept(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if value is not None and value != ""}
+
+
+def _json(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(arguments, default=str))

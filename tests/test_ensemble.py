@@ -236,6 +236,7 @@ def test_any_familys_paths_make_an_ensemble():
     torch.testing.assert_close(ensemble(X).exp().sum(1), torch.ones(6, dtype=X.dtype))
 
 
+@pytest.mark.slow
 def test_it_compiles():
     ensemble = Ensemble(fused(), NAMES[:2])
     torch.compiler.reset()

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 import logging, sys
 import polypath as pp
@@ -29,6 +31,7 @@ for logger in (logging.root, *map(logging.getLogger, names)):
 """
 
 
+@pytest.mark.slow
 def test_a_program_without_logging_gets_no_handler_no_notes_and_each_warning_once(tmp_path):
     command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent / "training")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)

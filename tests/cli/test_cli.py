@@ -268,6 +268,7 @@ def test_paths_scores_every_named_path(capsys, mine):
     assert said in (mine / "model" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_paths_recalibrated_beside_a_rival(capsys, mine, runs):
     argv = [
         "--recalibrate",
@@ -400,6 +401,7 @@ def start(*argv: str | Path, **options) -> subprocess.Popen:
     return subprocess.Popen(command, env=child_environment(), **options)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_resumes(capsys, tmp_path):
     out = tmp_path / "run"
     process = start("train", "crescendonet-digits", *TINY, "--epochs", "12", "--out", out)

@@ -47,6 +47,7 @@ def test_what_is_only_told_needs_no_packages(argv: list[str]):
     assert not imported(*argv) & (HEAVY | SMALL)
 
 
+@pytest.mark.slow
 def test_the_table_of_networks_needs_torch_alone():
     assert imported("models", "resnet20*", "--json") & HEAVY - BY_TORCH == {"torch"}
 

@@ -23,6 +23,7 @@ def test_values_are_json_where_they_can_be():
             values_of(text)
 
 
+@pytest.mark.slow
 def test_a_sweep_and_a_second_call(tmp_path, capsys):
     command = ["sweep", *TINY, "--seeds", "1", "--set", "optim.lr=0.01", "--out", str(tmp_path / "s"), "--json"]
     assert main(command) == 0

@@ -40,6 +40,7 @@ def export(*arguments: object) -> int:
     return main(["export", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_runs_become_one_bundle(runs, tmp_path, capsys):
     out, keep = tmp_path / "both", ["--keep", "--no-recalibrate"]
     asked = ["--paths", "whole", "--paths", "deep:exit=1", "--note", "of digits"]

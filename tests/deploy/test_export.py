@@ -63,6 +63,7 @@ def net():
     return net
 
 
+@pytest.mark.slow
 def test_a_torch_file_runs_without_this_package(net, tmp_path):
     """Loading runs pickle, so only this test does it: in a process that cannot import polypath."""
     done = export_path(net, "branches=1", tmp_path, "torch")

@@ -177,7 +177,7 @@ def test_a_user_s_own_export_of_each_family_has_a_free_batch(name, tmp_path):
     check_answers(by_torch_export(net, side(net), tmp_path), net, side(net))
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_base", "dr_resnet_small"])
+@pytest.mark.parametrize("name", [pytest.param("mobilenetv2_base", marks=pytest.mark.slow), "dr_resnet_small"])
 def test_a_bundle_of_networks_with_1x1_convs_or_gates_has_a_free_batch(name, tmp_path):
     net = drawn(name)
     check_answers(by_bundle(net, side(net), tmp_path), net, side(net))

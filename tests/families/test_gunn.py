@@ -90,7 +90,7 @@ def test_gunn_and_sunn_have_the_same_weights_and_macs():
     assert keys == keys[:1] * 4
 
 
-@pytest.mark.parametrize("order", ["gradual", "simultaneous"])
+@pytest.mark.parametrize("order", ["gradual", pytest.param("simultaneous", marks=pytest.mark.slow)])
 def test_compiled_and_exported(order):
     net = replace(TINY, order=order).build(seed=0)
     randomise_norms(net)

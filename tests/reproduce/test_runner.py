@@ -231,6 +231,7 @@ def test_a_source_may_be_given_for_one_of_several_datasets(tmp_path):
         reproduce(both, "smoke", out=tmp_path / "out", source="cifar10=/nowhere")
 
 
+@pytest.mark.slow
 def test_images_may_have_moved(tmp_path, monkeypatch):
     """For runs that have begun, which are told, and for those that begin now; other images are refused."""
     rng = np.random.default_rng(0)

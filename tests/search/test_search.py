@@ -148,6 +148,7 @@ def test_interrupted_it_goes_on_and_comes_to_the_same(
     assert search(run, **OPTIONS) == again  # it is there already
 
 
+@pytest.mark.slow
 def test_a_beam_beside_draws_and_its_regret(run: FinishedRun) -> None:
     options = {**OPTIONS, "method": "beam", "width": 2, "regret": True}
     result = search(run, size=49, **options)

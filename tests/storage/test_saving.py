@@ -451,6 +451,7 @@ def test_a_config_asks_for_no_more_than_its_weights_hold(family, arguments, mess
     assert config["family"] == "crescendonet"
 
 
+@pytest.mark.slow
 def test_a_model_of_another_package_too(saved):
     """timm's builders take any number: what is made is counted against the weights file."""
     arguments = {"model": "vit_tiny_patch16_224", "model_arguments": {"depth": 10**6}}

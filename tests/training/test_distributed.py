@@ -42,6 +42,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     return {row.pop("case"): row for row in map(json.loads, done.stdout.splitlines())}
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_that_accumulates(rows: dict[str, dict[str, Any]]) -> None:
     compared = {name: row for name, row in rows.items() if "off" in row}
     assert len(compared) == len(rows) - 1  # but of "rank"

@@ -303,6 +303,7 @@ def build_and_bind(names: list[str]) -> int:
     return len(seen)
 
 
+@pytest.mark.slow
 def test_recipes_of_every_kind_build_their_network_and_bind_their_objective():
     kinds: dict[tuple, str] = {}
     for name in NAMES:

@@ -113,6 +113,7 @@ def test_methods_stand_side_by_side(files: list[Path], tmp_path: Path) -> None:
         load_anytime(out)
 
 
+@pytest.mark.slow
 def test_called_again_nothing_is_measured_again(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,8 @@
 """``python -m benchmarks [NAME ...]``: run benchmarks and write their results.
 
 ``python -m benchmarks ablate RECIPE ...`` compares techniques of training (:mod:`benchmarks.ablate`),
-``outside OPTIONS`` trains what a user would pick instead of a path (:mod:`benchmarks.outside`); ``--help`` lists their
-options.
+``outside OPTIONS`` trains what a user would pick instead of a path (:mod:`benchmarks.outside`), ``own_pictures`` trains
+on folders that it draws (:mod:`benchmarks.own_pictures`); ``--help`` lists their options.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MORE = (  # run by name only
     "serve_hostile", "training_bf16", "first_answer", "gunn_speed", "attacks", "hostile_files", "deadline", "reuse",
     "refusals",
 )  # fmt: skip
-WITH_OPTIONS = ("ablate", "outside")  # run by name only, and alone
+WITH_OPTIONS = ("ablate", "outside", "own_pictures")  # run by name only, and alone
 RESULTS = Path(__file__).parent / "results"
 
 

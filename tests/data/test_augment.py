@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from torch import Generator, Tensor
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import RandAugment, RandomResizedCrop, TrivialAugmentWide
 from torchvision.transforms.v2 import functional as V
 
 from polypath.data import augment as A
@@ -301,13 +301,48 @@ def test_views_are_averaged_as_probabilities() -> None:
         A.average_views(logits, 4)
 
 
+# --- torchvision's ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["trivial", "rand"])
+def test_policies_are_torchvisions_and_each_image_has_its_own_seed(images: Tensor, policy: A.Policy) -> None:
+    seeds = torch.arange(16) + 100
+    changed = A.by_policy(images, seeds, policy)
+    assert (changed.shape, changed.dtype) == (images.shape, torch.uint8)
+    transform = TrivialAugmentWide() if policy == "trivial" else RandAugment()
+    with torch.random.fork_rng(devices=[]):
+        for i in range(16):
+            torch.manual_seed(100 + i)
+            assert torch.equal(changed[i], transform(images[i]))
+    assert torch.equal(A.by_policy(images[5:9], seeds[5:9], policy), changed[5:9])
+    assert not torch.equal(A.by_policy(images, seeds + 16, policy), changed)
+
+
+def test_policies_take_grey_images_and_none(images: Tensor) -> None:
+    assert A.by_policy(images[:, :1], torch.arange(16), "trivial").shape == (16, 1, 12, 10)
+    assert A.by_policy(images[:0], torch.arange(0), "rand").shape == (0, 3, 12, 10)
+
+
+def test_erasing_covers_a_rectangle_by_zeros() -> None:
+    images = torch.ones(200, 3, 20, 20)
+    found = A.erase(images, torch.arange(200), 0.25)
+    erased = (found == 0).flatten(1).any(1)
+    assert 30 < int(erased.sum()) < 70
+    assert torch.equal(found[~erased], images[~erased])
+    hole = found[erased][0, 0] == 0
+    rows, columns = hole.any(1), hole.any(0)
+    assert torch.equal(hole, rows[:, None] & columns)
+    assert 0.01 < float(hole.float().mean()) < 0.4
+    assert torch.equal(A.erase(images[:4], torch.arange(4), 0.0), images[:4])
+
+
 # --- draws ------------------------------------------------------------------------------------------------
 
 
 def test_draws_are_a_function_of_the_generator_and_can_be_sliced() -> None:
-    config = AugmentConfig(pad=4, mirror=True, roll=0.5, scale=(0.1, 1.0), photometric=True)
+    config = AugmentConfig(pad=4, mirror=True, roll=0.5, scale=(0.1, 1.0), photometric=True, policy="rand", erase=0.1)
     one, same, other = (A.draw(config, 8, seeded(s)) for s in (1, 1, 2))
-    for name in ("crop", "mirror", "roll", "box", "light"):
+    for name in ("crop", "mirror", "roll", "box", "light", "policy", "erase"):
         assert torch.equal(getattr(one, name), getattr(same, name))
         assert not torch.equal(getattr(one, name), getattr(other, name))
         assert torch.equal(getattr(one.rows(slice(4, 8)), name), getattr(one, name)[4:])

@@ -29,7 +29,9 @@ from polypath.data.loader import Order
 from polypath.data.sources import ImageData
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-EVERYTHING = AugmentConfig(pad=2, mirror=True, roll=0.5, scale=(0.3, 1.0), photometric=True)
+EVERYTHING = AugmentConfig(
+    pad=2, mirror=True, roll=0.5, scale=(0.3, 1.0), photometric=True, policy="trivial", erase=0.5
+)
 
 
 @pytest.fixture
@@ -213,6 +215,40 @@ def test_one_feature_less_leaves_the_order(split: Split) -> None:
     numbered = Split(split.images, torch.arange(50))
     one, other = (torch.cat([y for _, y in training(numbered, a)]) for a in (EVERYTHING, AugmentConfig()))
     assert torch.equal(one, other)
+
+
+def uneven() -> Split:
+    """40 images of class 0, seven of class 1, three of class 2, numbered by their pixels."""
+    images = torch.arange(50, dtype=torch.uint8)[:, None, None, None].expand(50, 3, 12, 12)
+    return Split(images.contiguous(), torch.tensor([0] * 40 + [1] * 7 + [2] * 3))
+
+
+def drawn(loader: Batches, epoch: int = 0) -> list[int]:
+    """Which images an epoch goes through, in its order."""
+    return [int(i) for batch in range(len(loader)) for i in loader.order.indices(epoch, batch)]
+
+
+def test_balanced_epochs_have_each_class_equally_often_and_its_images_too() -> None:
+    loader = training(uneven(), AugmentConfig(), balanced=True)
+    seen = drawn(loader)
+    counts = torch.bincount(torch.tensor(seen), minlength=50)
+    assert [int(counts[part].sum()) for part in (slice(0, 40), slice(40, 47), slice(47, 50))] == [17, 17, 16]
+    for part in (slice(0, 40), slice(40, 47), slice(47, 50)):
+        assert int(counts[part].max() - counts[part].min()) <= 1
+    assert [y for _, labels in run(loader) for y in labels.tolist()] == uneven().labels[seen].tolist()
+    assert sorted(drawn(loader, 1)) != sorted(seen)  # others of the large class
+    assert len({*seen, *drawn(loader, 1)}) > 27
+
+
+def test_balanced_epochs_are_resumed_and_shared_by_ranks() -> None:
+    whole = run(training(uneven(), balanced=True))
+    loader = training(uneven(), balanced=True)
+    loader.start(3)
+    assert same(run(loader), whole[3:])
+    parts = [run(training(uneven(), balanced=True, rank=rank, world_size=2)) for rank in range(2)]
+    for (x, y), (a, b), (c, d) in zip(whole, *parts, strict=True):
+        assert torch.equal(y, torch.cat([b, d]))
+        torch.testing.assert_close(x, torch.cat([a, c]))
 
 
 # --- ranks ------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_the_folder_of_a_run(run: Path) -> None:
 
 def test_the_best_epoch_is_chosen_by_held_out_images_and_saved(run: Path) -> None:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    best = min(rows, key=lambda row: (row["val_error"], row["epoch"]))
+    best = min(rows, key=lambda row: (row["val_error"], row["val_loss"]))
     result = result_of(run)
     assert (result.reported, result.epoch, result.val_error) == ("best", best["epoch"], best["val_error"])
     assert result.test_error == best["traced_test_error"]

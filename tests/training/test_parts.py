@@ -111,6 +111,43 @@ def test_a_rising_loss_is_told_of_once_it_is_above_its_beginning() -> None:
     assert advice.rising_loss(rows(2.0, 2.1, 2.2)) is None
 
 
+def errors(*pairs: tuple[float, float]) -> list[dict[str, float]]:
+    return [
+        {"epoch": i + 1, "train_error": train, "val_error": held, "lr": 0.3} for i, (train, held) in enumerate(pairs)
+    ]
+
+
+def test_the_error_of_guessing() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    assert advice.chance(labels, balanced=False) == pytest.approx(40.0)
+    assert advice.chance(labels, balanced=True) == pytest.approx(200 / 3)
+
+
+def test_guessing_is_told_of_after_some_epochs() -> None:
+    text = advice.at_chance(errors(*[(74.0, 75.0)] * 6), 75.0)
+    assert text is not None
+    assert text.startswith("no better than guessing: after 6 epochs the least error is 74.0%")
+    assert "--optim.lr a third of 0.3" in text
+    assert "--init pretrained" in text
+    assert advice.at_chance(errors(*[(74.0, 75.0)] * 4), 75.0) is None
+    assert advice.at_chance(errors(*[(74.0, 75.0)] * 5, (70.0, 75.0)), 75.0) is None
+    assert advice.at_chance(errors((60.0, 75.0), *[(74.0, 75.0)] * 5), 75.0) is None
+
+
+def test_over_fitting_is_told_of() -> None:
+    text = advice.over_fitting(errors(*[(50.0, 50.0)] * 5, (2.0, 30.0)), 75.0)
+    assert text is not None
+    assert text.startswith("over-fitting: 2.0% error on training images and 30.0% on held-out ones in epoch 6;")
+    assert "--data.augment.policy trivial" in text
+    for last in ((20.0, 30.0), (2.0, 12.0), (28.0, 90.0)):
+        assert advice.over_fitting(errors(*[(50.0, 50.0)] * 5, last), 75.0) is None
+    assert advice.over_fitting(errors((2.0, 30.0)), 75.0) is None
+    assert advice.over_fitting([{"epoch": 9, "train_error": 0.0, "lr": 1.0}] * 6, 75.0) is None
+    uneven = errors(*[(50.0, 50.0)] * 5, (2.0, 4.0))
+    uneven[-1]["val_balanced_error"] = 30.0
+    assert advice.over_fitting(uneven, 50.0) is not None
+
+
 def test_gates_that_are_stuck() -> None:
     row = {"rate/a/loop1": 0.999, "rate/a/loop2": 0.5, "rate/b/loop1": 0.0, "train_loss": 0.0}
     assert [text.split(":")[0] for text in advice.stuck_gates(row)] == [

@@ -19,7 +19,7 @@ from polypath.training.sandwich import Sandwich
 from polypath.training.schedules import cycle_ends, lr_at
 
 NAMES = list_recipes()
-OURS = ("-small", "-mini", "-digits", "-modern", "-bundle", "-ladder", "-sandwich", "-fast")
+OURS = ("-small", "-mini", "-digits", "-modern", "-bundle", "-ladder", "-sandwich", "-fast", "my-")
 PAPERS = [name for name in NAMES if not any(ours in name for ours in OURS)]
 
 

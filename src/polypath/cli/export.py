@@ -39,7 +39,9 @@ def export(argv: list[str]) -> None:
         "NETWORK:TEXT for one; repeatable",
     )
     parser.add_argument("--format", choices=FORMATS, default="bundle", help="bundle unless said otherwise")
-    parser.add_argument("--out", required=True, type=Path, help="new folder")
+    parser.add_argument(
+        "--out", type=Path, help="new folder; of one source SOURCE-FORMAT here, such as my-images-bundle"
+    )
     parser.add_argument("--name", help="of the bundle; otherwise its folder's")
     parser.add_argument("--keep", action="store_true", help="keep paths that a cheaper one equals (bundle)")
     parser.add_argument(
@@ -54,6 +56,10 @@ def export(argv: list[str]) -> None:
     parser.add_argument("--note", action="append", default=[], help="a sentence for the bundle's card")
     parser.add_json()
     args = parser.read(argv)
+    if args.out is None:
+        if len(args.source) > 1:
+            raise ValueError("--out: name the folder of a bundle of several sources")
+        args.out = Path(f"{args.source[0].resolve().name}-{args.format}")
     check_vacant(args.out, "--out ")
     if len(args.source) > 1 and args.format != "bundle":
         raise ValueError(f"--format {args.format}: of one run or network; several make a bundle")

@@ -28,6 +28,18 @@ def with_options(default: T, argv: list[str], prog: str) -> T:
         raise ValueError(_one_line(said.getvalue(), prog)) from None
 
 
+def named(argv: list[str]) -> dict[str, str]:
+    """The fields that ``argv`` names, dotted, and the first word that follows each (empty without one)."""
+    found: dict[str, str] = {}
+    for i, word in enumerate(argv):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            *parents, last = name.replace("-", "_").split(".")
+            following = argv[i + 1] if i + 1 < len(argv) and not argv[i + 1].startswith("--") else ""
+            found[".".join([*parents, last.removeprefix("no_")])] = value if equals else following
+    return found
+
+
 def _one_line(boxed: str, prog: str) -> str:
     """What tyro says in a frame, as one sentence: the message, and the nearest option where it names some."""
     parts: list[list[str]] = [[]]

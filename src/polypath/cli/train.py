@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,11 @@ from polypath.cli.parser import PROGRAM, Parser, positive
 from polypath.cli.tables import percent, print_json, print_table
 
 if TYPE_CHECKING:
+    from polypath.data.sources import ImageData
     from polypath.training.loop import RunResult
     from polypath.training.recipe import Recipe
+
+LOG = logging.getLogger(__name__)
 
 
 def recipes(argv: list[str]) -> None:
@@ -47,7 +51,7 @@ def recipes(argv: list[str]) -> None:
     if args.json:
         print_json({**recipe_to_json(recipe), "about": about(recipe.name)})
         return
-    rows = [[name, str(value), recipe.assumed.get(name, "")] for name, value in _leaves(recipe)]
+    rows = [_row(recipe, name, value) for name, value in _leaves(recipe)]
     print_table(
         f"{recipe.name}: {about(recipe.name)}",
         ["field", "value", "assumed, because"],
@@ -59,10 +63,12 @@ def recipes(argv: list[str]) -> None:
 
 def train(argv: list[str]) -> None:
     """Train by a recipe into a new folder, runs/NAME unless --out says otherwise. Any field of the recipe is an
-    option; `polypath train RECIPE --help` lists them."""
+    option; `polypath train RECIPE --help` lists them. The recipe my-images needs no option but the folder of your
+    pictures, --data.source DIR."""
     parser = Parser("train", train.__doc__, add_help=False, usage=f"{PROGRAM} train RECIPE [--FIELD VALUE ...]")
     parser.add_argument("recipe", help=f"a name of `{PROGRAM} recipes`")
     parser.add_argument("--out", type=Path, help="run folder; default runs/NAME")
+    parser.add_argument("--find-lr", action="store_true", help="find the learning rate by a short sweep first")
     parser.add_json()
     if not argv or argv[0] in ("-h", "--help"):
         parser.print_help()
@@ -75,12 +81,37 @@ def train(argv: list[str]) -> None:
 
     base = get_recipe(args.recipe)
     if "--help" in rest or "-h" in rest:
-        say("Beside the recipe's fields:\n  --out DIR  run folder, default runs/NAME\n  --json     print JSON\n")
+        say(
+            "Beside the recipe's fields:\n  --out DIR  run folder, default runs/NAME\n"
+            "  --find-lr  find the learning rate by a short sweep first\n  --json     print JSON\n"
+        )
     recipe = customised(base, rest, f"{PROGRAM} train {base.name}")
 
     from polypath.training import loop
 
-    _report(loop.train(recipe, args.out or Path("runs") / recipe.name, quiet=args.json), args.json)
+    out = args.out or Path("runs") / recipe.name
+    recipe, data = _swept(recipe, rest, out) if args.find_lr else (recipe, None)
+    _report(loop.train(recipe, out, data=data, quiet=args.json), args.json)
+
+
+def _swept(recipe: Recipe, options: list[str], out: Path) -> tuple[Recipe, ImageData]:
+    """The recipe with its rate found by a sweep, and the images, which are loaded for it."""
+    from polypath.cli.options import named
+    from polypath.data.sources import load_images
+    from polypath.storage.files import check_vacant
+    from polypath.training.find_rate import with_found_rate
+    from polypath.training.settle import settled, told
+
+    if "optim.lr" in named(options):
+        raise ValueError("--find-lr and --optim.lr: give one of them")
+    if "RANK" in os.environ:
+        raise ValueError("--find-lr: is for one process; find the rate without torchrun, and give it as --optim.lr")
+    check_vacant(out, "--out ")
+    asked, recipe = recipe, settled(recipe)
+    for line in told(asked, recipe):
+        LOG.info("%s", line)
+    data = load_images(recipe.data)
+    return with_found_rate(recipe, data), data
 
 
 def resume(argv: list[str]) -> None:
@@ -101,17 +132,26 @@ def resume(argv: list[str]) -> None:
 
 
 def customised(base: Recipe, options: list[str], prog: str) -> Recipe:
-    """``base`` with the fields that ``options`` name; what is set so is no longer an assumption of ours.
+    """``base`` with the fields that ``options`` name; what is set so is no longer an assumption of ours, nor open.
+
+    With ``--init timm:NAME`` the model is timm's, and so are its options; where it is open, any ``--init`` sets it.
 
     Raises:
-        ValueError: as :func:`~polypath.cli.options.with_options`.
+        ValueError: as :func:`~polypath.cli.options.with_options`; an ``init`` that names no network.
     """
-    from polypath.cli.options import with_options
-    from polypath.training.recipe import lookup
+    from polypath.cli.options import named, with_options
+    from polypath.training.recipe import lookup, still_open
+    from polypath.training.start import TIMM, model_of
 
+    given = named(options)
+    init = given.get("init")
+    if init and init != "None" and (init.startswith(TIMM) or "model" in base.open_fields):
+        ends = {"num_classes": base.model.num_classes, "in_chans": base.model.in_chans}
+        assumed = {name: why for name, why in base.assumed.items() if not name.startswith("model")}
+        base = dataclasses.replace(base, model=dataclasses.replace(model_of(init), **ends), assumed=assumed)
     recipe = with_options(dataclasses.replace(base, assumed={}), options, prog)
     kept = {name: why for name, why in base.assumed.items() if lookup(recipe, name) == lookup(base, name)}
-    return dataclasses.replace(recipe, assumed=kept)
+    return dataclasses.replace(recipe, assumed=kept, open_fields=still_open(recipe, given))
 
 
 def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -120,8 +160,15 @@ def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if dataclasses.is_dataclass(value):
             yield name, getattr(value, "kind", None) or getattr(value, "family", "")
             yield from _leaves(value, f"{name}.")
-        elif name != "assumed":
+        elif name not in ("assumed", "open_fields"):
             yield name, value
+
+
+def _row(recipe: Recipe, name: str, value: Any) -> list[str]:
+    """A field's name, its value, and where that comes from."""
+    if any(f"{name}.".startswith(f"{field}.") for field in recipe.open_fields):
+        return [name, "open", "a look at the images settles it, unless you give it"]
+    return [name, str(value), recipe.assumed.get(name, "")]
 
 
 def _report(result: RunResult, as_json: bool) -> None:

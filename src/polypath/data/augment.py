@@ -9,6 +9,7 @@ Functions called ``draw_*`` draw, the others are pure; :func:`pad_and_crop`, :fu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from polypath.core.probabilities import log_average_probabilities
-from polypath.data.config import PHOTOMETRIC, AugmentConfig, PadMode
+from polypath.data.config import PHOTOMETRIC, AugmentConfig, PadMode, Policy
 
 TRIES = 10  # of a scale-and-aspect crop, before the largest centre crop is taken
 # Principal components of ImageNet's RGB pixels in 0 … 1 (Krizhevsky et al. 2012, §4.1), as in common use.
@@ -31,6 +32,7 @@ ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 class Draws:
     """What was drawn for a batch, one row an image; None where the configuration does not ask for it.
 
+    ``policy`` and ``erase`` (N,) are seeds, see :func:`each_by_seed`.
     ``crop`` (N, 2), ``roll`` (N, 3) and ``box`` (N, 2 * TRIES + 2; for a shorter side N, 3) are uniform in [0, 1) and
     become pixels when the image's size is known; ``mirror`` is (N,) bool; ``light`` is (N, 7), see
     :func:`draw_photometric`.
@@ -41,6 +43,8 @@ class Draws:
     roll: Tensor | None = None
     box: Tensor | None = None
     light: Tensor | None = None
+    policy: Tensor | None = None
+    erase: Tensor | None = None
 
     def rows(self, which: slice | Tensor) -> Draws:
         """The draws of these images of the batch."""
@@ -57,6 +61,8 @@ def draw(config: AugmentConfig, n: int, generator: Generator) -> Draws:
         roll=_uniform(n, 3, generator) if config.roll else None,
         box=_uniform(n, columns, generator) if columns else None,
         light=draw_photometric(n, generator, *config.colour) if any(config.colour) else None,
+        policy=_seeds(n, generator) if config.policy != "none" else None,
+        erase=_seeds(n, generator) if config.erase else None,
     )
 
 
@@ -256,6 +262,43 @@ def roll_by(images: Tensor, pixels: Tensor) -> Tensor:
     return images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
+# --- torchvision's ------------------------------------------------------------------------------------------
+
+
+def by_policy(images: Tensor, seeds: Tensor, policy: Policy) -> Tensor:
+    """Change uint8 images ``(N, C, H, W)`` by torchvision's TrivialAugment or RandAugment, each as its seed says."""
+    return each_by_seed(images, seeds, _policy(policy))
+
+
+def erase(images: Tensor, seeds: Tensor, probability: float) -> Tensor:
+    """Cover a rectangle of normalised images by the mean colour with ``probability``, as each one's seed says."""
+    return each_by_seed(images, seeds, _erasing(probability))
+
+
+def each_by_seed(images: Tensor, seeds: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Each image changed by what draws from torch's global CPU generator, begun anew for it with its seed."""
+    with torch.random.fork_rng(devices=[]):
+        changed = []
+        for image, seed in zip(images, seeds.tolist(), strict=True):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would begin those of accelerators anew too
+            changed.append(change(image))
+    return torch.stack(changed) if changed else images
+
+
+@lru_cache
+def _policy(policy: Policy) -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms import RandAugment, TrivialAugmentWide
+
+    return TrivialAugmentWide() if policy == "trivial" else RandAugment()
+
+
+@lru_cache
+def _erasing(probability: float) -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms import RandomErasing
+
+    return RandomErasing(probability)
+
+
 # --- light ------------------------------------------------------------------------------------------------
 
 
@@ -313,6 +356,10 @@ def distort(images: Tensor, light: Tensor) -> Tensor:
 def constant(values: tuple, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A tensor of these numbers, sent to the device once; not to be written to."""
     return torch.tensor(values, device=device, dtype=dtype)
+
+
+def _seeds(n: int, generator: Generator) -> Tensor:
+    return torch.randint(2**62, (n,), generator=generator)
 
 
 def _uniform(n: int, columns: int, generator: Generator) -> Tensor:

@@ -24,7 +24,8 @@ def training_batches(
     ``batch_size`` counts the images of all processes together. ``options``: ``device``, ``dtype``, ``channels_last``,
     ``drop_last``, ``rank``, ``world_size`` of :class:`~polypath.data.loader.BatchesBase`.
     """
-    return _batches(data.train, data, config, batch_size, augment=config.augment, shuffle=True, seed=seed, **options)
+    drawn = {"augment": config.augment, "balanced": config.balanced, "shuffle": True, "seed": seed}
+    return _batches(data.train, data, config, batch_size, **drawn, **options)
 
 
 @takes(data=instance(ImageData), config=instance(DataConfig), part=TEXT)

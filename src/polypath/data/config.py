@@ -46,6 +46,7 @@ from polypath.storage.decode import decode
 PadMode = Literal["zero", "reflect"]
 Normalise = Literal["channel", "mean", "none"]
 Broken = Literal["refuse", "skip"]
+Policy = Literal["none", "trivial", "rand"]
 HoldOut = Literal["proportional", "equal"]
 PHOTOMETRIC = (0.5, 0.1)
 """Jitter and lighting of Howard 2013."""
@@ -55,8 +56,8 @@ PHOTOMETRIC = (0.5, 0.1)
 class AugmentConfig:
     """Random changes of training images, drawn for each image; the default changes nothing.
 
-    They run in this order: ``scale`` or ``shorter_side`` crop, ``jitter``, ``lighting``, normalisation, ``pad`` and
-    crop, ``mirror``, ``roll``.
+    They run in this order: ``scale`` or ``shorter_side`` crop, ``policy``, ``jitter``, ``lighting``, normalisation,
+    ``pad`` and crop, ``mirror``, ``roll``, ``erase``.
 
     Args:
         pad: pixels added on each side before a crop of the image's size; 0 adds none.
@@ -75,6 +76,9 @@ class AugmentConfig:
             ``DataConfig.size`` is cut; one is drawn for each image (ResNet: 256, 480). Excludes ``scale``.
         jitter: brightness, contrast and colour by factors in 1 ± this, in random order (fb.resnet.torch, GUNN: 0.4).
         lighting: standard deviation of the noise along the principal components of ImageNet's pixels (AlexNet: 0.1).
+        policy: torchvision's ``trivial`` (TrivialAugment, Müller and Hutter 2021) or ``rand`` (RandAugment, Cubuk et
+            al. 2020): one or two changes of shape or colour, drawn for each image.
+        erase: probability with which a rectangle is covered by the mean colour (random erasing, Zhong et al. 2020).
 
     Raises:
         ValueError: values outside of these ranges, or that exclude each other.
@@ -91,6 +95,8 @@ class AugmentConfig:
     jitter: float = later(0.0)
     lighting: float = later(0.0)
     alternate: bool = later(False)
+    policy: Policy = later("none")  # noqa: RUF009 (a Literal by name)
+    erase: float = later(0.0)
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -107,6 +113,8 @@ class AugmentConfig:
             jitter=SHARE,
             lighting=number(0),
             alternate=FLAG,
+            policy=one_of(*get_args(Policy)),
+            erase=SHARE,
         )
         if self.alternate and not self.mirror:
             raise ValueError("AugmentConfig.alternate = True: says when images are flipped; needs mirror = True")
@@ -161,6 +169,8 @@ class DataConfig:
         streaming: decode in worker processes at every epoch, for sets that memory cannot hold.
         workers: how many worker processes stream; 0 decodes in the training process.
         cache: keep decoded images on disk (folder ``POLYPATH_CACHE``, else ``~/.cache/polypath``).
+        balanced: draw as many images of each class in an epoch, those of small classes again and again; a run then
+            chooses its best epoch by the mean of the classes' errors.
 
     Raises:
         ValueError: values outside of these ranges, or that exclude each other.
@@ -192,6 +202,7 @@ class DataConfig:
     streaming: bool = False
     workers: int = 4
     cache: bool = True
+    balanced: bool = later(False)
 
     def __post_init__(self) -> None:
         if isinstance(self.augment, dict):  # as it comes back from JSON
@@ -214,6 +225,7 @@ class DataConfig:
             hold_out=one_of(*get_args(HoldOut)),
             streaming=FLAG,
             cache=FLAG,
+            balanced=FLAG,
             validation=whole(0),
             validation_extra=whole(0),
             workers=whole(0),

@@ -84,6 +84,7 @@ class Header:
             it or over each other, more for decoders written in Python. Later frames are neither decoded nor counted.
         bytes: of the file, without metadata.
         parts: that the file is cut into, see :class:`~polypath.data.bare.Bare`.
+        mode: Pillow's, of the pixels.
     """
 
     format: str
@@ -92,6 +93,7 @@ class Header:
     passes: int
     bytes: int = 0
     parts: int = 0
+    mode: str = ""
 
     @property
     def pixels(self) -> int:
@@ -189,7 +191,7 @@ def _opened(data: bytes, limits: ImageLimits, most: int | None = None) -> tuple[
             cast(Any, Image.OPEN[name][0])(io.BytesIO(data), "")  # the same again, and says why
             raise
     _check_size(image.width, image.height, limits)
-    header = Header(name, image.width, image.height, _passes(image, data), len(data), found.parts)
+    header = Header(name, image.width, image.height, _passes(image, data), len(data), found.parts, image.mode)
     if header.work - header.bytes > limits.passes * max(limits.pixels, LEAST_PIXELS):
         raise BrokenImage(
             f"{image.width}x{image.height} pixels, {header.passes:,} passes over them: too much to decode"

@@ -29,6 +29,19 @@ def flipped_by_turns(images: int, seed: int, epoch: int) -> Tensor:
     return draw_mirror(images, generator(seed, "mirror")) ^ bool(epoch % 2)
 
 
+def balanced_order(labels: Tensor, draw: torch.Generator) -> Tensor:
+    """As many indices as there are labels ``(N,)``, shuffled: equally many of each class, and within a class each image
+    as often as any other, but for one."""
+    classes, order = labels.unique(), []
+    quota, more = divmod(len(labels), len(classes))
+    for i, label in enumerate(classes):
+        members, wanted = (labels == label).nonzero().squeeze(1), quota + (i < more)
+        rounds = [members[torch.randperm(len(members), generator=draw)] for _ in range(-(-wanted // len(members)))]
+        order.append(torch.cat([*rounds, members[:0]])[:wanted])
+    together = torch.cat(order)
+    return together[torch.randperm(len(together), generator=draw)]
+
+
 class Order:
     """Which images make up which batch, and which rows of it are this process's.
 
@@ -39,13 +52,23 @@ class Order:
         seed: of order and of what is random in a batch.
         drop_last: leave a last, smaller batch out.
         rank, world_size: this process among those that share each batch, in contiguous parts.
+        labels: of the images, ``(images,)``: draw equally many of each class; None draws each image once.
 
     Raises:
         ValueError: values out of range; parts that could not be equal.
     """
 
     def __init__(
-        self, images: int, batch_size: int, *, shuffle: bool, seed: int, drop_last: bool, rank: int, world_size: int
+        self,
+        images: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        drop_last: bool,
+        rank: int,
+        world_size: int,
+        labels: Tensor | None = None,
     ) -> None:
         batch_size = check("batch_size", batch_size, whole(1))
         check("world_size", world_size, whole(1))
@@ -64,6 +87,7 @@ class Order:
             )
         self.images, self.batch_size, self.shuffle, self.seed = images, batch_size, shuffle, seed
         self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
+        self.labels = labels
         self._epoch, self._order = -1, torch.empty(0)
         self._flips = -1, torch.empty(0)
 
@@ -77,7 +101,11 @@ class Order:
         if not self.shuffle:
             return torch.arange(start, end)
         if epoch != self._epoch:
-            self._order = torch.randperm(self.images, generator=generator(self.seed, "order", epoch))
+            draw = generator(self.seed, "order", epoch)
+            if self.labels is None:
+                self._order = torch.randperm(self.images, generator=draw)
+            else:
+                self._order = balanced_order(self.labels, draw)
             self._epoch = epoch
         return self._order[start:end]
 
@@ -111,6 +139,7 @@ class BatchesBase:
         augment: random changes; None for evaluation.
         device: where batches are wanted.
         size, crops, dtype, channels_last: see :class:`~polypath.data.pipeline.Pipeline`.
+        balanced: shuffle so that an epoch has equally many images of each class, see :func:`balanced_order`.
 
     Attributes:
         on_begin: called at the beginning of each pass through the images.
@@ -137,6 +166,7 @@ class BatchesBase:
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        balanced: bool = False,
     ) -> None:
         if len(mean) != split.channels:
             raise ValueError(f"mean {mean}: must have one value for each of {split.channels} channels")
@@ -148,6 +178,7 @@ class BatchesBase:
             drop_last=drop_last,
             rank=rank,
             world_size=world_size,
+            labels=split.labels.cpu() if balanced else None,
         )
         self.pipeline = Pipeline(
             mean=mean, std=std, augment=augment, size=size, crops=crops, dtype=dtype, channels_last=channels_last

@@ -28,6 +28,11 @@ TURNS = {
 PHOTOMETRIC, BITS = 262, 258  # tags of a TIFF
 
 
+def is_grey(mode: str) -> bool:
+    """Whether pixels of this mode have no colour."""
+    return mode.startswith("I") or (COLOURS | TRANSPARENT).get(mode) == "L"
+
+
 def plain(image: Image.Image) -> Image.Image:
     """The image loaded, upright, of mode ``L`` or ``RGB``, without metadata; what is transparent lies on white.
 

@@ -1,4 +1,5 @@
-"""From stored uint8 images to what a network reads: crop, light, normalise, pad, mirror, roll; and evaluation views."""
+"""From stored uint8 images to what a network reads: crop, change, light, normalise, pad, mirror, roll, erase; and
+evaluation views."""
 
 from __future__ import annotations
 
@@ -79,6 +80,8 @@ class Pipeline:
         if draws.box is not None and not cut:
             heights, widths = torch.full((len(x),), height), torch.full((len(x),), width)
             x = A.crop_and_resize(x, A.places(self.augment, draws.box, heights, widths, want[0]), want[0])
+        if draws.policy is not None:
+            x = A.by_policy(x, draws.policy, self.augment.policy)
         x = x.to(wide) / 255
         if draws.light is not None:
             x = A.distort(x, draws.light)
@@ -90,6 +93,8 @@ class Pipeline:
             x = A.mirror_where(x, draws.mirror)
         if draws.roll is not None:
             x = A.roll_by(x, A.shifts(draws.roll, self.augment.roll, want))
+        if draws.erase is not None:
+            x = A.erase(x, draws.erase, self.augment.erase)
         return self._laid_out(x)
 
     def _normalised(self, x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from polypath.data import cache
 from polypath.data.config import DataConfig
 from polypath.data.decode import Decoded, Encoded, Progress, decode_all
 from polypath.data.digits import Digits
+from polypath.data.facts import ImageFacts, facts_of
 from polypath.data.folders import ImageFolder
 from polypath.data.identity import Identity
 from polypath.data.labels import encode_labels, hidden
@@ -181,6 +182,23 @@ def identify(config: DataConfig) -> Identity:
     _, config = _named(config)
     train, chooser, scorer = _Loader(open_source(config), config, None).tables()
     return _identity([*train, chooser, scorer])
+
+
+def look(config: DataConfig) -> ImageFacts:
+    """What can be known of the images of :func:`load_images` without decoding one.
+
+    Raises:
+        ValueError: as there; no image that can be read.
+    """
+    _, config = _named(config)
+    source = open_source(config)
+    loader = _Loader(source, config, None)
+    train, chooser, scorer = loader.tables()
+    loader.read_labels(train, [table for table in (chooser, scorer) if table])
+    taken = {table.split for table in (*train, scorer) if table}
+    free = "validation" in source.splits and "validation" not in taken
+    choosing = "validation" if free and not hidden(loader.open("validation").labels) else None
+    return facts_of(train, tested=scorer is not None, validation_split=choosing)
 
 
 def _identity(tables: Iterable[LabelledTable | None]) -> Identity:

@@ -23,8 +23,13 @@ def load_reported(folder: Folder, *, device: str | torch.device = "cpu") -> Path
     Raises:
         ValueError: as :func:`load`.
     """
+    return load(reported_folder(folder), device=device)
+
+
+def reported_folder(folder: Folder) -> Path:
+    """Where :func:`load_reported` finds the saved network."""
     place = SHIPPED if folder == PRETRAINED else Path(folder)
-    return load(place / "model" if (place / "recipe.json").is_file() else place, device=device)
+    return place / "model" if (place / "recipe.json").is_file() else place
 
 
 @takes(revision=optional(TEXT), device=instance(str, torch.device, legal="a device, text or torch.device"))

@@ -1,4 +1,5 @@
-"""Warnings that help: a learning rate that is too high, a gate that is stuck, a branch that never ran."""
+"""Warnings that help: a learning rate that is too high, answers no better than guessing, over-fitting, a gate that is
+stuck, a branch that never ran."""
 
 from __future__ import annotations
 
@@ -6,13 +7,20 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from polypath.core.paths import Paths
 from polypath.core.wiring import Join, Wiring
 
 RISING = 3
+PATIENT = 5  # epochs before a network is blamed for what it has not learned
+GUESSING = 0.95  # of the error of guessing
+LEARNED, OVER = 1 / 3, 15.0  # of the error of guessing; percent
 STUCK = 0.01
 DRIFT = 0.1
 
+ERRORS = "train_error", "val_error", "val_balanced_error"
 Operands = set[tuple[str, str]]
 
 
@@ -27,6 +35,48 @@ def rising_loss(rows: Sequence[Mapping[str, Any]]) -> str | None:
     return (
         f"the training loss has risen for {RISING} epochs ({last[0]:.3g} to {last[-1]:.3g}): the learning rate is "
         f"probably too high; now it is {lr:.3g}, try --optim.lr a third of what it was"
+    )
+
+
+def of_epochs(rows: Sequence[Mapping[str, Any]], chance: float) -> list[str]:
+    """The warnings that the metrics of all epochs so far give."""
+    found = rising_loss(rows), at_chance(rows, chance), over_fitting(rows, chance)
+    return [text for text in found if text is not None]
+
+
+def chance(labels: Tensor, *, balanced: bool) -> float:
+    """The error of one answer for all images, in percent: the most frequent class, or any where classes are drawn alike
+    (``balanced``)."""
+    counts = torch.bincount(labels)
+    return 100.0 * (1.0 - (1.0 / len(counts) if balanced else float(counts.max() / counts.sum())))
+
+
+def at_chance(rows: Sequence[Mapping[str, Any]], chance: float) -> str | None:
+    """A warning when neither training nor held-out images come below the error of guessing, ``chance`` percent."""
+    if len(rows) < PATIENT:
+        return None
+    least = min(row[name] for row in rows for name in ERRORS if name in row)
+    if least < GUESSING * chance:
+        return None
+    return (
+        f"no better than guessing: after {len(rows)} epochs the least error is {least:.1f}%, one answer for all has "
+        f"{chance:.1f}%; see that each folder holds its own class, try --optim.lr a third of {rows[-1]['lr']:.2g}, or "
+        "start from learned weights (--init pretrained)"
+    )
+
+
+def over_fitting(rows: Sequence[Mapping[str, Any]], chance: float) -> str | None:
+    """A warning when training images are known and held-out ones are not, in percent of error."""
+    last = rows[-1]
+    if "val_error" not in last or len(rows) < PATIENT:
+        return None
+    trained, held = last["train_error"], last.get("val_balanced_error", last["val_error"])
+    if held - trained < OVER or trained > LEARNED * min(held, chance):
+        return None
+    return (
+        f"over-fitting: {trained:.1f}% error on training images and {held:.1f}% on held-out ones in epoch "
+        f"{last['epoch']}; more images help most, then --data.augment.policy trivial, --label-smoothing 0.1, "
+        "--init pretrained"
     )
 
 

@@ -28,6 +28,7 @@ from polypath.storage.saving import save
 from polypath.training.distributed import World
 from polypath.training.path_objectives import Taught
 from polypath.training.recipe import Recipe, replace
+from polypath.training.start import timm_net, timm_start
 
 LOG = logging.getLogger(__name__)
 EVAL_BATCH = STATISTICS_BATCH = 250
@@ -70,7 +71,8 @@ def _processor_has_bf16() -> bool:
 
 
 def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str] | None = None) -> PathNet:
-    """The network that a run trains, on the CPU, its weights drawn from the seed, or those of ``recipe.init``.
+    """The network that a run trains, on the CPU, its weights drawn from the seed, or those of ``recipe.init``, see
+    :mod:`polypath.training.start`.
 
     With ``init``, it is the saved network itself, which may be an extracted path of ``recipe.model``. Where its
     classes are of another number than the recipe's, or other ones than ``classes`` or in another order, it gets a new
@@ -87,6 +89,8 @@ def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str
     own = run_dir / INIT if run_dir is not None else None
     if own is not None and own.is_dir():
         return load(own)
+    if (start := timm_start(recipe.init, recipe.model)) is not None:
+        return _path_of(timm_net(recipe.model, start, recipe.init, recipe.seed), recipe.path)
     net = load_reported(recipe.init)
     _check_model(recipe.model, net, recipe.init)
     known, outputs = net.config.get("classes"), recipe.model.num_classes

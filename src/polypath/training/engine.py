@@ -105,9 +105,13 @@ class Engine:
         share(itertools.chain(self.scored.buffers(), self.scorer.state_dict().values()), self.world)
 
     def start_epoch(self, epoch: int) -> None:
-        """Let go of gradients and optimiser state of what does not learn in ``epoch``."""
+        """Let go of gradients and optimiser state of what does not learn in ``epoch``, by the objective or by a frozen
+        start."""
         names = self.bound.trainable(epoch)
         self.frozen = [] if names is None else [p for p, name in self.names.items() if name not in names]
+        if epoch < self.recipe.frozen_epochs:
+            learning = set(self.net.get_classifier().parameters()) - set(self.frozen)
+            self.frozen = [p for p in self.names if p not in learning]
         release(self.optimizer, self.frozen)
 
     def step(

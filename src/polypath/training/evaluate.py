@@ -18,11 +18,15 @@ from polypath.training.distributed import World
 
 @dataclass(frozen=True)
 class Scores:
-    """``loss``: mean cross-entropy; ``error``: top-1 error in percent; of ``images`` images."""
+    """``loss``: mean cross-entropy; ``error``: top-1 error in percent; of ``images`` images.
+
+    ``balanced_error`` is the mean of the errors of the classes that have images.
+    """
 
     loss: float
     error: float
     images: int
+    balanced_error: float
 
 
 @torch.no_grad()
@@ -49,14 +53,18 @@ def evaluate(
                 logits = predict(x)
             logits = average_views(at_least_float32(logits), batches.views)
             loss = F.cross_entropy(logits, y, reduction="sum")
-            sums.append(
-                torch.stack([loss, (logits.argmax(1) != y).sum().to(loss.dtype), torch.full_like(loss, len(y))])
-            )
+            wrong = logits.argmax(1) != y
+            counts = [torch.bincount(labels, minlength=logits.shape[1]) for labels in (y, y[wrong])]
+            sums.append(torch.cat([loss[None], torch.stack(counts).flatten().to(loss.dtype)]))
     finally:
         net.train(training)
     rows = torch.stack(sums).tolist() if sums else []
     parts = world.gather(rows)[: batches.order.world_size]  # one where each rank is given all
-    loss, wrong, images = (sum(row[i] for part in parts for row in part) for i in range(3))
-    if not images:
+    columns = [sum(column) for column in zip(*(row for part in parts for row in part), strict=True)]
+    if not columns:
         raise ValueError("there are no images to score")
-    return Scores(loss / images, 100.0 * wrong / images, int(images))
+    loss, classes = columns[0], len(columns) // 2
+    images, wrong = columns[1 : 1 + classes], columns[1 + classes :]
+    total = sum(images)
+    shares = [100.0 * w / n for w, n in zip(wrong, images, strict=True) if n]
+    return Scores(loss / total, 100.0 * sum(wrong) / total, int(total), sum(shares) / len(shares))

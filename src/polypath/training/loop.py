@@ -73,6 +73,7 @@ from polypath.training.recipe import Recipe, replace
 from polypath.training.result import RunResult, read_result
 from polypath.training.run import RunFolder, revision
 from polypath.training.run_data import images_of, located, record_data, recorded_data, same_training_images
+from polypath.training.settle import settled, told
 from polypath.training.signals import StopRequest, leaving, stop_requests
 from polypath.training.snapshots import snapshot_due
 from polypath.training.trackers import Trackers, check_tracker, draw_curves
@@ -137,7 +138,12 @@ def _run(folder: RunFolder, resumed: bool, data: ImageData | None, moved: str | 
     try:
         device = resolve_device(device_name, world.local_rank)
         if not resumed:
-            folder = RunFolder(folder.path, _settled(folder.recipe, device, world))
+            if folder.recipe.open_fields and data is not None:
+                raise ValueError(
+                    f"{folder.recipe.name} settles {', '.join(folder.recipe.open_fields)} by a look at the images, and "
+                    "these are loaded already: give none, or polypath.training.settle.settled(recipe)"
+                )
+            folder = RunFolder(folder.path, _settled(folder.recipe, moved, device, world, quiet))
         else:
             world.on_first(folder.lock.take)
             if folder.finished and folder.before is None:
@@ -152,8 +158,13 @@ def _run(folder: RunFolder, resumed: bool, data: ImageData | None, moved: str | 
         world.close()
 
 
-def _settled(recipe: Recipe, device: torch.device, world: World) -> Recipe:
-    """The recipe with the precision that all ranks have, so that a run resumes in the one that it began in."""
+def _settled(recipe: Recipe, moved: str | None, device: torch.device, world: World, quiet: bool) -> Recipe:
+    """The recipe with its open fields settled, and with the precision that all ranks have, so that a run resumes in the
+    one that it began in."""
+    asked, recipe = recipe, settled(recipe, moved)
+    if world.first and not quiet:
+        for line in told(asked, recipe):
+            LOG.info("%s", line)
     taken = set(world.gather(resolve_precision(recipe.precision, device)))
     return replace(recipe, {"precision": taken.pop() if len(taken) == 1 else "fp32"})
 
@@ -192,6 +203,8 @@ class _Session:
             world.on_first(self._create)
         self.epoch = self.batch = self.step = 0
         self.best: dict[str, Any] | None = None
+        self.chosen_by = "val_balanced_error" if self.recipe.data.balanced else "val_error"
+        self.chance = advice.chance(self.data.train.labels, balanced=self.recipe.data.balanced)
         self.seen: advice.Operands = set()
         self.warnings: list[str] = []
         self.seconds, self.since = 0.0, time.monotonic()
@@ -216,7 +229,7 @@ class _Session:
                 with self.progress:
                     if not self.progress.shown:
                         self._log(logging.INFO, self._beginning())
-                    while self.epoch < self.recipe.epochs:
+                    while self.epoch < self.recipe.epochs and not self._waited_enough():
                         self._train_epoch(request)
                         self._end_epoch(request)
                 return self._finish()
@@ -263,8 +276,9 @@ class _Session:
             if self.data.validation is not None:
                 scores, rates = self._watched("validation")
                 row |= {"val_loss": scores.loss, "val_error": scores.error}
+                row |= {"val_balanced_error": scores.balanced_error} if recipe.data.balanced else {}
                 row |= {f"val_rate/{gate}": rate for gate, rate in rates.items()}
-                better = self.best is None or scores.error < self.best["val_error"]
+                better = self._better(row)
             if recipe.trace_test:
                 scores, rates = self._watched("test")
                 row["traced_test_error"] = scores.error
@@ -282,16 +296,33 @@ class _Session:
         self.engine.meter.load({})
         self.epoch, self.batch = self.epoch + 1, 0
         if better:
-            self.best = {"epoch": self.epoch, "step": self.step, "val_error": row["val_error"]}
+            scored = {name: row[name] for name in ("val_error", "val_loss", self.chosen_by)}
+            self.best = {"epoch": self.epoch, "step": self.step, **scored}
         flag = self.world.any(request.signal)
+        last = last or self._waited_enough()
         if last or better or flag or self.epoch % recipe.checkpoint_every == 0:
             self._checkpoint()
         if flag and not last:
             self._leave(flag)
 
+    def _better(self, row: Mapping[str, Any]) -> bool:
+        """Whether an epoch has the least error on held-out images so far, or as little with a lower loss."""
+        if self.best is None:
+            return True
+        least = self.best.get("val_loss", -math.inf)  # checkpoints of 0.1 do not say
+        return (row[self.chosen_by], row["val_loss"]) < (self.best[self.chosen_by], least)
+
+    def _waited_enough(self) -> bool:
+        """Whether held-out images have not got better for as long as the recipe's patience."""
+        waited = self.epoch - self.best["epoch"] if self.best is not None else 0
+        return 0 < self.recipe.patience <= waited
+
     def _finish(self) -> RunResult:
         """Score the network that is reported on the test split, save it, write the summary."""
         reported, epoch = "last", self.epoch
+        if self.epoch < self.recipe.epochs:
+            patience = f"its patience of {self.recipe.patience} epochs"
+            self._log(logging.INFO, f"stopped after {self.epoch} of {self.recipe.epochs} epochs, by {patience}")
         if self.best is not None:
             try:
                 chosen = self.folder.checkpoints.load(self.best["step"])
@@ -379,7 +410,7 @@ class _Session:
         self.folder.append(row)
         if self.trackers is not None:
             self.trackers.log(self.step, {k: v for k, v in row.items() if k not in ("epoch", "step")})
-        if text := advice.rising_loss(self.folder.metrics()):
+        for text in advice.of_epochs(self.folder.metrics(), self.chance):
             self._warn(text)
         shown = [f"epoch {row['epoch']}/{self.recipe.epochs}", f"loss {row['train_loss']:.4f}"]
         shown += [f"{s} error {row[f'{s}_error']:.2f}%" for s in ("train", "val") if f"{s}_error" in row]
@@ -513,6 +544,7 @@ class _Session:
             epoch=epoch,
             val_error=self.best["val_error"] if self.best is not None and reported == "best" else None,
             test_error=scores.error,
+            balanced_error=scores.balanced_error if self.recipe.data.balanced else None,
             test_loss=scores.loss,
             test_images=scores.images,
             parameters=self.parameters,

@@ -42,6 +42,8 @@ class OptimConfig:
         scaling: ``lr`` and ``rest_lr`` are for batches of ``per_images`` images; where a batch is k times as large,
             they are multiplied by k (``linear``) or by its root (``sqrt``). ``none``: they are what they say.
         per_images: the batch that ``scaling`` starts from.
+        first_lr: what the rate of the first layer is multiplied by; those behind it have more, by equal factors from
+            one depth to the next, up to the classifier's 1 (layer-wise rates, Howard and Ruder 2018).
     """
 
     kind: Kind = "sgd"
@@ -60,6 +62,7 @@ class OptimConfig:
     rest_lr: float = later(0.0)
     scaling: Literal["none", "linear", "sqrt"] = later("none")
     per_images: int = later(0)
+    first_lr: float = later(1.0)
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -82,6 +85,7 @@ class OptimConfig:
             rest_lr=number(0),
             scaling=one_of("none", "linear", "sqrt"),
             per_images=whole(0),
+            first_lr=number(above=0, high=1),
         )
         if self.nesterov and (self.kind not in ("sgd", "muon") or not self.momentum or self.dampening):
             raise ValueError("optim.nesterov: needs kind 'sgd' or 'muon' with momentum and without dampening")
@@ -127,14 +131,24 @@ def _groups(
     """Groups of these parameters, whose rate is so many times ``config.lr``."""
     decayed = decayed_parameters(net, config.decay) if config.weight_decay else set()
     biases = bias_parameters(net)
+    places = places_of(net) if config.first_lr != 1.0 and isinstance(net, PathNet) else {}
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, p in parameters.items():
         lr, decay = (config.bias_lr, config.bias_decay) if p in biases else (1.0, 1.0)
+        lr *= config.first_lr ** (1.0 - places.get(name, 1.0))
         members.setdefault((config.weight_decay * decay if name in decayed else 0.0, lr * times), []).append(p)
     return [
         {"params": params, "weight_decay": decay, "lr": config.lr * times, "lr_times": times}
         for (decay, times), params in sorted(members.items(), key=lambda entry: entry[0], reverse=True)
     ]
+
+
+def places_of(net: PathNet) -> dict[str, float]:
+    """By name, how far up the network each parameter is, 0 the first and 1 the last, by units in front of it."""
+    group = net.group_matcher()
+    depths = {name: group(name) for name, _ in net.named_parameters()}
+    first, last = min(depths.values()), max(depths.values())
+    return {name: (depth - first) / max(1, last - first) for name, depth in depths.items()}
 
 
 def _build(kind: str, groups: list[dict[str, Any]], config: OptimConfig) -> Optimizer:

@@ -14,6 +14,7 @@ import functools
 import json
 import re
 import typing
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from polypath.core.checks import (
     SHARE,
     Rule,
     check_fields,
+    each,
     instance,
     number,
     one_of,
@@ -106,8 +108,9 @@ class Recipe:
         batch_size: images in a step of the optimiser, over all ranks.
         accumulate: cut a rank's images into so many parts, one forward and backward each; gradients add up.
         seed: weights, order of images, augmentation, dropout and paths are drawn from it.
-        init: start from the weights of this saved model or run, or of the network that comes with the package
-            (``pretrained``); ``model`` must be that network's but for its classes. A head for other ones is drawn.
+        init: start from the weights of this saved model or run, of the network that comes with the package
+            (``pretrained``) or of a model of timm (``timm:NAME``), see :mod:`polypath.training.start`; ``model`` must
+            be that network's but for its classes. A head for other ones is drawn.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: of the forward pass; weights and optimiser stay in float32. ``auto`` is bf16 where the device has
             instructions for it, else fp32; a run settles it when it starts, and its ``recipe.json`` says which it took.
@@ -125,13 +128,17 @@ class Recipe:
         clip_norm: largest norm of the gradients; 0 does not clip.
         parallel: how several processes share the run.
         validate_every: epochs between validations (the last epoch always validates).
+        patience: stop when the error on held-out images has not come below its least for so many epochs; 0 never does.
+        frozen_epochs: in so many epochs, the first ones, only the classifier learns.
         trace_test: also score the test split at each validation. For the papers' figures only: nothing is chosen by it,
             and metrics mark it ``traced_test_error``.
         checkpoint_every: epochs between checkpoints (the last epoch always has one).
         checkpoint_steps: also after so many steps within an epoch; 0 only at the ends of epochs.
         keep: checkpoints to keep beside the best one.
         tracker: a service to report to, beside TensorBoard and files.
-        assumed: dotted field name to the reason of a value that the paper does not state.
+        assumed: dotted field name to the reason of a value that the paper does not state, or that was settled.
+        open_fields: dotted names of fields that a look at the images settles when a run starts, see
+            :mod:`polypath.training.settle`; one that is given is no longer open.
 
     Raises:
         ValueError: a field outside its range, or fields that contradict each other.
@@ -169,6 +176,9 @@ class Recipe:
     keep: int = 2
     tracker: Tracker = "none"
     assumed: dict[str, str] = field(default_factory=dict)
+    patience: int = later(0)
+    frozen_epochs: int = later(0)
+    open_fields: tuple[str, ...] = later(())
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -207,6 +217,9 @@ class Recipe:
             keep=whole(1),
             tracker=one_of(*typing.get_args(Tracker)),
             assumed=_REASONS,
+            patience=whole(0),
+            frozen_epochs=whole(0),
+            open_fields=each(NAME),
         )
         if self.ema and self.swa:
             raise ValueError(f"swa = {self.swa} with ema = {self.ema}: a run keeps one average; set one of them to 0")
@@ -215,6 +228,12 @@ class Recipe:
                 f"swa = {self.swa} with recalibrate = 0: running statistics along a run are those of no average of its "
                 "weights; set --recalibrate 2000, training images to re-estimate them on"
             )
+        if self.patience and not (self.chooses or self.open_fields):
+            raise ValueError(
+                f"patience = {self.patience}: no images are held out to stop by; set --data.validation 100"
+            )
+        if self.frozen_epochs >= self.epochs and "epochs" not in self.open_fields:
+            raise ValueError(f"frozen_epochs = {self.frozen_epochs}: must be below epochs = {self.epochs}")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate = {self.accumulate}: a batch has only batch_size = {self.batch_size} images")
         if self.device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
@@ -228,7 +247,7 @@ class Recipe:
         if (self.mixup or self.cutmix) and self.batch_size // self.accumulate % 2:
             raise ValueError("mixup and cutmix pair images: batch_size / accumulate must be even")
         self.schedule.check(self.epochs)
-        for name in self.assumed:
+        for name in (*self.assumed, *self.open_fields):
             lookup(self, name)
 
     @property
@@ -260,7 +279,7 @@ def lookup(recipe: Recipe, dotted: str) -> Any:
 
 
 def replace(recipe: Recipe, changes: typing.Mapping[str, Any]) -> Recipe:
-    """A recipe with other values in the fields of these dotted names.
+    """A recipe with other values in the fields of these dotted names, which are then no longer open.
 
     Raises:
         ValueError: an unknown field, or a value that a field refuses.
@@ -273,7 +292,17 @@ def replace(recipe: Recipe, changes: typing.Mapping[str, Any]) -> Recipe:
         for parent in parents:
             branch = branch.setdefault(parent, {})
         branch[last] = value
-    return _replaced(recipe, tree)
+    return _replaced(recipe, {"open_fields": still_open(recipe, changes), **tree})
+
+
+def still_open(recipe: Recipe, given: Iterable[str]) -> tuple[str, ...]:
+    """The open fields of ``recipe`` that are none of those given, nor a part of one, nor have one as a part."""
+    given = [f"{name}." for name in given]
+    return tuple(
+        name
+        for name in recipe.open_fields
+        if not any(other.startswith(f"{name}.") or f"{name}.".startswith(other) for other in given)
+    )
 
 
 def _replaced(config: Any, changes: dict[str, Any]) -> Any:

@@ -27,6 +27,7 @@ class RunResult:
             among them; None in summaries from before it was counted.
         precision: of the forward passes; None in summaries from before it was written down.
         notes: what a reader has to know of the data; warnings.
+        balanced_error: the mean of the classes' errors on the test split, where training drew classes alike.
     """
 
     run_dir: str
@@ -49,6 +50,7 @@ class RunResult:
     test_evaluations: int | None = None
     notes: list[str] = field(default_factory=list)
     snapshots: dict[str, float] = field(default_factory=dict)
+    balanced_error: float | None = None
 
 
 def result_of(run_dir: str | os.PathLike[str]) -> RunResult:

@@ -41,6 +41,7 @@ from polypath.training.path_objectives import Taught
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
 from polypath.training.result import RunResult, result_of
 from polypath.training.run_data import places
+from polypath.training.settle import settled
 from polypath.training.signals import Stopped, StopRequest, leaving
 from polypath.training.trackers import check_tracker
 
@@ -111,6 +112,7 @@ def sweep(
         Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and left.
     """
     seeds, grid = list(plain(list(seeds))), {name: list(plain(list(values))) for name, values in (grid or {}).items()}
+    recipe = settled(recipe, data_moved)  # once, for all runs
     plan = plan_of(recipe, seeds, grid)
     folder, asked = Path(out), (recipe, seeds, grid)
     _claim(folder, *asked)  # before anything is written, and again when nothing else can write

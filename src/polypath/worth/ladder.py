@@ -40,6 +40,7 @@ from polypath.storage.lock import FolderLock
 from polypath.training.build import build_net
 from polypath.training.recipe import Recipe, recipe_from_json, recipe_to_json, replace
 from polypath.training.result import RunResult
+from polypath.training.settle import settled
 from polypath.training.sweep import Runner, Runs
 from polypath.worth.collect import collect, runs_of
 from polypath.worth.deployed import runtime_name
@@ -89,6 +90,7 @@ def ladder(
         raise ValueError(f"path = {recipe.path!r}: a ladder is of a whole network; name its paths by --paths")
     for kind in kinds:
         check("kinds", kind, one_of(*KINDS))
+    recipe = settled(recipe, data_moved)  # once, for all runs
     if "pflop" in kinds:
         _check_schedule(recipe)
     measuring = runtime_name(runtime)

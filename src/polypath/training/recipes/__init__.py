@@ -1,6 +1,6 @@
 """Recipes by name: the papers' own (``crescendonet_128-cifar10``), small ones for two CPU cores (``-small``,
-``-digits``), modern ones (``-modern``), those for small budgets (``-fast``) and those that ``polypath ladder`` compares
-paths by (``-ladder``).
+``-digits``), modern ones (``-modern``), those for small budgets (``-fast``), those that ``polypath ladder`` compares
+paths by (``-ladder``), and one for anybody's pictures (``my-images``).
 
 A name is MODEL-DATASET, then what is special. Datasets with "+" are augmented as the papers say; a field that a paper
 does not state stands in the recipe's ``assumed`` with the reason of our value. ``_`` and ``-`` are one in names.
@@ -56,10 +56,10 @@ def _entry(name: str) -> Entry:
 
 @functools.cache
 def _entries() -> dict[str, Entry]:
-    from polypath.training.recipes import crescendonet, dfn, drnn, fast, fractalnet, gunn, ladder, modern, small
+    from polypath.training.recipes import crescendonet, dfn, drnn, fast, fractalnet, gunn, ladder, modern, own, small
 
     known: dict[str, Entry] = {}
-    for group in (crescendonet, fractalnet, dfn, gunn, drnn, small, modern, ladder, fast):
+    for group in (crescendonet, fractalnet, dfn, gunn, drnn, small, modern, ladder, fast, own):
         for entry in group.entries():
             name = _plain(entry.recipe.name)
             if name in known:

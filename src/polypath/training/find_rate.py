@@ -1,0 +1,110 @@
+"""A learning rate by a short sweep (Smith 2017, §3.3): the rate rises step by step until the loss does, too.
+
+found = find_rate(recipe, data)
+recipe = replace(recipe, {"optim.lr": found.rate})
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from dataclasses import dataclass
+
+from polypath.data.loader import BatchesBase
+from polypath.data.sources import ImageData
+from polypath.training.build import (
+    build_net,
+    check_fits,
+    numerics,
+    resolve_device,
+    resolve_precision,
+    train_batches,
+    whiten,
+)
+from polypath.training.distributed import World
+from polypath.training.engine import NONFINITE, Engine
+from polypath.training.recipe import Recipe, replace
+from polypath.training.schedules import Schedule, ScheduleConfig
+
+LOG = logging.getLogger(__name__)
+STEPS = 100
+LOW, HIGH = 1e-5, 3.0  # the rates that are swept, at most
+SMOOTH = 0.9  # of the loss, from step to step
+RISEN = 3.0  # times the least loss: the sweep ends
+BELOW = 10.0  # how far below the rate of the least loss training begins
+
+
+@dataclass(frozen=True)
+class FoundRate:
+    """``rate``: a tenth of the one at which the smoothed loss was least; ``rates`` and ``losses`` of each step."""
+
+    rate: float
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+
+
+class _Sweep(Schedule):
+    def at(self, step: int) -> float:
+        return LOW * (HIGH / LOW) ** (step / (STEPS - 1))
+
+
+def with_found_rate(recipe: Recipe, data: ImageData) -> Recipe:
+    """The recipe with the rate that a sweep found, which is told, and its reason.
+
+    Raises:
+        ValueError: as :func:`find_rate`.
+    """
+    found = find_rate(recipe, data)
+    why = f"a tenth of the rate at which the loss was least in {len(found.rates)} steps of a sweep"
+    LOG.info("optim.lr = %s: %s", found.rate, why)
+    changed = replace(recipe, {"optim.lr": found.rate})
+    return dataclasses.replace(changed, assumed={**recipe.assumed, "optim.lr": why})
+
+
+def find_rate(recipe: Recipe, data: ImageData) -> FoundRate:
+    """The value of ``optim.lr`` that a sweep of at most ``STEPS`` steps on the training images suggests. Nothing is
+    kept of them; the same recipe and images give the same rate.
+
+    Raises:
+        ValueError: what cannot be trained; a loss that is not finite from the first steps on.
+    """
+    device, world = resolve_device(recipe.device), World()
+    recipe = replace(recipe, {"precision": resolve_precision(recipe.precision, device), "frozen_epochs": 0})
+    net = build_net(recipe, classes=data.classes)
+    check_fits(net, data)
+    whiten(net, recipe, data, world)
+    batches = train_batches(data, recipe, device, world)
+    engine = Engine(recipe, net, device, world, len(batches))
+    engine.schedule = _Sweep(ScheduleConfig(), 1.0, len(batches), recipe.epochs)
+    rates: list[float] = []
+    losses: list[float] = []
+    try:
+        with numerics(device, recipe.deterministic):
+            _sweep(engine, batches, rates, losses)
+    finally:
+        batches.close()
+    if len(losses) < 2:
+        raise ValueError("the loss is not finite at the lowest rates of a sweep: give --optim.lr")
+    best = rates[losses.index(min(losses))] / BELOW
+    times = recipe.optim.base_rate(recipe.batch_size) / recipe.optim.lr if recipe.optim.lr else 1.0
+    return FoundRate(float(f"{best / times:.2g}"), tuple(rates), tuple(losses))
+
+
+def _sweep(engine: Engine, batches: BatchesBase, rates: list[float], losses: list[float]) -> None:
+    smooth, epoch = 0.0, 0
+    while len(rates) < STEPS:
+        engine.start_epoch(epoch)
+        batches.set_epoch(epoch)
+        for x, y in batches:
+            step = len(rates)
+            flag = engine.step([(0, x, y)], len(y), epoch, step)
+            loss = sum(values["loss"] for _, values in engine.meter.flush())
+            if flag == NONFINITE or not math.isfinite(loss):
+                return
+            smooth = SMOOTH * smooth + (1 - SMOOTH) * loss
+            rates.append(engine.schedule.at(step))
+            losses.append(smooth / (1 - SMOOTH ** (step + 1)))
+            if losses[-1] > RISEN * min(losses) or len(rates) == STEPS:
+                return
+        epoch += 1

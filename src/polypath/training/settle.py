@@ -1,0 +1,255 @@
+"""What a recipe leaves open, settled by what is known of the images before any is decoded.
+
+    facts = look(recipe.data)                 # polypath.data.sources
+    settled = settle(recipe, facts)           # nothing open is left; ``assumed`` has the reason of each value
+
+A recipe's ``open_fields`` are settled in the order of :data:`DECISIONS`, so that a later one reads the earlier ones'
+values. A field that was given is not open, and stays. The values are where to begin, not the best for every folder:
+they were reasoned, and ``benchmarks/own_pictures.py`` is what they are held against.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from polypath.core.checks import check, one_of
+from polypath.data.config import AugmentConfig
+from polypath.data.facts import ImageFacts
+from polypath.data.sources import look
+from polypath.families.base import Family
+from polypath.families.fractalnet import FractalNet
+from polypath.families.timm_models import TimmModel
+from polypath.storage.shipped import PRETRAINED
+from polypath.training.objectives import Objective, Whole
+from polypath.training.path_objectives import DropPath
+from polypath.training.recipe import Recipe, lookup, replace
+from polypath.training.run_data import located
+from polypath.training.start import model_of, sizes_of, timm_start
+
+Decision = Callable[[Recipe, ImageFacts], tuple[Mapping[str, Any], str]]
+"""Values of fields, by dotted name, and the reason of them."""
+
+SIDES = (32, 48, 64)  # pixels; the network of the package has learned on 32
+LARGEST = 128  # for a model of timm that takes any size
+SMALL = 48  # images that are no photos: icons, digits, CIFAR's
+HELD_OUT, LEAST_HELD, MOST_HELD = 0.15, 2, 2000  # share; images a class; images
+UNEVEN = 3.0  # images of the largest class for one of the smallest, from which classes are drawn alike
+SIDED = re.compile(r"(^|[^a-z])(left|right)([^a-z]|$)", re.IGNORECASE)
+
+
+def settle(recipe: Recipe, facts: ImageFacts) -> Recipe:
+    """The recipe with its open fields settled, and their reasons in ``assumed``. A pure function.
+
+    Raises:
+        ValueError: a field that has to be given, or that nothing here settles.
+    """
+    for name in recipe.open_fields:
+        check("open_fields", name, one_of(*DECISIONS))
+    for name, decide in DECISIONS.items():
+        if name in recipe.open_fields:
+            changes, reason = decide(recipe, facts)
+            settled = replace(recipe, changes)
+            left = tuple(other for other in recipe.open_fields if other != name)
+            assumed = {**recipe.assumed, **dict.fromkeys(changes, reason)}
+            recipe = dataclasses.replace(settled, open_fields=left, assumed=assumed)
+    return recipe
+
+
+def settled(recipe: Recipe, moved: str | os.PathLike[str] | None = None) -> Recipe:
+    """The recipe settled by a look at its images, or at those in the folder ``moved``.
+
+    Raises:
+        ValueError: as :func:`settle` and :func:`polypath.data.sources.look`.
+    """
+    if not recipe.open_fields:
+        return recipe
+    if "data.source" in recipe.open_fields:
+        raise ValueError(f"{recipe.name}: say where your images are, --data.source DIR")
+    return settle(recipe, look(located(recipe.data, None if moved is None else os.fspath(moved))))
+
+
+def told(before: Recipe, after: Recipe) -> list[str]:
+    """A line for each field that has been settled: its name, its value, and why."""
+    new = {name: why for name, why in after.assumed.items() if before.assumed.get(name) != why}
+    return [f"{name} = {_brief(lookup(after, name))}: {why}" for name, why in new.items()]
+
+
+def _brief(value: Any) -> str:
+    """The value; of a table, the fields that are not the default ones."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return str(value)
+    own = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if getattr(value, f.name) != f.default}
+    return f"{type(value).__name__}({', '.join(f'{name}={part!r}' for name, part in own.items())})"
+
+
+# --- what to start from --------------------------------------------------------------------------------------------
+
+
+def _source(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    return {"data.source": recipe.data.source}, "the images are elsewhere"
+
+
+def _init(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    if _alike(recipe.model, model_of(PRETRAINED)):
+        return {"init": PRETRAINED}, "the model is that of the package's network, which has learned on 45,000 photos"
+    return {"init": None}, "no weights come with the package for this model"
+
+
+def _alike(model: Family, other: Family) -> bool:
+    """But for classes and how weights are drawn."""
+    if type(model) is not type(other):
+        return False
+    return dataclasses.replace(model, num_classes=1, init="he") == dataclasses.replace(other, num_classes=1, init="he")
+
+
+def _model(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    if recipe.init is None:
+        return {"model": recipe.model}, "nothing to start from asks for another one"
+    return {"model": model_of(recipe.init)}, f"it is the model of init, {recipe.init}"
+
+
+def _classes(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    return {"model.num_classes": len(facts.classes)}, "the images have so many classes"
+
+
+def _objective(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    found, reason = _objective_of(recipe.model)
+    return {"objective": found}, reason
+
+
+def _objective_of(model: Family) -> tuple[Objective, str]:
+    match model:
+        case FractalNet():
+            return DropPath(mode="mixed", rate=0.15), "its columns answer alone, as FractalNet's paper trains them"
+        case TimmModel(skips=True):
+            why = "its blocks can be skipped afterwards if training has skipped them"
+            return DropPath(mode="stochastic-depth"), why
+        case _:
+            return Whole(), "the plain one, for a network without columns or skips"
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def _channels(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    wanted = recipe.model.in_chans
+    what = "the images are grey" if facts.grey else "some of the images have colours"
+    return {"data.channels": wanted}, f"the network reads {wanted}; {what}"
+
+
+def _size(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    model, side = recipe.model, facts.side
+    if isinstance(model, TimmModel):
+        return _timm_size(recipe, model)
+    least = max(model.min_size, SIDES[0])
+    if facts.alike and model.min_size <= side < least:
+        return {"data.size": side}, f"all images have {side}x{side} pixels"
+    size = max([s for s in SIDES if s <= side] or [least])
+    size = max(size, model.min_size)
+    return {"data.size": size}, f"the shorter side of an image is {side} pixels; a step's time grows with the square"
+
+
+def _timm_size(recipe: Recipe, model: TimmModel) -> tuple[Mapping[str, Any], str]:
+    start = timm_start(recipe.init, model) if recipe.init else None
+    made_for, fixed = sizes_of(start.source if start else model.model)
+    if made_for <= LARGEST or fixed:
+        return {"data.size": made_for}, "the model was made for it"
+    why = f"the model was made for {made_for}, which takes {(made_for / LARGEST) ** 2:.1f} times as long"
+    return {"data.size": LARGEST}, why
+
+
+def _held_out(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    if facts.validation_split is not None:
+        changes = {"data.validation": 0, "data.validation_split": facts.validation_split}
+        return changes, "the dataset has these images for choosing"
+    images = _left(recipe, facts)
+    wanted = max(HELD_OUT * images, LEAST_HELD * len(facts.classes))
+    held = max(1, round(min(wanted, MOST_HELD, images / 4)))
+    return {"data.validation": held}, f"of {images:,} images, to choose the best epoch by and to stop early"
+
+
+def _left(recipe: Recipe, facts: ImageFacts) -> int:
+    """Images that are not scored."""
+    return facts.images if facts.tested else facts.images - max(1, round(facts.images * recipe.data.test_fraction))
+
+
+def _trained(recipe: Recipe, facts: ImageFacts) -> int:
+    """Images that train."""
+    return recipe.data.train_images or max(1, _left(recipe, facts) - recipe.data.validation)
+
+
+def _augment(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    size = recipe.data.size or facts.side
+    sided = next((name for name in facts.classes if SIDED.search(name)), None)
+    mirror = not sided and not (facts.grey and facts.side <= SMALL)
+    why = f"class {sided!r} would not be told from its mirror image" if sided else "small grey images may be letters"
+    told = "mirrored too" if mirror else f"not mirrored, since {why}"
+    if facts.side <= SMALL:
+        changes = AugmentConfig(pad=max(1, size // 8), mirror=mirror)
+        return {"data.augment": changes}, f"small images, shifted by an eighth of their side, {told}"
+    return {"data.augment": AugmentConfig(scale=(0.5, 1.0), mirror=mirror)}, f"crops of half of a photo or more, {told}"
+
+
+def _balanced(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    uneven = facts.balance >= UNEVEN
+    reason = f"the largest class has {facts.balance:.1f} times the images of the smallest"
+    return {"data.balanced": uneven}, f"{reason}; from {UNEVEN:g} on classes are drawn alike"
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+def _batch(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    images = _trained(recipe, facts)
+    size = 16 if images < 600 else 32 if images < 5000 else 64
+    return {"batch_size": max(1, min(size, images))}, f"{images:,} images train; few of them need more steps an epoch"
+
+
+def _epochs(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    images = _trained(recipe, facts)
+    epochs = min(100, max(8, round(800 / math.sqrt(images))))
+    return {"epochs": epochs}, f"800 divided by the root of {images:,} images, from 8 to 100"
+
+
+def _rate(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    rate = 0.05 if recipe.init is None else 0.02
+    rate = rate * math.sqrt(recipe.batch_size / 32)
+    what = "weights that are drawn" if recipe.init is None else "weights that have learned"
+    return {"optim.lr": round(rate, 4)}, f"for {what}, by the root of the batch"
+
+
+def _patience(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    if not recipe.chooses:
+        return {"patience": 0}, "no images are held out to stop by"
+    return {"patience": max(5, recipe.epochs // 2)}, "half of the epochs, at least 5, without a better one"
+
+
+def _validate_every(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    return {
+        "validate_every": max(1, recipe.epochs // 20)
+    }, "twenty looks at few held-out images: more find lucky epochs"
+
+
+DECISIONS: Mapping[str, Decision] = {
+    "data.source": _source,
+    "init": _init,
+    "model": _model,
+    "model.num_classes": _classes,
+    "objective": _objective,
+    "data.channels": _channels,
+    "data.size": _size,
+    "data.validation": _held_out,
+    "data.augment": _augment,
+    "data.balanced": _balanced,
+    "batch_size": _batch,
+    "epochs": _epochs,
+    "optim.lr": _rate,
+    "validate_every": _validate_every,
+    "patience": _patience,
+}
+"""By field, what settles it, in this order."""

@@ -1,0 +1,111 @@
+"""What a run may start from: the network that comes with the package, a saved one, a model of timm with its weights.
+
+pretrained              the network that comes with the package
+FOLDER                  a saved network, or a finished run
+timm:NAME               a model of timm with its pretrained weights; also timm:hf-hub:OWNER/NAME, timm:local-dir:FOLDER
+timm:NAME:FILE          with the weights of a checkpoint; FILE alone where the recipe's model is timm's
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from polypath.core.network import PathNet
+from polypath.families.base import Family, seeded
+from polypath.families.registry import get_family, get_preset
+from polypath.families.timm_models import TimmModel, load_timm_weights
+from polypath.storage.config import read_config
+from polypath.storage.decode import decode
+from polypath.storage.loading import reported_folder
+
+TIMM = "timm:"
+SKIPPED = 0.2  # how often training skips the last block; earlier ones less, by timm's linear rates
+_SAVED = ("local-dir:", "hf-hub:")
+
+
+class TimmStart(NamedTuple):
+    """``source`` is timm's name of the model; ``checkpoint`` a file of its weights, None for timm's own."""
+
+    source: str
+    checkpoint: str | None
+
+
+def timm_start(init: str, model: Family | None = None) -> TimmStart | None:
+    """What ``init`` says of a model of timm; None where it names a network of ours.
+
+    Raises:
+        ValueError: a file of weights without the model that it is for.
+    """
+    if init.startswith(TIMM):
+        source = init.removeprefix(TIMM)
+        if source.startswith(_SAVED):
+            return TimmStart(source, None)
+        name, _, file = source.partition(":")
+        return TimmStart(name, file or None)
+    if Path(init).is_file():
+        if not isinstance(model, TimmModel):
+            raise ValueError(f"init = {init!r}: a file of weights does not say of which model; give timm:NAME:{init}")
+        return TimmStart(model.model, init)
+    return None
+
+
+def model_of(init: str) -> Family:
+    """The settings of the network that ``init`` names, with its own classes; a model of timm has skips where it can.
+
+    Raises:
+        ValueError: no such network, folder or file.
+    """
+    timm = timm_start(init)
+    if timm is None:
+        config = read_config(reported_folder(init))
+        return decode(config["arguments"], get_family(config["family"]), "arguments")
+    spec = get_preset(TIMM + timm.source).spec
+    assert isinstance(spec, TimmModel)
+    return _with_skips(spec)
+
+
+def _with_skips(spec: TimmModel) -> TimmModel:
+    """With blocks that can be skipped, and are in training; as it is where there are none, or no rates."""
+    drawn = {**spec.model_arguments, "drop_path_rate": SKIPPED}
+    for arguments in (drawn, spec.model_arguments):
+        skipping = dataclasses.replace(spec, skips=True, model_arguments=arguments)
+        try:
+            skipping.stages()
+        except ValueError:
+            continue
+        return skipping
+    return spec
+
+
+def sizes_of(source: str) -> tuple[int, bool]:
+    """The image side that a model of timm was made for, in pixels, and whether it takes no other."""
+    from timm import get_pretrained_cfg
+
+    preset = get_preset(TIMM + source)
+    assert isinstance(preset.spec, TimmModel)
+    known = get_pretrained_cfg(preset.spec.model)
+    return preset.size, bool(known and known.fixed_input_size)
+
+
+def timm_net(model: Family, start: TimmStart, init: str, seed: int) -> PathNet:
+    """The network of ``model`` with weights by timm's own loading; its classifier is drawn where theirs has other
+    classes than ``model``, and always beside a checkpoint's.
+
+    Raises:
+        ValueError: another model than ``init`` names; weights that cannot be found, read or put in.
+    """
+    if not isinstance(model, TimmModel):
+        raise ValueError(f"model is a {model.family}, and init = {init!r} a model of timm: take a recipe of it")
+    spec = get_preset(TIMM + start.source).spec
+    assert isinstance(spec, TimmModel)
+    if model.model != spec.model:
+        raise ValueError(f"model.model = {model.model!r}: init = {init!r} is {spec.model!r}")
+    weights: dict[str, Any] = {"pretrained": True}
+    if start.checkpoint is not None:
+        weights["pretrained_cfg_overlay"] = {"file": start.checkpoint, "custom_load": False}
+    net = model.build(seed)
+    with seeded(seed):  # timm draws a classifier for other classes
+        load_timm_weights(net, model, start.source, weights)
+    return net

@@ -11,13 +11,16 @@ import torch
 import polypath as pp
 from browser import console_errors, overflow, view
 from conftest import randomise_norms
+from polypath.analysis.answers import Answers
 from polypath.analysis.depths import depths
 from polypath.analysis.plots.marks import Mark, Series, front
 from polypath.analysis.plots.svg_chart import chart, ticks
+from polypath.analysis.report.classes import of_classes, side_by_side
 from polypath.analysis.report.contents import Report, analysed
 from polypath.analysis.report.page import page
 from polypath.analysis.scoring import PathRow
 from polypath.analysis.tables import PathTable
+from polypath.core.builder import NetBuilder
 from polypath.core.network import PathNet
 from polypath.core.recalibrate import recalibrate
 
@@ -82,7 +85,7 @@ def test_every_part_of_a_network_with_paths_is_there(report):
     assert len(report.calibration) == len(report.paths)
     assert len(report.importance) == 2 * (2 + 3)
     assert report.importance_images == 100
-    assert [gallery.title for gallery in report.galleries] == ["Easy", "Hard"]
+    assert [gallery.title for gallery in report.galleries] == ["Easy", "Hard", "Where paths look"]
     assert report.loops is None
     assert report.channels is None
 
@@ -113,12 +116,74 @@ def test_statistics_are_used_where_they_are_of_all_paths(net):
     assert measured(net, stats=some)["notes"] == []
 
 
+def test_classes_are_of_the_images_that_are_scored(net, report):
+    with torch.no_grad():
+        answers = {name: net(feed("", 100)[0][0], paths=name).argmax(1) for name in report.paths}
+    truth, least = LABELS[:100], "column=1"
+    assert list(report.classes.counts) == ["whole", least]
+    for name, counts in report.classes.counts.items():
+        for i in range(10):
+            for j in range(10):
+                assert int(counts[i, j]) == int(((truth == i) & (answers[name] == j)).sum())
+    errors = report.classes.errors
+    assert list(errors.columns[:3]) == ["class", "images", "whole"]
+    assert errors.columns[-1] == least
+    assert set(errors.columns[2:]) == set(report.paths)
+    first = report.classes.pairs[0]
+    i, j = CLASSES.index(first.a), CLASSES.index(first.b)
+    for name, n in (("whole", first.images), (least, first.cheapest)):
+        of = report.classes.counts[name]
+        assert n == int(of[i, j] + of[j, i])
+    assert (first.a_as_b, first.b_as_a) == (
+        int(((truth == i) & (answers["whole"] == j)).sum()),
+        first.images - first.a_as_b,
+    )
+    assert {picture.caption for picture in first.pictures} <= {first.a, first.b}
+
+
+def test_of_many_paths_and_classes_some_are_shown(net):
+    many = Answers(
+        {("whole" if k == 0 else f"p{k}"): torch.randn(400, 150, generator=G) for k in range(20)},
+        torch.arange(400) % 150,
+    )
+    found = of_classes(many, list(many.logits), lambda places: STORED[: len(places)], [f"c{i}" for i in range(150)])
+    columns = list(found.errors.columns[2:])
+    assert (len(columns), columns[0], columns[-1], found.left) == (8, "whole", "p19", 12)
+    text = page(reported(net, {"notes": [], "depths": depths(net), "classes": found, "images": 400}))
+    assert "of 8 paths from the whole to the cheapest" in text
+    assert "The 100 classes of 150 with the largest error" in text
+    assert "The 16 classes that the whole network confuses most; 134 are left out" in text
+
+
+def test_where_paths_look_is_side_by_side():
+    image = torch.full((8, 8, 3), 100, dtype=torch.uint8)
+    heat = torch.zeros(8, 8)
+    heat[:, 4:] = 1
+    drawn = side_by_side(image, [heat, heat])
+    assert drawn.shape == (96, 3 * 96 + 2 * 4, 4)
+    assert torch.equal(drawn[:, :96, :3], torch.full((96, 96, 3), 100, dtype=torch.uint8))
+    assert drawn[:, 96:100, 3].max() == 0
+    cold, hot = drawn[:, 100:120, :3].float().mean(), drawn[:, 180:196, :3].float().mean()
+    assert cold < 50 < 130 < hot
+    assert side_by_side(image.repeat(20, 20, 1), []).shape == (160, 160, 4)
+
+
+def test_a_network_without_maps_has_no_grad_cam():
+    b = NetBuilder()
+    flat = b.add("flat", "input", torch.nn.Flatten())
+    found = measured(b.net(b.add("head.classifier", flat, torch.nn.Linear(192, 10))))
+    assert found["galleries"] == []
+    assert re.search(r"no Grad-CAM: path 'whole': its head reads 'flat' of shape \(\d, 192\)", found["notes"][0])
+
+
 def test_gated_and_gunn_networks_have_their_own_parts():
     gated = pp.create_model("dr_resnet_small", seed=1, blocks=(1, 2, 2), loops=(1, 2, 3), width=4)
     found = measured(gated)
     assert found["loops"]["images"].sum() == 100
     assert len(found["gates"]) == 5
-    assert [gallery.title for gallery in found["galleries"]] == ["Easy", "Hard", "Fewest loops", "Most loops"]
+    assert [gallery.title for gallery in found["galleries"]] == [
+        *("Easy", "Hard", "Where paths look", "Fewest loops", "Most loops")
+    ]
     assert 'id="loops"' in page(reported(gated, found))
     gunn = pp.create_model("gunn_small", seed=1)
     found = measured(gunn)

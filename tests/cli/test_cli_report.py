@@ -39,8 +39,19 @@ def test_the_page_of_a_run(folder, capsys):
     summary = json.loads((folder / "summary.json").read_text())
     assert f"{summary['test_error']:.2f}%" in text
     assert f"{summary['parameters']:,}" in text
-    for part in ("wiring", "paths", "training", "calibration", "agreement", "importance", "galleries", "run"):
+    for part in (
+        "wiring",
+        "paths",
+        "training",
+        "classes",
+        "calibration",
+        "agreement",
+        "importance",
+        "galleries",
+        "run",
+    ):
         assert f'id="{part}"' in text
+    assert "Where paths look" in text
     assert "no paths.json in the run" in text
     made = looks(folder)["report"]
     assert made > 2 * 4  # all paths in the table, and again for their calibration

@@ -11,6 +11,8 @@
 ``depths``          exact number of paths of each depth
 ``loops``           loops that images take in gated networks, and how often each gate lets pass
 ``galleries``       easy and hard images
+``confusion``       which classes a path takes for which, errors by class, the pairs that are confused most
+``grad_cam``        where in an image a path looks for a class
 ``similarity``      similarity of channels, eigenvalues, effective dimension
 ``finished_run``    a run's network, images and statistics
 ``scoring``, ``tables``, ``recalibrate``    the path table of a run

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from polypath.cli.output import fitting, say
 from polypath.cli.parser import Parser, positive
-from polypath.cli.tables import RowPrinter, to_json
+from polypath.cli.tables import RowPrinter, print_json, to_json, watched
 from polypath.core.display import printable
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ def predict(argv: list[str]) -> int:
     The first argument may be the folder of a bundle or of a saved network; without one, the pretrained bundle of this
     package (CIFAR-10) answers. Images that cannot be read are listed at the end, and the status is 1; it is 2 where
     there are no others.
+
+    --out writes a file of all answers, batch by batch, in place of a table. Where that was stopped, the same command
+    goes on.
     """
     parser = Parser("predict", predict.__doc__)
     parser.add_argument(
@@ -35,7 +38,9 @@ def predict(argv: list[str]) -> int:
         help="milliseconds to read, decode and classify an image; none: the best path",
     )
     parser.add_argument("--path", help="a path by its name, whatever it takes")
-    parser.add_argument("--top-k", type=positive, default=3, help="classes to show (3)")
+    parser.add_argument("--top-k", type=positive, help="classes to show (3), or to write (1)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write FILE.csv or FILE.parquet, a row an image")
+    parser.add_argument("--batch", type=positive, help="images that --out answers together (32)")
     parser.add_argument(
         "--runtime", default="auto", help="auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
     )
@@ -45,6 +50,10 @@ def predict(argv: list[str]) -> int:
     args = parser.read(argv)
     if args.budget_ms is not None and args.path is not None:
         raise ValueError("--budget-ms and --path: give one of them")
+    if args.batch is not None and args.out is None:
+        raise ValueError("--batch: is for --out; without it images are answered one by one")
+    if args.top_k is None:
+        args.top_k = 3 if args.out is None else 1
 
     from polypath.data.images import BrokenImage
     from polypath.deploy.budget import BudgetError, check_budget
@@ -60,6 +69,8 @@ def predict(argv: list[str]) -> int:
     if args.top_k > len(bundle.classes):
         raise ValueError(f"--top-k {args.top_k}: there are only {len(bundle.classes)} classes")
     files = list(files_of(places))
+    if args.out is not None:
+        return _to_file(args, bundle, files)
 
     from polypath.deploy.predictor import AnytimePredictor
 
@@ -85,6 +96,33 @@ def predict(argv: list[str]) -> int:
     if len(bad) == len(files):
         raise ValueError(f"none of {len(files)} images can be answered")
     return 1 if bad else 0
+
+
+def _to_file(args: argparse.Namespace, bundle: Bundle, files: Sequence[Path]) -> int:
+    from polypath.deploy.answer_file import BATCH, check_out, runtime_of, write_answers
+    from polypath.deploy.predictor import AnytimePredictor
+
+    out = check_out(args.out)
+    runtime = args.runtime if args.runtime != "auto" else runtime_of(out) or "auto"  # with which it was begun
+    predictor = AnytimePredictor(bundle, runtime, args.threads, profile=args.profile)
+    written = write_answers(
+        predictor,
+        files,
+        out,
+        path=args.path,
+        budget_ms=args.budget_ms,
+        top_k=args.top_k,
+        batch=args.batch or BATCH,
+        watched=lambda places: watched(places, "predict"),
+    )
+    if args.json:
+        print_json({"out": str(out), "images": written.images, "failed": written.failed, "runtime": written.runtime})
+    else:
+        failed = f", {written.failed:,} of them not answered (column error)" if written.failed else ""
+        say(f"wrote {out}: {written.images:,} images{failed}")
+    if written.failed == written.images:
+        raise ValueError(f"none of {written.images} images can be answered: {out} says why")
+    return 1 if written.failed else 0
 
 
 def _json_lines(args: argparse.Namespace) -> Callable[[Path, Answer], None]:

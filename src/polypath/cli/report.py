@@ -34,7 +34,8 @@ ACCELERATED = 50.0  # times the multiply-adds of a CPU that an accelerator may s
 
 def report(argv: list[str]) -> None:
     """Write a finished run as one HTML page that needs no network: its wiring with any path lit, training curves, the
-    path table, error against cost, calibration, agreement, importance, depths and galleries."""
+    path table, error against cost, what is taken for what, calibration, agreement, importance, depths, galleries, and
+    where in an image paths look (Grad-CAM)."""
     parser = Parser("report", report.__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_paths()

@@ -24,6 +24,7 @@ _PLACES = {
     "Confident": "answer",
     "ImageLimits": "images",
     "Timing": "latency",
+    "write_answers": "answer_file",
     "export_path": "export",
     "Stepwise": "stepwise",
     "write_stepwise": "stepwise_write",
@@ -34,6 +35,7 @@ _PLACES = {
 if TYPE_CHECKING:
     from polypath.data.images import ImageLimits
     from polypath.deploy.answer import Answer, Confident
+    from polypath.deploy.answer_file import write_answers
     from polypath.deploy.budget import BudgetError
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.candidates import BundleNetwork
@@ -57,6 +59,7 @@ __all__ = [
     "Stepwise",
     "Timing",
     "export_path",
+    "write_answers",
     "write_bundle",
     "write_networks",
     "write_stepwise",

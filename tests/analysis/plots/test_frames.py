@@ -10,6 +10,7 @@ import polypath as pp
 from polypath.analysis.agreement import pairwise_agreement
 from polypath.analysis.calibration import calibration_table, reliability
 from polypath.analysis.components import leave_one_out, shared_and_separate
+from polypath.analysis.confusion import confusion
 from polypath.analysis.depths import depths
 from polypath.analysis.importance import importance
 from polypath.analysis.loops import loop_histogram
@@ -36,6 +37,7 @@ FIGURES = {
     "reliability": lambda: frames.draw_reliability(reliability(LOGITS, LABELS)),
     "importance": lambda: frames.draw_importance(importance(LOGITS["branches=1"], LOGITS, LABELS)),
     "agreement": lambda: frames.draw_agreement(pairwise_agreement(LOGITS, LABELS)),
+    "confusion": lambda: frames.draw_confusion(confusion(LOGITS, LABELS), ["a", "b", "c", "d"]),
     "depths": lambda: frames.draw_depths(depths(pp.create_model("resnet110_cifar"))),
     "loops": lambda: frames.draw_loops(loop_histogram([0, 2, 2, 3], 4), expected=2.5),
     "gates": lambda: frames.draw_gates(GATES, target=0.7),
@@ -83,6 +85,16 @@ def test_the_square_of_pairs_is_symmetric(made):
     shown = made["agreement"].axes[0].images[0].get_array()
     frame = pairwise_agreement(LOGITS, LABELS)
     assert shown[0, 2] == shown[2, 0] == frame["disagreement"].iloc[1]
+
+
+def test_a_confusion_square_is_shaded_by_the_rows_shares(made):
+    panel = made["confusion"].axes[1]
+    counts = confusion(LOGITS, LABELS)["branches=2"]
+    assert panel.get_title() == "branches=2"
+    drawn = panel.images[0].get_array().tolist()
+    assert [sum(row) for row in drawn] == pytest.approx([1.0] * 4)
+    assert drawn[2][1] == pytest.approx(float(counts[2, 1] / counts[2].sum()))
+    assert ticks(panel) == ["a", "b", "c", "d"]
 
 
 def test_gallery_shows_the_images_that_the_frame_names(made):

@@ -78,6 +78,22 @@ def draw_agreement(frame: pd.DataFrame, measures: Sequence[str] = ("disagreement
     return figure
 
 
+def draw_confusion(counts: Mapping[str, Tensor], classes: Sequence[str] = (), title: str = "") -> Figure:
+    """:func:`~polypath.analysis.confusion.confusion`: for each path a square of the truth (rows) and the answer, shaded
+    by the share of the row's images."""
+    side = max(len(next(iter(counts.values()))), 1)
+    names = list(classes) or [str(i) for i in range(side)]
+    figure = new_figure((0.32 * side + 1.6) * len(counts), 0.32 * side + 1.4, title)
+    for axes, (name, of) in zip(figure.subplots(1, len(counts), squeeze=False)[0], counts.items(), strict=True):
+        axes.imshow((of / of.sum(1, keepdim=True).clamp_min(1)).numpy(), cmap="Blues", vmin=0, vmax=1)
+        if side <= MOST_NAMES:
+            axes.set_xticks(range(side), names, rotation=90, fontsize=7)
+            axes.set_yticks(range(side), names, fontsize=7)
+        axes.set(xlabel="answer", ylabel="truth")
+        axes.set_title(name, fontsize=10)
+    return figure
+
+
 def draw_reliability(frame: pd.DataFrame, title: str = "") -> Figure:
     """:func:`~polypath.analysis.calibration.reliability`: accuracy against confidence, a panel for each path; the
     bars below say where the images are."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +17,8 @@ from polypath.analysis.depths import depths
 from polypath.analysis.galleries import easy_and_hard_by_loops, easy_and_hard_by_paths, pixels
 from polypath.analysis.importance import importance_table, without_each
 from polypath.analysis.loops import Loops, loop_histogram, loops_taken
+from polypath.analysis.report.classes import Classes, cams, of_classes, rows_of
+from polypath.analysis.report.pictures import Gallery, Picture, png
 from polypath.analysis.similarity import channel_moments, segments_of, similarity_table, spectrum
 from polypath.analysis.tables import PathTable
 from polypath.core.batchnorm import BatchNormStatistics
@@ -38,24 +38,6 @@ which so many errors will be measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An image of a gallery: PNG as a ``data:`` address, what is on it, what is written below."""
-
-    source: str
-    about: str
-    caption: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gallery:
-    """Images of one kind."""
-
-    title: str
-    text: str
-    pictures: list[Picture]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything that a page shows. Parts that a network has not, or that would take too long, are None or empty, and
     ``notes`` says why.
@@ -68,6 +50,7 @@ class Report:
         table: errors and costs.
         curves: rows of the run's metrics.
         images: test images of the analyses of answers; ``held_out`` says which images fitted the temperatures.
+        classes: errors by class, and what is taken for what.
         recipe, sessions: settings, environments.
     """
 
@@ -82,6 +65,7 @@ class Report:
     held_out: str = ""
     calibration: pd.DataFrame | None = None
     reliability: pd.DataFrame | None = None
+    classes: Classes | None = None
     agreement: pd.DataFrame | None = None
     diversity: pd.DataFrame | None = None
     importance: pd.DataFrame | None = None
@@ -138,10 +122,29 @@ def analysed(
             found["held_out"] = f"{len(fitting.labels):,} test images, every second one, which are not scored here"
         found["images"] = len(scored.labels)
         found |= _of_answers(scored, fitting)
-        if len(paths) > 1:
-            found["galleries"] += _by_paths(net, paths, scored, lambda p: stored([step * i for i in p], count), classes)
+
+        names = sorted(spent, key=lambda name: (name != "whole", -spent[name]))
+
+        def shown(rows: Sequence[int]) -> Tensor:
+            return stored([step * i for i in rows], count)
+
+        def inputs(rows: Sequence[int]) -> Tensor:
+            return rows_of(feed("test", count, 0), [step * i for i in rows]).to(next(net.parameters()).device)
+
+        found["classes"] = of_classes(scored, names, shown, classes)
+        if len(names) > 1:
+            found["galleries"] += _by_paths(names[-1], scored, shown, classes)
+        if views > 1:
+            notes.append("no Grad-CAM: images are answered by several crops of each")
+        else:
+            both = {name: paths[name] for name in dict.fromkeys((names[-1], "whole"))}
+            try:
+                found["galleries"].append(cams(net, both, scored, shown, inputs, classes, stats))
+            except ValueError as error:
+                notes.append(f"no Grad-CAM: {error}")
     else:
-        notes.append("no calibration, agreement and galleries: running all paths on enough images takes too long here")
+        missing = "no classes, calibration, agreement and galleries"
+        notes.append(f"{missing}: running all paths on enough images takes too long here")
     found |= _importance(net, feed, size, views, most, budget, notes)
     if any(join.gates for join in net.wiring.joins.values()):
         count = _affordable(spent.get("whole", 1), most, budget)
@@ -188,13 +191,11 @@ def _importance(
 
 
 def _by_paths(
-    net: PathNet,
-    paths: Mapping[str, Paths],
+    least: str,
     scored: Answers,
     stored: Callable[[Sequence[int]], Tensor],
     classes: Sequence[str],
 ) -> list[Gallery]:
-    least = min((name for name in paths if name != "whole"), key=lambda name: cost(net, paths[name]).macs)
     frame = easy_and_hard_by_paths(scored.logits[least], scored.logits["whole"], scored.labels, spread=True)
     texts = {
         "easy": ("Easy", f"right on the smallest path, {least}, already; with its probability of the truth"),
@@ -235,13 +236,3 @@ def _galleries(
             )
         found.append(Gallery(title=title, text=text, pictures=pictures))
     return found
-
-
-def png(picture: Tensor, most: int = 96) -> str:
-    """An image ``(H, W, 3)`` uint8 as a ``data:`` address; larger sides than ``most`` pixels are shrunk to it."""
-    from PIL import Image
-
-    image, data = Image.fromarray(picture.numpy()), io.BytesIO()
-    image.thumbnail((most, most))
-    image.save(data, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()

@@ -40,4 +40,5 @@ def page(report: Report) -> str:
     values |= {name: Markup(drawn) for name, drawn in charts(report).items()}
     values |= {"report": report, "table": tables.path_table(report), "calibration": tables.calibration(report)}
     values |= {"pairs": tables.pairs(report), "channels": tables.channels(report), "settings": tables.settings(report)}
+    values |= {"class_errors": tables.class_errors(report), "confusions": tables.confusions(report)}
     return environment.get_template("page.html").render(**values)

@@ -1,4 +1,4 @@
-"""The tables of a report: of paths, calibration, channels, pairs and settings."""
+"""The tables of a report: of paths, classes, calibration, channels, pairs and settings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from polypath.analysis.confusion import most_confused
 from polypath.analysis.report.contents import Report
 from polypath.core.display import short_macs
 
 MOST_PAIRS = 16  # paths in the square of pairs
+MOST_CLASSES = 16  # in the square of a confusion matrix
+MOST_ERRORS = 100  # classes in the table of errors
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,50 @@ def _number(value: float | None, form: str) -> Cell:
     return Cell(form.format(value), float(value))
 
 
+def class_errors(report: Report) -> dict[str, Any] | None:
+    """Errors by class, of many classes those with the largest error of the whole network."""
+    if report.classes is None:
+        return None
+    frame, names = report.classes.errors, report.classes.names
+    paths = [str(column) for column in frame.columns[2:]]
+    if len(frame) > MOST_ERRORS:
+        frame = frame.sort_values(by=paths[0], ascending=False, kind="stable").head(MOST_ERRORS).sort_index()
+    columns = {"images": ("images", "of the class, of this section")}
+    columns |= {path: (f"{path} %", "error on the class' images, %") for path in paths}
+    shown = frame.assign(name=[names[c] for c in frame["class"].tolist()])
+    return _frame_table(shown, "name", columns, {"images": "{:.0f}"} | dict.fromkeys(paths, "{:.1f}"), "class")
+
+
+def confusions(report: Report) -> list[dict[str, Any]]:
+    """A square for the whole network and for the cheapest path, of the classes that the whole confuses most: rows are
+    the truth, and a cell's shade is its share of the truth's images."""
+    if report.classes is None:
+        return []
+    names, counts = report.classes.names, report.classes.counts
+    of = most_confused(next(iter(counts.values())), MOST_CLASSES)
+    squares = []
+    for path, matrix in counts.items():
+        images = matrix.sum(1).tolist()
+        square = []
+        for i in of:
+            cells = []
+            for j in of:
+                n = int(matrix[i, j])
+                share = n / images[i] if images[i] else 0.0
+                about = f"{names[i]} answered as {names[j]}: {n:,} of {images[i]:,} images ({share:.1%})"
+                cells.append(
+                    {
+                        "text": f"{n:,}" if n else "",
+                        "share": round(100 * share),
+                        "kind": "right" if i == j else "wrong",
+                        "about": about,
+                    }
+                )
+            square.append((names[i], cells))
+        squares.append({"path": path, "names": [names[j] for j in of], "square": square, "left": len(names) - len(of)})
+    return squares
+
+
 def calibration(report: Report) -> dict[str, Any] | None:
     frame = report.calibration
     if frame is None:
@@ -93,11 +140,11 @@ def channels(report: Report) -> dict[str, Any] | None:
 
 
 def _frame_table(
-    frame: pd.DataFrame, name: str, columns: dict[str, tuple[str, str]], forms: dict[str, str]
+    frame: pd.DataFrame, name: str, columns: dict[str, tuple[str, str]], forms: dict[str, str], title: str = ""
 ) -> dict[str, Any]:
     records = frame.to_dict("records")
     body = [(str(row[name]), [_number(row[c], forms.get(c, "{:.2f}")) for c in columns]) for row in records]
-    return {"head": [Heading(name), *(Heading(*of) for of in columns.values())], "body": body}
+    return {"head": [Heading(title or name), *(Heading(*of) for of in columns.values())], "body": body}
 
 
 def pairs(report: Report) -> dict[str, Any] | None:
@@ -120,7 +167,7 @@ def pairs(report: Report) -> dict[str, Any] | None:
             if i > j:
                 text = "–" if math.isnan(row["q"]) else f"{row['q']:.2f}"
             share = value / most if i < j else 0.0 if math.isnan(row["q"]) else max(0.0, row["q"])
-            cells.append({"text": text, "share": round(100 * share), "upper": i < j})
+            cells.append({"text": text, "share": round(100 * share), "kind": "upper" if i < j else "lower"})
         square.append((a, cells))
     whole = report.diversity.to_dict("records")[0] if report.diversity is not None else None
     return {"names": names, "square": square, "left": len(every) - len(names), "set": whole}

@@ -1,0 +1,99 @@
+"""Which classes a path takes for which: confusion matrices, errors by class, the pairs that are confused most."""
+
+from __future__ import annotations
+
+import pandas as pd
+from torch import Tensor
+
+from polypath.analysis.answers import Logits, stacked
+from polypath.core.checks import check, whole
+
+_COUNT = whole(1)
+
+
+def confusion(logits: Logits, labels: Tensor) -> dict[str, Tensor]:
+    """For each path its counts ``(classes, classes)``, int64: a row for the truth, a column for the answer.
+
+    Raises:
+        ValueError: as :func:`~polypath.analysis.answers.stacked`.
+    """
+    names, z = stacked(logits, labels)
+    classes, truth = z.shape[2], labels.cpu().long()
+    cells = truth * classes + z.argmax(2)
+    return {
+        name: of.bincount(minlength=classes * classes).view(classes, classes)
+        for name, of in zip(names, cells, strict=True)
+    }
+
+
+def class_errors(logits: Logits, labels: Tensor) -> pd.DataFrame:
+    """Error of each path by class, in percent of the class' images.
+
+    Returns:
+        A row for each class that has images: ``class`` (its number), ``images``, and a column for each path.
+
+    Raises:
+        ValueError: as :func:`~polypath.analysis.answers.stacked`.
+    """
+    counts = confusion(logits, labels)
+    images = next(iter(counts.values())).sum(1)
+    some = images.nonzero().squeeze(1)
+    columns = {name: (100 * (1 - of.diagonal() / images))[some].tolist() for name, of in counts.items()}
+    return pd.DataFrame({"class": some.tolist(), "images": images[some].tolist(), **columns})
+
+
+def confused_pairs(logits: Tensor, labels: Tensor, count: int = 10, examples: int = 3) -> pd.DataFrame:
+    """The pairs of classes that one path confuses most, either way.
+
+    Args:
+        logits: of the path, ``(images, classes)``.
+        count: pairs, at most.
+        examples: images of each pair, at most: the mistakes that the path is surest of.
+
+    Returns:
+        A row for each pair with a mistake, the most first: classes ``a`` and ``b`` (``a`` is the truth more often),
+        ``images`` that are one and answered as the other, ``a_as_b`` and ``b_as_a`` of them, ``share`` (% of the images
+        of both classes), ``examples`` (their numbers).
+
+    Raises:
+        ValueError: counts below 1 and 0, and as :func:`~polypath.analysis.answers.stacked`.
+    """
+    check("count", count, _COUNT)
+    check("examples", examples, whole(0))
+    (of,) = confusion({"path": logits}, labels).values()
+    both = (of + of.T).triu(1)
+    a, b = both.nonzero(as_tuple=True)
+    order = both[a, b].argsort(descending=True, stable=True)[:count]
+    sure, answer = logits.detach().cpu().double().softmax(1).max(1)
+    rows = []
+    for i, j in zip(a[order].tolist(), b[order].tolist(), strict=True):
+        i, j = (i, j) if of[i, j] >= of[j, i] else (j, i)
+        mistakes = _either(labels.cpu(), answer, i, j)
+        rows.append(
+            {
+                "a": i,
+                "b": j,
+                "images": int(both[min(i, j), max(i, j)]),
+                "a_as_b": int(of[i, j]),
+                "b_as_a": int(of[j, i]),
+                "share": 100.0 * len(mistakes) / int(of[[i, j]].sum()),
+                "examples": mistakes[sure[mistakes].argsort(descending=True, stable=True)][:examples].tolist(),
+            }
+        )
+    return pd.DataFrame(rows, columns=["a", "b", "images", "a_as_b", "b_as_a", "share", "examples"])
+
+
+def most_confused(counts: Tensor, most: int) -> list[int]:
+    """Of a confusion matrix at most so many classes, in order: those with the most mistakes in their row and column.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+    check("most", most, _COUNT)
+    wrong = counts - counts.diagonal().diag()
+    order = (wrong.sum(0) + wrong.sum(1)).argsort(descending=True, stable=True)[:most]
+    return sorted(order.tolist())
+
+
+def _either(truth: Tensor, answer: Tensor, i: int, j: int) -> Tensor:
+    return ((truth == i) & (answer == j) | (truth == j) & (answer == i)).nonzero().squeeze(1)

@@ -1,0 +1,38 @@
+"""Images of a report: PNG inside of the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image of a gallery: PNG as a ``data:`` address, what is on it, what is written below."""
+
+    source: str
+    about: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Images of one kind; ``wide`` where each is several side by side."""
+
+    title: str
+    text: str
+    pictures: list[Picture]
+    wide: bool = False
+
+
+def png(picture: Tensor, most: int = 96) -> str:
+    """An image ``(H, W, 3)`` uint8 as a ``data:`` address; larger sides than ``most`` pixels are shrunk to it."""
+    from PIL import Image
+
+    image, data = Image.fromarray(picture.numpy()), io.BytesIO()
+    image.thumbnail((most, most))
+    image.save(data, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()

@@ -1,0 +1,300 @@
+"""Answers to many images in one file, CSV or Parquet: batch by batch, and again from where a killed call stopped.
+
+    predictor = AnytimePredictor(bundle)
+    write_answers(predictor, list(files_of(["photos"])), "answers.csv")
+
+Rows gather in the folder ``answers.csv.part``. ``answers.csv`` appears when all are there; ``answers.csv.json`` says
+what was asked of which bundle. An answer may depend in its last digits on what else is in its batch, so a later call
+keeps whole batches only, and its file is the one that a single call writes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from polypath.core.checks import check, one_of, whole
+from polypath.core.display import as_unicode, printable
+from polypath.data.images import BrokenImage
+from polypath.deploy.answer import Answer, check_top_k
+from polypath.deploy.budget import BudgetError
+from polypath.deploy.predictor import AnytimePredictor
+from polypath.storage import files as storage
+from polypath.storage.decode import read
+from polypath.storage.digests import json_digest
+from polypath.storage.lock import FolderLock
+
+COLUMNS = ("file", "class", "probability", "path", "error")
+BATCH = 32
+ROW_GROUP = 10_000  # rows of a Parquet file that are held at a time
+_KINDS = (".csv", ".parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a file of answers holds; a later call goes on with it where all of this is the same.
+
+    Attributes:
+        bundle, digest: the bundle's name and digest.
+        images, names: how many, and the SHA-256 of their names in order.
+        runtime, path, budget_ms, top_k, batch: as given to :func:`write_answers`; of ``auto`` the runtime it chose.
+    """
+
+    bundle: str
+    digest: str
+    images: int
+    names: str
+    runtime: str
+    path: str | None
+    budget_ms: float | None
+    top_k: int
+    batch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written(Asked):
+    """A whole file of answers, as its ``.json`` says it: ``failed`` images have an error in place of an answer."""
+
+    failed: int
+
+
+def write_answers(
+    predictor: AnytimePredictor,
+    files: Sequence[Path],
+    out: str | os.PathLike[str],
+    *,
+    path: str | None = None,
+    budget_ms: float | None = None,
+    top_k: int = 1,
+    batch: int = BATCH,
+    watched: Callable[[range], Iterable[int]] = iter,
+) -> Written:
+    """Classify image files into ``out``, ``.csv`` or ``.parquet``, a row each in their order.
+
+    Columns are ``file``, ``class``, ``probability``, ``path`` and, for an image without an answer, ``error``; with
+    ``top_k`` above 1 then ``class_2``, ``probability_2`` and so on. Where an earlier call for the same was stopped,
+    this one goes on; where the file is whole, nothing is done. A batch of images is held at a time.
+
+    Args:
+        path: one by its name; None: the most accurate.
+        budget_ms: for each image, which is then answered by itself; not together with ``path``.
+        top_k: likeliest classes in a row.
+        batch: images that are answered together.
+        watched: goes through the first places of the batches to come, to show how far it is.
+
+    Raises:
+        ValueError: no images, values that cannot be, a file at ``out`` that other images, options or another bundle
+            have made, or that another process is writing.
+        BudgetError: the cheapest path needs more than the budget.
+    """
+    out, size = check_out(out), check("batch", batch, whole(1))
+    check_top_k(top_k, predictor.bundle.classes)
+    if not files:
+        raise ValueError("no images")
+    if budget_ms is not None:
+        if path is not None:
+            raise ValueError(f"path {path!r} and budget_ms {budget_ms!r}: give one of them")
+        predictor.choose(budget_ms)
+    names = [as_unicode(os.fspath(file)) for file in files]
+    asked = Asked(
+        bundle=predictor.bundle.name,
+        digest=predictor.bundle.digest,
+        images=len(files),
+        names=json_digest(names),
+        runtime=predictor.runtime.name,
+        path=None if path is None else predictor.bundle.path(path).name,
+        budget_ms=budget_ms,
+        top_k=top_k,
+        batch=size,
+    )
+    if os.path.lexists(out):
+        return _already(out, asked)
+    work = _work(out)
+    work.mkdir(exist_ok=True)
+    with FolderLock(work):
+        _check_same(out, asked, work / "asked.json")
+        storage.write_json(work / "asked.json", asdict(asked))
+        with _Rows(work / "rows.csv", names, asked) as rows:
+            for start in watched(range(rows.kept, len(files), size)):
+                rows.add(_answered(predictor, files[start : start + size], asked))
+        written = Written(**asdict(asked), failed=rows.failed)
+        storage.write_json(_record(out), asdict(written))
+        if out.suffix == ".csv":
+            os.replace(work / "rows.csv", out)
+            storage.sync_folder(out.parent)
+        else:
+            with storage.whole(out) as temporary:
+                _to_parquet(work / "rows.csv", temporary)
+        shutil.rmtree(work)
+    return written
+
+
+def check_out(out: str | os.PathLike[str]) -> Path:
+    """The place of a file of answers.
+
+    Raises:
+        ValueError: another suffix than ``.csv`` and ``.parquet``, no folder to put it in.
+        ImportError: Parquet without pyarrow.
+    """
+    out = Path(out)
+    check(f"suffix of {printable(out)}", out.suffix, one_of(*_KINDS))
+    if not out.parent.is_dir():
+        raise ValueError(f"{printable(out)}: there is no folder {printable(out.parent)}")
+    if out.suffix == ".parquet":
+        import pyarrow.parquet  # noqa: F401  (before the work)
+    return out
+
+
+def runtime_of(out: Path) -> str | None:
+    """The runtime of the answers that are at ``out`` already, whole or in part."""
+    for file in (_record(out), _work(out) / "asked.json"):
+        if file.is_file():
+            return read(file, Asked, others=True).runtime
+    return None
+
+
+def _record(out: Path) -> Path:
+    return out.with_name(f"{out.name}.json")
+
+
+def _work(out: Path) -> Path:
+    return out.with_name(f"{out.name}.part")
+
+
+def _already(out: Path, asked: Asked) -> Written:
+    if not _record(out).is_file():
+        raise ValueError(f"{printable(out)}: exists, and {_record(out).name} is not beside it; choose another file")
+    _check_same(out, asked, _record(out))
+    shutil.rmtree(_work(out), ignore_errors=True)  # of a call that was stopped at its very end
+    return read(_record(out), Written)
+
+
+def _check_same(out: Path, asked: Asked, record: Path) -> None:
+    if not record.is_file():
+        return
+    earlier = asdict(read(record, Asked, others=True))
+    for name, now in asdict(asked).items():
+        if earlier[name] != now:
+            raise ValueError(
+                f"{printable(out)}: its answers are of {name} = {earlier[name]!r}, not {now!r}; "
+                "ask for the same, or choose another file"
+            )
+
+
+class _Rows:
+    """The rows that are there so far, as CSV. What is no whole batch at the end is cut off when it is opened."""
+
+    def __init__(self, file: Path, names: Sequence[str], asked: Asked) -> None:
+        further = [f"{name}_{i}" for i in range(2, asked.top_k + 1) for name in ("class", "probability")]
+        self._file, self._head = file, [*COLUMNS, *further]
+        self.kept, self.failed, self._length = self._whole_batches(names, asked.batch)
+
+    def __enter__(self) -> _Rows:
+        self._stream = open(self._file, "r+b" if self._length else "wb")
+        self._stream.truncate(self._length)
+        self._stream.seek(self._length)
+        if not self._length:
+            self.add([self._head])
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        with self._stream:
+            os.fsync(self._stream.fileno())
+
+    def add(self, rows: Sequence[Sequence[str]]) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        self._stream.write(text.getvalue().encode())
+        self._stream.flush()
+        self.failed += sum(bool(row[4]) for row in rows if row is not self._head)
+
+    def _whole_batches(self, names: Sequence[str], batch: int) -> tuple[int, int, int]:
+        """How many rows, how many of them failed, and their bytes. The names are compared, since after a power cut a
+        file may end in anything."""
+        kept, failed = (0, 0, 0), 0
+        if not self._file.is_file():
+            return kept
+        with open(self._file, "rb") as stream:
+            lines = _Lines(stream)
+            try:
+                for i, row in enumerate(csv.reader(lines, strict=True)):
+                    expected = row == self._head if i == 0 else len(row) == len(self._head) and row[0] == names[i - 1]
+                    if not expected or not lines.ended:
+                        break
+                    failed += bool(i and row[4])
+                    if i % batch == 0 or i == len(names):
+                        kept = i, failed, lines.read
+                    if i == len(names):
+                        break
+            except (csv.Error, UnicodeDecodeError):
+                pass
+        return kept
+
+
+class _Lines:
+    """Lines of a file as text; how many bytes have been ``read``, and whether the last line had its ``ended``."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self.read, self.ended = stream, 0, True
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._stream:
+            self.read, self.ended = self.read + len(line), line.endswith(b"\n")
+            yield line.decode()
+
+
+def _answered(predictor: AnytimePredictor, files: Sequence[Path], asked: Asked) -> list[list[str]]:
+    """The rows of a batch."""
+    rows: dict[Path, list[str]] = {}
+    good: list[Path] = []
+    pixels: list[np.ndarray] = []
+
+    def take(answer: Answer, of: Sequence[Path]) -> None:
+        rows.update({file: _row(file, answer.path, top) for file, top in zip(of, answer.top(), strict=True)})
+
+    for file in files:
+        try:
+            if asked.budget_ms is not None:
+                take(predictor.predict(file, asked.budget_ms, top_k=asked.top_k), [file])
+            else:
+                pixels.append(predictor.bundle.preparation.array(file, predictor.limits)[0])
+                good.append(file)
+        except (BrokenImage, BudgetError) as error:
+            why = printable(str(error).removeprefix(f"{printable(file)}: "))
+            rows[file] = [as_unicode(os.fspath(file)), "", "", "", why, *[""] * (2 * asked.top_k - 2)]
+    if good:
+        take(predictor.predict(np.stack(pixels), path=asked.path, top_k=asked.top_k), good)
+    return [rows[file] for file in files]
+
+
+def _row(file: Path, path: str, top: Sequence[tuple[str, float]]) -> list[str]:
+    name, probability, *further = [text for name, p in top for text in (name, f"{p:.6f}")]
+    return [as_unicode(os.fspath(file)), name, probability, path, "", *further]
+
+
+def _to_parquet(rows: Path, out: Path) -> None:
+    """Texts as they are, probabilities as float32, null where there is nothing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open(rows, encoding="utf-8", newline="") as stream:
+        reader = csv.reader(stream)
+        head = next(reader)
+        numbers = [name.startswith("probability") for name in head]
+        schema = pa.schema([(name, pa.float32() if n else pa.string()) for name, n in zip(head, numbers, strict=True)])
+        with pq.ParquetWriter(out, schema) as writer:
+            while group := list(islice(reader, ROW_GROUP)):
+                columns = [
+                    [(float(text) if n else text) if text else None for text in column]
+                    for n, column in zip(numbers, zip(*group, strict=True), strict=True)
+                ]
+                writer.write_table(pa.table(columns, schema=schema))

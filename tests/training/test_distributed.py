@@ -82,19 +82,19 @@ def test_an_image_counts_once(strategy: Any) -> None:
 
     class Together(World):
         def gather(self, value: Any) -> list[Any]:
-            return [*given, value]
+            given.append(value)
+            return given
 
     recipe, net, given = tiny(parallel=ParallelConfig(strategy=strategy)), NET.build(0), []
     for rank in range(2):
         world = Together(rank, 2)
         batches = eval_batches("test", images(), recipe, torch.device("cpu"), world)
         scores = evaluate(net, net, batches, world)
-        if rank == 0:
-            given = [[[scores.loss * scores.images, scores.error / 100 * scores.images, scores.images]]]
     alone = evaluate(net, net, eval_batches("test", images(), recipe, torch.device("cpu"), World()), World())
     assert scores.images == alone.images == len(images().test)
     assert scores.error == pytest.approx(alone.error)
     assert scores.loss == pytest.approx(alone.loss)
+    assert scores.balanced_error == pytest.approx(alone.balanced_error)
 
 
 def test_a_last_batch_that_is_too_small_for_its_parts_is_left_out() -> None:

@@ -59,6 +59,11 @@ class Fake:
         return Answer(probabilities=p, classes=CLASSES, path=path or "whole", ms=1.0, runtime="fakes", top_k=top_k)
 
 
+def fake(digest: str = "d0") -> Any:
+    """A :class:`Fake` in a predictor's place."""
+    return Fake(digest)
+
+
 @pytest.fixture
 def files(tmp_path):
     """23 images, two of which are none, one with a name that CSV has to quote."""
@@ -78,7 +83,7 @@ def rows_of(file) -> list[dict[str, str]]:
 
 
 def test_a_row_an_image_in_the_order_of_the_files(files, tmp_path):
-    predictor = Fake()
+    predictor = fake()
     written = write_answers(predictor, files, tmp_path / "a.csv", path="small", batch=8)
     rows = rows_of(tmp_path / "a.csv")
     assert list(rows[0]) == ["file", "class", "probability", "path", "error"]
@@ -100,7 +105,7 @@ def test_parquet_says_the_same(files, tmp_path, monkeypatch):
 
     monkeypatch.setattr(answer_file, "ROW_GROUP", 10)
     for name in ("a.csv", "a.parquet"):
-        write_answers(Fake(), files, tmp_path / name, top_k=2, batch=8)
+        write_answers(fake(), files, tmp_path / name, top_k=2, batch=8)
     found = pq.ParquetFile(tmp_path / "a.parquet")
     assert found.num_row_groups == 3
     assert len(found.schema_arrow.names) == 7
@@ -116,19 +121,19 @@ def test_parquet_says_the_same(files, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_stopped_call_is_gone_on_with(files, tmp_path, suffix):
-    out, predictor = tmp_path / f"a.{suffix}", Fake()
+    out, predictor = tmp_path / f"a.{suffix}", fake()
     predictor.stop_at = 2
     with pytest.raises(KeyboardInterrupt):
         write_answers(predictor, files, out, batch=6)
     assert not out.exists()
     assert runtime_of(out) == "fakes"
-    again = Fake()
+    again = fake()
     write_answers(again, files, out, batch=6)
     assert len(again.batches) == 2  # of four: two were there
     assert not (tmp_path / f"{out.name}.part").exists()
-    write_answers(Fake(), files, tmp_path / f"b.{suffix}", batch=6)
+    write_answers(fake(), files, tmp_path / f"b.{suffix}", batch=6)
     assert out.read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
-    done = Fake()
+    done = fake()
     assert write_answers(done, files, out, batch=6).failed == 2
     assert done.batches == []  # it is whole
 
@@ -136,8 +141,8 @@ def test_a_stopped_call_is_gone_on_with(files, tmp_path, suffix):
 @pytest.fixture
 def stopped(files, tmp_path):
     """``write_answers`` to ``a.csv`` stopped before anything was answered, and what ``whole.csv`` has in the end."""
-    write_answers(Fake(), files, tmp_path / "whole.csv", batch=6)
-    predictor = Fake()
+    write_answers(fake(), files, tmp_path / "whole.csv", batch=6)
+    predictor = fake()
     predictor.stop_at = 0
     with pytest.raises(KeyboardInterrupt):
         write_answers(predictor, files, tmp_path / "a.csv", batch=6)
@@ -175,29 +180,29 @@ def test_wherever_the_rows_end_whole_batches_are_kept(files, stopped):
 def test_wherever_the_rows_end_the_file_is_the_same(files, tmp_path, stopped, share, end):
     work, whole = stopped
     (work / "rows.csv").write_bytes(whole[: int(share * len(whole))] + end)
-    write_answers(Fake(), files, tmp_path / "a.csv", batch=6)
+    write_answers(fake(), files, tmp_path / "a.csv", batch=6)
     assert (tmp_path / "a.csv").read_bytes() == whole
     assert not work.exists()
 
 
 def test_another_question_is_refused_by_what_differs(files, tmp_path):
     out = tmp_path / "a.csv"
-    stopped = Fake()
+    stopped = fake()
     stopped.stop_at = 1
     with pytest.raises(KeyboardInterrupt):
         write_answers(stopped, files, out, batch=6)
     for whole in (False, True):
         if whole:
-            write_answers(Fake(), files, out, batch=6)
+            write_answers(fake(), files, out, batch=6)
         before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
         for predictor, given, options, words in (
-            (Fake("d1"), files, {}, "digest = 'd0', not 'd1'"),
-            (Fake(), files[1:], {}, "images = 23, not 22"),
-            (Fake(), files[::-1], {}, "names = "),
-            (Fake(), files, {"path": "small"}, "path = None, not 'small'"),
-            (Fake(), files, {"budget_ms": 5.0}, "budget_ms = None, not 5.0"),
-            (Fake(), files, {"top_k": 2}, "top_k = 1, not 2"),
-            (Fake(), files, {"batch": 7}, "batch = 6, not 7"),
+            (fake("d1"), files, {}, "digest = 'd0', not 'd1'"),
+            (fake(), files[1:], {}, "images = 23, not 22"),
+            (fake(), files[::-1], {}, "names = "),
+            (fake(), files, {"path": "small"}, "path = None, not 'small'"),
+            (fake(), files, {"budget_ms": 5.0}, "budget_ms = None, not 5.0"),
+            (fake(), files, {"top_k": 2}, "top_k = 1, not 2"),
+            (fake(), files, {"batch": 7}, "batch = 6, not 7"),
         ):
             with pytest.raises(ValueError, match=words):
                 write_answers(predictor, given, out, **{"batch": 6, **options})
@@ -208,7 +213,7 @@ def test_another_question_is_refused_by_what_differs(files, tmp_path):
 def test_a_file_that_is_not_ours_stays(files, tmp_path):
     (tmp_path / "a.csv").write_text("mine")
     with pytest.raises(ValueError, match=r"a\.csv: exists, and a\.csv\.json is not beside it"):
-        write_answers(Fake(), files, tmp_path / "a.csv")
+        write_answers(fake(), files, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text() == "mine"
 
 
@@ -225,12 +230,12 @@ def test_a_file_that_is_not_ours_stays(files, tmp_path):
 )
 def test_mistakes_are_told_before_anything_is_written(files, tmp_path, out, options, words):
     with pytest.raises(ValueError, match=words):
-        write_answers(Fake(), files, tmp_path / out, **options)
+        write_answers(fake(), files, tmp_path / out, **options)
     assert [file.name for file in tmp_path.iterdir()] == ["images"]
 
 
 def test_with_a_budget_each_image_is_answered_by_itself(files, tmp_path):
-    predictor = Fake()
+    predictor = fake()
     write_answers(predictor, files, tmp_path / "a.csv", budget_ms=5.0, batch=8)
     assert predictor.batches == [1] * 21
 
@@ -249,7 +254,7 @@ def test_a_batch_of_images_is_held_at_a_time(tmp_path, monkeypatch):
         return made
 
     monkeypatch.setattr(Preparation, "array", array)
-    write_answers(Fake(), files, tmp_path / "a.csv", batch=10)
+    write_answers(fake(), files, tmp_path / "a.csv", batch=10)
     assert len(rows_of(tmp_path / "a.csv")) == 300
     assert 10 <= most[0] <= 4 * 10  # of 300; a batch is held by itself, stacked, and one may wait for its successor
 

@@ -70,8 +70,9 @@ def of_classes(scored: Answers, names: Sequence[str], shown: Shown, classes: Seq
     counts = confusion({name: scored.logits[name] for name in dict.fromkeys((whole, cheapest))}, scored.labels)
     pairs = []
     for row in confused_pairs(scored.logits[whole], scored.labels, MOST_PAIRS, EXAMPLES).to_dict("records"):
-        i, j, places = row["a"], row["b"], row["examples"]
-        truths = [classes[c] for c in scored.labels[places].tolist()]
+        i, j, places = int(row["a"]), int(row["b"]), row["examples"]
+        labels: list[int] = scored.labels[places].tolist()
+        truths = [classes[c] for c in labels]
         drawn = pixels(shown(places), range(len(places)))
         pairs.append(
             Confused(

@@ -108,6 +108,12 @@ def test_a_split_for_choosing_is_taken() -> None:
     assert (found.data.validation, found.data.validation_split, found.batch_size) == (0, "validation", 32)
 
 
+@pytest.mark.parametrize(("images", "held"), [(100, 15), (149, 22), (150, 50), (333, 50), (400, 60)])
+def test_from_150_images_on_an_export_finds_its_50(images: int, held: int) -> None:
+    found = settle(MY_IMAGES, facts(2, images, tested=True))
+    assert found.data.validation == held
+
+
 def test_another_model_is_trained_from_scratch_by_its_own_objective() -> None:
     given = replace(MY_IMAGES, {"model": CrescendoNet(widths=(8, 8), num_classes=4)})
     found = settle(given, SHAPES)

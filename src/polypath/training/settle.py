@@ -39,6 +39,7 @@ LARGEST = 128  # for a model of timm that takes any size
 SMALL = 48  # images that are no photos: icons, digits, CIFAR's
 HELD_OUT, LEAST_HELD, MOST_HELD = 0.15, 2, 2000  # share; images a class; images
 UNEVEN = 3.0  # images of the largest class for one of the smallest, from which classes are drawn alike
+FOR_A_BUNDLE = 50  # held-out images that an export needs, where a third of the images is enough
 SIDED = re.compile(r"(^|[^a-z])(left|right)([^a-z]|$)", re.IGNORECASE)
 
 
@@ -170,6 +171,8 @@ def _held_out(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str
     images = _left(recipe, facts)
     wanted = max(HELD_OUT * images, LEAST_HELD * len(facts.classes))
     held = max(1, round(min(wanted, MOST_HELD, images / 4)))
+    if images >= 3 * FOR_A_BUNDLE:
+        held = max(held, FOR_A_BUNDLE)
     return {"data.validation": held}, f"of {images:,} images, to choose the best epoch by and to stop early"
 
 

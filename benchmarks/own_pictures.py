@@ -157,13 +157,13 @@ def run(options: Sequence[str]) -> dict[str, Any]:
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1, of the run and of the drawing (3)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the pictures that are drawn (1)")
     parser.add_argument("--out", type=Path, default=Path("runs/own_pictures"), help="folders and runs")
-    parser.add_argument("--only", choices=list(folders(1.0)), help="this folder alone")
+    parser.add_argument("--only", choices=list(folders(1.0)), action="append", help="this folder, and others so named")
     args = parser.parse_args(options)
     check("seeds", args.seeds, whole(1))
     check("scale", args.scale, number(above=0, high=1))
     rows = []
     for name, folder in folders(args.scale).items():
-        if args.only in (None, name):
+        if not args.only or name in args.only:
             rows += [_row(name, folder, seed, args.out) for seed in range(args.seeds)]
     columns = {"folder": "", "seed": "", "error": ".1f", "aim": ".1f", "size": "", "epochs": "", "seconds": ".0f"}
     show("my-images on drawn folders: error, %; the mean of the classes' for uneven", rows, columns)

@@ -203,7 +203,7 @@ def check_service(bin: Path, home: Path, base: dict[str, str]) -> None:
 
     refused = start(entry, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert "POLYPATH_API_KEY" in refused.communicate(timeout=300)[0]
-    assert refused.returncode == 2  # it would listen to everybody without a key
+    assert refused.returncode == 2  # it would listen to all addresses without a key
     service = start(entry, {**env, "POLYPATH_API_KEY": "secret" * 4}, stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 600

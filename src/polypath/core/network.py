@@ -23,7 +23,7 @@ from polypath.core.meta import weightless
 from polypath.core.paths import Paths, Selectors
 from polypath.core.plan import Step, check_gates, make_plan
 from polypath.core.recording import recording, symbolic
-from polypath.core.script import flat, given
+from polypath.core.script import flat
 from polypath.core.stages import Indices, Stages, check_stages, chosen_indices
 from polypath.core.timm_config import timm_config
 from polypath.core.wiring import INPUT, MOST_DRAWN, Join, Unit, Wiring
@@ -170,7 +170,8 @@ class PathNet(nn.Module):
             ValueError: images that are no 4-D batch or smaller than the network can take, an illegal choice.
         """
         if symbolic(x):
-            return run_steps(self, self.plan(given(paths, None)), {INPUT: x})[self.wiring.output]
+            steps = self.plan(None if symbolic(paths) else paths)
+            return run_steps(self, steps, {INPUT: x})[self.wiring.output]
         self.check_images(x)
         options = {"trace": trace, "generator": generator, "frozen": frozen}
         return self._run(self.plan(paths), x, **options)[self.wiring.output]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, fx, nn
 
 from polypath.core.execute import run_steps
@@ -54,8 +52,3 @@ def follow_mode(graph: fx.Graph) -> fx.Graph:
             with graph.inserting_before(node):
                 node.kwargs = {**node.kwargs, "training": graph.get_attr("training")}
     return graph
-
-
-def given(value: Any, default: Any) -> Any:
-    """An argument, or its default where ``torch.fx`` passes a stand-in for it."""
-    return default if isinstance(value, fx.Proxy) else value

@@ -276,11 +276,11 @@ def erase(images: Tensor, seeds: Tensor, probability: float) -> Tensor:
 
 
 def each_by_seed(images: Tensor, seeds: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Each image changed by what draws from torch's global CPU generator, begun anew for it with its seed."""
+    """Each image changed by what draws from torch's global CPU generator, seeded for each."""
     with torch.random.fork_rng(devices=[]):
         changed = []
         for image, seed in zip(images, seeds.tolist(), strict=True):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would begin those of accelerators anew too
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of accelerators too
             changed.append(change(image))
     return torch.stack(changed) if changed else images
 

@@ -125,11 +125,10 @@ class _SkipNet:
         self.model = model
 
     def __call__(self, config: Mapping[str, Any], given: Mapping[str, Any], *, pretrained: bool) -> PathNet:
-        pooled = given.get("global_pool") != ""
         arguments = {key: value for key, value in given.items() if value not in _NEUTRAL.get(key, ())}
-        if not pooled:
-            arguments = {**arguments, "pooled": False}
+        if arguments.get("global_pool") == "":
             del arguments["global_pool"]
+            arguments["pooled"] = False
         saved = config.get("source") in ("local-dir", "hf-hub") or config.get("state_dict")
         source = f"timm:{self.model}" + (f".{config['tag']}" if config.get("tag") else "")
         weights = {"pretrained": True} if pretrained and not saved else {}
@@ -168,11 +167,11 @@ def _register(name: str, config: Any, make: _OwnNet | _SkipNet) -> None:
         dtype: torch.dtype | None = None,
         **arguments: Any,
     ) -> nn.Module:
-        described = _described(name, pretrained_cfg, pretrained_cfg_overlay)
+        known, changed = _entry(name, pretrained_cfg), _given(pretrained_cfg) | dict(pretrained_cfg_overlay or {})
+        described = _kept(known | changed)
         if pretrained_cfg is not None and not isinstance(pretrained_cfg, str) and described.get("num_classes"):
             arguments.setdefault("num_classes", described["num_classes"])  # a saved model's own
         net = make(described, arguments, pretrained=pretrained)
-        changed = {**_given(pretrained_cfg), **(pretrained_cfg_overlay or {})}
         described |= net.config.get("pretrained_cfg", {}) | changed  # of fewer channels it has other means
         if not described.get("pool_size"):
             described["pool_size"] = net.map_size(*described["input_size"][1:])
@@ -212,8 +211,8 @@ def _scriptable(net: PathNet) -> nn.Module:
     return module
 
 
-def _described(name: str, given: Any, overlay: Mapping[str, Any] | None) -> dict[str, Any]:
-    """timm's config of what is built: the entry's of this tag, or a saved one's.
+def _entry(name: str, given: Any) -> dict[str, Any]:
+    """What the registry says of a model, of the tag ``given`` where that is one.
 
     Raises:
         ValueError: a tag that there is not.
@@ -224,8 +223,7 @@ def _described(name: str, given: Any, overlay: Mapping[str, Any] | None) -> dict
         legal = ", ".join(filter(None, known.cfgs)) or "no tags"
         raise ValueError(f"{name}.{tag}: there are no weights under this tag; {name!r} has {legal}")
     own: PretrainedCfg = known.cfgs[tag] if tag else known.default
-    config = own.to_dict() | {"architecture": name, "tag": tag or (known.tags[0] if known.tags else "")}
-    return _kept({**config, **_given(given), **(overlay or {})})
+    return own.to_dict() | {"architecture": name, "tag": tag or (known.tags[0] if known.tags else "")}
 
 
 def _given(config: Any) -> dict[str, Any]:

@@ -61,9 +61,13 @@ def model_of(init: str) -> Family:
     if timm is None:
         config = read_config(reported_folder(init))
         return decode(config["arguments"], get_family(config["family"]), "arguments")
-    spec = get_preset(TIMM + timm.source).spec
+    return _with_skips(_spec_of(timm.source))
+
+
+def _spec_of(source: str) -> TimmModel:
+    spec = get_preset(TIMM + source).spec
     assert isinstance(spec, TimmModel)
-    return _with_skips(spec)
+    return spec
 
 
 def _with_skips(spec: TimmModel) -> TimmModel:
@@ -98,8 +102,7 @@ def timm_net(model: Family, start: TimmStart, init: str, seed: int) -> PathNet:
     """
     if not isinstance(model, TimmModel):
         raise ValueError(f"model is a {model.family}, and init = {init!r} a model of timm: take a recipe of it")
-    spec = get_preset(TIMM + start.source).spec
-    assert isinstance(spec, TimmModel)
+    spec = _spec_of(start.source)
     if model.model != spec.model:
         raise ValueError(f"model.model = {model.model!r}: init = {init!r} is {spec.model!r}")
     weights: dict[str, Any] = {"pretrained": True}

@@ -49,14 +49,26 @@ def free_batch() -> tuple[dict[int, torch.export.Dim]]:
     return ({0: torch.export.Dim("batch")},)
 
 
+def exported(net: pp.PathNet, size: int) -> torch.export.ExportedProgram:
+    return torch.export.export(net, (images(2, size),), dynamic_shapes=free_batch())
+
+
 def by_torch_export(net: pp.PathNet, size: int, folder: Path) -> Run:
-    return torch.export.export(net, (images(2, size),), dynamic_shapes=free_batch()).module()
+    return exported(net, size).module()
 
 
 def by_torch_onnx(net: pp.PathNet, size: int, folder: Path) -> Run:
     file = folder / "own.onnx"
     torch.onnx.export(net, (images(2, size),), file, dynamo=True, dynamic_shapes=free_batch(), verbose=False)
     return in_onnx_runtime(file)
+
+
+def check_program(net: pp.PathNet, size: int, folder: Path) -> None:
+    """A program of torch's, and the ONNX graph that torch makes of it: one export for both, which takes longest."""
+    program = exported(net, size)
+    check_answers(program.module(), net, size)
+    torch.onnx.export(program, (), folder / "program.onnx", dynamo=True, verbose=False)
+    check_answers(in_onnx_runtime(folder / "program.onnx"), net, size)
 
 
 def by_file(net: pp.PathNet, size: int, folder: Path) -> Run:
@@ -78,11 +90,6 @@ def by_steps(net: pp.PathNet, size: int, folder: Path) -> Run:
     write_stepwise(net, folder / "steps", size=size)
     steps = Stepwise.open(folder / "steps", 1)
     return lambda x: torch.from_numpy(steps.run(x.numpy())[0])
-
-
-WAYS = (by_torch_export, by_torch_onnx, by_bundle)
-"""For every network; those with gates also go ``by_steps``, each family's smallest ``by_file``; a bundle's files are
-written by the same function."""
 
 
 def in_onnx_runtime(file: Path) -> Run:
@@ -186,8 +193,12 @@ def test_a_bundle_of_networks_with_1x1_convs_or_gates_has_a_free_batch(name, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*FORMS, *FOREIGN, *FOREIGN_SLOW])
 def test_every_model_has_a_free_batch_in_every_form(name, tmp_path):
-    gated = any(join.gates for join in drawn(name).wiring.joins.values())
-    for way in (*WAYS, *[by_steps] * gated, *[by_file] * (name in SMALLEST.values())):
+    """A bundle's files are written as ``by_file`` has them, and torch's ONNX exporter begins with torch's export, so
+    those two ways are for each family's smallest."""
+    net = drawn(name)
+    check_program(net, side(net), tmp_path)
+    ways = [by_bundle, *[by_steps] * any(join.gates for join in net.wiring.joins.values())]
+    for way in (*ways, *[by_torch_onnx, by_file] * (name in SMALLEST.values())):
         net = drawn(name)
         check_answers(way(net, side(net), tmp_path), net, side(net))
 

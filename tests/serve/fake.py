@@ -64,6 +64,7 @@ class FakeModel:
     fail: bool = False
     ran: list[tuple[str, int]] = field(default_factory=list)
     gate: Gate | None = None  # before a batch
+    decodes_tiny: bool = False  # on the event loop, as the real one; else what waits in a decoder would hold it up
     decode_gate: Gate | None = None
     apart: list[str] = field(default_factory=list)  # what became of large images
     apart_gate: Gate | None = None
@@ -99,7 +100,9 @@ class FakeModel:
         result[np.arange(len(images)), images[:, 0, 0, 0] % 10] = 0.91
         return result
 
-    def decode(self, data: bytes, pixels: int) -> np.ndarray:
+    def decode(self, data: bytes, pixels: int, most: int | None = None) -> np.ndarray:
+        if most is not None and not self.decodes_tiny:
+            raise LargeImage(most + 1)
         if self.decode_gate is not None:
             self.decode_gate.pass_through()
         try:

@@ -351,3 +351,15 @@ def test_a_missing_extra_is_named(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert main(["serve"]) == 2
     assert "pip install 'polypath[serve]'" in capsys.readouterr().err
+
+
+def test_what_waited_unseen_is_taken_off_the_budget():
+    """Where the event loop is late, a request has waited before it was read."""
+    model = FakeModel()
+    app = App(model, Options(), Key(None))
+    with served(app) as port:
+        assert parsed(raw(port, post(image_bytes(3), query="budget_ms=1500")))[0] == 200
+        app.service.times.lag = lambda now: 2.0
+        status, _, body = parsed(raw(port, post(image_bytes(3), query="budget_ms=1500")))
+        assert (status, body["error"]["message"][:8]) == (503, "too busy")
+        assert parsed(raw(port, post(image_bytes(3), query="budget_ms=5000")))[0] == 200

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from polypath.serve.app import App
+from polypath.serve.decoding import Lane
 from polypath.serve.limits import Key
 from polypath.serve.model import BundleModel
 from polypath.serve.service import Options
@@ -95,3 +96,29 @@ def test_http_answers_are_the_predictors(model):
             assert [row["class"] for row in body["top"]] == [name for name, _ in wanted.top(10)[0]]
             got = [row["probability"] for row in body["top"]]
             assert got == pytest.approx([p for _, p in wanted.top(10)[0]], abs=1e-5)
+
+
+def test_only_what_is_not_tiny_waits_for_a_thread(model, monkeypatch):
+    """A tiny image, and one that is no image, are dealt with on the event loop."""
+    started = []
+    start = Lane.start
+    monkeypatch.setattr(
+        Lane, "start", lambda self, function, *args: started.append(args) or start(self, function, *args)
+    )
+    noise = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 150, 3), dtype=np.uint8)).save(
+        noise, "JPEG", quality=20
+    )
+    wide = io.BytesIO()
+    Image.new("RGB", (300, 300)).save(wide, "PNG")  # few bytes, many pixels
+    with served(App(model, Options(), Key(None))) as port:
+        for data, status, threads in (
+            (encoded("PNG"), 200, 0),
+            (encoded("JPEG"), 200, 0),
+            (b"x" * 100, 400, 0),
+            (noise.getvalue(), 200, 0),
+            (wide.getvalue(), 200, 1),
+        ):
+            started.clear()
+            found, _, body = parsed(raw(port, post(data, query="budget_ms=20000")))
+            assert (found, len(started)) == (status, threads), body

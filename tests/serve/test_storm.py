@@ -206,7 +206,7 @@ def test_without_the_pace_a_storm_leaves_little():
 def test_cheap_refusals_leave_more():
     """Under the pace too; at twice the capacity nothing is held back."""
     dear, cheap = (storm(Pace(), 256, 2.0, costs=costs).goodput(1.0, 2.0) for costs in WAYS)
-    assert cheap > 1.03 * dear
+    assert cheap > dear  # little, since the pace gives few of them
     dear, cheap = (offered(2.0, 2.0, costs) for costs in WAYS)
     assert cheap.goodput(1.0, 2.0) > 1.05 * dear.goodput(1.0, 2.0)
     assert cheap.goodput(1.0, 2.0) >= 0.9 * at_capacity()

@@ -92,3 +92,14 @@ def test_a_reply_is_what_was_seen_and_at_least_two_milliseconds():
 def test_sizes_that_do_not_go_together_are_refused(profiles, told):
     with pytest.raises(ValueError, match=told):
         times_of(profiles)
+
+
+def test_a_lag_is_counted_on_and_soon_forgotten():
+    times = Times({1: Latencies({"whole": profile(0.005, 0.006)}, 0.0)})
+    assert times.lag(0.0) == 0.0
+    for i in range(16):
+        times.observe_lag(0.08, 0.025 * i)
+    assert times.lag(0.4) == pytest.approx(0.08)
+    for i in range(16, 32):
+        times.observe_lag(0.0012, 0.025 * i)  # a timer's own
+    assert times.lag(0.8) == 0.0

@@ -1,4 +1,5 @@
-"""Where the service decodes: small images one after the other on a thread, large ones on another with a process.
+"""Where the service decodes what is not tiny: small images one after the other on a thread, large ones on another with
+a process.
 
 Both are queues whose work is known roughly beforehand, so each tells how long it will take: for small images admission
 counts on that; a large one that would be late is refused before it is decoded. Whatever is in the large one's way is

@@ -43,12 +43,16 @@ class Model(Protocol):
         """Probabilities (N, classes) of images (N, …) from :meth:`decode`; called by one thread only."""
         ...
 
-    def decode(self, data: bytes, pixels: int) -> np.ndarray:
+    def decode(self, data: bytes, pixels: int, most: int | None = None) -> np.ndarray:
         """An image file as the network takes it, resized and normalised; called by several threads.
+
+        Args:
+            most: do no more work than this (:attr:`polypath.data.images.Header.work`); None is what may be done in this
+                process.
 
         Raises:
             ValueError: no image, a broken one, or one of more than ``pixels`` pixels.
-            LargeImage: one for :meth:`decode_apart`.
+            LargeImage: it would be more work; without ``most``, one for :meth:`decode_apart`.
         """
         ...
 
@@ -93,9 +97,10 @@ class BundleModel:
     def run(self, path: str, images: np.ndarray) -> np.ndarray:
         return self.predictor.run_path(path, images)
 
-    def decode(self, data: bytes, pixels: int) -> np.ndarray:
+    def decode(self, data: bytes, pixels: int, most: int | None = None) -> np.ndarray:
         prep, limits = self.predictor.bundle.preparation, ImageLimits(bytes=len(data), pixels=pixels)
-        return prep.normalised(prep.pixels(open_image(data, limits, most=most_here()))[None])[0]
+        image = open_image(data, limits, most=most_here() if most is None else most)
+        return prep.normalised(prep.pixels(image)[None])[0]
 
     def decode_apart(self, data: bytes, pixels: int, deadline: float, cancellation: Cancellation) -> np.ndarray:
         prep, limits = self.predictor.bundle.preparation, ImageLimits(bytes=len(data), pixels=pixels)

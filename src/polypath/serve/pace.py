@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 
 LEAST_PER_S = 250.0  # refusals that are always at once
-SHARE = 1.25  # times the answers are as well; at twice the capacity there are as many refusals as answers
+SHARE = 1.0  # times the answers are as well; at twice the capacity there are as many refusals as answers
 BURST_S = 0.25  # that come in less time may be ahead of their rate
 LONGEST_S = 4.0  # that a refusal is held back: a thousand connections come again 250 times a second then
 WINDOW = 256  # answers by which their rate is known

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from polypath.deploy.latency import Latencies, Recent
 
 LEAST_REPLY_S, FIRST_REPLY_S = 0.002, 0.005  # that are counted on, whatever is seen; and before any was
+LEAST_LAG_S = 0.003  # less is a timer's own
 
 
 class Times:
@@ -37,6 +38,7 @@ class Times:
         self._latencies = dict(latencies)
         self._ratios = Recent()  # of what is observed to the profile's median, over all paths and sizes
         self._replies = Recent()
+        self._lags = Recent(kept=16)  # 0.4 s of them: an idle event loop is soon known as one
 
     def observe(self, path: str, size: int, seconds: float, now: float) -> None:
         """A batch of ``size`` images through ``path`` took ``seconds``."""
@@ -47,6 +49,15 @@ class Times:
     def observe_reply(self, seconds: float, now: float) -> None:
         """From a batch's end to an answer handed to its connection."""
         self._replies.add(seconds, now)
+
+    def observe_lag(self, seconds: float, now: float) -> None:
+        """How late the event loop came to something that was due."""
+        self._lags.add(seconds, now)
+
+    def lag(self, now: float) -> float:
+        """How long a request may have waited, unseen, until it was read, in seconds."""
+        recent = self._lags.quantiles(now)
+        return 0.0 if recent is None or recent[1] < LEAST_LAG_S else recent[1]
 
     def idle(self, path: str, now: float) -> float:
         """What one image needs when the machine is left alone: the profile's p99, or what is seen if that is less."""

@@ -23,13 +23,15 @@ def rewrite(folder, change):
 
 
 def test_the_shipped_bundle_is_whole_and_small(bundle):
-    assert {"whole", "column=1", "column=2", "column=3"} >= {p.name for p in bundle.paths} > {"column=1"}
+    names = [p.name for p in bundle.paths]
+    assert (names[0], names[-1]) == ("column=1", "whole")
+    assert len(set(names)) == len(names) >= 5
     assert len(bundle.classes) == 10
     assert bundle.size == (32, 32)
     assert [p.macs for p in bundle.paths] == sorted(p.macs for p in bundle.paths)
     assert sum(facts["bytes"] for facts in bundle.manifest.files.values()) < 8 * 2**20
     assert bundle.formats == {"onnx"}
-    assert "block1.join4" in bundle.wiring.joins
+    assert len(bundle.wiring.joins) == 4
     assert sorted(bundle.manifest.files) == sorted(f.name for f in bundle.folder.iterdir() if f.name != manifests.NAME)
 
 
@@ -37,7 +39,7 @@ def test_it_is_a_short_line_and_a_notebook_shows_its_paths(bundle):
     assert len(repr(bundle)) < 100 + len(str(bundle.folder))
     assert len(repr(bundle.manifest)) < 100
     for text in (repr(bundle), repr(bundle.manifest)):
-        assert "fractalnet, 4 paths, 10 classes" in text
+        assert f"fractalnet, {len(bundle.paths)} paths, 10 classes" in text
     named = replace(bundle, manifest=replace(bundle.manifest, name='<a & "b">'))
     root: Any = ElementTree.fromstring(named._repr_html_())
     assert [row.find("th").text for row in root.iter("tr")][1:] == [path.name for path in bundle.paths]
@@ -65,13 +67,14 @@ def test_weights_stand_once_and_graphs_do_not_choose(bundle):
 def test_the_same_conv_is_the_same_bytes_in_two_graphs(bundle):
     onnx = pytest.importorskip("onnx")
     places = []
-    for name in ("column=2", "whole"):
+    for name in (bundle.paths[-2].name, "whole"):
         model = onnx.load(bundle.folder / bundle.path(name).files["onnx"], load_external_data=False)
         places.append({i.name: sorted((e.key, e.value) for e in i.external_data) for i in model.graph.initializer})
-    key = "block1.column2.unit1.conv.weight"
-    assert places[0][key] == places[1][key]
-    assert places[0][key]
-    norm = "block2.column2.unit1.norm.running_mean"
+    both = [key for key in places[0] if key in places[1]]
+    convs = [key for key in both if key.endswith("conv.weight")]
+    assert len(convs) >= 4
+    assert all(places[0][key] == places[1][key] != [] for key in convs)
+    norm = [key for key in both if key.endswith("norm.running_mean")][-1]
     assert places[0][norm] != places[1][norm]
 
 
@@ -148,7 +151,7 @@ def test_an_unknown_path_lists_those_that_there_are(bundle):
 
 
 def test_a_path_is_extracted_with_its_own_norms(bundle):
-    net, text = bundle.net, "column=2"
+    net, text = bundle.net, bundle.paths[1].text
     x = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         mine, bare = bundle.extracted(text)(x), net(x, paths=text)

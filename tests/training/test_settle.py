@@ -37,9 +37,12 @@ DIGITS = facts(10, 1400, 28, alike=True, grey=True)
 PHOTOS = facts(5, 2000, 3000)
 CIFAR = facts(10, 50_000, 32, alike=True, tested=True)
 CASES = {"shapes": SHAPES, "few": FEW, "uneven": UNEVEN, "digits": DIGITS, "photos": PHOTOS, "cifar": CIFAR}
+PRETRAINED = FractalNet(
+    filters=(24, 96, 192, 224), columns=2, init="xavier", whitening=12, start="identity", num_classes=4
+)
 ROWS: list[tuple[str, str, Any]] = [
     ("shapes", "init", "pretrained"),
-    ("shapes", "model", FractalNet(filters=(16, 32, 64, 128), init="xavier", num_classes=4)),
+    ("shapes", "model", PRETRAINED),
     ("shapes", "data.size", 64),
     ("shapes", "data.channels", 3),
     ("shapes", "data.validation", 72),  # of 480, since 120 are scored
@@ -161,9 +164,9 @@ def test_a_part_or_a_whole_that_is_given_closes_a_field() -> None:
     assert "model.num_classes" in still_open(MY_IMAGES, ["model.columns"])
     assert not [name for name in still_open(MY_IMAGES, ["data"]) if name.startswith("data.")]
     assert "epochs" not in replace(MY_IMAGES, {"epochs": 3}).open_fields
-    two = settle(customised(MY_IMAGES, ["--model.columns", "2"], "train"), SHAPES)
-    assert isinstance(two.model, FractalNet)
-    assert (two.model.columns, two.model.num_classes, two.init) == (2, 4, None)
+    three = settle(customised(MY_IMAGES, ["--model.columns", "3"], "train"), SHAPES)
+    assert isinstance(three.model, FractalNet)
+    assert (three.model.columns, three.model.num_classes, three.init) == (3, 4, None)
 
 
 def test_what_cannot_be_settled_is_named() -> None:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT, child_environment
-from polypath.deploy.bundle import SHIPPED
+from polypath.deploy.bundle import SHIPPED, Bundle, rank
 from polypath.storage.looks import looks
 from polypath.worth import anytime as module
 from polypath.worth import measuring
@@ -240,7 +240,7 @@ def test_a_bundle_and_onnx_files_are_methods(
     monkeypatch.delenv("BUNDLE", raising=False)
     both = [ROOT / "benchmarks" / "methods" / name for name in EXAMPLES[:2]]
     bundle, separate = anytime(both, str(image_folder), out=tmp_path / "out", requests=5).methods
-    assert [option.name for option in bundle.options] == ["column=1", "column=3", "column=2", "whole"]
+    assert [option.name for option in bundle.options] == [path.name for path in reversed(rank(Bundle.open().paths))]
     assert (bundle.pflop, separate.pflop) == (0.5, 0.5)
     errors = {option.name: option.error for option in bundle.options}
     assert all(abs(errors[option.name] - option.error) <= 10 for option in separate.options)  # of 20 noise images

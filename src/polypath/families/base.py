@@ -28,6 +28,7 @@ FAMILIES: dict[str, type[Family]] = {}
 SEED = whole(-(2**63), 2**64 - 1)  # what torch takes
 MOST_LAYERS = 4096  # with weights; a config of a few bytes may come from anywhere
 WHITENING = "whitening"  # the unit's name
+MOST_WHITENED = 64  # channels
 MOST_BLOCKS = 16  # or groups, each of which halves the image
 _OLD_NAMES = {"draw": "build_graph", "words": "selectors", "names": "path_names"}  # of 0.1, for one release
 
@@ -45,8 +46,9 @@ class Family:
 
     Two fields are ours, of no paper, and off by default. ``whitening``: so many directions of the training images' 3×3
     patches are whitened by a first layer that learns nothing, and the family reads its 2·``whitening`` maps
-    (:mod:`polypath.layers.whitening`). ``start``: ``drawn``, or ``identity``: the network begins as near to passing on
-    its input as the family allows.
+    (:mod:`polypath.layers.whitening`). Patches of ``in_chans`` channels have 9·``in_chans`` directions; only a network
+    that begins with another one's weights can have more. ``start``: ``drawn``, or ``identity``: the network begins as
+    near to passing on its input as the family allows.
 
     ``pooled`` False, with ``num_classes`` 0: no head at all, the network gives the maps that it would read.
     """
@@ -78,7 +80,7 @@ class Family:
         check_fields(
             self, num_classes=whole(0), in_chans=whole(1), exits=each(whole(1)), start=one_of(*self.starts), pooled=FLAG
         )
-        check_fields(self, whitening=whole(0, most_directions(self.in_chans)))
+        check_fields(self, whitening=whole(0, most_directions(MOST_WHITENED)))
         if not self.pooled and self.num_classes:
             name = type(self).__name__
             raise ValueError(f"{name}.pooled = False: a classifier needs a pool; {name}.num_classes must be 0")

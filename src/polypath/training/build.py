@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from polypath.core.checks import check, whole
 from polypath.core.config import check_classes, completed_classes
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
@@ -21,7 +22,7 @@ from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
 from polypath.families.base import WHITENING, Family, seeded
 from polypath.layers.conv import ConvUnit
-from polypath.layers.whitening import set_whitening
+from polypath.layers.whitening import most_directions, set_whitening
 from polypath.storage.decode import decode
 from polypath.storage.loading import load, load_reported
 from polypath.storage.saving import save
@@ -109,10 +110,11 @@ def whiten(net: PathNet, recipe: Recipe, data: ImageData, world: World) -> None:
     What rank 0 finds is every rank's.
 
     Raises:
-        ValueError: images without anything to whiten.
+        ValueError: images without anything to whiten, or with fewer directions than are asked for.
     """
     if recipe.init is not None or not recipe.model.whitening:
         return
+    check("model.whitening", recipe.model.whitening, whole(0, most_directions(recipe.model.in_chans)))
     unit = net.get_submodule(WHITENING)
     assert isinstance(unit, ConvUnit)
     if world.first:

@@ -6,6 +6,9 @@ Jordan 2024 (https://github.com/KellerJordan/cifar10-airbench); the networks, ob
 
 Each technique is a field of its own, and :data:`WITHOUT` says what the recipe is without it;
 ``python -m benchmarks ablate RECIPE`` takes them out one by one and puts them in one by one.
+
+``fractalnet-cifar10-bundle`` trains the network of the bundle that ships with the package: a wider one, by the sandwich
+rule. On each mini-batch the whole learns, and on half of its images the cheapest path and one whose columns are drawn.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from typing import Any
 
 from polypath.data.config import AugmentConfig
 from polypath.families.base import Family
+from polypath.families.fractalnet import FractalNet
 from polypath.training.objectives import Objective
 from polypath.training.optim import OptimConfig
 from polypath.training.path_objectives import DropPath
 from polypath.training.recipes.common import Entry, derive
 from polypath.training.recipes.ladder import CRESCENDO, FRACTAL, RESNET
+from polypath.training.sandwich import Sandwich
 from polypath.training.schedules import ScheduleConfig
 
 MUON = OptimConfig(
@@ -63,8 +68,20 @@ FRACTAL_FAST = derive(
     },
 )
 
+BUNDLE = derive(
+    FRACTAL_FAST,
+    "fractalnet-cifar10-bundle",
+    {
+        "model": FractalNet(filters=(24, 96, 192, 224), columns=2, init="xavier", whitening=12, start="identity"),
+        "objective": Sandwich(paths=("column=1",), draw="local", images=0.35, labels=0.5),
+        "optim.lr": 0.02,
+        "epochs": 7,
+    },
+)
+
 
 def entries() -> Iterator[Entry]:
+    yield Entry(BUNDLE, "the pretrained bundle in this package; 5,000 images choose and calibrate its paths")
     models: tuple[tuple[Family, Objective], ...] = (
         (CRESCENDO, DropPath(rate=0.3)),
         (RESNET, DropPath(mode="stochastic-depth")),

@@ -8,7 +8,8 @@ from polypath.data.config import DataConfig
 from polypath.training.path_objectives import DropPath
 from polypath.training.recipe import Recipe
 from polypath.training.recipes.common import Entry
-from polypath.training.recipes.small import BUNDLE, ONE_CYCLE, SGD
+from polypath.training.recipes.fast import BUNDLE
+from polypath.training.recipes.small import ONE_CYCLE, SGD
 from polypath.training.settle import DECISIONS
 
 MY_IMAGES = Recipe(

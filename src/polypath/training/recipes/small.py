@@ -6,8 +6,6 @@ images; 1,000 more training images are held out to choose the epoch by. ``-cifar
 5,000 images for 10 epochs in float32, minutes on one core: they compare path-wise training with whole-net training,
 none with drop-path. The ``-small`` ones run in bf16 on processors with instructions for it (AVX512_BF16, AMX), which
 halves their time there, and on others in float32.
-
-``-bundle`` trains the network of the bundle that ships with the package, on 45,000 images of CIFAR-10.
 """
 
 from __future__ import annotations
@@ -68,18 +66,6 @@ CIFAR10 = Recipe(
     validate_every=3,
     checkpoint_every=3,
 )
-BUNDLE = Recipe(
-    name="fractalnet-cifar10-bundle",
-    model=FractalNet(filters=(16, 32, 64, 128), init="xavier"),  # as the network that ships was drawn
-    data=DataConfig(source="cifar10", validation=5000, augment=PLUS),
-    optim=SGD,
-    schedule=ONE_CYCLE,
-    objective=DropPath(mode="mixed", rate=0.15),
-    epochs=9,
-    batch_size=64,
-    channels_last=True,
-    validate_every=9,  # the last epoch only: the held-out images choose paths later, not epochs
-)
 MINI = derive(
     CIFAR10,
     "cifar10-mini",
@@ -101,7 +87,6 @@ def entries() -> Iterator[Entry]:
     yield from _cifar10()
     yield from _variants()
     yield from _mini()
-    yield Entry(BUNDLE, "the pretrained bundle in this package; 5,000 images choose and calibrate its paths")
 
 
 def _digits() -> Iterator[Entry]:

@@ -6,7 +6,7 @@ CONSTRAINTS := constraints.txt
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all test-lowest lint format bench docs clean
+.PHONY: demo test test-all test-lowest lint format bench bench-quick docs clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -17,7 +17,7 @@ test: $(READY)
 	$(PY) -m pytest -n 2 --dist worksteal
 
 test-all: $(READY)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[cluster]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[cluster,quantize]'
 	$(PY) -m pytest -n 2 --dist worksteal --cov=polypath --cov-report=term:skip-covered
 	$(PY) -m pytest -n 2 --dist worksteal -m slow
 
@@ -35,6 +35,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(PY) -m benchmarks
+
+bench-quick: $(READY)
+	$(PY) -m benchmarks quick
 
 docs: $(READY)
 	$(PY) docs/generate.py

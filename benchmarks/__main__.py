@@ -11,9 +11,9 @@ import importlib
 import logging
 import sys
 import time
-from pathlib import Path
 
 from benchmarks.harness import device, precisions
+from benchmarks.kinds import folder
 from polypath.cli.memory import keep_freed_memory
 from polypath.storage.files import write_json
 from polypath.training.run import environment
@@ -25,10 +25,9 @@ BENCHMARKS = (
 MORE = (  # run by name only
     "compiled", "anytime", "bf16", "bundle_latency", "dynamic_steps", "exports", "streaming", "serve_load",
     "serve_hostile", "training_bf16", "first_answer", "gunn_speed", "attacks", "hostile_files", "deadline", "reuse",
-    "refusals",
+    "refusals", "quick",
 )  # fmt: skip
 WITH_OPTIONS = ("ablate", "outside", "own_pictures")  # run by name only, and alone
-RESULTS = Path(__file__).parent / "results"
 
 
 def main(names: list[str]) -> int:
@@ -37,7 +36,7 @@ def main(names: list[str]) -> int:
         print(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS + MORE)}", file=sys.stderr)
         print(f"and, each by itself and with options, {', '.join(WITH_OPTIONS)}", file=sys.stderr)
         return 2
-    RESULTS.mkdir(exist_ok=True)
+    folder().mkdir(parents=True, exist_ok=True)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("polypath").setLevel(logging.INFO)
     keep_freed_memory()  # as the commands do
@@ -48,7 +47,10 @@ def main(names: list[str]) -> int:
             print(f"{precision}: {reason or 'measured'}")
     for name in names or BENCHMARKS:
         begun = time.perf_counter()
-        _write(name, importlib.import_module(f"benchmarks.{name}").run(), begun)
+        result = importlib.import_module(f"benchmarks.{name}").run()
+        _write(name, result, begun)
+        if result.get("slower"):
+            return 1
     return 0
 
 
@@ -73,8 +75,9 @@ def with_options(name: str, options: list[str]) -> int:
 def _write(name: str, result: dict, begun: float, *, command: bool = True) -> None:
     took = round(time.perf_counter() - begun, 1)
     here = {key: value for key, value in environment(device()).items() if command or key != "command"}
-    write_json(RESULTS / f"{name}.json", {"environment": here, "took_s": took, **result})
-    print(f"wrote {RESULTS / name}.json after {took:.0f} s")
+    file = folder() / f"{name}.json"
+    write_json(file, {"environment": here, "took_s": took, **result})
+    print(f"wrote {file} after {took:.0f} s")
 
 
 if __name__ == "__main__":

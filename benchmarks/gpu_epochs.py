@@ -6,8 +6,8 @@
 Whole epochs run through the engine that `polypath train` uses: batches and augmentation on the device, the recipe's
 paths, its optimiser. Images are random unless --source names a folder: their content does not change the time. The
 projection is the median epoch times the recipe's epochs, and one scoring of the test images; checkpoints and the first
-epoch, which warms up, are not in it. Results go to benchmarks/results/gpu_epochs.json, one row a recipe and setting;
-rows measured before stay.
+epoch, which warms up, are not in it. Results go to benchmarks/results/cuda/gpu_epochs.json, one row a recipe and
+setting; rows measured before stay.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from polypath.training.recipes import get_recipe
 from polypath.training.run import environment
 
 RECIPES = ("gunn15-cifar10", "dfn_mr56-cifar10", "crescendonet_128-cifar10")
-RESULTS = Path(__file__).parent / "results" / "gpu_epochs.json"
+RESULTS = Path(__file__).parent / "results" / "cuda" / "gpu_epochs.json"
 TRAINING, TEST, SIZE = 50_000, 10_000, 32
 
 

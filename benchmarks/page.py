@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from benchmarks import page_deploy
+from benchmarks.kinds import RESULTS
 
-RESULTS = Path(__file__).parent / "results"
 EAGER = ("eager", "eager, channels-last")
 Results = dict[str, dict[str, Any]]
 NEEDED = (
@@ -18,20 +17,32 @@ NEEDED = (
 WITH_ROOF = ("training", "training_bf16", "inference")
 
 
-def load() -> Results:
-    return {file.stem: json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))}
+def load() -> dict[str, Results]:
+    """All results, by kind of machine; there is one kind at least."""
+    found: dict[str, Results] = {}
+    for file in sorted(RESULTS.glob("*/*.json")):
+        found.setdefault(file.parent.name, {})[file.stem] = json.loads(file.read_text())
+    return found or {"": {}}
 
 
-def page(results: Results | None = None) -> str:
-    """The page; of a benchmark that has not run it says so."""
-    results = _one_roof(load() if results is None else results)
-    parts = [HEAD.format(figure=FIGURE if drawable(results) else ""), *_machine(results), *_lines(results)]
-    for name, table in (
-        ("training", _training), ("inference", _inference), ("roof", _roof), ("switches", _switches),
-        ("gunn_speed", _gunn_speed), ("anytime", page_deploy.budgets), ("dynamic_steps", page_deploy.steps),
-    ):  # fmt: skip
-        if name in results:
-            parts += table(results)
+def page(kinds: dict[str, Results] | None = None) -> str:
+    """The page of results by kind of machine, what was aimed at side by side; of a benchmark that has not run it says
+    so."""
+    kinds = {kind: _one_roof(results) for kind, results in (load() if kinds is None else kinds).items()}
+    drawn = any(map(drawable, kinds.values()))
+    parts = [HEAD.format(figure=FIGURE if drawn else "")]
+    for kind, results in kinds.items():
+        parts += _machine(kind, results)
+    parts += _lines(kinds)
+    for kind, results in kinds.items():
+        if len(kinds) > 1:
+            parts.append(f"# On {kind}\n")
+        for name, table in (
+            ("training", _training), ("inference", _inference), ("roof", _roof), ("switches", _switches),
+            ("gunn_speed", _gunn_speed), ("anytime", page_deploy.budgets), ("dynamic_steps", page_deploy.steps),
+        ):  # fmt: skip
+            if name in results:
+                parts += table(results)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -42,12 +53,12 @@ def drawable(results: Results) -> bool:
 
 HEAD = """# Speed
 
-What `make bench` measured, from `benchmarks/results/*.json` (machine, versions and revision stand in each file). Times
-are medians over turns in which all ways that are compared run one after the other. MACs of a training step are three
-times the forward's. The *roof* of a network is the sum over its convs and products of the best time found for each
-shape alone, with nothing around them; a step's roof is three times the forward's. Each benchmark measures the roof
-beside its networks, and the fastest that any of them found counts. What was decided by these numbers stands in
-[decisions.md](decisions.md).
+What `make bench` measured, from `benchmarks/results/KIND/*.json`, a folder for each kind of machine (processor,
+versions and revision stand in each file). Times are medians over turns in which all ways that are compared run one
+after the other. MACs of a training step are three times the forward's. The *roof* of a network is the sum over its
+convs and products of the best time found for each shape alone, with nothing around them; a step's roof is three times
+the forward's. Each benchmark measures the roof beside its networks, and the fastest that any of them found counts.
+What was decided by these numbers stands in [decisions.md](decisions.md).
 {figure}"""
 
 FIGURE = "\n![MACs/s of every network and its roof](images/speed.svg)\n"
@@ -78,10 +89,10 @@ def _one_roof(results: Results) -> Results:
     return results | {name: r | {"rows": [share(row) for row in r["rows"]]} for name, r in measured.items()}
 
 
-def _machine(results: Results) -> Iterator[str]:
+def _machine(kind: str, results: Results) -> Iterator[str]:
     for env in [results[name].get("environment", {}) for name in NEEDED if name in results][:1]:
         what = f"{env['device_name']}, {env['threads']} threads, torch {env['torch']}"
-        yield f"Measured on {what}, {env['started'][:10]}."
+        yield f"{kind}: measured on {what}, {env['started'][:10]}."
     for name, reason in results.get("training", {}).get("precisions", {}).items():
         if reason:
             anyway = "; training steps at batch 64 were, all the same" if f"training_{name}" in results else ""
@@ -182,13 +193,22 @@ PROMISED: dict[str, Callable[[dict[str, Any]], Iterator[Promise]]] = {
 }  # fmt: skip
 
 
-def _lines(results: Results) -> Iterator[str]:
-    if not promises(results):
+def _lines(kinds: dict[str, Results]) -> Iterator[str]:
+    found = {kind: {line[:2]: line[2:] for line in promises(results)} for kind, results in kinds.items()}
+    if not any(found.values()):
         return
-    yield "## What was aimed at\n\n| what | aim | measured | holds |\n|---|---|---|---|"
-    for what, aim, measured, holds in promises(results):
-        yield f"| {what} | {aim} | {measured} | {'yes' if holds else '**no**'} |"
+    head = " | ".join(f"{kind}, measured | holds" if len(found) > 1 else "measured | holds" for kind in found)
+    yield f"## What was aimed at\n\n| what | aim | {head} |\n|---|---|{'---|---|' * len(found)}"
+    for line in dict.fromkeys(line for lines in found.values() for line in lines):
+        cells = [_cells(lines.get(line)) for lines in found.values()]
+        yield f"| {' | '.join((*line, *cells))} |"
     yield ""
+
+
+def _cells(measured: tuple[str, bool] | None) -> str:
+    if measured is None:
+        return "not measured |"
+    return f"{measured[0]} | {'yes' if measured[1] else '**no**'}"
 
 
 # --- tables ----------------------------------------------------------------------------------------------------
@@ -279,8 +299,11 @@ ROW, LEFT, WIDE, COLOURS = 16, 210, 420, {"training": "#4c72b0", "eager": "#bbbb
 
 
 def figure(results: Results | None = None) -> str:
-    """``images/speed.svg``: MACs/s of every network at batch 64, training, eager and best inference, and its roof."""
-    results = load() if results is None else results
+    """``images/speed.svg``: MACs/s of every network at batch 64, training, eager and best inference, and its roof; of
+    the first kind of machine that has them all."""
+    if results is None:
+        kinds = load().values()
+        results = next(filter(drawable, kinds), next(iter(kinds)))
     roofs = {model: rate for (model, *where), rate in _roofs(results).items() if where == list(WHERE.values())}
     bars: dict[str, dict[str, float]] = {}
     for row in _rows(results["inference"]["rows"], **WHERE):

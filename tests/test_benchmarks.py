@@ -192,7 +192,7 @@ def test_the_page_says_what_holds_what_does_not_and_what_has_not_run():
         "training step of dfn_il56, batch 64, float32: MACs/s over those of a ResNet",
         "dfn_mr56 inference, batch 1, float32, fused: times the better eager form",
     ]
-    text = page.page(results)
+    text = page.page({"avx2": results})
     assert "bf16: not measured: why." in text
     assert "Not measured yet: scaling, feeding, gates, startup." in text
     assert "| dfn_il56 | 1 | 1.50 | 1.50 | 1.50 | 1.50 |" in text
@@ -205,9 +205,25 @@ def test_the_page_says_what_holds_what_does_not_and_what_has_not_run():
     found = {what: measured for what, _, measured, _ in page.promises(results)}
     for what in [what for what in found if "float32: MACs/s over" in what]:
         assert found[what.replace("float32", "bf16")] == found[what]
-    assert "bf16: not measured: why; training steps at batch 64 were, all the same." in page.page(results)
+    assert "bf16: not measured: why; training steps at batch 64 were, all the same." in page.page({"avx2": results})
     del results["roof"]
-    assert "(images/speed.svg)" not in page.page(results)
+    assert "(images/speed.svg)" not in page.page({"avx2": results})
+
+
+def test_kinds_of_machine_stand_side_by_side():
+    fast, slow = made_up(), made_up()
+    slow["training"]["ratios"] = []
+    for row in slow["inference"]["rows"]:
+        row["over_eager"] *= 0.1
+    text = page.page({"amx": fast, "avx2": slow})
+    assert "amx: measured on" in text
+    assert "avx2: measured on" in text
+    assert "| what | aim | amx, measured | holds | avx2, measured | holds |" in text
+    lines = [line for line in text.splitlines() if line.startswith("| training step of dfn_il56")]
+    assert [line.count("|") for line in lines] == [7]
+    assert lines[0].endswith("| not measured | |")
+    assert text.index("# On amx") < text.index("# On avx2")
+    assert "# On" not in page.page({"avx2": fast})
 
 
 def test_the_page_judges_gunns_speed_beside_resnext_and_densenet():
@@ -217,9 +233,9 @@ def test_the_page_judges_gunns_speed_beside_resnext_and_densenet():
     ]
     environment = {"device": "cpu", "device_name": "a processor", "threads": 1}
     results = {"gunn_speed": {"environment": environment, "rows": rows}, **made_up()}
-    assert "in inference it **holds** and in training it **holds**" in page.page(results)
+    assert "in inference it **holds** and in training it **holds**" in page.page({"avx2": results})
     rows[0]["training_s"] = 1.0
-    text = page.page(results)
+    text = page.page({"avx2": results})
     assert "in inference it **holds** and in training it **does not hold**" in text
     assert "| GUNN-24 | 1,000,000 | 0.2000 | 1.0000 |" in text
     assert "a processor, 1 thread." in text
@@ -250,7 +266,7 @@ def test_the_page_tells_of_budgets_and_gates():
             "static": [{"name": "loops=0", "error": 9.0, "macs": 2e6, "ms_an_image": 0.125}],
         }]},
     }  # fmt: skip
-    text = page.page(results)
+    text = page.page({"avx2": results})
     assert "**a net** (torch, overhead 0.19 ms" in text
     assert "| 2.50 | 99.50% | 96.0% | whole 75.0%, half 25.0% | 1.00 | 2.25 |" in text
     assert "| 64 | with gates | 7.2 | 4.0 | 0.250 | 0.900 |" in text

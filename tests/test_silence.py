@@ -129,6 +129,27 @@ def test_openvino_is_silent_unless_the_user_agreed(agreed, watched, tmp_path):
 
 
 @pytest.mark.slow
+def test_nncf_is_silent(watched, tmp_path):
+    """It sends what it is used for, unless it finds no reporter when it is imported."""
+    pytest.importorskip("openvino_telemetry")
+    pytest.importorskip("nncf")
+    code = (
+        "import numpy as np, onnx, onnx.helper as h, torch\n"
+        "from polypath.deploy.quantise import Calibration, quantised\n"
+        "value = lambda name, shape: h.make_tensor_value_info(name, 1, shape)\n"
+        "weight = onnx.numpy_helper.from_array(np.ones((4, 3, 1, 1), np.float32), 'w')\n"
+        "node = h.make_node('Conv', ['images', 'w'], ['logits'])\n"
+        "images, logits = value('images', ['n', 3, 4, 4]), value('logits', ['n', 4, 4, 4])\n"
+        "graph = h.make_graph([node], 'g', [images], [logits], [weight])\n"
+        "model = h.make_model(graph, opset_imports=[h.make_opsetid('', 20)], ir_version=9)\n"
+        "quantised(model, Calibration(torch.rand(8, 3, 4, 4)))\n"
+        "import time; time.sleep(2)"
+    )
+    run(watched | {"HOME": str(tmp_path)}, "-c", code)
+    assert told(watched) == ""
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_commands_are_silent(watched, trained):
     run(watched, "-m", "polypath", "models", "crescendonet*")

@@ -19,7 +19,7 @@ airnet        airbench's network and its views        (a family); airbench: its 
 
 The folder of the runs holds ``METHOD-NETWORK/seed=N`` (ordinary run folders but for airbench's), trials of learning
 rates beside them, ``answers/``, ``bundles/``, ``runtime.json``, ``result.json`` and the figure. The result goes to
-``benchmarks/results/outside.json`` as well, with which test images every path answers rightly, a bit each.
+``benchmarks/results/KIND/outside.json`` as well, with which test images every path answers rightly, a bit each.
 """
 
 from benchmarks.outside.command import run

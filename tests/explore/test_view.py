@@ -137,3 +137,10 @@ def test_without_errors_the_curve_shows_macs():
     paths = list(Given((None, None, None)).paths.values())
     assert "million MACs" in curve_svg(paths, 2.0, None, 5.0)
     assert "top-1 error" in curve_svg(list(Given().paths.values()), 2.0, None, 5.0)
+
+
+def test_a_precision_other_than_float32_is_told(subject):
+    assert "precision" not in look(subject, picture(), 4.0).facts
+    subject.paths["whole"] = replace(subject.paths["whole"], precision="int8")
+    assert "<dt>precision</dt><dd>int8</dd>" in look(subject, picture(), 4.0).facts
+    assert "precision" not in look(subject, picture(), 1.0).facts

@@ -82,6 +82,7 @@ def test_paths_health_and_page(server):
     status, _, body = get(port, "/v1/paths")
     assert status == 200
     assert [row["name"] for row in body["paths"]] == ["whole", "middle", "cheap"]
+    assert {row["precision"] for row in body["paths"]} == {"f32"}
     assert 1.2 <= body["paths"][2]["p99_idle_ms"] <= 1.44  # by the profile, or what other tests' requests took
     assert len(body["classes"]) == 10
     assert get(port, "/healthz")[2] == {"status": "ok"}

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polypath.cli.output import say
-from polypath.cli.parser import Parser, positive
+from polypath.cli.parser import Parser, number_of, positive
 from polypath.cli.tables import millions, percent, print_json, print_table
+from polypath.core.checks import number
 from polypath.storage.files import check_vacant
 
 if TYPE_CHECKING:
@@ -52,6 +53,22 @@ def export(argv: list[str]) -> None:
     parser.add_argument(
         "--measure", type=positive, action="append", default=[], metavar="BATCH", help="time paths at this batch size"
     )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "int8", "mixed"),
+        default="float32",
+        help="of a bundle's graphs: int8 in place of float32 where a path loses no more than --max-drop by it; mixed: "
+        "float32, and int8 where that is worth its time here (float32)",
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=number_of(float, number(0, 100)),
+        metavar="POINTS",
+        help="of held-out error that a path may lose in int8 (0.5)",
+    )
+    parser.add_argument(
+        "--calibration-images", type=positive, help="training images to tell the ranges of int8 from (300)"
+    )
     parser.add_data_moved()
     parser.add_argument("--note", action="append", default=[], help="a sentence for the bundle's card")
     parser.add_json()
@@ -64,21 +81,37 @@ def export(argv: list[str]) -> None:
     if len(args.source) > 1 and args.format != "bundle":
         raise ValueError(f"--format {args.format}: of one run or network; several make a bundle")
 
+    if args.precision == "float32":
+        for option, value in (("--max-drop", args.max_drop), ("--calibration-images", args.calibration_images)):
+            if value is not None:
+                raise ValueError(f"{option} {value:g}: is for --precision int8 or mixed")
+    elif args.format != "bundle":
+        raise ValueError(f"--precision {args.precision}: of a bundle; --format {args.format} writes float32")
+
     from polypath.deploy.needs import check_installed
 
     check_installed(args.format)
+    if args.precision != "float32":
+        check_installed("int8")
     facts = _FORMAT[args.format](args)
     if args.json:
         print_json(facts)
 
 
 def _bundle(args: Any) -> dict[str, Any]:
+    from polypath.deploy.precision import on_kind
+    from polypath.profiling.instructions import instructions
+
     bundle, statistics = _of_several(args) if len(args.source) > 1 else _of_one(args)
     size = sum(file.stat().st_size for file in args.out.rglob("*") if file.is_file())
+    if any(path.precision == "int8" for path in bundle.paths):
+        statistics.append(f"errors in int8 are those of {instructions()} instructions")
+    elif args.precision != "float32":
+        statistics.append("no path is in int8: each loses too much by it, or is not worth its time")
     if not args.json:
         rows = [
             [p.name, percent(p.error), percent(p.test_error), millions(p.macs), f"{p.params:,}", f"{p.temperature:.3f}"]
-            for p in bundle.paths
+            for p in on_kind(bundle, instructions()).paths
         ]
         head = ["path", "held-out error %", "test error %", "MACs", "params", "temperature"]
         print_table(f"Bundle {bundle.name}", head, rows, notes=[*statistics, f"{size / 2**20:.2f} MiB in {args.out}"])
@@ -107,6 +140,8 @@ def _of_one(args: Any) -> tuple[Bundle, list[str]]:
         about={**_written(run), **one.about} if run is not None else {},
         notes=[*args.note, *(notes_of(run) if run is not None else ())],
         measure=args.measure,
+        calibration=one.calibration,
+        **_precision(args),
     )
     if run is not None and one.held_out is not None:
         count_looks(bundle, {"": run})
@@ -144,6 +179,7 @@ def _of_several(args: Any) -> tuple[Bundle, list[str]]:
         about=_written(next(iter(runs.values()))) if runs else {},
         notes=[*args.note, *(f"{name}: {note}" for name, run in runs.items() for note in notes_of(run))],
         measure=args.measure,
+        **_precision(args),
     )
     count_looks(bundle, {name: run for name, run in runs.items() if networks[name].held_out is not None})
     return bundle, [f"{name}: {_norms(one)}" for name, one in networks.items()]
@@ -164,10 +200,22 @@ def _texts(asked: list[str] | None, name: str, names: list[str]) -> list[str]:
 def _network(args: Any, net: PathNet, run: FinishedRun | None, texts: list[str] | None) -> BundleNetwork:
     from polypath.deploy.candidates import BundleNetwork
     from polypath.deploy.from_runs import network_of
+    from polypath.deploy.quantise import IMAGES_NEEDED
 
     if run is None:
         return BundleNetwork(net.cpu(), texts)
-    return network_of(run, texts, num_images=None if args.no_recalibrate else args.num_images, seed=args.seed)
+    return network_of(
+        run,
+        texts,
+        num_images=None if args.no_recalibrate else args.num_images,
+        seed=args.seed,
+        calibration_images=None if args.precision == "float32" else args.calibration_images or IMAGES_NEEDED,
+    )
+
+
+def _precision(args: Any) -> dict[str, Any]:
+    """Keyword arguments of the functions that write bundles."""
+    return {"precision": args.precision} | ({} if args.max_drop is None else {"max_drop": args.max_drop})
 
 
 def _norms(one: BundleNetwork) -> str:

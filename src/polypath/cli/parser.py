@@ -38,6 +38,15 @@ class Parser(argparse.ArgumentParser):
             "an earlier run has stored)",
         )
 
+    def add_precision(self) -> None:
+        self.add_argument(
+            "--precision",
+            choices=("auto", "f32", "int8"),
+            default="auto",
+            help="auto: the bundle's paths in float32, and those in int8 whose errors are known for this processor's "
+            "instructions",
+        )
+
     def add_allow_host(self) -> None:
         self.add_argument(
             "--allow-host",

@@ -44,6 +44,7 @@ def predict(argv: list[str]) -> int:
     parser.add_argument(
         "--runtime", default="auto", help="auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
     )
+    parser.add_precision()
     parser.add_argument("--threads", type=positive, help="for an answer; default the cores that there are")
     parser.add_profile()
     parser.add_argument("--json", action="store_true", help="a line of JSON for each image, or for its error")
@@ -74,7 +75,7 @@ def predict(argv: list[str]) -> int:
 
     from polypath.deploy.predictor import AnytimePredictor
 
-    predictor = AnytimePredictor(bundle, args.runtime, args.threads, profile=args.profile)
+    predictor = AnytimePredictor(bundle, args.runtime, args.threads, precision=args.precision, profile=args.profile)
     if args.budget_ms is not None:
         predictor.choose(args.budget_ms)  # a budget that no image can be answered in
     show = _json_lines(args) if args.json else _table(bundle, predictor, files)
@@ -104,7 +105,7 @@ def _to_file(args: argparse.Namespace, bundle: Bundle, files: Sequence[Path]) ->
 
     out = check_out(args.out)
     runtime = args.runtime if args.runtime != "auto" else runtime_of(out) or "auto"  # with which it was begun
-    predictor = AnytimePredictor(bundle, runtime, args.threads, profile=args.profile)
+    predictor = AnytimePredictor(bundle, runtime, args.threads, precision=args.precision, profile=args.profile)
     written = write_answers(
         predictor,
         files,

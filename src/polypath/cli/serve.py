@@ -49,6 +49,7 @@ def serve(argv: list[str]) -> None:
     parser.add_argument(
         "--runtime", default="auto", help="auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
     )
+    parser.add_precision()
     parser.add_argument("--threads", type=positive, help="of one inference; default all cores but one, for HTTP")
     parser.add_profile()
     parser.add_argument("--budget-ms", type=float, default=1000.0, help="of requests that name none (1000)")
@@ -111,7 +112,7 @@ def _here(args: Any, options: Any, key: Any, callers: Any) -> Any:
     patience.daemon = True
     patience.start()
     try:
-        model = make_model(args.bundle, args.runtime, args.threads, args.profile)
+        model = make_model(args.bundle, args.runtime, args.threads, args.profile, args.precision)
         app = App(model, options, key, callers)
         app.measure()
     finally:
@@ -124,7 +125,7 @@ def _on_cluster(args: Any, options: Any, key: Any, callers: Any, bound: Any, url
     from polypath.serve.server import serve as run
 
     bundle = args.bundle.resolve() if args.bundle is not None else None
-    make = partial(make_model, bundle, args.runtime, args.threads, args.profile)
+    make = partial(make_model, bundle, args.runtime, args.threads, args.profile, args.precision)
     name = f"polypath-{bound.getsockname()[1]}"
     handle, facts = ray_app.start(
         make, options, address=args.cluster, name=name, replicas=args.replicas, cpus=args.threads or 1
@@ -136,7 +137,9 @@ def _on_cluster(args: Any, options: Any, key: Any, callers: Any, bound: Any, url
         ray_app.stop(name)
 
 
-def make_model(bundle: Path | None, runtime: str, threads: int | None, profile: Any = "stored") -> Any:
+def make_model(
+    bundle: Path | None, runtime: str, threads: int | None, profile: Any = "stored", precision: str = "auto"
+) -> Any:
     """The model of a bundle; also made on the replicas of a cluster."""
     # an image's oddities are told to the client whose image it is, not to the service's log
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -145,7 +148,8 @@ def make_model(bundle: Path | None, runtime: str, threads: int | None, profile: 
     from polypath.serve.model import BundleModel
 
     threads = threads or max(1, cores() - 1)
-    return BundleModel(AnytimePredictor(Bundle.open(bundle), runtime, threads, profile=profile))
+    opened = Bundle.open(bundle)
+    return BundleModel(AnytimePredictor(opened, runtime, threads, precision=precision, profile=profile))
 
 
 def _tell(args: Any, model: Any, url: str, key: bool, **more: int) -> None:

@@ -2,8 +2,9 @@
 
 This is the one place. :func:`silence` runs when ``polypath`` is imported, which imports none of these packages; they
 read their variables when they are imported. A variable that is set already, to whatever, stays as it is, and processes
-that this one starts inherit the choice. Two have no variable for it: OpenVINO is imported by :func:`imported`, and Ray,
-which looks hosts up even where reports are off, starts clusters in :func:`without_ray_usage`.
+that this one starts inherit the choice. Some have no variable for it: OpenVINO and NNCF are imported by
+:func:`imported`, and Ray, which looks hosts up even where reports are off, starts clusters in
+:func:`without_ray_usage`.
 """
 
 from __future__ import annotations
@@ -36,19 +37,22 @@ def silence() -> None:
 
 
 def imported(package: str) -> ModuleType:
-    """Import a package, OpenVINO without the report that it sends of being imported.
+    """Import a package, OpenVINO and NNCF without the reports that they send of being imported and used.
 
-    Its reporter is a package of its own, which may be absent; so it is taken for absent, unless the user has agreed to
-    reports (``opt_in_out --opt_in`` writes a 1 into ``~/intel/openvino_telemetry``).
+    Their reporter is a package of its own, which may be absent; so it is taken for absent, unless the user has agreed
+    to reports (``opt_in_out --opt_in`` writes a 1 into ``~/intel/openvino_telemetry``).
     """
     reporter = "openvino_telemetry"
-    if package.partition(".")[0] != "openvino" or package in sys.modules or reporter in sys.modules or _agreed():
+    if package.partition(".")[0] not in ("openvino", "nncf") or package in sys.modules or _agreed():
         return importlib.import_module(package)
+    before = sys.modules.get(reporter)
     sys.modules[reporter] = None  # pyright: ignore[reportArgumentType] (what makes its import an ImportError)
     try:
         return importlib.import_module(package)
     finally:
         del sys.modules[reporter]
+        if before is not None:
+            sys.modules[reporter] = before
 
 
 @contextlib.contextmanager

@@ -47,6 +47,7 @@ class Asked:
         bundle, digest: the bundle's name and digest.
         images, names: how many, and the SHA-256 of their names in order.
         runtime, path, budget_ms, top_k, batch: as given to :func:`write_answers`; of ``auto`` the runtime it chose.
+        precision: the predictor's.
     """
 
     bundle: str
@@ -58,6 +59,7 @@ class Asked:
     budget_ms: float | None
     top_k: int
     batch: int
+    precision: str = "f32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,7 @@ def write_answers(
         budget_ms=budget_ms,
         top_k=top_k,
         batch=size,
+        precision=predictor.precision,
     )
     if os.path.lexists(out):
         return _already(out, asked)

@@ -28,6 +28,7 @@ from polypath.deploy.graphs import Graphs
 from polypath.deploy.images import Preparation, preparation
 from polypath.deploy.manifest import STATISTICS, BundlePath, Manifest, Rung, folder_of
 from polypath.deploy.network import StoredNetwork
+from polypath.profiling.instructions import instructions
 from polypath.storage.digests import file_digest
 from polypath.storage.shipped import SHIPPED
 
@@ -129,10 +130,11 @@ class Bundle:
         )
 
     def _repr_html_(self) -> str:
-        rows = [
-            (path.name, _percent(path.error), _percent(path.test_error), short_macs(path.macs), f"{path.params:,}")
-            for path in self.paths
-        ]
+        rows = []
+        for path in self.paths:
+            known = path.errors_with(instructions())
+            errors = (known.error, known.test_error) if known is not None else (None, None)
+            rows.append((path.name, *map(_percent, errors), short_macs(path.macs), f"{path.params:,}"))
         height, width = self.size
         about = f"Bundle {self.name}: {self.manifest.families}, {len(self.classes)} classes, {height}×{width} pixels"
         return html_table(about, ["path", "error, held out", "error, test", "MACs", "parameters"], rows)
@@ -180,7 +182,9 @@ class Bundle:
         Raises:
             ValueError: there is none, or there are several; the message lists those that there are.
         """
-        if found := [path for path in self.paths if name == path.name] or [p for p in self.paths if name == p.text]:
+        own = [path for path in self.paths if name == path.name]
+        texts = [path for path in self.paths if name == path.text]
+        if found := own or [path for path in texts if path.precision == "f32"] or texts:
             if len(found) == 1:
                 return found[0]
             raise ValueError(f"path {name!r}: of several networks; name one of {listed([p.name for p in found])}")
@@ -238,13 +242,14 @@ class Bundle:
         return extract(own.net, own.net.paths(path.text), stats=own.statistics if path.statistics else None)
 
     def with_paths(self, names: list[str]) -> Bundle:
-        """The same bundle with some of its paths only."""
+        """The same bundle with some of its paths only; without those of its ladder, held-out answers are not its."""
         kept = [self.path(name).name for name in names]
         paths = tuple(path for path in self.paths if path.name in kept)
         ladder = tuple(rung for rung in self.manifest.ladder if set(rung.combine) <= set(kept) and rung.path in kept)
+        held_out = self.manifest.held_out
         if len(ladder) < len(self.manifest.ladder):  # what is left may read what is not left any more
-            ladder = tuple(replace(rung, step=None) for rung in ladder)
-        return replace(self, manifest=replace(self.manifest, paths=paths, ladder=ladder))
+            ladder, held_out = tuple(replace(rung, step=None) for rung in ladder), None
+        return replace(self, manifest=replace(self.manifest, paths=paths, ladder=ladder, held_out=held_out))
 
 
 def rank(paths: tuple[BundlePath, ...]) -> list[BundlePath]:

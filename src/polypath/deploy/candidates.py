@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from polypath.core.checks import plain
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.deploy.images import Preparation, preparation
+from polypath.deploy.quantise import Calibration
 from polypath.profiling.cost import Cost, Size, costs
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -50,6 +51,7 @@ class BundleNetwork:
         held_out: images that choose among ``paths`` and calibrate them; without, all stay, and none has an error.
         about: facts for readers, JSON values.
         notes: sentences for the network's card.
+        calibration: training images, which paths in int8 need.
     """
 
     net: PathNet
@@ -58,6 +60,7 @@ class BundleNetwork:
     held_out: HeldOut | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    calibration: Calibration | None = None
 
     @property
     def preparation(self) -> Preparation:
@@ -80,12 +83,14 @@ class BundleNetwork:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A path that may be in the bundle: the network that it is of, its name there, the choice, what it costs."""
+    """A path that may be in the bundle: the network that it is of, its name there, the choice, what it costs, and the
+    precision of its graph."""
 
     network: str
     name: str
     paths: Paths
     cost: Cost
+    precision: Literal["f32", "int8"] = "f32"
 
 
 def candidates(networks: Mapping[str, BundleNetwork], size: Size) -> dict[str, Candidate]:

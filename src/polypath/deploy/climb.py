@@ -61,14 +61,17 @@ Made = tuple[Step, PathNet, Increment]
 
 
 def parts_by_step(
-    nets: Mapping[str, tuple[PathNet, BatchNormStatistics | None]], paths: Sequence[tuple[str, Paths]], size: Size
+    nets: Mapping[str, tuple[PathNet, BatchNormStatistics | None]],
+    paths: Sequence[tuple[str, Paths] | None],
+    size: Size,
 ) -> list[Made | None]:
     """:func:`steps_of` of paths of one or several networks, each path given with its network's name; with it the path
-    extracted, its norms re-estimated where they are. A path shares with earlier ones of its own network only."""
+    extracted, its norms re-estimated where they are. A path shares with earlier ones of its own network only; None
+    stands for one that shares nothing."""
     found: list[Made | None] = [None] * len(paths)
     for name, (net, stats) in nets.items():
-        places = [i for i, (own, _) in enumerate(paths) if own == name]
-        mine = [paths[i][1] for i in places]
+        own = {i: path[1] for i, path in enumerate(paths) if path is not None and path[0] == name}
+        places, mine = list(own), list(own.values())
         for i, p, made in zip(places, mine, steps_of(net, mine, stats, size), strict=True):
             if made is not None:
                 child = extract_estimated(net, p, stats)

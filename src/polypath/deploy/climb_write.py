@@ -29,7 +29,7 @@ LOG = logging.getLogger(__name__)
 
 def write_steps(
     nets: Mapping[str, tuple[PathNet, BatchNormStatistics | None]],
-    paths: Sequence[tuple[str, Paths]],
+    paths: Sequence[tuple[str, Paths] | None],
     rungs: Sequence[Rung],
     folder: Path,
     prep: Preparation,
@@ -39,14 +39,15 @@ def write_steps(
 
     Args:
         nets: by name, with the re-estimated norms that lie in their folders.
-        paths: of the rungs, each with its network's name.
+        paths: of the rungs, each with its network's name; None runs whole.
     """
     shape = (prep.channels, *prep.size)
     found = parts_by_step(nets, paths, prep.size)
     values = {INPUT: check.images(2, shape)}
     steps: list[Step | None] = []
     for i, one in enumerate(found):
-        if one is None:
+        path = paths[i]
+        if one is None or path is None:
             steps.append(None)
             continue
         step, child, part = one
@@ -54,7 +55,7 @@ def write_steps(
         with torch.no_grad():
             out = module(*inputs)
         values |= dict(zip(step.leaves, out[1:], strict=True)) if step.leaves else {}
-        network, own = paths[i]
+        network, own = path
         bank, place = nets[network][1], folder / network
         file = f"step-{i + 1}.onnx"
         program = onnx_graph.exported_many(module, inputs)

@@ -11,6 +11,7 @@ from typing import Any
 from polypath.analysis.finished_run import FinishedRun
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.candidates import BundleNetwork, HeldOut, check_alike
+from polypath.deploy.quantise import Calibration
 from polypath.training.recipe import recipe_to_json
 from polypath.training.result import read_result
 
@@ -19,7 +20,12 @@ MOST = 60  # characters of a network's name that is made of folders
 
 
 def network_of(
-    run: FinishedRun, texts: Sequence[str] | None = None, *, num_images: int | None = None, seed: int = 0
+    run: FinishedRun,
+    texts: Sequence[str] | None = None,
+    *,
+    num_images: int | None = None,
+    seed: int = 0,
+    calibration_images: int | None = None,
 ) -> BundleNetwork:
     """A run's network with what its images say of it.
 
@@ -27,6 +33,7 @@ def network_of(
         texts: choices of paths; None takes all named ones.
         num_images: training images to re-estimate norms on; None leaves them.
         seed: cuts held-out images into parts.
+        calibration_images: training images for int8, drawn by the run's seed; None takes none.
 
     Raises:
         ValueError: an unfinished run, an illegal path, images that are gone.
@@ -43,7 +50,10 @@ def network_of(
         LOG.warning(
             "%s held no images out (data.validation), so nothing is calibrated and no path has an error", run.folder
         )
-    return BundleNetwork(net.cpu(), texts, stats, held, about=_about(run))
+    calibration = None
+    if calibration_images is not None:
+        calibration = Calibration.of(run.statistics_batches(), calibration_images, run.recipe.seed)
+    return BundleNetwork(net.cpu(), texts, stats, held, about=_about(run), calibration=calibration)
 
 
 def count_looks(bundle: Bundle, runs: Mapping[str, FinishedRun]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from polypath.core.extras import need
+from polypath.deploy.graph_scales import check_scales
 from polypath.deploy.graph_sizes import sizes_of
 from polypath.storage.files import read_regular
 
@@ -37,6 +38,8 @@ OPERATORS = frozenset({
     "GreaterOrEqual", "HardSigmoid", "HardSwish", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "Max",
     "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid",
     "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "Where", "Xor",
+    # to whole numbers and back
+    "DequantizeLinear", "QuantizeLinear",
     # over axes
     "ArgMax", "ArgMin", "Range", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
     "ReduceSum", "ReduceSumSquare",
@@ -148,6 +151,7 @@ def _check_tensor(onnx: Any, tensor: Any, what: str, folder: Path, beside: Colle
     """Its bytes must be there, as many as its shape says: in the graph, or in a file that it may read."""
     kinds = onnx.TensorProto
     widths = {kinds.FLOAT: 4, kinds.DOUBLE: 8, kinds.INT32: 4, kinds.INT64: 8, kinds.BOOL: 1}
+    widths |= {kinds.INT8: 1, kinds.UINT8: 1}
     width = widths.get(tensor.data_type)
     if width is None or tensor.HasField("segment") or any(size < 0 for size in tensor.dims):
         raise ValueError(f"{what} is of type {tensor.data_type}, shape {list(tensor.dims)}: not one that is read")
@@ -202,6 +206,7 @@ def _check_sizes(onnx: Any, model: Any, outputs: Sequence[Value]) -> None:
     pixels = max((math.prod(shape[2:]) for shape in sizes), default=1)
     bound = max(SMALLEST_BOUND, MOST_MAPS * pixels)
     found = sizes_of(onnx, model, bound)
+    check_scales(onnx, model.graph, found)
     for node in model.graph.node:
         for name in filter(None, node.output):
             if name not in found:

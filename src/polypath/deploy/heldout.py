@@ -112,6 +112,7 @@ def decide(
     seed: int,
     keep: Sequence[str] = (),
     networks: Mapping[str, str] | None = None,
+    climb: Collection[str] | None = None,
 ) -> Verdict:
     """Decide by the logits ``(N, classes)`` of every candidate path on the held-out images.
 
@@ -121,6 +122,7 @@ def decide(
         keep: names that stay, whatever they are worth.
         networks: of each candidate, where there are several: a path is left out for a cheaper one of its own network
             only, since MACs of different networks take different times.
+        climb: names that may be steps of the ladder; None are all.
 
     Raises:
         ValueError: too few images.
@@ -144,7 +146,8 @@ def decide(
         }
         for name in names
     }
-    rungs = ladder({name: scaled[name][choose] for name in names}, labels[choose])
+    steps = [name for name in names if climb is None or name in climb]
+    rungs = ladder({name: scaled[name][choose] for name in steps}, labels[choose])
     answers = [combined({name: scaled[name][stop] for name in names}, rung) for rung in rungs]
     best = [p.max(1) for p in answers]
     return Verdict(

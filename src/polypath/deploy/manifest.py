@@ -62,7 +62,8 @@ class BundlePath:
         files: the graph by runtime format: ``{"onnx": "column-2.onnx"}``; none where only torch can run it.
         network: the one that it is of; empty where there is only one.
         precision: of its graph. Answers in ``f32`` are those of eager within rounding, whatever the processor.
-        errors: in another precision, where they are measured for each kind of instructions, by that.
+        errors: of a path in ``int8``, whose ``error`` and ``test_error`` are None: by the kind of instructions that
+            gave them (:func:`polypath.profiling.instructions.instructions`).
     """
 
     name: Name
@@ -77,8 +78,14 @@ class BundlePath:
     statistics: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
     network: str = ""
-    precision: Literal["f32"] = "f32"
+    precision: Literal["f32", "int8"] = "f32"
     errors: Mapping[Name, Errors] = field(default_factory=dict)
+
+    def errors_with(self, kind: str) -> Errors | None:
+        """Its errors under a kind of instructions, None where these are not known."""
+        return (
+            Errors(error=self.error, test_error=self.test_error) if self.precision == "f32" else self.errors.get(kind)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +176,10 @@ class Manifest:
         return ", ".join(dict.fromkeys(facts.family for facts in self.networks.values())) or self.family
 
     def to_json(self) -> dict[str, Any]:
-        prep = self.preparation
+        prep, version = self.preparation, version_of(self)
         values: dict[str, Any] = {
             "format": FORMAT,
-            "format_version": 2 if self.networks else 1,
+            "format_version": version,
             "name": self.name,
             "family": self.family,
             "networks": {name: asdict(facts) for name, facts in self.networks.items()},
@@ -191,13 +198,19 @@ class Manifest:
             del values["family"]
         else:
             del values["networks"]
-            values["paths"] = [{key: row[key] for key in row if key not in _OF_SEVERAL} for row in values["paths"]]
+        if version == 1:
+            values["paths"] = [{key: row[key] for key in row if key not in _OF_FORMAT_2} for row in values["paths"]]
         values = json.loads(json.dumps(values))
         return values | {"digest": digest(values)}
 
 
-_OF_SEVERAL = ("network", "precision", "errors")
+_OF_FORMAT_2 = ("network", "precision", "errors")
 """Fields of a path that only format 2 has."""
+
+
+def version_of(manifest: Manifest) -> int:
+    """The format that a manifest needs: 2 for several networks or other precisions than float32."""
+    return 2 if manifest.networks or any(path.precision != "f32" for path in manifest.paths) else 1
 
 
 def digest(values: Mapping[str, Any]) -> str:
@@ -226,9 +239,11 @@ def read(folder: Path) -> tuple[Manifest, str]:
         table = {**values, "preparation": asdict(preparation(values))}
         manifest = decode(table, Manifest, "manifest", others=True)
         check_scale(manifest.preparation)
-        if bool(manifest.networks) != (version == 2):
-            raise ValueError(f"networks: format_version {version} has {'some' if version == 2 else 'none'}")
+        if version_of(manifest) != version:
+            some = "some, or paths of another precision than f32" if version == 2 else "none, nor other precisions"
+            raise ValueError(f"networks: format_version {version} has {some}")
         _check_names(manifest)
+        _check_precisions(manifest)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     return replace(manifest, classes=tuple(map(as_unicode, manifest.classes))), values["digest"]
@@ -270,6 +285,20 @@ def _check_names(manifest: Manifest) -> None:
                 raise ValueError(f"ladder: {rung.path!r} leaves {twice[0]!r}, which is there already")
             left.update(rung.step.leaves)
     _check_named_files(manifest)
+
+
+def _check_precisions(manifest: Manifest) -> None:
+    """Errors stand where they hold, and only a graph gives the answers of whole numbers."""
+    int8 = {path.name: path for path in manifest.paths if path.precision != "f32"}
+    for path in int8.values():
+        if path.error is not None or path.test_error is not None:
+            raise ValueError(
+                f"paths: {path.name!r} of precision {path.precision} has errors of no kind of instructions"
+            )
+        if "onnx" not in path.files:
+            raise ValueError(f"paths: {path.name!r} in {path.precision} has no graph")
+    if steps := [rung for rung in manifest.ladder if rung.path in int8 and rung.step is not None]:
+        raise ValueError(f"ladder: {steps[0].path!r} in {int8[steps[0].path].precision} runs whole, without a step")
 
 
 def _check_networks(manifest: Manifest) -> None:

@@ -15,11 +15,14 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "openvino": ("onnx", "onnxscript", "openvino"),
     "torch": (),
     "triton": ("onnx",),
+    "int8": ("onnx", "onnxscript", "nncf"),
 }
+_EXTRAS = {"nncf": "quantize"}
 
 
 def check_installed(format: str) -> None:
-    """Check that everything is there to write ``format`` (``steps``: a gated network step by step).
+    """Check that everything is there to write ``format`` (``steps``: a gated network step by step; ``int8``: a
+    bundle's paths in it).
 
     Raises:
         ValueError: an unknown format.
@@ -27,8 +30,8 @@ def check_installed(format: str) -> None:
     """
     check("format", format, one_of(*_NEEDS))
     for package in _NEEDS[format]:
-        need(package, f"export to {format}")
-    if format in ("bundle", "onnx"):
+        need(package, f"export to {format}", _EXTRAS.get(package, "deploy"))
+    if format in ("bundle", "onnx", "int8"):
         checkers()
 
 

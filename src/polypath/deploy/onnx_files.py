@@ -54,12 +54,12 @@ def check_onnx(file: Path, net: torch.nn.Module, shape: Sequence[int]) -> list[c
     return found
 
 
-def opened(runtime: str, file: Path) -> Callable[..., list[Any]]:
-    """An ONNX file as a function of its inputs, in batches of any size."""
+def opened(runtime: str, file: Path, batch: int | None = None) -> Callable[..., list[Any]]:
+    """An ONNX file as a function of its inputs, in batches of any size, or of one where the runtime prepares for it."""
     if runtime == "onnxruntime":
         from polypath.deploy.runtimes.onnxruntime_ import caller, make_session
 
         return caller(make_session(str(file), cores()), file)
     from polypath.deploy.runtimes.openvino_ import compiled_many, options
 
-    return compiled_many(need("openvino", "checking an export").Core(), str(file), options(cores()), None)
+    return compiled_many(need("openvino", "checking an export").Core(), str(file), options(cores()), batch)

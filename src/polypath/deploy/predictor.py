@@ -39,12 +39,14 @@ from polypath.deploy.climber import Climber
 from polypath.deploy.decoder import DecodingLate, decoder
 from polypath.deploy.graph_check import GraphRefused
 from polypath.deploy.latency import Latencies, Timing, spread
+from polypath.deploy.precision import usable
 from polypath.deploy.runtimes import Runtime, candidates, check_options, facts_of, open_runtime
 from polypath.deploy.stopping import Stopping, plan_stopping
 from polypath.deploy.warm import warm_decoders
 from polypath.profiling.cores import cores
 
 LOG = logging.getLogger(__name__)
+PRECISIONS = ("auto", "f32", "bf16", "int8")
 _SECONDS = number(above=0)
 _PROFILE = Rule("stored, fresh or seconds above 0", lambda v: one_of("stored", "fresh").fits(v) or _SECONDS.fits(v))
 _Opened = tuple[Runtime, profiles.Store, dict[int, Latencies]]
@@ -59,7 +61,9 @@ class AnytimePredictor:
         runtime: ``auto`` (the fastest of those here that can run the bundle, by a short profile), ``openvino``,
             ``onnxruntime``, ``torch``, ``torch-compiled`` or ``cuda-graphs``.
         threads: for one answer; None takes the cores that this process may use.
-        precision: ``f32``, or ``bf16`` where the runtime has it.
+        precision: ``auto`` takes the bundle's float32 paths and those in int8 whose errors are known for this machine's
+            instructions, ``f32`` and ``int8`` only those; ``bf16`` runs the float32 ones in it, where the runtime has
+            it.
         limits: on images that are decoded.
         profile: ``stored`` takes the times that an earlier session has stored and measures what is missing, ``fresh``
             measures again, and a number of seconds measures each path for so long and believes what it finds.
@@ -81,13 +85,20 @@ class AnytimePredictor:
         runtime: str = "auto",
         threads: int | None = None,
         *,
-        precision: str = "f32",
+        precision: str = "auto",
         limits: ImageLimits = LIMITS,
         profile: Literal["stored", "fresh"] | float = "stored",
     ) -> None:
         profile = check("profile", profile, _PROFILE)
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        self.limits, self.precision = limits, precision
+        check("precision", precision, one_of(*PRECISIONS))
+        bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        names = candidates(bundle) if runtime == "auto" else [runtime]
+        self.bundle, names, left_out = usable(bundle, precision, names)
+        if left_out:
+            LOG.info("%s: %s", bundle.name, left_out)
+        plain = all(path.precision == "f32" for path in self.bundle.paths)
+        self.limits, self.precision = limits, "f32" if plain and precision != "bf16" else precision
+        self._of_runtime = "bf16" if precision == "bf16" else "f32"
         self._temperature = {path.name: path.temperature for path in self.bundle.paths}
         self._ranked = [path.name for path in rank(self.bundle.paths)]
         self._stored, self._seconds = profile == "stored", None if isinstance(profile, str) else float(profile)
@@ -95,10 +106,9 @@ class AnytimePredictor:
         self._latencies: dict[int, Latencies] = {}
         self._warm: set[tuple[str, int]] = set()  # paths and batch sizes that have run
         self._stopping: dict[tuple[float, float], Stopping] = {}
-        check_options(threads, precision)
+        check_options(threads, self._of_runtime)
         self.threads = cores() if threads is None else threads
-        names = candidates(self.bundle) if runtime == "auto" else [runtime]
-        if precision != "f32" and runtime == "auto":
+        if precision == "bf16" and runtime == "auto":
             names = [name for name in names if name != "onnxruntime"]
         self._take_fastest(names)
         self._climber = Climber(
@@ -483,7 +493,7 @@ class AnytimePredictor:
                 "paths": [path.name for path in self.bundle.paths],
                 "runtime": list(runtime),
                 "threads": self.threads,
-                "precision": self.precision,
+                "precision": self._of_runtime,
             }
         )
 
@@ -493,7 +503,7 @@ class AnytimePredictor:
     def _open(self, name: str, opened: dict[str, _Opened]) -> None:
         """Make ``name`` the runtime of this predictor; one not ``opened`` yet has the times that are stored."""
         if name not in opened:
-            runtime = open_runtime(name, self.bundle, self.threads, self.precision)
+            runtime = open_runtime(name, self.bundle, self.threads, self._of_runtime)
             store, now = self._store_of((runtime.name, runtime.version, runtime.device)), time.perf_counter()
             times = self._stored_times(store)
             opened[name] = runtime, store, {batch: Latencies(times[batch], now, "stored") for batch in times}

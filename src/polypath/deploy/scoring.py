@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,15 +17,30 @@ from polypath.core.paths import Paths
 from polypath.deploy import heldout
 from polypath.deploy.candidates import Batches, BundleNetwork, Candidate
 
+Answerer = Callable[[Tensor], Tensor]
+"""From images ``(N, C, H, W)`` to logits ``(N, classes)``."""
 LOG = logging.getLogger(__name__)
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Scores:
+    """Answers to held-out images: logits ``(N, classes)`` by path, labels ``(N,)``, the seed that cuts the images."""
+
+    logits: Mapping[str, Tensor]
+    labels: Tensor
+    seed: int
+
+
 def scored(
     net: PathNet, paths: Mapping[str, Paths], statistics: BatchNormStatistics | None, batches: Batches
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Logits ``(N, classes)`` of each path, with its re-estimated norms, and the labels ``(N,)``."""
-    nets = {n: extract_estimated(net, p, statistics) for n, p in paths.items()}
+    return answered({n: extract_estimated(net, p, statistics) for n, p in paths.items()}, batches)
+
+
+@torch.inference_mode()
+def answered(nets: Mapping[str, Answerer], batches: Batches) -> tuple[dict[str, Tensor], Tensor]:
+    """Logits ``(N, classes)`` of each of ``nets``, and the labels ``(N,)``."""
     rows: dict[str, list[Tensor]] = {n: [] for n in nets}
     truth = []
     for images, labels in batches:
@@ -36,27 +52,45 @@ def scored(
     return {n: torch.cat(parts) for n, parts in rows.items()}, found
 
 
-def verdict_on(
-    networks: Mapping[str, BundleNetwork], chosen: Mapping[str, Candidate], keep: Sequence[str]
-) -> heldout.Verdict | None:
-    """What held-out images say of the candidates, by their names in the bundle; None without such images.
+def held_out_scores(networks: Mapping[str, BundleNetwork], chosen: Mapping[str, Candidate]) -> Scores | None:
+    """What the candidates answer to held-out images, by their names in the bundle; None without such images.
 
     Raises:
-        ValueError: too few images, or other labels for one network than for the others.
+        ValueError: other labels for one network than for the others.
     """
     held = next(iter(networks.values())).held_out
     if held is None:
         return None
-    answers, labels = _scored(networks, chosen, {n: one.held_out.choose for n, one in networks.items() if one.held_out})
+    splits = {n: one.held_out.choose for n, one in networks.items() if one.held_out}
+    return Scores(*_scored(networks, chosen, splits, {}), held.seed)
+
+
+def verdict_on(
+    scores: Scores, chosen: Mapping[str, Candidate], keep: Sequence[str], climb: Collection[str] | None = None
+) -> heldout.Verdict:
+    """What held-out images say of the candidates.
+
+    Args:
+        keep, climb: as for :func:`polypath.deploy.heldout.decide`.
+
+    Raises:
+        ValueError: too few images.
+    """
     macs = {n: candidate.cost.macs for n, candidate in chosen.items()}
     own = {n: candidate.network for n, candidate in chosen.items()}
-    return heldout.decide(answers, labels, macs, seed=held.seed, keep=keep, networks=own)
+    return heldout.decide(scores.logits, scores.labels, macs, seed=scores.seed, keep=keep, networks=own, climb=climb)
 
 
 def errors_on_test(
-    networks: Mapping[str, BundleNetwork], kept: Mapping[str, Candidate], verdict: heldout.Verdict | None
+    networks: Mapping[str, BundleNetwork],
+    kept: Mapping[str, Candidate],
+    verdict: heldout.Verdict | None,
+    graphs: Mapping[str, Answerer],
 ) -> dict[Any, float]:
     """Test errors by path name, and by what a rung combines; none without a test split for all networks.
+
+    Args:
+        graphs: what answers for candidates that the network itself cannot answer for.
 
     Raises:
         ValueError: other labels for one network than for the others.
@@ -64,7 +98,7 @@ def errors_on_test(
     splits = {n: one.held_out.test for n, one in networks.items() if one.held_out and one.held_out.test is not None}
     if verdict is None or len(splits) < len(networks):
         return {}
-    logits, labels = _scored(networks, kept, splits)
+    logits, labels = _scored(networks, kept, splits, graphs)
     found: dict[Any, float] = {n: round(heldout.error(z, labels), 4) for n, z in logits.items()}
     scaled = {n: (z / verdict.temperatures[n]).softmax(1) for n, z in logits.items()}
     for rung in verdict.rungs:
@@ -73,7 +107,10 @@ def errors_on_test(
 
 
 def _scored(
-    networks: Mapping[str, BundleNetwork], chosen: Mapping[str, Candidate], splits: Mapping[str, Batches]
+    networks: Mapping[str, BundleNetwork],
+    chosen: Mapping[str, Candidate],
+    splits: Mapping[str, Batches],
+    graphs: Mapping[str, Answerer],
 ) -> tuple[dict[str, Tensor], Tensor]:
     answers: dict[str, Tensor] = {}
     truth: dict[str, Tensor] = {}
@@ -82,7 +119,8 @@ def _scored(
         paths = {n: candidate.paths for n, candidate in chosen.items() if candidate.network == network}
         if not paths:
             continue
-        logits, truth[network] = scored(one.net, paths, one.statistics, batches)
+        nets = {n: graphs.get(n) or extract_estimated(one.net, p, one.statistics) for n, p in paths.items()}
+        logits, truth[network] = answered(nets, batches)
         answers |= logits
         if not torch.equal(truth[network], next(iter(truth.values()))):
             raise ValueError(f"network {network!r}: its images have other labels than those of {next(iter(truth))!r}")

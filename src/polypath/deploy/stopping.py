@@ -93,7 +93,7 @@ def held_out(bundle: Bundle) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
 
     name = bundle.manifest.held_out
     if name is None:
-        raise ValueError(f"{bundle.folder}: has no held-out answers to fit thresholds on; write it with --data")
+        raise ValueError(f"{bundle.folder}: has no held-out answers of these paths to fit thresholds on")
     try:
         tensors = load_file(bundle.folder / name)
         confidence, right = tensors["confidence"], tensors["right"].astype(bool)

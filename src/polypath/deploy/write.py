@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -28,13 +28,16 @@ from polypath.deploy import manifest as manifests
 from polypath.deploy.bundle import Bundle, by_turns
 from polypath.deploy.candidates import BundleNetwork, Candidate, HeldOut, candidates, check_alike, check_networks
 from polypath.deploy.climb_write import write_steps
-from polypath.deploy.manifest import BundlePath, Manifest, NetworkFacts, folder_of
+from polypath.deploy.int8 import Precisions, calibrated
+from polypath.deploy.judge import judge
+from polypath.deploy.manifest import BundlePath, Errors, Manifest, NetworkFacts, folder_of
 from polypath.deploy.needs import check_installed
+from polypath.deploy.precision import OF_GRAPHS
+from polypath.deploy.quantise import Calibration
 from polypath.deploy.runtimes import open_runtime
-from polypath.deploy.scoring import errors_on_test, verdict_on
 from polypath.deploy.write_network import write_network
 from polypath.profiling.cores import cores
-from polypath.profiling.cost import Cost
+from polypath.profiling.instructions import instructions
 from polypath.storage.cards import bundle_card
 from polypath.storage.digests import folder_digests
 from polypath.storage.files import new_folder, write_file, write_json
@@ -56,6 +59,8 @@ LOG = logging.getLogger(__name__)
     about=optional(TABLE),
     notes=TEXTS,
     measure=SEVERAL,
+    precision=TEXT,
+    calibration=optional(instance(Calibration)),
 )
 def write_bundle(
     net: PathNet,
@@ -69,6 +74,9 @@ def write_bundle(
     about: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     measure: Sequence[int] = (),
+    precision: Literal["float32", "int8", "mixed"] = "float32",
+    max_drop: float = 0.5,
+    calibration: Calibration | None = None,
 ) -> Bundle:
     """Write a bundle of paths of ``net`` into a new folder.
 
@@ -85,14 +93,21 @@ def write_bundle(
         about: facts for readers, JSON values.
         notes: sentences for the card.
         measure: batch sizes to time each path at, in every runtime here.
+        precision: ``float32``; ``int8``: quantised paths in place of those that lose at most ``max_drop`` by it;
+            ``mixed``: float32, and beside it int8 where that is worth its time here.
+        max_drop: points of held-out error.
+        calibration: training images, which int8 needs.
 
     Raises:
         ValueError: a folder that is there, illegal paths, a network without what its images are, too few held-out
-            images, a graph that differs from eager.
+            images, a graph that differs from eager; int8 without held-out or training images.
         ImportError: the exporter's packages are missing.
     """
-    one = BundleNetwork(net, paths, statistics, held_out)
-    return _written({"": one}, folder, keep=keep, name=name, about=about, notes=notes, measure=measure)
+    one = BundleNetwork(net, paths, statistics, held_out, calibration=calibration)
+    precisions = Precisions(precision, max_drop)
+    return _written(
+        {"": one}, folder, keep=keep, name=name, about=about, notes=notes, measure=measure, precisions=precisions
+    )
 
 
 @notes_are_logged
@@ -104,6 +119,7 @@ def write_bundle(
     about=optional(TABLE),
     notes=TEXTS,
     measure=SEVERAL,
+    precision=TEXT,
 )
 def write_networks(
     networks: Mapping[str, BundleNetwork],
@@ -114,6 +130,8 @@ def write_networks(
     about: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     measure: Sequence[int] = (),
+    precision: Literal["float32", "int8", "mixed"] = "float32",
+    max_drop: float = 0.5,
 ) -> Bundle:
     """Write a bundle of paths of several networks into a new folder.
 
@@ -123,7 +141,8 @@ def write_networks(
 
     Args:
         networks: by name, of letters, digits and any of ``= , + - _``.
-        keep, name, about, notes, measure: as for :func:`write_bundle`; ``keep`` has names of the bundle's paths.
+        keep, name, about, notes, measure, precision, max_drop: as for :func:`write_bundle`; ``keep`` has names of the
+            bundle's paths.
 
     Raises:
         ValueError: what :func:`write_bundle` raises; networks that cannot be in one bundle, with what differs.
@@ -132,7 +151,10 @@ def write_networks(
     if not networks:
         raise ValueError("networks: name at least one")
     check_networks(networks)
-    return _written(networks, folder, keep=keep, name=name, about=about, notes=notes, measure=measure)
+    precisions = Precisions(precision, max_drop)
+    return _written(
+        networks, folder, keep=keep, name=name, about=about, notes=notes, measure=measure, precisions=precisions
+    )
 
 
 def _written(
@@ -144,6 +166,7 @@ def _written(
     about: Mapping[str, Any] | None,
     notes: Sequence[str],
     measure: Sequence[int],
+    precisions: Precisions,
 ) -> Bundle:
     target = Path(folder)
     if target.exists():
@@ -151,13 +174,11 @@ def _written(
     facts: dict[str, Any] = json_value("about", dict(about or {}))
     several = {n: NetworkFacts(family=_family(one), about=_about_one(one)) for n, one in networks.items() if n}
     check_installed("bundle")
+    precisions.check(networks)
     prep = check_alike(networks)
-    chosen = candidates(networks, prep.size)
-    verdict = verdict_on(networks, chosen, keep)
-    names = verdict.names if verdict else sorted(chosen, key=lambda n: chosen[n].cost.macs)
-    kept = {n: chosen[n] for n in names}
-    tests = errors_on_test(networks, kept, verdict)
-    table = card_rows({n: kept[n].cost for n in names}, verdict.errors if verdict else {}, tests)
+    judged = judge(networks, candidates(networks, prep.size), keep, precisions)
+    kept, verdict, tests = judged.kept, judged.verdict, judged.tests
+    table = card_rows(kept, verdict.errors if verdict else {}, tests)
 
     with new_folder(target) as made:
         banks: dict[str, BatchNormStatistics | None] = {}
@@ -171,19 +192,21 @@ def _written(
                 own,
                 banks[network],
                 made / network,
+                whole={n: path.graph for n, path in judged.int8.items()},
                 path_table=[row | {"name": own[row["name"]].name} for row in table if row["name"] in own],
                 dataset=facts.get("dataset"),
                 notes=one.notes if network else notes,
             )
             files |= {n: folder_of(network) + file for n, file in graphs.items()}
             checks += found
+        checks += [row for path in judged.int8.values() for row in path.checks]
         rows = [_row(n, one, files[n], verdict, tests.get(n), banks[one.network]) for n, one in kept.items()]
         rungs = list(by_turns(rows))
         if verdict is not None:
             _save_held_out(made / HELD_OUT, verdict)
             rungs = [replace(rung, test_error=tests.get(rung.combine)) for rung in verdict.rungs]
         nets = {network: (one.net, banks[network]) for network, one in networks.items()}
-        paths = [(kept[rung.path].network, kept[rung.path].paths) for rung in rungs]
+        paths = [(p.network, p.paths) if p.precision == "f32" else None for p in (kept[r.path] for r in rungs)]
         rungs, found = write_steps(nets, paths, rungs, made, prep)
         if several:
             families = {n: of.family for n, of in several.items()}
@@ -199,7 +222,8 @@ def _written(
             ladder=tuple(rungs),
             held_out=HELD_OUT if verdict else None,
             checks=tuple(checks + found),
-            about=_about(facts, None if several else first.statistics, verdict, first.held_out),
+            about=_about(facts, None if several else first.statistics, verdict, first.held_out)
+            | (calibrated(networks, precisions) if judged.int8 else {}),
         )
         finish(made, manifest)
         if measure:
@@ -215,19 +239,23 @@ def _row(
     test_error: float | None,
     bank: BatchNormStatistics | None,
 ) -> BundlePath:
+    error = verdict.errors[name] if verdict else None
+    known = one.precision == "f32"
     return BundlePath(
         name=name,
         text=str(one.paths),
         macs=one.cost.macs,
         params=one.cost.params,
         depth=one.cost.depth,
-        error=verdict.errors[name] if verdict else None,
-        test_error=test_error,
+        error=error if known else None,
+        test_error=test_error if known else None,
         temperature=verdict.temperatures[name] if verdict else 1.0,
         calibration=verdict.calibration[name] if verdict else {},
         statistics=bank is not None and one.paths in bank,
         files={"onnx": file},
         network=one.network,
+        precision=one.precision,
+        errors={} if known else {instructions(): Errors(error=error, test_error=test_error)},
     )
 
 
@@ -250,13 +278,18 @@ def finish(folder: Path, manifest: Manifest) -> None:
 
 
 def card_rows(
-    counted: Mapping[str, Cost], errors: Mapping[str, float], tests: Mapping[Any, float]
+    kept: Mapping[str, Candidate], errors: Mapping[str, float], tests: Mapping[Any, float]
 ) -> list[dict[str, Any]]:
-    """Rows of the card's table: ``error`` is that on the test split."""
+    """Rows of the card's table: ``error`` is that on the test split. Where some are in int8, the precision is told, and
+    the kind of instructions that gave these errors."""
+    told = {"f32": "float32", "int8": f"int8 ({instructions()})"}
+    mixed = any(one.precision != "f32" for one in kept.values())
     rows = []
-    for name, one in counted.items():
+    for name, of in kept.items():
+        one = of.cost
         row = {"name": name, "error": tests.get(name), "held-out error, %": errors.get(name)}
         row |= {"params": one.params, "macs": one.macs, "depth": "–".join(map(str, dict.fromkeys(one.depth)))}
+        row |= {"precision": told[of.precision] if mixed else None}
         rows.append({key: value for key, value in row.items() if value is not None})
     return rows
 
@@ -296,13 +329,15 @@ def timed(folder: Path, manifest: Manifest, batches: Sequence[int]) -> Manifest:
         for batch in batches:
             x = check.images(batch, (manifest.preparation.channels, *manifest.preparation.size)).numpy()
             try:
-                tasks = {p.name: _task(runtime.prepare(p.name, batch), x) for p in manifest.paths}
+                paths = [p for p in manifest.paths if p.precision == "f32" or runtime_name in OF_GRAPHS]
+                tasks = {p.name: _task(runtime.prepare(p.name, batch), x) for p in paths}
             except ValueError as error:
                 LOG.warning("%s; it is not timed", error)
                 break
             for path, ms in latency_profile.measure(tasks).items():
                 t = Timing.of(ms)
                 row = {"path": path, "runtime": runtime.name, "version": runtime.version, "batch": batch}
+                row |= {"precision": "int8"} if bundle.path(path).precision == "int8" else {}
                 row |= {"threads": cores(), "p50_ms": round(t.p50, 4), "p95_ms": round(t.p95, 4)}
                 rows.append(row | {"p99_ms": round(t.p99, 4), "samples": t.samples, **latency_profile.machine()})
         else:

@@ -12,9 +12,11 @@ from polypath.core.extract import extract
 from polypath.core.paths import Paths
 from polypath.deploy import check, onnx_graph
 from polypath.deploy.candidates import BundleNetwork, Candidate
+from polypath.deploy.int8 import INT8
 from polypath.deploy.manifest import STATISTICS
 from polypath.deploy.onnx_files import check_onnx, weights_at
 from polypath.storage.batchnorm import save_statistics
+from polypath.storage.files import write_file
 from polypath.storage.saving import save
 
 LOG = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ def write_network(
     bank: BatchNormStatistics | None,
     folder: Path,
     *,
+    whole: Mapping[str, bytes],
     path_table: Sequence[Mapping[str, Any]],
     dataset: str | None,
     notes: Sequence[str],
@@ -36,6 +39,7 @@ def write_network(
     Args:
         kept: the paths that stay, by their names in the bundle.
         bank: their re-estimated norms.
+        whole: graphs that are there already, of paths in whole numbers.
     """
     folder.mkdir(exist_ok=True)
     save(one.net, folder / "net", notes=notes, path_table=path_table, dataset=dataset)
@@ -47,6 +51,11 @@ def write_network(
     files, checks = {}, []
     names = [candidate.name for candidate in kept.values()]
     for n, candidate in kept.items():
+        if (graph := whole.get(n)) is not None:
+            stem = _file_name(candidate.name.removesuffix(INT8), names)
+            files[n] = f"{stem}.int8.onnx"
+            write_file(folder / files[n], graph)
+            continue
         files[n] = f"{_file_name(candidate.name, names)}.onnx"
         for found in _graph(one, candidate.paths, bank, folder, files[n]):
             LOG.info("%s: %s", n, found)
@@ -74,4 +83,4 @@ def _graph(
 
 def _file_name(name: str, names: Sequence[str]) -> str:
     plain = "".join(c if c.isalnum() or c in "=,-" else "-" for c in name)
-    return plain if len(plain) <= 60 else f"path-{list(names).index(name) + 1}"
+    return plain if len(plain) <= 60 else f"path-{[n.removesuffix(INT8) for n in names].index(name) + 1}"

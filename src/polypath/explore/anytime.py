@@ -81,6 +81,7 @@ class AnytimeSubject:
                 macs=path.macs,
                 p50_ms=times[path.name].p50,
                 p99_ms=times[path.name].p99,
+                precision="bf16" if self.predictor.precision == "bf16" else path.precision,
             )
             for path in self.predictor.bundle.paths
         }
@@ -114,6 +115,8 @@ class AnytimeSubject:
 
     def _gated(self, name: str) -> bool:
         """Whether gates decide on some of the path's way."""
+        if self.predictor.bundle.path(name).precision != "f32":  # torch would answer otherwise
+            return False
         choice = self._choices[name]
         alive = self._nets[name].wiring.alive(choice)
         return any(isinstance(node, Join) and node.dynamic(choice) for node in alive)

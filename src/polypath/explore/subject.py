@@ -23,6 +23,7 @@ class PathFacts:
         test_error: on a test split that nothing was chosen by, where there is one.
         macs: multiply-adds of one image (where gates decide, the most that it can need).
         p50_ms, p99_ms: measured here.
+        precision: that it runs in; ``f32`` is float32.
     """
 
     name: str
@@ -33,6 +34,7 @@ class PathFacts:
     p50_ms: float
     p99_ms: float
     test_error: float | None = None
+    precision: str = "f32"
 
 
 @dataclass(frozen=True, kw_only=True)

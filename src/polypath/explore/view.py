@@ -129,6 +129,8 @@ def _facts(path: PathFacts | None, run: Run | None) -> str:
         name = "error, held out / test" if path.test_error is not None else "error"
         tiles.append((name, f"{' / '.join(errors)}%" if errors else "not scored"))
         tiles.append(("multiply-adds", f"{short(path.macs / 1e6)} million"))
+        if path.precision != "f32":
+            tiles.append(("precision", path.precision))
     told = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in tiles)
     return f'<dl class="pp-facts">{told}</dl>'
 

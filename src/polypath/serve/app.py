@@ -231,6 +231,7 @@ def path_rows(service: Service) -> list[dict[str, Any]]:
             "name": path.name,
             "paths": path.text,
             "error_percent": path.error,
+            "precision": path.precision,
             "macs": path.macs,
             "p50_ms": round(1000 * service.times.typical(path.name, 1, now), 3),
             "p99_idle_ms": round(1000 * service.times.idle(path.name, now), 3),

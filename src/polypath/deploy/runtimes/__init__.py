@@ -35,6 +35,7 @@ _PLACES = {
     "cuda-graphs": ("cuda", "CudaGraphs"),
 }
 PRECISIONS = ("f32", "bf16")
+"""What float32 graphs and networks are run in; a graph in int8 says so itself."""
 
 
 class Runtime(Protocol):
@@ -111,6 +112,14 @@ def graph_of_step(bundle: Bundle, steps: Sequence[Step | None], index: int) -> s
     step = steps[index]
     assert step is not None, "this step has no graph: its path runs whole"
     return str(bundle.graphs.step(step))
+
+
+def check_float(bundle: Bundle, path: str, runtime: str) -> None:
+    """Raise ``ValueError`` where a path's answers are those of a graph in whole numbers, which ``runtime`` has not."""
+    if (precision := bundle.path(path).precision) != "f32":
+        raise ValueError(
+            f"path {path!r} is in {precision}, and runtime {runtime!r} runs float32; take openvino, onnxruntime"
+        )
 
 
 def check_options(threads: int | None, precision: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polypath.deploy.runtimes import check_float
 from polypath.deploy.runtimes.torch_ import folded
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class CudaGraphs:
         return run
 
     def _record(self, path: str, batch: int) -> Run:
+        check_float(self._bundle, path, self.name)
         torch, prep = self._torch, self._bundle.preparation
         if path not in self._nets:
             net = folded(self._bundle.extracted(path)).cuda().to(memory_format=torch.channels_last)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polypath.core.extras import version_of
+from polypath.deploy.runtimes import check_float
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
@@ -32,6 +33,7 @@ class Torch:
         self._lock = threading.RLock()
 
     def prepare(self, path: str, batch: int) -> Run:
+        check_float(self._bundle, path, self.name)
         run = self._kept(path, lambda: folded(self._bundle.extracted(path)))
         return lambda x: run(x)[0]
 

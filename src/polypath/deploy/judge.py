@@ -1,0 +1,81 @@
+"""Which paths a bundle has, and what is known of them: by held-out images, in float32 and in int8; then their errors on
+test images."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from polypath.deploy import heldout
+from polypath.deploy.candidates import BundleNetwork, Candidate
+from polypath.deploy.int8 import INT8, Int8Path, Precisions, int8_paths
+from polypath.deploy.scoring import Scores, errors_on_test, held_out_scores, verdict_on
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The paths of a bundle.
+
+    Attributes:
+        kept: by their names in the bundle, the cheapest first.
+        verdict: what held-out images say of them; None without such images.
+        tests: errors on the test split, by name and by what a rung combines.
+        int8: those of ``kept`` that are in int8.
+    """
+
+    kept: dict[str, Candidate]
+    verdict: heldout.Verdict | None
+    tests: dict[Any, float]
+    int8: dict[str, Int8Path] = field(default_factory=dict)
+
+
+def judge(
+    networks: Mapping[str, BundleNetwork],
+    chosen: Mapping[str, Candidate],
+    keep: Sequence[str],
+    precisions: Precisions,
+) -> Judged:
+    """Choose among candidates.
+
+    Args:
+        keep: names that stay, whatever they are worth.
+
+    Raises:
+        ValueError: too few held-out images, other labels for one network than for the others; a graph that cannot be
+            quantised.
+    """
+    scores = held_out_scores(networks, chosen)
+    verdict = verdict_on(scores, chosen, keep) if scores is not None else None
+    names = verdict.names if verdict else sorted(chosen, key=lambda n: chosen[n].cost.macs)
+    kept = {n: chosen[n] for n in names}
+    if scores is None or precisions.kind == "float32":
+        return Judged(kept, verdict, errors_on_test(networks, kept, verdict, {}))
+    with tempfile.TemporaryDirectory(prefix="polypath-") as folder:
+        found = int8_paths(networks, kept, scores, precisions, Path(folder))
+        return _with_int8(networks, kept, scores, precisions, found)
+
+
+def _with_int8(
+    networks: Mapping[str, BundleNetwork],
+    plain: Mapping[str, Candidate],
+    scores: Scores,
+    precisions: Precisions,
+    found: Mapping[str, Int8Path],
+) -> Judged:
+    """The paths again, those in int8 in place of float32 or, mixed, beside it: then the ladder is of float32, whose
+    answers hold on every machine."""
+    kept: dict[str, Candidate] = {}
+    logits = {}
+    for n, candidate in plain.items():
+        if n in found:
+            kept[n + INT8], logits[n + INT8] = found[n].candidate, found[n].logits
+        if n not in found or precisions.kind == "mixed":
+            kept[n], logits[n] = candidate, scores.logits[n]
+    climb = list(plain) if precisions.kind == "mixed" else None
+    verdict = verdict_on(replace(scores, logits=logits), kept, list(kept), climb)
+    int8 = {n + INT8: path for n, path in found.items()}
+    tests = errors_on_test(networks, kept, verdict, {n: path.answer for n, path in int8.items()})
+    return Judged({n: kept[n] for n in verdict.names}, verdict, tests, int8)

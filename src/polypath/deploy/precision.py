@@ -1,0 +1,84 @@
+"""Which of a bundle's paths answer here: by their precision, and by the instructions their errors are known for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from polypath.core.checks import listed
+from polypath.deploy.bundle import Bundle
+from polypath.deploy.manifest import BundlePath
+from polypath.profiling.instructions import has_bf16, instructions
+
+OF_GRAPHS = ("openvino", "onnxruntime")
+"""Runtimes that run graphs, and so paths in int8; the others run the network itself in float."""
+
+
+def usable(bundle: Bundle, precision: str, runtimes: Sequence[str]) -> tuple[Bundle, list[str], str]:
+    """The bundle with those paths that ``precision`` takes, the runtimes that can run them, and a note of what was
+    left out (empty without).
+
+    Args:
+        precision: ``auto`` takes float32 and what else has a known error here, ``f32`` and ``bf16`` the float32 paths,
+            ``int8`` those in int8, whatever is known of them.
+        runtimes: to choose from.
+
+    Raises:
+        ValueError: no path is left; bf16 on a processor that has no instructions for it.
+    """
+    if precision == "bf16" and "cuda-graphs" not in runtimes and not has_bf16():
+        raise ValueError("precision 'bf16': this processor has no instructions for it, and would emulate it; take f32")
+    kind = instructions()
+    graphs = [name for name in runtimes if name in OF_GRAPHS]
+    unknown = [path for path in bundle.paths if path.errors_with(kind) is None]
+    if precision == "int8":
+        kept = [path for path in bundle.paths if path.precision == "int8"]
+    elif precision == "auto" and graphs:
+        kept = [path for path in bundle.paths if path not in unknown]
+    else:
+        kept = [path for path in bundle.paths if path.precision == "f32"]
+    whole = any(path.precision != "f32" for path in kept)
+    if not kept or (whole and not graphs):
+        raise ValueError(_none_left(bundle, precision, runtimes, unknown, kind))
+    note = ""
+    if precision == "auto" and unknown and graphs:
+        names = listed([path.name for path in unknown])
+        note = f"left out: {names}, whose errors are not known on {_facts(unknown, kind)}"
+    elif precision == "auto" and len(kept) < len(bundle.paths):
+        note = f"left out: paths in int8, which {listed(list(runtimes))} cannot run"
+    known = bundle if len(kept) == len(bundle.paths) else bundle.with_paths([path.name for path in kept])
+    return on_kind(known, kind), graphs if whole else list(runtimes), note
+
+
+def on_kind(bundle: Bundle, kind: str) -> Bundle:
+    """The bundle whose paths' errors are those under a kind of instructions."""
+    if all(path.precision == "f32" for path in bundle.paths):
+        return bundle
+    paths = tuple(_on(path, kind) for path in bundle.paths)
+    return replace(bundle, manifest=replace(bundle.manifest, paths=paths))
+
+
+def _on(path: BundlePath, kind: str) -> BundlePath:
+    found = path.errors_with(kind)
+    return path if found is None else replace(path, error=found.error, test_error=found.test_error)
+
+
+def _none_left(
+    bundle: Bundle, precision: str, runtimes: Sequence[str], unknown: Sequence[BundlePath], kind: str
+) -> str:
+    if precision == "int8" and all(path.precision == "f32" for path in bundle.paths):
+        return f"precision 'int8': {bundle.folder} has no paths in int8; `polypath export --precision int8` writes some"
+    if precision == "auto" and unknown:
+        return (
+            f"precision 'auto': no path of {bundle.folder} has an error that is known on {_facts(unknown, kind)}; take "
+            "precision 'int8' to run them all the same"
+        )
+    if not any(name in OF_GRAPHS for name in runtimes):
+        names = listed(list(runtimes))
+        return f"runtime {names}: runs paths in float, and {bundle.folder} has none; take openvino or onnxruntime"
+    return f"precision {precision!r}: {bundle.folder} has paths in int8 only"
+
+
+def _facts(unknown: Sequence[BundlePath], kind: str) -> str:
+    kinds = sorted({known for path in unknown for known in path.errors})
+    return f"this machine's instructions ({kind}), only on {listed(kinds)}" if kinds else f"{kind} or anywhere"

@@ -1,0 +1,110 @@
+"""A path's graph in int8: post-training quantisation by NNCF, on training images.
+
+Source: R. Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, arXiv:1806.08342, sections 2
+and 3 (weights by channel, values by tensor, ranges from a few hundred images). Weights keep half of their range, so
+that sums of two products fit into the 16 bits in which AVX2 and early AVX512 add them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polypath.core.checks import check, whole
+from polypath.core.extras import installed, need, version_of
+from polypath.deploy.graph_check import IMAGES
+
+IMAGES_NEEDED = 300
+"""Images that ranges are told from, where nothing else is said: NNCF's own number."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Training images that ranges of values are told from.
+
+    Args:
+        images: ``(N, C, H, W)``, prepared as for the network, without random changes.
+        seed: that they were drawn by.
+    """
+
+    images: Tensor
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or not len(self.images):
+            raise ValueError(f"calibration: images of shape {tuple(self.images.shape)}; must be (N, C, H, W)")
+
+    @classmethod
+    def of(cls, batches: Iterable[Any], images: int, seed: int) -> Calibration:
+        """The first ``images`` of batches ``(images, …)``.
+
+        Raises:
+            ValueError: there are none.
+        """
+        check("calibration images", images, whole(1))
+        found, count = [], 0
+        for batch in batches:
+            found.append(batch[0].cpu().float())
+            count += len(found[-1])
+            if count >= images:
+                break
+        return cls(torch.cat(found)[:images].contiguous(), seed)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a reader has to know of it."""
+        return {"images": len(self.images), "seed": self.seed, "nncf": version_of("nncf")}
+
+
+def quantised(model: Any, calibration: Calibration) -> Any:
+    """An ONNX model in int8, for ONNX Runtime and OpenVINO alike: values go through pairs of ``QuantizeLinear`` and
+    ``DequantizeLinear``, and weights stand in it as int8.
+
+    Args:
+        model: an ``onnx.ModelProto`` with its weights inside; it is left as it is.
+
+    Raises:
+        ImportError: NNCF is missing.
+        ValueError: a graph that NNCF does not take.
+    """
+    if installed("openvino"):
+        need("openvino", "quantisation")  # in silence, before NNCF does
+    with _quiet():
+        nncf = need("nncf", "--precision int8", "quantize")
+        nncf.set_log_level(logging.ERROR)
+        images: Iterable[np.ndarray] = calibration.images.numpy()
+        try:
+            return nncf.quantize(
+                model,
+                nncf.Dataset([{IMAGES: image[None]} for image in images]),
+                preset=nncf.QuantizationPreset.MIXED,
+                target_device=nncf.TargetDevice.CPU,
+                subset_size=len(calibration.images),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
+            )
+        except Exception as error:  # NNCF and ONNX Runtime have many of their own
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ValueError(f"NNCF cannot quantise {model.graph.name!r} ({first})") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """NNCF draws bars on standard output, and torch tells of compilers when NNCF looks for them."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,51 @@
+"""Which kind of instructions a processor multiplies small whole numbers with."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+
+KINDS = ("avx2", "avx512", "avx_vnni", "avx512_vnni", "amx", "neon")
+"""Kinds that are told apart, beside ``other``. ``avx2`` and ``avx512`` add products in 16 bits, which can overflow; the
+others add them in 32."""
+_OF_FLAGS = (
+    ("amx", {"amx_int8"}),
+    ("avx512_vnni", {"avx512_vnni"}),
+    ("avx512", {"avx512bw"}),
+    ("avx_vnni", {"avx_vnni"}),
+    ("avx2", {"avx2"}),
+)
+
+
+@cache
+def instructions() -> str:
+    """The kind of this machine, one of :data:`KINDS` or ``other``.
+
+    Answers in whole numbers hold for one kind: runtimes choose their kernels by it. On x86 it is read from
+    ``/proc/cpuinfo``, so outside of Linux it is ``other``.
+    """
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return "neon"
+    return kind_of(_flags())
+
+
+def kind_of(flags: set[str]) -> str:
+    """The best kind among a processor's flags, as Linux names them."""
+    return next((kind for kind, needed in _OF_FLAGS if needed <= flags), "other")
+
+
+def has_bf16() -> bool:
+    """Whether the processor itself multiplies bfloat16; elsewhere it is emulated, or float32 is taken for it."""
+    return bool(_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def _flags() -> set[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            for line in stream:
+                name, _, value = line.partition(":")
+                if name.strip() in ("flags", "Features"):
+                    return set(value.split())
+    except OSError:
+        pass
+    return set()

@@ -17,7 +17,7 @@ test: $(READY)
 	$(PY) -m pytest -n 2 --dist worksteal
 
 test-all: $(READY)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[cluster,quantize]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[cluster]'
 	$(PY) -m pytest -n 2 --dist worksteal --cov=polypath --cov-report=term:skip-covered
 	$(PY) -m pytest -n 2 --dist worksteal -m slow
 

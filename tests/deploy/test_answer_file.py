@@ -36,7 +36,7 @@ class Fake:
     def __init__(self, digest: str = "d0") -> None:
         prep = Preparation((4, 4), (0.5,) * 3, (0.5,) * 3)
         self.bundle = SimpleNamespace(name="fake", digest=digest, classes=CLASSES, preparation=prep, path=self._named)
-        self.runtime, self.limits = SimpleNamespace(name="fakes"), LIMITS
+        self.runtime, self.limits, self.precision = SimpleNamespace(name="fakes"), LIMITS, "f32"
         self.batches: list[int] = []
         self.stop_at: int | None = None
 

@@ -225,7 +225,7 @@ def _written(
             about=_about(facts, None if several else first.statistics, verdict, first.held_out)
             | (calibrated(networks, precisions) if judged.int8 else {}),
         )
-        finish(made, manifest)
+        manifest = finish(made, manifest)
         if measure:
             finish(made, timed(made, manifest, measure))
     return Bundle.open(target)
@@ -269,12 +269,14 @@ def _about_one(one: BundleNetwork) -> dict[str, Any]:
     return plain(estimated) | json_value("about", dict(one.about))
 
 
-def finish(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest with the checksums of all other files in ``folder``."""
+def finish(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest with the checksums of all other files in ``folder``, and return it with these."""
     files = folder_digests(folder)
     files.pop(manifests.NAME, None)
     values = {f: getattr(manifest, f) for f in manifest.__dataclass_fields__}
-    write_json(folder / manifests.NAME, Manifest(**{**values, "files": files}).to_json())
+    whole = Manifest(**{**values, "files": files})
+    write_json(folder / manifests.NAME, whole.to_json())
+    return whole
 
 
 def card_rows(

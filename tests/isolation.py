@@ -35,7 +35,7 @@ def settings() -> dict[str, Any]:
         "torch's gradient mode": torch.is_grad_enabled(),
         "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
         "the working directory": os.getcwd(),
-        "sys.path": list(sys.path),
+        "sys.path": [place for place in sys.path if not place.endswith("_vendor")],  # setuptools adds its own
         "the locale": locale.setlocale(locale.LC_ALL),
         "the root logger": (logging.root.level, list(logging.root.handlers)),
         "the handlers of signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],

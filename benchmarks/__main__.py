@@ -2,7 +2,8 @@
 
 ``python -m benchmarks ablate RECIPE ...`` compares techniques of training (:mod:`benchmarks.ablate`),
 ``outside OPTIONS`` trains what a user would pick instead of a path (:mod:`benchmarks.outside`), ``own_pictures`` trains
-on folders that it draws (:mod:`benchmarks.own_pictures`); ``--help`` lists their options.
+on folders that it draws (:mod:`benchmarks.own_pictures`), ``efficientnet_lite0`` fine-tunes a network with ImageNet's
+weights and skips (:mod:`benchmarks.efficientnet_lite0`); ``--help`` lists their options.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MORE = (  # run by name only
     "serve_hostile", "training_bf16", "first_answer", "gunn_speed", "attacks", "hostile_files", "deadline", "reuse",
     "refusals", "quick",
 )  # fmt: skip
-WITH_OPTIONS = ("ablate", "outside", "own_pictures")  # run by name only, and alone
+WITH_OPTIONS = ("ablate", "outside", "own_pictures", "efficientnet_lite0")  # run by name only, and alone
 
 
 def main(names: list[str]) -> int:

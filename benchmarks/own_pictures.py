@@ -4,7 +4,7 @@
 
 ``shapes``: 600 pictures of four classes, as cameras and drawing programs save them. ``few``: 100 of ten classes, and
 1,000 more to test on. ``uneven``: 3,000 of two classes, twenty of one for each of the other. A run that has been
-trained is read again.
+stopped goes on, one that is whole is read again, and the result has all that are whole.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter
@@ -163,11 +164,28 @@ def run(options: Sequence[str]) -> dict[str, Any]:
     check("scale", args.scale, number(above=0, high=1))
     rows = []
     for name, folder in folders(args.scale).items():
-        if not args.only or name in args.only:
-            rows += [_row(name, folder, seed, args.out) for seed in range(args.seeds)]
+        asked = not args.only or name in args.only
+        seeds = [seed for seed in range(args.seeds) if asked or _whole(args.out / f"{name}-{seed}")]
+        rows += [_row(name, folder, seed, args.out) for seed in seeds]
     columns = {"folder": "", "seed": "", "error": ".1f", "aim": ".1f", "size": "", "epochs": "", "seconds": ".0f"}
     show("my-images on drawn folders: error, %; the mean of the classes' for uneven", rows, columns)
-    return {"scale": args.scale, "seeds": args.seeds, "rows": rows}
+    means = _means(rows)
+    show("Means over seeds", means, {"folder": "", "seeds": "", "error": ".1f", "aim": ".1f", "seconds": ".0f"})
+    return {"scale": args.scale, "seeds": args.seeds, "rows": rows, "means": means}
+
+
+def _whole(run: Path) -> bool:
+    return run.is_dir() and RunFolder.open(run).finished
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Error, aim and seconds of each folder, on average over its seeds."""
+    found = []
+    for name in dict.fromkeys(row["folder"] for row in rows):
+        own = [row for row in rows if row["folder"] == name]
+        means = {key: fmean(row[key] for row in own) for key in ("error", "aim", "seconds")}
+        found.append({"folder": name, "seeds": len(own), **means})
+    return found
 
 
 def _row(name: str, folder: Folder, seed: int, out: Path) -> dict[str, Any]:

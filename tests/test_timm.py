@@ -393,6 +393,14 @@ def test_scriptable_models_are_flat():
         assert model.default_cfg["architecture"] == name
 
 
+def test_networks_with_skips_have_timms_default_tag():
+    for model in ("vit_tiny_patch16_224", "convnext_tiny", "resnet50"):
+        own, theirs = get_pretrained_cfg(f"skip_{model}"), get_pretrained_cfg(model)
+        assert own is not None
+        assert theirs is not None
+        assert (own.tag, own.num_classes) == (theirs.tag, theirs.num_classes)
+
+
 def test_more_of_timms_networks_get_skips():
     assert ours.register_skips(["resnet26"]) == ["skip_resnet26"]
     assert ours.register_skips(["resnet26"]) == []

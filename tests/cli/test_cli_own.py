@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from benchmarks import own_pictures
+from PIL import Image
 
+from conftest import ROOT, child_environment
 from polypath import cli
 from polypath.data.config import DataConfig
 from polypath.data.sources import look
@@ -36,11 +49,15 @@ def test_the_pictures_are_of_all_kinds_and_the_same_again(pictures: Path, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_five_commands_without_an_option(tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("onnxruntime")
+def test_from_pictures_to_answers_without_an_option(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("onnxruntime", "fastapi", "uvicorn"):
+        pytest.importorskip(package)
+    _, train, export, serve, ask = commands("README.md")
     run = Path("runs/my-images")
-    own_pictures.made(tmp_path / "more", own_pictures.folders(0.4)["shapes"], 0)
-    assert cli.main(["train", "my-images", "--data.source", "more"]) == 0
+    own_pictures.made(tmp_path / "PICTURES", own_pictures.folders(0.4)["shapes"], 0)
+    assert cli.main(train[1:]) == 0
     said = capsys.readouterr().err
     assert "init = pretrained: " in said
     assert "data.size = 32: the shorter side of an image" in said
@@ -49,12 +66,63 @@ def test_five_commands_without_an_option(tmp_path: Path, pictures: Path, capsys:
     assert found["test_error"] < 55  # of 48 images; guessing has 75
     assert cli.main(["paths", str(run)]) == 0
     assert cli.main(["report", str(run)]) == 0
-    assert cli.main(["export", str(run)]) == 0
+    assert cli.main(export[1:]) == 0
     assert Bundle.open("my-images-bundle").classes == ("circle", "square", "star", "triangle")
     photo = next((pictures / "star").iterdir())
     capsys.readouterr()
     assert cli.main(["predict", "my-images-bundle", str(photo)]) == 0
     assert "star" in capsys.readouterr().out
+    Image.open(photo).convert("RGB").save("photo.jpg")
+    with serving(serve) as port:
+        asked = [word.replace(":8000/", f":{port}/") for word in ask]
+        found = subprocess.run([*asked, "--silent", "--show-error", "--fail"], capture_output=True, check=True)
+        answer = json.loads(found.stdout)["top"]
+        assert {one["class"] for one in answer} == {"circle", "square", "star", "triangle"}
+
+
+@contextlib.contextmanager
+def serving(command: list[str]) -> Iterator[int]:
+    """The service as ``command`` starts it, on a free port, which is given once it is ready."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    argv = [sys.executable, "-m", *command, "--port", str(port)]
+    with subprocess.Popen(argv, env=child_environment(), stderr=subprocess.DEVNULL) as service:
+        try:
+            until = time.monotonic() + 300
+            while not ready(port):
+                assert service.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.2)
+            yield port
+        finally:
+            service.terminate()
+    assert service.returncode == 0
+
+
+def ready(port: int) -> bool:
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10).status == 200
+    except (urllib.error.URLError, ConnectionError):
+        return False
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words of the commands that begin with an installation, as the page has them."""
+    block = re.search(r"^    pip install .*\n(?:    .+\n)+", (ROOT / page).read_text(encoding="utf-8"), re.M)
+    assert block is not None
+    return [shlex.split(line) for line in block[0].splitlines()]
+
+
+def test_the_pages_have_the_same_five_commands() -> None:
+    found = commands("README.md")
+    assert found == commands("docs/my_images.md")
+    assert [words[:2] for words in found[1:4]] == [["polypath", name] for name in ("train", "export", "serve")]
+    assert len(found) <= 5
+    (extras,) = re.findall(r"\[(.*)\]", found[0][-1])
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(extras.split(",")) <= set(known)
+    assert f"'.[{extras}]'" in (ROOT / "examples/Dockerfile").read_text()  # whose test installs them
 
 
 def test_where_the_pictures_are_has_to_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,23 @@ def test_stopped_early_and_killed_it_ends_as_if_nothing_had_been(tmp_path: Path,
     assert len(rows_of(tmp_path / "run")) == 3
 
 
+@pytest.mark.usefixtures("worse")
+def test_a_run_that_has_stopped_early_goes_on_and_waits_anew(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny(**PATIENT), run, data=images(), quiet=True)
+    with pytest.raises(ValueError, match=r"epochs = 3: must be more than 3, which .* has been trained for already"):
+        resume(run, epochs=3, data=images(), quiet=True)
+    assert resume(run, epochs=4, data=images(), quiet=True).steps == 20
+    assert resume(run, epochs=12, data=images(), quiet=True).steps == 30  # two more than the four
+    found = resume(run, epochs=12, data=images(), quiet=True)
+    assert (found.steps, found.epoch, found.test_evaluations) == (40, 1, 4)
+    assert [row["epoch"] for row in rows_of(run)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert sorted(file.name for file in run.glob("summary*")) == [
+        *(f"summary-{n}.json" for n in (3, 4, 6)),
+        "summary.json",
+    ]
+
+
 def test_of_epochs_with_the_same_error_the_least_loss_is_the_best(tmp_path: Path, monkeypatch) -> None:
     found = iter([(2.0, 30.0), (1.0, 30.0), (1.5, 30.0), (9.0, 9.0)])  # the last is the test split's
 

@@ -14,6 +14,7 @@ from tiny import images, tiny
 from torch.nn import functional as F
 
 from polypath.core.paths import Paths
+from polypath.families.crescendonet import CrescendoNet
 from polypath.storage.digests import json_digest
 from polypath.storage.files import read_json, remove, whole
 from polypath.training import advice
@@ -24,6 +25,8 @@ from polypath.training.evaluate import evaluate
 from polypath.training.loop import train
 from polypath.training.meter import Meter
 from polypath.training.progress import TrainingProgress
+from polypath.training.recipe import replace
+from polypath.training.recipes import get_recipe
 from polypath.training.run import environment, revision
 from polypath.training.sweep import sweep
 from polypath.training.trackers import Trackers, draw_curves, open_service
@@ -124,18 +127,21 @@ def test_the_error_of_guessing() -> None:
 
 
 def test_guessing_is_told_of_after_some_epochs() -> None:
-    text = advice.at_chance(errors(*[(74.0, 75.0)] * 6), 75.0)
+    text = advice.at_chance(errors(*[(74.0, 75.0)] * 6), 75.0, ("--init pretrained",))
     assert text is not None
     assert text.startswith("no better than guessing: after 6 epochs the least error is 74.0%")
     assert "--optim.lr a third of 0.3" in text
     assert "--init pretrained" in text
+    begun = advice.at_chance(errors(*[(74.0, 75.0)] * 6), 75.0)
+    assert begun is not None
+    assert "--init" not in begun
     assert advice.at_chance(errors(*[(74.0, 75.0)] * 4), 75.0) is None
     assert advice.at_chance(errors(*[(74.0, 75.0)] * 5, (70.0, 75.0)), 75.0) is None
     assert advice.at_chance(errors((60.0, 75.0), *[(74.0, 75.0)] * 5), 75.0) is None
 
 
 def test_over_fitting_is_told_of() -> None:
-    text = advice.over_fitting(errors(*[(50.0, 50.0)] * 5, (2.0, 30.0)), 75.0)
+    text = advice.over_fitting(errors(*[(50.0, 50.0)] * 5, (2.0, 30.0)), 75.0, ("--data.augment.policy trivial",))
     assert text is not None
     assert text.startswith("over-fitting: 2.0% error on training images and 30.0% on held-out ones in epoch 6;")
     assert "--data.augment.policy trivial" in text
@@ -145,7 +151,18 @@ def test_over_fitting_is_told_of() -> None:
     assert advice.over_fitting([{"epoch": 9, "train_error": 0.0, "lr": 1.0}] * 6, 75.0) is None
     uneven = errors(*[(50.0, 50.0)] * 5, (2.0, 4.0))
     uneven[-1]["val_balanced_error"] = 30.0
-    assert advice.over_fitting(uneven, 50.0) is not None
+    text = advice.over_fitting(uneven, 50.0)
+    assert text is not None
+    assert text.endswith("more images help most")
+
+
+def test_only_options_that_a_run_has_not_taken_are_named() -> None:
+    mine = get_recipe("my-images")
+    every = ("--init pretrained", "--data.augment.policy trivial", "--label-smoothing 0.1")
+    assert advice.untried(mine) == every
+    assert advice.untried(replace(mine, {"init": "pretrained"})) == every[1:]
+    assert advice.untried(replace(mine, {"data.augment.policy": "rand", "label_smoothing": 0.2})) == every[:1]
+    assert advice.untried(replace(mine, {"model": CrescendoNet(widths=(8,))})) == every[1:]  # other weights do not fit
 
 
 def test_gates_that_are_stuck() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from polypath.data.sources import ImageData
     from polypath.training.loop import RunResult
     from polypath.training.recipe import Recipe
-
-LOG = logging.getLogger(__name__)
 
 
 def recipes(argv: list[str]) -> None:
@@ -100,16 +97,14 @@ def _swept(recipe: Recipe, options: list[str], out: Path) -> tuple[Recipe, Image
     from polypath.data.sources import load_images
     from polypath.storage.files import check_vacant
     from polypath.training.find_rate import with_found_rate
-    from polypath.training.settle import settled, told
+    from polypath.training.settle import settled
 
     if "optim.lr" in named(options):
         raise ValueError("--find-lr and --optim.lr: give one of them")
     if "RANK" in os.environ:
         raise ValueError("--find-lr: is for one process; find the rate without torchrun, and give it as --optim.lr")
     check_vacant(out, "--out ")
-    asked, recipe = recipe, settled(recipe)
-    for line in told(asked, recipe):
-        LOG.info("%s", line)
+    recipe = settled(recipe)
     data = load_images(recipe.data)
     return with_found_rate(recipe, data), data
 

@@ -410,8 +410,10 @@ class PathNet(nn.Module):
         return (node.module, cast(_Backbone, unit)) if getattr(unit, "feature_info", None) else None
 
     def _measured_stages(self) -> list[dict[str, Any]]:
-        side = max(LARGE, self.min_size)
         at = self._stages_under(None)
+        if not at:  # such as a ViT with skips, which may take images of one size only
+            return []
+        side = max(LARGE, self.min_size)
         shapes = self._shapes([nodes[0] for nodes in at], side, side)
         return [
             {"num_chs": int(shape[1]), "reduction": max(1, round(side / shape[-1])), "module": name, "index": i}
@@ -419,13 +421,18 @@ class PathNet(nn.Module):
         ]
 
     def channels_of(self, nodes: Sequence[str]) -> list[int]:
-        """Channels of the values of nodes that are alive in the whole network, without computing any."""
-        return [int(shape[1]) for shape in self._shapes(nodes, self.min_size, self.min_size)]
+        """Channels of the values of nodes that are alive in the whole network, without computing any; of tokens
+        ``(N, L, C)`` they come last."""
+        return [
+            int(shape[-1] if len(shape) == 3 else shape[1])
+            for shape in self._shapes(nodes, self.min_size, self.min_size)
+        ]
 
     def map_size(self, height: int, width: int) -> tuple[int, ...]:
-        """Height and width of the maps that the head reads, of images of this size, without computing any."""
+        """Height and width of the maps that the head reads, of images of this size, without computing any; nothing
+        where it reads no maps."""
         (shape,) = self._shapes([self._features], height, width)
-        return tuple(shape[2:])
+        return tuple(shape[2:]) if len(shape) == 4 else ()
 
     def _shapes(self, nodes: Sequence[str], height: int, width: int) -> list[torch.Size]:
         """Shapes of the values of nodes for one image, without computing any."""
@@ -530,7 +537,7 @@ class PathNet(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """Channels of the maps that :meth:`forward_features` gives."""
+        """Channels of the maps, or of the tokens, that :meth:`forward_features` gives."""
         if self._num_features is None:
             (self._num_features,) = self.channels_of([self._features])
         return self._num_features

@@ -108,6 +108,10 @@ class Family:
         """Groups of these choices that training and analyses ask for by name; see :meth:`PathNet.path_set`."""
         return {}
 
+    def path_draws(self) -> dict[str, Any]:
+        """Fields of the objective ``drop-path`` that let the paths answer alone; none: the whole network learns."""
+        return {}
+
     def stages(self) -> dict[str, tuple[str, ...]]:
         """The nodes that each stage ends in, as :meth:`build_graph` names them by :meth:`NetBuilder.stage`."""
         with torch.device("meta"):
@@ -119,6 +123,10 @@ class Family:
     def min_size(self) -> int:
         """The smallest image side, in pixels, at which no map vanishes."""
         return 1
+
+    def made_for(self, side: int) -> int:
+        """The image side, in pixels, that it is made for, where a preset of it is for ``side``."""
+        return side
 
     def build(self, seed: int | None = None) -> PathNet:
         """The network, its weights drawn from ``seed`` (or from torch's global generator).

@@ -11,6 +11,7 @@ B blocks, each followed by a 2×2 max-pool, give depth B·2^(C-1). "conv" is con
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -196,6 +197,9 @@ class FractalNet(Family, name="fractalnet"):
 
     def path_names(self) -> list[str]:
         return [] if self.join == "concat" else [f"column={c}" for c in range(self.columns, 0, -1)]
+
+    def path_draws(self) -> dict[str, Any]:
+        return {"mode": "mixed", "rate": 0.15}  # as the paper trains it (§4.1)
 
     def path_sets(self) -> dict[str, list[str]]:
         return {"columns": self.path_names()}

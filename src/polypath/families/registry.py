@@ -99,7 +99,8 @@ def build_preset(name: str, preset: Preset, arguments: Mapping[str, Any], seed: 
     legal = [f.name for f in fields(preset.spec)]
     if unknown := [key for key in arguments if key not in legal]:
         raise ValueError(f"model {name!r} has no argument {unknown[0]!r}; it has {', '.join(legal)}")
-    preset = replace(preset, spec=replace(preset.spec, **arguments))
+    spec = replace(preset.spec, **arguments)
+    preset = replace(preset, spec=spec, size=spec.made_for(preset.size))
     net = preset.spec.build(seed)
     net.config["model"], net.config["pretrained_cfg"] = name, preset.pretrained_cfg()
     return net

@@ -49,8 +49,15 @@ class TimmModel(OnePath, name="timm"):
         super().__post_init__()
         check_fields(self, skips=FLAG)
 
+    def path_draws(self) -> dict[str, Any]:
+        return {"mode": "stochastic-depth"} if self.skips else {}
+
     def stages(self) -> dict[str, tuple[str, ...]]:
         return Family.stages(self) if self.skips else super().stages()
+
+    def made_for(self, side: int) -> int:
+        given = self.model_arguments.get("img_size", side)
+        return given if isinstance(given, int) else max(given)
 
     def build(self, seed: int | None = None) -> PathNet:
         net = super().build(seed)

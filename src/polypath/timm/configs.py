@@ -51,8 +51,11 @@ def shipped() -> tuple[str, Preset, Any]:
 
 
 def skip_entry(model: str, name: str) -> Any:
-    """The entry of a network of timm with skips: timm's own, with its tags, and names as they are here."""
-    tagged = timm.list_models(model, include_tags=True) or [model]
+    """The entry of a network of timm with skips: timm's own, with its tags, its default one first, and names as they
+    are here."""
+    known = get_pretrained_cfg(model)
+    default = f"{model}.{known.tag}" if known and known.tag else model
+    tagged = dict.fromkeys([default, *timm.list_models(model, include_tags=True)])
     found: dict[str, Any] = {name + tag.removeprefix(model): _renamed(tag) for tag in tagged}
     return generate_default_cfgs(found)[name]
 

@@ -173,8 +173,8 @@ def _register(name: str, config: Any, make: _OwnNet | _SkipNet) -> None:
             arguments.setdefault("num_classes", described["num_classes"])  # a saved model's own
         net = make(described, arguments, pretrained=pretrained)
         described |= net.config.get("pretrained_cfg", {}) | changed  # of fewer channels it has other means
-        if not described.get("pool_size"):
-            described["pool_size"] = net.map_size(*described["input_size"][1:])
+        if not described.get("pool_size") and (size := net.map_size(*described["input_size"][1:])):
+            described["pool_size"] = size
         net.config["model"], net.config["pretrained_cfg"] = name, described
         vars(net)["_model_args"] = _json(arguments)  # where timm's save_for_hf looks for them
         net.to(device=device, dtype=dtype)

@@ -10,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polypath.core.paths import Paths
+from polypath.core.paths import WHOLE_TEXT, Paths
 from polypath.core.wiring import Join, Wiring
+from polypath.storage.shipped import PRETRAINED
+from polypath.training.recipe import Recipe
+from polypath.training.start import fits
 
 RISING = 3
 PATIENT = 5  # epochs before a network is blamed for what it has not learned
@@ -19,6 +22,7 @@ GUESSING = 0.95  # of the error of guessing
 LEARNED, OVER = 1 / 3, 15.0  # of the error of guessing; percent
 STUCK = 0.01
 DRIFT = 0.1
+LEARNED_WEIGHTS = f"--init {PRETRAINED}"
 
 ERRORS = "train_error", "val_error", "val_balanced_error"
 Operands = set[tuple[str, str]]
@@ -38,10 +42,20 @@ def rising_loss(rows: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def of_epochs(rows: Sequence[Mapping[str, Any]], chance: float) -> list[str]:
-    """The warnings that the metrics of all epochs so far give."""
-    found = rising_loss(rows), at_chance(rows, chance), over_fitting(rows, chance)
+def of_epochs(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequence[str]) -> list[str]:
+    """The warnings that the metrics of all epochs so far give; ``options``: what may help (:func:`untried`)."""
+    found = rising_loss(rows), at_chance(rows, chance, options), over_fitting(rows, chance, options)
     return [text for text in found if text is not None]
+
+
+def untried(recipe: Recipe) -> tuple[str, ...]:
+    """Options against over-fitting that ``recipe`` does not use yet and could, the most helpful first."""
+    options = {
+        LEARNED_WEIGHTS: recipe.init is None and recipe.path == WHOLE_TEXT and fits(recipe.model, PRETRAINED),
+        "--data.augment.policy trivial": recipe.data.augment.policy == "none",
+        "--label-smoothing 0.1": not recipe.label_smoothing,
+    }
+    return tuple(option for option, helps in options.items() if helps)
 
 
 def chance(labels: Tensor, *, balanced: bool) -> float:
@@ -51,21 +65,22 @@ def chance(labels: Tensor, *, balanced: bool) -> float:
     return 100.0 * (1.0 - (1.0 / len(counts) if balanced else float(counts.max() / counts.sum())))
 
 
-def at_chance(rows: Sequence[Mapping[str, Any]], chance: float) -> str | None:
+def at_chance(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequence[str] = ()) -> str | None:
     """A warning when neither training nor held-out images come below the error of guessing, ``chance`` percent."""
     if len(rows) < PATIENT:
         return None
     least = min(row[name] for row in rows for name in ERRORS if name in row)
     if least < GUESSING * chance:
         return None
+    learned = f", or start from learned weights ({LEARNED_WEIGHTS})" if LEARNED_WEIGHTS in options else ""
     return (
         f"no better than guessing: after {len(rows)} epochs the least error is {least:.1f}%, one answer for all has "
-        f"{chance:.1f}%; see that each folder holds its own class, try --optim.lr a third of {rows[-1]['lr']:.2g}, or "
-        "start from learned weights (--init pretrained)"
+        f"{chance:.1f}%; see that each folder holds its own class, try --optim.lr a third of {rows[-1]['lr']:.2g}"
+        f"{learned}"
     )
 
 
-def over_fitting(rows: Sequence[Mapping[str, Any]], chance: float) -> str | None:
+def over_fitting(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequence[str] = ()) -> str | None:
     """A warning when training images are known and held-out ones are not, in percent of error."""
     last = rows[-1]
     if "val_error" not in last or len(rows) < PATIENT:
@@ -73,10 +88,10 @@ def over_fitting(rows: Sequence[Mapping[str, Any]], chance: float) -> str | None
     trained, held = last["train_error"], last.get("val_balanced_error", last["val_error"])
     if held - trained < OVER or trained > LEARNED * min(held, chance):
         return None
+    more = f", then {', '.join(options)}" if options else ""
     return (
         f"over-fitting: {trained:.1f}% error on training images and {held:.1f}% on held-out ones in epoch "
-        f"{last['epoch']}; more images help most, then --data.augment.policy trivial, --label-smoothing 0.1, "
-        "--init pretrained"
+        f"{last['epoch']}; more images help most{more}"
     )
 
 

@@ -73,7 +73,7 @@ from polypath.training.recipe import Recipe, replace
 from polypath.training.result import RunResult, read_result
 from polypath.training.run import RunFolder, revision
 from polypath.training.run_data import images_of, located, record_data, recorded_data, same_training_images
-from polypath.training.settle import settled, told
+from polypath.training.settle import settled
 from polypath.training.signals import StopRequest, leaving, stop_requests
 from polypath.training.snapshots import snapshot_due
 from polypath.training.trackers import Trackers, check_tracker, draw_curves
@@ -161,10 +161,7 @@ def _run(folder: RunFolder, resumed: bool, data: ImageData | None, moved: str | 
 def _settled(recipe: Recipe, moved: str | None, device: torch.device, world: World, quiet: bool) -> Recipe:
     """The recipe with its open fields settled, and with the precision that all ranks have, so that a run resumes in the
     one that it began in."""
-    asked, recipe = recipe, settled(recipe, moved)
-    if world.first and not quiet:
-        for line in told(asked, recipe):
-            LOG.info("%s", line)
+    recipe = settled(recipe, moved, quiet=quiet or not world.first)
     taken = set(world.gather(resolve_precision(recipe.precision, device)))
     return replace(recipe, {"precision": taken.pop() if len(taken) == 1 else "fp32"})
 
@@ -204,6 +201,7 @@ class _Session:
         self.epoch = self.batch = self.step = 0
         self.best: dict[str, Any] | None = None
         self.chosen_by = "val_balanced_error" if self.recipe.data.balanced else "val_error"
+        self.untried = advice.untried(self.recipe)
         self.chance = advice.chance(self.data.train.labels, balanced=self.recipe.data.balanced)
         self.seen: advice.Operands = set()
         self.warnings: list[str] = []
@@ -314,8 +312,9 @@ class _Session:
 
     def _waited_enough(self) -> bool:
         """Whether held-out images have not got better for as long as the recipe's patience."""
-        waited = self.epoch - self.best["epoch"] if self.best is not None else 0
-        return 0 < self.recipe.patience <= waited
+        if not self.recipe.patience or self.best is None:
+            return False
+        return self.recipe.patience <= self.epoch - max(self.best["epoch"], self.folder.went_on_from)
 
     def _finish(self) -> RunResult:
         """Score the network that is reported on the test split, save it, write the summary."""
@@ -410,7 +409,7 @@ class _Session:
         self.folder.append(row)
         if self.trackers is not None:
             self.trackers.log(self.step, {k: v for k, v in row.items() if k not in ("epoch", "step")})
-        for text in advice.of_epochs(self.folder.metrics(), self.chance):
+        for text in advice.of_epochs(self.folder.metrics(), self.chance, self.untried):
             self._warn(text)
         shown = [f"epoch {row['epoch']}/{self.recipe.epochs}", f"loss {row['train_loss']:.4f}"]
         shown += [f"{s} error {row[f'{s}_error']:.2f}%" for s in ("train", "val") if f"{s}_error" in row]

@@ -66,7 +66,7 @@ class RunFolder:
 
     Attributes:
         lock: who writes here holds it.
-        before: epochs of ``recipe.json``, where this is the run :meth:`extended` and nothing has been written yet.
+        before: epochs of the run so far, where this is the run :meth:`extended` and nothing has been written yet.
     """
 
     def __init__(
@@ -127,14 +127,16 @@ class RunFolder:
             ValueError: no more than it has been trained for, or a schedule that cannot have so many.
         """
         check("epochs", epochs, whole(1))
+        trained = self.recipe.epochs
         if self.finished:
-            self.check_epochs(epochs, self.recipe.epochs)
-        if epochs == self.recipe.epochs:
+            trained = self.metrics()[-1]["epoch"]  # fewer, where it has stopped early
+            self.check_epochs(epochs, trained)
+        elif epochs == self.recipe.epochs:
             return self
         recipe, document = replace(self.recipe, {"epochs": epochs}), {**self.document, "epochs": epochs}
         earlier = dict.fromkeys([*self.earlier, json_digest(self.document)])
         run = RunFolder(self.path, recipe, document, [digest for digest in earlier if digest != json_digest(document)])
-        run.before = self.recipe.epochs
+        run.before = trained
         return run
 
     def check_epochs(self, epochs: int, trained: int) -> None:
@@ -154,9 +156,17 @@ class RunFolder:
         write_json(self.path / "recipe.json", self.document)
         self.before = None
 
+    @property
+    def went_on_from(self) -> int:
+        """The epoch after which it went on, the last time; 0 where it has not."""
+        return max((int(file.stem.removeprefix("summary-")) for file in self._summaries()), default=0)
+
+    def _summaries(self) -> list[Path]:
+        return list(self.path.glob("summary-*.json"))
+
     def earlier_scores(self) -> int:
         """Errors on the test split that the run has measured at the ends that it went on from."""
-        files = [read(file, dict[str, Any], finite=False) for file in self.path.glob("summary-*.json")]
+        files = [read(file, dict[str, Any], finite=False) for file in self._summaries()]
         return sum(1 + len(summary.get("snapshots", ())) for summary in files)
 
     def remove_derived(self) -> list[str]:

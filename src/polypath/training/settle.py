@@ -11,6 +11,7 @@ they were reasoned, and ``benchmarks/own_pictures.py`` is what they are held aga
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import re
@@ -21,21 +22,20 @@ from polypath.core.checks import check, one_of
 from polypath.data.config import AugmentConfig
 from polypath.data.facts import ImageFacts
 from polypath.data.sources import look
-from polypath.families.base import Family
-from polypath.families.fractalnet import FractalNet
-from polypath.families.timm_models import TimmModel
 from polypath.storage.shipped import PRETRAINED
-from polypath.training.objectives import Objective, Whole
+from polypath.training.objectives import Whole
 from polypath.training.path_objectives import DropPath
 from polypath.training.recipe import Recipe, lookup, replace
 from polypath.training.run_data import located
-from polypath.training.start import model_of, sizes_of, timm_start
+from polypath.training.start import fits, made_for, model_of
+
+LOG = logging.getLogger(__name__)
 
 Decision = Callable[[Recipe, ImageFacts], tuple[Mapping[str, Any], str]]
 """Values of fields, by dotted name, and the reason of them."""
 
 SIDES = (32, 48, 64)  # pixels; the network of the package has learned on 32
-LARGEST = 128  # for a model of timm that takes any size
+LARGEST = 128  # for a model of another package that takes any size
 SMALL = 48  # images that are no photos: icons, digits, CIFAR's
 HELD_OUT, LEAST_HELD, MOST_HELD = 0.15, 2, 2000  # share; images a class; images
 UNEVEN = 3.0  # images of the largest class for one of the smallest, from which classes are drawn alike
@@ -61,8 +61,8 @@ def settle(recipe: Recipe, facts: ImageFacts) -> Recipe:
     return recipe
 
 
-def settled(recipe: Recipe, moved: str | os.PathLike[str] | None = None) -> Recipe:
-    """The recipe settled by a look at its images, or at those in the folder ``moved``.
+def settled(recipe: Recipe, moved: str | os.PathLike[str] | None = None, *, quiet: bool = False) -> Recipe:
+    """The recipe settled by a look at its images, or at those in the folder ``moved``; logs what is settled, and why.
 
     Raises:
         ValueError: as :func:`settle` and :func:`polypath.data.sources.look`.
@@ -71,7 +71,11 @@ def settled(recipe: Recipe, moved: str | os.PathLike[str] | None = None) -> Reci
         return recipe
     if "data.source" in recipe.open_fields:
         raise ValueError(f"{recipe.name}: say where your images are, --data.source DIR")
-    return settle(recipe, look(located(recipe.data, None if moved is None else os.fspath(moved))))
+    found = settle(recipe, look(located(recipe.data, None if moved is None else os.fspath(moved))))
+    if not quiet:
+        for line in told(recipe, found):
+            LOG.info("%s", line)
+    return found
 
 
 def told(before: Recipe, after: Recipe) -> list[str]:
@@ -96,16 +100,9 @@ def _source(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
 
 
 def _init(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
-    if _alike(recipe.model, model_of(PRETRAINED)):
+    if fits(recipe.model, PRETRAINED):
         return {"init": PRETRAINED}, "the model is that of the package's network, which has learned on 45,000 photos"
     return {"init": None}, "no weights come with the package for this model"
-
-
-def _alike(model: Family, other: Family) -> bool:
-    """But for classes and how weights are drawn."""
-    if type(model) is not type(other):
-        return False
-    return dataclasses.replace(model, num_classes=1, init="he") == dataclasses.replace(other, num_classes=1, init="he")
 
 
 def _model(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
@@ -119,19 +116,9 @@ def _classes(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]
 
 
 def _objective(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
-    found, reason = _objective_of(recipe.model)
-    return {"objective": found}, reason
-
-
-def _objective_of(model: Family) -> tuple[Objective, str]:
-    match model:
-        case FractalNet():
-            return DropPath(mode="mixed", rate=0.15), "its columns answer alone, as FractalNet's paper trains them"
-        case TimmModel(skips=True):
-            why = "its blocks can be skipped afterwards if training has skipped them"
-            return DropPath(mode="stochastic-depth"), why
-        case _:
-            return Whole(), "the plain one, for a network without columns or skips"
+    if draws := recipe.model.path_draws():
+        return {"objective": DropPath(**draws)}, "its paths answer alone afterwards if training has drawn them"
+    return {"objective": Whole()}, "the plain one, since the family does not say how its paths are drawn"
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
@@ -144,9 +131,9 @@ def _channels(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str
 
 
 def _size(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
-    model, side = recipe.model, facts.side
-    if isinstance(model, TimmModel):
-        return _timm_size(recipe, model)
+    model, side, known = recipe.model, facts.side, made_for(recipe.model, recipe.init)
+    if known is not None:
+        return _known_size(*known)
     least = max(model.min_size, SIDES[0])
     if facts.alike and model.min_size <= side < least:
         return {"data.size": side}, f"all images have {side}x{side} pixels"
@@ -155,12 +142,10 @@ def _size(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     return {"data.size": size}, f"the shorter side of an image is {side} pixels; a step's time grows with the square"
 
 
-def _timm_size(recipe: Recipe, model: TimmModel) -> tuple[Mapping[str, Any], str]:
-    start = timm_start(recipe.init, model) if recipe.init else None
-    made_for, fixed = sizes_of(start.source if start else model.model)
-    if made_for <= LARGEST or fixed:
-        return {"data.size": made_for}, "the model was made for it"
-    why = f"the model was made for {made_for}, which takes {(made_for / LARGEST) ** 2:.1f} times as long"
+def _known_size(side: int, fixed: bool) -> tuple[Mapping[str, Any], str]:
+    if side <= LARGEST or fixed:
+        return {"data.size": side}, "the model was made for it"
+    why = f"the model was made for {side}, which takes {(side / LARGEST) ** 2:.1f} times as long"
     return {"data.size": LARGEST}, why
 
 

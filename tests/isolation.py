@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,3 +59,11 @@ def settings_stay() -> Iterator[None]:
     torch.set_num_threads(before["torch's threads"])
     torch.set_default_dtype(before["torch's default dtype"])
     assert not changed, f"the test leaves changed: {', '.join(changed)}"
+
+
+@pytest.fixture(autouse=True)
+def own_runs(settings_stay: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The store of runs that experiments of a test have. It comes behind what looks at settings, so that it is undone
+    before they are looked at."""
+    monkeypatch.setenv("POLYPATH_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"

@@ -173,3 +173,35 @@ def test_drawn_images_have_the_right_mean_and_spread():
     assert np.array_equal(again.both["a"], drawn.both["a"])
     other = bootstrap.draw(sample, draws=3000, seed=1)
     assert not np.array_equal(other.both["a"], drawn.both["a"])
+
+
+# --- both lengths, the plan, networks of ImageNet -----------------------------------------------------------------
+
+SURE = Sample(values={"a": np.array([1.0, 1.1, 0.9]), "b": np.array([5.0, 5.1, 4.9])})
+
+
+def test_a_verdict_needs_the_same_sign_after_half_of_the_epochs():
+    claims = [better("b-loses", "a", "b", "a wins"), counted("two", "two", lambda c: c["n"] - 1)]
+    same, exact = judge(claims, SURE, {"n": 2.0}, half={"a": 2.0, "b": 3.0})
+    assert (same.word, same.half) == ("holds", 1.0)
+    assert (exact.word, exact.half) == ("holds", None)
+    other, _ = judge(claims, SURE, {"n": 2.0}, half={"a": 3.0, "b": 2.0})
+    assert (other.word, other.half) == ("depends on training length", -1.0)
+    assert "-1.00 after half of the epochs" in other.line()
+    unknown, _ = judge(claims, SURE, {"n": 2.0}, half={"a": 3.0})
+    assert (unknown.word, unknown.half) == ("holds", None)
+
+
+def test_what_the_plan_calls_undecidable_stays_so_and_takes_no_part_in_holms_rule():
+    claims = [better("b-loses", "a", "b", "a wins"), better("a-loses", "b", "a", "b wins")]
+    first, second = judge(claims, SURE, undecidable={"a-loses": "9 seeds would do"})
+    assert (first.word, first.level) == ("holds", 0.95)
+    assert (second.word, second.level, second.reason) == ("undecided", 0.95, "9 seeds would do")
+    assert second.estimate == pytest.approx(-4.0)
+
+
+def test_networks_of_imagenet_on_other_images_are_only_exercised():
+    claims = [better("b-loses", "a", "b", "a wins"), counted("two", "two", lambda c: c["n"] - 1)]
+    sampled, exact = judge(claims, SURE, {"n": 2.0}, half={"a": 3.0, "b": 2.0}, exercised="of ImageNet")
+    assert (sampled.word, sampled.half) == ("exercised", -1.0)
+    assert exact.word == "holds"

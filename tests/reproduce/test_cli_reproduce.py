@@ -36,7 +36,7 @@ def test_it_says_what_the_scale_changes_before_the_result(capsys, monkeypatch, t
 def test_mistakes_leave_with_one_line_and_status_2(capsys, tmp_path):
     for argv, says in (
         (["crescendonet/tabel2"], "did you mean crescendonet/table2"),
-        (["crescendonet/table2", "--scale", "large"], "smoke, small, paper"),
+        (["crescendonet/table2", "--scale", "large"], "smoke, small, medium, paper"),
         (["crescendonet/table2", "--seeds", "0"], "at least 1"),
         (["crescendonet/table2", "--scale", "smoke", "--device", "tpu", "--out", str(tmp_path / "o")], "tpu"),
         (["crescendonet/table2", "--data.source", "/nowhere", "--out", str(tmp_path / "o")], "no such folder"),

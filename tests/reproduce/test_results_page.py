@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from tiny_experiments import tiny
 
 from conftest import ROOT
-from polypath.reproduce import page
+from polypath.reproduce import page, verdicts
 from polypath.reproduce.claims import Verdict, judge
 from polypath.reproduce.experiment import definition_id
 from polypath.reproduce.registry import get_experiment
@@ -69,18 +71,18 @@ def of_tiny() -> Result:
 
 def test_a_result_of_a_definition_that_has_changed_is_called_stale():
     current = of_tiny()
-    assert page.outdated(current, tiny()) == ""
-    assert "has changed" in page.outdated(current, tiny(epochs=2))
-    assert "no experiment" in page.outdated(current, None)
-    assert "no scale large" in page.outdated(replace(current, scale="large"), tiny())
+    assert verdicts.outdated(current, tiny()) == ""
+    assert "has changed" in verdicts.outdated(current, tiny(epochs=2))
+    assert "no experiment" in verdicts.outdated(current, None)
+    assert "no scale large" in verdicts.outdated(replace(current, scale="large"), tiny())
 
 
 def test_a_claim_in_other_words_leaves_the_result_valid_and_its_verdict_found():
     plain = tiny()
     claim, *others = plain.claims
     experiment = replace(plain, shows="more", claims=(replace(claim, text="to learn helps", says="gap"), *others))
-    assert page.outdated(of_tiny(), experiment) == ""
-    found = page.reworded(of_tiny(), experiment)
+    assert verdicts.outdated(of_tiny(), experiment) == ""
+    found = verdicts.reworded(of_tiny(), experiment)
     assert found.shows == "more"
     assert found.verdict("learning-helps") == replace(
         of_tiny().verdict("learning-helps"), text="to learn helps", says="gap"
@@ -91,7 +93,7 @@ def test_a_claim_in_other_words_leaves_the_result_valid_and_its_verdict_found():
 def test_a_verdict_without_a_claim_and_a_claim_without_a_verdict_say_so():
     gone, left = tiny().claims
     experiment = replace(tiny(), claims=(replace(left, id="newer", text="something newer"), left))
-    text = section(page.reworded(of_tiny(), experiment), experiment)
+    text = section(verdicts.reworded(of_tiny(), experiment), experiment)
     assert "| **holds** | `learning-helps` | a wins (no longer claimed) |" in text
     assert "| **undecided** | `newer` | something newer (claimed since this was run) | | |" in text.replace("  ", " ")
     assert "| **does not hold** | `two-arms` | two arms |" in text
@@ -122,6 +124,91 @@ def test_the_page_of_a_folder_lists_every_experiment_and_shows_its_results(tmp_p
     assert "](there/one/figure.png)" in text
     assert "**Stale:** the definition" in text
     assert "| Table II | small, stale |" in text
+    assert text.count("<details>") == text.count("</details>") >= 2
+
+
+def test_the_front_tables_tell_counted_claims_from_sampled_ones(tmp_path):
+    plain = get_experiment("crescendonet/table2")
+    ids = [claim.id for claim in plain.claims]
+    told = [
+        Verdict(ids[0], "a", "holds", 9.7, (1.4, 16.2), 0.99, 0.001, 4),
+        Verdict(ids[1], "b", "does not hold", -2.7, (-5.4, -1.1), 0.98, 0.001, 4),
+        Verdict(ids[2], "c", "undecided", 0.5, (-1.0, 2.0), 0.98, 0.3, 4),
+    ]
+    errors = {"whole": [50.0, 52.0], "branches=4": [60.0, 62.0]}
+    held = replace(
+        RESULT,
+        experiment=plain.name,
+        scale="small",
+        definition=definition_id(plain, "small", plain.scale("small")),
+        verdicts=told,
+        errors=errors,
+    )
+    (tmp_path / "one").mkdir()
+    write_json(tmp_path / "one/result.json", held.to_json())
+    rows = {row["id"]: row for row in verdicts.verdicts_of(tmp_path)}
+    assert rows[ids[0]]["printed"] == pytest.approx(7.96 - 4.81)
+    assert rows[ids[1]]["printed"] is None  # single branches of other lengths were not measured
+    assert rows[ids[0]]["why"] == "error of branches=4 minus that of whole; 4 seeds: 1.40 to 16.20"
+    assert rows[ids[2]]["why"].endswith("; 4 seeds: -1.00 to 2.00")
+    assert rows[ids[1]]["tried"].startswith("small alone")
+    assert not any(row["counted"] for row in rows.values())
+    text = page.reproduction_page(tmp_path)
+    _, counted, sampled = text.split("\n## ", 3)[:3]
+    assert counted.startswith("Counted claims")
+    assert "| 3.15 | 9.70 points | **holds** | error of branches=4 minus that of whole; 4 seeds: 1.40 to" in sampled
+    assert "Holds: 1, does not hold: 1, undecided: " in sampled
+
+
+def test_what_has_changed_since_is_told_by_claim():
+    def row(id: str, word: str, why: str = "") -> dict[str, Any]:
+        return {"experiment": "dfn/x", "scale": "small", "id": id, "word": word, "why": why}
+
+    before = [row("a", "undecided"), row("b", "holds"), row("c", "holds")]
+    now = [row("a", "holds", "5 seeds: 1 to 2"), row("c", "holds", "otherwise"), row("d", "undecided")]
+    assert verdicts.changes(before, now) == [
+        "`dfn/x` at small, `a`: was undecided, is holds (5 seeds: 1 to 2)",
+        "`dfn/x` at small, `d`: new, undecided",
+        "`dfn/x` at small, `b`: gone",
+    ]
+    assert verdicts.changes(now, now) == []
+
+
+@pytest.mark.parametrize(
+    ("id", "better", "worse"),
+    [
+        ("whole-beats-longest-branch", "whole", "branches=4"),
+        ("branch-1-hurts-2-and-4", "branches=2,4", "branches=1,2,4"),
+    ],
+)
+def test_a_verdict_by_hand_from_the_raw_answers(id, better, worse):
+    """Draw by draw from the file's bits, with nothing of the code but its random numbers: four seeds are so few that
+    other draws move the ends."""
+    folder = ROOT / "docs/results/reproduce/crescendonet-table2-small"
+    with np.load(folder / "correct.npz", allow_pickle=False) as file:
+        head = json.loads(file["head"].tobytes())
+        places = {key: i for i, key in enumerate(head["keys"])}
+        wrong = {
+            key: 1.0 - np.unpackbits(file[f"bits{places[key]}"], axis=1)[:, : head["images"][places[key]]]
+            for key in (better, worse)
+        }
+    gap = 100 * (wrong[worse] - wrong[better])  # (seeds, images)
+    seeds, images = gap.shape
+    verdict = load_result(folder).verdict(id)
+    assert verdict.estimate == pytest.approx(gap.mean(), abs=1e-9)
+    assert verdict.level is not None
+    assert verdict.interval is not None
+    rng, upper = np.random.Generator(np.random.PCG64(0)), 0.5 + verdict.level / 2
+    widened = np.sqrt(seeds / (seeds - 1)) * stats.t.ppf(upper, seeds - 1) / stats.norm.ppf(upper)
+    shares, found = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=4000) / seeds, []
+    for chunk in np.split(shares, 20):
+        for share, picked in zip(chunk, rng.integers(images, size=(len(chunk), images)), strict=True):
+            of_seeds = share @ gap.mean(1)
+            of_images = share @ gap[:, picked].mean(1) - of_seeds
+            found.append(gap.mean() + widened * (of_seeds - gap.mean()) + of_images)
+    low, high = np.quantile(found, [1 - upper, upper], method="inverted_cdf")
+    assert (low, high) == pytest.approx(verdict.interval, abs=0.001)
+    assert verdict.word == ("holds" if low > 0 else "does not hold" if high < 0 else "undecided")
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda f: f.name)
@@ -134,9 +221,10 @@ def test_committed_verdicts_are_those_of_the_committed_answers(folder):
     for key, hits in result.correct.items():
         assert [round(100 * (1 - float(row.mean())), 4) for row in hits] == pytest.approx(result.errors[key])
     experiment = get_experiment(result.experiment)
-    if page.outdated(result, experiment):
+    if verdicts.outdated(result, experiment):
         pytest.skip("judged by the claims of its time")
-    again = judge(experiment.claims, result.sample(), result.counts)
+    plan = experiment.scale(result.scale)
+    again = judge(experiment.claims, result.sample(), result.counts, exercised=experiment.exercised(plan))
     assert [v.word for v in again] == [v.word for v in result.verdicts]
     assert [v.id for v in again] == [v.id for v in result.verdicts]
     for new, old in zip(again, result.verdicts, strict=True):

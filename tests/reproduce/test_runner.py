@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from dataclasses import replace
 from logging.handlers import QueueHandler
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 from tiny_experiments import tiny
 
-from polypath.reproduce import code, measured, runner, store
+from polypath.reproduce import measured, runs, store
 from polypath.reproduce.claims import judge
 from polypath.reproduce.experiment import Scale, definition_id
 from polypath.reproduce.measured import Correct, Measured
@@ -25,7 +26,7 @@ from polypath.reproduce.store import load_result
 from polypath.training.loop import train
 from polypath.training.own_process import here
 
-LOG = runner.LOG
+LOG = logging.getLogger("polypath.reproduce")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def done(tmp_path_factory):
     LOG.addHandler(handler)
     LOG.setLevel("INFO")
     try:
-        result = reproduce(tiny(), "smoke", out=folder)
+        result = reproduce(tiny(), "smoke", out=folder, runs=folder.parent / "runs")
     finally:
         LOG.removeHandler(handler)
         LOG.setLevel(before)
@@ -55,12 +56,13 @@ def notes(caplog):
 def copy(done, tmp_path):
     import shutil
 
+    shutil.copytree(done[0].parent / "runs", tmp_path / "runs")
     return shutil.copytree(done[0], tmp_path / "copy")
 
 
 def test_a_result_folder_holds_all_that_verdicts_need(done):
     folder, result, said = done
-    assert {p.name for p in folder.iterdir()} == {*store.FILES, "runs"}
+    assert {p.name for p in folder.iterdir()} == {*store.FILES, "measured"}
     assert len(said) == 4
     assert result.seeds == (0, 1)
     assert set(result.errors) == {"learns", "rests"}
@@ -84,7 +86,7 @@ def test_a_result_folder_holds_all_that_verdicts_need(done):
 
 
 def test_finished_runs_are_read_and_not_trained_again(copy, monkeypatch, notes):
-    monkeypatch.setattr(runner, "train", None)
+    monkeypatch.setattr(runs, "train", None)
     assert reproduce(tiny(), "smoke", out=copy).errors == load_result(copy).errors
     assert notes.messages == []
 
@@ -98,7 +100,7 @@ def test_an_interrupted_experiment_goes_on(done, tmp_path, monkeypatch, notes):
             raise KeyboardInterrupt
         return train(recipe, folder, **options)
 
-    monkeypatch.setattr(runner, "train", killed)
+    monkeypatch.setattr(runs, "train", killed)
     with pytest.raises(KeyboardInterrupt):
         reproduce(tiny(), "smoke", out=tmp_path / "out")
     assert not (tmp_path / "out/result.json").exists()
@@ -111,7 +113,7 @@ def test_an_interrupted_experiment_goes_on(done, tmp_path, monkeypatch, notes):
 
 def test_more_seeds_add_to_those_there_are(copy, monkeypatch):
     trained = []
-    monkeypatch.setattr(runner, "train", lambda recipe, *a, **k: trained.append(recipe.seed) or train(recipe, *a, **k))
+    monkeypatch.setattr(runs, "train", lambda recipe, *a, **k: trained.append(recipe.seed) or train(recipe, *a, **k))
     before = load_result(copy)
     result = reproduce(tiny(), "smoke", seeds=3, out=copy)
     assert trained == [2, 2]
@@ -119,34 +121,37 @@ def test_more_seeds_add_to_those_there_are(copy, monkeypatch):
     assert result.errors["learns"][:2] == before.errors["learns"]
 
 
-def test_runs_and_results_of_another_revision_are_not_mixed_in(copy, monkeypatch, notes):
+def test_runs_and_results_of_other_code_are_not_mixed_in(copy, monkeypatch, notes):
     old = load_result(copy)
     for module in ("runner", "store", "result", "collect"):
         monkeypatch.setattr(f"polypath.reproduce.{module}.code_id", lambda: "another")
+    monkeypatch.setattr(runs, "training_id", lambda: "another")
     assert load_result(copy).stale
     trained = []
-    monkeypatch.setattr(runner, "train", lambda *a, **k: trained.append(a) or train(*a, **k))
+    monkeypatch.setattr(runs, "train", lambda *a, **k: trained.append(a) or train(*a, **k))
     result = reproduce(tiny(), "smoke", seeds=1, out=copy)
     assert len(trained) == 2
     assert result.code == "another"
     assert result.seeds == (0,)
     warnings = [record.getMessage() for record in notes.records if record.levelname == "WARNING"]
-    assert [text.partition(": ")[0] for text in warnings] == ["stale", "stale"]
+    assert [text.partition(": ")[0] for text in warnings] == ["stale"]
     assert load_result(copy / f"stale-{old.code}").errors == old.errors
 
 
-def test_the_code_id_knows_changed_files(monkeypatch):
-    code.code_id.cache_clear()
-    monkeypatch.setattr(code, "revision", lambda: "0123456789abcdef")
-    assert code.code_id() == "0123456789ab"
-    code.code_id.cache_clear()
-    monkeypatch.setattr(code, "revision", lambda: "0123456789abcdef+changes")
-    assert code.code_id() == f"0123456789ab-{code.source_digest()}"
-    code.code_id.cache_clear()
-    monkeypatch.setattr(code, "revision", lambda: None)
-    assert code.code_id() == f"unversioned-{code.source_digest()}"
-    monkeypatch.undo()
-    code.code_id.cache_clear()
+def test_other_code_that_measures_trains_nothing_anew(copy, monkeypatch):
+    for module in ("runner", "store", "result", "collect"):
+        monkeypatch.setattr(f"polypath.reproduce.{module}.code_id", lambda: "another")
+    monkeypatch.setattr(runs, "train", None)
+    measured, plain = [], tiny()
+    assert plain.measure is not None
+
+    def again(trained, measure=plain.measure):
+        measured.append(trained)
+        return measure(trained)
+
+    result = reproduce(replace(plain, measure=again), "smoke", out=copy)
+    assert len(measured) == 2
+    assert result.errors == load_result(copy).errors
 
 
 def test_a_definition_is_told_from_another_and_not_by_where_images_lie():
@@ -199,8 +204,8 @@ def test_workers_train_what_this_process_would(done, tmp_path, monkeypatch, note
         with turn:
             here(recipe, folder, place=place)
 
-    monkeypatch.setattr(runner, "in_process_of_its_own", beside)
-    monkeypatch.setattr(runner, "train", None)
+    monkeypatch.setattr(runs, "in_process_of_its_own", beside)
+    monkeypatch.setattr(runs, "train", None)
     result = reproduce(tiny(), "smoke", seeds=1, out=tmp_path / "out", workers=2)
     assert len(notes.messages) == len(slots) == 2
     for key, errors in result.errors.items():
@@ -245,22 +250,21 @@ def test_images_may_have_moved(tmp_path, monkeypatch):
     options: Any = {"out": folder, "source": str(place)}
     first = reproduce(tiny(), "smoke", seeds=1, **options)
     place.rename(moved)
-    with pytest.raises(ValueError, match=r"images, which is gone; say where they are now by --data-moved DIR"):
+    with pytest.raises(ValueError, match="no such folder"):
         reproduce(tiny(), "smoke", **options)
     with pytest.raises(ValueError, match=r"--data-moved .*nowhere: no such folder"):
         reproduce(tiny(), "smoke", **options, data_moved=tmp_path / "nowhere")
     begun = []
     monkeypatch.setattr(
-        runner, "train", lambda recipe, *args, **more: begun.append(recipe) or train(recipe, *args, **more)
+        runs, "train", lambda recipe, *args, **more: begun.append(recipe) or train(recipe, *args, **more)
     )
     both = reproduce(tiny(), "smoke", **options, data_moved=moved)
     assert {recipe.seed for recipe in begun} == {1}
-    assert {recipe.data.source for recipe in begun} == {str(place)}
     assert {key: errors[0] for key, errors in both.errors.items()} == {key: e[0] for key, e in first.errors.items()}
-    assert {file.read_text().count(str(moved)) for file in (folder / "runs").glob("*/*/data.json")} == {1}
     Image.new("L", (8, 8), 7).save(moved / "train/0/other.png")
-    with pytest.raises(ValueError, match="are not those that the run was begun with"):
-        reproduce(tiny(), "smoke", **options, data_moved=moved)
+    begun.clear()
+    reproduce(tiny(), "smoke", **options, data_moved=moved)
+    assert [recipe.seed for recipe in begun] == [0, 0, 1, 1]  # other images, other runs
 
 
 def test_folders_of_something_else_are_refused(done, tmp_path):
@@ -269,8 +273,6 @@ def test_folders_of_something_else_are_refused(done, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="choose another --out"):
         reproduce(tiny(), "smoke", out=tmp_path)
-    with pytest.raises(ValueError, match="another recipe"):
-        reproduce(tiny(batch_size=20), "smoke", out=done[0])
     with pytest.raises(ValueError, match="must be a whole number of at least 1"):
         reproduce(tiny(), "smoke", seeds=0, out=tmp_path / "x")
     with pytest.raises(ValueError, match="has smoke"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polypath.cli.output import say
 from polypath.cli.parser import PROGRAM, Parser, positive
 from polypath.cli.tables import print_json, print_table
-from polypath.core.checks import check, one_of
+from polypath.core.checks import check, number, one_of
 
 if TYPE_CHECKING:
+    from polypath.reproduce.experiment import Experiment
     from polypath.reproduce.result import Result
 
 
@@ -20,7 +22,9 @@ def reproduce(argv: list[str]) -> None:
     parser = Parser("reproduce", reproduce.__doc__)
     parser.add_argument("experiment", nargs="?", help="PAPER/TABLE, such as crescendonet/table2; without it, a list")
     parser.add_argument(
-        "--scale", default="small", help="smoke (seconds), small (minutes on a CPU; default) or paper (GPUs)"
+        "--scale",
+        default="small",
+        help="smoke (seconds), small (minutes on a CPU; default), medium (all images; hours) or paper (GPUs)",
     )
     parser.add_argument("--seeds", type=positive, help="seeds 0 to N-1; by default as many as the scale says")
     parser.add_argument("--device", help="where to train and score; by default the recipes'")
@@ -29,22 +33,74 @@ def reproduce(argv: list[str]) -> None:
     )
     parser.add_data_moved()
     parser.add_argument("--workers", type=positive, default=1, help="runs at a time on this machine (1)")
-    parser.add_argument("--out", type=Path, help="result folder; default reproduced/PAPER-TABLE-SCALE")
+    parser.add_argument(
+        "--out", type=Path, help="result folder; default reproduced/PAPER-TABLE-SCALE; with --all, the folder of theirs"
+    )
+    parser.add_argument(
+        "--runs", type=Path, help="where runs are kept for all experiments; default ~/.local/share/polypath/runs"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="every experiment of the scale, those that carry a paper first"
+    )
+    parser.add_argument("--plan", action="store_true", help="only say what would run: order, PFLOP, the time here")
+    parser.add_argument(
+        "--project", action="store_true", help="only say what one run at the published setting takes, here and on a GPU"
+    )
+    parser.add_argument(
+        "--gpu-tflops", type=float, default=100.0, help="what --project assumes of a GPU, in TFLOP/s of training (100)"
+    )
+    parser.add_argument(
+        "--freeze", type=Path, metavar="RESULTS", help="freeze the plan of medium by the results at small in RESULTS"
+    )
+    parser.add_argument(
+        "--verdicts", type=Path, metavar="RESULTS", help="only list the verdicts of the results in RESULTS"
+    )
     parser.add_json()
     args = parser.read(argv)
 
+    from polypath.cli import reproduce_plan
     from polypath.reproduce.experiment import SCALES
     from polypath.reproduce.registry import get_experiment
 
-    if args.experiment is None:
+    check("--scale", args.scale, one_of(*SCALES))
+    check("--gpu-tflops", args.gpu_tflops, number(above=0))
+    if args.verdicts is not None:
+        reproduce_plan.verdicts(args.verdicts, args.json)
+        return
+    if args.freeze is not None:
+        reproduce_plan.freeze(args.freeze)
+        return
+    if args.all and args.experiment is not None:
+        raise ValueError(f"--all with {args.experiment!r}: take one of them")
+    if args.experiment is None and not args.all:
+        if args.plan or args.project:
+            raise ValueError("--plan and --project need an experiment, or --all")
         _list(args.json)
         return
-    experiment = get_experiment(args.experiment)
-    check("--scale", args.scale, one_of(*SCALES))
+    names = None if args.experiment is None else [get_experiment(args.experiment).name]
+    if args.plan:
+        reproduce_plan.plan(args.scale, names, args.json)
+        return
+    if args.project:
+        reproduce_plan.project(names, args.gpu_tflops * 1e12, args.json)
+        return
 
+    from polypath.reproduce.plan import in_order
+
+    results = []
+    for name in names or in_order(args.scale):
+        folder = f"{name.replace('/', '-')}-{args.scale}"
+        out = args.out if args.out is not None and not args.all else (args.out or Path("reproduced")) / folder
+        results.append(_one(get_experiment(name), args, out))
+    if args.json:
+        found = [result.to_json() for result in results]
+        print_json(found if args.all else found[0])
+
+
+def _one(experiment: Experiment, args: Namespace, out: Path) -> Result:
+    """Run an experiment, and show what came out unless it is asked for as JSON."""
     from polypath.reproduce.runner import reproduce as run
 
-    out = args.out or Path("reproduced") / f"{experiment.name.replace('/', '-')}-{args.scale}"
     if not args.json:
         _tell(f"{experiment.name} ({experiment.place}), scale {args.scale}: {experiment.shows}")
         for change in experiment.scale(args.scale).changes:
@@ -55,17 +111,17 @@ def reproduce(argv: list[str]) -> None:
         seeds=args.seeds,
         device=args.device,
         out=out,
+        runs=args.runs,
         source=args.source,
         data_moved=args.data_moved,
         workers=args.workers,
     )
-    if args.json:
-        print_json(result.to_json())
-        return
-    _show(result)
-    if experiment.answer is not None:
-        _tell(experiment.answer(result))
-    _tell(f"result folder {out}")
+    if not args.json:
+        _show(result)
+        if experiment.answer is not None:
+            _tell(experiment.answer(result))
+        _tell(f"result folder {out}")
+    return result
 
 
 def _list(as_json: bool) -> None:

@@ -41,6 +41,16 @@ def cache_folder() -> Path | None:
         return None
 
 
+def runs_folder() -> Path | None:
+    """``POLYPATH_RUNS``, else ``~/.local/share/polypath/runs``; None where that needs a home folder and none is
+    known."""
+    try:
+        named = os.environ.get("POLYPATH_RUNS")
+        return Path(named or Path.home() / ".local" / "share" / "polypath" / "runs").expanduser()
+    except RuntimeError:
+        return None
+
+
 @lru_cache
 def _tell_once(text: str) -> None:
     LOG.info(text)

@@ -20,7 +20,8 @@ An experiment is written as follows (:mod:`polypath.reproduce.papers.crescendone
     )
 
 * ``at_scales`` takes functions that give arms, ``{"plain": small(PlainNet(...)), "resnet": small(ResNet(...))}``;
-  ``small(model, objective, epochs=8, data__train_images=4000)`` is a recipe, ``smoke(...)`` a run of a second.
+  ``small(model, objective, epochs=8, data__train_images=4000)`` is a recipe, ``smoke(...)`` a run of a second, and
+  ``medium(paper("resnet26-cifar10"), 6, model__width=8)`` a published one with another schedule on all of CIFAR-10.
 * ``measure`` is called once a seed with *all* trained arms (:class:`~polypath.reproduce.trained.Trained`: ``net``,
   ``recipe``, ``labels``, ``logits(paths)``, ``correct(paths, recalibrated=N)``, ``marked(probabilities)``,
   ``metrics()``, ``epochs()``, ``cost(paths)``, ``failed``). It gives a ``Measured`` of ``correct`` (per image; tables
@@ -30,5 +31,8 @@ An experiment is written as follows (:mod:`polypath.reproduce.papers.crescendone
 * A claim has an id that stays when its text changes; verdicts are found by it (``result.verdict("a-above-b")``). Its
   statistic works on a mapping from key to mean error (percent) or mean scalar; keys that a scale does not
   measure make the verdict *not measured*. A run whose loss is not finite answers the first class (``failed`` says so).
+* Runs are kept for all experiments in one store (:mod:`polypath.reproduce.runs`). What a scale costs says
+  :mod:`polypath.reproduce.plan`; after a change at ``medium`` its claims are frozen anew
+  (:mod:`polypath.reproduce.frozen`).
 * Tests: ``tests/reproduce/test_smoke.py`` runs every registered experiment at ``smoke``.
 """

@@ -8,7 +8,11 @@ The verdict is *holds* where the interval (:mod:`polypath.reproduce.bootstrap`) 
 it lies below, else *undecided*; and always *undecided* from fewer than two seeds. All claims of an experiment are
 judged together, by Holm's step-down rule at a level of 5%: the clearest of k claims is judged by an interval of level
 1 − 0.05/k, the next by 1 − 0.05/(k−1), and so on; the first that cannot be decided leaves all that follow undecided.
-A counted claim is exact and takes no part in it.
+A counted claim is exact and takes no part in it, nor do claims that a plan said before the runs could not be decided
+(:mod:`polypath.reproduce.frozen`).
+
+Where arms were trained for half of the epochs as well, a verdict needs the same sign there, otherwise it is *depends on
+training length*. Mechanisms of an ImageNet network on other images are *exercised*: they run, and nothing is decided.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import numpy as np
 
 from polypath.reproduce.bootstrap import DRAWS, Sample, Statistic, draw, interval, p_value
 
-Word = Literal["holds", "does not hold", "undecided", "not measured"]
+Word = Literal["holds", "does not hold", "depends on training length", "undecided", "exercised", "not measured"]
 LEVEL = 0.05
 
 
@@ -76,6 +80,7 @@ class Verdict:
         interval: its ends at ``level`` (1 − 0.05/k of Holm's rule), None for counted claims and single seeds.
         p: two-sided, of the bootstrap, before the correction.
         reason: why it is undecided or not measured, where that needs saying.
+        half: the estimate after half of the epochs, where that was measured.
     """
 
     id: str
@@ -89,6 +94,7 @@ class Verdict:
     unit: str = "points"
     says: str = ""
     reason: str = ""
+    half: float | None = None
 
     def line(self) -> str:
         """The verdict for people, in a line."""
@@ -158,10 +164,20 @@ def judge(
     sample: Sample,
     counts: Mapping[str, float] | None = None,
     *,
+    half: Mapping[str, float] | None = None,
+    undecidable: Mapping[str, str] | None = None,
+    exercised: str = "",
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Verdict]:
-    """The verdicts on an experiment's claims, in their order."""
+    """The verdicts on an experiment's claims, in their order.
+
+    Args:
+        half: means by key after half of the epochs.
+        undecidable: why the plan called claims undecidable, by their ids.
+        exercised: why sampled claims are only exercised, where they are.
+    """
+    undecidable = undecidable or {}
     verdicts: dict[int, Verdict] = {}
     open_claims: list[tuple[float, float, int]] = []
     means, drawn = sample.means(), None
@@ -183,6 +199,11 @@ def judge(
         else:
             drawn = drawn or draw(sample, draws, seed)
             low, high = interval(sample, drawn, claim.statistic, 1.0 - LEVEL)
+            if why := exercised or undecidable.get(claim.id, ""):
+                told: Word = "exercised" if exercised else "undecided"
+                p, ends = p_value(sample, drawn, claim.statistic), (low, high)
+                verdicts[i] = replace(verdicts[i], word=told, interval=ends, level=1.0 - LEVEL, p=p, reason=why)
+                continue
             clear = abs(estimate) / max(high - low, 1e-12)  # tells claims apart that no draw contradicts
             open_claims.append((p_value(sample, drawn, claim.statistic), -clear, i))
     stopped = False
@@ -195,7 +216,25 @@ def judge(
         word = "undecided" if stopped else word
         stopped = stopped or word == "undecided"
         verdicts[i] = replace(verdicts[i], word=word, interval=(low, high), level=level, p=p, reason=reason)
+    if half is not None:
+        verdicts |= {i: _at_both(verdict, claims[i], half) for i, verdict in verdicts.items()}
     return [verdicts[i] for i in range(len(claims))]
+
+
+def _at_both(verdict: Verdict, claim: Claim, half: Mapping[str, float]) -> Verdict:
+    """The verdict with the estimate after half of the epochs, whose sign a decided one needs."""
+    estimate = verdict.estimate
+    if claim.exact or estimate is None:
+        return verdict
+    try:
+        earlier = float(claim.statistic(half))
+    except KeyError:
+        return verdict
+    verdict = replace(verdict, half=earlier)
+    if verdict.word not in ("holds", "does not hold") or earlier * estimate > 0:
+        return verdict
+    reason = f"{_number(earlier)} after half of the epochs"
+    return replace(verdict, word="depends on training length", reason=reason)
 
 
 def _number(x: float) -> str:

@@ -1,27 +1,89 @@
-"""Which code made a result: results of different code must not be mixed."""
+"""Which code made a run or a result: digests of the modules that it uses, so that a commit elsewhere changes nothing.
+
+What counts is found by reading the sources: a module, what its ``import`` statements name (lazy ones too), what those
+name, and so on. Comments, docstrings and layout are no code. The digests are of the syntax tree as this Python prints
+it, so another version of Python may give others.
+"""
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from polypath.training.run import revision
+PACKAGE = Path(__file__).parents[1]
+TRAINING = ("polypath.training.loop", "polypath.training.own_process")
+RECIPES = "polypath.training.recipes"
+
+
+@functools.cache
+def training_id() -> str:
+    """A digest (12 digits) of the code that a training run uses. Named recipes are no part of it: a run's own recipe
+    says all that they said."""
+    found = modules_of(TRAINING)
+    return _digest({name: file for name, file in found.items() if not name.startswith(RECIPES)})
 
 
 @functools.cache
 def code_id() -> str:
-    """The git revision of the code that runs (12 digits); where files differ from it, or outside of git, with a digest
-    of the package's source."""
-    head = revision()
-    if head is not None and not head.endswith("+changes"):
-        return head[:12]
-    return f"{(head or 'unversioned')[:12].rstrip('+')}-{source_digest()}"
+    """A digest (12 digits) of all code that makes a result: training, measuring, judging, the experiments."""
+    own = sorted((PACKAGE / "reproduce").rglob("*.py"))
+    return _digest(modules_of(_name(file) for file in own))
 
 
-def source_digest() -> str:
-    """A digest (8 digits) of the package's Python files."""
-    root, h = Path(__file__).parents[1], hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        h.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return h.hexdigest()[:8]
+def modules_of(names: Iterable[str], package: Path = PACKAGE) -> dict[str, Path]:
+    """Files of modules of ``package`` and of all that they import from it, by module name, in order."""
+    found: dict[str, Path] = {}
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name in found or (file := _file(name, package)) is None:
+            continue
+        found[name] = file
+        parent = name.rpartition(".")[0]  # whose __init__ runs first
+        left += [parent] if parent != package.name else []
+        left += _imported(ast.parse(file.read_bytes()), package.name)
+    return dict(sorted(found.items()))
+
+
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+    """Names that a module imports: modules, and what may be a module in one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == package)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == package:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _file(name: str, package: Path) -> Path | None:
+    """The file of a module, or of a package; None for names that are neither."""
+    place = package.parent.joinpath(*name.split("."))
+    for file in (place.with_suffix(".py"), place / "__init__.py"):
+        if file.is_file():
+            return file
+    return None
+
+
+def _name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _digest(files: dict[str, Path]) -> str:
+    h = hashlib.sha256()
+    for name, file in files.items():
+        h.update(f"{name}\0{code_of(file.read_text(encoding='utf-8'))}\0".encode())
+    return h.hexdigest()[:12]
+
+
+def code_of(source: str) -> str:
+    """A module's code, without what only people read."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from polypath.reproduce.experiment import Experiment, Scale, definition_id
 from polypath.reproduce.in_print import printed_number
 from polypath.reproduce.measured import Measured
 from polypath.reproduce.result import Result
+from polypath.reproduce.tasks import Found
 from polypath.storage.files import read_json
 from polypath.training.build import resolve_device
 from polypath.training.recipe import Recipe, recipe_to_json
@@ -24,20 +24,17 @@ def collect(
     experiment: Experiment,
     scale: str,
     plan: Scale,
-    measured: Mapping[int, Measured],
+    found: Found,
     counts: Mapping[str, float],
-    runs: Path,
     data: list[str],
     seconds: float,
 ) -> Result:
     """Put the seeds' measurements together; keys that not every seed has are left out."""
-    per_seed = list(measured.values())
+    per_seed, per_half = list(found.whole.values()), list(found.half.values())
     correct = {key: np.stack([m.correct[key].hits for m in per_seed]) for key in _common(per_seed, "correct")}
-    summaries = sorted(runs.glob("*/summary.json"))
-    done = [read_json(p) for p in summaries]
-    looks = [sum(count_test_evaluations(RunFolder.open(p.parent)).values()) for p in summaries]
-    failed = {p.parent.name: p.read_text(encoding="utf-8").strip() for p in sorted(runs.glob("*/failed.json"))}
-    names = {f"{folder.name}" for folder in runs.glob("*,seed=*")}
+    runs = {task.run.path: task for task in found.tasks}
+    done = [read_json(path / "summary.json") for path, task in runs.items() if not task.run.failed]
+    looks = [sum(count_test_evaluations(RunFolder.open(p)).values()) for p, task in runs.items() if not task.run.failed]
     devices = {recipe.device for recipe in plan.arms.values()} or {"cpu"}
     keys = {*correct, *_common(per_seed, "values"), *counts}
     return Result(
@@ -46,7 +43,7 @@ def collect(
         place=experiment.place,
         shows=experiment.shows,
         changes=plan.changes,
-        seeds=tuple(measured),
+        seeds=tuple(found.whole),
         revision=revision(),
         code=code_id(),
         definition=definition_id(experiment, scale, plan),
@@ -54,21 +51,28 @@ def collect(
         seconds=round(seconds, 1),
         training_seconds=round(sum(d["seconds"] for d in done), 1),
         data=data,
-        errors={key: [round(100.0 * (1.0 - float(row.mean())), 4) for row in hits] for key, hits in correct.items()},
+        errors={key: list(map(_error, hits)) for key, hits in correct.items()},
         images={key: hits.shape[1] for key, hits in correct.items()},
         values={key: [float(m.values[key]) for m in per_seed] for key in _common(per_seed, "values")},
         counts={key: float(v) for key, v in counts.items()},
+        half_errors={k: [_error(m.correct[k].hits) for m in per_half] for k in _common(per_half, "correct")},
+        half_values={key: [float(m.values[key]) for m in per_half] for key in _common(per_half, "values")},
+        precisions=sorted({task.run.recipe.precision for task in found.tasks}),
         units=dict(experiment.units),
         curves={key: [list(m.curves[key]) for m in per_seed] for key in _common(per_seed, "curves")},
         histograms={key: [dict(m.histograms[key]) for m in per_seed] for key in _common(per_seed, "histograms")},
         pictures=dict(per_seed[0].pictures) if per_seed else {},
         published={k: printed_number(experiment, cell) for k, cell in experiment.published.items() if k in keys},
-        diverged={k: v for k, v in failed.items() if k in names},
+        diverged={task.name: task.run.failed for task in found.tasks if task.run.failed},
         test_evaluations=sum(looks),
         arms=_arms(plan.arms),
         correct=correct,
         test_sets={key: per_seed[0].correct[key].images for key in correct},
     )
+
+
+def _error(hits: np.ndarray) -> float:
+    return round(100.0 * (1.0 - float(hits.mean())), 4)
 
 
 def _common(per_seed: list[Measured], what: str) -> list[str]:

@@ -30,11 +30,12 @@ from polypath.reproduce.result import Result
 from polypath.reproduce.trained import Trained
 from polypath.storage.digests import json_digest
 from polypath.training.recipe import Recipe, recipe_to_json
+from polypath.training.recipe import replace as changed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCALES = ("smoke", "small", "paper")
+SCALES = ("smoke", "small", "medium", "paper")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,22 @@ class Scale:
         arms: what is trained, by name; may be empty where nothing is.
         seeds: how many seeds a run of it takes unless told otherwise.
         changes: what differs from the paper's setting, a sentence each; printed above the result.
+        both_lengths: train every arm for half of its epochs as well. A verdict then needs the same sign at both.
     """
 
     arms: Mapping[str, Recipe] = field(default_factory=dict)
     seeds: int = 3
     changes: tuple[str, ...] = ()
+    both_lengths: bool = False
+
+
+def halved(recipe: Recipe) -> Recipe:
+    """The recipe for half of the epochs, its schedule over those.
+
+    Raises:
+        ValueError: one epoch.
+    """
+    return changed(recipe, {"epochs": recipe.epochs // 2})
 
 
 Measure = Callable[[Mapping[str, Trained]], Measured]
@@ -86,7 +98,7 @@ class Experiment:
         name: ``PAPER/TABLE``.
         place: where in the paper it stands.
         shows: what it shows, half a sentence.
-        scales: ``smoke``, ``small`` and ``paper``, each as a function, since building some takes a while.
+        scales: of :data:`SCALES`, each as a function, since building some takes a while.
         measure: see :data:`Measure`; :mod:`polypath.reproduce.measure` has the usual ones.
         counts: exact numbers that need no training (parameters, paths), by key, for a scale.
         units: unit of keys in ``values`` and ``counts``, by the end of the key (``{"loss": "nats"}``).
@@ -95,6 +107,7 @@ class Experiment:
         figure: draws the result in the paper's form; None draws the errors as bars.
         answer: sentences that the verdicts add up to, for the page of results.
         notes: what a reader has to know of the definition itself.
+        imagenet: the paper ran it on ImageNet; on other images its sampled claims are *exercised*, never decided.
         arms_of: names of the arms of ``paper`` that a key comes from, where its name does not begin with its arm's.
 
     Raises:
@@ -113,6 +126,7 @@ class Experiment:
     figure: Callable[[Result], Figure] | None = None
     answer: Callable[[Result], str] | None = None
     notes: tuple[str, ...] = ()
+    imagenet: bool = False
     arms_of: Callable[[str], Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
@@ -123,6 +137,11 @@ class Experiment:
     @property
     def paper(self) -> str:
         return self.name.partition("/")[0]
+
+    def exercised(self, plan: Scale) -> str:
+        """Why a scale's sampled claims are only exercised; empty where they may be decided."""
+        others = self.imagenet and any(recipe.data.source != "imagenet" for recipe in plan.arms.values())
+        return "a network of ImageNet's on other images" if others else ""
 
     def scale(self, name: str) -> Scale:
         """The experiment at a scale.

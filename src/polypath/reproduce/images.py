@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from polypath.data.config import DataConfig
+from polypath.data.identity import Identity
 from polypath.data.names import split_of
-from polypath.data.sources import KNOWN, ImageData, load_images, open_source
+from polypath.data.sources import KNOWN, ImageData, identify, load_images, local_folder, open_source
 from polypath.training.recipe import Recipe
 from polypath.training.recipe import replace as changed
 from polypath.training.run_data import located
@@ -25,6 +26,7 @@ class Images:
     def __init__(self, places: Mapping[str, str] | None = None) -> None:
         self.places = dict(places or {})
         self._loaded: dict[DataConfig, ImageData] = {}
+        self._known: dict[DataConfig, Identity] = {}
 
     def of(self, config: DataConfig) -> ImageData:
         """The images of a configuration; arms that differ only in augmentation share them."""
@@ -32,6 +34,18 @@ class Images:
         if plain not in self._loaded:
             self._loaded[plain] = load_images(self.located(config))
         return self._loaded[plain]
+
+    def identity(self, config: DataConfig) -> Identity:
+        """What the images of a configuration are told apart by, without decoding one."""
+        plain = replace(config, augment=DataConfig().augment)
+        if plain not in self._known:
+            self._known[plain] = identify(self.located(plain))
+        return self._known[plain]
+
+    def folder(self, config: DataConfig) -> str | None:
+        """The folder that a configuration's images are in; None for those that come by a name."""
+        place = local_folder(self.located(config).source)
+        return None if place is None else str(place)
 
     def located(self, config: DataConfig) -> DataConfig:
         """The same data, read from where it is."""

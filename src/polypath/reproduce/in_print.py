@@ -38,14 +38,20 @@ def printed_numbers(experiment: Experiment) -> dict[str, float]:
 def in_print(experiment: Experiment, claim: Claim) -> Outcome:
     """What the paper's own numbers say of a claim; ``not printed`` where they do not have all that it reads, or where
     it reads none, since it counts on the networks themselves."""
-    numbers = _Read(printed_numbers(experiment))
-    try:
-        statistic = float(claim.statistic(numbers))
-    except KeyError:
-        return "not printed"
-    if not numbers.read:
+    statistic = printed_effect(claim, printed_numbers(experiment))
+    if statistic is None:
         return "not printed"
     return "true in print" if statistic > 0 else "contradicted in print"
+
+
+def printed_effect(claim: Claim, numbers: Mapping[str, float]) -> float | None:
+    """A claim's statistic of printed numbers; None where they do not have all that it reads, or it reads none."""
+    read = _Read(numbers)
+    try:
+        found = float(claim.statistic(read))
+    except KeyError:
+        return None
+    return found if read.read else None
 
 
 class _Read(Mapping[str, float]):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from polypath.reproduce.claims import Verdict
-from polypath.reproduce.experiment import Experiment, definition_id
-from polypath.reproduce.in_print import in_print, printed_number
+from polypath.reproduce.frozen import FILE
+from polypath.reproduce.in_print import in_print
 from polypath.reproduce.registry import get_experiment, list_experiments
-from polypath.reproduce.result import Result
-from polypath.reproduce.section import section
-from polypath.reproduce.store import load_result
+from polypath.reproduce.section import number, section
+from polypath.reproduce.verdicts import Held, Row, changes, held_in, verdicts_of
+from polypath.storage.files import read_json
 
 IN_PRINT = """## The claims in print
 
@@ -22,89 +20,124 @@ is contradicted there, the paper contradicts itself. *Not printed* are claims on
 not at hand, counts on the networks themselves, and questions of our own.
 """
 
-WORDS = ("holds", "does not hold", "undecided", "not measured")
+WORDS = ("holds", "does not hold", "depends on training length", "undecided", "exercised", "not measured")
 
 HEAD = """# Reproduction
 
-What `polypath reproduce PAPER/TABLE --scale small` came to: every table of the papers that has a committed result, its
-measured numbers beside the printed ones, and a verdict on each claim. This page is made from the folders under
+What `polypath reproduce PAPER/TABLE` came to: every claim of the papers that a committed result judges, and what stands
+behind it. This page and `results/reproduce/verdicts.json`, the same as data, are made from the folders under
 `docs/results/reproduce/` by `make docs`.
 
-A verdict comes from several seeds by a paired bootstrap over seeds × test images, with the seeds' part of an interval
-widened to that of Student's t and Holm's correction over a table's claims (`polypath.reproduce.claims`). *Undecided*
-means that these seeds cannot tell. A claim that does not hold here does not hold **at this scale**: small networks, few
-images, few epochs; printed numbers stand beside measured ones for their pattern, not for their level.
+A sampled claim is judged from several seeds by a paired bootstrap over seeds × test images, with the seeds' part of an
+interval widened to that of Student's t and Holm's correction over a table's claims (`polypath.reproduce.claims`).
+*Undecided* means that these seeds cannot tell; *depends on training length* that the sign differs after half of the
+epochs; *exercised* that mechanisms of an ImageNet network ran on other images, which decides nothing. A claim that does
+not hold at *small* does not hold **at that scale**: small networks, few images, few epochs. *Paper* and *ours* are the
+same statistic, of the printed numbers and of the measured ones; – is a number that the text at hand has lost.
 A *stale* result was run with recipes that have changed since; it stands until it is run again.
 """
 
+COUNTED = "Exact numbers of the published networks: no seeds, no interval."
+SAMPLED = "Trained with several seeds; an interval that has 0 in it decides nothing."
+MEDIUM = """## What medium will decide
 
-def reproduction_page(folder: Path, link: str = "results/reproduce") -> str:
-    """The page of all results in ``folder``, which stands at ``link`` from the page."""
-    sections, results = {}, []
-    for path in sorted(folder.glob("*/result.json")):
-        result = load_result(path.parent)
-        experiment = _experiment(result)
-        if not (stale := outdated(result, experiment)) and experiment is not None:
-            result = reworded(result, experiment)
-        text = section(result, None if stale else experiment, figure=f"{link}/{path.parent.name}/figure.png")
-        sections[_place_of(result), path.parent.name] = [text, *([f"**Stale:** {stale}", ""] if stale else [])]
-        results.append(result)
-    results_of = (line for _, text in sorted(sections.items()) for line in text)
-    lines = [HEAD, *_overview(results), *results_of, *_where_they_were_made()]
+At *medium* networks have the paper's width or half of it, all images of CIFAR-10, the paper's objective and
+regularisation; schedule, batch and precision are ours. Claims, seeds and thresholds were frozen before anything ran
+(`src/polypath/reproduce/medium_plan.json`): {decidable} sampled claims can be decided by their seeds, whose interval's
+half-width is at most half of the paper's effect by the spread at *small*; {undecidable} cannot, and stay undecided
+whatever comes out. All runs together cost {pflop:g} PFLOP of a budget of {budget_pflop:g}; `polypath reproduce --all
+--scale medium --plan` says how long that takes on a machine, the same command without `--plan` runs it, and goes on
+where it was stopped.
+"""
+
+
+def reproduction_page(folder: Path, link: str = "results/reproduce", before: Path | None = None) -> str:
+    """The page of all results in ``folder``, which stands at ``link`` from the page.
+
+    ``before`` is the list of verdicts (``verdicts.json``) of the revision before, for what has changed since.
+    """
+    held, rows = held_in(folder), verdicts_of(folder)
+    lines = [HEAD, *_front(rows)]
+    if before is not None and before.is_file():
+        lines += _changes(read_json(before), rows)
+    lines += [*_planned(), "## Experiments", "", *_overview(held)]
+    for one in held:
+        figure = f"{link}/{one.folder.name}/figure.png"
+        text = section(one.result, None if one.stale else one.experiment, figure=figure)
+        lines += _folded(text, f"**Stale:** {one.stale}" if one.stale else "")
+    lines += _where_they_were_made()
     return "\n".join(lines).rstrip() + "\n"
 
 
-def outdated(result: Result, experiment: Experiment | None) -> str:
-    """Why a committed result is no longer that of the present definition; empty where it is."""
-    if experiment is None:
-        return f"there is no experiment {result.experiment} any more."
-    if result.scale not in experiment.scales:
-        return f"there is no scale {result.scale} of this experiment any more."
-    now = definition_id(experiment, result.scale, experiment.scale(result.scale))
-    if now == result.definition:
-        return ""
-    return f"the definition of this experiment has changed since (`{result.definition}`, now `{now}`)."
+def _front(rows: Sequence[Row]) -> list[str]:
+    """The front tables: claims that are counted, and claims that are sampled."""
+    judged = [row for row in rows if row["word"] != "not measured"]
+    lines = []
+    for title, said, counted in (("Counted claims", COUNTED, True), ("Sampled claims", SAMPLED, False)):
+        own = [row for row in judged if row["counted"] == counted]
+        count = Counter(row["word"] for row in own)
+        told = ", ".join(f"{word}: {count[word]}" for word in WORDS if count[word]) or "none yet"
+        lines += [f"## {title}", "", f"{said} {told[:1].upper()}{told[1:]}.", ""]
+        lines += ["| claim | paper | ours | verdict | why |", "|---|---|---|---|---|", *map(_front_row, own), ""]
+    return lines
 
 
-def reworded(result: Result, experiment: Experiment) -> Result:
-    """A result in the words that its experiment has now; verdicts are matched with claims by id.
-
-    A verdict whose claim is gone says so, and a claim that is newer than the result is undecided.
-    """
-    found = {verdict.id: verdict for verdict in result.verdicts}
-    now = {claim.id: claim for claim in experiment.claims}
-    verdicts = [
-        replace(v, text=now[v.id].told, says=now[v.id].says) if v.id in now else replace(v, reason="no longer claimed")
-        for v in result.verdicts
-    ]
-    verdicts += [
-        Verdict(
-            claim.id, claim.told, "undecided", unit=claim.unit, says=claim.says, reason="claimed since this was run"
-        )
-        for claim in experiment.claims
-        if claim.id not in found
-    ]
-    changes = experiment.scale(result.scale).changes
-    cells = {key: cell for key, cell in experiment.published.items() if key in result.measured_keys}
-    published = {key: printed_number(experiment, cell) for key, cell in cells.items()}
-    told = {"place": experiment.place, "shows": experiment.shows, "changes": changes}
-    return replace(result, **told, published=published, verdicts=verdicts)
+def _front_row(row: Row) -> str:
+    printed, ours = (None if row[key] is None else number(row[key]) for key in ("printed", "estimate"))
+    scale = "" if row["counted"] else f", {row['scale']}" + (", stale" if row["stale"] else "")
+    why = (row["why"] + (f"; tried: {row['tried']}" if row["tried"] else "")).replace("|", "\\|")
+    text = f"{row['text']} (`{row['experiment']}`{scale})".replace("|", "\\|")
+    value = f"{ours} {row['unit']}".strip() if ours else ""
+    return f"| {text} | {printed or '–'} | {value} | **{row['word']}** | {why} |"
 
 
-def _overview(results: Iterable[Result]) -> list[str]:
-    of = {(r.experiment, r.scale): r for r in results}
+def _changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
+    found = changes(before, now)
+    lines = ["## Since the last revision", ""]
+    return [*lines, *(f"- {line}" for line in found or ["Nothing has changed."]), ""]
+
+
+def _planned() -> list[str]:
+    """What the frozen plan says, with the claims that it calls undecidable and why."""
+    if not FILE.is_file():
+        return []
+    plan = read_json(FILE)
+    lines = [MEDIUM.format(**plan), "<details><summary>Experiments and claims of medium</summary>", ""]
+    lines += ["| experiment | seeds | epochs | PFLOP | can be decided | cannot |", "|---|---|---|---|---|---|"]
+    for of in plan["experiments"]:
+        can = ", ".join(f"`{claim['id']}`" for claim in of["claims"] if claim["decidable"])
+        cannot = "; ".join(f"`{claim['id']}`: {claim['why']}" for claim in of["claims"] if not claim["decidable"])
+        epochs = " or ".join(map(str, of["epochs"]))
+        lines.append(f"| `{of['name']}` | {of['seeds']} | {epochs} | {of['pflop']:g} | {can} | {cannot} |")
+    for of in plan["beyond"]:
+        claims = ", ".join(f"`{id}`" for id in of["claims"])
+        lines.append(f"| `{of['name']}`, left out | {of['seeds']} | | {of['pflop']:g} more | | {claims} |")
+    return [*lines, "", "</details>", ""]
+
+
+def _folded(text: str, stale: str) -> list[str]:
+    """A section with its details folded; its heading and what it shows stay."""
+    heading, _, rest = text.partition("\n\n")
+    shows, _, details = rest.partition("\n\n")
+    lines = [heading, "", shows, "", *([stale, ""] if stale else [])]
+    return [*lines, "<details><summary>Numbers, figure, verdicts</summary>", "", details.strip(), "", "</details>", ""]
+
+
+def _overview(results: Iterable[Held]) -> list[str]:
+    of = {(held.result.experiment, held.result.scale): held for held in results}
     lines = ["| experiment | place | scale | " + " | ".join(WORDS) + " |", "|---|---|---|" + "---|" * len(WORDS)]
     for name in list_experiments():
         place = get_experiment(name).place
-        found = [r for (experiment, _), r in of.items() if experiment == name]
+        found = [held for (experiment, _), held in of.items() if experiment == name]
         if not found:
             lines.append(f"| `{name}` | {place} | not run yet |" + " |" * len(WORDS))
-        for r in found:
+        for held in found:
+            r = held.result
             count = Counter(v.word for v in r.verdicts)
             anchor = f"{r.experiment}: {r.place}".lower()
             anchor = "".join(c for c in anchor.replace(" ", "-") if c.isalnum() or c in "-_")
             cells = " | ".join(str(count[word]) if count[word] else "" for word in WORDS)
-            scale = f"{r.scale}, stale" if outdated(r, get_experiment(name)) else r.scale
+            scale = f"{r.scale}, stale" if held.stale else r.scale
             lines.append(f"| [`{name}`](#{anchor}) | {place} | {scale} | {cells} |")
     return [*lines, ""]
 
@@ -120,15 +153,3 @@ def _where_they_were_made() -> list[str]:
         lost = ", ".join(f"`{c.id}`" for c, outcome in found if outcome == "not printed")
         lines.append(f"| `{name}` | {true or ''} | {against} | {lost} |")
     return [*lines, ""]
-
-
-def _place_of(result: Result) -> tuple[int, str]:
-    names: Sequence[str] = list_experiments()
-    return (names.index(result.experiment) if result.experiment in names else len(names), result.scale)
-
-
-def _experiment(result: Result) -> Experiment | None:
-    try:
-        return get_experiment(result.experiment)
-    except ValueError:
-        return None

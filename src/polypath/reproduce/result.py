@@ -30,6 +30,8 @@ class Result:
         errors: test error in percent by key, one for each seed.
         images: test images by key.
         values: scalars by key, one for each seed; ``counts``: exact numbers by key.
+        half_errors, half_values: the same after half of the epochs, where the scale trains for both lengths.
+        precisions: that the runs were trained in.
         curves, histograms: by key, one for each seed.
         pictures: PNG in base64 by key, of the first seed.
         published: printed number by key, None where the text has lost it.
@@ -56,6 +58,9 @@ class Result:
     images: dict[str, int] = field(default_factory=dict)
     values: dict[str, list[float]] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
+    half_errors: dict[str, list[float]] = field(default_factory=dict)
+    half_values: dict[str, list[float]] = field(default_factory=dict)
+    precisions: list[str] = field(default_factory=list)
     units: dict[str, str] = field(default_factory=dict)
     curves: dict[str, list[list[tuple[float, float]]]] = field(default_factory=dict)
     histograms: dict[str, list[dict[str, float]]] = field(default_factory=dict)
@@ -105,6 +110,10 @@ class Result:
         """What verdicts are computed from; needs ``correct``."""
         values = {key: np.asarray(v, dtype=float) for key, v in self.values.items()}
         return Sample(self.correct, self.test_sets, values)
+
+    def half_means(self) -> dict[str, float]:
+        """Mean errors and scalars after half of the epochs, by key."""
+        return {key: float(np.mean(v)) for key, v in {**self.half_errors, **self.half_values}.items()}
 
     def frame(self) -> pandas.DataFrame:
         """A row a key: ``what``, ``measured`` (mean), ``std``, ``unit``, ``seeds``, ``published``."""

@@ -2,10 +2,9 @@
 
     result = reproduce("crescendonet/table2", "small", out="reproduced/table2")
 
-``out`` holds the result (:mod:`polypath.reproduce.store`) and ``runs/CODE/``: an ordinary run folder for each arm and
-seed, and what was measured on each seed. CODE is the code's revision, so runs of another one are never mixed in: they
-stay beside, and it is said that they are not used. Called again, an experiment goes on: finished runs are read, begun
-ones resumed.
+Runs are in the store (:mod:`polypath.reproduce.runs`), where other experiments find them, too. ``out`` holds the result
+(:mod:`polypath.reproduce.store`) and ``measured/``, what each seed came to. Called again, an experiment goes on:
+finished runs are read, begun ones resumed; what was measured is read where runs and code are the same.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from polypath.core.checks import check, whole
 from polypath.core.deprecation import notes_are_logged
@@ -25,23 +23,24 @@ from polypath.reproduce.claims import judge
 from polypath.reproduce.code import code_id
 from polypath.reproduce.collect import collect
 from polypath.reproduce.experiment import Experiment, Scale
+from polypath.reproduce.frozen import SCALE, checked
 from polypath.reproduce.images import Images, check_splits, with_source
-from polypath.reproduce.measured import Measured, load_measured, save_measured
+from polypath.reproduce.measured import load_measured, save_measured
 from polypath.reproduce.registry import get_experiment
 from polypath.reproduce.result import Result
+from polypath.reproduce.runs import RunStore
 from polypath.reproduce.store import save_result, set_aside
-from polypath.reproduce.trained import FAILED, Trained
-from polypath.storage.files import contents, read_json, sweep_out, write_file
+from polypath.reproduce.tasks import Found, Task, tasks_of
+from polypath.reproduce.trained import Trained
+from polypath.storage.digests import json_digest
+from polypath.storage.files import contents, read_json
 from polypath.storage.lock import FolderLock
 from polypath.training.build import resolve_device
-from polypath.training.loop import resume, train
-from polypath.training.own_process import in_process_of_its_own, passed_on
-from polypath.training.recipe import Recipe, recipe_to_json
-from polypath.training.run import DATA
-from polypath.training.run_data import places
+from polypath.training.own_process import passed_on
 from polypath.training.signals import Stopped, leaving
 
 LOG = logging.getLogger(__name__)
+MEASURED = "measured"
 
 
 @notes_are_logged
@@ -52,6 +51,7 @@ def reproduce(
     seeds: int | None = None,
     device: str | None = None,
     out: str | os.PathLike[str] | None = None,
+    runs: str | os.PathLike[str] | None = None,
     source: str | None = None,
     data_moved: str | os.PathLike[str] | None = None,
     workers: int = 1,
@@ -60,12 +60,13 @@ def reproduce(
 
     Args:
         experiment: its name, or one of your own.
-        scale: ``smoke``, ``small`` or ``paper``.
+        scale: ``smoke``, ``small``, ``medium`` or ``paper``.
         seeds: how many, from 0 on; by default as many as the scale says.
         device: for all arms; by default their recipes'.
         out: result folder; by default ``reproduced/PAPER-TABLE-SCALE``.
+        runs: the store of runs; by default the user's own, see :mod:`polypath.reproduce.runs`.
         source: images from elsewhere, see :func:`polypath.reproduce.images.with_source`.
-        data_moved: the folder in which the images are now; they must be those of the runs that have begun.
+        data_moved: the folder to read the images from; runs that were begun with other images are not taken for these.
         workers: runs at a time, as processes of their own; 1 trains in this process.
 
     Raises:
@@ -80,131 +81,116 @@ def reproduce(
     check("workers", workers, whole(1))
     if device is not None:
         resolve_device(device)
+    held = checked(experiment, plan) if scale == SCALE else None
+    if held is not None and wanted != held.seeds:
+        raise ValueError(f"--seeds {wanted}: verdicts at {SCALE} are judged by a frozen plan, which has {held.seeds}")
+    store = RunStore(None if runs is None else Path(runs))
     arms = with_source(plan.arms, source)
     if device is not None:
         arms = {arm: dataclasses.replace(recipe, device=device) for arm, recipe in arms.items()}
     plan = dataclasses.replace(plan, arms=arms)
     folder = Path(out) if out is not None else Path("reproduced") / f"{experiment.name.replace('/', '-')}-{scale}"
     _check_folder(folder, experiment, scale)
-    runs = {path: recipe.data for recipe, path in _tasks(plan, range(wanted), folder / "runs" / code_id())}
-    images = Images(places(runs, None if data_moved is None else os.fspath(data_moved)))
+    images = Images(moved_to(plan, data_moved))
     check_splits(images.located(recipe.data) for recipe in arms.values())
 
     folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder):
+    with FolderLock(folder, MEASURED):
         _check_folder(folder, experiment, scale)  # another process may have been there in between
-        return _reproduced(experiment, scale, plan, wanted, folder, images, workers)
-
-
-def _reproduced(
-    experiment: Experiment, scale: str, plan: Scale, wanted: int, folder: Path, images: Images, workers: int
-) -> Result:
-    begun, runs = time.monotonic(), folder / "runs" / code_id()
-    runs.mkdir(parents=True, exist_ok=True)
-    sweep_out(runs)
-    if others := sorted(p.name for p in runs.parent.iterdir() if p.name != runs.name):
-        LOG.warning("stale: runs of other revisions are not used: %s in %s", ", ".join(others), runs.parent)
-    measured = _train_and_measure(experiment, plan, range(wanted), runs, images, workers)
-    counts = dict(experiment.counts(scale)) if experiment.counts is not None else {}
-    result = collect(experiment, scale, plan, measured, counts, runs, images.notes, time.monotonic() - begun)
-    result = dataclasses.replace(result, verdicts=judge(experiment.claims, result.sample(), counts))
-    if (kept := set_aside(folder)) is not None:
-        LOG.warning("stale: the result of another revision that was here is kept in %s", kept)
-    save_result(result, folder, experiment)
-    return result
-
-
-def run_folder(runs: Path, arm: str, seed: int) -> Path:
-    """Where an arm's run with a seed stands."""
-    return runs / f"{_word(arm)},seed={seed}"
-
-
-def _tasks(plan: Scale, seeds: Sequence[int], runs: Path) -> list[tuple[Recipe, Path]]:
-    """Each run's recipe, and its folder."""
-    return [
-        (dataclasses.replace(recipe, name=_word(arm), seed=seed), run_folder(runs, arm, seed))
-        for seed in seeds
-        for arm, recipe in plan.arms.items()
-    ]
+        begun = time.monotonic()
+        found = _train_and_measure(experiment, plan, range(wanted), store, folder / MEASURED, images, workers)
+        counts = dict(experiment.counts(scale)) if experiment.counts is not None else {}
+        result = collect(experiment, scale, plan, found, counts, images.notes, time.monotonic() - begun)
+        verdicts = judge(
+            experiment.claims,
+            result.sample(),
+            counts,
+            half=result.half_means() if plan.both_lengths else None,
+            undecidable=held.undecidable if held is not None else None,
+            exercised=experiment.exercised(plan),
+        )
+        result = dataclasses.replace(result, verdicts=verdicts)
+        if (kept := set_aside(folder)) is not None:
+            LOG.warning("stale: the result of other code that was here is kept in %s", kept)
+        save_result(result, folder, experiment)
+        return result
 
 
 def _train_and_measure(
-    experiment: Experiment, plan: Scale, seeds: Sequence[int], runs: Path, images: Images, workers: int
-) -> dict[int, Measured]:
+    experiment: Experiment,
+    plan: Scale,
+    seeds: Sequence[int],
+    store: RunStore,
+    folder: Path,
+    images: Images,
+    workers: int,
+) -> Found:
     if experiment.measure is None:
-        return {}
-    tasks = _tasks(plan, seeds, runs)
-    for recipe, folder in tasks:
-        file = folder / "recipe.json"
-        if file.is_file() and not _same(read_json(file), recipe_to_json(recipe), (folder / DATA).is_file()):
-            raise ValueError(f"{folder}: is a run of another recipe; choose another --out")
+        return Found([], {}, {})
+    tasks = tasks_of(plan, seeds, store, images)
     if workers > 1:
-        slots = list(range(workers))
-        with passed_on() as request, ThreadPoolExecutor(workers) as pool:
-            try:
-                list(pool.map(lambda task: _in_a_slot(task[0], task[1], images, slots), tasks))
-            except Stopped as stop:
-                LOG.warning("%s; the same command goes on", stop)
-                raise leaving(request.signal, str(stop)) from None
-    measured: dict[int, Measured] = {}
-    for seed in seeds:
-        file = runs / f"measured,seed={seed}.npz"
-        found = load_measured(file, list(plan.arms))
-        if found is None:
-            trained = {}
-            for arm, recipe in plan.arms.items():
-                own, folder = dataclasses.replace(recipe, name=_word(arm), seed=seed), run_folder(runs, arm, seed)
-                _one(own, folder, images)
-                trained[arm] = Trained(arm, seed, folder, images.of(recipe.data), recipe.device)
-            found = experiment.measure(trained)
-            save_measured(file, found, list(plan.arms))
-        measured[seed] = found
-    return measured
+        _train_beside(tasks, store, images, workers)
+    folder.mkdir(exist_ok=True)
+    found = Found(tasks, {}, {})
+    groups: dict[tuple[int, bool], list[Task]] = {}
+    for task in tasks:
+        groups.setdefault((task.seed, task.half), []).append(task)
+    for (seed, half), own in groups.items():
+        of = json_digest([code_id(), [[task.arm, task.run.folder.name] for task in own]])[:12]
+        file = folder / f"{of},seed={seed}{',half' if half else ''}.npz"
+        measured = load_measured(file, list(plan.arms)) if all(task.run.finished for task in own) else None
+        if measured is None:
+            measured = experiment.measure(_trained(own, store, images))
+            save_measured(file, measured, list(plan.arms))
+        (found.half if half else found.whole)[seed] = measured
+    return found
 
 
-def _in_a_slot(recipe: Recipe, folder: Path, images: Images, slots: list[int]) -> None:
-    slot = slots.pop()
-    try:
-        _one(recipe, folder, images, slot)
-    finally:
-        slots.append(slot)
+def _trained(tasks: Sequence[Task], store: RunStore, images: Images) -> Mapping[str, Trained]:
+    found = {}
+    for task in tasks:
+        store.finish(task.run, images, task.name)
+        recipe = task.run.recipe
+        found[task.arm] = Trained(task.arm, task.seed, task.run.path, images.of(recipe.data), recipe.device)
+    return found
 
 
-def _one(recipe: Recipe, folder: Path, images: Images, slot: int | None = None) -> None:
-    """Train or resume one run, unless it is finished or has failed for good; in a ``slot``, as a process of its own."""
-    if (folder / "summary.json").is_file() or (folder / FAILED).is_file():
-        return
-    try:
-        place = images.places.get(recipe.data.source)
-        if slot is not None:
-            in_process_of_its_own(recipe, folder, slot, place)
-        elif (folder / "recipe.json").is_file():
-            resume(folder, data=images.of(recipe.data), data_moved=place, quiet=True)
-        else:
-            train(recipe, folder, data=images.of(recipe.data), data_moved=place, quiet=True)
-    except (FloatingPointError, RuntimeError) as error:
-        if "loss is not finite" not in str(error):
-            raise ValueError(f"{folder}: {error}") from error
-        with FolderLock(folder):
-            write_file(folder / FAILED, f"{' '.join(str(error).split())}\n")
-        LOG.warning("%s: diverged", folder.name)
-        return
-    done = read_json(folder / "summary.json")
-    told = "" if recipe.objective.kind == "path" else f", test error {done['test_error']:.2f}%"  # that of all paths
-    LOG.info("%s: trained in %s s%s", folder.name, f"{done['seconds']:,.0f}", told)
+def _train_beside(tasks: Sequence[Task], store: RunStore, images: Images, workers: int) -> None:
+    """Train several runs at a time; arms that are one run are trained once."""
+    slots, once = list(range(workers)), dict[Path, Task]()
+    for task in tasks:
+        once.setdefault(task.run.folder, task)
+
+    def one(task: Task) -> None:
+        slot = slots.pop()
+        try:
+            store.finish(task.run, images, task.name, slot)
+        finally:
+            slots.append(slot)
+
+    with passed_on() as request, ThreadPoolExecutor(workers) as pool:
+        try:
+            list(pool.map(one, once.values()))
+        except Stopped as stop:
+            LOG.warning("%s; the same command goes on", stop)
+            raise leaving(request.signal, str(stop)) from None
 
 
-def _same(ran: Any, asked: dict[str, Any], recorded: bool) -> bool:
-    """Whether a run is of the recipe that is asked for.
+def moved_to(plan: Scale, data_moved: str | os.PathLike[str] | None) -> dict[str, str]:
+    """Where images of a source are read from instead.
 
-    A run has settled its precision where that is ``auto``, and its images may have moved where they are ``recorded``:
-    whether they are the same is checked when they are read.
+    Raises:
+        ValueError: several sources, or no such folder.
     """
-    if recorded and isinstance(ran, dict) and isinstance(ran.get("data"), dict):
-        asked = asked | {"data": asked["data"] | {"source": ran["data"].get("source")}}
-    if asked["precision"] == "auto" and isinstance(ran, dict):
-        asked = asked | {"precision": ran.get("precision")}
-    return ran == asked
+    if data_moved is None:
+        return {}
+    place = os.fspath(data_moved)
+    sources = sorted({recipe.data.source for recipe in plan.arms.values()})
+    if len(sources) > 1:
+        raise ValueError(f"--data-moved {place}: these runs have several sources, {', '.join(sources)}")
+    if not os.path.isdir(place):
+        raise ValueError(f"--data-moved {place}: no such folder")
+    return dict.fromkeys(sources, os.path.abspath(place))
 
 
 def _check_folder(folder: Path, experiment: Experiment, scale: str) -> None:
@@ -215,9 +201,5 @@ def _check_folder(folder: Path, experiment: Experiment, scale: str) -> None:
             raise ValueError(
                 f"{folder} holds {held.get('experiment')} at scale {held.get('scale')}: choose another --out"
             )
-    elif folder.exists() and (not folder.is_dir() or any(p.name != "runs" for p in contents(folder))):
+    elif folder.exists() and (not folder.is_dir() or any(p.name not in (MEASURED, "runs") for p in contents(folder))):
         raise ValueError(f"{folder} exists and holds no result: choose another --out")
-
-
-def _word(arm: str) -> str:
-    return "".join(c if c.isalnum() or c in "-+_=" else "_" for c in arm)

@@ -1,8 +1,9 @@
 """What the scales of all experiments share: the recipes of ``smoke`` and ``small``, and how to say what they change.
 
 ``smoke`` is for tests: scikit-learn's digits, a few steps. ``small`` takes real images of CIFAR-10 (``--data.source``
-says where from), 16×16 pixels and a fixed subset of them, and minutes of a CPU core a run. ``paper`` takes the recipes
-of the published setting by name.
+says where from), 16×16 pixels and a fixed subset of them, and minutes of a CPU core a run. ``medium`` takes published
+recipes on all images of CIFAR-10 at 32×32 pixels; epochs, schedule, batch and precision alone are ours. ``paper`` takes
+the recipes of the published setting by name.
 """
 
 from __future__ import annotations
@@ -73,6 +74,28 @@ def paper(name: str) -> Recipe:
     return get_recipe(name)
 
 
+def medium(base: Recipe, epochs: int, **changes: Any) -> Recipe:
+    """A run of ``medium``: a published recipe on all images of CIFAR-10, for so many epochs.
+
+    The network, the objective and the regularisation are ``base``'s; ``changes`` (``__`` for the dot) may halve the
+    widths or give the peak of the learning rate.
+    """
+    ours = {
+        "epochs": epochs,
+        "schedule": ONE_CYCLE,
+        "batch_size": 128,
+        "accumulate": 1,
+        "precision": "auto",
+        "channels_last": True,
+        "validate_every": 1000,
+        "checkpoint_every": 1,
+        "checkpoint_steps": 0,
+        "keep": 1,
+    }
+    data = {"data.source": "cifar10", "data.size": None, "model.num_classes": 10}
+    return derive(base, base.name, ours | data | {name.replace("__", "."): value for name, value in changes.items()})
+
+
 def traced(recipe: Recipe) -> Recipe:
     """The recipe with the test error of every epoch, for a figure that shows it."""
     return replace(recipe, trace_test=True)
@@ -99,25 +122,44 @@ def small_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
     return (*told, *more)
 
 
+def medium_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
+    """What ``medium`` changes, read off the arms' recipes, and ``more`` sentences."""
+    epochs = " or ".join(map(str, sorted({r.epochs for r in arms.values()})))
+    return (
+        f"{epochs} epochs, and half of them, of all images of CIFAR-10; one-cycle learning rates, batches of 128, the "
+        "last epoch counts; bf16 where the device has instructions for it",
+        *more,
+    )
+
+
 def at_scales(
     smoke: Callable[[], Mapping[str, Recipe]],
     small: Callable[[], Mapping[str, Recipe]] | None = None,
     paper: Callable[[], Mapping[str, Recipe]] | None = None,
+    medium: Callable[[], Mapping[str, Recipe]] | None = None,
     *,
     small_seeds: int = 3,
     small_says: tuple[str, ...] = (),
+    medium_seeds: int = 3,
+    medium_says: tuple[str, ...] = (),
     paper_says: tuple[str, ...] = (),
     paper_seeds: int = 3,
 ) -> dict[str, Callable[[], Scale]]:
-    """The usual three scales from their arms: one seed of ``smoke``, and changes said in the usual words."""
+    """The usual scales from their arms: one seed of ``smoke``, and changes said in the usual words."""
 
     def of_small() -> Scale:
         arms = small() if small is not None else {}
         return Scale(arms=arms, seeds=small_seeds, changes=small_changes(arms, *small_says))
 
+    def of_medium() -> Scale:
+        arms = medium() if medium is not None else {}
+        return Scale(arms=arms, seeds=medium_seeds, changes=medium_changes(arms, *medium_says), both_lengths=True)
+
     scales = {"smoke": lambda: Scale(arms=smoke(), seeds=1, changes=SMOKE_CHANGES)}
     if small is not None:
         scales["small"] = of_small
+    if medium is not None:
+        scales["medium"] = of_medium
     if paper is not None:
         scales["paper"] = lambda: Scale(arms=paper(), seeds=paper_seeds, changes=paper_says)
     return scales

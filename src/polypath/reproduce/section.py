@@ -70,6 +70,8 @@ def _verdict_row(v: Verdict) -> str:
         ends = f"{number(v.interval[0])} to {number(v.interval[1])} ({100 * v.level:.3g}%)"
     else:
         ends = "exact" if v.estimate is not None and not v.seeds else ""
-    reason = f" ({v.reason})" if v.reason else ""
+    earlier = "" if v.half is None else f"after half of the epochs: {number(v.half)}"
+    told = "; ".join(filter(None, (v.reason, "" if v.word == "depends on training length" else earlier)))
+    reason = f" ({told})" if told else ""
     id = f"`{v.id}`" if v.id else ""
     return f"| **{v.word}** | {id} | {v.text}{reason} | {estimate} | {ends} |"

@@ -33,6 +33,10 @@ _HELD: dict[tuple[int, int], int] = {}
 """Folders (device, inode) that this process holds, and its id: a fork has the table, but not the locks."""
 
 
+class Taken(ValueError):
+    """Another writer has the folder."""
+
+
 class FolderLock:
     """The right to write into ``folder``, which must exist when it is taken.
 
@@ -52,7 +56,8 @@ class FolderLock:
         what matters.
 
         Raises:
-            ValueError: another writer has it, with its process where that is known; a system without locks.
+            Taken: another writer has it, with its process where that is known.
+            ValueError: a system without locks.
             OSError: the folder cannot be written to.
         """
         if os.environ.get(WITHOUT) == "1":
@@ -62,7 +67,7 @@ class FolderLock:
         status, new = os.stat(self.folder), False
         key = status.st_dev, status.st_ino
         if self._file is None and _HELD.get(key) == os.getpid():  # before the file is opened: closing it frees the lock
-            raise ValueError(f"{self.folder}: this process (id {os.getpid()}) is writing into it already")
+            raise Taken(f"{self.folder}: this process (id {os.getpid()}) is writing into it already")
         while self._file is None or not self._locked(self._file):
             self._close()
             self._file, new = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), True
@@ -92,7 +97,7 @@ class FolderLock:
             text = f"{self.folder}: {_writer(file)} is writing into it; one at a time can"
             self._close()
             if error.errno in _TAKEN:
-                raise ValueError(text) from error
+                raise Taken(text) from error
             raise ValueError(_no_locks(self.folder, error.strerror or str(error))) from error
         return self._is_ours(file)
 

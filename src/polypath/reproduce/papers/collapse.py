@@ -24,7 +24,7 @@ from polypath.reproduce.claims import Claim, less
 from polypath.reproduce.experiment import Experiment
 from polypath.reproduce.measured import Measured
 from polypath.reproduce.papers.drawing import training_panels
-from polypath.reproduce.papers.gunn import NARROW, small_arm, tiny_arm
+from polypath.reproduce.papers.gunn import HALF, NARROW, medium_arm, small_arm, tiny_arm
 from polypath.reproduce.scales import at_scales, paper
 from polypath.reproduce.trained import Trained
 from polypath.training.build import build_net
@@ -103,6 +103,8 @@ COLLAPSE = Experiment(
         lambda: _with_single({arm: tiny_arm(kind) for arm, kind in ARMS.items()}),
         lambda: _with_single({arm: small_arm(kind) for arm, kind in ARMS.items()}),
         _published,
+        lambda: {arm: medium_arm(ARMS[arm]) for arm in PUBLISHED},
+        medium_says=(HALF, f"GUNN and SUNN alone; measured on {IMAGES} test images"),
         small_says=(NARROW, f"the paper measures nothing in §4; here it is measured on {IMAGES} test images"),
     ),
     measure=along_training,

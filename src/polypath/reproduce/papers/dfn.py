@@ -24,7 +24,7 @@ from polypath.reproduce.papers.drawing import training_panels
 from polypath.reproduce.papers.quick import TRACED, quick
 from polypath.reproduce.papers.rows import always, beats_best, gap_grows, gaps, published_setting, slope
 from polypath.reproduce.papers.shapes import millions, shapes
-from polypath.reproduce.scales import at_scales, paper, smoke, traced
+from polypath.reproduce.scales import at_scales, medium, paper, smoke, traced
 from polypath.training.recipe import Recipe
 
 KINDS = ("plain", "ResNet", "DFN-IL", "DFN-MR")
@@ -44,6 +44,14 @@ def net(kind: str, row: int, width: int = 16) -> Family:
             return MergeAndRun(depth=row // 2 + 1, width=width)
 
 
+HALF = "half of the width: 8, 16 and 32 maps"
+
+
+def medium_net(kind: str, row: int) -> Recipe:
+    """One run for Table 4 and Figure 12: half of the width, every epoch scored."""
+    return medium(published_row(kind, row, "cifar10"), 6, model__width=8, trace_test=True, validate_every=1)
+
+
 def small_net(kind: str, row: int, **changes) -> Recipe:
     return quick(net(kind, row, width=8), **(TRACED | changes))
 
@@ -53,6 +61,7 @@ def small_net(kind: str, row: int, **changes) -> Recipe:
 RECIPES = {"plain": "plain{0}", "ResNet": "resnet{0}", "DFN-IL": "dfn_il{1}", "DFN-MR": "dfn_mr{1}"}
 DATASETS = {"": "cifar10", "C100": "cifar100", "SVHN": "svhn"}
 SMALL_ROW = 26
+MEDIUM_ROWS, MEDIUM_KINDS = (26, 38), ("plain", "ResNet", "DFN-MR")
 
 
 def published_row(kind: str, row: int, dataset: str) -> Recipe:
@@ -142,7 +151,9 @@ TABLE4 = Experiment(
             {_key(kind, SMALL_ROW): small_net(kind, SMALL_ROW) for kind in KINDS} | {"plain 14": small_net("plain", 14)}
         ),
         _table4,
+        lambda: {_key(kind, row): medium_net(kind, row) for row in MEDIUM_ROWS for kind in MEDIUM_KINDS},
         small_says=(NARROW, f"one row, {SMALL_ROW}, and a plain net of 14 layers"),
+        medium_says=(HALF, "rows 26 and 38, without DFN-IL: the budget has no room for it"),
         paper_seeds=5,
     ),
     measure=per_arm(whole),
@@ -227,7 +238,9 @@ FIGURE12 = Experiment(
         lambda: {
             _key(k, row): traced(published_row(k, row, "cifar10")) for row in TABLE_4 for k in ("ResNet", "DFN-MR")
         },
+        lambda: {_key(k, row): medium_net(k, row) for row in MEDIUM_ROWS for k in ("ResNet", "DFN-MR")},
         small_says=(NARROW, f"one row, {SMALL_ROW}"),
+        medium_says=(HALF, "rows 26 and 38"),
     ),
     measure=per_arm(whole, named_whole),
     units={" loss": "nats", " loss area": "nats", " error area": "% error"},

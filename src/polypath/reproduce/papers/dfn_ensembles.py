@@ -17,13 +17,13 @@ from polypath.reproduce.claims import Claim
 from polypath.reproduce.experiment import Cell, Experiment
 from polypath.reproduce.measured import Measured
 from polypath.reproduce.members import average, separate_members, shared_members, without
-from polypath.reproduce.papers.dfn import NARROW
+from polypath.reproduce.papers.dfn import HALF, NARROW
 from polypath.reproduce.papers.dfn_fused import ROUTE_TEXTS
 from polypath.reproduce.papers.drawing import along_rows
 from polypath.reproduce.papers.grouped import grouped
 from polypath.reproduce.papers.quick import quick
 from polypath.reproduce.papers.rows import Values, gaps, on_average, rows_of
-from polypath.reproduce.scales import at_scales, paper, smoke
+from polypath.reproduce.scales import at_scales, medium, paper, smoke
 from polypath.reproduce.trained import Trained
 from polypath.training.path_objectives import OnePath, SharedEnsemble
 from polypath.training.recipe import Recipe
@@ -43,6 +43,17 @@ def _shared(depth: int, members: Sequence[str] = ROUTE_TEXTS) -> Recipe:
 
 def _alone(depth: int, route: str) -> Recipe:
     return quick(FusedNet(depth=depth, width=8), OnePath(paths=f"route={route}"), epochs=EPOCHS)
+
+
+def _medium(recipe: str) -> Recipe:
+    return medium(paper(f"fusenet_nf3_{SMALL_DEPTH}-cifar10-{recipe}"), EPOCHS, model__width=8)
+
+
+def _medium_eight() -> dict[str, Recipe]:
+    return {_eight(SMALL_DEPTH): _medium("ensemble")}
+
+
+MEDIUM_SAYS = (HALF, f"depth {SMALL_DEPTH} alone")
 
 
 def _eight(depth: int) -> str:
@@ -108,7 +119,9 @@ TABLE2 = Experiment(
         lambda: (
             _published_eight() | {f"{r} {d}": paper(f"fusenet_nf3_{d}-cifar10-{r}") for d in SHARING for r in ROUTES}
         ),
+        lambda: _medium_eight() | {f"{r} {SMALL_DEPTH}": _medium(r) for r in ROUTES},
         small_says=SMALL_SAYS,
+        medium_says=MEDIUM_SAYS,
     ),
     measure=members_with_and_without,
     published={
@@ -184,7 +197,9 @@ TABLE3 = Experiment(
         lambda: {_eight(SMOKE_DEPTH): _smoke_shared()},
         lambda: {_eight(SMALL_DEPTH): _shared(SMALL_DEPTH)},
         _published_eight,
+        _medium_eight,
         small_says=SMALL_SAYS,
+        medium_says=MEDIUM_SAYS,
     ),
     measure=leave_one_out,
     published={f"without {r} {d}": Cell("table3", f"without_{r}", depth=d) for d in SHARING for r in ROUTES}
@@ -254,7 +269,9 @@ FIGURE5 = Experiment(
             f"Ensemble-7 {SMALL_DEPTH}": _shared(SMALL_DEPTH, ROUTE_TEXTS[:-1]),
         },
         lambda: _published_eight() | {f"Ensemble-7 {d}": paper(f"fusenet_nf3_{d}-cifar10-ensemble7") for d in SHARING},
+        lambda: _medium_eight() | {f"Ensemble-7 {SMALL_DEPTH}": _medium("ensemble7")},
         small_says=SMALL_SAYS,
+        medium_says=MEDIUM_SAYS,
     ),
     measure=with_and_without_deepest,
     published={f"Ensemble-8 {d}": Cell("table3", "overall", depth=d) for d in SHARING}

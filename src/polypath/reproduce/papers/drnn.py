@@ -29,8 +29,9 @@ from polypath.reproduce.papers.drawing import training_panels
 from polypath.reproduce.papers.quick import TRACED, quick
 from polypath.reproduce.papers.rows import beats_printed, published_setting
 from polypath.reproduce.papers.shapes import millions, shapes
-from polypath.reproduce.scales import at_scales, paper, smoke, traced
+from polypath.reproduce.scales import at_scales, medium, paper, smoke, traced
 from polypath.reproduce.trained import Trained
+from polypath.training.objectives import Whole
 from polypath.training.path_objectives import TargetRate
 from polypath.training.recipe import Recipe
 
@@ -147,6 +148,11 @@ TABLE1 = Experiment(
         },
         lambda: {"ResNet-20": quick(ResNet(depth=20, width=8, init="he")), "DR-Res 16": quick(_sixteen(8), TARGET)},
         published1,
+        lambda: {
+            "ResNet-20": medium(paper("resnet20-cifar10-drnn"), 6),
+            "DR-Res 16": medium(paper("dr_resnet16-cifar10"), 6),
+        },
+        medium_says=("ResNet-20 and DR-Res 16 alone",),
         small_says=("ResNet-20 and DR-Res 16 alone, with 8, 16 and 32 maps instead of 16, 32 and 64",),
     ),
     measure=per_arm(whole, sizes_and_macs, published_setting),
@@ -249,6 +255,7 @@ def loops_expected() -> Mapping[str, float]:
 
 TABLE2 = Experiment(
     name="drnn/table2",
+    imagenet=True,
     place="Table 2",
     shows="ResNets and MobileNetV2 on ImageNet beside their recursive counterparts",
     scales=at_scales(
@@ -378,9 +385,11 @@ SMALL_SAYS = (
 )
 
 
-def spec_of(arm: str, width: int, blocks: tuple[int, ...], unrolled: tuple[int, ...]) -> RecursiveResNet:
+def spec_of(
+    arm: str, width: int, blocks: tuple[int, ...], unrolled: tuple[int, ...], loops: int = 3
+) -> RecursiveResNet:
     """A row of Table 3."""
-    base = RecursiveResNet(blocks=blocks, loops=(1, 3, 3), width=width, shortcut="pad")
+    base = RecursiveResNet(blocks=blocks, loops=(1, loops, loops), width=width, shortcut="pad")
     changes = dict(KINDS3[arm]) | ({"blocks": unrolled} if arm == "base net" else {})
     return replace(base, **changes)
 
@@ -391,17 +400,34 @@ def small_arm(arm: str) -> Recipe:
     return quick(spec, TARGET if spec.gates != "none" else None, **TRACED)
 
 
+MEDIUM_ARMS = ("naive", "LVBN", "gated")
+MEDIUM_SAYS = (
+    "DR-Res 32 of Table 1 (blocks (9, 3, 3), the last two groups loop four times) at half its width, with and without "
+    "gates and norms of their own; on CIFAR-10's images in place of ImageNet's",
+    "the naive net begins at the others' learning rate, ten times that of the paper",
+)
+
+
+def medium_arm(arm: str) -> Recipe:
+    """One recipe for Table 3 and Figures 6 to 9: every epoch is scored."""
+    spec = spec_of(arm, 8, (9, 3, 3), (9, 9, 9), loops=4)
+    objective = TARGET if spec.gates != "none" else Whole()
+    return medium(paper("dr_resnet32-cifar10"), 4, model=spec, objective=objective, trace_test=True, validate_every=1)
+
+
 def tiny_arm(arm: str) -> Recipe:
     spec = spec_of(arm, 4, (2, 2, 2), (2, 4, 4))
     return smoke(spec, TARGET if spec.gates != "none" else None, epochs=2, trace_test=True)
 
 
 def at_arms(arms: Sequence[str], seeds: int = 3):
-    """The three scales of an experiment on some rows of Table 3."""
+    """The scales of an experiment on some rows of Table 3."""
     return at_scales(
         lambda: {arm: tiny_arm(arm) for arm in arms if arm in KINDS3},
         lambda: {arm: small_arm(arm) for arm in arms if arm in KINDS3 and arm != "LVBN + gates"},
         lambda: {arm: traced(paper(RECIPES3[arm])) for arm in arms},
+        lambda: {arm: medium_arm(arm) for arm in arms if arm in MEDIUM_ARMS},
+        medium_says=MEDIUM_SAYS,
         small_seeds=seeds,
         small_says=SMALL_SAYS,
     )
@@ -409,6 +435,7 @@ def at_arms(arms: Sequence[str], seeds: int = 3):
 
 TABLE3 = Experiment(
     name="drnn/table3",
+    imagenet=True,
     place="Table 3",
     shows="what a recursive net needs: a norm for each loop (LVBN), gates, statistics of what gates let pass (I-LVBN)",
     scales=at_arms(tuple(ROWS3)),
@@ -481,6 +508,7 @@ def divergence(run: Trained) -> Measured:
 
 FIGURE6 = Experiment(
     name="drnn/fig6",
+    imagenet=True,
     place="Figure 6",
     shows="test error of naive recursion and of LVBN, by epoch",
     scales=at_arms(("naive", "LVBN")),

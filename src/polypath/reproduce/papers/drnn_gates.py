@@ -70,6 +70,7 @@ def _panel(where: str, what: str) -> tuple[str, dict[str, str]]:
 
 FIGURE7 = Experiment(
     name="drnn/fig7",
+    imagenet=True,
     place="Figure 7",
     shows="mean and variance of the channels that gates let pass and stop, before a block's first batch-norm",
     scales=at_arms((ARM,)),
@@ -138,6 +139,7 @@ def _histogram(result: Result) -> Figure:
 
 FIGURE8 = Experiment(
     name="drnn/fig8",
+    imagenet=True,
     place="Figure 8",
     shows="how many loops test images take",
     scales=at_arms((ARM,)),
@@ -243,6 +245,7 @@ def _gallery(result: Result) -> Figure:
 
 FIGURE9 = Experiment(
     name="drnn/fig9",
+    imagenet=True,
     place="Figure 9",
     shows="test images that take few loops (easy) and many (hard)",
     scales=at_arms((ARM,)),

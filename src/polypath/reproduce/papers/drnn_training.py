@@ -75,6 +75,7 @@ def growth(run: Trained) -> Measured:
 
 GRADIENTS = Experiment(
     name="drnn/gradients",
+    imagenet=True,
     place="§3 (pages lost)",
     shows="how the gradient grows from a block's last loop back to its first, with one norm for all and with LVBN",
     scales=at_arms(("naive", "LVBN")),
@@ -137,6 +138,7 @@ def _macs(run: Trained, net: PathNet) -> float:
 
 GATE_RATES = Experiment(
     name="drnn/gate-rates",
+    imagenet=True,
     place="§3, §4.2 (target rate)",
     shows="how far gates are off their target, sampled as in training, without noise, and with corrected biases",
     scales=at_arms(("gated",)),

@@ -19,13 +19,37 @@ from polypath.reproduce.measure import costs, paths, per_arm, whole
 from polypath.reproduce.measured import Measured
 from polypath.reproduce.papers.rows import beats_printed, published_setting
 from polypath.reproduce.published import value
-from polypath.reproduce.scales import at_scales, paper, small, smoke, vary
+from polypath.reproduce.scales import at_scales, medium, paper, small, smoke, vary
 from polypath.reproduce.trained import Trained
 from polypath.training.objectives import Whole
 from polypath.training.path_objectives import DropPath, OnePath
 from polypath.training.recipe import Recipe
 
 MIXED = DropPath(mode="mixed", rate=0.15)
+DEEP_FILTERS = (16, 32, 64, 128, 128)
+MEDIUM_SAYS = (
+    "filters (16, 32, 64, 128, 128), those of Table 3, where Table 1 has (64, 128, 256, 512, 512); batches of 100",
+    "the learning rate goes up to 0.05",
+)
+
+
+def medium_20(dataset: str) -> Recipe:
+    """The 20-layer net of Table 3's filters, by Table 1's recipe of a dataset."""
+    base = paper(f"fractalnet20-{dataset}")
+    return medium(base, 6, model__filters=DEEP_FILTERS, optim__lr=0.05, batch_size=100)
+
+
+def _medium_40() -> Recipe:
+    """One run for Tables 3 and 4 and Figure 3, with a checkpoint of every epoch: the 40-layer net at half its width."""
+    halves = tuple(n // 2 for n in DEEP_FILTERS)
+    base = paper("fractalnet_ultra_40-cifar100++")
+    return medium(base, 4, model__filters=halves, optim__lr=0.05, batch_size=100, keep=4)
+
+
+HALF_SAYS = (
+    "half of the filters, (8, 16, 32, 64, 64); CIFAR-10++ instead of CIFAR-100++; batches of 100",
+    "the learning rate goes up to 0.05",
+)
 
 
 def _columns(base: Recipe) -> list[str]:
@@ -79,6 +103,8 @@ TABLE4 = Experiment(
             **{f"plain column={c}": paper(f"fractalnet_plain_{5 * 2 ** (c - 1)}-cifar100++") for c in (4, 3, 2, 1)},
             **{f"plain {n} layers": paper(f"fractalnet_plain_{n}-cifar100++") for n in (80, 160)},
         },
+        lambda: _beside_plain(_medium_40()),
+        medium_says=HALF_SAYS,
         small_says=(
             "four blocks of (8, 16, 32, 32) filters and four columns: 32, 16, 8 and 4 layers instead of 40, 20, 10, 5",
             "no dropout; CIFAR-10 instead of CIFAR-100++",
@@ -161,13 +187,17 @@ METHODS = {
 """Printed rows by key. Whose batch-norm statistics a column has is not said, so the number stands beside both."""
 
 
+def _with_and_without(full: Recipe) -> dict[str, Recipe]:
+    """A recipe without and with its regularisation."""
+    return {"FractalNet": vary(full, objective=Whole(), model__dropout=(0.0,)), "drop-path": full}
+
+
 def _table_1(base: Recipe) -> dict[str, Recipe]:
     """Each augmentation without and with regularisation; ``base`` has it."""
     arms = {}
     for column, augment in AUGMENTED.items():
-        full = vary(base, data__augment=augment)
-        arms[f"FractalNet {column}"] = vary(full, objective=Whole(), model__dropout=(0.0,))
-        arms[f"drop-path {column}"] = full
+        both = _with_and_without(vary(base, data__augment=augment))
+        arms |= {f"{method} {column}": recipe for method, recipe in both.items()}
     return arms
 
 
@@ -285,6 +315,12 @@ TABLE1 = Experiment(
                 for column in ("C10", "C100")
             }
         ),
+        lambda: {
+            f"{method} {column}": recipe
+            for column in ("C10", "C10+")
+            for method, recipe in _with_and_without(medium_20(DATASETS[column])).items()
+        },
+        medium_says=MEDIUM_SAYS,
         small_says=(
             "three blocks of (16, 32, 32) filters (12 layers), dropout 0, 0.1, 0.2; CIFAR-10 alone, for want of local "
             "CIFAR-100 and SVHN",
@@ -319,6 +355,7 @@ def _resnet_34() -> Recipe:
 
 TABLE2 = Experiment(
     name="fractalnet/table2",
+    imagenet=True,
     place="Table 2",
     shows="FractalNet of 34 layers beside ResNet-34 on ImageNet, ten crops",
     scales=at_scales(
@@ -378,11 +415,13 @@ TABLE3 = Experiment(
         lambda: _depths(smoke(FractalNet(filters=(4, 4)), MIXED), 3),
         lambda: _depths(small(FractalNet(filters=(8, 16, 32, 32)), MIXED, data__train_images=4000, epochs=8), 4),
         lambda: {f"{5 * 2**n} layers": paper(f"fractalnet_ultra_{5 * 2**n}-cifar100++") for n in range(6)},
+        lambda: _depths(_medium_40(), 4),
+        medium_says=HALF_SAYS,
         small_says=("four blocks of (8, 16, 32, 32) filters, one to four columns; CIFAR-10 instead of CIFAR-100++",),
     ),
     measure=per_arm(whole),
     units={"loss": "nats, last epoch of training"},
-    claims=(*_deeper((4, 8, 16, 32)), *_deeper((5, 10, 20, 40, 80, 160))),
+    claims=(*_deeper((4, 8, 16, 32)), *_deeper((5, 10, 20, 40, 80, 160)), *_deeper((5, 10, 20, 40))[1:]),
 )
 
 # --- the figure of the introspection, the anytime curve ---------------------------------------------------
@@ -427,6 +466,8 @@ FIGURE3 = Experiment(
             "fractal": vary(paper("fractalnet_ultra_40-cifar100++"), checkpoint_every=10, keep=40),
             "plain": vary(paper("fractalnet_plain_40-cifar100++"), checkpoint_every=10, keep=40),
         },
+        lambda: _deepest_beside_plain(_medium_40()),
+        medium_says=(*HALF_SAYS, "a point each epoch"),
         small_says=("four blocks of (8, 16, 32, 32) filters, 32 layers; CIFAR-10 instead of CIFAR-100++",),
         paper_says=("a point each ten epochs",),
     ),
@@ -462,6 +503,8 @@ ANYTIME = Experiment(
         lambda: {"fractal": smoke(FractalNet(filters=(4, 4)), MIXED)},
         lambda: {"fractal": small(FractalNet(filters=(16, 32, 32)), MIXED, data__train_images=4000)},
         lambda: {"fractal": paper("fractalnet20-cifar100+")},
+        lambda: {"fractal": medium_20("cifar10+")},
+        medium_says=(*MEDIUM_SAYS, "CIFAR-10+ instead of CIFAR-100+"),
         small_says=("three blocks of (16, 32, 32) filters (12 layers), no dropout; CIFAR-10 instead of CIFAR-100+",),
     ),
     measure=per_arm(paths(recalibrated=1000), costs(), single=True),

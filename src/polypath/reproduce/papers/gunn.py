@@ -25,7 +25,7 @@ from polypath.reproduce.papers.quick import EPOCHS, TRACED, quick
 from polypath.reproduce.papers.rows import beats_best, beats_printed, published_setting
 from polypath.reproduce.papers.shapes import millions, shapes
 from polypath.reproduce.published import table
-from polypath.reproduce.scales import at_scales, paper, smoke
+from polypath.reproduce.scales import at_scales, medium, paper, smoke
 from polypath.reproduce.trained import Trained
 from polypath.training.recipe import Recipe
 from polypath.training.schedules import ScheduleConfig
@@ -57,6 +57,17 @@ def small_arm(name: str) -> Recipe:
     """One recipe for Table 5, Figure 3 and §4: every epoch is scored and kept."""
     spec = variant(SMALL, name)
     return quick(spec, **TRACED, checkpoint_every=1, keep=EPOCHS)
+
+
+def medium_arm(name: str) -> Recipe:
+    """One recipe for Table 5, Figure 3 and §4: half of the width, every epoch scored and kept."""
+    halves = {"model__channels": (120, 150, 180), "model__stem_width": 32, "model__last_width": 180}
+    base = medium(paper("gunn15-cifar10"), 4, **halves, trace_test=True, validate_every=1, keep=4)
+    assert isinstance(base.model, Gunn)
+    return replace(base, model=variant(base.model, name))
+
+
+HALF = "half of the width: layers of 120, 150 and 180 channels in 20, 25 and 30 segments"
 
 
 def _cell(table: str, row: str, column: str = "C10", **more) -> Cell:
@@ -221,6 +232,7 @@ def beside_resnet_152() -> dict[str, float]:
 
 TABLE2 = Experiment(
     name="gunn/table2",
+    imagenet=True,
     place="Table 2",
     shows="GUNN-18 beside ResNet-152: error, parameters, maps",
     scales=at_scales(
@@ -375,6 +387,7 @@ def _of_18(spec: Gunn, name: str) -> Gunn:
 
 TABLE4 = Experiment(
     name="gunn/table4",
+    imagenet=True,
     place="Table 4",
     shows="SUNN-18, GUNN-18 and Wide GUNN-18 on ImageNet",
     scales=at_scales(
@@ -446,7 +459,9 @@ TABLE5 = Experiment(
             for end, data in (("", "cifar10"), (" C100", "cifar100"))
             for name, recipe in RECIPES5.items()
         },
+        lambda: {name: medium_arm(kind) for name, kind in ROW15.items() if kind != "NoRes"},
         small_says=(NARROW,),
+        medium_says=(HALF, "without the row of no residual learning"),
     ),
     measure=per_arm(whole),
     units={" loss": "nats"},
@@ -503,7 +518,9 @@ FIGURE3 = Experiment(
         lambda: {
             name: replace(paper(f"{RECIPES5[name]}-cifar10"), trace_test=True) for name in ("SUNN-15", "GUNN-15")
         },
-            small_says=(NARROW,),
+        lambda: {name: medium_arm(ROW15[name]) for name in ("SUNN-15", "GUNN-15")},
+        small_says=(NARROW,),
+        medium_says=(HALF,),
     ),
     measure=per_arm(whole, named_whole),
     units={" loss": "nats", " loss area": "nats", " error area": "% error"},

@@ -13,6 +13,7 @@ from polypath.reproduce.claims import better
 from polypath.reproduce.experiment import Experiment
 from polypath.reproduce.figures import grouped_bars
 from polypath.reproduce.measure import paths, per_arm
+from polypath.reproduce.papers.fractalnet import MEDIUM_SAYS, medium_20
 from polypath.reproduce.result import Result
 from polypath.reproduce.scales import at_scales, paper, small, smoke
 from polypath.reproduce.section import number
@@ -109,6 +110,12 @@ EXPERIMENT = Experiment(
             epochs=3,
         ),
         lambda: _arms(paper("fractalnet20-cifar100"), epochs=200),
+        lambda: _arms(medium_20("cifar10"), epochs=2),
+        medium_says=(
+            *MEDIUM_SAYS,
+            "CIFAR-10 without augmentation instead of CIFAR-100; tied arms have two epochs and are compared with each "
+            "other only; per sample is stood for by ten draws a mini-batch",
+        ),
         small_says=(
             "three blocks of (16, 32, 32) filters and three columns (12 layers) instead of five blocks and 20 layers",
             "dropout 0, 0.1, 0.2; tied arms half the epochs, since each of their steps runs a local sample and all "

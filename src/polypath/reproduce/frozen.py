@@ -1,0 +1,237 @@
+"""The plan of ``medium``, frozen in a file before anything runs: claims, thresholds, seeds, and what they can see.
+
+``medium_plan.json`` beside this module is what :func:`freeze` makes (``polypath reproduce --all --scale medium
+--freeze``); a test holds it. Verdicts at ``medium`` are judged by it: a claim that it calls undecidable stays undecided
+whatever comes out, and says which budget would decide it; a result whose definition is another than the plan's is
+refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from polypath.reproduce.claims import LEVEL, Claim
+from polypath.reproduce.experiment import Experiment, Scale, definition_id
+from polypath.reproduce.in_print import printed_effect, printed_numbers
+from polypath.reproduce.papers.crescendonet import path_wise_at_medium
+from polypath.reproduce.papers.rows import SETTING
+from polypath.reproduce.plan import Plan, Planned, in_order, scale_pflop
+from polypath.reproduce.power import Known, known_spreads, seeds_for, seen, spread_of
+from polypath.reproduce.registry import get_experiment
+from polypath.reproduce.result import Result
+from polypath.reproduce.store import load_result
+from polypath.storage.files import read_json
+
+SCALE = "medium"
+FILE = Path(__file__).with_name("medium_plan.json")
+BUDGET = 10.0
+"""PFLOP of all experiments together."""
+BEYOND: Mapping[str, Callable[[], Scale]] = {"crescendonet/table1": path_wise_at_medium}
+"""What the budget has no room for, by experiment."""
+THRESHOLDS = {"points": 1.0, "points a layer": 0.05, "nats": 0.05, "epochs": 0.5, "": 0.1, "%": 1.0, "loops": 0.5}
+"""The smallest effect that matters, by unit, where the paper's number is lost."""
+SMALLEST = 0.1
+"""… and in other units."""
+SUSPECTED = {"fractalnet/suspects": 2.0}
+"""… and in points by experiment: a suspect matters that makes a good part of the 7.65 points by which public
+re-implementations fall short of FractalNet's deepest column (36.7 and 29.05% on CIFAR-100)."""
+
+
+class Frozen:
+    """What the file says of one experiment."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.name, self.definition, self.seeds = values["name"], values["definition"], values["seeds"]
+        self.claims: dict[str, Mapping[str, Any]] = {claim["id"]: claim for claim in values["claims"]}
+
+    @property
+    def undecidable(self) -> dict[str, str]:
+        """Why claims cannot be decided, by their ids."""
+        return {id: claim["why"] for id, claim in self.claims.items() if not claim["decidable"]}
+
+
+def frozen(name: str) -> Frozen | None:
+    """The frozen plan of an experiment; None where it has no scale ``medium``."""
+    return next((Frozen(values) for values in read_json(FILE)["experiments"] if values["name"] == name), None)
+
+
+def checked(experiment: Experiment, plan: Scale) -> Frozen | None:
+    """The frozen plan of an experiment that is about to run at ``medium``.
+
+    Raises:
+        ValueError: another definition or other claims than those that were frozen.
+    """
+    held = frozen(experiment.name)
+    if held is None:
+        return None
+    sampled = {claim.id for claim in experiment.claims if not claim.exact}
+    if held.definition != definition_id(experiment, SCALE, plan) or not set(held.claims) <= sampled:
+        raise ValueError(
+            f"{experiment.name} at {SCALE}: it is defined otherwise than when its claims were frozen ({FILE.name}); "
+            "freeze them anew before it runs, by `polypath reproduce --all --scale medium --freeze`"
+        )
+    return held
+
+
+def planned() -> Plan:
+    """The plan of ``medium`` as its frozen file has it, which takes no counting."""
+    held = read_json(FILE)["experiments"]
+    found = []
+    for of in held:
+        place, runs = get_experiment(of["name"]).place, of["new_runs"]
+        found.append(Planned(of["name"], place, of["seeds"], len(of["arms"]), runs, of["pflop"], of["new_pflop"]))
+    return Plan(SCALE, tuple(found))
+
+
+def load_small(folder: Path) -> list[Result]:
+    """Results at ``small`` below a folder, from which spreads are taken.
+
+    Raises:
+        ValueError: there are none, or a damaged one.
+    """
+    results = [load_result(file.parent) for file in sorted(folder.glob("*/result.json"))]
+    small = [result for result in results if result.scale == "small"]
+    if not small:
+        raise ValueError(f"{folder}: no results at small, from which to take how statistics spread")
+    return small
+
+
+def beyond() -> dict[str, float]:
+    """PFLOP of what :data:`BEYOND` the budget would take, by experiment."""
+    return {name: scale_pflop(make()) for name, make in BEYOND.items()}
+
+
+def freeze(plan: Plan, results: Sequence[Result], beyond: Mapping[str, float]) -> dict[str, Any]:
+    """The document: what each experiment claims at ``medium``, and what its seeds can see.
+
+    Args:
+        plan: of ``medium``.
+        results: committed ones at ``small``, for the spread.
+        beyond: PFLOP of what is left out, see :func:`beyond`.
+    """
+    cost, known = {planned.name: planned for planned in plan.experiments}, known_spreads(results)
+    experiments = []
+    for name in in_order(SCALE):
+        experiment, planned = get_experiment(name), cost[name]
+        scale = experiment.scale(SCALE)
+        keys = Keys(experiment, scale)
+        asked = [claim for claim in experiment.claims if not claim.exact and asks(keys, claim)]
+        experiments.append(
+            {
+                "name": name,
+                "definition": definition_id(experiment, SCALE, scale),
+                "arms": list(scale.arms),
+                "seeds": scale.seeds,
+                "epochs": sorted({recipe.epochs for recipe in scale.arms.values()}),
+                "pflop": rounded(planned.own),
+                "new_pflop": rounded(planned.pflop),
+                "new_runs": planned.runs,
+                "claims": [_claim(experiment, scale, keys, claim, planned.own, known) for claim in asked],
+            }
+        )
+    decided = [claim["decidable"] for of in experiments for claim in of["claims"]]
+    return {
+        "scale": SCALE,
+        "budget_pflop": BUDGET,
+        "pflop": rounded(plan.pflop),
+        "level": 1.0 - LEVEL,
+        "decidable": sum(decided),
+        "undecidable": len(decided) - sum(decided),
+        "beyond": [_left_out(name, BEYOND[name](), pflop) for name, pflop in beyond.items()],
+        "experiments": experiments,
+    }
+
+
+def _left_out(name: str, scale: Scale, pflop: float) -> dict[str, Any]:
+    """Claims that a larger budget would ask."""
+    experiment = get_experiment(name)
+    keys = Keys(experiment, scale)
+    claims = [claim.id for claim in experiment.claims if not claim.exact and asks(keys, claim)]
+    epochs = sorted({recipe.epochs for recipe in scale.arms.values()})
+    return {"name": name, "claims": claims, "seeds": scale.seeds, "epochs": epochs, "pflop": rounded(pflop)}
+
+
+def _claim(
+    experiment: Experiment, scale: Scale, keys: Keys, claim: Claim, pflop: float, known: Known
+) -> dict[str, Any]:
+    numbers = {k: v for k, v in printed_numbers(experiment).items() if SETTING in k or keys.owns(k)}
+    printed = printed_effect(claim, numbers)
+    frozen_here = SUSPECTED.get(experiment.name, THRESHOLDS.get(claim.unit, SMALLEST))
+    effect = frozen_here if printed is None else printed
+    spread = spread_of(experiment, claim, known)
+    told: dict[str, Any] = {
+        "id": claim.id,
+        "text": claim.text,
+        "statistic": claim.says or "difference",
+        "unit": claim.unit,
+        "holds": "above 0 at both lengths",
+        "effect": rounded(effect),
+        "effect_from": "frozen here: print is lost" if printed is None else "print",
+    }
+    if why := experiment.exercised(scale):
+        return told | {"decidable": False, "why": f"exercised: {why}"}
+    if spread is None:
+        return told | {
+            "decidable": False,
+            "why": f"nothing measured so far says how it spreads, in {claim.unit or 'no unit'}",
+        }
+    sees = seen(spread.deviation, scale.seeds)
+    told |= {"spread": rounded(spread.deviation), "spread_from": spread.source, "sees": rounded(sees)}
+    if sees <= abs(effect) / 2:
+        return told | {"decidable": True}
+    if not rounded(effect):
+        return told | {"decidable": False, "why": "the printed effect is 0"}
+    needed = seeds_for(spread.deviation, effect)
+    budget = rounded(pflop / scale.seeds * needed)
+    seeds = f"{scale.seeds} seeds see {rounded(sees):g}, over half of {rounded(effect):g}"
+    told |= {"needs_seeds": needed, "needs_pflop": budget}
+    return told | {"decidable": False, "why": f"{seeds}; {needed} seeds would do, {budget:g} PFLOP"}
+
+
+class Keys(Mapping[str, float]):
+    """What a scale measures, by the names of its arms: every key with a value of 1."""
+
+    def __init__(self, experiment: Experiment, scale: Scale) -> None:
+        self._experiment, self._scale = experiment, scale
+        self._published = experiment.scale("paper").arms
+        self._single = len(scale.arms) == len(self._published) == 1
+
+    def owns(self, key: str) -> bool:
+        """Whether a key comes from the scale's arms alone."""
+        arms = self._scale.arms
+        if self._experiment.arms_of is not None:
+            try:
+                return all(arm in arms for arm in self._experiment.arms_of(key))
+            except (ValueError, IndexError):
+                return False
+        named = [arm for arm in {**arms, **self._published} if key == arm or key.startswith((f"{arm} ", f"{arm}/"))]
+        return self._single or (bool(named) and max(named, key=len) in arms)
+
+    def __getitem__(self, key: str) -> float:
+        if SETTING in key or not self.owns(key):
+            raise KeyError(key)
+        return 1.0
+
+    def __iter__(self) -> Iterator[str]:
+        arms = list(self._scale.arms)
+        areas = [f"{arm} {end}" for arm in arms for end in ("loss area", "error area")]
+        yield from filter(self.owns, dict.fromkeys([*arms, *areas, *self._experiment.published]))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def asks(keys: Keys, claim: Claim) -> bool:
+    """Whether a scale measures all that a claim reads."""
+    try:
+        claim.statistic(keys)
+    except KeyError:
+        return False
+    return True
+
+
+def rounded(x: float) -> float:
+    """Three significant digits, so that the file is the same on every machine."""
+    return float(f"{x:.3g}")

@@ -1,0 +1,220 @@
+"""What experiments cost before they run: order, PFLOP, and time at a rate.
+
+    plan = plan_of("medium")
+    plan.pflop
+
+Arms that are one run are paid for by the first experiment that asks for them, as the store trains them once. A
+projection is the same of one run at the published setting.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from polypath.core.checks import check, one_of
+from polypath.profiling.cost import PathMacs
+from polypath.reproduce.experiment import SCALES, Experiment, Scale, halved
+from polypath.reproduce.registry import get_experiment, list_experiments
+from polypath.training.build import build_net, resolve_device, resolve_precision
+from polypath.training.expected import expected_pflop
+from polypath.training.flop import PETA, FlopCounter
+from polypath.training.recipe import Recipe, recipe_to_json
+from polypath.training.recipe import replace as changed
+from polypath.training.schedules import ScheduleConfig
+
+IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 604_388, "imagenet": 1_281_167, "digits": 1437}
+"""Training images of the datasets that recipes name (SVHN with its extra ones)."""
+CARRIED = (
+    "crescendonet/table2",
+    "crescendonet/figure3",
+    "crescendonet/figure4",
+    "fractalnet/table1",
+    "fractalnet/suspects",
+    "fractalnet/table3",
+    "fractalnet/table4",
+    "dfn/table4",
+    "dfn/table2",
+    "dfn/table3",
+    "dfn/fig5",
+    "gunn/table5",
+    "gunn/collapse",
+    "drnn/table1",
+    "drnn/table3",
+    "drnn/fig6",
+    "drnn/fig7",
+    "drnn/fig8",
+    "drnn/fig9",
+)
+"""The experiments that carry a paper, which run first, in this order."""
+HEADLINES = ("crescendonet/table2", "fractalnet/anytime", "dfn/table4", "gunn/table1", "drnn/table2")
+"""Whose first run at the published setting is projected for each paper."""
+EPOCHS, EVERY = 4, 97
+"""What is looked at where paths are drawn: so many epochs (path-wise training takes a branch an epoch), one step in so
+many. Other steps are all alike."""
+ALIKE = ("whole", "path", "ensemble", "target-rate")
+"""Objectives whose steps all cost the same."""
+TIMED_IMAGES, TIMED_STEPS = 32, 2
+GPU_RATE = 1.0e14
+"""Operations a second that a projection assumes of a GPU: a tenth of what an H100 or H200 has in dense bf16 (989
+TFLOP/s by its data sheet), as small networks leave most of it idle."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One experiment at a scale.
+
+    Attributes:
+        own: PFLOP of all its runs; ``pflop``: of those that no experiment before it has.
+        runs: how many they are.
+    """
+
+    name: str
+    place: str
+    seeds: int
+    arms: int
+    runs: int
+    own: float
+    pflop: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Experiments at a scale in the order in which they run."""
+
+    scale: str
+    experiments: tuple[Planned, ...]
+
+    @property
+    def pflop(self) -> float:
+        return sum(planned.pflop for planned in self.experiments)
+
+
+def in_order(scale: str) -> list[str]:
+    """Names of the experiments that train at a scale: those that carry a paper first."""
+    check("--scale", scale, one_of(*SCALES))
+    known = [name for name in list_experiments() if scale in get_experiment(name).scales]
+    return [name for name in CARRIED if name in known] + [name for name in known if name not in CARRIED]
+
+
+def plan_of(scale: str, names: Iterable[str] | None = None) -> Plan:
+    """What experiments (by default all of the scale) cost."""
+    paid: set[str] = set()
+    found = []
+    for name in in_order(scale) if names is None else names:
+        experiment = get_experiment(name)
+        found.append(_planned(experiment, experiment.scale(scale), paid))
+    return Plan(scale, tuple(found))
+
+
+def _planned(experiment: Experiment, scale: Scale, paid: set[str]) -> Planned:
+    own = new = 0.0
+    runs = 0
+    trains = experiment.measure is not None
+    for recipe in scale.arms.values() if trains else ():
+        for of in (recipe, halved(recipe)) if scale.both_lengths else (recipe,):
+            cost, key = scale.seeds * run_pflop(of), _key(of)
+            own += cost
+            new += 0.0 if key in paid else cost
+            runs += 0 if key in paid else scale.seeds
+            paid.add(key)
+    return Planned(experiment.name, experiment.place, scale.seeds, len(scale.arms), runs, own, new)
+
+
+def scale_pflop(scale: Scale) -> float:
+    """PFLOP of all runs of a scale."""
+    lengths = [(r, halved(r)) if scale.both_lengths else (r,) for r in scale.arms.values()]
+    return scale.seeds * sum(run_pflop(recipe) for of in lengths for recipe in of)
+
+
+_KNOWN: dict[str, float] = {}
+
+
+def run_pflop(recipe: Recipe) -> float:
+    """PFLOP of one run, from a few of its steps."""
+    images, alike = images_of(recipe), recipe.objective.kind in ALIKE
+    steps = {"epochs": 1 if alike else EPOCHS, "schedule": ScheduleConfig(), "seed": 0, "precision": "fp32"}
+    steps |= {"frozen_epochs": 0, "patience": 0, "batch_size": min(recipe.batch_size, images)}
+    probe = changed(recipe, steps)
+    if (key := _key(probe)) not in _KNOWN:
+        every = images if alike else EVERY
+        _KNOWN[key] = expected_pflop(probe, images, side_of(recipe), every=every) / probe.epochs
+    return _KNOWN[key] * recipe.epochs
+
+
+def images_of(recipe: Recipe) -> int:
+    """Training images of a recipe's dataset."""
+    data = recipe.data
+    return data.train_images or IMAGES.get(data.source, IMAGES["cifar10"])
+
+
+def side_of(recipe: Recipe) -> int:
+    """Pixels a side that a recipe's network reads."""
+    return recipe.data.size or (8 if recipe.data.source == "digits" else 32)
+
+
+def _key(recipe: Recipe) -> str:
+    left = {"name": "any", "assumed": {}}
+    return json.dumps({**recipe_to_json(recipe), **left}, sort_keys=True)
+
+
+def seconds_here(scale: Scale, pflop: float, device: str = "auto") -> float:
+    """Seconds that so many PFLOP of a scale's arms take here, at the rate of its first arm."""
+    if not pflop:
+        return 0.0
+    return pflop * PETA / rate_here(next(iter(scale.arms.values())), device)
+
+
+def rate_here(recipe: Recipe, device: str = "auto") -> float:
+    """Operations a second of a recipe's training on this machine, by a few timed steps on random images."""
+    place = resolve_device(device)
+    half = resolve_precision(recipe.precision, place) == "bf16"
+    net, counter = build_net(recipe).to(place).train(), FlopCounter()
+    counter.watch(net, PathMacs(net))
+    side = side_of(recipe)
+    x = torch.randn(TIMED_IMAGES, net.in_chans, side, side, device=place)
+    if recipe.channels_last:
+        net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    y = torch.zeros(TIMED_IMAGES, dtype=torch.long, device=place)
+
+    def step() -> None:
+        with torch.autocast(place.type, torch.bfloat16, enabled=half):
+            loss = functional.cross_entropy(net(x).float(), y)
+        loss.backward()
+        if place.type == "cuda":
+            torch.cuda.synchronize(place)
+
+    step()
+    counter.take()
+    begun = time.perf_counter()
+    for _ in range(TIMED_STEPS):
+        step()
+    return counter.take() / (time.perf_counter() - begun)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One run: PFLOP, operations a second here (measured) and on a GPU (assumed), seconds at either."""
+
+    recipe: str
+    pflop: float
+    rate_here: float
+    rate_gpu: float
+
+    @property
+    def seconds_here(self) -> float:
+        return self.pflop * PETA / self.rate_here
+
+    @property
+    def seconds_gpu(self) -> float:
+        return self.pflop * PETA / self.rate_gpu
+
+
+def projected(recipe: Recipe, rate_gpu: float = GPU_RATE) -> Projection:
+    """What one run of a recipe takes here and on a GPU of that many operations a second."""
+    return Projection(recipe.name, run_pflop(recipe), rate_here(recipe), rate_gpu)

@@ -1,0 +1,111 @@
+"""Which effects a number of seeds can see: the spread of a claim's statistic, taken from results that there are.
+
+A committed result of the experiment gives, seed by seed, the statistic and how it spreads. Runs that err less spread
+less (DFN's Table 4 prints deviations of 0.04 to 0.24 at 6% error; its networks at ``small`` have about 1 at 60%), so a
+spread in points is taken in proportion to the error: to the printed one times :data:`WITHIN`, the most that an arm may
+err at ``medium``, or to :data:`EXPECTED` where print is lost.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from polypath.reproduce.claims import LEVEL, Claim
+from polypath.reproduce.experiment import Experiment
+from polypath.reproduce.in_print import printed_numbers
+from polypath.reproduce.registry import get_experiment
+from polypath.reproduce.result import Result
+
+WITHIN, EXPECTED = 2.5, 15.0
+MOST_SEEDS = 1000
+
+
+class Spread(NamedTuple):
+    """Standard deviation of a statistic from seed to seed, and where it comes from."""
+
+    deviation: float
+    source: str
+
+
+Known = Mapping[str, Mapping[str, tuple[float, float, str]]]
+"""By experiment and claim: the statistic's deviation over seeds, the mean error of the result, the unit."""
+
+
+def known_spreads(results: Iterable[Result]) -> Known:
+    """The spreads of all claims that results measure."""
+    return {result.experiment: spreads_of(result) for result in results}
+
+
+def spread_of(experiment: Experiment, claim: Claim, known: Known) -> Spread | None:
+    """The spread of a claim's statistic, from the experiment's own result, else the median of its paper's claims in
+    the same unit, else that of all papers'; None where there is no result in that unit."""
+    own = [of[claim.id] for name, of in known.items() if name == experiment.name and claim.id in of]
+    if own:
+        return Spread(own[0][0] * _scale(experiment, own[0][1], claim.unit), "this claim at small")
+    for where, of in (("claims of this paper", experiment.paper), ("claims of all papers", "")):
+        others = [
+            s * _scale(experiment, error, claim.unit)
+            for name, spreads in known.items()
+            if name.startswith(of)
+            for s, error, unit in spreads.values()
+            if unit == claim.unit
+        ]
+        if others:
+            return Spread(statistics.median(others), f"the median of {where} at small, in {claim.unit or 'no unit'}")
+    return None
+
+
+def seen(deviation: float, seeds: int, level: float = 1.0 - LEVEL) -> float:
+    """Half of the width of the interval that so many seeds give, as the verdicts' bootstrap has it where only seeds
+    count; infinite for fewer than two."""
+    if seeds < 2:
+        return math.inf
+    return float(stats.t.ppf(0.5 + level / 2, seeds - 1)) * deviation / math.sqrt(seeds)
+
+
+def seeds_for(deviation: float, effect: float) -> int:
+    """The fewest seeds whose interval has at most half of the effect as its half-width; at most :data:`MOST_SEEDS`."""
+    return next((n for n in range(2, MOST_SEEDS) if seen(deviation, n) <= abs(effect) / 2), MOST_SEEDS)
+
+
+def spreads_of(result: Result) -> dict[str, tuple[float, float, str]]:
+    """Of one result, by claim."""
+    try:
+        claims = get_experiment(result.experiment).claims
+    except ValueError:
+        return {}
+    error = float(np.mean([np.mean(v) for v in result.errors.values()])) if result.errors else math.nan
+    found = {}
+    for claim in claims:
+        if claim.exact or len(result.seeds) < 2:
+            continue
+        try:
+            each = [float(claim.statistic(_seed(result, i))) for i in range(len(result.seeds))]
+        except KeyError:
+            continue
+        if all(map(math.isfinite, each)) and (s := statistics.stdev(each)) > 0:
+            found[claim.id] = (s, error, claim.unit)
+    return found
+
+
+def _seed(result: Result, i: int) -> Mapping[str, np.ndarray]:
+    return {key: np.asarray(v[i]) for key, v in {**result.errors, **result.values}.items()}
+
+
+def _scale(experiment: Experiment, error: float, unit: str) -> float:
+    """By how much a spread at ``small`` is multiplied."""
+    if not unit.startswith("points") or not error > 0:
+        return 1.0
+    errors = [v for k, v in printed_numbers(experiment).items() if 0 < v < 100 and _is_error(experiment, k)]
+    expected = WITHIN * statistics.median(errors) if errors else EXPECTED
+    return min(1.0, expected / error)
+
+
+def _is_error(experiment: Experiment, key: str) -> bool:
+    return not any(key.endswith(end) for end in experiment.units if end) and "setting" not in key

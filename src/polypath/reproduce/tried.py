@@ -1,0 +1,28 @@
+"""What was tried where a claim does not hold, a line each, for the page of results."""
+
+from __future__ import annotations
+
+from polypath.reproduce.claims import Claim, Verdict
+from polypath.reproduce.registry import get_experiment
+from polypath.reproduce.result import Result
+
+TRIED: dict[tuple[str, str], str] = {
+    (
+        "fractalnet/suspects",
+        "no-transitions",
+    ): "growth inside the columns and 1×1 transitions before all blocks, each with statistics re-estimated",
+}
+"""By experiment and claim."""
+
+
+def tried(result: Result, verdict: Verdict, claim: Claim | None) -> str:
+    """What was tried to make a claim hold that does not."""
+    key = result.experiment, verdict.id
+    if key in TRIED:
+        return TRIED[key]
+    if claim is not None and claim.exact:
+        return "counted on the published networks: no training could change it"
+    if result.scale != "small":
+        return f"{result.scale} alone"
+    at = "medium" in get_experiment(result.experiment).scales
+    return "small alone" + ("; medium is planned, with all images and twice the training" if at else "")

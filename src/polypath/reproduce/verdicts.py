@@ -1,0 +1,170 @@
+"""All verdicts of a folder of results, as rows: what the page's front table shows, and what ``verdicts.json`` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from polypath.reproduce.claims import Claim, Verdict
+from polypath.reproduce.experiment import Experiment, definition_id
+from polypath.reproduce.in_print import printed_effect, printed_number, printed_numbers
+from polypath.reproduce.papers.rows import SETTING
+from polypath.reproduce.registry import get_experiment, list_experiments
+from polypath.reproduce.result import Result
+from polypath.reproduce.section import number
+from polypath.reproduce.store import load_result
+from polypath.reproduce.tried import tried
+
+Row = dict[str, Any]
+
+
+class Held(NamedTuple):
+    """A committed result in today's words; ``stale`` says why it is no longer that of the present definition."""
+
+    folder: Path
+    result: Result
+    experiment: Experiment | None
+    stale: str
+
+
+def held_in(folder: Path) -> list[Held]:
+    """The results below a folder, in the order of the registry."""
+    found = []
+    for file in sorted(folder.glob("*/result.json")):
+        result = load_result(file.parent)
+        experiment = _experiment(result)
+        stale = outdated(result, experiment)
+        if experiment is not None and not stale:
+            result = reworded(result, experiment)
+        found.append(Held(file.parent, result, experiment, stale))
+    names: Sequence[str] = list_experiments()
+
+    def place(held: Held) -> tuple[int, str, str]:
+        of = held.result.experiment
+        return (names.index(of) if of in names else len(names), held.result.scale, held.folder.name)
+
+    return sorted(found, key=place)
+
+
+def verdicts_of(folder: Path) -> list[Row]:
+    """A row for each verdict of the results below a folder, as JSON values."""
+    return [row for held in held_in(folder) for row in _rows(held)]
+
+
+def _rows(held: Held) -> Iterator[Row]:
+    result, experiment = held.result, held.experiment
+    claims = {claim.id: claim for claim in experiment.claims} if experiment is not None else {}
+    for verdict in result.verdicts:
+        claim = claims.get(verdict.id)
+        yield {
+            "experiment": result.experiment,
+            "place": result.place,
+            "scale": result.scale,
+            "id": verdict.id,
+            "text": verdict.text,
+            "counted": claim.exact if claim is not None else verdict.estimate is not None and not verdict.seeds,
+            "printed": None if claim is None or experiment is None else _printed(experiment, claim, result),
+            "estimate": _rounded(verdict.estimate),
+            "half": _rounded(verdict.half),
+            "interval": None if verdict.interval is None else [_rounded(end) for end in verdict.interval],
+            "level": _rounded(verdict.level),
+            "unit": verdict.unit,
+            "seeds": verdict.seeds,
+            "word": verdict.word,
+            "why": why(verdict),
+            "tried": tried(result, verdict, claim) if verdict.word == "does not hold" else "",
+            "stale": held.stale,
+        }
+
+
+def why(verdict: Verdict) -> str:
+    """What a verdict rests on, in a line: the statistic, and why it was judged so."""
+    if verdict.estimate is None:
+        return verdict.reason
+    rests = ""
+    if verdict.interval is not None:
+        low, high = (number(end) for end in verdict.interval)
+        rests = f"{verdict.seeds} seeds: {low} to {high}"
+    elif not verdict.seeds:
+        rests = "counted"
+    return "; ".join(filter(None, (verdict.says or "difference", rests, verdict.reason)))
+
+
+def _printed(experiment: Experiment, claim: Claim, result: Result) -> float | None:
+    """A claim's statistic of the numbers that its paper prints of what a result measures; None where they are lost."""
+    numbers = printed_numbers(experiment)
+    return _rounded(
+        printed_effect(claim, {k: v for k, v in numbers.items() if k.removesuffix(SETTING) in result.measured_keys})
+    )
+
+
+def changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
+    """What is new, gone or judged otherwise since an earlier list of verdicts, a line each."""
+
+    def by_claim(rows: Sequence[Row]) -> Mapping[tuple[str, str, str], Row]:
+        return {(row["experiment"], row["scale"], row["id"]): row for row in rows}
+
+    old, new = by_claim(before), by_claim(now)
+    lines = []
+    for key in [*new, *(key for key in old if key not in new)]:
+        name = f"`{key[0]}` at {key[1]}, `{key[2]}`"
+        then, today = old.get(key), new.get(key)
+        if then is None and today is not None:
+            lines.append(f"{name}: new, {today['word']}")
+        elif today is None:
+            lines.append(f"{name}: gone")
+        elif then is not None and then["word"] != today["word"]:
+            lines.append(
+                f"{name}: was {then['word']}, is {today['word']}" + (f" ({today['why']})" if today["why"] else "")
+            )
+    return lines
+
+
+def outdated(result: Result, experiment: Experiment | None) -> str:
+    """Why a committed result is no longer that of the present definition; empty where it is."""
+    if experiment is None:
+        return f"there is no experiment {result.experiment} any more."
+    if result.scale not in experiment.scales:
+        return f"there is no scale {result.scale} of this experiment any more."
+    now = definition_id(experiment, result.scale, experiment.scale(result.scale))
+    if now == result.definition:
+        return ""
+    return f"the definition of this experiment has changed since (`{result.definition}`, now `{now}`)."
+
+
+def reworded(result: Result, experiment: Experiment) -> Result:
+    """A result in the words that its experiment has now; verdicts are matched with claims by id.
+
+    A verdict whose claim is gone says so, and a claim that is newer than the result is undecided.
+    """
+    found = {verdict.id: verdict for verdict in result.verdicts}
+    now = {claim.id: claim for claim in experiment.claims}
+    verdicts = [
+        replace(v, text=now[v.id].told, says=now[v.id].says) if v.id in now else replace(v, reason="no longer claimed")
+        for v in result.verdicts
+    ]
+    verdicts += [
+        Verdict(
+            claim.id, claim.told, "undecided", unit=claim.unit, says=claim.says, reason="claimed since this was run"
+        )
+        for claim in experiment.claims
+        if claim.id not in found
+    ]
+    changes = experiment.scale(result.scale).changes
+    cells = {key: cell for key, cell in experiment.published.items() if key in result.measured_keys}
+    published = {key: printed_number(experiment, cell) for key, cell in cells.items()}
+    told = {"place": experiment.place, "shows": experiment.shows, "changes": changes}
+    return replace(result, **told, published=published, verdicts=verdicts)
+
+
+def _experiment(result: Result) -> Experiment | None:
+    try:
+        return get_experiment(result.experiment)
+    except ValueError:
+        return None
+
+
+def _rounded(x: float | None) -> float | None:
+    return None if x is None else round(x, 4)

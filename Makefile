@@ -6,7 +6,7 @@ CONSTRAINTS := constraints.txt
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all test-lowest lint format bench bench-quick docs clean
+.PHONY: demo test test-all test-lowest lint format bench bench-quick docs site links clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -39,8 +39,18 @@ bench: $(READY)
 bench-quick: $(READY)
 	$(PY) -m benchmarks quick
 
+# the generated pages, which are committed, and the site in docs/_build/html
 docs: $(READY)
 	$(PY) docs/generate.py
+	$(MAKE) site
+
+site: $(READY)
+	$(PY) -m sphinx -n -W --keep-going -q -d docs/_build/doctrees -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# asks every external link; needs a network
+links: $(READY)
+	$(PY) -m sphinx -q -d docs/_build/doctrees -b linkcheck docs docs/_build/links
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Polypath needs Python 3.11 or newer")'
@@ -49,4 +59,4 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist docs/_build .ruff_cache .hypothesis .coverage

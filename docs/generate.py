@@ -70,6 +70,47 @@ def path_table_picture() -> str:
     return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.S)  # no fonts from elsewhere
 
 
+def front_picture() -> str:
+    """``images/front.svg``: error against milliseconds of the paths of the network that comes with the package."""
+    import json
+
+    from polypath.analysis.plots.marks import Mark, Series, front
+    from polypath.analysis.plots.svg_chart import STYLE, chart
+    from polypath.storage.shipped import SHIPPED
+
+    manifest = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))
+    errors = {path["name"]: path["test_error"] for path in manifest["paths"]}
+    times = [row for row in manifest["latency"] if row["batch"] == 1]
+    accurate = min(errors, key=errors.__getitem__)
+    best = min((row for row in times if row["path"] == accurate), key=lambda row: row["p50_ms"])
+    marks = [
+        Mark(
+            x=row["p50_ms"], y=errors[row["path"]], label=row["path"], to_x=row["p95_ms"], strong=row["path"] == "whole"
+        )
+        for row in times
+        if (row["runtime"], row["threads"]) == (best["runtime"], best["threads"])
+    ]
+    machine = f"{best['processor']}, {best['threads']} threads, {best['runtime']}"
+    drawn = chart(
+        [Series(name="front", kind="stairs", marks=front(marks)), Series(name="paths", kind="dots", marks=marks)],
+        xlabel=f"ms for one image: median, whisker to 95% ({machine})",
+        ylabel="test error, %",
+        about="Test error against milliseconds of the paths of one network",
+        from_zero="x",
+        legend=False,
+        width=640,
+        height=300,
+    )
+    picture = drawn[drawn.index("<svg") : drawn.index("</figure>")]
+    head = '<svg class="chart" xmlns="http://www.w3.org/2000/svg" font-family="sans-serif"'
+    return (
+        picture.replace("<svg", head, 1).replace(
+            ">", f'><style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>', 1
+        )
+        + "\n"
+    )
+
+
 def reproduction() -> str:
     """``reproduction.md``: the papers' tables that have a committed result, and the verdicts on their claims."""
     from polypath.reproduce.page import reproduction_page
@@ -184,6 +225,7 @@ def _cards() -> dict[str, str]:
 PAGES: dict[str, Callable[[], str]] = {
     "models.md": models_page,
     "images/paths.svg": path_table_picture,
+    "images/front.svg": front_picture,
     "reproduction.md": reproduction,
     "results/reproduce/verdicts.json": verdicts,
     "coverage.md": coverage,

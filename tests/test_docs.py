@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import sys
@@ -14,8 +15,8 @@ from conftest import ROOT
 from polypath.families.registry import PRESETS
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-NEEDS = {"docs/production.md": ("onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn", "h11", "prometheus_client")}
-"""Packages of extras that a page's code needs; it skips where they are absent."""
+NEEDS = ("onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn", "h11", "prometheus_client")
+"""Packages of extras that the code of pages needs."""
 LONG = ("docs/production.md",)
 """It trains, exports two bundles and serves them; the steps have quick tests of their own."""
 
@@ -28,20 +29,42 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(p, marks=pytest.mark.slow if name(p) in LONG else ()) for p in PAGES if blocks(p)],
-    ids=lambda p: str(p.relative_to(ROOT)),
-)
-def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
-    for package in NEEDS.get(name(page), ()):
-        pytest.importorskip(package)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("POLYPATH_CACHE", str(tmp_path / "cache"))
+def run(page: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Run a page's code from top to bottom in the working folder; what it has defined."""
     module = types.ModuleType(page.stem)
     monkeypatch.setitem(sys.modules, page.stem, module)  # dataclasses look their module up
     for block in blocks(page):
         exec(compile(block, str(page), "exec"), module.__dict__)
+    return module
+
+
+def in_order() -> list[Path]:
+    """The pages that have code, as the site has them."""
+    entries = re.findall(r"^   ([\w/]+)$", (ROOT / "docs/index.rst").read_text(), re.M)
+    pages = [ROOT / "README.md", *(ROOT / f"docs/{entry}.md" for entry in entries)]
+    return [page for page in pages if page.is_file() and blocks(page)]
+
+
+def test_the_site_has_every_page_with_code():
+    assert sorted(in_order()) == sorted(page for page in PAGES if blocks(page))
+
+
+@pytest.mark.parametrize("page", [p for p in in_order() if name(p) not in LONG], ids=name)
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POLYPATH_CACHE", str(tmp_path / "cache"))
+    run(page, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_reader_can_follow_all_pages_in_one_folder(tmp_path, monkeypatch):
+    for package in NEEDS:
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POLYPATH_CACHE", str(tmp_path / "cache"))
+    for page in in_order():
+        run(page, monkeypatch)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -49,6 +72,50 @@ def test_links_inside_the_project_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
     missing = [t for t in targets if not (page.parent / t).exists()]
     assert not missing
+
+
+def typed() -> dict[tuple[str, ...], set[str]]:
+    """Commands that pages show, with the recipe or the kind that their options depend on, and those options."""
+    found: dict[tuple[str, ...], set[str]] = {}
+    for page in PAGES:
+        for line in re.findall(r"^ {4}polypath ([a-z]+ [^#\n]*)", page.read_text(), re.M):
+            command, *words = line.split()
+            of = words[:1] if command in ("train", "ladder", "bench") else []
+            options = {word.partition("=")[0] for word in words if word.startswith("--")}
+            found.setdefault((command, *of), set()).update(options)
+    return found
+
+
+@pytest.mark.parametrize(("command", "options"), typed().items(), ids=lambda value: " ".join(sorted(value)))
+def test_commands_of_pages_have_their_options(command, options, capsys):
+    from polypath.cli import main
+
+    for asked in (command, *([("train", *command[1:])] if command[0] == "ladder" else [])):  # takes train's as well
+        with contextlib.suppress(SystemExit):
+            assert main([*asked, "--help"]) == 0
+    told = capsys.readouterr()
+    assert {option for option in options if not re.search(rf"{option}(?![\w.-])", told.out + told.err)} == set()
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link to a heading of ``page`` may say behind ``#``, by GitHub's rule, which the site has too."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+        found.add(next(s for s in (slug, *(f"{slug}-{i}" for i in range(1, 100))) if s not in found))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_to_headings_lead_to_one(page):
+    links = re.findall(r"\]\(([^)#\s]*\.md)?#([^)\s]+)\)", page.read_text())
+    assert [link for link in links if link[1] not in anchors(page.parent / link[0] if link[0] else page)] == []
+
+
+def test_a_heading_that_is_not_there_is_found_out(tmp_path):
+    (tmp_path / "page.md").write_text("# One `word`, and\n## Two\n## Two\n```\n# no heading\n```\n")
+    assert anchors(tmp_path / "page.md") == {"one-word-and", "two", "two-1"}
 
 
 def test_the_new_family_is_short():

@@ -389,6 +389,9 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, tuple[Any, ...]]]] = {
             "about": (NUMBER, LIST, OTHER, "word"),
             "notes": (*LISTS, "word", LIST),
             "measure": LISTS,
+            "precision": (*TEXT, "int4"),
+            "max_drop": ("word", OTHER, -1.0),
+            "calibration": STATISTICS,
         },
     ),
 }

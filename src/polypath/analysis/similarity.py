@@ -1,8 +1,9 @@
 """Whether channels collapse into each other (GUNN §4): similarity of pairs, eigenvalues, effective dimension.
 
-Channels that carry the same have a |cosine|, or a |correlation|, near 1 over images and places. GUNN's order makes
-collapse impossible *across* segments, not within one (§4.3), so the two kinds of pairs are told apart. The effective
-dimension of N channels with eigenvalues λ of their second moments (or of their covariance) is counted in two ways:
+Channels that carry the same have a ``|cosine|``, or a ``|correlation|``, near 1 over images and places. GUNN's order
+makes collapse impossible *across* segments, not within one (§4.3), so the two kinds of pairs are told apart. The
+effective dimension of N channels with eigenvalues λ of their second moments (or of their covariance) is counted in two
+ways:
 
 participation ratio   (Σλ)² / Σλ²        entropy   exp(−Σ p ln p),  p = λ / Σλ
 
@@ -114,7 +115,7 @@ def channel_pairs(moments: Moments, segments: int = 1, measure: Measure = "corre
 
     Returns:
         A row for each: channels ``i`` < ``j``, ``within`` (both in one of the equal ``segments``), ``similarity``
-        (|correlation| or |cosine|, 0 … 1; 0 with a channel that is constant, or 0 everywhere).
+        (``|correlation|`` or ``|cosine|``, 0 … 1; 0 with a channel that is constant, or 0 everywhere).
 
     Raises:
         ValueError: segments that do not divide the channels, another measure.

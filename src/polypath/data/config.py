@@ -150,6 +150,8 @@ class DataConfig:
         validation_split: a split of the dataset's own for choosing, instead of ``validation`` images of training.
         validation, validation_extra: how many images of ``train_split`` and of ``extra_split`` are held out of
             training for choosing, drawn by ``split_seed``.
+        split_seed: draws the images that are held out, and those that are kept.
+        test_fraction: share of the training images that is scored where there is no test split.
         hold_out: held-out images are of each class ``equal``ly many, or ``proportional`` to the class's share.
         train_images, test_images: keep this many, drawn by ``split_seed`` in proportion to the classes; None keeps
             all. Held-out images do not depend on it.

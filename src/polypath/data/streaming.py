@@ -35,7 +35,7 @@ class StreamingBatches(BatchesBase):
     Args:
         split: the images.
         workers: processes; 0 decodes in this one.
-        batch_size and the rest: see :class:`~polypath.data.loader.BatchesBase`.
+        batch_size, options: see :class:`~polypath.data.loader.BatchesBase`.
 
     Raises:
         ValueError: values out of range; while iterating, an image that cannot be read (unless the split skips them:

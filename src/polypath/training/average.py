@@ -17,7 +17,7 @@ from polypath.training.recipe import Recipe
 
 
 class Average:
-    """The average of ``recipe.ema`` or ``recipe.swa``; its :attr:`bound` objective is on a copy of the network.
+    """The average of ``recipe.ema`` or ``recipe.swa``; its ``bound`` objective is on a copy of the network.
 
     Args:
         net: as it begins, in the form in which it trains, not compiled.

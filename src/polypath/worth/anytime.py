@@ -1,4 +1,4 @@
-"""Methods side by side by the protocol ``anytime-1`` (:mod:`polypath.worth.protocol`, ``docs/protocol.md``).
+r"""Methods side by side by the protocol ``anytime-1`` (:mod:`polypath.worth.protocol`, ``docs/protocol.md``).
 
     result = anytime(["mine.py", "theirs.py"], "cifar10", out="benches/mine")
     print(*result.facts(), sep="\n")

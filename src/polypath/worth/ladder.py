@@ -1,4 +1,4 @@
-"""One network beside its own paths, each trained alone as the plain network it is.
+r"""One network beside its own paths, each trained alone as the plain network it is.
 
     result = ladder(get_recipe("fractalnet-cifar10-ladder"), range(3), out="ladders/fractalnet")
     print(*result.facts(), sep="\n")

@@ -32,7 +32,7 @@ DIGESTS = {
     "train": "0a11c21c691f54f2d8f2dfc4f2d5509489a4a64d486e9683865c9636e5927063",
     "test": "aa916ba86cbced96aad7304446d1d4e6160bae24cd0627d9f2c45097e8967eb7",
 }
-"""Of JPEG-coded CIFAR-10, see :func:`digest_of`."""
+"""Of JPEG-coded CIFAR-10, see :func:`~polypath.storage.digests.json_digest`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,8 +146,9 @@ def recorded(model: nn.Module) -> nn.Module:
     options = {"leaf_modules": get_notrace_modules(), "autowrap_functions": get_notrace_functions()}
     options |= {"param_shapes_constant": True}
     trained, evaluated = get_graph_node_names(model, tracer_kwargs=options)
-    ends = {"train_return_nodes": trained[-1:], "eval_return_nodes": evaluated[-1:]}
-    return create_feature_extractor(model, **ends, tracer_kwargs=options)
+    return create_feature_extractor(
+        model, train_return_nodes=trained[-1:], eval_return_nodes=evaluated[-1:], tracer_kwargs=options
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in GATED])

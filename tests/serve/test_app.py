@@ -360,6 +360,7 @@ def test_what_waited_unseen_is_taken_off_the_budget():
     app = App(model, Options(), Key(None))
     with served(app) as port:
         assert parsed(raw(port, post(image_bytes(3), query="budget_ms=1500")))[0] == 200
+        assert app.service is not None
         app.service.times.lag = lambda now: 2.0
         status, _, body = parsed(raw(port, post(image_bytes(3), query="budget_ms=1500")))
         assert (status, body["error"]["message"][:8]) == (503, "too busy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import re
 import sys
 import types
@@ -65,6 +66,8 @@ def test_a_reader_can_follow_all_pages_in_one_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("POLYPATH_CACHE", str(tmp_path / "cache"))
     for page in in_order():
         run(page, monkeypatch)
+    for name in ("digits", "production"):
+        assert json.loads((tmp_path / "runs" / name / "summary.json").read_text())["test_error"] < 20
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -32,6 +32,7 @@ LONG = (
     "deploy.stepwise",
     "reproduce",
     "reproduce.experiment",
+    "reproduce.plan",
     "reproduce.runner",
     "training.loop",
     "training.recipe",

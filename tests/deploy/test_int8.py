@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -217,6 +219,19 @@ def test_a_part_of_the_ladder_has_no_held_out_answers(whole, stood_in):
     bundle = whole.with_paths(["whole@int8"])
     with pytest.raises(ValueError, match="no held-out answers of these paths"):
         AnytimePredictor(bundle, "onnxruntime").predict_confident(np.zeros((16, 16, 3), np.uint8))
+
+
+def test_signals_are_handled_after_openvino_compiled_int8(mixed):
+    """It leaves a stack for signals whose memory is freed: SIGTERM was a segmentation fault."""
+    pytest.importorskip("openvino")
+    answers(mixed, "whole@int8", "openvino")
+    caught = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught == [signal.SIGTERM]
 
 
 def test_torch_runs_float_only(mixed, whole, stood_in, caplog):

@@ -11,6 +11,7 @@ import numpy as np
 
 from polypath.core.extras import need, version_of
 from polypath.deploy.runtimes import graph_of_step, written_steps
+from polypath.deploy.runtimes.signal_stack import kept_signal_stack
 
 if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
@@ -87,7 +88,8 @@ def compiled_many(core: Any, file: str, settings: dict[str, Any], batch: int | N
             for shape in shapes.values():
                 shape[0] = batch
             model.reshape(shapes)
-        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        with kept_signal_stack():
+            request = core.compile_model(model, "CPU", settings).create_infer_request()
     except RuntimeError as error:
         raise ValueError(f"{file}: OpenVINO does not take it ({_last_line(error)})") from error
     lock = threading.Lock()  # a request serves one caller at a time

@@ -46,7 +46,7 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     )
     assert done.returncode == 0, done.stderr
     pages = sorted((tmp_path / "html").rglob("*.html"))
-    assert len(pages) > 50
+    assert len(pages) > 40
     outside = {source for page in pages for source in Sources(page).found if re.match(r"(https?:)?//", source)}
     assert outside == set()
     index = (tmp_path / "html/searchindex.js").read_text(encoding="utf-8")

@@ -242,7 +242,7 @@ def test_a_bundle_and_onnx_files_are_methods(
     bundle, separate = anytime(both, str(image_folder), out=tmp_path / "out", requests=5).methods
     assert [option.name for option in bundle.options] == [path.name for path in reversed(rank(Bundle.open().paths))]
     assert (bundle.pflop, separate.pflop) == (0.5, 0.5)
-    errors = {option.name: option.error for option in bundle.options}
+    errors = {Path(Bundle.open().path(one.name).files["onnx"]).stem: one.error for one in bundle.options}
     assert all(abs(errors[option.name] - option.error) <= 10 for option in separate.options)  # of 20 noise images
 
 

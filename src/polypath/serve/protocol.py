@@ -84,7 +84,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
                 self.transport.close()  # as after idle_seconds, only sooner
             else:
                 message = "nothing came on this connection, and others need its place"
-                self.cut(408, "silent", message, linger_s=0)
+                self.cut(503, "silent", message, linger_s=0)
 
         def turn_away(self) -> None:
             self.cut(503, "connections", f"{limits.connections} connections are open already", linger_s=0)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
 import json
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from polypath.core.extras import need
+from polypath.core.quiet import quiet
 from polypath.deploy.graph_check import IMAGES, LOGITS, check_operators
 from polypath.storage.files import write_file
 
@@ -65,7 +62,7 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
     from onnxscript import optimizer
 
     _forget_memory_formats(program)
-    with _quiet():
+    with quiet("torch.onnx", "onnxscript", "onnx_ir"):
         try:
             made = torch.onnx.export(
                 program,
@@ -183,22 +180,6 @@ def _strip(model: Any, name: str) -> None:
         values += node.outputs
     for value in values:
         value.metadata_props.clear()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter talks to standard output and the log."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,11 +7,8 @@ that sums of two products fit into the 16 bits in which AVX2 and early AVX512 ad
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +18,7 @@ from torch import Tensor
 
 from polypath.core.checks import check, whole
 from polypath.core.extras import installed, need, version_of
+from polypath.core.quiet import quiet
 from polypath.deploy.graph_check import IMAGES
 
 IMAGES_NEEDED = 300
@@ -78,7 +76,7 @@ def quantised(model: Any, calibration: Calibration) -> Any:
     """
     if installed("openvino"):
         need("openvino", "quantisation")  # in silence, before NNCF does
-    with _quiet():
+    with quiet("torch.utils.cpp_extension"):  # bars on standard output, and torch tells of compilers
         nncf = need("nncf", "--precision int8", "quantize")
         nncf.set_log_level(logging.ERROR)
         images: Iterable[np.ndarray] = calibration.images.numpy()
@@ -94,17 +92,3 @@ def quantised(model: Any, calibration: Calibration) -> Any:
         except Exception as error:  # NNCF and ONNX Runtime have many of their own
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ValueError(f"NNCF cannot quantise {model.graph.name!r} ({first})") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """NNCF draws bars on standard output, and torch tells of compilers when NNCF looks for them."""
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

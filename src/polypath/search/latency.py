@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from polypath.core.execute import Trace, run_steps
 from polypath.core.inputs import image_batch
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
+from polypath.core.quiet import quiet_loggers
 from polypath.core.wiring import INPUT, Unit
 from polypath.deploy import check
 from polypath.deploy.bundle import Bundle
@@ -155,7 +155,7 @@ def timed(runtime: str, net: PathNet, choices: Sequence[Paths]) -> Times:
         if runtime == "torch":
             bundle = _unwritten(net, names)
         else:
-            with _quiet("polypath.deploy.write"):  # it tells a line a graph
+            with quiet_loggers("polypath.deploy.write", level=logging.WARNING):  # it tells a line a graph
                 bundle = write_bundle(net, Path(place) / "bundle", names)
         opened, prep = open_runtime(runtime, bundle), bundle.preparation
         x = check.images(1, (prep.channels, *prep.size)).numpy()
@@ -166,17 +166,6 @@ def timed(runtime: str, net: PathNet, choices: Sequence[Paths]) -> Times:
         ms={str(names[name]): round(Timing.of(ms).p50, 5) for name, ms in taken.items()},
         runtime={**about, "busy": any(map(disturbed, taken.values()))},
     )
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _unwritten(net: PathNet, names: Mapping[str, Paths]) -> Bundle:

@@ -203,22 +203,29 @@ class Service:
         if len(decoding.data) > TINY:
             return False
         try:
-            image = self.model.decode(decoding.data, self.options.limits.pixels, TINY)
+            self._decode_here(decoding, TINY)
         except LargeImage:
             return False
-        except Exception as error:
-            self._fail(decoding, error)
-        else:
-            self.scheduler.submit(decoding.ticket, image)
         return True
 
     def _decode(self, decoding: Decoding) -> None:
-        """On a thread of the decoders: the image goes straight to the queue, without a turn of the event loop."""
+        """On a thread of the decoders."""
         try:
-            image = self.model.decode(decoding.data, self.options.limits.pixels)
+            self._decode_here(decoding)
         except LargeImage as large:
             decoding.work = large.work
             self._begin_large(decoding)
+
+    def _decode_here(self, decoding: Decoding, most: int | None = None) -> None:
+        """The image goes straight to the queue, without a turn of the event loop.
+
+        Raises:
+            LargeImage: it would be more work than ``most``, or than is done in this process.
+        """
+        try:
+            image = self.model.decode(decoding.data, self.options.limits.pixels, most)
+        except LargeImage:
+            raise
         except Exception as error:
             self._fail(decoding, error)
         else:

@@ -1,4 +1,4 @@
-"""The shipped bundle, a cache of its own, and times that do not depend on the machine."""
+"""The shipped bundle, a separate cache, and times that do not depend on the machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_registry():
-    """The exporter reads its table of operators anew each time: a third of what a small network's export takes."""
+    """The exporter rereads its table of operators each time, which is a third of a small network's export."""
     if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
         yield
         return
@@ -44,7 +44,7 @@ def bundle():
 
 @pytest.fixture
 def copied(tmp_path):
-    """The shipped bundle in a place of its own, to be damaged."""
+    """A copy of the shipped bundle, to be damaged."""
     folder = tmp_path / "bundle"
     shutil.copytree(SHIPPED, folder)
     return folder
@@ -52,8 +52,8 @@ def copied(tmp_path):
 
 @pytest.fixture
 def set_times(monkeypatch):
-    """Profiles say 1 ms for the cheapest path and 5 for the whole network; what is observed says nothing. Returns the
-    list of profiles made."""
+    """Profiles say 1 ms for the cheapest path and 5 for the whole network; observed times are ignored. Returns the list
+    of profiles made."""
     made = []
 
     def measure(tasks, seconds=None):

@@ -34,7 +34,7 @@ def images(n: int, seed: int) -> torch.Tensor:
 
 
 def held_out(net: pp.PathNet, n: int = 200) -> HeldOut:
-    """Images that the whole is right of but for every fifth."""
+    """Images with labels that the whole gets right, except every fifth."""
     x = images(n, 1)
     with torch.no_grad():
         labels = net(x).argmax(1)
@@ -47,7 +47,7 @@ def calibration() -> Calibration:
 
 
 def weights_only(model: Any, calibration: Calibration) -> Any:
-    """What stands in for NNCF where it is not installed: convs' weights in int8, one scale each, values as they are."""
+    """A substitute for NNCF if it is not installed: convs' weights in int8, one scale each, activations in float."""
     import onnx
 
     del calibration

@@ -1,4 +1,4 @@
-"""Answers to many images in one file: whole or not there, and the same whether or not it was stopped on the way."""
+"""Answers to many images in one file: complete or absent, and the same whether or not a call was stopped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ODD = 'odd, "name"\nof two lines.png'
 
 
 class Fake:
-    """Answers by the first pixel, and by how many images it is given, as the last digits of a real network's do."""
+    """Answers depend on the first pixel and on the batch size, as the last digits of a real network's do."""
 
     def __init__(self, digest: str = "d0") -> None:
         prep = Preparation((4, 4), (0.5,) * 3, (0.5,) * 3)
@@ -66,7 +66,7 @@ def fake(digest: str = "d0") -> Any:
 
 @pytest.fixture
 def files(tmp_path):
-    """23 images, two of which are none, one with a name that CSV has to quote."""
+    """23 files, two of which are not images, one with a name that CSV must quote."""
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(20):
@@ -120,7 +120,7 @@ def test_parquet_says_the_same(files, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_stopped_call_is_gone_on_with(files, tmp_path, suffix):
+def test_a_later_call_resumes_a_stopped_one(files, tmp_path, suffix):
     out, predictor = tmp_path / f"a.{suffix}", fake()
     predictor.stop_at = 2
     with pytest.raises(KeyboardInterrupt):
@@ -150,7 +150,7 @@ def stopped(files, tmp_path):
 
 
 ENDS = (b"", b"\0" * 50, b'"', b"\xff,\n")
-"""What may follow the rows that were written: nothing, and what a power cut may leave."""
+"""What may follow the written rows: nothing, or the leftovers of a power cut."""
 
 
 def test_wherever_the_rows_end_whole_batches_are_kept(files, stopped):
@@ -185,7 +185,7 @@ def test_wherever_the_rows_end_the_file_is_the_same(files, tmp_path, stopped, sh
     assert not work.exists()
 
 
-def test_another_question_is_refused_by_what_differs(files, tmp_path):
+def test_other_options_are_refused_and_the_difference_is_named(files, tmp_path):
     out = tmp_path / "a.csv"
     stopped = fake()
     stopped.stop_at = 1
@@ -212,7 +212,7 @@ def test_another_question_is_refused_by_what_differs(files, tmp_path):
 
 def test_a_file_that_is_not_ours_stays(files, tmp_path):
     (tmp_path / "a.csv").write_text("mine")
-    with pytest.raises(ValueError, match=r"a\.csv: exists, and a\.csv\.json is not beside it"):
+    with pytest.raises(ValueError, match=r"a\.csv: exists, but a\.csv\.json is not beside it"):
         write_answers(fake(), files, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text() == "mine"
 

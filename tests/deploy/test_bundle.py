@@ -48,7 +48,7 @@ def test_it_is_a_short_line_and_a_notebook_shows_its_paths(bundle):
 
 
 def test_weights_stand_once_and_graphs_do_not_choose(bundle):
-    """Graphs are small since convs stand in the one shared file; batch-norms are still there, unfolded."""
+    """Graphs are small, since convs are in the shared file; batch-norms are not folded."""
     onnx = pytest.importorskip("onnx")
     for path in bundle.paths:
         file = bundle.folder / path.files["onnx"]
@@ -99,8 +99,8 @@ def test_a_damaged_manifest_is_refused(copied):
     text = file.read_text()
     for bad, words in (
         (text.replace("32", "33", 1), "digest"),
-        (text[: len(text) // 2], "no JSON"),
-        ("[" * 100_000, "no JSON"),
+        (text[: len(text) // 2], "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("{}", "polypath-bundle"),
         (" " * (manifests.LARGEST + 1), "bytes"),
     ):
@@ -113,7 +113,7 @@ def test_a_damaged_manifest_is_refused(copied):
     ("change", "words"),
     [
         (lambda v: v.update(format_version=2), "format_version 2"),
-        (lambda v: v["files"].update({"../evil": {"sha256": "", "bytes": 0}}), "no plain file name"),
+        (lambda v: v["files"].update({"../evil": {"sha256": "", "bytes": 0}}), "not a plain file name"),
         (lambda v: v["paths"][0]["files"].update(onnx="other.onnx"), "no checksum"),
         (lambda v: v["paths"][0].update(temperature=0), "temperature"),
         (lambda v: v["paths"][0].update(error=float("nan")), r"paths\[0\].error = nan: must be a finite number"),
@@ -137,7 +137,7 @@ def test_values_that_cannot_be_are_refused(copied, change, words):
         Bundle.open(copied)
 
 
-def test_a_place_without_a_bundle_is_said(tmp_path):
+def test_a_folder_without_a_bundle_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no such folder"):
         Bundle.open(tmp_path / "x")
     with pytest.raises(ValueError, match=r"manifest\.json is missing"):

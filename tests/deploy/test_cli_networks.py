@@ -60,7 +60,7 @@ def test_runs_become_one_bundle(runs, tmp_path, capsys):
     assert main(["predict", str(out), str(image), "--path", "thin:whole", *ask]) == 0
     assert json.loads(capsys.readouterr().out)["path"] == "thin:whole"
     assert main(["predict", str(out), str(image), "--path", "whole", *ask]) == 2
-    assert "of several networks; name one of" in capsys.readouterr().err
+    assert "in several networks; name one of" in capsys.readouterr().err
 
 
 def test_what_cannot_be_one_bundle_is_said_in_a_line(runs, tmp_path, capsys):
@@ -73,8 +73,8 @@ def test_what_cannot_be_one_bundle_is_said_in_a_line(runs, tmp_path, capsys):
     pp.save(net, larger / "model", overwrite=True, mean=[0.5], std=[0.5], image_size=12)
     for sources, words in (
         ([runs["thin"], tmp_path / "renamed"], "'renamed' cannot be in one bundle with 'thin': their classes are not"),
-        ([runs["thin"], larger], "'larger' cannot be in one bundle with 'thin': their images are prepared otherwise"),
-        ([runs["thin"], runs["other"]], "their runs held other images out (50 and 60)"),
+        ([runs["thin"], larger], "'larger' cannot be in one bundle with 'thin': their images are prepared differently"),
+        ([runs["thin"], runs["other"]], "their runs held out different images (50 and 60)"),
         ([runs["thin"], runs["thin"].parent / "." / "thin"], "given twice"),
         ([runs["thin"], runs["deep"] / "model"], "no run, as others are: nothing says which images"),
         ([runs["thin"], runs["deep"], "--format", "onnx"], "--format onnx: of one run or network"),

@@ -1,4 +1,4 @@
-"""Up a ladder: the answers are those of the paths by themselves, and what they share is run once."""
+"""Climbing a ladder: answers equal those of the separate paths, and shared nodes run once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RUNTIMES = [name for name in ("onnxruntime", "openvino", "torch") if installed(n
 
 @pytest.fixture(scope="module")
 def nested(tmp_path_factory):
-    """A bundle of an exit and the whole network, their norms re-estimated, each path by itself."""
+    """A bundle of an exit and the whole network, their norms recalibrated, each path by itself."""
     net = ResNet(depth=8, width=8, exits=(1,), num_classes=3).build(seed=0)
     randomise_norms(net)
     net.config |= {"normalisation": {"mean": [0.5] * 3, "std": [0.2] * 3}, "image": {"size": [16, 16]}}
@@ -53,7 +53,7 @@ def test_every_step_answers_as_its_path_alone_and_runs_the_rest_only(nested, ima
     list(predictor.predict_until(images, time.monotonic() + 1e3))
     ran.clear()
     answers = list(predictor.predict_until(images, time.monotonic() + 1e3))
-    assert not ran  # each is a step of its own: no path runs whole
+    assert not ran  # each is a separate step: no complete path runs
     assert [answer.path for answer in answers] == TEXTS
     for answer in answers:
         alone = predictor.predict(images, path=answer.path)
@@ -62,7 +62,7 @@ def test_every_step_answers_as_its_path_alone_and_runs_the_rest_only(nested, ima
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_images_that_are_not_sure_yet_take_what_is_held_of_them_along(nested, images, runtime, monkeypatch):
+def test_images_that_continue_keep_their_held_values(nested, images, runtime, monkeypatch):
     predictor = AnytimePredictor(nested, runtime, threads=1, profile=0.01)
     alone = [predictor.predict(images, path=text) for text in TEXTS]
     threshold = float(np.median(alone[0].confidence))

@@ -111,7 +111,7 @@ def test_modes_and_orientation_come_through(decoder):
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", encoded(noise(), "PNG")[:-900], encoded(noise(), "ICO")])
-def test_what_is_wrong_is_told_in_the_same_words(decoder, data):
+def test_errors_are_the_same_as_in_this_process(decoder, data):
     with pytest.raises(BrokenImage) as here:
         open_image(data)
     with pytest.raises(BrokenImage) as there:
@@ -150,7 +150,7 @@ def test_large_images_and_their_files_go_to_the_worker(decoder, tmp_path, monkey
         decoder.decode(tmp_path / "b.jpg", PREP, LIMITS, spent(NEVER))
 
 
-def test_without_a_deadline_nothing_is_to_be_killed(all_large):
+def test_without_a_deadline_no_worker_is_used(all_large):
     decoder, data = Decoder(), encoded(noise(), "PNG")
     assert decoder.decode(data, PREP, LIMITS, Spent(float("inf"), 0.0)).shape == (16, 16, 3)
     assert decoder._worker is None
@@ -243,7 +243,7 @@ def test_an_image_that_is_not_wanted_any_more_is_given_up(decoder):
     assert apart(decoder, encoded(noise(), "PNG")).shape == (16, 16, 3)
 
 
-def test_who_waits_for_another_ones_image_waits_until_the_deadline(decoder):
+def test_an_image_waits_for_another_one_until_its_deadline(decoder):
     with decoder._turn, pytest.raises(DecodingLate) as caught:
         decoder.apart(encoded(noise(), "PNG"), PREP, LIMITS, time.perf_counter() + 0.05)
     assert caught.value.seconds == 0
@@ -257,7 +257,7 @@ def test_a_crash_is_the_images_fault_and_a_dead_worker_is_replaced(decoder):
     assert [type(error) for error in found] == [BrokenImage]
     assert "crashed" in str(found[0])
     decoder.ready()
-    os.kill(decoder._worker._process.pid, signal.SIGKILL)  # while nobody asks it anything
+    os.kill(decoder._worker._process.pid, signal.SIGKILL)  # while it is idle
     assert until(lambda: not decoder._worker.alive)
     assert apart(decoder, encoded(noise(), "PNG")).shape == (16, 16, 3)
 

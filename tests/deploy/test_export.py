@@ -198,13 +198,13 @@ def test_a_runtime_that_cannot_load_a_file_is_told_and_left_out(net, tmp_path, m
     pytest.importorskip("openvino")
 
     def refuse(*_):
-        raise ValueError("whole.onnx: OpenVINO does not take it (a pool)")
+        raise ValueError("whole.onnx: OpenVINO cannot load it (a pool)")
 
     monkeypatch.setattr("polypath.deploy.runtimes.openvino_.compiled_many", refuse)
     done = export_path(net, "branches=1", tmp_path / "a", "onnx")
     assert [c.runtime for c in done.checks] == ["onnxruntime"]
     told = [record.getMessage() for record in caplog.records if record.name.startswith("polypath")]
-    assert told == ["whole.onnx: OpenVINO does not take it (a pool); other runtimes do"]
+    assert told == ["whole.onnx: OpenVINO cannot load it (a pool); other runtimes can"]
     monkeypatch.setattr("polypath.deploy.runtimes.onnxruntime_.make_session", refuse)
     with pytest.raises(ValueError, match="a pool"):
         export_path(net, "branches=1", tmp_path / "b", "onnx")

@@ -126,8 +126,8 @@ def drawn(name: str) -> pp.PathNet:
 
 
 def side(net: pp.PathNet) -> int:
-    """Of images that no map vanishes of: OpenVINO pools no map that is smaller than its window. A transformer's own,
-    whose position embeddings it would resize in another way than torch."""
+    """The side of images, large enough for all maps: OpenVINO cannot pool a map that is smaller than its window. For a
+    transformer its own side, since OpenVINO would resize its position embeddings differently from torch."""
     body: Any = net.get_submodule("body") if "body" in net.wiring.modules else None
     model: Any = getattr(body, "model", None)
     if getattr(model, "pos_embed", None) is not None:

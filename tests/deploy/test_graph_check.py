@@ -1,4 +1,4 @@
-"""Graphs of others: refused before a runtime sees them, or run as the manifest says."""
+"""Graphs of unknown origin: refused before a runtime loads them, or run as the manifest says."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FIRST_OF_FAMILY = {get_preset(name).spec.family: name for name in reversed(FORMS
 
 
 def sealed(folder: Path) -> None:
-    """Give the manifest the files' facts and a digest that fits, as one who made the bundle would."""
+    """Give the manifest the files' facts and a digest that fits, as the bundle's author could."""
     file = folder / manifests.NAME
     values = json.loads(file.read_text())
     for name in values["files"]:
@@ -50,7 +50,7 @@ def rewritten(folder: Path, change) -> None:
 
 
 def external(model):
-    """The first weight that stands in another file."""
+    """The first weight that is stored in another file."""
     return next(tensor for tensor in model.graph.initializer if tensor.external_data)
 
 
@@ -73,7 +73,7 @@ def node(op, inputs, outputs, domain="", **options):
 
 
 def before_all(*nodes):
-    """Nodes that stand before the graph's own, the last of them giving ``images`` anew under another name."""
+    """Nodes before the graph's own, the last of which gives ``images`` under another name."""
 
     def change(model):
         for old in model.graph.node:
@@ -150,23 +150,23 @@ HOSTILE = {
     "huge": (place(offset="9" * 30), "must be whole numbers"),
     "twice": (lambda m: external(m).external_data.add(key="location", value="/etc/passwd"), "is read from"),
     "other shape": (lambda m: external(m).dims.append(7), "its shape needs"),
-    "no shape": (lambda m: external(m).dims.append(-1), "not one that is read"),
-    "other type": (set_field(external, data_type=10), "is of type 10"),
-    "text": (set_field(external, data_type=8), "is of type 8"),
+    "no shape": (lambda m: external(m).dims.append(-1), "which is not supported"),
+    "other type": (set_field(external, data_type=10), "has type 10"),
+    "text": (set_field(external, data_type=8), "has type 8"),
     "short": (lambda m: m.graph.initializer.add(name="x", data_type=1, dims=[4], raw_data=b"1234"), "needs 16"),
     "loop": (looped, "holds 'Loop': it must be static"),
-    "graph in an attribute": (hidden_graph, "'then_branch' of node .* is no number, text or array"),
+    "graph in an attribute": (hidden_graph, "'then_branch' of node .* must be a number, text or an array"),
     "function": (function, "functions"),
     "domain": (before_all(node("Relu", [IMAGES], ["x"], domain="com.microsoft")), "holds 'com.microsoft.Relu'"),
     "operator": (before_all(node("NonZero", [IMAGES], ["x"])), "holds 'NonZero', which is not allowed"),
-    "version": (set_field(lambda m: m.opset_import[0], version=99), r"are of \[\('', 99\)\]; must be ONNX's own"),
+    "version": (set_field(lambda m: m.opset_import[0], version=99), r"sets are \[\('', 99\)\]; must be ONNX's own"),
     "two sets": (lambda m: m.opset_import.add(domain="x", version=1), "must be ONNX's own"),
     "image size": (set_dim("input", 2, 64), r"inputs are 'images' .* must be images, float32 of \(batch, 3, 32, 32\)"),
     "batch": (set_dim("input", 0, 1), "for batches of 1 only"),
     "classes": (set_dim("output", 1, 5), r"outputs are 'logits' .* \(batch, 10\)"),
     "type": (set_field(lambda m: m.graph.input[0].type.tensor_type, elem_type=11), "inputs are 'images' of type 11"),
     "two inputs": (lambda m: m.graph.input.append(m.graph.input[0]), "it has 2 inputs; must have 1"),
-    "fewer logits": (fewer, r"gives 'logits' of \(1, 5\) for one image; must be of \(1, 10\)"),
+    "fewer logits": (fewer, r"gives 'logits' of shape \(1, 5\) for one image; must be \(1, 10\)"),
     "bomb": (
         before_all(constant("n", [10**6, 3, 32, 32]), node("Expand", [IMAGES, "n"], ["x"])),
         "more than 4,194,304 numbers for one image",
@@ -213,7 +213,7 @@ HOSTILE = {
             constant("one", 1),
             node("Range", ["zero", "m", "one"], ["x"]),
         ),
-        "cannot be told before it runs|shapes do not fit",
+        "is not known before the graph runs|shapes do not fit",
     ),
 }
 
@@ -257,7 +257,7 @@ def test_a_graph_is_checked_once_for_all_runtimes(copied, monkeypatch):
 def test_what_is_no_graph(data, copied):
     (copied / GRAPH).write_bytes(data)
     sealed(copied)
-    with pytest.raises(GraphRefused, match=r"damaged, or no ONNX file|must be ONNX's own"):
+    with pytest.raises(GraphRefused, match=r"damaged, or not an ONNX file|must be ONNX's own"):
         graph_of(copied)
 
 
@@ -279,7 +279,7 @@ def test_a_weight_may_not_be_a_link_out_of_the_manifest(copied, tmp_path):
     (tmp_path / "secret").write_bytes(bytes((copied / "model.safetensors").stat().st_size))
     (copied / "model.safetensors").unlink()
     (copied / "model.safetensors").symlink_to(tmp_path / "secret")
-    with pytest.raises(ValueError, match="its checksum is another"):
+    with pytest.raises(ValueError, match="its checksum does not match"):
         Bundle.open(copied)
 
 
@@ -319,7 +319,7 @@ def test_a_network_of_other_classes_than_the_manifest(copied):
     values["classes"] = values["classes"][:5]
     file.write_text(json.dumps(values))
     sealed(copied)
-    with pytest.raises(ValueError, match="tells 10 classes apart, and its manifest names 5"):
+    with pytest.raises(ValueError, match="its network has 10 classes, but its manifest names 5"):
         open_runtime("torch", Bundle.open(copied), 1).prepare("whole", 1)
 
 
@@ -341,7 +341,7 @@ def written(net, text, fold, folder) -> tuple[Path, tuple[int, int, int]]:
 )
 @pytest.mark.parametrize("fold", [True, False])
 def test_what_exports_write_is_allowed(name, fold, tmp_path):
-    """Of every family the whole network, gates and all, as a bundle has it and as a file of its own."""
+    """The whole network of every family, gates included, in a bundle's form and as a separate file."""
     net = small_net(name).eval()
     file, shape = written(net, "whole", fold, tmp_path)
     check_graph(file, [], [Value(IMAGES, shape)], [Value(LOGITS, (net.num_classes,))])
@@ -350,7 +350,7 @@ def test_what_exports_write_is_allowed(name, fold, tmp_path):
 @pytest.mark.parametrize(
     ("begin", "end", "step", "shape"), [(0, 2, 1, (1, 3)), (-1, -5, -2, (32, 3)), (1, 9, 2, (3, 32))]
 )
-def test_sizes_are_told_of_shapes_that_are_cut(begin, end, step, shape):
+def test_sizes_of_sliced_shapes_are_inferred(begin, end, step, shape):
     """As transformers' exports have them: a map is given a part of another's shape."""
     cut = [node("Shape", [IMAGES], ["all"]), *(constant(n, [v]) for n, v in (("b", begin), ("e", end), ("s", step)))]
     graph = onnx.helper.make_graph(
@@ -370,7 +370,7 @@ def test_sizes_are_told_of_shapes_that_are_cut(begin, end, step, shape):
 
 
 def test_sizes_are_those_of_a_run(bundle):
-    """What is told of one image, against shapes that ONNX Runtime gives."""
+    """Inferred sizes for one image, compared with the shapes in ONNX Runtime."""
     import onnxruntime
 
     file = bundle.folder / GRAPH

@@ -20,7 +20,7 @@ def test_parts_are_disjoint_whole_and_drawn_by_the_seed():
         heldout.parts(49, 0)
 
 
-def test_only_paths_worth_having_stay():
+def test_only_pareto_optimal_paths_stay():
     errors, macs = {"a": 30.0, "b": 20.0, "c": 20.0, "d": 25.0, "e": 10.0}, {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}
     assert heldout.pareto(errors, macs) == ["a", "b", "e"]
     assert heldout.pareto(errors, macs, keep=["d"]) == ["a", "b", "d", "e"]
@@ -45,7 +45,7 @@ def test_the_ladder_rises_and_averages_where_that_helps():
     assert together[1].error == heldout.error((confident + unsure) / 2, labels) == 0.0
 
 
-def test_no_part_does_the_work_of_another():
+def test_each_part_decides_only_its_own_question():
     """Labels that are wrong in one part only change what that part decides."""
     g = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 4, (500,), generator=g)

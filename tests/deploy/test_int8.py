@@ -89,7 +89,7 @@ def mixed(written) -> Bundle:
 
 @pytest.fixture
 def copied(whole, tmp_path) -> Bundle:
-    """A bundle in int8 in a place of its own, to be damaged."""
+    """A copy of a bundle in int8, to be damaged."""
     return Bundle.open(shutil.copytree(whole.folder, tmp_path / "copied"))
 
 
@@ -238,7 +238,7 @@ def test_torch_runs_float_only(mixed, whole, stood_in, caplog):
     with caplog.at_level(logging.INFO, "polypath"):
         assert len(AnytimePredictor(mixed, "torch").bundle.paths) == 2
     assert "paths in int8, which torch cannot run" in caplog.text
-    with pytest.raises(ValueError, match="'whole@int8' is in int8, and runtime 'torch' runs float32"):
+    with pytest.raises(ValueError, match="'whole@int8' is in int8, but runtime 'torch' runs float32"):
         open_runtime("torch", mixed).prepare("whole@int8", 1)
     for precision in ("auto", "int8"):
         with pytest.raises(ValueError, match="runtime torch: runs paths in float"):
@@ -286,8 +286,8 @@ def test_what_cannot_be_is_told_before_any_work(stood_in, tmp_path, options, tol
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"error": 5.0}, "'whole@int8' of precision int8 has errors of no kind"),
-        ({"test_error": 5.0}, "'whole@int8' of precision int8 has errors of no kind"),
+        ({"error": 5.0}, "'whole@int8' of precision int8 has errors without a kind"),
+        ({"test_error": 5.0}, "'whole@int8' of precision int8 has errors without a kind"),
         ({"files": {}}, "'whole@int8' in int8 has no graph"),
         ({"precision": "int4"}, "precision"),
         ({"errors": {"avx2": {"error": 101}}}, "error"),
@@ -310,7 +310,7 @@ def test_format_1_has_no_int8(copied):
 def test_a_path_in_int8_has_no_step(copied):
     bundle = copied
     rewrite(bundle.folder, lambda values: values["ladder"][0].update(step={"reads": ["input"]}))
-    with pytest.raises(ValueError, match="'branches=1@int8' in int8 runs whole, without"):
+    with pytest.raises(ValueError, match="'branches=1@int8' in int8 cannot have a step"):
         Bundle.open(bundle.folder)
 
 
@@ -433,11 +433,11 @@ def wide_zero_point(graph: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (valued(float("nan")), "no finite number above 0"),
-        (valued(float("inf")), "no finite number above 0"),
-        (valued(0.0), "no finite number above 0"),
-        (valued(-0.1), "no finite number above 0"),
-        (valued(1e31), "no finite number above 0"),
+        (valued(float("nan")), "not a finite number above 0"),
+        (valued(float("inf")), "not a finite number above 0"),
+        (valued(0.0), "not a finite number above 0"),
+        (valued(-0.1), "not a finite number above 0"),
+        (valued(1e31), "not a finite number above 0"),
         (valued(0.1, 0.2), r"scales of \[2\] and zero points of \[\]"),
         (per_channel(0, 3), "3 scales on axis 0 of"),
         (per_channel(7, 8), "8 scales on axis 7 of"),

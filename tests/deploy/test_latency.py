@@ -1,4 +1,4 @@
-"""What is believed of paths' times, in simulations: a path is a function that draws its time at a moment."""
+"""Estimates of paths' times, in simulations: a path is a function that draws its time at a moment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def spell(begin: float, end: float, factor: float) -> Callable[[float], float]:
 
 @dataclass
 class Log:
-    """What became of requests, by moment."""
+    """The outcomes of requests, by moment."""
 
     budget: float
     rows: list[tuple[float, str, float]] = field(default_factory=list)
@@ -158,7 +158,7 @@ def test_patience_comes_back_after_a_long_calm():
     assert log.share("whole", since=330.0) == 1.0
 
 
-def test_a_profile_of_a_busy_machine_bars_no_path():
+def test_a_profile_of_a_busy_machine_excludes_no_path():
     """The profile says twice as much as each path takes afterwards: what the paths in use show is believed of all."""
     paths = {"whole": steady(10.0), "half": steady(6.0), "cheap": steady(2.0)}
     log = simulated(paths, 15.0, 60.0, profiled_load=2.0)
@@ -168,14 +168,14 @@ def test_a_profile_of_a_busy_machine_bars_no_path():
     assert simulated(paths, 9.0, 60.0, profiled_load=2.0).share("half", since=20.0) == 1.0
 
 
-def test_that_the_machine_has_become_slower_bars_no_path_that_was_not_tried():
-    """The cheap path is slower than its profile, by itself: the whole is retried all the same, once it fits."""
+def test_a_slower_machine_excludes_no_path_that_was_not_tried():
+    """Only the cheap path is slower than its profile: the whole is still retried, once it fits."""
     load = spell(20.0, 60.0, 3.0)
     paths = {"whole": steady(10.0, load=load), "cheap": steady(2.0, load=lambda now: 2.0)}
     assert simulated(paths, 15.0, 300.0).share("whole", since=200.0) == 1.0
 
 
-def test_spikes_in_a_profile_bar_no_path():
+def test_spikes_in_a_profile_exclude_no_path():
     spikes = iter([40.0] * 2)
     path = steady(10.0)
 
@@ -226,7 +226,7 @@ def test_a_busy_machine_is_noticed(ms, share):
 def test_a_calm_machine_is_not_suspected(ms, count):
     assert not disturbed(taken(steady(ms), count))
     assert not disturbed(taken(lambda rng, now: ms * rng.lognormal(0.0, 0.2), count))
-    assert not disturbed(taken(sliced(ms, 0.05, 0.5), count))  # half a millisecond is no matter
+    assert not disturbed(taken(sliced(ms, 0.05, 0.5), count))  # half a millisecond does not matter
     if count == 1000:
         assert not disturbed([*taken(steady(ms), 996), *[50.0 * ms] * 4])  # rarer than a budget allows
 
@@ -240,7 +240,7 @@ def test_what_is_left_of_disturbed_times_is_calm():
 
 
 def test_a_profile_of_a_busy_machine_refuses_no_budget_and_is_corrected():
-    """Its disturbed times do not count: a path is used, and given up at its second late answer."""
+    """Its disturbed times do not count: a path is used, and dropped at its second late answer."""
     measured = {"whole": taken(sliced(5.0, 0.2, 50.0), 200), "cheap": taken(sliced(0.2, 0.2, 50.0), 1000)}
     believed, doubted = Latencies(measured, 0.0), Latencies(measured, 0.0, "busy")
     for path, budget in (("cheap", 2.0), ("whole", 10.0)):
@@ -330,7 +330,7 @@ def test_three_late_answers_after_a_short_profile_are_too_many():
     assert latency.timing.samples == len(latency.samples()) == 33  # what is reported and stored are true times
 
 
-def test_what_was_learnt_is_not_forgotten_for_a_budget_that_is_too_small_anyway():
+def test_a_budget_that_is_too_small_anyway_resets_no_estimate():
     latencies = Latencies({"a": [1.0] * 100}, 0.0)
     for _ in range(300):
         latencies.observe("a", 3.0, 0.0)
@@ -351,7 +351,7 @@ def test_runs_of_fewer_images_than_were_profiled_say_nothing_of_the_machine():
     assert latencies.pace(1e6) == 0.5  # as long as nothing else is observed
 
 
-def test_memory_stays_bounded_and_what_is_stored_tells_the_same():
+def test_memory_stays_bounded_and_stored_times_give_the_same_estimate():
     latency = PathLatency([1.0], 0.0)
     for i in range(10_000):
         latency.observe(1.0 + i % 100, float(i))

@@ -52,7 +52,7 @@ def nets() -> dict[str, pp.PathNet]:
 @pytest.fixture(scope="module")
 def several(tmp_path_factory):
     """A CrescendoNet and a ResNet with an exit, whose whole is right of half of the held-out images; its norms are
-    re-estimated."""
+    recalibrated."""
     made = nets()
     x = torch.randn(100, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     stats = pp.recalibrate(made["deep"], PATHS["deep"], [(x,)])
@@ -144,7 +144,7 @@ def test_budgets_choose_among_all_networks(tmp_path, monkeypatch):
     assert predictor.choose(1e3).startswith("a:")  # as accurate, as many MACs: the first
 
 
-def test_names_alone_do_where_they_say_enough(several):
+def test_a_short_name_is_enough_if_it_is_unique(several):
     bundle = several[0]
     assert bundle.path("deep:whole") is bundle.path("whole")
     with pytest.raises(ValueError, match="'x:whole': not in this bundle; there are"):
@@ -160,7 +160,7 @@ def test_names_alone_do_where_they_say_enough(several):
 
 def test_a_text_of_two_networks_must_say_which(tmp_path):
     bundle = Bundle.open(two_networks(tmp_path / "two", link=True))
-    with pytest.raises(ValueError, match="path 'whole': of several networks; name one of a:whole, b:whole"):
+    with pytest.raises(ValueError, match="path 'whole': in several networks; name one of a:whole, b:whole"):
         bundle.path("whole")
 
 
@@ -188,7 +188,7 @@ def changed(**about: Any) -> dict[str, BundleNetwork]:
     [
         ({"classes": ["one", "two", "\x1b]four"]}, r"number 2 is '\\x1b]four' and 'three'"),
         ({"classes": ["two", "one", "three"]}, "the same classes in another order"),
-        ({"image": {"size": [24, 24]}}, r"prepared otherwise, size is \(24, 24\) and \(16, 16\)"),
+        ({"image": {"size": [24, 24]}}, r"prepared differently, size is \(24, 24\) and \(16, 16\)"),
         ({"image": {"size": [16, 16], "resize": "pad"}}, "resize is pad and crop"),
         ({"normalisation": {"mean": [0.4] * 3, "std": [0.2] * 3}}, r"mean is \(0.4, 0.4, 0.4\) and"),
     ],
@@ -206,7 +206,7 @@ def test_other_held_out_images_are_refused(tmp_path):
     held = HeldOut([(x, y)])
     for other, words in (
         (None, "one of them has held-out images, and the other has none"),
-        (HeldOut([(x, y)], seed=1), "are cut by seeds 1, 0"),
+        (HeldOut([(x, y)], seed=1), "are split by seeds 1, 0"),
         (HeldOut([(x, y.flip(0))]), "'deep': its images have other labels than those of 'thin'"),
     ):
         both = {"thin": replace(networks["thin"], held_out=held), "deep": replace(networks["deep"], held_out=other)}
@@ -261,15 +261,15 @@ def two(tmp_path):
         (lambda v: v.update(format_version=3), "format_version 3; this polypath reads 1 to 2"),
         (lambda v: v.update(format_version=1), "format_version 1 has none"),
         (lambda v: v.update(networks={}), "format_version 2 has some"),
-        (lambda v: v["networks"].update({"../c": v["networks"]["a"]}), r"'\.\./c' is no name of a folder"),
+        (lambda v: v["networks"].update({"../c": v["networks"]["a"]}), r"'\.\./c' is not a folder name"),
         (lambda v: v["networks"].update(c=v["networks"]["a"]), "'c' has no config.json among the files"),
         (lambda v: v["networks"]["a"].pop("family"), r"networks\['a'\] lacks the field 'family'"),
         (lambda v: v["files"].pop("b/model.safetensors"), "'b' has no model.safetensors among the files"),
-        (lambda v: v["files"].update({"a/../x": v["files"]["a/config.json"]}), r"'\.\./x' is no plain file name"),
-        (lambda v: v["files"].update({"a/b/x": v["files"]["a/config.json"]}), "'b/x' is no plain file name"),
-        (lambda v: v["files"].update({"c/x": v["files"]["a/config.json"]}), "'c/x' is no plain file name"),
-        (lambda v: v["files"].update({"a": v["files"]["a/config.json"]}), "'a' is no name of a folder"),
-        (lambda v: v["files"].pop("a/statistics.safetensors"), "'a/statistics.safetensors' is named, and has no"),
+        (lambda v: v["files"].update({"a/../x": v["files"]["a/config.json"]}), r"'\.\./x' is not a plain file name"),
+        (lambda v: v["files"].update({"a/b/x": v["files"]["a/config.json"]}), "'b/x' is not a plain file name"),
+        (lambda v: v["files"].update({"c/x": v["files"]["a/config.json"]}), "'c/x' is not a plain file name"),
+        (lambda v: v["files"].update({"a": v["files"]["a/config.json"]}), "'a' is not a folder name"),
+        (lambda v: v["files"].pop("a/statistics.safetensors"), "'a/statistics.safetensors' is named, but has no"),
         (lambda v: v["paths"][0].update(network="c"), "'a:column=1' is of network 'c'; there are a, b"),
         (lambda v: v["paths"][0].pop("network"), "is of network ''"),
         (lambda v: v["paths"][0].update(network="b"), "'a/column=1.onnx' is named by a path of another network"),
@@ -319,7 +319,7 @@ def test_links_are_read(runtime, tmp_path, bundle):
 
 
 def test_each_path_stays_compiled_at_each_batch_size(tmp_path, monkeypatch):
-    """However many networks there are: an answer would else wait for a compiler."""
+    """With any number of networks: otherwise an answer would wait for a compiler."""
     pytest.importorskip("openvino")
     from polypath.deploy.runtimes import openvino_
 

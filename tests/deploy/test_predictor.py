@@ -75,7 +75,7 @@ def test_the_most_accurate_path_within_the_budget_is_taken(predictor, bundle, im
     assert predictor.predict(images, budget_ms=1e5).path == ranked[0]
 
 
-def test_what_cannot_be_met_is_said_at_once(predictor, images, monkeypatch):
+def test_an_impossible_budget_is_refused_at_once(predictor, images, monkeypatch):
     monkeypatch.setattr(predictor, "prepared", lambda *asked: pytest.fail("decoded what cannot be answered"))
     with pytest.raises(BudgetError, match=r"cannot be met: the cheapest path needs 1 ms") as caught:
         predictor.predict(images, budget_ms=0.5)
@@ -114,7 +114,7 @@ def test_a_large_image_is_the_same_and_ends_with_the_budget(predictor, monkeypat
 
 
 @pytest.mark.parametrize("budget", [math.nan, math.inf, 0.0, -1.0, True, "2"])
-def test_budgets_that_are_none_are_refused(predictor, images, budget):
+def test_illegal_budgets_are_refused(predictor, images, budget):
     with pytest.raises(ValueError, match="budget_ms"):
         predictor.predict(images, budget_ms=budget)
     with pytest.raises(ValueError, match="budget_ms"):
@@ -281,7 +281,7 @@ def test_fresh_and_longer_profiles(bundle, busy, caplog):
     assert measured == [None] * 2
     load.append(True)
     longer = AnytimePredictor(bundle, **ask, profile=7)
-    assert longer.profile(1)["whole"].p99 == 60.0  # who asks for seconds believes what they find
+    assert longer.profile(1)["whole"].p99 == 60.0  # a profile of given seconds is accepted
     assert measured == [None, None, 7.0]
     assert AnytimePredictor(bundle, **ask).profile(1)["whole"].p99 == 60.0
     assert not caplog.text
@@ -450,7 +450,7 @@ def chosen(bundle, opened: list[str], profile: Any) -> tuple[str, list[str]]:
 
 
 def test_auto_takes_the_fastest_of_those_here(bundle, opened, monkeypatch):
-    """By stored times, where there are some: then no other is opened, which torch alone would take seconds for."""
+    """By stored times, if there are any: then no other runtime is opened, which takes seconds for torch alone."""
     both = ["onnxruntime", "torch"]
     assert chosen(bundle, opened, "stored") == ("torch", both)
     assert chosen(bundle, opened, "stored") == ("torch", ["torch"])
@@ -459,7 +459,7 @@ def test_auto_takes_the_fastest_of_those_here(bundle, opened, monkeypatch):
     assert chosen(bundle, opened, "stored") == ("onnxruntime", ["onnxruntime"])
 
 
-def test_where_seconds_are_asked_for_the_other_runtimes_times_are_believed_too(bundle, opened, monkeypatch):
+def test_with_given_seconds_the_other_runtimes_times_are_accepted_too(bundle, opened, monkeypatch):
     """Or a machine that is never calm would measure them at every start."""
     for name, ms in (("onnxruntime", 1.0), ("torch", 0.25)):
         monkeypatch.setitem(TOOK, name, [ms] * 40 + [100 * ms] * 10)

@@ -36,7 +36,7 @@ def test_the_number_needed_is_exact():
 
 def test_too_few_images_name_the_number():
     confidence, right = np.ones((2, 50), np.float32), np.ones((2, 50), bool)
-    with pytest.raises(ValueError, match=r"at least 72 held-out answers over 2 steps, and there are 50"):
+    with pytest.raises(ValueError, match=r"at least 72 held-out answers over 2 steps, but there are 50"):
         fit(confidence, right, 0.05, 0.95)
 
 
@@ -59,7 +59,7 @@ def test_thresholds_are_low_where_the_risk_allows_it():
 
 
 def test_the_risk_is_kept_as_often_as_promised():
-    """Over many draws, the true risk of who stops at the first step exceeds the named one in at most 1 - trust."""
+    """Over many draws, the true risk of images that stop at step 1 exceeds the given one in at most 1 - trust."""
     broken = 0
     for seed in range(100):
         threshold = fit(*drawn(500, seed), risk=0.1, trust=0.8).thresholds[0]
@@ -67,14 +67,14 @@ def test_the_risk_is_kept_as_often_as_promised():
     assert broken / 100 <= 0.1 + 3 * (0.1 * 0.9 / 100) ** 0.5  # a step's doubt is half of 0.2
 
 
-def test_nobody_stops_where_confidence_means_nothing():
+def test_no_image_stops_if_confidence_means_nothing():
     rng = np.random.default_rng(0)
     confidence, right = rng.uniform(0.3, 1, (1, 1000)).astype(np.float32), rng.uniform(size=(1, 1000)) < 0.5
     assert fit(confidence, right, 0.1, 0.95).thresholds == (NEVER,)
 
 
-def test_later_steps_are_fitted_on_who_is_left():
-    """Whoever is easy stops first; the second step's answers to them must not lend trust to the others."""
+def test_later_steps_are_fitted_on_the_remaining_images():
+    """Easy images stop first; the second step's answers to them must not count for the others."""
     confidence = np.concatenate([np.full((2, 500), 0.99), np.full((2, 500), 0.6)], axis=1).astype(np.float32)
     confidence[1, 500:] = 0.99
     right = np.ones((2, 1000), bool)

@@ -427,7 +427,7 @@ def test_gates_asked_of_a_net_that_has_none():
         ungated.paths("loops=dynamic")
     with pytest.raises(ValueError, match="must be one of 0, 1, 2, max; each"):
         ungated.paths("loops=4")
-    with pytest.raises(ValueError, match="no gates, so nothing to expect"):
+    with pytest.raises(ValueError, match="no gates, so there are no expected loops"):
         expected_loops(ungated, 0.7)
 
 

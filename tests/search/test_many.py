@@ -1,4 +1,4 @@
-"""Many choices answer together as each of them does alone, with re-estimated statistics too."""
+"""Many choices answer together as each of them does alone, also with recalibrated statistics."""
 
 from __future__ import annotations
 

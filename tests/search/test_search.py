@@ -1,4 +1,4 @@
-"""A search of a tiny run: what it finds, that it goes on, what it refuses."""
+"""A search of a tiny run: results, resuming, refusals."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def same(a: SearchResult, b: SearchResult) -> bool:
-    """Equal but for where and when."""
+    """Equal except for place and time."""
     skipped = ("run", "environment", "revision", "latency")
     mine, other = a.to_json(), b.to_json()
     return all(mine[key] == other[key] for key in mine if key not in skipped)

@@ -1,4 +1,4 @@
-"""The model of times: fitted, tried on what it was not fitted to; times of a tiny network."""
+"""The model of times: fitted, and tested on held-back paths; times of a tiny network."""
 
 from __future__ import annotations
 

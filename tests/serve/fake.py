@@ -34,7 +34,7 @@ def profile(p50: float, p99: float | None = None) -> list[float]:
 
 
 class Gate:
-    """What passes it waits until it is open. ``reached`` tells that something waits, so that tests need no sleep."""
+    """Callers wait here until it is open. ``reached`` signals that one waits, so that tests need no sleep."""
 
     def __init__(self) -> None:
         self.reached, self._open = threading.Event(), threading.Event()
@@ -59,14 +59,14 @@ class FakeModel:
     """Answers with class = value of the first pixel modulo ten, after the path's time and once the gates are open."""
 
     name: str = "fake"
-    scale: float = 1.0  # of all times, as the profile knows
-    slower: float = 1.0  # of all times, as it does not
+    scale: float = 1.0  # factor on all times, also in the profile
+    slower: float = 1.0  # factor on all times, but not in the profile
     fail: bool = False
     ran: list[tuple[str, int]] = field(default_factory=list)
     gate: Gate | None = None  # before a batch
-    decodes_tiny: bool = False  # on the event loop, as the real one; else what waits in a decoder would hold it up
+    decodes_tiny: bool = False  # on the event loop, as the real one; off, since a waiting decoder would block the loop
     decode_gate: Gate | None = None
-    apart: list[str] = field(default_factory=list)  # what became of large images
+    apart: list[str] = field(default_factory=list)  # outcomes of large images
     apart_gate: Gate | None = None
     classes: Sequence[str] = CLASSES
 
@@ -120,7 +120,7 @@ class FakeModel:
         return np.asarray(small).transpose(2, 0, 1)
 
     def decode_apart(self, data: bytes, pixels: int, deadline: float, cancellation: Cancellation) -> np.ndarray:
-        """Waits at its gate as a decoder would, for which there is a deadline and a cancellation."""
+        """Waits at its gate, as a decoder with a deadline and a cancellation would."""
         self.apart.append("begun")
         begun, ended = time.perf_counter(), threading.Event()
         with cancellation.ends(ended.set):

@@ -1,4 +1,4 @@
-"""Requests that nobody means well with, drawn by hypothesis: for the suite in small number, for the benchmark in large.
+"""Hostile requests drawn by hypothesis: a few for the test suite, many for the benchmark.
 
 A :class:`Case` is what goes down a connection and what may come back. Everything must be answered by a 4xx with a
 reason; ``200`` is allowed only where a damaged image may still be one.
@@ -29,8 +29,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 @dataclass(frozen=True)
 class Case:
-    """``sent`` as one piece; ``may`` are the statuses that are right, 4xx if empty; ``closing``: the connection may be
-    closed without a word (it never was HTTP, or never became a whole request)."""
+    """``sent`` as one piece; ``may`` are the legal statuses, 4xx if empty; ``closing``: the connection may be closed
+    without an answer (it was not HTTP, or never became a complete request)."""
 
     kind: str
     sent: bytes
@@ -46,7 +46,7 @@ def picture(kind: str) -> bytes:
 
 
 def png(width: int, height: int, *, data: bytes = b"", extra: bytes = b"") -> bytes:
-    """A PNG file, well-formed but for what its header claims."""
+    """A PNG file, well-formed except for its header's claims."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -57,7 +57,7 @@ def png(width: int, height: int, *, data: bytes = b"", extra: bytes = b"") -> by
 
 @cache
 def bomb(kind: str) -> bytes:
-    """A small file that says, or unpacks to, far more than it should."""
+    """A small file that claims, or decompresses to, far too much."""
     zeros = zlib.compress(bytes(2**24), 9)
     if kind == "rows":  # 2 x 2 pixels by its header, 16 MiB of rows
         return png(2, 2, data=zeros)
@@ -245,7 +245,7 @@ cases = st.one_of(
     st.binary(min_size=1, max_size=100).filter(lambda data: b"\n" not in data).map(_head),
     st.sampled_from(ODD).map(_odd),
 )
-"""Everything but slow senders and bodies of many megabytes, which take their time."""
+"""All cases except slow senders and bodies of many megabytes, which take long."""
 
 
 def judge(case: Case, answer: bytes) -> str | None:

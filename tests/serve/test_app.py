@@ -1,4 +1,4 @@
-"""The service over HTTP on loopback: answers, refusals, keys, metrics, its page, its end."""
+"""The service over HTTP on loopback: answers, refusals, keys, metrics, its page, its shutdown."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_json_and_multipart(server):
     assert (status, body["path"], body["top"][0]["index"]) == (200, "middle", 6)
 
 
-def test_a_long_body_is_taken_apart_beside_the_event_loop(server):
+def test_a_long_body_is_parsed_off_the_event_loop(server):
     image = image_bytes(2, "BMP", (300, 300))
     document = json.dumps({"image": base64.b64encode(image).decode(), "top_k": 1}).encode()
     assert len(document) > 2**17
@@ -99,7 +99,7 @@ def test_paths_health_and_page(server):
     assert {get(port, source)[0] for source in sources} == {200}
 
 
-def test_unknown_places_and_methods(server):
+def test_unknown_routes_and_methods(server):
     status, _, body = get(server[0], "/v1/nope")
     assert status == 404
     assert "POST /v1/predict" in body["error"]["legal"]
@@ -188,7 +188,7 @@ def test_requests_and_connections_are_bounded():
             status, headers, body = ask(port, image_bytes())
             assert (status, headers["retry-after"]) == (503, "1")
             assert "1 requests" in body["error"]["message"]
-            assert get(port, "/healthz")[0] == 200  # a busy server is not a dead one
+            assert get(port, "/healthz")[0] == 200  # a busy server still answers health checks
             model.gate.open()
             assert first.result()[0] == 200
         links = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(3)]
@@ -246,7 +246,7 @@ def start(*args: str) -> tuple[subprocess.Popen, int]:
     assert process.stdout is not None
     assert process.stdout.readline() == "[]\n"  # nothing of the service is imported before it is used
     port = int(process.stdout.readline())
-    assert get(port, "/readyz")[0] == 200  # what is told can be asked at once
+    assert get(port, "/readyz")[0] == 200  # the announced port answers at once
     return process, port
 
 
@@ -300,7 +300,7 @@ def test_a_draining_service_refuses_and_closes():
 
 
 @pytest.mark.parametrize(("soft", "hard", "then", "told"), [(64, 4096, 2200, False), (64, 300, 300, True)])
-def test_files_for_all_connections_are_asked_of_the_system(soft, hard, then, told):
+def test_the_limit_on_open_files_is_raised_for_all_connections(soft, hard, then, told):
     resource = pytest.importorskip("resource")
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
         pytest.skip("the system allows fewer files")
@@ -354,7 +354,7 @@ def test_a_missing_extra_is_named(capsys, monkeypatch):
     assert "pip install 'polypath[serve]'" in capsys.readouterr().err
 
 
-def test_what_waited_unseen_is_taken_off_the_budget():
+def test_event_loop_lag_is_taken_off_the_budget():
     """Where the event loop is late, a request has waited before it was read."""
     model = FakeModel()
     app = App(model, Options(), Key(None))

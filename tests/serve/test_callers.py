@@ -1,4 +1,4 @@
-"""Hosts and origins: names that rebind, pages from elsewhere, those that are allowed."""
+"""Hosts and origins: DNS rebinding, foreign pages, allowed ones."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def ask(port: int, method: str, place: str, *lines: str, body: bytes = b"") -> t
 HOST, AUTH = "Host: localhost", "X-API-Key: secret"
 
 
-def test_a_rebound_name_and_a_page_from_elsewhere_get_nothing(port):
+def test_a_rebound_name_and_a_foreign_page_are_refused(port):
     found, _, body = ask(port, "POST", "/v1/predict", "Host: evil.example", AUTH, body=image_bytes())
     assert (found, body["error"]["field"], body["error"]["value"]) == (421, "Host", "evil.example")
     assert "--allow-host" in body["error"]["legal"]

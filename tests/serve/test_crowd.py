@@ -1,4 +1,4 @@
-"""Requests to replicas elsewhere, by a simulation: which are sent, and which are refused at once."""
+"""A simulation of requests to remote replicas: which are sent, and which are refused at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from polypath.serve.crowd import ROOM, Crowd, Sent
 def simulated(
     clients: int, *, budget_s: float, each_s: float, way_s: float, seconds: float, seed: int = 0
 ) -> list[int]:
-    """Answers in time, a second each, of ``clients`` that ask again a little after each answer or refusal.
+    """Answers in time per second, for ``clients`` that ask again a little after each answer or refusal.
 
     A replica behind a way of ``way_s`` takes ``each_s`` a request, one after the other, late ones as well.
     """
@@ -43,7 +43,7 @@ def simulated(
 
 @pytest.mark.parametrize("clients", [1, 8, 64, 512])
 def test_a_crowd_is_answered_as_fast_as_there_is_room_for(clients: int) -> None:
-    """Without refusals here, all of 64 would wait for longer than their budget, and none be answered in time."""
+    """Without refusals, all 64 would wait longer than their budget, and none would be answered in time."""
     good = simulated(clients, budget_s=0.12, each_s=0.005, way_s=0.004, seconds=8.0)
     alone = 1 / (0.005 + 2 * 0.004 + 0.002)
     assert sum(good[3:]) / 5 >= 0.8 * min(200.0, clients * alone)

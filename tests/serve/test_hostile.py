@@ -1,4 +1,4 @@
-"""Hostile requests against a server on loopback: 4xx with a reason, never a 500, and it serves on."""
+"""Hostile requests against a server on loopback: 4xx with a reason, never a 500, and the server keeps running."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_it_still_serves(server):
     assert app.guard.requests == 0
 
 
-def test_strangers_take_no_room_from_those_with_a_key():
+def test_clients_without_a_key_take_no_room_from_others():
     """Unfinished bodies without a key, on paths that need none too; ordinary clients are answered meanwhile."""
     limits = replace(SMALL, requests=4, body_seconds=10.0)
     app = App(FakeModel(), Options(limits=limits), Key(KEY))

@@ -1,4 +1,4 @@
-"""Large images beside small ones: nobody waits for them but who sent them."""
+"""Large images beside small ones: only their own clients wait for them."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_without_a_process_large_images_are_503(model, running, monkeypatch):
     assert ask(port, image_bytes(3))[0] == 200
 
 
-def test_what_was_slow_keeps_nothing_out_of_an_idle_lane():
+def test_past_slow_work_refuses_nothing_in_an_idle_lane():
     lane, gate = Lane("test", 1, 0.001), Gate()
     assert lane.expected(3.0) == 0.003
     lane.start(time.sleep, 0.0005).result()

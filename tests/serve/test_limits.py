@@ -1,4 +1,4 @@
-"""What the guard and the protocol do with refusals that are held back: they cost others nothing meanwhile."""
+"""Refusals that the guard and the protocol hold back cost other requests nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Slow(Pace):
-    """Holds each refusal for as long as it is told, and counts answers."""
+    """Holds each refusal for a given time, and counts answers."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The service over a bundle: decoding what strangers send, and answers that are the predictor's."""
+"""The service over a bundle: it decodes clients' images, and gives the predictor's answers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_images_are_normalised_when_they_are_decoded(model):
 
 
 def test_a_batch_is_timed_once(model):
-    """By the service, in the predictor's own estimates."""
+    """The service adds the time to the predictor's own estimates."""
     with served(App(model, Options(max_batch=1), Key(None))) as port:
         before = model.predictor.latencies(1).paths["whole"].samples()
         asked = post(encoded("PNG"), query="path=whole&budget_ms=20000")
@@ -99,7 +99,7 @@ def test_http_answers_are_the_predictors(model):
 
 
 def test_only_what_is_not_tiny_waits_for_a_thread(model, monkeypatch):
-    """A tiny image, and one that is no image, are dealt with on the event loop."""
+    """A tiny image, and a file that is not an image, are handled on the event loop."""
     started = []
     start = Lane.start
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Plain predictions that are refused without h11: read as h11 reads them, answered as the ordinary way does."""
+"""Plain predictions that are refused without h11: parsed as h11 does, answered as in the usual way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request says: three wrappings, four options, and every way to get them wrong."""
+"""Parsing requests: three forms of the image, four options, and every way to get them wrong."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ QUERY = "budget_ms=2.5&top_k=3&path=branches%3D1%2C3&allow_cheaper=true"
         ("Multipart/Form-Data; boundary=XX", QUERY, parts(image=b"bytes")),
     ],
 )
-def test_all_wrappings_say_the_same(kind, query, body):
+def test_all_forms_give_the_same_request(kind, query, body):
     assert read(kind, query, body) == WANTED
 
 
@@ -77,7 +77,7 @@ def test_base64_in_every_form(text):
 
 @pytest.mark.parametrize("text", ["data:image/png,abcd", "data:abcd", "A", "AA=A", "AAA*", "A\u00a0AAA"])
 def test_no_base64(text):
-    with pytest.raises(RequestRejected, match="no base64"):
+    with pytest.raises(RequestRejected, match="not base64"):
         read("application/json", "", json.dumps({"image": text}).encode())
 
 
@@ -153,7 +153,7 @@ def test_options_are_optional():
         (400, "body", BOUNDARY, "", parts(image=b"x", **{f"f{i}": "1" for i in range(20)})),
     ],
 )
-def test_wrong_asks_name_field_value_and_legal_values(status, field, kind, query, body):
+def test_refusals_name_field_value_and_legal_values(status, field, kind, query, body):
     with pytest.raises(RequestRejected) as caught:
         read(kind, query, body)
     error = caught.value.body()["error"]

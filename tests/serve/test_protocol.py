@@ -1,4 +1,4 @@
-"""What a connection may do: heads, chunks, trailers, pipelines, upgrades, answers that are not read."""
+"""Limits of a connection: heads, chunks, trailers, pipelines, upgrades, answers that are not read."""
 
 from __future__ import annotations
 

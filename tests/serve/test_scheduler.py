@@ -1,4 +1,4 @@
-"""Rehearsal and the queue in a time of their own; the scheduler with a model that sleeps, or waits at a gate."""
+"""Rehearsal and the queue in simulated time; the scheduler with a model that sleeps, or waits at a gate."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def test_a_batch_never_makes_its_first_one_late():
     assert largest(8, 0.001, "a", times, 0.0) == 1
 
 
-# --- the queue, in a time of its own -------------------------------------------------------------------
+# --- the queue, in simulated time ----------------------------------------------------------------------
 
 
 @dataclass
 class Outcome:
-    """What became of requests: how much too late each accepted one was answered, when, by which path; the others."""
+    """The outcomes of requests: how late accepted ones were answered, when and by which path; and the others."""
 
     lateness: list[float] = field(default_factory=list)
     answered: list[float] = field(default_factory=list)

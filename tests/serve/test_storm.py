@@ -1,4 +1,4 @@
-"""Clients that come again the moment they are refused, in a time of its own: what is answered, and what is after."""
+"""Clients that retry at once after a refusal, in simulated time: answers during such a storm, and after it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUDGET_S = 0.2
 REPLY_S, DECODE_S = 0.0005, 0.001  # of the event loop, and of a decoder
 TURN_S = 0.0005  # from an answer to its client's next request
 Retry = Callable[[float], float]
-"""After how many seconds a client asks again that was refused and told to wait for so many."""
+"""Seconds after which a refused client retries, by the seconds that it was told to wait."""
 RETRIES: dict[str, Retry] = {
     "at once": lambda told_s: 0.0,
     "by the body": lambda told_s: told_s,  # retry_after_ms
@@ -35,8 +35,8 @@ RETRIES: dict[str, Retry] = {
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of the event loop: to find what becomes of a request, and then to take it in or to refuse it; and what
-    such a refusal counts for the pace."""
+    """Seconds of the event loop: to decide about a request, and then to accept or to refuse it; and how much such a
+    refusal counts for the pace."""
 
     ask: float
     take: float
@@ -47,7 +47,7 @@ class Costs:
 ORDINARY = Costs(ask=0.0003, take=0.0, refuse=0.0003)
 """Every request goes through h11, the guard and FastAPI's requests."""
 PLAIN = Costs(ask=0.00015, take=0.0003, refuse=0.00005, counts=CHEAP)
-"""Refused by its connection; what is not refused costs what it did, and to have been looked at."""
+"""Refused by its connection; other requests cost what they did, and the check."""
 WAYS = (ORDINARY, PLAIN)
 BATCH_S = {size: 0.003 + 0.002 * size for size in SIZES}
 CAPACITY = 16 / BATCH_S[16]
@@ -156,7 +156,7 @@ class Service:
 
 
 def offered(load: float, seconds: float, costs: Costs = PLAIN) -> Service:
-    """So many times the capacity, whatever comes back."""
+    """Requests at ``load`` times the capacity, without retries."""
     service, rate = Service(Pace(), costs=costs), load * CAPACITY
     for moment in np.random.default_rng(0).exponential(1 / rate, int(1.5 * seconds * rate)).cumsum():
         service.at(float(moment), service.ask, None)
@@ -226,7 +226,7 @@ def test_an_idle_service_answers_the_next_request_after_a_storm():
     assert not service.refused
 
 
-def test_an_idle_service_goes_by_the_profile_a_busy_one_by_what_it_sees():
+def test_an_idle_service_uses_the_profile_and_a_busy_one_recent_times():
     queue = Queue(["whole"], times(), 10)
     for _ in range(64):
         queue.times.observe("whole", 1, 0.5, 0.0)

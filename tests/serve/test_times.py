@@ -1,4 +1,4 @@
-"""What admission counts on: times that were seen lately, else the profile put right by the others."""
+"""The times that admission plans with: recent ones, else the profile corrected by recent times of other sizes."""
 
 from __future__ import annotations
 

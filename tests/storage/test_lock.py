@@ -1,4 +1,4 @@
-"""One writer a folder: refused while another has the lock, free when it ends, however it ends."""
+"""One writer per folder: refused while another has the lock, free when it ends, however it ends."""
 
 from __future__ import annotations
 

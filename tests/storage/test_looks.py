@@ -1,4 +1,4 @@
-"""Looks at test images are counted, whoever takes them and whatever the folder is like."""
+"""Looks at test images are counted for every command, in any state of the folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_processes_that_count_at_once_lose_nothing(tmp_path: Path) -> None:
     assert looks(tmp_path) == {"paths": 30}
 
 
-def test_another_that_counts_is_waited_for_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_counting_process_is_waited_for_with_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.1)
     (tmp_path / "looks").mkdir()
     with held(tmp_path / "looks"), pytest.raises(ValueError, match="is writing into it"):

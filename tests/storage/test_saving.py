@@ -1,4 +1,4 @@
-"""Saving and loading: equal to the bit, whole or not at all, and nothing but tensors and JSON is read."""
+"""Saving and loading: bit-exact, atomic, and nothing but tensors and JSON is read."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_networks_of_0_1_with_fewer_names_than_outputs_are_read(tmp_path, saved)
         shutil.copytree(saved, folder)
         (folder / "config.json").write_text(json.dumps({**read_config(folder), "classes": names}))
     assert pp.load(tmp_path / "2").class_names == ("a", "b", *(f"unused {i}" for i in range(2, 10)))
-    with pytest.raises(ValueError, match="11 classes, and the head has 10 outputs"):
+    with pytest.raises(ValueError, match="11 classes, but the head has 10 outputs"):
         pp.load(tmp_path / "11")
 
 
@@ -173,7 +173,7 @@ def test_numbers_of_numpy_and_torch_are_saved(tmp_path):
         assert read_config(tmp_path / str(i))["path_table"] == [row]
 
 
-def test_what_users_have_to_know_is_kept(tmp_path):
+def test_facts_for_users_are_kept(tmp_path):
     @dataclass(frozen=True)
     class Row:
         name: str

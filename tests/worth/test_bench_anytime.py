@@ -1,4 +1,4 @@
-"""Methods measured side by side on the digits: what comes out, going on, refusals."""
+"""Methods compared on the digits: results, resuming, refusals."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_called_again_nothing_is_measured_again(
     monkeypatch.chdir(tmp_path)
     again = anytime([file.name for file in files], "digits", out="out", requests=20)
     assert (jobs, again.methods) == ([], result.methods)
-    assert measured(files, out, 24).requests == 24  # more of the trace: what was there of it stays
+    assert measured(files, out, 24).requests == 24  # more of the trace: existing times are kept
     assert jobs == [("times", 2)]
     jobs.clear()
     measured(files[1:], out)
@@ -133,7 +133,7 @@ def test_called_again_nothing_is_measured_again(
     changed = measured(files, out)
     assert jobs == [("train", 1), ("score", 1), ("times", 2)]
     assert changed.methods[0].pflop == 0.5
-    assert looks(out) == {"nearest mean": 4, "always zero": 1}  # those of the earlier file count on
+    assert looks(out) == {"nearest mean": 4, "always zero": 1}  # those of the earlier file still count
     jobs.clear()
     (next(out.glob("methods/always_zero/*")) / "answers.npz").write_bytes(b"damaged")
     measured(files, out)
@@ -167,7 +167,7 @@ def test_interrupted_it_goes_on(files: list[Path], tmp_path: Path, monkeypatch: 
     ("text", "said"),
     [
         (ZERO.replace("np.arange(10)[::-1]", "np.zeros(9)"), r"only gave scores of shape \(9,\): must be \(10,\)"),
-        (ZERO.replace("np.arange(10)[::-1]", "np.full(10, np.nan)"), r"only gave a score that is no finite number"),
+        (ZERO.replace("np.arange(10)[::-1]", "np.full(10, np.nan)"), r"only gave a score that is not a finite number"),
         (ZERO.replace("np.arange(10)[::-1]", "{}[image]"), r"only failed, line 5: TypeError"),
         (NEAREST.replace("return 0.25", "raise OSError('full')"), r"train failed, line 7: OSError: full"),
     ],
@@ -180,7 +180,7 @@ def test_a_method_that_fails_leaves_no_result(tmp_path: Path, text: str, said: s
     assert not [f for f in out.rglob("*") if f.name in ("result.json", "answers.npz", "train.json", "figure.png")]
     assert looks(out) == {}
     file.write_text(ZERO)
-    assert measured([file], out).methods[0].name == "always zero"  # put right, it goes on
+    assert measured([file], out).methods[0].name == "always zero"  # corrected, it resumes
 
 
 def test_what_does_not_belong_together_is_refused(files: list[Path], tmp_path: Path, image_folder) -> None:

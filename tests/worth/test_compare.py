@@ -1,4 +1,4 @@
-"""Figures of methods on answers and times that are made up."""
+"""Figures of methods on made-up answers and times."""
 
 from __future__ import annotations
 

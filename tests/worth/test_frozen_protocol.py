@@ -1,4 +1,4 @@
-"""The protocol is what it says, and stays so: a number that changes here is another protocol's."""
+"""The protocol is frozen: a changed number here means another protocol."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_trace_is_its_seeds() -> None:
     assert np.array_equal(read_trace(12).budgets, trace.budgets[:12])
 
 
-def test_each_request_asks_about_an_image_that_any_language_can_tell() -> None:
+def test_each_request_s_image_can_be_computed_in_any_language() -> None:
     assert asked(read_trace(), 10_000)[:4].tolist() == [622, 2157, 664, 6410]
     images = asked(read_trace(), 7)
     assert set(images.tolist()) == set(range(7))

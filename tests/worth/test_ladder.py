@@ -1,4 +1,4 @@
-"""A tiny ladder: its runs, its table, going on, refusals."""
+"""A tiny ladder: its runs, its table, resuming, refusals."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def test_twins_are_the_paths_alone_by_the_same_recipe(made: tuple[LadderResult, 
         assert replace(taught, {"objective": Whole()}) == recipe_of(folder, "epochs", seed, "branches=1")
     names = {path.name for path in folder.iterdir() if (path / "recipe.json").is_file()}
     assert len(names) == 2 * (1 + 2 + 2 + 1)
-    assert run_name("taught", 0, "whole") not in names  # it has no teacher
+    assert run_name("taught", 0, "whole") not in names  # the whole has no taught twin
     net = FinishedRun(folder / run_name("epochs", 1, "branches=1")).net
     assert net.config.get("paths") == result.rows[0].paths
 
 
 @pytest.mark.slow
-def test_the_table_is_what_the_runs_came_to(made: tuple[LadderResult, Path]) -> None:
+def test_the_table_matches_the_runs(made: tuple[LadderResult, Path]) -> None:
     result, folder = made
     cheap, whole = result.rows
     assert (cheap.name, whole.name) == ("branches=1", "whole")
@@ -229,7 +229,7 @@ def test_at_most_five_paths_evenly() -> None:
 def test_epochs_by_which_the_twins_cost_what_the_network_did() -> None:
     assert epochs_for(10.0, [1.0, 4.0]) == [2, 2]
     assert epochs_for(11.0, [1.0, 4.0]) == [3, 2]
-    assert epochs_for(1.0, [3.0, 4.0]) == [1, 1]  # never none
+    assert epochs_for(1.0, [3.0, 4.0]) == [1, 1]  # at least one
 
 
 def test_taxes_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Files that are methods, and the one message of those that are none."""
+"""Method files, and the one message for files that are not methods."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ BAD_FILES = {
     "pflop is no number": (GOOD + "pflop = 'many'", r"pflop = 'many': must be a finite number of at least 0"),
     "pflop is not finite": (GOOD + "pflop = float('nan')", r"pflop = nan: must be a finite number"),
     "files is a text": (GOOD + "files = 'weights'", r"files = 'weights': must be a list"),
-    "no such file": (GOOD + "files = ['weights']", r"files: there is no .*weights"),
+    "no such file": (GOOD + "files = ['weights']", r"files: .*weights does not exist"),
 }
 
 
@@ -85,8 +85,8 @@ def test_what_is_no_method_is_told(tmp_path: Path, case: str) -> None:
 BAD_ANSWERS = {
     "raises": ("[1, 2, 3][9]", r"one failed, line 5: IndexError"),
     "another shape": ("np.zeros((1, 3))", r"one gave scores of shape \(1, 3\): must be \(3,\)"),
-    "NaN": ("np.array([0, np.nan, 1])", r"one gave a score that is no finite number"),
-    "infinite": ("np.array([0, np.inf, 1])", r"one gave a score that is no finite number"),
+    "NaN": ("np.array([0, np.nan, 1])", r"one gave a score that is not a finite number"),
+    "infinite": ("np.array([0, np.inf, 1])", r"one gave a score that is not a finite number"),
     "text": ("'cat'", r"one failed.*ValueError: could not convert"),
     "nothing": ("None", r"one gave scores of shape \(\)|one failed"),
 }
@@ -103,8 +103,8 @@ def test_answers_are_a_finite_score_for_each_class(tmp_path: Path, case: str) ->
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("{}", r"options must give a dict of at least one function"),
-        ("[1]", r"options must give a dict of at least one function"),
+        ("{}", r"options must return a dict of at least one function"),
+        ("[1]", r"options must return a dict of at least one function"),
         ("{'one': 3}", r"options: 'one' is 3: must be a function"),
         ("{3: print}", r"options: name = 3: must be a name"),
         ("folder.none", r"options failed, line 3: AttributeError"),

@@ -2,9 +2,9 @@
 
     bundle = pp.Bundle.open()                              # the pretrained one; or the folder of another
     predictor = pp.AnytimePredictor(bundle)
-    answer = predictor.predict(images, budget_ms=2.0)      # by the most accurate path that is done in time
+    answer = predictor.predict(images, budget_ms=2.0)      # by the most accurate path that finishes in time
 
-Names are looked up when they are used, so that what they need (torch, ONNX Runtime, OpenVINO) is imported only then.
+Names are resolved on first use, so that torch, ONNX Runtime and OpenVINO are imported only when they are needed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # or every misspelt name would have a type
+if not TYPE_CHECKING:  # otherwise a type checker would accept every misspelt name
 
     def __getattr__(name: str) -> Any:
         if name == "Limits":

@@ -1,4 +1,4 @@
-"""What a prediction says."""
+"""The results of predictions."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from polypath.deploy.manifest import Rung
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a prediction says.
+    """The result of a prediction.
 
     Attributes:
         probabilities: ``(N, classes)`` float32, calibrated by the path's temperature.
-        classes: their names.
-        path: the path used; of several, the last one that ran.
-        ms: from the call to the answer, decoding of images included.
-        runtime: what ran it.
+        classes: the class names.
+        path: the path used; if several ran, the last one.
+        ms: milliseconds from the call to the answer, image decoding included.
+        runtime: the runtime that ran it.
         budget_ms: the budget that was given, if any.
         combined: the paths whose probabilities were averaged.
-        top_k: classes that :meth:`top` gives where it is not told.
+        top_k: default number of classes for :meth:`top`.
     """
 
     probabilities: np.ndarray
@@ -54,7 +54,7 @@ class Answer:
         """For each image its ``k`` likeliest classes with their probabilities.
 
         Args:
-            k: None takes the prediction's ``top_k``, else 5 or all classes where there are fewer.
+            k: None takes the prediction's ``top_k``, else 5, or all classes if there are fewer.
 
         Raises:
             ValueError: a ``k`` below 1 or above the number of classes.
@@ -75,9 +75,9 @@ class Confident(Answer):
 
     Attributes:
         paths: ``(N,)`` the path at which each image stopped, by its name.
-        sure: ``(N,)`` bool: stopped at a threshold that keeps the risk; the others went through all paths.
-        risk, trust: among images that stop, at most the share ``risk`` is wrong, with probability ``trust`` over the
-            draw of the held-out images.
+        sure: ``(N,)`` bool: whether the image reached a threshold that bounds the risk.
+        risk, trust: with probability ``trust`` over the draw of the held-out images, at most the share ``risk`` of the
+            images that stop is wrong.
     """
 
     paths: tuple[str, ...]
@@ -87,9 +87,7 @@ class Confident(Answer):
 
 
 def check_top_k(k: int, classes: Sequence[str]) -> None:
-    """Raises:
-    ValueError: a number of classes below 1 or above all of them.
-    """
+    """Raise ``ValueError`` for a ``k`` below 1 or above the number of classes."""
     check("top_k", k, whole(1, len(classes)))
 
 
@@ -104,7 +102,7 @@ def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def averaged(ran: dict[str, np.ndarray], rung: Rung) -> np.ndarray:
-    """What a rung of the ladder answers with, from the probabilities of the paths that ran."""
+    """The answer of one rung of the ladder: the mean over the probabilities of the paths that it combines."""
     if len(rung.combine) == 1:
         return ran[rung.combine[0]]
     return np.asarray(np.mean([ran[name] for name in rung.combine], axis=0, dtype=np.float32))

@@ -1,11 +1,11 @@
-"""Answers to many images in one file, CSV or Parquet: batch by batch, and again from where a killed call stopped.
+"""Writes answers to many images into one file, CSV or Parquet, batch by batch; resumes where a killed call stopped.
 
     predictor = AnytimePredictor(bundle)
     write_answers(predictor, list(files_of(["photos"])), "answers.csv")
 
-Rows gather in the folder ``answers.csv.part``. ``answers.csv`` appears when all are there; ``answers.csv.json`` says
-what was asked of which bundle. An answer may depend in its last digits on what else is in its batch, so a later call
-keeps whole batches only, and its file is the one that a single call writes.
+Rows are collected in the folder ``answers.csv.part``. ``answers.csv`` appears when it is complete; ``answers.csv.json``
+records the bundle and the options. An answer's last digits may depend on the other images of its batch. So a later call
+keeps complete batches only, and its file equals the one that a single call writes.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _KINDS = (".csv", ".parquet")
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a file of answers holds; a later call goes on with it where all of this is the same.
+    """What a file of answers holds; a later call resumes it if all of this is the same.
 
     Attributes:
         bundle, digest: the bundle's name and digest.
         images, names: how many, and the SHA-256 of their names in order.
-        runtime, path, budget_ms, top_k, batch: as given to :func:`write_answers`; of ``auto`` the runtime it chose.
+        runtime, path, budget_ms, top_k, batch: as given to :func:`write_answers`; for ``auto`` the chosen runtime.
         precision: the predictor's.
     """
 
@@ -64,7 +64,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Written(Asked):
-    """A whole file of answers, as its ``.json`` says it: ``failed`` images have an error in place of an answer."""
+    """A complete file of answers, as its ``.json`` describes it; ``failed`` images have an error and no answer."""
 
     failed: int
 
@@ -80,22 +80,22 @@ def write_answers(
     batch: int = BATCH,
     watched: Callable[[range], Iterable[int]] = iter,
 ) -> Written:
-    """Classify image files into ``out``, ``.csv`` or ``.parquet``, a row each in their order.
+    """Classify image files into ``out``, ``.csv`` or ``.parquet``, a row for each in their order.
 
     Columns are ``file``, ``class``, ``probability``, ``path`` and, for an image without an answer, ``error``; with
-    ``top_k`` above 1 then ``class_2``, ``probability_2`` and so on. Where an earlier call for the same was stopped,
-    this one goes on; where the file is whole, nothing is done. A batch of images is held at a time.
+    ``top_k`` above 1 then ``class_2``, ``probability_2`` and so on. If an earlier call for the same was stopped, this
+    one resumes it; if the file is complete, nothing is done. One batch of images is in memory at a time.
 
     Args:
-        path: one by its name; None: the most accurate.
-        budget_ms: for each image, which is then answered by itself; not together with ``path``.
+        path: the name of a path; None: the most accurate.
+        budget_ms: for each image, which is then answered separately; not together with ``path``.
         top_k: likeliest classes in a row.
         batch: images that are answered together.
-        watched: goes through the first places of the batches to come, to show how far it is.
+        watched: wraps the iteration over the batches' first indices, to show progress.
 
     Raises:
-        ValueError: no images, values that cannot be, a file at ``out`` that other images, options or another bundle
-            have made, or that another process is writing.
+        ValueError: no images, invalid arguments, a file at ``out`` for other images, options or another bundle, or one
+            that another process is writing.
         BudgetError: the cheapest path needs more than the budget.
     """
     out, size = check_out(out), check("batch", batch, whole(1))
@@ -142,7 +142,7 @@ def write_answers(
 
 
 def check_out(out: str | os.PathLike[str]) -> Path:
-    """The place of a file of answers.
+    """The checked path of a file of answers.
 
     Raises:
         ValueError: another suffix than ``.csv`` and ``.parquet``, no folder to put it in.
@@ -158,7 +158,7 @@ def check_out(out: str | os.PathLike[str]) -> Path:
 
 
 def runtime_of(out: Path) -> str | None:
-    """The runtime of the answers that are at ``out`` already, whole or in part."""
+    """The runtime of the answers that are at ``out`` already, complete or not; None without any."""
     for file in (_record(out), _work(out) / "asked.json"):
         if file.is_file():
             return read(file, Asked, others=True).runtime
@@ -175,9 +175,9 @@ def _work(out: Path) -> Path:
 
 def _already(out: Path, asked: Asked) -> Written:
     if not _record(out).is_file():
-        raise ValueError(f"{printable(out)}: exists, and {_record(out).name} is not beside it; choose another file")
+        raise ValueError(f"{printable(out)}: exists, but {_record(out).name} is not beside it; choose another file")
     _check_same(out, asked, _record(out))
-    shutil.rmtree(_work(out), ignore_errors=True)  # of a call that was stopped at its very end
+    shutil.rmtree(_work(out), ignore_errors=True)  # from a call that was killed just before its end
     return read(_record(out), Written)
 
 
@@ -188,13 +188,13 @@ def _check_same(out: Path, asked: Asked, record: Path) -> None:
     for name, now in asdict(asked).items():
         if earlier[name] != now:
             raise ValueError(
-                f"{printable(out)}: its answers are of {name} = {earlier[name]!r}, not {now!r}; "
-                "ask for the same, or choose another file"
+                f"{printable(out)}: its answers are for {name} = {earlier[name]!r}, not {now!r}; "
+                "give the same, or choose another file"
             )
 
 
 class _Rows:
-    """The rows that are there so far, as CSV. What is no whole batch at the end is cut off when it is opened."""
+    """The rows so far, as CSV. An incomplete batch at the end is cut off on opening."""
 
     def __init__(self, file: Path, names: Sequence[str], asked: Asked) -> None:
         further = [f"{name}_{i}" for i in range(2, asked.top_k + 1) for name in ("class", "probability")]
@@ -221,8 +221,8 @@ class _Rows:
         self.failed += sum(bool(row[4]) for row in rows if row is not self._head)
 
     def _whole_batches(self, names: Sequence[str], batch: int) -> tuple[int, int, int]:
-        """How many rows, how many of them failed, and their bytes. The names are compared, since after a power cut a
-        file may end in anything."""
+        """How many rows are in complete batches, how many of them failed, and their bytes. Names are compared, since a
+        file may end in garbage after a power cut."""
         kept, failed = (0, 0, 0), 0
         if not self._file.is_file():
             return kept
@@ -244,7 +244,7 @@ class _Rows:
 
 
 class _Lines:
-    """Lines of a file as text; how many bytes have been ``read``, and whether the last line had its ``ended``."""
+    """Lines of a file as text; ``read`` counts bytes, ``ended`` says whether the last line ended with a newline."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self.read, self.ended = stream, 0, True
@@ -285,7 +285,7 @@ def _row(file: Path, path: str, top: Sequence[tuple[str, float]]) -> list[str]:
 
 
 def _to_parquet(rows: Path, out: Path) -> None:
-    """Texts as they are, probabilities as float32, null where there is nothing."""
+    """Texts as they are, probabilities as float32, null for empty cells."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""A time budget: what it may be, and that no path keeps it."""
+"""Time budgets: checks, how the time is spent, and the error when no path fits."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ AGAIN = ": measure again by --profile fresh, or profile(fresh=True) in Python"
 
 
 class BudgetError(ValueError):
-    """A budget that no path keeps: the text says what takes the time, and what helps.
+    """No path fits the budget. The message says what takes the time, and what helps.
 
     Args:
         budget_ms: the budget.
         needs_ms: what the cheapest path needs.
         batch: number of images.
-        decoding_ms: that were spent on reading, decoding and preparing the images, before a path could begin.
-        waiting_ms: that were spent otherwise, for the disk or while other programs had the processor.
+        decoding_ms: spent on reading, decoding and preparing the images, before a path could begin.
+        waiting_ms: spent waiting for the disk, or while other programs had the processor.
         origin: of the times that ``needs_ms`` comes from.
     """
 
@@ -62,13 +62,13 @@ class BudgetError(ValueError):
 
 @dataclass
 class Spent:
-    """Where the time of one answer goes.
+    """How the time of one answer is spent.
 
     Args:
         budget_ms: the budget.
         start: when it began to count, by ``time.perf_counter()``.
         decoding_ms: so far.
-        fixed: its end is a moment that nothing puts off.
+        fixed: its end is a point in time that ``waive`` does not move.
     """
 
     budget_ms: float
@@ -82,13 +82,13 @@ class Spent:
         return self.start + 1e-3 * self.budget_ms
 
     def waive(self, seconds: float) -> None:
-        """Do not count these, which were spent on what happens once."""
+        """Do not count these seconds, which were spent on one-time work."""
         if not self.fixed:
             self.start += seconds
 
     @property
     def ms(self) -> float:
-        """All that is spent so far."""
+        """Milliseconds spent so far."""
         return 1e3 * (time.perf_counter() - self.start)
 
     @property
@@ -96,7 +96,7 @@ class Spent:
         return self.budget_ms - self.ms
 
     def on_decoding(self, decode: Callable[[], T]) -> T:
-        """What ``decode`` gives; its processor time is decoding, what else passes meanwhile is waiting."""
+        """Call ``decode`` and return its result; its processor time counts as decoding, the rest as waiting."""
         begun = time.thread_time()
         try:
             return decode()
@@ -104,7 +104,7 @@ class Spent:
             self.decoding_ms += 1e3 * (time.thread_time() - begun)
 
     def refusal(self, needs_ms: float, batch: int, origin: Origin) -> BudgetError:
-        """The error that says so."""
+        """The error for a path that no longer fits."""
         spent = self.ms
         decoding = min(self.decoding_ms, spent)
         parts = {"decoding_ms": decoding, "waiting_ms": spent - decoding}
@@ -115,6 +115,6 @@ def check_budget(budget_ms: float) -> float:
     """The budget as a number.
 
     Raises:
-        ValueError: no number above 0 (NaN and infinity are none).
+        ValueError: not a finite number above 0.
     """
     return float(check("budget_ms", budget_ms, number(above=0)))

@@ -1,15 +1,15 @@
-"""Bundles: a bank of static graphs, one a path of a network, in a folder that is only read.
+"""Bundles: static graphs, one for each path of a network, in a read-only folder.
 
 config.json, model.safetensors, README.md    the network, as :mod:`polypath.storage.saving` writes it
-statistics.safetensors                       each path's re-estimated norms
-NAME.onnx                                    a path's graph; its weights stand in the two files above
-step-N.onnx                                  of the ladder's step N: what its path runs beside the steps before it
+statistics.safetensors                       each path's recalibrated norms
+NAME.onnx                                    a path's graph; its weights are in the two files above
+step-N.onnx                                  the part of the path of the ladder's step N that earlier steps did not run
 held_out.safetensors                         answers to held-out images, for stopping by confidence
-manifest.json                                what there is: accuracy, calibration, costs, times, checksums
+manifest.json                                accuracy, calibration, costs, times, checksums
 
-Of several networks each has a folder of its own, of its name, for its config, weights, norms and graphs.
+If there are several networks, each has a folder of that name with its config, weights, norms and graphs.
 
-docs/bundle.md describes all of it.
+docs/bundle.md describes the format.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Bundle:
     """A bundle that has been checked. Make one with :meth:`open`.
 
     Attributes:
-        folder: where it lies.
-        manifest: what it says.
-        digest: tells bundles apart; the key of measured times.
-        network: one that is in memory already; the folder's is then not read.
+        folder: its folder.
+        manifest: its manifest.
+        digest: identifies the bundle; the key of measured times.
+        network: a network in memory, used instead of the folder's.
     """
 
     folder: Path
@@ -58,13 +58,13 @@ class Bundle:
     def open(cls, folder: str | os.PathLike[str] | None = None, *, verify: bool = True) -> Bundle:
         """The bundle in ``folder``; None is the pretrained one of this package.
 
-        A saved network's folder is taken too: its named paths are then the bundle's, run by torch.
+        The folder of a saved network works too: its named paths are then the bundle's, run by torch.
 
         Args:
             verify: compare every file with its checksum.
 
         Raises:
-            ValueError: no bundle, a damaged or missing file, a later version of the format.
+            ValueError: not a bundle, a damaged or missing file, a later version of the format.
         """
         place = Path(folder) if folder is not None else SHIPPED
         if not place.is_dir():
@@ -80,10 +80,10 @@ class Bundle:
     def of_network(cls, folder: str | os.PathLike[str]) -> Bundle:
         """A saved network as a bundle of its named paths, which only the torch runtimes can run.
 
-        Errors are those of the network's table of paths, where it has one.
+        Errors are those in the network's table of paths, if it has one.
 
         Raises:
-            ValueError: no saved network, or one that does not say how its images are prepared.
+            ValueError: not a saved network, or one that does not say how its images are prepared.
         """
         from polypath.profiling.cost import costs
         from polypath.storage.loading import load
@@ -150,7 +150,7 @@ class Bundle:
 
     @property
     def ladder(self) -> tuple[Rung, ...]:
-        """Steps of better and better answers; without any of the bundle's own, its paths by turns."""
+        """Steps of better and better answers; a bundle without its own gets its paths, one after another."""
         return self.manifest.ladder or by_turns(self.paths)
 
     @property
@@ -177,17 +177,17 @@ class Bundle:
         return frozenset.intersection(*(frozenset(path.files) for path in self.paths))
 
     def path(self, name: str) -> BundlePath:
-        """The path of this name (or canonical text, where no other network has it too).
+        """The path of this name (or canonical text, if only one network has it).
 
         Raises:
-            ValueError: there is none, or there are several; the message lists those that there are.
+            ValueError: there is none, or there are several; the message lists the names.
         """
         own = [path for path in self.paths if name == path.name]
         texts = [path for path in self.paths if name == path.text]
         if found := own or [path for path in texts if path.precision == "f32"] or texts:
             if len(found) == 1:
                 return found[0]
-            raise ValueError(f"path {name!r}: of several networks; name one of {listed([p.name for p in found])}")
+            raise ValueError(f"path {name!r}: in several networks; name one of {listed([p.name for p in found])}")
         raise ValueError(f"path {name!r}: not in this bundle; there are {listed([p.name for p in self.paths])}")
 
     @cached_property
@@ -197,7 +197,7 @@ class Bundle:
 
     @cached_property
     def networks(self) -> Mapping[str, StoredNetwork]:
-        """By name; a single one has none."""
+        """The networks by name; a single one has the name ``""``."""
         return {
             name: StoredNetwork(
                 self.folder / name if name else self.folder,
@@ -219,13 +219,13 @@ class Bundle:
         """The network, in evaluation mode, on the CPU.
 
         Raises:
-            ValueError: a damaged one, or several; see :attr:`networks`.
+            ValueError: it is damaged, or there are several; see :attr:`networks`.
         """
         return self._only.net
 
     @property
     def statistics(self) -> BatchNormStatistics | None:
-        """The paths' re-estimated norms, where there are any; of the only network, as :attr:`net`."""
+        """The paths' recalibrated statistics, if there are any; of the only network, as :attr:`net`."""
         return self._only.statistics
 
     @property
@@ -234,7 +234,7 @@ class Bundle:
         return self.net.wiring
 
     def extracted(self, name: str) -> PathNet:
-        """A path as a network of its own, with its re-estimated norms."""
+        """A path as a standalone network, with its recalibrated norms."""
         from polypath.core.extract import extract
 
         path = self.path(name)
@@ -242,18 +242,19 @@ class Bundle:
         return extract(own.net, own.net.paths(path.text), stats=own.statistics if path.statistics else None)
 
     def with_paths(self, names: list[str]) -> Bundle:
-        """The same bundle with some of its paths only; without those of its ladder, held-out answers are not its."""
+        """The same bundle with some of its paths only. If that shortens the ladder, the held-out answers are dropped,
+        since they no longer match."""
         kept = [self.path(name).name for name in names]
         paths = tuple(path for path in self.paths if path.name in kept)
         ladder = tuple(rung for rung in self.manifest.ladder if set(rung.combine) <= set(kept) and rung.path in kept)
         held_out = self.manifest.held_out
-        if len(ladder) < len(self.manifest.ladder):  # what is left may read what is not left any more
+        if len(ladder) < len(self.manifest.ladder):  # a remaining step may read values of a removed one
             ladder, held_out = tuple(replace(rung, step=None) for rung in ladder), None
         return replace(self, manifest=replace(self.manifest, paths=paths, ladder=ladder, held_out=held_out))
 
 
 def rank(paths: tuple[BundlePath, ...]) -> list[BundlePath]:
-    """The most accurate first: by held-out error; paths that were never scored by their MACs, after the others."""
+    """The most accurate first, by held-out error; then paths that were never scored, the most MACs first."""
     return sorted(paths, key=lambda p: (p.error is None, p.error if p.error is not None else -p.macs, p.macs))
 
 
@@ -262,7 +263,7 @@ def _percent(error: float | None) -> str:
 
 
 def by_turns(paths: Sequence[BundlePath]) -> tuple[Rung, ...]:
-    """A ladder of the paths by themselves, those that are better than every cheaper one."""
+    """A ladder of single paths: those that are more accurate than every cheaper one."""
     kept: list[BundlePath] = []
     for path in paths:
         if not kept or path.error is None or kept[-1].error is None or path.error < kept[-1].error:

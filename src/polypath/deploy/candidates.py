@@ -1,4 +1,4 @@
-"""What may go into a bundle: networks with what is known of them, and their paths."""
+"""The inputs of a bundle: networks, facts about them, and their paths."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NAME = re.compile(r"[\w=,+-]{1,100}")
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Images that were not trained on, prepared as the network reads them.
+    """Images that were not trained on, prepared for the network.
 
     Args:
-        choose: batches of held-out images with labels: they choose, calibrate and bound (three disjoint parts).
-        test: batches of the test split, scored and nothing else.
-        seed: cuts the held-out images into parts.
+        choose: batches of held-out images with labels: three disjoint parts to choose, calibrate and bound risks.
+        test: batches of the test split, used for scores only.
+        seed: of the split of the held-out images into parts.
     """
 
     choose: Batches
@@ -47,7 +47,7 @@ class BundleNetwork:
     Args:
         net: with classes, normalisation and image size in its config, as a loaded network has them.
         paths: by name, or just their texts; None takes all named paths.
-        statistics: re-estimated norms; paths that it has use them.
+        statistics: recalibrated batch-norm statistics; paths that it contains use them.
         held_out: images that choose among ``paths`` and calibrate them; without, all stay, and none has an error.
         about: facts for readers, JSON values.
         notes: sentences for the network's card.
@@ -67,7 +67,7 @@ class BundleNetwork:
         """How its images are prepared.
 
         Raises:
-            ValueError: the network does not say.
+            ValueError: its config does not say.
         """
         try:
             return preparation(self.net.config)
@@ -75,7 +75,7 @@ class BundleNetwork:
             raise ValueError(f"this network does not say how its images are prepared ({error})") from error
 
     def statistics_of(self, chosen: Iterable[Paths]) -> BatchNormStatistics | None:
-        """The re-estimated norms of these paths only, where there are any."""
+        """The recalibrated statistics of these paths only, if there are any."""
         stats = self.statistics
         kept = {paths: stats[paths] for paths in chosen if paths in stats} if stats is not None else {}
         return BatchNormStatistics(kept, stats.images, stats.seed) if stats is not None and kept else None
@@ -83,8 +83,7 @@ class BundleNetwork:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A path that may be in the bundle: the network that it is of, its name there, the choice, what it costs, and the
-    precision of its graph."""
+    """A path that may be in the bundle: its network, its name there, the choice, its cost, its graph's precision."""
 
     network: str
     name: str
@@ -94,13 +93,13 @@ class Candidate:
 
 
 def candidates(networks: Mapping[str, BundleNetwork], size: Size) -> dict[str, Candidate]:
-    """All paths that were asked for, by their names in the bundle: ``NETWORK:NAME``, ``NAME`` of a network without one.
+    """All requested paths by their names in the bundle: ``NETWORK:NAME``, or ``NAME`` if the network has no name.
 
     Args:
         size: of the images, in pixels.
 
     Raises:
-        ValueError: illegal paths, none.
+        ValueError: illegal paths, or none.
     """
     found: dict[str, Candidate] = {}
     for network, one in networks.items():
@@ -124,7 +123,7 @@ def _chosen(one: BundleNetwork) -> dict[str, Paths]:
 
 @contextlib.contextmanager
 def of_network(name: str) -> Iterator[None]:
-    """Errors in the block say of which network they are."""
+    """Start errors in the block with the network's name."""
     try:
         yield
     except ValueError as error:
@@ -134,7 +133,7 @@ def of_network(name: str) -> Iterator[None]:
 
 
 def check_networks(networks: Mapping[str, BundleNetwork]) -> None:
-    """Raise ``ValueError`` unless these are networks whose names can be those of folders beside each other."""
+    """Raise ``ValueError`` unless these are networks whose names can be folder names in one folder."""
     seen: set[str] = set()
     for name, one in networks.items():
         if not isinstance(one, BundleNetwork):
@@ -150,8 +149,8 @@ def check_alike(networks: Mapping[str, BundleNetwork]) -> Preparation:
     """How the images of all these networks are prepared.
 
     Raises:
-        ValueError: they tell other classes apart than the first, or prepare images otherwise; held-out images of
-            some only, or cut by other seeds. The message names both networks and what differs.
+        ValueError: a network's classes or preparation differ from the first one's; only some have held-out images, or
+            these are split by different seeds. The message names both networks and what differs.
     """
     (first, one), *others = networks.items()
     preparations: dict[str, Preparation] = {}
@@ -166,12 +165,12 @@ def check_alike(networks: Mapping[str, BundleNetwork]) -> Preparation:
         mine, theirs = asdict(preparations[name]), asdict(prep)
         if differs := [key for key in mine if mine[key] != theirs[key]]:
             key = differs[0]
-            raise ValueError(f"{told}their images are prepared otherwise, {key} is {mine[key]} and {theirs[key]}")
+            raise ValueError(f"{told}their images are prepared differently, {key} is {mine[key]} and {theirs[key]}")
         if (other.held_out is None) != (one.held_out is None):
             raise ValueError(told + "one of them has held-out images, and the other has none")
         if other.held_out is not None and one.held_out is not None and other.held_out.seed != one.held_out.seed:
             raise ValueError(
-                told + f"their held-out images are cut by seeds {other.held_out.seed}, {one.held_out.seed}"
+                told + f"their held-out images are split by seeds {other.held_out.seed}, {one.held_out.seed}"
             )
     return prep
 
@@ -180,7 +179,7 @@ def _other_classes(mine: Sequence[str], theirs: Sequence[str]) -> str:
     if tuple(mine) == tuple(theirs):
         return ""
     if len(mine) != len(theirs):
-        return f"they tell {len(mine)} and {len(theirs)} classes apart"
+        return f"they have {len(mine)} and {len(theirs)} classes"
     if sorted(mine) == sorted(theirs):
         return "they have the same classes in another order"
     i = next(i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b)

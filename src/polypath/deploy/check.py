@@ -1,4 +1,4 @@
-"""Is what was exported the network? Compared with eager at once, and refused where it is not."""
+"""Compares an export with the eager network, and refuses an export that differs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 TOLERANCE = 1e-4
 """Relative and absolute, in float32: ``|a − b| ≤ TOLERANCE · (min(1, m) + |b|)``, m the largest ``|b|`` of a batch,
-so that a network with tiny answers (one that was never trained) is held to as many digits."""
+so that a network with tiny outputs (one that was never trained) must match in as many digits."""
 BATCHES = (1, 3)
 
 
 @dataclass(frozen=True)
 class Check:
-    """How far a runtime's answers were from eager's: the largest difference, absolute and in tolerances."""
+    """The largest difference between a runtime's outputs and eager's: absolute, and as a share of the tolerance."""
 
     runtime: str
     max_abs: float
@@ -30,10 +30,10 @@ class Check:
 def compare(
     runtime: str, run: Callable[[np.ndarray], np.ndarray], net: nn.Module, shape: Sequence[int], what: str
 ) -> Check:
-    """Run batches of one and of three random inputs ``shape`` ``(C, …)`` both ways.
+    """Run batches of one and of three random inputs of ``shape`` ``(C, …)`` in the runtime and in eager.
 
     Raises:
-        ValueError: answers of another shape or beyond :data:`TOLERANCE`; ``what`` names the export.
+        ValueError: outputs of another shape, or beyond :data:`TOLERANCE`; the message begins with ``what``.
     """
     worst = share = 0.0
     for seed, batch in enumerate(BATCHES):

@@ -1,7 +1,7 @@
-"""Up a bundle's ladder: each step runs what its path does not share with the steps before it.
+"""Climbing a bundle's ladder: each step runs the part of its path that it does not share with earlier steps.
 
-What is shared is found in the wirings (:mod:`polypath.core.reuse`). A graph more a step is worth it where a step is
-spared at least :data:`LEAST` of its path's MACs; else the path runs whole, by its own graph.
+Shared nodes are found in the wirings (:mod:`polypath.core.reuse`). A step gets its own graph if sharing saves at least
+the fraction :data:`LEAST` of its path's MACs. Otherwise the complete path runs, by the path's own graph.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ LEAST = 0.1
 def steps_of(
     net: PathNet, paths: Sequence[Paths], stats: BatchNormStatistics | None, size: Size
 ) -> list[tuple[Step, Increment] | None]:
-    """What each path runs after those before it; None for a path that shares nothing and runs by itself.
+    """What each path runs after those before it; None for a path that shares nothing and runs completely.
 
     Args:
-        stats: re-estimated statistics of the paths that have them.
+        stats: recalibrated statistics of the paths that have them.
         size: of the images, in pixels.
     """
     macs = [macs_by_node(net, p, size) for p in paths]
@@ -47,10 +47,10 @@ def steps_of(
 
 
 def part_of(net: PathNet, part: Increment) -> Part:
-    """An increment as a module, from the values that it reads to the logits and those that it leaves.
+    """An increment as a module, from the values that it reads to the logits and the values that it leaves.
 
     Args:
-        net: the path by itself (:func:`polypath.extract`), perhaps fused with ``hold``.
+        net: the extracted path (:func:`polypath.extract`), perhaps fused with ``hold``.
     """
     inputs, leaves = (tuple(node for node, _ in pairs) for pairs in (part.reads, part.leaves))
     outputs = (part.output, *leaves)
@@ -65,9 +65,9 @@ def parts_by_step(
     paths: Sequence[tuple[str, Paths] | None],
     size: Size,
 ) -> list[Made | None]:
-    """:func:`steps_of` of paths of one or several networks, each path given with its network's name; with it the path
-    extracted, its norms re-estimated where they are. A path shares with earlier ones of its own network only; None
-    stands for one that shares nothing."""
+    """:func:`steps_of` for paths of one or several networks. Each path is given with its network's name; each step
+    comes with the extracted path, its norms recalibrated if ``nets`` has statistics for it. A path shares only with
+    earlier ones of its own network; None stands for a path that shares nothing."""
     found: list[Made | None] = [None] * len(paths)
     for name, (net, stats) in nets.items():
         own = {i: path[1] for i, path in enumerate(paths) if path is not None and path[0] == name}
@@ -80,7 +80,7 @@ def parts_by_step(
 
 
 def _of(network: str, step: Step) -> Step:
-    """A step whose slots are told apart from those of other networks."""
+    """A step whose slot names start with the network's name, so that slots of different networks differ."""
     reads, leaves = (
         tuple(slot if slot == INPUT or not network else f"{network}:{slot}" for slot in slots)
         for slots in (step.reads, step.leaves)

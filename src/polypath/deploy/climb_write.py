@@ -1,4 +1,4 @@
-"""Writing a graph for each step of a ladder that shares enough with the steps before it."""
+"""Writes a graph for each step of a ladder that shares enough with the steps before it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def write_steps(
     folder: Path,
     prep: Preparation,
 ) -> tuple[list[Rung], list[dict[str, Any]]]:
-    """Write a graph for each rung that shares enough with those before it; the rungs with their steps, and how far
-    the steps' answers are from those of eager paths by themselves.
+    """Write a graph for each rung that shares enough with those before it. Returns the rungs with their steps, and the
+    differences between the steps' outputs and those of the extracted paths in eager.
 
     Args:
-        nets: by name, with the re-estimated norms that lie in their folders.
-        paths: of the rungs, each with its network's name; None runs whole.
+        nets: by name, with the recalibrated norms that are stored in their folders.
+        paths: of the rungs, each with its network's name; None for one that runs completely.
     """
     shape = (prep.channels, *prep.size)
     found = parts_by_step(nets, paths, prep.size)
@@ -70,7 +70,7 @@ def write_steps(
         try:
             runs = [opened(runtime, folder / step.files["onnx"]) if step is not None else None for step in steps]
         except ValueError as error:
-            LOG.warning("%s; other runtimes do", error)
+            LOG.warning("%s; other runtimes can", error)
             continue
         for i, one in enumerate(found):
             if one is not None:
@@ -82,7 +82,7 @@ def write_steps(
 
 
 def _climbed(steps: Sequence[Step | None], runs: Sequence[Callable[..., Any] | None], last: int, x: Any) -> Any:
-    """What step ``last`` answers after those before it that leave something have run."""
+    """The output of step ``last``, after the earlier steps that leave values have run."""
     climb, logits = Climb(steps, x), x
     for i, (step, run) in enumerate(zip(steps[: last + 1], runs, strict=False)):
         if step is not None and run is not None:

@@ -1,4 +1,4 @@
-"""Runs the steps of a bundle's ladder in a runtime, and knows how long they take."""
+"""Runs the steps of a bundle's ladder in a runtime, and estimates their times."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from polypath.deploy.latency_profile import bucket
 from polypath.deploy.manifest import Step
 from polypath.deploy.runtimes import Runtime
 
-RUNS = 5  # of each step and of its path, to tell the step's time by
+RUNS = 5  # of each step and of its path, to estimate the step's time
 
 
 class Climber:
     """The steps of ``bundle``'s ladder in ``runtime``.
 
-    A step takes its path's times, in proportion to a few runs of both: to measure it as long as a path would double
-    what a first answer waits for.
+    A step's times are its path's times, scaled by the ratio of a few runs of both. Measuring a step for as long as a
+    path would double the wait for a first answer.
 
     Args:
-        whole: probabilities of a path by itself, its time observed.
-        checked: probabilities of a path's logits, for so many images.
-        example: images of a batch size.
-        paths: times of the paths at a batch size.
+        whole: runs a complete path and records its time; returns probabilities.
+        checked: turns a path's logits for a number of images into probabilities.
+        example: makes images for a batch size.
+        paths: gives the times of the paths at a batch size.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Climber:
 
     @cached_property
     def steps(self) -> tuple[Step | None, ...]:
-        """What each step runs; None where it runs its path whole."""
+        """What each step runs; None where it runs its complete path."""
         return tuple(self._runtime.steps)
 
     def begin(self, x: np.ndarray) -> Climb:
@@ -56,10 +56,10 @@ class Climber:
         return Climb(self.steps, x)
 
     def run(self, climb: Climb, index: int, most: int | None = None) -> np.ndarray:
-        """Probabilities ``(N, classes)`` of a step, its time observed.
+        """Run a step and record its time; returns probabilities ``(N, classes)``.
 
         Args:
-            most: where each batch size is compiled, fill up to a power of two, or to this.
+            most: if each batch size is compiled, fill the batch up to a power of two, but at most to this.
         """
         step, name, n = climb.steps[index], self._bundle.ladder[index].path, len(climb.images)
         size = n if most is None or not self._runtime.per_batch else min(bucket(n), most)
@@ -79,7 +79,7 @@ class Climber:
         return probabilities
 
     def warm_up(self, batch: int) -> bool:
-        """Run each step once on a batch of this size; whether one had not been run yet."""
+        """Run each step once on a batch of this size; returns whether one had not run yet."""
         cold = [i for i, step in enumerate(self.steps) if step is not None and (i, batch) not in self._warm]
         if cold:
             self._timed(self._example(batch))
@@ -93,7 +93,7 @@ class Climber:
         return self._latencies[min(known)] if known else self.measure(batch)
 
     def measure(self, batch: int) -> Latencies:
-        """The times of the steps that do not run their path whole; measured where they are not known yet."""
+        """The times of the steps that do not run their complete path; measured if not known yet."""
         size = bucket(batch)
         if size not in self._latencies:
             paths, x = self._paths(size), self._example(size)
@@ -106,7 +106,7 @@ class Climber:
         return self._latencies[size]
 
     def _timed(self, x: np.ndarray) -> dict[str, tuple[float, float]]:
-        """Run the steps, each after its path whole; the seconds of both, by path."""
+        """Run each step, after its complete path; returns the seconds of both, by path."""
         climb, found = self.begin(x), dict[str, tuple[float, float]]()
         for i, (step, rung) in enumerate(zip(self.steps, self._bundle.ladder, strict=False)):
             if step is not None:
@@ -119,7 +119,7 @@ class Climber:
 
 
 class Climb:
-    """A batch on its way up: what steps leave for later ones is held, and forgotten after the last that reads it.
+    """A batch on its way up: values that steps leave for later ones are held until the last step that reads them.
 
     Args:
         steps: of the ladder, in order.
@@ -137,7 +137,7 @@ class Climb:
         return [self.held[slot] for slot in step.reads]
 
     def leave(self, index: int, values: Sequence[np.ndarray]) -> None:
-        """Take what step ``index`` leaves."""
+        """Store the values that step ``index`` leaves, and free those that no later step reads."""
         step = self.steps[index]
         if step is not None:
             self.held |= dict(zip(step.leaves, values, strict=True))
@@ -145,10 +145,10 @@ class Climb:
         self.held = {slot: value for slot, value in self.held.items() if slot in read}
 
     def keep(self, rows: np.ndarray) -> None:
-        """Go on with some of the images only, by a mask ``(N,)``."""
+        """Continue with some of the images only, by a mask ``(N,)``."""
         self.held = {slot: np.ascontiguousarray(value[rows]) for slot, value in self.held.items()}
 
 
 def _filled(x: np.ndarray, size: int) -> np.ndarray:
-    """``x``, with zeros up to a batch of ``size``."""
+    """``x``, filled with zeros to a batch of ``size``."""
     return x if size == len(x) else np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])

@@ -1,9 +1,9 @@
-"""Decoding within a deadline: small images at once, large ones in a process that is killed when the time is over.
+"""Decoding within a deadline: small images in this process, large ones in a worker that is killed at the deadline.
 
-How long an image takes to decode is known before only roughly, and a decoder that runs cannot be stopped. So what
-:attr:`~polypath.data.images.Header.work` calls large goes to a worker (:mod:`polypath.deploy.decoding_worker`), one for
-this process, started when it is first needed. It gets the image's bytes and gives pixels of the size that the network
-reads, or the reason why there are none; what it sends is bounded and is never unpickled.
+The time to decode an image is known in advance only roughly, and a running decoder cannot be stopped. So an image that
+is large by :attr:`~polypath.data.images.Header.work` goes to a worker process (:mod:`polypath.deploy.decoding_worker`).
+There is one worker, started when first needed. It receives the image's bytes and returns pixels of the network's input
+size, or an error message. Its answers are bounded in size and never unpickled.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ LARGE = 2**20
 """The most :attr:`~polypath.data.images.Header.work` that is done in this process: 1 to 40 ms, by format."""
 START_S = 60.0  # a worker that is not ready by then is broken
 DOES_NOT_START = "the process that decodes large images does not start"
-GRACE_S = 1.0  # after which a worker ends itself, should this process not have done so
-KEPT = ("LD_", "DYLD_")  # of the environment: a worker that is taken over finds no keys in it
+GRACE_S = 1.0  # after the deadline a worker ends itself, in case this process did not
+KEPT = ("LD_", "DYLD_")  # of the environment: a compromised worker finds no secrets in it
 
 
 class DecodingLate(ValueError):
     """An image was not decoded by its deadline.
 
     Attributes:
-        seconds: that were spent on it, without those that it waited for others.
+        seconds: spent on it, without the wait for other images.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -57,7 +57,7 @@ class DecodingCancelled(Exception):
 
 
 class Cancellation:
-    """Ends the decoding of an image that is no longer wanted, from any thread; before it begins or while it goes on."""
+    """Cancels the decoding of an image that is no longer wanted, from any thread, before it begins or while it runs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -72,10 +72,10 @@ class Cancellation:
 
     @contextlib.contextmanager
     def ends(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Call ``stop`` when it is cancelled within the block.
+        """Call ``stop`` on a cancellation within the block.
 
         Raises:
-            DecodingCancelled: it has been already.
+            DecodingCancelled: it was cancelled before.
         """
         with self._lock:
             if self.cancelled:
@@ -89,10 +89,10 @@ class Cancellation:
 
 
 class Decoder:
-    """A worker and the way to it; thread-safe. Large images are decoded one after the other.
+    """Runs a worker and talks to it; thread-safe. Large images are decoded one at a time.
 
     Args:
-        niceness: of the worker, which gives way to whatever has less.
+        niceness: of the worker process; processes with less go first.
     """
 
     def __init__(self, niceness: int = 0) -> None:
@@ -102,7 +102,7 @@ class Decoder:
         self._owner = os.getpid()
 
     def start(self) -> None:
-        """Start the worker, where there is none, and do not wait for it."""
+        """Start the worker if there is none, without waiting for it."""
         with self._turn:
             if most_here() is not None:
                 self._running()
@@ -114,7 +114,7 @@ class Decoder:
             RuntimeError: it cannot be started.
         """
         with self._turn:
-            begun = time.perf_counter()  # not what another one's image took
+            begun = time.perf_counter()  # without the wait for another caller's image
             if most_here() is not None:
                 try:
                     self._running().wait(begun + START_S)
@@ -123,11 +123,12 @@ class Decoder:
             return time.perf_counter() - begun
 
     def decode(self, source: Source, preparation: Preparation, limits: ImageLimits, spent: Spent) -> np.ndarray:
-        """``(H, W, C)`` uint8 of one image, as :class:`Preparation` makes it, within the budget of ``spent``, which is
-        told of the worker's time, and does not count its start. Pillow's own images are decoded here.
+        """``(H, W, C)`` uint8 of one image, as :class:`Preparation` makes it, within the budget of ``spent``.
+
+        The worker's time is added to ``spent``; its start does not count. PIL images are decoded in this process.
 
         Raises:
-            BrokenImage: no image, one beyond the limits; with its file's name.
+            BrokenImage: not an image, or beyond the limits; the message names the file.
             DecodingLate: the budget is spent.
         """
         if isinstance(source, Image.Image):
@@ -137,7 +138,7 @@ class Decoder:
             with contextlib.suppress(LargeImage):
                 most = most_here() if spent.deadline < math.inf else None
                 return preparation.pixels(open_image(data, limits, most=most))
-            if not self._turn.locked():  # else the worker is at work, and there
+            if not self._turn.locked():  # otherwise the worker is busy, hence started
                 spent.waive(self.ready())
             try:
                 pixels, seconds = self.apart(data, preparation, limits, spent.deadline)
@@ -155,13 +156,13 @@ class Decoder:
         deadline: float,
         cancellation: Cancellation | None = None,
     ) -> tuple[np.ndarray, float]:
-        """``(H, W, C)`` uint8 by the worker, which is killed at ``deadline`` (``time.perf_counter()``), and the seconds
-        of processor time that it took.
+        """Decode in the worker, which is killed at ``deadline`` (``time.perf_counter()``). Returns ``(H, W, C)`` uint8,
+        and the seconds of processor time that it took.
 
         Raises:
-            BrokenImage: no image, one beyond the limits, or one that crashes its decoder.
-            DecodingLate: the deadline has come.
-            DecodingCancelled: it was no longer wanted.
+            BrokenImage: not an image, beyond the limits, or one that crashes its decoder.
+            DecodingLate: the deadline has passed.
+            DecodingCancelled: the image is no longer wanted.
             RuntimeError: the worker cannot be started.
         """
         cancellation = cancellation or Cancellation()
@@ -195,18 +196,18 @@ class Decoder:
 
 
 def most_here() -> int | None:
-    """The most work that is done in this process; None is any: Windows has no timer that ends a worker."""
+    """The most work that is done in this process; None for no limit: Windows has no timer that ends a worker."""
     return LARGE if hasattr(signal, "setitimer") else None
 
 
 @cache
 def decoder() -> Decoder:
-    """The one of this process."""
+    """This process's decoder."""
     return Decoder()
 
 
 class _Worker:
-    """A process that decodes one image at a time; after an image that it did not finish, it is gone."""
+    """A process that decodes one image at a time; it is killed with an image that it does not finish."""
 
     def __init__(self, niceness: int) -> None:
         self._link, theirs = socket.socketpair()
@@ -236,18 +237,18 @@ class _Worker:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """From any thread; who waits for an answer is told that there is none."""
+        """Kill the process, from any thread; a caller that waits for its answer gets an error."""
         self._process.kill()
 
     def close(self) -> None:
         self._end()
 
     def wait(self, until: float) -> None:
-        """Until it takes images.
+        """Wait until it accepts images.
 
         Raises:
-            RuntimeError: it ends instead.
-            TimeoutError: it is not ready.
+            RuntimeError: it ended instead.
+            TimeoutError: it is not ready yet.
         """
         if not self._ready:
             try:
@@ -263,7 +264,7 @@ class _Worker:
         """As :meth:`Decoder.apart`."""
         try:
             self.wait(deadline)
-        except TimeoutError:  # the next one may find it ready
+        except TimeoutError:  # the next image may find it ready
             raise DecodingLate(0.0) from None
         begun = time.perf_counter()
         try:
@@ -278,7 +279,7 @@ class _Worker:
             raise BrokenImage(f"its decoder crashed (status {self._process.returncode})") from None
         except BrokenImage:
             raise
-        except BaseException:  # an interrupt: what comes next would be the answer to this
+        except BaseException:  # an interrupt: the next image would get this one's answer
             self.close()
             raise
 
@@ -320,7 +321,7 @@ class _Worker:
 
 
 def _end(owner: int, process: subprocess.Popen[Any], link: socket.socket) -> None:
-    """Also where a worker is forgotten, and when this process ends; not in a copy of it made by fork."""
+    """Also called when a worker is garbage-collected and at exit, but not in a forked copy of this process."""
     if os.getpid() == owner:
         process.kill()
         process.wait()
@@ -328,4 +329,4 @@ def _end(owner: int, process: subprocess.Popen[Any], link: socket.socket) -> Non
 
 
 def _left(until: float) -> float:
-    return max(0.001, until - time.perf_counter())  # 0 would mean not to wait at all, which is another error
+    return max(0.001, until - time.perf_counter())  # 0 would mean non-blocking, which raises another error

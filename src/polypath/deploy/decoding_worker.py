@@ -1,7 +1,7 @@
 """The process that decodes large images: a script that :mod:`polypath.deploy.decoder` starts, and may kill.
 
-It takes one image at a time over its standard input, a socket, and answers with pixels of the size that the network
-reads. Packages are entered without their ``__init__``: polypath's own prepares for runtimes that are not needed here.
+It takes one image at a time over its standard input, a socket, and answers with pixels of the network's input size.
+Packages are set up without running their ``__init__``: polypath's own prepares for runtimes that are not needed here.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from types import ModuleType
 from typing import Any, BinaryIO, cast
 
 LENGTH = struct.Struct(">I")
-"""Before what is asked: bytes of a JSON object, which the image's bytes follow."""
+"""Before a request: the length of a JSON object, which the image's bytes follow."""
 ANSWER = struct.Struct(">?dI")
-"""Before an answer: whether pixels follow (or why there are none), seconds of processor time, bytes that follow."""
+"""Before an answer: whether pixels follow (or an error message), seconds of processor time, bytes that follow."""
 READY = b"!"
 LONGEST_REASON = 2000
-MEMORY = 2**32  # bytes that it may take; the most pixels that are decoded need a quarter
+MEMORY = 2**32  # limit in bytes; the largest image that is decoded needs a quarter
 SMALLEST = b"P6 1 1 255 \0\0\0"
 ROOMS = ("core", "storage", "data", "deploy")
 
 
 def main(parent: int, niceness: int, places: list[str]) -> None:
-    """Answer until the standard input closes, or ``parent`` ends; ``places`` are its ``sys.path``."""
+    """Answer requests until the standard input closes or ``parent`` ends; ``places`` becomes ``sys.path``."""
     sys.path[:] = places
     _enter_packages(Path(__file__).resolve().parent.parent)
 
-    import resource  # not on Windows, where there is no such process
+    import resource  # not on Windows, where this process is never started
 
     from polypath.core.parent import belong_to
     from polypath.data.images import open_image
@@ -48,7 +48,7 @@ def main(parent: int, niceness: int, places: list[str]) -> None:
         while length := stream.read(LENGTH.size):
             asked = json.loads(stream.read(LENGTH.unpack(length)[0]))
             data = stream.read(asked["bytes"])
-            signal.setitimer(signal.ITIMER_REAL, asked["seconds"])  # ends this process, should its parent not do so
+            signal.setitimer(signal.ITIMER_REAL, asked["seconds"])  # ends this process, in case its parent does not
             begun = time.process_time()
             good, body = _decoded(data, asked)
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,9 +1,9 @@
-"""A path's own export: one file with just its own weights, norms folded, checked against eager at once.
+"""Exports one path: a file with just its own weights, norms folded, compared with eager right away.
 
 onnx        PATH.onnx                weights inside
 openvino    PATH.xml and PATH.bin    float32
-torch       PATH.pt2                 by ``torch.export``, for processes that have torch and not this package; loading
-                                     one runs pickle, so we only write them
+torch       PATH.pt2                 by ``torch.export``, for processes that have torch but not this package; loading
+                                     one runs pickle, so Polypath only writes them
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export has written: the ``files``, their ``bytes`` in all, and how far they are from eager."""
+    """The result of an export: the ``files``, their total ``bytes``, and the comparisons with eager."""
 
     files: tuple[Path, ...]
     bytes: int
@@ -60,20 +60,20 @@ def export_path(
     size: int | tuple[int, int] | None = None,
     name: str | None = None,
 ) -> Exported:
-    """Write one path of ``net`` for another runtime; any batch size, images of one size.
+    """Write one path of ``net`` for another runtime, for any batch size and images of one size.
 
-    Where gates decide in the path, the graph runs every loop on every image and gives the gates' answers;
+    If gates decide in the path, the graph runs every loop on every image, and the gates select among the results;
     :func:`polypath.deploy.write_stepwise` writes graphs that skip loops.
 
     Args:
-        folder: made where it is not there; files of the same name in it are refused.
+        folder: created if missing; files of the same name in it are refused.
         format: ``onnx``, ``openvino`` or ``torch``.
-        stats: re-estimated norms to bake in.
+        stats: recalibrated batch-norm statistics to bake in.
         size: of the images, in pixels; None takes the network's own, else 32.
-        name: of the files; made from the path's text otherwise.
+        name: of the files; by default made from the path's text.
 
     Raises:
-        ValueError: an unknown format, an illegal path, files that are there, answers that differ from eager beyond
+        ValueError: an unknown format, an illegal path, files that exist, outputs that differ from eager beyond
             :data:`polypath.deploy.check.TOLERANCE` (nothing is written then).
         ImportError: a package that the format needs is missing.
     """
@@ -82,8 +82,8 @@ def export_path(
     child = extract(net, paths, stats=stats).eval().cpu()
     if any(join.gates for join in child.wiring.joins.values()):
         LOG.info(
-            "gates decide in this path, and in one graph every image runs every loop; step by step "
-            "(polypath.deploy.write_stepwise, or polypath export --format onnx without --paths) they are skipped"
+            "gates decide in this path, but in one graph every image runs every loop; an export step by step skips "
+            "loops (polypath.deploy.write_stepwise, or polypath export --format onnx without --paths)"
         )
     shape = (net.in_chans, *image_size(net, size))
     target = Path(folder)
@@ -112,7 +112,7 @@ def file_stem(text: str) -> str:
 
 
 def image_size(net: PathNet, size: int | tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width of what is exported: ``size``, else the network's own, else 32 or the least that it takes."""
+    """Height and width of the exported input: ``size``, else the network's own, else 32 or, if larger, its least."""
     own = (net.config.get("image") or {}).get("size")
     return sides(size if size is not None else tuple(own) if own else max(32, net.min_size))
 

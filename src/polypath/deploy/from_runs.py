@@ -1,4 +1,4 @@
-"""Finished runs as networks of a bundle: named paths or chosen ones, norms re-estimated, scored on the run's images."""
+"""Finished runs as networks of a bundle: named or chosen paths, recalibrated and scored on the run's images."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def network_of(
     seed: int = 0,
     calibration_images: int | None = None,
 ) -> BundleNetwork:
-    """A run's network with what its images say of it.
+    """A run's network with its recalibrated norms, its held-out and test images, and its calibration images.
 
     Args:
         texts: choices of paths; None takes all named ones.
-        num_images: training images to re-estimate norms on; None leaves them.
-        seed: cuts held-out images into parts.
+        num_images: training images to recalibrate norms on; None leaves them.
+        seed: of the split of held-out images into parts.
         calibration_images: training images for int8, drawn by the run's seed; None takes none.
 
     Raises:
-        ValueError: an unfinished run, an illegal path, images that are gone.
+        ValueError: an unfinished run, an illegal path, missing images.
     """
     net = run.net
     named = net.named_paths()
@@ -44,7 +44,7 @@ def network_of(
     stats = None if num_images is None else run.recalibrated(chosen, num_images)
     held = None
     if run.data.validation is not None:
-        test = run.batches("test", looks=0)  # how many errors are measured on it is known when the bundle is written
+        test = run.batches("test", looks=0)  # counted when the bundle is written and their number is known
         held = HeldOut(list(run.batches("validation")), test, seed)
     else:
         LOG.warning(
@@ -57,7 +57,7 @@ def network_of(
 
 
 def count_looks(bundle: Bundle, runs: Mapping[str, FinishedRun]) -> None:
-    """Add the errors that writing a bundle measured on each run's test images; runs by the bundle's networks."""
+    """Add the errors on test images that writing a bundle measured to each run's count; ``runs`` by network name."""
     for name, run in runs.items():
         paths = [path.name for path in bundle.paths if path.network == name]
         together = [rung for rung in bundle.ladder if len(rung.combine) > 1 and rung.path in paths]
@@ -71,7 +71,7 @@ def notes_of(run: FinishedRun) -> list[str]:
 
 
 def names_of(folders: Sequence[Path]) -> dict[str, Path]:
-    """Networks' names for the folders that they come from: those of the folders, with those above where they are equal.
+    """Networks' names from their folders' names, preceded by those of parent folders where they are equal.
 
     Raises:
         ValueError: the same folder twice.
@@ -94,11 +94,11 @@ def _plain(text: str) -> str:
 
 
 def check_same_runs(runs: Mapping[str, FinishedRun]) -> None:
-    """Make sure, before any work, that runs can be in one bundle.
+    """Check, before any work, that runs can be in one bundle.
 
     Raises:
-        ValueError: other classes or preparation than the first's; other held-out or test images. The message names
-            both runs and what differs.
+        ValueError: classes, preparation, held-out or test images differ from the first run's. The message names both
+            runs and what differs.
     """
     check_alike({name: BundleNetwork(run.net) for name, run in runs.items()})
     (first, one), *others = runs.items()
@@ -108,9 +108,9 @@ def check_same_runs(runs: Mapping[str, FinishedRun]) -> None:
         if (mine is None) != (theirs is None):
             raise ValueError(told + "one of the runs held images out (data.validation), and the other did not")
         if mine is not None and theirs is not None and mine.fingerprint() != theirs.fingerprint():
-            raise ValueError(f"{told}their runs held other images out ({len(mine):,} and {len(theirs):,})")
+            raise ValueError(f"{told}their runs held out different images ({len(mine):,} and {len(theirs):,})")
         if run.data.test.fingerprint() != one.data.test.fingerprint():
-            raise ValueError(f"{told}their test images are others ({len(run.data.test):,} and {len(one.data.test):,})")
+            raise ValueError(f"{told}their test images differ ({len(run.data.test):,} and {len(one.data.test):,})")
 
 
 def _about(run: FinishedRun) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""ONNX graphs that may be from others, checked before a runtime sees them.
+"""Checks ONNX graphs of unknown origin before a runtime loads them.
 
-what they read      weights from files beside them, by plain names, within these files' bytes
-what they compute   one graph of operators that exports of ours have, no choices, no functions, no other domains
-what they give      as many numbers as the manifest says, and on the way no map beyond any network's
+reads      weights from files beside the graph, by plain names, within these files' bytes
+computes   one graph of the operators that Polypath's exports have; no control flow, functions or other domains
+returns    as many numbers as the manifest says, and no intermediate value larger than a network's maps
 
-A runtime checks some of it: ONNX Runtime 1.20 reads ``../../x`` as weights, later ones do not.
+Runtimes check only some of this: ONNX Runtime 1.20 reads ``../../x`` as weights, later versions do not.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from polypath.deploy.graph_sizes import sizes_of
 from polypath.storage.files import read_regular
 
 IMAGES, LOGITS = "images", "logits"
-"""What the input and the output of a path's graph are called."""
+"""Names of the input and the output of a path's graph."""
 OPSETS = range(13, 26)
-LARGEST = 2**31 - 1  # bytes of a graph, what its format can have
+LARGEST = 2**31 - 1  # bytes of a graph: the format's limit
 MOST_NODES = 2**16
 MOST_MAPS = 4096  # of an image's size, in any value of a graph
-SMALLEST_BOUND = 2**20  # numbers that any value may have
+SMALLEST_BOUND = 2**20  # elements that any value may have, however small the image
 OPERATORS = frozenset({
     # convs, products, norms, pools
     "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "Gemm", "GlobalAveragePool",
@@ -38,7 +38,7 @@ OPERATORS = frozenset({
     "GreaterOrEqual", "HardSigmoid", "HardSwish", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "Max",
     "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid",
     "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "Where", "Xor",
-    # to whole numbers and back
+    # to integers and back
     "DequantizeLinear", "QuantizeLinear",
     # over axes
     "ArgMax", "ArgMin", "Range", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
@@ -48,31 +48,32 @@ OPERATORS = frozenset({
     "Identity", "Pad", "Reshape", "Resize", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose",
     "Unsqueeze",
 })  # fmt: skip
-"""Operators that graphs may have: those of exports of every family and of timm's convolutional nets and transformers,
-and plain functions beside them. None chooses, repeats, draws or reads; how much they give is told before they run."""
+"""Operators that a graph may have: those in exports of every family and of timm's convolutional nets and transformers,
+and elementary functions. None branches, loops, draws random numbers or reads files; the sizes of all outputs are known
+before a graph runs."""
 
 
 class GraphRefused(ValueError):
-    """A graph that no runtime is given."""
+    """A graph that failed the check; no runtime loads it."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """What goes into a graph or comes out of it: float32 ``(batch, *shape)``; None are any name and any shape."""
+    """An input or output of a graph: float32 ``(batch, *shape)``; None stands for any name or any shape."""
 
     name: str | None = None
     shape: tuple[int, ...] | None = None
 
 
 def check_graph(file: Path, beside: Collection[str], inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
-    """Check an ONNX file; nothing of it is run, and no weight is read.
+    """Check an ONNX file without running it or reading weights.
 
     Args:
-        beside: names of files in its folder; those of safetensors it may read weights from.
-        inputs, outputs: what it must take and give.
+        beside: names of files in its folder; it may read weights from the ``.safetensors`` files among them.
+        inputs, outputs: those that it must have.
 
     Raises:
-        GraphRefused: what it may not have; the message names the file.
+        GraphRefused: the graph breaks a rule; the message names the file.
         ImportError: onnx is missing.
     """
     onnx = need("onnx", "to check a bundle's graphs")
@@ -82,12 +83,12 @@ def check_graph(file: Path, beside: Collection[str], inputs: Sequence[Value], ou
         raise GraphRefused(f"{file}: {error.strerror or error}") from error
     try:
         model = onnx.ModelProto.FromString(data)
-    except Exception as error:  # protobuf's own kinds, which differ between its versions
-        raise GraphRefused(f"{file}: damaged, or no ONNX file") from error
+    except Exception as error:  # protobuf's exceptions differ between its versions
+        raise GraphRefused(f"{file}: damaged, or not an ONNX file") from error
     weights = frozenset(name for name in beside if name.endswith(".safetensors"))
     try:
         _check(onnx, model, file.parent, weights, inputs, outputs)
-    except (ValueError, TypeError) as error:  # names that are no UTF-8 come as bytes
+    except (ValueError, TypeError) as error:  # names that are not UTF-8 arrive as bytes
         raise GraphRefused(f"{file}: refused, {error}") from error
 
 
@@ -106,7 +107,7 @@ def _check(
     graph = model.graph
     opsets = [(entry.domain, entry.version) for entry in model.opset_import]
     if len(opsets) != 1 or opsets[0][0] not in ("", "ai.onnx") or opsets[0][1] not in OPSETS:
-        raise ValueError(f"its operators are of {opsets!r}; must be ONNX's own, {OPSETS[0]} to {OPSETS[-1]}")
+        raise ValueError(f"its operator sets are {opsets!r}; must be ONNX's own, {OPSETS[0]} to {OPSETS[-1]}")
     for part in (model.functions, model.training_info, graph.sparse_initializer):
         if len(part):
             raise ValueError("it has functions, training information or sparse weights")
@@ -116,7 +117,7 @@ def _check(
     for node in graph.node:
         names = (node.name, *node.input, *node.output, *(attribute.name for attribute in node.attribute))
         if not all(isinstance(name, str) for name in names):
-            raise ValueError(f"a name of node {node.name!r} is no text")
+            raise ValueError(f"a name of node {node.name!r} is not text")
         for attribute in node.attribute:
             _check_attribute(onnx, node, attribute)
     for tensor in graph.initializer:
@@ -128,7 +129,7 @@ def _check(
 
 
 def _check_names(graph: Any) -> None:
-    """Of a name that is given twice, runtimes could take the one, and these checks the other."""
+    """Refuse a name that is given twice: a runtime could use one value, and these checks the other."""
     given = [*(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)]
     given += [name for node in graph.node for name in node.output if name]
     if twice := [name for name, times in Counter(given).items() if times > 1]:
@@ -142,19 +143,19 @@ def _check_attribute(onnx: Any, node: Any, attribute: Any) -> None:
     others = (attribute.graphs, attribute.tensors, attribute.sparse_tensors, attribute.type_protos)
     single = any(attribute.HasField(name) for name in ("g", "sparse_tensor", "tp"))
     if attribute.type not in plain or attribute.ref_attr_name or single or any(map(len, others)):
-        raise ValueError(f"{what} is no number, text or array of them")
+        raise ValueError(f"{what} must be a number, text or an array of them")
     if attribute.type == kinds.TENSOR:
         _check_tensor(onnx, attribute.t, what, Path(), ())
 
 
 def _check_tensor(onnx: Any, tensor: Any, what: str, folder: Path, beside: Collection[str]) -> None:
-    """Its bytes must be there, as many as its shape says: in the graph, or in a file that it may read."""
+    """Check that a tensor has as many bytes as its shape needs, in the graph or in a file that it may read."""
     kinds = onnx.TensorProto
     widths = {kinds.FLOAT: 4, kinds.DOUBLE: 8, kinds.INT32: 4, kinds.INT64: 8, kinds.BOOL: 1}
     widths |= {kinds.INT8: 1, kinds.UINT8: 1}
     width = widths.get(tensor.data_type)
     if width is None or tensor.HasField("segment") or any(size < 0 for size in tensor.dims):
-        raise ValueError(f"{what} is of type {tensor.data_type}, shape {list(tensor.dims)}: not one that is read")
+        raise ValueError(f"{what} has type {tensor.data_type}, shape {list(tensor.dims)}, which is not supported")
     count = math.prod(tensor.dims)
     if tensor.data_location == kinds.EXTERNAL:
         _check_place(tensor.external_data, width * count, what, folder, beside)
@@ -162,7 +163,7 @@ def _check_tensor(onnx: Any, tensor: Any, what: str, folder: Path, beside: Colle
     fields = {kinds.FLOAT: "float_data", kinds.DOUBLE: "double_data", kinds.INT64: "int64_data"}
     held = len(getattr(tensor, fields.get(tensor.data_type, "int32_data"))) * width + len(tensor.raw_data)
     if tensor.external_data or held != width * count:
-        raise ValueError(f"{what} holds {held:,} bytes, and its shape {list(tensor.dims)} needs {width * count:,}")
+        raise ValueError(f"{what} holds {held:,} bytes, but its shape {list(tensor.dims)} needs {width * count:,}")
 
 
 def _check_place(entries: Any, needed: int, what: str, folder: Path, beside: Collection[str]) -> None:
@@ -197,11 +198,11 @@ def _check_values(kind: str, found: Any, wanted: Sequence[Value], onnx: Any) -> 
                 f"{known.name or 'of any name'}, float32 of {legal}"
             )
         if isinstance(sizes[0], int):
-            raise ValueError(f"its {kind} are {value.name!r} for batches of {sizes[0]} only; must be of any size")
+            raise ValueError(f"its {kind} are {value.name!r} for batches of {sizes[0]} only; must allow any size")
 
 
 def _check_sizes(onnx: Any, model: Any, outputs: Sequence[Value]) -> None:
-    """Every value on the way has a known size for one image, and none is far larger than a network's maps are."""
+    """Check that every value has a known size for one image, and that none is far larger than a network's maps."""
     sizes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.input]
     pixels = max((math.prod(shape[2:]) for shape in sizes), default=1)
     bound = max(SMALLEST_BOUND, MOST_MAPS * pixels)
@@ -210,7 +211,7 @@ def _check_sizes(onnx: Any, model: Any, outputs: Sequence[Value]) -> None:
     for node in model.graph.node:
         for name in filter(None, node.output):
             if name not in found:
-                raise ValueError(f"the size of {name!r} ({node.op_type}) cannot be told before it runs")
+                raise ValueError(f"the size of {name!r} ({node.op_type}) is not known before the graph runs")
     for value, wanted in zip(model.graph.output, outputs, strict=True):
         if wanted.shape is not None and (shape := found.get(value.name)) != (1, *wanted.shape):
-            raise ValueError(f"it gives {value.name!r} of {shape} for one image; must be of {(1, *wanted.shape)}")
+            raise ValueError(f"it gives {value.name!r} of shape {shape} for one image; must be {(1, *wanted.shape)}")

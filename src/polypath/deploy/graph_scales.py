@@ -1,4 +1,4 @@
-"""Scales and zero points of quantised values in an ONNX graph that may be from others."""
+"""Checks scales and zero points of quantised values in an ONNX graph of unknown origin."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ LARGEST = 1e30  # of a scale; times 255 it is still a finite float32
 
 
 def check_scales(onnx: Any, graph: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ``ValueError`` unless every scale and zero point stands in the graph, is finite and above 0, and there are
-    as many as the values need that they are for.
+    """Raise ``ValueError`` unless every scale and zero point is stored in the graph itself, scales are finite and above
+    0, and there are as many as the values need to which they apply.
 
     Args:
-        shapes: of all values that nodes give, for one image.
+        shapes: of all node outputs, for one image.
     """
     held = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
@@ -38,7 +38,7 @@ def _check(onnx: Any, node: Any, held: Mapping[str, Any], shapes: Mapping[str, t
         raise ValueError(f"{what} has {strange[0]!r}, which is not allowed")
     values = onnx.numpy_helper.to_array(scale)
     if not (np.isfinite(values) & (values > 0) & (values <= LARGEST)).all():
-        raise ValueError(f"{what} has a scale that is no finite number above 0")
+        raise ValueError(f"{what} has a scale that is not a finite number above 0")
     if list(scale.dims) != list(zero.dims) or len(scale.dims) > 1:
         raise ValueError(f"{what} has scales of {list(scale.dims)} and zero points of {list(zero.dims)}")
     if scale.dims and list(scale.dims) != [1]:

@@ -1,7 +1,7 @@
-"""How large every value of an ONNX graph is for one image, told before it runs.
+"""The size of every value of an ONNX graph for one image, found before the graph runs.
 
-onnx infers shapes, but not from numbers that a graph computes of its input's shape, as torch's exporter writes them
-for a free batch. Here these numbers are computed, for a batch of one, and put into the graph as constants.
+onnx infers shapes, but not from numbers that the graph computes from its input's shape, as graphs with a dynamic batch
+do. This module computes these numbers for a batch of one and puts them into the graph as constants.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-MOST = 2**20  # numbers of a shape or an index that a graph computes
+MOST = 2**20  # elements of a shape or an index that a graph computes
 MOST_IN_ALL = 2**22
 ROUNDS = 8
 
 
 def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of all values that nodes give, by name; those that cannot be told are left out.
+    """The shapes of all node outputs, by name; shapes that cannot be inferred are left out.
 
     Raises:
-        ValueError: shapes that do not fit together, a value of more than ``bound`` numbers, or too many
-            numbers of shapes.
+        ValueError: shapes that do not match, a value of more than ``bound`` elements, or too many elements in computed
+            shapes.
     """
     one = onnx.ModelProto()
     one.CopyFrom(model)
@@ -37,13 +37,13 @@ def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
     for _ in range(ROUNDS):
         try:
             graph = onnx.shape_inference.infer_shapes(one, strict_mode=True).graph
-        except Exception as error:  # its own kinds, and RuntimeError of some versions
+        except Exception as error:  # onnx's own exceptions; some versions raise RuntimeError
             raise ValueError(f"its shapes do not fit together ({_first_line(error)})") from error
         found |= {value.name: shape for value in graph.value_info if (shape := _shape(value)) is not None}
         found |= {value.name: shape for value in (*graph.input, *graph.output) if (shape := _shape(value)) is not None}
         for name, shape in found.items():
             if math.prod(shape) > bound:
-                raise ValueError(f"{name!r} is of {shape}, more than {bound:,} numbers for one image")
+                raise ValueError(f"{name!r} has shape {shape}, more than {bound:,} numbers for one image")
         left = []
         for node in one.graph.node:
             made = _computed(onnx, node, known, found)
@@ -64,7 +64,7 @@ def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
 def _computed(
     onnx: Any, node: Any, known: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]
 ) -> np.ndarray | None:
-    """What a node of whole numbers gives, if it can be computed."""
+    """The output of a node of integers, if it can be computed here."""
     options = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == "Constant":
         value = options.get("value_ints", options.get("value_int", options.get("value")))
@@ -77,7 +77,7 @@ def _computed(
         arrays = [known[name] for name in node.input]
         try:
             made = np.asarray(_COMPUTED[node.op_type](options, *arrays)) if _room(node.op_type, arrays) else None
-        except (TypeError, ValueError, IndexError, np.exceptions.AxisError):  # a runtime will say so
+        except (TypeError, ValueError, IndexError, np.exceptions.AxisError):  # the runtime reports it
             made = None
     else:
         made = None
@@ -85,7 +85,7 @@ def _computed(
 
 
 def _room(kind: str, arrays: list[np.ndarray]) -> bool:
-    """Whether what comes out is no larger than :data:`MOST`; numpy would else fill the memory."""
+    """Whether the output has at most :data:`MOST` elements; otherwise numpy could fill the memory."""
     if kind == "Range":
         begin, end, step = (int(array) for array in arrays)
         return step != 0 and len(range(begin, end, step)) <= MOST
@@ -132,7 +132,7 @@ _COMPUTED: dict[str, Callable[..., Any]] = {
     "Sub": lambda _, a, b: a - b,
     "Unsqueeze": lambda _, a, axes: np.expand_dims(a, tuple(axes)),
 }
-"""What the exporter computes shapes and indices with."""
+"""The operators with which the exporter computes shapes and indices."""
 
 
 def _is_index(onnx: Any, tensor: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A bundle's graphs as a runtime may read them: checked, and where their weights are plain files beside them."""
+"""A bundle's graphs in a form that runtimes may read: checked, with their weights in plain files beside them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Graphs:
         self._files = PlainFiles(folder, manifest.files, one_name=one_name)
 
     def file(self, path: BundlePath) -> Path:
-        """The graph of a path, which is checked when it is first asked for.
+        """The graph of a path, which is checked on first use.
 
         Raises:
-            GraphRefused: it is none that a runtime may read, or not what the manifest says.
+            GraphRefused: it breaks a rule, or does not match the manifest.
             ImportError: onnx is missing.
         """
         prep = self._manifest.preparation
         return self._read(path.files["onnx"], [Value(IMAGES, (prep.channels, *prep.size))], 0)
 
     def step(self, step: Step) -> Path:
-        """The graph of a step of the ladder, likewise.
+        """The graph of a step of the ladder, also checked on first use.
 
         Raises:
             GraphRefused, ImportError: as :meth:`file`.

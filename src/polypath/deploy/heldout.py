@@ -1,10 +1,10 @@
 """What held-out images decide about a bundle: which paths it has, their temperatures, the ladder, the thresholds.
 
-The images are cut into three parts by a seed, and no part does the work of another:
+A seed splits the images into three parts, each with its own purpose:
 
-choose      errors; which paths are worth having; the ladder, and what is averaged on it
+choose      errors; which paths to keep; the ladder, and which paths its rungs average
 calibrate   a temperature for each path
-stop        answers that are kept in the bundle, for stopping with a bounded risk
+stop        answers that are stored in the bundle, for early stopping with a bounded risk
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def error(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def pareto(errors: Mapping[Key, float], costs: Mapping[Key, float], keep: Collection[Key] = ()) -> list[Key]:
-    """The keys worth having, cheapest first: more accurate than everything that is not dearer; and those to keep."""
+    """The Pareto-optimal keys, cheapest first: more accurate than all that cost no more; and those in ``keep``."""
     kept: list[Key] = []
     best = float("inf")
     for name in sorted(errors, key=lambda n: (costs[n], errors[n])):
@@ -57,10 +57,10 @@ def pareto(errors: Mapping[Key, float], costs: Mapping[Key, float], keep: Collec
 
 
 def ladder(probabilities: Mapping[str, Tensor], labels: Tensor) -> list[Rung]:
-    """Rungs over paths, given cheapest first with probabilities ``(N, classes)``: each better than the one before.
+    """Rungs from paths, given cheapest first with probabilities ``(N, classes)``; each rung has a lower error.
 
-    A rung answers by its path alone or by the mean of it and what has run before, whichever errs less; a path that
-    does not lower the error by running is left out.
+    A rung answers with its path alone, or with the mean over it and all earlier paths, whichever has the lower error.
+    A path that does not lower the error either way is left out.
     """
     rungs: list[Rung] = []
     ran: list[str] = []
@@ -84,14 +84,14 @@ def combined(probabilities: Mapping[str, Tensor], rung: Rung) -> Tensor:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the held-out images have decided.
+    """What the held-out images decided.
 
     Attributes:
-        names: paths worth having, cheapest first.
-        errors, temperatures, calibration: of these, by name.
+        names: the paths to keep, cheapest first.
+        errors, temperatures, calibration: of these paths, by name.
         rungs: the ladder.
-        confidence, right: ``(rungs, n)`` of the part that is kept for stopping.
-        images: how many each part had.
+        confidence, right: ``(rungs, n)`` on the part for stopping.
+        images: number of images in each part.
     """
 
     names: list[str]
@@ -118,11 +118,11 @@ def decide(
 
     Args:
         macs: of each candidate.
-        seed: of the cut into parts.
-        keep: names that stay, whatever they are worth.
-        networks: of each candidate, where there are several: a path is left out for a cheaper one of its own network
-            only, since MACs of different networks take different times.
-        climb: names that may be steps of the ladder; None are all.
+        seed: of the split into parts.
+        keep: names of paths that stay, whatever their error.
+        networks: each candidate's network, if there are several. Paths are compared only within a network, since equal
+            MACs take different times in different networks.
+        climb: names that may be steps of the ladder; None allows all.
 
     Raises:
         ValueError: too few images.

@@ -1,4 +1,4 @@
-"""Images to what a network reads: resized, normalised; and the images that a user's places hold."""
+"""Turns images into network input (resized, normalised), and lists the image files in folders."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Preparation:
     Args:
         size: height and width that the network reads.
         mean, std: per channel, of pixels in 0 … 1.
-        resize: what happens to images of another size, in the words of ``DataConfig``.
-        resize_to: the side before the centre crop to ``size``; None is the size itself.
+        resize: what happens to images of another size; the values of ``DataConfig``.
+        resize_to: the side before the centre crop to ``size``; None takes ``size`` itself.
     """
 
     size: tuple[int, int]
@@ -65,7 +65,7 @@ class Preparation:
 
         ``images``: a uint8 array ``(N, H, W, C)`` or ``(H, W, C)``, or one or several of: such a ``(H, W, C)`` array,
         a PIL image, encoded bytes, a file. All but arrays go through :func:`polypath.data.images.open_image`,
-        or through ``decode``, which gives what :meth:`pixels` would.
+        or through ``decode``, which must return the same as :meth:`pixels`.
 
         Raises:
             ValueError: arrays of another shape or type, no images; :class:`BrokenImage`, with the file.
@@ -130,10 +130,10 @@ def _checked(images: np.ndarray, ndim: Literal[3, 4], channels: int) -> np.ndarr
 
 
 def files_of(places: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
-    """Files as they are given, folders as the image files in and below them, by name; hidden ones are passed over.
+    """The given files and, for folders, the image files in and below them, sorted by name; hidden ones are skipped.
 
     Raises:
-        ValueError: a place that is not there, a folder without images.
+        ValueError: a path that does not exist, a folder without images.
     """
     for place in map(Path, places):
         if not place.is_dir():
@@ -166,17 +166,17 @@ class _Normalisation:
 
 
 def preparation(values: Mapping[str, Any]) -> Preparation:
-    """What ``image`` and ``normalisation`` of a manifest or a saved network's config say.
+    """The preparation that ``image`` and ``normalisation`` of a manifest or a saved network's config describe.
 
     Raises:
-        ValueError: they are not there, or are of another kind.
+        ValueError: they are missing, or have the wrong type.
     """
     image = decode_json(values.get("image"), _Image, "image", others=True)
     norm = decode_json(values.get("normalisation"), _Normalisation, "normalisation", others=True)
     return Preparation(image.size, norm.mean, norm.std, image.resize or "crop", image.to)
 
 
-if not TYPE_CHECKING:  # or every misspelt name would have a type
+if not TYPE_CHECKING:  # otherwise a type checker would accept every misspelt name
 
     def __getattr__(name: str) -> Any:
         if name not in ("read", "decode"):

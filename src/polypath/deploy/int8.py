@@ -1,8 +1,8 @@
-"""Which paths a bundle has in int8: quantised, scored on held-out images in each runtime here, timed beside float32.
+"""Decides which paths a bundle has in int8: quantised, scored on held-out images in each runtime, timed beside float32.
 
-A path in int8 is one of its own, ``PATH@int8``. It is refused, and the path stays in float32, where it loses more than
-is allowed, or where the runtimes do not agree. What it answers depends on the processor's instructions, so its errors
-are said to be those of one kind (:func:`polypath.profiling.instructions.instructions`).
+A path in int8 is a separate path, ``PATH@int8``. If it loses more accuracy than allowed, or if the runtimes do not
+agree, the path stays in float32. Its answers depend on the processor's instructions, so its errors are recorded for one
+kind of them (:func:`polypath.profiling.instructions.instructions`).
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from polypath.deploy.scoring import Answerer, Scores, answered
 from polypath.profiling.instructions import instructions
 
 INT8 = "@int8"
-"""What the name of such a path ends with."""
+"""The ending of an int8 path's name."""
 AGREEMENT = 0.98
-"""Of the held-out images, at least so many have the same answer in ONNX Runtime and in OpenVINO."""
+"""The least share of held-out images with the same answer in ONNX Runtime and in OpenVINO."""
 SECONDS = 0.3  # of timing a graph
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Precisions:
-    """What precisions a bundle has.
+    """Which precisions a bundle has.
 
     Args:
-        kind: ``float32``; ``int8`` for each path that stays within ``max_drop``, in place of float32; ``mixed`` for
-            float32 and, beside it, int8 where it is worth its time here.
+        kind: ``float32``; ``int8`` in place of float32 for each path that stays within ``max_drop``; ``mixed`` for
+            float32 and, beside it, int8 where no path here is both as fast and as accurate.
         max_drop: points of held-out error that a path may lose.
     """
 
@@ -57,7 +57,7 @@ class Precisions:
         object.__setattr__(self, "max_drop", float(check("max_drop", self.max_drop, number(0, 100))))
 
     def check(self, networks: Mapping[str, BundleNetwork]) -> None:
-        """Make sure, before any work, that all is there.
+        """Check, before any work, that images and packages are there.
 
         Raises:
             ValueError: a network without training or held-out images.
@@ -75,7 +75,7 @@ class Precisions:
 
 
 def calibrated(networks: Mapping[str, BundleNetwork], precisions: Precisions) -> dict[str, Any]:
-    """What a reader of the manifest has to know of paths in int8."""
+    """The facts on int8 paths for the manifest."""
     records = {name: one.calibration.record for name, one in networks.items() if one.calibration is not None}
     facts = {"instructions": instructions(), "max_drop": precisions.max_drop, "runtimes": checkers()}
     return {"int8": facts | {"calibration": records if any(records) else records[""]}}
@@ -88,9 +88,9 @@ class Int8Path:
     Attributes:
         candidate: the path.
         graph: the bytes of its ONNX file.
-        answer: what answers by it: of the runtimes here, the one that errs most on held-out images.
-        logits: its answers to these.
-        checks: rows for the manifest, one a runtime.
+        answer: runs it in the installed runtime that has the highest error on held-out images.
+        logits: its answers to these images.
+        checks: rows for the manifest, one for each runtime.
     """
 
     candidate: Candidate
@@ -107,14 +107,14 @@ def int8_paths(
     precisions: Precisions,
     folder: Path,
 ) -> dict[str, Int8Path]:
-    """The paths of ``kept`` that a bundle has in int8, by the names of those in float32.
+    """The paths of ``kept`` that a bundle has in int8, by the names of their float32 paths.
 
     Args:
-        scores: what the float32 paths answer to held-out images.
-        folder: for files that are needed meanwhile.
+        scores: the float32 paths' answers to held-out images.
+        folder: for temporary files.
 
     Raises:
-        ValueError: a graph that cannot be quantised, or that no runtime takes.
+        ValueError: a graph that cannot be quantised, or that no runtime can load.
     """
     choose = heldout.parts(len(scores.labels), scores.seed)["choose"]
     errors = {n: heldout.error(scores.logits[n][choose], scores.labels[choose]) for n in kept}
@@ -135,7 +135,7 @@ def int8_paths(
         return found
     worth = _front(networks, kept, errors, folder)
     for n in [n for n in found if n + INT8 not in worth]:
-        LOG.info("%s stays in float32 alone: another path is as accurate in no more time", n)
+        LOG.info("%s stays in float32 only: another path is as accurate in no more time", n)
         del found[n]
     return found
 
@@ -158,7 +158,7 @@ def _write(one: BundleNetwork, candidate: Candidate, plain: Path, whole: Path) -
 def _scored(
     one: BundleNetwork, candidate: Candidate, name: str, file: Path, scores: Scores, choose: torch.Tensor
 ) -> Int8Path | None:
-    """A path by its graph in int8; None where the runtimes do not agree."""
+    """Score a path's int8 graph; None if the runtimes do not agree."""
     assert one.held_out is not None, "Precisions.check has asked"
     runs = _answerers(file)
     logits, _ = answered(runs, one.held_out.choose)
@@ -183,7 +183,7 @@ def _scored(
 
 
 def _answerers(file: Path, batch: int | None = None) -> dict[str, Answerer]:
-    """A graph in each runtime here that takes it, for any batch or for one size."""
+    """A graph in each installed runtime that can load it, for any batch or for one size."""
     runs: dict[str, Answerer] = {}
     refused: list[ValueError] = []
     for runtime in checkers():
@@ -194,7 +194,7 @@ def _answerers(file: Path, batch: int | None = None) -> dict[str, Answerer]:
     if not runs:
         raise refused[0]
     for error in refused:
-        LOG.warning("%s; other runtimes do", error)
+        LOG.warning("%s; other runtimes can", error)
     return runs
 
 
@@ -206,8 +206,8 @@ def _answerer(runtime: str, file: Path, batch: int | None) -> Answerer:
 def _front(
     networks: Mapping[str, BundleNetwork], kept: Mapping[str, Candidate], errors: Mapping[str, float], folder: Path
 ) -> set[str]:
-    """Of each network the paths, in float32 and int8, that are more accurate than all that take no longer here: a path
-    in the faster runtime, one image at a time."""
+    """Each network's paths, in float32 and int8, that are more accurate than all paths that take no longer here. Times
+    are for one image, in the faster runtime."""
     files = {n: folder / f"{i}.onnx" for i, n in enumerate(kept)}
     files |= {n + INT8: folder / f"{i}.int8.onnx" for i, n in enumerate(kept) if n + INT8 in errors}
     prep = next(iter(networks.values())).preparation

@@ -1,5 +1,5 @@
-"""Which paths a bundle has, and what is known of them: by held-out images, in float32 and in int8; then their errors on
-test images."""
+"""Decides by held-out images which paths a bundle has, in float32 and in int8; then measures their errors on test
+images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Judged:
 
     Attributes:
         kept: by their names in the bundle, the cheapest first.
-        verdict: what held-out images say of them; None without such images.
-        tests: errors on the test split, by name and by what a rung combines.
+        verdict: what held-out images decided; None without such images.
+        tests: errors on the test split, by path name and by the paths that a rung combines.
         int8: those of ``kept`` that are in int8.
     """
 
@@ -41,11 +41,10 @@ def judge(
     """Choose among candidates.
 
     Args:
-        keep: names that stay, whatever they are worth.
+        keep: names of paths that stay, whatever their error.
 
     Raises:
-        ValueError: too few held-out images, other labels for one network than for the others; a graph that cannot be
-            quantised.
+        ValueError: too few held-out images, labels that differ between networks; a graph that cannot be quantised.
     """
     scores = held_out_scores(networks, chosen)
     verdict = verdict_on(scores, chosen, keep) if scores is not None else None
@@ -65,8 +64,8 @@ def _with_int8(
     precisions: Precisions,
     found: Mapping[str, Int8Path],
 ) -> Judged:
-    """The paths again, those in int8 in place of float32 or, mixed, beside it: then the ladder is of float32, whose
-    answers hold on every machine."""
+    """Decide again, with int8 paths in place of float32 or, if mixed, beside it. Then the ladder has float32 paths
+    only, whose answers are valid on every machine."""
     kept: dict[str, Candidate] = {}
     logits = {}
     for n, candidate in plain.items():

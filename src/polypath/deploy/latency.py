@@ -1,23 +1,23 @@
-"""How long a path takes here: one estimate, from a short profile and from every time that is observed afterwards.
+"""Estimates how long a path takes here, from a short profile and from every time that is observed afterwards.
 
-The predictor and the service's admission read two figures of it, as they promise different things:
+The predictor and the service's admission promise different things, so each reads its own figure:
 
-``needs``   the 99.5th percentile of the newest thousand times, for the predictor: one answer of a hundred may be late,
-            and half of those are kept for spells in which the machine is slow.
+``needs``   the 99.5th percentile of the newest thousand times, for the predictor: one answer in a hundred may be late,
+            and half of these are reserved for spells in which the machine is slow.
 ``recent``  median and 95th percentile of the last 64 times, none older than 20 s, for admission: a queue plans with
             what the machine does now, and a slow spell must not keep requests out once it is over.
 
-Measured times count for ``TRUSTED``, however few a short profile took, so three late answers make a path slow and a
-single pause changes nothing.
+A profile counts as ``TRUSTED`` times, however few it measured. So three late answers make a path slow, and a single
+pause changes nothing.
 
 A path that is believed too slow is no longer used, hence no longer timed. So it is retried with exponential back-off
-where its measured times, without the slowest fiftieth, would fit. They then count for ``RETRIED``: a second late answer
-ends the retry, and the next one is three times as far away. If the paths in use are faster than their profile, the
-machine was busy when it was made, and all paths of that profile are believed to be faster.
+where its measured times, without the slowest fiftieth, would fit. They then count as ``RETRIED`` times: a second late
+answer ends the retry, and the wait before the next retry is three times as long. If the paths in use are faster than
+their profile, the machine was busy during the profile, and all its paths are believed to be faster.
 
-Times of a busy machine are recognised by their spread (:func:`disturbed`) and are not stored. A profile that stays
-disturbed when it is measured again counts without its disturbed times, and only for ``RETRIED``: a path is used at
-first, and given up at its second late answer.
+Times of a busy machine are recognised by their spread (:func:`disturbed`) and are not stored. If a profile is still
+disturbed when measured again, only its undisturbed times count, as ``RETRIED`` times: a path is used at first, and
+dropped at its second late answer.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEPT = 1000  # newest times that count, are reported and stored
-NEEDED = 0.995  # of the times that count; the others may take longer than a path needs
+NEEDED = 0.995  # the quantile of the counted times that counts as a path's need
 LIKELY = 0.98  # of the measured times are believed when a path is retried
-TRUSTED, RETRIED = 500, 200  # times that measured ones count for: at first, and when a slow path is retried
-PATIENCE, LONGER, LONGEST = 10, 3, 60.0  # runs before a slow path is retried; how that grows; seconds at most
-SETTLED = 300  # answers at its old speed after which a path's patience is as at first
-FAR, CLOSE_MS = 4.0, 1.0  # how far ``NEEDED`` may be from the fastest tenth: so many times, or so many ms more
-CALM = 2.0  # times of the fastest tenth: what counts of a disturbed profile
-FEW = 30  # times of a session are judged by themselves if there are so many, else with those before them
-BUSY = 0.8  # of what was measured: paths that now take less were measured while the machine was busy
+TRUSTED, RETRIED = 500, 200  # as how many times a profile counts: at first, and when a slow path is retried
+PATIENCE, LONGER, LONGEST = 10, 3, 60.0  # runs before a slow path is retried; growth factor; limit in seconds
+SETTLED = 300  # answers at its first speed after which a path's patience is reset
+FAR, CLOSE_MS = 4.0, 1.0  # how far the ``NEEDED`` quantile may be above the fastest tenth: a factor, or ms
+CALM = 2.0  # times the fastest tenth: up to here times of a disturbed profile count
+FEW = 30  # a session's times are judged alone if there are at least this many, else with earlier ones
+BUSY = 0.8  # of the profiled time: if paths now take less, the machine was busy during the profile
 Origin = Literal["measured", "stored", "busy"]
 """Where a profile comes from: measured now, an earlier session's, or measured while the machine was busy."""
-SEEN = "inverted_cdf"  # of the methods of numpy.quantile: a time that was observed, the given share took no longer
+SEEN = "inverted_cdf"  # a method of numpy.quantile: gives an observed time, which the given share does not exceed
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,19 @@ class Timing:
 
 
 def disturbed(ms: Sequence[float] | NDArray[np.float64]) -> bool:
-    """Whether the machine was busy while these times were taken: what a path needs is far from what it takes."""
+    """Whether the machine was busy while these times were taken: the slowest are far from the fastest."""
     fast, needed = np.quantile(ms, (0.1, NEEDED), method=SEEN)
     return bool(needed > max(FAR * fast, fast + CLOSE_MS))
 
 
 def undisturbed(ms: Sequence[float]) -> list[float]:
-    """The times among these that the machine was not busy for."""
+    """The times among these at which the machine was not busy."""
     fast = float(np.quantile(ms, 0.1, method=SEEN))
     return [took for took in ms if took <= max(CALM * fast, fast + CLOSE_MS)]
 
 
 def spread(ms: Sequence[float]) -> float:
-    """What a path needs in times of its fastest tenth; the larger, the busier the machine was."""
+    """The ``NEEDED`` quantile divided by the fastest tenth; the larger, the busier the machine was."""
     fast, needed = np.quantile(ms, (0.1, NEEDED), method=SEEN)
     return float(needed / fast)
 
@@ -85,12 +85,12 @@ class Recent:
     """Median and 95th percentile of the last values, none of them old.
 
     Args:
-        kept: values at most.
-        enough: of them are needed for an answer.
+        kept: the largest number of values.
+        enough: the fewest values for quantiles.
         seconds: after which a value no longer counts.
     """
 
-    REFRESH = 8  # the quantiles are computed again after so many values, or after a second
+    REFRESH = 8  # the quantiles are computed again after this many values, or after a second
 
     def __init__(self, kept: int = 64, enough: int = 8, seconds: float = 20.0) -> None:
         self._values: deque[tuple[float, float]] = deque(maxlen=kept)
@@ -116,28 +116,28 @@ class Recent:
         return self._quantiles
 
     def fastest(self, now: float) -> float | None:
-        """The least of the last values, of which one is enough; None without any."""
+        """The least of the recent values, even if there is only one; None without any."""
         return min((value for at, value in list(self._values) if now - at <= self._seconds), default=None)
 
 
 class PathLatency:
     """Milliseconds of one path at one batch size; threads may share it.
 
-    ``now`` is always a moment of one clock, the caller's, in seconds.
+    ``now`` is always a time in seconds of one clock, the caller's.
 
     Args:
         profile: measured times, in their order.
-        trusted: how many times they count for; None takes ``TRUSTED``, or their number where it is larger.
+        trusted: as how many times they count; None takes ``TRUSTED``, or their number if it is larger.
 
     Attributes:
-        needs: the 99.5th percentile of the newest thousand times, measured ones among them.
+        needs: the 99.5th percentile of the newest thousand times, measured ones included.
         profiled: the percentiles of the measured times.
 
     Raises:
-        ValueError: no measured times, or some that are no finite numbers above 0.
+        ValueError: no measured times, or some that are not finite or not above 0.
     """
 
-    REFRESH = 64  # an answer that is in time changes ``needs`` little: it is computed again after so many
+    REFRESH = 64  # an answer in time changes ``needs`` little: it is computed again after this many
 
     def __init__(self, profile: Sequence[float], now: float, trusted: int | None = None) -> None:
         measured = np.asarray(profile[-KEPT:], np.float64)
@@ -147,7 +147,7 @@ class PathLatency:
         self._last = now
         self.profiled = Timing.of(measured)
         self._likely = measured[measured <= np.quantile(measured, LIKELY, method=SEEN)]
-        self._observed = deque(measured.tolist(), maxlen=KEPT)  # true ones only
+        self._observed = deque(measured.tolist(), maxlen=KEPT)  # real times, none resampled
         self._recent = Recent()
         self._observations = 0
         self._stored = measured.tolist()
@@ -156,7 +156,7 @@ class PathLatency:
         self._patience = self._least = 1e-3 * PATIENCE * self.profiled.p50
 
     def _trust(self, times: NDArray[np.float64], count: int) -> None:
-        """Begin with ``count`` times that are distributed as ``times``."""
+        """Start from ``count`` times with the distribution of ``times``."""
         shares = (np.arange(count) + 0.5) / count
         spread = np.random.default_rng(0).permutation(np.quantile(times, shares, method=SEEN))
         self._counted = deque(spread.tolist(), maxlen=KEPT)
@@ -183,10 +183,10 @@ class PathLatency:
                 self._patience = self._least
 
     def retry(self, ms: float, now: float, pace: float) -> bool:
-        """Whether to use the path where ``ms`` are left although it needs more, as it has rested for long enough.
+        """Whether to use the path with ``ms`` left although it needs more, because it was unused for long enough.
 
         Args:
-            pace: of the machine, in times of the profile; above 1 it does not count against the path.
+            pace: observed over profiled time, see ``Latencies.pace``; above 1 it does not count against the path.
         """
         likely = min(1.0, pace) * self._likely
         with self._lock:
@@ -197,7 +197,7 @@ class PathLatency:
         return True
 
     def recent(self, now: float) -> tuple[float, float] | None:
-        """(median, 95th percentile) of the last times, or None where the path has hardly run lately."""
+        """(median, 95th percentile) of the last times, or None if the path has hardly run lately."""
         return self._recent.quantiles(now)
 
     @property
@@ -237,28 +237,27 @@ class Latencies:
         self._ratios = Recent(enough=32, seconds=math.inf)
 
     def observe(self, path: str, ms: float, now: float, *, full: bool = True) -> None:
-        """Take a time into account; not ``full``, of fewer images than were profiled, it says nothing of the pace."""
+        """Take a time into account; if not ``full`` (fewer images than profiled), it does not count for the pace."""
         latency = self.paths[path]
         latency.observe(ms, now)
         if full:
             self._ratios.add(ms / latency.profiled.p50, now)
 
     def fits(self, path: str, ms: float, now: float) -> bool:
-        """Whether to use the path where ``ms`` are left: it needs no more, or is to be retried."""
+        """Whether to use the path with ``ms`` left: it needs no more, or is due for a retry."""
         latency = self.paths[path]
         return latency.needs <= ms or latency.retry(ms, now, self.pace(now))
 
     def to_store(self, now: float) -> dict[str, list[float]] | None:
-        """Times by path that a later session may believe; None where there are none, so that it measures again.
+        """Times by path for a later session; None if they cannot be trusted, so that it measures again.
 
-        These are times of a calm machine: not those of a profile that was disturbed, or that the paths in use have
-        shown to be too long for all paths.
+        They cannot if the profile was disturbed, or if the paths in use are now much faster than in the profile.
         """
         if self.origin == "busy" or self.pace(now) < BUSY:
             return None
         return {name: latency.to_store() for name, latency in self.paths.items()}
 
     def pace(self, now: float) -> float:
-        """Observed times in times of the profile's: the median over the paths in use, 1 with few observations."""
+        """Observed time divided by profiled time: the median over the paths in use, 1 with few observations."""
         ratios = self._ratios.quantiles(now)
         return 1.0 if ratios is None else ratios[0]

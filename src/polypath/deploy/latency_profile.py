@@ -1,9 +1,9 @@
 """Times of a bundle's paths on this machine: measured by a short profile, kept in the cache folder between sessions.
 
-A file a bundle, runtime and machine: ``profiles/KEY.json`` below ``POLYPATH_CACHE`` (else ``~/.cache/polypath``). What
-is in the key (processor, cores, versions, threads, precision) is what the times depend on. A file that is damaged or
-cannot be written is no obstacle: the profile is measured again. So is one that a busy machine disturbed; if it stays
-disturbed it is not stored.
+Each bundle, runtime and machine has a file ``profiles/KEY.json`` below ``POLYPATH_CACHE`` (else ``~/.cache/polypath``).
+The key covers what the times depend on: processor, cores, versions, threads, precision. If a file is damaged or cannot
+be written, the profile is measured again. So is a profile that a busy machine disturbed; if it stays disturbed, it is
+not stored.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from polypath.profiling.cores import cores, processor
 from polypath.storage.decode import read
 from polypath.storage.files import write_json
 
-FORMAT = 2  # times of format 1 may be those of a busy machine
+FORMAT = 2  # times of format 1 may come from a busy machine
 WARMUP = 3
 LEAST, MOST = 30, 1000  # measurements of a path
-SECONDS = 1.0  # of measuring a path, once there are LEAST
-TRIES = 3  # of a profile that is disturbed
+SECONDS = 1.0  # of measuring a path, unless LEAST take longer
+TRIES = 3  # at a profile, while it is disturbed
 Times = Annotated[list[Annotated[float, Meta(gt=0, le=sys.float_info.max)]], Meta(min_length=1)]
 
 
 def bucket(batch: int) -> int:
-    """The batch size whose times stand for ``batch``: the next power of two.
+    """The batch size whose times are used for ``batch``: the next power of two.
 
     Raises:
         ValueError: a batch size below 1.
@@ -47,7 +47,8 @@ def bucket(batch: int) -> int:
 
 
 def measure(tasks: Mapping[str, Callable[[], Any]], seconds: float | None = None) -> dict[str, list[float]]:
-    """Milliseconds of each task, all by turns so that drift meets all alike; ``seconds`` a task (``SECONDS``)."""
+    """Milliseconds of each task, measured for ``seconds`` each (``SECONDS``). Tasks alternate, so that drift affects
+    all of them equally."""
     seconds = SECONDS if seconds is None else seconds
     for task in tasks.values():
         for _ in range(WARMUP):
@@ -65,8 +66,8 @@ def measure(tasks: Mapping[str, Callable[[], Any]], seconds: float | None = None
 
 
 def quietest(tasks: Mapping[str, Callable[[], Any]], tries: int) -> tuple[dict[str, list[float]], Origin]:
-    """Times as :func:`measure` takes them, again while they are disturbed, ``tries`` times at most: the quietest ones,
-    and whether even these are those of a ``busy`` machine."""
+    """Call :func:`measure` until its times are undisturbed, at most ``tries`` times. Returns the least disturbed times,
+    and ``busy`` if even these are disturbed."""
     best: tuple[float, dict[str, list[float]]] | None = None
     for _ in range(tries):
         times = measure(tasks)
@@ -100,7 +101,7 @@ class Store:
         self.file = cache / "profiles" / f"{key}.json" if cache else None
 
     def load(self, names: list[str]) -> dict[int, dict[str, list[float]]]:
-        """Milliseconds by batch size and path; only whole rows, with a time for each of ``names``."""
+        """Milliseconds by batch size and path; only complete rows, with times for each of ``names``."""
         if self.file is None:
             return {}
         try:
@@ -112,7 +113,7 @@ class Store:
         return {batch: row for batch, row in stored.times.items() if row.keys() >= set(names)}
 
     def save(self, times: Mapping[int, Mapping[str, list[float]]]) -> None:
-        """Write all times; a folder that cannot be written is left alone."""
+        """Write all times; does nothing if the folder cannot be written."""
         if self.file is None:
             return
         with contextlib.suppress(OSError):
@@ -121,7 +122,7 @@ class Store:
 
 
 def machine() -> dict[str, Any]:
-    """What tells machines apart as far as time goes."""
+    """The facts about this machine that times depend on."""
     return {
         "processor": processor(),
         "architecture": platform.machine(),

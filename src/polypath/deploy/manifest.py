@@ -1,7 +1,7 @@
-"""``manifest.json`` of a bundle as values: read with every field checked, written with its own checksum.
+"""Reads and writes a bundle's ``manifest.json``: every field is checked, and the file has its own checksum.
 
-Fields that this version does not know are passed over. A bundle of one network is written in format 1, one of several
-in format 2, whose paths say which network is theirs; both are read.
+Unknown fields are ignored. A bundle of one network in float32 is written in format 1, any other in format 2, whose
+paths name their network and precision; both are read.
 
 docs/bundle.md describes the format.
 """
@@ -29,12 +29,12 @@ from polypath.storage.layout import CONFIG, WEIGHTS, in_run
 
 NAME, FORMAT, VERSIONS = "manifest.json", "polypath-bundle", (1, 2)
 STATISTICS = "statistics.safetensors"
-LARGEST = 4 * 2**20  # bytes of a manifest; more is no manifest
+LARGEST = 4 * 2**20  # bytes of a manifest
 Name = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=0)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
-Temperature = Annotated[float, Meta(ge=1e-3, le=1e3)]  # ours are 0.05 to 20
-_FILE = re.compile(r"[\w=,+-][\w=,+.-]*")  # within the bundle's folder, by its own name
+Temperature = Annotated[float, Meta(ge=1e-3, le=1e3)]  # exports write 0.05 to 20
+_FILE = re.compile(r"[\w=,+-][\w=,+.-]*")  # directly in the bundle's folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +50,20 @@ class BundlePath:
     """One path of a bundle.
 
     Attributes:
-        name: how it is asked for, ``column=2``, where there are several networks ``NETWORK:column=2``.
+        name: its name, such as ``column=2``, or ``NETWORK:column=2`` if there are several networks.
         text: the canonical choice on the network's wiring.
         macs, params, depth: of one image of the bundle's size; its own parameters; layers (shortest, longest).
-        error: on held-out images, in percent; None where it was never scored.
+        error: on held-out images, in percent; None if it was never scored.
         test_error: on the test split, which nothing was chosen by.
-        temperature: what logits are divided by before the softmax, so that confidences are true.
+        temperature: divides logits before the softmax, so that confidences are calibrated.
         calibration: expected calibration error in percent, ``before`` and ``after``, and how many images it was
             fitted on.
-        statistics: whether its norms were re-estimated (their values are the bundle's ``statistics.safetensors``).
-        files: the graph by runtime format: ``{"onnx": "column-2.onnx"}``; none where only torch can run it.
-        network: the one that it is of; empty where there is only one.
-        precision: of its graph. Answers in ``f32`` are those of eager within rounding, whatever the processor.
-        errors: of a path in ``int8``, whose ``error`` and ``test_error`` are None: by the kind of instructions that
-            gave them (:func:`polypath.profiling.instructions.instructions`).
+        statistics: whether its norms were recalibrated (their values are in the bundle's ``statistics.safetensors``).
+        files: the graph by runtime format: ``{"onnx": "column-2.onnx"}``; empty if only torch can run it.
+        network: its network; empty if there is only one.
+        precision: of its graph. Answers in ``f32`` equal eager's within rounding on every processor.
+        errors: of a path in ``int8``, whose ``error`` and ``test_error`` are None: by the kind of instructions with
+            which they were measured (:func:`polypath.profiling.instructions.instructions`).
     """
 
     name: Name
@@ -82,7 +82,7 @@ class BundlePath:
     errors: Mapping[Name, Errors] = field(default_factory=dict)
 
     def errors_with(self, kind: str) -> Errors | None:
-        """Its errors under a kind of instructions, None where these are not known."""
+        """Its errors under a kind of instructions, None if they are not known."""
         return (
             Errors(error=self.error, test_error=self.test_error) if self.precision == "f32" else self.errors.get(kind)
         )
@@ -90,13 +90,13 @@ class BundlePath:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What a rung runs where rungs before it have left values that its path shares with theirs.
+    """What a rung runs, given the values that earlier rungs have left because their paths share nodes with its path.
 
     Attributes:
         reads: the slots that hold its graph's inputs, in order; ``input`` holds the images.
-        leaves: the slots of its outputs behind the logits, for later rungs.
+        leaves: the slots of its outputs after the logits, for later rungs.
         macs: of one image.
-        files: the graph by runtime format; none where only torch can run it.
+        files: the graph by runtime format; empty if only torch can run it.
     """
 
     reads: Annotated[tuple[Name, ...], Meta(min_length=1)]
@@ -110,7 +110,7 @@ class Rung:
     """One step of better and better answers: run ``path``, then average the probabilities of ``combine``.
 
     ``combine`` names paths of this rung and earlier ones; ``error`` is that of the average on held-out images. With a
-    ``step``, the path need not run whole, see :class:`Step`.
+    ``step``, only a part of the path runs, see :class:`Step`.
     """
 
     path: str
@@ -121,7 +121,7 @@ class Rung:
 
 
 class FileFacts(TypedDict):
-    """What tells whether a file is whole: its digest and its length."""
+    """A file's digest and length, by which damage is detected."""
 
     sha256: str
     bytes: Count
@@ -141,8 +141,8 @@ class Manifest:
 
     Attributes:
         name: of the bundle.
-        family: of the network; empty where there are several.
-        networks: where there are several, by name; see :class:`NetworkFacts`.
+        family: of the network; empty if there are several.
+        networks: if there are several, by name; see :class:`NetworkFacts`.
         classes: names by label.
         preparation: image size and normalisation.
         paths: the cheapest first.
@@ -222,19 +222,19 @@ def read(folder: Path) -> tuple[Manifest, str]:
     """The manifest of a bundle's folder, and its digest.
 
     Raises:
-        ValueError: none there, damaged, of a later version, or with values that cannot be.
+        ValueError: it is missing, damaged, of a later version, or has impossible values.
     """
     file = folder / NAME
     if not file.is_file():
         raise ValueError(f"{folder}: no bundle, {NAME} is missing{in_run(folder)}")
     values = read_json(file, LARGEST)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ValueError(f'{file}: no manifest of a bundle (it has no "format": "{FORMAT}")')
+        raise ValueError(f'{file}: not the manifest of a bundle (it has no "format": "{FORMAT}")')
     version = values.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version not in VERSIONS:
         raise ValueError(f"{file}: format_version {version!r}; this polypath reads {VERSIONS[0]} to {VERSIONS[-1]}")
     if values.get("digest") != digest(values):
-        raise ValueError(f"{file}: damaged, its digest is another")
+        raise ValueError(f"{file}: damaged, its digest does not match")
     try:
         table = {**values, "preparation": asdict(preparation(values))}
         manifest = decode(table, Manifest, "manifest", others=True)
@@ -250,25 +250,25 @@ def read(folder: Path) -> tuple[Manifest, str]:
 
 
 def check_scale(preparation: Preparation) -> None:
-    """Raise ``ValueError`` where normalised pixels would not be finite numbers of usual size."""
+    """Raise ``ValueError`` if normalised pixels would not be finite numbers of usual size."""
     for mean, std in zip(preparation.mean, preparation.std, strict=True):
         check("normalisation.mean", mean, number(-1e3, 1e3))
         check("normalisation.std", std, number(1e-6, 1e6))
 
 
 def folder_of(network: str) -> str:
-    """What stands before the names of a network's files; the only network's lie in the bundle's folder itself."""
+    """The prefix of a network's file names; the files of an only network are in the bundle's folder itself."""
     return f"{network}/" if network else ""
 
 
 def _check_names(manifest: Manifest) -> None:
-    """Raise ``ValueError`` where one part of a manifest names what another does not have."""
+    """Raise ``ValueError`` if one part of a manifest names something that another part lacks."""
     names = Counter(path.name for path in manifest.paths)
     for name, times in names.items():
         if times > 1:
             raise ValueError(f"paths: {name!r} is named twice")
         if as_unicode(name) != name:
-            raise ValueError(f"paths: {name!r} is no text")
+            raise ValueError(f"paths: {name!r} is not text")
     _check_networks(manifest)
     ran: set[str] = set()
     left = {INPUT}
@@ -288,27 +288,27 @@ def _check_names(manifest: Manifest) -> None:
 
 
 def _check_precisions(manifest: Manifest) -> None:
-    """Errors stand where they hold, and only a graph gives the answers of whole numbers."""
+    """Check that int8 paths give errors by kind of instructions, have a graph, and run completely."""
     int8 = {path.name: path for path in manifest.paths if path.precision != "f32"}
     for path in int8.values():
         if path.error is not None or path.test_error is not None:
             raise ValueError(
-                f"paths: {path.name!r} of precision {path.precision} has errors of no kind of instructions"
+                f"paths: {path.name!r} of precision {path.precision} has errors without a kind of instructions"
             )
         if "onnx" not in path.files:
             raise ValueError(f"paths: {path.name!r} in {path.precision} has no graph")
     if steps := [rung for rung in manifest.ladder if rung.path in int8 and rung.step is not None]:
-        raise ValueError(f"ladder: {steps[0].path!r} in {int8[steps[0].path].precision} runs whole, without a step")
+        raise ValueError(f"ladder: {steps[0].path!r} in {int8[steps[0].path].precision} cannot have a step")
 
 
 def _check_networks(manifest: Manifest) -> None:
-    """Each path is of a network that there is, and each network has a folder, files and a path."""
+    """Check that each path's network exists, and that each network has a folder, files and a path."""
     known = manifest.networks or {"": None}
     if unknown := [path for path in manifest.paths if path.network not in known]:
         raise ValueError(f"paths: {unknown[0].name!r} is of network {unknown[0].network!r}; there are {listed(known)}")
     for name in manifest.networks:
         if not _FILE.fullmatch(name) or name in manifest.files:
-            raise ValueError(f"networks: {name!r} is no name of a folder")
+            raise ValueError(f"networks: {name!r} is not a folder name")
         if lost := [file for file in (CONFIG, WEIGHTS) if folder_of(name) + file not in manifest.files]:
             raise ValueError(f"networks: {name!r} has no {lost[0]} among the files")
         if all(path.network != name for path in manifest.paths):
@@ -316,7 +316,7 @@ def _check_networks(manifest: Manifest) -> None:
 
 
 def _check_named_files(manifest: Manifest) -> None:
-    """What is named has a checksum, and of several networks each has its own files only."""
+    """Check that each named file has a checksum, and that each of several networks names only its own files."""
     check_files(_within(name, manifest.networks) for name in manifest.files)
     named = [(path.network, name) for path in manifest.paths for name in path.files.values()]
     network_of = {path.name: path.network for path in manifest.paths}
@@ -327,29 +327,29 @@ def _check_named_files(manifest: Manifest) -> None:
         raise ValueError(f"files: {strange[0]!r} is named by a path of another network")
     every = [name for _, name in named] + ([manifest.held_out] if manifest.held_out is not None else [])
     if lost := [name for name in every if name not in manifest.files]:
-        raise ValueError(f"files: {lost[0]!r} is named, and has no checksum")
+        raise ValueError(f"files: {lost[0]!r} is named, but has no checksum")
 
 
 def _within(name: str, networks: Collection[str]) -> str:
-    """A file's name in the folder of the network that it is of."""
+    """A file's name in its network's folder."""
     network, _, rest = name.partition("/")
     return rest if network in networks else name
 
 
 def check_files(names: Iterable[str]) -> None:
-    """Raise ``ValueError`` where a name is not that of a file beside the one that names it."""
+    """Raise ``ValueError`` unless all names are plain file names, without a folder."""
     if bad := [name for name in names if not _FILE.fullmatch(name)]:
-        raise ValueError(f"files: {bad[0]!r} is no plain file name")
+        raise ValueError(f"files: {bad[0]!r} is not a plain file name")
 
 
 def check_file(file: Path, facts: FileFacts, verify: bool = True) -> None:
-    """Raise ``ValueError`` unless a file is there and whole; ``verify`` compares its digest too."""
+    """Raise ``ValueError`` if a file is missing or damaged; ``verify`` compares its digest too."""
     try:
         if not file.is_file():
             raise ValueError(f"{file.parent}: {file.name} is missing")
         if file.stat().st_size != facts["bytes"]:
-            raise ValueError(f"{file}: damaged, it has {file.stat().st_size:,} bytes and not {facts['bytes']:,}")
+            raise ValueError(f"{file}: damaged, it has {file.stat().st_size:,} bytes, not {facts['bytes']:,}")
         if verify and file_digest(file) != facts["sha256"]:
-            raise ValueError(f"{file}: damaged, its checksum is another")
+            raise ValueError(f"{file}: damaged, its checksum does not match")
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror or error}") from error

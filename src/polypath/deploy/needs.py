@@ -1,4 +1,4 @@
-"""What an export needs beside torch, asked for before any work."""
+"""The packages that an export needs besides torch, checked before any work."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _EXTRAS = {"nncf": "quantize"}
 
 
 def check_installed(format: str) -> None:
-    """Check that everything is there to write ``format`` (``steps``: a gated network step by step; ``int8``: a
+    """Check that all packages to write ``format`` are installed (``steps``: a gated network step by step; ``int8``: a
     bundle's paths in it).
 
     Raises:
         ValueError: an unknown format.
-        ImportError: a package is missing, with what to install.
+        ImportError: a package is missing; the message says what to install.
     """
     check("format", format, one_of(*_NEEDS))
     for package in _NEEDS[format]:
@@ -39,7 +39,7 @@ def checkers() -> list[str]:
     """The runtimes that compare an ONNX file with eager here.
 
     Raises:
-        ImportError: there is none, so that nothing would be known of a file.
+        ImportError: there is none, so an export could not be checked.
     """
     found = [name for name in CHECKERS if installed(name)]
     if not found:

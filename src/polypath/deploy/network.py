@@ -1,4 +1,4 @@
-"""One network of a bundle, read when it is first asked for."""
+"""One network of a bundle, loaded on first use."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class StoredNetwork:
-    """A network as it lies in its folder.
+    """A network in its folder.
 
     Attributes:
-        folder: where it lies.
-        classes: how many it must tell apart.
-        estimated: whether norms of its paths were re-estimated.
-        loaded: one that is in memory already; the folder's is then not read.
+        folder: its folder.
+        classes: number of classes that it must have.
+        estimated: whether norms of its paths were recalibrated.
+        loaded: a network in memory, used instead of the folder's.
     """
 
     folder: Path
@@ -35,7 +35,7 @@ class StoredNetwork:
         """The network, in evaluation mode, on the CPU.
 
         Raises:
-            ValueError: a damaged one, or one of another number of classes.
+            ValueError: it is damaged, or has another number of classes.
         """
         from polypath.storage.loading import load
 
@@ -44,14 +44,13 @@ class StoredNetwork:
         net = load(self.folder)
         if net.num_classes != self.classes:
             raise ValueError(
-                f"{self.folder}: its network tells {net.num_classes} classes apart, and its manifest names "
-                f"{self.classes}"
+                f"{self.folder}: its network has {net.num_classes} classes, but its manifest names {self.classes}"
             )
         return net
 
     @cached_property
     def statistics(self) -> BatchNormStatistics | None:
-        """Its paths' re-estimated norms, where there are any."""
+        """Its paths' recalibrated statistics, if there are any."""
         from polypath.storage.batchnorm import load_statistics
 
         return load_statistics(self.folder / STATISTICS) if self.estimated else None

@@ -1,4 +1,4 @@
-"""A bundle's ONNX files: where their weights lie, and whether runtimes answer by them as eager does."""
+"""A bundle's ONNX files: where their weights are stored, and whether runtimes give the same answers as eager."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOG = logging.getLogger(__name__)
 
 
 def weights_at(folder: Path, place: int | None) -> dict[str, onnx_graph.Place]:
-    """Where the weights of a path's network lie; ``place`` is that of its norms among the statistics."""
+    """Where the weights of a path's network are stored; ``place`` is the index of its norms in the statistics."""
     known = onnx_graph.places(folder / WEIGHTS)
     if place is not None:
         for key, where in onnx_graph.places(folder / STATISTICS).items():
@@ -32,11 +32,11 @@ def weights_at(folder: Path, place: int | None) -> dict[str, onnx_graph.Place]:
 
 
 def check_onnx(file: Path, net: torch.nn.Module, shape: Sequence[int]) -> list[check.Check]:
-    """Compare an ONNX file with eager in each runtime that is installed; one that cannot load it is told and left out.
+    """Compare an ONNX file with eager in each installed runtime; one that cannot load it is skipped with a warning.
 
     Raises:
-        ValueError: one differs, or none can load it.
-        ImportError: none is installed, so that nothing would be known of the file.
+        ValueError: a runtime differs from eager, or none can load the file.
+        ImportError: no runtime is installed, so the file could not be checked.
     """
     found: list[check.Check] = []
     refused: list[ValueError] = []
@@ -50,12 +50,12 @@ def check_onnx(file: Path, net: torch.nn.Module, shape: Sequence[int]) -> list[c
     if not found:
         raise refused[0]
     for error in refused:
-        LOG.warning("%s; other runtimes do", error)
+        LOG.warning("%s; other runtimes can", error)
     return found
 
 
 def opened(runtime: str, file: Path, batch: int | None = None) -> Callable[..., list[Any]]:
-    """An ONNX file as a function of its inputs, in batches of any size, or of one where the runtime prepares for it."""
+    """An ONNX file as a function of its inputs, for any batch size, or for ``batch`` if a runtime prepares for one."""
     if runtime == "onnxruntime":
         from polypath.deploy.runtimes.onnxruntime_ import caller, make_session
 

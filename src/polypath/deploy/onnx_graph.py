@@ -1,4 +1,4 @@
-"""ONNX graphs of networks without choices: made by torch's dynamo exporter, tidied, their weights in shared files."""
+"""Makes ONNX graphs of networks without choices, by torch's dynamo exporter, with weights in shared files."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def exported(net: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     """``net`` by ``torch.export``, for batches of any size; ``example`` ``(N, …)`` has two samples or more.
 
     Raises:
-        ValueError: a network that torch cannot write down as one graph.
+        ValueError: a network that torch cannot export as one graph.
     """
     return exported_many(net, [example])
 
 
 def exported_many(net: nn.Module, examples: Sequence[Tensor]) -> torch.export.ExportedProgram:
-    """The same for a module of several inputs, which share their batch size."""
+    """The same for a module with several inputs, which share their batch size."""
     if min(map(len, examples)) < 2:
-        raise ValueError("example: torch takes a batch of one for a constant; give two samples or more")
+        raise ValueError("example: torch treats a batch of one as a constant; give two samples or more")
     batch = torch.export.Dim("batch", max=2**16)
     shapes: Any = tuple({0: batch} for _ in examples)
     several = any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(net.forward).parameters.values())
     try:
         with torch.no_grad():
             return torch.export.export(net.eval(), tuple(examples), dynamic_shapes=(shapes,) if several else shapes)
-    except Exception as error:  # torch._dynamo has many of its own
+    except Exception as error:  # torch._dynamo raises many types
         raise ValueError(f"torch cannot export this network ({_first_line(error)})") from error
 
 
@@ -49,13 +49,13 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
     """An ``onnx_ir.Model``; its input is called ``images`` (of several, ``images``, ``input2``, …).
 
     Args:
-        program: is changed: orders in memory, which ONNX does not have, are taken out.
-        fold: let the exporter merge norms into convs. Without, weights stay those of the network, by name and value.
+        program: is modified: memory formats, which ONNX does not have, are removed.
+        fold: let the exporter merge norms into convs. Otherwise weights keep the network's names and values.
         name: of the graph.
 
     Raises:
         ImportError: the exporter's packages are missing.
-        ValueError: operators that ONNX does not have, a graph that chooses (``If``).
+        ValueError: operators that ONNX does not have, a graph with control flow (``If``).
     """
     need("onnx", "export to ONNX")
     need("onnxscript", "export to ONNX")
@@ -74,7 +74,7 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
                 opset_version=OPSET,
                 verbose=False,
             )
-        except Exception as error:  # torch.onnx has many of its own
+        except Exception as error:  # torch.onnx raises many types
             raise ValueError(f"torch cannot write this network as ONNX ({_first_line(error)})") from error
         assert made is not None
         model = made.model
@@ -87,7 +87,7 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
 
 
 def _forget_memory_formats(program: torch.export.ExportedProgram) -> None:
-    """ONNX knows one order of maps in memory; torch 2.11 would write loops that copy into another."""
+    """ONNX has only one memory format; torch 2.11 would write loops that copy into another."""
     aten = torch.ops.aten
     for node in list(program.graph.nodes):
         if node.target is aten.contiguous.default:
@@ -103,14 +103,14 @@ def _inputs(program: torch.export.ExportedProgram) -> int:
 
 
 def check_static(model: Any) -> None:
-    """Raise ``ValueError`` where a graph chooses what it runs (choosing is the host's part), or has an operator that
-    is refused where it is read."""
+    """Raise ``ValueError`` if a graph has control flow (choices are made outside of graphs), or an operator that is
+    refused on reading."""
     check_operators([(node.domain, node.op_type) for node in model.graph.all_nodes()])
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor's bytes lie: in ``file``, ``length`` of them from ``offset``."""
+    """Where a tensor's bytes are: ``length`` bytes of ``file``, from ``offset``."""
 
     file: str
     offset: int
@@ -131,9 +131,9 @@ def places(file: Path) -> dict[str, Place]:
 
 
 def point_at(model: Any, known: Mapping[str, Place], folder: Path) -> int:
-    """Take weights that lie in files of ``folder`` out of the graph, which then names the place; return how many.
+    """Replace weights in the graph by references to files of ``folder`` that have them; return how many.
 
-    ``known`` is by the graph's names. A weight whose bytes are others (the exporter may lay one out anew) stays.
+    ``known`` is by the graph's names. A weight with other bytes (the exporter may change a layout) stays in the graph.
     """
     import onnx_ir as ir
 
@@ -161,14 +161,14 @@ def point_at(model: Any, known: Mapping[str, Place], folder: Path) -> int:
 
 
 def write(model: Any, file: Path) -> None:
-    """Write a model, whole or not at all; weights in other files stay there."""
+    """Write a model atomically; weights in other files stay there."""
     import onnx_ir as ir
 
     write_file(file, ir.to_proto(model).SerializeToString())
 
 
 def _strip(model: Any, name: str) -> None:
-    """Forget where in our source each node comes from: it is half of the file, and nobody's business."""
+    """Remove the exporter's records of which source line made each node: they are half of the file."""
     model.graph.name = name
     model.graph.doc_string = model.doc_string = None
     model.metadata_props.clear()

@@ -1,8 +1,7 @@
 """Bundles whose files are links, as in the Hub's cache (``snapshots/… -> ../../blobs/…``).
 
-A graph names the files of its weights by their names beside it. OpenVINO and ONNX Runtime 1.24 follow the links first,
-and refuse weights that then lie outside of the graph's folder. onnx refuses also files that have several names, as some
-installers make them (hard links).
+A graph refers by name to weight files beside it. OpenVINO and ONNX Runtime 1.24 first resolve links, then refuse
+weights outside the graph's folder. onnx also refuses files with several names (hard links), which some installers make.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from pathlib import Path
 
 
 class PlainFiles:
-    """Files of a folder as a runtime takes them: ``folder`` is theirs or, where the files lie elsewhere or the folder's
-    name is no UTF-8, a temporary one with copies, as long as this object lives.
+    """A folder's files in a form that runtimes accept. ``folder`` is the original one or, if files are links out of it
+    or its name is not UTF-8, a temporary one with copies, which is deleted with this object.
 
     Args:
-        one_name: copy files that have several names too.
+        one_name: also copy files that have several names.
 
     Raises:
-        OSError: a temporary folder is needed, and there is no place for it.
+        OSError: a temporary folder is needed but cannot be written.
     """
 
     def __init__(self, folder: Path, names: Iterable[str], *, one_name: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Which of a bundle's paths answer here: by their precision, and by the instructions their errors are known for."""
+"""Selects a bundle's paths for this machine, by precision and by the instructions for which errors are known."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ OF_GRAPHS = ("openvino", "onnxruntime")
 
 
 def usable(bundle: Bundle, precision: str, runtimes: Sequence[str]) -> tuple[Bundle, list[str], str]:
-    """The bundle with those paths that ``precision`` takes, the runtimes that can run them, and a note of what was
-    left out (empty without).
+    """The bundle with the paths that ``precision`` allows, the runtimes that can run them, and a note on the paths that
+    were left out (empty without any).
 
     Args:
-        precision: ``auto`` takes float32 and what else has a known error here, ``f32`` and ``bf16`` the float32 paths,
-            ``int8`` those in int8, whatever is known of them.
+        precision: ``auto`` allows float32 paths, and int8 paths whose error on this machine is known; ``f32`` and
+            ``bf16`` the float32 paths; ``int8`` all int8 paths, even if their error is unknown.
         runtimes: to choose from.
 
     Raises:
@@ -51,7 +51,7 @@ def usable(bundle: Bundle, precision: str, runtimes: Sequence[str]) -> tuple[Bun
 
 
 def on_kind(bundle: Bundle, kind: str) -> Bundle:
-    """The bundle whose paths' errors are those under a kind of instructions."""
+    """The bundle with its paths' errors as measured with a kind of instructions."""
     if all(path.precision == "f32" for path in bundle.paths):
         return bundle
     paths = tuple(_on(path, kind) for path in bundle.paths)
@@ -71,11 +71,11 @@ def _none_left(
     if precision == "auto" and unknown:
         return (
             f"precision 'auto': no path of {bundle.folder} has an error that is known on {_facts(unknown, kind)}; take "
-            "precision 'int8' to run them all the same"
+            "precision 'int8' to run them anyway"
         )
     if not any(name in OF_GRAPHS for name in runtimes):
         names = listed(list(runtimes))
-        return f"runtime {names}: runs paths in float, and {bundle.folder} has none; take openvino or onnxruntime"
+        return f"runtime {names}: runs paths in float, but {bundle.folder} has none; take openvino or onnxruntime"
     return f"precision {precision!r}: {bundle.folder} has paths in int8 only"
 
 

@@ -1,15 +1,15 @@
-"""A classifier that answers in time: of a bundle's paths, the most accurate that is done within the budget.
+"""A classifier that answers in time, by the most accurate of a bundle's paths that finishes within the budget.
 
     predictor = AnytimePredictor(Bundle.open())
     answer = predictor.predict(images, budget_ms=2.0)
     for better in predictor.predict_until(images, time.monotonic() + 0.02): ...
     sure = predictor.predict_confident(images, risk=0.05)
 
-"In time" is what this machine has shown at this batch size: the 99.5th percentile of a path's times, from a short
-profile on first use, which is cached, and from what is observed afterwards.
+A path fits a budget if the 99.5th percentile of its times on this machine, at this batch size, does. Times come from a
+short profile on first use, which is cached, and from later answers.
 
-A budget counts from a call to its return, but not what happens only once: decoders are loaded when a predictor is made,
-a batch size is profiled and its graphs are compiled before its first answer's time begins.
+A budget counts from a call to its return, without one-time work: decoders are loaded when a predictor is made, and a
+new batch size is profiled and its graphs are compiled before the clock starts.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ class AnytimePredictor:
 
     Args:
         bundle: a :class:`Bundle`, its folder, or None for the pretrained one.
-        runtime: ``auto`` (the fastest of those here that can run the bundle, by a short profile), ``openvino``,
+        runtime: ``auto`` (the fastest installed one that can run the bundle, by a short profile), ``openvino``,
             ``onnxruntime``, ``torch``, ``torch-compiled`` or ``cuda-graphs``.
         threads: for one answer; None takes the cores that this process may use.
-        precision: ``auto`` takes the bundle's float32 paths and those in int8 whose errors are known for this machine's
-            instructions, ``f32`` and ``int8`` only those; ``bf16`` runs the float32 ones in it, where the runtime has
-            it.
+        precision: ``auto`` takes float32 paths, and int8 paths whose errors are known for this machine's instructions;
+            ``f32`` and ``int8`` take only paths of that precision; ``bf16`` runs float32 paths in bfloat16, where the
+            runtime supports it.
         limits: on images that are decoded.
-        profile: ``stored`` takes the times that an earlier session has stored and measures what is missing, ``fresh``
-            measures again, and a number of seconds measures each path for so long and believes what it finds.
+        profile: ``stored`` takes the times that an earlier session stored and measures missing ones, ``fresh`` measures
+            again, and a number of seconds measures each path for that long and accepts the result.
 
     Raises:
         ValueError: a damaged bundle, an unknown runtime, a bad number of threads, precision or profile.
@@ -125,7 +125,7 @@ class AnytimePredictor:
         """Run every path, and every step of the ladder, once on a batch of this size, so that no answer waits for its
         graphs to be loaded or compiled.
 
-        Done by itself before the first answer of a batch size, and for the paths and one image at once.
+        This happens automatically before the first answer of a batch size, and for paths and batch size 1 at the start.
         """
         self._warm_paths(batch)
         with self._lock:
@@ -149,15 +149,15 @@ class AnytimePredictor:
 
         Args:
             images: uint8 ``(N, H, W, C)`` or ``(H, W, C)``, or PIL images, encoded bytes or files, one or a sequence.
-            budget_ms: from this call to its return, for all images together, without what a first call has to measure
-                or to load; None takes the most accurate path.
-            path: one by its name, whatever it takes; not together with a budget.
+            budget_ms: from this call to its return, for all images together, without one-time measuring and loading;
+                None takes the most accurate path.
+            path: the name of a path to use, however slow; not together with a budget.
             top_k: classes that :meth:`Answer.top` gives for each image; None: its default.
 
         Raises:
-            BudgetError: the cheapest path needs more than the budget (known before anything is decoded), or more than
-                decoding has left of it.
-            ValueError: images or values that cannot be.
+            BudgetError: the cheapest path needs more than the budget (raised before anything is decoded), or more than
+                decoding leaves of it.
+            ValueError: invalid images or arguments.
         """
         start = time.perf_counter()
         if top_k is not None:
@@ -189,21 +189,21 @@ class AnytimePredictor:
         )
 
     def predict_until(self, images: Any, deadline: float) -> Iterator[Answer]:
-        """Better and better answers until ``deadline``, a moment of ``time.monotonic()``.
+        """Yield better and better answers until ``deadline``, a time of ``time.monotonic()``.
 
-        Path after path of the bundle's ladder, averaged with earlier ones where held-out images say that this helps.
-        What a path shares with those before it is not run again (:mod:`polypath.deploy.climb`). One that would not be
-        done in time is not begun.
+        The paths of the bundle's ladder run in order, averaged with earlier ones where this helps on held-out images.
+        Nodes that a path shares with earlier ones do not run again (:mod:`polypath.deploy.climb`). A path that would
+        not finish in time is not started.
 
         Raises:
-            ValueError: a deadline that is no number, images that cannot be.
-            BudgetError: the first path would not be done in time.
+            ValueError: a deadline that is not a number, invalid images.
+            BudgetError: the first path would not finish in time.
         """
         start = time.perf_counter()
         check("deadline", deadline, _MOMENT)
         spent = Spent(max(0.0, 1e3 * (deadline - time.monotonic())), start, fixed=True)
         count = _count(images)
-        self._make_ready(count)  # counts, as a deadline is a moment
+        self._make_ready(count)  # its time counts, since a deadline is fixed
         self._ready_to_climb(count)
         x = self._within(images, spent)
         return self._until(x, deadline, spent)
@@ -230,16 +230,16 @@ class AnytimePredictor:
     def predict_confident(
         self, images: Any, *, risk: float = 0.05, trust: float = 0.95, budget_ms: float | None = None
     ) -> Confident:
-        """Stop each image at the first path that is confident enough of it.
+        """Classify each image by the ladder's first path that is confident enough.
 
         Args:
             risk: largest share of wrong answers among images that stop. 0.05 stops "when 95% of answers at this
                 confidence are right".
             trust: probability, over the draw of held-out images, with which this holds (exact binomial bound).
-            budget_ms: no further path is begun that would not be done in time.
+            budget_ms: a path that would not finish in time is not started.
 
         Raises:
-            ValueError: a bundle without held-out answers, too few of them for this risk (with the number needed).
+            ValueError: a bundle without held-out answers, or too few for this risk (the message says how many).
             BudgetError: the first path does not fit the budget.
         """
         stopping = self.stopping(risk, trust)
@@ -293,7 +293,7 @@ class AnytimePredictor:
         )
 
     def stopping(self, risk: float = 0.05, trust: float = 0.95) -> Stopping:
-        """The thresholds that keep ``risk``; see :meth:`predict_confident`."""
+        """The thresholds that bound ``risk``; see :meth:`predict_confident`."""
         if (risk, trust) not in self._stopping:
             self._stopping[risk, trust] = plan_stopping(self.bundle, risk, trust)
         return self._stopping[risk, trust]
@@ -303,10 +303,10 @@ class AnytimePredictor:
 
         Args:
             images: as for :meth:`predict`.
-            spent: a budget, with which the decoding of large images ends.
+            spent: a budget; when it is spent, the decoding of a large image stops.
 
         Raises:
-            DecodingLate: it is spent.
+            DecodingLate: the budget is spent.
         """
         prep, decode = self.bundle.preparation, None
         if spent is not None:
@@ -314,10 +314,10 @@ class AnytimePredictor:
         return prep.normalised(prep.array(images, self.limits, decode))
 
     def _within(self, images: Any, spent: Spent) -> np.ndarray:
-        """:meth:`prepared` within a budget: the decoding of a large image ends with it.
+        """:meth:`prepared` within a budget: when it is spent, the decoding of a large image stops.
 
         Raises:
-            BudgetError: it is spent.
+            BudgetError: the budget is spent.
         """
         try:
             return spent.on_decoding(lambda: self.prepared(images, spent))
@@ -329,7 +329,7 @@ class AnytimePredictor:
     def run_path(self, name: str, x: np.ndarray) -> np.ndarray:
         """Probabilities ``(N, classes)`` float32, calibrated, by one path.
 
-        It is not timed here: a caller that times it tells :meth:`latencies`.
+        It is not timed here; a caller that times it adds the time to :meth:`latencies`.
 
         Args:
             x: ``(N, C, H, W)`` float32, as :meth:`prepared` gives it.
@@ -350,14 +350,14 @@ class AnytimePredictor:
         if logits.shape != (batch, classes):
             wanted = f"({batch}, {classes}), a number for each class"
             raise ValueError(f"path {name!r} of {self.bundle.folder} gives {logits.shape}; must be {wanted}")
-        with np.errstate(all="ignore"):  # what is not finite is told below
+        with np.errstate(all="ignore"):  # values that are not finite raise an error below
             probabilities = softmax(logits, self._temperature[name])
         if not np.isfinite(probabilities).all():
             raise ValueError(f"path {name!r} of {self.bundle.folder} gives logits that are not finite: it is damaged")
         return probabilities
 
     def _timed(self, name: str, x: np.ndarray) -> np.ndarray:
-        """:meth:`run_path`, its time observed where the batch size has been profiled, but for a first run."""
+        """:meth:`run_path`; its time is recorded if the batch size has been profiled, except for a first run."""
         start = time.perf_counter()
         probabilities = self.run_path(name, x)
         end = time.perf_counter()
@@ -370,10 +370,10 @@ class AnytimePredictor:
     # --- times -------------------------------------------------------------------------------------------
 
     def choose(self, budget_ms: float, batch: int = 1, *, spent: Spent | None = None) -> str:
-        """The most accurate path whose 99.5th percentile fits; ``spent`` says what became of a larger budget.
+        """The most accurate path whose 99.5th percentile fits; with ``spent``, an error says how a budget was spent.
 
         Raises:
-            BudgetError: not even the cheapest does.
+            BudgetError: not even the cheapest path fits.
         """
         latencies, now = self.latencies(batch), time.perf_counter()
         name = next((name for name in self._ranked if latencies.fits(name, budget_ms, now)), None)
@@ -389,7 +389,7 @@ class AnytimePredictor:
         return self.latencies(batch).paths[path].needs
 
     def latencies(self, batch: int, seconds: float | None = None) -> Latencies:
-        """The estimated times at a batch size, that of the next power of two; profiled where they are not known yet.
+        """The estimated times at a batch size (those of the next power of two); profiled if not known yet.
 
         Args:
             seconds: of a profile, as for :meth:`profile`.
@@ -404,16 +404,16 @@ class AnytimePredictor:
             return self._latencies.get(size) or self._measure(size, self._seconds if seconds is None else seconds)
 
     def profile(self, batch: int = 1, *, fresh: bool = False, seconds: float | None = None) -> dict[str, Timing]:
-        """Times by path at a batch size (those of the next power of two); measured where they are not known yet.
+        """Times by path at a batch size (those of the next power of two); measured if not known yet.
 
         Args:
             fresh: measure again.
-            seconds: of measuring each path; what is found is believed. None takes 1, and measures again where the
-                machine was busy. More tell better what rarely happens: a path of 40 ms runs 30 times in a second, and
-                its 99th percentile is seen once in 100.
+            seconds: for which each path is measured; the result is accepted. None takes 1, and measures again if the
+                machine was busy. Longer profiles estimate high percentiles better: a path of 40 ms runs 30 times in a
+                second, but exceeds its 99th percentile once in 100 runs.
 
         Raises:
-            ValueError: a batch size below 1, seconds that are not above 0.
+            ValueError: a batch size below 1, seconds not above 0.
         """
         size = profiles.bucket(batch)
         check("seconds", seconds, optional(number(above=0)))
@@ -424,10 +424,10 @@ class AnytimePredictor:
         return {path.name: latencies.paths[path.name].timing for path in self.bundle.paths}
 
     def save_profile(self) -> None:
-        """Write what is known of times to the cache; done by itself when a profile is made and at exit.
+        """Write the known times to the cache; this happens automatically after each profile and at exit.
 
-        Times that a busy machine has disturbed are not written. Where the paths in use have become much faster than
-        they were measured, the others' times are too long. A later session measures such batch sizes again.
+        Times that a busy machine disturbed are not written, nor those of a profile that is much slower than the paths
+        in use are now. A later session measures such batch sizes again.
         """
         with self._lock:
             now = time.perf_counter()
@@ -435,11 +435,11 @@ class AnytimePredictor:
             self._store.save({batch: row for batch, row in rows.items() if row is not None})
 
     def _known(self, batch: int) -> int:
-        """The smallest batch size that has been profiled and is no smaller than ``batch``."""
+        """The smallest profiled batch size that is at least ``batch``."""
         return min(size for size in self._latencies if size >= batch)
 
     def _make_ready(self, batch: int, *, profile: bool = True) -> float:
-        """Seconds that went into what only the first answer of a batch size needs: its profile, its graphs."""
+        """Do the one-time work for a batch size (its profile, its graphs); returns the seconds that it took."""
         start, cold = time.perf_counter(), any((name, batch) not in self._warm for name in self._ranked)
         if not cold and (not profile or profiles.bucket(batch) in self._latencies):
             return 0.0
@@ -449,7 +449,7 @@ class AnytimePredictor:
         return time.perf_counter() - start
 
     def _ready_to_climb(self, batch: int) -> float:
-        """The same for the ladder's steps: their graphs, and how long they take."""
+        """The same for the ladder's steps: their graphs and times."""
         start = time.perf_counter()
         smaller = [2**i for i in range((batch - 1).bit_length())] if self.runtime.per_batch else []
         with self._lock:
@@ -501,7 +501,7 @@ class AnytimePredictor:
         return store.load(list(self._temperature)) if self._stored else {}
 
     def _open(self, name: str, opened: dict[str, _Opened]) -> None:
-        """Make ``name`` the runtime of this predictor; one not ``opened`` yet has the times that are stored."""
+        """Make ``name`` the runtime of this predictor; one not ``opened`` yet starts with its stored times."""
         if name not in opened:
             runtime = open_runtime(name, self.bundle, self.threads, self._of_runtime)
             store, now = self._store_of((runtime.name, runtime.version, runtime.device)), time.perf_counter()
@@ -510,19 +510,19 @@ class AnytimePredictor:
         self.runtime, self._store, self._latencies = opened[name]
 
     def _typical_ms(self, name: str, opened: dict[str, _Opened]) -> float:
-        """The median time of the most accurate path for one image: of stored times, with which the runtime need not be
-        opened, or of a short profile."""
+        """The median time of the most accurate path for one image: from stored times, without opening the runtime, or
+        from a short profile."""
         best = self._ranked[0]
         if stored := self._stored_times(self._store_of(facts_of(name))).get(1):
             return Timing.of(stored[best]).p50
         self._open(name, opened)
-        # where seconds are asked for, times are believed, those of the other runtimes too: the next start opens none
+        # with ``seconds`` given, times of all runtimes are accepted and stored: the next start need not open the others
         self._measure(1, None if self._seconds is None else min(self._seconds, profiles.SECONDS), once=True)
         return self._latencies[1].paths[best].timing.p50
 
     def _take_fastest(self, names: Sequence[str]) -> None:
-        """Open the runtime whose most accurate path is fastest, with every path loaded. Of several, those that cannot
-        run this bundle here are left out, and a warning says so."""
+        """Open the runtime whose most accurate path is fastest, with every path loaded. If there are several, those
+        that cannot run this bundle here are left out with a warning."""
         opened: dict[str, _Opened] = {}
         refused: dict[str, Exception] = {}
         took: dict[str, float] = {}
@@ -541,7 +541,7 @@ class AnytimePredictor:
             LOG.warning("runtime %r cannot run this bundle here and is left out: %s", name, error)
         latencies = self._latencies.get(1)
         doubted = not self._stored if latencies is None else latencies.origin == "busy"
-        if doubted or self._seconds is not None:  # also where nothing will be asked of the times: a later session may
+        if doubted or self._seconds is not None:  # even if this session needs no times: a later one may
             self._measure(1, self._seconds)
 
     @staticmethod
@@ -549,7 +549,7 @@ class AnytimePredictor:
     def _leaving_out(name: str, refused: dict[str, Exception]) -> Iterator[None]:
         try:
             yield
-        except GraphRefused:  # the bundle is not to be trusted, whichever runtime takes it
+        except GraphRefused:  # the bundle cannot be trusted, whichever runtime loads it
             raise
         except (ValueError, ImportError, OSError, RuntimeError) as error:
             refused[name] = error

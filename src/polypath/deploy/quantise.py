@@ -1,7 +1,7 @@
 """A path's graph in int8: post-training quantisation by NNCF, on training images.
 
 Source: R. Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, arXiv:1806.08342, sections 2
-and 3 (weights by channel, values by tensor, ranges from a few hundred images). Weights keep half of their range, so
+and 3 (weights by channel, values by tensor, ranges from a few hundred images). Weights use half of their range, so
 that sums of two products fit into the 16 bits in which AVX2 and early AVX512 add them.
 """
 
@@ -22,16 +22,16 @@ from polypath.core.quiet import quiet
 from polypath.deploy.graph_check import IMAGES
 
 IMAGES_NEEDED = 300
-"""Images that ranges are told from, where nothing else is said: NNCF's own number."""
+"""The default number of images from which ranges are estimated: NNCF's own default."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Training images that ranges of values are told from.
+    """Training images from which ranges of values are estimated.
 
     Args:
-        images: ``(N, C, H, W)``, prepared as for the network, without random changes.
-        seed: that they were drawn by.
+        images: ``(N, C, H, W)``, prepared as for the network, without augmentation.
+        seed: by which they were drawn.
     """
 
     images: Tensor
@@ -59,24 +59,24 @@ class Calibration:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What a reader has to know of it."""
+        """The facts about it for the manifest."""
         return {"images": len(self.images), "seed": self.seed, "nncf": version_of("nncf")}
 
 
 def quantised(model: Any, calibration: Calibration) -> Any:
-    """An ONNX model in int8, for ONNX Runtime and OpenVINO alike: values go through pairs of ``QuantizeLinear`` and
-    ``DequantizeLinear``, and weights stand in it as int8.
+    """An ONNX model in int8, for ONNX Runtime and OpenVINO alike: values pass through pairs of ``QuantizeLinear`` and
+    ``DequantizeLinear``, and weights are stored as int8.
 
     Args:
-        model: an ``onnx.ModelProto`` with its weights inside; it is left as it is.
+        model: an ``onnx.ModelProto`` with its weights inside; it is not changed.
 
     Raises:
         ImportError: NNCF is missing.
-        ValueError: a graph that NNCF does not take.
+        ValueError: a graph that NNCF cannot quantise.
     """
     if installed("openvino"):
-        need("openvino", "quantisation")  # in silence, before NNCF does
-    with quiet("torch.utils.cpp_extension"):  # bars on standard output, and torch tells of compilers
+        need("openvino", "quantisation")  # imported quietly, before NNCF imports it
+    with quiet("torch.utils.cpp_extension"):  # progress bars on standard output, torch's notes on compilers
         nncf = need("nncf", "--precision int8", "quantize")
         nncf.set_log_level(logging.ERROR)
         images: Iterable[np.ndarray] = calibration.images.numpy()
@@ -89,6 +89,6 @@ def quantised(model: Any, calibration: Calibration) -> Any:
                 subset_size=len(calibration.images),
                 advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
             )
-        except Exception as error:  # NNCF and ONNX Runtime have many of their own
+        except Exception as error:  # NNCF and ONNX Runtime raise many types
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ValueError(f"NNCF cannot quantise {model.graph.name!r} ({first})") from error

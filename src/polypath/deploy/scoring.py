@@ -1,4 +1,4 @@
-"""What a bundle's candidates answer to images that none of their networks was trained on."""
+"""Scores a bundle's candidates on images that none of their networks was trained on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scores:
-    """Answers to held-out images: logits ``(N, classes)`` by path, labels ``(N,)``, the seed that cuts the images."""
+    """Answers to held-out images: logits ``(N, classes)`` by path, labels ``(N,)``, the seed of the images' split."""
 
     logits: Mapping[str, Tensor]
     labels: Tensor
@@ -34,7 +34,7 @@ class Scores:
 def scored(
     net: PathNet, paths: Mapping[str, Paths], statistics: BatchNormStatistics | None, batches: Batches
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Logits ``(N, classes)`` of each path, with its re-estimated norms, and the labels ``(N,)``."""
+    """Logits ``(N, classes)`` of each path, with its recalibrated norms, and the labels ``(N,)``."""
     return answered({n: extract_estimated(net, p, statistics) for n, p in paths.items()}, batches)
 
 
@@ -53,10 +53,10 @@ def answered(nets: Mapping[str, Answerer], batches: Batches) -> tuple[dict[str, 
 
 
 def held_out_scores(networks: Mapping[str, BundleNetwork], chosen: Mapping[str, Candidate]) -> Scores | None:
-    """What the candidates answer to held-out images, by their names in the bundle; None without such images.
+    """The candidates' answers to held-out images, by their names in the bundle; None without such images.
 
     Raises:
-        ValueError: other labels for one network than for the others.
+        ValueError: labels that differ between networks.
     """
     held = next(iter(networks.values())).held_out
     if held is None:
@@ -68,7 +68,7 @@ def held_out_scores(networks: Mapping[str, BundleNetwork], chosen: Mapping[str, 
 def verdict_on(
     scores: Scores, chosen: Mapping[str, Candidate], keep: Sequence[str], climb: Collection[str] | None = None
 ) -> heldout.Verdict:
-    """What held-out images say of the candidates.
+    """Decide among the candidates by their answers to held-out images.
 
     Args:
         keep, climb: as for :func:`polypath.deploy.heldout.decide`.
@@ -87,13 +87,13 @@ def errors_on_test(
     verdict: heldout.Verdict | None,
     graphs: Mapping[str, Answerer],
 ) -> dict[Any, float]:
-    """Test errors by path name, and by what a rung combines; none without a test split for all networks.
+    """Test errors by path name, and by the paths that a rung combines; empty unless all networks have a test split.
 
     Args:
-        graphs: what answers for candidates that the network itself cannot answer for.
+        graphs: functions for the candidates that the network itself cannot run, those in int8.
 
     Raises:
-        ValueError: other labels for one network than for the others.
+        ValueError: labels that differ between networks.
     """
     splits = {n: one.held_out.test for n, one in networks.items() if one.held_out and one.held_out.test is not None}
     if verdict is None or len(splits) < len(networks):

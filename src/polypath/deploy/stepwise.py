@@ -1,11 +1,11 @@
-"""Dynamic networks, exported step by step: each stretch between gates and each loop is a graph of its own.
+"""Dynamic networks, exported step by step: each stretch between gates and each loop is a separate graph.
 
-A gate is asked by the graph that makes what it reads, or is a graph of its own where that is a switch. It decides
-outside of the graphs, so a loop that a sample skips costs nothing: samples that go on are gathered into a smaller
-batch, the others wait for the end of the switch, as :mod:`polypath.core.execute` has it.
+A gate runs at the end of the graph that computes its input. If its input comes from a switch, it is a separate graph.
+Its decision is applied outside the graphs, so a loop that a sample skips costs nothing: samples that continue are
+gathered into a smaller batch, the others wait for the end of the switch, as in :mod:`polypath.core.execute`.
 
 config.json, model.safetensors    the network, as :mod:`polypath.storage.saving` writes it
-NAME.onnx                         a graph; weights that loops share stand once, in ``model.safetensors``
+NAME.onnx                         a graph; weights that loops share are stored once, in ``model.safetensors``
 steps.json                        which graph runs when
 
     write_stepwise(net, "steps/")
@@ -75,8 +75,7 @@ class Stepwise:
         """Logits ``(N, classes)`` of images ``(N, C, H, W)``, and how many gated loops each has run ``(N,)``.
 
         Args:
-            force_open: ask the gates, and let every sample pass whatever they say; what dynamic running is measured
-                against.
+            force_open: run the gates, but let every sample pass; the baseline for measurements of dynamic execution.
         """
         values, loops = {self.input: x}, np.zeros(len(x), np.int64)
         for stage in self.stages:
@@ -130,7 +129,7 @@ def _at(value: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
 
 
 def _closed_up(x: np.ndarray, rows: np.ndarray, opened: np.ndarray, in_place: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The samples that go on, and their rows; in place, the last ones move to where others have left."""
+    """The samples that continue, and their rows; in place, the last ones move to the gaps of those that stopped."""
     goes = np.flatnonzero(opened)
     if not in_place:
         return x.take(goes, 0), rows[goes]
@@ -152,7 +151,7 @@ def _eager(module: nn.Module) -> Run:
 
 @dataclass(frozen=True)
 class _Steps:
-    """What ``steps.json`` says."""
+    """The contents of ``steps.json``."""
 
     input: str
     output: str
@@ -179,7 +178,7 @@ def _read_steps(folder: Path, verify: bool) -> _Steps:
 
 
 def _check_order(steps: _Steps) -> None:
-    """Raise ``ValueError`` where a stage reads what no stage before it gives, or names no file that there is."""
+    """Raise ``ValueError`` if a stage reads a value that no earlier stage gives, or names a file without a checksum."""
     held = {steps.input}
     for stage in steps.stages:
         if (stage.piece is None) != bool(stage.loops):
@@ -188,13 +187,13 @@ def _check_order(steps: _Steps) -> None:
         for loop in stage.loops:
             names = {loop.begin, *loop.body.inputs, *(loop.gate.inputs if loop.gate else ())}
             first = loop is stage.loops[0]
-            read |= names if first else names - {loop.begin}  # which the loop before has given
+            read |= names if first else names - {loop.begin}  # which the previous loop gives
             read |= {loop.logits} if first and loop.logits is not None else set()
         if lost := sorted(read - held):
-            raise ValueError(f"stages: {lost[0]!r} is read, and nothing before gives it")
+            raise ValueError(f"stages: {lost[0]!r} is read, but no earlier stage gives it")
         made = stage.piece.outputs if stage.piece is not None else (stage.name,)
         held = (held | set(made)) - set(stage.free)
     if steps.output not in held:
         raise ValueError(f"output = {steps.output!r}: no stage gives it")
     if lost := [piece.file for piece in pieces_of(steps.stages) if piece.file not in steps.files]:
-        raise ValueError(f"files: {lost[0]!r} is named, and has no checksum")
+        raise ValueError(f"files: {lost[0]!r} is named, but has no checksum")

@@ -1,6 +1,6 @@
-"""Cutting a gated network into pieces: each stretch between gates and each loop becomes a module of its own.
+"""Cuts a gated network into pieces: each stretch between gates and each loop becomes a separate module.
 
-A gate is asked by the piece that makes what it reads, or is a piece of its own where that is a switch.
+A gate runs at the end of the piece that computes its input. If its input comes from a switch, it is a separate piece.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from polypath.core.plan import Loop, Step
 
 @dataclass(frozen=True)
 class Piece:
-    """A graph: its file and the values that it reads and gives, by node name."""
+    """A graph: its file, and its inputs and outputs by node name."""
 
     file: str
     inputs: tuple[str, ...]
@@ -26,8 +26,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class LoopPiece:
-    """A loop of a switch: what it runs, and which samples go on: ``gate`` says it, or the piece before has said it as
-    ``logits``; where both are None all samples do."""
+    """A loop of a switch: what it runs, and for which samples. The graph ``gate`` decides that, or the value ``logits``
+    of the piece before; if both are None, all samples run."""
 
     label: str
     begin: str
@@ -39,7 +39,7 @@ class LoopPiece:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch without gates (``piece``) or a switch, ``name``, with its ``loops``; then ``free`` is forgotten."""
+    """A stretch without gates (``piece``), or the switch ``name`` with its ``loops``; then the values to ``free``."""
 
     free: tuple[str, ...]
     piece: Piece | None = None
@@ -59,8 +59,8 @@ def pieces_of(stages: Sequence[Stage]) -> list[Piece]:
 
 
 class Part(nn.Module):
-    """Some steps of a network as a module of its own: the values that they read to those that others read. With
-    ``asks``, (a gate, the value that it reads), the gate's logits come last."""
+    """Some steps of a network as a module: from the values that they read to the values that later steps read. With
+    ``asks``, a pair of a gate and the value that it reads, the gate's logits are the last output."""
 
     def __init__(self, net: PathNet, steps: Sequence[Step], inputs: Sequence[str], outputs: Sequence[str]) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Part(nn.Module):
     def forward(self, *values: Tensor) -> Tensor | tuple[Tensor, ...]:
         held = dict(zip(self.inputs, values, strict=True))
         held = run_steps(self.net, self.steps, held)
-        # what it gives may be written to, and what it reads may not
+        # the caller may write to outputs, but not to inputs
         found = tuple(held[name].clone() if name in self.inputs else held[name] for name in self.outputs)
         if self.asks is not None:
             gate, source = self.asks
@@ -79,7 +79,7 @@ class Part(nn.Module):
 
 
 class GatePart(nn.Module):
-    """A gate: its source's value to logits ``(N, 2)``."""
+    """A gate as a module: from its source's value to logits ``(N, 2)``."""
 
     def __init__(self, net: PathNet, gate: str) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ def cut(net: PathNet) -> tuple[list[Stage], dict[str, nn.Module]]:
 
 
 def _asked_early(stages: Sequence[Stage], modules: dict[str, nn.Module]) -> list[Stage]:
-    """Have each gate asked by the piece that makes what it reads, where one does: a call less for each."""
+    """Move each gate into the piece that computes its input, where there is one; this saves a call for each gate."""
     found: list[Stage] = []
     for stage in stages:
         loops: list[LoopPiece] = []
@@ -167,6 +167,6 @@ def _switch(net: PathNet, step: Step, modules: dict[str, nn.Module]) -> Stage:
 
 
 def _read(loop: Loop) -> tuple[str, ...]:
-    """What a loop's own nodes read from outside of it; of a loop without nodes, what it gives."""
+    """The values that a loop's nodes read from outside; of a loop without nodes, the value that it returns."""
     read = dict.fromkeys([*(source for step in loop.steps for source in step.sources), loop.end])
     return tuple(name for name in read if name not in loop.nodes)

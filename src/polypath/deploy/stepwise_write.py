@@ -1,4 +1,4 @@
-"""Writing a gated network step by step: a graph a piece, and the plan that says which runs when."""
+"""Writes a gated network step by step: a graph for each piece, and the plan of which runs when."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def write_stepwise(
     *,
     size: int | tuple[int, int] | None = None,
 ) -> list[check.Check]:
-    """Write a gated network step by step into a new folder; each graph, and then all together, compared with eager.
+    """Write a gated network step by step into a new folder, and compare its answers with eager's.
 
     Args:
         size: of the images; None takes the network's own, else 32.
 
     Raises:
-        ValueError: no gates, a folder that is there, answers that differ from eager.
+        ValueError: no gates, a folder that exists, answers that differ from eager.
         ImportError: the exporter's packages are missing.
     """
     net = net.eval()
@@ -95,7 +95,7 @@ def _write_piece(
 
 
 def _values(net: PathNet, stages: Sequence[Stage], x: Tensor) -> dict[str, Tensor]:
-    """An example of every value that a piece reads, all loops run."""
+    """An example of every value that a piece reads, with all loops run."""
     read = frozenset(name for piece in pieces_of(stages) for name in piece.inputs)
     trace = Trace(read)
     with torch.no_grad():

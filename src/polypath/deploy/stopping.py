@@ -1,13 +1,13 @@
-"""Stopping when an answer is sure enough, with a bound on the risk.
+"""Stopping at answers that are confident enough, with a bound on the risk.
 
-Three disjoint parts of the held-out images do three things: one chooses paths, one fits temperatures, one, which is
-kept in the bundle as answers, fits the thresholds here.
+The held-out images have three disjoint parts: one to choose paths, one to fit temperatures, and one to fit the
+thresholds here, which is stored in the bundle as answers.
 
-At each step of the ladder, of the images that have come so far, those whose confidence reaches the step's threshold
-stop. The threshold is the lowest one at which the share of wrong answers among them is at most ``risk``, by the exact
-binomial bound of Clopper and Pearson (1934). Thresholds are tried from the strictest down and the first that fails
-ends the trial (fixed-sequence testing, Angelopoulos et al. 2021, "Learn then Test"), so trying many costs no trust;
-each of the K steps gets (1 − trust)/K of the doubt. A threshold above 1 lets nothing stop.
+At each step of the ladder, the remaining images whose confidence reaches the step's threshold stop. The threshold is
+the lowest one at which the share of wrong answers among them is at most ``risk``, by the exact binomial bound of
+Clopper and Pearson (1934). Thresholds are tried from the strictest down, and the first that fails ends the search
+(fixed-sequence testing, Angelopoulos et al. 2021, "Learn then Test"). So trying many does not weaken the guarantee.
+Each of the K steps may fail with probability (1 − trust)/K. At a threshold above 1 no image stops.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ NEVER = 1.1
 
 @dataclass(frozen=True)
 class Stopping:
-    """Thresholds of confidence, one a step of the ladder.
+    """Thresholds of confidence, one for each step of the ladder.
 
     Attributes:
-        risk, trust: what they keep.
+        risk, trust: the bound that the thresholds keep, as in ``predict_confident``.
         thresholds: an image stops at a step when its confidence is at least this; above 1, none does.
-        stopped: of the held-out images, how many stop at each step, and how many of these were ``wrong``.
+        stopped, wrong: how many of the held-out images stop at each step, and how many of these are wrong.
         images: held-out images in all.
     """
 
@@ -48,10 +48,10 @@ class Stopping:
 
 
 def upper_bound(wrong: int, n: int, doubt: float) -> float:
-    """Clopper–Pearson: the share of wrong answers that is not exceeded, with probability 1 − ``doubt``.
+    """Clopper–Pearson: an upper bound of the share of wrong answers, which holds with probability 1 − ``doubt``.
 
     Raises:
-        ValueError: counts that cannot be, a doubt outside (0, 1).
+        ValueError: impossible counts, a doubt outside (0, 1).
     """
     check("n", n, whole(1))
     check("wrong", wrong, whole(0, n))
@@ -66,7 +66,7 @@ def upper_bound(wrong: int, n: int, doubt: float) -> float:
 
 
 def images_needed(risk: float, doubt: float) -> int:
-    """The fewest answers, all of them right, that show a share of wrong ones of at most ``risk``."""
+    """The fewest answers, all of them right, that prove a share of wrong answers of at most ``risk``."""
     return math.ceil(math.log(doubt) / math.log1p(-risk))
 
 
@@ -100,7 +100,7 @@ def held_out(bundle: Bundle) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     except (SafetensorError, OSError, KeyError, AttributeError, TypeError, ValueError) as error:  # types numpy lacks
         raise ValueError(f"{bundle.folder / name}: damaged ({error})") from error
     if confidence.ndim != 2 or confidence.shape != right.shape or len(confidence) != len(bundle.ladder):
-        raise ValueError(f"{bundle.folder / name}: {confidence.shape} is not a row for each step of the ladder")
+        raise ValueError(f"{bundle.folder / name}: shape {confidence.shape} is not a row for each step of the ladder")
     if not (np.issubdtype(confidence.dtype, np.floating) and ((confidence >= 0) & (confidence <= 1)).all()):
         raise ValueError(f"{bundle.folder / name}: confidences must be numbers from 0 to 1")
     return confidence, right
@@ -117,7 +117,7 @@ def fit(confidence: NDArray[np.float32], right: NDArray[np.bool_], risk: float, 
     if n < (needed := images_needed(risk, doubt)):
         raise ValueError(
             f"risk {risk:g} with trust {trust:g}: needs at least {needed:,} held-out answers over {steps} steps, "
-            f"and there are {n:,}; allow more risk, or hold out more images"
+            f"but there are {n:,}; allow more risk, or hold out more images"
         )
     left = np.ones(n, bool)
     thresholds, stopped, wrong = [], [], []
@@ -136,7 +136,7 @@ def _lowest(conf: NDArray[np.float32], ok: NDArray[np.bool_], risk: float, doubt
     for threshold in GRID:
         chosen = conf >= threshold
         n = int(chosen.sum())
-        if n < needed:  # nothing can be shown yet, and so nothing is tried: how many there are tells nothing of errors
+        if n < needed:  # too few for any proof, so this is no test: their number says nothing about errors
             continue
         if upper_bound(int((chosen & ~ok).sum()), n, doubt) > risk:
             break

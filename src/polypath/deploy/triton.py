@@ -1,7 +1,7 @@
-"""A bundle as a Triton model repository: a model a path, chosen by whoever calls.
+"""Writes a bundle as a Triton model repository: a model for each path, chosen by the client.
 
 NAME/config.pbtxt     platform onnxruntime_onnx, dynamic batching, late requests refused rather than answered
-NAME/1/model.onnx     the path's graph with its weights inside: Triton keeps models apart
+NAME/1/model.onnx     the path's graph with its weights inside, since Triton keeps models separate
 NAME/labels.txt       the classes
 """
 
@@ -40,7 +40,7 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
     """Write every path of a bundle as a model; return the models' names.
 
     Raises:
-        ValueError: a bundle without ONNX graphs, a folder that holds something, a ``max_batch`` below 1.
+        ValueError: a bundle without ONNX graphs, a folder that is not empty, a ``max_batch`` below 1.
         ImportError: onnx is missing.
     """
     from polypath.storage.files import check_vacant, new_folder

@@ -1,5 +1,4 @@
-"""What the first image of a process would wait for, done before: Pillow's plugins and decoders are loaded at first use,
-which takes tens of milliseconds."""
+"""Loads Pillow's plugins and decoders before the first image needs them, since that takes tens of milliseconds."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from polypath.deploy.images import Preparation
 
 
 def warm_decoders(preparation: Preparation) -> None:
-    """Prepare a small image of each format that is read, from its bytes."""
+    """Decode and prepare a small image of each supported format."""
     for data in _encoded():
         with contextlib.suppress(BrokenImage):
             preparation.prepared(data)
@@ -25,7 +24,7 @@ def _encoded() -> tuple[bytes, ...]:
     found = []
     for kind in readable():
         stream = io.BytesIO()
-        with contextlib.suppress(OSError, KeyError):  # a format that this Pillow reads and does not write
+        with contextlib.suppress(OSError, KeyError):  # a format that this Pillow reads but does not write
             Image.new("RGB", (48, 32), (128, 128, 128)).save(stream, kind)
             found.append(stream.getvalue())
     return tuple(found)

@@ -1,6 +1,6 @@
-"""Writing a bundle: networks, norms, graphs, held-out answers, manifest. See :mod:`polypath.deploy.bundle`.
+"""Writes a bundle: networks, norms, graphs, held-out answers, manifest. See :mod:`polypath.deploy.bundle`.
 
-The folder appears whole or not at all, and each graph in it has been compared with eager.
+The folder appears complete or not at all, and each graph in it has been compared with eager.
 """
 
 from __future__ import annotations
@@ -80,27 +80,27 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle of paths of ``net`` into a new folder.
 
-    Where gates decide in a path, its graph runs every loop on every image (:mod:`polypath.core.execute`, ``keep``): the
-    answers are those of the gates, the time is that of all loops.
+    If gates decide in a path, its graph runs every loop on every image (:mod:`polypath.core.execute`, ``keep``): the
+    gates select the answers, but the time is that of all loops.
 
     Args:
         net: with classes, normalisation and image size in its config, as a loaded network has them.
         paths: by name, or just their texts; None takes all named paths.
-        statistics: re-estimated norms; paths that it has use them.
+        statistics: recalibrated batch-norm statistics; paths that it contains use them.
         held_out: images that choose among ``paths`` and calibrate them; without, all stay, and none has an error.
         keep: names that stay even if a cheaper path is as accurate.
-        name: of the bundle; its folder's otherwise.
+        name: of the bundle; by default its folder's.
         about: facts for readers, JSON values.
         notes: sentences for the card.
         measure: batch sizes to time each path at, in every runtime here.
-        precision: ``float32``; ``int8``: quantised paths in place of those that lose at most ``max_drop`` by it;
-            ``mixed``: float32, and beside it int8 where that is worth its time here.
+        precision: ``float32``; ``int8``: in place of float32 for paths that lose at most ``max_drop`` by it; ``mixed``:
+            float32, and beside it int8 where no path here is both as fast and as accurate.
         max_drop: points of held-out error.
         calibration: training images, which int8 needs.
 
     Raises:
-        ValueError: a folder that is there, illegal paths, a network without what its images are, too few held-out
-            images, a graph that differs from eager; int8 without held-out or training images.
+        ValueError: a folder that exists, illegal paths, a network that does not say how its images are prepared, too
+            few held-out images, a graph that differs from eager; int8 without held-out or training images.
         ImportError: the exporter's packages are missing.
     """
     one = BundleNetwork(net, paths, statistics, held_out, calibration=calibration)
@@ -135,9 +135,9 @@ def write_networks(
 ) -> Bundle:
     """Write a bundle of paths of several networks into a new folder.
 
-    The networks tell the same classes apart, in the same order, and read images that are prepared alike; where they
-    have held-out images, these are the same ones in the same order. A path is called ``NETWORK:PATH``. It is left out
-    for a cheaper one of its own network only: which of two networks is the faster one, this machine's times will say.
+    The networks have the same classes in the same order, prepare images alike, and have the same held-out images, if
+    any, in the same order. A path is called ``NETWORK:PATH``. Only a cheaper path of its own network can replace it:
+    which of two networks is faster is known only from times on the machine that uses the bundle.
 
     Args:
         networks: by name, of letters, digits and any of ``= , + - _``.
@@ -145,7 +145,7 @@ def write_networks(
             bundle's paths.
 
     Raises:
-        ValueError: what :func:`write_bundle` raises; networks that cannot be in one bundle, with what differs.
+        ValueError: as :func:`write_bundle`; networks that cannot be in one bundle (the message says what differs).
         ImportError: the exporter's packages are missing.
     """
     if not networks:
@@ -282,8 +282,8 @@ def finish(folder: Path, manifest: Manifest) -> Manifest:
 def card_rows(
     kept: Mapping[str, Candidate], errors: Mapping[str, float], tests: Mapping[Any, float]
 ) -> list[dict[str, Any]]:
-    """Rows of the card's table: ``error`` is that on the test split. Where some are in int8, the precision is told, and
-    the kind of instructions that gave these errors."""
+    """Rows of the card's table; ``error`` is that on the test split. If some paths are in int8, rows name the precision
+    and the kind of instructions that gave these errors."""
     told = {"f32": "float32", "int8": f"int8 ({instructions()})"}
     mixed = any(one.precision != "f32" for one in kept.values())
     rows = []
@@ -319,7 +319,7 @@ def _about(
 
 
 def timed(folder: Path, manifest: Manifest, batches: Sequence[int]) -> Manifest:
-    """The manifest with measured times of this machine."""
+    """The manifest with times measured on this machine."""
     from polypath.deploy import latency_profile
     from polypath.deploy.latency import Timing
 

@@ -1,4 +1,4 @@
-"""Writing one network of a bundle into its folder: the network, its norms, a graph a path."""
+"""Writes one network of a bundle into its folder: the network, its norms, a graph for each path."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def write_network(
     dataset: str | None,
     notes: Sequence[str],
 ) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """Write the network and the graphs of its paths into ``folder``, which may hold other things: the graphs' files
-    by the paths' names, and how far each is from eager in each runtime that is here.
+    """Write the network and the graphs of its paths into ``folder``, which may hold other things. Returns the graphs'
+    files by path name, and how far each graph is from eager in each installed runtime.
 
     Args:
-        kept: the paths that stay, by their names in the bundle.
-        bank: their re-estimated norms.
-        whole: graphs that are there already, of paths in whole numbers.
+        kept: the paths to write, by their names in the bundle.
+        bank: their recalibrated statistics.
+        whole: finished graphs, of paths in int8.
     """
     folder.mkdir(exist_ok=True)
     save(one.net, folder / "net", notes=notes, path_table=path_table, dataset=dataset)
@@ -66,7 +66,7 @@ def write_network(
 def _graph(
     one: BundleNetwork, paths: Paths, bank: BatchNormStatistics | None, folder: Path, file: str
 ) -> list[check.Check]:
-    """Write a path's graph, its weights those of the shared files; compare it with eager in what is here."""
+    """Write a path's graph, with weights in the shared files, and compare it with eager in each installed runtime."""
     child = extract(one.net, paths)
     place = list(bank).index(paths) if bank is not None and paths in bank else None
     if bank is not None and place is not None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 Read = Callable[[str], str | None]
-"""The text of a file by its path, None where it cannot be read."""
+"""The text of a file by its path, None if it cannot be read."""
 
 
 def processor() -> str:
-    """What this machine's processor calls itself."""
+    """The name of this machine's processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:
             for line in stream:
@@ -25,7 +25,7 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Cores that this process may use: those that it is bound to, and no more than its CPU quota, at least 1.
+    """Cores that this process may use: those that it is bound to, but no more than its CPU quota, at least 1.
 
     A quota of 1.5 cores counts as 1: two threads would use it up early and then wait for the next period.
     """
@@ -38,7 +38,7 @@ def cpu_quota(read: Read) -> float | None:
     """Cores that the CPU quota of this process's control groups allows, None without a quota.
 
     Both versions of control groups count, and so do the groups above the process's own: the strictest quota holds.
-    Files that are missing or cannot be understood set no quota.
+    Files that are missing or cannot be parsed set no quota.
 
     Args:
         read: gives the text of ``/proc/self/cgroup``, ``/proc/self/mountinfo`` and of the files of the groups.
@@ -77,7 +77,7 @@ def _groups(memberships: str, mounts: str) -> Iterator[PurePosixPath]:
         group = PurePosixPath(joined[controller])
         inner = group.relative_to(root) if group.is_relative_to(root) else PurePosixPath()
         yield folder
-        if ".." not in inner.parts:  # else the group is outside of what this namespace shows
+        if ".." not in inner.parts:  # otherwise the group is outside this namespace
             yield from (folder / part for part in (inner, *inner.parents) if part.parts)
 
 

@@ -1,8 +1,8 @@
-"""What a choice costs: parameters, multiply-adds and activation memory, exactly.
+"""Counts exactly what a choice costs: parameters, multiply-adds and activation memory.
 
 MACs are the multiply-adds of convolutions, linear layers and other products of matrices, as
 ``torch.utils.flop_counter`` counts them (two of its operations are one MAC); norms, activations, pools and joins are
-not counted. Nothing is computed for it: the path runs on tensors without storage, and the network is left alone.
+not counted. Nothing is computed for it: the path runs on tensors without storage, and the network does not change.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ class Cost:
 
     Attributes:
         params: parameters of the modules (and of their variants) that run, each once.
-        macs: multiply-adds of the whole batch; where gates decide, of all loops and gates: the most that it can need
+        macs: multiply-adds of the complete batch. If gates decide, those of all loops and gates, which is the maximum
             (:func:`polypath.profiling.expected.expected_macs` is the average).
-        activation_bytes: most bytes held at a time by anything but the weights, in eager inference. The images count
-            all the time, since the caller holds them; what kernels use inside is not seen.
+        activation_bytes: peak bytes held by anything but the weights, in eager inference. The images always count,
+            since the caller holds them; memory inside kernels does not.
         depth: layers of the shortest and of the longest path, as the units declare them.
-        paths: number of paths that run, all of those that gates decide among.
+        paths: number of paths that run, including all that gates decide among.
         size: height and width of the images, in pixels.
         batch_size: images.
     """
@@ -120,7 +120,7 @@ def costs(net: PathNet, choices: Mapping[str, Choice], size: Size = 32, batch_si
 
 
 def macs_by_node(net: PathNet, paths: Choice = None, size: Size = 32, batch_size: int = 1) -> dict[str, int]:
-    """MACs of every node that runs under ``paths``, in order; a gate stands there under ``switch:label``.
+    """MACs of every node that runs under ``paths``, in order; a gate has the key ``switch:label``.
 
     Raises:
         ValueError: as :func:`cost`.
@@ -130,15 +130,14 @@ def macs_by_node(net: PathNet, paths: Choice = None, size: Size = 32, batch_size
 
 
 def macs_of_nodes(macs: Mapping[str, int], nodes: Collection[str]) -> int:
-    """The MACs of some nodes, of those that :func:`macs_by_node` gives; a gated switch's are those of its gates."""
+    """The MACs of some nodes, from :func:`macs_by_node`; those of a gated switch are its gates'."""
     return sum(count for node, count in macs.items() if node.partition(":")[0] in nodes)
 
 
 class PathMacs:
-    """MACs of one image under any choice: each node is counted once, so a loop that draws a path each step may ask.
+    """MACs of one image under any choice. Each node is counted once, so calls are cheap enough for every training step.
 
-    It keeps a copy of ``net`` without weights, so what becomes of ``net`` afterwards (shards, compiled units) is
-    nothing to it.
+    It keeps a copy of ``net`` without weights, so later changes to ``net`` (shards, compiled units) do not matter.
     """
 
     def __init__(self, net: PathNet) -> None:
@@ -149,21 +148,21 @@ class PathMacs:
     def __call__(self, paths: Choice, size: Size, modules: Collection[str] = ()) -> tuple[int, int]:
         """MACs of the nodes that run under ``paths`` at ``size``: of all, and of those that are among ``modules``.
 
-        Where gates decide they are those of all loops, as :func:`cost` counts them, and as training runs them.
+        If gates decide, they are those of all loops, as :func:`cost` counts them and training runs them.
 
         Raises:
             ValueError: as :func:`cost`.
         """
-        choice = paths if isinstance(paths, Paths) else self.net.paths(paths)  # of each step: made by the net itself
+        choice = paths if isinstance(paths, Paths) else self.net.paths(paths)  # a Paths is canonical
         key = choice, sides(size), frozenset(modules)
         if key not in self._sums:
-            if len(self._sums) >= 4096:  # sampled paths are many; sums are cheap to make again
+            if len(self._sums) >= 4096:  # there are many sampled paths; sums are cheap to recompute
                 self._sums.clear()
             self._sums[key] = self._summed(*key)
         return self._sums[key]
 
     def by_node(self, paths: Paths, size: Size) -> dict[str, int]:
-        """MACs of every node that runs under ``paths``; a gate stands there under ``switch:label``."""
+        """MACs of every node that runs under ``paths``; a gate has the key ``switch:label``."""
         return self._counted(paths, sides(size), self._modules(paths))
 
     def _summed(self, paths: Paths, size: tuple[int, int], modules: frozenset[str]) -> tuple[int, int]:
@@ -190,8 +189,8 @@ class PathMacs:
 def macs_in_turn(
     net: PathNet, choices: Sequence[Choice], size: Size = 32, *, stats: BatchNormStatistics | None = None
 ) -> list[int]:
-    """MACs for one image of each choice after those before it, which leave it what they share
-    (:func:`polypath.core.reuse.in_turn`): their sum is what all steps cost together.
+    """MACs for one image of each choice after the earlier ones, whose shared values it reuses
+    (:func:`polypath.core.reuse.in_turn`). Their sum is the cost of all steps together.
 
     Raises:
         ValueError: as :func:`cost`.
@@ -228,7 +227,7 @@ def _parameters(twin: PathNet, paths: Paths) -> int:
 
 
 class _Meter(TorchDispatchMode):
-    """Counts MACs, and the bytes of storages that are alive beside those of the network itself."""
+    """Counts MACs, and the bytes of live storages other than the network's own."""
 
     def __init__(self, net: nn.Module, x: Tensor) -> None:
         super().__init__()

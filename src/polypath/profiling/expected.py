@@ -1,4 +1,4 @@
-"""What to expect of gates on their target rate t: the loops and multiply-adds of a sample on average (DRNN §4.2)."""
+"""The average loops and multiply-adds of a sample when gates are on their target rate t (DRNN §4.2)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def loop_shares(wiring: Wiring, target: float, over: Over = "reaching") -> dict[
                 share = target * (share if over == "reaching" else 1.0)
             shares[switch.name, label] = share
     if not shares:
-        raise ValueError("this network has no gates, so nothing to expect of them")
+        raise ValueError("this network has no gates, so there are no expected loops")
     return shares
 
 
@@ -47,8 +47,8 @@ def expected_loops(net: PathNet | Wiring, target: float, over: Over = "reaching"
 
 
 def node_shares(net: PathNet | Wiring, target: float, over: Over = "reaching") -> dict[str, float]:
-    """``{node: share}``: the share of samples that run each node of the whole network, 1 outside the loops; a gate
-    stands there under ``switch:label``. Weighed with these, nodes' MACs give the expected MACs.
+    """``{node: share}``: the share of samples that run each node of the whole network, 1 outside the loops; a gate has
+    the key ``switch:label``. The sum of the nodes' MACs weighted by these shares is the expected MACs.
 
     Raises:
         ValueError: as :func:`loop_shares`.

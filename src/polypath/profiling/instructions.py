@@ -1,4 +1,4 @@
-"""Which kind of instructions a processor multiplies small whole numbers with."""
+"""Which kind of instructions a processor has for products of int8 numbers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import platform
 from functools import cache
 
 KINDS = ("avx2", "avx512", "avx_vnni", "avx512_vnni", "amx", "neon")
-"""Kinds that are told apart, beside ``other``. ``avx2`` and ``avx512`` add products in 16 bits, which can overflow; the
-others add them in 32."""
+"""The known kinds; all others are ``other``. ``avx2`` and ``avx512`` add products in 16 bits, which can overflow; the
+other kinds add them in 32."""
 _OF_FLAGS = (
     ("amx", {"amx_int8"}),
     ("avx512_vnni", {"avx512_vnni"}),
@@ -21,7 +21,7 @@ _OF_FLAGS = (
 def instructions() -> str:
     """The kind of this machine, one of :data:`KINDS` or ``other``.
 
-    Answers in whole numbers hold for one kind: runtimes choose their kernels by it. On x86 it is read from
+    Answers in int8 are valid for one kind, since runtimes choose their kernels by it. On x86 it is read from
     ``/proc/cpuinfo``, so outside of Linux it is ``other``.
     """
     if platform.machine().lower() in ("aarch64", "arm64"):
@@ -35,7 +35,7 @@ def kind_of(flags: set[str]) -> str:
 
 
 def has_bf16() -> bool:
-    """Whether the processor itself multiplies bfloat16; elsewhere it is emulated, or float32 is taken for it."""
+    """Whether the processor has instructions for bfloat16; otherwise it is emulated, or float32 is used instead."""
     return bool(_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 

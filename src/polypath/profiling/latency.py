@@ -1,4 +1,4 @@
-"""What a choice costs in milliseconds, measured."""
+"""Measures what a choice costs in milliseconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from polypath.profiling.threads import torch_threads
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Measured milliseconds of a forward in evaluation, and what they were measured on; they hold for nothing else.
+    """Measured milliseconds of a forward in evaluation, and the conditions under which alone they are valid.
 
     Attributes:
         p50_ms, p95_ms, min_ms, max_ms, mean_ms: over the repeats; percentiles by linear interpolation.
@@ -67,13 +67,13 @@ def latencies(
     warmup: int = 5,
     rivals: Mapping[str, PathNet] | None = None,
 ) -> dict[str, Latency]:
-    """Measured times of several choices by name, taken by turns (A, B, A, B, …) so that drift meets all alike.
+    """Measured times of several choices by name, measured alternately (A, B, A, B, …) so that drift affects all alike.
 
     Args:
         net: put in evaluation mode for the measurement; its weights' type and layout are kept.
-        device: where to measure; a copy is made where that is not the network's own device.
+        device: where to measure; if that is not the network's own device, a copy is measured.
         threads: torch's threads for one operation; None leaves them as they are.
-        rivals: other networks, measured whole in the same turns.
+        rivals: other complete networks, measured in the same turns.
 
     Raises:
         ValueError: an illegal choice or size, no repeats, one name twice, images too small for a network.
@@ -110,9 +110,9 @@ def interleaved(
     warmup: int = 3,
     device: str | torch.device | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of each task, ``repeats`` times, all tasks by turns after ``warmup`` turns that are not measured.
+    """Seconds of each task, ``repeats`` times; the tasks alternate, after ``warmup`` turns that are not measured.
 
-    On an accelerator ``device`` has to be named, so that each measurement waits for its end.
+    On an accelerator ``device`` must be given, so that each measurement waits for the end of its task.
 
     Raises:
         ValueError: no repeats, or a negative warm-up.
@@ -141,7 +141,7 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def device_name(device: str | torch.device) -> str:
-    """``cpu``, or what the accelerator is called."""
+    """``cpu``, or the accelerator's name."""
     device = torch.device(device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 

@@ -1,4 +1,4 @@
-"""The best paths of a trained network, not only the named ones.
+"""Finds the best paths of a trained network, not only among the named ones.
 
-:func:`polypath.search.search.search` looks for them in a finished run, :mod:`.result` reads what it found.
+:func:`polypath.search.search.search` searches a finished run, :mod:`.result` reads the result.
 """

@@ -1,4 +1,4 @@
-"""The front of some choices, a few of it, and by how much one set of choices is better than another."""
+"""The front of some choices, a reduced front, and by how much one set of choices is better than another."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Values = Mapping[Paths, float]
 
 
 def front(errors: Values, costs: Values, most: int, classes: int) -> list[Paths]:
-    """Choices that are more accurate than all that cost no more, cheapest first; ``most`` of them.
+    """Choices that are more accurate than all that cost no more, cheapest first; at most ``most`` of them.
 
-    Of more, one after the other is left out by whose loss the hypervolume loses least; the most accurate stays, and
-    while there are two the cheapest.
+    From a longer front, choices are removed one by one, each time the one whose removal loses the least hypervolume.
+    The most accurate stays, and the cheapest while there are two.
 
     Args:
         errors: in percent.
@@ -37,7 +37,7 @@ def front(errors: Values, costs: Values, most: int, classes: int) -> list[Paths]
 
 
 def best(errors: Values, costs: Values, width: int, classes: int) -> list[Paths]:
-    """So many choices: the front, then the front of those that are left, and so on."""
+    """``width`` choices: the front, then the front of the remaining choices, and so on."""
     found, left = list[Paths](), dict(errors)
     while left and len(found) < width:
         layer = front(left, costs, width - len(found), classes)
@@ -47,7 +47,7 @@ def best(errors: Values, costs: Values, width: int, classes: int) -> list[Paths]
 
 
 def box_of(costs: Sequence[float], classes: int) -> Box:
-    """From half of the least cost to twice the largest, up to the error of guessing."""
+    """The hypervolume's box: from half of the least cost to twice the largest, and up to the error of guessing."""
     return min(costs) / 2, max(costs) * 2, 100.0 * (1 - 1 / max(2, classes))
 
 
@@ -69,7 +69,7 @@ def gain(
     are drawn alike for both.
 
     Args:
-        right: ``(images,)``, what each choice answers rightly.
+        right: by choice ``(images,)``, which of them it answers rightly.
     """
 
     def drawn(paths: Sequence[Paths]) -> NDArray[np.float64]:

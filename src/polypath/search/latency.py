@@ -1,8 +1,8 @@
-"""What a path takes in a bundle's runtime: measured for some, and from these predicted for all by a linear model.
+"""Times of paths in a bundle's runtime: measured for some, and predicted for all by a linear model fitted to these.
 
-The model adds up what a path runs, for each size of its maps: multiply-adds, layers that have any, elements that joins
-and other nodes write; and a constant. Its coefficients are not negative (least squares of relative errors), so that
-more is never faster. What it is worth is told by paths that it was not fitted to.
+Its features are, for each size of maps, a path's multiply-adds, its layers with multiply-adds, and the elements that
+joins and other nodes write; and a constant. Coefficients are not negative (least squares of relative errors), so that
+more work is never faster. The model is tested on paths that it was not fitted to.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from polypath.deploy.write import write_bundle
 from polypath.profiling.cores import cores
 from polypath.profiling.cost import PathMacs
 
-HELD_BACK = 5  # every fifth of the timed paths is not fitted to
+HELD_BACK = 5  # every fifth of the timed paths is held back for the test
 Features = dict[str, float]
 
 
 class Work:
-    """What a path runs, as the model counts it.
+    """The features of a path for the model.
 
     Args:
         counted: of the network.
@@ -83,13 +83,13 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyModel:
-    """Milliseconds by what a path runs.
+    """Predicts a path's milliseconds from its features.
 
     Attributes:
-        ms: of one of each, by name.
-        least: half of what the fastest timed path took, which is predicted at least.
-        fitted, held_back: on how many paths it was fitted, and how many were held back.
-        error, worst: by how many percent it is off on these, on average and at most.
+        ms: for one unit of each feature, by name.
+        least: the lower limit of predictions: half the time of the fastest timed path.
+        fitted, held_back: number of paths that it was fitted to, and that were held back.
+        error, worst: by how many percent it is off on the latter, on average and at most.
     """
 
     ms: dict[str, float]
@@ -100,7 +100,7 @@ class LatencyModel:
     worst: float
 
     def __call__(self, work: Features) -> float:
-        """Predicted milliseconds; what no timed path had counts nothing."""
+        """Predicted milliseconds; features that no timed path had count as zero."""
         return max(self.least, sum(self.ms.get(name, 0.0) * count for name, count in work.items()))
 
 
@@ -111,7 +111,7 @@ def fitted(work: Sequence[Features], ms: Sequence[float]) -> LatencyModel:
         ValueError: fewer than two paths.
     """
     if len(ms) < 2:
-        raise ValueError(f"{len(ms)} timed path: a model of times needs two at least")
+        raise ValueError(f"{len(ms)} timed path: a model of times needs at least two")
     names = list(dict.fromkeys(name for row in work for name in row))
     counts, times = np.array([[row.get(name, 0.0) for name in names] for row in work]), np.asarray(ms, float)
     back = np.arange(len(ms)) % HELD_BACK == min(HELD_BACK, len(ms)) - 1
@@ -135,7 +135,7 @@ class Times:
 
     Attributes:
         ms: by the path's text.
-        runtime: its name, version, threads, whether something disturbed the times, the machine.
+        runtime: its name, version and threads, the machine, and whether the machine was busy.
     """
 
     ms: dict[str, float]
@@ -143,11 +143,11 @@ class Times:
 
 
 def timed(runtime: str, net: PathNet, choices: Sequence[Paths]) -> Times:
-    """Measure paths by turns in a runtime, in a bundle that is written for it and removed.
+    """Measure paths alternately in a runtime, in a temporary bundle.
 
     Raises:
         ValueError: a network that does not say how its images are prepared.
-        ImportError: the runtime or what writes its graphs is missing.
+        ImportError: the runtime or a package that writes its graphs is missing.
     """
     net = copy.deepcopy(net).cpu()
     names = {f"path{i}": choice for i, choice in enumerate(dict.fromkeys(choices), 1)}
@@ -155,7 +155,7 @@ def timed(runtime: str, net: PathNet, choices: Sequence[Paths]) -> Times:
         if runtime == "torch":
             bundle = _unwritten(net, names)
         else:
-            with quiet_loggers("polypath.deploy.write", level=logging.WARNING):  # it tells a line a graph
+            with quiet_loggers("polypath.deploy.write", level=logging.WARNING):  # it logs a line for each graph
                 bundle = write_bundle(net, Path(place) / "bundle", names)
         opened, prep = open_runtime(runtime, bundle), bundle.preparation
         x = check.images(1, (prep.channels, *prep.size)).numpy()
@@ -169,7 +169,7 @@ def timed(runtime: str, net: PathNet, choices: Sequence[Paths]) -> Times:
 
 
 def _unwritten(net: PathNet, names: Mapping[str, Paths]) -> Bundle:
-    """A bundle in memory, which torch alone can run."""
+    """A bundle in memory, which only torch can run."""
     paths = (BundlePath(name=name, text=str(choice), macs=0, params=0, depth=(0, 0)) for name, choice in names.items())
     prep = preparation(net.config)
     family = str(net.config.get("family", ""))

@@ -1,4 +1,4 @@
-"""Which images many choices of one network answer rightly, all of them together."""
+"""Evaluates many choices of one network together: which images each answers rightly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ManyPaths:
 
     Args:
         net: in evaluation mode.
-        stats: re-estimated statistics of all choices; None runs them with the network's own.
+        stats: recalibrated statistics of all choices; None runs them with the network's own.
     """
 
     def __init__(self, net: PathNet, choices: Sequence[Paths], stats: BatchNormStatistics | None = None) -> None:
@@ -50,7 +50,8 @@ class ManyPaths:
         """``(choices, N)``: which of the images each answers rightly.
 
         Args:
-            x: images ``(N · views, C, H, W)``, on the network's device; the answers to views of one are averaged.
+            x: images ``(N · views, C, H, W)``, on the network's device; the answers to the views of an image are
+                averaged.
             labels: ``(N,)``.
         """
         found = np.empty((len(self.choices), len(labels)), bool)

@@ -1,4 +1,4 @@
-"""Which choices are looked at: all, a beam of them, or drawn ones. Pure functions of an evaluation and of costs."""
+"""Which choices are evaluated: by a beam search, or drawn at random. Pure functions of an evaluation and of costs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from polypath.search.front import best
 Evaluate = Callable[[Sequence[Paths]], Sequence[float]]
 """Errors, in percent, of some choices."""
 Cost = Callable[[Paths], float]
-ROUNDS = 20  # of a beam at least, where its choices are fewer than those next to it
+ROUNDS = 20  # the fewest rounds of a beam, if it has more neighbours than it may evaluate
 
 
 def beam(
@@ -27,11 +27,11 @@ def beam(
     classes: int,
     generator: torch.Generator,
 ) -> dict[Paths, float]:
-    """Errors of the choices that a beam search has looked at.
+    """Errors of the choices that a beam search has evaluated.
 
-    It begins with some choices, and looks in each round at those next to the ``width`` best
-    (:func:`polypath.search.front.best`), until these bring nothing new. Where that would be more than ``most`` in all,
-    a round takes a twentieth of these, drawn.
+    It begins with ``start``, and evaluates in each round the neighbours of the ``width`` best choices
+    (:func:`polypath.search.front.best`), until there are no new ones. A round evaluates at most a twentieth of
+    ``most``, or ``width`` if that is more; of more neighbours, it draws that many.
     """
     first = list(dict.fromkeys(start))[:most]
     errors = dict(zip(first, evaluate(first), strict=True))
@@ -51,7 +51,7 @@ def beam(
 
 
 def drawn(space: ChoiceSpace, count: int, generator: torch.Generator) -> list[Paths]:
-    """So many different choices, all alike; all that there are where there are no more."""
+    """``count`` different choices, drawn uniformly; all choices if there are no more."""
     if space.count <= count:
         return list(space)
     found: dict[Paths, None] = {}

@@ -1,4 +1,4 @@
-"""What a search has worked out so far, in a folder: asked again, it is read and not made again."""
+"""Caches the intermediate results of a search in a folder, so that an interrupted search resumes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LOG = logging.getLogger(__name__)
 
 
 class Parts:
-    """The parts of one search; those of another one in the same place are removed.
+    """The intermediate results of one search; those of another search in the same folder are removed.
 
     Args:
         folder: of the run.
-        claim: what all parts depend on, JSON values.
+        claim: everything that the results depend on, JSON values.
     """
 
     def __init__(self, folder: Path, claim: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class Parts:
             known = None
         if known != claim:
             if known is not None:
-                LOG.info("%s: what another search has left is removed", self.folder)
+                LOG.info("%s: removed the parts of another search", self.folder)
             self.remove()
             self.folder.mkdir()
             write_json(file, claim)
@@ -51,7 +51,7 @@ class Parts:
             remove(self.folder)
 
     def value(self, name: str, make: Callable[[], Any]) -> Any:
-        """A JSON value."""
+        """A JSON value, read or else made and written."""
         file = self.folder / f"{name}.json"
         try:
             return read_json(file)
@@ -60,7 +60,7 @@ class Parts:
             return found
 
     def answers(self, name: str, chunk: int, choices: Sequence[Paths]) -> NDArray[np.bool_] | None:
-        """``(choices, images)``: what is right of a chunk of images; None where that is not there."""
+        """``(choices, images)``: which answers to a chunk of images are right; None if that is not stored."""
         try:
             bits, rest = unpacked(self._file(name, choices, chunk))
         except (OSError, ValueError):
@@ -72,7 +72,7 @@ class Parts:
         write_file(self._file(name, choices, chunk), packed({"right": right}, {"choices": len(choices)}))
 
     def statistics(self, choices: Sequence[Paths], make: Callable[[], BatchNormStatistics]) -> BatchNormStatistics:
-        """Statistics of some choices; tensors that they share are shared again."""
+        """Statistics of some choices, read or else made and written; shared tensors stay shared."""
         file = self._file("statistics", choices)
         try:
             return _loaded(file.read_bytes(), choices)
@@ -86,7 +86,7 @@ class Parts:
 
 
 def _saved(stats: BatchNormStatistics, choices: Sequence[Paths]) -> bytes:
-    """Each tensor once, and which of them every choice has for every norm."""
+    """Each tensor once, and an index of which tensor every choice has for every norm."""
     names = list(dict.fromkeys(name for choice in choices for name in stats[choice]))
     unique: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     places: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""What a search has found: a value, ``search.json`` in the run's folder, text; and whether it is this network's."""
+"""The result of a search: as a value, as ``search.json`` in the run's folder, as text; and whether it is up to date."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polypath.training.build import MODEL
 
 FORMAT, NAME = 1, "search.json"
 FOUND = "found"
-"""What stands for the found paths where paths are chosen by text."""
+"""The text that selects the found paths."""
 Method = Literal["exhaustive", "beam"]
 
 
@@ -26,9 +26,9 @@ class SearchRow:
     Attributes:
         paths: its canonical text.
         search_error, confirm_error, test_error: in percent on the images that chose it, on held-out images that chose
-            nothing, and on the test split where that was asked for.
+            nothing, and on the test split if that was requested.
         macs: of one image.
-        predicted_ms, ms: by the model of times, and measured beside all other rows; None without a runtime.
+        predicted_ms, ms: by the model of times, and measured together with all other rows; None without a runtime.
     """
 
     paths: str
@@ -61,7 +61,7 @@ class Gain:
 @dataclass(frozen=True, kw_only=True)
 class Regret:
     """What a beam has missed: hypervolume on the search images of the front of all choices, minus that of the beam's
-    front and of the drawn choices' front. Fronts are whole here."""
+    front (``found``) and of the drawn choices' front (``drawn``). Fronts are not reduced here."""
 
     choices: int
     found: float
@@ -70,23 +70,23 @@ class Regret:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """What a search has found.
+    """The result of a search.
 
     Attributes:
         run, data: names.
         model: SHA-256 of the network's weights.
         revision: of the code that searched.
-        method, told: how, and what was said before it began.
-        asked: the arguments that the result depends on, the seed among them.
-        choices: how many the network has. JSON readers differ on whole numbers above 2^53, so a text.
-        evaluated: how many were.
-        macs: multiply-adds of the search, recalibration included; of ``confirm`` and test images not.
-        images: how many there were in each part.
+        method, told: the method, and its description as logged at the start.
+        asked: the arguments that the result depends on, including the seed.
+        choices: how many the network has, as text, since JSON readers differ on integers above 2^53.
+        evaluated: how many choices were evaluated.
+        macs: multiply-adds of the search, with recalibration but without ``confirm`` and test images.
+        images: number of images in each part.
         statistics: the batch-norm statistics that chose, and those that confirmed: training images that they were
             recalibrated on, None for the network's own.
         found, named, drawn: rows, cheapest first: the front that was found, the named paths that are fixed, the front
-            of as many choices drawn at random (none where all were looked at).
-        gains: found paths beside ``named`` and ``drawn`` ones.
+            of as many choices drawn at random (none if all were evaluated).
+        gains: of the found paths over ``named`` and ``drawn`` ones.
         regret: see :class:`Regret`.
         latency: the model of times, as :class:`polypath.search.latency.LatencyModel`, and ``runtime``.
         test_evaluations: errors that were measured on the test split.
@@ -123,7 +123,7 @@ class SearchResult:
         return folder / NAME
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Head and rows for people."""
+        """The table's head and rows as text."""
         head = ["path", "search %", "confirm %", "test %", "MACs", "predicted ms", "ms"]
         rows = []
         for name in ("found", "named", "drawn"):
@@ -135,7 +135,7 @@ class SearchResult:
         return head, rows
 
     def facts(self) -> list[str]:
-        """What stands below the table."""
+        """The lines below the table."""
         parts = ", ".join(f"{count:,} {part}" for part, count in self.images.items())
         how = {name: "as trained" if n is None else f"recalibrated on {n:,}" for name, n in self.statistics.items()}
         lines = [
@@ -158,16 +158,16 @@ class SearchResult:
         if self.regret is not None:
             r = self.regret
             lines.append(
-                f"regret beside all {r.choices:,} choices, on search images: {r.found:.4f}; of drawn ones {r.drawn:.4f}"
+                f"regret against all {r.choices:,} choices on search images: {r.found:.4f}; of drawn ones {r.drawn:.4f}"
             )
         return lines
 
 
 def load_search(folder: Path) -> SearchResult:
-    """What a search has left in a run's folder.
+    """The result of a search in a run's folder.
 
     Raises:
-        ValueError: nothing, or a damaged file.
+        ValueError: there is none, or the file is damaged.
     """
     file = folder / NAME
     if not file.is_file():
@@ -191,7 +191,7 @@ def found_paths(folder: Path) -> list[str]:
 
 
 def weights_digest(folder: Path) -> str:
-    """Tells the network that a run reports from others."""
+    """Identifies the network that a run reports."""
     return file_digest(folder / MODEL / WEIGHTS)
 
 

@@ -1,9 +1,9 @@
-"""Look for the best paths of a finished run among all fixed choices of its network.
+"""Searches the best paths of a finished run among all fixed choices of its network.
 
-Half of the held-out images choose the front of error and time, the other half says what it is worth, beside the named
-paths and beside as many choices drawn at random. Where there are few enough choices all are looked at, together
-(:mod:`.many`); else a beam of them (:mod:`.methods`). Every part is kept until the result is whole, so an interrupted
-search goes on, and the same arguments give the same paths.
+Half of the held-out images choose the front of error and time. The other half evaluates it, compared with the named
+paths and with as many choices drawn at random. If there are few enough choices, all are evaluated together
+(:mod:`.many`); otherwise a beam search evaluates some (:mod:`.methods`). Intermediate results are kept until the search
+is complete, so an interrupted search resumes. The same arguments give the same paths.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from polypath.worth.deployed import runtime_name
 
 Asked = Literal["auto", "exhaustive", "beam"]
 Statistics = Literal["recalibrated", "own"]
-TIMED = 40  # paths that the model of times is fitted on and tried on
+TIMED = 40  # paths that the model of times is fitted and tested on
 FLOP_OF_MAC = 2
 _DO = {"search": "choose", "confirm": "confirm", "test": "test"}
 LOG = logging.getLogger(__name__)
 
 
 def halves(n: int, seed: int) -> dict[str, torch.Tensor]:
-    """Indices of ``n`` held-out images that ``search``, and of those that ``confirm``."""
+    """Indices of the halves of ``n`` held-out images that ``search`` and that ``confirm``."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return {"search": order[: n // 2].sort().values, "confirm": order[n // 2 :].sort().values}
 
@@ -72,24 +72,24 @@ def search(
     """The best paths of a run's network, written as ``search.json`` into its folder.
 
     Args:
-        method: ``exhaustive``, ``beam``, or ``auto``: all choices where they are at most ``size`` and cost at most
+        method: ``exhaustive``, ``beam``, or ``auto``: all choices if they are at most ``size`` and cost at most
             ``pflop``, else a beam.
-        size: choices that are evaluated at most; as many are drawn at random beside a beam.
+        size: the most choices to evaluate; with a beam, as many are also drawn at random.
         width: of the beam.
-        keep: found paths at most.
-        seed: cuts the held-out images in halves, draws.
-        statistics: batch-norm that chooses: ``recalibrated`` for each choice, or the network's ``own``. What
-            confirms is always recalibrated.
+        keep: the most paths to find.
+        seed: of the split of the held-out images into halves, and of random draws.
+        statistics: batch-norm statistics used to choose: ``recalibrated`` for each choice, or the network's ``own``.
+            Those used to confirm are always recalibrated.
         num_images: training images to recalibrate on.
         runtime: as of :func:`polypath.worth.deployed.runtime_name`; None counts MACs instead of milliseconds.
-        timed_paths: how many paths the model of times is fitted on and tried on.
-        pflop: operations that looking may cost at most (a MAC is two).
-        regret: with ``beam``, look at all choices as well and say what the beam has missed.
+        timed_paths: how many paths the model of times is fitted and tested on.
+        pflop: the most operations that evaluation may cost (a MAC is two).
+        regret: with ``beam``, evaluate all choices as well and report what the beam has missed.
         test: also score the found, named and drawn paths on the test split.
 
     Raises:
-        ValueError: an argument that cannot be, a run that is not finished or held no images out, a network with a
-            single choice, more choices or operations than may be looked at.
+        ValueError: an illegal argument, a run that is not finished or held no images out, a network with a single
+            choice, more choices or operations than are allowed.
     """
     asked = {
         "method": check("method", method, one_of(*get_args(Asked))),
@@ -111,8 +111,8 @@ def search(
     if held is None or len(held) < FEWEST:
         some = "none" if held is None else f"{len(held)}"
         raise ValueError(
-            f"{run.folder}: {some} of its images were held out (data.validation); a search needs {FEWEST} at least, "
-            "which were not trained on, to choose paths and to confirm them"
+            f"{run.folder}: {some} of its images were held out (data.validation); a search needs at least {FEWEST} "
+            "that were not trained on, to choose paths and to confirm them"
         )
     return _Search(run, asked).result()
 
@@ -133,18 +133,18 @@ class _Search:
         self.cut = halves(len(held), asked["seed"])
         self.named = {text: p for text, p in self.net.named_paths().items() if self.space.is_fixed(p)}
         self.model = weights_digest(run.folder)
-        self.every: list[Paths] = []  # all choices, where they may be looked at, and
-        self.cost = 0  # MACs of doing so
+        self.every: list[Paths] = []  # all choices, if they may be evaluated
+        self.cost = 0  # MACs of evaluating them
         self.method: Method
         self.method, self.told, self.most = self._planned()
 
     # --- before it begins --------------------------------------------------------------------------------
 
     def _planned(self) -> tuple[Method, str, int]:
-        """How, what to say of it, and how many choices at most.
+        """The method, its description, and the most choices to evaluate.
 
         Raises:
-            ValueError: more than may be looked at.
+            ValueError: more than are allowed.
         """
         asked, count = self.asked, self.space.count
         many = f"{count:,} choices" if count < 10**9 else f"{short_count(count)} choices"
@@ -163,7 +163,7 @@ class _Search:
         return "beam", f"{many}: {how}", most
 
     def _listed(self, limit: int) -> str:
-        """List all choices and count their cost; why they may not be looked at, empty where they may."""
+        """List all choices and count their cost; returns why they may not be evaluated, empty if they may."""
         if self.space.count > self.asked["size"]:
             return f"at most {self.asked['size']:,} may be evaluated (size)"
         self.every = sorted(self.space, key=lambda p: from_the_input(self.net.wiring, p))
@@ -173,7 +173,7 @@ class _Search:
         return ""
 
     def _images(self) -> int:
-        """Images that go through each choice while it is looked for."""
+        """Images that go through each choice during the search."""
         calibrated = min(self.asked["num_images"], len(self.run.data.train)) * (
             self.asked["statistics"] == "recalibrated"
         )
@@ -194,7 +194,7 @@ class _Search:
         )
 
     def _right(self, part: str, choices: Sequence[Paths]) -> NDArray[np.bool_]:
-        """``(choices, images)``: what each answers rightly on a part of the images."""
+        """``(choices, images)``: which images of a part each choice answers rightly."""
         split: Part = "test" if part == "test" else "validation"
         data = self.run.data
         if part != "test":
@@ -233,7 +233,7 @@ class _Search:
         return Times(**self.parts.value(name, measure))
 
     def _fitted(self) -> tuple[LatencyModel, Times] | None:
-        """The model of times, from the named paths (half of all at most) and drawn ones."""
+        """The model of times, from named paths (at most half of all) and drawn ones."""
         count = min(self.asked["timed_paths"], self.space.count)
         known = [self.space.fixed(Paths()), *self.named.values()]
         chosen = list(dict.fromkeys(known))[: max(1, count // 2)]
@@ -248,10 +248,10 @@ class _Search:
     # --- all of it ---------------------------------------------------------------------------------------
 
     def result(self) -> SearchResult:
-        """Search, or read what the same search has found before."""
+        """Search, or read the result of the same search from before."""
         claim = {"model": self.model, "asked": dict(self.asked)}
         if (known := self._known(claim)) is not None:
-            LOG.info("%s: is there already, by the same arguments", self.run.folder / NAME)
+            LOG.info("%s: exists already, with the same arguments", self.run.folder / NAME)
             return known
         LOG.info(self.told)
         with self.run.run.lock:
@@ -259,7 +259,7 @@ class _Search:
             try:
                 found = self._searched()
             except KeyboardInterrupt:
-                LOG.warning("stopped; the same command goes on from what is in %s", self.parts.folder)
+                LOG.warning("stopped; the same command resumes from the parts in %s", self.parts.folder)
                 raise
             found.save(self.run.folder)
             self.parts.remove()

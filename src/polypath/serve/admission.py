@@ -1,17 +1,19 @@
-"""Who is admitted, and which batch comes next: the policy, without clock or thread.
+"""Which requests are admitted, and which batch is next: the policy, without clock or thread.
 
-A request is admitted if, by a rehearsal of everything accepted so far, it and all others are answered in time. The next
-batch belongs to the request with the earliest deadline, and is the largest of its path that still keeps that deadline.
+A request is admitted if a rehearsal of everything accepted so far says that it and all others are answered in time. The
+next batch is for the request with the earliest deadline: the largest batch of its path that meets that deadline.
 Nothing waits for a batch to fill: under load batches fill by themselves.
 
-Each request is admitted with room for a larger batch than the one that the rehearsal gives it. Without it, a full
-queue ends in small batches: its first request has just the time that it needs alone, no other can join it, and so on
-with the next; at twice the capacity a simulation then used 43% of it, and over 95% with that room (tests/serve).
+Each request is admitted with room for a larger batch than the one that the rehearsal gives it. Otherwise a full queue
+degrades to small batches: its first request has just the time that it needs alone, so no other can join it, and the
+same holds for the next. At twice the capacity a simulation then used 43% of it, and over 95% with that room
+(tests/serve).
 
-Times learn from what is admitted only, so a spell of contention could make them so long that nothing is admitted, and
-they stay. So an idle machine takes the next request that would be in time by the profile, whatever was seen lately.
+Times are updated by admitted requests only. So a spell of contention could make them so long that nothing is admitted,
+and they would never recover. Therefore an idle machine admits the next request if it would be in time by the profile,
+whatever was observed lately.
 
-Moments are seconds of one clock, the caller's; ``now`` is always passed in.
+Times are seconds of one clock, the caller's; ``now`` is always passed in.
 """
 
 from __future__ import annotations
@@ -25,15 +27,15 @@ import numpy as np
 
 from polypath.serve.times import Times
 
-HEADROOM = 0.5  # of a budget at most goes to the batch that a request has room for
+HEADROOM = 0.5  # the largest share of a budget for the batch that a request has room for
 
 
 @dataclass(eq=False)
 class Ticket:
     """An accepted request: from admission, before its image is decoded, to its answer.
 
-    ``batch_headroom`` is the batch size that its deadline leaves room for; ``away``: its image is large, and is being
-    decoded beside everything else.
+    ``batch_headroom`` is the batch size that its deadline leaves room for; ``away``: its large image is being decoded
+    in another process.
     """
 
     deadline: float
@@ -54,7 +56,7 @@ class Queue:
     Args:
         order: names of the paths, the most accurate first.
         times: how long batches take; its sizes are the batch sizes used.
-        limit: most tickets at a time.
+        limit: the most tickets at a time.
 
     Raises:
         ValueError: paths without times, or times of other paths.
@@ -68,8 +70,8 @@ class Queue:
         self.busy_until = 0.0
 
     def admit(self, now: float, deadline: float, path: str, cheaper: bool = False) -> Ticket | None:
-        """A place for a request that must be answered by ``deadline``, by ``path`` or, if ``cheaper``, by the most
-        accurate one of those after it that does; None if it would be late or make another one late."""
+        """A ticket for a request that must be answered before ``deadline``, by ``path`` or, if ``cheaper``, by the most
+        accurate of the later paths that is in time; None if it would be late or make another request late."""
         if (found := self.place(now, deadline, path, cheaper)) is None:
             return None
         candidate, batch_headroom = found
@@ -79,7 +81,7 @@ class Queue:
         return ticket
 
     def place(self, now: float, deadline: float, path: str, cheaper: bool = False) -> tuple[str, int] | None:
-        """The path and the batch headroom of the ticket that :meth:`admit` would give; nothing is taken."""
+        """The path and the batch headroom of the ticket that :meth:`admit` would give; reserves nothing."""
         if len(self.tickets) >= self.limit:
             return None
         idle = not self.busy_until and all(ticket.away for ticket in self.tickets)
@@ -94,13 +96,13 @@ class Queue:
         return None
 
     def withdraw(self, ticket: Ticket) -> None:
-        """Forget a ticket; one that is not here is no mistake."""
+        """Remove a ticket, if it is here."""
         if ticket in self.tickets:
             self.tickets.remove(ticket)
 
     def take(self, now: float) -> tuple[list[Ticket], list[Ticket]]:
-        """(the next batch, tickets that cannot be in time any more), both taken off the queue. Only tickets with an
-        image count; the batch is empty where there is none."""
+        """(the next batch, tickets that can no longer be in time), both removed from the queue. Only tickets with an
+        image count; the batch is empty if there are none."""
         late = self._drop_late(now)
         ready = [ticket for ticket in self.tickets if ticket.image is not None]
         if not ready:
@@ -114,7 +116,7 @@ class Queue:
         return batch, late
 
     def retry_s(self, now: float, path: str) -> float:
-        """After how many seconds a request for ``path`` that was refused may come again: always above 0."""
+        """After how many seconds a refused request for ``path`` may be retried: always above 0."""
         return max(self.backlog(now), self.times.typical(path, 1, now))
 
     def backlog(self, now: float) -> float:
@@ -125,14 +127,14 @@ class Queue:
         return max(now, self.busy_until) - now + work
 
     def _drop_late(self, now: float) -> list[Ticket]:
-        """Where the machine was slower than expected, a ticket that cannot be in time takes no time from others."""
+        """Remove tickets that can no longer be in time, since the machine was slower than expected."""
         late = []
         alone = sum(not ticket.away for ticket in self.tickets) == 1
         for ticket in self.tickets:
             if ticket.image is None or self._possible(ticket.path, ticket.deadline, now):
                 continue
             if alone and now + self.times.idle(ticket.path, now) <= ticket.deadline:
-                continue  # it takes no time from others, and what it takes will be known
+                continue  # it takes no time from others, and its time will be measured
             later = self.order[self.order.index(ticket.path) + 1 :] if ticket.cheaper else ()
             faster = next((path for path in later if self._possible(path, ticket.deadline, now)), None)
             if faster is None:
@@ -148,7 +150,7 @@ class Queue:
 
 
 class _Looked:
-    """Times that are looked up once for each path and size: a rehearsal asks for the same few over and over."""
+    """Times that are looked up once for each path and size: a rehearsal reads the same few over and over."""
 
     def __init__(self, times: Times) -> None:
         self.sizes, self._times = times.sizes, times
@@ -169,14 +171,14 @@ def largest(waiting: int, spare_s: float, path: str, times: Times | _Looked, now
 
 
 def is_feasible(waiting: Iterable[tuple[float, str, int]], start: float, times: Times, now: float) -> bool:
-    """Whether all of ``waiting``, (deadline, path, batch headroom) in the order of deadlines, are answered in time,
-    each with its headroom, if the thread is free at ``start`` and takes batches as :meth:`Queue.take` gives them."""
+    """Whether all of ``waiting``, (deadline, path, batch headroom) by deadline, are answered in time, each with its
+    headroom, if the thread is free at ``start`` and takes batches as :meth:`Queue.take` gives them."""
     looked, queues = _Looked(times), dict[str, list[tuple[float, int]]]()
     for deadline, path, batch_headroom in waiting:
         if path not in queues:
             queues[path] = []
         queues[path].append((deadline, batch_headroom))
-    begins = dict.fromkeys(queues, 0)  # of what is left of each
+    begins = dict.fromkeys(queues, 0)  # where the rest of each queue begins
     while queues:
         path = min(queues, key=lambda name: queues[name][begins[name]])
         queue, begin = queues[path], begins[path]

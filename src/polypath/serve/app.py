@@ -38,7 +38,7 @@ CORS: Any = {
     "allow_headers": ("authorization", "content-type", "x-api-key"),
     "expose_headers": ("retry-after",),
 }
-INLINE_BYTES = 2**17  # longer bodies are taken apart on a thread of the decoders
+INLINE_BYTES = 2**17  # longer bodies are parsed on a decoder thread
 
 
 class App:
@@ -47,8 +47,8 @@ class App:
     Args:
         model: the network.
         options: budgets, batches, limits.
-        key: what clients must show.
-        callers: by which names, and from which web pages, it may be asked.
+        key: what clients must send.
+        callers: the host names and web pages from which it may be called.
     """
 
     def __init__(self, model: Model, options: Options, key: Key, callers: Callers | None = None) -> None:
@@ -65,8 +65,8 @@ class App:
         await self.guard(scope, receive, send)
 
     async def _dispatch(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """FastAPI for everything but a prediction: its routing costs twice what a refusal does, and a refusal is what
-        a service that has too much to do must be good at. HEAD is a GET whose body the server leaves out."""
+        """FastAPI for everything except predictions: its routing costs twice as much as a refusal, and refusals must
+        stay cheap under overload. HEAD is a GET whose body the server leaves out."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
         if scope["type"] != "http" or scope["path"] != PREDICT_PATH or scope["method"] != "POST":
@@ -76,14 +76,14 @@ class App:
         await response(scope, receive, send)
 
     def refusal(self, head: PlainHead, body: bytes, server: tuple[str, int | None] | None) -> RequestRejected | None:
-        """What a prediction that came whole, to the address ``server``, is refused with before its image is decoded, if
-        it is; counted then."""
+        """The refusal of a complete prediction request to the address ``server`` before its image is decoded, counted
+        in the metrics; None if it is not refused."""
         scope = {"method": "POST", "path": PREDICT_PATH, "query_string": head.query, "headers": head.lines}
         try:
             headers = self.guard.check(scope | {"server": server})
             self.check(headers.get(b"content-type", b"").decode("latin-1"), head.query, body)
         except RequestRejected as refusal:
-            refusal.__traceback__ = None  # or it keeps the body while it is held back
+            refusal.__traceback__ = None  # otherwise it keeps the body in memory while it is held back
             self.metrics.refuse(refusal.status, refusal.reason)
             return refusal
         return None
@@ -92,21 +92,21 @@ class App:
         try:
             return await self.predict(request)
         except RequestRejected as refusal:
-            refusal.__traceback__ = None  # it may come from a future, and would be a cycle that keeps the body
+            refusal.__traceback__ = None  # it may come from a future: a reference cycle that keeps the body in memory
             return await self._refused(request, refusal)
         except Exception as error:
             LOG.exception("defect in a prediction")
             return await self._defect(request, error)
 
     def drain(self) -> None:
-        """From now on nothing new is accepted; what was accepted is answered."""
+        """Accept nothing new from now on; accepted requests are answered."""
         self.guard.drain()
         if self.service is not None:
             self.service.drain()
 
     def measure(self) -> None:
-        """Profile the model and run everything once, so that the first request is like any other: decoders that are
-        loaded, graphs that are compiled for every batch size. Done by itself at the start, and only once."""
+        """Profile the model, load decoders and compile graphs for every batch size, so that the first request is as
+        fast as any other. Happens automatically at the start, and only once."""
         if self.times is not None:
             return
         times = Times(self.model.latencies(batch_sizes(self.options.max_batch)))
@@ -152,8 +152,8 @@ class App:
         return api
 
     async def predict(self, request: Request) -> Response:
-        """Classify one image by the best path that fits `budget_ms`, or by `path`. What cannot be answered in time is
-        refused at once: 503 with Retry-After, or by a cheaper path with `allow_cheaper`."""
+        """Classify one image by the best path that fits `budget_ms`, or by `path`. A request that cannot be answered in
+        time is refused at once: 503 with Retry-After. With `allow_cheaper` a cheaper path may answer instead."""
         arrived = time.perf_counter()
         service = self._running()
         body = await request.body()
@@ -170,10 +170,10 @@ class App:
         return response
 
     def check(self, kind: str, query: bytes, body: bytes) -> None:
-        """What :meth:`predict` would raise of a small ``body`` before its image is decoded; nothing is taken.
+        """Check a request with a small ``body`` without decoding its image or reserving anything.
 
         Raises:
-            RequestRejected: see there.
+            RequestRejected: as :meth:`predict` would.
         """
         service = self._running()
         wanted = read_request(kind, query, body, list(service.paths), len(self.model.classes))

@@ -1,6 +1,6 @@
-"""Which names the service answers by, and which web pages may ask it.
+"""Which host names the service answers to, and which web pages may call it.
 
-A page from elsewhere reaches a service on loopback through its visitor's browser: by a name that resolves to 127.0.0.1
+A foreign web page can reach a service on loopback through its visitor's browser: by a name that resolves to 127.0.0.1
 ("DNS rebinding"), which the Host header shows, or by a cross-site request, which the Origin header shows.
 """
 
@@ -21,15 +21,15 @@ _ORIGIN = re.compile(r"\*|null|https?://[^\s@/?#\\]+")
 
 @dataclass(frozen=True)
 class Callers:
-    """Loopback and the address that a connection came to are always allowed as hosts, pages of the service itself as
-    origins.
+    """The allowed hosts and origins. Loopback and the address that a connection came to are always allowed hosts, the
+    service's own pages are always allowed origins.
 
     Args:
         hosts: further names: ``example.org``, ``*.example.org`` or ``*`` for any.
-        origins: pages from elsewhere that may ask: ``https://example.org``, or ``*`` for any.
+        origins: foreign pages that may call: ``https://example.org``, or ``*`` for any.
 
     Raises:
-        ValueError: no name of a host, no origin.
+        ValueError: not the name of a host, not an origin.
     """
 
     hosts: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Callers:
             raise RequestRejected(421, "not the name of this service", field="Host", value=host, legal=legal)
         if origin is not None and not self._is_origin(origin, host):
             legal = "the service's own pages, or an origin allowed by --cors"
-            raise RequestRejected(403, "a page from elsewhere", field="Origin", value=origin, legal=legal)
+            raise RequestRejected(403, "a web page of another origin", field="Origin", value=origin, legal=legal)
 
     def _is_host(self, text: str, local: str | None) -> bool:
         name = _name(text)
@@ -71,13 +71,13 @@ class Callers:
         )
 
     def _is_origin(self, text: str, host: str | None) -> bool:
-        own = () if host is None else (f"http://{host.lower()}", f"https://{host.lower()}")  # TLS may end before us
+        own = () if host is None else (f"http://{host.lower()}", f"https://{host.lower()}")  # a proxy may terminate TLS
         return "*" in self.origins or text in self.origins or text.lower() in own
 
 
-@lru_cache(64)  # clients ask by few names, and an address takes as long to read as all else of a head
+@lru_cache(64)  # clients use few names, and parsing an address takes as long as the rest of a head
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``."""
+    """Whether only this machine can reach ``host``."""
     try:
         return ipaddress.ip_address(_bare(host)).is_loopback
     except ValueError:
@@ -85,7 +85,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _name(text: str) -> str | None:
-    """The host of ``HOST[:PORT]``, None where that is not its form."""
+    """The host of ``HOST[:PORT]``, None for text of another form."""
     found = _HOST.fullmatch(text.lower())
     return _bare(found["name"]) if found else None
 

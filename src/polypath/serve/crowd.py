@@ -1,9 +1,9 @@
-"""Whether replicas elsewhere will answer in time: by how many requests are out, and how fast answers have come lately.
+"""Estimates whether remote replicas will answer in time, by the requests in flight and the rate of recent answers.
 
-What a replica does is its own affair; between here and there a request costs time that no replica sees. So each request
-that comes back tells what an answer takes: its own time, shared among the answers that came back meanwhile. Without
-other requests that is the whole way, in a crowd it is the inverse of the throughput. One that is out alone is always
-tried, so times of a crowd keep nothing out once it is gone.
+A replica cannot see the time that a request takes between here and there. So each request that returns gives an
+estimate of the time of an answer: its own time, divided by the number of answers meanwhile. Without other requests that
+is the round trip; with many it is the inverse of the throughput. A request without others in flight is always tried, so
+times of a crowd refuse nothing once it is gone.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 
 from polypath.deploy.latency import Recent
 
-ROOM = 1.3  # times what is expected: times vary, and an answer that is late has cost as much as one in time
+ROOM = 1.3  # factor on expected times: times vary, and a late answer costs as much as one in time
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A request that is out: since when, and how many answers had come back by then."""
+    """A request in flight: when it was sent, and how many answers had come back by then."""
 
     at: float
     answers: int
 
 
 class Crowd:
-    """Requests that are out. Moments are seconds of one clock, the caller's."""
+    """Requests in flight. Times are seconds of one clock, the caller's."""
 
     def __init__(self) -> None:
         self.out = 0
@@ -32,10 +32,10 @@ class Crowd:
         self._seconds = Recent(kept=32)  # of an answer
 
     def expected(self, now: float) -> float:
-        """Seconds until a request that is sent now is answered, behind those that are out."""
+        """Seconds until a request that is sent now is answered, behind those in flight."""
         if not self.out:
             return 0.0
-        lately = self._seconds.quantiles(now)  # of too few it says nothing: the first ones find things cold
+        lately = self._seconds.quantiles(now)  # None for few: the first ones are slow, as nothing is warm
         return 0.0 if lately is None else ROOM * lately[0] * (self.out + 1)
 
     def send(self, now: float) -> Sent:
@@ -43,7 +43,7 @@ class Crowd:
         return Sent(now, self._answers)
 
     def back(self, sent: Sent, now: float, *, answered: bool) -> None:
-        """A request is out no more: it was answered, or is waited for no longer."""
+        """A request is no longer in flight: it was answered, or nothing waits for it any more."""
         self.out -= 1
         self._answers += answered
         self._seconds.add((now - sent.at) / max(1, self._answers - sent.answers), now)

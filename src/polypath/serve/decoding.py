@@ -1,9 +1,9 @@
-"""Where the service decodes what is not tiny: small images one after the other on a thread, large ones on another with
+"""Decodes the service's images that are not tiny: small ones one by one on a thread, large ones on another thread with
 a process.
 
-Both are queues whose work is known roughly beforehand, so each tells how long it will take: for small images admission
-counts on that; a large one that would be late is refused before it is decoded. Whatever is in the large one's way is
-none of the small ones' business.
+Each is a queue whose work is known roughly in advance, so it can estimate when it will be done. For small images,
+admission uses that estimate; a large image that would be late is refused before it is decoded. Small images never wait
+for large ones.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 
 class Lane:
-    """Threads that do pieces of work in their order.
+    """Threads that do pieces of work in order.
 
     Args:
         name: of the threads.
         threads: how many.
-        unit_s: seconds of a unit of work, before any was seen.
+        unit_s: seconds of a unit of work, before any was measured.
     """
 
     def __init__(self, name: str, threads: int, unit_s: float) -> None:
@@ -35,8 +35,8 @@ class Lane:
         self.pieces = 0
 
     def expected(self, units: float = 1.0) -> float:
-        """Seconds until ``units`` of work that come now are done, by the times of the last 20 s: their median where
-        there is other work, else the least, so that times of a busy machine keep nothing out once it is idle."""
+        """Seconds until ``units`` of new work would be done, by the times of the last 20 s: their median if there is
+        other work, else the least, so that times of a busy machine refuse nothing once it is idle."""
         now = time.perf_counter()
         unit_s = self._seen.fastest(now)
         if self.pieces and (seen := self._seen.quantiles(now)) is not None:
@@ -44,7 +44,7 @@ class Lane:
         return (self._unit_s if unit_s is None else unit_s) * (self._waiting / self._threads + units)
 
     def start(self, function: Callable[..., T], *args: Any, units: float = 1.0) -> Future[T]:
-        """``function(*args)`` on a thread; the future can be cancelled until it begins."""
+        """Run ``function(*args)`` on a thread; the future can be cancelled until it begins."""
         with self._lock:
             self._waiting += units
             self.pieces += 1

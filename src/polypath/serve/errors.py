@@ -1,4 +1,4 @@
-"""Why a request is not answered, as a client reads it."""
+"""Refusals of requests, as clients read them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class RequestRejected(Exception):
     """A request that gets no prediction.
 
     Args:
-        status: of HTTP; 4xx where the request is at fault, 503 where there is no time for it.
+        status: of HTTP; 4xx if the request is at fault, 503 if there is no time for it.
         message: one sentence.
-        field: what the client wrote wrongly, such as ``budget_ms``.
-        value: what it wrote; shortened in the answer.
-        legal: what it may write.
-        retry_s: when to come again, in seconds (503).
+        field: the field that is wrong, such as ``budget_ms``.
+        value: its value; shortened in the answer.
+        legal: the legal values.
+        retry_s: when to retry, in seconds (503).
         reason: a short word for the metrics.
     """
 
@@ -47,7 +47,7 @@ class RequestRejected(Exception):
         return partial(type(self), **told), (self.status, self.message)
 
     def body(self) -> dict[str, Any]:
-        """``{"error": {"message": …, "field": …, "value": …, "legal": …}}``; what is not known is left out."""
+        """``{"error": {"message": …, "field": …, "value": …, "legal": …}}``; unknown entries are left out."""
         error: dict[str, Any] = {"message": _sendable(self.message)}
         if self.field is not None:
             error |= {"field": _sendable(self.field), "value": shown(self.value), "legal": self.legal}
@@ -56,12 +56,12 @@ class RequestRejected(Exception):
         return {"error": error}
 
     def json(self) -> bytes:
-        """:meth:`body` as it is sent, ASCII whatever the client wrote."""
+        """:meth:`body` as JSON, always ASCII."""
         return json.dumps(self.body()).encode()
 
     def headers(self, body: bytes, close: bool = False) -> list[tuple[bytes, bytes]]:
         """All headers of an answer with this ``body``: ``Retry-After`` (whole seconds, at least 1) for 503,
-        ``WWW-Authenticate`` for 401, and ``Connection`` where it ends its connection."""
+        ``WWW-Authenticate`` for 401, and ``Connection`` if it closes the connection."""
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         if self.retry_s is not None:
             headers.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_s))))
@@ -72,7 +72,7 @@ class RequestRejected(Exception):
         return headers
 
     def http(self, before: Iterable[tuple[bytes, bytes]] = (), close: bool = False) -> bytes:
-        """The whole answer as it is sent over HTTP/1.1; headers that stand ``before`` those of the refusal."""
+        """The complete answer in HTTP/1.1; ``before`` are headers that precede those of the refusal."""
         body = self.json()
         lines = b"".join(b"%s: %s\r\n" % line for line in (*before, *self.headers(body, close)))
         return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (self.status, _PHRASES[self.status], lines, body)
@@ -82,12 +82,12 @@ def shown(value: Any) -> Any:
     """A client's value, short enough to send back."""
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int | float) and abs(value) < 1e15:  # so neither nan nor infinity, which JSON has not
+    if isinstance(value, int | float) and abs(value) < 1e15:  # so neither NaN nor infinity, which JSON lacks
         return value
     text = value if isinstance(value, str) else type(value).__name__ if isinstance(value, dict | list) else str(value)
     return _sendable(text if len(text) <= SHOWN else text[:SHOWN] + "…")
 
 
 def _sendable(text: str) -> str:
-    """Without halves of surrogate pairs, which JSON can escape and UTF-8 cannot carry."""
+    """Text without halves of surrogate pairs, which JSON can escape but UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()

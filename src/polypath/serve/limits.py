@@ -1,7 +1,7 @@
-"""What a client may ask of the service, enforced before anything is decoded: bytes, time, count, name, key.
+"""The limits on a client's requests, enforced before anything is decoded: bytes, time, count, name, key.
 
-:class:`Guard` is the outermost ASGI application. It answers what breaks a limit by itself, so that such a request
-costs neither routing nor parsing, and hands the rest on with the body read whole.
+:class:`Guard` is the outermost ASGI application. It answers requests that break a limit by itself, so that they cost
+neither routing nor parsing, and passes the others on with their complete body.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from polypath.serve.pace import Pace
 
 KEY_VARIABLE = "POLYPATH_API_KEY"
 OPEN_PATHS = ("/healthz", "/readyz")
-"""Answered without a key and beyond the limit on requests: a busy server is not a dead one. They take no body, or
-strangers could fill the room of those with a key."""
-SMALL_BODY = 2**16  # bytes of a body for which there is always room, whatever large ones take
+"""Answered without a key and beyond the limit on requests, so that a busy server does not look dead. They take no body,
+or clients without a key could use up the memory for bodies."""
+SMALL_BODY = 2**16  # bytes of a body for which there is always room, however much large ones take
 LINGER_BYTES = 2**25  # of a refused request, read so that the client sees the answer
 
 Message = MutableMapping[str, Any]
@@ -36,14 +36,14 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Bounds on memory and time that a client can take. Bytes, pixels, seconds, counts; all above 0.
+    """Limits on the memory and time that a client can take. Bytes, pixels, seconds, counts; all above 0.
 
     Args:
         body_bytes: of one request's body.
-        buffered_bytes: of all bodies held at a time, but for the first 64 KiB of each.
+        buffered_bytes: of all bodies held at a time, except the first 64 KiB of each.
         pixels: of one image, width times height, read from its header before it is decoded.
         head_bytes, head_lines, head_seconds: for a request's line and headers; a slow sender is cut off.
-        framing_bytes: of one request beside its body: the head, the lines of chunks, trailers.
+        framing_bytes: of one request without its body: the head, the lines of chunks, trailers.
         body_seconds: from the head to the body's end.
         linger_seconds: how long the rest of a refused request is read, so that the client sees the answer.
         write_seconds: how long a client may leave an answer unread.
@@ -75,7 +75,7 @@ class RequestLimits:
 
 
 class Key:
-    """The key that clients must show, compared in a time that tells nothing; no text means that none is needed.
+    """The key that clients must send, compared in constant time; without a text, none is needed.
 
     Raises:
         ValueError: a key that no HTTP header can carry.
@@ -91,7 +91,7 @@ class Key:
 
     def check(self, headers: dict[bytes, bytes]) -> None:
         """Raises:
-        RequestRejected: 401, no key or another one; the answer does not tell which.
+        RequestRejected: 401, no key or a wrong one; the answer does not say which.
         """
         if self._digest is None:
             return
@@ -105,15 +105,15 @@ class Key:
 
 
 class Guard:
-    """See the module.
+    """The outermost ASGI application, see the module.
 
     Args:
-        app: gets the requests that keep the limits.
-        limits: bounds.
-        key: what clients must show.
+        app: gets the requests within the limits.
+        limits: the limits.
+        key: what clients must send.
         watch: called with ``(status, reason)`` of every request that is refused here.
         callers: hosts and origins.
-        cors: wraps the answers to pages from elsewhere, where such pages may ask.
+        cors: wraps the answers to pages of other origins, if such pages are allowed.
     """
 
     def __init__(
@@ -127,15 +127,15 @@ class Guard:
     ) -> None:
         self.app, self.limits, self.key, self.watch = app, limits, key, watch
         self.callers, self.cors = callers or Callers(), cors
-        self.requests = 0  # being answered: neither refused ones nor those that still come
+        self.requests = 0  # being answered: neither refused nor still arriving
         self.buffered = 0
         self.draining = False
         self.pace = Pace()
-        self.held: dict[object, Callable[[], object]] = {}  # what lets each refusal go that is held back
+        self.held: dict[object, Callable[[], object]] = {}  # functions that release the refusals held back
         self._loop: asyncio.AbstractEventLoop | None = None  # where refusals are held
 
     def drain(self) -> None:
-        """Nothing new is accepted from now on, and no refusal held back. From any thread."""
+        """Accept nothing new from now on, and hold no refusal back. From any thread."""
         self.draining = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._let_go)
@@ -145,10 +145,10 @@ class Guard:
             release()
 
     def check(self, scope: MutableMapping[str, Any]) -> dict[bytes, bytes]:
-        """The headers of a request whose body, of at most :data:`SMALL_BODY` bytes, is here already; no place is taken.
+        """The headers of a request whose body, of at most :data:`SMALL_BODY` bytes, is here already; reserves nothing.
 
         Raises:
-            RequestRejected: what a call would answer by itself.
+            RequestRejected: as a call would.
         """
         headers = dict(scope["headers"])
         self._head(scope, headers)
@@ -157,8 +157,8 @@ class Guard:
         return headers
 
     def hold(self, owner: object, release: Callable[[], object]) -> None:
-        """``owner`` holds a refusal back until it takes itself off ``held``; ``release`` lets it go before. On the
-        event loop."""
+        """Record that ``owner`` holds a refusal back, until it removes itself from ``held``; ``release`` sends it
+        earlier. On the event loop."""
         self._loop = asyncio.get_running_loop()
         self.held[owner] = release
 
@@ -180,7 +180,7 @@ class Guard:
                 else:
                     self._enter(scope, headers)
                     place.body.append(await self._read(headers, receive, place))
-                    self._check_room()  # a slow sender takes none before its body is whole
+                    self._check_room()  # a slow sender takes no place before its body is complete
                     place.enter()
                     before, receive = receive, _replay(place.body, receive)
             except RequestRejected as refusal:
@@ -193,8 +193,9 @@ class Guard:
             place.leave()
 
     def _sending(self, scope: MutableMapping[str, Any], receive: Receive | None, send: Send, place: _Place) -> Send:
-        """``send`` for an answer: refusals leave their place, and are held back by the pace; every answer of a draining
-        server ends its connection. What holds them listens to ``receive``, where it may, for clients that leave."""
+        """``send`` for an answer: a refusal frees its place, and is held back by the pace; every answer of a draining
+        server ends its connection. A refusal that is held back watches ``receive``, if given, for clients that leave.
+        """
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -237,7 +238,7 @@ class Guard:
             )
         if b"upgrade" in headers or scope["method"] == "CONNECT":
             raise RequestRejected(
-                400, "no other protocol is spoken here", field="Upgrade", value=None, legal="HTTP/1.1", reason="upgrade"
+                400, "no other protocol is supported", field="Upgrade", value=None, legal="HTTP/1.1", reason="upgrade"
             )
         if b"content-length" in headers and b"transfer-encoding" in headers:  # a proxy before us may believe the other
             legal = "Content-Length or Transfer-Encoding"
@@ -260,7 +261,7 @@ class Guard:
             raise RequestRejected(503, message, retry_s=1.0, reason="requests")
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive, place: _Place) -> bytes:
-        """The body, whole.
+        """The complete body.
 
         Raises:
             RequestRejected: 413 too long, 408 too slow, 503 no room for it now, 400 the client has left.
@@ -272,7 +273,7 @@ class Guard:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise RequestRejected(400, "the client has left before its body was whole", reason="left")
+                        raise RequestRejected(400, "the client has left before its body was complete", reason="left")
                     chunk = message.get("body", b"")
                     place.fill(len(chunk))
                     if place.held > self.limits.body_bytes:
@@ -302,9 +303,9 @@ class Guard:
 
 @dataclass(eq=False)
 class _Place:
-    """What a request takes of its guard's room until it is answered or refused: ``held`` bytes, of which the first few
-    are not ``counted``, and a place among the requests once it has come whole; the ``body`` stands there until it is
-    asked for."""
+    """What a request takes of its guard's limits until it is answered or refused: ``held`` bytes, of which the first
+    few are not ``counted``, and a place among the requests once it is complete. The ``body`` is kept until the
+    application reads it."""
 
     guard: Guard
     body: list[bytes] = field(default_factory=list[bytes], init=False)
@@ -354,8 +355,8 @@ def _replay(body: list[bytes], receive: Receive) -> Receive:
 async def _refuse(
     refusal: RequestRejected, linger_s: float, scope: MutableMapping[str, Any], receive: Receive, send: Send
 ) -> None:
-    """Answer. A request that has not come whole ends its connection, after a little of what is still coming has been
-    read: a connection closed with unread bytes in it is reset, and the client would not see why."""
+    """Answer. An incomplete request ends its connection, after some of its remaining bytes have been read: closing a
+    connection with unread bytes resets it, and the client would not see the answer."""
     body = refusal.json()
     unread = not await _is_whole(scope, receive)
     close = unread or refusal.status == 431 or refusal.reason in ("upgrade", "Content-Length")
@@ -367,9 +368,9 @@ async def _refuse(
 
 
 async def _is_whole(scope: MutableMapping[str, Any], receive: Receive) -> bool:
-    """Whether all of a request is here already."""
+    """Whether a request is complete already."""
     if any(name == b"expect" for name, _ in scope["headers"]):
-        return False  # to ask for the body would tell the client to send it
+        return False  # reading the body would tell the client to send it
     with suppress(TimeoutError):
         async with asyncio.timeout(0):
             return not (await receive()).get("more_body", False)
@@ -377,7 +378,7 @@ async def _is_whole(scope: MutableMapping[str, Any], receive: Receive) -> bool:
 
 
 async def _left(receive: Receive) -> None:
-    """Return when the client has left; of what it still sends, no more is thrown away than after a refusal."""
+    """Return when the client has left; drops at most as many bytes as after a refusal."""
     left = LINGER_BYTES
     while left > 0:
         message = await receive()

@@ -1,4 +1,4 @@
-"""Counters of one service, in a Prometheus registry of its own."""
+"""Counters of one service, in its own Prometheus registry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ class Metrics:
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.requests = Counter("polypath_requests", "Predictions asked for, by status.", ["status"], registry=registry)
+        self.requests = Counter(
+            "polypath_requests", "Requests for predictions, by status.", ["status"], registry=registry
+        )
         self.refused = Counter("polypath_refused", "Requests not answered, by reason.", ["reason"], registry=registry)
         self.answered = Counter("polypath_answered", "Predictions given, by path.", ["path"], registry=registry)
         self.late = Counter(
@@ -25,9 +27,9 @@ class Metrics:
         self.dropped = Counter(
             "polypath_dropped", "Accepted, then refused as too late, by path.", ["path"], registry=registry
         )
-        self.cheaper = Counter("polypath_cheaper", "Predictions by a cheaper path than asked for.", registry=registry)
+        self.cheaper = Counter("polypath_cheaper", "Predictions by a cheaper path than requested.", registry=registry)
         self.total = Histogram(
-            "polypath_request_seconds", "From the whole request to its answer.", buckets=SECONDS, registry=registry
+            "polypath_request_seconds", "From the complete request to its answer.", buckets=SECONDS, registry=registry
         )
         self.inference = Histogram(
             "polypath_batch_seconds", "A batch's inference, by path.", ["path"], buckets=SECONDS, registry=registry
@@ -37,12 +39,12 @@ class Metrics:
         self.open = Gauge("polypath_in_flight", "Requests being answered.", registry=registry)
 
     def gauges(self, queue: Callable[[], float], in_flight: Callable[[], float]) -> None:
-        """Where the gauges look when they are read."""
+        """Set the functions that give the gauges' values."""
         self.queue.set_function(queue)
         self.open.set_function(in_flight)
 
     def answer(self, path: str, total_s: float, budget_s: float, asked: str) -> None:
-        """A prediction by ``path`` within ``total_s``, where ``asked`` is the path that was wanted."""
+        """A prediction by ``path`` within ``total_s``; ``asked`` is the requested path."""
         self.requests.labels("200").inc()
         self.answered.labels(path).inc()
         self.total.observe(total_s)
@@ -57,7 +59,7 @@ class Metrics:
         self.refused.labels(reason).inc()
 
     def watch(self, event: str, number: float, path: str) -> None:
-        """What the scheduler tells."""
+        """An event of the scheduler."""
         if event == "batch":
             self.batch.observe(number)
         elif event == "seconds":

@@ -10,7 +10,7 @@ import numpy as np
 from polypath.data.images import ImageLimits, open_image
 from polypath.deploy.decoder import Cancellation, Decoder, most_here
 
-NICENESS = 5  # of what decodes large images: it gives way to answering small ones
+NICENESS = 5  # of the process that decodes large images: small images go first
 
 if TYPE_CHECKING:
     from polypath.deploy import AnytimePredictor, BundlePath
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """Everything that the service asks of a network; tests pass one that sleeps."""
+    """Everything that the service needs from a network; tests pass one that sleeps."""
 
     @property
     def name(self) -> str: ...
@@ -32,11 +32,11 @@ class Model(Protocol):
     def classes(self) -> Sequence[str]: ...
 
     def latencies(self, sizes: Sequence[int]) -> Mapping[int, Latencies]:
-        """How long batches of these sizes take here, by size; the service adds what it observes."""
+        """How long batches of these sizes take here, by size; the service adds its observations."""
         ...
 
     def warm_up(self, sizes: Sequence[int]) -> None:
-        """Run every path once at these batch sizes; images can be decoded at full speed afterwards."""
+        """Run every path once at these batch sizes, and prepare the decoders."""
         ...
 
     def run(self, path: str, images: np.ndarray) -> np.ndarray:
@@ -44,15 +44,15 @@ class Model(Protocol):
         ...
 
     def decode(self, data: bytes, pixels: int, most: int | None = None) -> np.ndarray:
-        """An image file as the network takes it, resized and normalised; called by several threads.
+        """Decode an image file to network input, resized and normalised; called by several threads.
 
         Args:
-            most: do no more work than this (:attr:`polypath.data.images.Header.work`); None is what may be done in this
-                process.
+            most: the most work to do (:attr:`polypath.data.images.Header.work`); None is the most that this process may
+                do.
 
         Raises:
-            ValueError: no image, a broken one, or one of more than ``pixels`` pixels.
-            LargeImage: it would be more work; without ``most``, one for :meth:`decode_apart`.
+            ValueError: not an image, a broken one, or one of more than ``pixels`` pixels.
+            LargeImage: it would be more work; without ``most``, use :meth:`decode_apart`.
         """
         ...
 
@@ -61,14 +61,14 @@ class Model(Protocol):
 
         Raises:
             ValueError: as :meth:`decode`.
-            DecodingLate: the deadline has come.
-            DecodingCancelled: it is no longer wanted.
-            RuntimeError: there is no such process.
+            DecodingLate: the deadline has passed.
+            DecodingCancelled: the image is no longer wanted.
+            RuntimeError: the process cannot be started.
         """
         ...
 
     def renew(self) -> None:
-        """Start such a process where there is none; called in the background."""
+        """Start the process for :meth:`decode_apart` if there is none; called in the background."""
         ...
 
 
@@ -85,12 +85,12 @@ class BundleModel:
         self._decoder = Decoder(NICENESS)
 
     def latencies(self, sizes: Sequence[int]) -> Mapping[int, Latencies]:
-        """The predictor's own: from its cache where they were measured before; else a second or two for each size."""
+        """The predictor's own: from its cache, or else measured, which takes a second or two for each size."""
         return {size: self.predictor.latencies(size) for size in sizes}
 
     def warm_up(self, sizes: Sequence[int]) -> None:
         self._decoder.start()
-        for size in sizes:  # the decoders are warm since the predictor was made
+        for size in sizes:  # the predictor warmed up the decoders when it was made
             self.predictor.warm_up(size)
         self._decoder.ready()
 

@@ -1,4 +1,4 @@
-"""How ``POST /v1/predict`` reads on the OpenAPI page: its body is read by hand, so it is written down by hand."""
+"""The OpenAPI description of ``POST /v1/predict``, written by hand since its body is parsed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": "number",
         "exclusiveMinimum": 0,
         "maximum": MOST_MS,
-        "description": "milliseconds from the whole request to its answer; default the server's",
+        "description": "milliseconds from the complete request to its answer; default the server's",
     },
     "top_k": {"type": "integer", "minimum": 1, "description": "how many classes; default the server's"},
     "path": {"type": "string", "description": "a name of /v1/paths; default the best that fits the budget"},
@@ -88,7 +88,7 @@ def _error(description: str) -> dict[str, Any]:
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: _error("A request, body or image that cannot be read"),
     401: _error("The key is missing or wrong"),
-    403: _error("A web page from elsewhere"),
+    403: _error("A web page of another origin"),
     405: _error("Another method"),
     408: _error("The request came too slowly"),
     413: _error("The body is too long"),
@@ -99,7 +99,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
     },
 }
-"""Of every place."""
+"""The refusals of every route."""
 METRICS: dict[str, Any] = {
     "response_class": PlainTextResponse,
     "responses": {200: {"description": "Prometheus's text format"}},
@@ -108,7 +108,7 @@ METRICS: dict[str, Any] = {
 
 
 def predict(paths: Sequence[str], classes: int) -> dict[str, Any]:
-    """Arguments of ``add_api_route`` for a model of these paths and so many classes."""
+    """Arguments of ``add_api_route`` for a model with these paths and this many classes."""
     options = {**_OPTIONS, "path": {**_OPTIONS["path"], "enum": list(paths)}}
     options["top_k"] = {**_OPTIONS["top_k"], "maximum": classes}
     return {
@@ -128,7 +128,7 @@ def predict(paths: Sequence[str], classes: int) -> dict[str, Any]:
         },
         "responses": {
             200: {"description": "The answer", "content": {"application/json": {"schema": _ANSWER}}},
-            415: _error("A body of an unknown kind"),
+            415: _error("An unknown type of body"),
             422: _error("A field with a wrong value, or a budget that no path meets"),
         },
     }

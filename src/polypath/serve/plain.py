@@ -1,9 +1,9 @@
-"""A request for a prediction in the form that most have, read by one regular expression.
+"""Parses the usual form of a prediction request by one regular expression.
 
-Under overload most requests are refused, and h11, uvicorn's request cycle and ASGI cost several times what deciding
-does. So while there are refusals, a connection looks first whether what came is one whole request of this form that is
-refused at once (:mod:`polypath.serve.protocol`). Whatever else came, h11 reads, from its first byte: it stays the
-reference, and what is read here it would read alike (tests/serve/test_plain.py).
+Under overload most requests are refused, and h11, uvicorn's request cycle and ASGI cost several times as much as the
+decision. So while there are refusals, a connection first checks whether it received one complete request of this form
+that is refused at once (:mod:`polypath.serve.protocol`). h11 reads everything else from its first byte. It stays the
+reference: it would read requests of this form in the same way (tests/serve/test_plain.py).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from polypath.serve.limits import SMALL_BODY
 
 PREDICT_PATH = "/v1/predict"
 MOST_HEAD = 2**14  # bytes
-_HEAD = re.compile(  # nothing is tried twice (possessive quantifiers), or a long line could take long
+_HEAD = re.compile(  # possessive quantifiers: without backtracking, a long line cannot take long
     rb"POST " + PREDICT_PATH.encode() + rb"(?:\?([!-~]*+))? HTTP/1\.1\r\n"
     rb"((?>[!#$%&'*+\-.^_`|~0-9A-Za-z]++: ?[!-~](?:[ -~]*[!-~])?\r\n)++)\r\n"
 )
-_UNUSUAL = {b"expect", b"origin", b"transfer-encoding", b"upgrade"}  # they change what is answered, or how
+_UNUSUAL = {b"expect", b"origin", b"transfer-encoding", b"upgrade"}  # they change the answer or its form
 
 
 class PlainHead(NamedTuple):
-    """``lines``: names of headers in lower case, and values. ``size``: bytes up to the body; ``whole``: with it."""
+    """``lines``: names of headers in lower case, and values. ``size``: bytes before the body; ``whole``: with it."""
 
     query: bytes
     lines: list[tuple[bytes, bytes]]
@@ -32,10 +32,10 @@ class PlainHead(NamedTuple):
 
 
 def plain_head(data: bytes) -> PlainHead | None:
-    """The head that ``data`` begins with, if it is of this form.
+    """The head at the start of ``data``, if it has this form.
 
-    One header of a name, values of visible ASCII, a Host, a Content-Length in digits of at most 64 KiB (for which there
-    is always room), nothing that asks for more than an answer over a connection that stays open.
+    The form: each header once, values of visible ASCII, a Host, a Content-Length in digits of at most 64 KiB (for which
+    there is always room), and no header that requests more than an answer over a connection that stays open.
     """
     if (found := _HEAD.match(data, 0, MOST_HEAD)) is None:
         return None

@@ -1,10 +1,10 @@
-"""What a request asks for, from its body and query: an image in one of three wrappings, and four options.
+"""Parses a request's body and query: an image in one of three forms, and four options.
 
-image/*, application/octet-stream    the body is the image, options stand in the query
-multipart/form-data                  a file called ``image``; options are fields, or stand in the query
+image/*, application/octet-stream    the body is the image, options are in the query
+multipart/form-data                  a file called ``image``; options are fields, or in the query
 application/json                     ``{"image": BASE64, …}``; options beside it, or in the query
 
-BASE64 may be of either alphabet, broken into lines, without padding, and a ``data:`` URI.
+BASE64 may use either alphabet, line breaks, no padding, and the form of a ``data:`` URI.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """One request. ``budget_ms``, ``path`` None: the server's choice."""
+    """One request. None leaves an option to the server."""
 
     image: bytes
     budget_ms: float | None = None
@@ -42,13 +42,13 @@ class PredictRequest:
 
 
 def read_request(kind: str, query: bytes, body: bytes, paths: Sequence[str], classes: int) -> PredictRequest:
-    """What is asked for.
+    """Parse a request.
 
     Args:
-        kind: the Content-Type; empty counts as bytes of an image.
+        kind: the Content-Type; empty means the bytes of an image.
         query: the query string.
-        body: whole.
-        paths: names that ``path`` may have.
+        body: the complete body.
+        paths: the legal values of ``path``.
         classes: the most that ``top_k`` may be.
 
     Raises:
@@ -63,7 +63,7 @@ def read_request(kind: str, query: bytes, body: bytes, paths: Sequence[str], cla
     elif kind.lower().startswith("multipart/form-data"):
         image = _merge(given, _multipart(kind, body))
     else:
-        raise RequestRejected(415, "a body of an unknown kind", field="Content-Type", value=kind, legal=KINDS)
+        raise RequestRejected(415, "unknown type of body", field="Content-Type", value=kind, legal=KINDS)
     if not image:
         raise RequestRejected(400, "there is no image", field="image", value="", legal="the bytes of an image file")
     return PredictRequest(
@@ -119,7 +119,7 @@ def _merge(given: dict[str, Any], more: Mapping[str, Any]) -> bytes:
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    """Values stay unparsed, so that a body of many megabytes costs no more than to be read through once."""
+    """Values stay unparsed, so that a body of many megabytes is read only once."""
 
     image: msgspec.Raw = msgspec.Raw()
     budget_ms: msgspec.Raw = msgspec.Raw()
@@ -136,12 +136,12 @@ def _json(body: bytes) -> dict[str, Any]:
         if unknown := re.search("unknown field `(.*)`", str(error), re.DOTALL):
             _merge_pairs([(unknown[1], "not shown")], ("image", *OPTIONS))
         raise RequestRejected(
-            422, "the body is no JSON object", field="body", value=None, legal=legal, reason="json"
+            422, "the body is not a JSON object", field="body", value=None, legal=legal, reason="json"
         ) from None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
         raise RequestRejected(
-            400, f"the body is no JSON: {why}", field="body", value=None, legal=legal, reason="json"
+            400, f"the body is not JSON: {why}", field="body", value=None, legal=legal, reason="json"
         ) from None
     given = {name: _option(raw) for name in OPTIONS if (raw := bytes(getattr(document, name)))}
     legal = "the bytes of an image file in base64"
@@ -149,15 +149,15 @@ def _json(body: bytes) -> dict[str, Any]:
         image = msgspec.json.decode(document.image, type=str)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         value = bytes(document.image)[:100].decode("utf-8", "replace")
-        raise RequestRejected(422, "image is missing or no text", field="image", value=value, legal=legal) from None
+        raise RequestRejected(422, "image is missing or not text", field="image", value=value, legal=legal) from None
     try:
         return given | {"image": _base64(image)}
     except ValueError:
-        raise RequestRejected(422, "image is no base64", field="image", value=image, legal=legal) from None
+        raise RequestRejected(422, "image is not base64", field="image", value=image, legal=legal) from None
 
 
 def _option(raw: bytes) -> Any:
-    """A short value; of a long or deep one its text, which no option takes."""
+    """A short value; for a long or deep one its text, which is illegal for every option."""
     try:
         return json.loads(raw[:MOST_OPTION_BYTES])
     except (ValueError, RecursionError):
@@ -166,7 +166,7 @@ def _option(raw: bytes) -> Any:
 
 def _base64(text: str) -> bytes:
     """Raises:
-    ValueError: no base64.
+    ValueError: not base64.
     """
     if text[:5].lower() == "data:":
         head, _, text = text.partition(",")
@@ -182,7 +182,7 @@ def _multipart(kind: str, body: bytes) -> dict[str, Any]:
     try:
         parts = _parts(body, parse_options_header(kind)[1].get(b"boundary", b""))
         pairs = [(about[b"name"].decode("utf-8", "replace"), b"filename" in about, data) for about, data in parts]
-    except Exception as error:  # of several kinds, on foreign bytes
+    except Exception as error:  # the parser raises several types on unexpected bytes
         why = f"the multipart body cannot be read: {str(error)[:120]}"
         legal = "multipart/form-data with a file part called image"
         raise RequestRejected(400, why, field="body", value=None, legal=legal, reason="multipart") from None
@@ -192,7 +192,7 @@ def _multipart(kind: str, body: bytes) -> dict[str, Any]:
     if not isinstance(given.get("image"), bytes):
         raise RequestRejected(
             422,
-            "image is missing or no file",
+            "image is missing or not a file",
             field="image",
             value=given.get("image"),
             legal="a file part called image",
@@ -201,10 +201,10 @@ def _multipart(kind: str, body: bytes) -> dict[str, Any]:
 
 
 def _parts(body: bytes, boundary: bytes) -> list[tuple[dict[bytes, bytes], bytes]]:
-    """What Content-Disposition says of each part, and its data.
+    """The parameters of each part's Content-Disposition, and its data.
 
     Raises:
-        ValueError: no whole body of this kind, or more parts, headers or text than a request may have.
+        ValueError: not a complete multipart body, or more parts, headers or text than a request may have.
     """
     from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -263,7 +263,7 @@ def _read(given: Mapping[str, Any], name: str, read: Callable[[Any], Any], legal
 
 
 def _number(value: Any, kind: type[int] | type[float], above: float, most: float) -> float | None:
-    """``value``, a number or the text of one, if it lies within bounds and is of its kind; else None."""
+    """``value``, a number or the text of one, if it is within the bounds and of type ``kind``; else None."""
     if isinstance(value, str):
         if not value.isascii() or "_" in value or len(value) > 40:
             return None
@@ -273,7 +273,7 @@ def _number(value: Any, kind: type[int] | type[float], above: float, most: float
             return None
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
         return None
-    return kind(value) if above < value <= most else None  # not a number is neither
+    return kind(value) if above < value <= most else None  # NaN fails both comparisons
 
 
 def _truth(value: Any) -> bool | None:

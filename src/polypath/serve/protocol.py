@@ -1,13 +1,13 @@
-"""What a connection may do, where uvicorn sets no bounds of its own.
+"""Limits on a connection that uvicorn does not set.
 
-uvicorn's h11 protocol answers pipelined requests one after the other, ignores upgrades and bounds a head, a chunk's
+uvicorn's h11 protocol answers pipelined requests one after the other, ignores upgrades and limits a head, a chunk's
 line and trailers that come in several pieces (``h11_max_incomplete_event_size``). It waits forever for a first request,
 for the rest of a head ("slowloris"), and for a client that does not read its answer; heads in one piece and the sum of
-all chunk lines have no bound. These are bounded here.
+all chunk lines have no limit. This module adds those limits.
 
-Under overload most of what comes is to be refused, and the ordinary way there is several times dearer than to decide.
-So after a refusal each connection looks first whether what it received is one plain prediction that is refused at once
-(:mod:`polypath.serve.plain`): then it answers by itself, with the bytes that would come of the ordinary way.
+Under overload most requests are refused, and routing them the usual way costs several times as much as the decision. So
+after a refusal each connection first checks whether it received one plain prediction that is refused at once
+(:mod:`polypath.serve.plain`). If so, it answers by itself, with the same bytes as the usual way.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from polypath.serve.pace import CHEAP
 from polypath.serve.plain import PlainHead, plain_head
 
 IDLE = {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
-PIECE = 2**13  # bytes given to the parser at a time: what it does before bounds are checked again
+PIECE = 2**13  # bytes given to the parser between two checks of the limits
 IDLE_S = 0.1  # after which an idle connection may be closed for another; a first request comes sooner
-REST_S = 0.1  # that the rest of a plain request's body may take, before h11 is given it as it is
+REST_S = 0.1  # that the rest of a plain request's body may take, before h11 gets the request as it is
 Refuse = Callable[[PlainHead, bytes, tuple[str, int | None] | None], RequestRejected | None]
-"""``refuse(head, body, server)``: why a request to the address ``server`` is refused, if it is at once."""
+"""``refuse(head, body, server)``: the refusal of a request to the address ``server``; None if it may be answered."""
 
 
 def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
-    """uvicorn's protocol under the limits of ``guard``, which is told of each connection that is cut off and whose pace
-    holds refusals back. A connection above the limit takes the place of the one that has been idle longest; where none
-    is, it waits unread, as many as there may be others."""
+    """uvicorn's protocol under the limits of ``guard``. Each connection that is cut off is reported to ``guard``, and
+    its pace holds refusals back. A connection above the limit takes the place of the one that has been idle longest. If
+    none is idle, it waits unread; at most as many wait as there may be connections."""
     limits, surplus = guard.limits, set[H11Protocol]()
-    idle: dict[Any, float] = {}  # connections between requests or before their first one, and since when
+    idle: dict[Any, float] = {}  # connections between requests or before their first one, with the time since when
 
     def make_room(now: float) -> bool:
         """Close the connection that has been idle longest, if it has been long enough."""
@@ -47,7 +47,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
         if oldest is None or now - idle[oldest] < IDLE_S:
             return False
         del idle[oldest]
-        surplus.add(oldest)  # until it is gone
+        surplus.add(oldest)  # until it is closed
         oldest.make_way()
         return True
 
@@ -61,8 +61,8 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             self.plain_timer: asyncio.TimerHandle | None = None
             self.plain: PlainHead | None = None  # of the plain request that waits for the rest of its body
             self.refusal: RequestRejected | None = None  # of a plain request, not yet sent
-            self.asked = False  # a request came whole
-            self.waiting = b""  # received, not yet parsed: a request before it is being answered
+            self.asked = False  # a complete request has come
+            self.waiting = b""  # received, not yet parsed: an earlier request is being answered
             self.framing = 0  # bytes of this request that are not its body
             self.cut_off = False
 
@@ -125,7 +125,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             self.watch_head()
 
         def look_for_plain(self) -> bool:
-            """Whether what waits is a plain request that is refused at once, or may be once the rest of it is here."""
+            """Whether the waiting bytes are a plain request that is refused at once, or may be once it is complete."""
             head = self.plain
             if head is None:
                 if guard.draining or self.closing() or self.flow.write_paused:
@@ -150,7 +150,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             return refusal is not None
 
         def is_short(self, head: PlainHead) -> bool:
-            """Whether it is within all bounds; one that is not ends its connection."""
+            """Whether a head is within all limits; one that is not ends its connection."""
             return len(head.lines) <= limits.head_lines and head.size <= min(limits.head_bytes, limits.framing_bytes)
 
         def refuse_plain(self, refusal: RequestRejected) -> None:
@@ -189,7 +189,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             return self.cut_off or self.transport.is_closing()
 
         def watch_head(self) -> None:
-            """The clock runs from the connection's begin, later from a head's first byte, until the head is whole."""
+            """The clock runs from the connection's start, later from a head's first byte, until it is complete."""
             begun = (self.cycle is None and not self.asked) or bool(self.conn.trailing_data[0])
             if self.conn.their_state is not h11.IDLE or not begun or self.closing():
                 self.stop("head_timer")
@@ -216,17 +216,17 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             super().resume_writing()
 
         def send_400_response(self, msg: str) -> None:
-            if getattr(sys.exception(), "error_status_hint", 400) == 431:  # h11's own bound
+            if getattr(sys.exception(), "error_status_hint", 400) == 431:  # h11's own limit
                 self.cut(431, "long head", f"the request's head or trailers are longer than {limits.head_bytes} bytes")
             else:
-                self.cut(400, "not HTTP", "this is no HTTP request that can be read")
+                self.cut(400, "not HTTP", "this is not a readable HTTP request")
 
         def head_is_late(self) -> None:
             self.head_timer = None
             self.cut(408, "slow head", f"the request's head did not come within {limits.head_seconds:g} s")
 
         def cut(self, status: int, reason: str, message: str, linger_s: float = limits.linger_seconds) -> None:
-            """Say why, where no answer has begun, and close; what is still sent meanwhile is read and dropped, or the
+            """Send the reason, if no answer has begun, and close. Bytes that still arrive are read and dropped, or the
             client would see a reset instead of the answer."""
             if self.closing():
                 return
@@ -239,7 +239,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
                 refusal = RequestRejected(status, message, retry_s=1.0 if status == 503 else None)
                 self.transport.write(refusal.http(close=True))
             if cycle is not None:
-                cycle.disconnected = True  # the application hears that the client has left
+                cycle.disconnected = True  # tells the application that the client has left
                 cycle.message_event.set()
             self.flow.resume_reading()
             if linger_s:

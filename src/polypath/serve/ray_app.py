@@ -1,9 +1,9 @@
-"""The same service on a Ray cluster, where one machine is not enough: one replica a machine or GPU, each with its own
-queue, batches and inference thread.
+"""The same service on a Ray cluster, when one machine is not enough: one replica for each machine or GPU, each with its
+own queue, batches and inference thread.
 
-HTTP is ours, not Ray's: this process listens, bounds requests, reads them and hands them to a replica
-(:class:`ClusterApp`), so that every option and limit of the single service holds, and a request gets its 503 when its
-budget is over, whatever has become of the replica. Ray's own proxies are not started.
+This process serves HTTP instead of Ray's proxies, which are not started. It listens, limits requests, parses them and
+passes them to a replica (:class:`ClusterApp`). So every option and limit of the single service holds, and a request
+gets its 503 when its budget is over, even if the replica has died.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Facts:
-    """What the front must know of the model that the replicas run; ``idle_ms`` is each path's time on an idle one."""
+    """Facts about the replicas' model that the front end needs; ``idle_ms`` is each path's time on an idle replica."""
 
     name: str
     classes: tuple[str, ...]
@@ -49,7 +49,7 @@ class Facts:
 
 
 class Replica:
-    """A service on a node of the cluster. What it refuses it returns, since errors of actors arrive wrapped."""
+    """A service on a node of the cluster. It returns refusals, since errors raised by actors arrive wrapped."""
 
     def __init__(self, make: Callable[[], Model], options: Options, local: bool) -> None:
         if local:
@@ -60,7 +60,7 @@ class Replica:
         self.service: Service | None = None
 
     def _running(self) -> Service:
-        if self.service is None:  # on the event loop that answers
+        if self.service is None:  # made on the event loop that answers
             self.service = Service(self.model, self.times, self.options, Metrics())
         return self.service
 
@@ -85,15 +85,15 @@ class Replica:
 
 
 class ClusterApp(App):
-    """The application with replicas for its service; ``handle`` is Ray's, to :class:`Replica`."""
+    """The application with replicas as its service; ``handle`` is Ray's, to :class:`Replica`."""
 
     def __init__(self, handle: Any, facts: Facts, options: Options, key: Key, callers: Callers | None = None) -> None:
         self.idle_ms = facts.idle_ms
-        super().__init__(cast("Model", facts), options, key, callers)  # of it, only these facts are used
+        super().__init__(cast("Model", facts), options, key, callers)  # only these facts of a model are used
         self.handle, self.up, self.crowd = handle, False, Crowd()
 
     def measure(self) -> None:
-        """The replicas have."""
+        """Does nothing: the replicas have measured."""
 
     @property
     def ready(self) -> bool:
@@ -109,8 +109,8 @@ class ClusterApp(App):
             self.drain()
 
     async def predict(self, request: Request) -> Response:
-        """Classify one image by the best path that fits `budget_ms`, or by `path`. What cannot be answered in time is
-        refused: 503 with Retry-After, or by a cheaper path with `allow_cheaper`."""
+        """Classify one image by the best path that fits `budget_ms`, or by `path`. A request that cannot be answered in
+        time is refused: 503 with Retry-After. With `allow_cheaper` a cheaper path may answer instead."""
         from fastapi.responses import Response
 
         arrived = time.perf_counter()
@@ -125,11 +125,11 @@ class ClusterApp(App):
         return Response(json.dumps(reply, separators=(",", ":")), media_type="application/json")
 
     def check(self, kind: str, query: bytes, body: bytes) -> None:
-        """Whether there is time, a replica alone knows."""
+        """Checks everything but the time that is left, which only a replica knows."""
         self._budget(read_request(kind, query, body, [path.name for path in self.model.paths], len(self.model.classes)))
 
     def _budget(self, wanted: PredictRequest) -> float:
-        """In ms.
+        """The budget in ms.
 
         Raises:
             RequestRejected: 422, no idle replica answers within it.
@@ -150,8 +150,8 @@ class ClusterApp(App):
         """A replica's result.
 
         Raises:
-            RequestRejected: what the replica refuses; 503, no replica will answer in time or has, or the one asked has
-                died.
+            RequestRejected: the replica's refusal; 503 if no replica will answer or has answered in time, or the
+                replica has died.
         """
         from ray.exceptions import RayError, RayTaskError  # pyright: ignore[reportMissingImports] (an extra)
         from ray.serve.exceptions import RayServeException  # pyright: ignore[reportMissingImports] (an extra)
@@ -167,7 +167,7 @@ class ClusterApp(App):
             answered = True
         except TimeoutError:
             raise RequestRejected(503, "no replica answered in time", retry_s=1.0, reason="replica late") from None
-        except RayTaskError:  # a defect there is one here
+        except RayTaskError:  # a defect in the replica is one of the service
             raise
         except (RayError, RayServeException) as error:
             LOG.warning("a replica failed: %s", type(error).__name__)
@@ -194,20 +194,20 @@ def start(
     cpus: float = 1,
     gpus: float = 0,
 ) -> tuple[Any, Facts]:
-    """Deploy on the cluster at ``address`` and return once the replicas are ready: Ray's handle, and what they run.
+    """Deploy on the cluster at ``address``; once the replicas are ready, return Ray's handle and the model's facts.
 
     Args:
-        make: makes the model, on a replica; a module's function, or one that cloudpickle can send.
+        make: makes the model on a replica; a module's function, or one that cloudpickle can send.
         options: as for one machine; its limit on requests bounds each replica.
-        address: of the cluster, ``auto`` for the one that runs here, ``local`` for a new one, which only this machine
-            reaches.
+        address: of the cluster; ``auto`` for the one that runs here, ``local`` for a new one that only this machine can
+            reach.
         name: of the application on the cluster; one of that name is replaced.
         replicas: how many.
         cpus, gpus: of each replica.
 
     Raises:
-        ImportError: Ray is missing, with the extra to install.
-        ValueError: no cluster at ``address``, or a new one that is too small.
+        ImportError: Ray is missing; the message names the extra to install.
+        ValueError: no cluster at ``address``, or this machine is too small for a new one.
     """
     ray = join_cluster(address)
     serve = need("ray.serve", "--cluster", "cluster")
@@ -227,11 +227,11 @@ def start(
 
 
 def stop(name: str) -> None:
-    """Take the application off the cluster, if there still is one."""
+    """Remove the application from the cluster, if it still exists."""
     from ray import serve  # pyright: ignore[reportMissingImports] (an extra)
     from ray.exceptions import RayError  # pyright: ignore[reportMissingImports] (an extra)
 
     try:
         serve.delete(name)
     except RayError as error:
-        LOG.warning("the application %s could not be taken off the cluster: %s", name, type(error).__name__)
+        LOG.warning("the application %s could not be removed from the cluster: %s", name, type(error).__name__)

@@ -25,7 +25,8 @@ STUCK_S = 30.0  # a batch that takes longer means that the thread hangs
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a request. ``decoded``, ``finished``: of its image, of its batch, by ``time.perf_counter()``."""
+    """The result of a request. ``decoded``, ``finished``: when its image and its batch were, by
+    ``time.perf_counter()``."""
 
     probabilities: np.ndarray
     path: str
@@ -43,8 +44,8 @@ class Scheduler:
         run: the network; called by one thread only.
         order: names of the paths, the most accurate first.
         times: how long batches take; its sizes are the batch sizes used.
-        queue: most tickets at a time.
-        watch: told for the metrics: ``("batch", size, path)``, ``("seconds", s, path)``, ``("late", 1, path)``.
+        queue: the most tickets at a time.
+        watch: called for the metrics: ``("batch", size, path)``, ``("seconds", s, path)``, ``("late", 1, path)``.
 
     Raises:
         ValueError: paths without times, or times of other paths.
@@ -69,17 +70,17 @@ class Scheduler:
         self._thread.start()
 
     def admit(self, deadline: float, path: str, *, cheaper: bool = False) -> Ticket:
-        """A place in the queue for a request that must be answered by ``deadline`` (``time.perf_counter()``).
+        """A ticket for a request that must be answered before ``deadline`` (``time.perf_counter()``).
 
         Raises:
-            RequestRejected: 503, it would be late or make another one late.
+            RequestRejected: 503, it would be late or make another request late.
         """
         ticket = self._place(self._queue.admit, deadline, path, cheaper)
         ticket.future = self._loop.create_future()
         return ticket
 
     def check(self, deadline: float, path: str, *, cheaper: bool = False) -> None:
-        """What :meth:`admit` raises now; no place is taken."""
+        """Raise what :meth:`admit` would raise now; reserves nothing."""
         self._place(self._queue.place, deadline, path, cheaper)
 
     def _place(self, place: Callable[..., T | None], deadline: float, path: str, cheaper: bool) -> T:
@@ -95,17 +96,17 @@ class Scheduler:
         raise RequestRejected(503, message, retry_s=retry_s, reason="busy")
 
     def submit(self, ticket: Ticket, image: np.ndarray) -> None:
-        """Here is the image that ``ticket`` was waiting for; from any thread."""
+        """Give ``ticket`` its decoded image; from any thread."""
         with self._wake:
             ticket.image, ticket.decoded, ticket.away = image, time.perf_counter(), False
             self._wake.notify()
 
     def fail(self, ticket: Ticket, error: Exception) -> None:
-        """There is no image for ``ticket``; from any thread."""
+        """Fail ``ticket``, since its image could not be decoded; from any thread."""
         self._tell(_fail, ticket, error)
 
     def withdraw(self, ticket: Ticket) -> None:
-        """The request has no image after all, or its client no longer waits."""
+        """Remove a ticket whose image failed, or whose client no longer waits."""
         with self._wake:
             self._queue.withdraw(ticket)
             self._wake.notify()
@@ -120,7 +121,7 @@ class Scheduler:
 
     @property
     def healthy(self) -> bool:
-        """Whether the thread lives and its batch does not hang."""
+        """Whether the thread is alive and its batch does not hang."""
         started = self._started
         return self._thread.is_alive() and (started is None or time.perf_counter() - started < STUCK_S)
 
@@ -149,7 +150,7 @@ class Scheduler:
             self._tell(self._deliver, batch, result, started, finished)
 
     def _next(self) -> list[Ticket]:
-        """The next batch, waited for; empty at the end."""
+        """Wait for the next batch; empty at the end."""
         with self._wake:
             self._queue.busy_until = 0.0
             while True:

@@ -1,4 +1,5 @@
-"""uvicorn around the application: a port that is ours before anything is loaded, and an end that loses nobody."""
+"""uvicorn around the application: the port is bound before anything is loaded, and shutdown answers every accepted
+request."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from polypath.serve.protocol import bounded
 LOG = logging.getLogger(__name__)
 GRACE_S = 0.3  # while draining: how long connections that are open may still hear "503, shutting down"
 MOST_DRAIN_S = 90
-FILES = 200  # descriptors beside those of connections
+FILES = 200  # file descriptors for other things than connections
 SWITCH_S = 0.0005  # the inference thread waits no longer than this for Python (default 5 ms)
 
 
@@ -29,7 +30,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket bound to ``host:port``, not listening yet, so that a port in use is known before anything is loaded.
 
     Raises:
-        ValueError: no such host, the port is in use or not ours.
+        ValueError: no such host, or the port is in use or not allowed.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -38,7 +39,7 @@ def listen(host: str, port: int) -> socket.socket:
     bound = socket.socket(family, kind, protocol)
     try:
         if sys.platform != "win32":
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a restart would wait a minute
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # otherwise a restart would wait a minute
         bound.bind(address)
     except OSError as error:
         bound.close()
@@ -49,8 +50,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def allow_connections(number: int) -> None:
-    """Raise this process's limit on open files, often 1,024, so far that so many connections, and as many that wait for
-    their refusal, leave files for decoding; no further than the system allows."""
+    """Raise this process's limit on open files, often 1,024, to suffice for ``number`` connections, as many that wait
+    for their refusal, and decoding; at most to what the system allows."""
     try:
         import resource
     except ImportError:  # Windows
@@ -67,8 +68,8 @@ def allow_connections(number: int) -> None:
 
 
 class Server(uvicorn.Server):
-    """Ends on SIGTERM or Ctrl-C in this order: nothing new is accepted, what was accepted is answered, connections
-    close. A second Ctrl-C ends it at once. Which signal it was stands in ``stopped_by``."""
+    """Shuts down on SIGTERM or Ctrl-C in this order: nothing new is accepted, accepted requests are answered,
+    connections close. A second Ctrl-C ends it at once. ``stopped_by`` is the signal."""
 
     def __init__(self, app: App, ready: Callable[[], None] = lambda: None) -> None:
         limits = app.options.limits
@@ -90,7 +91,7 @@ class Server(uvicorn.Server):
         self.stopped_by: int | None = None
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # uvicorn's own would end us by the signal, not with status 0
+    def capture_signals(self) -> Iterator[None]:  # uvicorn's own would end by the signal, not with status 0
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -115,7 +116,7 @@ class Server(uvicorn.Server):
         self.app.drain()
         for server in self.servers:
             server.close()
-        await asyncio.sleep(GRACE_S)  # requests that are on their way over open connections are refused, not cut
+        await asyncio.sleep(GRACE_S)  # requests that still arrive over open connections are refused, not cut off
         await super().shutdown(sockets)
 
 
@@ -124,11 +125,11 @@ def serve(app: App, bound: socket.socket, ready: Callable[[], None] = lambda: No
     sys.setswitchinterval(SWITCH_S)
     allow_connections(app.options.limits.connections)
     gc.collect()
-    gc.freeze()  # or each full collection walks through all of torch: 0.1 to 0.3 s in which nobody is answered
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # strangers' bytes must not fill a log
+    gc.freeze()  # otherwise each full collection walks through all of torch: 0.1 to 0.3 s without any answer
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients must not be able to fill the log
     server = Server(app, ready)
     try:
         server.run(sockets=[bound])
     finally:
-        gc.unfreeze()  # what is left frozen at the end, extensions report as leaked
+        gc.unfreeze()  # extensions would report frozen objects as leaks
     return server.stopped_by or 0

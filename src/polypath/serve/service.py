@@ -1,4 +1,4 @@
-"""From a request to an answer: which path, whether in time, decode, wait, name the classes."""
+"""From a request to its answer: choose a path, check the deadline, decode, wait for inference, name the classes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from polypath.serve.predict_request import MOST_MS, PredictRequest
 from polypath.serve.scheduler import Done, Scheduler
 from polypath.serve.times import Times
 
-DECODING_S = 0.001  # for a small image, before any was seen
+DECODING_S = 0.001  # for a small image, before any was measured
 TINY = 2**15  # pixels and bytes of an image that is decoded on the event loop: 0.1 to 1.3 ms, by format
-WORK_S = 20e-9  # for a unit of a large image's work, likewise
-PULSE_S = 0.025  # between looks at how late the event loop is
-WAIT_S = 5.0  # that large images may take which are accepted at a time
-DRAIN_S = 3.0  # that large images which were accepted are given when the service ends
+WORK_S = 20e-9  # for a unit of a large image's work, before any was measured
+PULSE_S = 0.025  # between measurements of the event loop's lag
+WAIT_S = 5.0  # the longest queue of large images, by expected time
+DRAIN_S = 3.0  # for large images that were accepted, when the service shuts down
 
 Receive = Callable[[], Awaitable[Any]]
 """ASGI's: gives ``http.disconnect`` once the client has left."""
@@ -60,8 +60,8 @@ class Options:
     """How a service answers.
 
     Args:
-        budget_ms: of requests that name none.
-        top_k: classes in an answer, likewise.
+        budget_ms: of requests that give none.
+        top_k: classes in an answer, for requests that give no number.
         max_batch: images in one batch at most; batches have powers of two.
         limits: see :class:`RequestLimits`.
 
@@ -80,7 +80,7 @@ class Options:
 
 @dataclass(eq=False)
 class Decoding:
-    """What is under way for one request's image."""
+    """The decoding of one request's image."""
 
     ticket: Ticket
     data: bytes
@@ -91,7 +91,7 @@ class Decoding:
     futures: list[Future[None]] = field(default_factory=list)
 
     def cancel(self) -> None:
-        """It is no longer wanted."""
+        """Stop it: the image is no longer wanted."""
         self.cancellation.cancel()
         for future in self.futures:
             future.cancel()
@@ -122,11 +122,11 @@ class Service:
     async def answer(
         self, request: PredictRequest, arrived: float, receive: Receive | None = None
     ) -> tuple[Done, dict[str, Any]]:
-        """The answer to ``request``, whose last byte came at ``arrived`` (``time.perf_counter()``). Where ``receive``
-        tells that its client has left, nothing more is done for it.
+        """The answer to ``request``, whose last byte came at ``arrived`` (``time.perf_counter()``). If ``receive``
+        reports that its client has left, all work for it stops.
 
         Raises:
-            RequestRejected: see the modules that it passes through.
+            RequestRejected: by any step on the way, from admission to inference.
         """
         budget_ms, path = self._wanted(request)
         ticket = self.scheduler.admit(self._deadline(arrived, budget_ms), path, cheaper=request.allow_cheaper)
@@ -148,7 +148,7 @@ class Service:
         return done, self._reply(request, done, arrived, finished)
 
     def check(self, request: PredictRequest, arrived: float) -> None:
-        """What can be said against ``request`` before its image is decoded; nothing is taken.
+        """Check ``request`` without decoding its image or reserving anything.
 
         Raises:
             RequestRejected: what :meth:`answer` would raise now.
@@ -157,8 +157,8 @@ class Service:
         self.scheduler.check(self._deadline(arrived, budget_ms), path, cheaper=request.allow_cheaper)
 
     def _deadline(self, arrived: float, budget_ms: float) -> float:
-        """Until when inference must be done: before it there is decoding, and before ``arrived`` the time in which the
-        event loop had not read what had come."""
+        """When inference must be done: the request's deadline minus the expected time of decoding, and minus the time
+        that it may have waited before the event loop read it at ``arrived``."""
         return arrived + budget_ms / 1000 - self.decoders.expected() - self.times.lag(time.perf_counter())
 
     async def _feel_lag(self) -> None:
@@ -180,7 +180,7 @@ class Service:
         return budget_ms, request.path or self._best(budget_ms)
 
     def _best(self, budget_ms: float) -> str:
-        """The most accurate path that an idle machine answers within the budget.
+        """The most accurate path that fits the budget when nothing else runs.
 
         Raises:
             RequestRejected: 422, no path is that fast.
@@ -192,14 +192,15 @@ class Service:
                 return path
         cheapest = min(self.scheduler.order, key=lambda name: self.times.idle(name, now))
         self._possible(cheapest, budget_ms)
-        return cheapest  # it would do on an idle machine; admission will say that this one is busy
+        return cheapest  # fits on an idle machine; admission reports that this one is busy
 
     def _possible(self, path: str, budget_ms: float) -> None:
         check_budget(path, 1000 * self.times.idle(path, time.perf_counter()), budget_ms)
 
     def _decode_tiny(self, decoding: Decoding) -> bool:
-        """Decode an image right here if it is tiny; whether it was. A thread would wait for Python several times an
-        image, behind the event loop: that takes longer than the decoding, most of all where much is refused."""
+        """Decode an image here if it is tiny; returns whether it was. A thread would wait for the interpreter's lock
+        several times for each image, which takes longer than the decoding, above all when many requests are refused.
+        """
         if len(decoding.data) > TINY:
             return False
         try:
@@ -217,10 +218,10 @@ class Service:
             self._begin_large(decoding)
 
     def _decode_here(self, decoding: Decoding, most: int | None = None) -> None:
-        """The image goes straight to the queue, without a turn of the event loop.
+        """Decode in this thread; the image goes straight to the queue, without a turn of the event loop.
 
         Raises:
-            LargeImage: it would be more work than ``most``, or than is done in this process.
+            LargeImage: it would be more work than ``most``, or than this process may do.
         """
         try:
             image = self.model.decode(decoding.data, self.options.limits.pixels, most)
@@ -232,7 +233,7 @@ class Service:
             self.scheduler.submit(decoding.ticket, image)
 
     def _begin_large(self, decoding: Decoding) -> None:
-        """A place behind the other large images, where it will be in time; the first one is always tried."""
+        """Queue the image behind the other large ones, if it will be in time; the first one is always tried."""
         expected_s = self.large.expected(decoding.work)
         if self.large.pieces and expected_s > min(WAIT_S, decoding.deadline - time.perf_counter()):
             message = f"{self.large.pieces} large images are being decoded already, each after the other"
@@ -262,7 +263,7 @@ class Service:
         limit = self.options.limits.pixels
         if isinstance(error, DecodingLate):
             budget_ms = 1000 * (decoding.deadline - decoding.arrived)
-            if error.seconds < 0.5e-3 * budget_ms:  # it was others that took the time
+            if error.seconds < 0.5e-3 * budget_ms:  # other images took the time
                 message = "the image was not decoded in time, as others came first"
                 error = RequestRejected(503, message, retry_s=self.large.expected(decoding.work), reason="late")
             else:
@@ -298,8 +299,8 @@ class Service:
         }
 
     def drain(self) -> None:
-        """The service ends: large images that are not decoded soon are refused, so that they do not hold it up. Called
-        from any thread."""
+        """The service shuts down: large images that are not decoded soon are refused, so that they do not delay it.
+        Called from any thread."""
         self._loop.call_soon_threadsafe(self._loop.call_later, DRAIN_S, self._give_up_large)
 
     def _give_up_large(self) -> None:

@@ -25,7 +25,7 @@ class _Record:
 
 
 def save_statistics(statistics: BatchNormStatistics, file: str | os.PathLike[str]) -> None:
-    """Write them as safetensors, whole or not at all."""
+    """Write statistics as a safetensors file, atomically."""
     from safetensors.torch import save
 
     tensors, texts = {}, []
@@ -65,10 +65,10 @@ def load_statistics(file: str | os.PathLike[str]) -> BatchNormStatistics:
 
 
 def _in_order(data: bytes) -> bytes:
-    """A safetensors file with its metadata sorted: its writer has them in another order each time."""
+    """A safetensors file with its metadata sorted, since the writer's order varies."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # as the format asks for
+    text += b" " * (-len(text) % 8)  # as the format requires
     return len(text).to_bytes(8, "little") + text + data[end:]

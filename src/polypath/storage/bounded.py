@@ -1,4 +1,4 @@
-"""Building what a config asks for that may be from others, within what its weights file holds."""
+"""Limits what a config of unknown origin may build, by the size of its weights file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # torch has no publi
 from torch.utils._pytree import tree_leaves
 
 SPARE_OPERATIONS, SPARE_BYTES = 10_000, 2**28
-"""What may be done and made beside the weights themselves, by initialisations and position tables."""
+"""Operations and bytes allowed beside the weights themselves, for initialisations and position tables."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,19 @@ class Held:
 
     @contextlib.contextmanager
     def bounds(self) -> Iterator[None]:
-        """Within, ``ValueError`` as soon as far more is made than the file could fill, on the meta device too."""
+        """Raise ``ValueError`` in the block as soon as it allocates far more than the file could fill, on the meta
+        device too."""
         with _Counted(40 * self.tensors + SPARE_OPERATIONS, 4 * self.bytes + SPARE_BYTES) as counted:
             try:
                 yield
             except Exception as error:
-                if counted.over is not None:  # other packages wrap what is raised while they build
+                if counted.over is not None:  # other packages wrap exceptions while they build
                     raise ValueError(counted.over) from error
                 raise
 
 
 class _Counted(TorchDispatchMode):
-    """Counts operations, and the bytes of what they give, but for views of others and what is written in place."""
+    """Counts operations, and the bytes of their outputs, except views and in-place results."""
 
     def __init__(self, operations: int, bytes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Model cards: the README of a saved network, with what the hub reads and the table of its paths."""
+"""Model cards: the README of a saved network, with metadata for the hub and the table of its paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "name": ("path", str),
     "error": ("error, %", "{:.2f}".format),
-    "error_recalibrated": ("error, % (norms re-estimated)", "{:.2f}".format),
+    "error_recalibrated": ("error, % (norms recalibrated)", "{:.2f}".format),
     "params": ("parameters", "{:,}".format),
     "macs": ("MACs", "{:,}".format),
     "activation_bytes": ("activations, MiB", lambda n: f"{n / 2**20:.2f}"),
@@ -36,11 +36,11 @@ def model_card(
     """The text of ``README.md``: metadata for the hub, then Markdown.
 
     Args:
-        config: what ``config.json`` says.
-        named_paths: texts of the choices that the network has, listed where there is no table.
+        config: the contents of ``config.json``.
+        named_paths: texts of the choices that the network has, listed if there is no table.
         path_table: rows of results, keys as in :data:`COLUMNS`; other keys make further columns.
         dataset: what it was trained on; a hub name becomes metadata.
-        notes: what a reader has to know of the results.
+        notes: sentences such as how the results were obtained.
     """
     name = config.get("model") or config["family"]
     front = _front([str(config["family"])], licence, dataset)
@@ -57,7 +57,7 @@ def bundle_card(
     notes: Sequence[str] = (),
     licence: str = "apache-2.0",
 ) -> str:
-    """The same of a bundle of several networks, whose ``families`` are given by name; each has a card of its own."""
+    """The same for a bundle of several networks, with their ``families`` by name; each network has its own card."""
     lines = [*_front(list(dict.fromkeys(families.values())), licence, dataset), "", f"# {_plain(name)}", ""]
     lines += ["Several networks, which answer by one of their paths within a time budget:", ""]
     lines += [f"- [{network}]({network}/README.md): {_plain(family)}" for network, family in families.items()]
@@ -79,7 +79,7 @@ def _front(families: Sequence[str], licence: str, dataset: str | None) -> list[s
 
 
 def _facts(config: Mapping[str, Any], paper: str, parameters: int | None, dataset: str | None) -> list[str]:
-    """What the network is, a line each."""
+    """Facts about the network, a line for each."""
     classes, normalisation, image = (config.get(key) or {} for key in ("classes", "normalisation", "image"))
     rows = {
         "family": config["family"] + (f" ({paper})" if paper else ""),
@@ -108,7 +108,7 @@ def _image(image: Mapping[str, Any], min_size: int | None) -> str | None:
 
 
 def _statistics(record: Mapping[str, Any] | None) -> str | None:
-    return f"re-estimated for these paths on {record['images']} training images" if record else None
+    return f"recalibrated for these paths on {record['images']} training images" if record else None
 
 
 def _gates(record: Mapping[str, Any] | None) -> str | None:

@@ -1,6 +1,6 @@
-"""``config.json`` of a saved network: read, checked, and the network built again from it.
+"""Reads and checks a saved network's ``config.json``, and rebuilds the network from it.
 
-config.json         how to build the network again, and how its images are prepared (see :func:`read_config`)
+config.json         how to rebuild the network, and how its images are prepared (see :func:`read_config`)
 model.safetensors   its weights and buffers
 README.md           the model card, with the table of its paths
 """
@@ -28,19 +28,19 @@ from polypath.storage.layout import CONFIG, Folder, in_run
 
 FORMAT_VERSION = 1
 MIN_TORCH = "2.11"
-PACKAGES = {"timm": "timm", "pytorchcv": "pytorchcv"}  # families whose networks another package draws
+PACKAGES = {"timm": "timm", "pytorchcv": "pytorchcv"}  # families whose networks another package builds
 _SIDE = whole(1, 8192)  # pixels
 _IMAGES: dict[str, dict[str, Rule]] = {
     "image": {"size": each(_SIDE, 2), "to": optional(_SIDE), "resize": optional(one_of("crop", "squash", "pad"))},
     "normalisation": {"mean": each(number()), "std": each(number(above=0))},
     "pretrained_cfg": {"input_size": each(_SIDE, 3)},
 }
-"""What a config may say of how images are prepared."""
+"""The rules for a config's fields on how images are prepared."""
 
 
 @dataclass
 class _Config:
-    """What building the network relies on."""
+    """The fields from which the network is built."""
 
     family: str
     arguments: dict[str, Any]
@@ -55,7 +55,7 @@ class _Config:
 
 
 def read_config(source: Folder) -> dict[str, Any]:
-    """What ``config.json`` of a saved network says: ``family``, ``arguments``, ``paths`` (of an extracted one),
+    """The contents of a saved network's ``config.json``: ``family``, ``arguments``, ``paths`` (of an extracted one),
     ``model``, ``num_classes``, ``min_size``, ``classes``, ``normalisation``, ``image``, ``path_table`` and versions.
 
     Raises:
@@ -79,7 +79,7 @@ def read_config(source: Folder) -> dict[str, Any]:
 
 
 def _check_images(config: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` where a config says impossible things of how images are prepared."""
+    """Raise ``ValueError`` if a config has impossible values on how images are prepared."""
     given = {"image": config.get("image") or {}, "normalisation": config.get("normalisation") or {}}
     given["pretrained_cfg"] = config.get("pretrained_cfg") or {}
     for part, rules in _IMAGES.items():
@@ -94,11 +94,11 @@ def _check_images(config: Mapping[str, Any]) -> None:
 
 
 def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None, held: Held | None = None) -> PathNet:
-    """The network that a config describes. Without a ``seed`` to draw its weights from, what a weights file holds is
-    on the meta device.
+    """The network that a config describes. Without a ``seed`` to draw its weights from, the tensors that a weights file
+    holds are on the meta device.
 
     Args:
-        held: what its weights file holds, where the config may be from others.
+        held: how much its weights file holds, for a config of unknown origin.
 
     Raises:
         ValueError: an unknown family or argument, one that the family refuses, or more than the file could fill; the
@@ -112,12 +112,12 @@ def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None,
         return extract(net, config["paths"]) if "paths" in config else net
     except ImportError:
         raise
-    except Exception as error:  # whatever a family makes of values that somebody else wrote
+    except Exception as error:  # a family may raise anything for values of unknown origin
         raise ValueError(f"{where}: {family!r} cannot be built from it ({error})") from error
 
 
 def restore(net: PathNet, config: Mapping[str, Any], where: str) -> None:
-    """Give ``net.config`` what a saved config says of the network beside how it is built.
+    """Copy into ``net.config`` the facts in a saved config that do not affect how the network is built.
 
     Raises:
         ValueError: more classes than the head has outputs; the message starts with ``where``.
@@ -129,17 +129,17 @@ def restore(net: PathNet, config: Mapping[str, Any], where: str) -> None:
         net.config["pretrained_cfg"] = plain(config["pretrained_cfg"])
     if names := config.get("classes"):
         if len(names) > net.num_classes:
-            raise ValueError(f"{where}: {len(names)} classes, and the head has {net.num_classes} outputs")
-        net.config["classes"] = completed_classes(names, net.num_classes)  # 0.1 saved fewer names than outputs
+            raise ValueError(f"{where}: {len(names)} classes, but the head has {net.num_classes} outputs")
+        net.config["classes"] = completed_classes(names, net.num_classes)  # version 0.1 saved fewer names than outputs
 
 
 def _meta_built(spec: Any) -> PathNet:
     try:
         with torch.device("meta"):
             net = spec.build(seed=0)
-    except RuntimeError:  # a module of another package that computes while it is made
+    except RuntimeError:  # a module of another package computes in its constructor
         return spec.build(seed=0)
-    # what no state-dict has must be computed
+    # tensors outside the state dict must be computed
     return spec.build(seed=0) if _unsaved(net) else net
 
 

@@ -2,7 +2,7 @@
 
     read(folder / "summary.json", RunResult)
 
-Lists become tuples where the field is one, whole numbers become floats; no text becomes a number.
+Lists become tuples and integers become floats where the field needs it; text never becomes a number.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def read(file: Path, kind: type[T], *, others: bool = False, finite: bool = True
     """The JSON document in a file as ``kind``; see :func:`decode`.
 
     Raises:
-        ValueError: a file that is missing, unreadable or no JSON, or a value that does not fit; the message names it.
+        ValueError: a file that is missing, unreadable or not JSON, or a value that does not fit; the message names it.
     """
     value = read_json(file)
     try:
@@ -47,13 +47,14 @@ def read(file: Path, kind: type[T], *, others: bool = False, finite: bool = True
 
 
 def read_result(file: Path, kind: type[T], number: int, what: str, more: str = "") -> T:
-    """A result that was written with the ``number`` of its ``format``.
+    """A result that was written in ``format`` ``number``.
 
     Args:
-        what: made it, and ``more`` helps, for the message.
+        what: what made it, for the message.
+        more: a hint at the end of the message.
 
     Raises:
-        ValueError: no such result, a damaged one, or one in another format.
+        ValueError: not such a result, a damaged one, or one in another format.
     """
     held = read_json(file)
     if not isinstance(held, Mapping) or held.get("format") != number:
@@ -66,7 +67,7 @@ def decode(value: Any, kind: type[T], what: str, *, others: bool = False, finite
 
     Args:
         what: the value's name in messages.
-        others: pass over fields that ``kind`` does not have.
+        others: ignore fields that ``kind`` does not have.
         finite: refuse NaN and infinity.
 
     Raises:
@@ -87,7 +88,7 @@ def _convert(value: Any, kind: Any) -> Any:
 
 
 def _check(value: Any, kind: Any, what: str, others: bool, finite: bool) -> None:
-    """What msgspec lets pass: unknown fields, NaN and infinity, whole numbers of more than 64 bits."""
+    """Refuse what msgspec accepts: unknown fields, NaN and infinity, integers of more than 64 bits."""
     if kind is Any:
         return
     if not others and isinstance(value, Mapping) and (hints := _hints(kind)) is not None:
@@ -102,7 +103,7 @@ def _check(value: Any, kind: Any, what: str, others: bool, finite: bool) -> None
 
 
 def _explained(value: Any, kind: Any, what: str, error: msgspec.ValidationError) -> str:
-    """What is wrong, said of the innermost part that is."""
+    """The error message, for the innermost part that is wrong."""
     for part, part_kind, name in _parts(value, kind, what):
         try:
             _convert(part, part_kind)

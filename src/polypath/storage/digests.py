@@ -17,11 +17,11 @@ def file_digest(path: Path, length: int | None = None) -> str:
 
 
 def json_digest(value: Any) -> str:
-    """SHA-256 of a JSON value, whatever its layout."""
+    """SHA-256 of a JSON value, independent of its layout."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
 def folder_digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """``{"sha256", "bytes"}`` of each file in ``folder`` and below it by its name from there, in order."""
+    """``{"sha256", "bytes"}`` of each file in and below ``folder``, by its relative path, sorted."""
     files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     return {name: {"sha256": file_digest(files[name]), "bytes": files[name].stat().st_size} for name in sorted(files)}

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written beside their place, flushed, renamed."""
+"""Atomic writes of files and folders: written beside their place, flushed, renamed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-DEEPEST = 100  # tables and lists within each other
+DEEPEST = 100  # nested tables and lists
 LARGEST = 2**26  # bytes of a JSON file
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
@@ -25,18 +25,18 @@ _KINDS = (
     (stat.S_ISDIR, "a folder"),
 )
 SUFFIX = ".tmp"
-"""Of temporary names: ``.NAME.PROCESS.tmp`` is what a killed process may leave."""
+"""The ending of temporary names; a killed process may leave ``.NAME.PROCESS.tmp``."""
 NAME_OF_LOCK = ".lock"
-"""Of the file that a writer locks (:mod:`polypath.storage.lock`)."""
+"""The name of the file that a writer locks (:mod:`polypath.storage.lock`)."""
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>tmp|old)")
 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, which becomes ``path`` when the block has ended well.
+    """A temporary name to write to, which becomes ``path`` when the block ends without an error.
 
     Raises:
-        OSError: no space, no permission; what was at ``path`` is still there then.
+        OSError: no space, no permission; ``path`` is unchanged then.
     """
     _sweep_beside(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
@@ -51,10 +51,10 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_file(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Put ``data`` (text as UTF-8) at ``path``; whoever looks sees the old file or the new one, never a part.
+    """Put ``data`` (text as UTF-8) at ``path``; readers see the old file or the new one, never a part.
 
     Raises:
-        OSError: no space, no permission; what was at ``path`` is still there then.
+        OSError: no space, no permission; ``path`` is unchanged then.
     """
     with whole(Path(path)) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
@@ -66,10 +66,10 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` survive a power cut, where the system can."""
+    """Make renames in ``folder`` survive a power cut, if the system supports it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # Windows cannot open folders
         return
     try:
         os.fsync(handle)
@@ -81,7 +81,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that takes its place when the block has ended well, and is gone otherwise."""
+    """A folder beside ``target`` that replaces it when the block ends without an error, and is removed otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep_beside(target)
     made, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
@@ -106,30 +106,29 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def contents(folder: Path) -> list[Path]:
-    """What is in a folder, but for a writer's lock and what killed ones left half-written."""
+    """The contents of a folder, except a writer's lock and the temporary files of killed writers."""
     return [path for path in folder.iterdir() if path.name != NAME_OF_LOCK and path.suffix != SUFFIX]
 
 
 def check_own(folder: Path, marker: str, what: str) -> None:
-    """Raise ``ValueError`` unless nothing is at ``folder``, an empty folder, or a ``what``, which has the file
-    ``marker``."""
+    """Raise ``ValueError`` unless ``folder`` is missing, empty, or a ``what``, which has the file ``marker``."""
     if folder.exists() and (not folder.is_dir() or contents(folder)) and not (folder / marker).is_file():
         raise ValueError(f"{folder} exists and is no {what}: choose another --out")
 
 
 def check_vacant(target: Path, what: str = "") -> None:
-    """Raise ``ValueError`` unless nothing is at ``target``, or an empty folder; ``what`` stands before its name."""
+    """Raise ``ValueError`` unless ``target`` does not exist or is an empty folder; ``what`` is put before its name."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{what}{target}: exists and is not empty; choose another folder")
 
 
 def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
-    """The bytes of a regular file, the first ``most`` of them (all below 0); nothing else is read, or waited for.
+    """The bytes of a regular file, the first ``most`` of them (all below 0); other files are refused at once.
 
     Raises:
         OSError: no such file, no permission, or a pipe, a device, a socket, a folder; its ``strerror`` says which.
     """
-    check_regular(path, os.stat(path).st_mode)  # to open some devices is to make them act
+    check_regular(path, os.stat(path).st_mode)  # opening some devices makes them act
     with open(path, "rb", opener=_at_once) as stream:
         check_regular(path, os.fstat(stream.fileno()).st_mode)
         return stream.read(most)
@@ -148,10 +147,10 @@ def check_regular(path: str | os.PathLike[str], mode: int) -> None:
 
 
 def read_json(path: Path, most: int = LARGEST) -> Any:
-    """The JSON value in a file of at most so many bytes.
+    """The JSON value in a file of at most ``most`` bytes.
 
     Raises:
-        ValueError: a file that is missing, unreadable, larger or no JSON; the message names it.
+        ValueError: a file that is missing, unreadable, larger or not JSON; the message names it.
     """
     try:
         data = read_regular(path, most + 1)
@@ -163,17 +162,17 @@ def read_json(path: Path, most: int = LARGEST) -> Any:
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """The JSON value that a text is, NaN and infinity included.
+    """The JSON value of a text; NaN and infinity are allowed.
 
     Raises:
-        ValueError: no JSON, values nested more than ``DEEPEST`` times, or a key that stands twice in a table, of which
-            readers take one or the other; the message starts with ``where``.
+        ValueError: not JSON, values nested more than ``DEEPEST`` times, or a key that occurs twice in a table (readers
+            differ in which one they take); the message starts with ``where``.
     """
     try:
         value = json.loads(text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_table)
         _check_depth(value)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: damaged, or no JSON ({error})") from error
+        raise ValueError(f"{where}: damaged, or not JSON ({error})") from error
     return value
 
 
@@ -181,12 +180,12 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
         (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"the key {twice!r} stands twice")
+        raise ValueError(f"the key {twice!r} occurs twice")
     return table
 
 
 def _check_depth(value: Any) -> None:
-    """What is less deep can be written, compared and shown, which all take the interpreter's stack."""
+    """Refuse deep nesting: writing, comparing and showing a value all use the interpreter's stack."""
     level = [[value]]
     for _ in range(DEEPEST + 1):
         parts = (part for table in level for part in (table.values() if isinstance(table, dict) else table))
@@ -196,7 +195,7 @@ def _check_depth(value: Any) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder that stands where one should be; nothing where there is none."""
+    """Remove a file, or a folder in its place; does nothing if there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -204,9 +203,9 @@ def remove(path: Path) -> None:
 
 
 def sweep_out(folder: Path) -> None:
-    """Remove what killed processes left half-written in ``folder``; no other process may be writing there.
+    """Remove the temporary files of killed processes from ``folder``; no other process may be writing there.
 
-    A folder that :func:`new_folder` had moved away for its successor takes its place again where that did not come.
+    A folder that :func:`new_folder` moved aside is moved back if its replacement never arrived.
     """
     for path in folder.glob(f".*{SUFFIX}"):
         remove(path)
@@ -216,16 +215,16 @@ def sweep_out(folder: Path) -> None:
 
 
 def _sweep_beside(target: Path) -> None:
-    """:func:`sweep_out` for what earlier writers of ``target`` left whose processes are gone: its folder is not
+    """As :func:`sweep_out`, but only what writers of ``target`` left whose processes have ended: the folder is not
     locked, so others may be writing there."""
     try:
         names = os.listdir(target.parent)
     except OSError:
-        return  # writing will say why
+        return  # writing will raise the error
     for name in names:
         match = _LEFT.fullmatch(name)
         if match and match["name"] == target.name and not _runs(int(match["process"])):
-            with contextlib.suppress(OSError):  # another's, or just swept by another writer
+            with contextlib.suppress(OSError):  # another user's, or just removed by another writer
                 _settle(target.parent / name, target)
 
 
@@ -237,8 +236,8 @@ def _settle(left: Path, target: Path) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether a process of this machine runs; where that cannot be asked, it does."""
-    if sys.platform == "win32":  # to ask would end it
+    """Whether a process of this machine runs; True if that cannot be found out."""
+    if sys.platform == "win32":  # os.kill would end it
         return True
     try:
         os.kill(process, 0)

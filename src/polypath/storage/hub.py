@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: upload a network, find the folder that a name stands for."""
+"""The Hugging Face Hub: upload a network, download one by its name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def push_to_hub(
     commit_message: str = "Upload network",
     **options: Any,
 ) -> str:
-    """Save ``net`` as :func:`save` does (``options`` are its own) and upload the folder; return the repo's address."""
+    """Save ``net`` by :func:`save`, which gets ``options``, and upload the folder; return the repo's address."""
     from huggingface_hub import HfApi
 
     with tempfile.TemporaryDirectory() as place:
@@ -40,10 +40,10 @@ def push_to_hub(
 
 
 def fetch(source: Folder, revision: str | None = None) -> Path:
-    """The folder ``source``, or the cached one of the Hub's network of that name.
+    """The folder ``source``, or the cached download of the Hub's network of that name.
 
     Raises:
-        ValueError: no such folder, and no such name or no way to the Hub.
+        ValueError: no such folder, and no such name or no connection to the Hub.
     """
     check("source", source, Rule("a folder, or a hub name (owner/name)", lambda s: isinstance(s, str | os.PathLike)))
     folder = Path(source)
@@ -55,6 +55,6 @@ def fetch(source: Folder, revision: str | None = None) -> Path:
 
     try:
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(FILES)))
-    except Exception as error:  # whatever the network and the hub may answer
+    except Exception as error:  # any error of the network or the Hub
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(f"{source}: no folder here, and the download from the Hub failed ({reason})") from error

@@ -10,6 +10,6 @@ Folder = str | os.PathLike[str]
 
 
 def in_run(folder: Folder) -> str:
-    """For messages about a folder that is no saved network: where its network is, if it is a finished run."""
+    """For messages about a folder that is not a saved network: where its network is, if it is a finished run."""
     model = Path(folder) / "model"
     return f"; this is a run, its network is in {model}" if (model / CONFIG).is_file() else ""

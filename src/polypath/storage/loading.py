@@ -1,4 +1,4 @@
-"""Loading a saved network: its family builds it without weights, then the file's tensors are put in."""
+"""Loads a saved network: its family builds it without weights, then the file's tensors are put in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from polypath.storage.weights import held_by, read_tensors
 
 
 def load_reported(folder: Folder, *, device: str | torch.device = "cpu") -> PathNet:
-    """As :func:`load`, of a saved network's folder or of a finished run's, which holds the network that it reports;
+    """:func:`load` from a saved network's folder, or from a finished run's, which holds the network that it reports.
     ``pretrained`` is the network that comes with the package.
 
     Raises:
@@ -36,7 +36,7 @@ def reported_folder(folder: Folder) -> Path:
 def load(source: Folder, *, revision: str | None = None, device: str | torch.device = "cpu") -> PathNet:
     """The network saved in a folder, or under a hub name (``owner/name``, cached), in evaluation mode.
 
-    No code is run from there and no pickle read.
+    No code from there is run, and no pickle is read.
 
     Raises:
         ValueError: no such folder or hub name, a missing, damaged or foreign file, a family or argument that is not

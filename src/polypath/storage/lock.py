@@ -1,11 +1,11 @@
-"""One writer a folder: a lock that its process holds, and that the system frees when the process ends, however it ends.
+"""One writer per folder: a lock that the system frees when the writer's process ends, however it ends.
 
-    with FolderLock(folder):        # ValueError where another process, or another part of this one, writes there
+    with FolderLock(folder):        # ValueError if another process, or another part of this one, writes there
         ...
 
-It is a POSIX record lock (``fcntl.lockf``) on the file ``.lock`` of the folder: children do not inherit it, so no data
-worker that outlives its parent holds it, and network file systems pass it on to other machines. A killed writer leaves
-the file, which no one has locked then. What it left half-written is removed once the lock is held.
+It is a POSIX record lock (``fcntl.lockf``) on the file ``.lock`` of the folder. Children do not inherit it, so a data
+worker that outlives its parent does not hold it, and network file systems share it with other machines. A killed writer
+leaves the file, but no lock on it. The next writer removes the temporary files that it left.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WITHOUT = "POLYPATH_NO_LOCK"
 
 _TAKEN = {errno.EACCES, errno.EAGAIN}
 _HELD: dict[tuple[int, int], int] = {}
-"""Folders (device, inode) that this process holds, and its id: a fork has the table, but not the locks."""
+"""Folders (device, inode) that this process holds, and its id: a fork has this table, but not the locks."""
 
 
 class Taken(ValueError):
@@ -49,14 +49,14 @@ class FolderLock:
         self._key = (0, 0)
 
     def take(self) -> None:
-        """Take the lock; where it is held already, make sure of it.
+        """Take the lock; if it is held already, verify that.
 
         A record lock is lost as soon as its process closes *any* descriptor of the file (a program that copies its
-        run folder while it trains does), and a file can be removed by hand: so a writer takes it again before it writes
-        what matters.
+        run folder while it trains does), and a file can be removed by hand. So a writer takes it again before important
+        writes.
 
         Raises:
-            Taken: another writer has it, with its process where that is known.
+            Taken: another writer has it; the message names its process if that is known.
             ValueError: a system without locks.
             OSError: the folder cannot be written to.
         """
@@ -89,12 +89,12 @@ class FolderLock:
         return self.folder / NAME_OF_LOCK
 
     def _locked(self, file: int) -> bool:
-        """Lock the open file; whether it is still the one in the folder, from which a writer removes it at its end."""
+        """Lock the open file; returns whether it is still the folder's: a writer removes its file at the end."""
         assert fcntl is not None
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            text = f"{self.folder}: {_writer(file)} is writing into it; one at a time can"
+            text = f"{self.folder}: {_writer(file)} is writing into it; only one at a time can"
             self._close()
             if error.errno in _TAKEN:
                 raise Taken(text) from error
@@ -124,7 +124,7 @@ class FolderLock:
 
 
 def _say(file: int, who: str) -> None:
-    """Write down who holds the lock, for the message of others; not being able to is no reason to stop."""
+    """Record the lock's holder, for the messages of other processes; a failure is ignored."""
     with contextlib.suppress(OSError):
         os.ftruncate(file, 0)
         os.pwrite(file, who.encode(), 0)
@@ -142,5 +142,5 @@ def _writer(file: int) -> str:
 def _no_locks(folder: Path, reason: str) -> str:
     return (
         f"{folder}: cannot be locked ({reason}), so two processes could write into it at once; choose a folder "
-        f"on another file system, or set {WITHOUT}=1 and see to it that only one process writes"
+        f"on another file system, or set {WITHOUT}=1 and make sure that only one process writes"
     )

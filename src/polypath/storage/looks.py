@@ -1,11 +1,10 @@
-"""How often test images have been looked at: ``looks/test_evaluations.json`` in the folder of what was scored on them.
+"""Counts looks at test images, in ``looks/test_evaluations.json`` of the folder that was scored on them.
 
 A look is one error that was measured on the test split, of one path by one set of batch-norm statistics; an analysis of
-test images that has no error of its own counts as one. Who chooses by looks chooses by luck, so each is counted
-before it is made, by what makes it (``{"paths": 8, "report": 24}``).
+test images without an error counts as one. Choosing by test errors makes them too optimistic, so each look is counted
+before it is made, by the command that makes it (``{"paths": 8, "report": 24}``).
 
-The record has a lock of its own, which is held for a moment only: looks are taken while another process writes into the
-run, too.
+The record has its own lock, which is held only briefly, since another process may be writing into the run.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from polypath.storage.lock import FolderLock
 
 FOLDER = "looks"
 FILE = "test_evaluations.json"
-PATIENCE = 10.0  # seconds to wait for others that count
+PATIENCE = 10.0  # seconds to wait for other processes that count
 LOG = logging.getLogger(__name__)
 
 
 def looks(folder: Path) -> dict[str, int]:
-    """Looks by what made them.
+    """Numbers of looks by the command that made them.
 
     Raises:
         ValueError: a damaged record.
@@ -35,7 +34,7 @@ def looks(folder: Path) -> dict[str, int]:
 
 
 def add_looks(folder: Path, by: str, count: int) -> None:
-    """Count looks. Where the folder cannot be written to they cannot be counted, which is told.
+    """Count looks. If the folder cannot be written to, they are not counted, and a warning says so.
 
     Raises:
         ValueError: a damaged record, or one that another process holds.

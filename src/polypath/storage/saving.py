@@ -1,4 +1,4 @@
-"""Saving a network into a folder: config, weights and card, written whole or not at all; no code, no pickle."""
+"""Saves a network into a folder: config, weights and card, written atomically; no code, no pickle."""
 
 from __future__ import annotations
 
@@ -52,24 +52,23 @@ def save(
     dataset: str | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write ``net`` into a new folder, which is there whole or not at all; return its path.
+    """Write ``net`` into a new folder, which appears complete or not at all; return its path.
 
     Args:
-        overwrite: replace a saved network that is there already; it is set aside first and removed at the end.
-        classes: names in the order of the labels, one for each output of the head. It, ``mean``/``std`` and the image's
-            fields are taken over from ``net.config`` where they are not given, as a loaded network has them.
+        overwrite: replace an existing saved network; it is set aside first and removed at the end.
+        classes: names in the order of the labels, one for each output of the head. If not given, they, ``mean``/``std``
+            and the image's fields are taken from ``net.config``, where a loaded network has them.
         mean, std: per channel, of pixels in 0 … 1: what is subtracted and divided by.
         image_size: pixels (side, or height and width) of the images that it was trained on.
-        resize, resize_to: how an image of another size comes to it, in the words of ``DataConfig``.
+        resize, resize_to: how an image of another size is resized; the values of ``DataConfig``.
         path_table: results of its paths, mappings or dataclasses such as ``PathRow``; kept in config and card.
         licence: of the weights, as the hub writes it.
         dataset: what it was trained on.
-        notes: what a reader has to know of the results.
+        notes: sentences for the card, such as how the results were obtained.
 
     Raises:
-        ValueError: a folder that is there already or holds something else, a network that its config would not build
-            again, more or fewer classes than the head has outputs, means that do not fit the channels, weights without
-            values.
+        ValueError: a folder that exists or holds something else, a network that its config would not rebuild, more or
+            fewer classes than the head has outputs, means that do not fit the channels, weights without values.
         OSError: no space, no permission; nothing is left behind then.
     """
     from safetensors import SafetensorError
@@ -98,10 +97,10 @@ def save(
         write_json(made / CONFIG, config)
         write_file(made / CARD, card)
         try:
-            save_file(tensors, made / WEIGHTS, {"format": "pt"})  # one entry: several come in another order each time
+            save_file(tensors, made / WEIGHTS, {"format": "pt"})  # one entry: the order of several would vary
         except SafetensorError as error:
             raise OSError(f"{target / WEIGHTS}: cannot be written ({error})") from error
-        (made / WEIGHTS).chmod((made / CARD).stat().st_mode)  # safetensors writes for the owner alone
+        (made / WEIGHTS).chmod((made / CARD).stat().st_mode)  # safetensors lets only the owner read it
         with open(made / WEIGHTS, "rb") as stream:
             os.fsync(stream.fileno())
     return target
@@ -125,7 +124,7 @@ def _config_of(net: PathNet) -> dict[str, Any]:
     import polypath.families.registry  # noqa: F401 (its import makes the families known)
 
     if net.config.get("fused"):
-        raise ValueError("a fused network is not saved: save the one that it was made from, and fuse it after loading")
+        raise ValueError("a fused network cannot be saved: save the original one, and fuse it after loading")
     family = net.config.get("family")
     if family not in FAMILIES:
         raise ValueError(
@@ -156,7 +155,7 @@ def _about(
     resize: str | None,
     resize_to: int | None,
 ) -> dict[str, Any]:
-    """What a user of the network has to know, given or taken over."""
+    """Facts for users of the network, from the arguments or else from its config."""
     kept: dict[str, Any] = {key: value for key, value in net.config.items() if key in ABOUT}
     if classes is None:
         classes = kept.get("classes")

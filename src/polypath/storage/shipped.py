@@ -5,5 +5,5 @@ from __future__ import annotations
 from pathlib import Path
 
 PRETRAINED = "pretrained"
-"""The name by which it is asked for where a folder can be given; a folder of this name is ``./pretrained``."""
+"""Its name, wherever a folder can be given; write ``./pretrained`` for a folder of this name."""
 SHIPPED = Path(__file__).parents[1] / "deploy" / PRETRAINED

@@ -52,7 +52,7 @@ def read_tensors(file: Path, net: PathNet) -> dict[str, Tensor]:
         slices = {name: stream.get_slice(name) for name in names}
         found = {n: (tuple(s.get_shape()), s.get_dtype().startswith(("F", "BF"))) for n, s in slices.items()}
         check_tensors(net, found, str(file))
-        # copies: views of the mapped file would die with it
+        # copied, since views of the mapped file would not outlive it
         return {name: stream.get_tensor(name).clone() for name in names}
 
 
@@ -74,7 +74,7 @@ def opened(file: Path) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise ValueError(f"{file.parent}: {file.name} is missing (weights in any other form are never read)") from error
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file}: damaged, or no safetensors file ({error})") from error
+        raise ValueError(f"{file}: damaged, or not a safetensors file ({error})") from error
 
 
 def check_tensors(net: PathNet, found: Mapping[str, tuple[tuple[int, ...], bool]], where: str) -> None:

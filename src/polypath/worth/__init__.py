@@ -1,1 +1,1 @@
-"""What a path is worth: measured against what a user would pick instead."""
+"""Measures what a path is worth, compared with the alternatives that a user has."""

@@ -1,4 +1,4 @@
-"""Which test images a run's paths answer rightly: scored once, kept in a file."""
+"""Which test images a run's paths answer rightly: scored once, then read from a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWN = "own norms: "
 
 def in_network(file: Path, run: Callable[[], Trained], paths: Sequence[str], num_images: int) -> Measured:
     """Answers of each of ``paths`` with batch-norm recalibrated for it on ``num_images`` images and, under
-    ``own norms: PATH``, with the network's own; ``run`` is opened where ``file`` does not have them."""
+    ``own norms: PATH``, with the network's own; ``run`` is opened only if ``file`` does not have them."""
 
     def score() -> Measured:
         opened = run()

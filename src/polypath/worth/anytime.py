@@ -1,4 +1,4 @@
-r"""Methods side by side by the protocol ``anytime-1`` (:mod:`polypath.worth.protocol`, ``docs/protocol.md``).
+r"""Compares methods by the protocol ``anytime-1`` (:mod:`polypath.worth.protocol`, ``docs/protocol.md``).
 
     result = anytime(["mine.py", "theirs.py"], "cifar10", out="benches/mine")
     print(*result.facts(), sep="\n")
@@ -6,14 +6,15 @@ r"""Methods side by side by the protocol ``anytime-1`` (:mod:`polypath.worth.pro
 ``out`` holds
 
 bench.json                      which protocol and which images
-methods/NAME/DIGEST/            of one method: what it has learnt (``learnt/``; ``train.json`` says that it is done),
+methods/NAME/DIGEST/            of one method: what it has learnt (``learnt/``; ``train.json`` marks it as finished),
                                 which test images each option answers rightly (``answers.npz``)
 times/DIGEST/                   times of all methods of a call: ``profile.json``, ``requests-N.json``
-looks/                          errors that have been measured on the test images, those of earlier files among them
+looks/                          number of errors measured on the test images, earlier method files included
 result.json, result.csv         the result; figure.png, figure.svg
 
-Called again it goes on: each part is kept by the digest of what it is of (protocol, images, the file and what it names,
-seed; times by the machine and by all methods as well), and is made again where one differs.
+A second call resumes. Each part is stored under the digest of all that it depends on: protocol, images, the method's
+file and the files that it names, seed; for times also the machine and all methods. If any of these differs, the part is
+made again.
 """
 
 from __future__ import annotations
@@ -61,14 +62,13 @@ def anytime(
     """Measure methods, and write the result into ``out``; see the module.
 
     Args:
-        files: of the methods (:mod:`polypath.worth.method`), which are run; the first is what the others are compared
-            with.
+        files: of the methods (:mod:`polypath.worth.method`), which are run; the others are compared with the first.
         source: of the images, as ``DataConfig.source``.
         seed: for methods that learn.
-        requests: the first so many of the trace only, for a trial; the result says so.
+        requests: use only this many requests of the trace, for a trial; the result says so.
 
     Raises:
-        ValueError: no method, a file that is none or that fails, two of one name, images that are not there, a folder
+        ValueError: no method, a file that is not one or fails, two methods with one name, missing images, a folder
             that holds something else.
     """
     if not files:
@@ -104,10 +104,10 @@ class _Claim(TypedDict):
 
 
 def _claim(folder: Path, task: Task) -> None:
-    """Make sure that the folder is of this protocol and these images.
+    """Check that the folder is for this protocol and these images.
 
     Raises:
-        ValueError: it is of others.
+        ValueError: it is for others.
     """
     file, mine = folder / "bench.json", _Claim(protocol=VERSION, data=task.name, digests=task.digests)
     if file.is_file():
@@ -140,7 +140,7 @@ class _Part:
 
     @property
     def learnt(self) -> Path:
-        """What a method may write into and reads from; empty where it does not learn."""
+        """The folder that a method may write to and read from; empty if it does not learn."""
         return self.folder / "learnt"
 
     def job(self, **more) -> Job:
@@ -154,13 +154,13 @@ class _Part:
         )
 
     def learn(self) -> float | None:
-        """Let the method learn, unless it has; its PFLOP."""
+        """Let the method learn, unless it has already; returns its PFLOP."""
         self.learnt.mkdir(parents=True, exist_ok=True)
         if not self.method.trains:
             return self.method.pflop
         file = self.folder / "train.json"
         if not file.is_file() or read(file, Trained)["key"] != self.key:
-            LOG.info("%s: learns", self.method.name)
+            LOG.info("%s: training", self.method.name)
             run_alone(self.job(what="train", out=str(file)))
         return read(file, Trained)["pflop"]
 
@@ -174,9 +174,7 @@ class _Part:
             run_alone(self.job(what="score", out=str(scored)))
             if (found := load_measured(scored, self.key)) is None:
                 raise ValueError(f"{scored}: damaged; the same command makes it again")
-            add_looks(
-                self.out, self.method.name, len(found.correct)
-            )  # before they are known, so that none is forgotten
+            add_looks(self.out, self.method.name, len(found.correct))  # before they can be read, so that none is missed
             os.replace(scored, file)
         return {name: correct.hits for name, correct in found.correct.items()}
 
@@ -184,7 +182,7 @@ class _Part:
 def _times(
     out: Path, parts: Sequence[_Part], source: str, hits: Sequence[dict[str, NDArray[np.bool_]]], requests: int
 ) -> Timed:
-    """Times of all options of all methods, taken together."""
+    """Times of all options of all methods, measured together."""
     key = [json_digest(part.key) for part in parts] + [json_digest(machine())]
     folder = out / "times" / json_digest(key)[:12]
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The figure of a bench: error against milliseconds, and how many requests are answered right and in time."""
+"""The figure of a bench: error against milliseconds, and the share of requests answered right and in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a bench by the protocol came to: a value, JSON, CSV, text."""
+"""The result of a bench by the protocol: as a value, JSON, CSV and text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class MethodResult(Compared):
-    """A method's figures, with what it is and the ``pflop`` of its training as it states them (None: not stated)."""
+    """A method's figures, its name and digest, and the ``pflop`` of its training as stated (None: not stated)."""
 
     name: str
     digest: str
@@ -33,14 +33,14 @@ class AnytimeResult:
 
     Attributes:
         protocol: its version.
-        departures: what was not by the protocol, empty where all was.
-        data, note, digests, images: the images, what to know of them, what tells them from others, how many are scored.
+        departures: deviations from the protocol, empty if there are none.
+        data, note, digests, images: the images' name, a note on them, what identifies them, how many are scored.
         requests: of the trace.
         unit_ms: milliseconds of a unit of the trace's budgets, the reference's median.
         busy: whether something disturbed the times that were taken without a neighbour.
-        methods: in the order of the call; the first is what the others' gains are beside.
+        methods: in the order of the call; gains are relative to the first.
         test_evaluations: by method, errors that have been measured on these test images in this folder.
-        machine, environment: what the times hold for.
+        machine, environment: the conditions for which the times are valid.
     """
 
     protocol: str
@@ -61,7 +61,7 @@ class AnytimeResult:
         return {"format": FORMAT, **asdict(self)}
 
     def to_csv(self) -> str:
-        """A line for each method and option; what is the method's stands in each of its lines."""
+        """A line for each method and option; the method's own figures are repeated in each of its lines."""
         text = io.StringIO()
         own = ["name", "error", "p50_ms", "p99_ms", "busy_p50_ms", "busy_p99_ms", "used"]
         ends = [f"{name}{end}" for name in ("hypervolume", *WAYS) for end in ("", "_low", "_high")]
@@ -76,7 +76,7 @@ class AnytimeResult:
         return text.getvalue()
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Head and rows of the methods, for people."""
+        """The head and rows of the methods' table as text."""
         head = ["method", "PFLOP", "error %", "ms", "hypervolume", "right in time %", "best fixed %", "times known %"]
         head += ["oracle %", "right to wrong"]
         rows = []
@@ -92,7 +92,7 @@ class AnytimeResult:
         return head, rows
 
     def options(self) -> tuple[list[str], list[list[str]]]:
-        """Head and rows of all options, for people."""
+        """The head and rows of all options' table as text."""
         head = ["option", "error %", "ms p50", "p99", "with a neighbour p50", "p99", "used"]
         rows = [
             [
@@ -107,7 +107,7 @@ class AnytimeResult:
         return head, rows
 
     def facts(self) -> list[str]:
-        """What stands below the tables."""
+        """The lines below the tables."""
         told = f"{self.protocol}: {self.images:,} test images of {self.data}, {self.requests:,} requests"
         lines = [told + (f"; not by the protocol: {'; '.join(self.departures)}" if self.departures else "")]
         lines.append(
@@ -133,7 +133,7 @@ def load_anytime(folder: str | os.PathLike[str]) -> AnytimeResult:
     """What :meth:`AnytimeResult.save` wrote.
 
     Raises:
-        ValueError: no result, a damaged one, or one of a later version.
+        ValueError: there is none, it is damaged, or of a later version.
     """
     return read_result(Path(folder) / "result.json", AnytimeResult, FORMAT, "bench")
 

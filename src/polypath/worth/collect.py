@@ -1,4 +1,4 @@
-"""From the finished runs of a ladder to its result."""
+"""Computes the result of a ladder from its finished runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def twin_run(kind: Kind, seed: int, path: str) -> str:
 
 
 def runs_of(seed: int, paths: Sequence[str], kinds: Sequence[Kind]) -> set[str]:
-    """The runs that a seed's part of the result is made of."""
+    """The runs that a seed's part of the result needs."""
     return {run_name(NET, seed), *(twin_run(kind, seed, path) for kind in kinds for path in paths)}
 
 
@@ -49,12 +49,12 @@ def collect(
     runtime: str | None,
     failed: Mapping[str, str],
 ) -> LadderResult:
-    """Score what has not been scored, measure what has not been measured, and put it together.
+    """Do the missing scores and measurements, and compute the result.
 
     Args:
-        seeds: those whose runs are all there.
+        seeds: those whose runs are all finished.
         results: of all these runs.
-        runtime: to measure times and memory in, None for none.
+        runtime: to measure times and memory in; None measures nothing.
     """
 
     def open_run(name: str, seed: int) -> Callable[[], Trained]:
@@ -152,8 +152,8 @@ def _measured(
 
 
 def _looks(run: Path, result: RunResult, answers: Measured) -> int:
-    """Errors that have been measured on the test split of a run; where some were before they were counted, at least
-    those that are known of."""
+    """The number of errors that have been measured on a run's test split. For runs from before these were counted, the
+    least number that is known."""
     return max(
         sum(count_test_evaluations(RunFolder.open(run)).values()), (result.test_evaluations or 1) + len(answers.correct)
     )

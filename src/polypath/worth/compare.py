@@ -1,6 +1,6 @@
-"""What methods come to on one set of answers and times: pure functions of them.
+"""Compares methods by their answers and times: pure functions of these.
 
-Every figure here takes all methods' options in one table of times, so that they met the same neighbour.
+All figures use one table of times with all methods' options, so that all met the same neighbour.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Timed:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Requests: ``budgets`` in units, whether there is a ``neighbour``, the ``images`` that they ask about."""
+    """Requests: ``budgets`` in units, whether there is a ``neighbour``, the test ``images``."""
 
     budgets: NDArray[np.float64]
     neighbour: NDArray[np.bool_]
@@ -50,7 +50,7 @@ class Asked:
 @dataclass(frozen=True, kw_only=True)
 class OptionRow:
     """An option: test error in percent, medians and 99th percentiles in milliseconds without and with a neighbour (None
-    where the requests have none or only such), the share of requests that the rule gave to it."""
+    if no request has one), the share of requests for which the rule chose it."""
 
     name: str
     error: float
@@ -66,14 +66,14 @@ class Compared:
     """A method's figures.
 
     Attributes:
-        options: from the least to the most accurate, by the method's own word.
-        flips: what each option changes of the answers of the one before it.
+        options: from the least to the most accurate, in the order that the method gives.
+        flips: how each option's answers differ from those of the option before it.
         hypervolume: the share of the protocol's box of time and error that its options dominate.
         ways: right and in time, as shares of the requests: by the ``rule``, by the best ``fixed`` option, by the
             oracles of ``times`` and of times and answers (``oracle``).
         fixed: the best fixed option.
-        refused: share of requests that the rule refused.
-        gain, hypervolume_gain: rule and hypervolume minus those of the first method, None for that one.
+        refused: the share of requests that the rule refused.
+        gain, hypervolume_gain: rule and hypervolume minus those of the first method; None for the first method.
     """
 
     options: list[OptionRow]
@@ -101,7 +101,7 @@ def compared(
     Args:
         names: of each method's options, the least accurate first.
         right: of each method ``(test images, options)``.
-        chance: error in percent of who guesses.
+        chance: error in percent of guessing.
     """
     ends = np.cumsum([0, *map(len, names)])
     box = (BOX[0] * timed.unit_ms, BOX[1] * timed.unit_ms, chance)

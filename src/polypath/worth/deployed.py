@@ -1,7 +1,7 @@
-"""Milliseconds, memory and switching of a network's paths in a runtime, beside separate networks.
+"""Measures times, memory and the cost of switching of a network's paths in a runtime, compared with separate networks.
 
-Each path answers one image twice in a row, all paths by turns: the first time another one has run just before, the
-second time it has itself. The difference of the medians is what a switch costs. Memory is that of new processes
+Paths alternate, and each answers one image twice in a row: the first time just after another path, the second time just
+after itself. The difference of the medians is the cost of a switch. Memory is measured in new processes
 (:mod:`polypath.worth.loaded`).
 """
 
@@ -35,11 +35,11 @@ LOG = logging.getLogger(__name__)
 
 
 def runtime_name(asked: str | None) -> str | None:
-    """The runtime to measure in; None where nothing is to be or can be measured.
+    """The runtime to measure in; None if nothing is requested or nothing can be measured.
 
     Raises:
         ValueError: an unknown name.
-        ImportError: one that is asked for by name is not installed.
+        ImportError: a runtime that is requested by name is not installed.
     """
     if asked is None:
         return None
@@ -64,11 +64,11 @@ def deployed(
     statistics: BatchNormStatistics,
     twins: Mapping[str, PathNet],
 ) -> dict[str, Any]:
-    """Times and memory of ``paths`` in one bundle, and memory of the ``twins`` in a bundle each, as JSON values:
+    """Times and memory of ``paths`` in one bundle, and memory of the ``twins`` in one bundle each, as JSON values:
     ``name``, ``version``, ``threads``, ``repeats``, ``busy`` (whether something disturbed the times), ``machine``,
     ``memory`` (MiB of the ``net`` and of the ``twins``, or None) and, by path, ``times``.
 
-    Bundles are written below ``folder``; those that are there already are taken.
+    Bundles are written below ``folder``; existing ones are reused.
     """
     one = _bundle(folder / "net", net, paths, statistics)
     apart = [
@@ -110,7 +110,7 @@ def _bundle(
 ) -> Bundle:
     try:
         return Bundle.open(folder)
-    except ValueError:  # it is not there, or was not finished
+    except ValueError:  # it is missing, or was not finished
         shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(exist_ok=True)
     return write_bundle(net.cpu(), folder, paths, statistics=statistics)

@@ -14,7 +14,7 @@ NAMES = {"epochs": "alone, equal epochs", "pflop": "alone, equal total PFLOP", "
 
 
 def ladder_figure(result: LadderResult) -> Figure:
-    """Error against milliseconds (MACs where nothing was timed), and the tax of each path with its 95% interval."""
+    """Error against milliseconds (MACs if nothing was timed), and the tax of each path with its 95% interval."""
     timed = all(row.p50_ms is not None for row in result.rows)
     figure, (left, right) = canvas(12.0, 5.0, 2, title=f"{result.name}: {result.images:,} test images of {result.data}")
     along = [_along(row, timed) for row in result.rows]

@@ -1,17 +1,17 @@
-r"""One network beside its own paths, each trained alone as the plain network it is.
+r"""Compares one network with its own paths, each trained alone as a plain network.
 
     result = ladder(get_recipe("fractalnet-cifar10-ladder"), range(3), out="ladders/fractalnet")
     print(*result.facts(), sep="\n")
 
 ``out`` holds
 
-ladder.json               what was asked for, and which paths were chosen
+ladder.json               the arguments, and which paths were chosen
 net,seed=0                an ordinary run folder for each network and each twin (:mod:`polypath.worth.plan`), ``logs/``
 answers/                  which test images each of them answers rightly
-deployed/, runtime.json   the bundles of the first seed, and what was measured of them
+deployed/, runtime.json   the bundles of the first seed, and their measurements
 result.json, result.csv   the result; figure.png, figure.svg
 
-Called again with the same arguments it goes on as a sweep does (:mod:`polypath.training.sweep`): what is finished is
+A second call with the same arguments resumes, as a sweep does (:mod:`polypath.training.sweep`): finished parts are
 read, and no test image is looked at twice. Seeds and kinds of twins may be added. To measure times again, remove
 ``runtime.json``.
 """
@@ -69,12 +69,12 @@ def ladder(
 
     Args:
         recipe: of the network.
-        paths: texts, at most five, the whole among them or beside them; None takes those that the first seed's network
-            would be exported with, chosen by its held-out images (at most five).
-        kinds: of twins, see :mod:`polypath.worth.plan`; ``epochs`` are trained in any case.
+        paths: texts, at most five with the whole, which is added if missing; None takes those with which the first
+            seed's network would be exported, chosen by its held-out images (at most five).
+        kinds: of twins, see :mod:`polypath.worth.plan`; ``epochs`` are always trained.
         num_images: training images to recalibrate batch-norm on.
-        runtime: measures times and memory: ``openvino``, ``onnxruntime``, ``torch``, ``auto`` for the first of them
-            that is installed, None for nothing.
+        runtime: for times and memory: ``openvino``, ``onnxruntime``, ``torch``, ``auto`` for the first of them that is
+            installed; None measures nothing.
         workers, retries, data_moved, run: as of :func:`polypath.training.sweep.sweep`.
 
     Raises:
@@ -123,7 +123,7 @@ class _Claim(TypedDict):
 
 
 def _asked(recipe: Recipe, paths: Sequence[str] | None) -> list[str] | None:
-    """The paths that were asked for, and the whole; each once, by their texts."""
+    """The requested paths and the whole, each once, by their texts."""
     if paths is None:
         return None
     net, found = build_net(recipe), {}
@@ -158,7 +158,7 @@ class _Ladder:
     # --- what is asked for -------------------------------------------------------------------------------
 
     def claim(self, write: bool = False) -> None:
-        """Make sure that the folder is this ladder's, or free.
+        """Check that the folder is this ladder's, or free.
 
         Raises:
             ValueError: it holds something else.
@@ -174,7 +174,7 @@ class _Ladder:
         )
         if file.is_file():
             before = read(file, _Claim)
-            before["recipe"] = recipe_to_json(recipe_from_json(before["recipe"]))  # fields that came since
+            before["recipe"] = recipe_to_json(recipe_from_json(before["recipe"]))  # adds fields of later versions
             for what in ("recipe", "asked", "num_images"):
                 if before[what] != json.loads(json.dumps(mine[what])):
                     raise ValueError(f"{self.folder} holds a ladder of another {what}: choose another --out")
@@ -236,16 +236,16 @@ class _Ladder:
             logits, labels = scored(run.net, named, stats, run.batches("validation"))
             chosen = decide(logits, labels, macs, seed=0).names
         else:
-            LOG.warning("no images are held out (data.validation) to choose paths by: up to %d of all", MOST)
+            LOG.warning("no held-out images (data.validation) to choose paths by: up to %d of all are taken", MOST)
         return evenly(chosen, macs)
 
     # --- what came out -----------------------------------------------------------------------------------
 
     def result(self, runtime: str | None) -> LadderResult:
-        """Train what is missing, measure what is missing, and write the result.
+        """Do the missing training and measurements, and write the result.
 
         Raises:
-            ValueError: no seed whose runs have all come out.
+            ValueError: no seed has all its runs finished.
         """
         self._train({run_name(NET, seed): replace(self.recipe, {"seed": seed}) for seed in self.seeds})
         if self.paths is None:

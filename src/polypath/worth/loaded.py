@@ -1,5 +1,5 @@
-"""A process that loads every path of some bundles in a runtime and says how much memory that took:
-``python -m polypath.worth.loaded RUNTIME BUNDLE ...`` prints MiB as JSON, or null where the system does not say."""
+"""A process that loads every path of some bundles in a runtime and reports how much memory that took:
+``python -m polypath.worth.loaded RUNTIME BUNDLE ...`` prints MiB as JSON, or null if the system does not report it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ STATM = Path("/proc/self/statm")
 
 
 def memory_loaded(runtime: str, bundles: Sequence[Path]) -> float | None:
-    """MiB that a new process holds more once all paths of all ``bundles`` are loaded and have answered one image.
+    """MiB by which a new process grows when all paths of all ``bundles`` are loaded and have answered one image.
 
     Raises:
-        RuntimeError: the process failed; the message is the last line of what it said.
+        RuntimeError: the process failed; the message is the last line of its output.
     """
     command = [sys.executable, "-m", __name__, runtime, *map(str, bundles)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -41,7 +41,7 @@ def main() -> None:
     runtime, *folders = sys.argv[1:]
     bundles = [Bundle.open(folder) for folder in folders]
     first = bundles[0]
-    _answer(runtime, first, first.paths[:1])  # so that the runtime's own libraries are there
+    _answer(runtime, first, first.paths[:1])  # so that the runtime's own libraries are loaded
     before = resident()
     kept = [_answer(runtime, bundle, bundle.paths) for bundle in bundles]
     after = resident()

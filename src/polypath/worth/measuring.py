@@ -1,9 +1,9 @@
-"""A method's work in a process of its own: training by all cores, answers and times by one.
+"""Runs a method in a separate process: training on all cores, answers and times on one.
 
     run_alone(Job(what="score", ...))       # in the process that measures: starts another one, and waits for it
 
-Answers and times are taken by one thread on one core, to which the process is bound where the system can do that, so
-that every runtime has the same means whatever it would choose. What a method prints goes to standard error.
+Answers and times use one thread on one core, to which the process is bound if the system supports that. So every
+runtime has the same resources, whatever its defaults. A method's output goes to standard error.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from polypath.worth.protocol import (
 from polypath.worth.replay import neighbour, replay, without_collection
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-BLOCK = 250  # requests between two writings
+BLOCK = 250  # requests between two writes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a process is to do.
+    """The work of one process.
 
     Attributes:
         what: ``train`` a method, ``score`` its options on the test images, or take ``times`` of all methods' options.
         files: the methods' files, ``folders``: what each has learnt, in the same order.
-        out: where it goes: a file (train, score), or a folder (times).
-        key: what a result is of; goes into it.
+        out: where the result goes: a file (train, score), or a folder (times).
+        key: what the result depends on; is written into it.
         requests: of the trace (times).
         parent: the process that waits.
     """
@@ -68,7 +68,7 @@ class Job:
 
 
 class Trained(TypedDict):
-    """``train.json``: what training a method took."""
+    """``train.json``: the cost of training a method."""
 
     key: list[str]
     pflop: float | None
@@ -94,7 +94,7 @@ def run_alone(job: Job) -> None:
     """Do a job in a new process.
 
     Raises:
-        ValueError: what it refused, or that it died.
+        ValueError: the job was refused, or the process died.
     """
     one = {} if job.what == "train" else dict.fromkeys(ONE_THREAD, "1")
     values = json.dumps(asdict(job) | {"parent": os.getpid()})
@@ -104,14 +104,14 @@ def run_alone(job: Job) -> None:
     try:
         said, _ = process.communicate()
     finally:
-        process.kill()  # where this process was interrupted
+        process.kill()  # in case this process was interrupted
         process.wait()
     if process.returncode:
         raise ValueError(said.strip() or f"{job.files[0]}: its process ended with status {process.returncode}")
 
 
 def main() -> None:
-    """One job, as JSON in the first argument. What is refused goes to standard output, nothing else does."""
+    """Do the job given as JSON in the first argument. Only refusals go to standard output."""
     job = decode(json.loads(sys.argv[1]), Job, "job")
     belong_to(job.parent)
     told = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -129,14 +129,14 @@ def do(job: Job) -> None:
     """Do a job in this process.
 
     Raises:
-        ValueError: what a method does not do as it should.
+        ValueError: a method does not work as it should.
     """
     with torch.inference_mode(job.what != "train"):
         {"train": _train, "score": _score, "times": _times}[job.what](job)
 
 
 def _bind() -> None:
-    """One thread on one core, for all that is loaded from now on."""
+    """Use one thread on one core, for everything that is loaded from now on."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
@@ -162,7 +162,7 @@ def _score(job: Job) -> None:
 def _times(job: Job) -> None:
     methods, options, task = _opened(job)
     pairs = [(method, *item) for method, of in zip(methods, options, strict=True) for item in of.items()]
-    for method, name, answer in pairs:  # what fails is told before anything is measured
+    for method, name, answer in pairs:  # failures are reported before anything is measured
         method.scores(name, answer, task.test.pixels[0], len(task.classes))
     tasks = [lambda image, answer=answer: np.asarray(answer(image)) for _, _, answer in pairs]
     folder, trace = Path(job.out), read_trace(job.requests)
@@ -183,7 +183,7 @@ def _times(job: Job) -> None:
 
 
 def _profile(tasks: Sequence[Any], pixels: NDArray[np.uint8]) -> tuple[float, NDArray[np.float64]]:
-    """Milliseconds of the reference (the median), and of each task ``(runs, tasks)``, all by turns."""
+    """Milliseconds of the reference (the median), and of each task ``(runs, tasks)``, measured alternately."""
     net, x = reference(), reference_input()
     count = 0
 

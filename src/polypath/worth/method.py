@@ -1,11 +1,11 @@
-'''A method that ``polypath bench anytime`` measures: a Python file of its author's, run as any script of his is.
+'''A method that ``polypath bench anytime`` measures: a Python file, which is run as a script.
 
     name = "two sizes"
-    pflop = 0.3                                    # of all its training; left out where it is not known
-    files = ["small.onnx", "large.onnx"]           # what else its answers come from, so that a change is noticed
+    pflop = 0.3                                    # of all its training; leave it out if it is not known
+    files = ["small.onnx", "large.onnx"]           # other files that its answers depend on, to notice changes
 
-    def train(train, held_out, folder, seed):      # only where it learns here
-        """Leave everything in ``folder`` and return the PFLOP; images have ``pixels`` and ``labels``."""
+    def train(train, held_out, folder, seed):      # only if it learns here
+        """Write everything to ``folder`` and return the PFLOP; images have ``pixels`` and ``labels``."""
 
     def options(folder):                           # from the least to the most accurate, by your own held-out images
         """Answers by name: each takes a uint8 image (H, W, C) and gives a score for each class."""
@@ -40,11 +40,11 @@ Answer = Callable[[NDArray[np.uint8]], Any]
 
 @dataclass(frozen=True)
 class Method:
-    """A file that has been run.
+    """A method's file that has been run.
 
     Attributes:
-        digest: of the file and of what it names in ``files``.
-        pflop: as it says, None where it does not.
+        digest: of the file and of those that it names in ``files``.
+        pflop: as the file states it, else None.
     """
 
     file: Path
@@ -58,10 +58,10 @@ class Method:
         return hasattr(self.module, "train")
 
     def train(self, train: Images, held_out: Images, folder: Path, seed: int) -> float | None:
-        """Let it learn; the PFLOP that it says it took.
+        """Let it learn; returns the PFLOP that it reports.
 
         Raises:
-            ValueError: it raises, or gives no number.
+            ValueError: it raises, or returns no number.
         """
         try:
             spent = self.module.train(train, held_out, folder, seed)
@@ -70,17 +70,17 @@ class Method:
         return self.pflop if spent is None else float(check(f"{self.file}: train's PFLOP", spent, number(0)))
 
     def options(self, folder: Path) -> dict[str, Answer]:
-        """Its answers by name, from the least to the most accurate.
+        """Its answer functions by name, from the least to the most accurate.
 
         Raises:
-            ValueError: it raises, or gives something else.
+            ValueError: it raises, or returns something else.
         """
         try:
             found = self.module.options(folder)
         except (Exception, SystemExit) as error:
             raise ValueError(self._told("options", error)) from error
         if not isinstance(found, Mapping) or not found:
-            raise ValueError(f"{self.file}: options must give a dict of at least one function, and gave {found!r}")
+            raise ValueError(f"{self.file}: options must return a dict of at least one function, but gave {found!r}")
         for key, answer in found.items():
             check(f"{self.file}: options: name", key, NAME)
             if not callable(answer):
@@ -88,10 +88,10 @@ class Method:
         return dict(found)
 
     def scores(self, option: str, answer: Answer, image: NDArray[np.uint8], classes: int) -> NDArray[np.float64]:
-        """What an option answers, checked.
+        """The checked scores of an option for an image.
 
         Raises:
-            ValueError: it raises, or gives no finite score for each class.
+            ValueError: it raises, or does not return a finite score for each class.
         """
         try:
             found = np.asarray(answer(image), np.float64)
@@ -100,7 +100,7 @@ class Method:
         if found.shape != (classes,):
             raise ValueError(f"{self.file}: {option} gave scores of shape {found.shape}: must be ({classes},)")
         if not np.isfinite(found).all():
-            raise ValueError(f"{self.file}: {option} gave a score that is no finite number: {found.tolist()}")
+            raise ValueError(f"{self.file}: {option} gave a score that is not a finite number: {found.tolist()}")
         return found
 
     def _told(self, what: str, error: BaseException) -> str:
@@ -108,10 +108,10 @@ class Method:
 
 
 def open_method(file: Path) -> Method:
-    """Run a method's file. What it prints goes to standard error.
+    """Run a method's file. Its output goes to standard error.
 
     Raises:
-        ValueError: no such file, one that fails, or that lacks what a method has.
+        ValueError: no such file, one that fails, or one that lacks a part of a method.
     """
     if not file.is_file():
         raise ValueError(f"--method {file}: no such file")
@@ -119,7 +119,7 @@ def open_method(file: Path) -> Method:
     if spec is None or spec.loader is None:
         raise ValueError(f"--method {file}: must be a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses and pickles of torch look their module up
+    sys.modules[module.__name__] = module  # dataclasses and torch's pickles look up their module
     try:
         with contextlib.redirect_stdout(sys.stderr):
             spec.loader.exec_module(module)
@@ -142,14 +142,14 @@ def _digest(file: Path, others: Any) -> str:
     for other in others:
         place = file.parent / other
         if not place.exists():
-            raise ValueError(f"--method {file}: files: there is no {place}")
+            raise ValueError(f"--method {file}: files: {place} does not exist")
         inside = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
         found |= {f"{place.name}/{path.relative_to(place)}": file_digest(path) for path in inside}
     return json_digest(found)
 
 
 def _place(error: BaseException, file: Path) -> str:
-    """Where in the file an error came from, and what it says."""
+    """An error's line in the file, and its text."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     if isinstance(error, SyntaxError):
         lines = [error.lineno]

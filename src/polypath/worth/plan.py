@@ -1,11 +1,11 @@
 """Which runs a ladder needs: the network, and each of its paths as a plain network, its *twin*.
 
-The twin of a path is ``extract(build(seed), path)`` trained whole by the same recipe: cross-entropy of all of it, no
-drop-path, and no scales of stochastic depth, which only drop-path makes up for. Three kinds of them:
+The twin of a path is ``extract(build(seed), path)``, trained as a whole by the same recipe: its cross-entropy, no
+drop-path, and none of stochastic depth's scales, which only compensate for drop-path. There are three kinds:
 
-epochs  by as many epochs as the network (A)
-pflop   by so many that all twins cost together what the network did (B)
-taught  by as many epochs, and by the answers of the whole's twin of the first kind, which is its own of this one (C)
+epochs  for as many epochs as the network (A)
+pflop   for as many epochs as make all twins together cost as much as the network (B)
+taught  for as many epochs as the network, distilled from the whole's twin of kind A, which is also its twin here (C)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST = 5  # paths of a network
 
 
 def run_name(kind: str, seed: int, path: str = "") -> str:
-    """The run's folder within the ladder's."""
+    """The name of a run's folder in the ladder's folder."""
     word = "".join(c if c.isalnum() or c in "-+=." else "_" for c in path)
     return ",".join([kind, *([word] if word else []), f"seed={seed}"])
 
@@ -45,7 +45,7 @@ def twin(recipe: Recipe, path: str, seed: int, epochs: int | None = None, teache
 
 
 def evenly(names: Iterable[str], macs: Mapping[str, int]) -> list[str]:
-    """At most five of the names and the whole among them, cheapest first: the ends, and what lies evenly between."""
+    """At most five of the names, always with the whole, cheapest first: both ends, and evenly spaced ones between."""
     ordered = sorted({*names, WHOLE_TEXT}, key=lambda name: (macs[name], name))
     places = np.linspace(0, len(ordered) - 1, min(MOST, len(ordered))).round().astype(int)
     chosen = {ordered[place] for place in places.tolist()}
@@ -55,7 +55,7 @@ def evenly(names: Iterable[str], macs: Mapping[str, int]) -> list[str]:
 
 
 def epochs_for(target: float, per_epoch: Sequence[float]) -> list[int]:
-    """Epochs of each twin, as alike as whole numbers allow, by which they cost together most nearly ``target``.
+    """Epochs of each twin, as equal as integers allow, whose total cost is closest to ``target``.
 
     Args:
         target: PFLOP.

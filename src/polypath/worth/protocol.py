@@ -1,7 +1,7 @@
-"""The protocol ``anytime-1``: what ``polypath bench anytime`` measures a method on, in words in ``docs/protocol.md``.
+"""The protocol ``anytime-1``, by which ``polypath bench anytime`` measures methods; ``docs/protocol.md`` describes it.
 
-It is frozen: a change of a number or a rule here needs another name, so that two results of one name can stand
-side by side. Nothing here depends on how a library draws random numbers or on the order in which images are stored.
+It is frozen: a change of a number or a rule here needs another name, so that two results of one name are comparable.
+Nothing here depends on how a library draws random numbers or on the order in which images are stored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from polypath.data.split import Split
 VERSION = "anytime-1"
 TRACE = Path(__file__).parent / "bursty.json"
 HELD_OUT = 0.1  # of each class's training images
-PROFILE_RUNS, WARM_UPS = 200, 10  # turns without a neighbour, after so many that are not measured
+PROFILE_RUNS, WARM_UPS = 200, 10  # turns without a neighbour: measured ones, and unmeasured ones before them
 BOX = (0.02, 4.0)  # units: the ends of the hypervolume's box in time; in error it reaches up to chance
 DIGESTS = {
     "train": "0a11c21c691f54f2d8f2dfc4f2d5509489a4a64d486e9683865c9636e5927063",
@@ -55,8 +55,8 @@ class Task:
     """The images of a measurement.
 
     Attributes:
-        name, note: of the data set, and what a reader has to know of it.
-        digests: of the whole training split and of the test split.
+        name, note: of the data set, and a note for readers.
+        digests: of the complete training split and of the test split.
     """
 
     name: str
@@ -75,10 +75,10 @@ def load_task(source: str) -> Task:
         source: as ``DataConfig.source``: a folder, or a name.
 
     Raises:
-        ValueError: images that are not there, or of different sizes.
+        ValueError: missing images, or images of different sizes.
     """
     data = load_images(DataConfig(source=source))
-    assert isinstance(data.train, Split)  # streaming was not asked for
+    assert isinstance(data.train, Split)  # streaming was not requested
     assert isinstance(data.test, Split)
     whole, train = arranged(data.train, data.classes)
     test, digest = arranged(data.test, data.classes)
@@ -89,7 +89,7 @@ def load_task(source: str) -> Task:
 def arranged(split: Split, classes: Sequence[str]) -> tuple[Images, str]:
     """Images in the order of the SHA-256 of their pixels, and the digest of all of them.
 
-    The digest is the SHA-256 of a sorted line for each image: its own, a space, its class's name.
+    The digest is the SHA-256 of sorted lines, one for each image: its own SHA-256, a space, its class's name.
     """
     pixels = np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
     labels = split.labels.numpy()
@@ -101,7 +101,7 @@ def arranged(split: Split, classes: Sequence[str]) -> tuple[Images, str]:
 
 
 def cut(images: Images) -> tuple[Images, Images]:
-    """Those that train, and those that are held out: the first tenth of each class, rounded down, in their order."""
+    """Images to train on, and held-out ones: the first tenth of each class, rounded down, in their order."""
     held = np.zeros(len(images), bool)
     for label in np.unique(images.labels):
         of_class = np.flatnonzero(images.labels == label)
@@ -117,15 +117,15 @@ def read_trace(requests: int | None = None) -> Trace:
 
 
 def asked(trace: Trace, images: int) -> NDArray[np.int64]:
-    """``(requests,)``: which test image each request of a trace asks about."""
+    """``(requests,)``: the test image of each request of a trace."""
     draws = [hashlib.sha256(f"{trace.seed} {i}".encode()).digest()[:8] for i in range(len(trace.budgets))]
     return np.array([int.from_bytes(draw) % images for draw in draws], np.int64)
 
 
 def reference() -> nn.Module:
-    """What a unit of time is measured by: the nineteen 3×3 convs of a ResNet-20, each with a ReLU, on 32×32 pixels.
+    """The network that defines the unit of time: the 19 3×3 convs of a ResNet-20, each with a ReLU, on 32×32 pixels.
 
-    Plain torch, so that no method and no release of Polypath makes a unit longer or shorter.
+    Plain torch, so that no method and no release of Polypath changes the unit.
     """
     widths = [3, *[16] * 7, *[32] * 6, *[64] * 6]
     layers: list[nn.Module] = []

@@ -1,7 +1,7 @@
-"""Times under a trace: every task runs at every request, while a neighbour has the processor or not.
+"""Measures times under a trace: every task runs at every request, with or without a neighbour process.
 
-All tasks run at each request, so that they meet the same neighbour at the same moment; what a way of choosing among
-them would have answered is a pure function of the times (:mod:`polypath.analysis.deadline`).
+All tasks run at each request, so that they meet the same neighbour at the same time. The answers of any rule for
+choosing among them are then a pure function of the times (:mod:`polypath.analysis.deadline`).
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def timed(task: Callable[[Any], Any], value: Any) -> float:
 def replay(
     tasks: Sequence[Callable[[Any], Any]], values: Sequence[Any], busy: Sequence[bool], wake: Wake
 ) -> NDArray[np.float64]:
-    """Milliseconds ``(requests, tasks)`` of every task on every value, by turns.
+    """Milliseconds ``(requests, tasks)`` of every task on every value; tasks alternate.
 
-    Another task begins at each request, so that none is always the first one after a pause.
+    Each request starts with another task, so that none is always the first one after a pause.
 
     Args:
         busy: whether the neighbour computes at a request.
-        wake: tells it.
+        wake: starts and stops the neighbour.
     """
     times = np.empty((len(values), len(tasks)))
     for i, (value, on) in enumerate(zip(values, busy, strict=True)):
@@ -55,7 +55,7 @@ def replay(
 
 @contextlib.contextmanager
 def neighbour(programs: int = 1) -> Iterator[Wake]:
-    """So many programs that compute while they are told to, on the cores of this process; they end with it."""
+    """Start programs that compute on the cores of this process while they are awake; they end with it."""
     running = [subprocess.Popen([sys.executable, "-c", SPIN], stdin=subprocess.PIPE) for _ in range(programs)]
     awake = False
 
@@ -73,12 +73,12 @@ def neighbour(programs: int = 1) -> Iterator[Wake]:
         yield wake
     finally:
         for program in running:
-            program.communicate()  # the end of its standard input is its own
+            program.communicate()  # it ends when its standard input is closed
 
 
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
-    """No garbage is collected within, which would count as a task's time."""
+    """Turn garbage collection off in the block, since it would count as a task's time."""
     gc.collect()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What a ladder came to: the table, as a value, JSON, CSV and text."""
+"""The result of a ladder: its table as a value, JSON, CSV and text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Tax:
-    """Points of test error that something costs in the one network beside the twins of one kind.
+    """Points of test error by which paths in the one network are worse than their twins of one kind.
 
     Attributes:
         tax: mean over the seeds of error in the network (recalibrated) minus error of the twin.
         low, high: ends of the two-sided 95% interval over seeds and images, both drawn alike for all (with one seed
-            over images alone).
-        most: the one-sided 95% bound, seeds and images drawn.
+            over images only).
+        most: the one-sided 95% bound over seeds and images.
     """
 
     tax: float
@@ -34,8 +34,8 @@ class Tax:
 
 @dataclass(frozen=True, kw_only=True)
 class TwinRow(Tax):
-    """A path's twins of one kind: their mean ``error``, in percent, ``errors`` seed by seed, ``epochs`` and mean
-    ``pflop``, the teacher's forwards among them."""
+    """A path's twins of one kind: their mean ``error`` in percent, the ``errors`` of each seed, ``epochs`` and mean
+    ``pflop``, including the teacher's forwards."""
 
     error: float
     errors: tuple[float, ...]
@@ -48,14 +48,14 @@ class LadderRow:
     """One path.
 
     Attributes:
-        name, paths: as it was asked for, and its canonical text.
+        name, paths: its name in the request, and its canonical text.
         error, error_own: mean test error in percent in the network, with batch-norm recalibrated for the path, and with
-            the network's own; ``errors`` are the recalibrated ones, seed by seed.
-        macs, params, bytes: of one image; of the path as a network of its own, in float32.
-        shared: share of the path's parameters that some other of these paths but the whole uses (of the whole: any).
-        p50_ms, p95_ms: milliseconds in the runtime where the path ran just before.
-        switch_ms: how much longer it takes where another path ran just before (median of both).
-        alone: by kind, the twins.
+            the network's own; ``errors`` are the recalibrated ones of each seed.
+        macs, params, bytes: of one image; of the path as a standalone network, in float32.
+        shared: the share of the path's parameters that other paths of the table use, the whole excepted.
+        p50_ms, p95_ms: milliseconds in the runtime if the path ran just before.
+        switch_ms: how much longer it takes if another path ran just before (difference of medians).
+        alone: the twins, by kind.
     """
 
     name: str
@@ -75,22 +75,22 @@ class LadderRow:
 
 @dataclass(frozen=True, kw_only=True)
 class LadderResult:
-    """One network beside its paths trained alone.
+    """One network, compared with its paths trained alone.
 
     Attributes:
         recipe: of the network, as JSON values.
-        seeds: of which all runs are.
-        rows: a path each, cheapest first.
-        tax: by kind, of the mean over the paths.
+        seeds: of the runs.
+        rows: one for each path, cheapest first.
+        tax: by kind, the mean over the paths.
         pflop: of the ``net`` and, by kind, of all twins together; the mean over the seeds.
         bytes: of the weights of all paths in the one network, and of all twins.
-        data, note, images: the test images, what to know of them, how many.
+        data, note, images: name of the test images, a note on them, their number.
         recalibrated: training images that batch-norm was recalibrated on.
-        test_evaluations: errors on the test split that have been measured of these runs, whatever measured them.
-        runtime: what the times and the memory are of, and ``memory`` in MiB: of the one network with all paths loaded,
-            of all twins; None where nothing was measured.
+        test_evaluations: errors of these runs that any command has measured on the test split.
+        runtime: the conditions of the times and the memory, and ``memory`` in MiB: of the one network with all paths
+            loaded, and of all twins; None if nothing was measured.
         environment: device, instructions, versions, revision.
-        failed: runs that have failed and why; rows then lack what they were needed for.
+        failed: runs that have failed and why; rows then lack the figures that need them.
     """
 
     recipe: dict[str, Any]
@@ -132,7 +132,7 @@ class LadderResult:
         return text.getvalue()
 
     def facts(self) -> list[str]:
-        """What stands below the table."""
+        """The lines below the table."""
         cost = ", ".join(f"{kind} {pflop:.4g}" for kind, pflop in self.pflop.items())
         seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
         lines = [
@@ -153,7 +153,7 @@ class LadderResult:
         return [*lines, *([self.note] if self.note else []), *(f"failed: {n}: {why}" for n, why in self.failed.items())]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Head and rows for people."""
+        """The table's head and rows as text."""
         head = ["path", "own %", "error %", *(f"{kind} %" for kind in self.kinds), *(f"tax, {k}" for k in self.kinds)]
         head += ["MACs", "MiB", "shared", "ms", "switch ms"]
         rows = []
@@ -175,7 +175,7 @@ def load_ladder(folder: str | os.PathLike[str]) -> LadderResult:
     """What :meth:`LadderResult.save` wrote.
 
     Raises:
-        ValueError: no result, a damaged one, or one of a later version.
+        ValueError: there is none, it is damaged, or of a later version.
     """
     return read_result(Path(folder) / "result.json", LadderResult, FORMAT, "ladder")
 

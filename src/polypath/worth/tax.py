@@ -1,4 +1,4 @@
-"""Errors and taxes with their intervals, from which images each network answers rightly."""
+"""Errors and taxes with their intervals, computed from which images each network answers rightly."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LEVEL, ONE_SIDED = 0.95, 0.9  # the upper end of the two-sided 90% interval is t
 
 
 class Taxes:
-    """Taxes of paths beside their twins.
+    """Taxes of paths, compared with their twins.
 
     Args:
-        net: path to its answers in the network ``(seeds, images)``, True where right.
-        twins: by kind, path to those of its twins, of the same seeds on the same images.
+        net: by path, its answers in the network ``(seeds, images)``, True where right.
+        twins: by kind and path, the answers of its twins, with the same seeds on the same images.
     """
 
     def __init__(self, net: Mapping[str, np.ndarray], twins: Mapping[str, Mapping[str, np.ndarray]]) -> None:
@@ -27,7 +27,7 @@ class Taxes:
         self.draws = draw(self.sample)
 
     def of(self, kind: str, paths: Sequence[str]) -> Tax:
-        """The mean tax of some paths beside their twins of a kind."""
+        """The mean tax of some paths, compared with their twins of one kind."""
 
         def statistic(means: Means) -> np.ndarray:
             return np.mean([means[_key("net", path)] - means[_key(kind, path)] for path in paths], axis=0)

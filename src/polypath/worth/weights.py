@@ -1,4 +1,4 @@
-"""What paths share of a network's weights."""
+"""How much of a network's weights its paths share."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from polypath.core.paths import WHOLE_TEXT, Paths
 
 
 def shares(net: PathNet, paths: Mapping[str, Paths]) -> dict[str, float]:
-    """Of each path's parameters, the share that some other of ``paths`` uses, the whole network left out, which uses
-    all; of the whole network, the share that any of the others uses."""
+    """The share of each path's parameters that another of ``paths`` uses, not counting the whole network, which uses
+    all; for the whole network, the share that any other path uses."""
     sizes = {name: p.numel() for name, p in net.named_parameters()}
     used = {name: {key for key, _ in extract(net, p).named_parameters()} for name, p in paths.items()}
     found = {}
@@ -22,6 +22,6 @@ def shares(net: PathNet, paths: Mapping[str, Paths]) -> dict[str, float]:
 
 
 def bytes_of(net: PathNet, paths: Paths | None = None) -> int:
-    """Bytes of a path's weights and batch-norm statistics as a network of its own."""
+    """Bytes of a path's weights and batch-norm statistics as a standalone network."""
     child = net if paths is None else extract(net, paths)
     return sum(t.numel() * t.element_size() for t in child.state_dict().values() if t.is_floating_point())

@@ -1,7 +1,7 @@
-"""What runs a bundle's graphs: OpenVINO, ONNX Runtime, torch (eager, compiled), CUDA graphs.
+"""The runtimes for a bundle's graphs: OpenVINO, ONNX Runtime, torch (eager, compiled), CUDA graphs.
 
-A runtime is opened once for a bundle and prepares a path for a batch size; what it gives is a function from images
-``(N, C, H, W)``, float32 and normalised, to logits ``(N, classes)``. Nothing of it is imported before it is opened.
+A runtime is opened once for a bundle. It prepares a path for a batch size and returns a function from images
+``(N, C, H, W)``, float32 and normalised, to logits ``(N, classes)``. Its package is imported only when it is opened.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _PLACES = {
     "cuda-graphs": ("cuda", "CudaGraphs"),
 }
 PRECISIONS = ("f32", "bf16")
-"""What float32 graphs and networks are run in; a graph in int8 says so itself."""
+"""Precisions in which float32 graphs and networks can run; a graph in int8 is always run in int8."""
 
 
 class Runtime(Protocol):
-    """A bundle in a runtime. ``version`` and ``device`` are part of what measured times hold for; ``per_batch`` says
-    that a path is compiled for each batch size, which takes a while when it first comes."""
+    """A bundle in a runtime. Measured times are valid for one ``version`` and ``device`` only. With ``per_batch``, a
+    path is compiled for each batch size, which takes a while on its first use."""
 
     name: str
     version: str
@@ -53,18 +53,18 @@ class Runtime(Protocol):
 
     @property
     def steps(self) -> Sequence[Step | None]:
-        """Of the bundle's ladder, what each step runs here; None where it runs its path whole."""
+        """The steps of the bundle's ladder in this runtime; None where a step runs its complete path."""
         ...
 
     def prepare_step(self, index: int, batch: int) -> StepRun:
-        """The same for a step that there is: from what it reads to logits and what it leaves."""
+        """The function that runs a step: from the values that it reads to logits and the values that it leaves."""
         ...
 
 
 def candidates(bundle: Bundle) -> list[str]:
     """The runtimes that ``auto`` chooses from: installed ones that have a graph of every path.
 
-    With a GPU, CUDA graphs alone; ``torch-compiled`` takes minutes to compile and has to be asked for.
+    With a GPU, only CUDA graphs. ``torch-compiled`` takes minutes to compile, so it must be requested by name.
     """
     if installed("torch") and _has_cuda():
         return ["cuda-graphs"]
@@ -77,7 +77,7 @@ def open_runtime(name: str, bundle: Bundle, threads: int | None = None, precisio
 
     Args:
         threads: for one answer; None takes the cores that this process may use.
-        precision: ``f32``, or ``bf16`` where the runtime has it.
+        precision: ``f32``, or ``bf16`` where the runtime supports it.
 
     Raises:
         ValueError: an unknown name, a bundle without graphs for it, a bad number of threads or precision.
@@ -93,7 +93,7 @@ def open_runtime(name: str, bundle: Bundle, threads: int | None = None, precisio
 
 
 def facts_of(name: str) -> tuple[str, str, str]:
-    """Name, version and device of a runtime of the processor that is installed, without opening it.
+    """Name, version and device of an installed CPU runtime, without opening it.
 
     Raises:
         ImportError: it is not installed.
@@ -108,28 +108,28 @@ def written_steps(bundle: Bundle) -> tuple[Step | None, ...]:
 
 
 def graph_of_step(bundle: Bundle, steps: Sequence[Step | None], index: int) -> str:
-    """The file of a step's graph, which is checked when it is first asked for."""
+    """The file of a step's graph, which is checked on first use."""
     step = steps[index]
-    assert step is not None, "this step has no graph: its path runs whole"
+    assert step is not None, "this step has no graph: its complete path runs"
     return str(bundle.graphs.step(step))
 
 
 def check_float(bundle: Bundle, path: str, runtime: str) -> None:
-    """Raise ``ValueError`` where a path's answers are those of a graph in whole numbers, which ``runtime`` has not."""
+    """Raise ``ValueError`` for a path in int8, which ``runtime`` cannot run."""
     if (precision := bundle.path(path).precision) != "f32":
         raise ValueError(
-            f"path {path!r} is in {precision}, and runtime {runtime!r} runs float32; take openvino, onnxruntime"
+            f"path {path!r} is in {precision}, but runtime {runtime!r} runs float32; take openvino or onnxruntime"
         )
 
 
 def check_options(threads: int | None, precision: str) -> None:
-    """Raise ``ValueError`` for a number of threads or a precision that no runtime has."""
+    """Raise ``ValueError`` for a number of threads or a precision that no runtime accepts."""
     check("threads", threads, optional(whole(1)))
     check("precision", precision, one_of(*PRECISIONS))
 
 
 def _has_cuda() -> bool:
-    """Torch is asked only where there may be a GPU: to import it takes seconds."""
+    """Imports torch only if there may be a GPU, since that takes seconds."""
     if sys.platform == "linux" and "torch" not in sys.modules and not _has_driver():
         return False
     import torch
@@ -138,7 +138,7 @@ def _has_cuda() -> bool:
 
 
 def _has_driver() -> bool:
-    """Whether a driver of NVIDIA's or AMD's GPUs is there."""
+    """Whether a driver for NVIDIA's or AMD's GPUs is installed."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:

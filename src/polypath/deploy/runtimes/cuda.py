@@ -1,4 +1,4 @@
-"""CUDA graphs: a path's kernels recorded once for a batch size and replayed, so that launching them costs nothing."""
+"""CUDA graphs: a path's kernels are recorded once for a batch size and replayed, which saves the cost of launches."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class CudaGraphs:
 
     @property
     def steps(self) -> Sequence[None]:
-        """None: a replay costs less than handing maps from one graph to the other through the host."""
+        """All None: a replay costs less than passing maps from one graph to the next through the host."""
         return [None] * len(self._bundle.ladder)
 
     def prepare_step(self, index: int, batch: int) -> StepRun:
-        raise NotImplementedError("CUDA graphs run each step's path whole")
+        raise NotImplementedError("CUDA graphs run each step's complete path")
 
     def prepare(self, path: str, batch: int) -> Run:
         with self._lock:
@@ -83,7 +83,8 @@ class CudaGraphs:
 
 
 def record(net: Any, x: Any) -> tuple[Callable[[], None], Any]:
-    """``replay`` and its output: run ``net`` on whatever ``x`` then holds. ``x`` stays where it is."""
+    """Record ``net``; returns ``replay``, which runs it on the values then in ``x``, and the output tensor. ``x`` must
+    stay at its address."""
     import torch
 
     with torch.inference_mode():

@@ -39,7 +39,7 @@ class OnnxRuntime:
     def prepare_step(self, index: int, batch: int) -> StepRun:
         file = graph_of_step(self._bundle, self.steps, index)
         if file not in self._calls:
-            self._calls[file] = self._opened(Path(file), spin=False)  # steps take turns
+            self._calls[file] = self._opened(Path(file), spin=False)  # steps alternate
         return self._calls[file]
 
     def _opened(self, file: Path, *, spin: bool = True) -> StepRun:
@@ -50,27 +50,26 @@ def make_session(file: str, threads: int, *, spin: bool = True) -> Any:
     """A session of one ONNX file on the CPU.
 
     Args:
-        spin: let threads that are done wait busily for the session's next run. Where sessions take turns they would
-            do it at the others' cost.
+        spin: let idle threads busy-wait for the session's next run. If sessions alternate, this slows down the others.
 
     Raises:
-        ValueError: a file that ONNX Runtime does not take.
+        ValueError: a file that ONNX Runtime cannot load.
     """
     ort = need("onnxruntime", "runtime 'onnxruntime'")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
-    options.log_severity_level = 4  # what fails is raised, and told once
+    options.log_severity_level = 4  # failures are raised, so they need no log
     try:
         return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own exception types derive from Exception alone
-        raise ValueError(f"{file}: ONNX Runtime does not take it ({_first_line(error)})") from error
+        raise ValueError(f"{file}: ONNX Runtime cannot load it ({_first_line(error)})") from error
 
 
 def caller(session: Any, file: Path) -> Callable[..., list[np.ndarray]]:
     """A session as a function of its inputs, in order.
 
-    It raises ``ValueError`` where the session cannot run them.
+    It raises ``ValueError`` if the session cannot run them.
     """
     names = [value.name for value in session.get_inputs()]
 

@@ -22,7 +22,7 @@ KEPT_EACH = 18  # a path and its step at batches of 1, 2, 4, … 256
 
 
 class OpenVino:
-    """A path is compiled anew for each batch size: static shapes are what its kernels are fast on."""
+    """A path is compiled for each batch size, since its kernels are fast on static shapes."""
 
     name, device, per_batch = "openvino", "cpu", True
 
@@ -66,20 +66,20 @@ def options(threads: int, precision: str = "f32") -> dict[str, Any]:
 
 
 def compiled(core: Any, file: str, settings: dict[str, Any], batch: int | None) -> Run:
-    """A function of one ONNX file of one input and output, for batches of one size or, with None, of any.
+    """An ONNX file with one input and one output as a function, for batches of one size or, with None, of any.
 
     Raises:
-        ValueError: a file that OpenVINO does not take.
+        ValueError: a file that OpenVINO cannot load.
     """
     run = compiled_many(core, file, settings, batch)
     return lambda x: run(x)[0]
 
 
 def compiled_many(core: Any, file: str, settings: dict[str, Any], batch: int | None) -> StepRun:
-    """The same for a file of several inputs, in order, and outputs.
+    """The same for a file with several inputs, in order, and outputs.
 
     Raises:
-        ValueError: a file that OpenVINO does not take.
+        ValueError: a file that OpenVINO cannot load.
     """
     try:
         model = core.read_model(file)
@@ -91,7 +91,7 @@ def compiled_many(core: Any, file: str, settings: dict[str, Any], batch: int | N
         with kept_signal_stack():
             request = core.compile_model(model, "CPU", settings).create_infer_request()
     except RuntimeError as error:
-        raise ValueError(f"{file}: OpenVINO does not take it ({_last_line(error)})") from error
+        raise ValueError(f"{file}: OpenVINO cannot load it ({_last_line(error)})") from error
     lock = threading.Lock()  # a request serves one caller at a time
 
     count = len(model.outputs)
@@ -102,7 +102,7 @@ def compiled_many(core: Any, file: str, settings: dict[str, Any], batch: int | N
                 result = request.infer([*inputs], share_inputs=True, share_outputs=True)
             except RuntimeError as error:
                 raise ValueError(f"{file}: OpenVINO cannot run it ({_last_line(error)})") from error
-            # the buffers are the request's own, and are overwritten by the next call
+            # copied, since the next call overwrites the request's buffers
             return [np.array(result[i]) for i in range(count)]
 
     return run

@@ -1,8 +1,8 @@
-"""The stack on which signals are handled stays as it was while OpenVINO compiles.
+"""Restores the thread's signal stack after OpenVINO compiles.
 
-On a processor without int8 instructions OpenVINO 2026.4 leaves the calling thread with an alternate stack for signals
-whose memory is freed, once it has compiled a graph in int8. Python handles signals on that stack, so the next Ctrl-C or
-SIGTERM would be a segmentation fault.
+On a processor without int8 instructions, compiling an int8 graph with OpenVINO 2026.4 leaves the calling thread with an
+alternate signal stack whose memory is freed. Python handles signals on that stack, so the next Ctrl-C or SIGTERM would
+be a segmentation fault.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Stack(ctypes.Structure):
 
 @contextmanager
 def kept_signal_stack() -> Iterator[None]:
-    """Put this thread's alternate stack back; nothing but on Linux."""
+    """Restore this thread's alternate signal stack after the block; does nothing except on Linux."""
     if sys.platform != "linux":
         yield
         return

@@ -1,4 +1,4 @@
-"""torch on the CPU: eager, or compiled. It needs no graph files: paths are taken out of the network itself."""
+"""torch on the CPU: eager, or compiled. It needs no graph files: paths are extracted from the network itself."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Torch:
         from polypath.fusion import fuse
 
         found = self._parts[index]
-        assert found is not None, "this step shares nothing: its path runs whole"
+        assert found is not None, "this step shares nothing: its complete path runs"
         return self._kept(index, lambda: part_of(fuse(found[1], hold=True), found[2]))
 
     def _kept(self, key: str | int, make: Callable[[], Any]) -> StepRun:
@@ -88,7 +88,7 @@ class Torch:
 
 
 class TorchCompiled(Torch):
-    """The same by ``torch.compile``; a path compiles when it first runs, which takes seconds to minutes."""
+    """The same with ``torch.compile``; a path compiles when it first runs, which takes seconds to minutes."""
 
     name = "torch-compiled"
 
@@ -97,7 +97,7 @@ class TorchCompiled(Torch):
 
 
 def folded(net: Any) -> Any:
-    """``net`` as it is fastest: its norms in its convs (:func:`polypath.fuse`)."""
+    """``net`` with its norms folded into its convs (:func:`polypath.fuse`), which is fastest."""
     from polypath.fusion import fuse
 
     return fuse(net.eval())

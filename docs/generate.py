@@ -19,8 +19,9 @@ def models_page() -> str:
     lines = [
         "# Networks",
         "",
-        f"The {len(PRESETS)} registered networks, as `polypath models` tells them. MACs are the multiply-adds of one",
-        "image of the size given, depth the layers of the longest path. Behind a printed figure stands ours.",
+        f"The {len(PRESETS)} registered networks, as `polypath models` lists them. MACs are the multiply-adds of one",
+        "image of the given size, depth is the number of layers of the longest path. Our figure follows each printed",
+        "one in brackets.",
         "",
         "| name | paper | parameters | MACs | at | depth | paths | printed (ours) |",
         "|---|---|---|---|---|---|---|---|",
@@ -134,8 +135,8 @@ def results_page() -> str:
     lines = [
         "# Runs",
         "",
-        "Runs of recipes that documents show: the revision that trained each, and its error. A *stale* one was",
-        "trained by a recipe that has changed since; it stands until it is run again. Results of experiments are in",
+        "Runs of recipes that the pages show: the revision that trained each, and its error. A *stale* run was trained",
+        "by a recipe that has changed since; it is kept until the recipe runs again. Results of experiments are in",
         "`reproduce`, and on [their page](../reproduction.md).",
         "",
         "| run | test error, % | revision | |",

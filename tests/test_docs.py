@@ -121,6 +121,14 @@ def test_a_heading_that_is_not_there_is_found_out(tmp_path):
     assert anchors(tmp_path / "page.md") == {"one-word-and", "two", "two-1"}
 
 
+def test_every_decision_has_date_status_and_what_decided():
+    _, *subjects = re.split(r"^## ", (ROOT / "docs/decisions.md").read_text(), flags=re.M)
+    entries = [entry.strip() for subject in subjects for entry in re.split(r"^- ", subject, flags=re.M)[1:]]
+    form = r"\*\*.+?\*\*\s+\(20\d\d-\d\d-\d\d,\s+(holds|open).*?\).+?\n  - \*Decided by\*: .+"
+    assert len(entries) > 100
+    assert [entry[:80] for entry in entries if not re.match(form, entry, re.S)] == []
+
+
 def test_the_new_family_is_short():
     block = next(b for b in blocks(ROOT / "docs/new_family.md") if "class Exchange" in b)
     assert len([line for line in block.splitlines() if line.strip()]) <= 40

@@ -195,7 +195,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     renamed = whole.replace(b"fusenet", b"fusenot", 1)
     for damaged in (b"", whole[:100], whole[: len(whole) // 2], whole[::-1], renamed, save({"a": torch.zeros(1)})):
         (tmp_path / "bad").write_bytes(damaged)
-        with pytest.raises(ValueError, match="bad: no saved ensemble"):
+        with pytest.raises(ValueError, match="bad: not a saved ensemble"):
             Ensemble.load(tmp_path / "bad")
     assert Ensemble.load(tmp_path / "good").names == ("LLL", "RLL")
 
@@ -249,12 +249,12 @@ def test_it_compiles():
     ("arguments", "told"),
     [
         ({"paths": []}, "at least one path"),
-        ({"paths": ["route=RLL", "route=RLL"]}, "stands twice"),
-        ({"paths": {"a": "route=RLL", "b": "route=RLL"}}, "vote twice"),
+        ({"paths": ["route=RLL", "route=RLL"]}, "appears twice"),
+        ({"paths": {"a": "route=RLL", "b": "route=RLL"}}, "count twice"),
         ({"paths": ["route=RL"]}, "3 letters"),
         ({"paths": "route=RLL"}, "in a list"),
         ({"paths": {"a.b": "route=RLL"}}, "letters, digits"),
-        ({"paths": {"train": "route=RLL"}}, "no name of torch's"),
+        ({"paths": {"train": "route=RLL"}}, "no attribute of nn.Module"),
         ({"weights": "tied"}, "shared, separate"),
         ({"seed": 1}, "separate weights"),
     ],

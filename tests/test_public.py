@@ -130,7 +130,7 @@ def executed(code: str) -> tuple[dict[str, Any], warnings.WarningMessage]:
     _, caught = told(lambda: exec(compile(f"\n{code}", "a user's script", "exec"), names))
     (warning,) = caught
     assert (warning.filename, warning.lineno) == ("a user's script", 2)
-    assert "goes with the next release" in str(warning.message)
+    assert "the next release removes the old name" in str(warning.message)
     return names, warning
 
 

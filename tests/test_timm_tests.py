@@ -165,7 +165,7 @@ def test_fx(name: str) -> None:
 
 @pytest.mark.parametrize("name", GATED)
 def test_gates_are_drawn_while_a_network_trains_so_fx_does_not_record_that(name: str) -> None:
-    with pytest.raises(ValueError, match=r"gates that are drawn: call eval\(\) first"):
+    with pytest.raises(ValueError, match=r"sampled gates: call eval\(\) first"):
         recorded(made(name))
     model = made(name).eval()
     with torch.inference_mode():

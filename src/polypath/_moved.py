@@ -1,4 +1,4 @@
-"""Names of 0.1 that work for one more release, each with a ``DeprecationWarning``: modules, top names, methods."""
+"""Deprecated modules, top-level names and methods of 0.1: they work for one more release, with a warning."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "polypath.training.files": ("polypath.storage.files", "polypath.storage.digests"),
     "polypath.wiring": ("polypath.core.wiring", "polypath.core.builder"),
 }
-"""Old module: where its names are now, looked up in this order."""
+"""Old module: the modules that have its names now, searched in this order."""
 
 NAMES = {
     "Ask": "PredictRequest",
@@ -101,7 +101,7 @@ METHODS: tuple[tuple[str, str, str, str], ...] = (
     ("polypath.families.base.Family", "words", "polypath.families.base.Family.selectors", "family.selectors()"),
     ("polypath.families.base.Family", "names", "polypath.families.base.Family.path_names", "family.path_names()"),
 )
-"""Class, old method, the function or method that does it now, and how to call that."""
+"""Class, old method, the function or method that replaces it, and how to call that."""
 
 
 class _Finder(MetaPathFinder, Loader):
@@ -114,11 +114,11 @@ class _Finder(MetaPathFinder, Loader):
         return _Moved(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing: its names are looked up when they are asked for."""
+        """Do nothing: :class:`_Moved` looks names up on access."""
 
 
 class _Moved(ModuleType):
-    """Stands for a module of 0.1: looks its names up where they are now."""
+    """Replaces a module of 0.1: looks each name up in the modules that have it now."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, f"Moved to {', '.join(MODULES[name])}.")
@@ -135,20 +135,20 @@ class _Moved(ModuleType):
 
 
 def install() -> None:
-    """Make the old modules importable, and have classes get their old methods; nothing is imported for it."""
+    """Make the old modules importable and give classes their old methods. This imports nothing."""
     sys.meta_path.append(_Finder())
     for name in MODULES:
-        if name.count(".") == 1:  # found by the finder, `polypath.cost` would take the place of the function
+        if name.count(".") == 1:  # the import system would bind `polypath.cost` to the module, not the function
             sys.modules.setdefault(name, _Moved(name))
     for owner, old, new, call in METHODS:
         add_old_method(owner, old, _method(f"{owner.rpartition('.')[2]}.{old}", new, call))
 
 
 def attribute(name: str) -> Any:
-    """What ``polypath.NAME`` was in 0.1.
+    """The object that ``polypath.NAME`` was in 0.1.
 
     Raises:
-        AttributeError: it never was there.
+        AttributeError: 0.1 had no such name.
     """
     if name in TOP:
         warn_renamed(f"polypath.{name}", f"{TOP[name]}.{name}", 2)
@@ -166,7 +166,7 @@ def _method(old: str, new: str, call: str) -> Callable[..., Any]:
         warn_renamed(old, call, 1)
         if owner.rpartition(".")[2][0].islower():
             return getattr(importlib.import_module(owner), name)(self, *args, **options)
-        # a method; a class that gives it by its old name alone may ask here for what it inherits
+        # a subclass may override only the old name and call super(): find the first real method of the new name
         table = next(
             vars(c) for c in type(self).__mro__ if name in vars(c) and vars(c)[name] is not vars(c).get(old_name)
         )

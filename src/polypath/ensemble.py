@@ -1,7 +1,7 @@
-"""Conventional ensembles of component networks (Zhao et al. 2016, §3.1, §4): paths run apart, their softmax averaged.
+"""Conventional ensembles of component networks (Zhao et al. 2016, §3.1, §4): average the softmax of separate paths.
 
-*Shared* weights: convs, batch-norm's scale and shift and the linear layers are one; running statistics are each
-member's own. *Separate* weights: each member is a network of its own. No information passes between members.
+*Shared* weights: members share convs, linear layers and the scale and shift of batch-norms; each has its own running
+statistics. *Separate* weights: each member is a separate network. No information passes between members.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WEIGHTS = ("shared", "separate")
 
 @dataclass(frozen=True)
 class _Saved:
-    """What a saved ensemble says of itself."""
+    """The config of a saved ensemble."""
 
     weights: str
     paths: dict[str, str]
@@ -47,24 +47,24 @@ class _Saved:
 
 
 class Ensemble(nn.Module):
-    """Some paths of a network, run apart and averaged after softmax.
+    """Some paths of a network, run separately and averaged after softmax.
 
-    Called on images ``(N, C, H, W)`` it gives *log-probabilities* ``(N, num_classes)``: the arg-max is the answer,
-    ``exp`` the averaged probabilities, and cross-entropy takes them as it takes logits.
+    For images ``(N, C, H, W)`` it returns *log-probabilities* ``(N, num_classes)``: the arg-max is the answer,
+    ``exp`` gives the averaged probabilities, and cross-entropy accepts them like logits.
 
     Args:
         net: the parent. With shared weights it becomes a part of the ensemble, not a copy; its own running
-            statistics stay as they are.
-        paths: the members, texts or :class:`Paths`, or a mapping that also names them. A member's name is else its
-            text: ``RLL`` for ``route=RLL``, ``branches_1_3`` for ``branches=1,3``.
+            statistics do not change.
+        paths: the members, texts or :class:`Paths`, or a mapping that also names them. By default a member's name is
+            its text: ``RLL`` for ``route=RLL``, ``branches_1_3`` for ``branches=1,3``.
         weights: ``shared`` (state-dict keys ``net.*``, and ``members.RLL.*`` for each member's running statistics) or
             ``separate`` (``members.RLL.*`` are extracted networks).
-        stats: re-estimated statistics that the members begin with, instead of the parent's.
-        seed: of separate weights only: draw each member's weights anew, member i from seed + i. Else all begin with
-            the parent's.
+        stats: recalibrated statistics for the members to start with, instead of the parent's.
+        seed: only with separate weights: draw new weights for each member, member i from seed + i. By default all
+            members start with the parent's weights.
 
     Raises:
-        ValueError: no path, one name twice, one path twice with shared weights, an illegal path.
+        ValueError: no path, a duplicate name, a duplicate path with shared weights, an illegal path.
     """
 
     @takes(net=NETWORK, paths=SEVERAL_PATHS, stats=STATISTICS, seed=optional(WHOLE_NUMBER))
@@ -80,11 +80,11 @@ class Ensemble(nn.Module):
         super().__init__()
         check("weights", weights, one_of(*WEIGHTS))
         if seed is not None and (weights == "shared" or stats is not None):
-            raise ValueError(f"seed = {seed} draws separate weights anew: leave it out with shared ones or statistics")
+            raise ValueError(f"seed = {seed} draws new separate weights: omit it with shared weights or with stats")
         self.weights, self.config = weights, copy.deepcopy(net.config)
         self.paths, self._known = _named(net, paths)
         if weights == "shared" and len(set(self.paths.values())) < len(self.paths):
-            raise ValueError("one path stands twice among the members: with shared weights it would vote twice")
+            raise ValueError("two members are the same path: with shared weights it would count twice")
         if weights == "shared":
             self.net = net
         for i, (name, path) in enumerate(self.paths.items()):
@@ -102,11 +102,11 @@ class Ensemble(nn.Module):
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
-        """How images are prepared for its members, in timm's words; see :attr:`PathNet.pretrained_cfg`."""
+        """How images are prepared for its members, in timm's format; see :attr:`PathNet.pretrained_cfg`."""
         return next(module for module in self.modules() if isinstance(module, PathNet)).pretrained_cfg
 
     def logits(self, name: str, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """One member's logits ``(N, num_classes)``, by its own forward; in training its own statistics move.
+        """One member's logits ``(N, num_classes)``, from its own forward; training updates its own statistics.
 
         Raises:
             ValueError: a name that no member has.
@@ -116,7 +116,7 @@ class Ensemble(nn.Module):
         if self.weights == "separate":
             return member(x, generator=generator)
         options = {"paths": self.paths[name], "generator": generator}
-        # the bank's buffers stand in the parent's places for this call; batch-norm updates them there
+        # for this call the member's buffers replace the parent's, and batch-norm updates them
         return cast(Tensor, torch.func.functional_call(self.net, dict(member.named_buffers()), (x,), options))
 
     if TYPE_CHECKING:  # torch types a module's call as Any
@@ -155,7 +155,7 @@ class Ensemble(nn.Module):
         return torch.stack(losses).sum()
 
     def left(self, without: str | Iterable[str] = ()) -> list[str]:
-        """The members' names but for those in ``without``.
+        """The members' names except those in ``without``.
 
         Raises:
             ValueError: as :meth:`forward`.
@@ -167,7 +167,7 @@ class Ensemble(nn.Module):
         return kept
 
     def take_statistics(self, stats: BatchNormStatistics) -> None:
-        """Give each member the statistics that were re-estimated for its path.
+        """Give each member the recalibrated statistics of its path.
 
         Raises:
             ValueError: statistics that lack a member's path, or of another network.
@@ -182,7 +182,7 @@ class Ensemble(nn.Module):
                 member.get_buffer(f"{norm}.running_var").copy_(var)
 
     def member(self, name: str) -> PathNet:
-        """A copy of one member as a network of its own, with its own running statistics."""
+        """A copy of one member as a standalone network, with its running statistics."""
         name = self._name(name)
         if self.weights == "separate":
             return copy.deepcopy(cast(PathNet, self.get_submodule(f"members.{name}")))
@@ -198,20 +198,20 @@ class Ensemble(nn.Module):
     # --- saving ------------------------------------------------------------------------------------------
 
     def save(self, file: str | os.PathLike[str]) -> None:
-        """Write the ensemble as one safetensors file, whole or not at all.
+        """Write the ensemble as one safetensors file, atomically.
 
         Raises:
-            ValueError: a network that no family built, which could not be built again.
+            ValueError: a network that no family built, which could not be rebuilt.
         """
         from safetensors.torch import save
 
         if self.config.get("family") not in FAMILIES:
-            raise ValueError("only ensembles of a family's network can be saved: this one's config names none")
+            raise ValueError("only ensembles of a family's network can be saved: this one's config names no family")
         config = {"weights": self.weights, "paths": {n: str(p) for n, p in self.paths.items()}, "net": self.config}
         tensors = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
         data = save(
             tensors, {"config": json.dumps(json_value("this ensemble's config", config))}
-        )  # one entry: the order of several varies
+        )  # one metadata entry, since the order of several varies
         write_file(file, data)
 
     @classmethod
@@ -219,27 +219,27 @@ class Ensemble(nn.Module):
         """Read what :meth:`save` wrote, in evaluation mode.
 
         Raises:
-            ValueError: a file that is damaged or something else.
+            ValueError: a damaged file, or one that is not an ensemble.
         """
         try:
             with opened(Path(file)) as stream:
                 config = decode(parse_json((stream.metadata() or {})["config"], "config"), _Saved, "config")
                 tensors = {key: stream.get_tensor(key).clone() for key in stream.keys()}  # noqa: SIM118 (no mapping)
             if len(config.paths) > len(tensors):
-                raise ValueError(f"{len(config.paths):,} members, and {len(tensors):,} tensors")
+                raise ValueError(f"{len(config.paths):,} members, but only {len(tensors):,} tensors")
             net = build_net(config.net, os.fspath(file), held=held_by(Path(file)))
             restore(net, config.net, os.fspath(file))
             ensemble = cls(net, config.paths, config.weights)
             ensemble.load_state_dict(tensors, assign=True)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{os.fspath(file)}: no saved ensemble, or a damaged one ({error})") from error
+            raise ValueError(f"{os.fspath(file)}: not a saved ensemble, or damaged ({error})") from error
         return ensemble.eval()
 
 
 def _named(
     net: PathNet, paths: Iterable[Paths | str] | Mapping[str, Paths | str]
 ) -> tuple[dict[str, Paths], dict[str, str]]:
-    """Members by name, and every text that a member may be called by."""
+    """Members by name, and every text that may name a member, with the name."""
     texts = {path: text for text, path in net.named_paths().items()}
     if isinstance(paths, Paths | str):
         raise ValueError(f"paths {str(paths)!r}: give several, in a list")
@@ -255,9 +255,9 @@ def _named(
         text = path if isinstance(path, str) else texts.get(chosen, str(chosen))
         name = wanted if wanted is not None else _member_name(text)
         if not re.fullmatch(r"\w+", name) or hasattr(nn.Module, name):
-            raise ValueError(f"member name {name!r}: use letters, digits and '_', and no name of torch's modules")
+            raise ValueError(f"member name {name!r}: use letters, digits and '_', and no attribute of nn.Module")
         if name in members:
-            raise ValueError(f"member {name!r} stands twice: give a mapping with a name of its own for each")
+            raise ValueError(f"member {name!r} appears twice: give a mapping with a different name for each")
         members[name] = chosen
         for alias in (str(chosen), text):
             known.setdefault(alias, name)
@@ -267,7 +267,7 @@ def _named(
 
 
 def _member_name(text: str) -> str:
-    """``RLL`` for ``route=RLL``, whose value says enough, else all of it: ``branches_1_3`` for ``branches=1,3``."""
+    """The value if it is a name, ``RLL`` for ``route=RLL``; else the text, ``branches_1_3`` for ``branches=1,3``."""
     value = text.partition("=")[2]
     return value if re.fullmatch(r"[A-Za-z]\w*", value) else re.sub(r"\W+", "_", text)
 

@@ -1,4 +1,4 @@
-"""Every training technique as a plain function, for a loop of your own.
+"""Every training technique as a plain function, for your own training loop.
 
     net, g = pp.create_model("crescendonet_32", seed=0), torch.Generator().manual_seed(0)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
@@ -6,8 +6,7 @@
         loss = F.cross_entropy(net(x, paths=local_drop_path(net.wiring, 0.3, g)), y)
         optimizer.zero_grad(), loss.backward(), optimizer.step()
 
-The same functions, bound into settings that a recipe can hold, are the objectives of
-:mod:`polypath.training.path_objectives`.
+The objectives of :mod:`polypath.training.path_objectives` are the same functions with settings from a recipe.
 """
 
 from __future__ import annotations

@@ -88,13 +88,13 @@ def test_files(made, tmp_path):
 
 def test_facts_say_whether_statistics_were_re_estimated(made):
     facts = made[2].facts()
-    assert "re-estimated on 60 training images" in facts
+    assert "recalibrated on 60 training images" in facts
     assert f"torch {torch.__version__}" in facts
     alone, stats = path_table(made[0], data="noise", repeats=1)
     assert stats is None
     assert alone.recalibrated is None
     assert all(row.error_recalibrated is None for row in alone.rows)
-    assert "not re-estimated" in alone.facts()
+    assert "not recalibrated" in alone.facts()
 
 
 def test_refusals(made):

@@ -246,7 +246,7 @@ def test_paths_scores_every_named_path(capsys, mine):
     assert list(rows) == list(net.named_paths())
     assert table["recalibrated"] is None
     assert all(row["error_recalibrated"] is None for row in rows.values())
-    assert "batch-norm not re-estimated" in out
+    assert "batch-norm not recalibrated" in out
     assert "re-estimated %" not in out
     for name, p in net.named_paths().items():
         assert name in out
@@ -299,7 +299,7 @@ def test_paths_recalibrated_beside_a_rival(capsys, mine, runs):
     assert all(torch.equal(t, weights[name]) for name, t in net.state_dict().items())
     card = (mine / "model" / "README.md").read_text()
     assert "branches=2,4" in card
-    assert "batch-norm re-estimated on 100 training images" in card
+    assert "batch-norm recalibrated on 100 training images" in card
     status, out, _ = run(capsys, "paths", mine, *argv)
     assert "re-estimated %" in out
     assert "\n rival" in out
@@ -443,8 +443,8 @@ def test_paths_and_export_say_which_statistics_an_error_was_taken_with(runs, cap
     monkeypatch.setattr("polypath.deploy.heldout.FEWEST", 40)
     for i, (options, told) in enumerate(
         [
-            (["--num-images", "100"], "batch-norm re-estimated on 100 training images"),
-            (["--no-recalibrate"], "batch-norm not re-estimated"),
+            (["--num-images", "100"], "batch-norm recalibrated on 100 training images"),
+            (["--no-recalibrate"], "batch-norm not recalibrated"),
         ]
     ):
         for form in ("torch", "bundle"):

@@ -1,4 +1,4 @@
-"""Small networks of every kind of choice: sets of operands, switches, exits, gates."""
+"""Small networks with every kind of choice: sets of operands, switches, exits, gates."""
 
 from __future__ import annotations
 

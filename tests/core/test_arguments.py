@@ -1,4 +1,4 @@
-"""Arguments of public functions, checked at their door."""
+"""Argument checks of public functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def function(name: str, count: int | None = None, *, more: object = ()) -> tuple
     return name, count, more
 
 
-def test_it_is_the_function_that_it_was():
+def test_the_decorated_function_behaves_as_before():
     given = [object()]
     assert function("a", more=given)[2] is given
     assert type(function("a", np.int64(3))[1]) is int  # pyright: ignore[reportArgumentType]
@@ -36,19 +36,19 @@ def test_it_is_the_function_that_it_was():
         (("a", "b"), {}, "count = 'b': must be a whole number, or None"),
     ],
 )
-def test_a_wrong_type_is_named_with_what_is_legal(args: tuple[Any, ...], options: dict[str, Any], told: str):
+def test_a_wrong_type_is_reported_with_the_legal_ones(args: tuple[Any, ...], options: dict[str, Any], told: str):
     with pytest.raises(ValueError, match=f"^{told}$"):
         function(*args, **options)
 
 
-def test_python_says_what_is_missing_or_too_much():
+def test_missing_and_extra_arguments_are_pythons_own_errors():
     with pytest.raises(TypeError, match=r"function\(\) missing 1 required positional argument: 'name'"):
         function()  # pyright: ignore[reportCallIssue]
     with pytest.raises(TypeError, match=r"function\(\) got an unexpected keyword argument 'other'"):
         function("a", other=1)  # pyright: ignore[reportCallIssue]
 
 
-def test_a_rule_for_no_argument_is_a_mistake():
+def test_a_rule_for_an_unknown_argument_is_an_error():
     with pytest.raises(TypeError, match=r"has no argument 'names'"):
         takes(names=TEXT)(lambda name: name)
 
@@ -59,6 +59,6 @@ def test_json_values_are_plain():
 
 
 @pytest.mark.parametrize("value", [{"a": object()}, {"a": float("nan")}, [np.float64("inf")], {(1, 2): 3}, {1j}])
-def test_what_json_has_no_form_for_is_refused(value):
+def test_values_that_json_cannot_hold_are_refused(value):
     with pytest.raises(ValueError, match=r"^about: give JSON values \(text, finite numbers"):
         json_value("about", value)

@@ -51,7 +51,7 @@ def test_a_step_is_the_same_to_the_bit(name):
     assert gates == rest[3]
 
 
-def test_segments_end_where_few_steps_are_held():
+def test_few_activations_are_held_and_each_unit_runs_twice():
     """Of n units in a row, the backward pass holds the activations of about 2·√n, and each runs twice."""
     calls: list[int] = []
 

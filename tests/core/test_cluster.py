@@ -1,4 +1,4 @@
-"""Joining and starting Ray clusters, with a package that stands for Ray; tests/test_silence.py has the real one."""
+"""Joining and starting Ray clusters, with a fake Ray; tests/test_silence.py uses the real one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polypath.core.cluster import LOOPBACK, join_cluster
 
 @pytest.fixture
 def ray(monkeypatch) -> Any:
-    """``ray.started``: by address, what ``ray.init`` found in the place of the function that starts the reporter."""
+    """A fake ``ray``; ``ray.started``: by address, the function to start the reporter that ``ray.init`` found."""
     package, private, services = (ModuleType(name) for name in ("ray", "ray._private", "ray._private.services"))
     fake: Any = package
     fake.started, fake.services, fake.error = {}, services, None
@@ -51,7 +51,7 @@ def test_a_user_may_agree_to_reports(ray, monkeypatch):
     assert ray.started["local"] is ray.services.start_api_server
 
 
-def test_a_ray_of_another_structure_runs_as_it_is(ray, monkeypatch):
+def test_another_version_of_ray_runs_unchanged(ray, monkeypatch):
     del ray.services.start_api_server
     join_cluster("local")
     monkeypatch.setitem(sys.modules, "ray._private.services", None)
@@ -59,7 +59,7 @@ def test_a_ray_of_another_structure_runs_as_it_is(ray, monkeypatch):
     assert ray.started == {"local": None, "auto": None}
 
 
-def test_one_that_is_connected_stays_so(ray):
+def test_a_connected_ray_stays_connected(ray):
     ray.is_initialized = lambda: True
     assert join_cluster("auto") is ray
     assert ray.started == {}
@@ -68,11 +68,11 @@ def test_one_that_is_connected_stays_so(ray):
 @pytest.mark.parametrize(
     ("address", "error", "told"),
     [
-        ("10.0.0.1:6379", ConnectionError("nothing there"), "--cluster 10.0.0.1:6379: nothing there; start one by"),
+        ("10.0.0.1:6379", ConnectionError("nothing there"), "--cluster 10.0.0.1:6379: nothing there; start one with"),
         ("local", Exception("a node timed out\nand so on"), r"could not start one here \(a node timed out\)"),
     ],
 )
-def test_what_keeps_it_from_starting_is_told(address, error, told, ray):
+def test_a_failed_start_reports_the_reason(address, error, told, ray):
     before, ray.error = ray.services.start_api_server, error
     with pytest.raises(ValueError, match=told):
         join_cluster(address)

@@ -1,4 +1,4 @@
-"""The fixed choices of a wiring: counted, listed, drawn, next to each other."""
+"""The fixed choices of a wiring: counts, lists, random draws, neighbours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def space_of(name: str) -> ChoiceSpace:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_they_are_all_different_choices_with_gates_forced(name: str) -> None:
+def test_the_choices_are_all_different_and_fix_the_gates(name: str) -> None:
     space = space_of(name)
     options = {
         join.name: [
@@ -43,16 +43,16 @@ def test_they_are_all_different_choices_with_gates_forced(name: str) -> None:
     assert all(space.is_fixed(p) for p in listed)
 
 
-def test_counts_are_exact_where_nothing_can_be_listed() -> None:
+def test_counts_are_exact_where_listing_is_impossible() -> None:
     assert ChoiceSpace(CrescendoNet(widths=(4, 4, 4), hidden=(4,)).build(0).wiring).count == 15**3
     assert ChoiceSpace(ResNet(depth=110, width=4).build(0).wiring).count == 3**54
 
 
-def test_draws_are_uniform_and_by_the_generator() -> None:
+def test_draws_are_uniform_and_use_the_generator() -> None:
     space = space_of("fractalnet")
     found = Counter(space.draw(torch.Generator().manual_seed(seed)) for seed in range(1900))
     assert found.keys() == set(space)
-    assert 60 < min(found.values()) <= max(found.values()) < 140  # 100 each, four deviations
+    assert 60 < min(found.values()) <= max(found.values()) < 140  # 100 each, within four standard deviations
 
 
 @pytest.mark.parametrize("name", ["crescendonet", "fractalnet", "exits", "gates"])

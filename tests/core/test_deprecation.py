@@ -1,4 +1,4 @@
-"""Options of an earlier release."""
+"""Deprecated options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from polypath.reproduce.runner import reproduce
 from polypath.training.sweep import sweep
 
 
-def test_an_option_that_went_is_taken_and_told() -> None:
+def test_a_removed_option_is_accepted_with_a_warning() -> None:
     @notes_are_logged
     def double(x: int, *, plus: int = 0) -> int:
         return 2 * x + plus
@@ -28,7 +28,7 @@ def test_an_option_that_went_is_taken_and_told() -> None:
 
 
 @pytest.mark.parametrize("function", [export_path, write_bundle, write_stepwise, reproduce, sweep])
-def test_what_took_say_in_0_1_still_does(function: Callable[..., Any]) -> None:
+def test_functions_that_took_say_in_0_1_still_do(function: Callable[..., Any]) -> None:
     with pytest.warns(DeprecationWarning, match="no longer uses say="), pytest.raises(TypeError, match="missing"):
         function(say=print)
     assert "say" not in inspect.signature(function).parameters

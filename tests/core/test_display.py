@@ -1,4 +1,4 @@
-"""Objects as a reader sees them: short texts, tables that escape, pictures within bounds."""
+"""Text for people: short texts, escaped tables, pictures of limited size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_counts_in_few_characters(count, text):
     assert short_count(count) == text
 
 
-def test_counts_beyond_what_python_writes_in_full():
+def test_counts_that_are_too_large_for_pythons_text():
     assert short_count(7**9999 + 2) == "1.37e8450"
 
 
@@ -73,7 +73,7 @@ def test_choices_and_statistics_are_short():
 
 
 def drawn(markup: str | None) -> Any:
-    """What stands in a notebook, which must be well-formed."""
+    """The HTML in a notebook; checks that it is well-formed."""
     assert markup is not None
     return ElementTree.fromstring(f"<div>{markup}</div>")
 
@@ -110,16 +110,16 @@ def test_a_notebook_shows_the_facts_and_the_wiring_of_a_network():
     assert all(name in facts["named paths"] for name in net.named_paths())
     assert nodes(root) == {"input", *net.wiring.by_name}
     assert "fractalnet20" in root.find("table/caption").text
-    assert repr(net).startswith("PathNet(\n")  # the tree of modules, as of any other module
+    assert repr(net).startswith("PathNet(\n")  # the tree of modules, as for any other module
 
 
-def test_a_notebook_escapes_what_a_network_is_called():
+def test_a_notebook_escapes_the_name_of_a_network():
     net = pp.create_model("gunn_small", num_classes=10)
     net.config = {**net.config, "model": EVIL}
     assert EVIL in drawn(net._repr_html_()).find("table/caption").text
 
 
-def test_what_cannot_be_printed_is_escaped():
+def test_unprintable_characters_are_escaped():
     odd = os.fsdecode(b"caf\xe9")
     assert printable(odd) == "caf\\xe9"
     assert printable(Path("a") / odd) == "a/caf\\xe9"

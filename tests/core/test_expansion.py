@@ -1,4 +1,4 @@
-"""The tandem expansion: same output, every component network there, and expanding again changes nothing."""
+"""The tandem expansion: the same output, all component networks, and no change if it is expanded again."""
 
 from __future__ import annotations
 
@@ -136,10 +136,10 @@ def test_training_through_the_expansion_has_the_fused_nets_gradients():
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        (MergeAndRun(depth=10, width=4), "fusions in series"),
-        (FractalNet(filters=(4, 4), columns=3), "fusions in series"),
+        (MergeAndRun(depth=10, width=4), "a series of fusions"),
+        (FractalNet(filters=(4, 4), columns=3), "a series of fusions"),
         (FractalNet(filters=(4, 4), columns=2, own_norms=True), "switch"),
-        (ResNet(depth=26, width=4), "= 4096 chains: at most 1024"),
+        (ResNet(depth=26, width=4), "= 4096 chains: the limit is 1024"),
         (FusedNet(depth=13, fusions=11, width=4), "= 2048 chains"),
     ],
 )

@@ -38,7 +38,7 @@ class Wants(nn.Module):
 
 
 def tiny(loops=3, gated=None, reads_input=False, **unit) -> pp.PathNet:
-    """A block of up to ``loops`` loops; every image says itself, in its first value, how many it wants."""
+    """A block of up to ``loops`` loops; the first value of each image sets how many loops it takes."""
     b = NetBuilder()
     z = b.add("stem", b.input, nn.Conv2d(3, 4, 1))
     loop = LoopUnit(4, 4, variants=[f"loop{k}" for k in range(1, loops + 1)], **unit)
@@ -113,7 +113,7 @@ def test_one_graph_of_all_loops_gives_what_the_gates_decide(reads_input):
         assert_close(traced(others), net(others))
 
 
-def test_loops_that_nobody_reaches_do_not_run():
+def test_loops_that_no_sample_reaches_do_not_run():
     net = tiny().eval()
     rows, trace = rows_of(net, "unit"), pp.Trace()
     out = net(wanting(1, 0, 1), trace=trace)
@@ -129,7 +129,7 @@ def test_loops_that_nobody_reaches_do_not_run():
 
 
 @torch.inference_mode()
-def test_a_loop_without_a_gate_is_run_by_all_that_get_there():
+def test_a_loop_without_a_gate_runs_for_all_samples_that_reach_it():
     net = tiny(gated={2}).eval()  # the first pass is free, the third follows the second
     rows, trace = rows_of(net, "unit"), pp.Trace()
     out = net(wanting(0, 2, 1, 3), trace=trace)
@@ -140,7 +140,7 @@ def test_a_loop_without_a_gate_is_run_by_all_that_get_there():
 
 
 def split_gates(net: pp.PathNet, x: torch.Tensor) -> pp.PathNet:
-    """Give every gate weights that tell samples apart, and biases that let half of those pass that come first."""
+    """Give every gate weights that distinguish samples, and biases that let half of the samples pass its first loop."""
     g, seen = torch.Generator().manual_seed(1), []
     for gate in [m for m in net.modules() if isinstance(m, GateUnit)]:
         with torch.inference_mode():
@@ -167,10 +167,10 @@ def split(x64):
 
 
 @torch.inference_mode()
-def test_the_answer_does_not_depend_on_who_else_is_in_the_batch(split, x64):
+def test_the_answer_does_not_depend_on_the_other_samples_of_the_batch(split, x64):
     trace = pp.Trace()
     together = split.eval()(x64, trace=trace)
-    assert len(loops_run(trace).unique()) >= 4  # samples do go different ways
+    assert len(loops_run(trace).unique()) >= 4  # samples do run different loops
     alone = torch.cat([split(x64[i : i + 1]) for i in range(64)])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(together, split(x64, paths="loops=max"), atol=1e-2)
@@ -202,7 +202,7 @@ def test_in_training_all_samples_run_and_shut_gates_undo_it():
 
 
 def test_the_gradient_goes_straight_through_the_gates():
-    """x_k = (1 − a_k)·x_{k−1} + a_k·block_k(x_{k−1}), a_k = g_1·…·g_k, against a copy written out."""
+    """x_k = (1 − a_k)·x_{k−1} + a_k·block_k(x_{k−1}), a_k = g_1·…·g_k, against the explicit computation."""
     net = tiny(loops=2, statistics="all").train().double()
     for k in (1, 2):
         part(net, f"gate{k}").weight.data.fill_(0.7)
@@ -305,7 +305,7 @@ def test_bf16_training_step():
 
 @pytest.fixture
 def norm():
-    return randomise_norms(nn.BatchNorm2d(4), 1).double().train()  # statistics and affine values of its own
+    return randomise_norms(nn.BatchNorm2d(4), 1).double().train()  # with random statistics and affine values
 
 
 MASK = torch.tensor([True, False, True, True, False])
@@ -316,8 +316,8 @@ def maps(seed=0):
     return 3.0 + 2.0 * torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_passed_statistics_are_those_of_the_samples_let_pass(norm):
-    """By hand: mean and variance over the samples let pass; running = 0.9·running + 0.1·(mean, unbiased variance)."""
+def test_passed_statistics_are_those_of_the_passing_samples(norm):
+    """By hand: mean and variance over the passing samples; running = 0.9·running + 0.1·(mean, unbiased variance)."""
     x = maps().requires_grad_()
     old_mean, old_var = norm.running_mean.clone(), norm.running_var.clone()
     out = normalise(norm, x, MASK, "passed", training=True)
@@ -328,7 +328,7 @@ def test_passed_statistics_are_those_of_the_samples_let_pass(norm):
     assert norm.num_batches_tracked == 1
     by_all = x.detach().mean((0, 2, 3))
     assert not torch.allclose(mean, by_all, atol=1e-2)
-    # the samples let pass see just what a batch of them alone would see, forward and backward
+    # the passing samples get the same values as in a batch of their own, forward and backward
     alone, z = copy.deepcopy(norm), kept.clone().requires_grad_()
     expected = alone(z)
     torch.testing.assert_close(out[MASK], expected, **CLOSE)
@@ -347,7 +347,7 @@ def test_passed_statistics_are_those_of_the_samples_let_pass(norm):
     torch.testing.assert_close(out, by_hand, **CLOSE)
 
 
-def test_updates_normalise_by_all_and_are_moved_by_those_let_pass(norm):
+def test_updates_normalise_by_all_samples_and_update_by_the_passing_ones(norm):
     x, plain, passed = maps(), copy.deepcopy(norm), copy.deepcopy(norm)
     out = normalise(norm, x, MASK, "updates", training=True)
     torch.testing.assert_close(out, plain(x), **CLOSE)
@@ -358,7 +358,7 @@ def test_updates_normalise_by_all_and_are_moved_by_those_let_pass(norm):
 
 
 @pytest.mark.parametrize("statistics", ["passed", "updates", "all"])
-def test_with_everybody_let_pass_it_is_plain_batch_norm(norm, statistics):
+def test_if_all_samples_pass_it_is_plain_batch_norm(norm, statistics):
     plain, x = copy.deepcopy(norm), maps()
     out = normalise(norm, x, torch.ones(5, dtype=torch.bool), statistics, training=True)
     torch.testing.assert_close(out, plain(x), **CLOSE)
@@ -367,7 +367,7 @@ def test_with_everybody_let_pass_it_is_plain_batch_norm(norm, statistics):
 
 
 @pytest.mark.parametrize("statistics", ["passed", "updates", "all"])
-def test_where_nobody_is_let_pass_the_statistics_stay(norm, statistics):
+def test_if_no_sample_passes_the_statistics_do_not_change(norm, statistics):
     before = {key: value.clone() for key, value in norm.state_dict().items()}
     x = maps().requires_grad_()
     out = normalise(norm, x, torch.zeros(5, dtype=torch.bool), statistics, training=True)
@@ -386,10 +386,10 @@ def test_a_single_value_has_no_variance():
     torch.testing.assert_close(out, norm.eval()(x), **CLOSE)
 
 
-def test_evaluation_ignores_the_mask_and_masks_want_plain_batch_norm(norm):
+def test_evaluation_ignores_the_mask_and_masks_need_plain_batch_norm(norm):
     x = maps()
     assert torch.equal(normalise(norm.eval(), x, MASK, "passed", training=False), norm(x))
-    with pytest.raises(ValueError, match="SyncBatchNorm behind a gate"):
+    with pytest.raises(ValueError, match="SyncBatchNorm after a gate"):
         normalise(nn.SyncBatchNorm(4).train(), x, MASK, "passed", training=True)  # pyright: ignore[reportArgumentType] (wrong on purpose)
     with pytest.raises(ValueError, match="passed, updates, all"):
         LoopUnit(3, 4, statistics="some")
@@ -442,7 +442,7 @@ def test_statistics_of_a_network_equal_those_by_hand(norm, samples):
     torch.testing.assert_close(net.get_submodule(f"{block}.gate.norm").running_mean, mean, rtol=1e-4, atol=1e-6)
 
 
-def test_a_loop_that_nobody_reaches_leaves_its_statistics_alone():
+def test_a_loop_that_no_sample_reaches_keeps_its_statistics():
     net = tiny().train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     net(wanting(1, 0, 1, 0), generator=torch.Generator().manual_seed(0))
@@ -451,8 +451,8 @@ def test_a_loop_that_nobody_reaches_leaves_its_statistics_alone():
     assert moved == {1}
 
 
-def test_statistics_can_be_re_estimated_with_gates_at_work(split, x64):
-    """Samples that have left are not there; a gate that a single one reaches does not mind."""
+def test_statistics_can_be_recalibrated_while_gates_decide(split, x64):
+    """Samples that have left do not count; a gate that only one sample reaches works too."""
     batches = [(x64[i : i + 3],) for i in range(0, 30, 3)]
     before = {key: value.clone() for key, value in split.state_dict().items()}
     stats = recalibrate(split, ["whole", "loops=1"], batches)
@@ -493,13 +493,13 @@ def one_inside_another(b, ends):
     ("draw", "told"),
     [
         (lambda b, ends: b.join("s", ends, "switch", gates=gates("1", "1")), "two gates open '1'"),
-        (lambda b, ends: b.join("s", ends, "switch", gates=gates("2", source="mid")), "behind it"),
+        (lambda b, ends: b.join("s", ends, "switch", gates=gates("2", source="mid")), "inside its own loop"),
         (
             lambda b, ends: b.join("out", {"s": b.join("s", ends, "switch", gates=gates("2")), "x": "mid"}, "sum"),
             "node 'out' reads 'mid'",
         ),
         (third_reads_mid, "reads 'mid', a node inside an earlier loop"),
-        (one_inside_another, "inside its loops so has 'inner'"),
+        (one_inside_another, "and so has 'inner' inside its loops"),
     ],
 )
 def test_switches_that_cannot_be_run_loop_by_loop_are_refused(draw, told):
@@ -513,8 +513,8 @@ def test_switches_that_cannot_be_run_loop_by_loop_are_refused(draw, told):
 
 
 def around(kind: str) -> pp.PathNet:
-    """A gated switch beside a join of a loop's unit, of what the loop begins with and of another node before it; the
-    switch has also that node itself (``before``), a loop behind (``inside``), or nothing else."""
+    """A gated switch whose loop ends in a join of a unit, of the loop's input and of another node before it. The switch
+    also has that node as an operand (``before``), one more loop (``inside``), or nothing else (``alone``)."""
     b = NetBuilder()
     z, side = (b.add(name, b.input, nn.Conv2d(3, 4, 1)) for name in ("stem", "side"))
     mixed = b.join("mixed", {"unit": b.add("unit", z, nn.Conv2d(4, 4, 3, padding=1)), "skip": z, "side": side})

@@ -1,4 +1,4 @@
-"""Parameters by depth and without weight decay, as timm's optimisers ask for them."""
+"""Groups of parameters for timm's optimisers: by depth, and without weight decay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contracts.small import small_net
 from polypath.core.wiring import Unit
 
 
-def test_groups_rise_with_the_units_in_front():
+def test_groups_increase_with_depth():
     net = small_net("fractalnet20")
     group = net.group_matcher()
     for node in net.wiring.nodes:
@@ -32,7 +32,7 @@ def test_coarse_groups_are_stages():
 
 
 @pytest.mark.parametrize("name", ["fractalnet20", "gunn15", "dr_resnet_small"])
-def test_timm_gives_lower_rates_to_what_stands_in_front(name):
+def test_timm_gives_lower_rates_to_earlier_layers(name):
     net: Any = small_net(name)
     found: Any = group_parameters(net, net.group_matcher(), reverse=True)
     assert set(found) == {key for key, _ in net.named_parameters()}

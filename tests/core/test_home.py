@@ -1,4 +1,4 @@
-"""Without a home folder all works, keeping nothing."""
+"""Without a home folder everything works, and nothing is cached."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pwd.getpwuid = getpwuid
 
 
 def alone(code: str, place: Path, **variables: str) -> str:
-    """What Python code prints in a process whose user is not known and has no home, in an empty folder."""
+    """The output of Python code in a process with an unknown user and without a home, in an empty folder."""
     (place / "here").mkdir()
     environment = {k: v for k, v in child_environment().items() if k not in NAMES} | variables
     done = subprocess.run(
@@ -35,18 +35,18 @@ def alone(code: str, place: Path, **variables: str) -> str:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert not list((place / "here").iterdir())  # such as a folder ~
+    assert not list((place / "here").iterdir())  # for instance no folder ~
     return done.stdout.strip()
 
 
-def test_a_home_that_is_known_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_known_home_is_not_changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     ensure_home()
     assert os.environ["HOME"] == str(tmp_path)
 
 
 @pytest.mark.slow
-def test_without_one_libraries_have_an_empty_one_until_the_end(tmp_path: Path) -> None:
+def test_without_a_home_libraries_use_a_temporary_one(tmp_path: Path) -> None:
     code = """
 import os
 import polypath as pp

@@ -1,4 +1,4 @@
-"""Fields that configs got after 0.1, and the files that do not have them."""
+"""Config fields added after 0.1, and files without them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIGS = sorted(V0_1.glob("networks/*/config.json"))
 
 
 def lacking(config: Any, values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    """Fields of a config and its parts that a file does not have, by name, as ``dataclasses`` knows them."""
+    """Names and dataclass fields of a config and its parts that a file does not have."""
     for f in fields(config):
         part, value = values.get(f.name), getattr(config, f.name)
         if f.name not in values:
@@ -44,7 +44,7 @@ def test_fields_that_a_network_of_0_1_lacks_are_later_ones(file) -> None:
     assert all(is_later(f) for _, f in lacking(spec, document["arguments"]))
 
 
-def test_what_later_fields_say_anew_is_kept() -> None:
+def test_later_fields_with_new_values_are_kept() -> None:
     document = json.loads(RECIPES[0].read_text())
     for change, kept in (({}, False), ({"bias_lr": 2.0}, True)):
         recipe = recipe_from_json(document | {"optim": document["optim"] | change})

@@ -1,4 +1,4 @@
-"""Running, extracting and reheading a path network."""
+"""Running a path network, extracting from it and replacing its head."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def x():
 
 
 def some_choices(net, count=50, seed=0):
-    """The named paths and random choices, each join left full, cut or alone with equal chance."""
+    """The named paths and random choices; each join has one, some or all of its operands with equal probability."""
     rng, found = random.Random(seed), list(net.named_paths().values())
     while len(found) < len(net.named_paths()) + count:
         choice = {}
@@ -68,12 +68,12 @@ def test_an_extracted_network_equals_its_path_to_the_bit(net, x):
             assert len(state) < len(before)
             assert len(child.wiring.nodes) < nodes
         assert all(torch.equal(value, before[key]) for key, value in state.items())
-    assert any(not torch.equal(outputs[0], other) for other in outputs[1:])  # choices do differ
+    assert any(not torch.equal(outputs[0], other) for other in outputs[1:])  # some choices give other outputs
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
 @torch.inference_mode()
-def test_a_child_owes_its_parent_nothing(net, x):
+def test_an_extracted_network_does_not_depend_on_its_parent(net, x):
     name = list(net.named_paths())[-1]
     parent = copy.deepcopy(net)
     child = pp.extract(parent, name)
@@ -109,7 +109,7 @@ def test_gradients_reach_exactly_the_alive_weights(x):
 
 
 @torch.inference_mode()
-def test_extraction_can_go_on(x):
+def test_an_extracted_network_can_be_extracted_from(x):
     net = randomise_norms(pp.create_model("crescendonet_32", widths=(4, 4, 4), seed=0)).eval()
     child = pp.extract(net, "branches=1,3,4")
     grandchild = pp.extract(child, "branches=3")
@@ -125,14 +125,14 @@ def test_extraction_can_go_on(x):
     assert grandchild.config.get("paths") == str(net.paths("branches=3"))
     with pytest.raises(ValueError, match="no operand '2'"):
         child.paths("branches=2")
-    with pytest.raises(ValueError, match="another one"):
+    with pytest.raises(ValueError, match="has one branch only, not this"):
         grandchild.paths("branches=4")
     column = pp.extract(pp.create_model("fractalnet16_small", filters=(4, 8)), "column=2")
     with pytest.raises(ValueError, match="no longer has it"):
         column.paths("column=3")
 
 
-def test_text_and_value_choose_alike(net, x):
+def test_a_text_and_its_value_run_the_same_path(net, x):
     with torch.inference_mode():
         for name, paths in net.named_paths().items():
             assert torch.equal(net(x, paths=name), net(x, paths=paths))
@@ -149,12 +149,10 @@ def test_a_choice_is_text_a_mapping_or_none():
 @pytest.mark.parametrize(
     "choice", [["branches=1"], 3, ("whole",), b"whole", set(), {"block1.join": 3}, {"block1.join": [1]}]
 )
-def test_what_is_no_choice_is_refused_by_every_entrance(choice):
-    """With the field, the value and what is legal."""
+def test_an_illegal_choice_is_refused_by_every_function(choice):
+    """The message has the field, the value and the legal values."""
     net, x = pp.create_model("crescendonet_32", widths=(4, 4), seed=0), torch.randn(1, 3, 8, 8)
-    told = (
-        r"join 'block1.join' = .*must be texts out of 1, 2" if isinstance(choice, dict) else r"paths = .*block1\.join"
-    )
+    told = r"join 'block1.join' = .*must be texts among 1, 2" if isinstance(choice, dict) else r"paths = .*block1\.join"
     wrong: Any = choice
     entrances: list[Any] = [
         lambda: net(x, paths=wrong),
@@ -184,7 +182,7 @@ def test_a_choice_of_another_network_is_refused_however_often(x):
             net(x, paths=other)
 
 
-def test_joins_do_what_they_say():
+def test_joins_compute_their_kind():
     a, b, c = (torch.tensor([[[[v]]]]) for v in (1.0, 5.0, -3.0))
     assert join("mean", [a, b, c]).item() == 1.0
     assert join("sum", [a, b, c]).item() == 3.0
@@ -192,7 +190,7 @@ def test_joins_do_what_they_say():
     assert join("concat", [a, b, c]).shape == (1, 3, 1, 1)
     assert join("sum", [a, b], [1.0, 0.5]).item() == 3.5
     assert join("mean", [a]) is a
-    assert a.item() == 1.0  # operands are left as they were
+    assert a.item() == 1.0  # operands do not change
 
 
 def test_survival_scales_in_evaluation_only_and_is_kept_by_extraction():
@@ -218,10 +216,10 @@ def test_memory_is_released_after_the_last_reader():
         most = max(most, len(held))
         held -= set(step.free)
     assert held == {net.wiring.output}
-    assert most <= 6  # a column each, and what they join into
+    assert most <= 6  # one for each column, and their joins
 
 
-def test_features_and_head_make_the_whole(net, x):
+def test_the_head_of_the_features_is_the_whole_network(net, x):
     with torch.inference_mode():
         maps = net.forward_features(x)
         assert maps.ndim == 4
@@ -263,7 +261,7 @@ def test_images_that_are_too_small_or_no_batch_are_refused():
 @pytest.mark.parametrize(
     "x", [None, [1.0], np.zeros((1, 3, 8, 8), np.float32), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)]
 )
-def test_what_is_no_batch_of_images_is_refused(x):
+def test_anything_but_a_batch_of_images_is_refused(x):
     with pytest.raises(ValueError, match=r"images of type .*: expected"):
         pp.create_model("crescendonet_32", widths=(4, 4))(x)
 
@@ -277,7 +275,7 @@ def test_modules_and_wiring_must_match():
         pp.PathNet(wiring, {"a": nn.Identity(), "b": nn.Identity()})
 
 
-def test_trace_collects_what_it_is_asked_for(x):
+def test_trace_collects_the_requested_nodes(x):
     net = pp.create_model("crescendonet_32", widths=(4, 4, 4)).eval()
     trace = pp.Trace(nodes=frozenset({"block1.join", "block2.branch1.unit1"}))
     net(x, paths="branches=2", trace=trace)
@@ -314,11 +312,11 @@ def test_class_activation_maps_by_a_hook(x):
     (grad,) = torch.autograd.grad(score, kept)
     maps = (grad * kept[0]).sum(1)
     assert maps.shape == (2, 4, 4)
-    bias = part(net, "head.classifier").bias[3]  # the head is linear, so the maps add up to all the rest
+    bias = part(net, "head.classifier").bias[3]  # the head is linear, so the maps add up to the score without bias
     torch.testing.assert_close(maps.sum(), score - 2 * bias)
 
 
-def test_containers_say_that_they_are_never_called(x):
+def test_containers_warn_that_they_are_never_called(x):
     net = pp.create_model("fractalnet16_small", filters=(4, 8), seed=0)
     with pytest.raises(NotImplementedError, match="only groups the names of others"):
         part(net, "block1")(x)

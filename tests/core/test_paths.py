@@ -1,4 +1,4 @@
-"""Choices by name: what is legal, what is equal, what a wrong one is told."""
+"""Choices by name: which are legal, which are equal, and the errors of illegal ones."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def test_the_same_branches_in_every_block_or_one_list_a_block(crescendo):
     assert str(per_block) == "block1.join=1,3;block2.join=2"
 
 
-def test_full_joins_are_no_part_of_the_value(crescendo):
+def test_joins_with_all_operands_are_not_part_of_the_value(crescendo):
     whole = crescendo.paths("branches=1,2,3,4")
     assert whole == crescendo.paths("whole") == pp.Paths()
     assert hash(whole) == hash(pp.Paths())
     assert whole != crescendo.paths("branches=1,2,3")
 
 
-def test_dead_joins_are_no_part_of_the_value(fractal):
-    """Under column 1 the inner joins are dead, whatever is said of them."""
+def test_dead_joins_are_not_part_of_the_value(fractal):
+    """Under column 1 the inner joins are dead, whatever the text chooses for them."""
     said = ";".join(f"block{b}.join4=1;block{b}.join2=2" for b in range(1, 5))
     assert fractal.paths(said) == fractal.paths("column=1")
 

@@ -1,4 +1,4 @@
-"""BatchNormStatistics of paths: estimated from images, applied for a while, baked in, saved."""
+"""BatchNormStatistics of paths: recalibrated on images, applied temporarily, baked in, saved."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_estimate_is_the_image_weighted_mean_of_batch_statistics(batches):
 def test_where_gates_decide_a_norm_counts_the_images_that_reach_it(rng):
     net = pp.create_model("dr_resnet_small", seed=0).eval()
     for name, module in net.named_modules():
-        if "gate" in name and isinstance(module, nn.Linear):  # as they begin, gates decide alike for all images
+        if "gate" in name and isinstance(module, nn.Linear):  # new gates decide alike for all images
             nn.init.normal_(module.weight, generator=rng)
             nn.init.zeros_(module.bias)
     batches = [(torch.randn(n, 3, 16, 16, generator=rng),) for n in (12, 20)]
@@ -86,7 +86,7 @@ def test_num_images_limits_what_is_used_and_a_lone_image_is_left_out(batches):
 
 
 def test_a_batch_normalises_by_its_own_statistics(net, batches):
-    """On its single batch, a recalibrated path gives what batch-norm in training mode gives."""
+    """If it is recalibrated on a single batch, a path gives that batch the output of batch-norm in training mode."""
     images = batches[0][0]
     for p in net.named_paths().values():
         stats = recalibrate(net, [p], batches[:1])
@@ -195,7 +195,7 @@ def test_refusals(net, batches):
         recalibrate(net, ["colum=3"], batches)
     stats = recalibrate(net, ["whole"], batches)
     other = list(net.named_paths().values())[-1]
-    with pytest.raises(ValueError, match="no re-estimated statistics for path"):
+    with pytest.raises(ValueError, match="no recalibrated statistics for path"):
         pp.extract(net, other, stats=stats)
     with pytest.raises(ValueError, match="does not have"):
         bake(net, {"nowhere.norm": (torch.zeros(4), torch.ones(4))})

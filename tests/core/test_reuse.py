@@ -1,4 +1,4 @@
-"""Paths in turn: each answers as it does alone, and runs only what those before it have not."""
+"""Paths in turn: each gives the same output as alone, and runs only nodes that earlier paths have not run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_each_step_answers_as_its_path_alone(name):
 
 
 def prefixes() -> pp.PathNet:
-    """Three stages, a switch after them whose operands are nested."""
+    """Three stages, then a switch whose operands are nested."""
     b, ends, z = NetBuilder(), {}, "input"
     for i in (1, 2, 3):
         z = b.add(f"stage{i}", z, nn.Conv2d(3 if i == 1 else 4, 4, 3, padding=1), depth=1)
@@ -41,7 +41,7 @@ def prefixes() -> pp.PathNet:
     return b.net(b.add("head.linear", z, nn.Linear(4, 5)))
 
 
-def test_a_prefix_runs_once_and_is_forgotten_after_its_last_reader():
+def test_a_prefix_runs_once_and_is_freed_after_its_last_reader():
     net = prefixes().eval()
     ran: list[str] = []
     for node in ("stage1", "stage2", "stage3"):
@@ -70,14 +70,14 @@ def test_the_same_path_again_runs_nothing():
     assert macs_in_turn(net, ["stop=2", "stop=2"], 16)[1] == 0
 
 
-def test_what_a_choice_before_makes_another_value_is_not_shared():
+def test_values_that_an_earlier_choice_changes_are_not_shared():
     net = FractalNet(filters=(4, 8), columns=2).build(seed=0).eval()
     _, (_, whole) = parts_of(net, ["column=1", "whole"])
     assert "block1.column1.unit1" not in whole.nodes  # reads the image in both
     assert "block2.column1.unit1" in whole.nodes  # reads a join in the second
 
 
-def test_statistics_of_their_own_keep_paths_apart_and_equal_ones_do_not():
+def test_different_statistics_keep_paths_apart_and_equal_ones_do_not():
     net = FractalNet(filters=(4, 8), columns=2).build(seed=0).eval()
     x, paths = images(net), [net.paths("column=1"), net.paths("whole")]
     stats = pp.recalibrate(net, paths, [(torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)),)])
@@ -114,7 +114,7 @@ def test_gates_are_shared_with_all_that_they_decide():
     assert macs_in_turn(net, [None], 16)[0] == pp.cost(net, size=16).macs
 
 
-def test_reuse_that_is_not_worth_it_is_left():
+def test_values_are_not_reused_where_it_is_not_worth_it():
     net = prefixes()
     wirings = [net.wiring.prune(net.paths(text)) for text in ("stop=1", "stop=2", "whole")]
     asked = []
@@ -124,7 +124,7 @@ def test_reuse_that_is_not_worth_it_is_left():
     assert found[2].reads == (("stage2", "stage2@2"),)
 
 
-def test_in_training_what_is_shared_learns_from_all_and_sees_the_batch_once():
+def test_in_training_shared_nodes_run_once_and_learn_from_all_paths():
     net = FractalNet(filters=(4, 8), columns=2).build(seed=0).train()
     losses = [logits.square().sum() for logits in in_turn(net, images(net, 4), ["column=1", "whole"])]
     counts = {key: int(count) for key, count in net.named_buffers() if key.endswith("num_batches_tracked")}
@@ -135,7 +135,7 @@ def test_in_training_what_is_shared_learns_from_all_and_sees_the_batch_once():
     assert all(p.grad is not None for p in net.parameters())
 
 
-def test_a_norm_that_is_a_node_of_its_own_keeps_paths_apart():
+def test_a_norm_that_is_a_node_keeps_paths_apart():
     wiring = ResNet(blocks=(1, 1), width=4, exits=(1,)).build(seed=0).wiring
     banks = [{"head.exit1.norm": (torch.full((4,), mean), torch.ones(4))} for mean in (0.0, 1.0)]
     one, other = (version_of(wiring, bank) for bank in banks)

@@ -1,4 +1,4 @@
-"""One flat forward: what torch.fx records of a network and of its paths, and what TorchScript reads."""
+"""One flat forward of a network or a path, for torch.fx and TorchScript."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_network_and_its_extracted_paths_are_recorded_and_scripted(name):
 
 
 @pytest.mark.parametrize("name", ["fractalnet20", "gunn15", "dfn_mr14"])
-def test_what_is_recorded_trains_as_the_network_does(name):
+def test_the_recorded_graph_trains_like_the_network(name):
     net = small_net(name).train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     recorded: Any = fx.symbolic_trace(net)
@@ -63,8 +63,8 @@ def test_dropout_follows_the_mode():
     assert not torch.equal(module(X), module(X))
 
 
-def test_gates_are_recorded_in_evaluation_alone():
+def test_gates_are_recorded_only_in_evaluation():
     net = small_net("dr_resnet_small")
     assert gated(net)
-    with pytest.raises(ValueError, match="gates that are drawn: call eval"):
+    with pytest.raises(ValueError, match="sampled gates: call eval"):
         fx.symbolic_trace(net.train())

@@ -1,4 +1,4 @@
-"""Stages of a network that is drawn here: what they are called, which values they have, and what runs for them."""
+"""Stages of a small network: their names, their values, and the nodes that run for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polypath.core.stages import chosen_indices
 
 
 class Times(nn.Module):
-    """``factor`` times the input, at half of its size where ``stride`` is 2."""
+    """``factor`` times the input, at half of its size if ``stride`` is 2."""
 
     def __init__(self, factor: float, stride: int = 1):
         super().__init__()
@@ -64,7 +64,7 @@ def test_a_stage_is_the_mean_of_its_nodes_that_are_alive():
     assert means(net.forward_intermediates(IMAGES, intermediates_only=True, paths=net.paths("meet=1"))) == [2, 6, 30]
 
 
-def test_it_is_described_in_timms_words():
+def test_stages_are_described_in_timms_format():
     net = drawn()
     assert net.feature_info == [
         {"num_chs": 3, "reduction": 1, "module": "low", "index": 0},
@@ -76,7 +76,7 @@ def test_it_is_described_in_timms_words():
     assert net.stage_nodes == {"low": ("low1", "low2"), "meet": ("meet",), "last": ("last",)}
 
 
-def test_names_survive_extraction_though_nodes_do_not():
+def test_extraction_keeps_the_names_of_stages_but_not_of_nodes():
     net = drawn()
     child = pp.extract(net, "meet=2")
     assert child.stage_nodes == {"low": ("low2",), "meet": ("high2",), "last": ("last",)}
@@ -101,13 +101,13 @@ def test_a_stage_can_be_the_image_itself():
 
 
 @pytest.mark.parametrize("head", [True, False])
-def test_nothing_runs_that_is_not_asked_for(head):
+def test_only_requested_stages_run(head):
     net = drawn(head=head)
     ran = watched(net)
     body = {"low1", "low2", "high1", "high2", "meet", "last"}
     for options, expected in [
         ({}, body),
-        ({"indices": [0]}, body),  # the maps of forward_features are asked for as well
+        ({"indices": [0]}, body),  # the maps of forward_features are returned as well
         ({"indices": [0], "stop_early": True}, {"low1", "low2"}),
         ({"indices": [0], "intermediates_only": True}, {"low1", "low2"}),
         ({"indices": [1], "stop_early": True, "paths": "meet=1"}, {"low1", "high1", "meet"}),
@@ -119,14 +119,14 @@ def test_nothing_runs_that_is_not_asked_for(head):
         assert ran == dict.fromkeys(expected, 1), options
 
 
-def test_stopped_early_the_first_result_is_the_last_stages():
+def test_with_stop_early_the_first_result_is_the_last_stage():
     net = drawn()
     features, maps = net.forward_intermediates(IMAGES, indices=(0, 1), stop_early=True)
     assert torch.equal(features, maps[-1])
     assert means(maps) == [3.0, 9.0]
 
 
-def test_values_come_back_to_the_weights_and_from_the_trace():
+def test_intermediates_have_gradients_and_fill_the_trace():
     net = drawn()
     trace = pp.Trace(nodes=frozenset({"low1", "low2"}))
     maps = net.forward_intermediates(IMAGES, [0, 1], intermediates_only=True, trace=trace)
@@ -138,7 +138,7 @@ def test_values_come_back_to_the_weights_and_from_the_trace():
 @pytest.mark.parametrize(
     ("indices", "expected"), [(None, [0, 1, 2]), (1, [2]), (3, [0, 1, 2]), ([-1, 0, 2], [0, 2]), (range(1, 3), [1, 2])]
 )
-def test_indices_are_timms(indices, expected):
+def test_indices_work_as_in_timm(indices, expected):
     assert chosen_indices(indices, 3) == expected
 
 
@@ -156,14 +156,14 @@ def test_indices_that_no_stage_has(indices):
         ({"paths": "meet=3"}, "meet"),
     ],
 )
-def test_bad_questions(options, message):
+def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         drawn().forward_intermediates(IMAGES, **options)
     with pytest.raises(ValueError, match=r"expected \(N, C, H, W\)"):
         drawn().forward_intermediates(IMAGES[0])
 
 
-def test_stages_that_cannot_be():
+def test_impossible_stages_are_refused():
     def net(*stages: str) -> pp.PathNet:
         b = pp.NetBuilder()
         z = b.add("stem", b.input, Times(1.0))
@@ -177,7 +177,7 @@ def test_stages_that_cannot_be():
         net("branch")
     with pytest.raises(ValueError, match=r"stage 'bramch': no node 'bramch' in this wiring; did you mean branch\?"):
         net("bramch")
-    with pytest.raises(ValueError, match="stage 'stem' ends before the stage named before it"):
+    with pytest.raises(ValueError, match="stage 'stem' ends before the previous stage"):
         net("sum", "stem")
     with pytest.raises(ValueError, match=r"names no stages.*NetBuilder\.stage"):
         net().forward_intermediates(IMAGES)
@@ -185,7 +185,7 @@ def test_stages_that_cannot_be():
 
 
 def test_a_fused_network_keeps_no_stages():
-    """Folding means makes values larger and ReLUs write into joins, so its nodes have other values."""
+    """Folded means make values larger and ReLUs overwrite joins, so its nodes have other values."""
     fused = pp.fuse(pp.create_model("crescendonet_32", widths=(4, 4), hidden=(8,), seed=0).eval())
     assert fused.feature_info == []
     with pytest.raises(ValueError, match="a fused network keeps none"):
@@ -193,7 +193,7 @@ def test_a_fused_network_keeps_no_stages():
     assert fused.forward_features(torch.zeros(1, 3, 8, 8)).shape == (1, 4, 4, 4)
 
 
-def test_what_stages_do_not_need_can_be_pruned():
+def test_modules_that_stages_do_not_need_can_be_pruned():
     net = drawn()
     whole = net.forward_intermediates(IMAGES)[1]
     alone = net.forward_intermediates(IMAGES, [0, 1], intermediates_only=True, paths="meet=2")

@@ -1,4 +1,4 @@
-"""Many choices run together: the same answers, each value once, few of them held."""
+"""Many choices run together: the same outputs, each value computed once, few values held at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from polypath.core.values import from_the_input, run_values, values_of
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.resnet import ResNet
 
-ENDS = ("block1.pool", "block2.pool", "head.pool")  # what reads a block's end
+ENDS = ("block1.pool", "block2.pool", "head.pool")  # readers of a block's end
 
 
 def images(net: PathNet, n: int = 2) -> torch.Tensor:
@@ -55,7 +55,7 @@ def test_drawn_choices_of_every_family(name: str) -> None:
 
 
 @torch.no_grad()
-def test_gates_may_decide_in_some() -> None:
+def test_gates_may_decide_in_some_choices() -> None:
     net = randomise_norms(NETS["gates"].build(0)).eval()
     choices = [net.paths(text) for text in ("whole", "loops=1", "whole")]
     x = images(net, 6)
@@ -98,10 +98,10 @@ def test_few_values_are_held() -> None:
     assert len(choices) == 7**3
     for _ in run_values(net, images(net), values_of(net.wiring, choices)):
         pass
-    assert most <= 3 * (3 + 2)  # a block's branches, its end and what reads it
+    assert most <= 3 * (3 + 2)  # a block's branches, its end and the reader of that
 
 
-def test_what_follows_is_sorted_from_the_input() -> None:
+def test_choices_are_sorted_by_their_prefix_from_the_input() -> None:
     net = NETS["crescendonet"].build(0)
     places = [from_the_input(net.wiring, net.paths(text)) for text in ("block2.join=1", "block1.join=1", "whole")]
     assert places == [(("1", "2"), ("1",)), (("1",), ("1", "2")), (("1", "2"), ("1", "2"))]

@@ -16,7 +16,7 @@ from polypath.core.wiring import INPUT, Gate, Join, Operand, Unit, Wiring
 
 @st.composite
 def wirings(draw, kinds=("mean", "sum", "max", "switch", "concat")) -> Wiring:
-    """A random diagram of at most 8 drawn nodes, cut down to those that lead to the output."""
+    """A random diagram of at most 8 nodes, without those that do not lead to the output."""
     names, nodes = [INPUT], {}
     for i in range(draw(st.integers(1, 8))):
         name = f"n{i}"
@@ -50,7 +50,7 @@ def choices(draw):
 
 
 def brute_force(wiring: Wiring, choice) -> list[tuple[tuple[str, ...], tuple, int]]:
-    """All chains by plain recursion from the input's end, operand by operand."""
+    """All chains by plain recursion, operand by operand."""
 
     def back(name):
         if name == INPUT:
@@ -164,7 +164,7 @@ def unit(name, source=INPUT, module=None):
     ("nodes", "output", "message"),
     [
         ([unit("a"), unit("a")], "a", "twice"),
-        ([unit("a", "b")], "a", "no node before it"),
+        ([unit("a", "b")], "a", "no earlier node has that name"),
         ([unit("a"), unit("b")], "b", "does not lead"),
         ([unit("a")], "b", "output 'b'"),
         ([unit("a b")], "a b", "dotted identifiers"),

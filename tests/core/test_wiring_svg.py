@@ -1,4 +1,4 @@
-"""A drawn wiring shows every node once, lights what runs, and is well-formed."""
+"""A picture of a wiring shows every node once, highlights the nodes that run, and is well-formed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_edges_go_right_along_lanes_and_nodes_do_not_cover_each_other(drawn):
     assert len(plan.edges) == sum(len(node.sources) for node in net.wiring.nodes)
 
 
-def test_rows_hold_what_is_asked(drawn):
+def test_rows_have_at_most_the_given_columns(drawn):
     net, _ = drawn
     narrow, wide = layout(net.wiring, 12), layout(net.wiring, 400)
     assert len(wide.breaks) == 2
@@ -84,7 +84,7 @@ def test_only_the_chosen_operands_edges_are_lit():
     assert live == len(nodes) - len(joins) + 2 * len(joins)
 
 
-def test_names_are_escaped_and_the_title_is_told():
+def test_names_are_escaped_and_the_title_is_shown():
     net = pp.create_model("gunn_small", num_classes=10)
     root = ElementTree.fromstring(wiring_svg(net.wiring, title='<a & "b">'))
     assert root.get("aria-label") == '<a & "b">'

@@ -46,7 +46,7 @@ def test_runs_become_one_bundle(runs, tmp_path, capsys):
     asked = ["--paths", "whole", "--paths", "deep:exit=1", "--note", "of digits"]
     assert export(runs["thin"], runs["deep"], "--out", out, *asked, *keep) == 0
     told = capsys.readouterr().out
-    assert "thin: batch-norm not re-estimated" in told
+    assert "thin: batch-norm not recalibrated" in told
     values = json.loads((out / "manifest.json").read_text())
     assert {path["name"] for path in values["paths"]} == {"thin:whole", "deep:whole", "deep:exit=1"}
     assert all(path["error"] is not None and path["test_error"] is not None for path in values["paths"])

@@ -32,7 +32,7 @@ def test_a_larger_budget_runs_a_better_path(subject, budget, path):
 def test_the_picture_of_the_wiring_and_the_curve_follow_the_path(subject):
     small, large = look(subject, picture(), 1.0), look(subject, picture(), 4.0)
     assert small.wiring != large.wiring
-    assert "Lit is what ran" in small.wiring
+    assert "Highlighted nodes ran" in small.wiring
     assert small.curve != large.curve
     assert small.wiring.count("does not run") > large.wiring.count("does not run") == 0
 
@@ -67,7 +67,7 @@ def test_budgets_that_are_none_are_told(subject, budget):
 def test_without_an_image_the_page_says_what_to_do(subject):
     view = look(subject, None, 2.0)
     assert "Drop an image" in view.message
-    assert "Lit is what would run" in view.wiring
+    assert "Highlighted nodes would run" in view.wiring
     assert view.path is None
     assert subject.ran == []
 
@@ -83,14 +83,14 @@ def test_broken_images_are_told(subject):
 def test_a_machine_that_is_too_busy_is_told(subject):
     subject.late = 2.0
     view = look(subject, picture(), 2.0)
-    assert "were over" in view.message
+    assert "passed before" in view.message
     assert view.path is None
     assert look(subject, picture(), 2.1).message == ""
 
 
 def test_nothing_is_lit_where_no_path_is_fast_enough(subject):
     wiring = look(subject, picture(), 0.99).wiring
-    assert "Lit is" not in wiring
+    assert "Highlighted" not in wiring
     assert "Nothing runs within this budget." in wiring
 
 

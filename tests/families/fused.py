@@ -40,7 +40,7 @@ def params(net) -> int:
 
 
 def chain(net, prefix, z):
-    """Conv-norm units under ``prefix``, by hand; ReLU between them and not behind the last."""
+    """Conv-norm units under ``prefix``, by hand; ReLU between them but not after the last."""
     units = list(net.get_submodule(prefix).children())
     for i, unit in enumerate(units):
         z = unit.norm(unit.conv(z))

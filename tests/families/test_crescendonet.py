@@ -1,4 +1,4 @@
-"""CrescendoNet against its paper's words and printed sizes."""
+"""CrescendoNet against its paper's text and printed sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polypath.families.crescendonet import CrescendoNet
         ("crescendonet_128", {}, 4_128_202),
         ("crescendonet_512", {}, 27_731_402),
         ("crescendonet_512w", {}, 18_468_296),
-        ("crescendonet_128", {"bias": True}, 4_128_202 + 30 * 128),  # 4.1M as well: the printed size cannot tell
+        ("crescendonet_128", {"bias": True}, 4_128_202 + 30 * 128),  # 4.1M too: the printed size does not decide
         ("crescendonet_512", {"bias": True}, 27_731_402 + 10 * (128 + 256 + 512)),
     ],
 )
@@ -76,7 +76,7 @@ def test_truncated_normal_is_the_papers_initialisation():
     net = CrescendoNet().build(seed=0)
     conv = part(net, "block2.branch1.unit1").conv.weight
     linear = part(net, "head.hidden1")[0].weight
-    # a normal cut at two standard deviations keeps 0.88 of its spread
+    # a normal distribution truncated at two standard deviations has 0.88 of the original deviation
     for weight, std in ((conv, 0.05), (linear, 0.04)):
         assert weight.abs().max() <= 2 * std
         assert weight.std().item() == pytest.approx(0.88 * std, rel=0.02)

@@ -1,4 +1,4 @@
-"""Exits: heads after stages, on whatever network has stages."""
+"""Exits: heads after stages, on any network with stages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_any_network_with_stages_can_stop_after_them(name):
     net = replace(spec, exits=tuple(range(1, stages))).build(seed=0).eval()
     x = images(net)
     net.load_state_dict(plain.state_dict(), strict=False)
-    assert torch.equal(net(x), plain(x))  # nothing is added to the network itself
+    assert torch.equal(net(x), plain(x))  # the network itself does not change
     assert torch.equal(net.forward_features(x), plain.forward_features(x))
     assert net.num_features == plain.num_features
     assert net.num_classes == plain.num_classes
@@ -65,11 +65,11 @@ def test_an_exit_is_saved_loaded_and_extracted_as_any_path(tmp_path):
     assert child.get_classifier() is child.get_submodule("head.exit1.classifier")
     assert child.num_features == 16
     assert list(child.stage_nodes) == list(net.stage_nodes)[:1]
-    with pytest.raises(ValueError, match="exit = '2': the stages with an exit are none any more"):
+    with pytest.raises(ValueError, match="exit = '2': the stages with an exit are none, since this extracted network"):
         child.paths("exit=2")
 
 
-def test_an_exit_goes_with_other_choices():
+def test_an_exit_combines_with_other_choices():
     net = FractalNet(filters=(4, 8), columns=2, exits=(1,)).build(seed=0).eval()
     both = net.paths("column=1;exit=1")
     assert {node.name for node in net.wiring.alive(both)} < {
@@ -96,7 +96,7 @@ def test_a_path_that_stops_early_has_the_stages_up_to_there():
     assert all(torch.equal(a, b) for a, b in zip(found, early, strict=False))
 
 
-def test_a_new_head_is_one_for_each_exit():
+def test_resetting_the_classifier_replaces_every_exit():
     net = ResNet(depth=8, width=4, exits=(1,)).build(seed=0).eval()
     net.reset_classifier(3)
     x = images(net)
@@ -112,7 +112,7 @@ def test_a_new_head_is_one_for_each_exit():
         (ResNet(depth=8, width=4, exits=(3,)), r"exits = \(3,\): 3 must be one of the stages 1 to 2 \("),
         (ResNet(depth=8, width=4, exits=(2, 1)), "in ascending order"),
         (ResNet(depth=8, width=4, exits=(1, 1)), "name each stage once"),
-        (CrescendoNet(widths=(4,), hidden=(4,), exits=(1,)), "this network has 1 of its own; leave exits empty"),
+        (CrescendoNet(widths=(4,), hidden=(4,), exits=(1,)), "this network names 1 itself; leave exits empty"),
     ],
 )
 def test_exits_that_make_no_sense_are_refused(spec, message):

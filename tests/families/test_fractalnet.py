@@ -1,4 +1,4 @@
-"""FractalNet against its paper's words and the counts that its authors' generator gives."""
+"""FractalNet against its paper's text and the counts of its authors' generator."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_path_counts_and_depths():
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 4, 5])
 def test_the_unrolled_block_is_the_expansion_rule(columns):
-    """The collapsed picture equals f_{C+1} = (f_C ∘ f_C) ⊕ conv written recursively, joins weighted equally."""
+    """The collapsed diagram equals f_{C+1} = (f_C ∘ f_C) ⊕ conv, computed recursively with equal weights in joins."""
     spec = FractalNet(filters=(3,), columns=columns, in_chans=3, pool="after")
     net = spec.build(seed=3).double().eval()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
@@ -114,13 +114,13 @@ def test_own_norms_share_convs_and_keep_statistics_apart():
 @pytest.mark.parametrize("pool", ["before", "after"])
 @pytest.mark.parametrize("own_norms", [False, True])
 def test_no_module_runs_twice(pool, own_norms):
-    """As attribution by hooks on modules (DeepLift) asks for."""
+    """Attribution by hooks on modules (DeepLift) requires it."""
     net = FractalNet(filters=(4, 8), pool=pool, own_norms=own_norms).build()
     ran = [node.module for node in net.wiring.alive() if isinstance(node, Unit)]
     assert len(set(ran)) == len(ran)
 
 
-def test_generator_details_are_options():
+def test_details_of_the_generator_are_options():
     net = FractalNet(filters=(4, 4), bias=True, affine=False, dropout=(0.0, 0.5)).build()
     first, second = (part(net, f"block{b}.column1.unit1") for b in (1, 2))
     assert first.conv.bias is not None

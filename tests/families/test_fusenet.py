@@ -1,4 +1,4 @@
-"""Plain nets, ResNets, N_f3, N_f6, DFN-IL and DFN-MR against the paper's words, tables and printed sizes."""
+"""Plain nets, ResNets, N_f3, N_f6, DFN-IL and DFN-MR against the paper's text, tables and printed sizes."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_fused_net_is_its_equation(name, join, combine):
         torch.testing.assert_close(net(x), head(net, z))
 
 
-def test_concatenated_fusions_leave_nothing_to_choose():
+def test_concatenated_fusions_have_no_choices():
     for name, width in (("nf3", 32), ("nf6", 48)):  # 16 + 16 maps at the end; 16 + 16, then + 16
         net = small(name, join="concat")
         assert net.get_submodule("head.classifier").in_features == width
@@ -188,7 +188,7 @@ def test_the_released_imagenet_net_has_no_shortcut_where_the_size_changes_and_en
         f"{block}.merge" for block in blocks if block not in resized
     }
     assert net.named_paths()["units=1"] == net.paths("units=1/1/1")
-    assert net.wiring.longest(net.paths("units=0")) == 2 + 2 * 2  # what changes the size stays
+    assert net.wiring.longest(net.paths("units=0")) == 2 + 2 * 2  # fusions that change the size still run
     with pytest.raises(ValueError, match="unknown key 'stream'"):
         net.paths("stream=1")
 
@@ -202,7 +202,7 @@ def test_released_nets_have_their_printed_sizes():
 
 
 def test_streams_without_projections_can_still_be_summed():
-    net = small("dfn_mr", depth=14, projections=False)  # two fusions a group: the last one has a shortcut
+    net = small("dfn_mr", depth=14, projections=False)  # two fusions per group: the last one has a shortcut
     found = [net.paths(f"route={route}") for route in ("R1R1R1R1R1R1", "R1L1R2L2R1L1")]
     assert [net.wiring.longest(paths) for paths in found] == [14, 8]
     assert net.wiring.count_paths(net.paths("stream=1")) == 2**4
@@ -310,7 +310,7 @@ def test_routes_are_exactly_the_component_networks(name):
 
 def test_units_keeps_the_first_fusions_of_each_group():
     for name in ("resnet", "dfn_il", "dfn_mr"):
-        net = small(name, depth=14)  # two fusions a group
+        net = small(name, depth=14)  # two fusions per group
         half = net.paths("units=1")
         assert half == net.paths("units=1/1/1") == net.named_paths()["units=1"]
         assert half != net.paths("units=1/2/1")
@@ -340,7 +340,7 @@ def test_extraction_is_bit_for_bit_on_named_and_random_choices(name):
     assert name == "plain" or len({tuple(out.flatten().tolist()) for out in outs}) > 4
 
 
-def test_an_extracted_network_knows_what_it_has_lost():
+def test_an_extracted_network_refuses_choices_that_it_lost():
     net = small("nf6")
     child = pp.extract(net, "route=RRLLRR")
     assert child.paths("route=RRLLRR") == pp.Paths()
@@ -414,7 +414,7 @@ def test_illegal_choices(name, text, told):
         small(name).paths(text)
 
 
-def test_a_fusions_relu_changes_nothing_that_others_read():
+def test_a_fusions_relu_does_not_overwrite_values_that_others_read():
     for name in SMALL:
         net = small(name)
         joins = {n.name for n in net.wiring.nodes if isinstance(n, Join)}

@@ -58,7 +58,7 @@ def close(one, other, tolerance=1e-9):
 
 
 @pytest.mark.parametrize("residual", [True, False])
-def test_one_segment_is_no_order(residual):
+def test_with_one_segment_the_order_does_not_matter(residual):
     one, two = layer(segments=1, residual=residual).eval(), layer(segments=2, residual=residual).eval()
     x = maps()
     close(one(x), twin(one, order="simultaneous")(x))
@@ -70,7 +70,7 @@ def test_one_segment_is_no_order(residual):
 def test_every_segment_is_updated_from_the_newest_values(backward, residual):
     made, x = layer(backward=backward, residual=residual, parallel=True).eval(), maps()
     y = x.clone()
-    for i, unit in enumerate(made.units):  # Eq. 3 and 4 written once more, channel by channel
+    for i, unit in enumerate(made.units):  # Eq. 3 and 4 again, channel by channel
         new = unit(y)
         for j in range(3):
             y[:, 3 * i + j] = new[:, j] + (y[:, 3 * i + j] if residual else 0)
@@ -80,7 +80,7 @@ def test_every_segment_is_updated_from_the_newest_values(backward, residual):
 
 
 @pytest.mark.parametrize("order", ["gradual", "simultaneous"])
-def test_a_changed_unit_moves_what_comes_after_it(order):
+def test_a_changed_unit_changes_only_its_segment_and_later_ones(order):
     made, x = layer(order=order).eval(), maps()
     before = made(x).detach().chunk(4, dim=1)
     for changed in range(4):
@@ -133,7 +133,7 @@ def test_algorithm_1_is_autograd_on_the_reference(kind, form, mode):
     fast = layer(**kind).train(mode == "train")
     plain = twin(fast, backward="reference")
     plain.load_state_dict(fast.state_dict())
-    for seed in (1, 2):  # the second step runs on the statistics that the first one left
+    for seed in (1, 2):  # the second step starts with the statistics of the first one
         one, other = learn(fast, maps(seed=seed, form=form)), learn(plain, maps(seed=seed, form=form))
         close(one, other)
     gradients = [g for g in one[1].values() if g is not None]
@@ -167,7 +167,7 @@ def test_algorithm_1_under_autocast(form, given):
     exact, low = (one[1]["input"] for one in (learn(twin(plain).double(), x.double()), other))
     assert exact is not None
     assert low is not None
-    assert (low.double() - exact).norm() / exact.norm() > 1e-4  # it was indeed in low precision
+    assert (low.double() - exact).norm() / exact.norm() > 1e-4  # it did run in low precision
 
 
 def test_the_gradient_is_the_difference_quotient():
@@ -181,7 +181,7 @@ def test_the_gradient_is_the_difference_quotient():
     assert torch.autograd.gradcheck(run, (x, *made.parameters()))
 
 
-def test_no_gradient_of_a_gradient_but_back_twice():
+def test_no_second_order_gradient_but_two_backward_passes():
     made, x = layer(), maps().requires_grad_()
     loss = made(x).square().sum()
     with pytest.raises(RuntimeError, match="backward='reference'"):
@@ -215,7 +215,7 @@ def test_frozen_weights_and_inputs_get_no_gradient_and_the_others_the_right_one(
 
 
 class Cross(nn.Module):
-    """An update unit that keeps a part of its input for going back, has a weight used twice and drops maps."""
+    """An update unit that saves a part of its input for backward, uses a weight twice and drops maps."""
 
     def __init__(self, in_chans: int, out_chans: int) -> None:
         super().__init__()
@@ -242,12 +242,12 @@ def test_any_unit_can_be_an_update_unit(residual):
         fast = GunnLayer(12, 4, residual=residual, unit=make)
         results = []
         for backward in ("algorithm1", "reference"):
-            torch.manual_seed(3)  # both drop the same
+            torch.manual_seed(3)  # both drop the same maps
             results.append(learn(twin(fast, backward=backward), maps()))
         close(*results)
 
 
-def test_a_unit_that_spoils_what_its_gradient_needs_is_refused():
+def test_a_unit_that_overwrites_what_its_gradient_needs_is_refused():
     class Spoiler(nn.Conv2d):
         def forward(self, x):
             z = super().forward(x).sigmoid()
@@ -259,7 +259,7 @@ def test_a_unit_that_spoils_what_its_gradient_needs_is_refused():
         made(maps(4).requires_grad_())
 
 
-def test_hooks_see_what_they_would_see():
+def test_hooks_see_the_same_values_as_in_the_reference():
     made, x = layer(parallel=True), maps()
     plain, calls = twin(made, backward="reference"), []
     conv = part(made.units[1], "parallel").conv
@@ -291,13 +291,13 @@ def test_recomputation_gives_the_same_gradients():
 
 
 def kept_bytes(made: GunnLayer) -> int:
-    """Bytes of maps that stand by for going back, of the layer and of a conv that reads it."""
+    """Bytes of maps that the layer and a conv that reads it save for the backward pass."""
     reader = nn.Conv2d(made.channels, made.channels, 1, dtype=torch.float64)
     weights = {p.untyped_storage().data_ptr() for p in [*made.parameters(), *made.buffers(), *reader.parameters()]}
     kept: dict[int, torch.Tensor] = {}
 
     def pack(tensor):
-        # maps of our batch, their rows or pixels; norms also keep their mean and deviation, products their weights
+        # maps of our batch, as rows or pixels; norms also save mean and deviation, products their weights
         if tensor.ndim in (3, 4) and len(tensor) == 3 and tensor.stride(0):
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
@@ -312,7 +312,7 @@ def kept_bytes(made: GunnLayer) -> int:
 
 
 @pytest.mark.parametrize("parallel", [True, False])
-def test_it_keeps_no_more_than_sunn(parallel):
+def test_it_saves_no_more_than_sunn(parallel):
     made = layer(40, 10, parallel=parallel)
     sunn = kept_bytes(twin(made, order="simultaneous"))
     assert kept_bytes(made) <= 1.1 * sunn
@@ -326,11 +326,11 @@ def test_nothing_is_held_once_the_gradient_is_there(unit):
     del y
     assert not buffer.expired()
     loss.backward()
-    assert buffer.expired()  # though the loss and its graph are still there
+    assert buffer.expired()  # although the loss and its graph still exist
 
 
 class Largest(TorchDispatchMode):
-    """Counts maps of all channels that are made, and those that are concatenated."""
+    """Counts created tensors with all channels, and concatenations to all channels."""
 
     def __init__(self, shape) -> None:
         super().__init__()

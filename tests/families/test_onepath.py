@@ -17,7 +17,7 @@ from polypath.families.registry import get_preset
 from polypath.families.timm_models import TimmModel, copy_timm_weights
 
 SMALL = {
-    # one whose classifier is linear, a 1×1 conv; of fixed size, with buffers that no file holds
+    # models with a linear classifier, with a 1×1 conv as one, of fixed size, with buffers that files do not contain
     "resnet": ("timm:resnet18", {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}, 32),
     "dpn": ("timm:dpn48b", {"small": True, "num_init_features": 8, "k_sec": (1, 1, 1, 1)}, 32),
     "swin": (
@@ -69,7 +69,7 @@ def test_it_is_timms_own_model(kind, tmp_path):
     assert (own.depth, own.paths) == ((0, 0), 1)
 
 
-def test_it_learns_and_gets_new_heads():
+def test_it_trains_and_gets_new_heads():
     net, size = small("resnet", in_chans=1)
     x = torch.randn(4, 1, size, size)
     nn.functional.cross_entropy(net(x), torch.arange(4)).backward()
@@ -106,7 +106,7 @@ def test_image_sizes():
         assert vgg.eval()(torch.empty(1, 3, 32, 32)).shape == (1, 2)
         with pytest.raises(ValueError, match="at least 32x32"):
             vgg(torch.empty(1, 3, 31, 40))
-        caformer = pp.create_model("timm:caformer_s18", num_classes=2)  # its pre-logits stand before an MLP
+        caformer = pp.create_model("timm:caformer_s18", num_classes=2)  # its pre-logits come before an MLP
         assert caformer.eval()(torch.empty(1, 3, 64, 64)).shape == (1, 2)
     assert smallest_side(small("resnet")[0]) == 1
 
@@ -125,7 +125,7 @@ def test_presets_know_the_packages_own_sizes():
         ("timm:resnet1", {}, "'resnet1' is not known; there are .*resnet1"),
         ("timm:", {}, "'' is not known"),
         ("timm:local-dir:nowhere", {}, "timm:local-dir:nowhere: .*nowhere/config.json"),
-        ("timm:resnet18", {"model_arguments": {"pretrained": True}}, "has 'pretrained': it is not a matter of"),
+        ("timm:resnet18", {"model_arguments": {"pretrained": True}}, "has 'pretrained': it does not belong to"),
         (
             "timm:resnet18",
             {"checkpoint_path": "x.pth"},
@@ -139,7 +139,7 @@ def test_presets_know_the_packages_own_sizes():
         ("timm:deit_tiny_distilled_patch16_224", {}, r"not one classifier but \('head', 'head_dist'\)"),
     ],
 )
-def test_bad_questions(name, arguments, message):
+def test_bad_arguments(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         pp.create_model(name, **arguments)
 
@@ -236,7 +236,7 @@ def test_pytorchcvs_bad_names_and_own_classes():
     with pytest.raises(ValueError, match="'resnet21_cifar10' is not known"):
         pp.create_model("pytorchcv:resnet21_cifar10")
     with torch.device("meta"):
-        for name in ("fcn8sd_resnetd50b_voc", "squeezenet_v1_0", "nin_cifar10"):  # the latter pool what was classified
+        for name in ("fcn8sd_resnetd50b_voc", "squeezenet_v1_0", "nin_cifar10"):  # the last two pool their logits
             with pytest.raises(ValueError, match="does not end in a classifier"):
                 pp.create_model(f"pytorchcv:{name}")
         alexnet = pp.create_model("pytorchcv:alexnet")
@@ -247,7 +247,7 @@ def test_pytorchcvs_bad_names_and_own_classes():
         pp.create_model("pytorchcv:resnet20_cifar10", root="/tmp")
 
 
-def test_a_body_is_not_a_family_of_its_own():
+def test_a_body_is_not_a_family():
     assert TimmModel(model="resnet18").family == "timm"
     body = Body(nn.Conv2d(3, 2, 1), (2, 2))
     assert body(torch.randn(1, 3, 2, 2)).shape == (1, 8)

@@ -1,4 +1,4 @@
-"""1×1 convs as products of matrices: the same answers and gradients as torch's conv, and where they are used."""
+"""1×1 convs as matrix products: the same outputs and gradients as torch's conv, and where they are used."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_it_answers_and_learns_as_the_conv_does(bias):
         x = maps().requires_grad_()
         y = made(x)
         (gx,) = torch.autograd.grad(y, x, given, create_graph=True)
-        (gx.square().sum() + y.square().sum()).backward()  # a gradient of the gradient too
+        (gx.square().sum() + y.square().sum()).backward()  # a second-order gradient too
         grads.append([y.detach(), gx.detach(), x.grad, *(p.grad for p in made.parameters())])
     for ours, theirs in zip(*grads, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
-def test_products_run_where_they_pay():
+def test_products_run_where_they_are_faster():
     assert runs_products(conv(), maps())
     assert not runs_products(conv(), maps().to(memory_format=torch.channels_last))
     assert not runs_products(conv(), maps(batch=1))

@@ -1,4 +1,4 @@
-"""Recursive nets against their paper's words and printed sizes, and against the nets that they are built from."""
+"""Recursive nets against their paper's text and printed sizes, and against the nets that they are built from."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CIFAR = {74: (0.92, 2, 18), 66: (0.73, 3, 18), 58: (0.55, 4, 18), 54: (0.45, 5, 
 
 @functools.cache
 def built(name: str, **fields) -> pp.PathNet:
-    """A registered net with other fields, without memory for its weights."""
+    """A registered net with other fields, on the meta device."""
     with torch.device("meta"):
         return replace(get_preset(name).spec, **fields).build()
 
@@ -52,7 +52,7 @@ def test_imagenet_sizes(depth):
     printed, name = IMAGENET[depth][0], f"dr_resnet{depth}_imagenet"
     assert abs(millions(built(name)) - printed) < 0.1
     assert abs(millions(built(name, gates="all")) - printed) < 0.02
-    assert abs(millions(built(name, gates="all", norm="shared")) - printed) > 0.02  # loops have norms of their own
+    assert abs(millions(built(name, gates="all", norm="shared")) - printed) > 0.02  # loops have their own norms
     assert get_preset(name).printed["params"] == printed
 
 
@@ -169,7 +169,7 @@ def test_the_keys_read_like_the_paper():
     ]
 
 
-def test_where_gates_stand():
+def test_which_blocks_have_gates():
     def gated(**fields):
         net = built("dr_resnet53_imagenet", **fields)
         return {name: len(join.gates) for name, join in net.wiring.joins.items() if join.kind == "switch"}
@@ -183,7 +183,7 @@ def test_where_gates_stand():
     assert (every["group1.block1.loops"], every["group3.block2.loops"]) == (1, 3)
     assert gated(first_loop="free")["group3.block2.loops"] == 2
     mobile = built("dr_mobilenetv2", gates="all").wiring.joins
-    assert "group3.block1.loops" not in mobile  # nothing to skip it by
+    assert "group3.block1.loops" not in mobile  # no shortcut, so it cannot be skipped
     assert "group2.block2.loops" in mobile
 
 
@@ -196,7 +196,7 @@ def test_gates_have_the_papers_layers():
 
 
 @pytest.mark.parametrize(("stride_at", "strides"), [("1x1", [2, 1, 1]), ("3x3", [1, 2, 1])])
-def test_where_bottlenecks_stride(stride_at, strides):
+def test_which_conv_of_a_bottleneck_has_the_stride(stride_at, strides):
     net = built("dr_resnet53_imagenet", stride_at=stride_at)
     assert [part(net, f"group2.block1.unit{i}.conv").stride[0] for i in (1, 2, 3)] == strides
     spec = get_preset("dr_resnet53_imagenet").spec
@@ -406,7 +406,7 @@ def test_blocks_that_do_not_recur_run_where_loops_are_numbered(x):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("loops=3", "must be one of 0, 1, 2, max, dynamic; each of groups 2, 3 may have its own, 2/3"),
+        ("loops=3", "must be one of 0, 1, 2, max, dynamic; or one for each of groups 2, 3, at most 2/3"),
         ("loops=2/4", "loops '4' for group 3: must be one of 0, 1, 2, 3, max, dynamic"),
         ("loops=3/3", "for group 2: must be one of 0, 1, 2, max"),
         ("loops=-1", "loops '-1': must be one of 0, 1, 2"),
@@ -421,11 +421,11 @@ def test_illegal_loops(small, text, told):
         small.paths(text)
 
 
-def test_gates_asked_of_a_net_that_has_none():
+def test_dynamic_loops_of_a_net_without_gates_are_refused():
     ungated = built("r_resnet53_lvbn_imagenet")
     with pytest.raises(ValueError, match="has no gates to decide; choose a number of loops, or max"):
         ungated.paths("loops=dynamic")
-    with pytest.raises(ValueError, match="must be one of 0, 1, 2, max; each"):
+    with pytest.raises(ValueError, match="must be one of 0, 1, 2, max; or one for each"):
         ungated.paths("loops=4")
     with pytest.raises(ValueError, match="no gates, so there are no expected loops"):
         expected_loops(ungated, 0.7)

@@ -75,7 +75,7 @@ def test_timms_weights_give_timms_outputs(name, blocks, block):
     with torch.inference_mode():
         expected = theirs(x)
         torch.testing.assert_close(ours(x), expected, rtol=1e-10, atol=1e-10 * float(expected.abs().max()))
-        if name == "resnet50":  # v1 strides elsewhere: the same weights fit and give another answer
+        if name == "resnet50":  # v1 has its stride elsewhere: the same weights fit but give another output
             other = ResNet(**{**fields, "stride_at": "1x1"}).build().double().eval()
             other.load_state_dict(state)
             assert not torch.allclose(other(x), expected, rtol=1e-2, atol=1e-2)
@@ -113,7 +113,7 @@ def test_dfn2s_component_networks_are_resnets():
     assert not torch.allclose(dfn2(images()), resnet(images()))
 
 
-def test_bottlenecks_stride_where_they_are_told():
+def test_bottlenecks_have_the_stride_at_the_given_conv():
     for at, strides in (("3x3", (1, 2, 1)), ("1x1", (2, 1, 1))):
         net = small("bottleneck", stride_at=at)
         units = net.get_submodule("group2.block1.branch").children()

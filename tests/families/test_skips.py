@@ -1,4 +1,4 @@
-"""Residual networks of timm whose blocks can be left out."""
+"""Residual networks of timm whose blocks can be skipped."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ SLOW = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) fo
 
 
 def skipping(kind: str, **options: Any) -> tuple[pp.PathNet, Any, Tensor]:
-    """Ours, timm's with the same weights, and images."""
+    """Our network, timm's with the same weights, and images."""
     arguments, size, *_ = KINDS[kind]
     net = pp.create_model(f"timm:{kind}", seed=0, num_classes=5, skips=True, **arguments, **options)
     torch.manual_seed(0)
     model: Any = randomise_norms(timm.create_model(kind, num_classes=5, **arguments)).eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():  # of new ones some are 0, and blocks would do nothing
+        for name, parameter in model.named_parameters():  # some initial weights are 0, so blocks would do nothing
             parameter.add_(torch.randn_like(parameter), alpha=0.02 if "gamma" not in name else 0.5)
     copy_timm_weights(net, model)
     return net.eval(), model, torch.randn(2, 3, size, size)
@@ -176,7 +176,7 @@ def test_rates_are_timms_and_nothing_is_scaled(kind):
     assert found == pytest.approx({name: expected.get(name, 0.0) for name in found})
     assert max(found.values()) == pytest.approx(
         0.4 * (1 if kind != "resnet18" else 4 / 5)
-    )  # timm's last is not skippable
+    )  # timm's last block cannot be skipped
     plain, _, _ = skipping(kind)
     plain.load_state_dict(net.state_dict())
     with torch.inference_mode():
@@ -211,7 +211,7 @@ def test_saved_loaded_and_extracted_networks_choose_as_before(tmp_path):
         assert torch.equal(loaded(x, paths="depth=1"), net(x, paths="depth=1"))
         assert torch.equal(again(x), net(x, paths="skip=blocks.0.mlp"))
     with pytest.raises(ValueError, match="this extracted network no longer has it"):
-        child.paths("skip=blocks.1")  # it would run the step that is gone
+        child.paths("skip=blocks.1")  # it would run the removed step
     assert loaded.config == net.config
     assert not [key for key in child.state_dict() if "blocks.0.mlp" in key or "blocks.0.norm2" in key]
 
@@ -240,8 +240,8 @@ def test_compiled_and_recorded_by_torch():
     assert torch.equal(copy.deepcopy(child)(x), child(x))
 
 
-def test_dropout_is_a_matter_of_the_moment():
-    """timm's code asks whether it trains; what was recorded in evaluation must not stay so."""
+def test_dropout_follows_the_current_mode():
+    """timm's code reads the mode; the mode at recording must not be fixed in the graph."""
     arguments = KINDS["resnet18"][0]
     net = pp.create_model("timm:resnet18", seed=0, num_classes=5, skips=True, drop_rate=0.5, **arguments)
     x = torch.randn(2, 3, 32, 32)
@@ -254,7 +254,7 @@ def test_dropout_is_a_matter_of_the_moment():
 
 
 class Keeps(nn.Module):
-    """Of the shape of its input, and no addition to it."""
+    """Keeps the shape of its input, but does not add to it."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()

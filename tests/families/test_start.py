@@ -1,4 +1,4 @@
-"""Starts near to the identity: what passes on what it is given before anything is learnt."""
+"""Starts near the identity: parts that pass on their input before training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_unit_that_passes_through_is_the_identity(order: str, side: int, rng: 
     for module in unit.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 0.0
-    x = torch.rand(2, 4, 7, 7, generator=rng, dtype=torch.float64)  # a ReLU leaves it
+    x = torch.rand(2, 4, 7, 7, generator=rng, dtype=torch.float64)  # a ReLU does not change it
     assert torch.equal(unit(x)[:, :4], x)
     assert torch.equal(unit.conv.weight[4:], drawn[4:])
 
@@ -35,7 +35,7 @@ def test_a_unit_that_passes_through_is_the_identity(order: str, side: int, rng: 
 @pytest.mark.parametrize(
     "options", [{"out_chans": 3}, {"stride": 2}, {"groups": 2}, {"kernel_size": 2}], ids=lambda o: next(iter(o))
 )
-def test_convs_that_cannot_stay_as_they_were_drawn(options: dict[str, Any]):
+def test_convs_that_cannot_pass_through_keep_their_weights(options: dict[str, Any]):
     conv = ConvUnit(**{"in_chans": 4, "out_chans": 4, **options}).conv
     drawn = conv.weight.detach().clone()
     assert not pass_through(conv)
@@ -44,13 +44,13 @@ def test_convs_that_cannot_stay_as_they_were_drawn(options: dict[str, Any]):
 
 @pytest.mark.parametrize("family", [FractalNet(filters=(4, 8), columns=3), CrescendoNet(widths=(4, 4), scale=3)])
 def test_columns_and_branches_give_the_same_maps(family: Family, rng: torch.Generator):
-    """Of two first blocks' joins, all operands are the same: what the block was given, and zeros for channels more."""
+    """At the joins of the first two blocks all operands are equal: the block's input, and zeros for added channels."""
     net = dataclasses.replace(family, start="identity").build(0).double().eval()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 0.0
         if isinstance(module, nn.Conv2d):
-            module.weight.data[module.in_channels :] = 0  # what was drawn beside the Dirac filters
+            module.weight.data[module.in_channels :] = 0  # the drawn weights beside the Dirac filters
     x = torch.rand(2, 3, 8, 8, generator=rng, dtype=torch.float64)
     answers = [net(x), *(net(x, paths=path) for path in net.path_names)]
     assert len(answers) > 2

@@ -286,7 +286,7 @@ def test_what_is_refused():
     fused = pp.fuse(net)
     with pytest.raises(ValueError, match="only infers"):
         fused.train()
-    with pytest.raises(ValueError, match="of one path"):
+    with pytest.raises(ValueError, match="has one path"):
         fused(images(fused), paths="block1.join=1")
     with pytest.raises(ValueError, match="save the original one"):
         pp.save(fused, "nowhere")

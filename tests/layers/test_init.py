@@ -1,4 +1,4 @@
-"""Initialisations have the spread that their sources give."""
+"""Initialisations have the standard deviations of their sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adaptive max-pool equals torch's in answers and gradients."""
+"""The adaptive max-pool equals torch's in outputs and gradients."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from polypath.layers.pool import AdaptiveMaxPool
 
 
 @pytest.mark.parametrize(("side", "size"), [(1, 7), (2, 8), (2, 7), (3, 8), (4, 4), (5, 3)])
-def test_it_is_torch_s(side: int, size: int) -> None:
-    x = torch.randint(4, (2, 3, size, size), generator=torch.Generator().manual_seed(0)).double()  # has equal values
+def test_it_equals_torchs(side: int, size: int) -> None:
+    x = torch.randint(4, (2, 3, size, size), generator=torch.Generator().manual_seed(0)).double()  # with ties
     mine, other = x.clone().requires_grad_(), x.clone().requires_grad_()
     answer, wanted = AdaptiveMaxPool(side)(mine), nn.AdaptiveMaxPool2d(side)(other)
     assert torch.equal(answer, wanted)

@@ -1,4 +1,4 @@
-"""1×1 convs with a stride: the pixels first, then the conv."""
+"""1×1 convs with a stride: select the pixels first, then run the conv."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polypath.layers.pointwise import PointwiseConv
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("in_chans", [1, 3, 4, 5, 7])
 def test_strided_convs_of_few_maps_have_right_gradients(in_chans, layout, rng):
-    """In channels-last torch's own wrote beyond the weights' gradient: after some steps the process ended."""
+    """In channels-last, torch's conv wrote beyond the memory of the weights' gradient and crashed after some steps."""
     unit = ConvUnit(in_chans, 8, 1, stride=2, order="conv")
     reference = copy.deepcopy(unit).double()
     conv = reference.conv
@@ -34,14 +34,14 @@ def test_strided_convs_of_few_maps_have_right_gradients(in_chans, layout, rng):
     assert_close(gradient(unit.conv.weight).double(), gradient(conv.weight))
 
 
-def test_compiled_they_take_their_pixels_first_too():
+def test_compiled_convs_also_select_their_pixels_first():
     recorded: list[torch.fx.GraphModule] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: object) -> object:
         recorded.append(graph)
         return graph.forward
 
-    torch.compiler.reset()  # of other tests' units, which count towards the same limit
+    torch.compiler.reset()  # compiled units of other tests count towards the same limit
     unit = ConvUnit(4, 8, 1, stride=2, order="conv")
     x = torch.randn(2, 4, 6, 6)
     compiled = torch.compile(unit, backend=backend, fullgraph=True)

@@ -1,4 +1,4 @@
-"""The whitening layer: what it makes of patches, that it learns nothing, and that it goes wherever the network goes."""
+"""The whitening layer: it whitens patches, is not trained, and is saved, extracted and exported with the network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def images(rng: torch.Generator) -> Tensor:
 
 
 def answers(unit: ConvUnit, images: Tensor) -> Tensor:
-    """What the layer's filters say of each inner patch, before the ReLU: ``(2 n, patches)``."""
+    """The outputs of the layer's filters for each inner patch, before the ReLU: ``(2 n, patches)``."""
     return unit.conv(images)[:, :, 1:-1, 1:-1].transpose(0, 1).flatten(1)
 
 
@@ -51,7 +51,7 @@ def test_the_covariance_of_patches_becomes_the_identity(directions: int, images:
 def test_directions_that_are_kept_are_those_of_the_largest_variance(images: Tensor):
     unit = whitening_unit(3, 5).double()
     set_whitening(unit, [images])
-    patches = F.unfold(images, 3).transpose(0, 1).flatten(1)  # an independent way to cut patches out
+    patches = F.unfold(images, 3).transpose(0, 1).flatten(1)  # an independent way to extract patches
     values, vectors = torch.linalg.eigh(torch.cov(patches, correction=0))
     kept = unit.conv.weight[:5].flatten(1) @ vectors  # along all eigenvectors, ascending
     assert torch.allclose(kept.abs().sum(0)[:-5], torch.zeros(22).double(), atol=1e-8)
@@ -77,7 +77,7 @@ def whitened() -> PathNet:
     return net.eval()
 
 
-def test_it_learns_nothing():
+def test_it_is_not_trained():
     net = whitened().train()
     net(torch.randn(4, 3, 8, 8)).sum().backward()
     assert {name for name, p in net.named_parameters() if p.grad is None} == {

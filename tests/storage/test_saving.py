@@ -131,7 +131,7 @@ def test_a_run_says_where_its_network_is(tmp_path, saved):
 def test_names_that_are_not_the_heads_are_refused(tmp_path, saved):
     net = pp.load(saved)
     net.config["classes"] = ["a", "b"]
-    with pytest.raises(ValueError, match="2 names, and the network's head has 10 outputs"):
+    with pytest.raises(ValueError, match="2 names, but the network's head has 10 outputs"):
         pp.save(net, tmp_path / "other")
     with pytest.raises(ValueError, match="2 names"):
         _ = net.class_names
@@ -290,11 +290,11 @@ def test_full_while_weights_are_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": [str(i) for i in range(11)]}, "11 names, and the network's head has 10 outputs"),
+        ({"classes": [str(i) for i in range(11)]}, "11 names, but the network's head has 10 outputs"),
         ({"classes": "cat"}, "give a list of names"),
-        ({"classes": [str(i) for i in range(9)]}, "9 names, and the network's head has 10 outputs"),
+        ({"classes": [str(i) for i in range(9)]}, "9 names, but the network's head has 10 outputs"),
         ({"classes": list(range(10))}, "give a list of names"),
-        ({"classes": ["a", *"abcdefghi"]}, "'a' stands twice"),
+        ({"classes": ["a", *"abcdefghi"]}, "'a' appears twice"),
         ({"classes": [" ", *"abcdefghi"]}, "give a list of names"),
         ({"mean": (0.5,), "std": (1.0,)}, r"mean = \(0.5,\): must be a list of 3, each entry a finite number"),
         ({"mean": 0.5, "std": 0.2}, "mean = 0.5: must be a list of 3"),
@@ -423,7 +423,7 @@ LARGE = {
 def bombs():
     for family, kinds in BOMBS.items():
         for arguments in kinds:
-            yield family, arguments, r"make .*layers in .*there may be at most 4,096 layers"
+            yield family, arguments, r"make .*layers in .*the limit is 4,096 layers"
     for family, arguments in LARGE.items():
         yield family, arguments, "cannot be built|weights are not those of"
     for image in (

@@ -1,4 +1,4 @@
-"""What public functions are given, checked where it comes in: a wrong type is named, not found somewhere inside.
+"""Argument checks of public functions: a value of the wrong type raises an error that names the argument.
 
 @takes(net=NETWORK, paths=PATHS)
 def extract(net, paths): ...                      # extract(net, 3): paths = 3: must be a choice of paths: …
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 def takes(**rules: Rule) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A function whose arguments are checked, each by its rule, before it runs.
+    """Decorator that checks arguments, each by its rule, before the function runs.
 
-    Numbers of NumPy and torch are handed on as Python's, other values as they are. What is left out is not checked.
+    NumPy and torch numbers are passed on as Python numbers, other values unchanged. Omitted arguments are not checked.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
@@ -35,7 +35,7 @@ def takes(**rules: Rule) -> Callable[[Callable[P, T]], Callable[P, T]]:
             except TypeError:
                 return function(*args, **options)  # Python's own error
             for name, value in given.arguments.items():
-                if name in rules and not rules[name].fits(value):  # only then, since it goes through lists of arrays
+                if name in rules and not rules[name].fits(value):  # only then: check() converts whole lists of arrays
                     given.arguments[name] = check(name, value, rules[name])
             return function(*given.args, **given.kwargs)
 

@@ -1,8 +1,8 @@
-"""Batch-norm statistics of paths: one value, ``{path: {norm: (mean, var)}}``, beside the network that it is for.
+"""Batch-norm statistics of paths, ``{path: {norm: (mean, var)}}``, kept separately from the network.
 
 A norm inside a path sees other inputs than in the whole network, so its running mean and variance are wrong there.
-:func:`polypath.core.recalibrate.recalibrate` estimates them for each path; here is what holds, saves and applies them.
-The network's own buffers never change: :func:`applied` lends others for the length of a block.
+:func:`polypath.core.recalibrate.recalibrate` measures them for each path; this module holds and applies them.
+The network's own buffers never change: :func:`applied` replaces them inside a ``with`` block.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Bank = Mapping[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class BatchNormStatistics(Mapping[Paths, Bank]):
-    """Re-estimated statistics of some paths.
+    """Recalibrated statistics of some paths.
 
     Attributes:
-        banks: a bank for each path, of the norms alive under it.
-        images: training images that they were estimated on.
-        seed: what drew these images, or None where they were the first ones.
+        banks: a bank for each path, with the norms that are alive under it.
+        images: how many training images they were measured on.
+        seed: the seed that drew these images, or None if they were the first ones.
     """
 
     banks: Mapping[Paths, Bank]
@@ -50,7 +50,7 @@ class BatchNormStatistics(Mapping[Paths, Bank]):
     def __getitem__(self, paths: Paths) -> Bank:
         if paths not in self.banks:
             known = ", ".join(str(p) for p in list(self.banks)[:12])
-            raise ValueError(f"no re-estimated statistics for path {str(paths)!r}; there are those of {known}")
+            raise ValueError(f"no recalibrated statistics for path {str(paths)!r}; there are statistics of {known}")
         return self.banks[paths]
 
     def __iter__(self) -> Iterator[Paths]:
@@ -64,15 +64,15 @@ class BatchNormStatistics(Mapping[Paths, Bank]):
 
     @property
     def record(self) -> dict[str, int | None]:
-        """What a result or a saved network says about them."""
+        """Their record in a result or a saved network."""
         return {"images": self.images, "seed": self.seed}
 
 
 def statistics_note(record: Mapping[str, int | None] | None) -> str:
-    """For readers of an error: which batch-norm statistics it was taken with, by their record; None is as trained."""
+    """Text for a report of errors: which batch-norm statistics were used. ``record`` is None for those of training."""
     if not record:
-        return "batch-norm not re-estimated"
-    return f"batch-norm re-estimated on {record['images']:,} training images"
+        return "batch-norm not recalibrated"
+    return f"batch-norm recalibrated on {record['images']:,} training images"
 
 
 def norms(net: nn.Module) -> dict[str, _BatchNorm]:
@@ -83,7 +83,7 @@ def norms(net: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def norms_under(net: PathNet, paths: Paths) -> dict[str, _BatchNorm]:
-    """The batch-norms of :func:`norms` that run under ``paths``: of a module's variants, those that do."""
+    """The batch-norms of :func:`norms` that run under ``paths``; of a module's variants, only those in use."""
     alive, found = net.wiring.prune(paths), dict[str, _BatchNorm]()
     for path in alive.modules:
         others = net.wiring.variants.get(path, frozenset()) - alive.variants.get(path, frozenset())
@@ -102,7 +102,7 @@ def buffers(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 @contextlib.contextmanager
 def applied(net: nn.Module, bank: Bank) -> Generator[None]:
-    """Lend ``net`` the statistics of one path inside the block; afterwards its own buffers are there, to the bit.
+    """Use the statistics of one path in ``net`` inside the block; then restore its own buffers, bit for bit.
 
     Raises:
         ValueError: a norm that the network does not have, or of another width.
@@ -117,9 +117,9 @@ def applied(net: nn.Module, bank: Bank) -> Generator[None]:
 
 @contextlib.contextmanager
 def lent(borrowed: Iterable[_BatchNorm]) -> Generator[None]:
-    """Let the block change buffers, mode and momentum of some batch-norms; give each its own back afterwards.
+    """Let the block change buffers, mode and momentum of some batch-norms; restore them afterwards.
 
-    The block puts *other* tensors in the buffers' places; a norm must not train in the ones that were there.
+    The block must assign *new* tensors to the buffers; a norm must not update the original tensors.
     """
     kept = [(m, m.running_mean, m.running_var, m.num_batches_tracked, m.training, m.momentum) for m in borrowed]
     try:
@@ -132,8 +132,8 @@ def lent(borrowed: Iterable[_BatchNorm]) -> Generator[None]:
 
 @contextlib.contextmanager
 def batch_statistics(modules: Iterable[nn.Module]) -> Generator[None]:
-    """Inside the block the batch-norms among ``modules`` (``net.modules()``), where they are in training, normalise by
-    the batch at hand and leave their running statistics and their counter as they are."""
+    """Inside the block, batch-norms in training mode among ``modules`` (``net.modules()``) normalise by the batch and
+    leave their running statistics and counter unchanged."""
     tracking = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
     try:
         for norm in tracking:
@@ -163,6 +163,6 @@ def _matched(net: nn.Module, bank: Bank) -> dict[str, _BatchNorm]:
             raise ValueError(f"statistics name norm {name!r}, which this network does not have")
         if mean.shape != (shape := buffers(known[name])[0].shape):
             raise ValueError(
-                f"statistics of norm {name!r} have shape {tuple(mean.shape)}, the network's {tuple(shape)}"
+                f"statistics of norm {name!r} have shape {tuple(mean.shape)}, the network's have {tuple(shape)}"
             )
     return {name: known[name] for name in bank}

@@ -1,4 +1,4 @@
-"""Builders: write a wiring down node by node, with its modules or without."""
+"""Builders: describe a wiring node by node, with or without its modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from polypath.core.wiring import INPUT, Gate, Join, Node, Operand, Unit, Wiring
 
 
 class WiringBuilder:
-    """Writes a wiring down node by node; each call returns the new node's name, to be read by later ones."""
+    """Builds a wiring node by node; each call returns the new node's name, which later nodes can read."""
 
     input = INPUT
 
@@ -36,17 +36,18 @@ class WiringBuilder:
         survival: Mapping[str, float] | None = None,
         gates: tuple[Gate, ...] = (),
     ) -> str:
-        """Add a join of ``{label: source}``; ``survival`` gives stochastic depth's rates by label."""
+        """Add a join of ``{label: source}``; ``survival`` gives the survival rates of stochastic depth by label."""
         rates = survival or {}
         joined = tuple(Operand(source, label, rates.get(label, 1.0)) for label, source in operands.items())
         self._nodes.append(Join(name, kind, joined, gates))
         return name
 
     def stage(self, node: str, name: str | None = None) -> str:
-        """Name the stage that ends at ``node``, by default after it: where a backbone gives its maps of one resolution.
+        """Mark ``node`` as the end of a stage: a backbone returns the maps there. ``name`` defaults to the node's.
 
-        All paths must go through it. Where they go through several nodes side by side, call this for each with one
-        ``name``; the stage is the mean of those alive. From input to output, see :mod:`polypath.core.stages`.
+        All paths must go through it. If they go through several parallel nodes, call this for each with the same
+        ``name``; the stage is the mean of the alive ones. Mark stages from input to output, see
+        :mod:`polypath.core.stages`.
         """
         stage = name or node
         self.stages[stage] = (*self.stages.get(stage, ()), node)
@@ -57,7 +58,7 @@ class WiringBuilder:
 
 
 class NetBuilder(WiringBuilder):
-    """Writes a wiring down together with its modules: the tool that families are built with."""
+    """Builds a wiring together with its modules; families are written with it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +74,7 @@ class NetBuilder(WiringBuilder):
         at: str | None = None,
         variant: str | None = None,
     ) -> str:
-        """Add a unit node and its module; ``at`` is the module's path where it is not the node's name."""
+        """Add a unit node and its module; ``at`` is the module's path if that differs from the node's name."""
         self.modules.setdefault(at or name, module)
         return self.unit(name, source, depth=depth, module=at, variant=variant)
 

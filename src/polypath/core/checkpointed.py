@@ -1,7 +1,7 @@
-"""Activation checkpointing (Chen et al. 2016): of a plan's segments only the ends are kept for the backward pass.
+"""Activation checkpointing (Chen et al. 2016): only the ends of a plan's segments are saved for the backward pass.
 
-Each segment runs again when its gradient is wanted. That second run changes nothing but time: buffers (running
-statistics) stay as the first run left them, gates draw what they drew, and no trace gets a second entry.
+The backward pass runs each segment again. This second run costs time and changes nothing else: buffers (running
+statistics) stay as the first run left them, gates repeat their draws, and no trace gets a second entry.
 """
 
 from __future__ import annotations
@@ -60,4 +60,4 @@ class _Segment:
             if self.generator is not None and state is not None:
                 self.generator.set_state(state)
             for buffer, before in buffers:
-                buffer.data.copy_(before)  # past autograd, which would take it for a change of what it keeps
+                buffer.data.copy_(before)  # .data: else autograd reports a saved tensor as modified

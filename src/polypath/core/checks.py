@@ -19,13 +19,13 @@ from typing import Any, cast
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which values are legal: in words, to follow "must be", and as a function."""
+    """The legal values: as words that follow "must be", and as a function."""
 
     legal: str
     fits: Callable[[Any], bool]
 
 
-LARGEST = sys.float_info.max  # what is above it is infinity
+LARGEST = sys.float_info.max  # anything above is infinity
 
 
 def check(name: str, value: Any, rule: Rule) -> Any:
@@ -41,7 +41,7 @@ def check(name: str, value: Any, rule: Rule) -> Any:
 
 
 def check_fields(config: object, prefix: str | None = None, /, **rules: Rule) -> None:
-    """Check fields of a config, each by its rule; ``prefix`` names the config, by default its class does.
+    """Check fields of a config, each by its rule; ``prefix`` names the config, by default by its class.
 
     Raises:
         ValueError: a value that its rule does not allow.
@@ -52,7 +52,7 @@ def check_fields(config: object, prefix: str | None = None, /, **rules: Rule) ->
 
 
 def plain(value: Any) -> Any:
-    """Numbers of NumPy and torch as Python's, their arrays and lists as tuples, in tables too; others as they are."""
+    """Convert NumPy and torch numbers to Python's, arrays and lists to tuples, also inside dicts; keep other values."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if type(value) is dict:
@@ -61,10 +61,10 @@ def plain(value: Any) -> Any:
 
 
 def json_value(name: str, value: Any) -> Any:
-    """What a JSON file keeps of the value; numbers and arrays of NumPy and torch become plain ones.
+    """The value as a JSON file would hold it; NumPy and torch numbers and arrays become plain ones.
 
     Raises:
-        ValueError: anything that JSON has no form for, NaN and infinity among it.
+        ValueError: a value that JSON cannot hold, such as NaN and infinity.
     """
     try:
         return json.loads(json.dumps(plain(value), allow_nan=False))
@@ -74,13 +74,13 @@ def json_value(name: str, value: Any) -> Any:
 
 
 def plain_fields(config: Any) -> None:
-    """Make the fields of a dataclass, which may be frozen, plain: for its ``__post_init__``."""
+    """Apply :func:`plain` to all fields of a dataclass, frozen or not; for its ``__post_init__``."""
     for field in dataclasses.fields(config):
         object.__setattr__(config, field.name, plain(getattr(config, field.name)))
 
 
 def whole_text(name: str, text: str, low: int, high: int) -> int:
-    """The whole number from ``low`` to ``high`` that a text says.
+    """Parse text as a whole number from ``low`` to ``high``.
 
     Raises:
         ValueError: any other text.
@@ -105,7 +105,7 @@ def whole(low: int, high: int | None = None) -> Rule:
 def number(
     low: float = -LARGEST, high: float = LARGEST, *, above: float | None = None, below: float | None = None
 ) -> Rule:
-    """A number from ``low`` to ``high``, both included; or ``above`` one and ``below`` another, both left out."""
+    """A number from ``low`` to ``high``, both included; ``above`` and ``below`` are exclusive bounds."""
 
     def fits(value: Any) -> bool:
         if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
@@ -144,7 +144,7 @@ def each(rule: Rule, count: int | None = None) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    """None, or what ``rule`` allows."""
+    """None, or a value that ``rule`` allows."""
     return Rule(f"{rule.legal}, or None", lambda value: value is None or rule.fits(value))
 
 
@@ -171,12 +171,12 @@ SHARE = number(0, 1)
 
 
 def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """Those of the ``known`` names that look like ``name``, the nearest first; empty where none does."""
+    """The ``known`` names most similar to ``name``, the most similar first; empty if none is similar."""
     return difflib.get_close_matches(name, list(known), n=most)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``did you mean …?`` with near names, or ``there are …`` with all of them where none is near."""
+    """``did you mean …?`` with similar names, or ``there are …`` with all names if none is similar."""
     known = list(known)
     if close := near(name, known):
         return f"did you mean {' or '.join(close)}?"
@@ -184,6 +184,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def listed(names: Collection[str], most: int = 12) -> str:
-    """``a, b, c``; of more than ``most`` names the first ones and how many there are besides."""
+    """``a, b, c``; of more than ``most`` names only the first, and the number of the others."""
     shown = ", ".join(list(names)[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown or "none"

@@ -1,11 +1,11 @@
-"""All fixed choices of a wiring: how many there are, exactly, and each of them; drawn; and those next to a choice.
+"""The fixed choices of a wiring: their exact number, iteration over all, random draws, and neighbours of a choice.
 
-A choice gives every join that is alive under it a set of its operands, and every switch one. Where gates may decide, it
-takes the decision from them, so that what runs is the same for all images. Joins that are dead under a choice have no
-say in it, so each function of the diagram is counted once for each way to choose it.
+A fixed choice gives every join that is alive under it a set of its operands, and every switch one operand. It decides
+gated switches too, so the same nodes run for all images. Dead joins are not part of a choice, so two choices never
+differ only there.
 
-Choices are found from the output backwards, since what is alive is known only there; between two nodes nothing counts
-but which of the nodes before are needed.
+Choices are built from the output backwards, because the output decides what is alive. Between two nodes the only state
+is the set of earlier nodes that are needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from polypath.core.paths import Paths
 from polypath.core.wiring import Join, Unit, Wiring
 
-MOST_OPERANDS = 12  # of a join that takes any of their sets
+MOST_OPERANDS = 12  # of a join whose subsets of operands are enumerated
 Needed = frozenset[str]
 Taken = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -29,7 +29,7 @@ class ChoiceSpace:
     """The fixed choices of a wiring.
 
     Raises:
-        ValueError: a join of so many operands that their sets cannot be gone through.
+        ValueError: a join with too many operands to enumerate their subsets.
     """
 
     def __init__(self, wiring: Wiring) -> None:
@@ -39,11 +39,11 @@ class ChoiceSpace:
 
     @cached_property
     def count(self) -> int:
-        """How many there are, an integer of any size."""
+        """The exact number of choices, however large."""
         return self._ways[0][frozenset((self.wiring.output,))]
 
     def __iter__(self) -> Iterator[Paths]:
-        """Each of them, in no order that means anything; nothing is held but the one being made."""
+        """Yield every choice, in arbitrary order, without storing the others."""
         stack: list[tuple[int, Needed, Taken]] = [(0, frozenset((self.wiring.output,)), ())]
         while stack:
             k, needed, taken = stack.pop()
@@ -53,7 +53,7 @@ class ChoiceSpace:
             stack.extend((k + 1, after, (*taken, *chosen)) for chosen, after in self._steps(k, needed))
 
     def draw(self, generator: torch.Generator) -> Paths:
-        """One of them, all alike."""
+        """Draw one choice, uniformly."""
         needed, taken = frozenset((self.wiring.output,)), dict[str, tuple[str, ...]]()
         for k in range(len(self._nodes)):
             steps = self._steps(k, needed)
@@ -65,7 +65,7 @@ class ChoiceSpace:
         return Paths.of(self.wiring, taken)
 
     def fixed(self, choice: Paths) -> Paths:
-        """The choice with the last operand of each switch that it leaves to gates."""
+        """The choice with every switch that it leaves to gates set to its last operand."""
         while open_ := [n for n in self.wiring.alive(choice) if isinstance(n, Join) and n.dynamic(choice)]:
             choice = Paths.of(self.wiring, {**choice, **{join.name: join.labels[-1:] for join in open_}})
         return choice
@@ -75,9 +75,9 @@ class ChoiceSpace:
         return self.fixed(choice) == choice
 
     def neighbours(self, choice: Paths) -> list[Paths]:
-        """Choices that differ at one live join: by one operand more or less, or by another one of a switch.
+        """Choices that differ at one alive join: by one operand more or less, or by another operand of a switch.
 
-        What comes to life takes all operands, a switch its last one.
+        Joins that become alive take all their operands, switches the last one.
         """
         found: dict[Paths, None] = {}
         for node in self.wiring.alive(choice):
@@ -94,7 +94,7 @@ class ChoiceSpace:
 
     @cached_property
     def _ways(self) -> list[dict[Needed, int]]:
-        """Before each node from the end: in how many ways what is needed can be chosen, by what is needed."""
+        """Entry k, for the k-th node from the end: each set of needed nodes, and the number of choices from there."""
         reached: list[dict[Needed, int]] = [{frozenset((self.wiring.output,)): 0}]
         for k in range(len(self._nodes)):
             reached.append({after: 0 for needed in reached[k] for _, after in self._steps(k, needed)})
@@ -105,7 +105,7 @@ class ChoiceSpace:
         return reached
 
     def _steps(self, k: int, needed: Needed) -> list[tuple[Taken, Needed]]:
-        """What can be chosen at a node from the end, and what is needed then of the nodes before."""
+        """The options at the k-th node from the end, each with the earlier nodes that are then needed."""
         node = self._nodes[k]
         if node.name not in needed:
             return [((), needed)]
@@ -120,7 +120,7 @@ class ChoiceSpace:
 
 
 def below(n: int, generator: torch.Generator) -> int:
-    """A whole number in [0, n), uniformly, for n of any size."""
+    """A uniform whole number in [0, n), for n of any size."""
     count = (n.bit_length() + 64) // 31 + 1
     drawn = torch.randint(2**31, (count,), generator=generator)
     digits = cast(list[int], drawn.tolist())  # pyright: ignore[reportUnknownMemberType] (torch does not type it)
@@ -138,7 +138,7 @@ def _options(join: Join) -> tuple[tuple[str, ...], ...]:
         return tuple((label,) for label in join.labels)
     if len(join.labels) > MOST_OPERANDS:
         raise ValueError(
-            f"join {join.name!r} has {len(join.labels)} operands: choices can be gone through where joins have at most "
+            f"join {join.name!r} has {len(join.labels)} operands: choices can be enumerated only if joins have at most "
             f"{MOST_OPERANDS}"
         )
     sizes = range(1, len(join.labels) + 1)

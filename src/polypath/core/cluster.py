@@ -1,4 +1,4 @@
-"""Ray clusters: the one at an address, or a new one that only this machine reaches."""
+"""Ray clusters: connect to one at an address, or start one that is reachable from this machine only."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from polypath.core.extras import need
 from polypath.core.silence import without_ray_usage
 
 LOCAL = "local"
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # so Ray calls it; without: all servers on the machine's address
+# Ray's name for it; without this, all of Ray's servers listen on the machine's address
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def join_cluster(address: str) -> ModuleType:
-    """Ray, connected to the cluster at ``address``, unless it is connected already.
+    """Import Ray and connect it to the cluster at ``address``, unless it is already connected.
 
     Args:
         address: ``auto`` for the cluster that runs here, ``local`` for a new one.
@@ -34,8 +35,8 @@ def join_cluster(address: str) -> ModuleType:
             with without_ray_usage():
                 ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
         except ConnectionError as error:
-            raise ValueError(f"--cluster {address}: {error}; start one by `ray start --head`, or say local") from None
-        except Exception as error:  # Ray raises it bare where a server of its own is late
+            raise ValueError(f"--cluster {address}: {error}; start one with `ray start --head`, or use local") from None
+        except Exception as error:  # Ray raises a bare Exception if one of its servers starts too late
             if address != LOCAL:
                 raise
             reason = next(iter(str(error).splitlines()), "")
@@ -44,11 +45,11 @@ def join_cluster(address: str) -> ModuleType:
 
 
 def listen_on_loopback() -> None:
-    """In a replica of Ray Serve, before it is ready: its server for calls between deployments listens on 127.0.0.1.
+    """Make the gRPC server of a Ray Serve replica listen on 127.0.0.1; call this before the replica is ready.
 
-    Ray would have it listen on all addresses, and no setting says where. Polypath calls replicas through Ray itself.
+    By default it listens on all addresses, and Ray has no setting for that. Polypath does not use this server.
     """
-    with contextlib.suppress(ImportError, AttributeError):  # a Ray of another structure
+    with contextlib.suppress(ImportError, AttributeError):  # another version of Ray
         replica: Any = importlib.import_module("ray.serve._private.replica")
         add_port = replica.add_port_to_grpc_server
 

@@ -1,4 +1,4 @@
-"""What a network knows of itself: how to build it again and how its images are prepared. JSON values, saved with it."""
+"""A network's config: how to rebuild it and how its images are prepared. JSON values, saved with the network."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any, Literal, TypedDict, cast
 from polypath.core.checks import NAME, plain
 
 Resize = Literal["crop", "squash", "pad"]
-"""How an image of another size or shape comes to the network's: shorter side to the size and centre crop, both sides
-(aspect ratio lost), or longer side to the size and black borders."""
+"""How an image is fitted to the network's size. ``crop``: resize the shorter side, then centre crop. ``squash``: resize
+both sides (the aspect ratio changes). ``pad``: resize the longer side, then add black borders."""
 
 
 class Normalisation(TypedDict):
-    """Per channel, of pixels in 0 … 1: what is subtracted and divided by."""
+    """Mean and standard deviation per channel, for pixels in [0, 1]: subtract the mean, then divide."""
 
     mean: Sequence[float]
     std: Sequence[float]
 
 
 class ImageConfig(TypedDict, total=False):
-    """The images that a network was trained on: ``size`` in pixels (height, width), and how others are resized."""
+    """The images that a network was trained on: ``size`` in pixels (height, width), ``resize`` for images of other
+    sizes, and ``to``, the shorter side in pixels before a centre crop (None is the size itself)."""
 
     size: Sequence[int]
     resize: Resize | None
@@ -29,18 +30,18 @@ class ImageConfig(TypedDict, total=False):
 
 
 class NetConfig(TypedDict, total=False):
-    """Every key is optional; a network that no family has built has none.
+    """Every key is optional; a network that was not built by a family has none.
 
     Attributes:
         family: the family's name.
         arguments: the family's arguments.
         model: the registered name that it was created by.
         paths: text of the choice that it was extracted under, on the family's full wiring.
-        statistics: how its batch-norm statistics were recalibrated (images, seed), where they were.
-        gates: what its gates were corrected to (target, images, rates), where they were.
+        statistics: how its batch-norm statistics were recalibrated (images, seed), if they were.
+        gates: how its gates were corrected (target, images, rates), if they were.
         classes: names in the order of the labels.
         normalisation, image: how its images are prepared.
-        pretrained_cfg: what it was made for, in timm's words; see :mod:`polypath.core.timm_config`.
+        pretrained_cfg: its description in timm's format; see :mod:`polypath.core.timm_config`.
         fused: whether it is a fused network.
     """
 
@@ -58,14 +59,14 @@ class NetConfig(TypedDict, total=False):
 
 
 ABOUT = ("classes", "normalisation", "image", "pretrained_cfg")
-"""What is known of a network's images and answers, whatever it is built from."""
+"""Keys that describe a network's images and classes, independent of how it is built."""
 
 
 def check_classes(names: Any, outputs: int) -> tuple[str, ...]:
     """Names in the order of the labels, as a tuple.
 
     Raises:
-        ValueError: other things than names, a name twice, more or fewer of them than the head has outputs.
+        ValueError: entries that are not names, duplicates, more or fewer names than the head has outputs.
     """
     given = plain(names)
     if not isinstance(given, tuple) or not all(map(NAME.fits, cast(tuple[Any, ...], given))):
@@ -73,14 +74,14 @@ def check_classes(names: Any, outputs: int) -> tuple[str, ...]:
     found = cast(tuple[str, ...], given)
     if len(found) != outputs:
         raise ValueError(
-            f"classes: {len(found)} names, and the network's head has {outputs} outputs; give one for each"
+            f"classes: {len(found)} names, but the network's head has {outputs} outputs; give one for each"
         )
     if len(set(found)) < len(found):
         twice = next(name for name in found if found.count(name) > 1)
-        raise ValueError(f"classes: {twice!r} stands twice; give each output a name of its own")
+        raise ValueError(f"classes: {twice!r} appears twice; give each output a different name")
     return found
 
 
 def completed_classes(names: Sequence[str], outputs: int) -> tuple[str, ...]:
-    """The names, and ``unused 11`` and so on for outputs that no class was trained for."""
+    """The names, then ``unused 11`` and so on for outputs without a trained class."""
     return (*names, *(f"unused {i}" for i in range(len(names), outputs)))

@@ -1,4 +1,4 @@
-"""The warnings that names and options of an earlier release give."""
+"""Warnings for deprecated names and options."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ _OLD_METHODS: dict[str, dict[str, Callable[..., Any]]] = {}
 def warn_renamed(old: str, new: str, level: int) -> None:
     """Warn that ``old`` is now ``new``, at the line that is ``level`` calls above the function that calls this.
 
-    ``from package import name`` asks the package twice, first whether it has the name; that does not warn.
+    ``from package import name`` looks the name up twice; the first lookup, by importlib, does not warn.
     """
     asker = sys._getframe(level + 1)  # pyright: ignore[reportPrivateUsage] (documented in spite of its name)
     if asker.f_globals.get("__name__") != "importlib._bootstrap":
-        message = f"{old} is now {new}; the old name goes with the next release"
+        message = f"{old} is now {new}; the next release removes the old name"
         warnings.warn(message, DeprecationWarning, stacklevel=level + 2)
 
 
 def notes_are_logged(function: Callable[P, T]) -> Callable[P, T]:
-    """A function that was told where its notes go, by ``say=``, still takes that, does nothing with it and warns."""
+    """Decorator for a function that once had an argument ``say=``: accept it, ignore it and warn."""
 
     @functools.wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> T:
         if "say" in options:
             del options["say"]
             message = f"{function.__name__}() no longer uses say=: notes go to the logger of polypath"
-            warnings.warn(f"{message}; the next release refuses it", DeprecationWarning, stacklevel=2)
+            warnings.warn(f"{message}; the next release rejects it", DeprecationWarning, stacklevel=2)
         return function(*args, **options)
 
     return call
 
 
 def add_old_method(owner: str, name: str, method: Callable[..., Any]) -> None:
-    """Have the class ``owner`` (``package.module.Class``), not imported yet, get a method of an earlier release."""
+    """Register a deprecated method for the class ``owner`` (``package.module.Class``), before that is imported."""
     _OLD_METHODS.setdefault(owner, {})[name] = method
 
 
 def with_old_methods(cls: type[T]) -> type[T]:
-    """A class that gets the methods which :func:`add_old_method` was told of."""
+    """Class decorator that adds the methods registered by :func:`add_old_method`."""
     for name, method in _OLD_METHODS.get(f"{cls.__module__}.{cls.__qualname__}", {}).items():
         setattr(cls, name, method)
     return cls

@@ -4,11 +4,11 @@ With operands x_0, x_1, …, x_l of a gated switch and a gate g_k before each lo
 
 ``sample``   x_k = (1 − a_k)·x_{k−1} + a_k·block_k(x_{k−1}),   a_k = g_1·…·g_k, sampled, straight-through gradient
 ``decide``   a sample whose gate is shut leaves with x_{k−1}; later loops run on the samples that remain
-``keep``     every loop runs on every sample, which keeps x_{k−1} where its gate is shut: ``decide`` as one graph
+``keep``     every loop runs on every sample, and a sample whose gate is shut keeps x_{k−1}: ``decide`` as one graph
 ``all``      every gate is evaluated and every loop runs on every sample, for counting, shapes and examples
 
-Training samples and runs every loop on every sample; evaluation decides, and samples that have left cost nothing.
-While an evaluation is exported the number of samples that go on is no constant, and ``keep`` stands for ``decide``.
+Training uses ``sample``, which runs every loop on every sample. Evaluation uses ``decide``: samples that have left cost
+nothing. Export uses ``keep`` instead, since the number of samples that remain is not a constant.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from polypath.core.wiring import Gate, Unit
 
 GateMode = Literal["sample", "decide", "keep", "all"]
 NodeHook = Callable[[str, Tensor], Tensor | None]
-"""Called with a node's name and its output; what it returns, unless None, takes the output's place."""
+"""Called with a node's name and its output; a result other than None replaces the output."""
 
 
 @dataclass
 class Trace:
     """Intermediate values of one forward: pass one as ``net(x, trace=Trace())``.
 
-    ``values`` fills with the outputs of the nodes named in ``nodes``; ``gates`` with every gate's decisions,
-    in order of running, as ``(switch, label, reached, open)``: two ``(N,)`` tensors of 0 and 1, the samples that
-    reached the gate and those that it let pass, in training differentiable. Inside the loops of a gated switch
-    a value has, in evaluation, only the samples that ran it.
+    ``values`` receives the outputs of the nodes named in ``nodes``. ``gates`` receives the decisions of every gate, in
+    order of execution, as ``(switch, label, reached, open)``: two ``(N,)`` tensors of 0 and 1, for the samples that
+    reached the gate and those that passed it; differentiable in training. In evaluation, a value inside the loops of a
+    gated switch has only the samples that ran it.
     """
 
     nodes: frozenset[str] = frozenset()
@@ -49,13 +49,13 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What stays the same while a plan runs.
+    """The settings of one run of a plan.
 
     Attributes:
         root: the modules, found by their dotted paths.
         gates: how gated switches run, see the module's docstring.
         trace: collects intermediate values.
-        generator: draws what gates sample.
+        generator: random source of sampled gates.
         frozen: paths of modules that run without gradient.
         finished: called with the name of each node, and with ``switch:label`` of each gate, after it has run.
         hooks: by node, see :meth:`PathNet.register_node_hook`.
@@ -81,19 +81,17 @@ def run_steps(
     frozen: Collection[str] = (),
     finished: Callable[[str], None] | None = None,
 ) -> dict[str, Tensor]:
-    """Run the steps of a plan and return ``values``, which then holds what no step frees.
+    """Run the steps of a plan; return ``values``, which then holds the tensors that no step frees.
 
     Args:
-        root: a network, in whose mode (training, evaluation) the steps run.
+        root: a network; its mode (training or evaluation) applies to the steps.
         values: tensors by node name, at least those that the steps read from outside.
-        gates: None samples in training and decides in evaluation; an export keeps.
+        gates: mode of gated switches; None is ``sample`` in training, ``decide`` in evaluation, ``keep`` in an export.
         trace, generator, frozen, finished: see :class:`Run`.
     """
     recorded = any(map(symbolic, values.values()))
     if recorded and root.training and any(step.loops for step in steps):
-        raise ValueError(
-            "torch.fx cannot record gates that are drawn: call eval() first, or extract a path without gates"
-        )
+        raise ValueError("torch.fx cannot record sampled gates: call eval() first, or extract a path without gates")
     mode: GateMode = gates or ("sample" if root.training else "keep" if recorded or exporting() else "decide")
     hooks: Mapping[str, Sequence[NodeHook]] = getattr(root, "node_hooks", {})
     return _run(Run(root, mode, trace, generator, frozen, finished, hooks), steps, values)
@@ -103,7 +101,7 @@ def call_module(
     root: nn.Module, path: str, x: Tensor, variant: str | None = None, *, mask: Tensor | None = None
 ) -> Tensor:
     """Output of the module at a dotted path; ``mask`` ``(N,)`` says which samples the gates let pass, in training."""
-    unit = attrgetter(path)(root)  # get_submodule takes three times as long, at each of a hundred units
+    unit = attrgetter(path)(root)  # get_submodule is three times slower, and there may be a hundred units
     options: dict[str, Any] = {} if variant is None else {"variant": variant}
     if mask is not None and getattr(unit, "takes_mask", False):
         options["mask"] = mask
@@ -128,7 +126,7 @@ def join(kind: str, inputs: Sequence[Tensor], scales: Sequence[float] | None = N
         return out
     out = inputs[0] + inputs[1]
     for x in inputs[2:]:
-        out += x  # the sum is our own buffer, and addition keeps nothing for backward
+        out += x  # in place: the sum is a new tensor, and addition saves nothing for backward
     return out.div_(len(inputs)) if kind == "mean" else out
 
 
@@ -194,8 +192,8 @@ def _sample(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
 
 def _decide(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
     x = values[step.loops[0].begin]
-    rows = torch.arange(len(x), device=x.device)  # the samples that still run; x is theirs
-    total, out = len(x), None  # out: the results of samples that have left, once one has
+    rows = torch.arange(len(x), device=x.device)  # indices of the samples that still run; x has only these
+    total, out = len(x), None  # out: results of samples that have left, None until one has
     for loop in step.loops:
         inner = {name: values[name] if out is None else values[name][rows] for name in loop.outside} | {loop.begin: x}
         if loop.gate is not None:
@@ -203,7 +201,7 @@ def _decide(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
             if run.trace is not None:
                 _note(run, step, loop.label, _ones_at(rows, total, x), _ones_at(rows[opened], total, x))
             if passing < len(rows):
-                # those that go on first, in their order: a sort, not two masks, each of which would wait for a device
+                # stable sort, passing samples first; each of two masks would wait for the device
                 order = opened.logical_not().sort(stable=True).indices
                 out = torch.empty_like(x) if out is None else out
                 stay, leave = order[:passing], order[passing:]
@@ -260,7 +258,7 @@ def _ask(run: Run, gate: Gate, inner: Mapping[str, Tensor], rows: Tensor) -> tup
 
 
 def _beside(samples: Tensor, values: Tensor) -> Tensor:
-    """One number a sample ``(N,)``, in a shape in which it meets all of a sample's values."""
+    """``samples`` ``(N,)``, one number per sample, reshaped to broadcast over ``values``."""
     return samples.view(-1, *[1] * (3 if symbolic(values) else values.ndim - 1))
 
 

@@ -1,14 +1,14 @@
 """The tandem ensemble (Zhao et al. 2016, §3.1, Fig. 1): a fused net drawn as its component chains.
 
-A fused net is fusions in series, x_k = H_k(B_k^L(x_{k-1}), B_k^R(x_{k-1})). Its expansion has a chain of blocks for
+A fused net is a series of fusions, x_k = H_k(B_k^L(x_{k-1}), B_k^R(x_{k-1})). Its expansion has a chain of blocks for
 each way to choose one operand at every fusion, LLL … RRR. In chain c, block k is B_k^{c_k}(z_{k-1}), and between the
-blocks the chains exchange what they have::
+blocks the chains exchange their outputs::
 
     z_k = H_k(mean over the chains c with c_k = L, mean over those with c_k = R)
 
-All blocks of one mean are the same module on the same input, so z_k = x_k, exactly but for rounding. Expanded again,
-the expansion has a chain for each way to choose among the *chains'* blocks; most of these run the same modules as
-others, and with such duplicates removed it is the expansion that one had (the paper's footnote 2).
+All blocks of one mean are the same module on the same input, so z_k = x_k up to rounding. Expanding the expansion
+gives a chain for each way to choose among the *chains'* blocks. Most of these run the same modules as another one;
+without such duplicates the result is the first expansion again (the paper's footnote 2).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from polypath.core.wiring import INPUT, Join, Operand, Unit, Wiring
 MOST_CHAINS = 2**10
 CHAINS = "chains"
 Modules = tuple[str, tuple[tuple[str, str | None, int], ...]]
-"""What makes two blocks the same: the operand's label; module, variant and depth of each unit."""
+"""The identity of a block: the operand's label; module, variant and depth of each unit."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Fusion:
 
 
 def expand(wiring: Wiring, *, duplicates: bool = False) -> Wiring:
-    """The fused net ``wiring`` as its component chains with the exchange between them.
+    """The fused net ``wiring`` as its component chains, with the exchanges between them.
 
     With K fusions of two operands there are 2^K chains of K blocks; an identity is a block without units. Nodes are
     called ``chains.RLL.*`` after their chain and their name in the fused net; modules are the same, shared by the
@@ -58,7 +58,7 @@ def expand(wiring: Wiring, *, duplicates: bool = False) -> Wiring:
     are left out, unless ``duplicates``.
 
     Raises:
-        ValueError: a net that is not fusions in series, or one with more than 2^10 chains.
+        ValueError: a net that is not a series of fusions, or one with more than 2^10 chains.
     """
     shared = trunk(wiring)
     fusions = [_fusion(wiring, node, source, duplicates) for node, source in shared if isinstance(node, Join)]
@@ -67,7 +67,7 @@ def expand(wiring: Wiring, *, duplicates: bool = False) -> Wiring:
         chains *= len(fusion.blocks)
     if chains > MOST_CHAINS:
         counts = "·".join(str(len(fusion.blocks)) for fusion in fusions)
-        raise ValueError(f"{len(fusions)} fusions make {counts} = {chains} chains: at most {MOST_CHAINS} are drawn")
+        raise ValueError(f"{len(fusions)} fusions make {counts} = {chains} chains: the limit is {MOST_CHAINS}")
     drawn: list[Unit | Join] = []
     k = 0
     for node, _ in shared:
@@ -82,8 +82,8 @@ def expand(wiring: Wiring, *, duplicates: bool = False) -> Wiring:
 def tandem(net: PathNet) -> PathNet:
     """The expansion of a fused net, runnable: the same modules, not copies of them.
 
-    In evaluation it gives the fused net's output. In training a norm runs once for each chain that meets it, so its
-    running statistics move in larger steps.
+    In evaluation its output is the fused net's. In training a norm runs once for each chain that contains it, so its
+    running statistics are updated several times per step.
 
     Raises:
         ValueError: as :func:`expand`.
@@ -97,7 +97,7 @@ def tandem(net: PathNet) -> PathNet:
 
 
 def trunk(wiring: Wiring) -> list[tuple[Unit | Join, str]]:
-    """The nodes that every path goes through, in order, each with the one of them before it."""
+    """The nodes that every path goes through, in order, each with its predecessor among them (or the input)."""
     before: dict[str, str] = {}
     level = {INPUT: 0}
 
@@ -135,7 +135,7 @@ def _fusion(wiring: Wiring, join: Join, source: str, duplicates: bool) -> Fusion
             first.setdefault(block.modules, replace(block, chain=block.label))
         blocks = list(first.values())
         if len(blocks) != len(join.operands):
-            raise ValueError(f"join {join.name!r}: an operand is a mean of different blocks, and no expansion's")
+            raise ValueError(f"join {join.name!r}: an operand is a mean of different blocks, so it cannot be expanded")
     return Fusion(join, source, tuple(blocks))
 
 
@@ -145,8 +145,8 @@ def _block(wiring: Wiring, join: Join, source: str, label: str, chain: str, name
         node = wiring.by_name[name]
         if not isinstance(node, Unit):
             raise ValueError(
-                f"join {join.name!r}, operand {label!r}: a chain of units from {source!r} is expected, "
-                f"and {name!r} is a join; only nets that are fusions in series can be expanded"
+                f"join {join.name!r}, operand {label!r}: expected a chain of units from {source!r}, "
+                f"but {name!r} is a join; only nets that are a series of fusions can be expanded"
             )
         units.append(node)
         name = node.source
@@ -154,7 +154,7 @@ def _block(wiring: Wiring, join: Join, source: str, label: str, chain: str, name
 
 
 def _level(fusions: list[Fusion], k: int) -> list[Unit | Join]:
-    """Fusion k of the expansion: every chain's block, the means over chains that take one operand, the join."""
+    """Fusion k of the expansion: each chain's block, for each operand the mean over its chains, and the join."""
     fusion = fusions[k]
     drawn: list[Unit | Join] = []
     ends: dict[str, list[Operand]] = {label: [] for label in fusion.join.labels}
@@ -175,5 +175,5 @@ def _chain_name(blocks: tuple[Block, ...]) -> str:
 
 
 def _fused_name(name: str) -> str:
-    """A unit's name in the fused net: without the chain that an expansion put in front."""
+    """A unit's name in the fused net: without the chain's name that an expansion put before it."""
     return name.split(".", 2)[2] if name.startswith(f"{CHAINS}.") else name

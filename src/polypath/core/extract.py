@@ -21,10 +21,10 @@ from polypath.core.wiring import Wiring
 def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | None = None) -> PathNet:
     """A standalone network with just the weights that ``paths`` needs.
 
-    It equals ``net(x, paths=paths)`` to the bit in eager float32; its state-dict keys are a subset of the parent's;
-    it holds copies and no reference to the parent. Labels stay, so what is left to choose is chosen as before, and
-    stages keep their names.
-    With ``stats``, the statistics re-estimated for this path are baked into the copies, and the config says so.
+    Its output equals ``net(x, paths=paths)`` bit for bit in eager float32. Its state-dict keys are a subset of the
+    parent's; it holds copies and no reference to the parent. Operands and stages keep their names, so the remaining
+    choices have the same texts as before.
+    With ``stats``, this path's recalibrated statistics are copied into it, and its config records that.
 
     Raises:
         ValueError: unknown or impossible choices, statistics that lack this path.
@@ -53,7 +53,7 @@ def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | No
 
 
 def extract_estimated(net: PathNet, paths: Paths, stats: BatchNormStatistics | None) -> PathNet:
-    """The extracted path in evaluation mode, with its re-estimated statistics where ``stats`` have some."""
+    """The extracted path in evaluation mode, with its recalibrated statistics if ``stats`` has them."""
     return extract(net, paths, stats=stats if stats is not None and paths in stats else None).eval()
 
 
@@ -74,7 +74,7 @@ def kept_modules(net: PathNet, wiring: Wiring) -> dict[str, nn.Module]:
 
 
 def _composed(net: PathNet, paths: Paths) -> Mapping[str, tuple[str, ...]]:
-    """The choice on the family's full wiring that ``paths`` on this (perhaps extracted) net amounts to."""
+    """``paths`` of this (perhaps extracted) net as a choice on the family's full wiring."""
     earlier = net.config.get("paths")
     if not earlier or earlier == "whole":
         return paths

@@ -1,4 +1,4 @@
-"""Other packages: imported when used, and a missing one says what to install."""
+"""Optional packages: imported on first use; the error for a missing one says what to install."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ def need(package: str, what: str, extra: str = "deploy") -> ModuleType:
     """Import ``package``.
 
     Raises:
-        ImportError: it is not installed; ``what`` says what it is needed for.
+        ImportError: it is not installed; the message names ``what``, the feature that needs it.
     """
     try:
         return imported(package)
     except ModuleNotFoundError as error:
         top = package.partition(".")[0]
-        if str(error.name).partition(".")[0] != top:  # one that this package needs is missing
+        if str(error.name).partition(".")[0] != top:  # a dependency of this package is missing
             raise
         raise ImportError(f"{what} needs {top}: pip install 'polypath[{extra}]'") from None
 
 
 def installed(package: str) -> bool:
-    """Whether ``package`` can be imported; it is not imported for that."""
+    """Whether ``package`` can be imported, without importing it."""
     return importlib.util.find_spec(package) is not None
 
 
 def version_of(package: str) -> str:
-    """The version of an installed package; it is imported for that only where its distribution has another name.
+    """The version of an installed package; this imports it only if its distribution has another name.
 
     Raises:
         ImportError: it is not installed.

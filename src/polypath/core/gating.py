@@ -10,14 +10,14 @@ from torch import Tensor
 from polypath.core.precision import at_least_float32
 
 Over = Literal["reaching", "all"]
-"""Of which samples a gate's rate is a share: those that reach it, or all."""
+"""The denominator of a gate's rate: the samples that reach the gate, or all samples."""
 
 
 def straight_through(logits: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
     """Sampled decisions ``(N,)``, exactly 0 or 1, of logits ``(N, 2)``; their gradient is the softmax's.
 
     Gumbel-max: the arg-max of logits plus Gumbel noise is open with the softmax's probability. Decisions are float32,
-    or float64 where the logits are.
+    or float64 for float64 logits.
     """
     logits = at_least_float32(logits)
     device = logits.device if generator is None else generator.device

@@ -1,4 +1,4 @@
-"""Which parameters stand how deep, for learning rates by depth and for weight decay, as timm's optimisers ask it."""
+"""Groups of parameters for timm's optimisers: by depth, for layer-wise learning rates, and without weight decay."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from polypath.core.wiring import INPUT, Unit, Wiring
 
 
 def depth_groups(wiring: Wiring, stages: Stages) -> Callable[[str], int]:
-    """By a parameter's or module's name, its group, counted from the input.
+    """A function from a parameter's or module's name to its group, counted from the input.
 
-    A unit's group is the number of units in front of it on the longest way; parallel units of a depth share one.
-    With ``stages`` there is a group for each of them, and one for what is behind.
+    A unit's group is the number of units before it on the longest path; parallel units of equal depth share one.
+    With ``stages`` each stage is a group, and the modules after the last stage are one more.
     """
     group = _stage_groups(wiring, stages) if stages else _unit_groups(wiring)
     last = max(group.values(), default=0)
@@ -54,8 +54,8 @@ def _stage_groups(wiring: Wiring, stages: Stages) -> dict[str, int]:
 
 
 def undecayed(root: nn.Module, wiring: Wiring) -> set[str]:
-    """Names of parameters that weight decay leaves out, besides biases and vectors: what a unit of another package
-    says of itself, and what belongs to no layer (tokens, positions)."""
+    """Names of parameters without weight decay, besides biases and vectors: those that units list in
+    ``no_weight_decay()``, such as tokens and positions."""
     names: set[str] = set()
     for path in wiring.modules:
         unit: Any = root.get_submodule(path)

@@ -1,4 +1,4 @@
-"""The home folder and what is kept in it. Some processes have none: containers run under numbers that no user has."""
+"""The home folder, and Polypath's folders in it. Containers may run under a user id that has no home folder."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LOG = logging.getLogger(__name__)
 
 
 def ensure_home() -> None:
-    """Where neither ``HOME`` nor the list of users names a home folder, take an empty one until the process ends.
+    """If neither ``HOME`` nor the user database names a home folder, use a temporary one until the process ends.
 
-    OpenVINO and matplotlib look for settings in it, the Hugging Face libraries and torch's compiler for what they keep;
-    without one some of them fail, and others make a folder ``~`` in the working directory. So they work, keeping
-    nothing. Processes that are started from here share it.
+    OpenVINO and matplotlib read settings there; the Hugging Face libraries and torch's compiler cache files there.
+    Without a home folder some of them fail, and others make a folder ``~`` in the working directory. Child processes
+    use the same temporary folder.
     """
     try:
         Path.home()
@@ -28,22 +28,21 @@ def ensure_home() -> None:
 
 
 def _remove(folder: str, process: int) -> None:
-    if os.getpid() == process:  # a forked one ends earlier
+    if os.getpid() == process:  # a forked process ends earlier and must leave the folder
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def cache_folder() -> Path | None:
-    """``POLYPATH_CACHE``, else ``~/.cache/polypath``; None where that needs a home folder and none is known."""
+    """``POLYPATH_CACHE``, else ``~/.cache/polypath``; None if that needs a home folder and none is known."""
     try:
         return Path(os.environ.get("POLYPATH_CACHE") or Path.home() / ".cache" / "polypath").expanduser()
     except RuntimeError:
-        _tell_once("nothing is cached: no home folder is known; POLYPATH_CACHE names a folder for it")
+        _tell_once("nothing is cached: no home folder is known; set POLYPATH_CACHE to a folder")
         return None
 
 
 def runs_folder() -> Path | None:
-    """``POLYPATH_RUNS``, else ``~/.local/share/polypath/runs``; None where that needs a home folder and none is
-    known."""
+    """``POLYPATH_RUNS``, else ``~/.local/share/polypath/runs``; None if that needs a home folder and none is known."""
     try:
         named = os.environ.get("POLYPATH_RUNS")
         return Path(named or Path.home() / ".local" / "share" / "polypath" / "runs").expanduser()

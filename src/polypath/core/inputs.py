@@ -22,7 +22,7 @@ def sides(size: int | Sequence[int], name: str = "size") -> tuple[int, int]:
     """Height and width of images given by their side, or by both, in an argument called ``name``.
 
     Raises:
-        ValueError: anything else than one or two positive numbers of pixels.
+        ValueError: anything but one or two positive numbers of pixels.
     """
     found = cast(int | tuple[int, int], check(name, size, _SIZE))
     return found if isinstance(found, tuple) else (found, found)
@@ -31,7 +31,7 @@ def sides(size: int | Sequence[int], name: str = "size") -> tuple[int, int]:
 def image_batch(
     net: PathNet, size: int | Sequence[int] = 32, batch_size: int = 1, *, seed: int | None = None
 ) -> Tensor:
-    """Images ``(N, C, H, W)`` in the type and on the device of ``net``'s weights; drawn from ``seed``, else empty.
+    """Images ``(N, C, H, W)`` with the dtype and device of ``net``'s weights; random by ``seed``, or uninitialised.
 
     Raises:
         ValueError: a bad size or batch size.

@@ -1,4 +1,4 @@
-"""Fields that a config got after files of it had been written: their default is what those files meant."""
+"""Config fields that are newer than some saved files: their default is what files without them meant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LATER = "later"
 
 
 def later(default: Any) -> Any:
-    """A dataclass field that files of 0.1 do not have; ``default`` has to mean what they meant without it."""
+    """A dataclass field that files of 0.1 do not have; ``default`` must mean what those files meant without it."""
     return field(default=default, metadata={_LATER: True})
 
 
@@ -20,9 +20,9 @@ def is_later(of: Any) -> bool:
 
 
 def leave_out_later(config: Any, values: MutableMapping[str, Any]) -> None:
-    """Take out of ``values``, a config's JSON values, the later fields that say nothing new, in its parts as well.
+    """Remove later fields with their default value from ``values``, a config's JSON values, and from nested configs.
 
-    What is left is what was written before these fields were there, so digests of it stay.
+    The result is what was written before these fields existed, so its digests do not change.
     """
     for f in fields(config):
         value = getattr(config, f.name)
@@ -30,4 +30,4 @@ def leave_out_later(config: Any, values: MutableMapping[str, Any]) -> None:
             values.pop(f.name, None)
         elif is_dataclass(value) and f.name in values:
             part: MutableMapping[str, Any] = values[f.name]
-            leave_out_later(value, part.get("arguments", part))  # a model's are a table of their own
+            leave_out_later(value, part.get("arguments", part))  # a model's fields are in a table "arguments"

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used."""
+"""Names of a package that are imported on first use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def looked_up(package: str, places: Mapping[str, str], name: str) -> Any:
-    """What ``package.NAME`` is, for its ``__getattr__``.
+    """The object ``package.NAME``, for the package's ``__getattr__``.
 
     Args:
-        places: the module within the package by name; a module that has no such name is itself what is meant.
+        places: for each name, its module within the package; a module without the name is itself the result.
 
     Raises:
         AttributeError: no such name.

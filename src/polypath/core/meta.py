@@ -14,18 +14,18 @@ Module = TypeVar("Module", bound=nn.Module)
 def weightless(net: Module) -> Module:
     """A copy of ``net`` with parameters and buffers on the meta device, in evaluation mode and without hooks.
 
-    ``net`` itself is left alone.
+    ``net`` itself does not change.
     """
     return _twin(net, {}).eval()
 
 
 def _twin(module: Module, made: dict[int, Any]) -> Module:
-    """The module anew, with its submodules and the like of its tensors; all other attributes are shared, not copied."""
+    """A copy of the module and its submodules with meta tensors; all other attributes are shared, not copied."""
     if id(module) in made:
         return made[id(module)]
     twin = made[id(module)] = module.__class__.__new__(module.__class__)
     for name, value in vars(module).items():
-        if name.endswith("_hooks"):  # they are not ours to call
+        if name.endswith("_hooks"):  # the copy must not call the user's hooks
             value = OrderedDict[int, Any]()
         elif name == "_modules":
             value = {key: child if child is None else _twin(child, made) for key, child in value.items()}

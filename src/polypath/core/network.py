@@ -30,8 +30,8 @@ from polypath.core.wiring import INPUT, MOST_DRAWN, Join, Unit, Wiring
 
 Choices = tuple[tuple[str, tuple[str, ...]], ...]
 HEAD = "head."
-LARGE = 1024  # pixels of a side, beside which what borders add to a map is little
-_NAMED = "NetBuilder.stage names them, and a fused network keeps none"
+LARGE = 1024  # image side in pixels, so large that padding hardly changes the ratio of image to map
+_NAMED = "NetBuilder.stage names stages; a fused network keeps none"
 _NEVER_CALLED = "this module only groups the names of others and is never called"
 MOST_NAMED = 12  # paths that a notebook lists
 
@@ -40,26 +40,26 @@ MOST_NAMED = 12  # paths that a notebook lists
 class PathNet(nn.Module):
     """A wiring and its units.
 
-    ``net(x)`` runs the whole network, ``net(x, paths=p)`` only the nodes that are alive under ``p``; the choice is
-    an argument and never a state of the module. A unit is any module called as ``unit(x)``, or as
+    ``net(x)`` runs the whole network, ``net(x, paths=p)`` only the nodes that are alive under ``p``. The choice is
+    an argument, never a state of the module. A unit is any module called as ``unit(x)``, or as
     ``unit(x, variant=...)`` by nodes that name a variant.
 
-    Units are modules and can be hooked as torch's are. What groups them (``net.block1``, ``net.head``) is a
-    :class:`Container` of names, which is never called; hook the node whose value it ends in,
-    ``net.register_node_hook("block1.join4", hook)``, which works for joins too.
+    Units take torch's hooks like any module. Their parents (``net.block1``, ``net.head``) are :class:`Container`
+    objects, which are never called, so hook the last node inside:
+    ``net.register_node_hook("block1.join4", hook)``. Joins take such hooks too.
 
     Args:
         wiring: the diagram. Nodes called ``head.*`` form the classifier; the last of them ends in logits.
         modules: module path to module, exactly those that the wiring names.
         selectors: the family's own keys for choices (``column=2``), see :meth:`Paths.parse`.
         path_names: texts of the family's standard choices, see :meth:`named_paths`.
-        path_sets: groups of these choices that training and analyses ask for by name, see :meth:`path_set`.
+        path_sets: named groups of these choices for training and analyses, see :meth:`path_set`.
         stages: the nodes that each stage ends in, from input to output, see :mod:`polypath.core.stages`.
         min_size: the smallest image side, in pixels, at which no map vanishes.
-        config: how to build this network again (JSON values); saved with it.
+        config: how to rebuild this network (JSON values); saved with it.
 
     Raises:
-        ValueError: modules that the wiring does not name, or the other way round; stages that some path goes around.
+        ValueError: a module that is missing or that the wiring does not name; a stage that some path bypasses.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class PathNet(nn.Module):
         if missing := [path for path in wiring.modules if path not in modules]:
             raise ValueError(f"the wiring names module {missing[0]!r}, which is not given")
         if spare := [path for path in modules if path not in wiring.modules]:
-            raise ValueError(f"module {spare[0]!r} is given, and no node of the wiring names it")
+            raise ValueError(f"module {spare[0]!r} is given, but no node of the wiring names it")
         check_gates(wiring)
         self.wiring = wiring
         self.selectors: Selectors = dict(selectors or {})
@@ -90,7 +90,7 @@ class PathNet(nn.Module):
         self.config: NetConfig = {**config} if config else {}
         for path, module in modules.items():
             set_module(self, path, module)
-        self._plans: dict[tuple[Choices, tuple[str, ...]], tuple[Step, ...]] = {}  # by their paths' choices, and ends
+        self._plans: dict[tuple[Choices, tuple[str, ...]], tuple[Step, ...]] = {}  # by choices and ends
         self._num_features: int | None = None
         self._feature_info: list[dict[str, Any]] | None = None
         self._node_hooks: OrderedDict[int, tuple[str, NodeHook]] = OrderedDict()
@@ -114,11 +114,11 @@ class PathNet(nn.Module):
     # --- choosing ----------------------------------------------------------------------------------------
 
     def paths(self, choice: str | Mapping[str, Iterable[str]] | None) -> Paths:
-        """A choice for this network: its text (``branches=1,3``, ``column=2``, ``block1.join=1,3``, ``whole``), or the
-        operands of joins, perhaps as :class:`Paths` of another network; None is the whole network.
+        """A choice for this network, from its text (``branches=1,3``, ``column=2``, ``block1.join=1,3``, ``whole``) or
+        a mapping from joins to operands, such as :class:`Paths` of another network. None is the whole network.
 
         Raises:
-            ValueError: unknown or impossible choices, with the legal ones.
+            ValueError: unknown or impossible choices; the message lists the legal ones.
         """
         if isinstance(choice, str):
             return Paths.parse(choice, self.wiring, self.selectors)
@@ -138,7 +138,7 @@ class PathNet(nn.Module):
 
     def path_set(self, name: str) -> dict[str, Paths]:
         """The choices of one group that this network still has, by their texts: ``columns`` are the paths that global
-        drop-path draws from, ``routes`` the component networks of an ensemble. Empty where the family has none.
+        drop-path draws from, ``routes`` the component networks of an ensemble. Empty if the family has none.
         """
         found: dict[str, Paths] = {}
         for text in self.path_sets.get(name, ()):
@@ -158,16 +158,16 @@ class PathNet(nn.Module):
         generator: torch.Generator | None = None,
         frozen: Collection[str] = (),
     ) -> Tensor:
-        """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``, running only what is alive under ``paths``.
+        """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``, running only the nodes alive under ``paths``.
 
-        ``generator`` draws what a dynamic network samples in training; ``trace`` collects intermediate values;
-        modules whose paths are in ``frozen`` run without gradient, and nothing is held for their backward.
+        ``generator`` is the random source of sampled gates in training; ``trace`` collects intermediate values.
+        Modules whose dotted paths are in ``frozen`` run under ``torch.no_grad()``.
 
         ``torch.fx`` records the whole network, or with ``concrete_args={"paths": …}`` another path. TorchScript
-        (``torch.jit.script(net)``) has the whole network alone: extract a path, and script that.
+        (``torch.jit.script(net)``) supports only the whole network: to script a path, extract it first.
 
         Raises:
-            ValueError: images that are no 4-D batch or smaller than the network can take, an illegal choice.
+            ValueError: images that are not a 4-D batch or too small for the network, an illegal choice.
         """
         if symbolic(x):
             steps = self.plan(None if symbolic(paths) else paths)
@@ -182,7 +182,7 @@ class PathNet(nn.Module):
         return run_steps(self, steps, {INPUT: x}, **options)
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """What ``torch.jit.script`` reads."""
+        """The module that ``torch.jit.script`` compiles."""
         return flat(self, self.plan(None), self.wiring.output)
 
     def forward_features(self, x: Tensor, paths: Paths | str | None = None) -> Tensor:
@@ -191,7 +191,7 @@ class PathNet(nn.Module):
         return self._run(self.plan(paths, (self._features,)), x)[self._features]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits of maps given by :meth:`forward_features`; with ``pre_logits``, what the last layer reads."""
+        """Logits of maps from :meth:`forward_features`; with ``pre_logits``, the input of the last layer."""
         steps = [step for step in self.plan(None) if step.node.name.startswith(HEAD)]
         if pre_logits:
             steps = steps[:-1]
@@ -213,7 +213,7 @@ class PathNet(nn.Module):
         """Check that ``x`` is a batch of images that the network can take.
 
         Raises:
-            ValueError: no tensor, not 4-D, not of floating point, or smaller than ``min_size``.
+            ValueError: not a tensor, not 4-D, not floating point, or smaller than ``min_size``.
         """
         if not isinstance(x, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] (callers are not all typed)
             raise ValueError(f"images of type {type(x).__name__}: expected a tensor (N, C, H, W)")
@@ -237,14 +237,15 @@ class PathNet(nn.Module):
     def plan(self, paths: Paths | str | None, ends: tuple[str, ...] = ()) -> tuple[Step, ...]:
         """The steps that run under ``paths``, each freeing the tensors that no later step reads. Cached.
 
-        With ``ends``, nodes outside of gated switches' loops, only the steps that these need; their values are kept.
+        With ``ends`` (nodes outside the loops of gated switches), only the steps that these need; their values are
+        kept.
         """
         if isinstance(paths, Paths) and (paths.choices, ends) in self._plans:
             return self._plans[paths.choices, ends]
-        paths = self.paths(paths)  # once for each: it may be of another network
+        paths = self.paths(paths)  # it may be text, or Paths of another network
         steps = self._plans.get((paths.choices, ends))
         if steps is None:
-            if len(self._plans) >= 4096:  # sampled paths are many; plans are cheap to make again
+            if len(self._plans) >= 4096:  # sampling gives many paths; plans are cheap to rebuild
                 self._plans.clear()
             steps = self._plans[paths.choices, ends] = make_plan(self.wiring, paths, ends)
         return steps
@@ -252,12 +253,12 @@ class PathNet(nn.Module):
     def register_node_hook(self, node: str, hook: NodeHook) -> RemovableHandle:
         """Call ``hook(node, output)`` whenever this node of the wiring, a unit or a join, has run.
 
-        A tensor that it returns takes the output's place. Inside the loops of a gated switch an output has, in
-        evaluation, only the samples that ran it. Copies keep hooks, extracted and fused networks do not. Remove it by
-        the handle's ``remove()``.
+        A tensor that it returns replaces the output. In evaluation, an output inside the loops of a gated switch has
+        only the samples that ran it. Copies keep hooks; extracted and fused networks do not. The handle's ``remove()``
+        removes the hook.
 
         Raises:
-            ValueError: no such node; the message lists near ones.
+            ValueError: no such node; the message lists similar names.
         """
         if node not in self.wiring.by_name:
             raise ValueError(f"node = {node!r}: not in this wiring; {did_you_mean(node, self.wiring.by_name)}")
@@ -273,12 +274,12 @@ class PathNet(nn.Module):
             found.setdefault(node, []).append(hook)
         return found
 
-    # --- stages, in timm's words -------------------------------------------------------------------------
+    # --- stages, timm's interface ------------------------------------------------------------------------
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
         """Each stage's channels (``num_chs``), how many times smaller than the image its maps are (``reduction``), its
-        name (``module``) and ``index``; empty where no stages are named. Of a timm model, what that says of itself.
+        name (``module``) and ``index``; empty without stages. For a timm model, the model's own ``feature_info``.
         """
         if self._feature_info is None:
             if (other := self._other_backbone()) is not None:
@@ -331,25 +332,25 @@ class PathNet(nn.Module):
         trace: Trace | None = None,
         generator: torch.Generator | None = None,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Maps ``(N, C, H, W)`` of some stages under ``paths``, as timm's models give them; all samples', gates or not.
+        """Maps ``(N, C, H, W)`` of some stages under ``paths``, as in timm's models; gates do not reduce N.
 
         Args:
-            indices: all stages (None), the last n, or those of a list; they come in the network's order.
-            norm: only for other packages' models that have a norm behind all stages.
-            stop_early: run nothing behind the last of these stages, whose maps are then the first result.
+            indices: all stages (None), the last n, or a list; the maps come in the network's order.
+            norm: only for other packages' models that have a norm after all stages.
+            stop_early: run nothing after the last of these stages; its maps are then the first result.
             output_fmt: ``NCHW``; other packages' models may have others.
-            intermediates_only: give the list alone, and run only what it needs.
+            intermediates_only: return the list alone, and run only the nodes that it needs.
             trace, generator: as in :meth:`forward`.
 
         Returns:
-            What :meth:`forward_features` gives, and the list of maps.
+            The result of :meth:`forward_features`, and the list of maps.
 
         Raises:
             ValueError: a network without stages, unknown indices, another format, an illegal choice or image.
         """
         self.check_images(x)
         if (other := self._other_backbone()) is not None:
-            self.paths(paths)  # none but the whole
+            self.paths(paths)  # only the whole network is legal here
             return other[1].forward_intermediates(
                 x,
                 indices=indices,
@@ -375,21 +376,21 @@ class PathNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop, in place, the modules that the maps of the stages ``indices`` do not need: later ones and the head.
+        """Remove, in place, the modules that the maps of the stages ``indices`` do not need: later ones and the head.
 
-        What is left is run by :meth:`forward_intermediates`, under any choice. ``prune_norm`` is for networks with a
-        norm behind all stages. Returns the stages' indices.
+        :meth:`forward_intermediates` still runs the rest, under any choice. ``prune_norm`` is for networks with a
+        norm after all stages. Returns the stages' indices.
 
         Raises:
-            ValueError: a network without stages of its own, unknown indices.
+            ValueError: a network that names no stages itself, unknown indices.
         """
         if not self.stage_nodes:
-            raise ValueError(f"this network names no stages of its own, so nothing can be pruned; {_NAMED}")
+            raise ValueError(f"this network names no stages itself, so nothing can be pruned; {_NAMED}")
         taken = chosen_indices(indices, len(self.stage_nodes))
         if prune_head or taken[-1] < len(self.stage_nodes) - 1:
             ends = [node for i, nodes in enumerate(self.stage_nodes.values()) if i in taken for node in nodes]
             needed = self.wiring.modules_before(ends)
-            self._num_features = self.feature_info[taken[-1]]["num_chs"]  # what was measured with them is kept
+            self._num_features = self.feature_info[taken[-1]]["num_chs"]  # measured while all modules exist
             for path in self.wiring.modules:
                 if path not in needed:
                     set_module(self, path, Pruned(path))
@@ -402,7 +403,7 @@ class PathNet(nn.Module):
         return [nodes for nodes in found if nodes]  # a path that ends early has fewer
 
     def _other_backbone(self) -> tuple[str, _Backbone] | None:
-        """The unit that gives the maps, with its path, where it has stages inside: another package's model."""
+        """Path and module of the unit that computes the maps, if it has stages inside (another package's model)."""
         node = None if self.stage_nodes else self.wiring.by_name.get(self._features)
         if not isinstance(node, Unit):
             return None
@@ -411,7 +412,7 @@ class PathNet(nn.Module):
 
     def _measured_stages(self) -> list[dict[str, Any]]:
         at = self._stages_under(None)
-        if not at:  # such as a ViT with skips, which may take images of one size only
+        if not at:  # for instance a ViT with skips, which may take images of one size only
             return []
         side = max(LARGE, self.min_size)
         shapes = self._shapes([nodes[0] for nodes in at], side, side)
@@ -421,21 +422,21 @@ class PathNet(nn.Module):
         ]
 
     def channels_of(self, nodes: Sequence[str]) -> list[int]:
-        """Channels of the values of nodes that are alive in the whole network, without computing any; of tokens
-        ``(N, L, C)`` they come last."""
+        """Channels of the outputs of nodes that are alive in the whole network, without computing any. Tokens
+        ``(N, L, C)`` have their channels last."""
         return [
             int(shape[-1] if len(shape) == 3 else shape[1])
             for shape in self._shapes(nodes, self.min_size, self.min_size)
         ]
 
     def map_size(self, height: int, width: int) -> tuple[int, ...]:
-        """Height and width of the maps that the head reads, of images of this size, without computing any; nothing
-        where it reads no maps."""
+        """Height and width of the maps that the head reads, for images of this size, without computing any; empty if
+        it reads no maps."""
         (shape,) = self._shapes([self._features], height, width)
         return tuple(shape[2:]) if len(shape) == 4 else ()
 
     def _shapes(self, nodes: Sequence[str], height: int, width: int) -> list[torch.Size]:
-        """Shapes of the values of nodes for one image, without computing any."""
+        """Shapes of the outputs of nodes for one image, without computing any."""
         twin = weightless(self)
         like = next((p for p in twin.parameters() if p.is_floating_point()), torch.empty(0))
         x = torch.empty(1, self.in_chans, height, width, dtype=like.dtype, device="meta")
@@ -443,11 +444,11 @@ class PathNet(nn.Module):
             values = run_steps(twin, twin.plan(None, tuple(nodes)), {INPUT: x}, gates="all")
         return [values[node].shape for node in nodes]
 
-    # --- the classifier, in timm's words -----------------------------------------------------------------
+    # --- the classifier, timm's interface ----------------------------------------------------------------
 
     @property
     def _classifier_paths(self) -> tuple[str, ...]:
-        """The last layers: of a network with exits, that of each, its own behind them."""
+        """Paths of the last layers: one, or in a network with exits one for each exit, then the network's own."""
         last = self.wiring.by_name.get(self.wiring.output)
         ends = [last]
         if isinstance(last, Join) and last.kind == "switch" and not last.gates:
@@ -458,7 +459,7 @@ class PathNet(nn.Module):
         return paths
 
     def get_classifier(self) -> nn.Module:
-        """The last layer; of a network with exits, the whole network's."""
+        """The last layer; in a network with exits, that of the whole network."""
         return self.get_submodule(self._classifier_paths[-1])
 
     @property
@@ -468,7 +469,7 @@ class PathNet(nn.Module):
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
-        """How its images are prepared, and its ends, in timm's words; ``resolve_model_data_config(net)`` reads it."""
+        """timm's description: image preparation, first convs, classifier; for ``resolve_model_data_config(net)``."""
         convs, last = tuple(self.first_convs()), self.wiring.by_name.get(self.wiring.output)
         ends: dict[str, Any] = {"num_classes": self.num_classes, "first_conv": convs[0] if len(convs) == 1 else convs}
         if last is not None:
@@ -480,7 +481,7 @@ class PathNet(nn.Module):
 
     @property
     def default_cfg(self) -> dict[str, Any]:
-        """The same; timm's older name."""
+        """timm's older name for :attr:`pretrained_cfg`."""
         return self.pretrained_cfg
 
     @property
@@ -488,19 +489,19 @@ class PathNet(nn.Module):
         """Names of the outputs, in order: those of the config, else ``0``, ``1``, …
 
         Raises:
-            ValueError: a config that has more or fewer of them than the head has outputs.
+            ValueError: a config with more or fewer names than the head has outputs.
         """
         known = self.config.get("classes")
         return check_classes(known, self.num_classes) if known else tuple(map(str, range(self.num_classes)))
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Give the network a new last layer, and each of its exits; 0 classes takes it away (it then gives pre-logits).
+        """Replace the last layer of the network and of each exit; 0 classes removes it (the output is then pre-logits).
 
-        With 0 classes and ``global_pool=""`` the whole head goes, and the network gives the maps that it read. The
-        config forgets the names of the classes, which were the old layer's.
+        With 0 classes and ``global_pool=""`` the complete head is removed, and the output is the maps that it read.
+        The names of the classes belong to the old layer, so the config loses them.
 
         Raises:
-            ValueError: a negative number, another pool than the network's own, a head that is gone or cannot go.
+            ValueError: a negative number, a pool other than the network's, a head that is gone or cannot be removed.
         """
         if global_pool not in (None, "", "avg"):
             raise ValueError(f"global_pool {global_pool!r}: this network keeps its own pool; pass None, or '' for none")
@@ -511,7 +512,7 @@ class PathNet(nn.Module):
         for path in self._classifier_paths:
             width = getattr(self.get_submodule(path), "in_features", None)
             if width is None or (num_classes and not self.config.get("arguments", {}).get("pooled", True)):
-                raise ValueError("the last layer was taken away earlier; build the network again to classify")
+                raise ValueError("the last layer was removed earlier; build the network again to classify")
             new = (
                 nn.Linear(width, num_classes, device=like.device, dtype=like.dtype) if num_classes else Identity(width)
             )
@@ -524,7 +525,7 @@ class PathNet(nn.Module):
         if num_classes:
             raise ValueError(f"num_classes {num_classes}: a classifier needs a pool; with global_pool '' it must be 0")
         if len(self._classifier_paths) > 1 or any(node.variant is not None for node in nodes):
-            raise ValueError("global_pool '': this network's pool cannot be taken away; leave it, or use features_only")
+            raise ValueError("global_pool '': this network's pool cannot be removed; keep it, or use features_only")
         for node in nodes:
             if node.module not in self._classifier_paths:
                 set_module(self, node.module, nn.Identity())
@@ -532,25 +533,25 @@ class PathNet(nn.Module):
 
     @property
     def head_hidden_size(self) -> int:
-        """Width of what the last layer reads."""
+        """Input width of the last layer."""
         return int(getattr(self.get_classifier(), "in_features", 0))
 
     @property
     def num_features(self) -> int:
-        """Channels of the maps, or of the tokens, that :meth:`forward_features` gives."""
+        """Channels of the maps, or of the tokens, that :meth:`forward_features` returns."""
         if self._num_features is None:
             (self._num_features,) = self.channels_of([self._features])
         return self._num_features
 
     @property
     def in_chans(self) -> int:
-        """Channels of the images that the network takes, by its config or else by the first conv that reads them."""
+        """Channels of the images that the network takes, from its config or else from the first conv."""
         if (known := self.config.get("arguments", {}).get("in_chans")) is not None:
             return int(known)
         return next((conv.in_channels for conv in self.first_convs().values()), 3)
 
     def first_convs(self) -> dict[str, nn.Conv2d]:
-        """The convs that read the images, by name: the first one of every unit that does."""
+        """The convs that read the images, by name: the first conv of every unit whose source is the input."""
         found: dict[str, nn.Conv2d] = {}
         for node in self.wiring.nodes:
             if isinstance(node, Unit) and node.source == INPUT:
@@ -562,18 +563,18 @@ class PathNet(nn.Module):
                         break
         return found
 
-    # --- training, in timm's words -----------------------------------------------------------------------
+    # --- training, timm's interface ----------------------------------------------------------------------
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep less for the backward pass, and compute it again there: see :mod:`polypath.core.checkpointed`."""
+        """Save memory: recompute activations in the backward pass, see :mod:`polypath.core.checkpointed`."""
         self.checkpointed = check("enable", enable, FLAG)
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
-        """By a parameter's name, how deep it stands, for learning rates by depth; ``coarse``: its stage."""
+        """A function from a parameter's name to its depth, for layer-wise learning rates; ``coarse``: to its stage."""
         return depth_groups(self.wiring, self.stage_nodes if coarse else {})
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay leaves out, besides biases and vectors."""
+        """Names of parameters without weight decay, besides biases and vectors."""
         return undecayed(self, self.wiring)
 
     # --- copying -----------------------------------------------------------------------------------------
@@ -582,7 +583,7 @@ class PathNet(nn.Module):
         new = self.__class__.__new__(self.__class__)
         memo[id(self)] = new
         for key, value in self.__dict__.items():
-            # wiring and selectors are immutable, plans can be made again
+            # wiring and selectors are immutable; plans can be rebuilt
             new.__dict__[key] = (
                 {} if key == "_plans" else value if key in ("wiring", "selectors") else copy.deepcopy(value, memo)
             )
@@ -599,7 +600,7 @@ class _Backbone(Protocol):
 
 
 class Pruned(nn.Module):
-    """Stands where a module was that no wanted stage needs; see :meth:`PathNet.prune_intermediate_layers`."""
+    """Replaces a module that no requested stage needs; see :meth:`PathNet.prune_intermediate_layers`."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -610,7 +611,7 @@ class Pruned(nn.Module):
 
 
 class Identity(nn.Identity):
-    """Stands where a classifier was; remembers the width that it passes on."""
+    """Replaces a removed classifier; keeps the width of its input."""
 
     def __init__(self, width: int = 0) -> None:
         super().__init__()
@@ -618,7 +619,7 @@ class Identity(nn.Identity):
 
 
 class Container(nn.Module):
-    """A part of modules' names, such as ``block1``. The nodes of a network run one by one, so it is never called."""
+    """The parent of other modules, such as ``block1``. A network runs its nodes one by one and never calls it."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         raise NotImplementedError(f"{_NEVER_CALLED}; call the network, net(x, paths=...), or one of its units")
@@ -638,7 +639,7 @@ class Container(nn.Module):
 
 
 def set_module(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Put ``module`` at a dotted path under ``root``, making plain containers on the way."""
+    """Put ``module`` at a dotted path under ``root``; missing parents become a :class:`Container`."""
     *parents, last = path.split(".")
     for name in parents:
         if not isinstance(getattr(root, name, None), nn.Module):

@@ -1,4 +1,4 @@
-"""Rules of arguments that are networks, or belong to one."""
+"""Rules for arguments that are networks, wirings or statistics."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ from polypath.core.wiring import Wiring
 
 NETWORK = instance(PathNet, legal="a network (PathNet)")
 DIAGRAM = instance(PathNet, Wiring, legal="a network (PathNet) or its Wiring")
-STATISTICS = optional(instance(BatchNormStatistics, legal="what recalibrate() gives, a BatchNormStatistics"))
+STATISTICS = optional(instance(BatchNormStatistics, legal="a BatchNormStatistics, the result of recalibrate()"))

@@ -1,6 +1,6 @@
 """The nodes of a wiring: units run a module, joins merge operands.
 
-A *choice* says which operands of which joins are alive: any mapping from a join's name to operand labels.
+A *choice* tells which operands of joins are alive: any mapping from a join's name to operand labels.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Unit:
 class Operand:
     """One input of a join. Text and errors name it by ``label``, never by position.
 
-    ``survival`` is the probability with which stochastic depth keeps it in training; in evaluation a sum multiplies its
-    value by it (Huang et al. 2016, Eq. 5), a switch does not.
+    ``survival`` is the probability that stochastic depth keeps the operand in training. In evaluation a sum multiplies
+    the operand by it (Huang et al. 2016, Eq. 5); a switch does not.
     """
 
     source: str
@@ -57,7 +57,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Decides, sample by sample, whether a switch goes on to ``opens``; reads the tensor ``source``."""
+    """Decides for each sample whether a switch continues to the operand ``opens``; reads the tensor ``source``."""
 
     module: str
     source: str
@@ -66,8 +66,8 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Merges its alive operands: ``mean``, ``sum``, ``max`` (any non-empty set of them), ``switch`` (exactly
-    one, the last where nothing is chosen, the gates' where there are any) or ``concat`` (always all)."""
+    """Merges its alive operands: ``mean``, ``sum``, ``max`` (any non-empty set), ``switch`` (exactly one; without a
+    choice the gates decide, or it is the last) or ``concat`` (always all)."""
 
     name: str
     kind: str
@@ -103,7 +103,7 @@ def check_join(join: Join) -> None:
     """Check a join by itself.
 
     Raises:
-        ValueError: an unknown kind, no operands or labels twice, survival outside of sums and switches, gates
+        ValueError: an unknown kind, no operands, duplicate labels, survival outside of sums and switches, gates
             outside of switches.
     """
     check(f"join {join.name!r}: kind", join.kind, one_of(*JOIN_KINDS))
@@ -117,9 +117,9 @@ def check_join(join: Join) -> None:
         check(f"join {join.name!r}: survival of {operand.label!r}", operand.survival, number(above=0, high=1))
         if operand.survival != 1.0 and join.kind != "sum" and (join.kind != "switch" or join.gates):
             kind = "gated switch" if join.gates else join.kind
-            raise ValueError(f"join {join.name!r}: survival belongs to sums and switches, and this is a {kind}")
+            raise ValueError(f"join {join.name!r}: only sums and switches have survival, but this is a {kind}")
     if join.gates and join.kind != "switch":
-        raise ValueError(f"join {join.name!r}: only a switch has gates, and this is a {join.kind}")
+        raise ValueError(f"join {join.name!r}: only a switch has gates, but this is a {join.kind}")
     for gate in join.gates:
         if gate.opens not in join.labels[1:]:
             raise ValueError(

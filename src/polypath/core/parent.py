@@ -9,8 +9,8 @@ import time
 
 
 def belong_to(parent: int) -> None:
-    """From now on this process leaves Ctrl-C and SIGTERM to ``parent``, the process that started it, and ends within a
-    second of its end, however that came. Called by the main thread."""
+    """Make this process ignore Ctrl-C and SIGTERM, and exit within a second after ``parent``, the process that started
+    it, has ended for any reason. Call it from the main thread."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()

@@ -1,9 +1,9 @@
 """The choice: which operands of which joins are alive, as a frozen value with a text form.
 
-Text is ``key=value`` pairs joined by ``;``. A key is a join's own name, its value operand labels joined by
-``,`` (``block1.join=1,3;block2.join=2``), or a word of the family (``branches=1,3``, ``column=4``).
-The whole network is ``whole``. Dead joins and joins left full are no part of the value, so that two texts
-that run the same nodes are equal.
+Text is ``key=value`` pairs joined by ``;``. A key is a join's name, with operand labels joined by ``,`` as its value
+(``block1.join=1,3;block2.join=2``), or a selector of the family (``branches=1,3``, ``column=4``).
+The whole network is ``whole``. The value leaves out dead joins and joins with all their operands, so texts that run
+the same nodes give equal values.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Paths(Mapping[str, tuple[str, ...]]):
 
         Raises:
             ValueError: an unknown join or label, an empty set, two operands of a switch, a choice at a concat;
-                the message lists the legal ones.
+                the message lists the legal values.
         """
         if not isinstance(choice, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] (callers are not all typed)
             raise ValueError(
@@ -53,7 +53,7 @@ class Paths(Mapping[str, tuple[str, ...]]):
         """Read the text form; ``selectors`` are the family's own keys, each a function of wiring and value.
 
         Raises:
-            ValueError: text that is no ``key=value`` list, a join chosen twice, or what :meth:`of` refuses.
+            ValueError: text that is not a ``key=value`` list, a join chosen twice, or a choice that :meth:`of` rejects.
         """
         selectors = selectors or {}
         keys = [*selectors, *wiring.joins]
@@ -123,7 +123,7 @@ def _check(wiring: Wiring, name: str, labels: Iterable[str]) -> tuple[str, ...]:
         raise ValueError(f"unknown join {name!r}; {did_you_mean(name, wiring.joins)}")
     wanted = _texts(labels)
     if wanted is None:
-        raise ValueError(f"join {name!r} = {reprlib.repr(labels)}: must be texts out of {', '.join(join.labels)}")
+        raise ValueError(f"join {name!r} = {reprlib.repr(labels)}: must be texts among {', '.join(join.labels)}")
     if join.kind == "concat":
         raise ValueError(f"join {name!r} concatenates: all its operands {', '.join(join.labels)} are always alive")
     for label in wanted:
@@ -139,7 +139,7 @@ def _check(wiring: Wiring, name: str, labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def _texts(labels: Any) -> list[str] | None:
-    """Operand labels, which a text separates by commas; None of what is neither text nor texts."""
+    """Operand labels, from comma-separated text or an iterable of texts; None for anything else."""
     if isinstance(labels, str):
         labels = labels.split(",")
     if not isinstance(labels, Iterable):

@@ -1,7 +1,7 @@
-"""The plan of a choice: which nodes run, in which order, and what is released when (no torch).
+"""The plan of a choice: which nodes run, in which order, and when tensors are freed (no torch).
 
-Nodes inside the loops of a switch whose gates decide are no steps of their own; the switch's step holds them,
-:class:`Loop` by loop, since it is known only while running which samples they run on.
+Nodes inside the loops of a switch whose gates decide are not separate steps. The switch's step holds them, as one
+:class:`Loop` each, because only the run shows which samples they run on.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from polypath.core.wiring import WHOLE, Choice, Gate, Join, Node, Operands, Unit
 
 @dataclass(frozen=True)
 class Loop:
-    """What a gated switch runs to come from one operand to the next.
+    """The nodes that a gated switch runs between one operand and the next.
 
     Attributes:
-        label: the operand that it leads to.
-        begin, end: the nodes that these two operands are.
-        gate: decides which samples go on; None lets all go on.
-        nodes: the nodes in between, ``end`` among them, in topological order.
-        outside: the nodes before the switch that these and the gate read beside ``begin``; ``end``, where it is one.
+        label: label of the operand at its end.
+        begin, end: source nodes of the two operands.
+        gate: decides which samples continue; None: all of them.
+        nodes: the nodes in between, including ``end``, in topological order.
+        outside: the nodes before the switch, other than ``begin``, that the loop and its gate read; also ``end``, if
+            it is one of them.
         steps: the plan of ``nodes``.
     """
 
@@ -38,7 +39,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Step:
-    """One node of a plan: where its inputs lie, where its output goes, what may be forgotten afterwards."""
+    """One node of a plan: the names of its inputs, the factors of a sum's inputs, and the tensors to free after it."""
 
     node: Node
     sources: tuple[str, ...]
@@ -48,9 +49,9 @@ class Step:
 
 
 def make_plan(wiring: Wiring, paths: Paths, ends: tuple[str, ...] = ()) -> tuple[Step, ...]:
-    """The steps that run under a canonical choice, each releasing what no later step reads.
+    """The steps that run under a canonical choice, each freeing the tensors that no later step reads.
 
-    With ``ends``, nodes outside of gated switches' loops, only the steps that these need; their values are kept.
+    With ``ends`` (nodes outside the loops of gated switches), only the steps that these need; their values are kept.
     """
     alive = wiring.alive(paths, ends)
     loops = {n.name: loops_of(wiring, n, paths) for n in alive if isinstance(n, Join) and n.dynamic(paths)}
@@ -92,7 +93,7 @@ def _steps(
 
 
 def between(steps: Sequence[Step], given: Collection[str], ends: Collection[str]) -> tuple[Step, ...]:
-    """The steps of a plan that make ``ends`` where the values of ``given`` are there already; the ends are kept."""
+    """The steps of a plan that compute ``ends`` when the values of ``given`` exist already; the ends are kept."""
     by_name = {step.node.name: step for step in steps}
     needed: set[str] = set()
     todo = [name for name in ends if name not in given]
@@ -118,8 +119,8 @@ def check_gates(wiring: Wiring) -> None:
     """Check that every gated switch can be run loop by loop.
 
     Raises:
-        ValueError: a loop that reads more of the loops before it than their result, a gate that reads inside its own
-            loop, another reader of what is inside a loop, two gates before one loop, gated switches inside each other.
+        ValueError: a loop that reads nodes inside an earlier loop, a gate that reads inside its own loop, an outer node
+            that reads inside a loop, two gates before one loop, nested gated switches.
     """
     for join in wiring.joins.values():
         if join.gates:
@@ -136,7 +137,7 @@ def _loops(wiring: Wiring, join: Join, operands: Operands) -> tuple[Loop, ...]:
         nodes = [node for node in wiring.nodes if node.name in inside]
         gate = gates.get(operand.label)
         read = [source for node in nodes for source in _sources(node, operands)] + ([gate.source] if gate else [])
-        read.append(operand.source)  # a loop of no nodes ends where it begins, or before the switch
+        read.append(operand.source)  # a loop without nodes ends where it begins, or before the switch
         outside = dict.fromkeys(name for name in read if name not in inside and name != previous.source)
         names = tuple(node.name for node in nodes)
         found.append(Loop(operand.label, previous.source, operand.source, gate, names, tuple(outside)))
@@ -144,7 +145,7 @@ def _loops(wiring: Wiring, join: Join, operands: Operands) -> tuple[Loop, ...]:
 
 
 def _before(wiring: Wiring, name: str, operands: Operands, known: set[str]) -> set[str]:
-    """All nodes that ``name`` needs, itself included, beside the ``known`` ones, which are closed under needing."""
+    """All nodes that ``name`` needs, itself included, without the ``known`` ones and the nodes that those need."""
     needed: set[str] = set()
     todo = [name]
     while todo:
@@ -172,17 +173,20 @@ def _check(wiring: Wiring, join: Join) -> None:
         if alien := [name for name in loop.outside if name in inside]:
             raise ValueError(
                 f"switch {join.name!r}: the loop to {loop.label!r} reads {alien[0]!r}, a node inside an earlier loop, "
-                f"where it may read {loop.begin!r} and what stands before the switch"
+                f"but it may read only {loop.begin!r} and nodes before the switch"
             )
         if loop.gate and loop.gate.source in loop.nodes:
-            raise ValueError(f"switch {join.name!r}: the gate to {loop.label!r} reads {loop.gate.source!r}, behind it")
+            raise ValueError(
+                f"switch {join.name!r}: the gate to {loop.label!r} reads {loop.gate.source!r}, "
+                "which is inside its own loop"
+            )
         inside.update(loop.nodes)
     for node in wiring.nodes:
         if node.name in inside:
             if isinstance(node, Join) and node.gates:
-                raise ValueError(f"switch {join.name!r} has gates, and inside its loops so has {node.name!r}")
+                raise ValueError(f"switch {join.name!r} has gates, and so has {node.name!r} inside its loops")
         elif node is not join and (seen := inside.intersection(_sources(node, lambda n: n.operands))):
             raise ValueError(
-                f"node {node.name!r} reads {min(seen)!r}, which stands inside a loop of switch {join.name!r} "
+                f"node {node.name!r} reads {min(seen)!r}, which is inside a loop of switch {join.name!r} "
                 "and has no value for samples that left before"
             )

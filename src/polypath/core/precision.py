@@ -1,4 +1,4 @@
-"""The type that sums, exponentials and statistics are computed in."""
+"""The dtype for sums, exponentials and statistics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from polypath.core.recording import symbolic
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` in float32, or as it is where it is float64: half precision and bfloat16 lose too much in a sum."""
+    """``x`` as float32, or unchanged if it is float64: sums in half precision and bfloat16 lose too much."""
     if symbolic(x):
         return x
     return x.to(torch.promote_types(x.dtype, torch.float32))

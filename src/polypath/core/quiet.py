@@ -1,4 +1,4 @@
-"""Loggers, warnings and standard output of other code are held back for a while."""
+"""Suppress loggers, warnings and standard output of other code inside a block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Generator
 
 @contextlib.contextmanager
 def quiet_loggers(*names: str, level: int = logging.ERROR) -> Generator[None]:
-    """Inside the block these loggers tell nothing below ``level``."""
+    """Inside the block these loggers log nothing below ``level``."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -25,7 +25,7 @@ def quiet_loggers(*names: str, level: int = logging.ERROR) -> Generator[None]:
 
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Generator[None]:
-    """Inside the block there are no warnings, nothing on standard output, and errors only from these loggers."""
+    """Inside the block warnings and standard output are suppressed, and these loggers log only errors."""
     with quiet_loggers(*loggers), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -1,13 +1,12 @@
-"""Re-estimate the batch-norm statistics of paths from training images.
+"""Recalibrate the batch-norm statistics of paths on training images.
 
-The estimator is the cumulative one of "once for all" (Cai et al., ICLR 2020): the path runs with every one of its
-batch-norms normalising by the statistics of the batch at hand, and the batches' means and (unbiased) variances are
-averaged, weighted by the images that the norm saw (where gates decide, not all reach it); no momentum. Each norm thus
-sees inputs as the norms before it leave them in training. Everything else, dropout and the scales of stochastic depth
-too, runs as in evaluation.
+The estimator is the cumulative one of "once for all" (Cai et al., ICLR 2020). The path runs with all its batch-norms
+normalising by the statistics of the current batch. The means and (unbiased) variances of the batches are averaged,
+weighted by the number of images that the norm saw (gates may stop some); there is no momentum. So the inputs of each
+norm are normalised as in training. Everything else, including dropout and stochastic depth, runs as in evaluation.
 
-What paths share is computed, and its statistics are taken, once (:mod:`polypath.core.values`): in this mode a norm's
-answer depends on nothing but the batch that comes to it. So thousands of paths cost what their values do.
+Values that paths share are computed once, with their statistics (:mod:`polypath.core.values`): in this mode the output
+of a norm depends only on its input batch. So the cost grows with the number of distinct values, not of paths.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ def recalibrate(
 ) -> BatchNormStatistics:
     """Statistics of every batch-norm alive under each of ``paths``, from at most ``num_images`` training images.
 
-    ``batches`` gives ``(images, ...)`` with images ``(N, C, H, W)``, N at least 2; they are gone through once, for all
-    paths. They should be drawn at random (batches of a single class have other statistics); ``seed`` is recorded as
-    what drew them. The network's buffers, mode and gradients stay as they were.
+    ``batches`` yields ``(images, ...)`` with images ``(N, C, H, W)``, N at least 2; it is iterated once for all paths.
+    The images should be drawn at random (batches of a single class have other statistics); ``seed`` records how they
+    were drawn. The network's buffers, mode and gradients do not change.
 
     Raises:
         ValueError: an illegal path, ``num_images`` below 2, batches without two images.
@@ -62,11 +61,10 @@ def shared_statistics(
     *,
     seed: int | None = None,
 ) -> BatchNormStatistics:
-    """:func:`recalibrate` for thousands of paths: where their statistics are the same they are the same tensors, which
-    must not be changed.
+    """:func:`recalibrate` for thousands of paths: equal statistics are the same tensors, so do not change them.
 
     Raises:
-        ValueError: as there.
+        ValueError: as :func:`recalibrate`.
     """
     asked = list(dict.fromkeys(paths))
     chosen = sorted(asked, key=lambda p: from_the_input(net.wiring, p))
@@ -100,8 +98,8 @@ def shared_statistics(
         for module, training in modes:
             module.training = training
     if not used:
-        raise ValueError("no images to estimate statistics from: give batches of at least two")
-    known_means: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor]] = {}  # choices share them
+        raise ValueError("no images to recalibrate on: give batches of at least two")
+    known_means: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor]] = {}  # shared by choices
 
     def bank(choice: int) -> dict[str, tuple[Tensor, Tensor]]:
         visits: dict[str, list[int]] = {}
@@ -147,12 +145,12 @@ def _counting(seen: Counter[_BatchNorm], norm: _BatchNorm) -> Callable[[nn.Modul
 
 
 def _fresh(all_norms: Iterable[_BatchNorm]) -> None:
-    """New buffers, and a mode in which one forward fills them with the statistics of its batch."""
+    """Give the norms new buffers, and a mode in which one forward fills them with the statistics of its batch."""
     for norm in all_norms:
         mean, var = buffers(norm)
         norm.running_mean, norm.running_var = torch.zeros_like(mean), torch.ones_like(var)
         norm.num_batches_tracked = torch.zeros((), dtype=torch.long)
-        norm.training, norm.momentum = True, None  # a norm met several times in a forward averages its visits
+        norm.training, norm.momentum = True, None  # None: several calls in one forward are averaged
 
 
 def _first(batches: Iterable[Sequence[Tensor]], num_images: int) -> Iterator[Tensor]:

@@ -1,11 +1,11 @@
-"""Paths run one after the other, each reusing what those before it have computed.
+"""Run paths one after the other; each reuses values that earlier ones computed.
 
     for logits in in_turn(net, x, ["exit=1", "exit=2", "whole"]): ...
 
-Two nodes have the same value where they run the same module, with the same norms, on the same values, or join the same
-values in the same way (value numbering, as compilers find common subexpressions). So nothing has to be declared: a
-prefix, a column that ends in a join and a whole loop are shared where they are the same, and are not where a choice
-before them, or re-estimated batch-norm statistics, make them another function.
+Two nodes have the same value if they run the same module, with the same norms, on the same values, or join the same
+values in the same way. This is value numbering, as compilers use it to find common subexpressions, so nothing has to be
+declared. Paths share a prefix, a column that ends in a join, or a complete loop if it computes the same function. They
+do not if an earlier choice or recalibrated batch-norm statistics change that function.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from polypath.core.network import PathNet
 
 Version = Callable[[str, str | None], Hashable]
-"""Of a module's path and variant: equal for two networks in which this module is the same function."""
+"""A key for a module's path and variant: equal for two networks in which this module is the same function."""
 Worth = Callable[[int, Collection[str]], bool]
-"""Whether the network of this number shall read values of others, by the nodes that it then need not run."""
+"""Whether the network with this number should read values of others, given the nodes that it then skips."""
 
 
 @dataclass(frozen=True)
 class Increment:
-    """What one of several networks runs beside those before it.
+    """The steps that one of several networks runs in addition to the earlier ones.
 
     Attributes:
-        steps: what is run.
-        reads: the nodes whose values are there, each with the slot that holds it; images are in ``input``.
+        steps: the steps to run.
+        reads: nodes whose values exist already, each with the slot that holds it; images are in ``input``.
         leaves: nodes whose values later increments read, each with its slot.
         output: the node whose value is the answer.
     """
@@ -53,7 +53,7 @@ class Increment:
 
     @property
     def nodes(self) -> frozenset[str]:
-        """The nodes that run, those inside of loops among them."""
+        """The nodes that run, including those inside loops."""
         inner = (name for step in self.steps for loop in step.loops for name in loop.nodes)
         return frozenset((*(step.node.name for step in self.steps), *inner))
 
@@ -61,12 +61,12 @@ class Increment:
 def increments(
     wirings: Sequence[Wiring], versions: Sequence[Version] = (), worth: Worth | None = None
 ) -> tuple[Increment, ...]:
-    """What each of several networks has to run after those before it.
+    """The steps that each of several networks still has to run after the earlier ones.
 
     Args:
         wirings: their diagrams, without open choices (:meth:`Wiring.prune`), over the same modules.
-        versions: one a network, where the modules are not the same in all.
-        worth: see :data:`Worth`; all reuse is worth it by default.
+        versions: one per network, if their modules differ.
+        worth: see :data:`Worth`; by default every value is reused.
     """
     if not wirings:
         return ()
@@ -113,11 +113,11 @@ def parts_of(
     stats: BatchNormStatistics | None = None,
     worth: Worth | None = None,
 ) -> list[tuple[Paths, Increment]]:
-    """The choices in turn, each with what it runs after those before it.
+    """The choices in order, each with the steps that it runs after the earlier ones.
 
     Args:
-        stats: re-estimated statistics, with which the choices that they know are run.
-        worth: see :data:`Worth`; all reuse is worth it by default.
+        stats: recalibrated statistics; choices that they contain run with them.
+        worth: see :data:`Worth`; by default every value is reused.
 
     Raises:
         ValueError: an illegal choice.
@@ -137,15 +137,15 @@ def in_turn(
     parts: Sequence[tuple[Paths, Increment]] | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[Tensor]:
-    """Logits ``(N, classes)`` of choice after choice, each equal to ``net(x, paths=choice)`` to the bit in evaluation.
+    """Logits ``(N, classes)`` of each choice in order; in evaluation bit-identical to ``net(x, paths=choice)``.
 
-    In training what choices share runs once, so that it draws once and its norms see the batch once.
+    In training, nodes that choices share run once, so they draw once and their norms see the batch once.
 
     Args:
         choices: see :meth:`PathNet.paths`.
-        stats: re-estimated statistics, with which the choices that they know are run.
-        parts: instead of ``choices``, what :func:`parts_of` has made of them.
-        generator: draws what a dynamic network samples in training.
+        stats: recalibrated statistics; choices that they contain run with them.
+        parts: instead of ``choices``, the result of :func:`parts_of`.
+        generator: random source of sampled gates in training.
 
     Raises:
         ValueError: images that the network cannot take, an illegal choice.
@@ -162,7 +162,7 @@ def in_turn(
 
 
 def version_of(wiring: Wiring, bank: Bank | None) -> Version:
-    """Tells modules apart by the statistics of one path for the norms inside of them; None is the network's own."""
+    """A :data:`Version` by one path's statistics of the norms inside a module; None is the network's own statistics."""
     if bank is None:
         return same_modules
     inside, known = norms_inside(wiring, bank), {name: _digest(tensors) for name, tensors in bank.items()}
@@ -170,7 +170,7 @@ def version_of(wiring: Wiring, bank: Bank | None) -> Version:
 
 
 def norms_inside(wiring: Wiring, names: Iterable[str]) -> Callable[[str, str | None], tuple[str, ...]]:
-    """Tells which of some norms, by their names in the network, a module uses under a variant."""
+    """A function from a module and its variant to those norms, of ``names`` in the network, that it uses."""
     names = tuple(names)
 
     @functools.cache
@@ -183,7 +183,7 @@ def norms_inside(wiring: Wiring, names: Iterable[str]) -> Callable[[str, str | N
 
 
 def modules_of(step: Step) -> list[tuple[str, str | None]]:
-    """The modules that a step runs, those of loops and their gates among them, each with its variant."""
+    """The modules that a step runs, including those of loops and gates, each with its variant."""
     if isinstance(step.node, Unit):
         return [(step.node.module, step.node.variant)]
     inner = [s.node for loop in step.loops for s in loop.steps]

@@ -1,4 +1,4 @@
-"""A network as one flat forward without a choice, as ``torch.fx`` and TorchScript read it."""
+"""A network as one flat forward without a choice, for ``torch.fx`` and TorchScript."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ class _Flat(nn.Module):
 
 
 class _IntoOurs(fx.Tracer):
-    """Looks into modules of this package alone: TorchScript reads others by itself, as their packages mean it."""
+    """Traces into modules of this package only: TorchScript compiles the others itself."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m).__module__.partition(".")[0] != __name__.partition(".")[0]
 
 
 def flat(net: nn.Module, steps: tuple[Step, ...], output: str) -> fx.GraphModule:
-    """The steps of a plan as ``torch.fx`` records them, over the network's own modules.
+    """The steps of a plan as a ``torch.fx`` graph over the network's own modules.
 
-    It runs as in evaluation: gated loops all run, and where a gate is shut a sample keeps what it had; stochastic depth
-    scales. Batch-norm and dropout follow the mode of the module that is returned.
+    It runs as in evaluation: all gated loops run, a sample whose gate is shut keeps its value, and stochastic depth
+    scales. Batch-norm and dropout follow the mode of the returned module.
     """
     root = _Flat(net, steps, output)
     graph = follow_mode(_IntoOurs().trace(root))
     for node in graph.nodes:
-        node.type = None  # names of types as they stand in the source, which TorchScript cannot look up
+        node.type = None  # type names from the source, which TorchScript cannot resolve
     module = fx.GraphModule(root, graph, type(net).__name__)
     module.training = net.training
     return module
 
 
 def follow_mode(graph: fx.Graph) -> fx.Graph:
-    """Let functions that were recorded with a mode, such as dropout's, ask their module for it."""
+    """Make functions that were recorded with a fixed mode, such as dropout, read the mode from their module."""
     for node in list(graph.nodes):
         if isinstance(node.kwargs.get("training"), bool):
             with graph.inserting_before(node):

@@ -1,10 +1,9 @@
-"""Other packages' reports and update checks are off: no host is looked up unless it is asked for.
+"""Turn off telemetry and update checks of other packages, so that no host is contacted unless the user requests it.
 
-This is the one place. :func:`silence` runs when ``polypath`` is imported, which imports none of these packages; they
-read their variables when they are imported. A variable that is set already, to whatever, stays as it is, and processes
-that this one starts inherit the choice. Some have no variable for it: OpenVINO and NNCF are imported by
-:func:`imported`, and Ray, which looks hosts up even where reports are off, starts clusters in
-:func:`without_ray_usage`.
+:func:`silence` runs when ``polypath`` is imported, before these packages: they read their variables on import. A
+variable that is already set keeps its value, and child processes inherit all of them. Some packages have no such
+variable: OpenVINO and NNCF are imported by :func:`imported`. Ray contacts hosts even with reports off, so it starts
+clusters inside :func:`without_ray_usage`.
 """
 
 from __future__ import annotations
@@ -31,22 +30,22 @@ SILENT = {
 
 
 def silence() -> None:
-    """Set the variables of :data:`SILENT` that are not set."""
+    """Set the variables of :data:`SILENT` that are not set yet."""
     for name, value in SILENT.items():
         os.environ.setdefault(name, value)
 
 
 def imported(package: str) -> ModuleType:
-    """Import a package, OpenVINO and NNCF without the reports that they send of being imported and used.
+    """Import a package; OpenVINO and NNCF without their telemetry.
 
-    Their reporter is a package of its own, which may be absent; so it is taken for absent, unless the user has agreed
-    to reports (``opt_in_out --opt_in`` writes a 1 into ``~/intel/openvino_telemetry``).
+    Their telemetry is a separate, optional package, so it is hidden during the import, unless the user has agreed to
+    reports (``opt_in_out --opt_in`` writes a 1 into ``~/intel/openvino_telemetry``).
     """
     reporter = "openvino_telemetry"
     if package.partition(".")[0] not in ("openvino", "nncf") or package in sys.modules or _agreed():
         return importlib.import_module(package)
     before = sys.modules.get(reporter)
-    sys.modules[reporter] = None  # pyright: ignore[reportArgumentType] (what makes its import an ImportError)
+    sys.modules[reporter] = None  # pyright: ignore[reportArgumentType] (None makes its import an ImportError)
     try:
         return importlib.import_module(package)
     finally:
@@ -57,13 +56,13 @@ def imported(package: str) -> ModuleType:
 
 @contextlib.contextmanager
 def without_ray_usage() -> Generator[None]:
-    """Inside the block ``ray.init`` starts a cluster without Ray's dashboard and usage reporter, which are one process,
-    unless the user has agreed to reports. Told not to report, it still asks the metadata hosts of three clouds where
+    """Inside the block ``ray.init`` starts a cluster without Ray's dashboard and usage reporter, unless the user has
+    agreed to reports. Both are one process, which even with reports off asks the metadata hosts of three clouds where
     it runs.
     """
     with contextlib.ExitStack() as undo:
         if os.environ.get("RAY_USAGE_STATS_ENABLED") != "1":
-            with contextlib.suppress(ImportError, AttributeError):  # a Ray of another structure runs as it is
+            with contextlib.suppress(ImportError, AttributeError):  # another version of Ray runs unchanged
                 services: Any = importlib.import_module("ray._private.services")
                 undo.callback(setattr, services, "start_api_server", services.start_api_server)
                 services.start_api_server = _not_started

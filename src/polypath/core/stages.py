@@ -1,11 +1,11 @@
-"""Stages: where a network used as a backbone gives its maps, one for each resolution (no torch).
+"""Stages: where a network used as a backbone returns its maps, one stage for each resolution (no torch).
 
-A stage is a name and the nodes that it may end in. Its value is the mean of those that are alive under a choice: for
-most stages there is one node, which all paths go through; a merge-and-run network's streams, which stay apart from one
-resolution to the next, are averaged.
+A stage is a name and the nodes that it may end in. Its value is the mean of those that are alive under a choice. Most
+stages have one node, which all paths go through. The streams of a merge-and-run network stay separate, so they are
+averaged.
 
 Every path goes through one of a stage's nodes, so each choice has all stages, and extraction keeps their names. A path
-that a switch lets end early (an exit) has the stages up to there.
+that ends early at a switch (an exit) has the stages up to there.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Indices = int | Sequence[int] | None
 
 
 def check_stages(wiring: Wiring, stages: Stages) -> dict[str, tuple[str, ...]]:
-    """The stages as they are kept.
+    """Check stages, and copy them to a dict of tuples.
 
     Raises:
-        ValueError: an unknown node, a stage that some path goes around, one that ends before the stage before it.
+        ValueError: an unknown node, a stage that some path bypasses, a stage that ends before the previous one.
     """
     place = {INPUT: -1, **{node.name: i for i, node in enumerate(wiring.nodes)}}
     reached = -1
@@ -36,14 +36,14 @@ def check_stages(wiring: Wiring, stages: Stages) -> dict[str, tuple[str, ...]]:
             )
         first = min((place[name] for name in nodes), default=reached)
         if first < reached:
-            raise ValueError(f"stage {stage!r} ends before the stage named before it: name them from input to output")
+            raise ValueError(f"stage {stage!r} ends before the previous stage: name stages from input to output")
         reached = first
     rows = list(stages.values())
     for i, (stage, nodes) in enumerate(stages.items()):
         if _bypassed(wiring, nodes, [node for row in rows[i + 1 :] for node in row]):
             raise ValueError(
-                f"stage {stage!r}: some paths do not go through {' or '.join(nodes) or 'any node'}, and under these it "
-                "would have no value; name a node that all paths share, or the nodes of all sides"
+                f"stage {stage!r}: some paths do not go through {' or '.join(nodes) or 'any node'}, so they would have "
+                "no value for it; name a node that all paths share, or one node of every parallel branch"
             )
     return {stage: tuple(nodes) for stage, nodes in stages.items()}
 
@@ -57,10 +57,10 @@ def pruned_stages(wiring: Wiring, stages: Stages, choice: Choice) -> dict[str, t
 
 
 def chosen_indices(indices: Indices, count: int) -> list[int]:
-    """Which of ``count`` stages are asked for, ascending: all (None), the last n, or those of a list; -1 is the last.
+    """Indices of the requested stages out of ``count``, ascending: all (None), the last n, or a list; -1 is the last.
 
     Raises:
-        ValueError: numbers that no stage has.
+        ValueError: an index that no stage has.
     """
     given = plain(indices)
     if given is None:
@@ -78,7 +78,7 @@ def chosen_indices(indices: Indices, count: int) -> list[int]:
 
 
 def _bypassed(wiring: Wiring, nodes: Sequence[str], later: Collection[str]) -> bool:
-    """Whether some path of the whole network avoids all ``nodes``, or any path does and reaches a later stage."""
+    """Whether a path of the whole network avoids all ``nodes``, or any path avoids them and reaches a later stage."""
     whole, free = ({INPUT: INPUT not in nodes} for _ in range(2))
     for node in wiring.nodes:
         through = node.name not in nodes

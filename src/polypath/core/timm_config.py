@@ -1,7 +1,7 @@
-"""What a network says of itself in timm's words: ``net.pretrained_cfg``, which timm's data configs are resolved from.
+"""A network's description in timm's format: ``net.pretrained_cfg``, from which timm resolves its data configs.
 
-What its config knows of the images that it was trained on comes first (``normalisation``, ``image``, ``classes``), then
-what it was made for (``pretrained_cfg``).
+The config's keys about the training images (``normalisation``, ``image``, ``classes``) take precedence over its
+``pretrained_cfg``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CROP_MODES = {"crop": "center", "squash": "squash", "pad": "border"}
 
 
 def timm_config(config: NetConfig, in_chans: int, min_size: int, ends: Mapping[str, Any]) -> dict[str, Any]:
-    """See :attr:`PathNet.pretrained_cfg`; ``ends`` is what the network knows of its first and last layers."""
+    """See :attr:`PathNet.pretrained_cfg`; ``ends`` are the entries for the network's first and last layers."""
     smallest = (in_chans, min_size, min_size)
     found: dict[str, Any] = {
         "architecture": config.get("model") or config.get("family"),
@@ -38,7 +38,7 @@ def _resized(image: ImageConfig, in_chans: int, min_size: int) -> dict[str, Any]
     height, width = image.get("size", (min_size, min_size))
     side, to = min(height, width), image.get("to") or min(height, width)
     share = side / to
-    while math.floor(side / share) < to:  # timm divides again, and rounds down
+    while math.floor(side / share) < to:  # timm computes the side as floor(side / share)
         share = math.nextafter(share, 0.0)
     mode = CROP_MODES[image.get("resize") or "crop"]
     return {"input_size": (in_chans, height, width), "crop_pct": share, "crop_mode": mode, "interpolation": "bilinear"}

@@ -1,12 +1,12 @@
-"""Many choices run together, each value computed once: what two of them share is found by value numbering.
+"""Run many choices together and compute each value once; value numbering finds the values that choices share.
 
     values = values_of(net.wiring, choices)
     for k, logits in run_values(net, x, values): ...       # of choices[k], equal to net(x, paths=choices[k])
 
-A value is what a node gives under some choice. Three blocks of 15 choices each have 15 + 225 + 3,375 values at their
-ends, where one choice after the other would compute 3 · 3,375. Values are computed when a choice needs them and
-forgotten after their last reader, so that where choices that agree from the input on follow each other
-(:func:`from_the_input`) few are held: those of one branch of the tree that choices form.
+A value is the output of a node under some choice. Three blocks of 15 choices each have 15 + 225 + 3,375 values at their
+ends; separate runs would compute 3 · 3,375. Values are computed when a choice needs them and freed after their last
+reader. Choices sorted by :func:`from_the_input` form a tree by their common prefixes, and only the values of one branch
+are held at a time.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ IMAGES = 0
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What is computed once.
+    """One value, computed once.
 
     Attributes:
-        step: what computes it.
-        reads: the numbers of the values that the step reads.
+        step: the step that computes it.
+        reads: numbers of the values that the step reads.
         choice: the first choice that needs it.
     """
 
@@ -51,8 +51,8 @@ class Values:
     """All values of some choices.
 
     Attributes:
-        made: by number, from 1.
-        outputs: the number of each choice's answer.
+        made: the values by number, from 1.
+        outputs: the number of each choice's output.
     """
 
     made: tuple[Value, ...]
@@ -62,7 +62,7 @@ class Values:
         return self.made[number - 1]
 
     def behind(self, choice: int) -> set[int]:
-        """The numbers of all values that the answer of a choice is made of."""
+        """The numbers of all values that the output of a choice depends on, itself included."""
         found: set[int] = set()
         todo = [self.outputs[choice]]
         while todo:
@@ -74,7 +74,7 @@ class Values:
 
     @property
     def readers(self) -> list[int]:
-        """By number: how many values and answers read it."""
+        """By number: how many values and choices read it."""
         counts = [0] * (len(self.made) + 1)
         for value in self.made:
             for number in set(value.reads):
@@ -85,7 +85,7 @@ class Values:
 
 
 def from_the_input(wiring: Wiring, choice: Paths) -> tuple[tuple[str, ...], ...]:
-    """Sorts choices so that those which agree from the input on follow each other."""
+    """A sort key that puts choices with a common prefix, from the input on, next to each other."""
     taken = {
         node.name: tuple(operand.label for operand in node.chosen(choice))
         for node in wiring.alive(choice)
@@ -98,7 +98,7 @@ def values_of(wiring: Wiring, choices: Sequence[Paths], versions: Sequence[Versi
     """The values of some choices.
 
     Args:
-        versions: one a choice, where modules are not the same functions in all.
+        versions: one per choice, if modules are different functions in them.
     """
     table: dict[Hashable, int] = {INPUT: IMAGES}
     made: list[Value] = []
@@ -120,10 +120,10 @@ def run_values(
     values: Values,
     around: Callable[[int], AbstractContextManager[None]] = lambda number: nullcontext(),
 ) -> Iterator[tuple[int, Tensor]]:
-    """The number and the logits ``(N, classes)`` of choice after choice.
+    """The index and the logits ``(N, classes)`` of each choice in order.
 
     Args:
-        around: entered while the value of a number is computed.
+        around: makes the context in which the value with this number is computed.
 
     Raises:
         ValueError: images that the network cannot take.

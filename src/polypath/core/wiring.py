@@ -1,10 +1,10 @@
 """The wiring diagram: nodes, how they are joined, and exact algebra on the paths through them.
 
 A :class:`Wiring` is a frozen directed acyclic graph in topological order. A node is the input, a
-:class:`Unit` (one operand; names a module) or a :class:`Join` (several operands). Nothing here knows
-about tensors. A *choice* says which operands of which joins are alive; here it is any mapping from a
-join's name to operand labels, and :class:`polypath.Paths` is the validated value that users hold.
-The nodes' classes are in :mod:`polypath.core.nodes`, and can be imported from here.
+:class:`Unit` (one operand; names a module) or a :class:`Join` (several operands). This module does not
+use tensors. A *choice* tells which operands of joins are alive. Here it is any mapping from a join's
+name to operand labels; users hold a :class:`polypath.Paths`, its validated form.
+The node classes are in :mod:`polypath.core.nodes`, and can be imported from here.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class Wiring:
     """A frozen diagram. ``nodes`` are in topological order; ``output`` is the node whose value is the answer.
 
     Raises:
-        ValueError: a name twice, a source that no earlier node bears, an unknown join kind, a join without
-            operands or with a label twice, a module path that is a prefix of another, a node that the
-            output does not need.
+        ValueError: a duplicate name, a source that is not an earlier node, an unknown join kind, a join without
+            operands or with duplicate labels, a module path that is a prefix of another, a node that the output
+            does not need.
     """
 
     nodes: tuple[Node, ...]
@@ -84,15 +84,15 @@ class Wiring:
             if not _NAME.fullmatch(node.name) or node.name == INPUT:
                 raise ValueError(f"node name {node.name!r}: use dotted identifiers other than 'input'")
             if node.name in seen:
-                raise ValueError(f"node {node.name!r} stands twice in the wiring")
+                raise ValueError(f"node {node.name!r} appears twice in the wiring")
             if isinstance(node, Join):
                 check_join(node)
             for source in (*node.sources, *(g.source for g in getattr(node, "gates", ()))):
                 if source not in seen:
-                    raise ValueError(f"node {node.name!r} reads {source!r}, which no node before it is called")
+                    raise ValueError(f"node {node.name!r} reads {source!r}, but no earlier node has that name")
             seen.add(node.name)
         if self.output not in seen:
-            raise ValueError(f"output {self.output!r} is no node of the wiring")
+            raise ValueError(f"output {self.output!r} is not a node of the wiring")
         _check_prefixes(self.modules)
         needed = self._reach(lambda join: join.operands, gates=True)
         if idle := [n.name for n in self.nodes if n.name not in needed]:
@@ -126,7 +126,7 @@ class Wiring:
 
     @cached_property
     def variants(self) -> dict[str, frozenset[str]]:
-        """Module path to the variants of it that nodes name; modules without are left out."""
+        """Module path to the variants that nodes name; without modules that have none."""
         found: dict[str, set[str]] = {}
         for node in self.nodes:
             if isinstance(node, Unit) and node.variant is not None:
@@ -134,7 +134,7 @@ class Wiring:
         return {path: frozenset(names) for path, names in found.items()}
 
     def modules_before(self, ends: Collection[str]) -> tuple[str, ...]:
-        """Paths of the modules, gates included, that some choice needs for the nodes ``ends``."""
+        """Paths of the modules, gates included, that any choice needs to compute the nodes ``ends``."""
         needed = self._reach(lambda join: join.operands, gates=True, ends=ends)
         return _modules(node for node in self.nodes if node.name in needed)
 
@@ -169,7 +169,7 @@ class Wiring:
         return needed
 
     def collapsed(self, choice: Choice = WHOLE) -> dict[str, str]:
-        """The joins that :meth:`prune` takes out, since one operand is left, each with the node that stays for it."""
+        """Joins that :meth:`prune` removes because one operand remains, each with the node that replaces it."""
         found: dict[str, str] = {}
         for node in self.alive(choice):
             if isinstance(node, Join) and not node.dynamic(choice):
@@ -203,8 +203,9 @@ class Wiring:
     def depth_distribution(self, choice: Choice | None = None) -> dict[int, int]:
         """Exact number of paths of each depth, ``{depth: count}``, by dynamic programming over the diagram.
 
-        Without a choice these are all paths of the diagram. With one, they are those that run: a switch without gates
-        counts one operand, the chosen one or its default, as ``prune(choice)`` keeps. Operands count with multiplicity.
+        Without a choice this counts all paths of the diagram; with one, the paths that run. A switch without gates then
+        counts one operand, the chosen one or its default, as in ``prune(choice)``. Operands with the same source count
+        separately.
         """
         at: dict[str, dict[int, int]] = {INPUT: {0: 1}}
         for node in self.nodes:
@@ -235,7 +236,7 @@ class Wiring:
         return max(self.depth_distribution(choice))
 
     def routes(self, choice: Choice | None = None) -> Iterator[Route]:
-        """Every path, one at a time, in a fixed order; nothing is held but the one being made."""
+        """Yield every path, in a fixed order, without storing the others."""
         stack: list[tuple[str, tuple[str, ...], tuple[tuple[str, str], ...], int]]
         stack = [(self.output, (), (), 0)]
         while stack:
@@ -268,11 +269,11 @@ class Wiring:
         return graph
 
     def to_svg(self, choice: Choice | None = None, *, columns: int = 30, title: str | None = None) -> str:
-        """The diagram as one ``<svg>`` element with ``choice`` lit, see :func:`polypath.core.wiring_svg.wiring_svg`."""
+        """The diagram as one ``<svg>`` element, see :func:`polypath.core.wiring_svg.wiring_svg`."""
         return wiring_svg(self, choice, columns=columns, title=title)
 
     def to_graphviz(self, choice: Choice | None = None) -> str:
-        """Graphviz source; with a ``choice``, what it leaves dead is drawn in grey."""
+        """Graphviz source; nodes and operands that are dead under ``choice`` are grey."""
         alive = {INPUT, *(n.name for n in self.alive({} if choice is None else choice))}
         lines = [
             "digraph wiring {",
@@ -307,7 +308,7 @@ def _modules(nodes: Iterable[Node]) -> tuple[str, ...]:
 
 
 def _open(join: Join, choice: Choice | None) -> tuple[Operand, ...]:
-    """The operands that run under ``choice``; without one, all that the diagram has."""
+    """The operands that run under ``choice``; without one, all operands."""
     return join.operands if choice is None else join.chosen(choice)
 
 

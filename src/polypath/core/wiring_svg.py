@@ -1,7 +1,7 @@
-"""A wiring as an SVG picture, with a choice lit: for reports and pages.
+"""A wiring as an SVG picture with a choice highlighted, for reports and pages.
 
-The picture is text, needs nothing but a browser and takes its colours from the page where it sets them (CSS custom
-properties ``--pp-live``, ``--pp-dead``, ``--pp-surface``; text is ``currentColor``), so it works in light and dark.
+The picture is text and needs only a browser. A page may set its colours (CSS custom properties ``--pp-live``,
+``--pp-dead``, ``--pp-surface``; text is ``currentColor``), so it works in light and dark.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ STYLE = """
 
 def wiring_svg(wiring: Diagram, choice: Choice | None = None, *, columns: int = 30, title: str | None = None) -> str:
     """The diagram as one ``<svg>`` element. Layers are boxes, units that add no depth are dots, joins are circles
-    (µ mean, + sum, ? switch); each tells its name when pointed at.
+    (µ mean, + sum, ? switch); each shows its name on hover.
 
     Args:
-        wiring: to draw, whole.
-        choice: what is lit (:class:`polypath.Paths` or any choice), None for all of it. A switch that gates decide
-            has all its operands lit; give a choice of the loops that an image took to see just these.
-        columns: nodes side by side before the drawing goes on in the next row.
-        title: what the picture says to those who cannot see it; by default the choice and how many nodes run.
+        wiring: the diagram, drawn completely.
+        choice: what to highlight (:class:`polypath.Paths` or any choice), None for the whole network. A switch that
+            gates decide has all its operands highlighted; to see one image's loops, give the choice that it took.
+        columns: nodes side by side before the drawing continues in the next row.
+        title: text for screen readers; by default the choice and how many nodes run.
     """
     plan = layout(wiring, max(4, columns))
     live = {INPUT, *(node.name for node in wiring.alive(choice or WHOLE))}
@@ -62,8 +62,8 @@ def wiring_svg(wiring: Diagram, choice: Choice | None = None, *, columns: int = 
 
 
 def lights(wiring: Diagram, choices: Mapping[str, Choice]) -> dict[str, dict[str, str]]:
-    """What each of ``choices`` lights in a picture of the wiring, for a page to change it: ``nodes``, a ``1`` or ``0``
-    for each element with ``data-node`` in their order, and ``edges``, one for each ``data-edge``."""
+    """What each of ``choices`` highlights in a picture of the wiring, so that a page can switch between them:
+    ``nodes``, a ``1`` or ``0`` for each element with ``data-node`` in order, and ``edges``, for each ``data-edge``."""
     plan, joins = layout(wiring), _joins(wiring)
     found: dict[str, dict[str, str]] = {}
     for name, choice in choices.items():
@@ -75,7 +75,7 @@ def lights(wiring: Diagram, choices: Mapping[str, Choice]) -> dict[str, dict[str
 
 
 class _Rows:
-    """From columns and lanes to pixels, row under row."""
+    """Converts columns and lanes to pixels, row under row."""
 
     def __init__(self, plan: Layout) -> None:
         self.breaks = plan.breaks
@@ -167,12 +167,12 @@ def _tell(name: str, node: Node | None) -> str:
 
 
 def _operand(joins: dict[str, Join], edge: Edge, rows: _Rows, live: bool, number: int) -> str:
-    """The operand's label over the end of its edge, where it says more than left and right."""
+    """The operand's label over the end of its edge; left out if it only tells left from right."""
     join = joins.get(edge.target)
     if join is None or edge.label is None or (join.kind != "switch" and set(join.labels) <= {"L", "R", "R1", "R2"}):
         return ""
     column, lane = edge.points[-1]
-    if len(edge.points) > 2 and edge.points[-2][0] == edge.points[-3][0]:  # it comes down: label before the corner
+    if len(edge.points) > 2 and edge.points[-2][0] == edge.points[-3][0]:  # the edge falls: label before the corner
         column, lane = edge.points[-3]
         column -= 0.2
     else:
@@ -183,7 +183,7 @@ def _operand(joins: dict[str, Join], edge: Edge, rows: _Rows, live: bool, number
 
 
 def _part_names(wiring: Diagram, plan: Layout, rows: _Rows) -> list[str]:
-    """``block1``, ``group2``, …: under the first node of each, and again where a row begins in the midst of one."""
+    """``block1``, ``group2``, …: under the first node of each part, and again where a row begins inside a part."""
     found: list[str] = []
     last = ("", -1)
     for name in sorted((node.name for node in wiring.nodes), key=lambda name: plan.places[name][0]):

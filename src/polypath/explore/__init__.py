@@ -1,6 +1,6 @@
-"""The page of ``polypath explore``: an image, a time budget, and what the network makes of both.
+"""The page of ``polypath explore``: the network's answer to an image within a time budget.
 
-A :class:`~polypath.explore.subject.Subject` is what the page looks at: a bundle through its predictor, or a saved
+A :class:`~polypath.explore.subject.Subject` is the network on the page: a bundle through its predictor, or a saved
 network run by torch. :func:`~polypath.explore.view.look` turns a subject, an image and a budget into a
-:class:`~polypath.explore.view.View`, which is plain text and numbers; :mod:`polypath.explore.page` alone knows Gradio.
+:class:`~polypath.explore.view.View` of plain text and numbers. Only :mod:`polypath.explore.page` uses Gradio.
 """

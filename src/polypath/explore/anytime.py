@@ -1,4 +1,4 @@
-"""A bundle behind its predictor as the page's subject; gates are followed loop by loop."""
+"""A bundle and its predictor as the page's subject; shows which loops the gates run."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def open_subject(
     """
     if folder is not None and (folder / "recipe.json").is_file():
         if not (folder / "model").is_dir():
-            raise ValueError(f"{folder}: not finished; go on with it by `polypath resume {folder}`")
+            raise ValueError(f"{folder}: not finished; continue it with `polypath resume {folder}`")
         bundle = Bundle.open(folder / "model")
         return AnytimeSubject(AnytimePredictor(bundle, runtime, profile=profile), folder.resolve().name)
     return AnytimeSubject(AnytimePredictor(Bundle.open(folder), runtime, profile=profile))
 
 
 class AnytimeSubject:
-    """What ``predictor`` answers by; its times of one image are measured when it is opened."""
+    """The bundle of ``predictor``; the times for one image are measured when it is opened."""
 
     def __init__(self, predictor: AnytimePredictor, title: str | None = None) -> None:
         bundle = predictor.bundle
@@ -53,7 +53,7 @@ class AnytimeSubject:
         predictor.profile(1)
         blank = np.zeros((1, *bundle.preparation.size, self.channels), np.uint8)
         for name in self._choices:
-            if self._gated(name):  # or the first image would wait for torch
+            if self._gated(name):  # warm up, or the first image would wait for torch
                 self._followed(blank, name)
 
     @property
@@ -92,7 +92,7 @@ class AnytimeSubject:
         except BudgetError:
             return None
         paths = self.paths
-        for path in paths.values():  # of equals, the one whose gates one can watch
+        for path in paths.values():  # among equally accurate paths, prefer one whose gates can be shown
             if self._gated(path.name) and path.p99_ms <= budget_ms and path.error == paths[name].error is not None:
                 return path.name
         return name
@@ -101,28 +101,28 @@ class AnytimeSubject:
         name = self.choose(budget_ms)
         if name is None:
             return None
-        spent = Spent(DECODING_MS, time.perf_counter())  # the budget is the network's
+        spent = Spent(DECODING_MS, time.perf_counter())  # separate: the budget is for the network alone
         preparation, limits = self.predictor.bundle.preparation, self.predictor.limits
         pixels = decoder().decode(image, preparation, limits, spent)[None]
         if self._gated(name):
             return self._followed(pixels, name)
         try:
             answer = self.predictor.predict(pixels, budget_ms)
-        except BudgetError:  # something else had the processor meanwhile
+        except BudgetError:  # another process used the processor meanwhile
             return None
         choice = self._choices[answer.path]
         return Run(path=answer.path, probabilities=answer.probabilities[0], ms=answer.ms, choice=choice)
 
     def _gated(self, name: str) -> bool:
-        """Whether gates decide on some of the path's way."""
-        if self.predictor.bundle.path(name).precision != "f32":  # torch would answer otherwise
+        """Whether any part of the path is decided by gates."""
+        if self.predictor.bundle.path(name).precision != "f32":  # torch would give another answer
             return False
         choice = self._choices[name]
         alive = self._nets[name].wiring.alive(choice)
         return any(isinstance(node, Join) and node.dynamic(choice) for node in alive)
 
     def _followed(self, pixels: np.ndarray, name: str) -> Run:
-        """Run by torch whatever the runtime, since only there one sees what the gates decide."""
+        """Run by torch, whatever the runtime: only torch shows what the gates decide."""
         import torch
 
         from polypath.core.execute import Trace

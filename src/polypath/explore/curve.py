@@ -1,4 +1,4 @@
-"""Error against milliseconds of every path, with the budget and the chosen path in it."""
+"""A chart of every path's error against milliseconds, with the budget and the chosen path."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ COLOURS = """
 
 
 def curve_svg(paths: Sequence[PathFacts], budget_ms: float, chosen: str | None, most_ms: float) -> str:
-    """The paths as points at their p50 with a whisker to their p99, the least error within reach of each budget as a
-    stair, the budget as a dashed line; paths that the budget does not reach are faint.
+    """The paths as points at their p50 with a whisker to their p99, the lowest error for each budget as a stair, the
+    budget as a dashed line. Paths that are too slow for the budget are faint.
 
-    Without errors the upright axis shows million MACs. ``most_ms`` is the right end of the time axis.
+    Without errors the vertical axis shows million MACs. ``most_ms`` is the right end of the time axis.
     """
     scored = all(path.error is not None for path in paths)
     marks = [_mark(path, scored, budget_ms, path.name == chosen, most_ms) for path in paths]
@@ -48,7 +48,7 @@ def curve_svg(paths: Sequence[PathFacts], budget_ms: float, chosen: str | None, 
 
 
 def short(value: float) -> str:
-    """Three significant digits, without an exponent for what a path may take."""
+    """Three significant digits; times of paths are too short to need an exponent."""
     return f"{float(f'{value:.3g}'):g}"
 
 

@@ -1,4 +1,4 @@
-"""Images to try, made on the spot: digits that come with scikit-learn, or small drawings; nobody's data is shipped."""
+"""Example images, made when needed: scikit-learn's digits, or small drawings, so the package ships no data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIDE = 256
 
 
 def example_files(subject: Subject, folder: Path, most: int = 6) -> list[Path]:
-    """Write images that suit ``subject`` into ``folder``: digits for networks that read grey images, else drawings."""
+    """Write images that suit ``subject`` into ``folder``: digits for networks of grey images, else drawings."""
     pictures = digits(most) if subject.channels == 1 else drawings()
     files = []
     for name, picture in list(pictures.items())[:most]:

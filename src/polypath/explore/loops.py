@@ -1,4 +1,4 @@
-"""Which loops the gates let an image take, from the trace of its forward."""
+"""Find the loops that the gates let an image take, from the trace of its forward."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from polypath.core.wiring import Wiring
 
 
 def loops_taken(wiring: Wiring, trace: Trace) -> dict[str, str]:
-    """Of every gated switch that ran: the label of the operand that the one traced image left with.
+    """For every gated switch that ran: the label of the operand with which the traced image left.
 
-    A gate in front of loop k that shuts leaves the image with loop k - 1; where none shuts it takes the last.
+    If the gate before loop k shuts, the image leaves with loop k - 1; if none shuts, with the last loop.
 
     Raises:
         ValueError: a trace of more than one image.
@@ -17,7 +17,7 @@ def loops_taken(wiring: Wiring, trace: Trace) -> dict[str, str]:
     taken: dict[str, str] = {}
     for switch, label, reached, opened in trace.gates:
         if reached.numel() != 1:
-            raise ValueError(f"a trace of {reached.numel()} images: give one of a single image")
+            raise ValueError(f"a trace of {reached.numel()} images: give the trace of a single image")
         labels = wiring.joins[switch].labels
         taken.setdefault(switch, labels[-1])
         if bool(reached.item()) and not bool(opened.item()):

@@ -1,4 +1,4 @@
-"""The Gradio page. It asks nothing of the network: system fonts, no analytics, no share link."""
+"""The Gradio page. It contacts no other host: system fonts, no analytics, no share link."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ new MutationObserver(() => {
     image.closest("button").setAttribute("aria-label", "example: " + file.replace(/\.\w+$/, "").replaceAll("-", " "));
   }
 }).observe(document, { childList: true, subtree: true });
-</script>"""  # the buttons that Gradio draws have no accessible name
-SMALL = "img{image-rendering:pixelated}"  # digits of a few pixels are shown as they are
+</script>"""  # Gradio's example buttons have no accessible name
+SMALL = "img{image-rendering:pixelated}"  # show digits of a few pixels unsmoothed
 
 
 def build(subject: Subject, folder: Path) -> Any:
@@ -69,7 +69,7 @@ def build(subject: Subject, folder: Path) -> Any:
                 image = gr.Image(
                     type="filepath", sources=["upload", "clipboard"], label="Image", height=230, elem_id="image"
                 )
-                image.preprocess = _file_of  # the predictor reads it, within its limits, and says what is wrong with it
+                image.preprocess = _file_of  # the predictor reads the file, within its limits, and reports faults
                 gr.Examples([[str(f)] for f in example_files(subject, folder)], [image], label="Examples")
                 budget = gr.Slider(
                     scale.low, scale.high, scale.value, step=scale.step, label="Time budget (ms)", elem_id="budget"
@@ -94,7 +94,7 @@ def build(subject: Subject, folder: Path) -> Any:
             return [gr.Button(AGAIN, interactive=True), slider, *show(file, value)]
 
         shown = [message, answer, facts, wiring, curve]
-        # runs that share the processor would measure each other
+        # one at a time: runs that share the processor would distort each other's times
         one_by_one = {"concurrency_limit": 1, "concurrency_id": "processor", "api_visibility": "private"}
         moved = [image.change, budget.change]
         gr.on(moved, show, [image, budget], shown, show_progress="hidden", trigger_mode="always_last", **one_by_one)
@@ -109,14 +109,14 @@ def build(subject: Subject, folder: Path) -> Any:
 def serving(
     subject: Subject, *, host: str = "127.0.0.1", port: int | None = None, names: tuple[str, ...] = ()
 ) -> Iterator[str]:
-    """Serve the page in the background for as long as the context lasts, and yield its address.
+    """Serve the page in the background inside the context, and yield its address.
 
-    Uploads and examples lie in a temporary folder that goes with it.
+    Uploads and examples are in a temporary folder, which is removed at the end.
 
     Args:
-        host: address to listen on; others than loopback open the page to the network.
+        host: address to listen on; any but loopback opens the page to the network.
         port: None takes the first free one from 7860 on.
-        names: of this machine by which visitors may ask for it, besides loopback and the address (:class:`Callers`).
+        names: more host names that requests may use, besides loopback and the address (:class:`Callers`).
 
     Raises:
         ImportError: no Gradio.
@@ -175,10 +175,10 @@ def _uploads_in(folder: str) -> Iterator[None]:
 
 
 def gradio() -> Any:
-    """The package; :mod:`polypath.core.silence` has switched its analytics off.
+    """Import Gradio; :mod:`polypath.core.silence` has switched its analytics off.
 
     Raises:
-        ImportError: it is not there; the message names the extra.
+        ImportError: it is not installed; the message names the extra.
     """
     try:
         import gradio as package
@@ -196,7 +196,7 @@ def _file_of(upload: Any) -> str | None:
 def _head(subject: Subject) -> str:
     return (
         f'<div class="pp-head"><h1>{escape(subject.title)}</h1><p>{len(subject.paths)} paths, one set of weights. '
-        f"Move the budget: the most accurate path that is done in time answers. {escape(subject.machine)}.</p></div>"
+        f"Move the budget: the most accurate path within it answers. {escape(subject.machine)}.</p></div>"
     )
 
 

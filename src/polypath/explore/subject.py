@@ -1,4 +1,4 @@
-"""What the page looks at: paths with their error and their measured time, and something that answers in time."""
+"""The interface to the network on the page: its paths with error and measured time, and answers within a budget."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class PathFacts:
     """One path on this machine, for one image.
 
     Attributes:
-        name: how people call it, ``branches=1,3``.
+        name: its name, such as ``branches=1,3``.
         wiring: its network's diagram.
-        choice: which operands of which joins it keeps alive.
-        error: top-1 error in percent, by which paths are ranked; None where nobody has scored it.
-        test_error: on a test split that nothing was chosen by, where there is one.
-        macs: multiply-adds of one image (where gates decide, the most that it can need).
-        p50_ms, p99_ms: measured here.
-        precision: that it runs in; ``f32`` is float32.
+        choice: the operands of joins that it keeps alive.
+        error: top-1 error in percent, which ranks the paths; None if it was never scored.
+        test_error: error on a test split that nothing was chosen by, if there is one.
+        macs: multiply-adds of one image (with gates, the maximum).
+        p50_ms, p99_ms: measured on this machine.
+        precision: the precision that it runs in; ``f32`` is float32.
     """
 
     name: str
@@ -39,14 +39,14 @@ class PathFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One image's way through the network.
+    """The result for one image.
 
     Attributes:
         path: the name of the path that ran.
         probabilities: ``(classes,)``, sums to 1.
-        ms: how long this very answer took, from pixels to probabilities.
-        choice: what ran, the loops that gates decided included.
-        loops: of gated blocks, in order: the block, how many loops this image took, of how many.
+        ms: how long this answer took, from pixels to probabilities.
+        choice: the choice that ran, including the loops that gates selected.
+        loops: for each gated block in order: its name, how many loops this image took, and how many there are.
     """
 
     path: str
@@ -64,7 +64,7 @@ class Subject(Protocol):
 
     @property
     def machine(self) -> str:
-        """What runs it: runtime, device, threads."""
+        """Runtime, device and number of cores."""
         ...
 
     @property
@@ -75,12 +75,12 @@ class Subject(Protocol):
 
     @property
     def paths(self) -> Mapping[str, PathFacts]:
-        """By name; the times are those of now."""
+        """The paths by name, with the current times."""
         ...
 
     @property
     def busy(self) -> bool:
-        """Whether the machine was busy while the times were measured, so that they say little."""
+        """Whether the machine was busy while the times were measured, so that they are unreliable."""
         ...
 
     def measure(self) -> None:
@@ -88,13 +88,13 @@ class Subject(Protocol):
         ...
 
     def choose(self, budget_ms: float) -> str | None:
-        """The name of the most accurate path that is done in time, None where none is."""
+        """The name of the most accurate path within the budget, or None."""
         ...
 
     def run(self, image: bytes, budget_ms: float) -> Run | None:
-        """Classify an encoded image, decoded beforehand, within the budget; None where no path is done in time.
+        """Classify an encoded image within the budget, not counting its decoding; None if no path is fast enough.
 
         Raises:
-            ValueError: no image, or one that cannot be read.
+            ValueError: not an image, or one that cannot be read.
         """
         ...

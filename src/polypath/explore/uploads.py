@@ -1,5 +1,5 @@
-"""What visitors of the page may send: bounded one by one by the service's :class:`~polypath.serve.limits.Guard`, and
-here in all."""
+"""Limits of uploads to the page: the service's :class:`~polypath.serve.limits.Guard` limits each one, this module their
+total size."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from polypath.data.images import LIMITS
 from polypath.serve.limits import App, Receive, RequestLimits, Send
 
-MOST_BYTES = 4 * LIMITS.bytes  # of all uploads that are kept
+MOST_BYTES = 4 * LIMITS.bytes  # of all stored uploads
 REQUESTS = RequestLimits(body_bytes=LIMITS.bytes + 2**16, buffered_bytes=2 * LIMITS.bytes)
 
 
 class Uploads:
-    """ASGI middleware: before an upload is taken, the oldest ones make room for it.
+    """ASGI middleware: before it accepts an upload, it deletes the oldest ones to make room.
 
     Args:
-        app: Gradio's, which writes uploads below ``folder``.
-        folder: where; what lies there before the first upload stays.
+        app: Gradio's app, which writes uploads below ``folder``.
+        folder: the folder of uploads; files that exist before the first upload stay.
         most: bytes of all uploads.
     """
 
@@ -33,7 +33,7 @@ class Uploads:
             await self.app(scope, receive, send)
             return
         length = dict(scope["headers"]).get(b"content-length", b"")
-        size = int(length) if length.isdigit() else REQUESTS.body_bytes  # the guard has read it: it is no longer
+        size = int(length) if length.isdigit() else REQUESTS.body_bytes  # the guard has enforced this limit
         self.coming += size
         try:
             self._make_room()

@@ -1,4 +1,4 @@
-"""From a subject, an image and a budget to what the page shows; no Gradio in here."""
+"""From a subject, an image and a budget to the contents of the page, without Gradio."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from polypath.explore.subject import PathFacts, Run, Subject
 
 WIDE, NARROW = 26, 10  # columns of the wiring's rows on screens and on phones
 STEPS = 200  # of the budget's slider
-NOTE = "The machine was busy while the times were measured. Measure them again once it is calm."
+NOTE = "The machine was busy while the times were measured. Measure them again when it is idle."
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What the page shows.
+    """The contents of the page.
 
     Attributes:
-        message: what stands in the way of an answer, or what to do; plain text, empty where there is an answer.
-        note: what to know of the times; plain text, mostly empty.
-        path: name of the path that ran, None where none did.
-        answer: probability of each class; empty where nothing ran.
+        message: why there is no answer, or what to do; plain text, empty if there is an answer.
+        note: a warning about the times; plain text, usually empty.
+        path: name of the path that ran, or None.
+        answer: probability of each class; empty if nothing ran.
         facts, wiring, curve: HTML.
     """
 
@@ -41,7 +41,7 @@ class View:
 
 @dataclass(frozen=True)
 class Budgets:
-    """The slider: its ends, where it stands at first, and its step, in milliseconds."""
+    """The slider: its ends, initial value and step, in milliseconds."""
 
     low: float
     high: float
@@ -50,8 +50,8 @@ class Budgets:
 
 
 def budgets(subject: Subject) -> Budgets:
-    """A slider from below the fastest path (so that one sees what happens then) to above the slowest; it begins where
-    about half of the paths are in reach."""
+    """A slider from below the fastest path (to show that case too) to above the slowest. At its initial value about
+    half of the paths are fast enough."""
     reach = sorted(path.p99_ms for path in subject.paths.values())
     fastest = min(path.p50_ms for path in subject.paths.values())
     step = 10.0 ** math.floor(math.log10(1.3 * reach[-1] / STEPS) + 0.5)
@@ -62,9 +62,9 @@ def budgets(subject: Subject) -> Budgets:
 
 
 def look(subject: Subject, image: bytes | Path | None, budget_ms: float | None) -> View:
-    """Run an encoded image, or an image file, on the best path within ``budget_ms`` and show what came of it.
+    """Run an encoded image, or an image file, on the best path within ``budget_ms``, and show the result.
 
-    What a visitor can get wrong (no image, a broken one, a budget that no path meets) becomes the view's message.
+    A visitor's mistakes (no image, a broken one, a budget that no path meets) become the view's message.
     """
     if budget_ms is None or not math.isfinite(budget_ms) or budget_ms <= 0:
         return _shown(subject, "The budget must be a number of milliseconds above 0.", budget_ms=0.0)
@@ -80,23 +80,23 @@ def look(subject: Subject, image: bytes | Path | None, budget_ms: float | None) 
         return _shown(subject, f"This image cannot be read: {error}.", budget_ms=budget_ms, chosen=chosen)
     if run is None:
         late = (
-            f"{short(budget_ms)} ms were over before a path could begin: this machine is busy. Try again, or give more."
+            f"{short(budget_ms)} ms passed before a path could start: this machine is busy. Try again, or allow more."
         )
         return _shown(subject, late, budget_ms=budget_ms)
     return _shown(subject, "", budget_ms=budget_ms, chosen=run.path, run=run)
 
 
 def cannot_be_met(subject: Subject, budget_ms: float) -> str:
-    """What the page says where no path is fast enough."""
+    """The page's message if no path is fast enough."""
     fastest = min(subject.paths.values(), key=lambda path: path.p99_ms)
     return (
         f"{short(budget_ms)} ms cannot be met on this machine: the fastest path, {fastest.name}, needs "
-        f"{_up(fastest.p99_ms):g} ms (99 of 100 runs). Give it that much, or a faster machine."
+        f"{_up(fastest.p99_ms):g} ms (99 of 100 runs). Allow that much, or use a faster machine."
     )
 
 
 def _up(ms: float) -> float:
-    """Rounded up to three digits, so that who types it in gets an answer."""
+    """Round up to three digits, so that this number as the budget gives an answer."""
     step = 10.0 ** (math.floor(math.log10(ms)) - 2)
     return round(math.ceil(ms / step) * step, 9)
 
@@ -144,7 +144,7 @@ def _wiring(path: PathFacts, choice: Choice, *, lit: bool, run: Run | None) -> s
         total = sum(took for _, took, _ in run.loops), sum(most for _, _, most in run.loops)
         told = f'<p class="pp-loops">The gates let this image take {total[0]} of {total[1]} loops: {escape(each)}.</p>'
     off = "" if lit else " pp-off"
-    meant = f"Lit is what {'ran' if run else 'would run'}." if lit else "Nothing runs within this budget."
+    meant = f"Highlighted nodes {'ran' if run else 'would run'}." if lit else "Nothing runs within this budget."
     return (
         f'<div class="pp-drawing{off}"><div class="pp-wide">{wide}</div><div class="pp-narrow">{narrow}</div>{told}'
         f'<p class="pp-legend">{meant} '

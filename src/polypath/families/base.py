@@ -1,4 +1,4 @@
-"""What every family is: a frozen table of sizes that builds a network, and presets with their papers' figures."""
+"""Base of all families: a frozen dataclass of sizes that builds a network, and presets with their papers' figures."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from polypath.layers.whitening import most_directions, whitening_unit
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FAMILIES: dict[str, type[Family]] = {}
-SEED = whole(-(2**63), 2**64 - 1)  # what torch takes
-MOST_LAYERS = 4096  # with weights; a config of a few bytes may come from anywhere
+SEED = whole(-(2**63), 2**64 - 1)  # torch's limits
+MOST_LAYERS = 4096  # with weights; a small config from an untrusted source must not build a huge network
 WHITENING = "whitening"  # the unit's name
 MOST_WHITENED = 64  # channels
 MOST_BLOCKS = 16  # or groups, each of which halves the image
@@ -38,19 +38,19 @@ _OLD_NAMES = {"draw": "build_graph", "words": "selectors", "names": "path_names"
 class Family:
     """Base of the families: the fields are the architecture's arguments, all of them JSON values.
 
-    A family gives :meth:`build_graph` (write the diagram with a :class:`NetBuilder`, name its stages for use as a
-    backbone, return the output node's name), and where it has keys of its own for choices, :meth:`selectors` and
-    :meth:`path_names`. Naming a subclass with ``class Mine(Family, name="mine")`` makes saved networks of it loadable.
+    A family implements :meth:`build_graph`: build the diagram with a :class:`NetBuilder`, mark its stages for use as a
+    backbone, return the output node's name. A family with its own keys for choices also implements :meth:`selectors`
+    and :meth:`path_names`. A name, as in ``class Mine(Family, name="mine")``, makes saved networks of it loadable.
 
     A network with stages may have ``exits``: 1-based stages after which it may stop (:mod:`polypath.families.exits`).
 
-    Two fields are ours, of no paper, and off by default. ``whitening``: so many directions of the training images' 3×3
-    patches are whitened by a first layer that learns nothing, and the family reads its 2·``whitening`` maps
+    Two fields are this library's own, from no paper, and off by default. ``whitening`` is the number of directions of
+    the training images' 3×3 patches that a fixed first layer whitens; the family reads its 2·``whitening`` maps
     (:mod:`polypath.layers.whitening`). Patches of ``in_chans`` channels have 9·``in_chans`` directions; only a network
-    that begins with another one's weights can have more. ``start``: ``drawn``, or ``identity``: the network begins as
-    near to passing on its input as the family allows.
+    that starts with another one's weights can have more. ``start`` is ``drawn``, or ``identity``: the initial network
+    is as close to the identity as the family allows.
 
-    ``pooled`` False, with ``num_classes`` 0: no head at all, the network gives the maps that it would read.
+    ``pooled=False``, with ``num_classes=0``, removes the head: the output is the maps that the head would read.
     """
 
     num_classes: int = 10
@@ -86,11 +86,11 @@ class Family:
             raise ValueError(f"{name}.pooled = False: a classifier needs a pool; {name}.num_classes must be 0")
 
     def build_graph(self, b: NetBuilder) -> str:
-        """Write the network down in ``b``; return the name of the node whose value is the answer."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it is drawn")
+        """Add the network's nodes to ``b``; return the name of the node whose value is the answer."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement build_graph")
 
     def full_graph(self, b: NetBuilder) -> str:
-        """Write the network down behind its whitening layer, where it has one; as :meth:`build_graph`."""
+        """As :meth:`build_graph`, after the whitening layer if there is one."""
         if not self.whitening:
             return self.build_graph(b)
         b.input = b.add(WHITENING, b.input, whitening_unit(self.in_chans, self.whitening))
@@ -105,15 +105,16 @@ class Family:
         return []
 
     def path_sets(self) -> dict[str, list[str]]:
-        """Groups of these choices that training and analyses ask for by name; see :meth:`PathNet.path_set`."""
+        """Named groups of these choices for training and analyses; see :meth:`PathNet.path_set`."""
         return {}
 
     def path_draws(self) -> dict[str, Any]:
-        """Fields of the objective ``drop-path`` that let the paths answer alone; none: the whole network learns."""
+        """Fields of the objective ``drop-path`` under which paths learn to answer alone; if empty, only the whole
+        network learns."""
         return {}
 
     def stages(self) -> dict[str, tuple[str, ...]]:
-        """The nodes that each stage ends in, as :meth:`build_graph` names them by :meth:`NetBuilder.stage`."""
+        """The nodes that each stage ends in, as :meth:`build_graph` marks them with :meth:`NetBuilder.stage`."""
         with torch.device("meta"):
             b = NetBuilder()
             self.full_graph(b)
@@ -125,13 +126,13 @@ class Family:
         return 1
 
     def made_for(self, side: int) -> int:
-        """The image side, in pixels, that it is made for, where a preset of it is for ``side``."""
+        """The image side, in pixels, that this network is made for, if its preset is for ``side``."""
         return side
 
     def build(self, seed: int | None = None) -> PathNet:
         """The network, its weights drawn from ``seed`` (or from torch's global generator).
 
-        With ``num_classes`` 0 it has no classifier and gives pre-logits.
+        With ``num_classes`` 0 it has no classifier and returns pre-logits.
         """
         if self.num_classes == 0:
             net = replace(self, num_classes=1, pooled=True).build(seed)
@@ -162,7 +163,7 @@ class Family:
         initialise(net, self.init)
 
     def start_as_identity(self, net: PathNet) -> None:
-        """Let every conv unit that can pass on its input; a family that offers this has it among its ``starts``."""
+        """Make every conv unit that can do so pass on its input; families that allow it list it in ``starts``."""
         for module in net.modules():
             if isinstance(module, ConvUnit):
                 pass_through(module.conv)
@@ -170,14 +171,14 @@ class Family:
 
 @dataclass(frozen=True)
 class Preset:
-    """A registered network: a family with its arguments, and what its paper prints about it.
+    """A registered network: a family with its arguments, and its paper's figures.
 
     Attributes:
-        table: where in the paper the figures stand.
+        table: where in the paper the figures are.
         printed: figures as the paper prints them (``params`` in millions, ``macs`` in billions, ``depth``).
         size: the image side, in pixels, that it is made for.
-        linear: linear layers that the paper counts into the depth and :attr:`Unit.depth` does not.
-        prepared: of other packages' models, how images are prepared, in timm's words.
+        linear: linear layers that the paper counts in the depth but :attr:`Unit.depth` does not.
+        prepared: for other packages' models, how images are prepared, in timm's format.
     """
 
     spec: Family
@@ -188,32 +189,32 @@ class Preset:
     prepared: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def pretrained_cfg(self) -> dict[str, Any]:
-        """How images are prepared before anything is trained, in timm's words.
+        """How images are prepared for the untrained network, in timm's format.
 
-        Mean and deviation are CIFAR-10's for images of less than 64 pixels, else ImageNet's; no weights depend on them.
+        Mean and deviation are CIFAR-10's for images below 64 pixels, else ImageNet's; no weights depend on them.
         """
         small, chans = self.size < 64, self.spec.in_chans
         mean, std = (CIFAR_MEAN, CIFAR_STD) if small else (IMAGENET_MEAN, IMAGENET_STD)
         mean, std = self.prepared.get("mean", mean), self.prepared.get("std", std)
-        if chans != len(mean):  # as grey as they are on average
+        if chans != len(mean):  # the average over the colours
             mean, std = ((sum(values) / len(values),) * chans for values in (mean, std))
         found = {"crop_pct": 1.0 if small else 0.875, **self.prepared}
         return found | {"input_size": (chans, self.size, self.size), "mean": mean, "std": std}
 
 
 def check_size(spec: Family, layers: int, blocks: int, *names: str) -> None:
-    """Raise ``ValueError`` where the fields ``names`` of a family make too many layers with weights, or blocks."""
+    """Raise ``ValueError`` if the fields ``names`` of a family make too many layers with weights, or blocks."""
     if layers <= MOST_LAYERS and blocks <= MOST_BLOCKS:
         return
     given = ", ".join(f"{name} = {reprlib.repr(getattr(spec, name))}" for name in names)
-    legal = f"at most {MOST_LAYERS:,} layers in at most {MOST_BLOCKS} blocks"
+    legal = f"{MOST_LAYERS:,} layers in {MOST_BLOCKS} blocks"
     size = f"{layers:,} layers" if layers < 10**18 else "far more layers"
-    raise ValueError(f"{type(spec).__name__}.{given}: make {size} in {blocks:,} blocks; there may be {legal}")
+    raise ValueError(f"{type(spec).__name__}.{given}: make {size} in {blocks:,} blocks; the limit is {legal}")
 
 
 @contextlib.contextmanager
 def seeded(seed: int | None) -> Generator[None]:
-    """Draw from ``seed`` inside the block, leaving torch's global generator as it was (None: draw from that)."""
+    """Draw from ``seed`` inside the block without changing torch's global generator (None: draw from that one)."""
     if seed is None:
         yield
         return

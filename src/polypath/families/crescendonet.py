@@ -5,7 +5,7 @@ Eq. 2   f_n(z) = f_1^{nI}(z)                           branch n has n·I units
 Eq. 3   H_S(z) = f_1(z) ⊕ f_2(z) ⊕ … ⊕ f_S(z)          ⊕ is the element-wise mean
 
 Blocks are stacked with 2×2 max-pools between them; then linear 384, linear 192 and the classifier (§II-A).
-The printed sizes need one more max-pool, after the last block: ``final_map`` says to which size.
+The printed sizes need one more max-pool, after the last block; ``final_map`` is its output size.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from polypath.layers.pool import AdaptiveMaxPool
 
 @dataclass(frozen=True, kw_only=True)
 class CrescendoNet(Family, name="crescendonet"):
-    """S = ``scale`` branches a block, branch n of n·I units (I = ``interval``); see the module's equations.
+    """S = ``scale`` branches per block; branch n has n·I units (I = ``interval``). See the module's equations.
 
     Args:
         widths: output maps of each block.
         growing: Eq. 4, "-W": widths grow along a branch from the block's input to its output; the first block,
             whose input is the image, stays constant.
-        final_map: side of the map given to the linear layers (adaptive max-pool); 8 leaves 32×32 images unpooled
-            after the last block, as the text has it.
-        hidden: the linear layers before the classifier.
-        dropout: of a unit's output (the paper gives no rate).
-        order: of a unit's parts; the paper's is conv, ReLU, batch-norm.
-        bias: of the convs. With a ReLU between conv and norm it is not what the norm's shift is, and the paper does not
-            say whether there is one.
+        final_map: side of the map that the linear layers read (adaptive max-pool); 8 means no pool after the last
+            block for 32×32 images, as in the paper's text.
+        hidden: widths of the linear layers before the classifier.
+        dropout: rate at a unit's output (the paper gives no rate).
+        order: order of a unit's parts; in the paper conv, ReLU, batch-norm.
+        bias: whether convs have a bias. The ReLU between conv and norm makes it differ from the norm's shift; the paper
+            does not mention one.
     """
 
     widths: tuple[int, ...] = (128, 128, 128)
@@ -99,7 +99,7 @@ class CrescendoNet(Family, name="crescendonet"):
         return b.add("head.classifier", z, nn.Linear(width, self.num_classes))
 
     def unit(self, in_chans: int, out_chans: int) -> nn.Module:
-        """f_1 of Eq. 1; a subclass may put another unit here."""
+        """f_1 of Eq. 1; a subclass may return another unit."""
         return ConvUnit(
             in_chans,
             out_chans,
@@ -115,7 +115,7 @@ class CrescendoNet(Family, name="crescendonet"):
     def path_names(self) -> list[str]:
         if (
             self.scale != 4
-        ):  # all pairs and triples are the paper's table at scale 4; elsewhere, each branch and the stairs
+        ):  # the paper's table has all pairs and triples for scale 4; for others, list each branch and the first n
             stairs = [range(1, n + 1) for n in range(self.scale - 1, 1, -1)]
             return [_text(s) for s in stairs] + [_text([n]) for n in range(self.scale, 0, -1)]
         return [f"branches={text}" for text in TABLE_II]
@@ -124,7 +124,7 @@ class CrescendoNet(Family, name="crescendonet"):
         return {"branches": self.path_names()}
 
     def _branches(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
-        """``1,3`` (in every block) or one list a block, ``1,3/2/1,2,3,4`` (P = {1, 3} in §III-B's words)."""
+        """``1,3`` (in every block) or one list per block, ``1,3/2/1,2,3,4`` (P = {1, 3} in §III-B's notation)."""
         per_block, blocks = value.split("/"), len(self.widths)
         if len(per_block) == 1:
             per_block *= blocks
@@ -137,7 +137,7 @@ class CrescendoNet(Family, name="crescendonet"):
             if name in wiring.joins:
                 choice[name] = wanted
             elif [f"block{block}.branch{n}.unit1" in wiring.by_name for n in wanted] != [True]:
-                raise ValueError(f"branches {value!r}: block {block} of this network has a single branch, another one")
+                raise ValueError(f"branches {value!r}: block {block} of this network has one branch only, not this")
         return choice
 
 

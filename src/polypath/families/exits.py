@@ -1,9 +1,9 @@
 """Exits: heads after stages, at which any network may stop (Lee et al. 2015; Huang et al. 2018, MSDNet).
 
-An exit is a choice as all others are. The network ends in a switch, ``exits``, between the heads after stages and its
-own; ``exit=2`` stops after the second stage and runs nothing behind it. Each head is batch-norm, ReLU, global average
-pool and a linear layer, so all exits together cost little more than the whole network, and
-:func:`polypath.core.reuse.in_turn` runs them as one.
+An exit is a choice like any other. The network ends in a switch, ``exits``, between the heads after stages and its own
+head; ``exit=2`` stops after the second stage and runs nothing after it. Each head is batch-norm, ReLU, global average
+pool and a linear layer. :func:`polypath.core.reuse.in_turn` shares the stages, so all exits together cost little more
+than the whole network.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ EXITS, END = "exits", "end"
 
 
 def with_exits(b: NetBuilder, output: str, after: Sequence[int], num_classes: int, **options: int) -> str:
-    """Let a network that ends in ``output`` also end after its stages ``after`` (1-based); the new output.
+    """Let a network that ends in ``output`` also end after its stages ``after`` (1-based); returns the new output.
 
     Args:
         options: ``min_size`` of the network.
 
     Raises:
-        ValueError: a network without stages of its own, stages that are not before its last one, one named twice, a
+        ValueError: a network without its own stages, stages that are not before its last one, a duplicate stage, a
             network that does not end in a classifier.
     """
     net = b.net(output, **options)
     stages, head = net.stage_nodes, net.wiring.by_name.get(output)
     if len(stages) < 2 or not isinstance(head, Unit) or not head.name.startswith(HEAD):
         raise ValueError(
-            f"exits = {tuple(after)}: an exit stands after a stage and before the last one, and this network has "
-            f"{len(stages)} of its own; leave exits empty"
+            f"exits = {tuple(after)}: exits need a stage before the last one, but this network names "
+            f"{len(stages)} itself; leave exits empty"
         )
     if unknown := [n for n in after if not 1 <= n < len(stages)]:
         raise ValueError(
@@ -69,7 +69,7 @@ def exit_selectors(after: Sequence[int]) -> Selectors:
         join = wiring.joins.get(EXITS)
         left = [n for n in after if join is not None and f"stage{n}" in join.labels]
         if value not in map(str, left):
-            legal = ", ".join(map(str, left)) or "none any more, this extracted network has lost them"
+            legal = ", ".join(map(str, left)) or "none, since this extracted network lacks them"
             raise ValueError(f"exit = {value!r}: the stages with an exit are {legal}")
         return {EXITS: [f"stage{value}"]}
 

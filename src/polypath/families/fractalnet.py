@@ -3,8 +3,8 @@
 §3      f_1(z) = conv(z)
         f_{C+1}(z) = [f_C ∘ f_C](z) ⊕ conv(z)           ⊕ joins; neighbouring joins collapse into one
 
-Unrolled, a block of C columns has 2^(C-1) rows; column c (1 the shallowest) has a conv that ends at every row
-divisible by 2^(C-c), and the columns whose convs end at a row are joined there, weighted equally.
+Unrolled, a block of C columns has 2^(C-1) rows. Column c (1 is the shallowest) has a conv that ends at every row
+divisible by 2^(C-c). The columns whose convs end at a row are joined there, with equal weights.
 B blocks, each followed by a 2×2 max-pool, give depth B·2^(C-1). "conv" is conv 3×3, batch-norm, ReLU (§3.3).
 """
 
@@ -29,17 +29,17 @@ class FractalNet(Family, name="fractalnet"):
 
     Args:
         filters: output maps of each block.
-        join: ``mean`` (the paper's), ``sum``, ``max`` or ``concat`` (which the paper names as another choice, and
-            which leaves nothing to choose).
-        pool: ``before`` the join that ends a block, each column by itself (§3.3, the authors' form), or ``after`` it.
-        transitions: 1-based blocks that a 1×1 conv unit precedes; there the channels grow, elsewhere in the first
-            conv of each column (the authors' generator).
-        dropout: one rate a block, or a single one for all.
-        order: of a unit's parts; the authors' generator has ``conv-drop-norm-act``.
-        bias, affine: conv biases, scale and shift of batch-norm; the generator has the first and not the second.
-        own_norms: each column, run alone, has batch-norms of its own over the shared convs (the generator's tied
+        join: ``mean`` (the paper's), ``sum``, ``max`` or ``concat`` (an alternative in the paper; then there are no
+            paths to choose).
+        pool: ``before`` the join that ends a block, in each column (§3.3, the authors' form), or ``after`` it.
+        transitions: 1-based blocks with a 1×1 conv unit before them, where the channels grow. Before other blocks they
+            grow in the first conv of each column (the authors' generator).
+        dropout: one rate per block, or a single one for all.
+        order: order of a unit's parts; the authors' generator has ``conv-drop-norm-act``.
+        bias, affine: whether convs have biases, and batch-norms scale and shift; the generator has only the biases.
+        own_norms: each column, run alone, has its own batch-norms over the shared convs (the generator's tied
             passes). The network then ends in a switch between ``local`` (the fractal) and ``column1`` … ``columnC``.
-        stem: ``none``, or ``imagenet`` for ResNet-34's first and last layers; blocks are then pooled between only.
+        stem: ``none``, or ``imagenet`` for ResNet-34's first and last layers; then there are pools only between blocks.
     """
 
     filters: tuple[int, ...] = (64, 128, 256, 512, 512)
@@ -72,7 +72,7 @@ class FractalNet(Family, name="fractalnet"):
         blocks = len(self.filters)
         if not blocks:
             raise ValueError("FractalNet.filters is empty: name at least one block")
-        columns = 2 ** min(self.columns, 64) - 1  # the power of a large number takes long
+        columns = 2 ** min(self.columns, 64) - 1  # a very large exponent would take too long
         check_size(self, blocks * columns * (1 + self.own_norms), blocks, "filters", "columns")
         if unknown := [n for n in self.transitions if not 1 <= n <= blocks]:
             raise ValueError(f"FractalNet.transitions: block {unknown[0]} is not one of 1 to {blocks}")
@@ -109,7 +109,7 @@ class FractalNet(Family, name="fractalnet"):
         return b.add("head.classifier", z, nn.Linear(out_chans, self.num_classes), depth=depth)
 
     def _pass(self, b: NetBuilder, z: str, chans: int, column: int | None) -> str:
-        """All blocks: the fractal, or one ``column`` alone with batch-norms of its own over the same convs."""
+        """All blocks: the fractal, or one ``column`` alone with its own batch-norms over the same convs."""
         prefix = "" if column is None else f"tied{column}."
         for block, filters in enumerate(self.filters, 1):
             if block in self.transitions:
@@ -156,7 +156,7 @@ class FractalNet(Family, name="fractalnet"):
         return self._staged(b, block, ended if self.pool == "after" else z, z)
 
     def _staged(self, b: NetBuilder, block: int, joined: str, z: str) -> str:
-        """Name the block's end as a stage, one for each resolution, and after the last block its pool; return that."""
+        """Mark the block's end as a stage, and the pool after the last block, one per resolution; returns ``z``."""
         name, last = f"block{block}", block == len(self.filters)
         stage = f"{name}.join{self.rows}" if self.columns > 1 else joined.removeprefix("tied.")
         if self.pool == "after" or last or self._pooled(block + 1):
@@ -179,7 +179,7 @@ class FractalNet(Family, name="fractalnet"):
         return self.filters[-1] * (self.columns if self.join == "concat" else 1)
 
     def conv(self, block: int, in_chans: int, out_chans: int, norms: list[str], kernel_size: int = 3) -> nn.Module:
-        """The base case f_1; a subclass may put another module here."""
+        """The base case f_1; a subclass may return another module."""
         return ConvUnit(
             in_chans,
             out_chans,
@@ -205,7 +205,7 @@ class FractalNet(Family, name="fractalnet"):
         return {"columns": self.path_names()}
 
     def _chosen_column(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
-        """A single column for the whole network, 1 the shallowest (§3.1, the global choice)."""
+        """One column through the whole network, 1 is the shallowest (§3.1, the global choice)."""
         column = str(whole_text("column", value, 1, self.columns))
         if "tied" in wiring.joins:
             return {"tied": [f"column{column}"]}

@@ -2,12 +2,12 @@
 
 §3      x_k = H_k(B_k^L(x_{k-1}), B_k^R(x_{k-1}))       k = 1..K, H the sum, the maximum or another combinator
         plain    R alone
-        N_fK     R of x layers a block, L of one layer where the size changes and at first, else the identity (Fig. 3)
+        N_fK     R of x layers per block, L of one layer at first and where the size changes, else the identity (Fig. 3)
 §5      DFN-IL   z' = relu(S(z) + B^1(z) + B^2(z))       inception-like (Fig. 6a)
         DFN-MR   m = (S^1(x) + S^2(y)) / 2               merge-and-run (Fig. 6b)
                  x' = relu(m + B^1(x)),  y' = relu(m + B^2(y)); the last fusion gives relu(m + B^1(x) + B^2(y)) once
 
-B and S are ResNet's (:mod:`polypath.families.resnet`). One fusion of DFN-IL or DFN-MR stands for two of ResNet's.
+B and S are ResNet's (:mod:`polypath.families.resnet`). One fusion of DFN-IL or DFN-MR replaces two of ResNet's.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ class PlainNet(Normed, name="plain"):
 class FusedNet(Normed, name="fusenet"):
     """N_fK: a plain net of ``depth`` = 2 + K·x layers fused with the 5-layer shallow one in K = ``fusions`` places.
 
-    Fusions are shared out over three groups of w, 2w, 4w maps (w = ``width``), as blocks are in a ResNet.
+    Fusions are divided over three groups of w, 2w, 4w maps (w = ``width``), like the blocks of a ResNet.
 
     Args:
-        join: the combinator, ``sum``, ``max`` or ``concat``. Concatenated maps all go into the next fusion, and
-            leave nothing to choose.
-        survival: stochastic depth: p_L, with which the last fusion keeps its deep block.
+        join: the combinator, ``sum``, ``max`` or ``concat``. Concatenated maps all go into the next fusion, so there
+            are no paths to choose.
+        survival: stochastic depth: p_L, the probability that the last fusion keeps its deep block.
         survival_rule: ``linear`` or ``uniform``, as in ResNet.
     """
 
@@ -121,7 +121,7 @@ class FusedNet(Normed, name="fusenet"):
         return {} if self.join == "concat" else {"route": self._route}
 
     def path_names(self) -> list[str]:
-        """The eight routes of one letter a group, in Table 1's order: for K = 3 all, for K = 6 those of N_f3."""
+        """The eight routes with one letter per group, in Table 1's order: for K = 3 all, for K = 6 those of N_f3."""
         if self.join == "concat":
             return []
         sizes = share(self.fusions, 3)
@@ -136,14 +136,14 @@ class FusedNet(Normed, name="fusenet"):
         return {"routes": self.path_names()}
 
     def _route(self, wiring: Wiring, value: str) -> Choices:
-        """``RLL``, one letter a fusion: the component network B_1^R → B_2^L → B_3^L (§3.1)."""
+        """``RLL``, one letter per fusion: the component network B_1^R → B_2^L → B_3^L (§3.1)."""
         sides = read_route(value, ["L", "R"], self.fusions)
         choice = {f"fusion{k}.join": [side] for k, side in enumerate(sides, 1)}
         return still_there(self, wiring, f"route={value}", choice)
 
 
 def layers_of(in_chans: int, out_chans: int, layers: int, stride: int, last_relu: bool = False) -> list[nn.Module]:
-    """A series of 3×3 layers, the first striding; the last without ReLU where a sum follows."""
+    """A series of 3×3 layers: the first has the stride, the last has no ReLU unless ``last_relu`` (a sum follows)."""
     orders = ["conv-norm-act"] * (layers - 1) + ["conv-norm-act" if last_relu else "conv-norm"]
     return [
         ConvUnit(in_chans if i == 0 else out_chans, out_chans, 3, stride if i == 0 else 1, order=order)
@@ -153,11 +153,11 @@ def layers_of(in_chans: int, out_chans: int, layers: int, stride: int, last_relu
 
 @dataclass(frozen=True, kw_only=True)
 class InceptionLike(ResNet, name="dfn_il"):
-    """DFN-IL: a shortcut (L) and ``branches`` parallel branches (R1, R2, …) a fusion: 3^K paths with two.
+    """DFN-IL: each fusion has a shortcut (L) and ``branches`` parallel branches (R1, R2, …); 3^K paths with two.
 
     Args:
-        shortcuts: without them it is ``side``, a net of the released code that the paper does not have: 2^K paths with
-            two branches, and no fusion that can be left out.
+        shortcuts: without them this is ``side``, a net of the released code that is not in the paper: 2^K paths with
+            two branches, and no fusion that can be skipped.
     """
 
     branches: int = 2
@@ -195,16 +195,17 @@ class InceptionLike(ResNet, name="dfn_il"):
 
 @dataclass(frozen=True, kw_only=True)
 class MergeAndRun(Residual, name="dfn_mr"):
-    """DFN-MR: ``streams`` networks, whose shortcuts are averaged in every fusion: 4·3^(K-1) paths with two.
+    """DFN-MR: ``streams`` networks whose shortcuts are averaged in every fusion; 4·3^(K-1) paths with two.
 
-    Fusion ``group1.block2`` has the joins ``merge`` (the mean; operands 1, 2), ``stream1`` and ``stream2`` (L the
-    merged shortcut, R the stream's branch); the last has ``out`` (L, R) and ``both`` (1, 2) instead of the streams'.
+    Fusion ``group1.block2`` has the joins ``merge`` (the mean; operands 1, 2), ``stream1`` and ``stream2`` (L is the
+    merged shortcut, R the stream's branch). The last fusion has ``out`` (L, R) and ``both`` (1, 2) instead of the
+    stream joins.
 
     Args:
-        streams: networks in parallel.
+        streams: number of parallel networks.
         projections: without them a stream has no shortcut where the size changes, and nothing is merged there.
-        ending: what the last fusion gives: the ``sum`` of Fig. 6, or both streams, ``concat`` enated, which leaves no
-            single stream to choose.
+        ending: output of the last fusion: ``sum``, as in Fig. 6, or ``concat`` of all streams; with ``concat`` no
+            single stream can be chosen.
 
     ``projections=False, ending="concat"`` with blocks (1, 2, 11, 2) is a later net of the released code (46.4M), not
     the paper's.
@@ -245,7 +246,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
         return end(b, z, last.out_chans, self.num_classes)
 
     def _fused(self, b: NetBuilder, streams: dict[str, str], place: Place) -> dict[str, str]:
-        """The streams behind one fusion."""
+        """The streams after one fusion."""
         merged, found = "", dict[str, str]()
         if self.has_shortcut(place):
             merged, branches = self._merge(b, streams, place)
@@ -259,7 +260,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
         return found
 
     def _merge(self, b: NetBuilder, streams: dict[str, str], place: Place) -> tuple[str, dict[str, str]]:
-        """m of a fusion, and what each stream's branch gives."""
+        """m of a fusion, and the output of each stream's branch."""
         shortcuts = {s: self.shortcut(b, z, place, s) for s, z in streams.items()}
         branches = self._branches(b, streams, place)
         return b.join(f"{place.name}.merge", shortcuts, "mean"), branches
@@ -272,7 +273,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
         return [str(s) for s in range(1, self.streams + 1)]
 
     def selectors(self) -> Selectors:
-        if self.ending == "concat":  # which runs all streams
+        if self.ending == "concat":  # it always runs all streams
             return {"units": super().selectors()["units"]}
         return {**super().selectors(), "stream": self._stream}
 
@@ -289,8 +290,8 @@ class MergeAndRun(Residual, name="dfn_mr"):
         return still_there(self, wiring, f"stream={value}", choice)
 
     def _route(self, wiring: Wiring, value: str) -> Choices:
-        """``R1L1R2``, one side and one stream for each fusion: the stream that is read, and whether its branch or its
-        shortcut is taken. A branch stays in its stream; after a shortcut, merged, any stream may go on."""
+        """``R1L1R2``, one side and one stream for each fusion: the stream to read, and its branch (R) or shortcut (L).
+        A branch stays in its stream; a shortcut is merged, so any stream may follow it."""
         places = self.places()
         steps = read_route(value, [side + s for side in "LR" for s in self._numbers], len(places))
         choice: Choices = {}

@@ -1,12 +1,11 @@
-"""GUNN (Qiao et al. 2018): depth by updating the channels of a layer in order, segment after segment.
+"""GUNN (Qiao et al. 2018): depth by updating the channels of a layer in order, one segment after the other.
 
 Eq. 4   GUNN(x) = (U_{c_l} ∘ … ∘ U_{c_1})(x)           each update reads the newest values of all channels
 Eq. 5   F_c(x) = G_c(x) + x_c                          G_c is a bottleneck update unit (§5.1)
 
-One resolution, one representation (§5.1): a 1×1 conv gives the wanted N channels, one layer of {N, P, K, M} updates
-each of them once, a pool leads to the next resolution. Tables 1 and 2 are :data:`PRESETS`. SUNN applies the same
-units at once (``order="simultaneous"``). Both have a single path: there is nothing to choose, and a time budget is met
-by another member of a ladder of sizes.
+One resolution, one representation (§5.1): a 1×1 conv makes N channels, one layer of {N, P, K, M} updates each of them
+once, and a pool leads to the next resolution. Tables 1 and 2 are :data:`PRESETS`. SUNN applies the same units at once
+(``order="simultaneous"``). Both have a single path, so meeting another time budget takes a network of another size.
 """
 
 from __future__ import annotations
@@ -32,13 +31,14 @@ class Gunn(Family, name="gunn"):
         expansion: K, one for all layers or one for each.
         stacked: M, one for all layers or one for each.
         parallel: the 1×1 conv beside each update unit (the CIFAR models' counts need it, the ImageNet models' do not).
-        residual: a unit's result is added to the segment's old value; without, it takes its place ("NoRes").
+        residual: add a unit's result to the segment's old value; without, the result replaces it ("NoRes").
         order: ``gradual`` (GUNN) or ``simultaneous`` (SUNN).
         stem: ``cifar`` is a 3×3 conv; ``imagenet`` a 7×7 conv of stride 2 and a 3×3 max-pool of stride 2.
         stem_width: maps of the stem's first conv.
-        transition: between layers, 1×1 conv then average pool (the paper's text) or the other way round.
-        last_width: maps of a 1×1 conv after the last layer; 0 leaves it out (ImageNet models).
-        backward: how the layers go back, see :class:`~polypath.layers.gunn.layer.GunnLayer`; no matter of weights.
+        transition: between layers, 1×1 conv then average pool (the paper's text) or the reverse.
+        last_width: maps of a 1×1 conv after the last layer; 0 omits it (ImageNet models).
+        backward: implementation of the backward pass, see :class:`~polypath.layers.gunn.layer.GunnLayer`; does not
+            affect the parameters.
     """
 
     channels: tuple[int, ...] = (240, 300, 360)
@@ -77,7 +77,7 @@ class Gunn(Family, name="gunn"):
             raise ValueError(f"Gunn.segments = {self.segments}: give {layers} entries, one for each of channels")
         for name in ("expansion", "stacked"):
             if len(getattr(self, name)) not in (1, layers):
-                raise ValueError(f"Gunn.{name} = {getattr(self, name)}: give one entry, or {layers}, one a layer")
+                raise ValueError(f"Gunn.{name} = {getattr(self, name)}: give one entry, or {layers}, one per layer")
         units = sum(p * m for _, p, _, m in self.configurations)
         check_size(self, 3 * units + sum(self.segments) * self.parallel, layers, "channels", "segments", "stacked")
         for i, (n, p) in enumerate(zip(self.channels, self.segments, strict=True), 1):
@@ -92,7 +92,7 @@ class Gunn(Family, name="gunn"):
 
     @property
     def chain_depth(self) -> int:
-        """Convs and the linear layer on the longest chain through all segments, where ``depth`` counts one of them."""
+        """Convs and the linear layer on the longest chain through all segments; ``depth`` counts one segment only."""
         steps = [3 * m * (p if self.order == "gradual" else 1) for _, p, _, m in self.configurations]
         return sum(steps) + len(steps) + 1 + bool(self.last_width) + 1
 
@@ -126,7 +126,7 @@ class Gunn(Family, name="gunn"):
         return b.add("head.classifier", z, nn.Linear(width, self.num_classes), depth=1)
 
     def layer(self, n: int, p: int, k: int, m: int) -> nn.Module:
-        """The layer {N, P, K, M}; a subclass may put other update units into it."""
+        """The layer {N, P, K, M}; a subclass may return one with other update units."""
         return GunnLayer(
             n, p, k, m, parallel=self.parallel, residual=self.residual, order=self.order, backward=self.backward
         )
@@ -165,7 +165,7 @@ PRESETS = {
     "sunn15": Preset(_sunn(_15), "Table 5", {"params": 1.6, "depth": 15}),
     "sunn24": Preset(_sunn(_24), "Table 5", {"params": 29.6, "depth": 24}),
     "sunn18_imagenet": Preset(_sunn(_18), "Table 4", {"params": 28.9, "depth": 18}, 224),
-    "wide_sunn18_imagenet": Preset(_sunn(_WIDE_18), size=224),  # the twin that the paper does not print
+    "wide_sunn18_imagenet": Preset(_sunn(_WIDE_18), size=224),  # not in the paper
     "gunn_small": Preset(_SMALL),
     "sunn_small": Preset(_sunn(_SMALL)),
 }

@@ -1,11 +1,11 @@
 """Networks of other packages with one path: any timm model, any image classifier of pytorchcv.
 
-They have nothing to choose; here they are trained, scored, costed, extracted and saved beside the multi-path ones.
+They have no paths to choose, but are trained, scored, costed, extracted and saved like multi-path ones.
 ``create_model("timm:resnet18")``, see :mod:`polypath.families.timm_models`;
 ``create_model("pytorchcv:resnet20_cifar10")``.
 
-State-dict keys are the package's own under ``body.model.``, but for the last linear layer, which is
-``head.classifier`` (a 1×1 conv that classifies becomes a linear layer). How deep they are is not known here: depth 0.
+State-dict keys are the package's own under ``body.model.``, except the last linear layer, which is
+``head.classifier`` (a 1×1 conv that classifies becomes a linear layer). Their depth is unknown, so it is 0.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ REFUSED = (
 
 
 class Body(nn.Module):
-    """Another package's model without its last layer: ``(N, C, H, W)`` to what that layer reads, ``(N, D)``.
+    """Another package's model without its last layer: from ``(N, C, H, W)`` to that layer's input ``(N, D)``.
 
-    Its two steps are variants over the one model: ``features`` gives the maps, ``pooled`` goes on from them.
+    Its two steps are variants of the one model: ``features`` computes the maps, ``pooled`` pools them.
 
     Args:
         size: height and width that the model was made for.
-        fixed: it takes no others.
+        fixed: whether the model takes only this size.
     """
 
     def __init__(self, model: nn.Module, size: tuple[int, int], *, fixed: bool = False) -> None:
@@ -48,28 +48,28 @@ class Body(nn.Module):
     def forward(self, x: Tensor, variant: str | None = None) -> Tensor:
         model: Any = self.model
         if variant == "pooled":
-            return model.forward_head(x).flatten(1)  # where it classified, it now passes on
+            return model.forward_head(x).flatten(1)  # its classifier is now an identity
         self._check_size(x)
         return model.forward_features(x) if variant == "features" else model(x).flatten(1)
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        """What the model says of its stages, in timm's words, its modules' names from here on; empty without any."""
+        """The model's stages in timm's format, with module names relative to this module; empty if it has none."""
         found: Any = getattr(self.model, "feature_info", ())
         if not hasattr(self.model, "forward_intermediates"):
             return []
         return [{**found[i], "module": f"model.{found[i]['module']}", "index": i} for i in range(len(found))]
 
     def forward_intermediates(self, x: Tensor, **options: Any) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The model's own, see :meth:`PathNet.forward_intermediates`.
+        """The model's own method, see :meth:`PathNet.forward_intermediates`.
 
         Raises:
-            ValueError: images of another size than a fixed one, options that the model does not have.
+            ValueError: images of another size if the size is fixed, options that the model does not have.
         """
         self._check_size(x)
         try:
             return cast(Any, self.model).forward_intermediates(x, **options)
-        except AssertionError as error:  # how timm refuses indices and formats
+        except AssertionError as error:  # timm rejects indices and formats this way
             raise ValueError(f"forward_intermediates, {options}: {error}") from error
 
     def _check_size(self, x: Tensor) -> None:
@@ -77,24 +77,24 @@ class Body(nn.Module):
             check_fixed(x, self.size)
 
     def keep_variants(self, variants: Collection[str]) -> None:
-        """Nothing to forget: both steps are one model."""
+        """Do nothing: both steps are one model."""
 
     def no_weight_decay(self) -> set[str]:
-        """Of timm's models, what they say."""
+        """A timm model's own list."""
         own: Callable[[], set[str]] = getattr(self.model, "no_weight_decay", set[str])
         return {f"model.{name}" for name in own()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnePath(Family):
-    """Another package's model called ``model``; a subclass says which package.
+    """Another package's model called ``model``; a subclass names the package.
 
-    Whether the package has it is asked where the network is built: describing one needs no import of seconds, and works
-    where the package is not installed.
+    Only ``build`` checks that the package has the model, so a description needs no slow import and works if the
+    package is not installed.
 
     Args:
         model: the package's name for it.
-        model_arguments: further arguments that it is made with, JSON values; weights are never fetched by them.
+        model_arguments: further arguments of the model, JSON values; they never download weights.
         init: ``own`` keeps the package's initialisation.
     """
 
@@ -109,18 +109,18 @@ class OnePath(Family):
         super().__post_init__()
         if self.whitening:
             raise ValueError(
-                f"{type(self).__name__}.whitening = {self.whitening}: another package's model has no first layer of "
-                "ours; leave it 0"
+                f"{type(self).__name__}.whitening = {self.whitening}: another package's model has no whitening layer; "
+                "leave it 0"
             )
         if bad := [key for key in self.model_arguments if key in REFUSED]:
             own = "num_classes" if bad[0] == "num_classes" else "in_chans" if bad[0].startswith("in_chan") else None
-            hint = f"give {own} itself" if own else "it is not a matter of the architecture"
+            hint = f"give {own} itself" if own else "it does not belong to the architecture"
             raise ValueError(f"{type(self).__name__}.model_arguments has {bad[0]!r}: {hint}")
         json_value(f"{type(self).__name__}.model_arguments", dict(self.model_arguments))
 
     @classmethod
     def sorted_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments with those that are no fields put into ``model_arguments``."""
+        """The arguments, with those that are not fields moved into ``model_arguments``."""
         own = {f.name for f in fields(cls)}
         others = {key: value for key, value in arguments.items() if key not in own}
         given = {key: value for key, value in arguments.items() if key in own}
@@ -133,7 +133,7 @@ class OnePath(Family):
         return net
 
     def stages(self) -> dict[str, tuple[str, ...]]:
-        """None: they are inside the one unit, see :attr:`Body.feature_info`."""
+        """No stages here: they are inside the one unit, see :attr:`Body.feature_info`."""
         return {}
 
     def initialise(self, net: PathNet) -> None:
@@ -152,7 +152,7 @@ class OnePath(Family):
 class PytorchcvModel(OnePath, name="pytorchcv"):
     """An image classifier of pytorchcv (extra ``zoo``): one unit up to the last layer, so its features are flat.
 
-    A pool of fixed size before the classifier becomes an adaptive one, equal at the model's own image size.
+    A pool of fixed size before the classifier becomes an adaptive one; both are equal at the model's own image size.
     """
 
     model: str = "resnet20_cifar10"
@@ -165,7 +165,7 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
         if name is None:
             raise ValueError(f"pytorchcv model {self.model!r} does not end in a classifier, or has several")
         linear = as_linear(model.get_submodule(name), f"pytorchcv model {self.model!r}, {name}")
-        if linear.out_features != self.num_classes:  # its makers often take their own numbers of classes only
+        if linear.out_features != self.num_classes:  # many makers accept only their own number of classes
             linear = nn.Linear(linear.in_features, self.num_classes)
         set_module(model, name, nn.Identity())
         features = model.get_submodule("features")
@@ -177,7 +177,7 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
 
 
 def _last_layer(model: nn.Module) -> str | None:
-    """Name of the classifier of a pytorchcv model made of ``features`` and ``output``: what stands at its very end."""
+    """Name of the last layer of a pytorchcv model with ``features`` and ``output``, if it is a classifier."""
     if [name for name, _ in model.named_children()] != ["features", "output"]:
         return None
     name, layer = "output", model.get_submodule("output")
@@ -195,7 +195,7 @@ def _pytorchcv_maker(model: str) -> Any:
 
 
 def as_linear(layer: nn.Module, where: str) -> nn.Linear:
-    """A classifier as a linear layer; a 1×1 conv becomes one of the same weights.
+    """A classifier as a linear layer; a 1×1 conv becomes a linear layer with the same weights.
 
     Raises:
         ValueError: another kind of layer.
@@ -215,7 +215,7 @@ def as_linear(layer: nn.Module, where: str) -> nn.Linear:
 def smallest_side(net: PathNet, most: int = 512) -> int:
     """The smallest image side, in pixels, that the network takes, found by trial on the meta device.
 
-    What runs at no power of two up to ``most`` is taken to run at its own size only.
+    A model that runs at no power of two up to ``most`` is assumed to take only its own size.
     """
     from polypath.core.inputs import image_batch
     from polypath.core.meta import weightless
@@ -231,7 +231,7 @@ def smallest_side(net: PathNet, most: int = 512) -> int:
         try:
             with torch.no_grad():
                 twin(image_batch(twin, side))
-        except Exception:  # of whatever kind another package's code raises
+        except Exception:  # another package's code may raise anything
             return False
         return True
 
@@ -242,7 +242,7 @@ def smallest_side(net: PathNet, most: int = 512) -> int:
             body.fixed = True
             return min(body.size)
         if high > most:
-            raise ValueError(f"{net.config.get('arguments')}: it takes images of no size up to {most} pixels")
+            raise ValueError(f"{net.config.get('arguments')}: the model takes no image size up to {most} pixels")
     low = high // 2  # does not run
     while high - low > 1:
         middle = (low + high) // 2
@@ -255,7 +255,7 @@ def preset(model: str) -> Preset:
 
     Raises:
         ValueError: a model that the package does not have.
-        ImportError: the package is not installed; with the extra that brings it.
+        ImportError: the package is not installed; the message names the extra to install.
     """
     stated = inspect.signature(_pytorchcv_maker(model)).parameters.get("num_classes")
     classes = 1000 if stated is None or stated.default is inspect.Parameter.empty else stated.default

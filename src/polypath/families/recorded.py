@@ -1,8 +1,8 @@
-"""A timm model as the chain that it is: its modules in their order, and its residual blocks among them.
+"""A timm model as a chain of its modules, with its residual blocks.
 
-torch.fx records the model's own code, ``forward_features`` and ``forward_head``, with timm's list of what cannot be
-recorded. A block is *residual* if its recorded graph ends in an addition, followed at most by the block's own ReLU, one
-operand of which is the block's input; keeping a shape is not enough. A transformer's block does so twice: it is two
+torch.fx records the model's own code, ``forward_features`` and ``forward_head``; timm lists the modules that it cannot
+record. A block is *residual* if its graph ends in an addition, followed at most by the block's own ReLU, and one
+operand is the block's input; an equal shape is not enough. A transformer block has two such additions: it is two
 residual steps, one after the other.
 """
 
@@ -29,8 +29,8 @@ class Recorded(nn.Module):
     """A part of a model: its submodules and parameters under their own names, and its code as torch.fx recorded it.
 
     Args:
-        root: the model, or the block, that the part belongs to; what is used of it is shared, not copied.
-        graphs: by variant; a part that is one piece has the variant None.
+        root: the model, or the block, that contains the part; its modules and parameters are shared, not copied.
+        graphs: the graph of each variant; a part in one piece has the variant None.
     """
 
     def __init__(self, root: nn.Module, graphs: Mapping[str | None, fx.Graph]) -> None:
@@ -46,11 +46,11 @@ class Recorded(nn.Module):
         return self.code[variant](self, x)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that stand in no layer: tokens, positions."""
+        """Parameters outside of layers: tokens, positions."""
         return {name for name, _ in self.named_parameters(recurse=False)}
 
     def keep_variants(self, variants: Collection[str]) -> None:
-        """Forget the other variants, and what they alone use."""
+        """Remove the other variants, and modules and parameters that only they use."""
         used = self.used
         self.used = {variant: used[variant] for variant in used if variant in variants}
         self.code = {variant: self.code[variant] for variant in self.used}
@@ -65,10 +65,10 @@ class Piece:
     """One unit of the chain.
 
     Attributes:
-        name: of the node, without ``head.``.
-        path: where the module stands in the model.
-        variant: what of it is run.
-        residual: whether it adds to its input, so that it can be left out.
+        name: name of the node, without ``head.``.
+        path: path of the module in the model.
+        variant: which variant of the module runs.
+        residual: whether it adds to its input, so that it can be skipped.
     """
 
     name: str
@@ -79,15 +79,15 @@ class Piece:
 
 
 Steps = Mapping[str | None, fx.Graph]
-"""The graph of each residual step of a block, by the name of its largest submodule; empty where it is one step."""
+"""The graph of each residual step of a block, by the name of its largest submodule; empty if the block is one step."""
 
 
 def chains_of(model: nn.Module) -> tuple[list[Piece], list[Piece]]:
-    """The pieces of ``forward_features`` and of ``forward_head``. Modules that do nothing are left out.
+    """The pieces of ``forward_features`` and of ``forward_head``, without identities.
 
     Raises:
-        ValueError: code that is no chain.
-        Exception: of any kind, code that torch.fx cannot record.
+        ValueError: code that is not a chain.
+        Exception: of any kind, if torch.fx cannot record the code.
     """
     blocks = residual_blocks(model)
     features = list(_chain(model, "forward_features", blocks, 1))
@@ -108,14 +108,14 @@ def residual_blocks(model: nn.Module) -> dict[str, Steps]:
 
 
 def residual_steps(module: nn.Module) -> Steps | None:
-    """The steps of a residual block; None of another module."""
+    """The steps of a residual block; None for other modules."""
     try:
         graph = _record(module, "forward", lambda _: True)
         begin, end = _ends(graph)
-    except Exception:  # of whatever kind another package's code raises; it is no block that we can tell
+    except Exception:  # another package's code may raise anything; then it is not a known residual block
         return None
     value = _before_relu(end, module)
-    additions: list[tuple[fx.Node, fx.Node]] = []  # each after what it adds to
+    additions: list[tuple[fx.Node, fx.Node]] = []  # (operand that is passed on, addition)
     while value is not begin:
         before = _added_to(value, begin, module)
         if before is None:
@@ -127,13 +127,13 @@ def residual_steps(module: nn.Module) -> Steps | None:
     parts = [_part(graph, *ends) for ends in additions]
     names = [max(_targets(part), key=lambda target: _size(module, target), default="") for part in parts]
     if additions[-1][1] is not end or len({*names, ""}) <= len(parts):
-        return None  # a ReLU behind several: it would have to be run by whichever step comes last
+        return None  # a ReLU after several steps: the last step that runs would have to run it
     return dict(zip(names, parts, strict=True))
 
 
 def _chain(model: nn.Module, method: str, blocks: Mapping[str, Steps], first: int) -> Iterator[Piece]:
-    """A piece for each module that is called on the way, one for each residual step, and ``step1``, ``step2``, …,
-    counted from ``first``, for what other code there is between two."""
+    """A piece for each module that is called, for each residual step, and ``step1``, ``step2``, …, counted from
+    ``first``, for other code between them."""
     above = {outer for name in blocks for outer in accumulate(name.split(".")[:-1], "{}.{}".format)}
     opened = {id(model.get_submodule(name)) for name in above}
     graph = _record(model, method, lambda module: id(module) not in opened)
@@ -159,7 +159,7 @@ def _chain(model: nn.Module, method: str, blocks: Mapping[str, Steps], first: in
 
 
 def _record(root: nn.Module, method: str, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph:
-    """The graph of ``root.method(x)``, with names as they are in ``root``."""
+    """The graph of ``root.method(x)``, with the names of ``root``."""
     from timm.models import get_notrace_functions, is_notrace_module
 
     class Tracer(fx.Tracer):
@@ -187,7 +187,7 @@ class _Method(nn.Module):
 
 
 def _ends(graph: fx.Graph) -> tuple[fx.Node, fx.Node]:
-    """The input and what is returned.
+    """The graph's input and its return value.
 
     Raises:
         ValueError: not one tensor in and one value out.
@@ -195,12 +195,12 @@ def _ends(graph: fx.Graph) -> tuple[fx.Node, fx.Node]:
     begins = [node for node in graph.nodes if node.op == "placeholder"]
     end = next(node for node in graph.nodes if node.op == "output").args[0]
     if len(begins) != 1 or not isinstance(end, fx.Node):
-        raise ValueError("its code does not take one tensor and give one")
+        raise ValueError("its code does not map one tensor to one tensor")
     return begins[0], end
 
 
 def _segments(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
-    """The graph cut at values on which alone all later code depends: before and behind each module that reads one."""
+    """Cut the graph at each value that is the only input of all later code: before and after modules that read one."""
     begin, end = _ends(graph)
     line = _between(begin, end)
     at = {node: i for i, node in enumerate(line)}
@@ -217,7 +217,7 @@ def _segments(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
 
 
 def _between(start: fx.Node, end: fx.Node) -> list[fx.Node]:
-    """The nodes from ``start`` to ``end`` that depend on the one and that the other depends on, in order."""
+    """The nodes that depend on ``start`` and that ``end`` depends on, both included, in order."""
     needed, found = _needed(end, start), {start}
     for node in start.graph.nodes:
         if node in needed and any(source in found for source in node.all_input_nodes):
@@ -226,7 +226,7 @@ def _between(start: fx.Node, end: fx.Node) -> list[fx.Node]:
 
 
 def _needed(end: fx.Node, start: fx.Node) -> set[fx.Node]:
-    """What ``end`` depends on, not looked for behind ``start``."""
+    """The nodes that ``end`` depends on, itself included; the search stops at ``start``."""
     found: set[fx.Node] = set()
     todo = [end]
     while todo:
@@ -238,7 +238,7 @@ def _needed(end: fx.Node, start: fx.Node) -> set[fx.Node]:
 
 
 def _part(graph: fx.Graph, start: fx.Node, end: fx.Node) -> fx.Graph:
-    """The code that makes ``end`` of ``start``, as a graph of its own."""
+    """The code that computes ``end`` from ``start``, as a separate graph."""
     part, needed = fx.Graph(), _needed(end, start)
     copies = {start: part.placeholder("x")}
     for node in graph.nodes:
@@ -249,14 +249,14 @@ def _part(graph: fx.Graph, start: fx.Node, end: fx.Node) -> fx.Graph:
 
 
 def _before_relu(node: fx.Node, module: nn.Module) -> fx.Node:
-    """What a ReLU reads; another node itself."""
+    """The input of a ReLU; any other node itself."""
     if node.op == CALL and isinstance(module.get_submodule(str(node.target)), nn.ReLU):
         return node.all_input_nodes[0]
     return node
 
 
 def _added_to(node: fx.Node, begin: fx.Node, module: nn.Module) -> fx.Node | None:
-    """Of an addition, the operand that is ``begin`` or an earlier addition, if the other one is made of that alone."""
+    """The operand of an addition that is ``begin`` or an earlier addition, if the other one depends only on it."""
     if node.op == CALL or node.target not in ADDITIONS or len(node.args) != 2 or node.kwargs:
         return None
     for operand, other in (node.args, node.args[::-1]):
@@ -276,7 +276,7 @@ def _targets(graph: fx.Graph) -> tuple[str, ...]:
 
 
 def _size(root: nn.Module, target: str) -> int:
-    """Parameters of a submodule; none of a parameter, which is named by its use."""
+    """1 + the number of a submodule's parameters; 0 for other targets, such as a parameter."""
     try:
         return 1 + sum(p.numel() for p in root.get_submodule(target).parameters())
     except AttributeError:
@@ -284,7 +284,7 @@ def _size(root: nn.Module, target: str) -> int:
 
 
 def _share(root: nn.Module, target: str, part: nn.Module) -> None:
-    """Put what stands at ``target`` in ``root`` at the same place in ``part``."""
+    """Put the module or tensor at ``target`` in ``root`` at the same place in ``part``."""
     owner, _, name = target.rpartition(".")
     held = getattr(root.get_submodule(owner), name)
     if isinstance(held, nn.Module):

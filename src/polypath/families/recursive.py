@@ -1,13 +1,13 @@
-"""Dynamic recursive nets (Guo et al., CVPR 2019): residual blocks that run again and again, as their gates decide.
+"""Dynamic recursive nets (Guo et al., CVPR 2019): residual blocks that run repeatedly, as their gates decide.
 
-block   x_k = relu(x_{k-1} + F(x_{k-1}; W, θ_k))      k = 1..l; convs W are one, norms θ_k each loop's own (LVBN)
-gate    x_k is taken while g_1, …, g_k are open       g_k = G(x_{k-1}); one gate a block, standing before every loop
+block   x_k = relu(x_{k-1} + F(x_{k-1}; W, θ_k))      k = 1..l; loops share the convs W, each has its norms θ_k (LVBN)
+gate    x_k is taken while g_1, …, g_k are open       g_k = G(x_{k-1}); one gate per block, run before every loop
 
-A group is one block that changes the size, never recursive, and others that recur up to l times. The loops of a block
-are nodes ``group3.block2.loop1.*``, ``loop2.*``, … over the modules ``group3.block2.*``, ended by the switch
+A group is one block that changes the size and does not recur, and others that recur up to l times. The loops of a block
+are nodes ``group3.block2.loop1.*``, ``loop2.*``, … over the modules ``group3.block2.*``. They end in the switch
 ``group3.block2.loops`` with operands 0 (the block is skipped) to l. ConvNet-AIG is the case l = 1, gates on all blocks.
 
-Here are what such nets have in common and those built from ResNets; MobileNetV2's are in
+This module has the base class and the nets built from ResNets; those from MobileNetV2 are in
 :mod:`polypath.families.inverted`.
 """
 
@@ -46,7 +46,7 @@ class Group(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Where a block stands and how it changes the size."""
+    """A block's position and how it changes the size."""
 
     group: int
     name: str
@@ -62,15 +62,16 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Recursive(Family):
-    """What recursive nets have in common.
+    """Base of recursive nets.
 
     Args:
-        loops: l of each group's blocks after its first; 1 where a group is as in its base net.
-        norm: ``i-lvbn`` (a norm for each loop, statistics of the samples let pass), ``i-lvbn-updates`` (they only move
-            the running statistics), ``lvbn`` (statistics of all samples) or ``shared`` (naive: one norm for all loops).
-        gates: on ``recursive`` blocks, on ``all`` that can be skipped, or ``none``.
-        gate_hidden: d, the size of a gate's hidden layer; 0 leaves it out.
-        gate_open: the gates' execution rate at the beginning.
+        loops: l of each group's blocks after its first; 1 if the group is as in the base net.
+        norm: ``i-lvbn`` (a norm for each loop, statistics of the samples that pass the gates), ``i-lvbn-updates`` (only
+            the running statistics use these samples), ``lvbn`` (statistics of all samples) or ``shared`` (naive: one
+            norm for all loops).
+        gates: on ``recursive`` blocks, on ``all`` blocks that can be skipped, or ``none``.
+        gate_hidden: d, the size of a gate's hidden layer; 0 omits it.
+        gate_open: the gates' initial execution rate.
         first_loop: ``gated``, or ``free`` (the first pass always runs).
     """
 
@@ -133,7 +134,7 @@ class Recursive(Family):
         return found
 
     def skippable(self, block: Block) -> bool:
-        """Whether the block has a shortcut to skip it by."""
+        """Whether the block has a shortcut, so that it can be skipped."""
         raise NotImplementedError
 
     def switched(self, block: Block) -> bool:
@@ -159,7 +160,7 @@ class Recursive(Family):
     def recur(
         self, b: NetBuilder, z: str, block: Block, units: Sequence[LoopUnit], shortcut: str | None, relu: bool
     ) -> str:
-        """One block: its units, run up to ``block.loops`` times; ``shortcut`` joins them (None: there is none)."""
+        """One block: its units, run up to ``block.loops`` times and added to ``shortcut`` (None: there is none)."""
         name, switched, opens = block.name, self.switched(block), self._opens(block)
         relu_at = f"{name}.relu"
         skipped = shortcut
@@ -186,12 +187,12 @@ class Recursive(Family):
         return b.join(f"{name}.loops", {str(k): y for k, y in enumerate(ends)}, "switch", gates=gates)
 
     def _variants(self, block: Block) -> list[str]:
-        """A norm for each loop, where loops have norms of their own."""
+        """The names of the loops' norms, if each loop has its own."""
         own = block.loops > 1 and self.norm != "shared"
         return [f"loop{k}" for k in range(1, block.loops + 1)] if own else []
 
     def unit(self, block: Block) -> MakeUnit:
-        """What makes the units of a block, with the norms that it needs."""
+        """A function that makes the units of a block, with the norms that the block needs."""
 
         def make(in_chans: int, out_chans: int, kernel_size: int, stride: int = 1, **options: Any) -> LoopUnit:
             norms: dict[str, Any] = {"statistics": NORMS[self.norm], "variants": self._variants(block)}
@@ -214,7 +215,7 @@ class Recursive(Family):
         return {"loops": self.path_names()}
 
     def _most(self) -> dict[int, int]:
-        """l of the groups that ``loops=`` speaks of: those with recursive blocks, or all with gates if none recurs."""
+        """l of the groups that ``loops=`` sets: those with recursive blocks, or all with gates if none recurs."""
         blocks = [block for block in self.places() if self.switched(block)]
         recursive = [block for block in blocks if block.loops > 1] or blocks
         return {block.group: block.loops for block in recursive}
@@ -222,7 +223,7 @@ class Recursive(Family):
     def _loops(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
         """``2`` or one entry for each recursive group, ``3/2``: a number of loops from 0, ``max`` or ``dynamic``.
 
-        Where gates also stand on blocks that do not recur, a number lets these run; ``dynamic`` leaves them to decide.
+        Blocks that have gates but do not recur always run with a number; with ``dynamic`` their gates decide.
         """
         most = self._most()
         parts = [part.strip() for part in value.split("/")]
@@ -252,7 +253,7 @@ class Recursive(Family):
     def _told(self, value: str, part: str, group: int, high: int) -> str:
         most = self._most()
         legal = ", ".join([*map(str, range(high + 1)), "max", *(["dynamic"] if self.gates != "none" else [])])
-        each = f"; each of groups {', '.join(map(str, most))} may have its own, {'/'.join(map(str, most.values()))}"
+        each = f"; or one for each of groups {', '.join(map(str, most))}, at most {'/'.join(map(str, most.values()))}"
         where = f" for group {group}" if "/" in value else ""
         return f"loops {part!r}{where}: must be one of {legal}{each if len(most) > 1 else ''}"
 
@@ -272,11 +273,11 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
     """A ResNet whose later groups recur.
 
     Args:
-        blocks: blocks of each group, the one that changes the size among them.
-        width: maps of the first group; doubled from group to group.
+        blocks: blocks of each group, including the one that changes the size.
+        width: maps of the first group; each next group has twice as many.
         block: ``basic`` (conv 3×3 twice) or ``bottleneck`` (1×1, 3×3, 1×1 with a quarter of its output's maps).
         stem: ``cifar`` (conv 3×3) or ``imagenet`` (conv 7×7, stride 2, 3×3 max-pool, stride 2).
-        stride_at: the conv of a bottleneck that strides, the first ``1x1`` (v1) or the ``3x3``.
+        stride_at: the conv of a bottleneck that has the stride, the first ``1x1`` (v1) or the ``3x3``.
         shortcut: where the size changes, ``projection`` (1×1 conv, batch-norm) or ``pad`` (subsample, add zero maps).
     """
 
@@ -323,7 +324,7 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
         return end(b, b.stage(z), places[-1].out_chans, self.num_classes)
 
     def units(self, block: Block) -> list[LoopUnit]:
-        """F: the layers of a block; the ReLU of the last stands behind the sum."""
+        """F: the layers of a block; the ReLU of the last one comes after the sum."""
         unit, out = self.unit(block), block.out_chans
         if self.block == "basic":
             return [unit(block.in_chans, out, 3, block.stride), unit(out, out, 3, order="conv-norm")]
@@ -352,7 +353,7 @@ class PadShortcut(nn.Module):
         self.extra, self.stride = extra, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        # in a graph the same pixels by one operator, faster than two slices there
+        # in an exported graph, one operator that selects the same pixels is faster than two slices
         kept = F.avg_pool2d(x, 1, self.stride) if exporting() else x[:, :, :: self.stride, :: self.stride]
         return F.pad(kept, (0, 0, 0, 0, 0, self.extra))
 
@@ -361,7 +362,7 @@ class PadShortcut(nn.Module):
 
 
 def recursive_blocks(n: int, loops: int) -> int:
-    """Blocks of a group that stands for n blocks of the base net, floor((n-1) / l) + 1 (§4.1)."""
+    """Blocks of a group that replaces n blocks of the base net, floor((n-1) / l) + 1 (§4.1)."""
     return (n - 1) // loops + 1
 
 
@@ -380,11 +381,11 @@ def _imagenet(
 
 
 _53 = (3, 4, 8, 2), (1, 1, 3, 2)
-_AIG = {"norm": "shared", "gates": "all"}  # one norm a block, statistics of all samples
+_AIG = {"norm": "shared", "gates": "all"}  # one norm per block, statistics of all samples
 
 PRESETS = {
     "dr_resnet74_cifar": _cifar(18, 9, 2, 0.92, 0.220),
-    "dr_resnet66_cifar": _cifar(18, 7, 3, 0.73, 0.214),  # the formula gives 6 blocks, depth and size want 7
+    "dr_resnet66_cifar": _cifar(18, 7, 3, 0.73, 0.214),  # the formula gives 6 blocks, but depth and size need 7
     "dr_resnet58_cifar": _cifar(18, 5, 4, 0.55, 0.197),
     "dr_resnet54_cifar": _cifar(18, 4, 5, 0.45, 0.192),
     "dr_resnet40_cifar": _cifar(9, 5, 2, 0.50, 0.110),

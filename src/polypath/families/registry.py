@@ -15,7 +15,7 @@ from polypath.families.base import FAMILIES, Family, Preset
 
 PRESETS: dict[str, Preset] = {}
 OTHERS = {"timm": timm_models.preset, "pytorchcv": onepath.preset}
-"""Other packages, and how to find a preset of theirs by the name behind the colon."""
+"""Other packages: the function that returns a preset for the name after the colon."""
 
 
 def register(presets: dict[str, Preset]) -> None:
@@ -35,10 +35,10 @@ for _family in (fractalnet, crescendonet, gunn, resnet, fusenet, recursive, inve
 
 
 def get_family(name: str) -> type[Family]:
-    """The family of this name, as saved networks and recipes have it.
+    """The family with this name, as saved networks and recipes use it.
 
     Raises:
-        ValueError: no such family; the message lists those that there are.
+        ValueError: no such family; the message lists all families.
     """
     if name not in FAMILIES:
         raise ValueError(f"unknown family {name!r}; there are {', '.join(FAMILIES)}")
@@ -55,8 +55,8 @@ def get_preset(name: str) -> Preset:
     """The registered preset called ``name``; ``timm:NAME`` and ``pytorchcv:NAME`` are other packages' models.
 
     Raises:
-        ValueError: no such name; the message lists near ones.
-        ImportError: a package that is not installed, with the extra that brings it.
+        ValueError: no such name; the message lists similar names.
+        ImportError: the package is not installed; the message names the extra to install.
     """
     check("model", name, NAME)
     package, _, model = name.partition(":")
@@ -71,10 +71,10 @@ def get_preset(name: str) -> Preset:
 def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> PathNet:
     """Build a registered network; ``arguments`` replace fields of its family (``num_classes``, ``widths``, …).
 
-    A model of timm may get weights, by timm's own loading: ``pretrained=True``, or ``checkpoint_path`` of a file.
+    timm loads the weights of its models itself: with ``pretrained=True``, or from the file ``checkpoint_path``.
 
     Raises:
-        ValueError: an unknown name or argument, a value that the family refuses, weights that cannot be loaded.
+        ValueError: an unknown name or argument, a value that the family rejects, weights that cannot be loaded.
     """
     preset = get_preset(name)
     spec = preset.spec
@@ -91,10 +91,10 @@ def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> Pat
 
 
 def build_preset(name: str, preset: Preset, arguments: Mapping[str, Any], seed: int | None = None) -> PathNet:
-    """The network of a preset, called ``name``, with ``arguments`` in place of its family's fields.
+    """The network of a preset, called ``name``; ``arguments`` replace fields of its family.
 
     Raises:
-        ValueError: an argument that the family does not have, or refuses.
+        ValueError: an argument that the family does not have, or a value that it rejects.
     """
     legal = [f.name for f in fields(preset.spec)]
     if unknown := [key for key in arguments if key not in legal]:

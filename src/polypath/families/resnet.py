@@ -1,12 +1,12 @@
-"""ResNet (He et al., CVPR 2016) as a deeply-fused net (Zhao et al. 2016, §3), and what its relatives share with it.
+"""ResNet (He et al., CVPR 2016) as a deeply-fused net (Zhao et al. 2016, §3), and code shared with similar families.
 
 §3      x_k = H_k(B_k^L(x_{k-1}), B_k^R(x_{k-1}))       two base networks, deep (R) and shallow (L), fused K times
 ResNet  x_k = relu(S_k(x_{k-1}) + B_k(x_{k-1}))         B two conv 3×3 (basic) or 1×1, 3×3, 1×1 (bottleneck)
 
-S is the identity, and a 1×1 conv with batch-norm (the *projection*) where the size changes. A layer is conv,
-batch-norm, ReLU; sums stand between the norm and the ReLU (§6.2). CIFAR nets have three groups of units with
-w, 2w, 4w maps, w = 16; ImageNet nets four. Depth counts the first conv, the branches' convs and the classifier;
-projections add nothing.
+S is the identity, or where the size changes a 1×1 conv with batch-norm (the *projection*). A layer is conv,
+batch-norm, ReLU; sums come between the norm and the ReLU (§6.2). CIFAR nets have three groups of units with
+w, 2w, 4w maps, w = 16; ImageNet nets have four. Depth counts the first conv, the branches' convs and the classifier,
+but not projections.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Choices = dict[str, list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Normed(Family):
-    """Batch-norm's settings, which DFN does not print and its released code sets.
+    """Settings of batch-norm: the DFN paper does not state them, but its released code does.
 
     Args:
         norm_eps: epsilon; the released code has 2e-5.
-        norm_momentum: share of a batch in the running statistics, as torch counts it: 0.1 is MXNet's 0.9. Revisions of
-            the released code have 0.9 and 0.99, which is 0.01 here.
+        norm_momentum: weight of a batch in the running statistics, as in torch: 0.1 is MXNet's 0.9. Revisions of the
+            released code have 0.9 and 0.99, which are 0.1 and 0.01 here.
     """
 
     norm_eps: float = later(1e-5)
@@ -56,7 +56,7 @@ class Normed(Family):
 
 
 class Place(NamedTuple):
-    """Where a fusion stands: the blocks that its branches have, what comes in and what goes out."""
+    """A fusion's position: its group, the blocks of its branches, channels in and out, stride and survival."""
 
     group: int
     blocks: tuple[str, ...]
@@ -67,7 +67,7 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the fusion's joins are called after: its last block."""
+        """The prefix of the fusion's joins: its last block."""
         return self.blocks[-1]
 
     @property
@@ -77,20 +77,20 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Residual(Normed):
-    """What ResNet, DFN-IL and DFN-MR have in common: groups of blocks, fused with a shortcut.
+    """Base of ResNet, DFN-IL and DFN-MR: groups of blocks, fused with a shortcut.
 
     Args:
-        depth: layers from the image to the logits; makes the blocks of three groups, group g of those left getting
-            floor(blocks left / groups left). 0 where ``blocks`` is given.
+        depth: layers from the image to the logits. It sets the blocks of three groups: each group in order gets
+            floor(blocks left / groups left). 0 if ``blocks`` is given.
         blocks: blocks of each group, instead of a depth.
-        width: maps of the first group; doubled from group to group.
+        width: maps of the first group; each next group has twice as many.
         block: ``basic`` (conv 3×3 twice) or ``bottleneck`` (1×1, 3×3, 1×1 with a quarter of its output's maps).
         stem: ``cifar`` (conv 3×3) or ``imagenet`` (conv 7×7, stride 2, 3×3 max-pool, stride 2).
-        stride_at: the conv of a bottleneck that strides, ``3x3`` (v1.5, timm's) or the first ``1x1`` (v1).
-        span: blocks in a row that one fusion spans (fewer at a group's end).
-        shallow: the shortcut where the size stays, ``identity`` or a ``block`` of its own.
+        stride_at: the conv of a bottleneck that has the stride, ``3x3`` (v1.5, timm's) or the first ``1x1`` (v1).
+        span: consecutive blocks that one fusion spans (fewer at a group's end).
+        shallow: the shortcut where the size does not change, ``identity`` or a separate ``block``.
         join: the combinator, ``sum`` or ``max``.
-        survival: stochastic depth: p_L, with which the last fusion keeps its branches.
+        survival: stochastic depth: p_L, the probability that the last fusion keeps its branches.
         survival_rule: ``linear``, p_l = 1 - l/L·(1 - p_L) (Huang et al. 2016, Eq. 4), or ``uniform``, p_L everywhere.
     """
 
@@ -126,7 +126,7 @@ class Residual(Normed):
         check_survival(self)
         if bool(self.depth) == bool(self.blocks):
             given = f"{type(self).__name__}.depth = {self.depth}, blocks = {self.blocks}"
-            raise ValueError(f"{given}: give one of them, and 0 or () for the other")
+            raise ValueError(f"{given}: give one of them; the other must be 0 or ()")
         if not self.blocks:
             whole_units(self, self.layers, least=3)
         self.check_layers(2 if self.shallow == "block" else 1, "shallow")
@@ -142,7 +142,7 @@ class Residual(Normed):
         return self.blocks or share(whole_units(self, self.layers, least=3), 3)
 
     def check_layers(self, times: int, name: str) -> None:
-        """Raise ``ValueError`` where the blocks, so many ``times`` by the field ``name``, are too many layers."""
+        """Raise ``ValueError`` if the blocks, multiplied by ``times`` through the field ``name``, are too large."""
         blocks = self.group_blocks
         check_size(self, times * self.layers * sum(blocks), len(blocks), "depth", "blocks", name)
 
@@ -172,7 +172,7 @@ class Residual(Normed):
         return place.blocks[-1] == f"group{place.group}.block{self.group_blocks[place.group - 1]}"
 
     def branch(self, b: NetBuilder, z: str, place: Place, label: str) -> str:
-        """B of one fusion; the ReLU of its last layer stands behind the join."""
+        """B of one fusion; the ReLU of its last layer comes after the join."""
         chans, stride = place.in_chans, place.stride
         for name in place.blocks:
             z = b.chain(f"{name}.{label}", z, self.layer_units(chans, place.out_chans, stride, name == place.name))
@@ -180,7 +180,7 @@ class Residual(Normed):
         return z
 
     def layer_units(self, in_chans: int, out_chans: int, stride: int, last: bool) -> list[nn.Module]:
-        """The layers of one block; the ``last`` of a fusion has no ReLU of its own."""
+        """The layers of one block; the ``last`` block of a fusion ends without ReLU."""
         order = "conv-norm" if last else "conv-norm-act"
         if self.block == "basic":
             return [ConvUnit(in_chans, out_chans, 3, stride), ConvUnit(out_chans, out_chans, 3, order=order)]
@@ -192,7 +192,7 @@ class Residual(Normed):
         ]
 
     def shortcut(self, b: NetBuilder, z: str, place: Place, number: str = "") -> str:
-        """S of one fusion: projection, identity, or a block of its own."""
+        """S of one fusion: projection, identity, or a separate block."""
         name = place.blocks[0]
         if place.resized:
             projection = ConvUnit(place.in_chans, place.out_chans, 1, place.stride, order="conv-norm")
@@ -220,12 +220,12 @@ class Residual(Normed):
         raise NotImplementedError
 
     def _skipped(self, place: Place) -> Choices:
-        """The choice that leaves a fusion its shortcut alone."""
+        """The choice that runs only the shortcut of a fusion."""
         raise NotImplementedError
 
     def _units(self, wiring: Wiring, value: str) -> Choices:
-        """``2`` or, one number a group, ``2/3/1``: the first fusions of a group run whole, the others as shortcuts,
-        where they have one."""
+        """``2`` or one number per group, ``2/3/1``: the first fusions of a group run completely, the others only their
+        shortcuts, if they have one."""
         most = self._group_fusions()
         numbers = value.split("/")
         if len(numbers) == 1:
@@ -248,10 +248,10 @@ class Residual(Normed):
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet(Residual, name="resnet"):
-    """A shortcut (L) and one branch (R) a fusion: 2^K paths. CIFAR depths are 2 + 2·(blocks).
+    """Each fusion has a shortcut (L) and one branch (R): 2^K paths. CIFAR depths are 2 + 2·(blocks).
 
-    With ``start`` ``identity`` the last norm of each branch beside a shortcut is scaled by 0 (Goyal et al. 2017), so
-    that fusions begin as their shortcuts.
+    With ``start="identity"`` the last norm of each branch beside a shortcut has scale 0 (Goyal et al. 2017), so
+    initially a fusion equals its shortcut.
     """
 
     starts = ("drawn", "identity")
@@ -299,7 +299,7 @@ class ResNet(Residual, name="resnet"):
         return {f"{place.name}.join": ["L"]}
 
 
-# --- what the families of this file and of ``fusenet`` are built with ----------------------------------------
+# --- parts of the families in this file and in ``fusenet`` ---------------------------------------------------
 
 
 class Deep(Protocol):
@@ -336,7 +336,7 @@ def end(b: NetBuilder, z: str, chans: int, num_classes: int) -> str:
 
 
 def share(units: int, groups: int) -> tuple[int, ...]:
-    """Units of each group: group g of those left gets floor(units left / groups left)."""
+    """Units of each group: each group in order gets floor(units left / groups left)."""
     shares: list[int] = []
     for left in range(groups, 0, -1):
         shares.append(units // left)
@@ -345,10 +345,10 @@ def share(units: int, groups: int) -> tuple[int, ...]:
 
 
 def whole_units(spec: Deep, layers: int, least: int) -> int:
-    """How many units of ``layers`` layers the spec's depth makes, beside the first conv and the classifier.
+    """Number of units of ``layers`` layers in the spec's depth, without the first conv and the classifier.
 
     Raises:
-        ValueError: no whole number of them, or fewer than ``least``, with the nearest legal depths.
+        ValueError: not a whole number, or fewer than ``least``; the message has the nearest legal depths.
     """
     units, rest = divmod(spec.depth - 2, layers)
     if rest or units < least:
@@ -376,7 +376,7 @@ def read_route(value: str, legal: Sequence[str], fusions: int) -> list[str]:
     """The operand of each fusion in a route's text, such as ``RLL`` or ``LR1R2``.
 
     Raises:
-        ValueError: letters that are no operands, or not one for each fusion.
+        ValueError: letters that are not operands, or not one for each fusion.
     """
     letters = re.findall(r"[A-Z]\d*", value)
     if "".join(letters) != value or not set(letters) <= set(legal):
@@ -389,10 +389,10 @@ def read_route(value: str, legal: Sequence[str], fusions: int) -> list[str]:
 
 
 def still_there(spec: Family, wiring: Wiring, text: str, choice: Choices) -> Choices:
-    """The part of a choice on the family's full wiring that ``wiring``, perhaps an extracted one, leaves open.
+    """The part of a choice on the family's full wiring that ``wiring``, perhaps an extracted one, still decides.
 
     Raises:
-        ValueError: an extracted network that has lost some of what the choice would run.
+        ValueError: an extracted network that lacks nodes of the choice.
     """
     here = {join: labels for join, labels in choice.items() if join in wiring.joins}
     if len(here) == len(choice):
@@ -404,10 +404,10 @@ def still_there(spec: Family, wiring: Wiring, text: str, choice: Choices) -> Cho
 
 
 def left_open(full: Wiring, wiring: Wiring, text: str, choice: Choices) -> Choices:
-    """The part of a choice on ``full`` that ``wiring``, extracted from it, leaves open.
+    """The part of a choice on ``full`` that ``wiring``, extracted from it, still decides.
 
     Raises:
-        ValueError: the extracted network has lost some of what the choice would run.
+        ValueError: the extracted network lacks nodes of the choice.
     """
     here = {join: labels for join, labels in choice.items() if join in wiring.joins}
     whole = {join: tuple(labels) for join, labels in choice.items()}
@@ -418,10 +418,10 @@ def left_open(full: Wiring, wiring: Wiring, text: str, choice: Choices) -> Choic
 
 
 def from_timm_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A timm (or torchvision) ResNet's state dict under the names of our ``imagenet`` ResNets.
+    """A timm (or torchvision) ResNet's state dict with the key names of our ``imagenet`` ResNets.
 
-    Works for plain ResNets of basic blocks or bottlenecks (``resnet18`` … ``resnet152``, ``wide_resnet`` excepted),
-    whose bottlenecks stride on the 3×3.
+    Works for plain ResNets of basic blocks or bottlenecks (``resnet18`` … ``resnet152``, but not ``wide_resnet``)
+    whose bottlenecks have the stride at the 3×3 conv.
 
     Raises:
         ValueError: a key that such a network does not have.

@@ -1,10 +1,10 @@
-"""Residual networks of timm whose blocks can be left out (Veit et al. 2016; Huang et al. 2016).
+"""Residual networks of timm whose blocks can be skipped (Veit et al. 2016; Huang et al. 2016).
 
 A residual network is a fused net of its blocks and the identities beside them (Zhao et al. 2016, §3). So each block
 that adds to its input (:mod:`polypath.families.recorded`) is an operand of a switch, and ``skip`` is the other; the
-whole is the model as timm runs it. Paths are ``skip=layer3.4`` or ``skip=blocks.3.mlp``, several separated by commas,
-and ``depth=3/4/5/3``, the number of blocks that run in each stage, the first ones. A stage is the module that blocks
-stand in; one without a block that can be skipped has no number.
+whole is the model as timm runs it. Paths are ``skip=layer3.4`` or ``skip=blocks.3.mlp``, or several names separated by
+commas. ``depth=3/4/5/3`` runs that many first blocks of each stage. A stage is the module that contains the blocks; a
+stage without blocks that can be skipped has no number.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from polypath.families.resnet import Choices, left_open
 
 SKIP, BLOCK = "skip", "block"
 BODY = "body.model."
-LEVELS = (0.75, 0.5, 0.25, 0.0)  # of the blocks that can be left out, in the standard choices
+LEVELS = (0.75, 0.5, 0.25, 0.0)  # share of the skippable blocks that run, in the standard choices
 
 
 class FixedSize(nn.Module):
-    """Passes on images of the one size, height and width, that a model takes."""
+    """Identity that accepts only images of ``size`` (height, width)."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -49,38 +49,38 @@ def check_fixed(x: Tensor, size: tuple[int, int]) -> None:
     if not symbolic(x) and tuple(x.shape[-2:]) != size:
         raise ValueError(
             f"images of {x.shape[-2]}x{x.shape[-1]} pixels: this model takes {size[0]}x{size[1]} only "
-            f"(its argument img_size or in_size, where it has one, changes that)"
+            f"(its argument img_size or in_size, if it has one, changes that)"
         )
 
 
 def draw_skips(
     b: NetBuilder, z: str, model: nn.Module, image: tuple[int, int, int], where: str, rates: Mapping[str, float]
 ) -> str:
-    """Write a timm model without its classifier down in ``b``, behind the node ``z``.
+    """Add a timm model without its classifier to ``b``, after the node ``z``.
 
     Args:
         image: channels, height and width that the model is made for.
-        where: what errors call the model.
-        rates: by node, the probability with which training's draws skip it.
+        where: the model's name in error messages.
+        rates: for each node, the probability that random draws in training skip it.
 
     Returns:
         The node that the classifier reads.
 
     Raises:
-        ValueError: code that cannot be taken apart, no block that can be skipped, other answers than the model's own.
+        ValueError: code that cannot be split, no block that can be skipped, outputs that differ from the model's.
     """
-    for module in model.modules():  # a block's input is also what a skip passes on
+    for module in model.modules():  # a skip passes on the block's input, so the block must not overwrite it
         if getattr(module, "inplace", False) is True:
             setattr(module, "inplace", False)  # noqa: B010 (nn.Module does not say that it has it)
     try:
         features, head = chains_of(model)
-    except Exception as error:  # of whatever kind another package's code raises while it is recorded
-        raise ValueError(f"{where}: its blocks cannot be told apart, since {error}; leave skips out") from error
+    except Exception as error:  # recording another package's code may raise anything
+        raise ValueError(f"{where}: its blocks cannot be separated: {error}; leave skips out") from error
     if not any(piece.residual for piece in features):
         raise ValueError(f"{where}: none of its blocks adds to its input, so none can be skipped; leave skips out")
     values, answer = _values([*features, *head], model, image)
     if not answer.is_meta and not torch.equal(values[-1], answer):
-        raise ValueError(f"{where}: taken apart it does not answer as it does whole; leave skips out")
+        raise ValueError(f"{where}: split into blocks, its output differs from the model's; leave skips out")
     ends = _stage_ends(model, features)
     for piece, value in zip(features, values, strict=False):
         z = _unit(b, piece, piece.name, z, rates)
@@ -99,7 +99,7 @@ def _unit(b: NetBuilder, piece: Piece, name: str, z: str, rates: Mapping[str, fl
 
 
 def _values(pieces: Sequence[Piece], model: nn.Module, image: tuple[int, int, int]) -> tuple[list[Tensor], Tensor]:
-    """What each piece gives in a row, and what the model gives, of one image."""
+    """The output of each piece, run in order, and the model's output, for one image."""
     like = next(model.parameters())
     ramp = torch.arange(image[0] * image[1] * image[2], dtype=like.dtype, device=like.device)
     x = ramp.mul(0.7).sin().view(1, *image)
@@ -129,18 +129,18 @@ def _stage_ends(model: nn.Module, pieces: Sequence[Piece]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stage:
-    """Blocks that stand in one module, by path, each with the nodes that may skip it (none, where it must run)."""
+    """The blocks in one module, by path, each with the nodes that may be skipped (none if the block must run)."""
 
     name: str
     blocks: Mapping[str, tuple[str, ...]]
 
     @property
     def least(self) -> int:
-        """Blocks that are left when all are skipped that may be."""
+        """Blocks that cannot be skipped."""
         return sum(not nodes for nodes in self.blocks.values())
 
     def skipped(self, kept: int) -> list[str]:
-        """The nodes that are skipped where the first ``kept`` blocks run, and those that must."""
+        """The nodes to skip so that ``kept`` blocks run: the required ones and the first of the others."""
         more = kept - self.least
         found: list[str] = []
         for nodes in self.blocks.values():
@@ -151,7 +151,7 @@ class Stage:
 
 
 def stages_of(wiring: Wiring) -> list[Stage]:
-    """The stages that have blocks which can be skipped, in the order in which they run."""
+    """The stages with blocks that can be skipped, in the order in which they run."""
     blocks: dict[str, list[str]] = {}
     for node in wiring.nodes:
         if isinstance(node, Unit) and node.module.startswith(BODY):
@@ -163,18 +163,18 @@ def stages_of(wiring: Wiring) -> list[Stage]:
 
 
 def _stands_in(path: str, parent: str) -> bool:
-    """Whether a module is a block of the stage ``parent``: its child, numbered as blocks are."""
+    """Whether a module is a block of the stage ``parent``: its child, with a number at the end of its name."""
     above, _, name = path.rpartition(".")
     return above == parent and name[-1:].isdigit()
 
 
 def selectors_of(full: Wiring) -> Mapping[str, Callable[[Wiring, str], Choices]]:
-    """``skip`` and ``depth``, for the network of the wiring ``full`` and for what is extracted of it."""
+    """``skip`` and ``depth``, for the network with the wiring ``full`` and for networks extracted from it."""
     return {"skip": partial(_skip, full), "depth": partial(_depth, full, stages_of(full))}
 
 
 def standard_depths(full: Wiring) -> list[str]:
-    """Texts of depths between the whole network's and the least that there is."""
+    """Texts of depths below the whole network's, down to the smallest."""
     stages = stages_of(full)
     texts: list[str] = []
     for level in LEVELS:
@@ -185,7 +185,7 @@ def standard_depths(full: Wiring) -> list[str]:
 
 
 def _skip(full: Wiring, wiring: Wiring, value: str) -> Choices:
-    """``layer1.2``, or ``layer1.2,layer3.1``: blocks, or steps of blocks, that are left out."""
+    """``layer1.2``, or ``layer1.2,layer3.1``: blocks, or steps of blocks, to skip."""
     legal = [name.removesuffix(".join") for name in full.joins]
     choice: Choices = {}
     for text in value.split(","):
@@ -197,7 +197,7 @@ def _skip(full: Wiring, wiring: Wiring, value: str) -> Choices:
 
 
 def _depth(full: Wiring, stages: Sequence[Stage], wiring: Wiring, value: str) -> Choices:
-    """``3/4/5/3``: the first blocks of each stage, counted with those that must run."""
+    """``3/4/5/3``: how many blocks of each stage run, including those that must run."""
     numbers = value.split("/")
     if len(numbers) != len(stages):
         names = ", ".join(f"{s.name} ({s.least} to {len(s.blocks)})" for s in stages)
@@ -210,7 +210,7 @@ def _depth(full: Wiring, stages: Sequence[Stage], wiring: Wiring, value: str) ->
 
 
 def linear_rates(model: Any) -> dict[str, float]:
-    """By block and by residual step, the rate at which a model of timm, made with ``drop_path_rate``, drops it."""
+    """For each block or residual step, the rate at which a timm model with ``drop_path_rate`` drops it."""
     from timm.layers.drop import DropPath
 
     features, _ = chains_of(model)

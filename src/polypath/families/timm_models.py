@@ -1,8 +1,8 @@
-"""Models of timm: with one path, or, where their blocks add to their input, with paths that skip some of them.
+"""Models of timm: with one path, or, if their blocks add to their input, with paths that skip some blocks.
 
 ``create_model("timm:resnet18")``, ``create_model("timm:resnet50.a1_in1k", skips=True, pretrained=True)``. Names may
-have tags; ``timm:local-dir:FOLDER`` and ``timm:hf-hub:OWNER/NAME`` are models that timm saved. Weights come by timm's
-own loading, which reads a file by ``torch.load`` only with ``weights_only``: no code of it runs.
+have tags; ``timm:local-dir:FOLDER`` and ``timm:hf-hub:OWNER/NAME`` are models that timm saved. timm loads the weights,
+with ``weights_only`` if it uses ``torch.load``, so no code from a file runs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from polypath.families.onepath import Body, OnePath, as_linear
 from polypath.families.skips import BODY, FixedSize, draw_skips, linear_rates, selectors_of, standard_depths
 
 WEIGHTS = ("pretrained", "checkpoint_path", "pretrained_cfg_overlay")
-"""Arguments of ``create_model`` that say which weights timm loads; they are no part of the architecture."""
-ENDS = ("num_classes", "in_chans")  # of timm's arguments, the fields of every family
+"""Arguments of ``create_model`` that select the weights for timm to load; they do not belong to the architecture."""
+ENDS = ("num_classes", "in_chans")  # timm's arguments that are fields of every family
 PREPARED = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
 
 
@@ -35,9 +35,9 @@ class TimmModel(OnePath, name="timm"):
     """A model of timm: ``forward_features`` and the pooling part of its head are two units over one module.
 
     Args:
-        skips: each block that adds to its input is a unit of its own and may be skipped, see
-            :mod:`polypath.families.skips`. ``drop_path_rate`` is then the last block's, for the objective ``drop-path``
-            of mode ``stochastic-depth``, which draws once a mini-batch and scales nothing.
+        skips: each block that adds to its input is a separate unit and may be skipped, see
+            :mod:`polypath.families.skips`. ``drop_path_rate`` is then the last block's rate in the objective
+            ``drop-path`` of mode ``stochastic-depth``, which draws once per mini-batch and scales nothing.
     """
 
     model: str = "resnet18"
@@ -89,7 +89,7 @@ class TimmModel(OnePath, name="timm"):
         """timm's model.
 
         Raises:
-            ValueError: a name that timm does not know or that is ours, arguments that it refuses.
+            ValueError: a name that timm does not know or that is ours, arguments that timm rejects.
         """
         import timm
 
@@ -105,14 +105,14 @@ class TimmModel(OnePath, name="timm"):
         return {key: value for key, value in self.model_arguments.items() if key != "drop_path_rate"}
 
     def _rates(self) -> dict[str, float]:
-        """How often training's draws skip each block: as often as timm drops it for a sample."""
+        """The rate at which training skips each block: the rate at which timm drops it for a sample."""
         if not self.model_arguments.get("drop_path_rate"):
             return {}
         with torch.device("meta"):
             return linear_rates(self._model(**self.model_arguments))
 
     def _size(self, model: Any) -> tuple[tuple[int, int], bool]:
-        """Height and width that the model is made for, and whether it takes no others."""
+        """Height and width that the model is made for, and whether it takes only this size."""
         config, embed = model.default_cfg, getattr(model, "patch_embed", None)
         size = getattr(embed, "img_size", None) or self.model_arguments.get("img_size") or config["input_size"][1:]
         fixed = bool(config.get("fixed_input_size")) and bool(getattr(embed, "strict_img_size", True))
@@ -120,7 +120,7 @@ class TimmModel(OnePath, name="timm"):
 
 
 def load_timm_weights(net: PathNet, spec: TimmModel, source: str, weights: dict[str, Any]) -> None:
-    """Give ``net`` the weights that timm loads into its model ``source`` by the arguments ``weights``.
+    """Give ``net`` the weights that timm loads into its model ``source`` with the arguments ``weights``.
 
     Raises:
         ValueError: weights that cannot be found or do not fit.
@@ -132,16 +132,16 @@ def load_timm_weights(net: PathNet, spec: TimmModel, source: str, weights: dict[
         arguments["num_classes"] = spec.num_classes
     try:
         model = timm.create_model(source, **arguments)
-    except Exception as error:  # of whatever kind files, networks and timm raise
+    except Exception as error:  # files, networks and timm may raise anything
         what = ", ".join(f"{key}={value!r}" for key, value in weights.items())
         raise ValueError(f"timm model {source!r}, {what}: {str(error) or type(error).__name__}") from error
     copy_timm_weights(net, model)
 
 
 def copy_timm_weights(net: PathNet, model: nn.Module) -> None:
-    """Take over the weights of a timm model (a pretrained one, say) into ``create_model("timm:…")`` of the same name.
+    """Copy the weights of a timm model (a pretrained one, say) into ``create_model("timm:…")`` of the same name.
 
-    Where the classes differ, the network keeps its own classifier.
+    If the numbers of classes differ, the network keeps its own classifier.
 
     Raises:
         ValueError: weights of another model.
@@ -166,8 +166,8 @@ def copy_timm_weights(net: PathNet, model: nn.Module) -> None:
 
 
 def _own_names(net: PathNet) -> dict[str, str]:
-    """timm's names of the tensors, and ours: ``body.model.layer1.0.…``, with a step in front where code of the model
-    itself uses them."""
+    """timm's names of the tensors, each with ours: ``body.model.layer1.0.…``, or ``body.model.step1.…`` for tensors
+    that the model's own code uses."""
     names = {key: key.removeprefix(BODY) for key in net.state_dict() if key.startswith(BODY)}
     return {re.sub(r"^step\d+\.", "", name): key for key, name in names.items()}
 
@@ -185,7 +185,7 @@ def preset(source: str) -> Preset:
     if source.startswith(("local-dir:", "hf-hub:")):
         try:
             words, model, arguments = _saved(source)
-        except Exception as error:  # of whatever kind files, networks and timm raise
+        except Exception as error:  # files, networks and timm may raise anything
             raise ValueError(f"timm:{source}: {error}") from error
         _check_timm(model)
     else:
@@ -202,7 +202,7 @@ def preset(source: str) -> Preset:
 
 
 def _saved(source: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """What a model that timm saved says of itself: its configuration, timm's name of it, and its arguments."""
+    """The configuration, name and arguments of a model that timm saved."""
     from timm.models import load_model_config_from_hf
 
     kind, _, place = source.partition(":")

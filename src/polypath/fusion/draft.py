@@ -1,4 +1,4 @@
-"""A network while it is rewritten: its nodes and modules, by name, in topological order."""
+"""A network during rewriting: its nodes and modules, by name, in topological order."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from polypath.fusion.network import FusedNet
 
 @dataclass
 class Draft:
-    """A wiring and its modules, both to be changed. No join but a gated switch is open to choice any more.
+    """A wiring and its modules, both mutable. Only gated switches still have a choice.
 
     Attributes:
-        nodes: by name, in topological order.
-        modules: by path.
-        output: the node that is the answer.
-        about: what :class:`PathNet` is told beside them.
+        nodes: the nodes by name, in topological order.
+        modules: the modules by path.
+        output: the output node.
+        about: further arguments of :class:`PathNet`.
     """
 
     nodes: dict[str, Node]
@@ -31,19 +31,19 @@ class Draft:
 
     @classmethod
     def of(cls, net: PathNet) -> Draft:
-        """The modules are ``net``'s own: give it a copy."""
+        """A draft of ``net``; it changes ``net``'s own modules, so pass a copy."""
         modules = {path: net.get_submodule(path) for path in net.wiring.modules}
         about = {"min_size": net.min_size, "config": net.config}
         return cls(dict(net.wiring.by_name), modules, net.wiring.output, about)
 
     def finish(self) -> FusedNet:
-        """The network that this has become."""
+        """The rewritten network."""
         used = {n.module for n in self.nodes.values() if isinstance(n, Unit)}
         used |= {g.module for n in self.nodes.values() if isinstance(n, Join) for g in n.gates}
         modules = {path: module for path, module in self.modules.items() if path in used}
         return FusedNet(Wiring(tuple(self.nodes.values()), self.output), modules, **self.about)
 
-    # --- asked by the passes -----------------------------------------------------------------------------
+    # --- queries of the passes ---------------------------------------------------------------------------
 
     def units(self, kind: type[nn.Module]) -> list[tuple[Unit, Any]]:
         """The unit nodes of one kind of module, each with its module."""
@@ -51,7 +51,7 @@ class Draft:
         return [(node, module) for node, module in found if isinstance(module, kind)]
 
     def readers(self, name: str) -> list[Node]:
-        """The nodes that read ``name``, once for each time that they do; gates count for their switch."""
+        """The nodes that read ``name``, once per reading; gates count as their switch."""
         found: list[Node] = []
         for node in self.nodes.values():
             gates = node.gates if isinstance(node, Join) else ()
@@ -59,7 +59,7 @@ class Draft:
         return found
 
     def read_once(self, name: str) -> bool:
-        """Whether exactly one node reads it, once, and it is not the answer."""
+        """Whether exactly one node reads ``name``, once, and it is not the output."""
         return name != self.output and len(self.readers(name)) == 1
 
     def sharing(self, path: str) -> int:
@@ -70,14 +70,14 @@ class Draft:
     def gated(self) -> bool:
         return any(isinstance(n, Join) and n.gates for n in self.nodes.values())
 
-    # --- done by the passes ------------------------------------------------------------------------------
+    # --- changes by the passes ---------------------------------------------------------------------------
 
     def put(self, node: Node) -> None:
-        """Take the place of the node of the same name."""
+        """Replace the node with the same name."""
         self.nodes[node.name] = node
 
     def insert_before(self, name: str, nodes: Iterable[Node]) -> None:
-        """Add new nodes in front of one that is there."""
+        """Add new nodes before an existing one."""
         new, rest = list(nodes), self.nodes
         self.nodes = {}
         for node in rest.values():
@@ -92,7 +92,7 @@ class Draft:
         return moved
 
     def bypass(self, name: str) -> None:
-        """Take out a node with one source; its readers read that instead."""
+        """Remove a node with one source; its readers then read the source."""
         (source,) = self.nodes.pop(name).sources
         self.output = source if self.output == name else self.output
         for node in list(self.nodes.values()):
@@ -100,7 +100,7 @@ class Draft:
 
 
 def reading(node: Node, old: str, new: str) -> Node:
-    """``node`` with ``new`` read wherever it read ``old``."""
+    """``node``, reading ``new`` instead of ``old``."""
     if isinstance(node, Unit):
         return replace(node, source=new) if node.source == old else node
     operands = tuple(replace(o, source=new) if o.source == old else o for o in node.operands)

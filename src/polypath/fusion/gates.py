@@ -1,4 +1,4 @@
-"""Gates for inference: their batch-norms folded, nothing between their few small steps."""
+"""Gates for inference: batch-norms are folded, and the few small steps have little overhead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polypath.layers.gates import GateUnit
 
 
 def fold_gates(draft: Draft) -> None:
-    """Make every plain gate with a hidden layer a :class:`FoldedGate`."""
+    """Replace every plain gate with a hidden layer by a :class:`FoldedGate`."""
     for name, gate in draft.modules.items():
         if type(gate) is GateUnit and gate.hidden is not None and type(gate.norm) is nn.BatchNorm1d:
             _fold(gate.hidden, gate.norm)
@@ -21,7 +21,7 @@ def fold_gates(draft: Draft) -> None:
 class FoldedGate(nn.Module):
     """Global average pool, linear, ReLU, linear: maps ``(N, C, H, W)`` to logits ``(N, 2)``.
 
-    A gate is a few small calls, of which each counts: there are no modules inside, and the product divides the sum.
+    A gate is a few small calls, so each call costs: there are no inner modules, and the product also divides the sum.
     """
 
     def __init__(self, hidden: nn.Linear, last: nn.Linear) -> None:

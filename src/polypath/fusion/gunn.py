@@ -1,15 +1,15 @@
-"""GUNN's layers for inference: norms folded, everything that reads the buffer one product of matrices.
+"""GUNN's layers for inference: norms are folded, and one matrix product serves everything that reads the buffer.
 
-A segment's new value is W₃·h + (V + I_c)·x + b, with h what the unit's first convs make of W₁·x, V the parallel 1×1 and
-I_c the old value of the segment (Eq. 5). W₁ and V + I_c stand one above the other, so the buffer is read once. Pixels
-are rows (channels-last), so that this and W₃·h are plain products.
+A segment's new value is W₃·h + (V + I_c)·x + b. Here h is the output of the unit's inner convs for W₁·x, V the parallel
+1×1 conv, and I_c selects the segment's old value (Eq. 5). The rows of W₁ and V + I_c are stacked, so the buffer is read
+once. Pixels are rows (channels-last), so this and W₃·h are plain products.
 
-A product with few columns is far below the processor's rate, so a few segments read the buffer together, before any of
-them has changed it. What a later one reads of an earlier one's new value is a sum of products too, of x and of h: its
-part of x is in the later one's W₁ and V, and its part of h is added when h is known, with W₃·h in one product.
+A product with few columns is far below the processor's peak rate, so a few segments read the buffer together, before
+any of them changes it. A later segment's reading of an earlier one's new value is also a sum of products of x and of h.
+The term in x goes into the later segment's W₁ and V. The term in h is added when h is known, in one product with W₃·h.
 
-Layers with other units than :class:`~polypath.layers.gunn.layer.UpdateUnit` have the norms in their conv units
-folded, and run as :func:`polypath.layers.gunn.in_place.in_place` does.
+In layers with units other than :class:`~polypath.layers.gunn.layer.UpdateUnit`, the norms of conv units are folded, and
+the layers run by :func:`polypath.layers.gunn.in_place.in_place`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn.layer import Bottleneck, GunnLayer, UpdateUnit
 from polypath.layers.pointwise import PLAIN_CONVS, pixels
 
-WIDE = 72  # columns that segments which read together have at most
+WIDE = 72  # maximum number of columns of segments that read together
 
 
 def fold_gunn(draft: Draft) -> None:
-    """Fold what follows a conv in every :class:`GunnLayer`, and let the layer run by :class:`FusedGunn` if it can."""
+    """Fold the norms after convs in every :class:`GunnLayer`, and run the layer by :class:`FusedGunn` if possible."""
     for node, layer in draft.units(GunnLayer):
         for unit in layer.modules():
             if type(unit) is ConvUnit:
@@ -40,7 +40,7 @@ def fold_gunn(draft: Draft) -> None:
 
 
 def fold_in_place(unit: ConvUnit) -> None:
-    """Fold the norm that follows the conv of ``unit``, where one does; its other parts stay."""
+    """Fold the norm after the conv of ``unit``, if there is one; its other parts do not change."""
     if unit.parts[:2] != ("conv", "norm") or type(unit.conv) not in PLAIN_CONVS or unit.conv.padding_mode != "zeros":
         return
     affine = norm_as_affine(unit.norm)
@@ -73,10 +73,10 @@ class FusedGunn(nn.Module):
 
 
 class Group(nn.Module):
-    """Segments that follow each other: reads maps ``(B, N, H, W)``, changes its own channels of ``buffer`` in place.
+    """Consecutive segments: reads maps ``(B, N, H, W)``, changes its own channels of ``buffer`` in place.
 
-    The columns of its first product are what all segments' first convs give and then, where they have a parallel 1×1,
-    all their new values but for W₃·h.
+    The columns of its first product are the outputs of all segments' first convs and then, with a parallel 1×1 conv,
+    all their new values without W₃·h.
     """
 
     first: Tensor
@@ -113,7 +113,7 @@ class Group(nn.Module):
 
 
 class Segment(nn.Module):
-    """One update of pixels ``(B·H·W, …)``: what its h adds to the columns after its own, or to its place."""
+    """One update of pixels ``(B·H·W, …)``: computes h, and adds its terms to the later columns or to its channels."""
 
     later: Tensor | None
     last: Tensor | None
@@ -141,9 +141,9 @@ class Segment(nn.Module):
 
 
 def _in_terms_of_x(layer: GunnLayer, which: range) -> tuple[list[Tensor], list[Tensor]]:
-    """What each segment's first conv gives and its new value, as sums: coefficients of x, of 1 and of each one's h.
+    """The first conv's output and the new value of each segment as linear terms: coefficients of x, 1 and each h.
 
-    Rows ``(columns, N + 1 + all widths of h)``. x is what the first of the segments reads.
+    Rows ``(columns, N + 1 + all widths of h)``. x is the input of the first of these segments.
     """
     size, like = layer.channels // layer.segments, next(layer.parameters())
     widths = [_convs(layer.units[i])[-1].conv.in_channels for i in which]
@@ -172,7 +172,7 @@ def _in_terms_of_x(layer: GunnLayer, which: range) -> tuple[list[Tensor], list[T
 
 
 def _known(unit: nn.Module) -> bool:
-    """Whether a unit is as the paper's and its norms are folded."""
+    """Whether this is the paper's unit, with folded norms."""
     if type(unit) is not UpdateUnit:
         return False
     convs = [module for module in unit.modules() if isinstance(module, ConvUnit)]
@@ -181,7 +181,7 @@ def _known(unit: nn.Module) -> bool:
 
 
 def _convs(unit: nn.Module) -> list[ConvUnit]:
-    """Those of the stacked bottlenecks."""
+    """The conv units of the stacked bottlenecks."""
     assert isinstance(unit, UpdateUnit)
     stack = [unit.get_submodule(f"unit{m}") for m in range(1, unit.stacked + 1)]
     return [c for b in stack if isinstance(b, Bottleneck) for c in (b.layer1, b.layer2, b.layer3)]

@@ -1,4 +1,4 @@
-"""ReLUs behind joins write into what the join has just made."""
+"""ReLUs after joins overwrite the join's output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from polypath.fusion.draft import Draft
 
 
 def reuse_sums(draft: Draft) -> None:
-    """Let ReLUs write into what a join has just made, where nobody else reads that."""
+    """Make ReLUs overwrite a join's output if no other node reads it."""
     for path, module in draft.modules.items():
         nodes = [n for n in draft.nodes.values() if isinstance(n, Unit) and n.module == path]
         if type(module) is nn.ReLU and all(_fresh(draft, node.source) for node in nodes):

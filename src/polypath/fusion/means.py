@@ -1,11 +1,10 @@
-"""Fold the division of means into weights, which leaves sums.
+"""Fold the division of means into weights, so that means become sums.
 
-Where every operand comes from a conv that nobody else reads, these convs give their share. Other values, as those that
-merge-and-run units average, are kept larger than they are instead: a mean of k values becomes their sum, k times the
-mean, and the factor travels on through everything that commutes with a factor above 0 (ReLU, pools, sums) to the next
-conv or linear layer, which takes it into its weights. What joins such a value is made as large. Factors of two are
-exact. It is also what runtimes want: an ONNX Runtime has no division in its blocked layout, and reorders the maps
-around each.
+If every operand comes from a conv that no other node reads, the convs' weights are divided. Other values, such as those
+that merge-and-run units average, are kept k times too large instead: a mean of k values becomes their sum. The factor
+passes through operations that commute with a positive factor (ReLU, pools, sums), and the next conv or linear layer
+divides its weights by it. Values that are joined with such a value get the same factor. Factors of two are exact.
+Runtimes gain too: ONNX Runtime has no division in its blocked layout, so it reorders the maps around each division.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from polypath.fusion.units import FoldedConv, Part
 COMMUTING = (
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.Identity, nn.ReLU, nn.Flatten, Part
 )  # fmt: skip
-LARGEST = 2.0**60  # a float32 holds a value times this, and its square does not matter
+LARGEST = 2.0**60  # a value times this is still far from float32's limit
 
 
 def fold_means(draft: Draft) -> None:
-    """Turn all means into sums, or, where a factor meets what it does not commute with, those of convs' answers."""
+    """Turn all means into sums; if a factor cannot pass through some node, only the means of convs' outputs."""
     plan = _Plan(draft, everywhere=True)
     if not plan.possible:
         plan = _Plan(draft, everywhere=False)
@@ -33,9 +32,9 @@ def fold_means(draft: Draft) -> None:
 
 
 class _Plan:
-    """Which joins change, and by what each conv's answer and each layer's input is multiplied.
+    """The joins that change, and the factor of each conv's output and each layer's input.
 
-    ``factors`` has, by node, how many times too large its value is.
+    ``factors`` tells for each node how many times too large its value is.
     """
 
     def __init__(self, draft: Draft, *, everywhere: bool) -> None:
@@ -58,7 +57,7 @@ class _Plan:
         return self.factors.get(name, 1.0)
 
     def _take(self, node: Node) -> bool:
-        """Whether the factors of what ``node`` reads can be met."""
+        """Whether ``node`` can handle the factors of its inputs; records the changes for it."""
         return self._unit(node) if isinstance(node, Unit) else self._join(node)
 
     def _unit(self, node: Unit) -> bool:
@@ -103,7 +102,7 @@ class _Plan:
 
 
 def _convs_behind(draft: Draft, name: str) -> list[FoldedConv]:
-    """The convs that make ``name``, where nothing but this one reading depends on them; else none."""
+    """The convs that compute ``name``, if only its one reader depends on them; else none."""
     node = draft.nodes.get(name)
     if node is None or not draft.read_once(name):
         return []

@@ -1,4 +1,4 @@
-"""What :func:`polypath.fuse` gives: a PathNet of one path that only infers."""
+"""The result of :func:`polypath.fuse`: a PathNet with one path, for inference only."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class FusedNet(PathNet):
         """Stay in evaluation mode.
 
         Raises:
-            ValueError: training mode is asked for.
+            ValueError: training mode is requested.
         """
         if mode:
-            raise ValueError("a fused network only infers: its norms are folded away; train the one that it is made of")
+            raise ValueError("a fused network only infers: its norms are folded; train the original network")
         return super().train(False)
 
     def forward(self, x: Tensor, paths: Paths | str | None = None, **options: Any) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``.
 
         Raises:
-            ValueError: images that are no 4-D batch or too small, any choice.
+            ValueError: images that are not a 4-D batch or too small, any choice.
         """
         return super().forward(x.contiguous(memory_format=torch.channels_last), paths, **options)
 
     def plan(self, paths: Paths | str | None, ends: tuple[str, ...] = ()) -> Any:
         if paths is not None and str(paths) != "whole":
-            raise ValueError(f"path {str(paths)!r}: a fused network is of one path; fuse the network under that choice")
+            raise ValueError(f"path {str(paths)!r}: a fused network has one path; fuse the network with that choice")
         return super().plan(None, ends)

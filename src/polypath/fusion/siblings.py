@@ -1,8 +1,8 @@
-"""Run convs that read the same input as one, and the sum of convs that read parts of one as one.
+"""Merge convs that read the same input, and sums of convs that read parts of one merged conv.
 
-The first convs of parallel branches read the block's input: their weights one above the other are one conv, of whose
-maps each branch takes a part (a view). Where all parts of such a conv go into further convs whose answers are only
-summed (the branches of DFN-IL), these are one conv over all its maps.
+The first convs of parallel branches read the block's input. Their stacked weights are one conv, and each branch takes a
+part of its maps (a view). If all parts of such a conv go into further convs whose outputs are only summed (the branches
+of DFN-IL), these become one conv over all its maps.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ WHICH = ("summed", "all", "none")
 
 
 def merge_siblings(draft: Draft, which: str = "summed") -> None:
-    """Merge siblings; networks with gates, whose loops read across, are left alone.
+    """Merge siblings, except in networks with gates, whose loops may read across.
 
     Args:
-        which: ``summed`` merges those whose readers become one too, so that no part of the maps is ever taken;
+        which: ``summed`` merges convs whose readers are merged too, so that no part of the maps is ever taken;
             ``all`` merges every group, whose parts may then have to be copied; ``none`` merges nothing.
 
     Raises:
-        ValueError: another word.
+        ValueError: any other text.
     """
     check("siblings", which, one_of(*WHICH))
     if which == "none" or draft.gated:
@@ -50,7 +50,7 @@ def _siblings(draft: Draft) -> list[list[Unit]]:
 
 
 def _summed(draft: Draft, group: Sequence[Unit]) -> bool:
-    """Whether each is read by one conv without activation, and these, of one form, by one sum."""
+    """Whether each is read by one conv without activation, and these convs have one form and are read by one sum."""
     forms, sums = set(), set()
     for node in group:
         reader = _one_reader(draft, node.name)
@@ -93,7 +93,7 @@ def _merge(draft: Draft, group: Sequence[Unit]) -> None:
 
 @torch.no_grad()
 def side_by_side(units: Sequence[FoldedConv]) -> FoldedConv:
-    """One conv that gives the maps of all, which read the same input, one after the other."""
+    """One conv with the concatenated maps of convs that read the same input."""
     like = units[0].conv
     conv = empty_conv(like, like.in_channels, sum(u.conv.out_channels for u in units))
     conv.weight.copy_(torch.cat([u.conv.weight for u in units]))
@@ -115,7 +115,7 @@ def _bounds(units: Sequence[FoldedConv], i: int, none: float) -> Tensor | None:
 
 
 def _merge_sums(draft: Draft) -> None:
-    """In sums, put convs without activation that read all parts of one merged conv in order together."""
+    """In each sum, merge convs without activation that together read all parts of one merged conv."""
     for join in [n for n in draft.nodes.values() if isinstance(n, Join) and n.kind == "sum"]:
         found: dict[str, list[tuple[Unit, Unit]]] = {}
         for operand in join.operands:
@@ -146,7 +146,7 @@ def _all_parts(draft: Draft, whole: str, parts: Sequence[Unit]) -> bool:
 
 @torch.no_grad()
 def _sum(draft: Draft, join: str, whole: str, nodes: Sequence[Unit]) -> None:
-    """Replace convs of all parts of ``whole``, in order, by one conv of it."""
+    """Replace convs that read all parts of ``whole`` by one conv that reads it."""
     units = [cast(FoldedConv, draft.modules[node.module]) for node in nodes]
     parts = [cast(Unit, draft.nodes[node.source]) for node in nodes]
     starts = [cast(Part, draft.modules[part.module]).start for part in parts]

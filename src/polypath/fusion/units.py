@@ -1,4 +1,4 @@
-"""The units of a fused network: a conv with what followed it, and a part of its maps."""
+"""The units of a fused network: a conv with its activation, and a part of its maps."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ACTS = ("none", "relu", "clamp")
 class FoldedConv(nn.Module):
     """A conv with bias and, after it, nothing, ReLU or a clamp with bounds for each channel.
 
-    Maps ``(N, C, H, W)``. The clamp is what conv, ReLU, batch-norm amounts to: with the norm's scale s and shift t,
-    s·relu(z) + t is max(s·z + t, t) where s > 0 and min(s·z + t, t) where s < 0, so s and t go into the conv's weights
-    and bias. Its zero-padded borders see what they saw.
+    Maps ``(N, C, H, W)``. The clamp replaces conv, ReLU, batch-norm. With the norm's scale s and shift t, s·relu(z) + t
+    is max(s·z + t, t) for s > 0 and min(s·z + t, t) for s < 0, so s and t go into the conv's weights and bias. This is
+    exact at zero-padded borders too.
 
     Args:
-        conv: its weights and bias folded, in its place (not copied).
+        conv: a conv with folded weights and bias (used itself, not copied).
         act: ``none``, ``relu`` or ``clamp``.
         low, high: bounds of the clamp, ``(C,)`` each, None for no bound.
     """
 
-    packs = True  # whether large weights are laid out for the processor once instead of at every call
+    packs = True  # whether large weights are reordered for the processor once instead of at every call
     low: Tensor | None
     high: Tensor | None
 
@@ -35,7 +35,7 @@ class FoldedConv(nn.Module):
         super().__init__()
         check("act", act, one_of(*ACTS))
         if (low is not None or high is not None) != (act == "clamp"):
-            raise ValueError(f"act {act!r}: bounds belong to the clamp, which needs one at least")
+            raise ValueError(f"act {act!r}: only a clamp has bounds, and it needs at least one")
         self.conv, self.act = conv, act
         for name, bound in (("low", low), ("high", high)):
             self.register_buffer(name, None if bound is None else bound.view(-1, 1, 1))
@@ -45,7 +45,7 @@ class FoldedConv(nn.Module):
         if self.act == "clamp" and self.high is None and recording():
             assert self.conv.bias is not None
             assert self.low is not None
-            low = self.low  # runtimes know relu after a conv and a sum after that, but not a maximum
+            low = self.low  # runtimes can fuse a conv with a ReLU and a sum, but not with a maximum
             bias = self.conv.bias - low.flatten()
             return self.conv._conv_forward(x, self.conv.weight, bias).relu() + low
         if self._packable(x):
@@ -68,7 +68,7 @@ class FoldedConv(nn.Module):
         )
 
     def _run_packed(self, x: Tensor) -> Tensor:
-        """The conv, and its ReLU, by weights in oneDNN's order, which depends on the input's size."""
+        """The conv, and its ReLU, with weights in oneDNN's layout, which depends on the input's size."""
         conv = self.conv
         key = x.shape, conv.weight.data_ptr()
         form: list[Any] = [list(cast(Any, conv.padding)), list(conv.stride), list(conv.dilation), 1]
@@ -83,17 +83,17 @@ class FoldedConv(nn.Module):
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_packed": None}  # it can be made again, and not be copied
+        return self.__dict__ | {"_packed": None}  # it can be rebuilt but not copied
 
     def activated(self, z: Tensor) -> Tensor:
-        """What stands after the conv; writes to ``z``."""
+        """The activation after the conv, in place in ``z``."""
         if self.act == "relu":
             return z.relu_()
         return z.clamp_(self.low, self.high) if self.act == "clamp" else z
 
     @property
     def bounds(self) -> tuple[Tensor | None, Tensor | None]:
-        """Lower and upper bound of each channel, ``(C,)``; None where no channel has one."""
+        """Lower and upper bound of each channel, ``(C,)``; None if no channel has one."""
         if self.act == "relu":
             return self.conv.weight.new_zeros(self.conv.out_channels), None
         low, high = (None if bound is None else bound.flatten() for bound in (self.low, self.high))
@@ -101,7 +101,7 @@ class FoldedConv(nn.Module):
 
     @torch.no_grad()
     def scale(self, factor: float) -> None:
-        """Multiply the answer by a factor above 0."""
+        """Multiply the output by a factor above 0."""
         assert self.conv.bias is not None
         assert factor > 0
         for tensor in (self.conv.weight, self.conv.bias, self.low, self.high):
@@ -127,6 +127,6 @@ class Part(nn.Module):
 
 
 def empty_conv(like: nn.Conv2d, in_chans: int, out_chans: int) -> nn.Conv2d:
-    """A conv with bias as ``like``, of other widths, its weights not yet set."""
+    """A conv like ``like``, with bias and other widths; its weights still have to be set."""
     form: Any = cast(Any, like.kernel_size), like.stride, like.padding, like.dilation, like.groups
     return nn.Conv2d(in_chans, out_chans, *form, device=like.weight.device, dtype=like.weight.dtype)

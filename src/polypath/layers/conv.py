@@ -1,4 +1,4 @@
-"""Conv units: one convolution with its norm, activation and dropout, in the order that a paper gives."""
+"""Conv units: one convolution with its norm, activation and dropout, in the order of each paper."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DROPOUTS = {"element": nn.Dropout, "channel": nn.Dropout2d}
 
 
 class ConvUnit(nn.Module):
-    """Convolution, batch-norm, ReLU and dropout of maps ``(N, C, H, W)``; "same" padding, divided by ``stride``.
+    """Convolution, batch-norm, ReLU and dropout of maps ``(N, C, H, W)``; "same" padding, sides divided by ``stride``.
 
     Args:
-        order: what follows what, such as ``conv-norm-act`` (FractalNet §3.3) or ``conv-act-norm`` (CrescendoNet
-            Eq. 1); parts left out are left out, ``conv-norm`` having no activation.
-        dropout: probability of the ``drop`` part; 0 leaves it out.
-        dropout_kind: drop single ``element`` s or whole ``channel`` s.
-        variants: names of separate norms over the one convolution; callers then say which, ``unit(x, variant=...)``.
+        order: order of the parts, such as ``conv-norm-act`` (FractalNet §3.3) or ``conv-act-norm`` (CrescendoNet
+            Eq. 1); parts that it does not name are absent: ``conv-norm`` has no activation.
+        dropout: probability of the ``drop`` part; 0 omits it.
+        dropout_kind: drop single values (``element``) or complete maps (``channel``).
+        variants: names of separate norms over the one convolution; callers then name one, ``unit(x, variant=...)``.
     """
 
     def __init__(
@@ -75,5 +75,5 @@ class ConvUnit(nn.Module):
         return x
 
     def keep_variants(self, variants: Collection[str]) -> None:
-        """Forget the norms of other variants (called by ``extract``)."""
+        """Remove the norms of other variants (called by ``extract``)."""
         self.norm = nn.ModuleDict({name: norm for name, norm in self.norm.named_children() if name in variants})

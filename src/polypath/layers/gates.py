@@ -1,7 +1,7 @@
-"""Gates (DRNN §3, after ConvNet-AIG): does this sample go through the loop or past it?
+"""Gates (DRNN §3, after ConvNet-AIG): does this sample run the next loop?
 
-A gate gives two logits for each sample, shut and open. In training Gumbel noise makes the decision random and the
-gradient goes straight through it; in evaluation the larger logit decides.
+A gate computes two logits for each sample, shut and open. In training Gumbel noise makes the decision random, with a
+straight-through gradient; in evaluation the larger logit decides.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ SHUT_BIAS = 0.1  # ConvNet-AIG's
 class GateUnit(nn.Module):
     """Global average pool, linear layer to ``hidden``, batch-norm, ReLU, linear layer to 2 (shut, open).
 
-    Maps ``(N, C, H, W)`` give logits ``(N, 2)``. One gate serves all loops of its block.
+    Maps ``(N, C, H, W)`` in, logits ``(N, 2)`` out. One gate serves all loops of its block.
 
     Args:
-        hidden: d; 0 leaves the hidden layer out (DR-MobileNetV2).
-        open_share: share of the samples that it lets pass at the beginning.
-        statistics: of its batch-norm, over the samples that reach it, see :func:`~polypath.layers.lvbn.normalise`.
+        hidden: d; 0 omits the hidden layer (DR-MobileNetV2).
+        open_share: initial share of the samples that pass.
+        statistics: kind of batch-norm statistics over the samples that reach the gate, see
+            :func:`~polypath.layers.lvbn.normalise`.
 
     Raises:
         ValueError: a share that is not between 0 and 1, a negative ``hidden``.
@@ -50,7 +51,7 @@ class GateUnit(nn.Module):
         self.reset_last()
 
     def reset_last(self) -> None:
-        """Weights N(0, 0.001), biases such that ``open_share`` of the samples pass."""
+        """Draw weights from N(0, 0.001²); set biases so that a share ``open_share`` of the samples passes."""
         nn.init.normal_(self.last.weight, std=LAST_STD)
         with torch.no_grad():
             odds = math.log(self.open_share / (1.0 - self.open_share))

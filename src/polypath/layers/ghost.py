@@ -1,9 +1,8 @@
-"""Batch-norms whose training statistics are over other images than the batch at hand: ghost and synchronised.
+"""Batch-norms whose training statistics are not those of the current batch: ghost and synchronised.
 
 Papers that trained on several GPUs normalised over each GPU's images (DFN 32, GUNN 16). :class:`GhostBatchNorm2d` does
-so on one device (Hoffer et al. 2017, Algorithm 1); :class:`SyncBatchNorm2d` does the reverse, over all processes. Both
-have the parameters, buffers and evaluation of ``nn.BatchNorm2d``, so a network trained with them is saved and loaded as
-one without.
+so on one device (Hoffer et al. 2017, Algorithm 1). :class:`SyncBatchNorm2d` does the reverse, over all processes. Both
+have the parameters, buffers and evaluation of ``nn.BatchNorm2d``, so networks are saved and loaded as with that.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ Norm = TypeVar("Norm", bound=nn.BatchNorm2d)
 
 
 class GhostBatchNorm2d(nn.BatchNorm2d):
-    """Normalises maps ``(N, C, H, W)`` over ghost batches of at most ``images`` images, as even ones as can be.
+    """Normalises maps ``(N, C, H, W)`` over ghost batches of at most ``images`` images, of nearly equal size.
 
-    The running statistics move once a batch, to the mean of the ghost batches' ones.
+    The running statistics are updated once per batch, by the mean of the ghost batches' statistics.
     """
 
     images: int = 0
@@ -31,7 +30,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or (parts := -(-len(input) // self.images)) <= 1:
             return super().forward(input)
-        # torch's batch-norm wants its statistics in the type of the weights, which under autocast is not the input's
+        # torch's batch-norm needs statistics in the dtype of the weights, which differs from the input's under autocast
         like = self.weight if self.affine else at_least_float32(input)
         outs: list[Tensor] = []
         means: list[Tensor] = []
@@ -65,7 +64,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 class _AllReduce(torch.autograd.Function):
-    """The sum over all processes; so is its gradient."""
+    """The sum over all processes; its gradient is the sum of the gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -82,7 +81,7 @@ class _AllReduce(torch.autograd.Function):
 
 @torch.no_grad()
 def move_running(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor) -> None:
-    """Move running statistics towards those of a batch ``(C,)``, as ``nn.BatchNorm2d`` does where it tracks them."""
+    """Move running statistics towards those of a batch ``(C,)``, as ``nn.BatchNorm2d`` does if it tracks them."""
     if (
         not norm.track_running_stats
         or norm.running_mean is None
@@ -97,13 +96,13 @@ def move_running(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor) -> None:
 
 
 def ghost_norms(net: nn.Module, images: int) -> None:
-    """Let every plain ``nn.BatchNorm2d`` of ``net`` normalise over ``images`` images at a time."""
+    """Make every plain ``nn.BatchNorm2d`` of ``net`` normalise over at most ``images`` images at a time."""
     for norm in _convert(net, GhostBatchNorm2d):
         norm.images = images
 
 
 def sync_norms(net: nn.Module) -> None:
-    """Let every plain ``nn.BatchNorm2d`` of ``net`` normalise over the images of all processes."""
+    """Make every plain ``nn.BatchNorm2d`` of ``net`` normalise over the images of all processes."""
     _convert(net, SyncBatchNorm2d)
 
 
@@ -125,5 +124,5 @@ def _convert(net: nn.Module, kind: type[Norm]) -> list[Norm]:
                 parent.add_module(name, new)
                 made.append(new)
     if not made:
-        raise ValueError("parallel.batch_norm: this network has no batch-norm to change")
+        raise ValueError("parallel.batch_norm: this network has no batch-norm to replace")
     return made

@@ -1,4 +1,4 @@
-"""Weight initialisations that the papers name. Norms start at scale 1 and shift 0, biases at 0."""
+"""The papers' weight initialisations. Norms start at scale 1 and shift 0, biases at 0."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONV_STD, LINEAR_STD = 0.05, 0.04  # CrescendoNet §III-B
 
 
 def truncated_normal(module: Weighted) -> None:
-    """Normal, cut at two standard deviations: 0.05 for convs, 0.04 for linear layers (CrescendoNet §III-B)."""
+    """Normal with deviation 0.05 for convs and 0.04 for linear layers, cut at two deviations (CrescendoNet §III-B)."""
     std = CONV_STD if isinstance(module, nn.Conv2d) else LINEAR_STD
     nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
 
@@ -40,7 +40,7 @@ def xavier(module: Weighted) -> None:
 
 
 def xavier_fan_in(module: Weighted) -> None:
-    """Uniform with variance 1 / fan-in: what Caffe calls Xavier (FractalNet §4.1 and its generator)."""
+    """Uniform with variance 1 / fan-in, called Xavier in Caffe (FractalNet §4.1 and its generator)."""
     nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="linear")
 
 
@@ -54,22 +54,23 @@ INITS = {
 
 
 def initialise(net: nn.Module, scheme: str) -> None:
-    """Initialise every conv and linear layer of ``net`` by name of the scheme, in the order of ``modules()``.
+    """Initialise every conv and linear layer of ``net`` with the named scheme, in the order of ``modules()``.
 
     Raises:
         ValueError: an unknown scheme.
     """
     check("init", scheme, one_of(*INITS))
     for module in net.modules():
-        if isinstance(module, Weighted) and not module.weight.is_meta:  # there is nothing to draw into
+        if isinstance(module, Weighted) and not module.weight.is_meta:  # meta tensors have no data
             INITS[scheme](module)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
 
 def pass_through(conv: nn.Conv2d) -> bool:
-    """Let the first maps of a conv be its input's own (Dirac filters), where it can: stride 1, "same" padding of an odd
-    kernel, no fewer maps out than in. Its other maps stay as they were drawn. Whether it could."""
+    """Make the first maps of a conv copies of its input (Dirac filters); the other filters keep their drawn weights.
+
+    Returns whether it is possible: stride 1, "same" padding of an odd kernel, no fewer maps out than in."""
     side = conv.kernel_size[0]
     same = conv.stride == (1, 1) and conv.kernel_size == (side, side) and conv.padding == (side // 2, side // 2)
     if not same or side % 2 == 0 or conv.groups > 1 or conv.out_channels < conv.in_channels:

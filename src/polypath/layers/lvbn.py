@@ -1,11 +1,11 @@
-"""Batch-norm of recursive blocks (DRNN §3): every loop its own, statistics from the samples that the gate lets pass.
+"""Batch-norm of recursive blocks (DRNN §3): each loop has its own, with statistics of the samples that pass the gate.
 
 naive     one norm for all loops
-LVBN      a norm for each loop over the one conv; normalises all samples, and all of them move its running statistics
-I-LVBN    with gates: mean and variance over the samples let pass, and only they move the running statistics
+LVBN      a norm for each loop over the one conv; all samples are normalised and update its running statistics
+I-LVBN    with gates: mean and variance of the passing samples, and only they update the running statistics
 
-In training every sample runs every loop, so that the gates get a gradient; which samples are let pass comes with the
-call, as ``mask``. In evaluation samples that are not let pass are not there, and there is nothing to mask.
+In training every sample runs every loop, so that the gates get a gradient; the argument ``mask`` marks the passing
+samples. In evaluation the batch has only passing samples, so there is no mask.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 class LoopUnit(ConvUnit):
-    """A :class:`ConvUnit` that can tell which samples are let pass: ``unit(x, variant="loop2", mask=mask)``.
+    """A :class:`ConvUnit` that takes a mask of the passing samples: ``unit(x, variant="loop2", mask=mask)``.
 
     Args:
-        statistics: of its norm in training, where a mask says who is let pass; see :func:`normalise`.
+        statistics: kind of statistics of its norm in training with a mask; see :func:`normalise`.
         act: ``relu`` or ``relu6`` (MobileNetV2).
-        variants: a norm for each of these names (LVBN); none, a single norm.
+        variants: a norm for each of these names (LVBN); if empty, a single norm.
     """
 
     takes_mask = True
@@ -74,17 +74,17 @@ class LoopUnit(ConvUnit):
 
 
 def normalise(norm: Norm, x: Tensor, mask: Tensor | None, statistics: str, *, training: bool) -> Tensor:
-    """``norm(x)`` of maps ``(N, C, H, W)`` or vectors ``(N, C)``, where ``mask`` ``(N,)`` says who is let pass.
+    """``norm(x)`` of maps ``(N, C, H, W)`` or vectors ``(N, C)``; ``mask`` ``(N,)`` marks the passing samples.
 
-    In training, with a mask, ``statistics`` says what is normalised by and what moves the running statistics:
+    In training, with a mask, ``statistics`` sets whose mean and variance normalise and update the running statistics:
 
-    * ``passed``: both are the mean and variance of the samples let pass (I-LVBN).
-    * ``updates``: all samples are normalised by the statistics of all; those let pass move the running ones.
-    * ``all``: both are of all samples (LVBN), unless nobody is let pass.
+    * ``passed``: those of the passing samples for both (I-LVBN).
+    * ``updates``: those of all samples normalise, those of the passing samples update.
+    * ``all``: those of all samples for both (LVBN), but no update if no sample passes.
 
-    Where nobody is let pass the running statistics stay as they are; ``passed`` then normalises by them, as it does
-    where a single value is left, which has no variance. ``training`` is the mode of the norm's owner: a norm that
-    estimates statistics inside a network in evaluation may meet one sample alone.
+    If no sample passes, the running statistics do not change; ``passed`` then normalises by them. It also does so if
+    only one value passes, which has no variance. ``training`` is the mode of the norm's owner: a norm that is being
+    recalibrated inside a network in evaluation mode may get a single sample.
 
     Raises:
         ValueError: a mask for another kind of norm than plain batch-norm.
@@ -97,14 +97,14 @@ def normalise(norm: Norm, x: Tensor, mask: Tensor | None, statistics: str, *, tr
         mask, statistics = x.new_ones(len(x), dtype=torch.bool), "passed"
     if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d):
         raise ValueError(
-            f"a {type(norm).__name__} behind a gate: statistics of the samples let pass are known for plain batch-norm "
-            "only; build the network without gates, or leave batch-norm as it is"
+            f"a {type(norm).__name__} after a gate: only plain batch-norm supports statistics of the passing samples; "
+            "build the network without gates, or keep plain batch-norm"
         )
     if statistics == "passed":
         return _by_passed(norm, x, mask)
     out = F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
     if statistics == "all":
-        mask = mask.any().expand_as(mask)  # without asking the device, which would have to be waited for
+        mask = mask.any().expand_as(mask)  # stays on the device: no synchronisation
     with torch.no_grad():
         values = at_least_float32(x)
         weight = mask.to(values.dtype)
@@ -134,14 +134,14 @@ def _by_passed(norm: Norm, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean ``(C,)`` over the samples of weight 1, and of how many values it is the mean."""
+    """Mean ``(C,)`` over the samples of weight 1, and the number of values per channel."""
     per_sample = values.unsqueeze(-1).flatten(2).sum(2)
     count = weight.sum() * math.prod(values.shape[2:])
     return (per_sample * weight[:, None]).sum(0) / count.clamp(min=1.0), count
 
 
 def _move(norm: Norm, mean: Tensor, var: Tensor, count: Tensor) -> None:
-    """Move the running statistics towards a mean and a biased variance over ``count`` values; not by fewer than two."""
+    """Move the running statistics towards a mean and a biased variance over ``count`` values, if ``count`` > 1."""
     if not norm.track_running_stats:
         return
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
@@ -150,11 +150,11 @@ def _move(norm: Norm, mean: Tensor, var: Tensor, count: Tensor) -> None:
     norm.num_batches_tracked.data += some.long()
     rate = norm.momentum if norm.momentum is not None else 1.0 / norm.num_batches_tracked.clamp(min=1)
     unbiased = var * (count / (count - 1.0).clamp(min=1.0))
-    # through .data, as batch-norm's own update: another forward of this step may hold the buffers for its backward
+    # through .data, like torch's own update: another forward of this step may have saved the buffers for backward
     for running, new in ((norm.running_mean, mean), (norm.running_var, unbiased)):
         running.data.lerp_(new.to(running.dtype), (some * rate).to(running.dtype))
 
 
 def _along(values: Tensor, x: Tensor) -> Tensor:
-    """Values of channels ``(C,)``, shaped to meet ``x`` ``(N, C, …)``."""
+    """Values of channels ``(C,)``, reshaped to broadcast over ``x`` ``(N, C, …)``."""
     return values.view(1, -1, *[1] * (x.ndim - 2))

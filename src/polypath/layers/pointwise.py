@@ -1,4 +1,4 @@
-"""1×1 convs as products of matrices: what a CPU is faster at where maps lie one after the other."""
+"""1×1 convs as matrix products, which are faster on a CPU for contiguous maps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from polypath.core.recording import recording, symbolic
 
 
 class PointwiseConv(nn.Conv2d):
-    """A 1×1 conv of maps ``(B, N, H, W)`` to ``(B, n, H, W)``, run by :func:`pointwise` where that pays.
+    """A 1×1 conv of maps ``(B, N, H, W)`` to ``(B, n, H, W)``, run by :func:`pointwise` where that is faster.
 
-    On a CPU, of contiguous maps of several images, while the weights are fewer than an image's values: each image's
-    part of their gradient is written on its own, and summed. ``products = False`` is the conv as torch has it. With a
-    ``stride`` the pixels are taken first.
+    That is on a CPU, for contiguous maps of several images, if the weights are not more than an image's values: their
+    gradient is computed for each image and then summed. ``products = False`` is torch's conv. With a ``stride`` the
+    pixels are selected first.
     """
 
     products = True
@@ -33,25 +33,25 @@ class PointwiseConv(nn.Conv2d):
 
 
 PLAIN_CONVS = (nn.Conv2d, PointwiseConv)
-"""Convs of which weights, bias and form say all."""
+"""Convs that are fully described by weights, bias and geometry."""
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1×1 conv of maps ``(B, N, H, W)`` by weights ``(n, N, 1, 1)``."""
     if x.device.type != "cpu" or not x.is_contiguous():
         return F.conv2d(x, weight, bias)
-    # a conv would copy x into another order first, and so would matmul
+    # a conv would copy x into another layout first, and so would matmul
     maps = _products(weight.flatten(1), x)
     return maps if bias is None else maps + bias[:, None, None]
 
 
 def channels_last(x: Tensor) -> bool:
-    """Whether a pixel's values lie beside each other, in all channels of some maps or in some."""
+    """Whether a pixel's values are adjacent in memory; ``x`` may be some of the channels."""
     return x.stride(1) == 1 and not x.is_contiguous()
 
 
 def layout(x: Tensor) -> torch.memory_format:
-    """Of dense maps that lie as ``x`` does."""
+    """The memory format of dense maps with the layout of ``x``."""
     return torch.channels_last if channels_last(x) else torch.contiguous_format
 
 
@@ -66,7 +66,7 @@ def add_product(out: Tensor, weight: Tensor, x: Tensor) -> None:
             pixels(out).addmm_(pixels(x), weight.t())
         elif out.is_contiguous():
             out.view(*out.shape[:2], -1).baddbmm_(weight.expand(len(out), -1, -1), x.flatten(2))
-        else:  # there baddbmm would call a product for each image
+        else:  # baddbmm would run one product per image
             out.add_(_products(weight, x))
 
 
@@ -85,5 +85,5 @@ def _products(weight: Tensor, x: Tensor) -> Tensor:
 
 
 def pixels(x: Tensor) -> Tensor:
-    """Maps ``(B, N, H, W)`` as pixels ``(B·H·W, N)``: a view where they are channels-last, of others a copy."""
+    """Maps ``(B, N, H, W)`` as pixels ``(B·H·W, N)``: a view if they are channels-last, else a copy."""
     return x.permute(0, 2, 3, 1).flatten(0, 2)

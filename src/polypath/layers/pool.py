@@ -1,4 +1,4 @@
-"""A max-pool to maps of a given size that every version of torch can write as ONNX."""
+"""A max-pool to maps of a given size that every version of torch can export to ONNX."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from polypath.core.recording import symbolic
 
 
 class AdaptiveMaxPool(nn.AdaptiveMaxPool2d):
-    """``nn.AdaptiveMaxPool2d``, as the ordinary max-pool that it is where the map divides evenly.
+    """``nn.AdaptiveMaxPool2d`` that runs as an equivalent ordinary max-pool if the map divides evenly.
 
     Only the ordinary one has an operator in ONNX.
     """

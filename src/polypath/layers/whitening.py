@@ -1,8 +1,8 @@
-"""A first layer that whitens patches of the image, and is not learnt: ours, in none of the families' papers.
+"""A fixed first layer that whitens patches of the image. It is this library's own; no family's paper has it.
 
-The 3×3 patches x of the training images have a mean m and a covariance C = E Λ Eᵀ. Of its eigenvectors, the n with the
-largest eigenvalues are kept; each gives two maps, ± λ^(-1/2) eᵀ(x - m), after a ReLU, so that nothing is lost. Such
-layers are usual where CIFAR-10 is trained fast (Page 2018, 3×3 patches; Jordan 2024, 2×2 patches, both signs).
+The 3×3 patches x of the training images have a mean m and a covariance C = E Λ Eᵀ. The n eigenvectors with the largest
+eigenvalues are kept. Each gives two maps, the ReLU of ± λ^(-1/2) eᵀ(x - m), so nothing is lost. Such layers are common
+in fast training on CIFAR-10 (Page 2018, 3×3 patches; Jordan 2024, 2×2 patches, both signs).
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor
 from polypath.layers.conv import ConvUnit
 
 SIDE = 3  # of a patch
-FLOOR = 1e-4  # smaller eigenvalues than this share of the largest are divided by as if they were it
-ACROSS = 32  # patches taken of an image, at most about so many along each side
+FLOOR = 1e-4  # eigenvalues are raised to at least this share of the largest
+ACROSS = 32  # patches per image, about this many at most along each side
 
 
 def most_directions(in_chans: int) -> int:
-    """Values in a patch."""
+    """The number of values in a patch."""
     return in_chans * SIDE**2
 
 
 def whitening_unit(in_chans: int, directions: int) -> ConvUnit:
-    """The layer, ``(N, in_chans, H, W)`` to ``(N, 2·directions, H, W)``; what it holds learns nothing."""
+    """The layer, ``(N, in_chans, H, W)`` to ``(N, 2·directions, H, W)``; its weights are not trained."""
     unit = ConvUnit(in_chans, 2 * directions, SIDE, order="conv-act", bias=True)
     unit.conv.requires_grad_(False)
     return unit
@@ -34,13 +34,13 @@ def whitening_unit(in_chans: int, directions: int) -> ConvUnit:
 
 @torch.no_grad()
 def set_whitening(unit: ConvUnit, batches: Iterable[Tensor]) -> None:
-    """Make the layer whiten the patches of these images ``(N, C, H, W)``, as the network reads them.
+    """Set the layer's weights from the patches of these images ``(N, C, H, W)``, normalised for the network.
 
     Raises:
         ValueError: images whose patches are all the same.
     """
     mean, values, vectors = patch_spectrum(batches)
-    if not values[0] > 1e-12 * (1 + mean.square().sum()):  # all else is rounding
+    if not values[0] > 1e-12 * (1 + mean.square().sum()):  # anything smaller is rounding
         raise ValueError("whitening: all patches of the training images are the same, so they have no directions")
     directions, weight, bias = unit.conv.out_channels // 2, unit.conv.weight, unit.conv.bias
     assert bias is not None
@@ -51,8 +51,8 @@ def set_whitening(unit: ConvUnit, batches: Iterable[Tensor]) -> None:
 
 
 def patch_spectrum(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean ``(d,)``, eigenvalues ``(d,)``, largest first, and eigenvectors ``(d, d)``, in columns, of the covariance of
-    inner patches, in float64; d = :func:`most_directions`."""
+    """Mean ``(d,)`` of inner patches; eigenvalues ``(d,)``, largest first, and eigenvectors ``(d, d)``, in columns, of
+    their covariance. In float64; d = :func:`most_directions`."""
     count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
     for images in batches:
         if min(images.shape[-2:]) < SIDE:

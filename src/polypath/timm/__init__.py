@@ -1,11 +1,12 @@
 """Every registered network as a timm model: ``import polypath.timm``, then ``timm.create_model("fractalnet20")``.
 
-They take ``num_classes`` (0: no classifier; with ``global_pool=""`` no head at all), ``in_chans`` and every argument
-of their family, and images of any size from ``min_size`` on. With ``features_only=True`` they give the maps of their
-stages (``out_indices``: some of them). ``drop_rate`` is the family's dropout and ``drop_path_rate`` its stochastic
-depth, where it has them. ``timm.list_models(module="polypath")`` lists them; timm's own names are never taken.
+They accept ``num_classes`` (0: no classifier; with ``global_pool=""`` no head at all), ``in_chans`` and every argument
+of their family, and images of any size from ``min_size`` on. With ``features_only=True`` they return the maps of their
+stages (``out_indices`` selects some). ``drop_rate`` is the family's dropout and ``drop_path_rate`` its stochastic
+depth, if it has them. ``timm.list_models(module="polypath")`` lists them; they never use timm's own names.
 
-timm's residual networks are here under ``skip_`` and their names (``skip_resnet50``), with paths that leave out blocks.
+timm's residual networks are also registered, as ``skip_`` and their name (``skip_resnet50``), with paths that skip
+blocks.
 """
 
 from polypath.families.base import CIFAR_MEAN, CIFAR_STD

@@ -1,4 +1,4 @@
-"""What timm is told of a network: how its images are prepared, its ends, its paper, and where weights of it are."""
+"""A network's entry in timm: image preparation, first and last layers, paper, and the place of its weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polypath.storage.shipped import SHIPPED
 
 CLASSIFIER = "head.classifier"
 SHIPPED_TAG = "cifar10"
-OF_HEADS = ("num_classes", "classifier", "global_pool")  # what timm leaves out of backbones' configs
+OF_HEADS = ("num_classes", "classifier", "global_pool")  # keys that timm omits from backbones' configs
 
 
 def default_cfg(preset: Preset) -> dict[str, Any]:
@@ -34,12 +34,12 @@ def default_cfg(preset: Preset) -> dict[str, Any]:
 
 
 def entry(name: str, preset: Preset) -> Any:
-    """timm's entry of one network, which has no weights."""
+    """timm's entry of one network without weights."""
     return generate_default_cfgs({name: default_cfg(preset)})[name]
 
 
 def shipped() -> tuple[str, Preset, Any]:
-    """The network that comes with Polypath: its name, its preset, and its entry, with weights under one tag."""
+    """The network that Polypath ships: its name, its preset, and its entry, with weights under one tag."""
     config: dict[str, Any] = json.loads((SHIPPED / "config.json").read_bytes())
     name = f"shipped_{config['family']}"
     image, norm = config["image"], config["normalisation"]
@@ -51,8 +51,8 @@ def shipped() -> tuple[str, Preset, Any]:
 
 
 def skip_entry(model: str, name: str) -> Any:
-    """The entry of a network of timm with skips: timm's own, with its tags, its default one first, and names as they
-    are here."""
+    """The entry of a timm network with skips: timm's entry with its tags, the default tag first, and with our names of
+    modules."""
     known = get_pretrained_cfg(model)
     default = f"{model}.{known.tag}" if known and known.tag else model
     tagged = dict.fromkeys([default, *timm.list_models(model, include_tags=True)])

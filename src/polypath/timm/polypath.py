@@ -1,5 +1,5 @@
-"""The functions that timm calls by a model's name. timm files models by the last part of their module's name, so that
-``timm.list_models(module="polypath")`` lists what is made here."""
+"""The functions that timm calls by a model's name. timm groups models by the last part of their module's name, so
+``timm.list_models(module="polypath")`` lists the models of this module."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from polypath.families.registry import create_model as create_network
 from polypath.timm.configs import OF_HEADS, entry, shipped, skip_entry
 
 default_cfgs: dict[str, Any] = {}
-"""timm's entries of the models here; ``first_conv`` and ``pool_size`` are known to built models only."""
+"""timm's entries of these models; only built models have ``first_conv`` and ``pool_size``."""
 
 SKIPS = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d",
@@ -32,7 +32,7 @@ SKIPS = (
     "vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224",
     "deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224",
 )  # fmt: skip
-"""Models of timm that are here with skips from the start; :func:`register_skips` adds others."""
+"""Models of timm that are registered with skips on import; :func:`register_skips` adds others."""
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "drop_rate": (0.0,),
@@ -42,11 +42,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "scriptable": (False,),
     "exportable": (False,),
 }
-"""Arguments that timm's scripts pass to every model, with the values that ask for nothing."""
+"""Arguments that timm's scripts pass to every model, with the values that have no effect."""
 
 
 def register() -> list[str]:
-    """Register every network of :mod:`polypath.families.registry` that timm does not have yet; return the new names.
+    """Register every network of :mod:`polypath.families.registry` that is not in timm yet; return the new names.
 
     Raises:
         ValueError: a name that is timm's own.
@@ -86,7 +86,7 @@ def register_shipped() -> list[str]:
 
 
 class _OwnNet:
-    """Builds a network of ours; weights of it are read by timm where its config says that there are some."""
+    """Builds a network of this library; timm reads its weights, if the config has any."""
 
     def __init__(self, name: str, preset: Preset) -> None:
         self.name, self.preset = name, preset
@@ -99,7 +99,7 @@ class _OwnNet:
         return net
 
     def _own(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of the family: timm's general ones in its own words."""
+        """The family's arguments; timm's general ones are renamed to the family's."""
         own = {f.name: getattr(self.preset.spec, f.name) for f in fields(self.preset.spec)}
         kept: dict[str, Any] = {}
         for key, value in given.items():
@@ -114,12 +114,12 @@ class _OwnNet:
             elif key == "drop_path_rate" and "survival" in own:
                 kept["survival"] = 1.0 - value
             else:
-                raise ValueError(f"{key}={value!r}: {self.name!r} does not have it; give its family's own arguments")
+                raise ValueError(f"{key}={value!r}: {self.name!r} does not have it; use the arguments of its family")
         return kept
 
 
 class _SkipNet:
-    """Builds a network of timm with skips; its weights are timm's, or saved ones with our names."""
+    """Builds a timm network with skips; its weights are timm's, or saved ones with our names of tensors."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -141,12 +141,12 @@ class _SkipNet:
 def _load(net: PathNet, name: str, config: Mapping[str, Any]) -> None:
     if not any(config.get(key) for key in ("file", "url", "hf_hub_id", "state_dict")):
         raise ValueError(f"pretrained=True: there are no weights for {name!r}; polypath.load reads saved networks")
-    named = {"first_conv": net.pretrained_cfg["first_conv"]}  # whose weights are made to fit other channels
+    named = {"first_conv": net.pretrained_cfg["first_conv"]}  # timm adapts its weights to other numbers of channels
     load_pretrained(net, named | dict(config), net.num_classes, net.in_chans)
 
 
 def _register(name: str, config: Any, make: _OwnNet | _SkipNet) -> None:
-    """Make the function that timm calls by ``name``, and tell timm of it.
+    """Make the function that timm calls by ``name``, and register it.
 
     Raises:
         ValueError: a name that is timm's own.
@@ -172,11 +172,11 @@ def _register(name: str, config: Any, make: _OwnNet | _SkipNet) -> None:
         if pretrained_cfg is not None and not isinstance(pretrained_cfg, str) and described.get("num_classes"):
             arguments.setdefault("num_classes", described["num_classes"])  # a saved model's own
         net = make(described, arguments, pretrained=pretrained)
-        described |= net.config.get("pretrained_cfg", {}) | changed  # of fewer channels it has other means
+        described |= net.config.get("pretrained_cfg", {}) | changed  # the means depend on the number of channels
         if not described.get("pool_size") and (size := net.map_size(*described["input_size"][1:])):
             described["pool_size"] = size
         net.config["model"], net.config["pretrained_cfg"] = name, described
-        vars(net)["_model_args"] = _json(arguments)  # where timm's save_for_hf looks for them
+        vars(net)["_model_args"] = _json(arguments)  # for timm's save_for_hf
         net.to(device=device, dtype=dtype)
         if features_only:
             return _features(net, out_indices, feature_cls)
@@ -190,7 +190,7 @@ def _register(name: str, config: Any, make: _OwnNet | _SkipNet) -> None:
 
 
 def _features(net: PathNet, indices: Any, feature_cls: Any) -> FeatureGetterNet:
-    """timm's module that gives a list of stages' maps; what these do not need is pruned."""
+    """timm's module that returns a list of stages' maps; modules that these do not need are pruned."""
     if feature_cls not in ("getter", FeatureGetterNet):
         raise ValueError(
             f"feature_cls={feature_cls!r}: must be 'getter'; a stage may be a join, which has no module to hook or keep"
@@ -204,7 +204,7 @@ def _features(net: PathNet, indices: Any, feature_cls: Any) -> FeatureGetterNet:
 
 
 def _scriptable(net: PathNet) -> nn.Module:
-    """The whole network as one flat forward, for TorchScript; with what timm's scripts ask of a model."""
+    """The whole network as one flat forward, for TorchScript, with the attributes that timm's scripts read."""
     module: Any = net.__prepare_scriptable__()
     module.pretrained_cfg = module.default_cfg = net.pretrained_cfg
     module.num_classes, module.num_features, module.in_chans = net.num_classes, net.num_features, net.in_chans
@@ -212,10 +212,10 @@ def _scriptable(net: PathNet) -> nn.Module:
 
 
 def _entry(name: str, given: Any) -> dict[str, Any]:
-    """What the registry says of a model, of the tag ``given`` where that is one.
+    """The registry's entry of a model, for the tag ``given`` if it is one.
 
     Raises:
-        ValueError: a tag that there is not.
+        ValueError: an unknown tag.
     """
     known = default_cfgs[name]
     tag = given if isinstance(given, str) else ""
@@ -227,7 +227,7 @@ def _entry(name: str, given: Any) -> dict[str, Any]:
 
 
 def _given(config: Any) -> dict[str, Any]:
-    """What a caller's config says; a tag says nothing of its own."""
+    """The entries of a caller's config; a tag has none."""
     if isinstance(config, PretrainedCfg):
         config = config.to_dict()
     return _kept(config) if isinstance(config, Mapping) else {}

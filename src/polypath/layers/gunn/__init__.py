@@ -1,4 +1,4 @@
-"""GUNN's layer (Qiao et al. 2018, §3): the reference and its update in place."""
+"""GUNN's layer (Qiao et al. 2018, §3): the reference and the in-place update."""
 
 from polypath.layers.gunn.layer import BACKWARDS, ORDERS, Bottleneck, GunnLayer, UpdateUnit, check_segments
 

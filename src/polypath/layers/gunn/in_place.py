@@ -1,9 +1,9 @@
 """One buffer, updated in place: GUNN's Algorithm 1 (Qiao et al. 2018, §3.4) and its inference.
 
-The reference, Eq. 4 as it stands, is :meth:`polypath.layers.gunn.layer.GunnLayer.reference`. It writes all N channels
+The reference, a literal Eq. 4, is :meth:`polypath.layers.gunn.layer.GunnLayer.reference`. It writes all N channels
 again for each of the P segments and keeps every copy for the backward pass. Here one buffer holds the newest values.
-In the backward pass each segment gets its old value, which is the layer's input, before its unit's gradient is taken;
-so what the unit saw is there again, to the bit, and no unit runs twice.
+The backward pass first restores each segment's old value, which is the layer's input, and then computes the gradient of
+its unit. So the unit's input is restored bit for bit, and no unit runs twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from polypath.layers.gunn.steps import Maps, changed, steps_of, update
 
 
 def in_place(x: Tensor, units: Sequence[nn.Module], residual: bool, *, gradual: bool = True) -> Tensor:
-    """The layer without gradients: one buffer beside ``x``, nothing concatenated."""
+    """The layer without gradients: one buffer beside ``x``, no concatenation."""
     buffer = _dense_copy(x)
     for segment, unit in zip(buffer.chunk(len(units), dim=1), units, strict=True):
         update(segment, changed(unit, buffer if gradual else x), residual)
@@ -30,11 +30,11 @@ def in_place(x: Tensor, units: Sequence[nn.Module], residual: bool, *, gradual: 
 def algorithm1(x: Tensor, units: Sequence[nn.Module], parameters: Sequence[Sequence[Tensor]], residual: bool) -> Tensor:
     """The gradual layer with gradients for ``x`` and for each unit's ``parameters``, by Algorithm 1.
 
-    It keeps what the units keep, ``x`` and the result: what the simultaneous layer and its reader keep. Going back
-    twice over a retained graph works.
+    It saves the tensors that the units save, ``x`` and the result, like the simultaneous layer and its reader. A second
+    backward pass over a retained graph works.
 
     Raises:
-        RuntimeError: in the backward pass, a gradient of the gradient (``create_graph=True``).
+        RuntimeError: in the backward pass, if a second-order gradient is requested (``create_graph=True``).
     """
     unique = list({id(p): p for own in parameters for p in own}.values())
     out = _Algorithm1.apply(x, units, parameters, residual, *unique)
@@ -65,7 +65,7 @@ class _Algorithm1(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "GUNN's Algorithm 1 gives no gradient of a gradient (create_graph=True): "
+                "GUNN's Algorithm 1 has no second-order gradient (create_graph=True): "
                 "set backward='reference' on the GunnLayers"
             )
         x, y, *tensors = ctx.saved_tensors
@@ -82,10 +82,10 @@ class _Algorithm1(torch.autograd.Function):
 
 
 class _Kept:
-    """What the units' graphs keep for going back.
+    """The tensors that the units' graphs save for the backward pass.
 
-    The tensors are handed over to the layer's own node, which frees them in its time; the graphs remember numbers.
-    A tensor that lies in the buffer is not kept at all: it is read from the restored buffer.
+    The outer autograd node owns the saved tensors; the inner graphs hold indices. A tensor inside the buffer is not
+    saved: it is read from the restored buffer.
     """
 
     def __init__(self, buffer: Tensor) -> None:

@@ -1,10 +1,10 @@
-"""GUNN's layer (Qiao et al. 2018): segments of the channels updated one after the other, each from the newest values.
+"""GUNN's layer (Qiao et al. 2018): updates segments of channels one after the other, each from the newest values.
 
-Eq. 3   U_c(x): the channels in c become F_c(x), all others stay
+Eq. 3   U_c(x): the channels in c become F_c(x), all others are unchanged
 Eq. 4   GUNN(x) = (U_{c_l} ∘ … ∘ U_{c_1})(x),      c_1 … c_l a partition of the channels
 Eq. 5   F_c(x) = G_c(x) + x_c                      G_c is an update unit (§5.1, Figure 4)
 
-SUNN, the network before conversion, applies the same units at once: every unit reads x, none reads another's result.
+SUNN, the network before conversion, applies the same units at once: every unit reads x, not another unit's result.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class UpdateUnit(nn.Module):
     """G_c: ``(N, in_chans, H, W)`` to ``(N, out_chans, H, W)``; M stacked bottlenecks, the first reads all channels.
 
     Args:
-        expansion: K, the bottleneck's inner maps for each map that it gives.
-        stacked: M; the second and later bottlenecks read what the one before gives.
-        parallel: add a 1×1 conv with batch-norm of the unit's input (CIFAR models; the paper does not mention it,
+        expansion: K, the bottleneck's inner maps per output map.
+        stacked: M; the second and later bottlenecks read the output of the previous one.
+        parallel: add a 1×1 conv with batch-norm of the unit's input (CIFAR models; the paper does not mention it, but
             its parameter counts need it).
     """
 
@@ -76,19 +76,19 @@ class UpdateUnit(nn.Module):
         return z if self.parallel is None else z + self.parallel(x)
 
     def reads(self) -> Reads | None:
-        """All that reads the channels, as one conv; None where that would leave out what someone watches."""
+        """All convs that read the channels, as one conv; None if this would skip a module that has hooks."""
         first = self.get_submodule("unit1")
         assert isinstance(first, Bottleneck)
         readers = [first.layer1] if self.parallel is None else [first.layer1, self.parallel]
         if not all(map(_mergeable, (self, first, *readers))):
             return None
         convs = [reader.conv for reader in readers]
-        # where batch-norm was folded into them, the convs have biases
+        # convs with a folded batch-norm have biases
         bias = None if all(conv.bias is None for conv in convs) else torch.cat([_bias(conv) for conv in convs])
         return Reads(torch.cat([conv.weight for conv in convs]), bias, [conv.out_channels for conv in convs])
 
     def rest(self, z: Tensor, beside: Tensor | None = None) -> Tensor:
-        """The unit's answer, of what the first conv and the parallel one gave."""
+        """The unit's output, given the outputs of the first conv and of the parallel one."""
         first = self.get_submodule("unit1")
         assert isinstance(first, Bottleneck)
         z = first.layer3(first.layer2(_after_conv(first.layer1, z)))
@@ -105,18 +105,18 @@ class GunnLayer(nn.Module):
         segments: P; segment i holds channels (i−1)·N/P to i·N/P.
         expansion: K of the update units.
         stacked: M of the update units.
-        parallel: give the units the parallel 1×1 conv of the CIFAR models.
-        residual: add a unit's result to the segment's old value (Eq. 5); without, it takes its place (NoRes).
+        parallel: whether units have the parallel 1×1 conv of the CIFAR models.
+        residual: add a unit's result to the segment's old value (Eq. 5); without, the result replaces it (NoRes).
         order: ``gradual`` (GUNN, Eq. 4) or ``simultaneous`` (SUNN).
-        backward: ``algorithm1`` updates one buffer in place, restored going back (§3.4); ``reference`` is Eq. 4 as
-            it stands, which holds a copy of all channels for each segment. They load the same weights. The attribute
-            may be set at any time. Compiled and exported networks always run the reference, and so do empty batches
-            and ``torch.func``'s transforms (``vmap``, ``grad``, …).
-        unit: makes another update unit from its numbers of input and output channels. It must not write to its
-            input, and under ``algorithm1`` nothing but its input and its own parameters may ask for a gradient.
+        backward: ``algorithm1`` updates one buffer in place and restores it in the backward pass (§3.4); ``reference``
+            is a literal Eq. 4, which holds a copy of all channels for each segment. Both use the same weights. The
+            attribute may be set at any time. Compiled and exported networks always run the reference, and so do empty
+            batches and ``torch.func``'s transforms (``vmap``, ``grad``, …).
+        unit: makes another update unit from its numbers of input and output channels. The unit must not write to its
+            input. With ``algorithm1`` only its input and its own parameters may require a gradient.
 
     Raises:
-        ValueError: P that does not divide N, with the nearest legal values; an unknown order or backward.
+        ValueError: P does not divide N (the message has the nearest legal values); an unknown order or backward.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class GunnLayer(nn.Module):
         return algorithm1(x, units, parameters, self.residual)
 
     def reference(self, x: Tensor, units: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
-        """Eq. 4, for SUNN Eq. 2, with Eq. 5, word by word."""
+        """Eq. 4 (for SUNN Eq. 2) with Eq. 5, implemented literally."""
         split = torch.split(x, self.channels // self.segments, dim=1)
         values = [split[i] for i in range(len(units))]
         for i, unit in enumerate(units):
@@ -207,7 +207,7 @@ def _after_conv(unit: ConvUnit, x: Tensor) -> Tensor:
 
 
 def _transformed() -> bool:
-    """Whether a transform of ``torch.func`` runs: it follows neither writes into a buffer nor graphs made inside."""
+    """Whether a ``torch.func`` transform is active: it supports neither writes into a buffer nor inner graphs."""
     return torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage] (there is no public name)
 
 
@@ -216,7 +216,7 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 
 
 def _mergeable(module: nn.Module) -> bool:
-    """Whether its conv is a plain one, and nobody watches a call that reading as one would leave out."""
+    """Whether the module's conv is a plain one, and no hook is registered on a module whose call would be skipped."""
     conv = getattr(module, "conv", None)
     watched = [m for m in (module, conv) if m is not None]
     return (conv is None or type(conv) in PLAIN_CONVS) and not any(

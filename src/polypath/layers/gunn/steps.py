@@ -1,8 +1,8 @@
 """The steps of Algorithm 1: the update of one segment, forward and backward.
 
-A unit may say what it reads: ``reads()`` gives the 1×1 convs of its input as one (:class:`Reads`), or None, and
-``rest(*maps)`` computes the unit's output from theirs. On a CPU these convs are one product of matrices, whose gradient
-is added to the buffer's in place instead of being allocated as N new maps first.
+A unit may have two more methods: ``reads()`` returns the 1×1 convs of its input as one (:class:`Reads`), or None, and
+``rest(*maps)`` computes the unit's output from their outputs. On a CPU these convs are one matrix product. Its gradient
+is added in place to the buffer's gradient, without allocating N new maps first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Gradients = Iterator[tuple[Tensor, Tensor | None]]
 
 
 class Reads(NamedTuple):
-    """Weights ``(n, N, 1, 1)`` and bias ``(n,)`` of 1×1 convs of one input, and how many of the n maps each gives."""
+    """Weights ``(n, N, 1, 1)`` and bias ``(n,)`` of 1×1 convs of one input, and how many of the n maps each makes."""
 
     weight: Tensor
     bias: Tensor | None
@@ -30,18 +30,18 @@ class Reads(NamedTuple):
 
 
 class Keeper(Protocol):
-    """Keeps tensors until the layer goes back."""
+    """Saves tensors for the layer's backward pass."""
 
     def pack(self, tensor: Tensor) -> Any: ...
     def unpack(self, key: Any) -> Tensor: ...
     def keeping(self) -> contextlib.AbstractContextManager[Any]:
-        """What graphs made inside save is kept."""
+        """A context that keeps the tensors that graphs built inside save."""
         ...
 
 
 @dataclass
 class Maps:
-    """A layer's buffer, its segments of ``size`` channels; going back also its input x and the buffer's gradient."""
+    """A layer's buffer, with segments of ``size`` channels; in the backward pass also its input x and the gradient."""
 
     buffer: Tensor
     size: int
@@ -57,7 +57,10 @@ class Maps:
         update(self.buffer[:, self.segments(index, index + 1)], change, self.residual)
 
     def restore(self, index: int) -> Tensor:
-        """Give a segment its old value, and its gradient that of the old value; the gradient of its unit's answer."""
+        """Restore a segment's old value, and set its gradient to that of the old value.
+
+        Returns the gradient of its unit's output.
+        """
         assert self.x is not None
         assert self.grad is not None
         own = self.segments(index, index + 1)
@@ -69,7 +72,7 @@ class Maps:
 
 
 def changed(unit: nn.Module, x: Tensor) -> Tensor:
-    """``unit(x)``, with all that reads ``x`` in one call where the unit can say what does."""
+    """``unit(x)``; if the unit has ``reads()``, all convs that read ``x`` run in one call."""
     reads = _reads(unit)
     if reads is None:
         return unit(x)
@@ -83,7 +86,7 @@ def update(segment: Tensor, change: Tensor, residual: bool) -> None:
 def steps_of(
     units: Iterable[nn.Module], parameters: Iterable[Sequence[Tensor]], device: torch.device
 ) -> list[Step | ReadingStep]:
-    """The units' steps in order; on a CPU a unit that says what it reads does so by one product of matrices."""
+    """The units' steps in order; on a CPU a unit with ``reads()`` reads by one matrix product."""
     steps: list[Step | ReadingStep] = []
     for i, (unit, own) in enumerate(zip(units, parameters, strict=True)):
         with torch.enable_grad():
@@ -93,7 +96,7 @@ def steps_of(
 
 
 class Step:
-    """The update by one unit, of which nothing needs to be known."""
+    """The update by any unit."""
 
     def __init__(self, unit: nn.Module, parameters: Sequence[Tensor], index: int) -> None:
         self.unit, self.parameters, self.index = unit, parameters, index
@@ -115,7 +118,7 @@ class Step:
 
 
 class ReadingStep:
-    """The update by a unit whose 1×1 convs of the buffer are one product; the gradient is added to the buffer's."""
+    """The update by a unit with ``reads()``: one product, whose gradient is added in place to the buffer's."""
 
     def __init__(self, unit: nn.Module, parameters: Sequence[Tensor], index: int, reads: Reads) -> None:
         self.unit, self.parameters, self.index, self.reads = unit, parameters, index, reads
@@ -150,13 +153,13 @@ class ReadingStep:
             yield from zip(self.parameters, found, strict=True)
 
     def _room(self, buffer: Tensor) -> Tensor:
-        """For the gradients of what was read."""
+        """Memory for the gradients of the maps that were read."""
         shape = (len(buffer), sum(self.reads.widths), *buffer.shape[2:])
         return torch.empty(shape, dtype=self.dtype, device=buffer.device, memory_format=layout(buffer))
 
 
 class _Graph:
-    """A unit's graph from leaves, which let go of their values, to its answer."""
+    """A unit's graph from leaves, whose values are freed, to its output."""
 
     def __init__(self, leaves: Sequence[Tensor], answer: Tensor) -> None:
         self.starts = [get_gradient_edge(leaf) for leaf in leaves]
@@ -168,8 +171,10 @@ class _Graph:
     def gradients(
         self, parameters: Sequence[Tensor], upstream: Tensor
     ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
-        """Of the leaves and of ``parameters``."""
-        inputs = cast(Sequence[Tensor], [*self.starts, *parameters])  # torch types no mixture of edges and tensors
+        """The gradients of the leaves and of ``parameters``."""
+        inputs = cast(
+            Sequence[Tensor], [*self.starts, *parameters]
+        )  # torch has no type for a mixture of edges and tensors
         if self.end is None:
             found: Sequence[Tensor | None] = [None] * len(inputs)
         else:

@@ -1,5 +1,5 @@
-# Each target makes and fills .venv by itself; `make test` in a fresh clone is enough.
-# Another Python or other versions: make test PYTHON=python3.13 VENV=.venv-3.13
+# Each target creates and fills .venv if needed, so `make test` works in a fresh clone.
+# With another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON := python3
 VENV := .venv
 CONSTRAINTS := constraints.txt
@@ -39,7 +39,7 @@ bench: $(READY)
 bench-quick: $(READY)
 	$(PY) -m benchmarks quick
 
-# the generated pages, which are committed, and the site in docs/_build/html
+# makes the generated pages, which are committed, and the site in docs/_build/html
 docs: $(READY)
 	$(PY) docs/generate.py
 	$(MAKE) site
@@ -48,7 +48,7 @@ site: $(READY)
 	$(PY) -m sphinx -n -W --keep-going -q -d docs/_build/doctrees -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-# asks every external link; needs a network
+# checks every external link; needs a network
 links: $(READY)
 	$(PY) -m sphinx -q -d docs/_build/doctrees -b linkcheck docs docs/_build/links
 

@@ -1,5 +1,5 @@
-"""Speed and memory, each against a peer or a share inside the same run: ``make bench``.
+"""Speed and memory, each compared with a peer or a total measured in the same run: ``make bench``.
 
-Results go to ``benchmarks/results/KIND/NAME.json`` with device, versions and revision; documents quote
-these files only.
+Results go to ``benchmarks/results/KIND/NAME.json`` with device, versions and revision; documents quote only these
+files.
 """

@@ -1,9 +1,9 @@
 """``python -m benchmarks [NAME ...]``: run benchmarks and write their results.
 
 ``python -m benchmarks ablate RECIPE ...`` compares techniques of training (:mod:`benchmarks.ablate`),
-``outside OPTIONS`` trains what a user would pick instead of a path (:mod:`benchmarks.outside`), ``own_pictures`` trains
-on folders that it draws (:mod:`benchmarks.own_pictures`), ``efficientnet_lite0`` fine-tunes a network with ImageNet's
-weights and skips (:mod:`benchmarks.efficientnet_lite0`); ``--help`` lists their options.
+``outside OPTIONS`` trains alternatives to paths (:mod:`benchmarks.outside`), ``own_pictures`` trains on generated
+folders of images (:mod:`benchmarks.own_pictures`), ``efficientnet_lite0`` fine-tunes a network with ImageNet's weights
+and skips (:mod:`benchmarks.efficientnet_lite0`); ``--help`` lists their options.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(names: list[str]) -> int:
     alone = bool(names) and names[0] in WITH_OPTIONS
     if unknown := [name for name in names if name not in BENCHMARKS + MORE and not alone]:
         print(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS + MORE)}", file=sys.stderr)
-        print(f"and, each by itself and with options, {', '.join(WITH_OPTIONS)}", file=sys.stderr)
+        print(f"and, one at a time with options, {', '.join(WITH_OPTIONS)}", file=sys.stderr)
         return 2
     folder().mkdir(parents=True, exist_ok=True)
     logging.basicConfig(format="%(message)s")
@@ -56,7 +56,7 @@ def main(names: list[str]) -> int:
 
 
 def with_options(name: str, options: list[str]) -> int:
-    """Run a benchmark with options of its own; the exit status."""
+    """Run a benchmark that has options; returns the exit status."""
     module, begun = importlib.import_module(f"benchmarks.{name}"), time.perf_counter()
     if name == "ablate":  # it writes its result after each run
         return module.main(options)
@@ -69,7 +69,7 @@ def with_options(name: str, options: list[str]) -> int:
         print(stopped, file=sys.stderr)
         return 130
     if result is not None:
-        _write(name, result, begun, command=False)  # it may name folders of this machine
+        _write(name, result, begun, command=False)  # the command may contain local paths
     return 0
 
 

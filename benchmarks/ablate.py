@@ -1,15 +1,15 @@
-"""What each technique of a recipe for small budgets is worth, at equal PFLOP of training.
+"""The effect of each technique of a small-budget recipe, at equal training PFLOP.
 
     python -m benchmarks ablate fractalnet-cifar10-fast --data DIR --pflop 0.05 --seeds 3 [--plan]
 
-``all`` is the recipe, ``none`` the recipe without any of those techniques of
-:data:`polypath.training.recipes.fast.WITHOUT` that it has; beside them it is trained without each one and with each one
-alone, for so many whole epochs that its PFLOP are nearest to those asked for. ``--plan`` says what that comes to here,
-and trains nothing.
+``all`` is the recipe; ``none`` is the recipe without any of the techniques of
+:data:`polypath.training.recipes.fast.WITHOUT`. In addition, the recipe is trained without each technique and with each
+one alone. Each run takes the number of whole epochs whose PFLOP are nearest to the requested ones. ``--plan`` prints
+the cost here, and trains nothing.
 
-Errors are those of the images held out of training; nothing is chosen by the test images, and the table does not have
-them. Each run is an ordinary run folder below ``--out``: called again, finished runs are read and begun ones resumed.
-The table goes into ``results/ablation.json``, which keeps those of other recipes, and onto ``docs/fast.md``.
+Errors are on held-out images; nothing is chosen on the test images, which the table does not use. Each run is an
+ordinary run folder below ``--out``: the same command reads finished runs and resumes unfinished ones. The table goes
+into ``results/ablation.json``, which keeps the tables of other recipes, and into ``docs/fast.md``.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ TIMED = 3
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks ablate", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("recipe", help="a name of `polypath recipes '*-fast'`")
-    parser.add_argument("--data", required=True, help="where the images are: a folder, or a hub name")
-    parser.add_argument("--pflop", type=float, required=True, help="of training, for each run")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (3)")
+    parser.add_argument("--data", required=True, help="the images: a folder, or a Hub name")
+    parser.add_argument("--pflop", type=float, required=True, help="training PFLOP of each run")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (default 3)")
     parser.add_argument("--out", type=Path, help="folder of the runs; default runs/ablate/RECIPE")
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time (1)")
-    parser.add_argument("--plan", action="store_true", help="say PFLOP and time, train nothing")
+    parser.add_argument("--workers", type=int, default=1, help="concurrent runs (default 1)")
+    parser.add_argument("--plan", action="store_true", help="print PFLOP and time, train nothing")
     args = parser.parse_args(argv)
     try:
         recipe = replace(get_recipe(args.recipe), {"data.source": args.data})
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     for name, why in failed.items():
-        print(f"failed: {name}: {why}; the same command tries it again", file=sys.stderr)
+        print(f"failed: {name}: {why}; the same command retries it", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -81,17 +81,17 @@ def ablate(
     run: Runner | None = None,
     file: Path = FILE,
 ) -> Mapping[str, str]:
-    """Plan the runs, train what has not been trained into ``out``, write the table into ``file``; what failed, by run.
+    """Plan the runs, train missing ones into ``out``, write the table into ``file``; returns failures by run.
 
     Raises:
-        ValueError: a recipe without any technique or without held-out images, no PFLOP or seeds, a folder that holds
-            something else.
+        ValueError: a recipe without any technique or without held-out images, no PFLOP or seeds, a folder with another
+            content.
     """
     check("pflop", pflop, number(above=0))
     if seeds < 1:
         raise ValueError(f"seeds = {seeds}: must be a whole number of at least 1")
     if not recipe.chooses:
-        raise ValueError(f"{recipe.name}: holds no images out (data.validation), by which techniques are compared")
+        raise ValueError(f"{recipe.name}: has no held-out images (data.validation) to compare techniques on")
     arms = arms_of(recipe)
     claim = {"recipe": recipe_to_json(recipe), "pflop": pflop}
     _check_claim(out, claim)
@@ -120,23 +120,23 @@ def ablate(
     return failed
 
 
-# --- what is trained -------------------------------------------------------------------------------------------
+# --- runs to train ---------------------------------------------------------------------------------------------
 
 
 def techniques(recipe: Recipe) -> list[str]:
-    """Those that the recipe has and that can be told apart here."""
+    """The recipe's techniques that make a difference on this machine."""
     named = {"muon": recipe.optim.kind == "muon", "one-cycle": recipe.schedule.kind == "one-cycle"}
     named["large batches"] = recipe.batch_size > WITHOUT["large batches"]["batch_size"]
-    if recipe.precision == "auto":  # where it is fp32, the run without bf16 would be the same
+    if recipe.precision == "auto":  # if this is fp32 here, the run without bf16 would be the same
         named["bf16"] = resolve_precision("auto", resolve_device(recipe.device)) == "bf16"
     return [name for name, fields in WITHOUT.items() if named.get(name, True) and replace(recipe, fields) != recipe]
 
 
 def arms_of(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipes that are compared, by what they are called.
+    """The recipes to compare, by name.
 
     Raises:
-        ValueError: a recipe without any of the techniques.
+        ValueError: the recipe has none of the techniques.
     """
     found = techniques(recipe)
     if not found:
@@ -153,12 +153,12 @@ def run_name(arm: str, seed: int) -> str:
     return f"{arm.replace(' ', '-')},seed={seed}"
 
 
-# --- what it costs ---------------------------------------------------------------------------------------------
+# --- cost ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Price:
-    """Floating-point operations of an image and, beside, of a step of the optimiser; seconds an operation here."""
+    """Floating-point operations per image and per optimiser step; seconds per operation on this machine."""
 
     image: float
     step: float
@@ -166,7 +166,7 @@ class Price:
 
 
 class Prices:
-    """What steps of recipes cost on these images, each counted and measured once."""
+    """Costs of training steps on these images; each recipe is counted and measured once."""
 
     def __init__(self, data: ImageData) -> None:
         self.data, self._known = data, dict[str, Price]()
@@ -194,7 +194,9 @@ def _price(recipe: Recipe, data: ImageData) -> Price:
     batches = train_batches(data, recipe, device, World())
     engine = Engine(recipe, build_net(recipe), device, World(), len(batches))
     x, y = next(iter(batches))
-    few, more = (_counted(engine, x[:n], y[:n], range(DRAWS)) for n in (2, 4))  # the same paths: their steps are equal
+    few, more = (
+        _counted(engine, x[:n], y[:n], range(DRAWS)) for n in (2, 4)
+    )  # the same paths, so the optimiser's part is equal
     image = (more - few) / (2 * DRAWS)
     engine.start_epoch(0)
     _counted(engine, x, y, range(1))
@@ -216,13 +218,13 @@ def _counted(engine: Engine, x: torch.Tensor, y: torch.Tensor, steps: Sequence[i
 
 
 def at_budget(recipe: Recipe, prices: Prices, pflop: float) -> Recipe:
-    """The recipe with so many whole epochs that it costs nearest to ``pflop``, one at least."""
+    """The recipe with the number of whole epochs, at least one, whose cost is nearest to ``pflop``."""
     flop, _ = prices.epoch(recipe)
     return replace(recipe, {"epochs": max(1, round(pflop * PETA / flop))})
 
 
 def tell(planned: Mapping[str, Recipe], prices: Prices, seeds: int) -> float:
-    """Print what the runs come to; their seconds."""
+    """Print the cost of the runs; returns their seconds."""
     rows, total, took = [], 0.0, 0.0
     for name, recipe in planned.items():
         flop, seconds = (recipe.epochs * cost for cost in prices.epoch(recipe))
@@ -233,14 +235,14 @@ def tell(planned: Mapping[str, Recipe], prices: Prices, seeds: int) -> float:
     return round(took, 1)
 
 
-# --- what came out ---------------------------------------------------------------------------------------------
+# --- results ---------------------------------------------------------------------------------------------------
 
 
 def rows_of(
     planned: Mapping[str, Recipe], results: Mapping[str, RunResult], seeds: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """A row for each arm that has a run: errors on held-out images by seed, and the mean change over the seeds that the
-    arm shares with what it is held against (``all`` for those without one technique, ``none`` for those with one)."""
+    """A row for each arm that has a run: errors on held-out images by seed, and the mean change from its reference over
+    their common seeds. The reference is ``all`` for arms without one technique, ``none`` for arms with one."""
     errors = {
         arm: {seed: found.val_error for seed in seeds if (found := results.get(run_name(arm, seed))) is not None}
         for arm in planned
@@ -285,7 +287,7 @@ def _spread(values: Sequence[float]) -> float | None:
 
 
 def _check_claim(out: Path, claim: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` where the folder holds something else."""
+    """Raise ``ValueError`` if the folder holds something else."""
     check_own(out, "ablate.json", "ablation")
     file = out / "ablate.json"
     if file.is_file():

@@ -1,14 +1,15 @@
-"""Does the predictor keep its budgets, and what does it cost above the bare runtime? Batch 1.
+"""Does the predictor keep its budgets, and what is its overhead over the bare runtime? Batch 1.
 
-Two networks, trained briefly. Their paths are ranked by MACs, not by the errors of so short a training. For each:
+Two networks, trained briefly. Their paths are ranked by MACs, since errors mean little after so short a training. For
+each:
 
 overhead   p50 of ``predict(image, path=...)`` minus the runtime's own call within it, for each path
 budgets    five, from 1.5 × the cheapest path's p99 to twice the whole network's p50 (equal ratios), 2,000 requests
            each: how many came in time, and in how many the path was the most accurate whose p99 and overhead fit (the
-           whole network at the largest). A machine's p99 drifts, so what fits is found among the requests, for each
-           quarter of them: after every one each path runs once by itself. A path whose number of late runs differs
-           from 1% by no more than chance (exact binomial, 5%) may count either way
-refusal    a budget below the cheapest path's p99: how fast it is refused
+           whole network at the largest). A machine's p99 drifts, so fitting paths are found for each quarter of the
+           requests: after every request each path runs once alone. A path whose number of late runs differs from 1%
+           by no more than chance (exact binomial, 5%) may count either way
+refusal    a budget below the cheapest path's p99: how fast it is rejected
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def run() -> dict:
 
 
 def bundle(name: str) -> Bundle:
-    """The bundle of a network, written where it is not there yet."""
+    """The bundle of a network, written if missing."""
     recipe, changes, few, paths = NETS[name]
     folder = PLACE / f"{name}-bundle"
     if not folder.is_dir():
@@ -166,7 +167,7 @@ def _requests(
 
 
 def _right(late: dict[str, int], runs: int) -> list[str]:
-    """The most accurate path whose 99th percentile fits, and better ones of which ``runs`` runs cannot tell."""
+    """The most accurate path whose 99th percentile fits, and better ones for which ``runs`` runs cannot decide."""
     found = []
     for name, count in late.items():  # most accurate first
         if binomtest(count, runs, 0.01, alternative="greater").pvalue < 0.05:

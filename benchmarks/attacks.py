@@ -1,12 +1,12 @@
-"""An evening of attacks on one service, and what its ordinary clients notice: twice its capacity, retry storms, bombs,
-hostile requests, idle connections; then SIGTERM and SIGKILL under load, and hostile bundles and configs.
+"""Attacks on one service, and their effect on ordinary clients: twice its capacity, retry storms, bombs, hostile
+requests, idle connections; then SIGTERM and SIGKILL under load, and hostile bundles and configs.
 
     python -m benchmarks attacks
 
-Each part gives figures and verdicts (``{"what is promised": whether it was kept}``); one that fails counts as broken.
+Each part returns figures and verdicts (``{promise: whether it was kept}``); a part that raises counts as broken.
 ``POLYPATH_BENCH_ATTACKS`` scales seconds and numbers (0.05 is a short version; 1 takes about 8 minutes),
-``POLYPATH_BENCH_PARTS=storm,idle`` runs some of the parts, ``POLYPATH_BENCH_SEED`` draws other loads and files. Nothing
-else should run beside it: capacity is measured first, and what follows is compared with it.
+``POLYPATH_BENCH_PARTS=storm,idle`` runs some of the parts, ``POLYPATH_BENCH_SEED`` changes the random loads and files.
+Run nothing else at the same time: capacity is measured first, and later parts are compared with it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ BUDGET_MS = float(os.environ.get("POLYPATH_BENCH_BUDGET_MS", "200"))
 WARMUP_S = 3.0 * min(1.0, 4 * SCALE)
 CALM_S, OVERLOAD_S, STORM_S, BOMBS_S = 15.0 * SCALE, 60.0 * SCALE, 15.0 * SCALE, 15.0 * SCALE
 STORMS = ((256, "at once"), (512, "at once"), (1024, "at once"), (1024, "header"))
-"""Clients, and when they come again."""
+"""Number of clients, and when they retry."""
 HOSTILE = max(20, int(2000 * SCALE))
 FILES = max(14, int(500 * SCALE))
 IDLE, IDLE_S, IDLE_EACH = max(100, int(10_000 * SCALE)), max(3.0, 10.0 * SCALE), 4000
@@ -57,7 +57,7 @@ MEMORY_PERCENT = 5.0
 
 @dataclass(frozen=True)
 class Scene:
-    """A service, what ordinary clients send to it, and what it did for them at its capacity."""
+    """A service, the requests of ordinary clients, and the results at its capacity."""
 
     served: Served
     load: dict[str, Any]
@@ -68,7 +68,7 @@ class Scene:
         return call(self.served, self.load | {"port": self.served.port, "warmup_s": WARMUP_S} | load)
 
     def ask(self, image: bytes | None = None, budget_ms: float = BUDGET_MS) -> int:
-        """The status; 0 where nothing came back."""
+        """The status; 0 without an answer."""
         data = Path(self.load["images"][0]).read_bytes() if image is None else image
         return ask(self.served.port, data, f"budget_ms={budget_ms:g}")
 
@@ -87,7 +87,7 @@ def run() -> dict:
         "cores": cores(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "versions": versions(),
-        "load_average_before": os.getloadavg(),  # far above 0: others had the machine, and figures say little
+        "load_average_before": os.getloadavg(),  # far above 0: the machine was busy, and the figures mean little
     }
     with tempfile.TemporaryDirectory() as folder:
         images = write_images(Path(folder), 64, bundle.size)
@@ -106,8 +106,10 @@ def run() -> dict:
 
 
 def chosen_parts() -> list[str]:
-    """Raises:
-    ValueError: a part that there is not.
+    """The parts to run.
+
+    Raises:
+        ValueError: an unknown part.
     """
     every = [*ON_ONE, *ON_ITS_OWN, "hostile_files"]
     wanted = [name.strip() for name in os.environ.get("POLYPATH_BENCH_PARTS", "").split(",") if name.strip()]
@@ -117,12 +119,12 @@ def chosen_parts() -> list[str]:
 
 
 def on_services(load: dict, chosen: list[str]) -> dict[str, Any]:
-    """One service for all parts that it should survive, in which nothing may add up; further ones to end."""
+    """One service for all parts that it should survive, to see whether anything accumulates; others for the rest."""
     results: dict[str, Any] = {}
     with running("--threads", "1") as served:
         begin = Scene(served, load, 1.0, {})
         closed = begin.call(mode="closed", clients=32, seconds=8.0 * SCALE + 3, warmup_s=2.0)
-        capacity = max(1.0, closed["goodput_per_s"])  # nothing is in time on a busy machine
+        capacity = max(1.0, closed["goodput_per_s"])  # on a busy machine no answer may be in time
         calm = begin.call(mode="open", rate=capacity, seconds=CALM_S + WARMUP_S)
         results |= {"closed": closed, "capacity_per_s": capacity, "at_capacity": calm}
         scene = Scene(served, load, capacity, calm)
@@ -156,7 +158,7 @@ def attempted(name: str, part: Callable[[], dict]) -> dict:
 
 
 def overload(scene: Scene) -> dict:
-    """Twice the capacity, whatever comes back."""
+    """Requests at twice the capacity, whatever the answers."""
     found = scene.call(mode="open", rate=2 * scene.capacity, seconds=OVERLOAD_S + WARMUP_S, seed=SEED + 1)
     return found | {
         "verdicts": {
@@ -171,7 +173,7 @@ def overload(scene: Scene) -> dict:
 
 
 def storm(scene: Scene) -> dict:
-    """Clients that come again the moment they are refused, or when they are told to; then a few requests."""
+    """Clients that retry as soon as they are rejected, or after ``Retry-After``; then a few requests."""
     storms, verdicts = {}, {}
     for clients, retry in STORMS:
         name = f"{clients} clients, {retry}"
@@ -188,7 +190,7 @@ def storm(scene: Scene) -> dict:
 
 
 def bombs(scene: Scene) -> dict:
-    """Pictures that take long, over and over, from clients of which some leave at once, beside a tenth of the load."""
+    """Slow images, sent repeatedly, by clients some of which disconnect at once; beside a tenth of the load."""
     quiet = {"mode": "open", "rate": scene.capacity / 10, "seconds": BOMBS_S + WARMUP_S}
     alone = scene.call(**quiet)
     statuses: Counter[str] = Counter()
@@ -232,11 +234,11 @@ def bombs(scene: Scene) -> dict:
 
 
 def hostile_requests(scene: Scene) -> dict:
-    """Drawn as in tests/serve/hostile.py, always the same; each must get a 4xx with a reason."""
+    """Random requests as in tests/serve/hostile.py, with a fixed seed; each must get a 4xx with a reason."""
     from benchmarks.serve_hostile import Case, judge, send_drawn
 
     def judged(case: Case, answer: bytes) -> str | None:
-        """Without a key, what the cases call a wrong one is none."""
+        """Without a key, the cases with a wrong key are not wrong."""
         return None if case.kind == "wrong key" else judge(case, answer)
 
     found = send_drawn(scene.served.port, HOSTILE, judged)
@@ -250,8 +252,8 @@ def hostile_requests(scene: Scene) -> dict:
 
 
 def idle(scene: Scene) -> dict:
-    """Connections that say nothing, from as many processes as descriptors ask for, beside clients that were there
-    before; those beyond the limit are turned away, all others when they have said nothing for too long."""
+    """Silent connections, from as many processes as the descriptor limit requires, beside connected clients. Those
+    beyond the limit are closed at once, the others after a timeout."""
     ordinary, _ = generator(
         scene.load | {"port": scene.served.port, "mode": "closed", "clients": 4, "seconds": IDLE_S + 4, "warmup_s": 1.0}
     )
@@ -305,7 +307,7 @@ def idle(scene: Scene) -> dict:
 
 
 def still(scene: Scene) -> dict:
-    """After all of it the service does what it did before, and counted no defect."""
+    """After all attacks the service works as before, and counted no internal error."""
     again = scene.call(mode="open", rate=scene.capacity, seconds=CALM_S / 2 + WARMUP_S, seed=SEED + 3)
     codes: Counter[str] = Counter()
     for line in scene.served.get("/metrics").decode().splitlines():
@@ -334,7 +336,7 @@ ON_ONE: dict[str, Callable[[Scene], dict]] = {
 
 
 def sigterm(load: dict) -> dict:
-    """Under load, with a bomb under way."""
+    """SIGTERM under load, with a bomb in progress."""
     with running("--threads", "1") as served, ThreadPoolExecutor(1) as pool:
         bomb = progressive(5700, 5800, 9)
         timer = threading.Timer(3.9, lambda: pool.submit(ask, served.port, bomb, "budget_ms=60000"))
@@ -359,7 +361,7 @@ ON_ITS_OWN: dict[str, Callable[[dict], dict]] = {"sigterm": sigterm, "sigkill": 
 
 
 def civil(found: dict) -> dict[str, bool]:
-    """What holds of every load."""
+    """Verdicts for every load."""
     return {
         "no client lost": found["lost_all"] == 0,
         "no status but 200 and 503": not found["other_statuses"],
@@ -367,24 +369,24 @@ def civil(found: dict) -> dict[str, bool]:
     }
 
 
-# --- what they send -------------------------------------------------------------------------------------------
+# --- inputs ---------------------------------------------------------------------------------------------------
 
 
 def progressive(width: int, height: int, scans: int) -> bytes:
-    """A grey JPEG whose last scan comes so many times more."""
+    """A grey JPEG whose last scan is repeated ``scans`` times."""
     data = encoded(Image.new("L", (width, height)), "JPEG", progressive=True)
     last = data.rfind(b"\xff\xda")
     return data[:-2] + data[last:-2] * scans + data[-2:]
 
 
 def photo(width: int, height: int) -> bytes:
-    """A large picture of an ordinary client."""
+    """A large image of an ordinary client."""
     small = np.random.default_rng(0).integers(0, 256, (height // 50, width // 50, 3), dtype=np.uint8)
     return encoded(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC), "JPEG")
 
 
 def lying(side: int) -> bytes:
-    """An AVIF that says it is small; a PNG where this Pillow has no AVIF."""
+    """An AVIF whose header claims a small size; a PNG if Pillow lacks AVIF."""
     Image.init()
     if "AVIF" not in Image.SAVE:
         return encoded(Image.new("L", (side // 2, side // 2)), "PNG")
@@ -401,7 +403,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def ask(port: int, image: bytes, query: str) -> int:
-    """The status; 0 where nothing came back."""
+    """The status; 0 without an answer."""
     place = f"http://127.0.0.1:{port}/v1/predict?{query}"
     request = urllib.request.Request(place, image, {"Content-Type": "image/png"})
     try:
@@ -415,7 +417,7 @@ def ask(port: int, image: bytes, query: str) -> int:
 
 
 def leave(port: int, image: bytes) -> None:
-    """Ask, and hang up."""
+    """Send a request, and disconnect."""
     head = "POST /v1/predict?budget_ms=20000 HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=30) as link:
         link.sendall(f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image)

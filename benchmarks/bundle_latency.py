@@ -1,6 +1,6 @@
-"""The times in the shipped bundle's manifest, measured anew: every path in every runtime here, batch 1 and 8.
+"""Measure the times in the shipped bundle's manifest again: every path in every installed runtime, batch 1 and 8.
 
-It rewrites ``manifest.json`` in the source tree, and nothing else of the bundle.
+It rewrites only ``manifest.json`` of the bundle in the source tree.
 """
 
 from __future__ import annotations

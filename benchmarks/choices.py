@@ -1,7 +1,6 @@
-"""Cost follows the choice: a line through the times of training steps under random choices and their alive MACs.
+"""Does cost follow the choice? A line fitted to the times of training steps under random choices, by alive MACs.
 
-Its value at no MACs, as a share of the whole network's step, is what choosing and running sampled paths costs beside
-the paths themselves.
+Its intercept, as a share of the whole network's step, is the overhead of sampled paths.
 """
 
 from __future__ import annotations

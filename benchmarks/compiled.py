@@ -1,4 +1,4 @@
-"""Does ``torch.compile`` win? A small DFN-MR, batch 1 and 64, eager and fused, both plain and compiled."""
+"""Is ``torch.compile`` faster? A small DFN-MR, batch 1 and 64, eager and fused, both plain and compiled."""
 
 from __future__ import annotations
 

@@ -1,20 +1,20 @@
-"""Deadline accuracy: who answers most requests right *and in time*, while budgets change and a neighbour computes?
+"""Deadline accuracy: which policy answers most requests right *and in time*, under changing budgets and CPU contention?
 
-The requests of the protocol's trace are gone through, one after the other, on CIFAR-10's test images. A budget is here
-in times of the most accurate path's median on the calm machine. Where the trace says so, a neighbour keeps every
-core busy. At each request
+The requests of the protocol's trace are played in order on CIFAR-10's test images. Budgets are multiples of the most
+accurate path's median on the idle machine. Where the trace says so, a neighbour program keeps every core busy. For each
+request:
 
 live       ``AnytimePredictor.predict(image, budget_ms)`` of the shipped bundle answers
-measured   then every path of every bundle runs once by itself, so that all other ways to answer are asked on the same
-           times and answers (:mod:`polypath.analysis.deadline`)
+measured   then every path of every bundle runs once alone, so that all other policies are evaluated on the same times
+           and answers (:mod:`polypath.analysis.deadline`)
 
-Rows: the predictor, the same rule by the measured times, the best fixed path in hindsight, a ladder of separate
-networks by the same rule, and two oracles; each with its interval. Beside them the hypervolume of error on all test
-images against median milliseconds without a neighbour, and with other bundles what it gains over theirs.
+Rows: the predictor, the same rule on the measured times, the best fixed path in hindsight, a ladder of separate
+networks with the same rule, and two oracles, each with an interval. Also the hypervolume of error on all test images
+against median milliseconds without a neighbour, and its gain over other bundles.
 
-``POLYPATH_BENCH_LADDER``     folders of further bundles, of a network each, separated as in PATH: the separate networks
+``POLYPATH_BENCH_LADDER``     folders of further bundles of one network each, separated as in PATH: separate networks
 ``POLYPATH_BENCH_REQUESTS``   requests at most (2,000 in the trace)
-``POLYPATH_CIFAR10``          where CIFAR-10 lies, else its hub name
+``POLYPATH_CIFAR10``          folder of CIFAR-10; default its Hub name
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from polypath.worth.replay import neighbour, replay, timed, without_collection
 
 REQUESTS = int(os.environ.get("POLYPATH_BENCH_REQUESTS", "2000"))
 PROFILE_RUNS = 200
-BATCH = 250  # of images that are scored
+BATCH = 250  # images, for scoring
 
 
 def run() -> dict:
@@ -124,7 +124,7 @@ def measure(
 
 
 def _hypervolumes(profile: np.ndarray, right: np.ndarray, own: int) -> dict:
-    """In one box for all: from half of the fastest path's median to twice the slowest one's, up to 90% of error."""
+    """In a common box: from half of the fastest path's median to twice the slowest one's, up to 90% error."""
     medians = np.median(profile, 0)
     box = (float(medians.min()) / 2, 2 * float(medians.max()), 90.0)
     draws = deadline.hypervolume_draws(profile[:, :own], right[:, :own], box)
@@ -137,7 +137,7 @@ def _hypervolumes(profile: np.ndarray, right: np.ndarray, own: int) -> dict:
 
 
 def _gain(ours: np.ndarray, theirs: np.ndarray) -> dict:
-    """How many requests only the predictor, and only the other way, answered right and in time."""
+    """How many requests only the first, and only the second, answered right and in time."""
     return {"only_ours": int((ours & ~theirs).sum()), "only_theirs": int((theirs & ~ours).sum())}
 
 
@@ -148,7 +148,7 @@ def _spread(profile: np.ndarray, times: np.ndarray, trace: deadline.Trace) -> di
 
 
 def right_answers(predictor: pp.AnytimePredictor, path: str, pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which images of ``pixels`` ``(N, H, W, C)`` uint8 a path answers rightly, ``(N,)``."""
+    """Which images of ``pixels`` ``(N, H, W, C)`` uint8 a path answers correctly, ``(N,)``."""
     parts = [predictor.prepared(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
     return np.concatenate([predictor.run_path(path, x).argmax(1) for x in parts]) == labels
 

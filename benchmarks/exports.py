@@ -1,7 +1,7 @@
 """Does every export equal eager? Every registered model, scaled down, every named path, in ONNX Runtime and OpenVINO.
 
-Models that differ only in depth and width scale down to one form, which is exported once; a row names the models that
-it stands for. Paths in which gates decide are exported step by step and compared whole. The limit is 1e-4, relative and
+Models that differ only in depth and width scale down to one form, which is exported once; a row names all models of its
+form. Paths in which gates decide are exported step by step and compared end to end. The tolerance is 1e-4, relative and
 absolute.
 """
 

@@ -1,6 +1,6 @@
-"""Are data and augmentation ever the bottleneck? The loader alone against training steps of the same batches.
+"""Are data and augmentation the bottleneck? The loader alone against training steps on the same batches.
 
-Images are random and of CIFAR-10's size, prepared as the CIFAR recipes do (pad by 4 and crop, mirror, normalise).
+Images are random, of CIFAR-10's size, prepared as in the CIFAR recipes (pad by 4 and crop, mirror, normalise).
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Is the first answer of a process in time? Fresh processes of ``polypath predict photo.jpg --budget-ms 5``, one after
 the other, with a profile that an earlier process has stored.
 
-The photo has 640x480 pixels: smooth colours with some noise, as large as a photo's file. In time is an answer whose
-``ms``, from the call with the file's name to the answer, is within the budget; a refusal is none. The profile is made
-in a cache of its own. ``POLYPATH_BENCH_FIRST`` is the number of processes, 200 by default.
+The photo has 640x480 pixels: smooth colours with some noise, with the file size of a photo. An answer is in time if its
+``ms``, from the call with the file name to the answer, is within the budget; a refusal is not in time. The profile is
+made in a separate cache. ``POLYPATH_BENCH_FIRST`` is the number of processes, 200 by default.
 
-What each process found is kept in ``results/first_answer/`` until all have run: a benchmark that was stopped goes on
-where it was. From these times, which path each would have taken and when it would have been done, the smallest budget
-is found that 99 of 100 keep here.
+The result of each process is kept in ``results/first_answer/`` until all have run, so a stopped benchmark resumes. The
+times show which path each process would have chosen for any budget and when it would have finished; from this follows
+the smallest budget that 99 of 100 processes keep here.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ def run() -> dict:
 
 
 def recorded(folder: Path, facts: Row, number: int, predict: Callable[..., dict[str, Any]]) -> list[dict[str, Any]]:
-    """What ``number`` processes found; those that ``folder`` has already, of the same facts, are not run again."""
+    """Results of ``number`` processes; results in ``folder`` with the same facts are reused."""
     file = folder / "rows.jsonl"
     text = file.read_text() if file.is_file() else ""
-    known = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # the last may be half-written
+    known = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # the last line may be incomplete
     environment = os.environ | {"POLYPATH_CACHE": str(folder / "cache")}
     photo = folder / "photo.jpg"
     if known[:1] != [dict(facts)]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_photo(photo)
-        predict(photo, environment, "--profile", f"{PROFILE_S:g}")  # what seconds find is stored
+        predict(photo, environment, "--profile", f"{PROFILE_S:g}")  # stores the profile
         known = [dict(facts)]
     rows = known[1:]
     file.write_text("".join(json.dumps(line) + "\n" for line in known))
@@ -82,7 +82,7 @@ def write_photo(file: Path) -> None:
 
 
 def predict(photo: Path, environment: dict[str, str], *options: str) -> dict[str, Any]:
-    """What a process answers: its line of JSON, or ``error``, with where the time went."""
+    """A process's answer: its line of JSON, or ``error``, with a breakdown of the time."""
     begun = time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.first_process", str(photo), "--json", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
@@ -93,7 +93,7 @@ def predict(photo: Path, environment: dict[str, str], *options: str) -> dict[str
     return row | json.loads(where) | {"process_s": time.perf_counter() - begun}
 
 
-# --- what came out -------------------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------------------
 
 
 def in_time(row: Row) -> bool:
@@ -101,11 +101,11 @@ def in_time(row: Row) -> bool:
 
 
 def kept_from(row: Row) -> float:
-    """From which budget on a process would have answered in time. The most accurate path that fits what is left would
-    have been chosen; a path's time is that of the one which ran, in proportion to both paths' medians."""
+    """The smallest budget from which on a process would have answered in time. It would have chosen the most accurate
+    path that fits the remaining time. A path's time is the measured one, scaled by the ratio of both paths' medians."""
     typical = row["typical_ms"]
     slowness = row["path_ms"] / typical[row["path"]] if "path" in row else 1.0
-    least = better = math.inf  # milliseconds that were left: for an answer in time, for a more accurate path
+    least = better = math.inf  # remaining milliseconds: for an answer in time, for a more accurate path
     for name, needs in row["needs_ms"].items():
         took = slowness * typical[name]
         if needs < better and took < better:
@@ -117,7 +117,7 @@ def kept_from(row: Row) -> float:
 
 
 def smallest_budget(rows: Sequence[Row]) -> dict[str, float] | None:
-    """The smallest budget from which on :data:`LIMIT` of these would be in time; None where a process has refused
+    """The smallest budget from which on a share :data:`LIMIT` of these would be in time; None if a process refused
     before it read the image."""
     if not all("begun_ms" in row for row in rows):
         return None
@@ -131,7 +131,7 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def counted(rows: Sequence[Row]) -> dict[str, Any]:
-    """How many of these were in time, late and refused, and how long they took."""
+    """How many of these were in time, late and refused, and their times."""
     answered = [row for row in rows if "ms" in row]
     good = sum(map(in_time, rows))
     waited = [row["ms"] - row["decoding_ms"] - row["path_ms"] for row in answered]

@@ -1,10 +1,10 @@
-"""A process of ``benchmarks.first_answer``: ``polypath predict --json ...``, and a line of JSON on where its time went.
+"""A process of ``benchmarks.first_answer``: ``polypath predict --json ...``, then a line of JSON with its times.
 
-``needs_ms``, ``typical_ms``    what each path needs and its median by the stored profile, the most accurate path first
-``decoding_ms``    processor time of reading, decoding and preparing the image
-``begun_ms``       when a path could begin, from the call
-``path_ms``        of the path that answered
-``cpu_s``          processor time of the whole process, imports and compiling included
+``needs_ms``, ``typical_ms``    required and median time of each path in the stored profile, the most accurate first
+``decoding_ms``    CPU time of reading, decoding and preparing the image
+``begun_ms``       time from the call until a path could start
+``path_ms``        time of the path that answered
+``cpu_s``          CPU time of the process, including imports and compilation
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from polypath.deploy.predictor import AnytimePredictor
 
 
 def watch(found: dict[str, Any]) -> None:
-    """Have the predictor note in ``found`` where the time of an answer goes."""
+    """Make the predictor record in ``found`` where the time of an answer goes."""
     choose, run_path, on_decoding = AnytimePredictor.choose, AnytimePredictor.run_path, Spent.on_decoding
 
     def noted_choice(self: AnytimePredictor, *args: Any, **options: Any) -> str:
-        if "needs_ms" not in found:  # the command asks once before it reads any image
+        if "needs_ms" not in found:  # the command calls it once before it reads any image
             paths = self.latencies(1).paths
             names = [path.name for path in rank(self.bundle.paths)]
             found["needs_ms"] = {name: paths[name].needs for name in names}

@@ -1,8 +1,8 @@
-"""DRNN: what gates cost beside their blocks, and whether samples that have left cost nothing.
+"""DRNN: the cost of gates relative to their blocks, and whether samples that have stopped cost nothing.
 
-Gates are set to let a share of the samples pass, the same for each image and loop (their last layer answers noise that
-its input makes). Their share of the time is what passes inside them: the totals with and without gates vary about as
-much as they differ.
+Gates are set to pass a share of the samples, the same for each image and loop (their last layer responds to noise
+derived from its input). The time share is measured inside the gates, because the totals with and without gates vary
+about as much as they differ.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def run() -> dict:
 
 
 def _inside(task: Callable[[], None]) -> float:
-    """Time inside the gates, their decisions and the wait for them, over that of all else."""
+    """Time inside the gates, including their decisions and the wait for these, over the time of everything else."""
     took, ask = 0.0, dynamic._ask
 
     def timed(*args: Any) -> Any:

@@ -1,13 +1,12 @@
-"""How long an epoch of a published recipe takes on an accelerator, and so how long its whole training would.
+"""The time of an epoch of a published recipe on an accelerator, and the projected time of the complete training.
 
     python -m benchmarks.gpu_epochs                   # on CUDA, the three recipes below, bf16, batch as published
     python -m benchmarks.gpu_epochs gunn24-cifar10 --compile --source DIR
 
-Whole epochs run through the engine that `polypath train` uses: batches and augmentation on the device, the recipe's
-paths, its optimiser. Images are random unless --source names a folder: their content does not change the time. The
-projection is the median epoch times the recipe's epochs, and one scoring of the test images; checkpoints and the first
-epoch, which warms up, are not in it. Results go to benchmarks/results/cuda/gpu_epochs.json, one row a recipe and
-setting; rows measured before stay.
+Complete epochs run through the engine of `polypath train`: batches and augmentation on the device, the recipe's paths,
+its optimiser. Images are random unless --source names a folder: their content does not affect the time. The projection
+is the median epoch times the recipe's epochs, plus one scoring of the test images, without checkpoints and the warm-up
+epoch. Results go to benchmarks/results/cuda/gpu_epochs.json, one row per recipe and setting; earlier rows stay.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ TRAINING, TEST, SIZE = 50_000, 10_000, 32
 
 
 def random_images(classes: int, training: int = TRAINING, test: int = TEST, size: int = SIZE) -> ImageData:
-    """Noise in the shape of CIFAR."""
+    """Random images in the shape of CIFAR."""
     draw = torch.Generator().manual_seed(0)
 
     def split(n: int) -> Split:
@@ -53,7 +52,7 @@ def random_images(classes: int, training: int = TRAINING, test: int = TEST, size
 
 
 def measure(recipe: Recipe, data: ImageData, device: torch.device, epochs: int = 2, warmup: int = 1) -> dict[str, Any]:
-    """Seconds of whole epochs of ``recipe`` on ``device`` after ``warmup`` others, and what follows from them."""
+    """Seconds of complete epochs of ``recipe`` on ``device`` after ``warmup`` others, and the projection."""
     world, seconds, step = World(), [], 0
     with numerics(device, recipe.deterministic):
         net = build_net(recipe)
@@ -105,10 +104,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipes", nargs="*", default=RECIPES)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--epochs", type=int, default=2, help="timed ones, after one that warms up (2)")
+    parser.add_argument("--epochs", type=int, default=2, help="timed epochs, after a warm-up epoch (default 2)")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--fast", action="store_true", help="algorithms that need not give the same bits each time")
-    parser.add_argument("--source", help="folder of CIFAR; random images without")
+    parser.add_argument("--fast", action="store_true", help="allow nondeterministic algorithms")
+    parser.add_argument("--source", help="folder of CIFAR; default random images")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     try:
@@ -135,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _keep(file: Path, row: dict[str, Any], where: dict[str, Any]) -> None:
-    """Add a row to the results; one of the same recipe, settings and device is replaced."""
+    """Add a row to the results, replacing a row of the same recipe, settings and device."""
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
     row = {**row, "environment": where}
     rows = [other for other in rows if _which(other) != _which(row)]

@@ -1,9 +1,9 @@
-"""What the benchmarks share: the machine, its precisions, measuring by turns, and memory.
+"""Common code of the benchmarks: the machine, its precisions, alternating measurements, and memory.
 
-Times are taken by turns (A, B, A, B, …), after an unmeasured turn where turns are short, so that drift meets all alike;
-a time is the median over the turns, beside the fastest and the slowest one. Turns are as many as a budget of seconds
-allows, at least two. A short task's turn is a burst of calls, of which the mean counts: runtimes leave threads spinning
-for a while, and these would take the processor from whoever is called next.
+Tasks are measured alternately (A, B, A, B, …), so that drift affects all equally, after an unmeasured turn if turns are
+short. A time is the median over the turns, with the fastest and the slowest one. The number of turns follows from a
+budget of seconds, at least two. A turn of a short task is a burst of calls, and its time is their mean: runtimes leave
+threads spinning for a while, which would slow the next task's first calls.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def device() -> torch.device:
 
 @cache
 def precisions() -> dict[str, str]:
-    """Each precision with the reason why it is not measured here, or an empty text."""
+    """Each precision with the reason why it is not measured here, or an empty text if it is."""
     if device().type == "cuda":
         return dict.fromkeys(DTYPES, "")
     times = {name: _conv_seconds(dtype) for name, dtype in DTYPES.items()}
@@ -60,7 +60,7 @@ def _conv_seconds(dtype: torch.dtype) -> float:
 
 
 def batches(*wanted: int) -> list[int]:
-    """The batch sizes to measure: those given, and 256 on a GPU."""
+    """The batch sizes to measure: the given ones, and 256 on a GPU."""
     return [*wanted, *([256] if device().type == "cuda" else [])]
 
 
@@ -69,12 +69,14 @@ def autocast(precision: str) -> Any:
 
 
 def by_turns(tasks: Mapping[str, Callable[[], Any]], seconds: float = 10.0, most: int = MOST) -> dict[str, dict]:
-    """Time of each task, ``{median_s, min_s, max_s, turns}``, in as many turns as fit into ``seconds``."""
+    """Time of each task, ``{median_s, min_s, max_s, turns}``, over as many turns as fit into ``seconds``."""
     first = {name: row[0] for name, row in interleaved(tasks, 1, 0, device()).items()}
     calls = {name: max(1, int(BURST / took)) for name, took in first.items()}
     turn = sum(calls[name] * took for name, took in first.items())
     turns = max(LEAST, min(most, int(seconds / turn)))
-    long = 2 * turn > seconds and max(calls.values()) == 1  # then the first turn counts: its warm-up is little of it
+    long = (
+        2 * turn > seconds and max(calls.values()) == 1
+    )  # then the first turn counts, since warm-up is a small part of it
     bursts = {name: partial(_repeat, task, calls[name]) for name, task in tasks.items()}
     times = interleaved(bursts, turns - long, 0, device())
     rows = {name: [first[name]] * long + [took / calls[name] for took in row] for name, row in times.items()}
@@ -119,7 +121,7 @@ class Step:
 
 
 def held_bytes(forward: Callable[[], Any], net: nn.Module) -> int:
-    """Bytes that a forward keeps for its backward, parameters not counted, each storage once."""
+    """Bytes that a forward saves for its backward, without parameters, each storage once."""
     own = {p.untyped_storage().data_ptr() for p in net.parameters()}
     kept: dict[int, tuple[int, Any]] = {}
 
@@ -137,13 +139,13 @@ def held_bytes(forward: Callable[[], Any], net: nn.Module) -> int:
 
 
 def synchronize() -> None:
-    """Wait for the accelerator, where there is one."""
+    """Wait for the accelerator, if there is one."""
     if device().type == "cuda":
         torch.cuda.synchronize()
 
 
 def device_peak(task: Callable[[], Any]) -> int | None:
-    """Most bytes that an accelerator held while ``task`` ran; None on a CPU."""
+    """Peak memory of the accelerator while ``task`` ran, in bytes; None on a CPU."""
     if device().type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats()

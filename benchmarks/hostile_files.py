@@ -1,5 +1,5 @@
-"""Hostile bundles, configs, recipes, times, weights and graphs, drawn as in ``tests/fuzz/hostile_files.py``: each must
-be opened, or refused with one line. ``python -m benchmarks hostile_files``, or a part of ``attacks``."""
+"""Hostile bundles, configs, recipes, times, weights and graphs, generated as in ``tests/fuzz/hostile_files.py``. Each
+must be opened, or rejected with one line. ``python -m benchmarks hostile_files``, or a part of ``attacks``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(number: int = NUMBER, seed: int = SEED) -> dict:
     answers: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         before = os.environ.get("POLYPATH_CACHE")
-        os.environ["POLYPATH_CACHE"] = str(Path(folder) / "cache")  # one of the doors reads stored times
+        os.environ["POLYPATH_CACHE"] = str(Path(folder) / "cache")  # one of the readers under test reads stored times
         (place := Path(folder) / "files").mkdir()
         begun = time.perf_counter()
         try:

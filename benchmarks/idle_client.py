@@ -1,5 +1,5 @@
-"""Connections that say nothing, from a process of their own: ``python -m benchmarks.idle_client`` with one JSON object
-of arguments on standard input; one JSON object of what became of them on standard output."""
+"""Silent connections from a separate process: ``python -m benchmarks.idle_client`` reads one JSON object of arguments
+from standard input, and writes one JSON object of results to standard output."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import socket
 import sys
 import time
 
-SPARE_FILES = 50  # descriptors that the process needs for itself
+SPARE_FILES = 50  # descriptors that the process itself needs
 
 
 def room() -> int:
-    """Connections that one process may have."""
+    """The most connections that one process can open."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 2**20 if hard == resource.RLIM_INFINITY else max(1, hard - SPARE_FILES)
 
 
 def stay(port: int, number: int, seconds: float) -> dict[str, int]:
-    """Connect ``number`` times and listen for some seconds."""
+    """Open ``number`` connections and listen for ``seconds``."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     turned_away = not_connected = 0

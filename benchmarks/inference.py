@@ -1,8 +1,8 @@
 """Inference of every family and of its peers: images/s, MACs/s and share of the roof, batch 1 and 64 (256 on GPUs).
 
-Ours run eager in both layouts, fused, and exported to OpenVINO and ONNX Runtime; peers eager in both layouts. All ways
-of one network take turns. Gated networks run with gates deciding in torch, all loops where exported; their MACs are
-those of all loops.
+Our networks run eager in both layouts, fused, and exported to OpenVINO and ONNX Runtime; peers run eager in both
+layouts. All ways of one network are measured alternately. Gated networks run with gates deciding in torch, and with all
+loops when exported; their MACs are those of all loops.
 """
 
 from __future__ import annotations

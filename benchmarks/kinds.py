@@ -1,4 +1,4 @@
-"""Which kind of machine a benchmark ran on: results of each have a folder of their own."""
+"""The kind of machine that a benchmark ran on; each kind has its own folder of results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def kind() -> str:
-    """``cuda``, or the processor's kind of instructions."""
+    """``cuda``, or the processor's instruction set."""
     return "cuda" if device().type == "cuda" else instructions()
 
 
 def folder() -> Path:
-    """Where this machine's results go."""
+    """The folder of this machine's results."""
     return RESULTS / kind()

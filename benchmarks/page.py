@@ -1,4 +1,4 @@
-"""``docs/speed.md`` and its figure, written from the result files alone (``make docs``)."""
+"""``docs/speed.md`` and its figure, generated only from the result files (``make docs``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WITH_ROOF = ("training", "training_bf16", "inference")
 
 
 def load() -> dict[str, Results]:
-    """All results, by kind of machine; there is one kind at least."""
+    """All results, by kind of machine; there is at least one kind."""
     found: dict[str, Results] = {}
     for file in sorted(RESULTS.glob("*/*.json")):
         found.setdefault(file.parent.name, {})[file.stem] = json.loads(file.read_text())
@@ -26,8 +26,7 @@ def load() -> dict[str, Results]:
 
 
 def page(kinds: dict[str, Results] | None = None) -> str:
-    """The page of results by kind of machine, what was aimed at side by side; of a benchmark that has not run it says
-    so."""
+    """The page of results by kind of machine, with the aims side by side. It lists benchmarks that have not run."""
     kinds = {kind: _one_roof(results) for kind, results in (load() if kinds is None else kinds).items()}
     drawn = any(map(drawable, kinds.values()))
     parts = [HEAD.format(figure=FIGURE if drawn else "")]
@@ -47,26 +46,26 @@ def page(kinds: dict[str, Results] | None = None) -> str:
 
 
 def drawable(results: Results) -> bool:
-    """Whether there is everything that the figure shows."""
+    """Whether the results have everything for the figure."""
     return {"roof", "training", "inference"} <= results.keys()
 
 
 HEAD = """# Speed
 
-What `make bench` measured, from `benchmarks/results/KIND/*.json`, a folder for each kind of machine (processor,
-versions and revision stand in each file). Times are medians over turns in which all ways that are compared run one
-after the other. MACs of a training step are three times the forward's. The *roof* of a network is the sum over its
-convs and products of the best time found for each shape alone, with nothing around them; a step's roof is three times
-the forward's. Each benchmark measures the roof beside its networks, and the fastest that any of them found counts.
-What was decided by these numbers stands in [decisions.md](decisions.md).
+Results of `make bench`, from `benchmarks/results/KIND/*.json`, a folder for each kind of machine (each file has
+processor, versions and revision). Times are medians over turns; in each turn all ways that are compared run one after
+the other. MACs of a training step are three times the forward's. The *roof* of a network is the sum, over its convs and
+matrix products, of the best time found for each shape alone; a step's roof is three times the forward's. Each benchmark
+measures the roof beside its networks, and the fastest measured roof counts. Decisions based on these numbers are in
+[decisions.md](decisions.md).
 {figure}"""
 
 FIGURE = "\n![MACs/s of every network and its roof](images/speed.svg)\n"
 
 
 def _roofs(results: Results) -> dict[tuple[str, str, int], float]:
-    """GMACs/s of the roof by network, precision and batch, the best of all benchmarks: what was measured in a slow
-    moment is no roof."""
+    """GMACs/s of the roof by network, precision and batch, the best of all benchmarks: a slow moment's measurement is
+    not a roof."""
     rows = [r for name in WITH_ROOF for r in results.get(name, {}).get("rows", []) if r["of_roof"]]
     rates = [((r["model"], r["precision"], r["batch"]), r["gmacs_per_s"] / r["of_roof"]) for r in rows]
     if roof := results.get("roof"):
@@ -78,7 +77,7 @@ def _roofs(results: Results) -> dict[tuple[str, str, int], float]:
 
 
 def _one_roof(results: Results) -> Results:
-    """The results with all shares of the roof by :func:`_roofs`."""
+    """The results with all shares of the roof computed from :func:`_roofs`."""
     best = _roofs(results)
 
     def share(row: dict[str, Any]) -> dict[str, Any]:
@@ -103,15 +102,14 @@ def _machine(kind: str, results: Results) -> Iterator[str]:
     yield ""
 
 
-# --- what was promised -----------------------------------------------------------------------------------------
+# --- aims ------------------------------------------------------------------------------------------------------
 
 
 Promise = tuple[str, str, str, bool]
 
 
 def promises(results: Results) -> list[Promise]:
-    """Each line that was to be shown, of the benchmarks that have run: what, the aim, what was measured, whether it
-    holds."""
+    """The aims of the benchmarks that have run: name, aim, measured value, whether it holds."""
     found: list[Promise] = []
     for name, promised in PROMISED.items():
         if name in results:
@@ -198,7 +196,7 @@ def _lines(kinds: dict[str, Results]) -> Iterator[str]:
     if not any(found.values()):
         return
     head = " | ".join(f"{kind}, measured | holds" if len(found) > 1 else "measured | holds" for kind in found)
-    yield f"## What was aimed at\n\n| what | aim | {head} |\n|---|---|{'---|---|' * len(found)}"
+    yield f"## Aims\n\n| what | aim | {head} |\n|---|---|{'---|---|' * len(found)}"
     for line in dict.fromkeys(line for lines in found.values() for line in lines):
         cells = [_cells(lines.get(line)) for lines in found.values()]
         yield f"| {' | '.join((*line, *cells))} |"
@@ -246,7 +244,7 @@ def _roof(results: Results) -> Iterator[str]:
 
 
 def _switches(results: Results) -> Iterator[str]:
-    yield "\n## What each rewrite is worth\n"
+    yield "\n## Effect of each rewrite\n"
     yield "Inference against eager in channels-last; `summed` is what `polypath.fuse` does.\n"
     yield "| network | batch | folded | packed | summed | all |\n|---|---|---|---|---|---|"
     rows = results["switches"]["rows"]
@@ -274,7 +272,7 @@ def _gunn_speed(results: Results) -> Iterator[str]:
 
 
 def _between(rows: list[dict[str, Any]], what: str) -> str:
-    """Whether the first network's time lies between the others'."""
+    """Whether the first network's time is between the others'."""
     own, *others = (row[what] for row in rows)
     return "**holds**" if min(others) <= own <= max(others) else "**does not hold**"
 
@@ -299,7 +297,7 @@ ROW, LEFT, WIDE, COLOURS = 16, 210, 420, {"training": "#4c72b0", "eager": "#bbbb
 
 
 def figure(results: Results | None = None) -> str:
-    """``images/speed.svg``: MACs/s of every network at batch 64, training, eager and best inference, and its roof; of
+    """``images/speed.svg``: MACs/s of every network at batch 64 (training, eager and best inference) and its roof, for
     the first kind of machine that has them all."""
     if results is None:
         kinds = load().values()

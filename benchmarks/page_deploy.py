@@ -1,4 +1,4 @@
-"""What the speed page says of deployment: budgets that were kept, gates that decide step by step."""
+"""The deployment part of the speed page: budgets, and gates that decide step by step."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Any
 
 Results = dict[str, dict[str, Any]]
 
-ANYTIME = """`python -m benchmarks anytime`: an image at a time. In time: answers within the budget. Right: answers by
-the most accurate path whose 99th percentile fitted, judged among the requests by running each path alone in between
-(the whole network at the largest budget). Overhead: of the predictor above the runtime's own call, median, the largest
-of the paths.
+ANYTIME = """`python -m benchmarks anytime`: one image at a time. In time: answers within the budget. Right: answers by
+the most accurate path whose 99th percentile fitted, found by running each path alone between the requests (the whole
+network at the largest budget). Overhead: of the predictor over the runtime's call, median, the largest over the paths.
 """
 
 STEPS = """`python -m benchmarks dynamic_steps`: the share of time that skipped loops save over the share of MACs,
-against the same runtime with all gates open (aim: {limit}), and networks that decide nothing.
+compared with the same runtime with all gates open (aim: {limit}), and networks without gates.
 
 | batch | network | error, % | MMACs an image | ms an image | saved time over saved MACs |
 |---|---|---|---|---|---|"""
@@ -26,7 +25,7 @@ def budgets(results: Results) -> Iterator[str]:
     yield ANYTIME
     for name, row in result["networks"].items():
         overhead, refused = max(row["overhead_p50_ms"].values()), row["below_the_cheapest"]
-        says = f"a budget that none keeps is refused after {refused['p50_ms']:.3f} ms"
+        says = f"a budget that no path can keep is rejected after {refused['p50_ms']:.3f} ms"
         yield f"**{name}** ({row['runtime']}, overhead {overhead:.2f} ms, {says}):\n"
         yield "| budget, ms | in time | right | paths used | p50, ms | p99, ms |\n|---|---|---|---|---|---|"
         for cell in row["budgets"]:

@@ -1,7 +1,7 @@
-"""Has something become slower? Some of the ratios of ``make bench`` in five minutes, beside those stored for this
-kind of machine (``make bench-quick``).
+"""Has something become slower? Some ratios of ``make bench`` in five minutes, beside the stored ones for this kind of
+machine (``make bench-quick``).
 
-Only ratios inside one run are compared, since times differ from machine to machine and from hour to hour.
+Only ratios within one run are compared, since times differ between machines and hours.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ RIVALS = ("pytorchcv resnet110",)  # whose groups train a step
 ANSWERS = (("crescendonet_128", 1), ("dfn_mr56", 1), ("dfn_mr56", 64))
 WHERE = {"precision": "float32"}
 SECONDS, TURNS = 40.0, 3
-LEAST = 0.75  # of the stored ratio: what is below it is told as slower
+LEAST = 0.75  # of the stored ratio: lower ones are reported as slower
 
 
 def run() -> dict:
     rows = [*_training(), *_inference()]
     slower = [row for row in rows if row["share"] is not None and row["share"] < LEAST]
     for row in slower:
-        print(f"slower: {row['what']} of {row['model']}, batch {row['batch']}: {row['share']:.2f} of what was stored")
+        print(f"slower: {row['what']} of {row['model']}, batch {row['batch']}: {row['share']:.2f} of the stored ratio")
     return {"least": LEAST, "rows": rows, "slower": len(slower)}
 
 

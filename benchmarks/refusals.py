@@ -1,11 +1,12 @@
-"""What a refusal costs the service's event loop, in CPU microseconds, the ordinary way and by its connection alone.
+"""The cost of a rejected request for the service's event loop, in CPU microseconds: in the application, and in the
+connection alone.
 
     python -m benchmarks refusals
 
-Bytes go straight into the protocol and come out of a transport that is none, so the kernel's part (one read, one or two
-writes) is left out. The thread's CPU time counts, the least of several rounds, so other work on the machine disturbs
-little. The queue is that of a service at twice its capacity: full of requests, each of which a newcomer is rehearsed
-with. Stages are timed alone, with the same request.
+Bytes go directly into the protocol and out to a fake transport, so the kernel's part (one read, one or two writes) is
+not included. The measure is the thread's CPU time, the minimum over several rounds, so other work on the machine has
+little effect. The queue is that of a service at twice its capacity: full of requests, with all of which a new request
+is rehearsed. Stages are timed alone, with the same request.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from serve.fake import FakeModel, Gate, image_bytes, post
 
 CONNECTIONS, TURNS, ROUNDS = 20, 5, 60
-SLOW = 2.0  # of the fake: a batch of 16 takes 40 ms, as the pretrained bundle's
+SLOW = 2.0  # of the fake model: a batch of 16 takes 40 ms, as with the pretrained bundle
 BUDGET_MS = 200.0
 KEY = "X-API-Key: secret\r\n"
 
 
 class NoTransport(asyncio.Transport):
-    """Keeps what is written."""
+    """Keeps the written bytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +87,7 @@ class Fixed(Pace):
 
 
 class Stopped:
-    """A clock that stands still, as the queue does: what is refused stays refused."""
+    """A clock that does not advance, like the queue: a rejected request stays rejected."""
 
     def __init__(self) -> None:
         self.now = time.perf_counter()
@@ -96,7 +97,7 @@ class Stopped:
 
 
 class Standing(Gate):
-    """Stays shut for as long as it takes."""
+    """A gate that stays shut."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -115,7 +116,7 @@ async def measured() -> dict:
         vars(module)["time"] = clock
     app = App(model, Options(budget_ms=BUDGET_MS), Key("secret"))
     app.guard.pace = Fixed()
-    app.times = Times(model.latencies(batch_sizes(app.options.max_batch)))  # nothing needs to run
+    app.times = Times(model.latencies(batch_sizes(app.options.max_batch)))  # so that nothing has to run
     model.gate = gate
     config = Server(app).config
     config.load()
@@ -133,7 +134,7 @@ async def compared(app: App, links: Links) -> dict:
     request = post(image_bytes(), query=f"budget_ms={BUDGET_MS:g}", extra=KEY)
     while not (answer := await links.first_words(request)):
         pass
-    await asyncio.sleep(0.1)  # what was accepted is decoded
+    await asyncio.sleep(0.1)  # until accepted requests are decoded
     assert b" 503 " in answer
     results: dict[str, Any] = {"versions": versions(), "waiting": len(service.scheduler), "us": {}}
     for kind, sent, status in (
@@ -167,7 +168,7 @@ class Links:
         return protocol, transport
 
     async def first_words(self, request: bytes) -> bytes:
-        """What a new connection hears soon, if anything."""
+        """The first bytes that a new connection receives soon, if any."""
         protocol, transport = self.one()
         protocol.data_received(request)
         for _ in range(20):
@@ -197,7 +198,7 @@ class Links:
 
 
 def stages(app: App, request: bytes) -> dict[str, float]:
-    """What parts of both ways cost alone."""
+    """The cost of parts of both ways, alone."""
     service = app.service
     assert service is not None
     found = plain_head(request)

@@ -1,9 +1,9 @@
-"""The machine's roof: how fast could the products of a network run, each at the best rate found for its shape?
+"""The machine's roof: how fast could the matrix products of a network run, each at the best rate found for its shape?
 
-For each conv and linear layer of a network the best of several ways (contiguous, channels-last, weights laid out
-beforehand where the processor has it) is measured alone, with nothing around it. The roof's time for a network is the
-sum of these times: Σ MACs_i / rate_i; what stands between (norms, activations, pools, joins) is free. A training step
-is taken as three times the forward's products.
+For each conv and linear layer of a network the best of several ways (contiguous, channels-last, weights packed
+beforehand if the processor supports it) is measured alone. The roof's time for a network is the sum of these times:
+Σ MACs_i / rate_i; the other operations (norms, activations, pools, joins) count as free. A training step counts as
+three times the forward's products.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RATES: dict[tuple[Any, ...], float] = {}
 
 
 class Products(TorchDispatchMode):
-    """Collects the convs and products of matrices that run inside, with their MACs."""
+    """Collects the convs and matrix products that run inside, with their MACs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Products(TorchDispatchMode):
 
 
 def products(net: nn.Module, size: int = 32) -> Products:
-    """The convs and products of one image; where gates would decide, of all loops, without the gates."""
+    """The convs and matrix products of one image; in gated networks of all loops, without the gates."""
     twin, found = weightless(net), Products()
     options = (
         {"paths": "loops=max"} if isinstance(net, PathNet) and any(j.gates for j in net.wiring.joins.values()) else {}

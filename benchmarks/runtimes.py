@@ -1,4 +1,4 @@
-"""The ways to run a network for inference that are measured beside each other."""
+"""The ways to run a network for inference that are compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Task = Callable[[], Any]
 
 
 def tasks(net: nn.Module, batch: int, precision: str, *, runtimes: bool = True) -> dict[str, Task]:
-    """Each way of running ``net`` on ``batch`` images: eager in both layouts, and for ours fused and exported."""
+    """Each way to run ``net`` on ``batch`` images: eager in both layouts; for our networks also fused and exported."""
     net = net.eval().to(device())
     x = images(batch, channels_last=False)
     last = copy.deepcopy(net).to(memory_format=torch.channels_last)
@@ -41,7 +41,7 @@ def _eager(net: nn.Module, x: Tensor, precision: str) -> Task:
 
 
 def cuda_graph(net: nn.Module, x: Tensor) -> Task:
-    """One launch for all kernels of a forward."""
+    """A forward as one CUDA graph launch."""
     with torch.inference_mode():
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
@@ -55,7 +55,7 @@ def cuda_graph(net: nn.Module, x: Tensor) -> Task:
 
 
 def exported(net: pp.PathNet, x: Tensor, precision: str) -> dict[str, Task]:
-    """OpenVINO and ONNX Runtime where they are installed; gates' loops cannot be exported, so they run all."""
+    """OpenVINO and ONNX Runtime, if installed. Gated networks run all loops, since gates cannot be exported."""
     found: dict[str, Task] = {}
     fused = pp.fuse(net, "loops=max" if _gated(net) else None)
     program = torch.export.export(fused, (x,), strict=False)

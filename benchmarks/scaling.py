@@ -1,6 +1,6 @@
-"""Does time per image stay flat and memory linear as the batch grows, and do two processes pay?
+"""Does time per image stay flat and memory linear as the batch grows, and are two processes faster than one?
 
-Two processes train by gloo with one thread each; one process with one thread is what they are compared with.
+Two processes with one thread each train with gloo; they are compared with one process with one thread.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def run() -> dict:
 
 
 def processes() -> dict:
-    """Images a second of one process with one thread and of two of them, by turns."""
+    """Images per second of one process with one thread and of two of them, measured alternately."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(2):
         for size in rates:
@@ -88,7 +88,7 @@ def _ranks(size: int) -> float:
 
 
 def one_rank() -> None:
-    """Train a few steps among the ranks that the environment names; print images/s of all together."""
+    """Train a few steps as one rank of the environment's group; print images/s of all ranks together."""
     from polypath.training.distributed import join_world, reduce_gradients
 
     torch.set_num_threads(1)

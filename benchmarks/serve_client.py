@@ -1,10 +1,10 @@
-"""The load generator of ``serve_load``, a process of its own: ``python -m benchmarks.serve_client`` with one JSON
-object of arguments on standard input; one JSON object of what came back on standard output.
+"""The load generator of ``serve_load``, a separate process: ``python -m benchmarks.serve_client`` reads one JSON object
+of arguments from standard input, and writes one JSON object of results to standard output.
 
-A client of HTTP/1.1 on bare asyncio: httpx takes more of a core for a request than the service does, and the two share
-this machine. ``closed`` keeps a number of requests open for some seconds (the capacity); ``open`` sends at random
-moments of a fixed rate, whatever comes back (the overload). ``retry`` says when a client of ``closed`` that was refused
-comes again: ``at once``, or after ``Retry-After`` (``header``). All on loopback, bounded in number and time.
+An HTTP/1.1 client on bare asyncio: httpx needs more CPU time per request than the service does, and the two share this
+machine. ``closed`` keeps a number of requests open for some seconds (the capacity); ``open`` sends at random times with
+a fixed rate, whatever the answers (the overload). ``retry`` says when a rejected client of ``closed`` retries: ``at
+once``, or after ``Retry-After`` (``header``). All on loopback, bounded in number and time.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ import numpy as np
 
 MOST_OPEN = 900  # connections
 NOT_SENT = "too many requests are open"
-LATE_S = 0.02  # after its moment: from there on a request of `open` counts as sent late
-PATIENCE_S = 10.0  # an answer that takes longer has hung
+LATE_S = 0.02  # a request of `open` counts as sent late this long after its scheduled time
+PATIENCE_S = 10.0  # an answer that takes longer counts as hung
 RETRY_AFTER = re.compile(rb"retry-after: (\d+)")
 
 
 @dataclass
 class Load:
-    """What to send: ``images`` are files, sent in turn; ``warmup_s`` of the beginning is left out of the figures."""
+    """The load: ``images`` are files, sent in turn; the first ``warmup_s`` seconds are left out of the figures."""
 
     port: int
     mode: str
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
 
     async def ask(self, request: bytes) -> tuple[int, bytes, bytes]:
         self.answer = asyncio.get_running_loop().create_future()
-        self.look()  # a connection above the limit may have been turned away before it was used
+        self.look()  # a connection above the limit may have been closed before it was used
         if not self.open and not self.answer.done():
             raise ConnectionError("closed without an answer")
         self.transport.write(request)
@@ -101,7 +101,7 @@ class Client:
         self.retry_missing = self.unconnected = 0
         self.paths: dict[str, int] = {}
         self.batches: dict[int, int] = {}
-        self.lag: list[tuple[float, float]] = []  # a request's moment, and how long after it its turn came
+        self.lag: list[tuple[float, float]] = []  # a request's scheduled time, and its delay
         self.stopping = False
 
     def _request(self, image: bytes) -> bytes:
@@ -109,7 +109,7 @@ class Client:
         return f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image
 
     async def one(self, number: int) -> float:
-        """After how many seconds to come again."""
+        """Send a request; returns after how many seconds to retry."""
         while self.free and not self.free[-1].open:
             self.free.pop()
         try:
@@ -194,7 +194,7 @@ async def drive(load: Load) -> dict:
 
 
 def figures(client: Client, begun: float) -> dict:
-    """Counts and percentiles, the warm-up left out."""
+    """Counts and percentiles, without the warm-up."""
     load = client.load
     since, until = begun + load.warmup_s, begun + load.seconds
     rows = [row for row in client.rows if since <= row[0] < until]

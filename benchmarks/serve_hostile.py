@@ -1,6 +1,6 @@
-"""2,000 hostile requests against ``polypath serve``: each must get a 4xx with a reason, the process must live on and
-its memory stay bounded. Requests are drawn as in tests/serve/hostile.py; slow senders and giant bodies come
-beside them."""
+"""2,000 hostile requests against ``polypath serve``: each must get a 4xx with a reason, the process must survive, and
+its memory must stay bounded. Requests are generated as in tests/serve/hostile.py; slow senders and giant bodies are
+added."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SLOW, HUGE = 30, 20
 
 @dataclass
 class Drawn:
-    """What became of drawn requests: how many of each kind, their statuses, what was not right."""
+    """Results of the generated requests: the number of each kind, their statuses, wrong answers."""
 
     kinds: Counter[str] = field(default_factory=Counter[str])
     statuses: Counter[str] = field(default_factory=Counter[str])
@@ -38,8 +38,8 @@ class Drawn:
 
 
 def send_drawn(port: int, number: int, judged: Callable[[Case, bytes], str | None] = judge) -> Drawn:
-    """``number`` requests as tests/serve/hostile.py draws them, always the same; ``judged`` says what is wrong with an
-    answer."""
+    """Send ``number`` requests generated as in tests/serve/hostile.py with a fixed seed; ``judged`` says what is wrong
+    with an answer."""
     found = Drawn()
 
     @settings(
@@ -108,7 +108,7 @@ def run() -> dict:
 
 
 def slow_sender(port: int, number: int) -> int:
-    """Half drip their head, half their body; returns the status."""
+    """Send the head (every other number: the body) slowly; returns the status."""
     if number % 2:
         parts = [b"POST /v1/predict HTTP/1.1\r\n", *(b"X: a\r\n" for _ in range(60))]
         return parsed(raw(port, parts, pause_s=0.25, limit_s=60))[0]

@@ -1,8 +1,8 @@
-"""Does the service keep its promises under twice its capacity? Capacity first, by clients that wait for their answers;
-then 60 s of requests at twice that rate, whatever comes back; then its end on SIGTERM under load, and on SIGKILL.
+"""Does the service keep its promises at twice its capacity? First its capacity, with clients that wait for their
+answers; then 60 s of requests at twice that rate, whatever the answers; then SIGTERM under load, and SIGKILL.
 
-The load generator runs on the same machine and takes a share of its cores, which is stated. Times are the client's,
-from the last byte sent to the last byte read; the service's own clock is stated beside them.
+The load generator runs on the same machine; its share of the cores is reported. Times are the client's, from the last
+byte sent to the last byte read; the service's own times are reported beside them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BUDGET_MS = float(os.environ.get("POLYPATH_BENCH_BUDGET_MS", "200"))
 SECONDS = float(os.environ.get("POLYPATH_BENCH_SECONDS", "60"))
 WARMUP_S, CAPACITY_S, CLIENTS = 5.0, 8.0, (8, 16, 32, 48)
 IMAGES = 64
-SENDING_ON_S = 0.15  # after SIGTERM the generator goes on this long: below the service's 0.3 s of grace
+SENDING_ON_S = 0.15  # the generator continues this long after SIGTERM: below the service's 0.3 s of grace
 
 
 def run() -> dict:
@@ -105,7 +105,7 @@ def run() -> dict:
 
 
 def generator(load: dict) -> tuple[subprocess.Popen, float]:
-    """A generator that has begun, and when."""
+    """A started generator, and its start time."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.serve_client"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -118,7 +118,7 @@ def generator(load: dict) -> tuple[subprocess.Popen, float]:
 
 
 def call(served: Served, load: dict) -> dict:
-    """What one load came to, with memory and processor time of the service."""
+    """The results of one load, with memory and CPU time of the service."""
     process, _ = generator(load)
     assert process.stdout is not None
     with Watch(served) as watch:
@@ -137,7 +137,7 @@ def call(served: Served, load: dict) -> dict:
 
 
 def drained(served: Served, load: dict) -> dict:
-    """SIGTERM in the middle of a load."""
+    """SIGTERM during a load."""
     process, _ = generator(load | {"mode": "open", "seconds": 20.0, "stop_on_line": True})
     assert process.stdin is not None
     assert process.stdout is not None
@@ -155,7 +155,7 @@ def drained(served: Served, load: dict) -> dict:
 
 
 def killed(load: dict) -> dict:
-    """SIGKILL in the middle of a load, then a new start."""
+    """SIGKILL during a load, then a restart."""
     served = start("--threads", "1")
     process, _ = generator(load | {"port": served.port, "mode": "open", "seconds": 20.0, "stop_on_line": True})
     assert process.stdin is not None

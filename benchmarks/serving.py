@@ -1,4 +1,4 @@
-"""What ``serve_load`` and ``serve_hostile`` share: a service as a process, what it uses, images to send."""
+"""Common code of ``serve_load`` and ``serve_hostile``: a service process, its resource use, images to send."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 BUNDLE = os.environ.get("POLYPATH_BENCH_BUNDLE")
-"""Folder of the bundle to serve; the pretrained one where it is not set."""
+"""Folder of the bundle to serve; default the pretrained one."""
 PACKAGES = ("fastapi", "uvicorn", "h11", "uvloop", "starlette", "onnxruntime", "openvino", "pillow")
 TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
@@ -46,17 +46,17 @@ class Served:
 
     @property
     def rss(self) -> int:
-        """Bytes of memory that are resident."""
+        """Resident memory in bytes."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
 
     @property
     def cpu_s(self) -> float:
-        """Seconds of processor time so far."""
+        """CPU seconds so far."""
         return _cpu_s(Path(f"/proc/{self.process.pid}/stat"))
 
     @property
     def threads_cpu_s(self) -> dict[str, float]:
-        """The same of each thread; ``loop`` is that of the event loop."""
+        """CPU seconds of each thread; ``loop`` is the event loop."""
         found: dict[str, float] = {}
         for folder in Path(f"/proc/{self.process.pid}/task").iterdir():
             with contextlib.suppress(OSError):  # it has just ended
@@ -113,7 +113,7 @@ def _collect(served: Served) -> None:
 
 @contextlib.contextmanager
 def running(*options: str, key: str | None = None) -> Iterator[Served]:
-    """:func:`start`, ended in any case."""
+    """:func:`start` as a context manager that always stops the service."""
     served = start(*options, key=key)
     try:
         yield served
@@ -127,12 +127,12 @@ def running(*options: str, key: str | None = None) -> Iterator[Served]:
 
 
 class Watch:
-    """Memory and processor time of a process while something happens: ``with Watch(served) as seen: …``
+    """Memory and CPU time of a process during a block: ``with Watch(served) as seen: …``
 
     Attributes:
-        cpu_share: cores that it took.
-        loop_share: cores that its event loop took.
-        other_shares: those of its other threads, the busiest (inference, then decoding) first.
+        cpu_share: cores that the process used.
+        loop_share: cores that its event loop used.
+        other_shares: cores of its other threads, the busiest (inference, then decoding) first.
     """
 
     def __init__(self, served: Served, every_s: float = 0.25) -> None:
@@ -161,7 +161,7 @@ class Watch:
                 self.rss.append((time.perf_counter() - self._begun, self._served.rss))
 
     def memory(self, after_s: float = 0.0) -> dict[str, float]:
-        """MiB resident, and the largest distance from the median in percent, samples before ``after_s`` left out."""
+        """Resident MiB, and the largest deviation from the median in percent, without samples before ``after_s``."""
         seen = [rss / 2**20 for at, rss in self.rss if at >= after_s]
         low, middle, high = min(seen), median(seen), max(seen)
         return {
@@ -174,7 +174,7 @@ class Watch:
 
 
 def write_images(folder: Path, number: int, size: tuple[int, int]) -> list[str]:
-    """PNG files of smooth random pictures (height, width), so that an answer tells which image it belongs to."""
+    """PNG files of smooth random images (height, width), whose answers differ enough to identify the image."""
     rng = np.random.default_rng(0)
     names = []
     for i in range(number):

@@ -1,5 +1,4 @@
-"""Whole processes: how long ``import polypath`` takes, with networks beside ``import torch``, and how much memory they
-need."""
+"""Startup: the time of ``import polypath``, with networks relative to ``import torch``, and the memory of processes."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def resident(program: str) -> int:
-    """Largest resident size, in bytes, of a process that runs ``program``."""
+    """Peak resident size, in bytes, of a process that runs ``program``."""
     done = subprocess.run([sys.executable, "-c", program + SAY], capture_output=True, text=True, check=True, cwd=ROOT)
     return int(done.stdout.split()[-1])
 
@@ -39,7 +38,7 @@ def run() -> dict:
         for name, program in PROGRAMS.items():
             begun = time.perf_counter()
             subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
-            if turn:  # the first fills the file cache
+            if turn:  # the first turn fills the file cache
                 times[name].append(time.perf_counter() - begun)
     seconds = {name: {"median_s": median(row), "min_s": min(row), "max_s": max(row)} for name, row in times.items()}
     infer = "import torch, polypath as pp\nnet = pp.fuse(pp.create_model('{}').eval())\nnet(torch.randn(64, 3, 32, 32))"

@@ -1,4 +1,4 @@
-"""Does a training step under a choice cost its share? crescendonet_128, batch 64, every named path, by turns.
+"""Does a training step under a choice cost its share? crescendonet_128, batch 64, every named path, alternately.
 
 A path's share is its MACs over the whole network's. The limit is 1.2 × share + 5% of the whole step.
 """

@@ -1,8 +1,8 @@
-"""Images decoded by worker processes at every epoch beside images kept in memory: speed, and what memory they take.
+"""Images decoded by worker processes at every epoch beside images kept in memory: speed and memory.
 
-Synthetic JPEGs of 200 pixels in one folder a class, cropped to 176 by scale and aspect. Each setting
-runs in a process of its own, for two sizes of the set: what is kept in memory grows with it, what streams does not.
-Peak memory is the process's, and of its largest worker times their number (shared pages count in each).
+Synthetic JPEGs of 200 pixels in one folder per class, cropped to 176 with random scale and aspect. Each setting runs in
+a separate process, for two sizes of the set: memory grows with the size only if images are kept in memory. Peak memory
+is that of the process, plus that of its largest worker times the number of workers (shared pages count in each).
 """
 
 from __future__ import annotations

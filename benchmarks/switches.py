@@ -1,9 +1,9 @@
-"""What each rewrite of :func:`polypath.fuse` is worth: the same network with one of them off, by turns.
+"""The effect of each rewrite of :func:`polypath.fuse`: the same network with one rewrite more, measured alternately.
 
-folded      norms and means folded, siblings apart, weights as torch keeps them
-packed      and large weights laid out once
-summed      and siblings whose readers are only summed as one (the default)
-all         and all siblings as one, of whose maps the branches take parts
+folded      norms and means folded; sibling convs separate; weights in torch's layout
+packed      also large weights packed once
+summed      also sibling convs merged if their consumers are only summed (the default)
+all         also all sibling convs merged; the branches take slices of the output
 """
 
 from __future__ import annotations

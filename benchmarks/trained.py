@@ -1,7 +1,7 @@
-"""Networks that benchmarks of deployment run: trained briefly by a path-training recipe, which is said with the result.
+"""Networks for benchmarks of deployment: trained briefly by a path-training recipe, which the result records.
 
-What they are asked is time, and time does not depend on how well a network is trained. Runs are kept in the folder
-``POLYPATH_BENCH`` (else ``runs/bench``); CIFAR-10 is looked for in ``POLYPATH_CIFAR10``, else at its hub name.
+These benchmarks measure time, which does not depend on how well a network is trained. Runs are kept in the folder
+``POLYPATH_BENCH`` (default ``runs/bench``); CIFAR-10 is read from ``POLYPATH_CIFAR10``, or by its Hub name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def cifar10() -> str:
 def briefly(
     recipe: str, name: str, *, images: int, epochs: int, test_images: int = 1000, validation: int = 500, **changes
 ) -> Path:
-    """The folder of a run of ``recipe`` on few images and epochs; made where it is not there yet."""
+    """The folder of a run of ``recipe`` on few images and epochs, trained if missing."""
     folder = PLACE / name
     if (folder / "summary.json").is_file():
         return folder

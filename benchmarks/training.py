@@ -1,6 +1,6 @@
-"""A training step of every family and of its peers: images/s, MACs/s, share of the roof, memory held for the backward.
+"""A training step of every family and of its peers: images/s, MACs/s, share of the roof, memory saved for the backward.
 
-A rival and the families that are compared with it take turns, so that the ratios stand on one stretch of time.
+A rival and the families that are compared with it are measured alternately, so that ratios are of the same period.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run() -> dict:
 
 
 def compare(group: list[str], batch: int, precision: str) -> tuple[list[dict], list[dict]]:
-    """Rows of networks that take turns, and the ratio of each one's MACs/s to its rival's."""
+    """Rows of networks that are measured alternately, and the ratio of each one's MACs/s to its rival's."""
     rows = measure(group, batch, precision)
     rates = {row["model"]: row["gmacs_per_s"] for row in rows}
     ratios = [
@@ -43,7 +43,7 @@ def compare(group: list[str], batch: int, precision: str) -> tuple[list[dict], l
 
 
 def groups() -> list[list[str]]:
-    """Each rival with the families that are compared with it, then the other networks one by one."""
+    """Each rival with the families that are compared with it, then the other networks individually."""
     families: dict[str, list[str]] = {}
     for name, model in MODELS.items():
         if model.rival:
@@ -54,7 +54,7 @@ def groups() -> list[list[str]]:
 
 def measure(names: list[str], batch: int, precision: str) -> list[dict]:
     nets: dict[str, nn.Module] = {name: MODELS[name].make() for name in names}
-    if batch == 1:  # gates normalise pooled maps, which takes two images
+    if batch == 1:  # gates normalise pooled maps, which needs two images
         nets = {name: net for name, net in nets.items() if not any(isinstance(m, GateUnit) for m in net.modules())}
     held = {name: held_bytes(Step(net, min(batch, 8), precision).loss, net) for name, net in nets.items()}
     steps = {name: Step(net, batch, precision) for name, net in nets.items()}

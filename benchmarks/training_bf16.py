@@ -1,8 +1,8 @@
-"""Training steps in bf16 whatever the processor, at batch 64: each family and its rival by turns.
+"""Training steps in bf16 on any processor, at batch 64: each family and its rival, alternately.
 
-``training`` leaves bf16 out where the processor has no instructions for it: torch then computes in bf16 all the same,
-several times slower than in float32. The ratios and the shares of the roof, itself in bf16, still are those of one
-precision. It takes about half an hour on two cores.
+``training`` skips bf16 if the processor has no instructions for it. torch can still compute in bf16 there, several
+times slower than in float32. The ratios, and the shares of the roof in bf16, remain comparisons within one precision.
+It takes about half an hour on two cores.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Headless Chromium for tests of pages: the fixture ``driver``, and how to look at what it shows.
+"""Headless Chromium for tests of pages: the fixture ``driver``, and functions to inspect a page.
 
-Debian's packages ``chromium`` and ``chromium-driver`` are enough (other places: ``POLYPATH_CHROMIUM``,
-``POLYPATH_CHROMEDRIVER``); where they or selenium are absent, tests that ask for ``driver`` skip.
+Debian's packages ``chromium`` and ``chromium-driver`` are enough (for other paths set ``POLYPATH_CHROMIUM`` and
+``POLYPATH_CHROMEDRIVER``). Without them or selenium, tests that use ``driver`` are skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FLAGS = (
 
 
 def start(profile: Path) -> Any:
-    """A selenium driver of a new Chromium with ``profile`` as its user's folder; the caller quits it."""
+    """A selenium driver of a new Chromium with ``profile`` as its user data folder; the caller quits it."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -39,7 +39,7 @@ def start(profile: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A headless Chromium for the tests of one module; skips them where there is none."""
+    """A headless Chromium for the tests of one module; skips them if there is none."""
     pytest.importorskip("selenium")
     if not CHROMIUM.is_file() or not CHROMEDRIVER.is_file():
         pytest.skip("no Chromium (apt-get install chromium chromium-driver, or set POLYPATH_CHROMIUM)")
@@ -51,12 +51,12 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def console_errors(driver: Any) -> list[str]:
-    """What the page has complained of in the console since the last call: failed requests and errors of scripts."""
+    """Console errors of the page since the last call: failed requests and errors of scripts."""
     return [entry["message"] for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "ERROR")]
 
 
 def view(driver: Any, width: int = 1280, height: int = 900, *, dark: bool = False) -> None:
-    """Give the page a viewport (narrower ones than a window can have, too) and the light or the dark scheme."""
+    """Set the page's viewport (also narrower than a window can be) and the light or dark colour scheme."""
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -64,12 +64,12 @@ def view(driver: Any, width: int = 1280, height: int = 900, *, dark: bool = Fals
 
 
 def overflow(driver: Any) -> int:
-    """Pixels by which the page is wider than its viewport: 0 where nothing sticks out."""
+    """Pixels by which the page is wider than its viewport; 0 if nothing overflows."""
     root = "document.documentElement"
     return max(0, driver.execute_script(f"return {root}.scrollWidth - {root}.clientWidth"))
 
 
 def screenshot(driver: Any, file: str | Path, *, whole: bool = True) -> None:
-    """Write what the page looks like as PNG: all of it, or what the viewport shows."""
+    """Write a PNG of the page: all of it, or the viewport."""
     shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": whole})
     Path(file).write_bytes(base64.b64decode(shot["data"]))

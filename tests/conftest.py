@@ -20,12 +20,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that may take long begin first, or one worker would be left with them at the end."""
+    """Start long tests first, so that no worker is left with them at the end."""
     items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("timeout")), default=0))
 
 
 def randomise_norms(net: Module, seed: int = 0) -> Module:
-    """Give every batch-norm statistics and affine values of its own, so that nothing is equal by accident."""
+    """Give every batch-norm different statistics and affine values, so that nothing is equal by accident."""
     g = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and module.running_mean is not None:
@@ -39,13 +39,13 @@ def randomise_norms(net: Module, seed: int = 0) -> Module:
 
 
 def assert_close(found: torch.Tensor, expected: torch.Tensor, within: float = 1e-5) -> None:
-    """Equal but for rounding: no value is off by more than ``within`` times the largest expected one."""
+    """Equal up to rounding: no value differs by more than ``within`` times the largest expected one."""
     size = float(expected.detach().abs().max())
     torch.testing.assert_close(found, expected, rtol=0.0, atol=within * size)
 
 
 def part(net: nn.Module, path: str) -> Any:
-    """A submodule, untyped: torch knows the attributes of modules at run time only."""
+    """A submodule, untyped: the attributes of torch modules are known only at run time."""
     return net.get_submodule(path)
 
 
@@ -56,14 +56,14 @@ def gradient(x: torch.Tensor) -> torch.Tensor:
 
 
 def child_environment(*folders: Path) -> dict[str, str]:
-    """Of a process that imports the package that is tested here, and modules of these folders; one thread."""
+    """The environment of a process that imports the tested package and modules of these folders; one thread."""
     found = [*folders, Path(polypath.__file__).parents[1]]
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, found))}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def short_profiles():
-    """Times of a bundle's paths are measured for a tenth of a second each, and once whatever else the machine does."""
+    """Profile each path of a bundle for a tenth of a second, and only once even if the machine is busy."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("polypath.deploy.latency_profile.SECONDS", 0.1)
         patch.setattr("polypath.deploy.latency_profile.TRIES", 1)
@@ -77,7 +77,7 @@ def rng() -> torch.Generator:
 
 @pytest.fixture(scope="session")
 def cifar10() -> Path:
-    """Folder of JPEG-coded CIFAR-10; tests that need it skip where it is absent."""
+    """Folder of JPEG-coded CIFAR-10; tests that need it are skipped without it."""
     folder = Path(os.environ.get("POLYPATH_CIFAR10", ROOT.parent / "shared/data/cifar10-jpeg"))
     if not (folder / "data").is_dir():
         pytest.skip("no local CIFAR-10 (set POLYPATH_CIFAR10 to its folder)")

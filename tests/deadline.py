@@ -1,4 +1,4 @@
-"""``--deadline SECONDS``: tests that would begin later are skipped, so that a run of the slow ones fits its time."""
+"""``--deadline SECONDS``: skips tests that would start later, so that a run of the slow tests fits its time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REASON = "the time of --deadline is over"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--deadline", type=float, metavar="SECONDS", help="skip tests that would begin later than this")
+    parser.addoption("--deadline", type=float, metavar="SECONDS", help="skip tests that would start later than this")
 
 
 @pytest.hookimpl(tryfirst=True)

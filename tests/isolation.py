@@ -1,4 +1,4 @@
-"""Tests share a process: each starts from the same random numbers, and leaves the process's settings as they were."""
+"""Tests share a process: each starts with the same random state, and must leave the process's settings unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHERS = {
 
 
 def settings() -> dict[str, Any]:
-    """What one test could set and another one feel, by name."""
+    """Settings by which one test could affect another, by name."""
     environment = {f"${name}": value for name, value in os.environ.items() if name not in OTHERS}
     return environment | {
         "torch's threads": torch.get_num_threads(),
@@ -63,7 +63,7 @@ def settings_stay() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_runs(settings_stay: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The store of runs that experiments of a test have. It comes behind what looks at settings, so that it is undone
-    before they are looked at."""
+    """The store of runs for the experiments of a test. It depends on the check of settings, so that it is undone before
+    the check."""
     monkeypatch.setenv("POLYPATH_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"

@@ -1,4 +1,4 @@
-"""Processes that hold the lock of a folder, forked from the tests' own."""
+"""Processes that hold the lock of a folder, forked from the test process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polypath.storage.lock import FolderLock
 
 
 def fork(act: Callable[[], object]) -> int:
-    """Do it in a child; its id. Its status is 0, 1 after an exception, or what it left with."""
+    """Call ``act`` in a child process; returns its id. Its status is 0, 1 after an exception, or its exit status."""
     if pid := os.fork():
         return pid
     status = 1
@@ -30,7 +30,8 @@ def status_of(pid: int) -> int:
 
 @contextmanager
 def held(folder: Path, *, worker: bool = False) -> Iterator[tuple[int, int]]:
-    """Another process has the lock of ``folder``: its id, and a pipe at whose end it and its worker leave."""
+    """Another process holds the lock of ``folder``; yields its id and a pipe. It and its worker exit when the pipe is
+    closed."""
     (told, tell), (wait, leave) = os.pipe(), os.pipe()
 
     def hold() -> None:

@@ -23,7 +23,7 @@ SIDE = 32
 
 
 def shapes(n: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Noise with a red square or a green disc each: images, masks (0 none, 1 square, 2 disc), boxes, labels (1, 2)."""
+    """Noise with a red square or a green disc: images, masks (0 none, 1 square, 2 disc), boxes, labels (1, 2)."""
     g = torch.Generator().manual_seed(seed)
     ys, xs = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     images, masks, boxes = 0.3 * torch.randn(n, 3, SIDE, SIDE, generator=g), [], []
@@ -38,7 +38,7 @@ def shapes(n: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class Pyramid(nn.Module):
-    """The last stages of a network, under the path that is set, and torchvision's FPN over them."""
+    """The last stages of a network under the current path, followed by torchvision's FPN."""
 
     def __init__(self, net: pp.PathNet, stages: int, out_channels: int):
         super().__init__()
@@ -86,7 +86,7 @@ def test_a_detector_learns_under_sampled_paths():
 
 
 class Segmenter(nn.Module):
-    """All stages of a network, brought to the image's size, and one conv over them."""
+    """All stages of a network, resized to the image, followed by one conv."""
 
     def __init__(self, net: pp.PathNet):
         super().__init__()

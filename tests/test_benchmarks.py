@@ -1,4 +1,4 @@
-"""What the benchmarks count and hold beside their times, and what their page says."""
+"""The counts and checks of the benchmarks, apart from their times, and their page."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_turns_are_as_many_as_the_time_allows(monkeypatch):
     monkeypatch.setattr(harness, "BURST", 0.0)
     calls = []
     times = harness.by_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, seconds=1.0, most=4)
-    assert "".join(calls) == "ab" * 5  # one turn to see how long it takes
+    assert "".join(calls) == "ab" * 5  # including a turn to measure its length
     assert times["a"]["turns"] == 4
     assert times["a"]["min_s"] <= times["a"]["median_s"] <= times["a"]["max_s"]
     calls.clear()
@@ -75,7 +75,7 @@ def test_a_turn_of_a_short_task_is_a_burst(monkeypatch):
 
 
 def first(begun_ms: float, path: str | None, ms: float) -> dict[str, Any]:
-    """What a process says: whose image took so long until a path could begin, and then the path."""
+    """The output of a process: time until a path could start, then the path and its time."""
     said: dict[str, Any] = {"error": "cannot be met"}
     if path is not None:
         said = {"path": path, "path_ms": ms, "ms": begun_ms + ms, "runtime": "torch"}
@@ -140,7 +140,7 @@ def times(**more):
 
 
 def made_up() -> dict:
-    """Results as the benchmarks give them, with numbers of our own."""
+    """Results in the form of the benchmarks, with made-up numbers."""
     rates = {"images_per_s": 320.0, "gmacs_per_s": 21.0, "of_roof": 0.7}
     own = [("eager", 1.0, 0.4), ("eager, channels-last", 0.9, 0.3), ("fused", 2.0, 0.85)]
     infer = [
@@ -437,7 +437,7 @@ def test_bad_ablations_are_told(tmp_path, capsys):
         (["fractalnet-cifar10-fas", *options, "1"], "unknown recipe 'fractalnet-cifar10-fas'"),
         (["fractalnet-cifar10-fast", *options, "0"], "pflop = 0.0: must be a finite number above 0"),
         (["fractalnet-cifar10-fast", *options, "1", "--seeds", "0"], "seeds = 0: must be a whole number of at least 1"),
-        (["fractalnet20-cifar10", *options, "1"], "holds no images out"),
+        (["fractalnet20-cifar10", *options, "1"], "has no held-out images"),
     ):
         assert ablate.main(more) == 2
         assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The helpers that look at pages see errors, sizes and schemes."""
+"""The helpers that inspect pages see errors, sizes and colour schemes."""
 
 from __future__ import annotations
 

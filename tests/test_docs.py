@@ -1,4 +1,4 @@
-"""The documents' code runs, and the files that they point to are there."""
+"""The code of the documentation runs, and its links lead to existing files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from polypath.families.registry import PRESETS
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 NEEDS = ("onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn", "h11", "prometheus_client")
-"""Packages of extras that the code of pages needs."""
+"""Packages of extras that the pages' code needs."""
 LONG = ("docs/production.md",)
-"""It trains, exports two bundles and serves them; the steps have quick tests of their own."""
+"""It trains, exports two bundles and serves them; each step has its own quick tests."""
 
 
 def name(page: Path) -> str:
@@ -31,16 +31,16 @@ def blocks(page: Path) -> list[str]:
 
 
 def run(page: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """Run a page's code from top to bottom in the working folder; what it has defined."""
+    """Run a page's code from top to bottom in the working folder; returns its definitions."""
     module = types.ModuleType(page.stem)
-    monkeypatch.setitem(sys.modules, page.stem, module)  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, page.stem, module)  # dataclasses look up their module
     for block in blocks(page):
         exec(compile(block, str(page), "exec"), module.__dict__)
     return module
 
 
 def in_order() -> list[Path]:
-    """The pages that have code, as the site has them."""
+    """The pages with code, in the order of the site."""
     entries = re.findall(r"^   ([\w/]+)$", (ROOT / "docs/index.rst").read_text(), re.M)
     pages = [ROOT / "README.md", *(ROOT / f"docs/{entry}.md" for entry in entries)]
     return [page for page in pages if page.is_file() and blocks(page)]
@@ -78,7 +78,7 @@ def test_links_inside_the_project_lead_somewhere(page):
 
 
 def typed() -> dict[tuple[str, ...], set[str]]:
-    """Commands that pages show, with the recipe or the kind that their options depend on, and those options."""
+    """The commands in pages, each with the recipe or kind that its options depend on, and the options used."""
     found: dict[tuple[str, ...], set[str]] = {}
     for page in PAGES:
         for line in re.findall(r"^ {4}polypath ([a-z]+ [^#\n]*)", page.read_text(), re.M):
@@ -93,7 +93,10 @@ def typed() -> dict[tuple[str, ...], set[str]]:
 def test_commands_of_pages_have_their_options(command, options, capsys):
     from polypath.cli import main
 
-    for asked in (command, *([("train", *command[1:])] if command[0] == "ladder" else [])):  # takes train's as well
+    for asked in (
+        command,
+        *([("train", *command[1:])] if command[0] == "ladder" else []),
+    ):  # accepts train's options too
         with contextlib.suppress(SystemExit):
             assert main([*asked, "--help"]) == 0
     told = capsys.readouterr()
@@ -101,7 +104,7 @@ def test_commands_of_pages_have_their_options(command, options, capsys):
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link to a heading of ``page`` may say behind ``#``, by GitHub's rule, which the site has too."""
+    """The anchors of ``page``'s headings, by GitHub's rule, which the site also uses."""
     found: set[str] = set()
     for heading in re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M):
         plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
@@ -116,7 +119,7 @@ def test_links_to_headings_lead_to_one(page):
     assert [link for link in links if link[1] not in anchors(page.parent / link[0] if link[0] else page)] == []
 
 
-def test_a_heading_that_is_not_there_is_found_out(tmp_path):
+def test_a_missing_heading_is_detected(tmp_path):
     (tmp_path / "page.md").write_text("# One `word`, and\n## Two\n## Two\n```\n# no heading\n```\n")
     assert anchors(tmp_path / "page.md") == {"one-word-and", "two", "two-1"}
 

@@ -39,11 +39,11 @@ LONG = (
     "training.sweep",
 )
 LONG += ("worth.anytime", "worth.ladder", "worth.measuring")
-"""Modules whose examples would train for hours, export many graphs, or leave parts out; they are compiled only."""
+"""Modules whose examples would train for hours, export many graphs, or omit parts; these are only compiled."""
 
 
 def code_of(docstring: str) -> Iterator[str]:
-    """Indented paragraphs behind a blank line, or behind ``::``, that are Python."""
+    """Indented paragraphs after a blank line or ``::`` that are Python."""
     block: list[str] = []
     before = ""
     for line in [*inspect.cleandoc(docstring).splitlines(), "end"]:
@@ -82,7 +82,7 @@ def test_there_are_examples_and_prose_is_none():
 
 
 def names_for(module: str, folder: Path) -> dict[str, Any]:
-    """What the example of a module takes as there."""
+    """The names that a module's example takes as given."""
     net = pp.create_model("crescendonet_32", widths=(4, 4), hidden=(8,), scale=2, seed=0)
     if module == "core.reuse":
         net = ResNet(depth=8, exits=(1, 2)).build(seed=0)
@@ -111,5 +111,5 @@ def test_an_example_runs(module: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("POLYPATH_CACHE", str(tmp_path / "cache"))
     names = {**vars(importlib.import_module(f"polypath.{module}")), **names_for(module, tmp_path)}
     for statement in ast.parse(EXAMPLES[module]).body:
-        with contextlib.suppress(pp.deploy.BudgetError):  # milliseconds in print are of an idle machine
+        with contextlib.suppress(pp.deploy.BudgetError):  # the milliseconds in the example are of an idle machine
             exec(compile(ast.Module([statement], []), module, "exec"), names)

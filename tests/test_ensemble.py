@@ -1,4 +1,4 @@
-"""Ensembles of component networks: members run apart, softmax averaged, weights shared or separate."""
+"""Ensembles of component networks: members run separately, softmax averaged, weights shared or separate."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_it_averages_probabilities(weights):
 
 
 @pytest.mark.parametrize("weights", ["shared", "separate"])
-def test_ensemble_7_is_ensemble_8_less_one(weights):
+def test_ensemble_7_is_ensemble_8_without_one_member(weights):
     eight = Ensemble(fused(), NAMES, weights)
     with torch.inference_mode():
         for gone in ROUTES:
@@ -80,7 +80,7 @@ def test_ensemble_7_is_ensemble_8_less_one(weights):
         assert torch.equal(eight(X, without=ROUTES[1:]), eight.logits("LLL", X).log_softmax(1))
 
 
-def test_shared_members_have_statistics_of_their_own_over_the_same_weights():
+def test_shared_members_have_their_own_statistics_with_the_same_weights():
     net = fused()
     before = {key: value.clone() for key, value in net.named_buffers()}
     ensemble = Ensemble(net, NAMES)
@@ -90,7 +90,7 @@ def test_shared_members_have_statistics_of_their_own_over_the_same_weights():
     banks = {name: dict(ensemble.get_submodule(f"members.{name}").named_buffers()) for name in ensemble.names}
     for key in ("fusion3.R.unit1.norm.running_mean", "fusion3.L.unit1.norm.running_var"):
         own = [bank[key] for bank in banks.values() if key in bank]
-        assert len(own) == 4  # half of the routes go through this unit, each with other units before it
+        assert len(own) == 4  # half of the routes use this unit, each after different units
         assert all(not torch.equal(a, b) for i, a in enumerate(own) for b in own[:i])
     assert banks["RLL"]["fusion1.R.unit1.norm.num_batches_tracked"] == 3
     assert not any("fusion1.R" in key for key in banks["LLL"])
@@ -212,7 +212,7 @@ def test_members_come_out_as_networks():
                 assert not torch.allclose(alone(X), ensemble.logits("RRR", X))
 
 
-def test_re_estimated_statistics_may_be_what_members_begin_with():
+def test_members_may_start_from_recalibrated_statistics():
     net = fused()
     paths = net.paths("route=RLR")
     known = {name: buffers(norm) for name, norm in norms(pp.extract(net, paths)).items()}

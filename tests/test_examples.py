@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom and find what they say; the service's Dockerfile does what its commands say."""
+"""The notebooks run from top to bottom with the expected results; the commands of the service's Dockerfile work."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def cells(notebook: Path) -> list[dict[str, Any]]:
 
 
 def executed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Run a notebook's code in an empty folder; what it has defined."""
+    """Run a notebook's code in an empty folder; returns its definitions."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -127,7 +127,7 @@ def environment() -> dict[str, str]:
 
 
 def health() -> list[str]:
-    """The command of the health check, of exec form."""
+    """The command of the health check, in exec form."""
     return json.loads(instruction("HEALTHCHECK").partition("CMD ")[2])
 
 
@@ -161,8 +161,8 @@ PROBE = "import polypath, subprocess, sys; subprocess.run([sys.executable, '-c',
 
 
 def wrappers() -> Iterator[list[str]]:
-    """In front of a command, what makes it run as in the container, as far as this machine lets us: with a read-only
-    root but for ``HOME`` and as a user without rights; with the root; as it is."""
+    """Prefixes that make a command run as in the container, as far as this machine allows: read-only root except
+    ``HOME`` and an unprivileged user; only the read-only root; nothing."""
     space = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
     inside = 'mount --make-rprivate / && mount -o remount,bind,ro / && mount -t tmpfs tmpfs "$HOME" && exec'
     yield [*space, f'{inside} setpriv --reuid={STRANGER} --regid={STRANGER} --clear-groups "$@"', "sh"]
@@ -171,7 +171,7 @@ def wrappers() -> Iterator[list[str]]:
 
 
 def wrapper(python: Path, env: dict[str, str]) -> list[str]:
-    """The first of :func:`wrappers` with which the package can be imported, and Python start Python."""
+    """The first of :func:`wrappers` under which the package can be imported and Python can start Python."""
     for before in wrappers():
         with contextlib.suppress(FileNotFoundError):
             tried = [*before, python, "-c", PROBE]
@@ -185,13 +185,13 @@ def wrapper(python: Path, env: dict[str, str]) -> list[str]:
 
 
 def check_service(bin: Path, home: Path, base: dict[str, str]) -> None:
-    """Run the entrypoint and the health check as the container does: it answers, with the key only, and leaves well."""
+    """Run the entrypoint and the health check as in the container: it answers only with the key, and exits cleanly."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = {**base, "PATH": f"{bin}{os.pathsep}{os.defpath}"}
     env |= {name: value.replace("/tmp", str(home), 1) for name, value in environment().items()}
-    env["TMPDIR"] = str(home)  # there /tmp is where it writes
+    env["TMPDIR"] = str(home)  # the container writes to /tmp
     entry = [*json.loads(instruction("ENTRYPOINT")), "--port", str(port), "--threads", "1"]
     if not (bin / "polypath").exists():  # an environment in which the package is not installed
         entry[:1] = [str(bin / "python"), "-m", "polypath"]
@@ -222,7 +222,7 @@ def check_service(bin: Path, home: Path, base: dict[str, str]) -> None:
             assert json.load(reply)["top"]
         service.terminate()
         assert service.wait(60) == 0
-        assert start(check, stderr=subprocess.DEVNULL).wait(60) == 1  # it is seen that none is there
+        assert start(check, stderr=subprocess.DEVNULL).wait(60) == 1  # the check detects that no service runs
     finally:
         service.kill()
         service.wait()
@@ -230,7 +230,7 @@ def check_service(bin: Path, home: Path, base: dict[str, str]) -> None:
 
 @pytest.fixture
 def place():
-    """A folder that every user may enter, which pytest's are not."""
+    """A folder that every user may enter, unlike pytest's."""
     folder = Path(tempfile.mkdtemp(prefix="polypath-container-"))
     folder.chmod(0o755)
     (folder / "tmp").mkdir()
@@ -248,7 +248,7 @@ def test_the_entrypoint_serves_where_nothing_else_can_be_written(place):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_its_commands_in_a_fresh_environment(place):
-    """The RUN instruction in a new virtual environment, with the copied files alone; then the service."""
+    """The RUN instruction in a new virtual environment, with only the copied files; then the service."""
     if os.environ.get("POLYPATH_FRESH_INSTALL") != "1":
         pytest.skip("downloads gigabytes; POLYPATH_FRESH_INSTALL=1 runs it")
     subprocess.run([sys.executable, "-m", "venv", place / "venv"], check=True)

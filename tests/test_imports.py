@@ -1,4 +1,4 @@
-"""The rooms of the house: every import goes down the stairs, and no room reads another's private names."""
+"""Imports between rooms (top-level packages) go one way, and no room uses another's private names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import polypath
 SOURCE = Path(polypath.__file__).parent
 TESTS = Path(__file__).parent
 
-ROOMS = (  # from the ground up: a room may use those before it
+ROOMS = (  # in order: a room may import only from earlier ones
     "core",
     "layers",
     "families",
@@ -41,7 +41,7 @@ ROOMS = (  # from the ground up: a room may use those before it
     "__init__",
     "__main__",
 )
-LOOSE = 6  # modules at the top, at most
+LOOSE = 6  # modules at the top level, at most
 
 
 class Import(NamedTuple):
@@ -55,7 +55,7 @@ class Import(NamedTuple):
 
 
 def modules(source: Path) -> dict[str, Path]:
-    """Dotted name to file; a package's ``__init__`` bears the package's name."""
+    """Dotted name to file; a package's ``__init__`` has the package's name."""
     found = {}
     for file in sorted(source.rglob("*.py")):
         parts = file.relative_to(source.parent).with_suffix("").parts
@@ -95,7 +95,7 @@ def _called(call: ast.Call) -> str:
 
 
 def room(module: str) -> str:
-    """The room of a module: the folder, or the file at the top."""
+    """The room of a module: its top-level folder or file."""
     return [*module.split("."), "__init__"][1]
 
 
@@ -105,7 +105,7 @@ def upward(found: list[Import]) -> list[str]:
 
 
 def cycle(found: list[Import]) -> list[str]:
-    """Modules that import each other in a circle, the first of them again at the end; empty where there is none."""
+    """An import cycle, with its first module repeated at the end; empty if there is none."""
     graph: dict[str, set[str]] = {}
     for i in found:
         if i.imported != i.importer:
@@ -129,14 +129,14 @@ def test_every_module_is_in_a_room_and_few_are_loose():
 
 def test_imports_go_one_way():
     found = imports(SOURCE, "polypath")
-    assert len(found) > 1000  # or the walk has not seen the code
+    assert len(found) > 1000  # otherwise the search missed the code
     assert upward(found) == []
     assert cycle(found) == []
     assert private(found) == []
 
 
 def test_no_module_calls_the_private_methods_of_another_rooms_objects():
-    """``net._run(...)``: a private attribute of something else than ``self`` or ``cls`` has to be the module's own."""
+    """``net._run(...)``: a private attribute of anything but ``self`` or ``cls`` must be defined in the same module."""
     defined: dict[str, set[str]] = {}
     trees = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in modules(SOURCE).items()}
     for name, tree in trees.items():
@@ -169,7 +169,7 @@ def _private(name: str, known: object = None) -> bool:
         ({"layers/a.py": "from polypath.core.b import c", "core/b.py": "from polypath.core import d"}, "none"),
     ],
 )
-def test_the_test_sees(tmp_path, files, wrong):
+def test_violations_are_detected(tmp_path, files, wrong):
     root = tmp_path / "polypath"
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,7 @@ def test_the_test_sees(tmp_path, files, wrong):
 
 
 def test_no_two_test_files_share_a_name():
-    """Outside of packages pytest imports them by their bare names, and the second one would be an error."""
+    """Outside packages pytest imports them by their bare names, so a second one would be an error."""
     here = Path(__file__).parent
     files = [file.name for file in here.rglob("test_*.py") if not (file.parent / "__init__.py").exists()]
     assert [name for name, times in Counter(files).items() if times > 1] == []

@@ -1,4 +1,4 @@
-"""The library tells its notes to the ``polypath`` loggers and leaves it to programs to show them."""
+"""The library logs to the ``polypath`` loggers, and leaves it to programs to show the log."""
 
 from __future__ import annotations
 

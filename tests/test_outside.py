@@ -1,4 +1,4 @@
-"""What a user would pick instead of a path: the networks, airbench's recipe, equal PFLOP, the result."""
+"""The alternatives to paths: the networks, airbench's recipe, equal PFLOP, the result."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_slimmable_widths_are_parts_of_one_set_of_weights_with_norms_of_their_ow
     assert sum(p.numel() for p in child.parameters()) == sum(p.numel() for p in plain.parameters())
     with torch.no_grad():
         part(net, "group1.block1.unit1").norm["w100"].bias.add_(1.0)
-        part(net, "group1.block1.unit1").conv.weight[2:].add_(1.0)  # which the narrow way does not use
+        part(net, "group1.block1.unit1").conv.weight[2:].add_(1.0)  # the narrow way does not use these
     assert torch.equal(net(x, "ways=w50"), narrow)
     assert not torch.equal(net(x), wide)
     with torch.no_grad():
@@ -225,7 +225,7 @@ def test_the_published_network_costs_what_is_counted_by_hand(data):
     assert pflop == pytest.approx(0.35, abs=0.01)  # printed with the recipe: 0.36
 
 
-def test_airbench_goes_on_to_the_bit_and_counts_its_passes(data, tmp_path, monkeypatch):
+def test_airbench_resumes_bit_exactly_and_counts_its_passes(data, tmp_path, monkeypatch):
     whole = train_air(AIR, tmp_path / "whole", data)
     macs = pp.cost(AIR.model.build(0), PLAIN).macs
     assert whole["pflop"] == pytest.approx(7 * 16 * 6 * macs / 1e15)
@@ -241,7 +241,7 @@ def test_airbench_goes_on_to_the_bit_and_counts_its_passes(data, tmp_path, monke
     monkeypatch.setattr(airbench, "stop_requests", Asked)
     request.signal = 2  # Ctrl-C after the first step
     for _ in range(3):
-        with pytest.raises(Interrupted, match="the same command goes on"):
+        with pytest.raises(Interrupted, match="the same command resumes"):
             train_air(AIR, tmp_path / "parts", data)
     request.signal = 0
     parts = train_air(AIR, tmp_path / "parts", data)
@@ -302,7 +302,7 @@ def test_every_method_is_planned_for_the_same_and_told(data, monkeypatch):
         assert all(one.trial == max(one.network.least, round(0.1 * one.amount)) for one in rows)
     text = "\n".join(plan.table(planned, PFLOP, 2, data))
     assert "resnets-r2" in text
-    assert "2 seeds, 3 trials a network on the first one" in text
+    assert "2 seeds, 3 trials per network on the first one" in text
 
 
 def test_training_cannot_look_at_the_test_images(data):
@@ -310,7 +310,7 @@ def test_training_cannot_look_at_the_test_images(data):
     assert isinstance(data.validation, Split)
     assert isinstance(seen.test, Split)
     assert torch.equal(seen.test.images, data.validation.images)
-    assert "held-out ones" in seen.note
+    assert "the held-out images" in seen.note
     with pytest.raises(ValueError, match=r"data.validation = 0"):
         blind(replace(data, validation=None))
 
@@ -344,7 +344,7 @@ def test_the_result_is_complete_and_its_pflop_is_the_plans(made, data):
         assert row["errors"] == pytest.approx([100 * (1 - hits.mean())], abs=1e-3)
         assert row["p50_ms"] is None
         assert row["macs"] > 0
-    assert result["test_evaluations"] == 5  # each path of each seed once, and no run of its own
+    assert result["test_evaluations"] == 5  # each path of each seed once, and none by a training run
     assert (result["hypervolume"], result["runtime"]) == (None, None)
     assert {"name", "note", "images", "training_images"} == result["data"].keys()
 
@@ -356,7 +356,7 @@ def test_the_same_call_trains_and_scores_nothing_again(made, monkeypatch):
     monkeypatch.setattr(airbench, "AirTraining", None)
     monkeypatch.setattr("benchmarks.outside.scoring.score", None)
     methods = {name: method for name, method in tiny_methods().items() if name != "resnets"}
-    # only one is named, and the other one is finished
+    # only one method is named; the other is finished
     again = measure(methods, ["slim"], DATA, folder, pflop=PFLOP / 4, seeds=[0], runtime=None)
     assert again == result
 
@@ -386,7 +386,7 @@ def test_paths_are_timed_beside_each_other_and_beside_a_bundle(made, tmp_path):
     beside = {"mine": pp.Bundle.open(folder / "bundles" / "slim")}
     both = measure(methods, [], DATA, folder, pflop=PFLOP / 4, seeds=[0], runtime="onnxruntime", beside=beside)
     errors = {row["name"]: row["error"] for row in both["points"]}
-    assert errors["mine ways=w50"] == pytest.approx(errors["slim ways=w50"], abs=2.1)  # of 50 images one may tip over
+    assert errors["mine ways=w50"] == pytest.approx(errors["slim ways=w50"], abs=2.1)  # one of 50 images may change
     assert both["test_evaluations"] == result["test_evaluations"] + 2
 
 
@@ -404,7 +404,7 @@ def test_a_better_front_gains_and_its_like_does_not():
     }
     volumes = Hypervolumes(all_fronts)
     same = volumes.gain("good", "same")
-    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)  # what is slower and no better adds nothing
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)  # slower and no more accurate points add nothing
     assert volumes.gain("good", "bad").low > 0
     assert volumes.gain("slow", "good").high < 0
     assert volumes.of("good").low < volumes.of("good").value < volumes.of("good").high

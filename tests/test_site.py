@@ -1,4 +1,4 @@
-"""The site: it builds without a warning, its search works without a network, and its pages know the whole library."""
+"""The site: it builds without a warning, its search works offline, and its pages cover the library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOCS = ROOT / "docs"
 
 
 class Sources(HTMLParser):
-    """What a page loads: scripts, styles, pictures, frames."""
+    """The files that a page loads: scripts, styles, pictures, frames."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()

@@ -154,7 +154,7 @@ def test_a_checkpoint_of_ours_is_read_by_timm(tmp_path):
         assert not torch.equal(timm.create_model("crescendonet_32", **small).eval()(x), net(x))
 
 
-SIDE = 64  # as timm's tests of features have it, but for models of fewer pixels
+SIDE = 64  # as in timm's tests of features, except for models with smaller images
 
 
 def small(name: str) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def test_some_stages_are_asked_for_through_timm():
     assert {key.split(".")[1] for key in two.state_dict()} == {"stem", "group1", "group2", "group3"}
     two.train()
     torch.stack([m.mean() for m in two(x)]).sum().backward()
-    assert all(p.grad is not None for p in two.parameters())  # what distributed training wants
+    assert all(p.grad is not None for p in two.parameters())  # needed by distributed training
     assert create(name, features_only=True, out_indices=2, **small(name)).feature_info.reduction() == [16, 32]
     config = resolve_model_data_config(two)
     assert config["input_size"] == (1, 224, 224)
@@ -247,7 +247,7 @@ def test_models_without_stages_say_so():
 
 
 def transform(model: Any) -> Any:
-    """What timm prepares images by."""
+    """timm's preparation of images."""
     return create_transform(**resolve_model_data_config(model))
 
 
@@ -255,7 +255,7 @@ def transform(model: Any) -> Any:
     ("resize", "to", "exact"), [("crop", None, True), ("crop", 36, True), ("squash", 40, True), ("pad", None, False)]
 )
 def test_timm_prepares_images_as_the_network_does(resize, to, exact, tmp_path):
-    """However the network was come by: saved, loaded, extracted, fused, in an ensemble, drawn as its chains."""
+    """For every origin of the network: saved, loaded, extracted, fused, in an ensemble, expanded into its chains."""
     noise = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     photo = Image.fromarray(noise).resize((60, 40), Image.Resampling.BICUBIC)  # whole pixels at each size
     net = pp.create_model("crescendonet_32", widths=(4, 4), hidden=(8,), num_classes=3, seed=0).eval()
@@ -280,7 +280,7 @@ def test_timm_prepares_images_as_the_network_does(resize, to, exact, tmp_path):
         cfg: Any = model.pretrained_cfg
         assert cfg["label_names"] == ("a", "b", "c"), how
     plain = np.asarray(transform(net)(photo))
-    assert np.abs(plain - expected).mean() > 0.2  # as for CIFAR-10, of which nothing was said
+    assert np.abs(plain - expected).mean() > 0.2  # unlike the defaults for CIFAR-10
     loaded.reset_classifier(4)
     assert "label_names" not in loaded.pretrained_cfg
     assert loaded.pretrained_cfg["num_classes"] == 4
@@ -304,7 +304,7 @@ def test_importing_polypath_is_light():
     assert out.stdout.split() == ["[]", "[]"]  # recipes of other packages' models need them only when they are built
 
 
-# --- what timm's scripts and hub ask of a model ---------------------------------------------------------------
+# --- what timm's scripts and hub need from a model ------------------------------------------------------------
 
 
 def test_all_are_listed_under_our_module():
@@ -371,7 +371,7 @@ def test_the_shipped_network_is_there_with_its_weights():
     ],
 )
 def test_saved_for_the_hub_it_comes_back(name, arguments, tmp_path):
-    """By timm's own functions; the hub's place is a folder of the same form."""
+    """With timm's functions; a folder of the same form replaces the Hub."""
     net: Any = timm.create_model(name, num_classes=5, **arguments).eval()
     timm.models.save_for_hf(net, tmp_path, safe_serialization=True, model_args=arguments)
     back: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()

@@ -1,7 +1,7 @@
-"""What timm's tests of models ask (its ``tests/test_models.py``, which its wheel leaves out), asked through its API of
-ten networks of ours and five of timm's with skips, and of timm's own resnet18 and a ViT, to compare with.
+"""timm's tests of models (``tests/test_models.py``, which its wheel omits), through its API, on ten of our networks,
+five of timm's with skips, and, for comparison, timm's resnet18 and a ViT.
 
-What a kind of network cannot do is written down here, with the words in which it says so.
+Features that a kind of network lacks are listed here, with the error message.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ SKIPS = (
 NAMES = ("resnet18", "vit_tiny_patch16_224", *OURS, *SKIPS)
 GATED = ("dr_resnet_small", "dr_mobilenetv2", "aig_resnet50_imagenet")
 NO_STAGES = ("skip_vit_tiny_patch16_224",)
-SEQUENCES = ("vit_tiny_patch16_224", "skip_vit_tiny_patch16_224")  # their features are no maps
+SEQUENCES = ("vit_tiny_patch16_224", "skip_vit_tiny_patch16_224")  # their features are tokens, not maps
 
 each = pytest.mark.parametrize("name", NAMES)
 
 
 def made(name: str, **options: Any) -> Any:
-    """As timm makes it; ours with few channels, ViTs with few blocks and small images."""
+    """The model as timm creates it; ours with few channels, ViTs with few blocks and small images."""
     spec = get_preset(name).spec if name in PRESETS else None
     small: dict[str, Any] = SHRINK[spec.family](spec) if spec is not None else {}
     if name in SEQUENCES:
@@ -50,7 +50,7 @@ def made(name: str, **options: Any) -> Any:
 
 
 def images(model: Any, count: int = 1) -> Tensor:
-    """Of 64 pixels, or of the smallest side that the model says it takes."""
+    """Images of 64 pixels, or of the smallest side that the model accepts."""
     least = model.default_cfg.get("min_input_size") or (3, 1, 1)
     side = max(64, least[-1])
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -142,7 +142,7 @@ def test_torchscript(name: str) -> None:
 
 
 def recorded(model: nn.Module) -> nn.Module:
-    """What torchvision makes of a model by torch.fx, in both modes, up to its answer."""
+    """torchvision's feature extractor of a model by torch.fx, in both modes, up to its logits."""
     options = {"leaf_modules": get_notrace_modules(), "autowrap_functions": get_notrace_functions()}
     options |= {"param_shapes_constant": True}
     trained, evaluated = get_graph_node_names(model, tracer_kwargs=options)

@@ -1,4 +1,4 @@
-"""Users get types: scripts are type-checked against the installed wheel, by pyright strict and by mypy strict."""
+"""Users get types: scripts are checked against the installed wheel, by pyright strict and by mypy strict."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LINES = set(range(2, 9))
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: the scripts, and ``venv`` with the wheel and, behind it, this environment's packages."""
+    """A user's folder: the scripts, and ``venv`` with the wheel and, after it, this environment's packages."""
     for needed in ("build", "hatchling", "mypy", "pyright"):
         pytest.importorskip(needed, reason="needs the extra dev")
     folder = tmp_path_factory.mktemp("user")

@@ -1,14 +1,14 @@
-"""Training by the published recipe of cifar10-airbench94 (Jordan 2024), written again from its description.
+"""Training by the published recipe of cifar10-airbench94 (Jordan 2024), reimplemented from its description.
 
-SGD with Nesterov momentum on summed losses; learning rate and weight decay are given for 1,024 images and apart from
-each other and from the momentum; shifts of norms learn 64 times as fast and decay as all weights do. The rate rises
-from 0.2 to its peak at 23% of the steps and comes down to 0.07. The first conv is whitened on 5,000 training images and
-frozen, its bias after three epochs. Every fifth step the weights are drawn towards their slow average (lookahead), and
-end as it. Images are mirrored by turns (each one in every other epoch, which ones first is drawn) and moved by up to
-two reflected pixels.
+SGD with Nesterov momentum on summed losses. Learning rate and weight decay are given for 1,024 images, decoupled from
+each other and from the momentum; biases of norms learn 64 times as fast and decay like all weights. The rate rises from
+0.2 of its peak to the peak at 23% of the steps, then falls to 0.07. The first conv is whitened on 5,000 training images
+and frozen, its bias after three epochs. Every fifth step the weights are pulled towards their slow average (lookahead),
+which is the final result. Images are mirrored alternately (each in every other epoch, with a random start) and shifted
+by up to two reflected pixels.
 
-What differs from the original: float32 or bf16 in place of float16, and as many steps as are asked for. All that is
-random is drawn from the seed and the epoch, so that a run goes on from a checkpoint to the bit.
+Differences from the original: float32 or bf16 instead of float16, and any number of steps. All randomness comes from
+the seed and the epoch, so a run resumes from a checkpoint bit-exactly.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ START, PEAK, END = 0.2, 0.23, 0.07
 
 @dataclass(frozen=True, kw_only=True)
 class AirRecipe:
-    """The recipe's numbers, with the published values.
+    """The recipe's hyper-parameters, with the published values.
 
     Args:
         steps: of the optimiser (published: 9.9 epochs).
         lr, weight_decay: for 1,024 images.
-        whiten_images: training images whose patches are whitened.
-        whiten_epochs: after which the bias of the whitening conv is frozen.
+        whiten_images: number of training images whose patches are whitened.
+        whiten_epochs: epochs until the bias of the whitening conv is frozen.
     """
 
     model: AirNet
@@ -75,13 +75,13 @@ class AirRecipe:
     checkpoint_steps: int = 20
 
     def to_json(self) -> dict[str, Any]:
-        """As it comes back from a file."""
+        """The recipe as JSON values, as read back from a file."""
         values = {**asdict(self), "model": {"family": self.model.family, "arguments": asdict(self.model)}}
         return json.loads(json.dumps(values))
 
 
 def rate(step: int, steps: int) -> float:
-    """The share of the peak learning rate at a step, from 0."""
+    """The learning rate at a step (from 0), as a share of the peak."""
     warm = int(PEAK * steps)
     if step < warm:
         return START + (1.0 - START) * step / warm
@@ -89,13 +89,13 @@ def rate(step: int, steps: int) -> float:
 
 
 def slowness(step: int, steps: int) -> float:
-    """How much of itself the slow average keeps after so many steps."""
+    """The decay of the slow average after ``step`` steps: the share of itself that it keeps."""
     return 0.95**LOOKAHEAD * (step / steps) ** 3
 
 
 def optimizer(net: PathNet, recipe: AirRecipe) -> torch.optim.SGD:
-    """Two groups, shifts of norms and the rest, each with its peak rate under ``peak``."""
-    scale = 1024 * (1 + 1 / (1 - recipe.momentum))  # of a steady gradient's step, in times of an image's
+    """Two groups, biases of norms and the rest, each with its peak rate under ``peak``."""
+    scale = 1024 * (1 + 1 / (1 - recipe.momentum))  # the step of a constant gradient, relative to one image's
     lr, decay = recipe.lr / scale, recipe.weight_decay * recipe.batch_size / scale
     shifts = {m.bias for m in net.modules() if isinstance(m, nn.BatchNorm2d)}
     learnt = [p for p in net.parameters() if p.requires_grad]
@@ -105,10 +105,10 @@ def optimizer(net: PathNet, recipe: AirRecipe) -> torch.optim.SGD:
 
 
 def train_air(recipe: AirRecipe, folder: Path, data: ImageData) -> dict[str, Any]:
-    """Train in ``folder``, or go on there, and leave ``model/`` and ``summary.json``, whose values are returned.
+    """Train in ``folder``, or resume there, and write ``model/`` and ``summary.json``, whose values are returned.
 
     Raises:
-        ValueError: a folder of another recipe, fewer images than a batch.
+        ValueError: the folder has another recipe, or there are fewer images than a batch.
         FloatingPointError: the loss is not finite.
         Interrupted, Stopped: Ctrl-C or SIGTERM; a checkpoint is written.
     """
@@ -126,7 +126,7 @@ def train_air(recipe: AirRecipe, folder: Path, data: ImageData) -> dict[str, Any
         for _ in training.steps():
             if request.signal:
                 training.save()
-                raise leaving(request.signal, f"{folder}: stopped after step {training.step}; the same command goes on")
+                raise leaving(request.signal, f"{folder}: stopped after step {training.step}; the same command resumes")
     save(
         training.net.cpu(),
         folder / MODEL,
@@ -151,12 +151,12 @@ class AirTraining:
     """The state of a run and its steps.
 
     Attributes:
-        net, step, flop: as they are after the last step.
-        batches: steps of an epoch; a last smaller batch is left out.
+        net, step, flop: the state after the last step.
+        batches: steps of an epoch; a smaller last batch is dropped.
         seconds: of earlier sessions.
 
     Raises:
-        ValueError: fewer images than a batch, images that are not in memory.
+        ValueError: fewer images than a batch, or images not in memory.
     """
 
     def __init__(self, recipe: AirRecipe, data: ImageData, checkpoints: Checkpoints) -> None:
@@ -187,7 +187,7 @@ class AirTraining:
         checkpoints.newest(self._load)
 
     def steps(self) -> Iterator[float]:
-        """Train to the end; the mean loss of each step."""
+        """Train to the end; yields the mean loss of each step."""
         while self.step < self.recipe.steps:
             yield self._train(*self._batch())
             if self.step % self.batches == 0:
@@ -221,7 +221,7 @@ class AirTraining:
 
     @torch.no_grad()
     def _look(self, kept: float) -> None:
-        """Draw the slow average to the weights, and the weights to it."""
+        """Lookahead: move the slow average towards the weights, then set the weights to it."""
         for name, t in self._averaged().items():
             t.copy_(self.slow[name].lerp_(t, 1.0 - kept))
 
@@ -252,7 +252,7 @@ class AirTraining:
     # --- checkpoints -------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint of this step, and forget all others."""
+        """Write a checkpoint of this step, and delete all others."""
         names: dict[Tensor, str] = {p: name for name, p in self.net.named_parameters()}
         tensors = {f"model/{name}": t for name, t in self.net.state_dict().items()}
         tensors |= {f"slow/{name}": t for name, t in self.slow.items()}

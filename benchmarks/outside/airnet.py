@@ -1,12 +1,12 @@
-"""The network of cifar10-airbench94 (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds"), with its views at test time.
+"""The network of cifar10-airbench94 (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds"), with its test-time augmentation.
 
-A frozen 2×2 conv that whitens, GELU, three groups of two 3×3 convs each with a max-pool behind the first, batch-norm
-with a learnt shift only, a linear layer without bias whose answers are divided by 9. The convs begin as identities on
-the channels that come in (Dirac) and by torch's own draw beyond.
+A frozen 2×2 whitening conv, GELU, three groups of two 3×3 convs with a max-pool after the first, batch-norm with a
+learned bias only, and a linear layer without bias whose logits are divided by 9. The convs are initialised as
+identities on the input channels (Dirac), and by torch's default for further output channels.
 
-Test-time views are paths: ``plain`` is the image; ``mirror`` the mean with its mirror image; the whole network also has
-both of the image moved by one pixel up-left and down-right, each of the three pairs weighted 1/2, 1/4, 1/4. The linear
-layer has no bias, so that means are taken in front of it: the answers are the same as means of answers.
+Test-time views are paths. ``plain`` is the image; ``mirror`` the mean with its mirror image; the whole network adds
+both for the image shifted by one pixel up-left and down-right, and weights the three pairs by 1/2, 1/4, 1/4. The linear
+layer has no bias, so the mean of the features gives the mean of the logits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from polypath.families.base import Family
 KERNEL = 2
 PLAIN, MIRROR, VIEWS = "views=plain", "views=mirror", "whole"
 MOVES = {"centre": None, "upleft": 0, "downright": 2}
-"""Where the view begins in an image with one reflected pixel around it."""
+"""The offset of each view in an image padded by one reflected pixel."""
 
 
 class Mirror(nn.Module):
@@ -39,7 +39,7 @@ class Mirror(nn.Module):
 
 
 class Move(nn.Module):
-    """Images of the same size, cut ``start`` pixels in where one pixel is reflected around them."""
+    """Images padded by one reflected pixel, then cropped to their size at offset ``start``."""
 
     def __init__(self, start: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Move(nn.Module):
 
 
 class ScaledLinear(nn.Linear):
-    """A linear layer without bias, its answers multiplied by ``scale``."""
+    """A linear layer without bias whose output is multiplied by ``scale``."""
 
     def __init__(self, ins: int, outs: int, scale: float) -> None:
         super().__init__(ins, outs, bias=False)
@@ -77,11 +77,11 @@ class Group(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class AirNet(Family, name="bench-airnet"):
-    """See the module.
+    """See the module's docstring.
 
     Args:
         widths: channels of the groups.
-        init: ``own`` is what the module says.
+        init: ``own``, the initialisation described there.
     """
 
     widths: tuple[int, ...] = (64, 256, 256)
@@ -97,7 +97,7 @@ class AirNet(Family, name="bench-airnet"):
 
     @property
     def min_size(self) -> int:
-        return 25  # 24 behind the whitening, 12, 6, 3, and a pool of 3
+        return 25  # 24 after the whitening conv, then 12, 6, 3, and a pool of 3
 
     def selectors(self) -> Selectors:
         return {"views": _views}
@@ -106,7 +106,7 @@ class AirNet(Family, name="bench-airnet"):
         return [PLAIN, MIRROR]
 
     def initialise(self, net: PathNet) -> None:
-        """The modules have drawn their weights."""
+        """Does nothing: the modules have initialised their weights."""
 
     def build_graph(self, b: NetBuilder) -> str:
         pairs = {}
@@ -120,7 +120,7 @@ class AirNet(Family, name="bench-airnet"):
         return b.add("head.classifier", z, ScaledLinear(self.widths[-1], self.num_classes, 1 / 9), depth=1)
 
     def _body(self, b: NetBuilder, view: str, z: str) -> str:
-        """One view's nodes, over modules that all share; features ``(N, widths[-1])``."""
+        """One view's nodes, over modules that all views share; features ``(N, widths[-1])``."""
         white = 2 * self.in_chans * KERNEL**2
         z = _shared(b, view, "whiten", z, lambda: _whitening(self.in_chans, white))
         z = _shared(b, view, "act", z, nn.GELU)
@@ -165,8 +165,8 @@ def _whitening(ins: int, outs: int) -> nn.Conv2d:
 
 @torch.no_grad()
 def whiten(conv: nn.Conv2d, images: Tensor, eps: float = 5e-4) -> None:
-    """Set a conv's filters to those by which patches of normalised ``images`` ``(N, C, H, W)`` become white, and to
-    their negatives: eigenvectors of the patches' second moments, each divided by the root of its eigenvalue + eps."""
+    """Set a conv's filters to whiten patches of normalised ``images`` ``(N, C, H, W)``, and to their negatives:
+    eigenvectors of the patches' second moments, each divided by the root of its eigenvalue + eps."""
     size = conv.kernel_size[0]
     patches = F.unfold(images.float(), size).transpose(1, 2).flatten(0, 1)  # (patches, C · size²)
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))

@@ -1,4 +1,4 @@
-"""``python -m benchmarks outside``: its options, and all of it from images to the result."""
+"""``python -m benchmarks outside``: its options, and all steps from images to the result."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ TRIAL = 0.1
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
-    """The result for these arguments of the command; None where only the plan was asked for.
+    """The result for these command-line arguments; None with ``--plan``.
 
     Raises:
-        ValueError: an option that cannot be, a folder of other runs.
-        ImportError: a runtime that is not installed.
-        SystemExit: arguments that cannot be read, or ``--help``.
+        ValueError: an illegal option, a folder of other runs.
+        ImportError: the runtime is not installed.
+        SystemExit: malformed arguments, or ``--help``.
     """
     asked = parser().parse_args(arguments)
     config = data_of(asked.data)
@@ -73,14 +73,14 @@ def measure(
     runtime: str | None = "auto",
     beside: Mapping[str, Bundle] | None = None,
 ) -> dict[str, Any]:
-    """Train the methods ``names``, score and time them and all others that are finished in ``folder``.
+    """Train the methods ``names``, then score and time all methods that are finished in ``folder``.
 
     Args:
         known: all methods by name.
-        pflop: of a method and seed, tuning apart.
+        pflop: of a method and seed, without tuning.
         trial: see :func:`benchmarks.outside.plan.plan`.
-        runtime: as of :func:`polypath.worth.deployed.runtime_name`.
-        beside: bundles that are timed and scored with them, by name.
+        runtime: as for :func:`polypath.worth.deployed.runtime_name`.
+        beside: bundles to time and score as well, by name.
     """
     runtime, data, made = runtime_name(runtime), load_images(config), []
     for planned in plan(known, pflop, trial, data):
@@ -100,26 +100,46 @@ def _finished(folder: Path, planned: Planned, method: Method, seeds: Sequence[in
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the command's options."""
+    """The parser of the command's options."""
     made = argparse.ArgumentParser("python -m benchmarks outside", description=__doc__, allow_abbrev=False)
-    made.add_argument("--data", default=cifar10(), help="folder of CIFAR-10, or a hub name (%(default)s)")
-    made.add_argument("--pflop", type=float, default=0.02, help="of training a method with a seed (%(default)s)")
-    made.add_argument("--seeds", type=int, default=1, help="how many, from 0 (%(default)s)")
-    made.add_argument("--only", default="", help="methods to train, with commas; all are taken that are finished")
-    made.add_argument("--width", type=int, default=WIDTH, help="channels of the ResNets; MSDNet's go with it")
-    made.add_argument("--trial", type=float, default=TRIAL, help="share of a training to try a rate (%(default)s)")
+    made.add_argument("--data", default=cifar10(), help="folder of CIFAR-10, or a Hub name (default %(default)s)")
     made.add_argument(
-        "--folder", default=str(PLACE / "outside"), help="of the runs; the same one goes on (%(default)s)"
+        "--pflop", type=float, default=0.02, help="training PFLOP per method and seed (default %(default)s)"
     )
-    made.add_argument("--runtime", default="auto", choices=("auto", *RUNTIMES, "none"), help="to time in (%(default)s)")
+    made.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0 (default %(default)s)")
+    made.add_argument(
+        "--only", default="", help="methods to train, separated by commas; the result has all finished ones"
+    )
+    made.add_argument(
+        "--width", type=int, default=WIDTH, help="channels of the ResNets; MSDNet's scale with it (default %(default)s)"
+    )
+    made.add_argument(
+        "--trial",
+        type=float,
+        default=TRIAL,
+        help="length of a learning rate trial, as a share of a training (default %(default)s)",
+    )
+    made.add_argument(
+        "--folder",
+        default=str(PLACE / "outside"),
+        help="folder of the runs; an existing one is continued (default %(default)s)",
+    )
+    made.add_argument(
+        "--runtime",
+        default="auto",
+        choices=("auto", *RUNTIMES, "none"),
+        help="runtime to time in (default %(default)s)",
+    )
     made.add_argument(
         "--beside",
         action="append",
         default=[],
         metavar="BUNDLE",
-        help=f"a bundle, or {SHIPPED!r}, scored and timed too",
+        help=f"a bundle, or {SHIPPED!r}, to score and time as well",
     )
-    made.add_argument("--plan", action="store_true", help="only say what would be trained, its PFLOP and its time here")
+    made.add_argument(
+        "--plan", action="store_true", help="only list what would be trained, its PFLOP and its time here"
+    )
     return made
 
 

@@ -1,4 +1,4 @@
-"""The figure of a result: error against milliseconds, a line a method."""
+"""The figure of a result: error against milliseconds, a line for each method."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def front_figure(result: Mapping[str, Any]) -> Figure:
-    """Mean test error over the seeds of each point, against its median milliseconds (MACs where nothing was timed)."""
+    """Mean test error over the seeds of each point, against its median milliseconds (MACs if nothing was timed)."""
     data, points = result["data"], result["points"]
     timed = all(row["p50_ms"] is not None for row in points)
     title = f"{result['pflop']:g} PFLOP a method: {data['images']:,} test images of {data['name']}"

@@ -1,4 +1,4 @@
-"""The fronts of a result: its points by method, and the share of a box of time and error that they dominate."""
+"""The fronts of a result: points by method, and the share of a box of time and error that they dominate."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from polypath.analysis.deadline import Interval, hypervolume
 from polypath.reproduce.bootstrap import Means, Sample, draw, interval
 
 LEVEL = 0.95
-WORST = 90.0  # percent of error, as guessing has it among ten classes
+WORST = 90.0  # percent error, that of guessing among ten classes
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A path: its milliseconds, and which test images it answers rightly, ``(seeds, images)``."""
+    """A path: its milliseconds, and which test images it answers correctly, ``(seeds, images)``."""
 
     ms: float
     hits: np.ndarray
@@ -29,12 +29,12 @@ Front = Mapping[str, Point]
 
 
 def packed(hits: np.ndarray) -> list[str]:
-    """Answers ``(seeds, images)`` as text for JSON: a row a seed, bits in base64."""
+    """Answers ``(seeds, images)`` as text for JSON: a row for each seed, bits in base64."""
     return [base64.b64encode(np.packbits(row).tobytes()).decode() for row in hits]
 
 
 def unpacked(rows: list[str], images: int) -> np.ndarray:
-    """What :func:`packed` made."""
+    """The inverse of :func:`packed`."""
     bits = [np.frombuffer(base64.b64decode(row), np.uint8) for row in rows]
     return np.stack([np.unpackbits(row, count=images) for row in bits]).astype(bool)
 
@@ -50,16 +50,16 @@ def fronts(result: Mapping[str, Any]) -> Mapping[str, Front]:
 
 
 def box_of(all_fronts: Mapping[str, Front]) -> tuple[float, float, float]:
-    """The box of all: from half of the fastest median to twice the slowest, up to 90% of error."""
+    """The common box: from half of the fastest median to twice the slowest, up to 90% error."""
     ms = [point.ms for front in all_fronts.values() for point in front.values()]
     return min(ms) / 2, 2 * max(ms), WORST
 
 
 class Hypervolumes:
-    """Hypervolumes of fronts with intervals over seeds and images, which are drawn alike for all of them.
+    """Hypervolumes of fronts with intervals over seeds and images, which are resampled alike for all fronts.
 
     Raises:
-        ValueError: fronts of different numbers of seeds or images.
+        ValueError: the fronts have different numbers of seeds or images.
     """
 
     def __init__(self, all_fronts: Mapping[str, Front]) -> None:
@@ -69,13 +69,15 @@ class Hypervolumes:
             raise ValueError("the fronts are not of the same seeds and images")
         self.sample = Sample(hits, dict.fromkeys(hits, "test"))
         self.draws = draw(self.sample)
-        self._known: dict[tuple[str, bool], np.ndarray] = {}  # of the draws, by method and whether images are drawn
+        self._known: dict[
+            tuple[str, bool], np.ndarray
+        ] = {}  # hypervolumes of the draws, by method and whether images are resampled
 
     def of(self, method: str) -> Interval:
         return self._interval(lambda means: self._volumes(method, means))
 
     def gain(self, ours: str, theirs: str) -> Interval:
-        """How much larger ours is."""
+        """The hypervolume of ``ours`` minus that of ``theirs``."""
         return self._interval(lambda means: self._volumes(ours, means) - self._volumes(theirs, means))
 
     def _interval(self, statistic: Any) -> Interval:
@@ -103,7 +105,7 @@ class Hypervolumes:
 
 
 def told(all_fronts: Mapping[str, Front]) -> dict[str, Any]:
-    """Hypervolumes of all and the gains of each over each other, as JSON values."""
+    """Hypervolumes of all fronts and all pairwise gains, as JSON values."""
     volumes = Hypervolumes(all_fronts)
     names = list(all_fronts)
     gains = {a: {b: asdict(volumes.gain(a, b)) for b in names if b != a} for a in names}

@@ -1,11 +1,10 @@
-"""What a user would pick instead of a path: five methods, each the networks that it trains.
+"""Alternatives to paths: methods, each with the networks that it trains.
 
-All but airbench's are trained alike: SGD with Nesterov momentum, one cycle, batches of 64, label smoothing, mirrored
-images moved by up to two reflected pixels (airbench's own recipe moves them as far). They are not laid out
-channels-last: torch 2.15's backward of a strided 1×1 conv of few channels corrupts memory in that layout on CPUs.
+All except airbench's are trained in the same way: SGD with Nesterov momentum, one cycle, batches of 64, label
+smoothing, mirroring, shifts by up to two reflected pixels (as in airbench's recipe). They do not use channels-last: in
+that layout, torch 2.15's backward of a strided 1×1 conv with few channels corrupts memory on CPUs.
 
-``resnets`` are :class:`polypath.families.resnet.ResNet`: timm has no ResNet of CIFAR's form, and pytorchcv's have one
-width.
+``resnets`` are :class:`polypath.families.resnet.ResNet`: timm has no CIFAR ResNet, and pytorchcv's have only one width.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ WIDTH = 12
 
 @dataclass(frozen=True)
 class Method:
-    """``networks`` are trained for an equal total together; ``about`` is a line for readers."""
+    """``networks`` together get the method's total PFLOP; ``about`` is a one-line description."""
 
     about: str
     networks: tuple[Network, ...]
@@ -46,7 +45,7 @@ def data_of(source: str) -> DataConfig:
 
 
 def recipe(name: str, model: Family, data: DataConfig, objective: Objective | None = None) -> Recipe:
-    """What all methods but airbench's are trained by."""
+    """The recipe of all methods except airbench's."""
     return Recipe(
         name=name,
         model=model,
@@ -66,7 +65,7 @@ def methods(data: DataConfig, width: int = WIDTH) -> dict[str, Method]:
     """The methods by name.
 
     Args:
-        width: channels of the first group of the widest ResNets; all networks but airbench's go with it.
+        width: channels of the first group of the widest ResNets; all networks except airbench's scale with it.
     """
     sizes = {(1, width // 2), (1, 2 * width // 3), (1, width), (2, width)}
     msdnet = MSDNet(first=4 * width // 3, growth=width // 2, hidden=16 * width // 3)

@@ -1,18 +1,18 @@
-"""MSDNet (Huang et al. 2018): features on several scales side by side, densely connected, with exits on the coarsest.
+"""MSDNet (Huang et al. 2018): features on several scales in parallel, densely connected, with exits on the coarsest.
 
-What the paper says (§4, its Figure 2 and the appendix on CIFAR), and where it stands here:
+The design, from the paper (§4, Figure 2 and the appendix on CIFAR):
 
-- layer 1: a 3×3 conv makes the finest scale, and strided 3×3 convs make each coarser one from the one above it;
-- a later layer adds to each scale what a conv makes of all maps of this scale and, below the finest, as many channels
-  of a strided conv of all maps of the next finer one; the maps of before are kept beside them (dense connections);
-- each of these convs is a 1×1 conv to 1, 2, 4 times its output channels on scale 1, 2, 3, and a 3×3 conv, both with
-  batch-norm and ReLU behind them;
+- layer 1: a 3×3 conv makes the finest scale, and strided 3×3 convs make each coarser scale from the next finer one;
+- a later layer adds to each scale the output of a conv on all maps of this scale and, except on the finest, as many
+  channels from a strided conv on all maps of the next finer scale; earlier maps are kept (dense connections);
+- each of these convs is a 1×1 conv to 1, 2, 4 times its output channels on scale 1, 2, 3, then a 3×3 conv, both
+  followed by batch-norm and ReLU;
 - output channels on the scales are in the ratio 1, 2, 4;
-- the layers are cut into as many blocks as there are scales, and block i has only the scales from i on; between blocks
-  a 1×1 conv halves the channels of the scales that go on;
-- a classifier reads all maps of the coarsest scale behind its layer: two strided 3×3 convs, pooling, a linear layer;
-- what the classifier in use does not need is not computed (*lazy evaluation*): here a path runs what is alive;
-- all classifiers are trained together, their losses added with weight 1
+- the layers are split into as many blocks as there are scales, and block i has only the scales from i on; between
+  blocks a 1×1 conv halves the channels of the remaining scales;
+- a classifier reads all maps of the coarsest scale after its layer: two strided 3×3 convs, pooling, a linear layer;
+- *lazy evaluation* skips nodes that the current classifier does not need: here a path runs only alive nodes;
+- all classifiers are trained together, with the sum of their losses
   (:class:`polypath.training.path_objectives.Exits`).
 
 The sizes of the paper's network for CIFAR are ``first=16, growth=6, scales=3, hidden=128`` with 24 layers and 11
@@ -35,15 +35,15 @@ EXITS = "exits"
 
 @dataclass(frozen=True, kw_only=True)
 class MSDNet(Family, name="bench-msdnet"):
-    """See the module.
+    """See the module's docstring.
 
     Args:
-        layers: the first one included.
-        after: layers with a classifier behind them; the last layer always has one.
-        scales: how many.
+        layers: number of layers, including the first.
+        after: layers followed by a classifier; the last layer always has one.
+        scales: number of scales.
         first: channels of the first layer on the finest scale.
         growth: channels that a layer adds on the finest scale.
-        hidden: channels inside of a classifier.
+        hidden: channels inside a classifier.
     """
 
     layers: int = 8
@@ -70,7 +70,7 @@ class MSDNet(Family, name="bench-msdnet"):
         if list(self.after) != sorted(set(self.after)) or any(n >= self.layers for n in self.after):
             raise ValueError(f"after = {self.after}: must be ascending layers below the last one, {self.layers}")
         if self.scales > self.layers:
-            raise ValueError(f"scales = {self.scales}: there are only {self.layers} layers to make blocks of")
+            raise ValueError(f"scales = {self.scales}: there are only {self.layers} layers for the blocks")
 
     @property
     def min_size(self) -> int:
@@ -83,7 +83,7 @@ class MSDNet(Family, name="bench-msdnet"):
         return {EXITS: [*self.path_names(), "whole"]}
 
     def block(self, layer: int) -> int:
-        """The block that a layer (from 1) is in, from 0: the finest scale that is there."""
+        """The block of a layer (from 1), from 0: also its finest scale."""
         return (layer - 1) * self.scales // self.layers
 
     def build_graph(self, b: NetBuilder) -> str:

@@ -1,4 +1,4 @@
-"""What is trained: a network with its paths, and how it is trained for so many epochs or steps."""
+"""A network with its paths, and how it is trained for a number of epochs or steps."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from polypath.training.path_objectives import Exits
 from polypath.training.recipe import Recipe, replace
 from polypath.training.run import RunFolder
 
-BATCH = 64  # images of a step whose time is measured
+BATCH = 64  # images of the timed step
 SECONDS = 1.0
-BACKWARD = 3  # a forward and a backward pass, in forwards
+BACKWARD = 3  # the cost of a forward and a backward pass, in forward passes
 Step = Callable[[Tensor, Tensor], Any]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training came to: ``seconds`` of all sessions, ``test_evaluations`` that it made."""
+    """The result of training: ``seconds`` of all sessions, number of ``test_evaluations``."""
 
     pflop: float
     seconds: float
@@ -43,14 +43,14 @@ class Trained:
 
 
 class Network(Protocol):
-    """A network that one training makes.
+    """A network that one training produces.
 
     Attributes:
         name: within its method.
-        paths: texts of the paths that are asked for, each a point of the front.
-        unit: what its training is counted in: ``epochs`` or ``steps``.
-        least: units that a trial of a learning rate needs.
-        lr: around which the learning rate is tuned.
+        paths: texts of the paths to measure, each a point of the front.
+        unit: the unit of its training length: ``epochs`` or ``steps``.
+        least: units that a learning rate trial needs.
+        lr: the centre of the learning rate search.
     """
 
     @property
@@ -71,25 +71,25 @@ class Network(Protocol):
         ...
 
     def images(self, data: ImageData) -> int:
-        """Images that a unit of training takes."""
+        """Images in one unit of training."""
         ...
 
     def train(self, folder: Path, data: ImageData, *, amount: int, lr: float, seed: int) -> Trained:
-        """Train for ``amount`` units in ``folder``, or go on there; ``folder/model`` is the network.
+        """Train for ``amount`` units in ``folder``, or resume there; ``folder/model`` is the network.
 
         Raises:
-            ValueError: a folder of another training.
+            ValueError: the folder holds another training.
         """
         ...
 
     def step_of(self, net: PathNet) -> Step:
-        """The passes of a training step of ``net``, as a function of images and labels."""
+        """A training step of ``net``, as a function of images and labels."""
         ...
 
 
 @dataclass(frozen=True)
 class ByRecipe:
-    """A network that an ordinary recipe trains, in an ordinary run folder."""
+    """A network trained by an ordinary recipe, in an ordinary run folder."""
 
     name: str
     recipe: Recipe
@@ -115,7 +115,7 @@ class ByRecipe:
 
     def images(self, data: ImageData) -> int:
         count, size = len(data.train), self.recipe.batch_size
-        return count - (count % size if count % size < 2 else 0)  # a batch of one image is left out
+        return count - (count % size if count % size < 2 else 0)  # a batch of one image is dropped
 
     def train(self, folder: Path, data: ImageData, *, amount: int, lr: float, seed: int) -> Trained:
         changes = {"epochs": amount, "optim.lr": lr, "seed": seed, "validate_every": amount}
@@ -129,7 +129,7 @@ class ByRecipe:
             folder.parent.mkdir(parents=True, exist_ok=True)
             result = train(wanted, folder, data=data)
         assert result.pflop is not None
-        return Trained(result.pflop, result.seconds, 0)  # what it calls its test images are held-out ones
+        return Trained(result.pflop, result.seconds, 0)  # its "test" images are held-out ones
 
     def step_of(self, net: PathNet) -> Step:
         bound, info = self.recipe.objective.bind(net), StepInfo(0, 0, 1, 1, torch.Generator().manual_seed(0))
@@ -138,13 +138,13 @@ class ByRecipe:
 
 @dataclass(frozen=True)
 class ByAirbench:
-    """The network of airbench by its own recipe; ``model/`` and ``summary.json`` in its folder."""
+    """airbench's network, trained by its recipe; its folder has ``model/`` and ``summary.json``."""
 
     name: str
     recipe: AirRecipe
     paths: tuple[str, ...]
 
-    unit, least = "steps", 2 * LOOKAHEAD  # before the first look the slow average is the untrained network
+    unit, least = "steps", 2 * LOOKAHEAD  # before the first lookahead the slow average is the untrained network
 
     @property
     def model(self) -> Family:
@@ -174,7 +174,7 @@ def pflop_of_unit(network: Network, data: ImageData) -> float:
 
 
 def pflop_per_second(network: Network, data: ImageData) -> float:
-    """The pace of training here, by passes that are run for a second after a first one."""
+    """The speed of training here, measured for a second after a warm-up pass."""
     net, device = network.model.build(0).train(), resolve_device("auto")
     net = net.to(device)
     x = torch.randn(BATCH, data.channels, *data.size, device=device)

@@ -1,4 +1,4 @@
-"""How long each network trains, so that every method costs as nearly as possible the same."""
+"""The training length of each network, so that all methods cost the same, as nearly as possible."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from polypath.data.sources import ImageData
 from polypath.worth.plan import epochs_for
 
 FACTORS = (0.5, 1.0, 2.0)
-"""Learning rates that are tried, in times of the network's own."""
+"""Learning rates to try, as multiples of the network's default."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A network's training: ``amount`` epochs or steps of ``unit_pflop`` each; ``trial`` of them to try a rate."""
+    """A network's training: ``amount`` epochs or steps of ``unit_pflop`` each, ``trial`` of them for a trial."""
 
     method: str
     network: Network
@@ -26,7 +26,7 @@ class Planned:
 
     @property
     def pflop(self) -> float:
-        """Of one seed, tuning apart."""
+        """PFLOP of one seed, without tuning."""
         return self.amount * self.unit_pflop
 
     @property
@@ -35,15 +35,15 @@ class Planned:
 
     @property
     def key(self) -> str:
-        """Its folder's name, and its name in results."""
+        """Its name in results and of its folder."""
         return f"{self.method}-{self.network.name}" if self.network.name != self.method else self.method
 
 
 def plan(methods: Mapping[str, Method], pflop: float, trial: float, data: ImageData) -> list[Planned]:
-    """The trainings of all methods, each method's together of about ``pflop`` a seed.
+    """The trainings of all methods; those of one method take about ``pflop`` together for each seed.
 
     Args:
-        trial: share of a training that a trial of a learning rate takes, at least one epoch or ten steps.
+        trial: length of a learning rate trial as a share of a training, at least one epoch or ten steps.
     """
     found = []
     for name, method in methods.items():
@@ -54,7 +54,7 @@ def plan(methods: Mapping[str, Method], pflop: float, trial: float, data: ImageD
 
 
 def table(planned: Sequence[Planned], pflop: float, seeds: int, data: ImageData) -> list[str]:
-    """What will be trained, what it costs and about how long that takes here: lines for people."""
+    """A description of the trainings, their cost and their approximate time here, in lines."""
     lines = [f"{'':28} {'trained for':>14} {'PFLOP':>9} {'tuning':>9} {'minutes':>9}"]
     total = 0.0
     for one in planned:
@@ -65,10 +65,10 @@ def table(planned: Sequence[Planned], pflop: float, seeds: int, data: ImageData)
         lines.append(f"{one.key:28} {amount:>14} {one.pflop:9.4g} {one.tuning_pflop:9.4g} {minutes:9.1f}")
     for method in dict.fromkeys(one.method for one in planned):
         spent = sum(one.pflop for one in planned if one.method == method)
-        off = "" if abs(spent / pflop - 1) <= 0.1 else ", which whole epochs cannot come nearer to"
-        lines.append(f"{method}: {spent:.4g} PFLOP a seed of {pflop:g} asked for ({spent / pflop:.0%}){off}")
+        off = "" if abs(spent / pflop - 1) <= 0.1 else ", the nearest with whole epochs"
+        lines.append(f"{method}: {spent:.4g} PFLOP per seed of {pflop:g} requested ({spent / pflop:.0%}){off}")
     lines.append(
-        f"{seeds} seed{'s' if seeds > 1 else ''}, {len(FACTORS)} trials a network on the first one: about "
-        f"{total:.0f} minutes of training here, scoring and timing apart"
+        f"{seeds} seed{'s' if seeds > 1 else ''}, {len(FACTORS)} trials per network on the first one: about "
+        f"{total:.0f} minutes of training here, without scoring and timing"
     )
     return lines

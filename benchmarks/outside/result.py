@@ -1,4 +1,4 @@
-"""From trained networks to the result: scored, timed, put together."""
+"""From trained networks to the result: scoring, timing, assembly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def collect(
     runtime: str | None,
     beside: Mapping[str, Bundle],
 ) -> dict[str, Any]:
-    """Score what has not been scored, time what has not been timed, and put it together, as JSON values."""
+    """Score and time networks that have not been yet, and return the combined result as JSON values."""
     points, networks = [], []
     bundles: dict[str, Bundle] = {}
     for planned, best, runs in made:

@@ -1,4 +1,4 @@
-"""Which images a trained network's paths answer rightly; test images are looked at once and the answers kept."""
+"""Which images a trained network's paths answer correctly; test images are used once, and the answers are stored."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from polypath.storage.loading import load
 from polypath.training.build import MODEL, resolve_device
 
 BATCH = 100
-BLIND = "what this run calls its test images are the held-out ones: the test images are looked at once, at the end"
+BLIND = "this run's test split is the held-out images: the real test images are used once, at the end"
 
 
 def blind(data: ImageData) -> ImageData:
-    """The images without the test split, so that training cannot look at it: held-out ones stand in its place.
+    """The images with the held-out ones in place of the test split, so that training cannot use the test images.
 
     Raises:
-        ValueError: nothing is held out.
+        ValueError: there are no held-out images.
     """
     if data.validation is None:
         raise ValueError("data.validation = 0: learning rates are tuned on held-out images, and there are none")
@@ -39,7 +39,7 @@ def blind(data: ImageData) -> ImageData:
 
 
 def correct(net: PathNet, paths: Sequence[str], data: ImageData, config: DataConfig, part: Part) -> dict[str, Correct]:
-    """The answers of each path on a part of the images, with the norms that the network has."""
+    """The answers of each path on a part of the images, with the network's own batch-norm statistics."""
     device = resolve_device("auto")
     batches = evaluation_batches(data, config, BATCH, part, device=device)
     scores = score(net.to(device), {text: net.paths(text) for text in paths}, batches, keep_logits=True)
@@ -53,7 +53,7 @@ def correct(net: PathNet, paths: Sequence[str], data: ImageData, config: DataCon
 
 
 def answers(file: Path, run: Path, paths: Sequence[str], data: ImageData, config: DataConfig) -> dict[str, Correct]:
-    """The answers of a trained network on the test images, from ``file`` where they are known."""
+    """The answers of a trained network on the test images, read from ``file`` if stored there."""
     found = load_measured(file, paths)
     if found is None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -63,10 +63,10 @@ def answers(file: Path, run: Path, paths: Sequence[str], data: ImageData, config
 
 
 def answers_of_bundle(file: Path, bundle: Bundle, data: ImageData) -> dict[str, Correct]:
-    """The answers of a bundle's paths on the test images as it is deployed, from ``file`` where they are known.
+    """The answers of a deployed bundle's paths on the test images, read from ``file`` if stored there.
 
     Raises:
-        ValueError: images that are not in memory.
+        ValueError: the images are not in memory.
     """
     about = [bundle.digest, *(path.name for path in bundle.paths)]
     found = load_measured(file, about)
@@ -83,7 +83,7 @@ def answers_of_bundle(file: Path, bundle: Bundle, data: ImageData) -> dict[str, 
 
 
 def name_of(labels: Tensor) -> str:
-    """Tells a set of images from others by its labels, in their order."""
+    """An identifier of a set of images, from its labels in order."""
     return f"{len(labels)}-{digest(labels)[:12]}"
 
 

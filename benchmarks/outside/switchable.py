@@ -1,11 +1,11 @@
-"""A ResNet that runs in several *ways* over one set of weights: at shares of its width, or on images made smaller.
+"""A ResNet that runs in several *ways* with one set of weights: at shares of its width, or on smaller images.
 
-Shares of the width are a slimmable network (Yu et al. 2019): a way uses the first channels of every conv, and has
-batch-norms of its own. Smaller images are the other cheap knob: the same convs on fewer pixels, here too with
-batch-norms for each size. Either way the network ends in a switch, ``ways``, and a step trains all ways together
+With shares of the width it is a slimmable network (Yu et al. 2019): a way uses the first channels of every conv, and
+has its own batch-norms. With smaller images the same convs run on fewer pixels, also with separate batch-norms for each
+size. In both cases the network ends in a switch, ``ways``, and a step trains all ways together
 (:class:`polypath.training.path_objectives.Exits` over :meth:`SwitchableResNet.way_texts`).
 
-The ResNet is CIFAR's (He et al. 2016, §4.2) with projections where the resolution changes.
+The ResNet is that for CIFAR (He et al. 2016, §4.2), with projections where the resolution changes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SlimUnit(nn.Module):
     """Conv, batch-norm and ReLU of maps ``(N, C, H, W)``; each variant uses the first channels and its own norm.
 
     Args:
-        chans: by variant, channels in and out; the conv is as wide as the widest.
+        chans: by variant, input and output channels; the conv is as wide as the widest variant.
     """
 
     def __init__(self, chans: Mapping[str, tuple[int, int]], kernel: int, stride: int, *, act: bool = True) -> None:
@@ -46,7 +46,7 @@ class SlimUnit(nn.Module):
         return F.relu(x, inplace=True) if self.act else x
 
     def keep_variants(self, variants: Collection[str]) -> None:
-        """Forget the norms of other variants, and the channels that only these used."""
+        """Remove the norms of other variants, and the channels that only these used."""
         self.chans = {name: pair for name, pair in self.chans.items() if name in variants}
         self.norm = nn.ModuleDict({name: self.norm[name] for name in self.chans})
         ins, outs = (max(pair[i] for pair in self.chans.values()) for i in (0, 1))
@@ -55,7 +55,7 @@ class SlimUnit(nn.Module):
 
 
 class SlimLinear(nn.Linear):
-    """Logits of the first features; each variant says how many by what it is given."""
+    """A linear layer on the first features; their number is that of the input."""
 
     def __init__(self, ins: Mapping[str, int], outs: int) -> None:
         super().__init__(max(ins.values()), outs)
@@ -65,14 +65,14 @@ class SlimLinear(nn.Linear):
         return F.linear(x, self.weight[:, : x.shape[1]], self.bias)
 
     def keep_variants(self, variants: Collection[str]) -> None:
-        """Forget the features that only other variants used."""
+        """Remove the features that only other variants used."""
         self.ins = {name: n for name, n in self.ins.items() if name in variants}
         self.in_features = max(self.ins.values())
         self.weight = nn.Parameter(self.weight.detach()[:, : self.in_features].clone())
 
 
 class Resize(nn.Module):
-    """Square images made smaller: bilinear with antialiasing, as two products of matrices, which every runtime has."""
+    """Downscales square images: bilinear with antialiasing, as two matrix products, which every runtime supports."""
 
     def __init__(self, side: int, to: int) -> None:
         super().__init__()
@@ -93,19 +93,19 @@ class Way:
     size: int
 
     def chans(self, chans: int) -> int:
-        """So many of ``chans`` channels."""
+        """The number of channels that this way uses of ``chans``."""
         return max(1, round(self.share * chans))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SwitchableResNet(Family, name="bench-switchable-resnet"):
-    """See the module.
+    """See the module's docstring.
 
     Args:
-        blocks: blocks of each group; a group halves the resolution of the one before.
-        width: channels of the first group, doubled in each further one.
+        blocks: blocks of each group; each group halves the resolution of the previous one.
+        width: channels of the first group, doubled in each following one.
         shares: of the width, ascending to 1.
-        sizes: sides of the images that run, in pixels, ascending to that of the images that come.
+        sizes: sides of the processed images, in pixels, ascending to that of the input.
     """
 
     blocks: tuple[int, ...] = (2, 2, 2)
@@ -133,7 +133,7 @@ class SwitchableResNet(Family, name="bench-switchable-resnet"):
             raise ValueError(f"shares = {self.shares}: the last must be 1")
 
     def ways(self) -> list[Way]:
-        """All of them, the whole network's last."""
+        """All ways, the whole network's last."""
         found = []
         for share in self.shares:
             for size in self.sizes:
@@ -159,7 +159,7 @@ class SwitchableResNet(Family, name="bench-switchable-resnet"):
 
         def unit(name: str, z: str, ins: int, outs: int, kernel: int, stride: int, act: bool) -> str:
             def make() -> nn.Module:
-                images = name == "stem.unit"  # which have all their channels
+                images = name == "stem.unit"  # images always have all channels
                 chans = {w.label: (ins if images else w.chans(ins), w.chans(outs)) for w in self.ways()}
                 return SlimUnit(chans, kernel, stride, act=act)
 

@@ -1,6 +1,6 @@
-"""Milliseconds of one image on one thread, all paths of all networks by turns in one runtime.
+"""Milliseconds of one image on one thread, all paths of all networks alternately in one runtime.
 
-Each path answers twice in a row, and the second answer counts, as in :mod:`polypath.worth.deployed`.
+Each path runs twice in a row, and the second run counts, as in :mod:`polypath.worth.deployed`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ THREADS = 1
 
 
 def bundle_of(folder: Path, model: Path, paths: Sequence[str]) -> Bundle:
-    """The bundle of a trained network's paths, written where it is not there yet."""
+    """The bundle of a trained network's paths, written if missing."""
     try:
         return Bundle.open(folder)
-    except ValueError:  # it is not there, or was not finished
+    except ValueError:  # missing or incomplete
         shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     return write_bundle(load(model), folder, list(paths))
@@ -36,7 +36,7 @@ def bundle_of(folder: Path, model: Path, paths: Sequence[str]) -> Bundle:
 
 def timed(file: Path, runtime: str, bundles: Mapping[str, Bundle], repeats: int = REPEATS) -> dict[str, Any]:
     """Times of all paths, as JSON values: ``name``, ``version``, ``threads``, ``repeats``, ``busy``, ``machine`` and,
-    by bundle and path, ``times``; from ``file`` where the same bundles were timed in the same runtime."""
+    by bundle and path, ``times``. Read from ``file`` if the same bundles were timed in the same runtime."""
     of = {name: bundle.digest for name, bundle in bundles.items()}
     if file.is_file() and (known := read_json(file))["of"] == of and known["name"] == runtime:
         return known

@@ -1,4 +1,4 @@
-"""Tuning and training what is planned; everything that is finished is read, and what has begun goes on."""
+"""Tuning and training by the plan; finished trainings are read, unfinished ones resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOG = logging.getLogger("polypath.outside")
 
 
 class Tuned(TypedDict):
-    """The learning rate that was chosen, and the held-out error of each that was tried, by its text."""
+    """The chosen learning rate, and the held-out error of each tried one, by its text."""
 
     lr: float
     tried: dict[str, float]
@@ -32,7 +32,7 @@ def run_folder(folder: Path, planned: Planned, seed: int) -> Path:
 
 
 def tuned(folder: Path, planned: Planned, data: ImageData, config: DataConfig, seed: int) -> Tuned:
-    """Try each learning rate briefly and take the one with the least held-out error, the mean over the paths."""
+    """Try each learning rate briefly and choose the one with the lowest held-out error, averaged over the paths."""
     file = folder / planned.key / "tuned.json"
     if file.is_file() and (known := read(file, Tuned))["trial"] == planned.trial:
         return known

@@ -17,7 +17,7 @@ from polypath.analysis.importance import importance, unique_to
 
 
 def saying(*answers: int, classes: int = 3, sure: float = 4.0) -> torch.Tensor:
-    """Logits that answer so, each as sure as the others."""
+    """Logits with these answers, all with the same confidence."""
     z = torch.zeros(len(answers), classes)
     z[torch.arange(len(answers)), torch.tensor(answers)] = sure
     return z
@@ -99,7 +99,7 @@ def test_shared_beside_separate():
     assert list(frame.loc["x"]) == [25.0, 100.0, -75.0]
     assert list(frame.loc["y"]) == [37.5, 25.0, 12.5]
     assert frame.loc["mean", "shared"] == pytest.approx((25 + 37.5) / 2)
-    with pytest.raises(ValueError, match="'z' stands in one"):
+    with pytest.raises(ValueError, match="'z' is in one"):
         shared_and_separate({"x": A}, {"x": A, "z": B}, LABELS)
 
 
@@ -187,7 +187,7 @@ def test_pixels_of_stored_and_of_normalised_images():
     assert pixels(normalised, [2, 1], (0.5,), (0.25,)).tolist() == [[[[255] * 3]], [[[51] * 3]]]
 
 
-# --- what cannot be ------------------------------------------------------------------------------------------
+# --- illegal values ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

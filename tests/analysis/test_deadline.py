@@ -1,4 +1,4 @@
-"""Deadline accuracy and hypervolume against countings by hand."""
+"""Deadline accuracy and hypervolume against counts by hand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_late_and_refused_answers_are_wrong():
     assert FOUR.outcome(np.array([NONE, 1, 0, NONE])).tolist() == [False, True, True, False]
 
 
-def test_ways_to_answer():
+def test_policies():
     assert fixed(FOUR).tolist() == [0, 0, 0, 0]
     assert in_time(FOUR, [1, 0]).tolist() == [0, 1, 0, NONE]
     assert oracle(FOUR).tolist() == [0, 1, 0, NONE]
@@ -49,10 +49,10 @@ def test_ways_to_answer():
     assert oracle(wrong_in_time).tolist() == [0]
 
 
-def test_needs_are_what_was_seen_so_far():
+def test_the_rule_uses_only_times_seen_so_far():
     slow = measured([3.0] * 4, [[1.0, 9.0], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]], [[1, 1]] * 4)
     profile = np.tile([1.0, 2.0], (10, 1))
-    assert by_needs(slow, [1, 0], profile, share=1.0).tolist() == [1, 0, 0, 0]  # late once, given up
+    assert by_needs(slow, [1, 0], profile, share=1.0).tolist() == [1, 0, 0, 0]  # not chosen again after one late run
     assert by_needs(slow, [1, 0], profile, share=0.9).tolist() == [1, 1, 1, 1]
     assert by_needs(slow, [1, 0], np.tile([5.0, 5.0], (3, 1))).tolist() == [NONE] * 4
     later = measured([3.0] * 4, [[1.0, 2.0]] * 3 + [[1.0, 9.0]], [[1, 1]] * 4)
@@ -60,7 +60,7 @@ def test_needs_are_what_was_seen_so_far():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_way_beats_the_oracle_and_hindsight_of_times_beats_none_but_it(seed):
+def test_no_policy_beats_the_oracle(seed):
     draw = np.random.default_rng(seed)
     times = draw.uniform(0.5, 1.5, (200, 3)) * [1.0, 2.0, 4.0]
     m = measured(draw.uniform(0.3, 6.0, 200), times, draw.random((200, 3)) < [0.6, 0.7, 0.8])
@@ -136,6 +136,6 @@ def test_hypervolumes_of_two_networks_are_paired_by_the_images():
         (lambda: deadline_accuracy(np.zeros(0, bool)), "at least one request"),
     ],
 )
-def test_what_cannot_be_is_refused(make, message):
+def test_illegal_values_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -58,7 +58,7 @@ def test_each_pass_through_the_test_images_is_counted_by_who_looks(run: Finished
     before, other = run.test_evaluations, FinishedRun(run.folder, data=run.data, by="somebody")
     batches = other.batches("test", looks=4)
     list(other.batches("validation"))
-    assert run.test_evaluations == before  # nothing of it has been seen
+    assert run.test_evaluations == before  # no image of it has been read
     for _ in batches:
         break
     list(batches)
@@ -66,7 +66,7 @@ def test_each_pass_through_the_test_images_is_counted_by_who_looks(run: Finished
     assert count_test_evaluations(run.run)["somebody"] == 10
     assert run.test_evaluations == before + 10
     list(run.batches())
-    assert count_test_evaluations(run.run)["python"] >= 1  # what says nothing counts as one
+    assert count_test_evaluations(run.run)["python"] >= 1  # one look by default
 
 
 def test_statistics_come_from_training_images_drawn_by_the_runs_seed(run: FinishedRun):
@@ -91,5 +91,5 @@ def test_what_is_no_finished_run_is_refused(run: FinishedRun, tmp_path: Path):
     with pytest.raises(ValueError, match="no such run folder"):
         FinishedRun(tmp_path / "none")
     (tmp_path / "recipe.json").write_bytes((run.folder / "recipe.json").read_bytes())
-    with pytest.raises(ValueError, match="not finished; go on with it by `polypath resume"):
+    with pytest.raises(ValueError, match="not finished; continue it by `polypath resume"):
         _ = FinishedRun(tmp_path).net

@@ -1,4 +1,4 @@
-"""Gates corrected to their target: the rates by other means, other networks, and what a saved one says."""
+"""Gates corrected to their target: rates computed in another way, other networks, and saving."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Images = list[tuple[torch.Tensor, torch.Tensor]]
 
 @pytest.fixture
 def net() -> PathNet:
-    """Gates that tell images apart, and let most of them pass."""
+    """Gates whose decision depends on the image, and that pass most images."""
     built = RecursiveResNet(blocks=(1, 2, 3), loops=(1, 2, 3), width=4, in_chans=1).build(seed=0)
     draw = torch.Generator().manual_seed(1)
     for module in built.modules():
@@ -37,7 +37,7 @@ def images() -> Images:
 
 
 @pytest.mark.parametrize(("target", "over"), [(0.7, "reaching"), (0.3, "reaching"), (0.5, "all")])
-def test_every_block_lets_pass_what_was_aimed_at(net, images, target, over):
+def test_every_block_passes_the_target_share(net, images, target, over):
     kept = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     corrected, correction = correct_gates(net, images, target, over=over)
     rows = loops_taken(corrected, images).gates
@@ -83,7 +83,7 @@ def test_a_gate_that_answers_all_alike_is_named(net, images):
     assert correction.unmet["group3.block2.loops"] in (0.0, 1.0)
 
 
-def test_a_block_that_nobody_reaches_and_illegal_values(net, images):
+def test_a_block_that_no_image_reaches_and_illegal_values(net, images):
     with pytest.raises(ValueError, match=r"target = 1\.5"):
         correct_gates(net, images, 1.5)
     with pytest.raises(ValueError, match="reaching, all"):

@@ -1,4 +1,4 @@
-"""Grad-CAM beside computations that share nothing with it: classifier weights, extracted networks, differences."""
+"""Grad-CAM against independent computations: classifier weights, extracted networks, finite differences."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ X = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 @pytest.fixture(scope="module")
 def net() -> pp.PathNet:
-    """Its head pools and classifies."""
+    """A network whose head pools and classifies."""
     return randomise_norms(pp.create_model("fractalnet16_small", seed=1, filters=(4, 6), columns=3)).eval()
 
 
 @pytest.fixture(scope="module")
 def exits() -> pp.PathNet:
-    """Its heads normalise and cut before they pool."""
+    """A network whose heads apply batch-norm and ReLU before they pool."""
     return randomise_norms(pp.create_model("resnet20_cifar", seed=1, exits=(1, 2), width=4)).eval()
 
 
 def finished(raw: torch.Tensor, size: tuple[int, int] = (16, 16)) -> torch.Tensor:
-    """Eq. 2 without its sum: cut, enlarged, the most is 1."""
+    """Eq. 2 without its sum: ReLU, enlarged, scaled to a maximum of 1."""
     heat = F.interpolate(raw.relu()[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     return heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-30)
 
@@ -53,7 +53,7 @@ def test_of_a_pooled_linear_head_it_is_the_weighted_maps(net, path):
 
 @pytest.mark.parametrize("path", ["exit=1", "exit=2", "whole"])
 def test_of_any_head_it_is_what_differences_say(exits, path):
-    """dy/dA by moving one map at a time, in double."""
+    """dy/dA by finite differences of one map at a time, in float64."""
     exits = exits.double()
     try:
         child = pp.extract(exits, path)
@@ -84,7 +84,7 @@ def test_the_maps_are_those_that_the_paths_own_head_reads(exits, net):
 
 
 def test_of_one_pixel_the_last_stage_with_more_is_taken(net):
-    """FractalNet pools behind each block: of 4×4 pixels one is left to the head, four to the block before."""
+    """FractalNet pools after each block: of 4×4 pixels, one remains for the head, four for the last block."""
     x = X[:, :, :4, :4]
     child = pp.extract(net, "column=1")
     (node,), (last,) = child.stage_nodes.values()
@@ -111,7 +111,7 @@ def test_without_classes_it_explains_the_answers(net):
 
 
 def test_it_finds_what_a_class_is_made_of():
-    """A network that answers 1 for what is red."""
+    """A network that answers 1 for red images."""
     b = NetBuilder()
     z = b.add("stem", "input", nn.Conv2d(3, 2, 1, bias=False))
     z = b.add("head.pool", z, nn.AdaptiveAvgPool2d(1))
@@ -133,7 +133,7 @@ def test_statistics_of_the_path_are_used(net):
     assert not torch.equal(grad_cam(net, X, "column=1", 0, stats=stats), grad_cam(net, X, "column=1", 0))
 
 
-def test_nothing_of_it_stays(net):
+def test_it_leaves_the_network_unchanged(net):
     net.train()
     before = {name: buffer.clone() for name, buffer in net.named_buffers()}
     with torch.no_grad():

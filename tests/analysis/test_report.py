@@ -1,4 +1,4 @@
-"""The page of a report: whole in itself, escaped, and alive in a browser."""
+"""The page of a report: self-contained, escaped, and working in a browser."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def text(report) -> str:
 
 def test_every_part_of_a_network_with_paths_is_there(report):
     assert report.images == 100
-    assert "100 images that were held out" in report.held_out
+    assert "100 held-out images" in report.held_out
     assert len(report.calibration) == len(report.paths)
     assert len(report.importance) == 2 * (2 + 3)
     assert report.importance_images == 100
@@ -110,7 +110,7 @@ def test_statistics_are_used_where_they_are_of_all_paths(net):
     paths = net.named_paths().values()
     stats = recalibrate(net, paths, feed("train", 100), 100)
     found, plain = measured(net, stats=stats), measured(net)
-    assert "batch-norm re-estimated on 100 images" in found["notes"][0]
+    assert "batch-norm recalibrated on 100 images" in found["notes"][0]
     assert (found["calibration"]["ece"] != plain["calibration"]["ece"]).any()
     some = recalibrate(net, list(paths)[:2], feed("train", 100), 100)
     assert measured(net, stats=some)["notes"] == []
@@ -201,7 +201,7 @@ class Checker(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
-        assert len(given) == len(attrs), f"an attribute of {tag} stands twice"
+        assert len(given) == len(attrs), f"an attribute of {tag} is there twice"
         if "id" in given:
             self.ids.append(given["id"])
         self.addresses += [given[key] for key in ("src", "href", "action", "data") if given.get(key)]
@@ -218,7 +218,7 @@ class Checker(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_it_is_whole_in_itself_and_well_formed(text):
+def test_it_is_self_contained_and_well_formed(text):
     checker = Checker()
     checker.feed(text)
     assert checker.open == []
@@ -304,7 +304,7 @@ def lit(driver) -> set[str]:
     return set(driver.execute_script(script))
 
 
-def test_choosing_a_path_lights_it(driver, tmp_path, text, net):
+def test_choosing_a_path_highlights_it(driver, tmp_path, text, net):
     opened(driver, tmp_path, text)
     assert lit(driver) == {"input", *net.wiring.by_name}
     driver.find_element("css selector", '#paths-table tr[data-path="column=2"] .pick').click()

@@ -1,4 +1,4 @@
-"""The path table: rows of a run and its rivals, and their way to files and back."""
+"""The path table: rows of a run and its rivals, writing and reading them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_table_is_a_short_line_and_a_notebook_shows_its_rows(made):
     assert '<a & "b">' in root.find("caption").text
 
 
-def test_there_and_back(made):
+def test_json_round_trip(made):
     table = made[2]
     assert PathTable.from_json(json.loads(json.dumps(table.to_json()))) == table
     rows = list(csv.DictReader(io.StringIO(table.to_csv())))
@@ -86,7 +86,7 @@ def test_files(made, tmp_path):
     assert PathTable.from_json(json.loads((tmp_path / "paths.json").read_text())) == made[2]
 
 
-def test_facts_say_whether_statistics_were_re_estimated(made):
+def test_facts_say_whether_statistics_were_recalibrated(made):
     facts = made[2].facts()
     assert "recalibrated on 60 training images" in facts
     assert f"torch {torch.__version__}" in facts
@@ -99,7 +99,7 @@ def test_facts_say_whether_statistics_were_re_estimated(made):
 
 def test_refusals(made):
     mine = made[0]
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="is in the table twice"):
         path_table(mine, [mine], data="noise", repeats=1)
     shorter = Subject(name="shorter", net=mine.net, paths=mine.paths, test=TEST[:1], size=(8, 8))
     with pytest.raises(ValueError, match="scored on 30 test images, 'mine' on 60"):

@@ -1,4 +1,4 @@
-"""Calibration errors and temperatures by hand, and where the truth is known."""
+"""Calibration errors and temperatures, by hand and with known truth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sure(*probabilities: float) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def drawn() -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and labels that were drawn by their softmax."""
+    """Logits, and labels drawn from their softmax."""
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(5000, 5, generator=g) * 2
     return logits, torch.multinomial(logits.softmax(1), 1, generator=g).squeeze(1)
@@ -46,7 +46,7 @@ def test_the_fitted_temperature_is_the_one_that_the_frequencies_ask_for():
     ("gain", "expected"), [(1.0, 0.9895), (3.0, 2.9685), (0.5, 0.4948), (100.0, 20.0), (0.001, 0.05)]
 )
 def test_the_fitted_temperature_is_what_the_logits_were_multiplied_by(drawn, gain, expected):
-    """To four digits what golden sections of the cross-entropy found (how bundles up to 0.1 were calibrated)."""
+    """Equals the golden-section minimum of the cross-entropy to four digits (used to calibrate bundles up to 0.1)."""
     logits, labels = drawn
     assert round(fit_temperature(logits * gain, labels, 0.05, 20.0), 4) == expected
     assert 0.05 <= expected <= 20.0

@@ -1,4 +1,4 @@
-"""The command: what it prints and writes, and how every mistake leaves it."""
+"""The command: what it prints and writes, and its errors for every mistake."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(capsys, *argv: str | Path) -> tuple[int, str, str]:
 
 
 def refused(capsys, *argv: str | Path) -> str:
-    """The one line that a refused command leaves; as JSON it is the same."""
+    """The one line that a refused command prints; the same with ``--json``."""
     status, _, err = run(capsys, *argv)
     assert status == 2
     assert len(err.splitlines()) == 1
@@ -52,7 +52,7 @@ def refused(capsys, *argv: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """A folder of two finished runs, ``mine`` and ``rival``, which tests copy before they change them."""
+    """A folder of two finished runs, ``mine`` and ``rival``; tests copy a run before they change it."""
     folder = tmp_path_factory.mktemp("runs")
     assert cli.main(["train", "crescendonet-digits", *TINY, "--out", str(folder / "mine"), "--json"]) == 0
     assert cli.main(["train", "plain-digits", *IMAGES, "--out", str(folder / "rival"), "--json"]) == 0
@@ -90,10 +90,10 @@ def test_train_help_lists_the_recipes_fields(capsys):
 MISTAKES = {
     "unknown subcommand": (["trian"], "did you mean train?"),
     "unknown model": (["models", "crescendonet32"], "crescendonet_32"),
-    "no model fits": (["models", "zz*"], "no network's name fits 'zz*'"),
+    "no model fits": (["models", "zz*"], "no network's name matches 'zz*'"),
     "unknown recipe": (["train", "crescendonet-digit"], "crescendonet-digits"),
     "unknown recipe shown": (["recipes", "crescendonet-digit"], "crescendonet-digits"),
-    "no recipe fits": (["recipes", "zz*"], "no recipe's name fits"),
+    "no recipe fits": (["recipes", "zz*"], "no recipe's name matches"),
     "no recipe": (["train", "--optim.lr", "1"], "name a recipe before '--optim.lr'"),
     "unknown field": (["train", "crescendonet-digits", "--optim.rl", "1"], "did you mean --optim.lr"),
     "value of another type": (["train", "crescendonet-digits", "--optim.lr", "fast"], "--optim.lr"),
@@ -123,14 +123,14 @@ def test_mistakes_are_one_line_and_status_2(capsys, tmp_path, monkeypatch, mista
     assert not list(tmp_path.iterdir()), "a refused command leaves nothing behind"
 
 
-def test_defects_are_told_from_mistakes(capsys, monkeypatch):
+def test_bugs_are_distinguished_from_mistakes(capsys, monkeypatch):
     def broken(argv):
         raise KeyError("lost")
 
     monkeypatch.setattr("polypath.cli.models.models", broken)
     status, _, err = run(capsys, "models")
     assert status == 1
-    assert "a defect of Polypath" in err
+    assert "a bug in Polypath" in err
     assert "Traceback" not in err
     monkeypatch.setenv("POLYPATH_DEBUG", "1")
     assert "Traceback" in run(capsys, "models")[2]
@@ -247,7 +247,7 @@ def test_paths_scores_every_named_path(capsys, mine):
     assert table["recalibrated"] is None
     assert all(row["error_recalibrated"] is None for row in rows.values())
     assert "batch-norm not recalibrated" in out
-    assert "re-estimated %" not in out
+    assert "recalibrated %" not in out
     for name, p in net.named_paths().items():
         assert name in out
         assert (rows[name]["params"], rows[name]["macs"]) == (pp.cost(net, p, 8).params, pp.cost(net, p, 8).macs)
@@ -289,7 +289,7 @@ def test_paths_recalibrated_beside_a_rival(capsys, mine, runs):
     assert table["recalibrated"] == {"images": 100, "seed": 0}
     rows = {row["name"]: row for row in table["rows"]}
     assert "branches=1,2/4" in rows
-    assert looks(mine) == {"paths": 2 * len(rows)}  # by two sets of statistics
+    assert looks(mine) == {"paths": 2 * len(rows)}  # with two sets of statistics
     assert looks(runs / "rival")["paths"] == rival + 2
     assert [row["name"] for row in table["rivals"]["rival"]] == ["whole"]
     assert table["rivals"]["rival"][0]["params"] == pp.cost(pp.load(runs / "rival" / "model"), size=8).params
@@ -301,7 +301,7 @@ def test_paths_recalibrated_beside_a_rival(capsys, mine, runs):
     assert "branches=2,4" in card
     assert "batch-norm recalibrated on 100 training images" in card
     status, out, _ = run(capsys, "paths", mine, *argv)
-    assert "re-estimated %" in out
+    assert "recalibrated %" in out
     assert "\n rival" in out
 
 
@@ -309,11 +309,11 @@ def test_a_rival_on_other_images_is_refused(capsys, mine, runs, tmp_path):
     other = [*TINY, "--data.test-images", "70"]
     assert run(capsys, "train", "crescendonet-digits", *other, "--out", tmp_path / "other", "--json")[0] == 0
     assert "scored on other images" in refused(capsys, "paths", mine, "--rival", tmp_path / "other")
-    assert "needs a name of its own" in refused(capsys, "paths", mine, "--rival", runs / "mine")
+    assert "a rival needs another name" in refused(capsys, "paths", mine, "--rival", runs / "mine")
     assert not (mine / "paths.json").exists()
 
 
-def test_extract_saves_a_network_of_its_own(capsys, mine, tmp_path):
+def test_extract_saves_a_standalone_network(capsys, mine, tmp_path):
     status, out, _ = run(capsys, "extract", mine, "--paths", "branches=1,3", "--out", tmp_path / "child", "--json")
     assert status == 0
     facts = json.loads(out)
@@ -353,7 +353,7 @@ def test_extract_saves_a_network_of_its_own(capsys, mine, tmp_path):
 def test_extract_refuses(capsys, mine, tmp_path):
     out = ["--out", tmp_path / "child"]
     assert "must be one of 1, 2, 3, 4" in refused(capsys, "extract", mine, "--paths", "branches=9", *out)
-    assert "is no run" in refused(capsys, "extract", mine / "model", "--paths", "branches=1", "--recalibrate", *out)
+    assert "is not a run" in refused(capsys, "extract", mine / "model", "--paths", "branches=1", "--recalibrate", *out)
     assert not (tmp_path / "child").exists()
     assert "not empty" in refused(capsys, "extract", mine, "--paths", "branches=1", "--out", mine)
 
@@ -376,10 +376,10 @@ def test_extract_corrects_gates_on_held_out_images(capsys, mine, tmp_path):
     }
     status, out, _ = run(capsys, *argv, "--out", tmp_path / "again")
     assert "of 40 held-out images that reach them" in out
-    assert "aimed at 0.6 ± 0.01" in out
+    assert "target 0.6 ± 0.01" in out
 
     again = ["extract", tmp_path / "run/model", "--paths", "whole", "--gate-rate", "0.6", "--out", tmp_path / "x"]
-    assert "corrected on held-out images, and this is no run" in refused(capsys, *again)
+    assert "corrected on held-out images, and this is not a run" in refused(capsys, *again)
     none = ["extract", mine, "--paths", "branches=1", "--gate-rate", "0.6", "--out", tmp_path / "x"]
     assert "no gates" in refused(capsys, *none)
     assert "'1.5' is not" in refused(capsys, *none[:5], "1.5", *none[6:])
@@ -402,7 +402,7 @@ def start(*argv: str | Path, **options) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_run_that_resumes(capsys, tmp_path):
+def test_a_run_stopped_by_ctrl_c_can_be_resumed(capsys, tmp_path):
     out = tmp_path / "run"
     process = start("train", "crescendonet-digits", *TINY, "--epochs", "12", "--out", out)
     while not (out / "metrics.jsonl").exists() and process.poll() is None:
@@ -423,7 +423,7 @@ def epochs(folder: Path) -> list[int]:
     return [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_reader_that_goes_away_is_no_error():
+def test_a_reader_that_exits_is_no_error():
     process = start("recipes", "--json")
     assert process.stdout is not None
     process.stdout.close()
@@ -432,7 +432,7 @@ def test_a_reader_that_goes_away_is_no_error():
     process.wait(60)
 
 
-def test_a_process_leaves_with_the_status():
+def test_a_process_exits_with_the_status():
     process = start("trian")
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (2, "polypath: error: unknown subcommand 'trian'; did you mean train?\n")

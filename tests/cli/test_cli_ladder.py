@@ -1,4 +1,4 @@
-"""``polypath ladder`` on the command line: refusals, and a ladder that is interrupted and goes on."""
+"""``polypath ladder`` on the command line: refusals, and a ladder that is interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_refusals_are_one_line(
 
 
 @pytest.mark.slow
-def test_an_interrupted_ladder_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_ladder_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "ladder"
     command = [sys.executable, "-m", "polypath", "ladder", *ARGV, "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""A folder of pictures to a bundle that answers: one command each, no option but the folder."""
+"""From a folder of pictures to a bundle that answers: one command per step, with the folder as the only option."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from polypath.deploy.bundle import Bundle
 
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Four classes of shapes as cameras and drawing programs save them, small and few."""
+    """Four classes of shapes in the formats of cameras and drawing programs, few and small."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POLYPATH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(own_pictures, "SIZES", ((40, 36), (36, 44), (50, 40)))
@@ -82,7 +82,7 @@ def test_from_pictures_to_answers_without_an_option(
 
 @contextlib.contextmanager
 def serving(command: list[str]) -> Iterator[int]:
-    """The service as ``command`` starts it, on a free port, which is given once it is ready."""
+    """The service that ``command`` starts, on a free port; yields the port once it is ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -108,7 +108,7 @@ def ready(port: int) -> bool:
 
 
 def commands(page: str) -> list[list[str]]:
-    """The words of the commands that begin with an installation, as the page has them."""
+    """The words of the page's commands in the block that begins with an installation."""
     block = re.search(r"^    pip install .*\n(?:    .+\n)+", (ROOT / page).read_text(encoding="utf-8"), re.M)
     assert block is not None
     return [shlex.split(line) for line in block[0].splitlines()]
@@ -125,20 +125,20 @@ def test_the_pages_have_the_same_five_commands() -> None:
     assert f"'.[{extras}]'" in (ROOT / "examples/Dockerfile").read_text()  # whose test installs them
 
 
-def test_where_the_pictures_are_has_to_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_folder_of_the_pictures_is_required(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "my-images", "--out", str(tmp_path / "run")]) == 2
     assert "my-images: say where your images are, --data.source DIR" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_fields_that_are_open_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_open_fields_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["recipes", "my-images"]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
-    assert "a look at the images settles it" in rows["data.size"]
-    assert "a look at the images settles it" in rows["data.augment.mirror"]
+    assert "chosen from the images" in rows["data.size"]
+    assert "chosen from the images" in rows["data.augment.mirror"]
     assert "a look" not in rows["optim.momentum"]
 
 
 def test_several_sources_need_a_folder_for_their_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["export", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
-    assert "--out: name the folder of a bundle of several sources" in capsys.readouterr().err
+    assert "--out: required with several sources" in capsys.readouterr().err

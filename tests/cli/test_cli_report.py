@@ -52,7 +52,7 @@ def test_the_page_of_a_run(folder, capsys):
     ):
         assert f'id="{part}"' in text
     assert "Where paths look" in text
-    assert "no paths.json in the run" in text
+    assert "the run has no paths.json" in text
     made = looks(folder)["report"]
     assert made > 2 * 4  # all paths in the table, and again for their calibration
     assert f"<dt>evaluations on them</dt><dd>{made + 1}</dd>" in text
@@ -69,7 +69,7 @@ def test_an_existing_path_table_is_what_it_shows(folder, capsys, tmp_path):
     assert status == 0
     facts = json.loads(out)
     assert facts["paths"] == [row["name"] for row in table["rows"]]
-    assert any("re-estimated on 64 images" in note for note in facts["notes"])
+    assert any("recalibrated on 64 images" in note for note in facts["notes"])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert facts["bytes"] == len(text.encode())
     assert 'data-value="12.3456"' in text
@@ -83,13 +83,13 @@ def test_one_writer_a_run(folder, capsys, tmp_path):
             said = refused(capsys, command[0], folder, *command[1:])
             assert f"{folder}: process {pid} is writing into it; only one at a time can" in said
         status, _, _ = run(capsys, "report", folder, "--images", "60", "--out", tmp_path / "page.html")
-        assert status == 0  # which only counts its looks there
+        assert status == 0  # it only counts its looks in the run
         os.write(leave, b".")
         assert status_of(pid) == 0
     assert {file.name for file in folder.iterdir()} == {*before, "looks"}
 
 
-def test_what_is_written_of_a_run_is_known_to_it(folder, capsys):
+def test_files_written_into_a_run_are_known_to_it(folder, capsys):
     before = {file.name for file in folder.iterdir()}
     assert run(capsys, "paths", folder, "--recalibrate", "--num-images", "64", "--repeats", "2")[0] == 0
     assert run(capsys, "report", folder, "--images", "60")[0] == 0
@@ -120,5 +120,5 @@ def test_a_path_table_that_does_not_fit_is_refused(folder, capsys):
     row = {"name": "b", "paths": "block9.join=1", "error": 1, "params": 1, "macs": 1, "activation_bytes": 1, "depth": 1}
     table = {"run": "x", "rows": [row], "rivals": {}, "data": "d", "images": 1, "measured": {}}
     (folder / "paths.json").write_text(json.dumps(table))
-    assert "is of another network" in refused(capsys, "report", folder)
+    assert "belongs to another network" in refused(capsys, "report", folder)
     assert not (folder / "report.html").exists()

@@ -35,7 +35,7 @@ def mine(trained: Path, tmp_path: Path) -> Path:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    """The one line that a refused command leaves."""
+    """The one line that a refused command prints."""
     capsys.readouterr()
     assert main([str(a) for a in argv]) == 2
     said = capsys.readouterr().err

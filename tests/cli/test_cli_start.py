@@ -1,4 +1,4 @@
-"""What a command imports before it does its work: to wait for torch takes seconds."""
+"""The imports of a command before it does its work: importing torch takes seconds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEAVY = {
     "uvicorn", "gradio", "ray", "wandb", "openvino", "onnxruntime", "onnx", "onnxscript", "requests", "httpx",
 }  # fmt: skip
 SMALL = {"numpy", "PIL", "msgspec"}
-BY_TORCH = {"networkx", "jinja2"}  # which torch may import itself
+BY_TORCH = {"networkx", "jinja2"}  # torch may import these
 CODE = """
 import json, sys
 from polypath.cli import main
@@ -33,7 +33,7 @@ print(json.dumps([status, sorted({{name.partition(".")[0] for name in sys.module
 
 
 def imported(*argv: str | Path) -> set[str]:
-    """The packages of a fresh process that has run a command well."""
+    """The packages that a fresh process has imported after a successful command."""
     code = CODE.format(argv=[str(argument) for argument in argv])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=child_environment())
     assert done.returncode == 0, done.stderr
@@ -43,7 +43,7 @@ def imported(*argv: str | Path) -> set[str]:
 
 
 @pytest.mark.parametrize("argv", [["--version"], ["--help"], ["train", "--help"], ["serve", "--help"]], ids=" ".join)
-def test_what_is_only_told_needs_no_packages(argv: list[str]):
+def test_help_and_version_import_no_packages(argv: list[str]):
     assert not imported(*argv) & (HEAVY | SMALL)
 
 
@@ -73,7 +73,7 @@ class Still:
 
 
 def test_an_answer_needs_the_runtime_that_gives_it(photo: Path, monkeypatch: pytest.MonkeyPatch):
-    """With stored times of all runtimes: none of the others is imported, nor torch, nor what draws tables."""
+    """With stored times of all runtimes, no other runtime is imported, nor torch, nor rich."""
     pytest.importorskip("onnxruntime")
     if torch.cuda.is_available():
         pytest.skip("with a GPU torch answers")

@@ -20,11 +20,11 @@ RISES = "the loss rises: it is a test"
 
 @pytest.fixture
 def rising(monkeypatch):
-    """Each epoch has something to warn of."""
+    """Each epoch logs a warning."""
     monkeypatch.setattr("polypath.training.advice.rising_loss", lambda rows: RISES)
 
 
-def test_training_without_a_terminal_tells_a_line_an_epoch(capsys, tmp_path):
+def test_training_without_a_terminal_logs_a_line_per_epoch(capsys, tmp_path):
     assert cli.main(["train", *TINY, "--out", str(tmp_path / "run")]) == 0
     out, err = capsys.readouterr()
     begun, *epochs = err.splitlines()
@@ -42,7 +42,7 @@ def test_training_without_a_terminal_tells_a_line_an_epoch(capsys, tmp_path):
 
 
 def test_a_warning_comes_once_and_is_in_the_runs_log(capsys, tmp_path, rising):
-    theirs = logging.StreamHandler(sys.stderr)  # as packages that configure the root logger do
+    theirs = logging.StreamHandler(sys.stderr)  # as with packages that configure the root logger
     logging.root.addHandler(theirs)
     try:
         assert cli.main(["train", *TINY, "--out", str(tmp_path / "run")]) == 0
@@ -54,7 +54,7 @@ def test_a_warning_comes_once_and_is_in_the_runs_log(capsys, tmp_path, rising):
     assert [line.split("  ", 1)[1] for line in (tmp_path / "run" / "log.txt").read_text().splitlines()] == [RISES]
 
 
-def test_json_leaves_standard_error_to_errors(capsys, tmp_path, rising):
+def test_with_json_standard_error_has_only_errors(capsys, tmp_path, rising):
     assert cli.main(["train", *TINY, "--out", str(tmp_path / "run"), "--json"]) == 0
     assert capsys.readouterr().err == ""
     assert RISES in (tmp_path / "run" / "log.txt").read_text()
@@ -101,9 +101,9 @@ def test_on_a_terminal_notes_stand_above_the_bar_and_results_are_still_apart(tmp
     shown = terminal.getvalue()
     (warned,) = [line for line in shown.splitlines() if RISES in line]
     assert "WARNING" in warned
-    assert "epoch" not in warned  # a line of its own, not behind the bar
+    assert "epoch" not in warned  # on a separate line, not after the bar
     assert any("epoch 3/3" in line and "left" in line for line in shown.splitlines())
-    assert "INFO" not in shown  # epochs are told by the bar
+    assert "INFO" not in shown  # the bar shows epochs
     out = capsys.readouterr().out
     assert out.startswith("crescendonet-digits: test error")
     assert "\x1b" not in out

@@ -1,4 +1,4 @@
-"""Terminals that cannot show all our characters get plain ones; names from files cannot steer a terminal."""
+"""Terminals that cannot show all our characters get plain ones; names from files cannot control a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from polypath.cli.tables import RowPrinter, print_json, print_table
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """Standard output and error of an encoding, strict as Python makes them."""
+    """Standard output and error with an encoding, strict as Python opens them."""
 
     def make(encoding: str) -> io.BytesIO:
         shown = io.BytesIO()
@@ -92,7 +92,7 @@ ESCAPES = "a\x1b]0;owned\x07\x9b31m\u202egpj\u2066\u200f\r\x7f"
 
 
 def test_one_place_prints_and_shows_escapes_as_text(terminal):
-    """Titles, names of classes and paths, messages: whatever comes from a file."""
+    """Titles, names of classes and paths, messages: any text from a file."""
     shown = terminal("utf-8")
     with plain_where_needed(), notes(as_json=False):
         say(ESCAPES, f"{ESCAPES}\nnext", error=True)

@@ -289,7 +289,7 @@ def test_the_command_writes_goes_on_and_refuses(files, tmp_path, set_times, caps
     assert main([*ask, "--batch", "9"]) == 2
     assert "batch = 8, not 9" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "images"), "--batch", "9", *QUICK]) == 2
-    assert "--batch: is for --out" in capsys.readouterr().err
+    assert "--batch: only with --out" in capsys.readouterr().err
     rows = rows_of(out)
     assert len({row["class"] for row in rows if row["class"]}) >= 1
     assert {row["path"] for row in rows} == {"column=1", ""}
@@ -299,7 +299,7 @@ def test_nothing_but_bad_images(tmp_path, set_times, capsys):
     pytest.importorskip("onnxruntime")
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     assert main(["predict", str(tmp_path), "--out", str(tmp_path / "a.csv"), *QUICK]) == 2
-    assert "none of 1 images can be answered: " in capsys.readouterr().err
+    assert "none of 1 images could be answered: " in capsys.readouterr().err
     assert rows_of(tmp_path / "a.csv")[0]["error"].startswith("not an image")
 
 

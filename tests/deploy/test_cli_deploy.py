@@ -135,7 +135,7 @@ def test_nothing_but_bad_images_is_status_2(folder, set_times, capsys):
     assert main(["predict", str(folder), *QUICK]) == 2
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 4)
-    assert err.splitlines()[-1] == "polypath: error: none of 2 images can be answered"
+    assert err.splitlines()[-1] == "polypath: error: none of 2 images could be answered"
     assert main(["predict", str(folder), "--json", *QUICK]) == 2
     assert len(lines(capsys)) == 2
 
@@ -182,7 +182,7 @@ def test_places_without_images_are_status_2(tmp_path, capsys):
     for places, words in (
         ([str(tmp_path / "none.png")], "no such file"),
         ([str(tmp_path / "bad.jpg"), *QUICK], "bad.jpg: not an image"),
-        ([str(SHIPPED)], "name images"),
+        ([str(SHIPPED)], "add images"),
     ):
         assert main(["predict", *places]) == 2
         assert words in capsys.readouterr().err

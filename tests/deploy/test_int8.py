@@ -334,9 +334,12 @@ def test_instructions_are_those_of_the_best_kind():
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--max-drop", "1"], "--max-drop 1: is for --precision int8 or mixed"),
-        (["--calibration-images", "9"], "--calibration-images 9: is for --precision int8 or mixed"),
-        (["--precision", "int8", "--format", "onnx"], "--precision int8: of a bundle; --format onnx writes float32"),
+        (["--max-drop", "1"], "--max-drop 1: only for --precision int8 or mixed"),
+        (["--calibration-images", "9"], "--calibration-images 9: only for --precision int8 or mixed"),
+        (
+            ["--precision", "int8", "--format", "onnx"],
+            "--precision int8: only for a bundle; --format onnx writes float32",
+        ),
         (["--precision", "int4"], "invalid choice: 'int4'"),
         (["--precision", "int8", "--max-drop", "101"], "'101' is not a number in [0, 100]"),
         (["--precision", "mixed"], "precision 'mixed' needs training images to calibrate on: export a run"),
@@ -358,7 +361,7 @@ def test_a_run_is_exported_in_int8_and_answers(stood_in, tmp_path, capsys, monke
     options = ["--precision", "mixed", "--max-drop", "100", "--calibration-images", "40", "--keep", "--measure", "1"]
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out"), *options]) == 0
     told = capsys.readouterr().out
-    assert f"errors in int8 are those of {instructions()} instructions" in told
+    assert f"errors in int8 were measured with {instructions()} instructions" in told
     bundle = Bundle.open(tmp_path / "out")
     assert bundle.manifest.about["int8"]["calibration"]["images"] == 40
     assert {path.precision for path in bundle.paths} == {"f32", "int8"}

@@ -1,4 +1,4 @@
-"""Cards' options can be set and change something; their generated part stands between its marks."""
+"""The options of cards can be set and change something; the generated part is between its marks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts on samples whose truth is known."""
+"""Verdicts on samples with known truth."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_three_seeds_of_scalars_are_judged_about_as_by_a_t_test():
 
 
 def test_pairing_makes_a_small_gap_visible():
-    """b errs wherever a does, and on 2% more: paired, that is clear; the same errors on other images are not."""
+    """b is wrong on all images where a is, and on 2% more: paired, the gap is clear; unpaired, it is not."""
     g = np.random.default_rng(0)
     a = np.stack([g.random(IMAGES) > 0.5] * 3)
     b = a & (np.arange(IMAGES) % 25 != 0)
@@ -139,8 +139,8 @@ def test_an_id_that_is_no_slug_is_refused(id):
 
 
 def test_the_bootstrap_by_hand():
-    """Two seeds, one key of scalars 1 and 3: the mean is 1, 2 or 3 with odds 1:2:1, and a deviation is stretched by
-    √2 · t₁/z."""
+    """Two seeds, one key with scalars 1 and 3: the mean is 1, 2 or 3 with odds 1:2:1, and the deviation is stretched
+    by √2 · t₁/z."""
     sample = Sample(values={"x": np.array([1.0, 3.0])})
     drawn = bootstrap.draw(sample, draws=20_000)
     odds = {v: float((drawn.both["x"] == v).mean()) for v in (1.0, 2.0, 3.0)}
@@ -152,11 +152,11 @@ def test_the_bootstrap_by_hand():
 
 
 def test_images_by_hand():
-    """Given draws, the interval's middle part and the p-value are counted on fingers."""
+    """For given draws, the interval and the p-value can be counted by hand."""
     sample = Sample({"a": np.array([[1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool)}, {"a": "t"})
     assert float(sample.means()["a"]) == 62.5
     both = {"a": np.array([25.0, 50.0, 50.0, 75.0])}
-    draws = Draws({"a": np.full(4, 62.5)}, both)  # the seeds did nothing, so nothing is stretched
+    draws = Draws({"a": np.full(4, 62.5)}, both)  # seeds do not differ, so nothing is stretched
     low, high = bootstrap.interval(sample, draws, lambda m: m["a"] - 40, 0.5)
     assert (low, high) == (-15.0, 10.0)
     assert bootstrap.p_value(sample, draws, lambda m: m["a"] - 40) == pytest.approx(2 * (1 + 1) / 5)
@@ -167,7 +167,7 @@ def test_drawn_images_have_the_right_mean_and_spread():
     drawn = bootstrap.draw(sample, draws=3000)
     assert drawn.both["a"].mean() == pytest.approx(float(sample.means()["a"]), abs=0.1)
     within = drawn.both["a"] - drawn.seeds_only["a"]
-    per_image = 100.0 * ~sample.correct["a"]  # seeds drawn twice weigh more, so a little more than of four
+    per_image = 100.0 * ~sample.correct["a"]  # a bit more than with four seeds, since seeds drawn twice weigh more
     assert per_image.mean(0).std() <= within.std() * math.sqrt(IMAGES) <= 1.5 * per_image.mean(0).std()
     again = bootstrap.draw(sample, draws=3000)
     assert np.array_equal(again.both["a"], drawn.both["a"])

@@ -1,4 +1,4 @@
-"""``polypath reproduce``: what is printed, and how mistakes leave."""
+"""``polypath reproduce``: its output and its errors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from polypath.reproduce import registry
 from polypath.reproduce.registry import list_experiments
 
 
-def test_without_a_name_it_lists_what_there_is(capsys):
+def test_without_a_name_it_lists_all_experiments(capsys):
     assert main(["reproduce", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in listed] == list_experiments()
     assert "smoke" in listed[0]["scales"]
 
 
-def test_it_says_what_the_scale_changes_before_the_result(capsys, monkeypatch, tmp_path):
+def test_it_prints_the_changes_of_the_scale_before_the_result(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "get_experiment", lambda name: tiny())
     assert main(["reproduce", "fractalnet/tiny", "--scale", "smoke", "--seeds", "2", "--out", str(tmp_path / "o")]) == 0
     text, notes = capsys.readouterr()
@@ -33,7 +33,7 @@ def test_it_says_what_the_scale_changes_before_the_result(capsys, monkeypatch, t
     assert notes == ""
 
 
-def test_mistakes_leave_with_one_line_and_status_2(capsys, tmp_path):
+def test_mistakes_end_with_one_line_and_status_2(capsys, tmp_path):
     for argv, says in (
         (["crescendonet/tabel2"], "did you mean crescendonet/table2"),
         (["crescendonet/table2", "--scale", "large"], "smoke, small, medium, paper"),

@@ -1,4 +1,4 @@
-"""The page of coverage: no cell, table or figure without an experiment or a reason, no reason that nothing needs."""
+"""The coverage page: no cell, table or figure without an experiment or a reason, and no unused reason."""
 
 from __future__ import annotations
 
@@ -68,25 +68,28 @@ def test_a_cell_without_experiment_and_reason_is_an_error(monkeypatch) -> None:
     row = row_of("gunn", "table3", method="GUNN-15")
     assert "models.md" in coverage.given("gunn", "table3", row, "params_millions").reason
     monkeypatch.setattr(coverage, "REASONS", ())
-    with pytest.raises(ValueError, match="nothing gives 'params_millions'"):
+    with pytest.raises(ValueError, match="'params_millions' has neither an experiment nor a reason"):
         coverage.given("gunn", "table3", row, "params_millions")
 
 
-def test_a_reason_that_nothing_needs_is_an_error(monkeypatch) -> None:
+def test_an_unused_reason_is_an_error(monkeypatch) -> None:
     stale = Reason("gunn", "table3", lambda row, column: column == "C10", "has an experiment by now")
     monkeypatch.setattr(coverage, "REASONS", (*coverage.REASONS, stale))
-    with pytest.raises(ValueError, match="nothing needs the reason 'has an experiment by now'"):
+    with pytest.raises(ValueError, match="the reason 'has an experiment by now' is unused"):
         coverage.coverage_page()
 
 
-def test_a_place_names_experiments_that_there_are(monkeypatch) -> None:
-    for place, told in ((Place("Fig. 9", "x", ("fig99",)), "is no experiment"), (Place("Fig. 9", "x"), "needs an")):
+def test_a_place_names_existing_experiments(monkeypatch) -> None:
+    for place, told in (
+        (Place("Fig. 9", "x", ("fig99",)), "is not an experiment"),
+        (Place("Fig. 9", "x"), "needs either"),
+    ):
         monkeypatch.setattr(coverage, "PLACES", coverage.PLACES | {"gunn": (place,)})
         with pytest.raises(ValueError, match=told):
             coverage.coverage_page()
 
 
-def test_cells_that_are_lists_can_be_taken_apart() -> None:
+def test_parts_of_cells_that_are_lists_can_be_read() -> None:
     quantity = "DR-Res 54 parameter / compute saving vs ResNet-110, %"
     cells = [Cell("prose", "value", part=part, quantity=quantity) for part in (0, 1)]
     assert [printed_number(get_experiment("drnn/cost"), cell) for cell in cells] == [73.53, 24.71]

@@ -1,4 +1,4 @@
-"""What CrescendoNet's paper says of costs, counted."""
+"""The CrescendoNet paper's statements on costs, counted."""
 
 from __future__ import annotations
 

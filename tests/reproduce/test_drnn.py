@@ -1,4 +1,4 @@
-"""DRNN's costs against the counts that were made by hand, its gradients by loop, and its gates' rates."""
+"""DRNN's costs against counts by hand, its gradients by loop, and the rates of its gates."""
 
 from __future__ import annotations
 

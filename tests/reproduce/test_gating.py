@@ -1,4 +1,4 @@
-"""What gates spend and tell apart, against values computed by hand."""
+"""MACs and statistics of gated networks, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = 8
 
 @pytest.fixture
 def net() -> PathNet:
-    """A gated net whose gates split the images: what a gate reads decides, by its sign."""
+    """A gated net whose gates split the images: the sign of a gate's input decides."""
     built = RecursiveResNet(blocks=(1, 2, 2), loops=(1, 2, 2), width=4, in_chans=1).build(seed=0)
     for module in built.modules():
         if isinstance(module, GateUnit):
@@ -48,7 +48,7 @@ def test_mean_macs_of_images_are_between_none_and_all_loops(net, images):
     assert mean_macs(net, dict.fromkeys(shares, 0.0), SIZE) < some < mean_macs(net, dict.fromkeys(shares, 1.0), SIZE)
 
 
-def test_passed_and_stopped_are_the_images_that_the_gate_tells_apart(net, images):
+def test_passed_and_stopped_images_are_separated_by_the_gate(net, images):
     found = passed_and_stopped(net, images)
     block = next(iter(found))
     gate = net.wiring.joins[f"{block}.loops"].gates[0]

@@ -1,4 +1,4 @@
-"""Every claim is true on its own paper's printed numbers, or says which of them contradict it, or has none."""
+"""Every claim is true on its paper's printed numbers, or names those that contradict it, or has no numbers."""
 
 from __future__ import annotations
 

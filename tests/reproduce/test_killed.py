@@ -1,4 +1,4 @@
-"""An experiment that SIGKILL hits several times on its way ends with the same numbers, and loses an epoch at most."""
+"""An experiment that is killed several times ends with the same numbers, and loses at most an epoch each time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def started(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def epochs(runs: Path) -> int:
-    """Epochs that have been trained in all runs together."""
+    """The total number of epochs trained in all runs."""
     return sum(file.read_bytes().count(b"\n") for file in runs.glob("*/run/metrics.jsonl"))
 
 

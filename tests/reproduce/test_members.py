@@ -1,4 +1,4 @@
-"""Ensembles' answers, and what is counted: the memory of training, the loops to expect."""
+"""Answers of ensembles, and counts: the memory of training, expected loops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What experiments cost before they run, and the plan of ``medium`` that was frozen."""
+"""The cost of experiments before they run, and the frozen plan of ``medium``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HELD = json.loads(frozen.FILE.read_text(encoding="utf-8"))
 LEARNS = tiny().scale("smoke").arms["learns"]
 
 
-def test_those_that_carry_a_paper_come_first():
+def test_main_experiments_of_papers_come_first():
     names = in_order("medium")
     assert names[: len(plan.CARRIED)] == list(plan.CARRIED)
     assert len({name.partition("/")[0] for name in plan.CARRIED}) == 5
@@ -68,7 +68,7 @@ def test_the_command_says_what_would_run(monkeypatch, capsys):
     for argv, says in (
         (["--plan"], "need an experiment, or --all"),
         (["crescendonet/table2", "--all"], "--all with 'crescendonet/table2'"),
-        (["crescendonet/cost", "--project"], "nothing is trained"),
+        (["crescendonet/cost", "--project"], "trains nothing"),
         (["crescendonet/cost", "--scale", "medium", "--plan"], "crescendonet/cost has smoke, small, paper"),
     ):
         assert main(["reproduce", *argv]) == 2
@@ -104,7 +104,7 @@ def test_spreads_are_of_the_claim_itself_or_of_claims_in_its_unit():
 
 
 def test_the_frozen_plan_is_what_the_code_makes():
-    """But for PFLOP, which another test counts."""
+    """Except for PFLOP, which another test counts."""
     costs = {of["name"]: of for of in HELD["experiments"]}
     planned = [Planned(n, "", of["seeds"], 0, of["new_runs"], of["pflop"], of["new_pflop"]) for n, of in costs.items()]
     left = {of["name"]: of["pflop"] for of in HELD["beyond"]}
@@ -164,7 +164,7 @@ def test_a_run_at_medium_is_held_to_the_frozen_plan(monkeypatch, tmp_path):
     claim = {"id": "learning-helps", "decidable": False, "why": "too few seeds"}
     values = {"name": plain.name, "definition": "other", "seeds": 2, "claims": [claim]}
     monkeypatch.setattr(frozen, "frozen", lambda name: frozen.Frozen(values))
-    with pytest.raises(ValueError, match="it is defined otherwise than when its claims were frozen"):
+    with pytest.raises(ValueError, match="its definition has changed since its claims were frozen"):
         reproduce(plain, "medium", out=tmp_path / "out")
     values["definition"] = definition_id(plain, "medium", scale)
     with pytest.raises(ValueError, match="--seeds 3: verdicts at medium are judged by a frozen plan, which has 2"):

@@ -1,4 +1,4 @@
-"""The data file of printed numbers, and looking them up."""
+"""The data file of printed numbers, and its lookup."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_values_are_found_by_what_their_row_says():
     assert published.value("fractalnet", "table1", "C100", method="FractalNet") == 35.34
 
 
-def test_mistakes_are_answered_with_what_there_is():
+def test_errors_list_the_legal_values():
     for says, args, row in (
         ("did you mean crescendonet", ("crescendo", "table2", "C10"), {}),
         ("did you mean .*table2", ("crescendonet", "tabel2", "C10"), {}),

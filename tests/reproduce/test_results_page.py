@@ -47,7 +47,7 @@ RESULT = Result(
 def test_a_section_has_measured_beside_published_and_the_verdicts():
     text = section(RESULT, replace(tiny(), answer=lambda r: f"It is {r.verdict('a-wins').word}."))
     assert "| a | 11.00 ± 1.41 % error | 4.81 |" in text
-    assert "| b | 21.00 ± 1.41 % error | – |" in text  # lost in the text at hand
+    assert "| b | 21.00 ± 1.41 % error | – |" in text  # lost in our text of the paper
     assert "| a loss | 0.60 ± 0.14 nats | |" in text.replace("  ", " ")
     assert "12,345" in text
     assert "- all of it" in text
@@ -59,7 +59,7 @@ def test_a_section_has_measured_beside_published_and_the_verdicts():
 
 
 def of_tiny() -> Result:
-    """A result of the tiny experiment as it is defined now."""
+    """A result of the tiny experiment with its current definition."""
     experiment = tiny()
     words = zip(experiment.claims, RESULT.verdicts, strict=False)
     return replace(
@@ -127,7 +127,7 @@ def test_the_page_of_a_folder_lists_every_experiment_and_shows_its_results(tmp_p
     assert text.count("<details>") == text.count("</details>") >= 2
 
 
-def test_the_front_tables_tell_counted_claims_from_sampled_ones(tmp_path):
+def test_the_front_tables_separate_counted_claims_from_sampled_ones(tmp_path):
     plain = get_experiment("crescendonet/table2")
     ids = [claim.id for claim in plain.claims]
     told = [
@@ -160,7 +160,7 @@ def test_the_front_tables_tell_counted_claims_from_sampled_ones(tmp_path):
     assert "Holds: 1, does not hold: 1, undecided: " in sampled
 
 
-def test_what_has_changed_since_is_told_by_claim():
+def test_changes_since_the_last_revision_are_listed_by_claim():
     def row(id: str, word: str, why: str = "") -> dict[str, Any]:
         return {"experiment": "dfn/x", "scale": "small", "id": id, "word": word, "why": why}
 
@@ -182,8 +182,8 @@ def test_what_has_changed_since_is_told_by_claim():
     ],
 )
 def test_a_verdict_by_hand_from_the_raw_answers(id, better, worse):
-    """Draw by draw from the file's bits, with nothing of the code but its random numbers: four seeds are so few that
-    other draws move the ends."""
+    """Computed draw by draw from the file's bits. Only the random numbers are the code's: with as few as four seeds,
+    other draws would move the ends."""
     folder = ROOT / "docs/results/reproduce/crescendonet-table2-small"
     with np.load(folder / "correct.npz", allow_pickle=False) as file:
         head = json.loads(file["head"].tobytes())

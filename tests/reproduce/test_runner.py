@@ -1,4 +1,4 @@
-"""Experiments end to end on tiny networks: resumption, what is refused, what is stale."""
+"""Experiments end to end on tiny networks: resumption, refusals, stale results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOG = logging.getLogger("polypath.reproduce")
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A result folder, and what was logged while it was made."""
+    """A result folder, and the log of its making."""
     folder, records = tmp_path_factory.mktemp("done") / "out", SimpleQueue()
     handler, before = QueueHandler(records), LOG.level
     LOG.addHandler(handler)
@@ -46,7 +46,7 @@ def done(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def notes(caplog):
-    """What the test makes ``reproduce`` log."""
+    """The log of ``reproduce`` in the test."""
     caplog.set_level("INFO", LOG.name)
     caplog.clear()
     return caplog
@@ -91,7 +91,7 @@ def test_finished_runs_are_read_and_not_trained_again(copy, monkeypatch, notes):
     assert notes.messages == []
 
 
-def test_an_interrupted_experiment_goes_on(done, tmp_path, monkeypatch, notes):
+def test_an_interrupted_experiment_resumes(done, tmp_path, monkeypatch, notes):
     calls = []
 
     def killed(recipe, folder, **options):
@@ -138,7 +138,7 @@ def test_runs_and_results_of_other_code_are_not_mixed_in(copy, monkeypatch, note
     assert load_result(copy / f"stale-{old.code}").errors == old.errors
 
 
-def test_other_code_that_measures_trains_nothing_anew(copy, monkeypatch):
+def test_a_change_of_measuring_code_retrains_nothing(copy, monkeypatch):
     for module in ("runner", "store", "result", "collect"):
         monkeypatch.setattr(f"polypath.reproduce.{module}.code_id", lambda: "another")
     monkeypatch.setattr(runs, "train", None)
@@ -197,9 +197,9 @@ def test_a_run_that_diverges_counts_as_one_that_answers_the_first_class(tmp_path
 
 
 def test_workers_train_what_this_process_would(done, tmp_path, monkeypatch, notes):
-    slots, turn = [], threading.Lock()  # the global generators are one thread's at a time
+    slots, turn = [], threading.Lock()  # only one thread at a time may use the global generators
 
-    def beside(recipe, folder, slot, place=None):  # a process of its own in earnest, which tests of sweeps start
+    def beside(recipe, folder, slot, place=None):  # in reality a separate process, which the tests of sweeps start
         slots.append(slot)
         with turn:
             here(recipe, folder, place=place)
@@ -238,7 +238,7 @@ def test_a_source_may_be_given_for_one_of_several_datasets(tmp_path):
 
 @pytest.mark.slow
 def test_images_may_have_moved(tmp_path, monkeypatch):
-    """For runs that have begun, which are told, and for those that begin now; other images are refused."""
+    """For existing runs, which record the new folder, and for new ones; other images are refused."""
     rng = np.random.default_rng(0)
     for part, count in (("train", 16), ("test", 10)):
         for label in "0123456789":
@@ -279,7 +279,7 @@ def test_folders_of_something_else_are_refused(done, tmp_path):
         reproduce(tiny(), "paper", out=tmp_path / "x")
 
 
-def test_unknown_experiments_are_answered_with_near_names():
+def test_unknown_experiments_suggest_similar_names():
     with pytest.raises(ValueError, match=r"did you mean .*crescendonet/table2"):
         get_experiment("crescendonet/tabel2")
     with pytest.raises(ValueError, match="crescendonet/table2"):

@@ -1,4 +1,4 @@
-"""The store of runs: what decides a key, what is shared, and what code counts."""
+"""The store of runs: what determines a key, what is shared, and which code counts."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_arms_may_be_trained_for_both_lengths(tmp_path, own_runs):
 
 
 def test_another_writer_is_waited_for(tmp_path, monkeypatch, caplog):
-    """Locks are of processes, so the other one is a fork."""
+    """Locks belong to processes, so the other writer is a fork."""
     caplog.set_level("INFO", runs.LOG.name)
     store, images = RunStore(), Images()
     run = store.run(RECIPE, images)
@@ -97,7 +97,7 @@ def test_the_store_needs_a_place(monkeypatch):
 # --- which code counts --------------------------------------------------------------------------------------------
 
 
-def test_code_is_what_runs_and_not_what_people_read():
+def test_comments_docstrings_and_layout_are_no_code():
     plain = "def f(x):\n    return x + 1\n"
     assert code.code_of('"""Says."""\n# why\ndef f(x):\n    """Adds."""\n\n    return (x + 1)\n') == code.code_of(plain)
     assert code.code_of(plain) != code.code_of(plain.replace("1", "2"))
@@ -119,7 +119,7 @@ def test_modules_are_followed_through_lazy_imports(tmp_path):
 
 
 def test_a_training_run_imports_nothing_that_its_digest_leaves_out():
-    """In a process of its own, which has imported nothing yet."""
+    """In a separate process, which has imported nothing yet."""
     import subprocess
     import sys
 
@@ -135,7 +135,7 @@ def test_a_training_run_imports_nothing_that_its_digest_leaves_out():
     done = subprocess.run([sys.executable, "-c", program], env=child_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     counted = code.modules_of(code.TRAINING)
-    files = {name for name in done.stdout.split() if name.count(".") > 1}  # rooms themselves hold nothing that trains
+    files = {name for name in done.stdout.split() if name.count(".") > 1}  # packages themselves hold no training code
     assert {n for n in files if n not in counted and not n.startswith(code.RECIPES)} == set()
 
 

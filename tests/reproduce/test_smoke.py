@@ -58,14 +58,14 @@ JUDGED = {
     "drnn/gate-rates": 3,
     "drnn/cost": 5,
 }
-"""How many of its claims an experiment measures at ``smoke``: a key that is written wrongly leaves a claim out."""
+"""How many of its claims an experiment measures at ``smoke``: a misspelt key would leave a claim out."""
 
 FIRST_OF_PAPER = {name.partition("/")[0]: name for name in reversed(list_experiments())}.values()
 
 
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch):
-    """Half of the time of a run of three steps would be its picture of them."""
+    """Drawing the curves would take half of the time of a three-step run."""
     monkeypatch.setattr("polypath.training.loop.draw_curves", lambda *_: None)
 
 

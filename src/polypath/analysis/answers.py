@@ -1,4 +1,4 @@
-"""What paths answer: logits of each on the same images, with the labels; what the other analyses start from."""
+"""Answers of paths: the logits of each on the same images, with the labels. Other analyses start from these."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 
 Logits = Mapping[str, Tensor]
-"""Logits ``(images, classes)`` by the name of the path, or of any other network, that gave them."""
+"""Logits ``(images, classes)`` by the name of their path, or of any other network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Answers:
         return f"Answers({len(self.logits)} paths, {len(self.labels):,} images)"
 
     def rows(self, which: Tensor | slice) -> Answers:
-        """The answers on these images alone."""
+        """The answers on these images only."""
         return Answers({name: logits[which] for name, logits in self.logits.items()}, self.labels[which])
 
 
@@ -58,7 +58,7 @@ def answers(
 
 
 def chosen_paths(net: PathNet, paths: Mapping[str, Paths] | Iterable[str] | None) -> dict[str, Paths]:
-    """Choices by name: given so, as texts, or None for the network's named ones.
+    """Choices by name, from a mapping of names to choices, from texts, or (None) the network's named ones.
 
     Raises:
         ValueError: an illegal path, one text instead of several.
@@ -76,10 +76,10 @@ def stacked(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
     """Names and their logits ``(paths, images, classes)`` in float64.
 
     Raises:
-        ValueError: no logits, shapes that do not fit each other or the labels, labels beyond the classes.
+        ValueError: no logits, shapes that do not match each other or the labels, labels beyond the classes.
     """
     if not logits:
-        raise ValueError("no logits: give those of at least one path")
+        raise ValueError("no logits: give the logits of at least one path")
     first = next(iter(logits.values()))
     for name, of in logits.items():
         if of.ndim != 2 or of.shape != first.shape:
@@ -94,7 +94,7 @@ def stacked(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
 
 
 def right(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
-    """Names, and which images each answers rightly: ``(paths, images)`` bool.
+    """Names of the paths, and which images each answers correctly: ``(paths, images)`` bool.
 
     Raises:
         ValueError: as :func:`stacked`.
@@ -104,5 +104,5 @@ def right(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
 
 
 def error_of(hits: Tensor) -> float:
-    """Top-1 error in percent from which images ``(images,)`` were answered rightly."""
+    """Top-1 error in percent; ``hits`` ``(images,)`` says which images were answered correctly."""
     return 100.0 * float((~hits).double().mean())

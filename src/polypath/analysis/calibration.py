@@ -1,6 +1,6 @@
-"""Whether a path's confidence can be believed: calibration error, one temperature a path, reliability, as tables.
+"""Calibration of paths as tables: calibration error, one temperature per path, reliability.
 
-Temperatures are fitted to images that neither trained nor score the path. The measures themselves are in
+Temperatures are fitted on images that are used neither to train nor to score the path. The measures are in
 :mod:`polypath.analysis.temperature`.
 """
 
@@ -24,14 +24,14 @@ def calibration_table(
     *,
     bins: int = BINS,
 ) -> pd.DataFrame:
-    """Calibration of each path, as it is and, where held-out images are given, with a temperature fitted on those.
+    """Calibration of each path, as it is and, if held-out images are given, with a temperature fitted on them.
 
     Returns:
         A row for each path: ``path``, ``error`` (%), ``confidence`` (mean top probability, %), ``ece`` (%), ``nll``
         (cross-entropy, nats), ``temperature``, ``ece_fitted``, ``nll_fitted`` (None without held-out images).
 
     Raises:
-        ValueError: held-out logits without labels or the other way round, or of other paths; fewer than one bin; as
+        ValueError: only one of held-out logits and labels, held-out logits that lack a path, fewer than one bin, and as
             :func:`~polypath.analysis.answers.stacked`.
     """
     names, z = stacked(logits, labels)
@@ -64,14 +64,14 @@ def calibration_table(
 
 
 def reliability(logits: Logits, labels: Tensor, *, bins: int = BINS, temperature: float = 1.0) -> pd.DataFrame:
-    """The reliability diagram of each path as numbers.
+    """The data of each path's reliability diagram.
 
     Returns:
         A row for each path and bin of top probability (low, high]: ``path``, ``low``, ``high``, ``images``,
         ``confidence`` and ``accuracy`` (means in the bin, 0 … 1; NaN in empty ones).
 
     Raises:
-        ValueError: fewer than one bin, a temperature that is not above 0, as
+        ValueError: fewer than one bin, a temperature that is not above 0, and as
             :func:`~polypath.analysis.answers.stacked`.
     """
     check("bins", bins, whole(1))

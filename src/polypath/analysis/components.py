@@ -1,4 +1,4 @@
-"""Ensembles of component networks, from their logits: leave one out; weights shared against separate (DFN §4)."""
+"""Ensembles of component networks, from their logits: leave-one-out; shared against separate weights (DFN §4)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ ALL = "none"
 
 
 def leave_one_out(logits: Logits, labels: Tensor) -> pd.DataFrame:
-    """The error of the ensemble (mean of softmax) of all components, and of all but each one.
+    """The error of the ensemble (mean of softmax) of all components, and of the ensembles that leave one out.
 
     Returns:
-        A row for each component left out, the first, ``none``, for the ensemble of all: ``left_out``, ``members``,
-        ``error`` (%), ``change`` (points against all: above 0, the ensemble is worse without it), ``own_error`` (% of
-        that component alone).
+        A row for each component left out; the first, ``none``, is the ensemble of all: ``left_out``, ``members``,
+        ``error`` (%), ``change`` (points; above 0, the ensemble is worse without the component), ``own_error`` (%, of
+        the component alone).
 
     Raises:
         ValueError: fewer than two components, and as :func:`~polypath.analysis.answers.stacked`.
@@ -44,18 +44,18 @@ def leave_one_out(logits: Logits, labels: Tensor) -> pd.DataFrame:
 
 
 def shared_and_separate(shared: Logits, separate: Logits, labels: Tensor) -> pd.DataFrame:
-    """Components of one set of weights beside the same components trained apart.
+    """Components that share one set of weights, beside the same components trained separately.
 
     Returns:
         A row for each component, then ``mean`` (of the components' errors) and ``ensemble`` (mean of softmax):
         ``component``, ``shared`` and ``separate`` (error, %), ``difference`` (shared − separate, points).
 
     Raises:
-        ValueError: other components in the two, and as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: the two have different components, and as :func:`~polypath.analysis.answers.stacked`.
     """
     if set(shared) != set(separate):
         other = sorted(set(shared) ^ set(separate))
-        raise ValueError(f"component {other[0]!r} stands in one of the two ensembles only: give both the same names")
+        raise ValueError(f"component {other[0]!r} is in one of the two ensembles only: give both the same names")
     columns = {"shared": shared, "separate": {name: separate[name] for name in shared}}
     found: dict[str, list[float]] = {}
     for column, logits in columns.items():

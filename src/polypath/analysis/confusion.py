@@ -1,4 +1,4 @@
-"""Which classes a path takes for which: confusion matrices, errors by class, the pairs that are confused most."""
+"""Confusion between classes: confusion matrices, errors by class, the most confused pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COUNT = whole(1)
 
 
 def confusion(logits: Logits, labels: Tensor) -> dict[str, Tensor]:
-    """For each path its counts ``(classes, classes)``, int64: a row for the truth, a column for the answer.
+    """The confusion matrix ``(classes, classes)``, int64, of each path: rows are the truth, columns the answer.
 
     Raises:
         ValueError: as :func:`~polypath.analysis.answers.stacked`.
@@ -27,10 +27,10 @@ def confusion(logits: Logits, labels: Tensor) -> dict[str, Tensor]:
 
 
 def class_errors(logits: Logits, labels: Tensor) -> pd.DataFrame:
-    """Error of each path by class, in percent of the class' images.
+    """Error of each path by class, in percent of the class's images.
 
     Returns:
-        A row for each class that has images: ``class`` (its number), ``images``, and a column for each path.
+        A row for each class that has images: ``class`` (its index), ``images``, and a column for each path.
 
     Raises:
         ValueError: as :func:`~polypath.analysis.answers.stacked`.
@@ -43,20 +43,20 @@ def class_errors(logits: Logits, labels: Tensor) -> pd.DataFrame:
 
 
 def confused_pairs(logits: Tensor, labels: Tensor, count: int = 10, examples: int = 3) -> pd.DataFrame:
-    """The pairs of classes that one path confuses most, either way.
+    """The pairs of classes that one path confuses most, in either direction.
 
     Args:
         logits: of the path, ``(images, classes)``.
         count: pairs, at most.
-        examples: images of each pair, at most: the mistakes that the path is surest of.
+        examples: images of each pair, at most: the mistakes with the highest confidence.
 
     Returns:
-        A row for each pair with a mistake, the most first: classes ``a`` and ``b`` (``a`` is the truth more often),
-        ``images`` that are one and answered as the other, ``a_as_b`` and ``b_as_a`` of them, ``share`` (% of the images
-        of both classes), ``examples`` (their numbers).
+        A row for each pair with a mistake, most mistakes first: classes ``a`` and ``b`` (``a`` is the truth more
+        often), ``images`` (mistakes between the two), of which ``a_as_b`` and ``b_as_a``, ``share`` (% of the images of
+        both classes), ``examples`` (indices of images).
 
     Raises:
-        ValueError: counts below 1 and 0, and as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: ``count`` below 1, ``examples`` below 0, and as :func:`~polypath.analysis.answers.stacked`.
     """
     check("count", count, _COUNT)
     check("examples", examples, whole(0))
@@ -84,10 +84,10 @@ def confused_pairs(logits: Tensor, labels: Tensor, count: int = 10, examples: in
 
 
 def most_confused(counts: Tensor, most: int) -> list[int]:
-    """Of a confusion matrix at most so many classes, in order: those with the most mistakes in their row and column.
+    """The ``most`` classes of a confusion matrix with the most mistakes in their row and column, in class order.
 
     Raises:
-        ValueError: fewer than one.
+        ValueError: ``most`` below 1.
     """
     check("most", most, _COUNT)
     wrong = counts - counts.diagonal().diag()

@@ -1,16 +1,16 @@
-"""Deadline accuracy: the share of requests that are answered *right and in time*; late and refused ones are wrong.
+"""Deadline accuracy: the share of requests answered *right and in time*. Late and refused requests count as wrong.
 
-A :class:`Trace` is a row of requests: a budget for each, in times of a unit that is measured where it is run, and
-whether a neighbour has the processor. Budgets are bursty: spells of tight and of loose ones follow each other.
-:class:`Measured` is what came of it: for each request and each path the milliseconds that the path took then, and
-whether its answer was right. On it all ways to answer are compared, each a path (or none) for every request::
+A :class:`Trace` is a sequence of requests. Each has a budget, as a multiple of a unit that is measured on the machine,
+and a flag: does another program (the neighbour) use the processor? Budgets are bursty: spells of tight and of loose
+budgets alternate. :class:`Measured` is the result: for each request and path, the milliseconds that the path took and
+whether its answer was right. Policies are compared on it; each chooses a path, or none, for every request::
 
-    fixed          one path, chosen in hindsight: the best that a network without paths could be
-    by_needs       the most accurate path that has kept such a budget so far, without a look ahead
+    fixed          one path, chosen in hindsight: the best that a network without paths could do
+    by_needs       the most accurate path whose times so far kept the budget, without looking ahead
     in_time        an oracle of times: the most accurate path that will be in time
     oracle         an oracle of times and answers: any path that will be right and in time
 
-Everything here is a pure function of its arguments; draws come from a seed.
+All functions are pure; random draws come from a seed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _SEEN = "inverted_cdf"  # a time that was observed
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Requests, one after the other.
+    """A sequence of requests.
 
     Attributes:
         budgets: ``(requests,)`` in units.
-        neighbour: ``(requests,)`` bool, whether another program has the processor.
-        seed: what drew them.
+        neighbour: ``(requests,)`` bool, whether another program uses the processor.
+        seed: of the random draws.
     """
 
     budgets: NDArray[np.float64]
@@ -64,15 +64,15 @@ def bursty_trace(
     busy: float = 0.25,
     busy_spell: float = 60.0,
 ) -> Trace:
-    """Draw a trace: budgets are log-uniform in ``tight`` or ``loose``, by spells of geometric length.
+    """Draw a trace: budgets are log-uniform in ``tight`` or ``loose``, in spells of geometrically distributed length.
 
     Args:
         tight, loose: least and largest budget of each kind of spell, in units.
-        spell: requests of a spell on average.
-        busy: share of requests with a neighbour, in spells of ``busy_spell`` on average.
+        spell: mean requests per spell.
+        busy: share of requests with a neighbour, in spells of ``busy_spell`` requests on average.
 
     Raises:
-        ValueError: no request, numbers that cannot be.
+        ValueError: no requests, numbers out of range.
     """
     check("requests", requests, whole(1))
     check("busy", busy, number(above=0, below=1))
@@ -89,7 +89,7 @@ def bursty_trace(
 
 
 def _spells(draw: np.random.Generator, count: int, off: float, on: float) -> NDArray[np.bool_]:
-    """Spells that are off and on by turns, of these lengths on average."""
+    """Alternating off and on spells, with these mean lengths."""
     found: list[bool] = []
     now = bool(draw.random() < on / (off + on))
     while len(found) < count:
@@ -100,7 +100,7 @@ def _spells(draw: np.random.Generator, count: int, off: float, on: float) -> NDA
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What each path did at each request.
+    """Times and answers of each path at each request.
 
     Attributes:
         budgets: ``(requests,)`` in milliseconds.
@@ -121,7 +121,7 @@ class Measured:
 
     @property
     def in_time(self) -> NDArray[np.bool_]:
-        """``(requests, paths)``: done within the budget."""
+        """``(requests, paths)``: the path finished within the budget."""
         return self.times <= self.budgets[:, None]
 
     def outcome(self, chosen: Chosen) -> NDArray[np.bool_]:
@@ -130,7 +130,7 @@ class Measured:
         return (chosen != NONE) & (self.right & self.in_time)[rows, chosen]
 
 
-# --- ways to answer --------------------------------------------------------------------------------------------
+# --- policies --------------------------------------------------------------------------------------------------
 
 
 def fixed(measured: Measured) -> Chosen:
@@ -154,8 +154,8 @@ def by_needs(
 ) -> Chosen:
     """The first path of ``order``, the most accurate first, whose times so far kept the budget in a ``share`` of runs.
 
-    Only what would have been seen is used: a path's ``profile`` ``(runs, paths)`` and its times where it was chosen, of
-    which the newest ``kept`` count. It is the rule of :class:`polypath.deploy.AnytimePredictor` without retries.
+    Only observable times are used: a path's ``profile`` ``(runs, paths)`` and its times when it was chosen, the newest
+    ``kept`` of them. This is the rule of :class:`polypath.deploy.AnytimePredictor`, without retries.
     """
     seen = [list(profile[:, path]) for path in range(measured.times.shape[1])]
     needs = [float(np.quantile(times, share, method=_SEEN)) for times in seen]
@@ -181,7 +181,7 @@ def _first(fits: NDArray[np.bool_], order: Sequence[int]) -> Chosen:
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and the interval of its draws."""
+    """A figure and its bootstrap interval."""
 
     value: float
     low: float
@@ -196,10 +196,10 @@ def deadline_accuracy(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """The share of ``outcome`` ``(requests,)``, its interval by the moving-block bootstrap (Künsch 1989).
+    """The mean of ``outcome`` ``(requests,)``, with its interval by the moving-block bootstrap (Künsch 1989).
 
-    Requests of a spell are alike, so blocks of ``block`` of them in a row are drawn, not single ones. Of two outcomes
-    on the same requests, the first minus the second as numbers, it is the gain with its paired interval.
+    Requests of a spell are alike, so blocks of ``block`` consecutive requests are drawn, not single ones. For the
+    difference of two outcomes on the same requests, as numbers, it is the gain with its paired interval.
 
     Raises:
         ValueError: no outcome.
@@ -215,15 +215,16 @@ def deadline_accuracy(
 
 
 def hypervolume(ms: NDArray[np.float64], errors: NDArray[np.float64], box: tuple[float, float, float]) -> float:
-    """The share of a box of time and error that points ``(paths,)`` dominate, 0 to 1; time counts by its logarithm.
+    """The share of a box of log time and error that the paths dominate, 0 to 1.
 
     Args:
-        ms: of each path.
-        errors: in percent.
-        box: least and largest milliseconds, and the largest error. A path dominates what is slower and worse.
+        ms: milliseconds of each path, ``(paths,)``.
+        errors: in percent, ``(paths,)``.
+        box: least and largest milliseconds, and the largest error. A path dominates all points that are slower and
+            have a larger error.
 
     Raises:
-        ValueError: a box without room.
+        ValueError: an empty box.
     """
     low, high, worst = box
     if not 0 < low < high or not worst > 0:
@@ -245,13 +246,13 @@ def hypervolume_draws(
     draws: int = 1000,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """Hypervolumes of drawn images and drawn runs: the first is of all as they are, then ``draws`` of them.
+    """Bootstrap hypervolumes: the first from all images and runs, then ``draws`` from resampled images and runs.
 
-    Two networks that answered the same images, with the same seed, have the same images in each draw, so that the
-    difference of their draws is paired.
+    With the same seed, two networks that answered the same images get the same images in each draw, so the difference
+    of their draws is paired.
 
     Args:
-        times: ``(runs, paths)`` milliseconds, of which the median counts.
+        times: ``(runs, paths)`` milliseconds; the median is used.
         right: ``(images, paths)``.
     """
     draw = np.random.default_rng(seed)
@@ -264,7 +265,7 @@ def hypervolume_draws(
 
 
 def interval_of(draws: NDArray[np.float64], *, level: float = 0.95) -> Interval:
-    """The interval of draws, the first of which is the figure itself."""
+    """The interval of bootstrap draws; the first draw is the figure itself."""
     return _interval(float(draws[0]), draws[1:], level)
 
 

@@ -1,4 +1,4 @@
-"""How many paths of each depth a network has: exact, by dynamic programming over its diagram."""
+"""The exact number of paths of each depth in a network, by dynamic programming over its diagram."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def depths(nets: PathNet | Wiring | Mapping[str, PathNet | Wiring], paths: Choic
 
     Returns:
         A row for each network and depth: ``net``, ``depth`` (layers), ``paths`` (a Python integer of any size, so the
-        column is of objects), ``log10`` of it, ``share`` of the network's paths, ``cumulative`` share up to this depth.
+        column has dtype object), its ``log10``, ``share`` of the network's paths, ``cumulative`` share up to the depth.
 
     Raises:
         ValueError: an illegal choice.
@@ -42,7 +42,7 @@ def depths(nets: PathNet | Wiring | Mapping[str, PathNet | Wiring], paths: Choic
 
 
 def depth_summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Networks of :func:`depths` by row: ``paths`` (exact); ``least``, ``mean``, ``deviation``, ``most`` depth."""
+    """A row for each network of :func:`depths`: ``paths``; ``least``, ``mean``, ``deviation``, ``most`` depth."""
     rows = []
     for name, of in frame.groupby("net", sort=False):
         depth, share = of["depth"].to_numpy(), of["share"].to_numpy()

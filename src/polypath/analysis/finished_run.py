@@ -1,4 +1,4 @@
-"""A finished run: its network and its images, as scoring and analyses need them."""
+"""A finished run: its network and its images, for scoring and analyses."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from polypath.training.result import count_test_evaluations
 from polypath.training.run import RunFolder
 from polypath.training.run_data import images_of, located, record_data, recorded_data
 
-SCORING_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}  # on a CPU larger ones leave its caches and are slower
+SCORING_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}  # on a CPU, larger batches exceed the caches and are slower
 
 
 class FinishedRun:
-    """The network that a run reports and the images that it was trained and is scored on, each loaded when first used.
+    """The network that a run reports and the images of its training and test, each loaded on first use.
 
     Args:
         folder: of the run.
-        device: where to work; None is the recipe's own device.
-        data: images that are loaded already, where they are the same.
-        data_moved: the folder in which the run's images are now; the run remembers it when they have been read.
-        by: what looks at it, for the count of looks at its test images (:mod:`polypath.storage.looks`).
+        device: to run on; None is the recipe's device.
+        data: the run's images, if they are loaded already.
+        data_moved: the folder in which the run's images are now; stored in the run once they have been read.
+        by: the command that reads the run, for the count of looks at its test images (:mod:`polypath.storage.looks`).
 
     Raises:
-        ValueError: no run, a device that is not there, images that are not the run's.
+        ValueError: not a run, an unavailable device, images that are not the run's.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class FinishedRun:
         """The network that the run reports, in evaluation mode.
 
         Raises:
-            ValueError: a run that is not finished, or a damaged network.
+            ValueError: the run is not finished, or its network is damaged.
         """
         if not self.run.finished or not (self.folder / MODEL).is_dir():
-            raise ValueError(f"{self.folder}: not finished; go on with it by `polypath resume {self.folder}`")
+            raise ValueError(f"{self.folder}: not finished; continue it by `polypath resume {self.folder}`")
         return self.placed(load(self.folder / MODEL))
 
     def placed(self, net: PathNet) -> PathNet:
@@ -81,19 +81,19 @@ class FinishedRun:
 
     @cached_property
     def data(self) -> ImageData:
-        """The images that the run was begun with.
+        """The images that the run was started with.
 
         Raises:
-            ValueError: images that are not there or not the run's, see :func:`polypath.training.run_data.images_of`.
+            ValueError: missing images, or not the run's; see :func:`polypath.training.run_data.images_of`.
         """
         found = images_of(self.run, self.moved)
         if self.moved is not None:
-            with contextlib.suppress(OSError):  # a run that cannot be written to is told each time
+            with contextlib.suppress(OSError):  # a read-only run needs data_moved each time
                 record_data(self.run, found, self.moved)
         return found
 
     def reads_as(self, other: FinishedRun) -> bool:
-        """Whether both runs have the same images, prepared alike."""
+        """Whether both runs have the same images with the same preparation."""
         mine, theirs = recorded_data(self.folder), recorded_data(other.folder)
         if located(self.recipe.data, "any") != located(other.recipe.data, "any"):
             return False
@@ -111,11 +111,11 @@ class FinishedRun:
         """All images of a part in order, prepared as for evaluation.
 
         Args:
-            data: holds fewer or other images.
+            data: other images than the run's, for instance a subset.
             looks: errors that a pass through the test images measures; each pass is counted when it begins.
 
         Raises:
-            ValueError: a part that there is not.
+            ValueError: the data has no such part.
         """
         config = self.recipe.data
         size = max(1, SCORING_BATCH[self.device.type] // config.eval_crops)
@@ -130,17 +130,17 @@ class FinishedRun:
 
     @property
     def test_evaluations(self) -> int:
-        """Errors on the test split that have been measured of this run, by whatever command."""
+        """The number of errors measured on this run's test split so far, by any command."""
         return sum(count_test_evaluations(self.run).values())
 
     def statistics_batches(self) -> BatchesBase:
-        """Training images without random changes, in an order drawn by the recipe's seed."""
+        """Training images without augmentation, in a random order from the recipe's seed."""
         return statistics_batches(self.data, self.recipe, self.device)
 
     def recalibrated(self, paths: Iterable[Paths], images: int, net: PathNet | None = None) -> BatchNormStatistics:
-        """Batch-norm statistics of each path, recalibrated on at most so many training images.
+        """Batch-norm statistics of each path, recalibrated on at most ``images`` training images.
 
-        ``net`` is another network of this run (a checkpoint's); by default the reported one.
+        ``net`` is a network of this run, such as a checkpoint's; by default the reported one.
         """
         return recalibrate(net or self.net, paths, self.statistics_batches(), images, seed=self.recipe.seed)
 

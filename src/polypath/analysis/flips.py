@@ -1,6 +1,6 @@
-"""What answers that follow each other do to each other: a later step puts wrong answers right, and right ones wrong.
+"""Changes between successive answers: a later step corrects wrong answers, and breaks right ones.
 
-An error that falls hides the second: an application that has shown the first answer takes it back for these images.
+A falling error hides the broken answers: an application that has shown the first answer must retract it for them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True)
 class Flips:
-    """Images of ``images`` whose answer a step has changed: ``to_right`` from wrong, ``to_wrong`` from right."""
+    """Of ``images`` images, how many answers a step changed: ``to_right`` from wrong, ``to_wrong`` from right."""
 
     to_right: int
     to_wrong: int
@@ -23,7 +23,7 @@ class Flips:
 
 
 def flips(right: ArrayLike | Sequence[ArrayLike]) -> list[Flips]:
-    """What each step changes of the answers before it, from the second step on.
+    """The changes that each step makes to the previous step's answers, from the second step on.
 
     Args:
         right: ``(steps, images)``, whether each answer is right.

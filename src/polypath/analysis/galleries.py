@@ -1,4 +1,4 @@
-"""Which images are easy and which hard: by the loops that gates spend on them, or by the paths that answer them."""
+"""Easy and hard images: by the loops that gates spend on them, or by the paths that answer them correctly."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ COUNT = 12
 
 
 def easy_and_hard_by_loops(loops: Loops | pd.DataFrame, count: int = COUNT, *, spread: bool = False) -> pd.DataFrame:
-    """The images with the fewest and with the most loops (DRNN Fig. 9), among those that are answered rightly; images
-    with equally many stand in the order of the data. With ``spread``, first the first of each class, then the second
-    ones, and so on, else one class may take all places.
+    """The correctly answered images with the fewest and with the most loops (DRNN Fig. 9); ties keep the order of the
+    data. ``spread`` takes the first image of each class, then the second, and so on; otherwise one class may fill all
+    places.
 
     Returns:
         A row for each: ``kind`` (``easy``, ``hard``), ``rank`` (from 0), ``image``, ``label``, ``answer``, ``value``
@@ -44,7 +44,7 @@ def easy_and_hard_by_loops(loops: Loops | pd.DataFrame, count: int = COUNT, *, s
 def easy_and_hard_by_paths(
     short: Tensor, whole: Tensor, labels: Tensor, count: int = COUNT, *, spread: bool = False
 ) -> pd.DataFrame:
-    """Images that the shortest path answers rightly already, and those that only the whole network does.
+    """Images that the shortest path already answers correctly, and images that only the whole network does.
 
     ``short`` and ``whole`` are logits ``(images, classes)``. Easy images are sorted by the short path's probability of
     the truth, the highest first; hard ones by how much more of it the whole network gives. ``spread`` as in
@@ -74,7 +74,7 @@ def easy_and_hard_by_paths(
 
 
 def pixels(images: Tensor, places: Sequence[int], mean: Sequence[float] = (), std: Sequence[float] = ()) -> Tensor:
-    """Images ``(n, H, W, 3)`` uint8 to be shown, from stored uint8 ones ``(N, C, H, W)`` or normalised floats."""
+    """Images ``(n, H, W, 3)`` uint8 for display, from stored uint8 images ``(N, C, H, W)`` or normalised floats."""
     chosen = images[list(places)]
     if chosen.dtype != torch.uint8:
         x = chosen.detach().cpu().float()

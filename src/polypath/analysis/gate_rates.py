@@ -1,9 +1,9 @@
-"""Gates that keep to their target in evaluation (DRNN §3, after ConvNet-AIG).
+"""Correct gates to their target rate in evaluation (DRNN §3, after ConvNet-AIG).
 
-In training gates are sampled, and the loss holds the rate of the samples. In evaluation the larger logit decides, and
-nothing holds that rate: where a gate is undecided the two lie far apart. :func:`correct_gates` shifts each gate's bias
-until its rate on held-out images is the target's. One gate stands before all loops of its block, so the rate that
-counts is the block's: what was let pass of all that reached, over its loops.
+In training gates are sampled, and the loss controls the rate of the samples. In evaluation the larger logit decides,
+and nothing controls that rate: for an undecided gate the two rates differ widely. :func:`correct_gates` shifts each
+gate's bias until its rate on held-out images meets the target. One gate serves all loops of its block, so the rate is
+the block's: images passed over images that reached the gate, summed over its loops.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class GateCorrection:
     """What :func:`correct_gates` did.
 
     Attributes:
-        target, tolerance, over: as they were given.
-        images: that the rates were taken on.
+        target, tolerance, over: the arguments.
+        images: number of images that the rates were measured on.
         before, after: rate of each block on them.
-        shifts: what was added to each gate's bias.
+        shifts: the amount added to each gate's bias.
     """
 
     target: float
@@ -47,13 +47,13 @@ class GateCorrection:
 
     @property
     def unmet(self) -> dict[str, float]:
-        """The blocks that are still off the target by more than the tolerance, with their rates: a gate that answers
-        all images alike lets pass all or none of them, whatever its bias."""
+        """The blocks whose rate still misses the target by more than the tolerance, with their rates. A gate with the
+        same logits for all images passes all or none of them, whatever its bias."""
         return {name: rate for name, rate in self.after.items() if not abs(rate - self.target) <= self.tolerance}
 
     @property
     def record(self) -> dict[str, Any]:
-        """What a saved network says of it."""
+        """The record that a saved network keeps."""
         told = {"target": self.target, "tolerance": self.tolerance, "over": self.over, "images": self.images}
         return told | {"rates": {name: round(rate, 4) for name, rate in self.after.items()}}
 
@@ -67,19 +67,19 @@ def correct_gates(
     tolerance: float = 0.01,
     over: Over = "reaching",
 ) -> tuple[PathNet, GateCorrection]:
-    """A copy of a gated network whose gates let pass ``target`` of the images in evaluation.
+    """A copy of a gated network whose gates pass a share ``target`` of the images in evaluation.
 
-    Blocks are corrected in order of depth, since what a gate lets pass is what later ones see; each by bisecting the
-    bias of its gate. The copy is another network than the trained one and says so: ``config["gates"]``, and its card.
+    Blocks are corrected in order of depth, since a gate decides which images later gates see. Each block's gate bias is
+    found by bisection. The copy's ``config["gates"]`` and its card record the correction.
 
     Args:
-        batches: held-out ``(images, labels)``; gone through once for each block.
+        batches: held-out ``(images, labels)``, iterated over once for each block.
         target: the rate, in [0, 1].
-        tolerance: how far a rate may be off; blocks that stay farther are ``unmet``.
+        tolerance: allowed deviation from the target; blocks that miss it by more are ``unmet``.
         over: rate among the images ``reaching`` a gate, or among ``all``.
 
     Raises:
-        ValueError: a network without gates, no images, a target outside [0, 1], another ``over``.
+        ValueError: a network without gates, no images, a target outside [0, 1], an unknown ``over``.
     """
     check("target", target, SHARE)
     check("tolerance", tolerance, number(above=0))
@@ -121,7 +121,7 @@ def rates_of_blocks(
 
 
 def _margins(net: PathNet, switch: Join, batches: Iterable[Sequence[Tensor]]) -> Tensor:
-    """By how much each gate of a switch prefers to open ``(images, gates)``, float64, were all loops before it run."""
+    """Logit margins for opening each gate of a switch ``(images, gates)``, float64, as if all loops before it ran."""
     gates, device = switch.gates, next(net.parameters()).device
     sources, whole = frozenset(gate.source for gate in gates), net.paths({switch.name: switch.labels[-1:]})
     rows: list[Tensor] = []
@@ -134,9 +134,9 @@ def _margins(net: PathNet, switch: Join, batches: Iterable[Sequence[Tensor]]) ->
 
 
 def _shift(margins: Tensor, target: float, over: Over) -> float:
-    """What to add to the margins so that their rate comes closest to the target; 0 where it makes no difference.
+    """The shift of the margins that brings their rate closest to the target; 0 if no shift helps.
 
-    The rate rises with the shift: one loop more adds one image to those let pass and at most one to those that reach.
+    The rate rises with the shift: one more loop adds one passed image, and at most one image that reaches a gate.
     """
     low, high = float(-margins.max()) - 1.0, float(-margins.min()) + 1.0
     best, found = 0.0, _rate(margins, over)

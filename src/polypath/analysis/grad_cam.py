@@ -1,8 +1,8 @@
 """Where a path looks: Grad-CAM (Selvaraju et al. 2017) at the maps that the path's head reads.
 
 With maps A_k and the logit y of a class, a map's weight is the mean of dy/dA_k over its pixels (Eq. 1), and the heat
-is ReLU(Σ_k weight_k · A_k) (Eq. 2). Where the head reads maps of one pixel, as after FractalNet's last pool, they say
-nothing of places, and the last stage with more pixels is taken.
+is ReLU(Σ_k weight_k · A_k) (Eq. 2). If the head reads maps of one pixel, as after FractalNet's last pool, the last
+stage with more pixels is used instead.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def grad_cam(
     *,
     stats: BatchNormStatistics | None = None,
 ) -> Tensor:
-    """Heat maps ``(N, H, W)`` float32 of images ``(N, C, H, W)``, normalised as for the network: 0 where nothing speaks
-    for the class, 1 where most does; all 0 where nothing does anywhere.
+    """Heat maps ``(N, H, W)`` float32 of images ``(N, C, H, W)`` that are normalised as for the network. Each map is
+    scaled to [0, 1], 1 where the evidence for the class is strongest; it is all 0 if there is no evidence.
 
-    Gates decide as in evaluation. The network is left in the mode that it had, and no gradient is kept.
+    Gates decide as in evaluation. The network keeps its mode, and no gradient remains.
 
     Args:
-        paths: the choice that runs.
+        paths: the choice to run.
         classes: one for all images or one for each; None: the path's own answers.
-        stats: re-estimated batch-norm statistics of the path.
+        stats: recalibrated batch-norm statistics of the path.
 
     Raises:
-        ValueError: images or a choice that cannot be, no such class, a head that reads no maps.
+        ValueError: illegal images or choice, an unknown class, a head that reads no maps.
     """
     paths = net.paths(paths)
     places = dict.fromkeys([head_maps(net, paths), *_stage_ends(net, paths)])
@@ -47,7 +47,7 @@ def grad_cam(
 
     def kept(name: str, out: Tensor) -> Tensor:
         maps[name] = out if out.requires_grad else out.detach().requires_grad_()
-        return maps[name].clone()  # what comes next may write into it
+        return maps[name].clone()  # the next node may write into it
 
     modes = [(module, module.training) for module in net.modules()]
     hooks = [net.register_node_hook(place, kept) for place in places]
@@ -82,10 +82,10 @@ def grad_cam(
 
 
 def head_maps(net: PathNet, paths: Paths) -> str:
-    """The node whose value the head of a path reads; of a path that ends at an exit, that exit's head.
+    """The node whose value the path's head reads. For a path that ends at an exit, this is the exit's head.
 
     Raises:
-        ValueError: a network without a head, or one that is nothing but a head.
+        ValueError: a network without a head, or one that consists of a head only.
     """
     wiring, name = net.wiring, net.wiring.output
     while name == wiring.output or name.startswith(HEAD):
@@ -102,7 +102,7 @@ def head_maps(net: PathNet, paths: Paths) -> str:
 
 
 def _stage_ends(net: PathNet, paths: Paths) -> list[str]:
-    """The nodes that the stages which run end in, from the last on; those of several streams have not one."""
+    """The end node of each stage that runs, the last stage first, without stages of several streams."""
     alive = {node.name for node in net.wiring.alive(paths)}
     found = ([node for node in nodes if node in alive] for nodes in net.stage_nodes.values())
     return [nodes[0] for nodes in found if len(nodes) == 1][::-1]

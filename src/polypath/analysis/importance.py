@@ -1,4 +1,4 @@
-"""Which operands a network needs: what its error gains when one is dropped and the rest runs on as it is."""
+"""Importance of operands: the increase of a network's error when one is dropped and the rest stays as it is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHOLE = "whole"
 def without_each(wiring: Wiring, base: Paths | None = None, joins: Iterable[str] | None = None) -> dict[str, Paths]:
     """For each operand of each join alive under ``base``, the choice without it, by ``join:label``.
 
-    ``joins`` are those to look at, None for all means, sums and maxima with two operands or more.
+    ``joins`` are the joins to consider; None means all mean, sum and max joins with at least two operands.
 
     Raises:
         ValueError: a join that is unknown or dead, or whose operands cannot be dropped.
@@ -33,7 +33,9 @@ def without_each(wiring: Wiring, base: Paths | None = None, joins: Iterable[str]
     found = {}
     for name in names:
         if name not in many:
-            raise ValueError(f"join {name!r}: no operand of it can be dropped; those with some are {', '.join(many)}")
+            raise ValueError(
+                f"join {name!r}: none of its operands can be dropped; joins with such operands are {', '.join(many)}"
+            )
         labels = [o.label for o in wiring.joins[name].chosen(base)]
         for label in labels:
             found[f"{name}:{label}"] = Paths.of(wiring, {**base, name: tuple(k for k in labels if k != label)})
@@ -42,7 +44,7 @@ def without_each(wiring: Wiring, base: Paths | None = None, joins: Iterable[str]
 
 def without_label(wiring: Wiring, base: Paths | None = None) -> dict[str, Paths]:
     """For each label that several joins have, the choice without it at all of them (branch 2 of every block), by
-    ``*:label``. Joins that would be left empty keep it."""
+    ``*:label``. Joins with no other operand keep it."""
     base, found = Paths.of(wiring, base or {}), {}
     joins = [j for j in wiring.joins.values() if j.kind in DROPPABLE]
     for label in dict.fromkeys(label for join in joins for label in join.labels):
@@ -57,11 +59,11 @@ def without_label(wiring: Wiring, base: Paths | None = None) -> dict[str, Paths]
 
 
 def importance(whole: Tensor, without: Logits, labels: Tensor) -> pd.DataFrame:
-    """What is lost without each part, from logits ``(images, classes)`` with everything and without the part.
+    """The loss without each part, from logits ``(images, classes)`` of the whole network and without the part.
 
     Returns:
-        A row for each part: ``dropped``; ``error`` (%) without it, ``increase`` (points against the whole) and
-        ``standard_error`` of the increase (over images, paired); in percent of the images ``changed`` (other answer),
+        A row for each part: ``dropped``; ``error`` (%) without it, ``increase`` (points over the whole) and
+        ``standard_error`` of the increase (over images, paired); in percent of the images ``changed`` (another answer),
         ``broken`` (right, now wrong) and ``mended`` (wrong, now right).
 
     Raises:
@@ -98,11 +100,11 @@ def importance_table(
     stats: BatchNormStatistics | None = None,
     views: int = 1,
 ) -> pd.DataFrame:
-    """:func:`importance` of each of ``parts`` (choices without something; None: :func:`without_each`) of the network
-    under ``base`` (None: the whole one). ``stats``, of all these choices, are applied where they are given.
+    """:func:`importance` of each of ``parts`` (choices that drop something; None: :func:`without_each`) of the network
+    under ``base`` (None: the whole). ``stats``, if given, must cover all these choices.
 
     Raises:
-        ValueError: a network that has nothing to drop, and as :func:`polypath.analysis.scoring.score`.
+        ValueError: a network with nothing to drop, and as :func:`polypath.analysis.scoring.score`.
     """
     start = net.paths(base)
     parts = without_each(net.wiring, start) if parts is None else parts
@@ -114,7 +116,7 @@ def importance_table(
 
 
 def unique_to(logits: Logits, labels: Tensor) -> pd.DataFrame:
-    """What only one path knows: ``path``, ``error`` (%), ``only_right`` (% of images that it alone answers rightly).
+    """Images that only one path gets right: ``path``, ``error`` (%), ``only_right`` (% of images only it gets right).
 
     Raises:
         ValueError: as :func:`~polypath.analysis.answers.stacked`.

@@ -1,4 +1,4 @@
-"""What gates decide: how many loops each image takes, how often each gate lets pass (DRNN §4, Fig. 8)."""
+"""Decisions of gates: how many loops each image takes, and the rate of each gate (DRNN §4, Fig. 8)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from polypath.core.network import PathNet
 
 
 class Loops(NamedTuple):
-    """Two frames.
+    """Two data frames.
 
-    ``images``: a row for each image: ``image`` (its place), ``label``, ``answer``, ``right``, ``loops``.
-    ``gates``: a row for each gate: ``switch``, ``loop``, ``reached`` and ``passed`` (images), ``rate`` (passed of those
-    that reached it, NaN where none did), ``share`` (passed, of all images).
+    ``images``: a row for each image: ``image`` (its index), ``label``, ``answer``, ``right``, ``loops``.
+    ``gates``: a row for each gate: ``switch``, ``loop``, ``reached`` and ``passed`` (images), ``rate`` (passed by
+    reached, NaN if none reached it), ``share`` (passed by all images).
     """
 
     images: pd.DataFrame
@@ -26,7 +26,7 @@ class Loops(NamedTuple):
 
     @property
     def most(self) -> int:
-        """Loops that an image can take at most."""
+        """The most loops that an image can take."""
         return len(self.gates)
 
 
@@ -34,7 +34,7 @@ class Loops(NamedTuple):
 def loops_taken(net: PathNet, batches: Iterable[Sequence[Tensor]]) -> Loops:
     """Run a gated network on all images of ``batches``, ``(images, labels)``, as in evaluation.
 
-    The network is put in evaluation mode and left in the mode it had.
+    The network runs in evaluation mode and is returned to its mode.
 
     Raises:
         ValueError: a network without gates, no images.
@@ -80,8 +80,8 @@ def loop_histogram(loops: Tensor | Iterable[int], most: int, right: Iterable[boo
     """How many images take each number of loops, 0 to ``most``.
 
     Returns:
-        A frame with a row for each number: ``loops``, ``images``, ``share``, and, where ``right`` says which images
-        are answered rightly, ``error`` (%, NaN where there are none).
+        A frame with a row for each number: ``loops``, ``images``, ``share``, and, if ``right`` says which images are
+        answered correctly, ``error`` (%, NaN without images).
 
     Raises:
         ValueError: loops beyond 0 to ``most``, no images.

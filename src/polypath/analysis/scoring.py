@@ -1,4 +1,4 @@
-"""What every path of a network answers and costs: rows of the path table."""
+"""Error and cost of every path of a network: the rows of the path table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polypath.data.augment import average_views
 
 @dataclass(frozen=True)
 class Score:
-    """Top-1 error, in percent, on ``images`` images; ``logits`` ``(images, classes)`` where they were asked for."""
+    """Top-1 error, in percent, on ``images`` images; ``logits`` ``(images, classes)`` if requested."""
 
     error: float
     images: int
@@ -28,13 +28,13 @@ class PathRow:
     """One path in the table.
 
     Attributes:
-        name: what the family calls it.
+        name: the family's name for it.
         paths: its canonical text.
         error: top-1 error, in percent, with the network's own batch-norm statistics.
-        error_recalibrated: the same with statistics re-estimated for the path, None where that was not done.
+        error_recalibrated: the same with statistics recalibrated for the path, None if not measured.
         params, macs, activation_bytes: see :func:`polypath.profiling.cost.cost`; for one image.
         depth: layers of its deepest chain.
-        p50_ms, p95_ms: measured latency, None where it was not measured.
+        p50_ms, p95_ms: measured latency, None if not measured.
     """
 
     name: str
@@ -50,7 +50,7 @@ class PathRow:
 
     @property
     def best_error(self) -> float:
-        """The re-estimated error where there is one."""
+        """The recalibrated error if there is one, else ``error``."""
         return self.error if self.error_recalibrated is None else self.error_recalibrated
 
 
@@ -66,9 +66,9 @@ def score(
 ) -> dict[str, Score]:
     """Top-1 error of each path on all images of ``batches``, each path run once on each batch, in float32.
 
-    ``batches`` gives ``(images, labels)``, images ``(N, C, H, W)`` and labels ``(N,)``; or ``views`` rows of images
-    for each label, whose answers are averaged. With ``stats``, each path runs with its own re-estimated statistics.
-    The network is put in evaluation mode and left in the mode it had.
+    ``batches`` yields ``(images, labels)``, images ``(N, C, H, W)`` and labels ``(N,)``; with ``views``, that many rows
+    of images for each label, whose answers are averaged. With ``stats``, each path runs with its own recalibrated
+    statistics. The network runs in evaluation mode and is returned to its mode.
 
     Raises:
         ValueError: no images, labels beyond the network's classes, ``stats`` that lack a path.

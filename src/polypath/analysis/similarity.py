@@ -1,13 +1,13 @@
-"""Whether channels collapse into each other (GUNN §4): similarity of pairs, eigenvalues, effective dimension.
+"""Collapse of channels into each other (GUNN §4): similarity of pairs, eigenvalues, effective dimension.
 
-Channels that carry the same have a ``|cosine|``, or a ``|correlation|``, near 1 over images and places. GUNN's order
-makes collapse impossible *across* segments, not within one (§4.3), so the two kinds of pairs are told apart. The
-effective dimension of N channels with eigenvalues λ of their second moments (or of their covariance) is counted in two
+Redundant channels have a ``|cosine|``, or a ``|correlation|``, near 1 over images and positions. GUNN's update order
+makes collapse impossible *across* segments, not within one (§4.3), so the two kinds of pairs are reported separately.
+The effective dimension of N channels with eigenvalues λ of their second moments (or covariance) is measured in two
 ways:
 
 participation ratio   (Σλ)² / Σλ²        entropy   exp(−Σ p ln p),  p = λ / Σλ
 
-both N where all eigenvalues are equal and 1 where one is left.
+Both are N if all eigenvalues are equal, and 1 if only one is not 0.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ALIKE = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Sums over images and places of C channels, in float64: values ``(C,)`` and products ``(C, C)``; they add."""
+    """Sums over images and positions of C channels, in float64: values ``(C,)`` and products ``(C, C)``. Addable."""
 
     count: int
     first: Tensor
@@ -40,7 +40,7 @@ class Moments:
 
     @classmethod
     def of(cls, maps: Tensor) -> Moments:
-        """Of maps ``(N, C, H, W)``, or of features ``(N, C)``.
+        """Moments of maps ``(N, C, H, W)``, or of features ``(N, C)``.
 
         Raises:
             ValueError: another number of dimensions.
@@ -57,7 +57,7 @@ class Moments:
         """``(C, C)``: covariances for ``correlation``, second moments for ``cosine``.
 
         Raises:
-            ValueError: another measure.
+            ValueError: an unknown measure.
         """
         check("measure", measure, one_of(*get_args(Measure)))
         second = self.second / self.count
@@ -72,14 +72,14 @@ def channel_moments(
 ) -> dict[str, Moments]:
     """Moments of the outputs of ``nodes`` (None: all GUNN and SUNN layers) over the images of ``batches``.
 
-    The network is put in evaluation mode and left in the mode it had.
+    The network runs in evaluation mode and is returned to its mode.
 
     Raises:
-        ValueError: an unknown node, none at all, no images.
+        ValueError: an unknown node, no nodes, no images.
     """
     names = list(segments_of(net)) if nodes is None else list(nodes)
     if not names:
-        raise ValueError("nodes: this network has no GUNN layers, name the nodes to look at")
+        raise ValueError("nodes: this network has no GUNN layers; name the nodes to analyse")
     if unknown := [name for name in names if name not in net.wiring.by_name]:
         raise ValueError(f"node {unknown[0]!r}: the network's nodes are {', '.join(net.wiring.by_name)}")
     device, modes = next(net.parameters()).device, [(module, module.training) for module in net.modules()]
@@ -102,7 +102,7 @@ def channel_moments(
 
 
 def segments_of(net: PathNet) -> dict[str, int]:
-    """``{node: P}``: the segments of every GUNN or SUNN layer, by node."""
+    """``{node: P}``: the number of segments of every GUNN or SUNN layer."""
     found = {}
     for node in net.wiring.nodes:
         if isinstance(node, Unit) and isinstance(layer := net.get_submodule(node.module), GunnLayer):
@@ -115,17 +115,17 @@ def channel_pairs(moments: Moments, segments: int = 1, measure: Measure = "corre
 
     Returns:
         A row for each: channels ``i`` < ``j``, ``within`` (both in one of the equal ``segments``), ``similarity``
-        (``|correlation|`` or ``|cosine|``, 0 … 1; 0 with a channel that is constant, or 0 everywhere).
+        (``|correlation|`` or ``|cosine|``, 0 … 1; 0 if a channel is constant, or 0 everywhere).
 
     Raises:
-        ValueError: segments that do not divide the channels, another measure.
+        ValueError: segments that do not divide the channels, an unknown measure.
     """
     chans = len(moments.first)
     if segments < 1 or chans % segments:
         raise ValueError(f"segments {segments}: must divide {chans} channels")
     matrix = moments.matrix(measure)
     scale = matrix.diagonal().clamp(min=0).sqrt()
-    # what rounding leaves of a constant channel's variance is no variance
+    # a constant channel's variance may be above 0 by rounding
     noise = 1e-12 * (moments.second.diagonal() / moments.count)
     alive = matrix.diagonal() > noise
     similar = (matrix / (scale[:, None] * scale)).abs().clamp(max=1.0)
@@ -167,10 +167,10 @@ def spectrum(moments: Moments | Mapping[str, Moments], measure: Measure = "corre
     """Eigenvalues of the covariance (``correlation``) or of the second moments (``cosine``), the largest first.
 
     Returns:
-        A row for each: ``layer``, ``rank`` (from 1), ``eigenvalue``, ``share`` of their sum, ``cumulative``.
+        A row for each: ``layer``, ``rank`` (from 1), ``eigenvalue``, ``share`` of their sum, ``cumulative`` share.
 
     Raises:
-        ValueError: another measure.
+        ValueError: an unknown measure.
     """
     parts = []
     for name, of in ({"": moments} if isinstance(moments, Moments) else moments).items():
@@ -186,7 +186,7 @@ def spectrum(moments: Moments | Mapping[str, Moments], measure: Measure = "corre
 
 
 def effective_dimension(values: Tensor | Sequence[float]) -> dict[str, float]:
-    """``participation`` and ``entropy`` of eigenvalues ``(N,)``, both between 1 and N; 0 where all are 0.
+    """``participation`` and ``entropy`` of eigenvalues ``(N,)``, both between 1 and N; 0 if all are 0.
 
     Raises:
         ValueError: no values, or one below 0.
@@ -206,7 +206,7 @@ def effective_dimension(values: Tensor | Sequence[float]) -> dict[str, float]:
 def similarity_table(
     moments: Mapping[str, Moments], segments: Mapping[str, int] | int = 1, measure: Measure = "correlation"
 ) -> pd.DataFrame:
-    """Each layer in a row: ``layer``, ``channels``, ``segments``, ``within`` and ``across`` (mean similarity),
+    """A row for each layer: ``layer``, ``channels``, ``segments``, ``within`` and ``across`` (mean similarity),
     ``within_alike`` and ``across_alike`` (% of pairs at or above 0.9), ``participation``, ``entropy`` and both as
     shares of the channels.
 

@@ -33,13 +33,12 @@ def subnetwork_table(
 ) -> pd.DataFrame:
     """Error and cost of each of ``paths`` (None: the named ones).
 
-    Batch-norm is re-estimated on ``num_images`` of ``train``, drawn at random, where that is given; or ``stats`` holds
-    what was estimated earlier. ``batches`` have to be iterable more than once then.
+    If ``num_images`` is given, batch-norm is recalibrated on that many images of ``train``, which must be in random
+    order; ``stats`` gives earlier statistics instead. In both cases ``batches`` must be iterable more than once.
 
     Returns:
         A row for each path: ``path``, ``paths`` (canonical text), ``error`` (%), ``error_recalibrated`` (%, or None),
-        ``change`` (points of the better of the two against the first row's), ``depth``, ``params``, ``macs``,
-        ``images``.
+        ``change`` (points of the better error over the first row's), ``depth``, ``params``, ``macs``, ``images``.
 
     Raises:
         ValueError: as :func:`polypath.analysis.scoring.score`.
@@ -71,8 +70,8 @@ def subnetwork_table(
 def sampled_paths(net: PathNet | Wiring, count: int, generator: torch.Generator) -> dict[str, Paths]:
     """``count`` different single chains, each drawn uniformly among all paths of the diagram, by their text.
 
-    A chain is drawn backwards from the output: at a join, an operand with the share of paths that lead to it. Where
-    there are fewer chains than that, all of them; never more than 100 draws for each that is wanted.
+    A chain is drawn backwards from the output: a join's operand is drawn with probability proportional to the number of
+    paths that lead to it. If there are fewer chains, all are returned. At most 100 · ``count`` draws are made.
 
     Raises:
         ValueError: a count below 1, a network with a concatenation (its operands cannot be chosen).
@@ -92,7 +91,7 @@ def sampled_paths(net: PathNet | Wiring, count: int, generator: torch.Generator)
 
 
 def paths_to(wiring: Wiring, choice: Choice = WHOLE) -> dict[str, int]:
-    """Exact number of paths of the diagram from the input to each node."""
+    """The exact number of paths from the input to each node of the diagram."""
     at = {INPUT: 1}
     for node in wiring.nodes:
         if isinstance(node, Unit):

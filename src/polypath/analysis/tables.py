@@ -1,4 +1,4 @@
-"""The path table of a run: what every named path errs and costs, beside rivals, as CSV, JSON and a figure."""
+"""The path table of a run: error and cost of every named path, beside rivals, as CSV, JSON and a figure."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Subject:
 
     Attributes:
         name: of its run.
-        net: the network, on the device where it is to be scored and timed.
+        net: the network, on the device for scoring and timing.
         paths: the choices to score, by name.
         test: batches of ``(images, labels)`` to score.
-        train: batches of training images without random changes, drawn at random; only for re-estimation.
+        train: batches of training images without augmentation, in random order; used only to recalibrate.
         size: height and width of the images that the network reads, in pixels.
         views: rows of ``test``'s images for one image (ten crops: 10).
     """
@@ -54,17 +54,17 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class PathTable:
-    """Rows of a run and of its rivals, and what they were measured on.
+    """Rows of a run and of its rivals, and the conditions of the measurement.
 
     Attributes:
         run: the run's name.
-        rows: one a path, the whole network first.
+        rows: one for each path, the whole network first.
         rivals: rows of other runs by their names.
-        data: name of the images, ``images`` of whose ``split`` were scored; ``note`` says what to know of them.
-        recalibrated: training images and seed of the re-estimated batch-norm statistics; None where not done.
+        data: name of the data; ``images`` images of its ``split`` were scored; ``note`` has caveats about it.
+        recalibrated: number of training images and seed of the recalibrated statistics; None if not recalibrated.
         measured: device, threads, torch version, repeats, image size and batch of the latencies.
-        test_evaluations: errors on the run's test split that had been measured by then, those of this table among them;
-            None in tables from before it was counted.
+        test_evaluations: errors measured on the run's test split so far, including this table's; None in old tables,
+            written before these were counted.
     """
 
     run: str
@@ -103,15 +103,15 @@ class PathTable:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> PathTable:
-        """Read what :meth:`to_json` gave.
+        """The inverse of :meth:`to_json`.
 
         Raises:
-            ValueError: fields that are missing, unknown or of another kind.
+            ValueError: fields that are missing, unknown or of a wrong type.
         """
         return decode(values, cls, "path table")
 
     def to_csv(self) -> str:
-        """A line for each row, the run in front."""
+        """A line for each row, with the run in the first column."""
         text = io.StringIO()
         names = [f.name for f in fields(PathRow)]
         writer = csv.writer(text, lineterminator="\n")
@@ -121,7 +121,7 @@ class PathTable:
         return text.getvalue()
 
     def facts(self) -> str:
-        """One line: on what the figures were measured."""
+        """The conditions of the measurement, in one line."""
         m = self.measured
         height, width = m["size"]
         threads = f"{m['threads']} thread{'s' if m['threads'] != 1 else ''}"
@@ -133,7 +133,7 @@ class PathTable:
         )
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write ``paths.csv``, ``paths.json``, ``paths.png`` and ``paths.svg``; each is whole or not there."""
+        """Write ``paths.csv``, ``paths.json``, ``paths.png`` and ``paths.svg``, each atomically."""
         folder = Path(folder)
         write_file(folder / "paths.csv", self.to_csv())
         write_json(folder / "paths.json", self.to_json())
@@ -152,18 +152,18 @@ def path_table(
     seed: int = 0,
     repeats: int = 50,
 ) -> tuple[PathTable, BatchNormStatistics | None]:
-    """Score, cost and time every path of ``subject`` and its ``rivals``, latencies of all by turns at batch 1.
+    """Score, cost and time every path of ``subject`` and its ``rivals``; latencies are measured in turn, at batch 1.
 
-    With ``num_images``, batch-norm is also re-estimated for each path on so many training images; the statistics of
-    ``subject`` come second. ``seed`` is what drew ``subject.train``.
+    With ``num_images``, also recalibrates batch-norm for each path on that many training images. Returns the table and
+    the statistics of ``subject``, if any. ``seed`` is the seed that drew ``subject.train``.
 
     Raises:
-        ValueError: two subjects of one name or with test sets of different length, and as the parts say.
+        ValueError: two subjects of one name, test sets of different lengths, and as the functions that it calls.
     """
     subjects = [subject, *rivals]
     names = [s.name for s in subjects]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{twice[0]!r} stands twice in the table: a rival needs a name of its own")
+        raise ValueError(f"{twice[0]!r} is in the table twice: a rival needs another name")
     rows, own = {}, None
     images = {}
     for s in subjects:
@@ -176,7 +176,7 @@ def path_table(
     if other := [name for name in names if images[name] != images[subject.name]]:
         raise ValueError(
             f"{other[0]!r} is scored on {images[other[0]]} test images, {subject.name!r} on {images[subject.name]}: "
-            "they cannot stand in one table"
+            "they cannot be in one table"
         )
     times = _times(subjects, repeats)
     timed = {name: [_timed(row, times[name, row.name]) for row in of_run] for name, of_run in rows.items()}
@@ -220,7 +220,7 @@ def _rows(s: Subject, stats: BatchNormStatistics | None) -> tuple[list[PathRow],
 
 
 def _times(subjects: Sequence[Subject], repeats: int) -> dict[tuple[str, str], Any]:
-    """Latencies of all subjects' paths by (run, path); those of rivals as networks of their own."""
+    """Latencies of all subjects' paths by (run, path); rivals' paths run as extracted networks."""
     first, *rivals = subjects
     others = {(s.name, name): extract(s.net, p) for s in rivals for name, p in s.paths.items()}
     keys = {"\n".join(key): key for key in others}

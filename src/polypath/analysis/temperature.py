@@ -1,6 +1,6 @@
-"""The calibration error of logits, and the one temperature that calibrates them (Guo et al. 2017).
+"""The calibration error of logits, and the temperature that calibrates them (Guo et al. 2017).
 
-The expected calibration error (Eq. 3) is torchmetrics' over equal bins of the top probability. A temperature T (§4.2)
+The expected calibration error (Eq. 3) is torchmetrics', with equal bins of the top probability. A temperature T (§4.2)
 divides the logits and changes no answer.
 """
 
@@ -32,12 +32,12 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float
 def fit_temperature(logits: Tensor, labels: Tensor, least: float = 0.01, most: float = 100.0) -> float:
     """The T in [``least``, ``most``] with the smallest cross-entropy of ``logits / T`` (images, classes).
 
-    The cross-entropy is convex in 1/T, so the sign of its derivative is bisected, on a scale of logarithms.
+    The cross-entropy is convex in 1/T, so T is found by bisection of log T on the sign of the derivative.
     """
     z, labels = logits.detach().cpu().double(), labels.cpu()
     truth = z.gather(1, labels[:, None]).squeeze(1)
 
-    def too_sharp(t: float) -> bool:  # the derivative with respect to 1/T is above 0: T is to grow
+    def too_sharp(t: float) -> bool:  # the derivative with respect to 1/T is above 0, so T must grow
         return float(((z / t).softmax(1) * z).sum(1).mean() - truth.mean()) > 0.0
 
     low, high = least, most

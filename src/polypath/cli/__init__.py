@@ -1,9 +1,8 @@
-"""The command ``polypath``: which subcommands there are, and how errors leave.
+"""The command ``polypath``: its subcommands and exit statuses.
 
-A subcommand is one function of its arguments, in the module that :data:`COMMANDS` names; nothing heavy is imported
-before it is known which one runs. Status 0 is success, 2 a mistake in what was asked (one line on standard error,
-as JSON with ``--json``), 130 Ctrl-C, 1 a defect of Polypath, or a part of what was asked that could not be done.
-``POLYPATH_DEBUG=1`` shows tracebacks.
+A subcommand is a function of its arguments, in the module that :data:`COMMANDS` names. Heavy modules are imported only
+once the subcommand is known. Exit statuses: 0 success; 2 bad input (one line on standard error, JSON with ``--json``);
+130 Ctrl-C; 1 a bug in Polypath, or a part of the request failed. ``POLYPATH_DEBUG=1`` shows tracebacks.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ from polypath.core.checks import did_you_mean
 from polypath.core.display import printable
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "models": ("polypath.cli.models", "networks by name: size, paths, printed figure and ours"),
-    "recipes": ("polypath.cli.train", "training recipes by name; with a name, its fields"),
-    "train": ("polypath.cli.train", "train by a recipe; any of its fields is an option"),
-    "resume": ("polypath.cli.train", "go on with a run that was stopped"),
-    "sweep": ("polypath.cli.sweep", "train a recipe over seeds and values of its fields: mean ± deviation"),
-    "ladder": ("polypath.cli.ladder", "what paths are worth: in one network, beside each trained alone"),
-    "search": ("polypath.cli.search", "the best paths of a run among all choices, not only the named"),
-    "bench": ("polypath.cli.bench", "methods of any make by one frozen protocol: error, time, right in time"),
+    "models": ("polypath.cli.models", "list networks: size, paths, the paper's figures and ours"),
+    "recipes": ("polypath.cli.train", "list training recipes, or the fields of one"),
+    "train": ("polypath.cli.train", "train a recipe; each of its fields is an option"),
+    "resume": ("polypath.cli.train", "continue a run that was stopped"),
+    "sweep": ("polypath.cli.sweep", "train a recipe for several seeds and field values: mean ± standard deviation"),
+    "ladder": ("polypath.cli.ladder", "compare paths of one network with the same paths trained alone"),
+    "search": ("polypath.cli.search", "find a run's best paths among all choices, not only the named ones"),
+    "bench": ("polypath.cli.bench", "compare any methods by one frozen protocol: error, time, right answers in time"),
     "paths": ("polypath.cli.paths", "score and time every named path of a run: table, CSV, figure"),
-    "reproduce": ("polypath.cli.reproduce", "a paper's table or figure: run, measured beside published, claims judged"),
-    "explore": ("polypath.cli.explore", "a page: drop an image, move the time budget, see which path answers"),
-    "report": ("polypath.cli.report", "a run as one HTML page: wiring, curves, paths, calibration, galleries"),
-    "extract": ("polypath.cli.extract", "save a path of a run as a network of its own"),
-    "export": ("polypath.cli.export", "write paths for other runtimes: a bundle, ONNX, OpenVINO, torch.export, Triton"),
+    "reproduce": ("polypath.cli.reproduce", "run a paper's table or figure: measured beside published, claims judged"),
+    "explore": ("polypath.cli.explore", "open a page: drop an image, move the time budget, see which path answers"),
+    "report": ("polypath.cli.report", "write a run as one HTML page: wiring, curves, paths, calibration, galleries"),
+    "extract": ("polypath.cli.extract", "save a path of a run as a standalone network"),
+    "export": ("polypath.cli.export", "export paths: a bundle, ONNX, OpenVINO, torch.export, Triton"),
     "predict": ("polypath.cli.predict", "classify images within a time budget"),
-    "serve": ("polypath.cli.serve", "answer images over HTTP within their deadlines"),
+    "serve": ("polypath.cli.serve", "classify images over HTTP, each within its deadline"),
 }
 
 
@@ -66,13 +65,13 @@ def _run(args: list[str]) -> int:
             status = getattr(importlib.import_module(COMMANDS[name][0]), name)(args[1:])
         sys.stdout.flush()
         return status or 0
-    except SystemExit as leave:  # --help; or a signal has stopped a run, which has told its reason already
+    except SystemExit as leave:  # --help, or a run stopped by a signal, which has logged its reason already
         status = leave.code if isinstance(leave.code, int) else 0
         return _fail(leave, str(leave), status, args) if status and "--json" in args else status
     except KeyboardInterrupt as stop:
         told = str(stop) and "--json" not in args
         return 130 if told else _fail(stop, str(stop) or "interrupted", 130, args)
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+    except BrokenPipeError:  # the reader of our output has exited, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -81,7 +80,7 @@ def _run(args: list[str]) -> int:
     except (ValueError, FloatingPointError, ImportError) as error:
         return _fail(error, str(error), 2, args)
     except Exception as error:
-        message = f"{type(error).__name__}: {error}; this is a defect of Polypath (POLYPATH_DEBUG=1 shows where)"
+        message = f"{type(error).__name__}: {error}; this is a bug in Polypath (POLYPATH_DEBUG=1 shows the traceback)"
         return _fail(error, message, 1, args)
 
 
@@ -97,7 +96,7 @@ def usage() -> str:
             "",
             *lines,
             "",
-            f"`{PROGRAM} SUBCOMMAND --help` tells more of each.",
+            f"`{PROGRAM} SUBCOMMAND --help` shows its options.",
         ]
     )
 

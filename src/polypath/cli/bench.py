@@ -1,4 +1,4 @@
-"""``polypath bench anytime``: methods of any make, measured by one frozen protocol."""
+"""``polypath bench anytime``: any methods, measured by one frozen protocol."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ from polypath.core.checks import check, one_of, whole
 
 
 def bench(argv: list[str]) -> None:
-    """Measure methods that trade accuracy for time, of any make, by the frozen protocol anytime-1: error against
-    milliseconds, requests answered right and in time under a recorded trace of budgets, answers that were right and
-    became wrong. A method is a Python file of your own, which is run; docs/protocol.md says what it defines. Called
-    again it goes on."""
+    """Measure methods that trade accuracy for time by the frozen protocol anytime-1. It measures error against
+    milliseconds, requests answered right and in time under a recorded trace of budgets, and answers that turned from
+    right to wrong. A method is a Python file of yours, which is executed; docs/protocol.md says what it defines. The
+    same command resumes a stopped measurement."""
     parser = Parser("bench", bench.__doc__, usage=f"{PROGRAM} bench anytime --method FILE [--method FILE ...]")
     parser.add_argument("protocol", metavar="anytime", help="the protocol anytime-1")
     parser.add_argument(
-        "--method", type=Path, action="append", metavar="FILE", required=True, help="a method; repeatable, side by side"
+        "--method",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        required=True,
+        help="a method; repeat to compare several",
     )
     parser.add_argument(
         "--data.source",
         dest="source",
         default="cifar10",
         metavar="PLACE",
-        help="folder or name of the images (cifar10)",
+        help="folder or name of the images (default cifar10)",
     )
     parser.add_argument("--out", type=Path, help="folder of the result; default benches/anytime")
-    parser.add_argument("--seed", type=number_of(int, whole(0)), default=0, help="for methods that learn (0)")
+    parser.add_argument("--seed", type=number_of(int, whole(0)), default=0, help="for methods that train (default 0)")
     parser.add_argument(
-        "--requests", type=positive, help="the first so many requests only, for a trial (all 2,000 are the protocol)"
+        "--requests", type=positive, help="only the first N requests, for a trial (the protocol has 2,000)"
     )
     parser.add_json()
     args = parser.read(argv)

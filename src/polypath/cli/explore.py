@@ -1,4 +1,4 @@
-"""``polypath explore``: a page on which to try a network, a time budget at hand."""
+"""``polypath explore``: a page on which to try a network within a time budget."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ LOG = logging.getLogger(__name__)
 
 
 def explore(argv: list[str]) -> None:
-    """Open a page: drop an image, move the time budget, see which path answers, how long it takes and how often it is
-    right. DIR is a bundle, a finished run or a saved network; without it, the network that comes with Polypath."""
+    """Serve a page: drop an image, move the time budget, see which path answers, how long it takes and how often it is
+    right. DIR is a bundle, a finished run or a saved network; the default is the network that comes with Polypath."""
     parser = Parser("explore", explore.__doc__)
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="bundle, finished run or saved network")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    parser.add_argument("--port", type=number_of(int, whole(1, 65535)), help="port (the first free one from 7860 on)")
+    parser.add_argument(
+        "--port", type=number_of(int, whole(1, 65535)), help="port (default: the first free one from 7860)"
+    )
     parser.add_allow_host()
-    parser.add_argument("--runtime", default="auto", help="what runs the network (auto: the fastest that is there)")
+    parser.add_argument("--runtime", default="auto", help="what runs the network (auto: the fastest installed)")
     parser.add_profile()
     args = parser.read(argv)
 
@@ -30,14 +32,14 @@ def explore(argv: list[str]) -> None:
     from polypath.explore.page import gradio, serving
     from polypath.serve.callers import Callers, is_loopback
 
-    names = Callers((args.host, *args.allow_host)).hosts  # bad ones are told now
-    gradio()  # a missing extra is told before anything is measured
+    names = Callers((args.host, *args.allow_host)).hosts  # a bad name is an error now
+    gradio()  # a missing extra is an error before anything is measured
     subject = open_subject(args.folder, args.runtime, args.profile)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with serving(subject, host=args.host, port=args.port, names=names) as url:
-        say(f"{subject.title}: {url} (Ctrl-C ends it)")
+        say(f"{subject.title}: {url} (Ctrl-C stops)")
         if not is_loopback(args.host):
-            LOG.warning("the page is open to everybody who can reach this address; it has no password")
+            LOG.warning("the page is open to anyone who can reach this address; it has no password")
         stop.wait()

@@ -1,4 +1,4 @@
-"""``polypath export``: paths of a network for other runtimes, or as a bundle with a time budget."""
+"""``polypath export``: paths of a network for other runtimes, or as a bundle that answers within a time budget."""
 
 from __future__ import annotations
 
@@ -23,33 +23,35 @@ FORMATS = ("bundle", "onnx", "openvino", "torch", "triton")
 
 
 def export(argv: list[str]) -> None:
-    """Write paths of a run, or of a saved network, for deployment: a bundle of them, or one path's own graph. Several
+    """Write paths of a run, or of a saved network, for deployment: as a bundle, or each as a separate graph. Several
     runs of the same classes and images make one bundle, whose paths are called NETWORK:PATH."""
     parser = Parser("export", export.__doc__)
     parser.add_argument(
         "source",
         nargs="+",
         type=Path,
-        help="folder of a finished run, of a saved network, or of a bundle (triton); several runs for one bundle",
+        help="folder of a finished run, a saved network, or (for triton) a bundle; several runs make one bundle",
     )
     parser.add_argument(
         "--paths",
         action="append",
         metavar="TEXT",
-        help="a choice, such as column=3; found: those of `polypath search`; of several networks for each, or "
-        "NETWORK:TEXT for one; repeatable",
+        help="a choice, such as column=3; 'found' for those of `polypath search`; with several networks it applies to "
+        "each, NETWORK:TEXT to one; repeatable",
     )
-    parser.add_argument("--format", choices=FORMATS, default="bundle", help="bundle unless said otherwise")
+    parser.add_argument("--format", choices=FORMATS, default="bundle", help="default bundle")
     parser.add_argument(
-        "--out", type=Path, help="new folder; of one source SOURCE-FORMAT here, such as my-images-bundle"
+        "--out", type=Path, help="new folder; default with one source: SOURCE-FORMAT here, such as my-images-bundle"
     )
-    parser.add_argument("--name", help="of the bundle; otherwise its folder's")
-    parser.add_argument("--keep", action="store_true", help="keep paths that a cheaper one equals (bundle)")
+    parser.add_argument("--name", help="name of the bundle; default its folder's")
+    parser.add_argument("--keep", action="store_true", help="keep paths even if a cheaper one is as accurate (bundle)")
     parser.add_argument(
-        "--no-recalibrate", action="store_true", help="norms as they are (of a run they are re-estimated)"
+        "--no-recalibrate", action="store_true", help="keep batch-norm as trained (default: recalibrated, for a run)"
     )
-    parser.add_argument("--num-images", type=positive, default=2000, help="training images to re-estimate on (2000)")
-    parser.add_argument("--seed", type=int, default=0, help="cuts held-out images into parts (0)")
+    parser.add_argument(
+        "--num-images", type=positive, default=2000, help="training images to recalibrate on (default 2000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed for splitting the held-out images (default 0)")
     parser.add_argument(
         "--measure", type=positive, action="append", default=[], metavar="BATCH", help="time paths at this batch size"
     )
@@ -57,17 +59,17 @@ def export(argv: list[str]) -> None:
         "--precision",
         choices=("float32", "int8", "mixed"),
         default="float32",
-        help="of a bundle's graphs: int8 in place of float32 where a path loses no more than --max-drop by it; mixed: "
-        "float32, and int8 where that is worth its time here (float32)",
+        help="of a bundle's graphs. int8: replaces float32 where a path loses no more than --max-drop; mixed: float32, "
+        "and int8 where it pays off on this machine (default float32)",
     )
     parser.add_argument(
         "--max-drop",
         type=number_of(float, number(0, 100)),
         metavar="POINTS",
-        help="of held-out error that a path may lose in int8 (0.5)",
+        help="points of held-out error that a path may lose in int8 (default 0.5)",
     )
     parser.add_argument(
-        "--calibration-images", type=positive, help="training images to tell the ranges of int8 from (300)"
+        "--calibration-images", type=positive, help="training images that set the int8 ranges (default 300)"
     )
     parser.add_data_moved()
     parser.add_argument("--note", action="append", default=[], help="a sentence for the bundle's card")
@@ -75,18 +77,18 @@ def export(argv: list[str]) -> None:
     args = parser.read(argv)
     if args.out is None:
         if len(args.source) > 1:
-            raise ValueError("--out: name the folder of a bundle of several sources")
+            raise ValueError("--out: required with several sources")
         args.out = Path(f"{args.source[0].resolve().name}-{args.format}")
     check_vacant(args.out, "--out ")
     if len(args.source) > 1 and args.format != "bundle":
-        raise ValueError(f"--format {args.format}: of one run or network; several make a bundle")
+        raise ValueError(f"--format {args.format}: takes one run or network; only a bundle takes several")
 
     if args.precision == "float32":
         for option, value in (("--max-drop", args.max_drop), ("--calibration-images", args.calibration_images)):
             if value is not None:
-                raise ValueError(f"{option} {value:g}: is for --precision int8 or mixed")
+                raise ValueError(f"{option} {value:g}: only for --precision int8 or mixed")
     elif args.format != "bundle":
-        raise ValueError(f"--precision {args.precision}: of a bundle; --format {args.format} writes float32")
+        raise ValueError(f"--precision {args.precision}: only for a bundle; --format {args.format} writes float32")
 
     from polypath.deploy.needs import check_installed
 
@@ -105,9 +107,9 @@ def _bundle(args: Any) -> dict[str, Any]:
     bundle, statistics = _of_several(args) if len(args.source) > 1 else _of_one(args)
     size = sum(file.stat().st_size for file in args.out.rglob("*") if file.is_file())
     if any(path.precision == "int8" for path in bundle.paths):
-        statistics.append(f"errors in int8 are those of {instructions()} instructions")
+        statistics.append(f"errors in int8 were measured with {instructions()} instructions")
     elif args.precision != "float32":
-        statistics.append("no path is in int8: each loses too much by it, or is not worth its time")
+        statistics.append("no path is in int8: each loses too much accuracy, or saves too little time")
     if not args.json:
         rows = [
             [p.name, percent(p.error), percent(p.test_error), millions(p.macs), f"{p.params:,}", f"{p.temperature:.3f}"]
@@ -120,7 +122,7 @@ def _bundle(args: Any) -> dict[str, Any]:
 
 
 def _of_one(args: Any) -> tuple[Bundle, list[str]]:
-    """The bundle of one source, and which statistics its norms have."""
+    """The bundle of one source, and a note on its batch-norm statistics."""
     from polypath.cli.runs import texts_of
     from polypath.deploy.from_runs import count_looks, notes_of
     from polypath.deploy.write import write_bundle
@@ -149,7 +151,7 @@ def _of_one(args: Any) -> tuple[Bundle, list[str]]:
 
 
 def _of_several(args: Any) -> tuple[Bundle, list[str]]:
-    """The same of several sources, which are all runs or all saved networks."""
+    """The bundle of several sources, which are all runs or all saved networks, and a note for each."""
     from polypath.cli.runs import texts_of
     from polypath.deploy.candidates import of_network
     from polypath.deploy.from_runs import check_same_runs, count_looks, names_of, notes_of
@@ -160,7 +162,7 @@ def _of_several(args: Any) -> tuple[Bundle, list[str]]:
     runs = {name: run for name, (_, run) in opened.items() if run is not None}
     if runs and len(runs) < len(opened):
         other = next(name for name in opened if name not in runs)
-        raise ValueError(f"{opened_at[other]}: no run, as others are: nothing says which images it was trained on")
+        raise ValueError(f"{opened_at[other]}: is not a run, unlike the others, so its training images are unknown")
     texts = {name: texts_of(opened_at[name], _texts(args.paths, name, list(opened))) or None for name in opened}
     for name, (net, _) in opened.items():
         with of_network(name):
@@ -186,7 +188,7 @@ def _of_several(args: Any) -> tuple[Bundle, list[str]]:
 
 
 def _texts(asked: list[str] | None, name: str, names: list[str]) -> list[str]:
-    """The choices that are asked of a network."""
+    """The choices requested for one network."""
     own = []
     for text in asked or ():
         network, colon, rest = text.partition(":")
@@ -214,7 +216,7 @@ def _network(args: Any, net: PathNet, run: FinishedRun | None, texts: list[str] 
 
 
 def _precision(args: Any) -> dict[str, Any]:
-    """Keyword arguments of the functions that write bundles."""
+    """The precision arguments of the functions that write bundles."""
     return {"precision": args.precision} | ({} if args.max_drop is None else {"max_drop": args.max_drop})
 
 
@@ -225,11 +227,11 @@ def _norms(one: BundleNetwork) -> str:
 
 
 def _written(run: FinishedRun) -> dict[str, Any]:
-    """What a bundle says of its images and of the machine that wrote it."""
+    """The bundle's record of its images and of the machine that wrote it."""
     from polypath.training.run import environment
 
     written = environment(run.device)
-    written.pop("command")  # it names folders of this machine
+    written.pop("command")  # it contains local paths
     return {"dataset": run.data.name, "written": written}
 
 
@@ -239,7 +241,7 @@ def _make_room(args: Any) -> None:
 
 
 def _ladder(bundle: Bundle, *, quiet: bool) -> list[dict[str, int]]:
-    """Show the steps of better and better answers; how many held-out answers each puts right and wrong."""
+    """Show the steps of successively better answers, and how many held-out answers each step corrects and breaks."""
     from dataclasses import asdict
 
     from polypath.analysis.flips import flips
@@ -262,10 +264,10 @@ def _ladder(bundle: Bundle, *, quiet: bool) -> list[dict[str, int]]:
             )
         ]
         share = sum(runs) / max(path.macs for path in bundle.paths)
-        notes = [f"all steps: {share:.2f} times the MACs of the dearest path"]
+        notes = [f"all steps: {share:.2f} times the MACs of the most expensive path"]
         notes += [f"changes of {changed[0].images:,} held-out answers, from one step to the next"] if changed else []
         head = ["step", "answers by", "MACs run", "held-out error %", "wrong to right", "right to wrong"]
-        print_table("Better and better answers", head, rows, notes=notes)
+        print_table("Successively better answers", head, rows, notes=notes)
     return [asdict(f) for f in changed]
 
 
@@ -310,7 +312,7 @@ def _triton(args: Any) -> dict[str, Any]:
 
 
 def _tell(args: Any, text: str) -> None:
-    """A line of the result for people."""
+    """Print a line of the result, unless the output is JSON."""
     if not args.json:
         say(text)
 
@@ -319,7 +321,7 @@ _FORMAT = {"bundle": _bundle, "triton": _triton} | dict.fromkeys(("onnx", "openv
 
 
 def _opened(args: Any, source: Path) -> tuple[PathNet, FinishedRun | None]:
-    """The network, and the run that it comes from, if it does."""
+    """The network, and the run that it comes from, if any."""
     if (source / "recipe.json").is_file():
         from polypath.analysis.finished_run import FinishedRun
 

@@ -1,4 +1,4 @@
-"""``polypath extract``: a path of a run as a network of its own."""
+"""``polypath extract``: a path of a run as a standalone network."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ LOG = logging.getLogger(__name__)
 
 
 def extract(argv: list[str]) -> None:
-    """Save a path of a run, or of a saved network, as a network of its own."""
+    """Save a path of a run, or of a saved network, as a standalone network."""
     parser = Parser("extract", extract.__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run, or of a saved network")
     parser.add_argument("--paths", required=True, metavar="TEXT", help="the choice, such as branches=2,4 or column=3")
     parser.add_argument("--out", required=True, type=Path, help="new folder for the network")
-    parser.add_argument("--recalibrate", action="store_true", help="re-estimate batch-norm for the path (needs a run)")
-    parser.add_argument("--num-images", type=positive, default=2000, help="training images to re-estimate on (2000)")
+    parser.add_argument("--recalibrate", action="store_true", help="recalibrate batch-norm for the path (needs a run)")
+    parser.add_argument(
+        "--num-images", type=positive, default=2000, help="training images to recalibrate on (default 2000)"
+    )
     parser.add_argument(
         "--gate-rate",
         type=number_of(float, SHARE),
         metavar="SHARE",
-        help="shift the gates' biases until each block lets pass this share of the held-out images that reach it "
-        "(needs a run that held images out)",
+        help="shift the gates' biases until each block passes this share of the held-out images that reach it "
+        "(needs a run with held-out images)",
     )
     parser.add_data_moved()
     parser.add_json()
@@ -57,7 +59,7 @@ def extract(argv: list[str]) -> None:
     chosen, stats = net.paths(args.paths), None
     if args.recalibrate:
         if run is None:
-            raise ValueError(f"--recalibrate: {args.run} is no run, so there are no training images to estimate from")
+            raise ValueError(f"--recalibrate: {args.run} is not a run, so it has no training images")
         stats = run.recalibrated([chosen], args.num_images)
     child = extract_path(net, chosen, stats=stats)
     correction = None
@@ -80,25 +82,25 @@ def extract(argv: list[str]) -> None:
     if args.json:
         print_json(facts)
         return
-    done = f"batch-norm re-estimated on {stats.images:,} training images" if stats else "batch-norm not re-estimated"
+    done = f"batch-norm recalibrated on {stats.images:,} training images" if stats else "batch-norm not recalibrated"
     say(
         f"{args.out}: {chosen}; {child_cost.params:,} of {parent_cost.params:,} parameters, "
         f"{millions(child_cost.macs)} of {millions(parent_cost.macs)} MACs; {done}"
     )
     if correction is not None:
-        say(f"gates let pass {_span(correction.after)} of {correction.images:,} held-out images that reach them")
-        say(f"as trained {_span(correction.before)}; aimed at {correction.target:g} ± {correction.tolerance:g}")
+        say(f"gates pass {_span(correction.after)} of {correction.images:,} held-out images that reach them")
+        say(f"as trained {_span(correction.before)}; target {correction.target:g} ± {correction.tolerance:g}")
 
 
 def _corrected(net: PathNet, run: FinishedRun | None, target: float) -> tuple[PathNet, GateCorrection]:
     from polypath.analysis.gate_rates import correct_gates
 
     if run is None or run.data.validation is None:
-        told = "this is no run" if run is None else "this run held no images out (data.validation)"
+        told = "this is not a run" if run is None else "this run has none (data.validation)"
         raise ValueError(f"--gate-rate {target:g}: gates are corrected on held-out images, and {told}")
     corrected, correction = correct_gates(net, run.batches("validation"), target)
     if correction.unmet:
-        LOG.warning("gates that answer all images alike stay off their target: %s", ", ".join(correction.unmet))
+        LOG.warning("gates that decide alike for all images miss the target: %s", ", ".join(correction.unmet))
     return corrected, correction
 
 

@@ -1,4 +1,4 @@
-"""``polypath ladder``: what each path of a network is worth, beside the same path trained alone."""
+"""``polypath ladder``: each path of a network beside the same path trained alone."""
 
 from __future__ import annotations
 
@@ -10,36 +10,38 @@ from polypath.cli.tables import print_json, print_table
 
 
 def ladder(argv: list[str]) -> None:
-    """Train a network and, as plain networks of their own, each of the paths that it would be exported with: the tax is
-    what a path's error in the one network is above its error alone. Alone by equal epochs (epochs), by equal PFLOP of
-    training in total (pflop), and taught by the whole network's twin (taught). Called again it goes on. Any field of
-    the recipe is an option, as for `polypath train`."""
+    """Train a network, and separately, as plain networks, each of the paths that it would be exported with. The tax is
+    a path's error in the shared network minus its error trained alone. Alone means: for as many epochs (epochs), for
+    as many training PFLOP in total (pflop), or distilled from the whole network's twin (taught). The same command
+    resumes a stopped ladder. Any field of the recipe is an option, as for `polypath train`."""
     parser = Parser("ladder", ladder.__doc__, usage=f"{PROGRAM} ladder RECIPE [--seeds N] [--FIELD VALUE ...]")
     parser.add_argument("recipe", help=f"a name of `{PROGRAM} recipes`")
-    parser.add_argument("--seeds", type=positive, default=3, help="seeds 0 to N-1 (3)")
+    parser.add_argument("--seeds", type=positive, default=3, help="seeds 0 to N-1 (default 3)")
     parser.add_argument(
         "--paths",
         action="append",
         metavar="TEXT",
-        help="a path such as column=2, beside the whole; repeatable, four at most (default: those that held-out images "
-        "choose for an export)",
+        help="a path such as column=2, besides the whole network; repeatable, at most four (default: those that an "
+        "export would choose on held-out images)",
     )
     parser.add_argument(
         "--alone",
         action="append",
         choices=("epochs", "pflop", "taught"),
-        help="how paths are trained alone, repeatable; epochs always (default: all three)",
+        help="how to train paths alone; repeatable; epochs is always included (default: all three)",
     )
     parser.add_argument("--out", type=Path, help="folder of the ladder; default ladders/RECIPE")
-    parser.add_argument("--num-images", type=positive, default=2000, help="training images to recalibrate on (2000)")
+    parser.add_argument(
+        "--num-images", type=positive, default=2000, help="training images to recalibrate on (default 2000)"
+    )
     parser.add_argument(
         "--runtime",
         choices=("auto", "openvino", "onnxruntime", "torch", "none"),
         default="auto",
-        help="what measures times and memory",
+        help="runtime in which to measure time and memory",
     )
-    parser.add_argument("--workers", type=positive, default=1, help="runs at a time on this machine (1)")
-    parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again (1)")
+    parser.add_argument("--workers", type=positive, default=1, help="concurrent runs on this machine (default 1)")
+    parser.add_argument("--retries", type=int, default=1, help="retries of a failed run (default 1)")
     parser.add_data_moved()
     parser.add_json()
     args, rest = parser.parse_known_args(argv)
@@ -70,6 +72,4 @@ def ladder(argv: list[str]) -> None:
         print_table(f"Paths of {result.name}, in one network and alone", head, rows, notes=result.facts())
         say(f"wrote result.json, result.csv, figure.png and figure.svg into {out}")
     if result.failed:
-        raise ValueError(
-            f"{len(result.failed)} runs failed: {', '.join(result.failed)}; the same command tries them again"
-        )
+        raise ValueError(f"{len(result.failed)} runs failed: {', '.join(result.failed)}; the same command retries them")

@@ -1,4 +1,4 @@
-"""One setting of the process for networks on a CPU."""
+"""A memory setting of the process, for networks on a CPU."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST = 32 * 2**20  # the most that glibc takes for M_MMAP_THRESHOLD
+LARGEST = 32 * 2**20  # the largest M_MMAP_THRESHOLD that glibc accepts
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed memory instead of giving it back to the system after every layer.
+    """Make glibc keep freed memory instead of returning it to the system after every layer.
 
-    Fresh pages are zeroed at first touch, which cost as much as the convolutions themselves (`docs/decisions.md`).
-    Tensors of up to 32 MiB profit. Elsewhere than on Linux with glibc it does nothing.
+    The kernel zeroes fresh pages at first touch, which took as long as the convolutions themselves
+    (`docs/decisions.md`). Tensors of up to 32 MiB benefit. Does nothing except on Linux with glibc.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,4 +1,4 @@
-"""``polypath models``: what there is, and how its size compares with print."""
+"""``polypath models``: the registered networks, and their sizes beside those that the papers print."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def models(argv: list[str]) -> None:
     names = list_models(args.pattern)
     if not names:
         if set(args.pattern) & set("*?["):
-            raise ValueError(f"no network's name fits {args.pattern!r}; `{PROGRAM} models` lists all")
-        names = [args.pattern]  # timm:NAME, or one that is refused with near names
+            raise ValueError(f"no network's name matches {args.pattern!r}; `{PROGRAM} models` lists all")
+        names = [args.pattern]  # timm:NAME, or an unknown name: the error suggests similar ones
     presets = {name: get_preset(name) for name in names}
     rows = [describe(name, presets[name]) for name in watched(names, "building networks")]
     if args.json:
@@ -58,7 +58,7 @@ def models(argv: list[str]) -> None:
 
 
 def describe(name: str, preset: Preset) -> dict[str, Any]:
-    """All that the table shows of a network, as JSON values; it is built without memory for its weights."""
+    """The table's row of a network, as JSON values; built on the meta device, without memory for weights."""
     import torch
 
     from polypath.families.registry import create_model
@@ -86,7 +86,7 @@ def describe(name: str, preset: Preset) -> dict[str, Any]:
 
 
 def _strip(net: nn.Module) -> None:
-    """Take norms and ReLUs out of a throw-away net: they have no MACs, change no shape and cost most of the time."""
+    """Remove norms and ReLUs from a throw-away net: they add no MACs, keep shapes, and take most of the time."""
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -97,7 +97,7 @@ def _strip(net: nn.Module) -> None:
 
 
 def compared(row: dict[str, Any]) -> list[str]:
-    """Each printed figure with ours behind it, in the printed unit and to its digits."""
+    """Each printed figure followed by ours, in the printed unit."""
     ours = {"params": row["params"] / 1e6, "macs": row["macs"] / 1e9, "depth": row["depth"], "paths": row["paths"]}
     units = {"params": " M", "macs": " G"}
     return [

@@ -1,4 +1,4 @@
-"""Progress notes of the library on standard error, while a command runs; results are on standard output."""
+"""The library's log on standard error while a command runs; results go to standard output."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from polypath.core.display import printable
 
 @contextmanager
 def notes(*, as_json: bool) -> Iterator[None]:
-    """Handle what the ``polypath`` loggers tell: everything from INFO on, or with ``as_json``, and in all processes but
-    the first of a ``torchrun``, errors only. This is the one place that installs a handler."""
+    """Handle records of the ``polypath`` loggers from INFO on; with ``as_json``, and in all ``torchrun`` processes but
+    the first, errors only. Only this function installs a handler."""
     logger = logging.getLogger("polypath")
     before = logger.level, logger.propagate
     handler = _handler()
     logger.addHandler(handler)
     logger.setLevel(logging.ERROR if as_json or os.environ.get("RANK", "0") != "0" else logging.INFO)
-    logger.propagate = False  # or notes come twice where another package has given the root logger a handler
+    logger.propagate = False  # otherwise notes appear twice if another package gave the root logger a handler
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that nothing here reads
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata that nothing here reads
             yield
     finally:
         logger.removeHandler(handler)
@@ -42,7 +42,7 @@ def _handler() -> logging.Handler:
 
 
 class _Terminal(logging.Handler):
-    """Above progress bars, by rich, which is imported when there is something to tell."""
+    """Prints above progress bars with rich, which is imported at the first record."""
 
     @cached_property
     def _rich(self) -> logging.Handler:
@@ -59,14 +59,14 @@ class _Terminal(logging.Handler):
 
 
 class _Printable(logging.Formatter):
-    """``text``, without what would steer a terminal: names in it come from files."""
+    """``text`` without terminal control characters: names in it may come from files."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(printable, super().format(record).splitlines()))
 
 
 class _Plain(_Printable):
-    """``text``; for what is more than a note ``warning: text``."""
+    """``text``; above INFO ``warning: text``."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

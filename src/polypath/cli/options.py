@@ -14,7 +14,7 @@ def with_options(default: T, argv: list[str], prog: str) -> T:
     """``default`` with the fields that ``argv`` names (``--optim.lr 0.05``) replaced; ``--help`` lists them all.
 
     Raises:
-        ValueError: unknown options (with near ones), values that do not fit, and what the dataclass itself refuses.
+        ValueError: unknown options (suggests similar ones), values of a wrong type, values that the dataclass rejects.
     """
     import tyro
 
@@ -29,7 +29,7 @@ def with_options(default: T, argv: list[str], prog: str) -> T:
 
 
 def named(argv: list[str]) -> dict[str, str]:
-    """The fields that ``argv`` names, dotted, and the first word that follows each (empty without one)."""
+    """The fields that ``argv`` names, dotted, each with the first word after it (empty if there is none)."""
     found: dict[str, str] = {}
     for i, word in enumerate(argv):
         if word.startswith("--"):
@@ -41,16 +41,16 @@ def named(argv: list[str]) -> dict[str, str]:
 
 
 def _one_line(boxed: str, prog: str) -> str:
-    """What tyro says in a frame, as one sentence: the message, and the nearest option where it names some."""
+    """tyro's framed error as one sentence: the message, and the options that it suggests, if any."""
     parts: list[list[str]] = [[]]
-    for line in boxed.splitlines()[1:]:  # the first is a title
+    for line in boxed.splitlines()[1:]:  # the first line is a title
         text = line.strip(_FRAME)
         if text and not text.strip("─-"):
             parts.append([])
         elif text:
             parts[-1].append(text)
     parts = [part for part in parts if part]
-    message = " ".join(parts[0]) if parts else "arguments that cannot be read"
+    message = " ".join(parts[0]) if parts else "the arguments cannot be parsed"
     near = [text.split()[0] for part in parts[1:] for text in part if text.startswith("--")]
     if "nrecognized" in message and near:
         message += f"; did you mean {' or '.join(dict.fromkeys(near))}?"

@@ -1,4 +1,4 @@
-"""Text for terminals that cannot show all of it: plain characters in place of ours, escapes in place of others."""
+"""Text for terminals that cannot show all of it: our special characters become plain ones, others escapes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PLAIN = {
     **dict(zip("²³⁴⊕‖", ("^2", "^3", "^4", "(+)", "||"), strict=True)),
     **dict(zip("§Σλθρ", ("sec. ", "sum ", "lambda", "theta", "rho"), strict=True)),
 }
-"""What stands for characters that we use; frames have a rule of their own."""
+"""Plain replacements of the characters that we use; frames are replaced by :func:`_of_one`."""
 HANDLER = "polypath.plain"
 
 
 @contextmanager
 def plain_where_needed() -> Iterator[None]:
-    """Within, standard output and standard error take any text: where their encoding lacks them, ``±`` becomes ``+-``,
-    and a byte of a file name that is not UTF-8 ``\\xe9``."""
+    """Within, standard output and standard error accept any text. What their encoding lacks is replaced: ``±`` by
+    ``+-``, a byte of a file name that is not UTF-8 by ``\\xe9``."""
     codecs.register_error(HANDLER, _plain)
     changed: list[tuple[io.TextIOWrapper, str | None]] = []
     for stream in (sys.stdout, sys.stderr):
@@ -33,21 +33,21 @@ def plain_where_needed() -> Iterator[None]:
     try:
         yield
     finally:
-        for stream, errors in reversed(changed):  # they may be one
-            with suppress(OSError, ValueError):  # closed meanwhile, or its reader has gone
+        for stream, errors in reversed(changed):  # both may be the same stream
+            with suppress(OSError, ValueError):  # closed meanwhile, or its reader has exited
                 stream.reconfigure(errors=errors)
 
 
 def fitting(text: str) -> str:
-    """A text on one line as standard output will show it, for what has to know its width."""
+    """A one-line text as standard output will show it, to measure its width."""
     text, encoding = printable(text), getattr(sys.stdout, "encoding", None) or "utf-8"
     codecs.register_error(HANDLER, _plain)
     return text.encode(encoding, HANDLER).decode(encoding)
 
 
 def say(*lines: str, error: bool = False) -> None:
-    """Print lines of text. The one place that does, for names in them come from files: what would steer a terminal is
-    shown as escapes."""
+    """Print lines of text. Names in them may come from files, so terminal control characters are shown as escapes:
+    print through this function only."""
     stream = sys.stderr if error else sys.stdout
     print(*(printable(line) for text in lines for line in text.split("\n")), sep="\n", file=stream, flush=True)
 

@@ -1,4 +1,4 @@
-"""Reading arguments so that every mistake is one ``ValueError``."""
+"""An argument parser that raises one ``ValueError`` for every mistake."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ PROGRAM = "polypath"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse for ``polypath NAME``, raising ``ValueError`` where argparse would print and leave."""
+    """argparse for ``polypath NAME``, raising ``ValueError`` where argparse would print and exit."""
 
     def __init__(self, name: str, description: str | None, **options) -> None:
         super().__init__(prog=f"{PROGRAM} {name}", description=description, allow_abbrev=False, **options)
 
     def add_json(self) -> None:
-        self.add_argument("--json", action="store_true", help="print JSON for programs, errors too")
+        self.add_argument("--json", action="store_true", help="print results and errors as JSON")
 
     def add_paths(self) -> None:
         self.add_argument(
             "--paths",
             action="append",
             metavar="TEXT",
-            help="a choice, such as column=3, instead of the named ones; found: those of `polypath search`; repeatable",
+            help="a choice, such as column=3, instead of the named ones; 'found' for those of `polypath search`; "
+            "repeatable",
         )
 
     def add_profile(self) -> None:
@@ -34,8 +35,8 @@ class Parser(argparse.ArgumentParser):
             type=_profile,
             default="stored",
             metavar="fresh|SECONDS",
-            help="measure again how long each path takes here; with SECONDS each for so long (default: the times that "
-            "an earlier run has stored)",
+            help="measure again how long each path takes on this machine; SECONDS: time per path (default: use the "
+            "times stored by an earlier start)",
         )
 
     def add_precision(self) -> None:
@@ -43,7 +44,7 @@ class Parser(argparse.ArgumentParser):
             "--precision",
             choices=("auto", "f32", "int8"),
             default="auto",
-            help="auto: the bundle's paths in float32, and those in int8 whose errors are known for this processor's "
+            help="auto: the bundle's float32 paths, and its int8 paths if their errors are known for this processor's "
             "instructions",
         )
 
@@ -53,19 +54,21 @@ class Parser(argparse.ArgumentParser):
             action="append",
             default=[],
             metavar="NAME",
-            help="answer by this name too, * for any; repeatable",
+            help="also accept requests to this host name, * for any; repeatable",
         )
 
     def add_data_moved(self) -> None:
         self.add_argument(
-            "--data-moved", metavar="DIR", help="folder in which the run's images are now (they must be the same)"
+            "--data-moved",
+            metavar="DIR",
+            help="new folder of the run's images, if they moved (must be the same images)",
         )
 
     def read(self, argv: list[str]) -> argparse.Namespace:
-        """Parse ``argv`` whole.
+        """Parse all of ``argv``.
 
         Raises:
-            ValueError: missing, unknown or ill-formed arguments; for an unknown option, with near ones.
+            ValueError: missing, unknown or malformed arguments; an unknown option's error suggests similar ones.
         """
         args, rest = self.parse_known_args(argv)
         if rest:
@@ -79,7 +82,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def number_of(kind: type[int] | type[float], rule: Rule) -> Callable[[str], Any]:
-    """The type of an argument that is a number which ``rule`` allows."""
+    """An argparse type: a number that ``rule`` allows."""
 
     def read(text: str) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""``polypath paths``: every named path of a run, scored, costed and timed."""
+"""``polypath paths``: error, cost and latency of every named path of a run."""
 
 from __future__ import annotations
 
@@ -16,20 +16,30 @@ if TYPE_CHECKING:
 
 
 def paths(argv: list[str]) -> None:
-    """Score every named path of a run, or those of --paths beside the whole network, on its test split, count its cost
-    and measure its latency. Writes paths.csv, paths.json, paths.png and paths.svg into the run's folder, and the table
-    into its model's card."""
+    """Score every named path of a run (or the whole network and those of --paths) on the test split, count its cost and
+    measure its latency. Writes paths.csv, paths.json, paths.png and paths.svg into the run's folder, and adds the table
+    to the model card."""
     parser = Parser("paths", paths.__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_paths()
-    parser.add_argument("--recalibrate", action="store_true", help="also with batch-norm re-estimated for each path")
-    parser.add_argument("--num-images", type=positive, default=2000, help="training images to re-estimate on (2000)")
-    parser.add_argument("--rival", type=Path, action="append", default=[], metavar="RUN", help="another run to compare")
     parser.add_argument(
-        "--also", action="append", default=[], metavar="PATHS", help="a further choice, such as column=2"
+        "--recalibrate", action="store_true", help="also score with batch-norm recalibrated for each path"
     )
-    parser.add_argument("--repeats", type=positive, default=50, help="measurements of each latency (50)")
-    parser.add_argument("--device", help="where to score and time; default the recipe's")
+    parser.add_argument(
+        "--num-images", type=positive, default=2000, help="training images to recalibrate on (default 2000)"
+    )
+    parser.add_argument(
+        "--rival", type=Path, action="append", default=[], metavar="RUN", help="another run to compare with; repeatable"
+    )
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="PATHS",
+        help="an additional choice, such as column=2; repeatable",
+    )
+    parser.add_argument("--repeats", type=positive, default=50, help="latency measurements of each path (default 50)")
+    parser.add_argument("--device", help="device for scoring and timing; default the recipe's")
     parser.add_data_moved()
     parser.add_json()
     args = parser.read(argv)
@@ -67,9 +77,9 @@ def paths(argv: list[str]) -> None:
 
 
 def show(table: PathTable) -> None:
-    """The table for people."""
+    """Print the table."""
     recalibrated = table.recalibrated is not None
-    head = ["path", *(["error %", "re-estimated %"] if recalibrated else ["error %"])]
+    head = ["path", *(["error %", "recalibrated %"] if recalibrated else ["error %"])]
     head += ["p50 ms", "p95 ms", "depth", "params", "activations"]
     rows = []
     for run, of_run in table.runs.items():
@@ -87,17 +97,17 @@ def show(table: PathTable) -> None:
 
 
 def gates_note(run: FinishedRun) -> str:
-    """What to know of the figures of a gated network; nothing of others."""
+    """A caveat on the figures of a gated network; empty for others."""
     if not any(join.gates for join in run.net.wiring.joins.values()):
         return ""
-    return "where gates decide, MACs are the most that an image can need, and latency is that of one random image"
+    return "where gates decide, MACs are the maximum for any image, and latency is that of one random image"
 
 
 def _rival(folder: Path, run: FinishedRun, device: str | None) -> FinishedRun:
     """Another run, on the same test images.
 
     Raises:
-        ValueError: one that is scored on other images.
+        ValueError: the run is scored on other images.
     """
     from polypath.analysis.finished_run import FinishedRun
 

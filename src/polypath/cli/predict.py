@@ -15,18 +15,17 @@ from polypath.core.display import printable
 if TYPE_CHECKING:
     from polypath.deploy import Answer, AnytimePredictor, Bundle
 
-LONGEST_NAME = 60  # of an image, beside which the other columns still line up
+LONGEST_NAME = 60  # widest image name that keeps the other columns aligned
 
 
 def predict(argv: list[str]) -> int:
-    """Classify images, or all images in folders, each by the most accurate path that is done in time.
+    """Classify images, or all images in folders, each by the most accurate path that finishes within the budget.
 
-    The first argument may be the folder of a bundle or of a saved network; without one, the pretrained bundle of this
-    package (CIFAR-10) answers. Images that cannot be read are listed at the end, and the status is 1; it is 2 where
-    there are no others.
+    The first argument may be the folder of a bundle or of a saved network; the default is the pretrained bundle of this
+    package (CIFAR-10). Images that cannot be read are listed at the end. The exit status is then 1, or 2 if no image
+    was answered.
 
-    --out writes a file of all answers, batch by batch, in place of a table. Where that was stopped, the same command
-    goes on.
+    --out writes all answers to a file, batch by batch, instead of a table. If it is stopped, the same command resumes.
     """
     parser = Parser("predict", predict.__doc__)
     parser.add_argument(
@@ -35,24 +34,24 @@ def predict(argv: list[str]) -> int:
     parser.add_argument(
         "--budget-ms",
         type=float,
-        help="milliseconds to read, decode and classify an image; none: the best path",
+        help="milliseconds to read, decode and classify an image (default: no limit, the best path)",
     )
-    parser.add_argument("--path", help="a path by its name, whatever it takes")
-    parser.add_argument("--top-k", type=positive, help="classes to show (3), or to write (1)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write FILE.csv or FILE.parquet, a row an image")
-    parser.add_argument("--batch", type=positive, help="images that --out answers together (32)")
+    parser.add_argument("--path", help="always use the path of this name")
+    parser.add_argument("--top-k", type=positive, help="classes to show (default 3) or to write (default 1)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write FILE.csv or FILE.parquet, one row per image")
+    parser.add_argument("--batch", type=positive, help="batch size with --out (default 32)")
     parser.add_argument(
         "--runtime", default="auto", help="auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
     )
     parser.add_precision()
-    parser.add_argument("--threads", type=positive, help="for an answer; default the cores that there are")
+    parser.add_argument("--threads", type=positive, help="threads of one inference; default all cores")
     parser.add_profile()
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each image, or for its error")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON per image: its answer or its error")
     args = parser.read(argv)
     if args.budget_ms is not None and args.path is not None:
         raise ValueError("--budget-ms and --path: give one of them")
     if args.batch is not None and args.out is None:
-        raise ValueError("--batch: is for --out; without it images are answered one by one")
+        raise ValueError("--batch: only with --out; otherwise images are answered one by one")
     if args.top_k is None:
         args.top_k = 3 if args.out is None else 1
 
@@ -77,7 +76,7 @@ def predict(argv: list[str]) -> int:
 
     predictor = AnytimePredictor(bundle, args.runtime, args.threads, precision=args.precision, profile=args.profile)
     if args.budget_ms is not None:
-        predictor.choose(args.budget_ms)  # a budget that no image can be answered in
+        predictor.choose(args.budget_ms)  # raises for a budget in which no path can answer
     show = _json_lines(args) if args.json else _table(bundle, predictor, files)
     bad: list[str] = []
     for file in files:
@@ -95,7 +94,7 @@ def predict(argv: list[str]) -> int:
     if bad and not args.json:
         say(f"not answered: {len(bad)} of {len(files)} images", *(f"  {line}" for line in bad), error=True)
     if len(bad) == len(files):
-        raise ValueError(f"none of {len(files)} images can be answered")
+        raise ValueError(f"none of {len(files)} images could be answered")
     return 1 if bad else 0
 
 
@@ -104,7 +103,7 @@ def _to_file(args: argparse.Namespace, bundle: Bundle, files: Sequence[Path]) ->
     from polypath.deploy.predictor import AnytimePredictor
 
     out = check_out(args.out)
-    runtime = args.runtime if args.runtime != "auto" else runtime_of(out) or "auto"  # with which it was begun
+    runtime = args.runtime if args.runtime != "auto" else runtime_of(out) or "auto"  # the one that FILE was begun with
     predictor = AnytimePredictor(bundle, runtime, args.threads, precision=args.precision, profile=args.profile)
     written = write_answers(
         predictor,
@@ -122,7 +121,7 @@ def _to_file(args: argparse.Namespace, bundle: Bundle, files: Sequence[Path]) ->
         failed = f", {written.failed:,} of them not answered (column error)" if written.failed else ""
         say(f"wrote {out}: {written.images:,} images{failed}")
     if written.failed == written.images:
-        raise ValueError(f"none of {written.images} images can be answered: {out} says why")
+        raise ValueError(f"none of {written.images} images could be answered: {out} has the errors")
     return 1 if written.failed else 0
 
 
@@ -157,10 +156,10 @@ def _table(bundle: Bundle, predictor: AnytimePredictor, files: Sequence[Path]) -
 
 
 def _split(args: argparse.Namespace) -> tuple[Path | None, list[Path]]:
-    """The model's folder, if the first place is one, and the places of images."""
+    """The model's folder, if the first argument is one, and the image arguments."""
     first, *rest = args.places
     if not any((first / name).is_file() for name in ("manifest.json", "config.json")):
         return None, args.places
     if not rest:
-        raise ValueError(f"{printable(first)} is a model: name images, or folders of them, after it")
+        raise ValueError(f"{printable(first)} is a model: add images, or folders of them, after it")
     return first, rest

@@ -1,4 +1,4 @@
-"""``polypath report``: a run as one page that opens anywhere."""
+"""``polypath report``: a run as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -28,20 +28,22 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 REPEATS = 20
-RECALIBRATED = 2000  # training images, for paths that are chosen
-ACCELERATED = 50.0  # times the multiply-adds of a CPU that an accelerator may spend
+RECALIBRATED = 2000  # training images to recalibrate on, with --paths
+ACCELERATED = 50.0  # an accelerator may spend this many times the multiply-adds of a CPU
 
 
 def report(argv: list[str]) -> None:
-    """Write a finished run as one HTML page that needs no network: its wiring with any path lit, training curves, the
-    path table, error against cost, what is taken for what, calibration, agreement, importance, depths, galleries, and
-    where in an image paths look (Grad-CAM)."""
+    """Write a finished run as one HTML page that works offline: the wiring with any path highlighted, training curves,
+    the path table, error against cost, confusion between classes, calibration, agreement, importance, depths,
+    galleries, and where in an image paths look (Grad-CAM)."""
     parser = Parser("report", report.__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_paths()
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page; default RUN/{PAGE}")
-    parser.add_argument("--images", type=positive, default=2000, help="test images of each analysis, at most (2000)")
-    parser.add_argument("--device", help="where to run the paths; default the recipe's")
+    parser.add_argument(
+        "--images", type=positive, default=2000, help="test images per analysis, at most (default 2000)"
+    )
+    parser.add_argument("--device", help="device that runs the paths; default the recipe's")
     parser.add_data_moved()
     parser.add_json()
     args = parser.read(argv)
@@ -64,14 +66,14 @@ def report(argv: list[str]) -> None:
         facts = {"out": str(out), "bytes": len(text.encode()), "paths": list(contents.paths), "notes": contents.notes}
         print_json(facts)
         return
-    say(f"wrote {out} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser, it needs no network")
+    say(f"wrote {out} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser, it works offline")
 
 
 def gathered(run: FinishedRun, result: RunResult, images: int, texts: Sequence[str] | None = None) -> Report:
-    """Everything that the page of a run says; of its path table's paths, or of those that ``texts`` choose.
+    """The contents of a run's page, for the paths of its path table or for those that ``texts`` choose.
 
     Raises:
-        ValueError: a path table or statistics that are damaged or of another network; images that are not there.
+        ValueError: a path table or statistics that are damaged or belong to another network; missing images.
     """
     from polypath.analysis.report.contents import BUDGET, Report, analysed
     from polypath.cli.runs import STATISTICS
@@ -99,7 +101,7 @@ def gathered(run: FinishedRun, result: RunResult, images: int, texts: Sequence[s
     )
     notes = [table.note, *result.notes, *found.pop("notes")]
     if computed and not texts:
-        notes.append(f"no paths.json in the run: its table was measured now, `{PROGRAM} paths` measures longer")
+        notes.append(f"the run has no paths.json: its table was measured now, `{PROGRAM} paths` measures longer")
     sessions = run.run.sessions()
     return Report(
         title=run.name,
@@ -116,13 +118,13 @@ def gathered(run: FinishedRun, result: RunResult, images: int, texts: Sequence[s
 
 
 def check_writable(out: Path) -> None:
-    """Say before the work, not after it, that a file cannot be written.
+    """Raise before the work, not after it, if a file cannot be written.
 
     Raises:
-        ValueError: a folder in its place, no folder to put it in, no permission.
+        ValueError: ``out`` is a folder, its folder does not exist, or there is no permission.
     """
     if out.is_dir():
-        raise ValueError(f"--out {out}: is a folder; name a file in it, such as {out / PAGE}")
+        raise ValueError(f"--out {out}: is a folder; give a file in it, such as {out / PAGE}")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
     try:
@@ -134,9 +136,9 @@ def check_writable(out: Path) -> None:
 
 
 def _table(run: FinishedRun, texts: Sequence[str] | None) -> tuple[PathTable, bool, BatchNormStatistics | None]:
-    """The run's path table, whether it had to be measured, and the statistics that it was measured with.
+    """The run's path table, whether it was measured now, and the statistics that it was measured with.
 
-    Where paths are chosen it is measured, with batch-norm re-estimated for each, as they are found and exported.
+    With ``texts`` it is always measured, with batch-norm recalibrated for each path, as search and export do.
     """
     from polypath.analysis.tables import PathTable, path_table
     from polypath.cli.paths import gates_note
@@ -148,7 +150,7 @@ def _table(run: FinishedRun, texts: Sequence[str] | None) -> tuple[PathTable, bo
         try:
             return read(file, PathTable), False, None
         except ValueError as error:
-            raise ValueError(f"{error}; `{PROGRAM} paths {run.folder}` writes it anew") from error
+            raise ValueError(f"{error}; `{PROGRAM} paths {run.folder}` rewrites it") from error
     note = "; ".join(text for text in (run.data.note, gates_note(run)) if text)
     table, stats = path_table(
         subject(run, paths_of(run, texts)),
@@ -166,13 +168,13 @@ def _choice(run: FinishedRun, text: str) -> Any:
         return run.net.paths(text)
     except ValueError as error:
         raise ValueError(
-            f"{run.folder / 'paths.json'}: is of another network ({error}); "
-            f"`{PROGRAM} paths {run.folder}` writes it anew"
+            f"{run.folder / 'paths.json'}: belongs to another network ({error}); "
+            f"`{PROGRAM} paths {run.folder}` rewrites it"
         ) from error
 
 
 class _Feed:
-    """Test or held-out images of a run, at most so many, picked evenly over the split."""
+    """Test or held-out images of a run: at most ``most``, spread evenly over the split."""
 
     def __init__(self, run: FinishedRun) -> None:
         self.run, self.views = run, run.recipe.data.eval_crops
@@ -183,7 +185,7 @@ class _Feed:
         return self.run.batches(part, fewer, looks=looks)
 
     def stored(self, places: Sequence[int], most: int) -> Tensor:
-        """Stored test images ``(n, C, H, W)`` uint8 at these places of ``self("test", most)``."""
+        """Stored test images ``(n, C, H, W)`` uint8 at these indices of ``self("test", most)``."""
         from polypath.data.split import Split
 
         split = self.run.data.test

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def reproduce(argv: list[str]) -> None:
     """Run a paper's table or figure: train its networks with several seeds, measure, print measured numbers beside
-    published ones and a verdict on each claim. Called again it goes on. Without a name, lists what there is."""
+    published ones and a verdict on each claim. The same command resumes a stopped experiment. Without a name, lists
+    all experiments."""
     parser = Parser("reproduce", reproduce.__doc__)
     parser.add_argument("experiment", nargs="?", help="PAPER/TABLE, such as crescendonet/table2; without it, a list")
     parser.add_argument(
@@ -26,35 +27,41 @@ def reproduce(argv: list[str]) -> None:
         default="small",
         help="smoke (seconds), small (minutes on a CPU; default), medium (all images; hours) or paper (GPUs)",
     )
-    parser.add_argument("--seeds", type=positive, help="seeds 0 to N-1; by default as many as the scale says")
-    parser.add_argument("--device", help="where to train and score; by default the recipes'")
+    parser.add_argument("--seeds", type=positive, help="seeds 0 to N-1; default the scale's number")
+    parser.add_argument("--device", help="device for training and scoring; default the recipes'")
     parser.add_argument(
-        "--data.source", dest="source", metavar="[NAME=]PLACE", help="images from this folder or hub name instead"
+        "--data.source", dest="source", metavar="[NAME=]PLACE", help="take images from this folder or Hub name instead"
     )
     parser.add_data_moved()
-    parser.add_argument("--workers", type=positive, default=1, help="runs at a time on this machine (1)")
+    parser.add_argument("--workers", type=positive, default=1, help="concurrent runs on this machine (default 1)")
     parser.add_argument(
-        "--out", type=Path, help="result folder; default reproduced/PAPER-TABLE-SCALE; with --all, the folder of theirs"
+        "--out", type=Path, help="result folder; default reproduced/PAPER-TABLE-SCALE; with --all, the parent folder"
     )
     parser.add_argument(
-        "--runs", type=Path, help="where runs are kept for all experiments; default ~/.local/share/polypath/runs"
+        "--runs", type=Path, help="folder of the runs that experiments share; default ~/.local/share/polypath/runs"
     )
     parser.add_argument(
-        "--all", action="store_true", help="every experiment of the scale, those that carry a paper first"
-    )
-    parser.add_argument("--plan", action="store_true", help="only say what would run: order, PFLOP, the time here")
-    parser.add_argument(
-        "--project", action="store_true", help="only say what one run at the published setting takes, here and on a GPU"
+        "--all", action="store_true", help="run every experiment of the scale, each paper's main ones first"
     )
     parser.add_argument(
-        "--gpu-tflops", type=float, default=100.0, help="what --project assumes of a GPU, in TFLOP/s of training (100)"
+        "--plan", action="store_true", help="only list what would run: order, PFLOP, time on this machine"
     )
     parser.add_argument(
-        "--freeze", type=Path, metavar="RESULTS", help="freeze the plan of medium by the results at small in RESULTS"
+        "--project", action="store_true", help="only estimate one run at the published setting, here and on a GPU"
     )
     parser.add_argument(
-        "--verdicts", type=Path, metavar="RESULTS", help="only list the verdicts of the results in RESULTS"
+        "--gpu-tflops",
+        type=float,
+        default=100.0,
+        help="GPU speed that --project assumes, in TFLOP/s of training (default 100)",
     )
+    parser.add_argument(
+        "--freeze",
+        type=Path,
+        metavar="RESULTS",
+        help="write the frozen plan of scale medium from the small-scale results in RESULTS",
+    )
+    parser.add_argument("--verdicts", type=Path, metavar="RESULTS", help="only list the verdicts in RESULTS")
     parser.add_json()
     args = parser.read(argv)
 
@@ -98,7 +105,7 @@ def reproduce(argv: list[str]) -> None:
 
 
 def _one(experiment: Experiment, args: Namespace, out: Path) -> Result:
-    """Run an experiment, and show what came out unless it is asked for as JSON."""
+    """Run an experiment, and print its result unless the output is JSON."""
     from polypath.reproduce.runner import reproduce as run
 
     if not args.json:

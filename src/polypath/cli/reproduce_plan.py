@@ -1,4 +1,4 @@
-"""What ``polypath reproduce`` says without running anything: plans, projections, verdicts."""
+"""Options of ``polypath reproduce`` that run no experiment: plans, projections, verdicts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polypath.cli.tables import print_json, print_table
 
 
 def plan(scale: str, names: Sequence[str] | None, as_json: bool) -> None:
-    """Order, PFLOP and time here of experiments, by default of all that have the scale."""
+    """Print order, PFLOP and time on this machine of experiments, by default of all that have the scale."""
     from polypath.reproduce.frozen import SCALE, planned
     from polypath.reproduce.plan import plan_of, seconds_here
     from polypath.reproduce.registry import get_experiment
@@ -45,15 +45,15 @@ def plan(scale: str, names: Sequence[str] | None, as_json: bool) -> None:
         told,
         left=2,
         notes=[
-            f"{found.pflop:.2f} PFLOP and {at / 3600:.1f} hours here in all; what an experiment has in common with one "
-            "above is trained once",
-            "hours are at the rate of a few timed steps of the first arm; loading and scoring come on top",
+            f"{found.pflop:.2f} PFLOP and {at / 3600:.1f} hours here in total; a run that several experiments share is "
+            "trained once",
+            "hours are extrapolated from a few timed steps of the first arm, without loading and scoring",
         ],
     )
 
 
 def project(names: Sequence[str] | None, rate_gpu: float, as_json: bool) -> None:
-    """PFLOP and time of one run at the published setting of experiments, by default of one a paper."""
+    """Print PFLOP and time of one run at the published setting, by default of one experiment per paper."""
     from polypath.reproduce.plan import HEADLINES, projected
     from polypath.reproduce.registry import get_experiment
 
@@ -61,7 +61,7 @@ def project(names: Sequence[str] | None, rate_gpu: float, as_json: bool) -> None
     for name in names or HEADLINES:
         arms = get_experiment(name).scale("paper").arms
         if not arms:
-            raise ValueError(f"{name}: nothing is trained, so there is nothing to project")
+            raise ValueError(f"{name}: trains nothing, so there is nothing to project")
         found.append(projected(next(iter(arms.values())), rate_gpu))
     rows = [asdict(one) | {"hours_here": one.seconds_here / 3600, "hours_gpu": one.seconds_gpu / 3600} for one in found]
     if as_json:
@@ -81,12 +81,12 @@ def project(names: Sequence[str] | None, rate_gpu: float, as_json: bool) -> None
         "One run at the published setting",
         ["recipe", "PFLOP", "GFLOP/s here", "hours here", "hours on a GPU"],
         told,
-        notes=[f"here: measured by a few timed steps; GPU: assumed {rate_gpu / 1e12:g} TFLOP/s of training"],
+        notes=[f"here: from a few timed steps; GPU: assumed {rate_gpu / 1e12:g} TFLOP/s of training"],
     )
 
 
 def freeze(results: Path) -> None:
-    """Write the plan of ``medium`` beside the package's modules."""
+    """Write the frozen plan of scale ``medium`` into the package."""
     from polypath.reproduce.frozen import FILE, SCALE, beyond, freeze, load_small
     from polypath.reproduce.plan import plan_of
     from polypath.storage.files import write_json
@@ -100,7 +100,7 @@ def freeze(results: Path) -> None:
 
 
 def verdicts(results: Path, as_json: bool) -> None:
-    """Every verdict of the results below a folder."""
+    """Print every verdict of the results below a folder."""
     from polypath.reproduce.verdicts import verdicts_of
 
     found = verdicts_of(results)

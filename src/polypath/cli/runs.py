@@ -1,4 +1,4 @@
-"""What the subcommands that look at a finished run share."""
+"""Helpers of the subcommands that read a finished run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ STATISTICS = "statistics.safetensors"
 
 
 def texts_of(folder: Path, texts: Sequence[str]) -> list[str]:
-    """Choices as they were asked for, with those that a search of the run has found in place of ``found``.
+    """The requested choices, with ``found`` replaced by the choices that a search of the run found.
 
     Raises:
-        ValueError: nothing was found, or in another network.
+        ValueError: no search was run, or it searched another network.
     """
     from polypath.search.result import FOUND, found_paths
 
@@ -28,7 +28,7 @@ def texts_of(folder: Path, texts: Sequence[str]) -> list[str]:
 
 
 def paths_of(run: FinishedRun, texts: Sequence[str] | None) -> dict[str, Paths]:
-    """The choices of a run, the whole network first: those that were asked for, else the named ones.
+    """The choices of a run, the whole network first: the requested ones, else the named ones.
 
     Raises:
         ValueError: as :func:`texts_of`, and illegal choices.
@@ -40,7 +40,7 @@ def paths_of(run: FinishedRun, texts: Sequence[str] | None) -> dict[str, Paths]:
 
 
 def subject(run: FinishedRun, paths: Mapping[str, Paths] | None = None) -> Subject:
-    """A run for :func:`polypath.analysis.tables.path_table`, with a progress bar; by default with the named paths."""
+    """A run as :func:`polypath.analysis.tables.path_table` takes it, with a progress bar; default the named paths."""
     paths = run.net.named_paths() if paths is None else paths
     test = run.batches("test", looks=len(paths))
     return Subject(
@@ -55,7 +55,7 @@ def subject(run: FinishedRun, paths: Mapping[str, Paths] | None = None) -> Subje
 
 
 class Watched:
-    """Batches with a progress bar, as often as they are gone through."""
+    """Batches with a progress bar at each iteration over them."""
 
     def __init__(self, batches: Any, what: str) -> None:
         self.batches, self.what = batches, what

@@ -11,56 +11,62 @@ from polypath.core.checks import number, whole
 
 
 def search(argv: list[str]) -> None:
-    """Look for the paths of a finished run that are best for their time, among all choices of its network and not only
-    the named ones. Half of the held-out images choose, the other half says what the found paths are worth beside the
-    named ones and beside as many drawn at random. Writes search.json into the run's folder; `paths`, `report` and
-    `export` take what was found by `--paths found`. Called again it goes on."""
+    """Find the paths of a finished run that are most accurate for their time, among all choices of its network and not
+    only the named ones. One half of the held-out images chooses; on the other half the found paths are compared with
+    the named ones and with equally many random ones. Writes search.json into the run's folder; `paths`, `report` and
+    `export` use it with `--paths found`. The same command resumes a stopped search."""
     parser = Parser("search", search.__doc__)
-    parser.add_argument("run", type=Path, help="folder of a finished run that held images out (data.validation)")
+    parser.add_argument("run", type=Path, help="folder of a finished run with held-out images (data.validation)")
     parser.add_argument(
         "--method",
         choices=("auto", "exhaustive", "beam"),
         default="auto",
-        help="look at all choices, or at a beam of them; auto takes all where --size and --pflop allow it",
+        help="evaluate all choices, or search by a beam; auto: all if --size and --pflop allow it",
     )
-    parser.add_argument("--size", type=positive, default=5000, help="choices evaluated at most (5000)")
+    parser.add_argument("--size", type=positive, default=5000, help="choices to evaluate, at most (default 5000)")
     parser.add_argument(
-        "--pflop", type=number_of(float, number(above=0)), default=0.3, help="PFLOP that looking costs at most (0.3)"
+        "--pflop", type=number_of(float, number(above=0)), default=0.3, help="PFLOP to spend, at most (default 0.3)"
     )
-    parser.add_argument("--width", type=positive, default=8, help="of the beam (8)")
-    parser.add_argument("--keep", type=positive, default=12, help="found paths at most (12)")
+    parser.add_argument("--width", type=positive, default=8, help="width of the beam (default 8)")
+    parser.add_argument("--keep", type=positive, default=12, help="paths to keep, at most (default 12)")
     parser.add_argument(
-        "--seed", type=number_of(int, whole(0)), default=0, help="cuts the held-out images in halves, draws (0)"
+        "--seed", type=number_of(int, whole(0)), default=0, help="seed of the halves and the random paths (default 0)"
     )
     parser.add_argument(
         "--statistics",
         choices=("recalibrated", "own"),
         default="recalibrated",
-        help="batch-norm that chooses, re-estimated for each choice or as trained; what confirms is re-estimated",
+        help="batch-norm while choosing: recalibrated for each choice, or the network's own; the comparison always "
+        "recalibrates",
     )
     parser.add_argument(
-        "--num-images", type=number_of(int, whole(2)), default=2000, help="training images to re-estimate on (2000)"
+        "--num-images",
+        type=number_of(int, whole(2)),
+        default=2000,
+        help="training images to recalibrate on (default 2000)",
     )
     parser.add_argument(
         "--runtime",
         choices=("auto", "openvino", "onnxruntime", "torch", "none"),
         default="auto",
-        help="what measures times; none counts MACs instead",
+        help="runtime in which to measure times; none: count MACs instead",
     )
     parser.add_argument(
         "--timed",
         type=number_of(int, whole(2)),
         default=40,
         metavar="N",
-        help="paths that times are predicted from (40)",
+        help="paths to time; the other times are predicted from them (default 40)",
     )
     parser.add_argument(
-        "--regret", action="store_true", help="with --method beam: look at all as well, tell what it missed"
+        "--regret",
+        action="store_true",
+        help="with --method beam: also evaluate all choices, and report what the beam missed",
     )
     parser.add_argument(
-        "--test", action="store_true", help="also score the found, named and drawn paths on the test split"
+        "--test", action="store_true", help="also score the found, named and random paths on the test split"
     )
-    parser.add_argument("--device", help="where to run the paths; default the recipe's")
+    parser.add_argument("--device", help="device that runs the paths; default the recipe's")
     parser.add_data_moved()
     parser.add_json()
     args = parser.read(argv)
@@ -89,4 +95,4 @@ def search(argv: list[str]) -> None:
         return
     head, rows = result.table()
     print_table(f"Paths of {result.run}", head, rows, notes=result.facts())
-    say(f"wrote search.json into {run.folder}; `{PROGRAM} export {run.folder} --paths found --out DIR` takes them")
+    say(f"wrote search.json into {run.folder}; `{PROGRAM} export {run.folder} --paths found --out DIR` exports them")

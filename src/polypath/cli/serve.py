@@ -1,4 +1,4 @@
-"""``polypath serve``: a bundle over HTTP, every request within its deadline or refused at once."""
+"""``polypath serve``: a bundle over HTTP. Each request is answered within its deadline or rejected at once."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from polypath.core.checks import number, whole
 NEEDS = ("fastapi", "fastapi_offline", "uvicorn", "h11", "prometheus_client", "python_multipart")
 
 LOG = logging.getLogger(__name__)
-MEASURING = "measuring how long each path takes on this machine; kept for the next start"
+MEASURING = "measuring how long each path takes on this machine; stored for the next start"
 
 
 def serve(argv: list[str]) -> None:
     """Answer POST /v1/predict over HTTP: an image in, classes out, by the most accurate path that fits the request's
-    budget. Listens on this machine only unless --host says otherwise; POLYPATH_API_KEY, if set, must be shown by
-    clients. SIGTERM and Ctrl-C answer what was accepted, then leave."""
+    budget. Listens on this machine only, unless --host is given. If POLYPATH_API_KEY is set, clients must send it. On
+    SIGTERM or Ctrl-C, answers the accepted requests, then exits."""
     parser = Parser("serve", serve.__doc__)
     parser.add_argument(
-        "bundle", nargs="?", type=Path, help="folder of a bundle or network; default the pretrained one"
+        "bundle", nargs="?", type=Path, help="folder of a bundle or network; default the pretrained bundle"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument(
         "--port",
         type=number_of(int, whole(0, 65535)),
         default=8000,
-        help="port to listen on, 0 for any free one (8000)",
+        help="port to listen on, 0 for any free one (default 8000)",
     )
     parser.add_argument("--without-key", action="store_true", help="allow another --host without POLYPATH_API_KEY")
     parser.add_allow_host()
@@ -44,28 +44,34 @@ def serve(argv: list[str]) -> None:
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="let pages of this origin ask (https://example.org), * for any; repeatable",
+        help="let pages of this origin (https://example.org) send requests, * for any; repeatable",
     )
     parser.add_argument(
         "--runtime", default="auto", help="auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
     )
     parser.add_precision()
-    parser.add_argument("--threads", type=positive, help="of one inference; default all cores but one, for HTTP")
+    parser.add_argument(
+        "--threads", type=positive, help="threads of one inference; default all cores but one, which HTTP uses"
+    )
     parser.add_profile()
-    parser.add_argument("--budget-ms", type=float, default=1000.0, help="of requests that name none (1000)")
-    parser.add_argument("--max-batch", type=positive, default=16, help="images in one batch at most (16)")
+    parser.add_argument("--budget-ms", type=float, default=1000.0, help="budget of requests without one (default 1000)")
+    parser.add_argument("--max-batch", type=positive, default=16, help="images in one batch, at most (default 16)")
     parser.add_argument(
         "--max-body-mb",
         type=number_of(float, number(above=0, high=1024)),
         default=8.0,
-        help="MiB of a request's body at most (8)",
+        help="MiB of a request's body, at most (default 8)",
     )
-    parser.add_argument("--max-pixels", type=positive, default=2**25, help="of one image at most (33554432)")
-    parser.add_argument("--max-requests", type=positive, default=512, help="being answered at a time at most (512)")
     parser.add_argument(
-        "--cluster", metavar="ADDRESS", help="run on a Ray cluster (auto: the one here, local: a new one)"
+        "--max-pixels", type=positive, default=2**25, help="pixels of one image, at most (default 33554432)"
     )
-    parser.add_argument("--replicas", type=positive, help="on the cluster (1)")
+    parser.add_argument(
+        "--max-requests", type=positive, default=512, help="requests in progress, at most (default 512)"
+    )
+    parser.add_argument(
+        "--cluster", metavar="ADDRESS", help="run on a Ray cluster (auto: the running one, local: a new one)"
+    )
+    parser.add_argument("--replicas", type=positive, help="replicas on the cluster (default 1)")
     parser.add_json()
     args = parser.read(argv)
 
@@ -82,13 +88,13 @@ def serve(argv: list[str]) -> None:
     limits = RequestLimits(body_bytes=int(args.max_body_mb * 2**20), pixels=args.max_pixels, requests=args.max_requests)
     options = Options(budget_ms=args.budget_ms, max_batch=args.max_batch, limits=limits)
     if args.replicas is not None and args.cluster is None:
-        raise ValueError(f"--replicas {args.replicas}: of a cluster; say which by --cluster ADDRESS")
+        raise ValueError(f"--replicas {args.replicas}: only on a cluster; add --cluster ADDRESS")
     args.replicas = args.replicas or 1
     callers = Callers((args.host, *args.allow_host), tuple(args.cors))
     key = Key(os.environ.get(KEY_VARIABLE))
     if not key and not is_loopback(args.host) and not args.without_key:
         raise ValueError(
-            f"--host {args.host}: others could reach the service; set {KEY_VARIABLE}, or allow it by --without-key"
+            f"--host {args.host}: others could reach the service; set {KEY_VARIABLE}, or allow this with --without-key"
         )
     with listen(args.host, args.port) as bound:
         from polypath.serve.server import serve as run
@@ -101,7 +107,7 @@ def serve(argv: list[str]) -> None:
             app = _here(args, options, key, callers)
             stopped_by = run(app, bound, lambda: _tell(args, app.model, url, bool(key)))
     if stopped_by == signal.SIGINT:
-        LOG.info("stopped; everything accepted was answered")
+        LOG.info("stopped; all accepted requests were answered")
         raise KeyboardInterrupt("stopped")
 
 
@@ -140,8 +146,8 @@ def _on_cluster(args: Any, options: Any, key: Any, callers: Any, bound: Any, url
 def make_model(
     bundle: Path | None, runtime: str, threads: int | None, profile: Any = "stored", precision: str = "auto"
 ) -> Any:
-    """The model of a bundle; also made on the replicas of a cluster."""
-    # an image's oddities are told to the client whose image it is, not to the service's log
+    """The model of a bundle; replicas on a cluster call this too."""
+    # the client that sent an odd image is told, not the service's log
     warnings.filterwarnings("ignore", module=r"PIL\.")
     from polypath.deploy import AnytimePredictor, Bundle
     from polypath.profiling.cores import cores
@@ -157,8 +163,8 @@ def _tell(args: Any, model: Any, url: str, key: bool, **more: int) -> None:
     if args.json:
         print_json(facts | more | {"pid": os.getpid()})
     else:
-        keys = "clients must show the key" if key else "no key is needed"
+        keys = "clients must send the key" if key else "no key is needed"
         where = "".join(f" by {number} {what}" for what, number in more.items())
         say(f"{model.name}: {len(model.paths)} paths, {len(model.classes)} classes{where} at {url}; {keys}")
         say(f"try: curl -H 'Content-Type: image/png' --data-binary @image.png '{url}/v1/predict?budget_ms=50'")
-        say(f"the API's page is {url}/docs; Ctrl-C stops")
+        say(f"API documentation: {url}/docs; Ctrl-C stops")

@@ -13,22 +13,22 @@ from polypath.cli.tables import print_json
 
 
 def sweep(argv: list[str]) -> None:
-    """Train a recipe for several seeds and, with --set, for each combination of values of its fields; a table of mean
-    ± standard deviation. Called again it goes on: finished runs are read, begun ones resumed, failed ones tried again.
-    Any field of the recipe is an option, as for `polypath train`."""
+    """Train a recipe for several seeds and, with --set, for each combination of field values; print mean ± standard
+    deviation. The same command resumes a stopped sweep: it reads finished runs, resumes unfinished ones and retries
+    failed ones. Any field of the recipe is an option, as for `polypath train`."""
     parser = Parser(
         "sweep", sweep.__doc__, usage=f"{PROGRAM} sweep RECIPE [--seeds N] [--set FIELD=A,B] [--FIELD VALUE]"
     )
     parser.add_argument("recipe", help=f"a name of `{PROGRAM} recipes`")
-    parser.add_argument("--seeds", type=positive, default=3, help="seeds 0 to N-1 (3)")
+    parser.add_argument("--seeds", type=positive, default=3, help="seeds 0 to N-1 (default 3)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=A,B", help="values of a field, dotted name"
+        "--set", action="append", default=[], metavar="FIELD=A,B", help="values of a field (dotted name); repeatable"
     )
     parser.add_argument("--out", type=Path, help="folder of the sweep; default sweeps/RECIPE")
-    parser.add_argument("--workers", type=positive, default=1, help="runs at a time on this machine (1)")
-    parser.add_argument("--retries", type=int, default=1, help="how often a failed run is tried again (1)")
+    parser.add_argument("--workers", type=positive, default=1, help="concurrent runs on this machine (default 1)")
+    parser.add_argument("--retries", type=int, default=1, help="retries of a failed run (default 1)")
     parser.add_argument(
-        "--cluster", metavar="ADDRESS", help="run on a Ray cluster (auto: the one here, local: a new one)"
+        "--cluster", metavar="ADDRESS", help="run on a Ray cluster (auto: the running one, local: a new one)"
     )
     parser.add_data_moved()
     parser.add_json()
@@ -54,13 +54,11 @@ def sweep(argv: list[str]) -> None:
     else:
         say(result.text())
     if result.failed:
-        raise ValueError(
-            f"{len(result.failed)} runs failed: {', '.join(result.failed)}; the same command tries them again"
-        )
+        raise ValueError(f"{len(result.failed)} runs failed: {', '.join(result.failed)}; the same command retries them")
 
 
 def values_of(text: str) -> tuple[str, list[Any]]:
-    """``model.depth=26,38`` as a field and its values: JSON where it is JSON (lists in brackets), else words.
+    """``model.depth=26,38`` as a field and its values, read as JSON if possible (lists in brackets), else as words.
 
     Raises:
         ValueError: text without ``=`` or without values.

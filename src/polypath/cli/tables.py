@@ -1,4 +1,4 @@
-"""Tables for people, by rich, which is imported when there is one, and JSON for programs."""
+"""Tables by rich, which is imported when the first is printed, and JSON."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ def print_json(value: Any) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON that every reader takes: file names that are not UTF-8 are shown with escapes."""
-    return json.dumps(_unicode(value), indent=indent).replace("\x7f", "\\u007f")  # the one control that json leaves
+    """JSON that every parser accepts: file names that are not UTF-8 are escaped."""
+    return json.dumps(_unicode(value), indent=indent).replace(
+        "\x7f", "\\u007f"
+    )  # the only control character that json does not escape
 
 
 def _unicode(value: Any) -> Any:
@@ -37,7 +39,7 @@ def _unicode(value: Any) -> Any:
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, notes: Sequence[str] = ()
 ) -> None:
-    """A table on standard output; the first ``left`` columns are text, the others numbers."""
+    """Print a table; the first ``left`` columns are text, the others numbers."""
     from rich import box
     from rich.table import Table
 
@@ -58,12 +60,12 @@ def print_table(
 
 
 class RowPrinter:
-    """A table whose rows are printed as they come, so that what is there stays if the rest fails.
+    """A table that prints each row as it comes, so that a later failure loses nothing.
 
     Args:
         title: above the columns.
         columns: name and width of each; the last may be wider.
-        left: names of those that are text; the others are numbers.
+        left: names of the text columns; the others are numbers.
     """
 
     def __init__(self, title: str, columns: Sequence[tuple[str, int]], *, left: Sequence[str]) -> None:
@@ -89,7 +91,7 @@ class RowPrinter:
 
 
 def stdout() -> Console:
-    """Standard output; wide where nobody looks, so that piped tables are not folded."""
+    """Standard output; wide if it is no terminal, so that piped tables are not wrapped."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 200
@@ -97,7 +99,7 @@ def stdout() -> Console:
 
 
 def watched(things: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
-    """``things``, with a bar on standard error while they are gone through, where that is a terminal."""
+    """``things``, with a progress bar on standard error if that is a terminal."""
     if not sys.stderr.isatty():
         return things
     from rich.progress import track

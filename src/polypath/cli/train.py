@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def recipes(argv: list[str]) -> None:
-    """List training recipes; with the name of one, its fields, and which of them the paper does not state."""
+    """List training recipes. With a name: the recipe's fields, and which of them the paper does not state."""
     parser = Parser("recipes", recipes.__doc__)
     parser.add_argument("name", nargs="?", default="*", help="a recipe's name, or a pattern such as 'gunn*'")
     parser.add_json()
@@ -31,7 +31,7 @@ def recipes(argv: list[str]) -> None:
     names = list_recipes(args.name)
     if set(args.name) & set("*?["):
         if not names:
-            raise ValueError(f"no recipe's name fits {args.name!r}; `{PROGRAM} recipes` lists all")
+            raise ValueError(f"no recipe's name matches {args.name!r}; `{PROGRAM} recipes` lists all")
         found = [get_recipe(name) for name in names]
         if args.json:
             print_json([{"name": recipe.name, "about": about(recipe.name)} for recipe in found])
@@ -59,9 +59,8 @@ def recipes(argv: list[str]) -> None:
 
 
 def train(argv: list[str]) -> None:
-    """Train by a recipe into a new folder, runs/NAME unless --out says otherwise. Any field of the recipe is an
-    option; `polypath train RECIPE --help` lists them. The recipe my-images needs no option but the folder of your
-    pictures, --data.source DIR."""
+    """Train a recipe into a new folder, by default runs/NAME. Any field of the recipe is an option; `polypath train
+    RECIPE --help` lists them. The recipe my-images needs only the folder of your pictures: --data.source DIR."""
     parser = Parser("train", train.__doc__, add_help=False, usage=f"{PROGRAM} train RECIPE [--FIELD VALUE ...]")
     parser.add_argument("recipe", help=f"a name of `{PROGRAM} recipes`")
     parser.add_argument("--out", type=Path, help="run folder; default runs/NAME")
@@ -79,7 +78,7 @@ def train(argv: list[str]) -> None:
     base = get_recipe(args.recipe)
     if "--help" in rest or "-h" in rest:
         say(
-            "Beside the recipe's fields:\n  --out DIR  run folder, default runs/NAME\n"
+            "Besides the recipe's fields:\n  --out DIR  run folder, default runs/NAME\n"
             "  --find-lr  find the learning rate by a short sweep first\n  --json     print JSON\n"
         )
     recipe = customised(base, rest, f"{PROGRAM} train {base.name}")
@@ -92,7 +91,7 @@ def train(argv: list[str]) -> None:
 
 
 def _swept(recipe: Recipe, options: list[str], out: Path) -> tuple[Recipe, ImageData]:
-    """The recipe with its rate found by a sweep, and the images, which are loaded for it."""
+    """The recipe with the learning rate that a sweep found, and the images loaded for the sweep."""
     from polypath.cli.options import named
     from polypath.data.sources import load_images
     from polypath.storage.files import check_vacant
@@ -102,7 +101,9 @@ def _swept(recipe: Recipe, options: list[str], out: Path) -> tuple[Recipe, Image
     if "optim.lr" in named(options):
         raise ValueError("--find-lr and --optim.lr: give one of them")
     if "RANK" in os.environ:
-        raise ValueError("--find-lr: is for one process; find the rate without torchrun, and give it as --optim.lr")
+        raise ValueError(
+            "--find-lr: works in one process only; find the rate without torchrun, then give it as --optim.lr"
+        )
     check_vacant(out, "--out ")
     recipe = settled(recipe)
     data = load_images(recipe.data)
@@ -110,13 +111,13 @@ def _swept(recipe: Recipe, options: list[str], out: Path) -> tuple[Recipe, Image
 
 
 def resume(argv: list[str]) -> None:
-    """Go on with a run that was stopped or killed; it ends as if it had not been. With --epochs it goes on after its
-    end as well, or to another one."""
+    """Continue a run that was stopped or killed; the result is as if it had not been stopped. --epochs extends a
+    finished run, or changes the number of epochs of an unfinished one."""
     parser = Parser("resume", resume.__doc__)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_data_moved()
     parser.add_argument(
-        "--epochs", type=positive, metavar="N", help="until N epochs have been trained in all, by the schedule of N"
+        "--epochs", type=positive, metavar="N", help="train up to N epochs in total, with the schedule of N epochs"
     )
     parser.add_json()
     args = parser.read(argv)
@@ -127,9 +128,10 @@ def resume(argv: list[str]) -> None:
 
 
 def customised(base: Recipe, options: list[str], prog: str) -> Recipe:
-    """``base`` with the fields that ``options`` name; what is set so is no longer an assumption of ours, nor open.
+    """``base`` with the fields that ``options`` set. Fields set this way are no longer assumed or open.
 
-    With ``--init timm:NAME`` the model is timm's, and so are its options; where it is open, any ``--init`` sets it.
+    ``--init timm:NAME`` makes the model, and thus the model options, timm's. If the model is open, any ``--init`` sets
+    it.
 
     Raises:
         ValueError: as :func:`~polypath.cli.options.with_options`; an ``init`` that names no network.
@@ -160,19 +162,19 @@ def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _row(recipe: Recipe, name: str, value: Any) -> list[str]:
-    """A field's name, its value, and where that comes from."""
+    """A field's name, its value, and why it was assumed."""
     if any(f"{name}.".startswith(f"{field}.") for field in recipe.open_fields):
-        return [name, "open", "a look at the images settles it, unless you give it"]
+        return [name, "open", "chosen from the images, unless you set it"]
     return [name, str(value), recipe.assumed.get(name, "")]
 
 
 def _report(result: RunResult, as_json: bool) -> None:
-    if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks for all
+    if os.environ.get("RANK", "0") != "0":  # under torchrun only the first process prints
         return
     if as_json:
         print_json(dataclasses.asdict(result))
         return
-    chosen = "chosen on the images held out" if result.reported == "best" else "the last"
+    chosen = "chosen on held-out images" if result.reported == "best" else "the last"
     lines = [
         f"{result.name}: test error {percent(result.test_error)}% on {result.test_images:,} images",
         f"epoch {result.epoch} ({chosen}); {result.parameters:,} parameters, {result.steps:,} steps, "

@@ -3,8 +3,8 @@
     result = reproduce("crescendonet/table2", "small", out="reproduced/table2", source="…/cifar10")
     result.verdicts, result.frame()
 
-An experiment is written as follows (:mod:`polypath.reproduce.papers.crescendonet` is a whole one); its module stands in
-:data:`polypath.reproduce.registry.PAPERS` and has a tuple ``EXPERIMENTS``::
+An experiment is written as follows (for a complete one see :mod:`polypath.reproduce.papers.crescendonet`). Its module
+is listed in :data:`polypath.reproduce.registry.PAPERS` and has a tuple ``EXPERIMENTS``::
 
     Experiment(                                   # experiment.py
         name="dfn/table4", place="Table 4", shows="...",
@@ -19,20 +19,19 @@ An experiment is written as follows (:mod:`polypath.reproduce.papers.crescendone
         figure=bars(), answer=lambda result: "...", units={"loss": "nats"},
     )
 
-* ``at_scales`` takes functions that give arms, ``{"plain": small(PlainNet(...)), "resnet": small(ResNet(...))}``;
+* ``at_scales`` takes functions that return arms, ``{"plain": small(PlainNet(...)), "resnet": small(ResNet(...))}``.
   ``small(model, objective, epochs=8, data__train_images=4000)`` is a recipe, ``smoke(...)`` a run of a second, and
-  ``medium(paper("resnet26-cifar10"), 6, model__width=8)`` a published one with another schedule on all of CIFAR-10.
-* ``measure`` is called once a seed with *all* trained arms (:class:`~polypath.reproduce.trained.Trained`: ``net``,
+  ``medium(paper("resnet26-cifar10"), 6, model__width=8)`` a published recipe with another schedule on all of CIFAR-10.
+* ``measure`` is called once per seed with *all* trained arms (:class:`~polypath.reproduce.trained.Trained`: ``net``,
   ``recipe``, ``labels``, ``logits(paths)``, ``correct(paths, recalibrated=N)``, ``marked(probabilities)``,
-  ``metrics()``, ``epochs()``, ``cost(paths)``, ``failed``). It gives a ``Measured`` of ``correct`` (per image; tables
+  ``metrics()``, ``epochs()``, ``cost(paths)``, ``failed``). It returns a ``Measured`` of ``correct`` (per image; tables
   show its error), ``values`` (scalars), ``curves`` and ``histograms``, by key. ``per_arm(whole)`` uses the arm's name
-  as key, and ``ARM/WHAT`` for more of an arm. Ensembles over arms: ``average`` their ``logits(...)``
-  (:mod:`polypath.reproduce.members`), then ``marked``.
-* A claim has an id that stays when its text changes; verdicts are found by it (``result.verdict("a-above-b")``). Its
-  statistic works on a mapping from key to mean error (percent) or mean scalar; keys that a scale does not
-  measure make the verdict *not measured*. A run whose loss is not finite answers the first class (``failed`` says so).
-* Runs are kept for all experiments in one store (:mod:`polypath.reproduce.runs`). What a scale costs says
-  :mod:`polypath.reproduce.plan`; after a change at ``medium`` its claims are frozen anew
-  (:mod:`polypath.reproduce.frozen`).
+  as key, and ``ARM/WHAT`` for further results of an arm. For ensembles over arms, ``average`` their ``logits(...)``
+  (:mod:`polypath.reproduce.members`), then call ``marked``.
+* A claim's id stays the same when its text changes; verdicts are found by id (``result.verdict("a-above-b")``). Its
+  statistic takes a mapping from key to mean error (percent) or mean scalar; if a scale does not measure a key, the
+  verdict is *not measured*. A run whose loss is not finite answers the first class (``failed`` says so).
+* All experiments share one store of runs (:mod:`polypath.reproduce.runs`). :mod:`polypath.reproduce.plan` computes the
+  cost of a scale. After a change at ``medium``, freeze its claims again (:mod:`polypath.reproduce.frozen`).
 * Tests: ``tests/reproduce/test_smoke.py`` runs every registered experiment at ``smoke``.
 """

@@ -1,14 +1,14 @@
-"""The paired bootstrap that verdicts rest on.
+"""The paired bootstrap that verdicts are based on.
 
-A *sample* is what N seeds came to: per key the answers ``(N, images)`` and scalars ``(N,)``. One draw takes N seeds
-and, of each test set, as many images as it has, both with replacement, the same for all keys (that is what *paired*
-means), and gives each key's mean error in percent or mean scalar.
+A *sample* holds the results of N seeds: per key the answers ``(N, images)`` and scalars ``(N,)``. A draw resamples N
+seeds and the images of each test set, both with replacement, and gives each key's mean error in percent or mean scalar.
+It is *paired*: all keys use the same resampled seeds and images.
 
-N is small, and a bootstrap over few seeds sees too little of how seeds differ: (N − 1)/N of the variance, and nothing
-of how unsure that variance itself is. A draw's deviation is therefore split into what the seeds did (all images kept)
-and what the images did, and the first part is stretched by sqrt(N/(N−1)) · t/z, quantiles of Student's t with N − 1
-degrees of freedom and of the normal distribution at the level asked for. Where only seeds count, the interval is then
-about that of the paired t-test.
+N is small, and a bootstrap over few seeds underestimates the variation between seeds: it sees (N − 1)/N of the
+variance, and ignores the uncertainty of that variance. A draw's deviation is therefore split into the part of the seeds
+(all images kept) and the part of the images. The first part is stretched by sqrt(N/(N−1)) · t/z, quantiles of Student's
+t with N − 1 degrees of freedom and of the normal distribution at the requested level. If only seeds matter, the
+interval is then close to that of the paired t-test.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 
 Means = Mapping[str, Any]
-"""Per key the mean error (percent) or mean scalar, one for each draw (or a single one)."""
+"""Mean error (percent) or mean scalar by key, one for each draw (or a single one)."""
 Statistic = Callable[[Means], Any]
 
 DRAWS = 4000
@@ -35,7 +35,7 @@ class Sample:
 
     Attributes:
         correct: ``(seeds, images)`` bool by key.
-        images: by key, which test set the answers are on; keys of one test set have their images paired.
+        images: the test set of the answers, by key; images are paired between keys of the same test set.
         values: ``(seeds,)`` by key.
     """
 
@@ -57,14 +57,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Draws:
-    """Means of every draw: ``seeds_only`` with all images kept, ``both`` with images drawn too; ``(draws,)`` by key."""
+    """Means of every draw, ``(draws,)`` by key: ``seeds_only`` resamples seeds only, ``both`` also images."""
 
     seeds_only: dict[str, np.ndarray]
     both: dict[str, np.ndarray]
 
 
 def draw(sample: Sample, draws: int = DRAWS, seed: int = 0) -> Draws:
-    """Draw seeds and images; the same ``seed`` gives the same draws on every machine."""
+    """Resample seeds and images; the same ``seed`` gives the same draws on every machine."""
     n = sample.seeds
     generator = np.random.Generator(np.random.PCG64(seed))
     taken = generator.multinomial(n, np.full(n, 1.0 / n), size=draws) / n  # (draws, seeds): each seed's share
@@ -87,8 +87,8 @@ def draw(sample: Sample, draws: int = DRAWS, seed: int = 0) -> Draws:
 
 
 def stretch(seeds: int, level: float) -> float:
-    """By how much the seeds' part of a deviation is stretched for a two-sided interval of ``level`` (0.95)."""
-    if seeds < 2:  # nothing is known of how seeds differ: the interval is that of the images
+    """The factor that stretches the seeds' part of a deviation, for a two-sided interval of ``level`` (0.95)."""
+    if seeds < 2:  # the variation between seeds is unknown: the interval is that of the images
         return 1.0
     q = 0.5 + level / 2
     return math.sqrt(seeds / (seeds - 1)) * float(stats.t.ppf(q, seeds - 1) / stats.norm.ppf(q))
@@ -102,7 +102,7 @@ def interval(sample: Sample, draws: Draws, statistic: Statistic, level: float) -
 
 
 def p_value(sample: Sample, draws: Draws, statistic: Statistic) -> float:
-    """Two-sided: how often, at the level 0.95, draws fall on the other side of zero; at least 2/(draws + 1)."""
+    """Two-sided p-value: how often draws, stretched for the level 0.95, cross zero; at least 2/(draws + 1)."""
     found = _deviations(sample, draws, statistic, 0.95)
     side = min(int((found <= 0).sum()), int((found >= 0).sum()))
     return min(1.0, 2.0 * (side + 1) / (len(found) + 1))

@@ -1,7 +1,7 @@
-"""What the papers leave open and where their released code differs, each with the option that gives the other reading.
+"""Details that the papers leave open, or that their released code does differently, with the option for each reading.
 
 The generated part of the cards (``docs/cards``) comes from here and from the recipes' ``assumed``. Options are recipe
-fields, so a test holds that each can be set and changes something.
+fields; a test checks that each can be set and changes something.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Choice(NamedTuple):
 
     Attributes:
         what: the question, in a few words.
-        ours: the default's answer.
-        whose: who has the other answer.
-        other: that answer.
-        option: recipe fields that give it, by their dotted names.
-        on: a recipe that can be changed so.
+        ours: the answer of our default.
+        whose: the source of the other answer.
+        other: the other answer.
+        option: recipe fields that select the other answer, by dotted names.
+        on: a recipe that has these fields.
     """
 
     what: str
@@ -213,10 +213,10 @@ BEGIN, END = "<!-- from here: made from the code by `make docs` -->", "<!-- to h
 
 
 def card(text: str, paper: str) -> str:
-    """A card with its generated part made again: what stands between the two marks.
+    """A card with its generated part, between the two marks, made again.
 
     Raises:
-        ValueError: a text without the marks.
+        ValueError: the text lacks the marks.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(f"the card of {paper} needs the lines {BEGIN!r} and {END!r}, once each and in this order")
@@ -225,7 +225,7 @@ def card(text: str, paper: str) -> str:
 
 
 def option_text(option: Mapping[str, Any]) -> str:
-    """Recipe fields as the command line has them."""
+    """Recipe fields as command-line options."""
     return " ".join(_argument(name, value) for name, value in option.items())
 
 
@@ -255,7 +255,7 @@ def _options(paper: str) -> Iterator[str]:
 
 
 def _assumed(paper: str) -> Iterator[str]:
-    """Fields that the paper does not state, as its recipes say, with how many of them say so."""
+    """Fields that the paper does not state according to its recipes, with the number of these recipes."""
     recipes = recipes_of(paper)
     by: dict[tuple[str, str], int] = {}
     for recipe in recipes:

@@ -1,17 +1,16 @@
 """Claims of a paper as checkable statements, and the verdicts on them.
 
-A claim is a *statistic* of mean errors (percent) and mean scalars by key, put so that the claim says *it is above
-zero*: :func:`better` an ordering (by at least a gap), :func:`close` a gap that stays small, :func:`trend` a slope, and
+A claim is a *statistic* of mean errors (percent) and mean scalars by key; the claim is that the statistic *is above
+zero*. :func:`better` is an ordering (by at least a gap), :func:`close` a small gap, :func:`trend` a slope, and
 :class:`Claim` itself anything else. :func:`counted` is about exact numbers.
 
-The verdict is *holds* where the interval (:mod:`polypath.reproduce.bootstrap`) lies above zero, *does not hold* where
-it lies below, else *undecided*; and always *undecided* from fewer than two seeds. All claims of an experiment are
-judged together, by Holm's step-down rule at a level of 5%: the clearest of k claims is judged by an interval of level
-1 − 0.05/k, the next by 1 − 0.05/(k−1), and so on; the first that cannot be decided leaves all that follow undecided.
-A counted claim is exact and takes no part in it, nor do claims that a plan said before the runs could not be decided
-(:mod:`polypath.reproduce.frozen`).
+The verdict is *holds* if the interval (:mod:`polypath.reproduce.bootstrap`) is above zero, *does not hold* if it is
+below, else *undecided*; with fewer than two seeds it is always *undecided*. All claims of an experiment are judged
+together, by Holm's step-down rule at a level of 5%: the clearest of k claims by an interval of level 1 − 0.05/k, the
+next by 1 − 0.05/(k−1), and so on; once a claim is undecided, all that follow are. Holm's rule excludes counted claims,
+which are exact, and claims that the plan called undecidable before the runs (:mod:`polypath.reproduce.frozen`).
 
-Where arms were trained for half of the epochs as well, a verdict needs the same sign there, otherwise it is *depends on
+If arms were also trained for half of the epochs, a verdict needs the same sign there; otherwise it is *depends on
 training length*. Mechanisms of an ImageNet network on other images are *exercised*: they run, and nothing is decided.
 """
 
@@ -33,21 +32,21 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Claim:
-    """``text`` is true where ``statistic`` is above zero.
+    """``text`` is true if ``statistic`` is above zero.
 
     Attributes:
-        id: a few words joined by ``-`` (``drop-path-helps``), unique in its experiment. Verdicts are found by it, so it
-            stays when ``text`` is worded otherwise; a claim that says something else gets another.
-        text: a sentence, in the paper's words where that works.
-        statistic: from means by key to a value; works on single means and on arrays of draws alike.
+        id: a few words joined by ``-`` (``drop-path-helps``), unique in its experiment. Verdicts are found by id, so it
+            stays the same when ``text`` is reworded; a claim with another meaning gets another id.
+        text: a sentence, in the paper's words if possible.
+        statistic: from means by key to a value; works on single means and on arrays of draws.
         unit: of the statistic, for the reader; "points" are points of error in percent.
-        says: what the statistic is, where the text does not say it.
+        says: a description of the statistic, if the text does not give it.
         exact: a statistic of exact numbers: no seeds, no interval.
-        contradicted: which printed numbers of the paper itself contradict the claim (see
-            :mod:`polypath.reproduce.in_print`); empty where none do.
+        contradicted: the paper's own printed numbers that contradict the claim (see
+            :mod:`polypath.reproduce.in_print`); empty if none do.
 
     Raises:
-        ValueError: an id that is not of that form.
+        ValueError: an id of another form.
     """
 
     id: str
@@ -64,23 +63,23 @@ class Claim:
 
     @property
     def told(self) -> str:
-        """The claim with what contradicts it in print."""
+        """The claim, with the printed numbers that contradict it, if any."""
         return self.text + (f" [its own numbers contradict it: {self.contradicted}]" if self.contradicted else "")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a claim.
+    """The judgement of a claim.
 
     Attributes:
-        id: the claim's; empty in results from before claims had one.
-        text, unit, says: the claim's, as they were worded then.
+        id: the claim's; empty in old results, written before claims had ids.
+        text, unit, says: the claim's, in their wording at that time.
         word: the verdict.
-        estimate: the statistic of all seeds and images; None where it was not measured.
-        interval: its ends at ``level`` (1 − 0.05/k of Holm's rule), None for counted claims and single seeds.
-        p: two-sided, of the bootstrap, before the correction.
-        reason: why it is undecided or not measured, where that needs saying.
-        half: the estimate after half of the epochs, where that was measured.
+        estimate: the statistic of all seeds and images; None if not measured.
+        interval: its ends at ``level`` (1 − 0.05/k of Holm's rule); None for counted claims and single seeds.
+        p: two-sided p-value of the bootstrap, before the correction.
+        reason: why it is undecided or not measured, if that is not obvious.
+        half: the estimate after half of the epochs, if measured.
     """
 
     id: str
@@ -97,7 +96,7 @@ class Verdict:
     half: float | None = None
 
     def line(self) -> str:
-        """The verdict for people, in a line."""
+        """The verdict as one line of text."""
         parts = [f"{self.word}: {self.text}"]
         if self.estimate is not None:
             told = f"{self.says or 'difference'} {_number(self.estimate)} {self.unit}".strip()
@@ -111,13 +110,13 @@ class Verdict:
 
 
 def better(id: str, winner: str, loser: str, text: str, *, by: float = 0.0) -> Claim:
-    """``winner`` errs less than ``loser``, by more than ``by`` points (a negative ``by``: not more than that worse)."""
+    """``winner``'s error is below ``loser``'s by more than ``by`` points (a negative ``by`` allows it to be worse)."""
     says = f"error of {loser} minus that of {winner}" + (f", minus {by:g}" if by else "")
     return Claim(id, text, lambda m: m[loser] - m[winner] - by, says=says)
 
 
 def close(id: str, one: str, other: str, within: float, text: str) -> Claim:
-    """The errors of ``one`` and ``other`` lie within ``within`` points of each other."""
+    """The errors of ``one`` and ``other`` differ by less than ``within`` points."""
     return Claim(id, text, lambda m: within - abs(m[one] - m[other]), says=f"{within:g} minus |error difference|")
 
 
@@ -142,7 +141,7 @@ def trend(id: str, keys: Sequence[str], text: str, *, at: Sequence[float] | None
 
 
 def ordered(id: str, keys: Sequence[str], text: str) -> Claim:
-    """Each key errs less than the next: the smallest of the steps is above zero."""
+    """Each key has a lower error than the next: the smallest step is above zero."""
     steps = list(itertools.pairwise(keys))
     return Claim(id, text, lambda m: np.min([m[b] - m[a] for a, b in steps], axis=0), says="smallest step")
 
@@ -150,12 +149,12 @@ def ordered(id: str, keys: Sequence[str], text: str) -> Claim:
 def counted(
     id: str, text: str, statistic: Callable[[Mapping[str, Any]], float], unit: str = "", says: str = ""
 ) -> Claim:
-    """A claim about exact numbers (``counts``), true where ``statistic`` is above zero."""
+    """A claim about exact numbers (``counts``), true if ``statistic`` is above zero."""
     return Claim(id, text, statistic, unit, says, exact=True)
 
 
 def contradicted(claim: Claim, by: str) -> Claim:
-    """The claim, which the paper makes although its own numbers, cited in ``by``, say otherwise."""
+    """The claim, marked as contradicted by the paper's own numbers, which ``by`` cites."""
     return replace(claim, contradicted=by)
 
 
@@ -174,8 +173,8 @@ def judge(
 
     Args:
         half: means by key after half of the epochs.
-        undecidable: why the plan called claims undecidable, by their ids.
-        exercised: why sampled claims are only exercised, where they are.
+        undecidable: why the plan called claims undecidable, by claim id.
+        exercised: why sampled claims are only exercised; empty if they are judged.
     """
     undecidable = undecidable or {}
     verdicts: dict[int, Verdict] = {}
@@ -195,7 +194,7 @@ def judge(
         elif not np.isfinite(estimate):
             verdicts[i] = replace(verdicts[i], estimate=None, reason="the statistic is not finite")
         elif sample.seeds < 2:
-            verdicts[i] = replace(verdicts[i], reason="one seed tells nothing of how seeds differ")
+            verdicts[i] = replace(verdicts[i], reason="one seed does not show how seeds differ")
         else:
             drawn = drawn or draw(sample, draws, seed)
             low, high = interval(sample, drawn, claim.statistic, 1.0 - LEVEL)
@@ -204,7 +203,7 @@ def judge(
                 p, ends = p_value(sample, drawn, claim.statistic), (low, high)
                 verdicts[i] = replace(verdicts[i], word=told, interval=ends, level=1.0 - LEVEL, p=p, reason=why)
                 continue
-            clear = abs(estimate) / max(high - low, 1e-12)  # tells claims apart that no draw contradicts
+            clear = abs(estimate) / max(high - low, 1e-12)  # orders claims that no draw contradicts
             open_claims.append((p_value(sample, drawn, claim.statistic), -clear, i))
     stopped = False
     for rank, (p, _, i) in enumerate(sorted(open_claims)):
@@ -222,7 +221,7 @@ def judge(
 
 
 def _at_both(verdict: Verdict, claim: Claim, half: Mapping[str, float]) -> Verdict:
-    """The verdict with the estimate after half of the epochs, whose sign a decided one needs."""
+    """The verdict with the estimate after half of the epochs; a decided verdict needs the same sign there."""
     estimate = verdict.estimate
     if claim.exact or estimate is None:
         return verdict

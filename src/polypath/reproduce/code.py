@@ -1,8 +1,7 @@
-"""Which code made a run or a result: digests of the modules that it uses, so that a commit elsewhere changes nothing.
+"""Digests of the code that made a run or a result. They cover only the modules used: other commits do not change them.
 
-What counts is found by reading the sources: a module, what its ``import`` statements name (lazy ones too), what those
-name, and so on. Comments, docstrings and layout are no code. The digests are of the syntax tree as this Python prints
-it, so another version of Python may give others.
+The modules are found by following ``import`` statements (lazy ones too) through the sources. Comments, docstrings and
+layout do not count. A digest is of the syntax tree as this Python prints it, so it may differ between Python versions.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ RECIPES = "polypath.training.recipes"
 
 @functools.cache
 def training_id() -> str:
-    """A digest (12 digits) of the code that a training run uses. Named recipes are no part of it: a run's own recipe
-    says all that they said."""
+    """A digest (12 digits) of the code that a training run uses. Named recipes are excluded, since the run stores its
+    recipe."""
     found = modules_of(TRAINING)
     return _digest({name: file for name, file in found.items() if not name.startswith(RECIPES)})
 
@@ -34,7 +33,7 @@ def code_id() -> str:
 
 
 def modules_of(names: Iterable[str], package: Path = PACKAGE) -> dict[str, Path]:
-    """Files of modules of ``package`` and of all that they import from it, by module name, in order."""
+    """Files of modules of ``package`` and of all modules of it that they import, by module name, in order."""
     found: dict[str, Path] = {}
     left = list(names)
     while left:
@@ -42,14 +41,14 @@ def modules_of(names: Iterable[str], package: Path = PACKAGE) -> dict[str, Path]
         if name in found or (file := _file(name, package)) is None:
             continue
         found[name] = file
-        parent = name.rpartition(".")[0]  # whose __init__ runs first
+        parent = name.rpartition(".")[0]  # its __init__ runs first
         left += [parent] if parent != package.name else []
         left += _imported(ast.parse(file.read_bytes()), package.name)
     return dict(sorted(found.items()))
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """Names that a module imports: modules, and what may be a module in one."""
+    """Names that a module imports: modules, and names in packages that may be modules."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == package)
@@ -59,7 +58,7 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
 
 
 def _file(name: str, package: Path) -> Path | None:
-    """The file of a module, or of a package; None for names that are neither."""
+    """The file of a module or package; None for other names."""
     place = package.parent.joinpath(*name.split("."))
     for file in (place.with_suffix(".py"), place / "__init__.py"):
         if file.is_file():
@@ -80,7 +79,7 @@ def _digest(files: dict[str, Path]) -> str:
 
 
 def code_of(source: str) -> str:
-    """A module's code, without what only people read."""
+    """A module's code, without comments, docstrings and layout."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)

@@ -1,4 +1,4 @@
-"""From the measurements of all seeds to a result."""
+"""Combine the measurements of all seeds into a result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def collect(
     data: list[str],
     seconds: float,
 ) -> Result:
-    """Put the seeds' measurements together; keys that not every seed has are left out."""
+    """Combine the seeds' measurements; keys that some seed lacks are left out."""
     per_seed, per_half = list(found.whole.values()), list(found.half.values())
     correct = {key: np.stack([m.correct[key].hits for m in per_seed]) for key in _common(per_seed, "correct")}
     runs = {task.run.path: task for task in found.tasks}
@@ -84,7 +84,7 @@ def _common(per_seed: list[Measured], what: str) -> list[str]:
 
 def _environment(device: str) -> dict[str, Any]:
     found = environment(resolve_device(device))
-    return {k: v for k, v in found.items() if k not in ("command", "revision")}  # a command names paths of a machine
+    return {k: v for k, v in found.items() if k not in ("command", "revision")}  # the command contains local paths
 
 
 def _arms(arms: Mapping[str, Recipe]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""The page of what is covered (``docs/coverage.md``): every table and figure of the five papers, every printed cell of
-the papers' own systems, and the experiment and recipe that give it, or the reason why there is none."""
+"""The coverage page (``docs/coverage.md``): every table and figure of the five papers, every printed cell of the
+papers' own systems, and the experiment and recipe that reproduce it, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from polypath.reproduce.registry import get_experiment, list_experiments
 
 HEAD = """# Coverage
 
-Every table and figure of the five papers, and every printed cell of the papers' own systems: which experiment
-(`polypath reproduce PAPER/TABLE`) gives it, and which recipe (`polypath train RECIPE`) trains it in the published
-setting. What has no experiment has its reason. Made from the experiments' own definitions by `make docs`; what came out
-stands in [reproduction.md](reproduction.md).
+Every table and figure of the five papers, and every printed cell of the papers' own systems: the experiment
+(`polypath reproduce PAPER/TABLE`) that reproduces it, and the recipe (`polypath train RECIPE`) that trains it in the
+published setting, or the reason why there is no experiment. `make docs` generates this page from the experiments'
+definitions; the results are in [reproduction.md](reproduction.md).
 """
 
 TITLES = {
@@ -30,7 +30,7 @@ TITLES = {
 
 
 class Given(NamedTuple):
-    """Where a cell's number comes from: experiments, and names of recipes (none: it is counted); or why it does not."""
+    """The source of a cell's number: experiments, and names of recipes (none if it is counted); or why it has none."""
 
     experiments: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
@@ -41,25 +41,25 @@ def coverage_page() -> str:
     """The page.
 
     Raises:
-        ValueError: a cell, table or figure without experiment and reason, or a reason that nothing needs.
+        ValueError: a cell, table or figure with neither experiment nor reason, or an unused reason.
     """
     lines = [HEAD]
     for paper, title in TITLES.items():
         lines += [f"## {title}", "", *_places(paper), *(line for t in TABLES[paper] for line in _table(paper, t))]
     if unused := [reason.text for reason in REASONS if not _needed(reason)]:
-        raise ValueError(f"coverage: nothing needs the reason {unused[0]!r}")
+        raise ValueError(f"coverage: the reason {unused[0]!r} is unused")
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _places(paper: str) -> Iterator[str]:
-    """A line for each table and figure, and for experiments that stand at none."""
+    """A line for each table and figure, and for experiments without one."""
     known, said = list_experiments(paper), set[str]()
     yield from ("| in the paper | shows | given by |", "|---|---|---|")
     for place in PLACES[paper]:
         if unknown := [name for name in place.experiments if f"{paper}/{name}" not in known]:
-            raise ValueError(f"coverage: {place.label} of {paper} names {unknown[0]!r}, which is no experiment")
+            raise ValueError(f"coverage: {place.label} of {paper} names {unknown[0]!r}, which is not an experiment")
         if bool(place.experiments) == bool(place.reason):
-            raise ValueError(f"coverage: {place.label} of {paper} needs an experiment or a reason, and not both")
+            raise ValueError(f"coverage: {place.label} of {paper} needs either an experiment or a reason")
         names = [f"{paper}/{name}" for name in place.experiments]
         said.update(names)
         yield f"| {place.label} | {place.shows} | {_code(names) or place.reason} |"
@@ -85,7 +85,7 @@ def _table(paper: str, of: Printed) -> Iterator[str]:
 
 
 def printed_cells(paper: str, of: Printed) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
-    """The printed rows of the paper's own systems, with what is printed in each of their cells."""
+    """The printed rows of the paper's own systems, with the content of each cell."""
     for row in published.table(paper, of.table)["rows"]:
         cells = {column: _number(row.get(column)) for column in of.columns if of.own(row)}
         if cells := {column: number for column, number in cells.items() if number is not None}:
@@ -93,7 +93,7 @@ def printed_cells(paper: str, of: Printed) -> Iterator[tuple[Mapping[str, Any], 
 
 
 def given(paper: str, table: str, row: Mapping[str, Any], column: str) -> Given:
-    """What gives a printed cell.
+    """The source of a printed cell's number.
 
     Raises:
         ValueError: neither an experiment nor a reason.
@@ -103,14 +103,14 @@ def given(paper: str, table: str, row: Mapping[str, Any], column: str) -> Given:
         for reason in REASONS:
             if (reason.paper, reason.table) == (paper, table) and reason.of(row, column):
                 return Given(reason=reason.text)
-        raise ValueError(f"coverage: {paper}/{table}, {dict(row)}: nothing gives {column!r}, and no reason is there")
+        raise ValueError(f"coverage: {paper}/{table}, {dict(row)}: {column!r} has neither an experiment nor a reason")
     experiments = dict.fromkeys(name for name, _ in found)
     recipes = dict.fromkeys(recipe for name, key in found for recipe in recipes_of(get_experiment(name), key))
     return Given(tuple(experiments), tuple(recipes))
 
 
 def recipes_of(experiment: Experiment, key: str) -> list[str]:
-    """Names of the recipes of the arms that give a key in the published setting; none where it is counted."""
+    """Names of the recipes of the arms that give a key in the published setting; empty if it is counted."""
     arms = experiment.scale("paper").arms if "paper" in experiment.scales else {}
     if experiment.arms_of is not None:
         return [arms[arm].name for arm in experiment.arms_of(key)]
@@ -126,7 +126,7 @@ _INDEX: dict[tuple[str, str, int, str], list[tuple[str, str]]] = {}
 
 
 def _index() -> Mapping[tuple[str, str, int, str], list[tuple[str, str]]]:
-    """Experiments and keys by the cell that they stand beside."""
+    """Experiments and keys by the cell that they reproduce."""
     if not _INDEX:
         for experiment in map(get_experiment, list_experiments()):
             for key, cell in experiment.published.items():
@@ -149,7 +149,7 @@ def _needed(reason: Any) -> bool:
 
 
 def _number(cell: Any) -> Any:
-    """What a cell shows: a number, a mean and its deviation, a word."""
+    """A cell's content: a number, a mean and its deviation, or a word."""
     return f"{cell['mean']} ± {cell['std']}" if isinstance(cell, dict) else cell
 
 

@@ -1,19 +1,19 @@
-"""What an experiment is: a table or figure of a paper as networks to train, things to measure, and claims to check.
+"""An experiment: a table or figure of a paper as networks to train, measurements, and claims to check.
 
 A definition reads like its paper's table::
 
     Experiment(
         name="crescendonet/table2",
         place="Table II",
-        shows="what sub-networks err that keep only some branches of every block",
+        shows="error of sub-networks that keep only some branches of every block",
         scales={"smoke": lambda: Scale(...), "small": lambda: Scale(...), "paper": lambda: Scale(...)},
         measure=per_arm(named_paths),
         published={"whole": Cell("table2", "C10+", branches=[1, 2, 3, 4]), ...},
         claims=(better("ensemble-beats-longest", "whole", "branches=4", "the ensemble beats its longest branch"), ...),
     )
 
-An *arm* is one thing that is trained, a recipe by a name; every arm is trained once for each seed. What is measured has
-*keys*: an arm's name, or ``ARM/WHAT`` for one of several things of an arm.
+An *arm* is a named recipe; every arm is trained once for each seed. Measurements have *keys*: an arm's name, or
+``ARM/WHAT`` for one of several measurements of an arm.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Scale:
     """An experiment at one scale.
 
     Args:
-        arms: what is trained, by name; may be empty where nothing is.
-        seeds: how many seeds a run of it takes unless told otherwise.
-        changes: what differs from the paper's setting, a sentence each; printed above the result.
-        both_lengths: train every arm for half of its epochs as well. A verdict then needs the same sign at both.
+        arms: the recipes to train, by name; may be empty.
+        seeds: the default number of seeds.
+        changes: differences from the paper's setting, a sentence each; printed above the result.
+        both_lengths: also train every arm for half of its epochs. A verdict then needs the same sign at both lengths.
     """
 
     arms: Mapping[str, Recipe] = field(default_factory=dict)
@@ -56,23 +56,23 @@ class Scale:
 
 
 def halved(recipe: Recipe) -> Recipe:
-    """The recipe for half of the epochs, its schedule over those.
+    """The recipe with half of the epochs, and the schedule over these.
 
     Raises:
-        ValueError: one epoch.
+        ValueError: the recipe has one epoch.
     """
     return changed(recipe, {"epochs": recipe.epochs // 2})
 
 
 Measure = Callable[[Mapping[str, Trained]], Measured]
-"""From one seed's trained arms, by name, to what they came to."""
+"""From one seed's trained arms, by name, to their measurements."""
 
 
 class Cell:
-    """A printed number: paper (the experiment's own unless given), table, column, and what its row says.
+    """A printed number: paper (default: the experiment's), table, column, and the values that identify its row.
 
-    ``complement`` reads an accuracy as an error: 100 minus the printed number; ``times`` brings it to the unit that is
-    measured in (GFLOPs, 1000, to millions); ``part`` is which one of several numbers in one cell.
+    ``complement`` reads an accuracy as an error: 100 minus the printed number. ``times`` converts it to our unit (1000:
+    GFLOPs to millions). ``part`` selects one of several numbers in a cell.
     """
 
     def __init__(
@@ -96,22 +96,22 @@ class Experiment:
 
     Args:
         name: ``PAPER/TABLE``.
-        place: where in the paper it stands.
-        shows: what it shows, half a sentence.
-        scales: of :data:`SCALES`, each as a function, since building some takes a while.
+        place: its place in the paper, such as a table.
+        shows: its content, in a phrase.
+        scales: by name (:data:`SCALES`), each as a function, since building some takes a while.
         measure: see :data:`Measure`; :mod:`polypath.reproduce.measure` has the usual ones.
         counts: exact numbers that need no training (parameters, paths), by key, for a scale.
         units: unit of keys in ``values`` and ``counts``, by the end of the key (``{"loss": "nats"}``).
         published: printed number of a key. Keys that were not measured at a scale are left out.
-        claims: what the paper says, checkable.
+        claims: the paper's statements, in checkable form.
         figure: draws the result in the paper's form; None draws the errors as bars.
-        answer: sentences that the verdicts add up to, for the page of results.
-        notes: what a reader has to know of the definition itself.
+        answer: a summary of the verdicts, for the page of results.
+        notes: caveats about the definition.
         imagenet: the paper ran it on ImageNet; on other images its sampled claims are *exercised*, never decided.
-        arms_of: names of the arms of ``paper`` that a key comes from, where its name does not begin with its arm's.
+        arms_of: names of the arms of ``paper`` that a key comes from, if the key does not begin with its arm's name.
 
     Raises:
-        ValueError: two claims of one id.
+        ValueError: two claims have the same id.
     """
 
     name: str
@@ -132,14 +132,14 @@ class Experiment:
     def __post_init__(self) -> None:
         twice = [id for id, n in Counter(claim.id for claim in self.claims).items() if n > 1]
         if twice:
-            raise ValueError(f"{self.name}: several claims have the id {twice[0]!r}; each needs one of its own")
+            raise ValueError(f"{self.name}: several claims have the id {twice[0]!r}; each needs its own")
 
     @property
     def paper(self) -> str:
         return self.name.partition("/")[0]
 
     def exercised(self, plan: Scale) -> str:
-        """Why a scale's sampled claims are only exercised; empty where they may be decided."""
+        """Why a scale's sampled claims are only exercised; empty if they may be decided."""
         others = self.imagenet and any(recipe.data.source != "imagenet" for recipe in plan.arms.values())
         return "a network of ImageNet's on other images" if others else ""
 
@@ -147,7 +147,7 @@ class Experiment:
         """The experiment at a scale.
 
         Raises:
-            ValueError: a scale that it does not have.
+            ValueError: the experiment does not have this scale.
         """
         if name not in self.scales:
             raise ValueError(f"--scale {name!r}: {self.name} has {', '.join(s for s in SCALES if s in self.scales)}")
@@ -155,9 +155,9 @@ class Experiment:
 
 
 def definition_id(experiment: Experiment, scale: str, plan: Scale) -> str:
-    """A digest of what is measured at a scale: the arms' recipes, without seed, device and source of images. Words are
-    not in it, so that a result outlives a claim or a note that is worded otherwise; nor are fields that recipes got
-    later, while they change nothing."""
+    """A digest of the definition of a scale: the arms' recipes, without seed, device and source of images. It excludes
+    texts, so a result stays valid when a claim or note is reworded, and later recipe fields at values that change
+    nothing."""
     arms: dict[str, Any] = {}
     for arm, recipe in plan.arms.items():
         values = recipe_to_json(recipe)

@@ -1,6 +1,6 @@
 """Figures of results, in the papers' forms: bars of errors, lines along training or depth, error against cost.
 
-Here is which results become which series; :mod:`polypath.analysis.plots` draws them.
+This module turns results into series; :mod:`polypath.analysis.plots` draws them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Draw = Callable[["Result"], "Figure"]
 
 
 def error_bars(result: Result) -> Figure:
-    """A horizontal bar a key: mean test error, whisker of one standard deviation over seeds, printed number as a mark.
-    Where there are no errors, the scalars or counts."""
+    """A horizontal bar for each key: mean test error, whisker of one standard deviation over seeds, printed number as a
+    mark. Without errors, the scalars or counts."""
     return bars()(result)
 
 
 def bars(keys: Sequence[str] | None = None, label: str = "test error (%)") -> Draw:
-    """Bars of these keys, by default of all errors (or, without such, of all scalars and counts)."""
+    """Bars of these keys, by default of all errors (or, without errors, of all scalars and counts)."""
 
     def draw(result: Result) -> Figure:
         shown = [k for k in keys if known(result, k)] if keys is not None else list(result.errors)
@@ -44,8 +44,8 @@ def bars(keys: Sequence[str] | None = None, label: str = "test error (%)") -> Dr
 
 
 def grouped_bars(groups: Mapping[str, str], parts: Mapping[str, str], label: str = "test error (%)") -> Draw:
-    """Bars in groups: ``groups`` gives each group's name and its part of the keys, ``parts`` the label and the other
-    part of each bar's key, a beginning where it ends in ``/`` or a blank, else an end."""
+    """Bars in groups. ``groups`` maps each group's name to its part of the keys, ``parts`` maps each bar's label to the
+    other part of the key: a prefix if it ends in ``/`` or a blank, else a suffix."""
 
     def key_of(group: str, part: str) -> str:
         return f"{part}{group}" if part.endswith(("/", " ")) else f"{group}{part}"
@@ -71,7 +71,7 @@ def lines(
     ylabel: str = "test error (%)",
     log: bool = False,
 ) -> Draw:
-    """A line a key (or key: label) of ``curves``: mean over seeds, a band from the lowest to the highest."""
+    """A line for each key (or key: label) of ``curves``: mean over seeds, a band from the lowest to the highest."""
     labels = dict(keys) if isinstance(keys, Mapping) else {key: key for key in keys}
 
     def draw(result: Result) -> Figure:
@@ -91,7 +91,7 @@ def lines(
 
 
 def against(costs: Mapping[str, tuple[str, str]], keys: Sequence[str] | None = None) -> Draw:
-    """Error against what it costs: a panel for each of ``costs``, label to (end of the scalar's key, unit)."""
+    """Error against cost: a panel for each of ``costs``, label to (suffix of the scalar's key, unit)."""
 
     def draw(result: Result) -> Figure:
         shown = [k for k in (keys or result.errors) if k in result.errors]
@@ -113,21 +113,21 @@ def against(costs: Mapping[str, tuple[str, str]], keys: Sequence[str] | None = N
 
 
 def finish(figure: Figure, result: Result, columns: int = 4) -> Figure:
-    """Give a figure its title, and one legend under all panels."""
+    """Add the title, and one legend under all panels."""
     figure.suptitle(title(result), fontsize=10)
     legend_below(figure, columns)
     return figure
 
 
 def title(result: Result) -> str:
-    """The experiment, its place in the paper, its scale and how many seeds."""
+    """The experiment, its place in the paper, its scale and its number of seeds."""
     n = len(result.seeds)
     seeds = f", {n} seed{'s' if n != 1 else ''}" if n else ""
     return f"{result.experiment} ({result.place}), scale {result.scale}{seeds}"
 
 
 def known(result: Result, key: str) -> bool:
-    """Whether the result has a number of this key."""
+    """Whether the result has a number for this key."""
     return any(key in found for found in (result.errors, result.values, result.counts))
 
 

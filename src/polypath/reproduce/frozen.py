@@ -1,9 +1,8 @@
-"""The plan of ``medium``, frozen in a file before anything runs: claims, thresholds, seeds, and what they can see.
+"""The plan of ``medium``, frozen in a file before anything runs: claims, thresholds, seeds, and detectable effects.
 
-``medium_plan.json`` beside this module is what :func:`freeze` makes (``polypath reproduce --all --scale medium
---freeze``); a test holds it. Verdicts at ``medium`` are judged by it: a claim that it calls undecidable stays undecided
-whatever comes out, and says which budget would decide it; a result whose definition is another than the plan's is
-refused.
+:func:`freeze` makes ``medium_plan.json`` beside this module (``polypath reproduce --all --scale medium --freeze``); a
+test checks it. Verdicts at ``medium`` follow it. A claim that it calls undecidable stays undecided whatever the result,
+and says which budget would decide it. An experiment whose definition differs from the plan's is rejected.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ FILE = Path(__file__).with_name("medium_plan.json")
 BUDGET = 10.0
 """PFLOP of all experiments together."""
 BEYOND: Mapping[str, Callable[[], Scale]] = {"crescendonet/table1": path_wise_at_medium}
-"""What the budget has no room for, by experiment."""
+"""Scales that exceed the budget, by experiment."""
 THRESHOLDS = {"points": 1.0, "points a layer": 0.05, "nats": 0.05, "epochs": 0.5, "": 0.1, "%": 1.0, "loops": 0.5}
-"""The smallest effect that matters, by unit, where the paper's number is lost."""
+"""The smallest relevant effect, by unit, if the paper's number is lost."""
 SMALLEST = 0.1
 """… and in other units."""
 SUSPECTED = {"fractalnet/suspects": 2.0}
-"""… and in points by experiment: a suspect matters that makes a good part of the 7.65 points by which public
+"""… and in points by experiment: a suspect is relevant if it explains a good part of the 7.65 points by which public
 re-implementations fall short of FractalNet's deepest column (36.7 and 29.05% on CIFAR-100)."""
 
 
 class Frozen:
-    """What the file says of one experiment."""
+    """The plan of one experiment."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.name, self.definition, self.seeds = values["name"], values["definition"], values["seeds"]
@@ -48,12 +47,12 @@ class Frozen:
 
     @property
     def undecidable(self) -> dict[str, str]:
-        """Why claims cannot be decided, by their ids."""
+        """Why claims cannot be decided, by claim id."""
         return {id: claim["why"] for id, claim in self.claims.items() if not claim["decidable"]}
 
 
 def frozen(name: str) -> Frozen | None:
-    """The frozen plan of an experiment; None where it has no scale ``medium``."""
+    """The frozen plan of an experiment; None if it has no scale ``medium``."""
     return next((Frozen(values) for values in read_json(FILE)["experiments"] if values["name"] == name), None)
 
 
@@ -61,7 +60,7 @@ def checked(experiment: Experiment, plan: Scale) -> Frozen | None:
     """The frozen plan of an experiment that is about to run at ``medium``.
 
     Raises:
-        ValueError: another definition or other claims than those that were frozen.
+        ValueError: its definition or claims differ from the frozen ones.
     """
     held = frozen(experiment.name)
     if held is None:
@@ -69,14 +68,14 @@ def checked(experiment: Experiment, plan: Scale) -> Frozen | None:
     sampled = {claim.id for claim in experiment.claims if not claim.exact}
     if held.definition != definition_id(experiment, SCALE, plan) or not set(held.claims) <= sampled:
         raise ValueError(
-            f"{experiment.name} at {SCALE}: it is defined otherwise than when its claims were frozen ({FILE.name}); "
-            "freeze them anew before it runs, by `polypath reproduce --all --scale medium --freeze`"
+            f"{experiment.name} at {SCALE}: its definition has changed since its claims were frozen ({FILE.name}); "
+            "freeze them again before it runs, by `polypath reproduce --all --scale medium --freeze`"
         )
     return held
 
 
 def planned() -> Plan:
-    """The plan of ``medium`` as its frozen file has it, which takes no counting."""
+    """The plan of ``medium``, read from the frozen file instead of counted."""
     held = read_json(FILE)["experiments"]
     found = []
     for of in held:
@@ -86,30 +85,30 @@ def planned() -> Plan:
 
 
 def load_small(folder: Path) -> list[Result]:
-    """Results at ``small`` below a folder, from which spreads are taken.
+    """Results at ``small`` below a folder; they give the spreads.
 
     Raises:
-        ValueError: there are none, or a damaged one.
+        ValueError: no results, or a damaged one.
     """
     results = [load_result(file.parent) for file in sorted(folder.glob("*/result.json"))]
     small = [result for result in results if result.scale == "small"]
     if not small:
-        raise ValueError(f"{folder}: no results at small, from which to take how statistics spread")
+        raise ValueError(f"{folder}: no results at small, which give the spread of the statistics")
     return small
 
 
 def beyond() -> dict[str, float]:
-    """PFLOP of what :data:`BEYOND` the budget would take, by experiment."""
+    """PFLOP of the scales in :data:`BEYOND`, by experiment."""
     return {name: scale_pflop(make()) for name, make in BEYOND.items()}
 
 
 def freeze(plan: Plan, results: Sequence[Result], beyond: Mapping[str, float]) -> dict[str, Any]:
-    """The document: what each experiment claims at ``medium``, and what its seeds can see.
+    """The document: each experiment's claims at ``medium``, and the effects that its seeds can detect.
 
     Args:
         plan: of ``medium``.
-        results: committed ones at ``small``, for the spread.
-        beyond: PFLOP of what is left out, see :func:`beyond`.
+        results: committed results at ``small``, for the spread.
+        beyond: PFLOP of the excluded scales, see :func:`beyond`.
     """
     cost, known = {planned.name: planned for planned in plan.experiments}, known_spreads(results)
     experiments = []
@@ -145,7 +144,7 @@ def freeze(plan: Plan, results: Sequence[Result], beyond: Mapping[str, float]) -
 
 
 def _left_out(name: str, scale: Scale, pflop: float) -> dict[str, Any]:
-    """Claims that a larger budget would ask."""
+    """Claims that need a larger budget."""
     experiment = get_experiment(name)
     keys = Keys(experiment, scale)
     claims = [claim.id for claim in experiment.claims if not claim.exact and asks(keys, claim)]
@@ -191,7 +190,7 @@ def _claim(
 
 
 class Keys(Mapping[str, float]):
-    """What a scale measures, by the names of its arms: every key with a value of 1."""
+    """The keys that a scale measures, by the names of its arms: every key has the value 1."""
 
     def __init__(self, experiment: Experiment, scale: Scale) -> None:
         self._experiment, self._scale = experiment, scale
@@ -199,7 +198,7 @@ class Keys(Mapping[str, float]):
         self._single = len(scale.arms) == len(self._published) == 1
 
     def owns(self, key: str) -> bool:
-        """Whether a key comes from the scale's arms alone."""
+        """Whether a key comes only from the scale's arms."""
         arms = self._scale.arms
         if self._experiment.arms_of is not None:
             try:
@@ -224,7 +223,7 @@ class Keys(Mapping[str, float]):
 
 
 def asks(keys: Keys, claim: Claim) -> bool:
-    """Whether a scale measures all that a claim reads."""
+    """Whether a scale measures all keys that a claim reads."""
     try:
         claim.statistic(keys)
     except KeyError:

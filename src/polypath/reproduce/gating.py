@@ -1,4 +1,4 @@
-"""What the gates of a dynamic recursive net do on images: MACs spent (DRNN Tables 1 and 2), maps let pass and stopped
+"""Effects of the gates of a dynamic recursive net: MACs spent (DRNN Tables 1 and 2), maps passed and stopped
 (Fig. 7)."""
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from polypath.profiling.cost import macs_by_node
 
 
 def mean_macs(net: PathNet, passed: Mapping[tuple[str, str], float], size: int) -> float:
-    """Multiply-adds of an image of ``size`` pixels on average, gates included, as
-    :func:`polypath.profiling.expected.expected_macs`, but by the shares ``{(switch, loop): share}`` of all images that
-    were counted behind each gate."""
+    """Mean multiply-adds of an image of ``size`` pixels, gates included. Like
+    :func:`polypath.profiling.expected.expected_macs`, but from the measured shares ``{(switch, loop): share}`` of all
+    images that pass each gate."""
     shares: dict[str, float] = {}
     for switch in net.wiring.joins.values():
         reached = 1.0
@@ -34,11 +34,11 @@ def mean_macs(net: PathNet, passed: Mapping[tuple[str, str], float], size: int) 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PassedStopped:
-    """Maps before a block's first norm, of the images that its first gate lets pass and of those that it stops.
+    """Statistics of the maps before a block's first norm, for the images that its first gate passes and stops.
 
     Attributes:
-        mean_passed, var_passed, mean_stopped, var_stopped: by channel ``(C,)``, over images and places.
-        passed, stopped: images of either kind.
+        mean_passed, var_passed, mean_stopped, var_stopped: by channel ``(C,)``, over images and positions.
+        passed, stopped: number of images of each kind.
     """
 
     mean_passed: Tensor
@@ -50,20 +50,21 @@ class PassedStopped:
 
     @property
     def discrepancy(self) -> float:
-        """How far the two means are apart, in standard deviations (of the variances' mean); mean over channels."""
+        """The distance of the two means in standard deviations (of the mean variance), averaged over channels."""
         deviation = ((self.var_passed + self.var_stopped) / 2).clamp(min=1e-12).sqrt()
         return float(((self.mean_passed - self.mean_stopped).abs() / deviation).mean())
 
 
 @torch.inference_mode()
 def passed_and_stopped(net: PathNet, batches: Iterable[Sequence[Tensor]], least: int = 2) -> dict[str, PassedStopped]:
-    """Statistics of what the gate before each block's first loop lets pass and stops, by block (``group3.block2``).
+    """Statistics of the images that the gate before each block's first loop passes and stops, by block
+    (``group3.block2``).
 
-    They are of what the block's first conv gives, also for the images that the gate stops. Blocks whose gate passes or
-    stops fewer than ``least`` images are left out. The network is put in evaluation mode.
+    They are of the output of the block's first conv, which is also computed for stopped images. Blocks whose gate
+    passes or stops fewer than ``least`` images are left out. The network is put in evaluation mode.
 
     Raises:
-        ValueError: a network without such gates.
+        ValueError: no block has a gate before its first loop.
     """
     gates = {s.name: s.gates[0] for s in net.wiring.joins.values() if s.gates and s.gates[0].opens == s.labels[1]}
     if not gates:

@@ -1,4 +1,4 @@
-"""The images of an experiment's arms: found, checked for the splits that are needed, loaded once."""
+"""The images of an experiment's arms: finds them, checks that they have the needed splits, loads them once."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SCORED = ("test", "validation")
 
 
 class Images:
-    """Loads each of the arms' datasets when it is first asked for, and keeps it.
+    """Loads each of the arms' datasets on first use, and keeps it.
 
     Args:
-        places: a folder to read a ``source`` from instead.
+        places: by ``source``, a folder to read it from instead.
     """
 
     def __init__(self, places: Mapping[str, str] | None = None) -> None:
@@ -36,34 +36,34 @@ class Images:
         return self._loaded[plain]
 
     def identity(self, config: DataConfig) -> Identity:
-        """What the images of a configuration are told apart by, without decoding one."""
+        """The identity of a configuration's images, without decoding any."""
         plain = replace(config, augment=DataConfig().augment)
         if plain not in self._known:
             self._known[plain] = identify(self.located(plain))
         return self._known[plain]
 
     def folder(self, config: DataConfig) -> str | None:
-        """The folder that a configuration's images are in; None for those that come by a name."""
+        """The folder of a configuration's images; None for images by name."""
         place = local_folder(self.located(config).source)
         return None if place is None else str(place)
 
     def located(self, config: DataConfig) -> DataConfig:
-        """The same data, read from where it is."""
+        """The configuration with the actual place of its images."""
         return located(config, self.places.get(config.source))
 
     @property
     def notes(self) -> list[str]:
-        """Name of each dataset that was loaded, with what a reader of results has to know of it."""
+        """The name of each loaded dataset, with its caveats."""
         told = {f"{data.name}: {data.note}" if data.note else data.name for data in self._loaded.values()}
         return sorted(told)
 
 
 def with_source(arms: Mapping[str, Recipe], source: str | None) -> dict[str, Recipe]:
-    """The arms with their images from elsewhere: ``FOLDER_OR_NAME`` where all read one dataset, ``cifar10=FOLDER`` for
-    those that read ``cifar10``.
+    """The arms with images from another place: ``FOLDER_OR_NAME`` if all read one dataset, ``cifar10=FOLDER`` for those
+    that read ``cifar10``.
 
     Raises:
-        ValueError: arms of several datasets and none named.
+        ValueError: the arms read several datasets, and ``source`` names none.
     """
     if source is None:
         return dict(arms)
@@ -76,18 +76,18 @@ def with_source(arms: Mapping[str, Recipe], source: str | None) -> dict[str, Rec
         }
     if len(sources) > 1:
         raise ValueError(
-            f"--data.source {source!r}: this experiment reads {', '.join(sources)}; say which, as {sources[0]}=FOLDER"
+            f"--data.source {source!r}: this experiment reads {', '.join(sources)}; name one, as in {sources[0]}=FOLDER"
         )
     return {arm: changed(recipe, {"data.source": source}) for arm, recipe in arms.items()}
 
 
 def check_splits(configs: Iterable[DataConfig]) -> None:
-    """Make sure, before anything trains, that each dataset has the splits that arms train on and are scored on.
+    """Check, before any training, that each dataset has the splits that arms are trained and scored on.
 
-    A split that is held out of the training images is no test set of a paper, so none is made here.
+    A missing test split is not replaced by held-out training images, which are not the paper's test set.
 
     Raises:
-        ValueError: a split that is missing, with those that there are.
+        ValueError: a split is missing; the message lists the existing ones.
     """
     for config in set(configs):
         known = KNOWN.get(config.source, {})

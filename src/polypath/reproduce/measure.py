@@ -1,4 +1,4 @@
-"""The usual measurements; each gives a :data:`~polypath.reproduce.experiment.Measure`."""
+"""The usual measurements; each returns a :data:`~polypath.reproduce.experiment.Measure`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from polypath.reproduce.measured import Correct, Measured
 from polypath.reproduce.trained import Choice, Trained
 
 One = Callable[[Trained], Measured]
-"""From one trained arm to what it came to, keys without the arm's name."""
+"""From one trained arm to its measurements, with keys without the arm's name."""
 
 
 def per_arm(*parts: One, single: bool = False) -> Measure:
-    """Measure every arm by itself. A key ``whole`` becomes ``ARM``, others ``ARM/KEY``; with ``single``, for
+    """Measure every arm separately. The key ``whole`` becomes ``ARM``, others ``ARM/KEY``; with ``single``, for
     experiments of one arm, keys stay as they are."""
 
     def measure(trained: Mapping[str, Trained]) -> Measured:
@@ -37,7 +37,7 @@ def whole(run: Trained) -> Measured:
 
 
 def top_five(run: Trained) -> Measured:
-    """Whether the label is among the whole network's five likeliest classes, ``top-5``."""
+    """Whether the label is among the whole network's five most probable classes, ``top-5``."""
     return Measured({"whole top-5": within_five(run, run.logits(["whole"])["whole"])})
 
 
@@ -48,7 +48,7 @@ def within_five(run: Trained, logits: Tensor) -> Correct:
 
 
 def paths(choice: Choice = None, *, recalibrated: int = 0, suffix: str = "") -> One:
-    """Answers of paths, by default all that have a name and ``whole``; keys are their texts and ``suffix``."""
+    """Answers of paths, by default of all named ones and ``whole``; keys are their texts plus ``suffix``."""
 
     def measure(run: Trained) -> Measured:
         found = run.correct(choice, recalibrated=recalibrated)
@@ -71,7 +71,7 @@ def costs(choice: Choice = None) -> One:
 
 
 def last_loss(run: Trained) -> dict[str, float]:
-    """``loss``: the mean training loss of the last epoch that was recorded; nothing where none was."""
+    """``loss``: the mean training loss of the last recorded epoch; empty if no epoch was recorded."""
     rows = run.metrics()
     return {"loss": rows[-1]["train_loss"]} if rows else {}
 
@@ -95,7 +95,7 @@ def error_along_training(choice: Choice = None, *, recalibrated: int = 0) -> One
 
 
 def curves(run: Trained) -> Measured:
-    """Loss in training and test error by epoch, and their means over the epochs (``area``: how fast they fell)."""
+    """Training loss and test error by epoch, and their means over the epochs (``area``: how fast they fall)."""
     rows = run.metrics()
     loss = [(r["epoch"], r["train_loss"]) for r in rows]
     error = [(r["epoch"], r["traced_test_error"]) for r in rows if "traced_test_error" in r]

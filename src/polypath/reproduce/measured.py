@@ -1,4 +1,4 @@
-"""What one seed's networks came to, as a value and on disk.
+"""The measurements of one seed, in memory and on disk.
 
 The file is an ``.npz`` without pickle: answers as bits, the rest as JSON.
 """
@@ -19,8 +19,8 @@ from polypath.storage.files import write_file
 
 
 class Correct(NamedTuple):
-    """Which test images are classified rightly: ``hits`` ``(images,)`` bool; ``images`` tells one test set from
-    another, so that only answers on the same images are paired."""
+    """Which test images are classified correctly: ``hits`` ``(images,)`` bool. ``images`` identifies the test set, so
+    that only answers on the same images are paired."""
 
     hits: np.ndarray
     images: str
@@ -28,14 +28,14 @@ class Correct(NamedTuple):
 
 @dataclass
 class Measured:
-    """What one seed's networks came to, by key.
+    """The measurements of one seed, by key.
 
     Attributes:
         correct: answers on test images.
-        values: scalars (a training loss, epochs until something happens, MACs, a similarity).
+        values: scalars (a training loss, epochs until an event, MACs, a similarity).
         curves: points ``(x, y)`` of a line.
         histograms: counts or shares by label.
-        pictures: images to be shown, PNG in base64; the first seed's are kept.
+        pictures: images to show, PNG in base64; those of the first seed are kept.
     """
 
     correct: dict[str, Correct] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Measured:
     pictures: dict[str, str] = field(default_factory=dict)
 
     def update(self, other: Measured) -> Measured:
-        """Take in what ``other`` has; gives itself."""
+        """Add the entries of ``other``; returns itself."""
         self.correct |= other.correct
         self.values |= other.values
         self.curves |= other.curves
@@ -55,7 +55,7 @@ class Measured:
 
 
 def save_measured(file: Path, measured: Measured, arms: Sequence[str]) -> None:
-    """Write what one seed came to; ``arms`` are those that it was measured on."""
+    """Write the measurements of one seed; ``arms`` identifies the measured arms."""
     rest = {
         "arms": list(arms),
         "keys": [[key, hits.images, len(hits.hits)] for key, hits in measured.correct.items()],
@@ -68,7 +68,7 @@ def save_measured(file: Path, measured: Measured, arms: Sequence[str]) -> None:
 
 
 def load_measured(file: Path, arms: Sequence[str]) -> Measured | None:
-    """What :func:`save_measured` wrote; None where there is nothing, or it is of other arms or damaged."""
+    """Read what :func:`save_measured` wrote; None if the file is missing, damaged or of other arms."""
     try:
         bits, rest = unpacked(file)
     except (OSError, ValueError):
@@ -95,11 +95,11 @@ def packed(hits: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> bytes:
 
 
 def unpacked(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What :func:`packed` made.
+    """The inverse of :func:`packed`.
 
     Raises:
         OSError: no such file.
-        ValueError: a damaged one.
+        ValueError: a damaged file.
     """
     try:
         with np.load(file, allow_pickle=False) as arrays:

@@ -1,4 +1,4 @@
-"""What ensembles of component networks answer, member by member (DFN §3 and §4, GUNN Table 3)."""
+"""Answers of ensembles of component networks, member by member (DFN §3 and §4, GUNN Table 3)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Members = Mapping[str, Tensor]
 
 
 def shared_members(run: Trained) -> dict[str, Tensor]:
-    """Members of an ensemble with shared weights; of a run that failed, all classes alike.
+    """Members of an ensemble with shared weights; for a failed run, equal logits of all classes.
 
     Raises:
-        ValueError: a run that trained no ensemble.
+        ValueError: the run trained no ensemble.
     """
     ensemble = _ensemble(run)
     if run.failed:
@@ -39,7 +39,7 @@ def shared_members(run: Trained) -> dict[str, Tensor]:
 
 
 def separate_members(runs: Mapping[str, Trained]) -> dict[str, Tensor]:
-    """Members that each were trained as an arm of its own, running one path (objective ``path``)."""
+    """Members that were each trained as a separate arm, running one path (objective ``path``)."""
     found = {}
     for name, run in runs.items():
         path = run.net.paths(getattr(run.recipe.objective, "paths", "whole"))
@@ -51,7 +51,7 @@ def snapshot_members(run: Trained) -> dict[str, Tensor]:
     """The snapshots of one run, ``1`` the first.
 
     Raises:
-        ValueError: a run that took none.
+        ValueError: the run has no snapshots.
     """
     found = {number: run.logits(["whole"], net=net)["whole"] for number, net in _snapshots(run)}
     if not found:
@@ -60,12 +60,12 @@ def snapshot_members(run: Trained) -> dict[str, Tensor]:
 
 
 def average(members: Members, names: Iterable[str] | None = None) -> Tensor:
-    """What the ensemble of some members (of all, without ``names``) answers: their mean probabilities."""
+    """The answers of an ensemble of some members (default: all): their mean probabilities."""
     return average_probabilities(members[name] for name in (members if names is None else names))
 
 
 def without(members: Members, gone: str) -> Tensor:
-    """What the ensemble answers without one of its members (DFN Table 3)."""
+    """The answers of the ensemble without one of its members (DFN Table 3)."""
     return average(members, [name for name in members if name != gone])
 
 

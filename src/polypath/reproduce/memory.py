@@ -1,4 +1,4 @@
-"""What path-wise training holds in memory, counted: gradients, momentum, activations kept for the backward pass."""
+"""The memory of path-wise training, counted: gradients, momentum, activations saved for the backward pass."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ READINGS: tuple[Backward, ...] = ("exact", "truncated")
 
 
 def held_by_phase(net: PathNet, *, size: int, batch: int, seed: int = 0) -> dict[str, float]:
-    """Shares of what whole-net training holds, for each branch's phase of path-wise training.
+    """Memory in each branch's phase of path-wise training, as shares of training the whole network.
 
-    ``branch N: gradients`` is the share of the branches' conv weights that learn (gradients and momentum are as large),
-    ``branch N: activations, exact`` and ``…, truncated`` that of the activations that the backward pass keeps, for the
-    two readings of :mod:`polypath.training.pathwise`, measured on random images.
+    ``branch N: gradients`` is the share of the branches' conv weights that are trained (gradients and momentum are as
+    large). ``branch N: activations, exact`` and ``…, truncated`` are the shares of the activations saved for the
+    backward pass, for the two readings of :mod:`polypath.training.pathwise`, measured on random images.
     """
     shares = gradients_by_phase(net)
     generator = torch.Generator().manual_seed(seed)
@@ -36,7 +36,7 @@ def held_by_phase(net: PathNet, *, size: int, batch: int, seed: int = 0) -> dict
 
 
 def gradients_by_phase(net: PathNet, within: str = "") -> dict[str, float]:
-    """``branch N: gradients`` of :func:`held_by_phase`, of convs whose names begin with ``within`` (``block2.``)."""
+    """``branch N: gradients`` of :func:`held_by_phase`, for convs whose names begin with ``within`` (``block2.``)."""
     branched = (name for name, _ in net.named_parameters() if "branch" in name and name.endswith("conv.weight"))
     convs = {name: net.get_parameter(name).numel() for name in branched if name.startswith(within)}
     shares: dict[str, float] = {}
@@ -47,7 +47,7 @@ def gradients_by_phase(net: PathNet, within: str = "") -> dict[str, float]:
 
 
 def kept_bytes(net: PathNet, x: Tensor, y: Tensor, forward: Callable[[], Tensor]) -> int:
-    """Bytes that a forward pass and its loss keep for the backward pass, weights and images apart."""
+    """Bytes that a forward pass and its loss save for the backward pass, without weights and images."""
     known = {p.untyped_storage().data_ptr() for p in net.parameters()} | {x.untyped_storage().data_ptr()}
     kept: dict[int, Tensor] = {}
 

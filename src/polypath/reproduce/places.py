@@ -1,5 +1,5 @@
-"""What there is in the five papers to be covered: tables and figures, whose cells are the papers' own systems', and why
-some have no experiment. :mod:`polypath.reproduce.coverage` makes a page of it."""
+"""The tables and figures of the five papers, which cells are the papers' own systems, and why some have no experiment.
+:mod:`polypath.reproduce.coverage` makes a page of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Row = Mapping[str, Any]
 
 
 class Place(NamedTuple):
-    """A table or figure: the experiments at it (without the paper's name), or the reason why there is none."""
+    """A table or figure: its experiments (without the paper's name), or the reason why it has none."""
 
     label: str
     shows: str
@@ -19,8 +19,8 @@ class Place(NamedTuple):
 
 
 class Printed(NamedTuple):
-    """A printed table: its name in ``published.json``, what names its rows, the columns with numbers of the paper's own
-    systems, and which rows are theirs."""
+    """A printed table: its name in ``published.json``, the columns that name its rows, the columns with numbers of the
+    paper's own systems, and which rows are theirs."""
 
     table: str
     label: str
@@ -106,8 +106,8 @@ PLACES: dict[str, tuple[Place, ...]] = {
     "drnn": (
         _drawn("Figs. 1 to 5", "the recursive block, gates and LVBN (pages lost)", "`families/recursive.py`"),
         Place("Fig. 6", "naive recursion and LVBN along training", ("fig6",)),
-        Place("Fig. 7", "what gates let pass and stop", ("fig7",)),
-        Place("Fig. 8", "how many loops images take", ("fig8",)),
+        Place("Fig. 7", "statistics of images that gates pass and stop", ("fig7",)),
+        Place("Fig. 8", "number of loops that images take", ("fig8",)),
         Place("Fig. 9", "easy and hard images", ("fig9",)),
         Place("Table 1", "CIFAR-10", ("table1", "cost")),
         Place("Table 2", "ImageNet", ("table2", "cost")),
@@ -172,8 +172,8 @@ def _column(*names: str) -> Callable[[Row, str], bool]:
 
 
 _MODELS = "counted on the network: [models.md](models.md)"
-_STAGES = "the architecture, as [models.md](models.md) counts it and tests of the family hold it"
-_TOP_5 = "training writes down its top-1 error alone"
+_STAGES = "the architecture, counted in [models.md](models.md) and checked by the family's tests"
+_TOP_5 = "training records only the top-1 error"
 
 _COUNTED = {
     "crescendonet": ("table1",),
@@ -208,7 +208,7 @@ REASONS: tuple[Reason, ...] = (
         "drnn",
         "table2",
         lambda row, _: row["model"].startswith("Stochastic Depth"),
-        "a baseline of others that its authors trained again; `ResNet(survival=0.5)` with objective `drop-path`, mode "
+        "another paper's baseline, retrained by the authors; `ResNet(survival=0.5)` with objective `drop-path`, mode "
         "`stochastic-depth`, trains it here",
     ),
 )

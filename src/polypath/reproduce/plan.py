@@ -1,10 +1,10 @@
-"""What experiments cost before they run: order, PFLOP, and time at a rate.
+"""The cost of experiments before they run: order, PFLOP, and time at a given speed.
 
     plan = plan_of("medium")
     plan.pflop
 
-Arms that are one run are paid for by the first experiment that asks for them, as the store trains them once. A
-projection is the same of one run at the published setting.
+Experiments share runs, which the store trains once; the first experiment that needs a run counts its cost. A projection
+is the cost of one run at the published setting.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ CARRIED = (
     "drnn/fig8",
     "drnn/fig9",
 )
-"""The experiments that carry a paper, which run first, in this order."""
+"""Each paper's main experiments, which run first, in this order."""
 HEADLINES = ("crescendonet/table2", "fractalnet/anytime", "dfn/table4", "gunn/table1", "drnn/table2")
-"""Whose first run at the published setting is projected for each paper."""
+"""The experiment of each paper whose first run at the published setting is projected."""
 EPOCHS, EVERY = 4, 97
-"""What is looked at where paths are drawn: so many epochs (path-wise training takes a branch an epoch), one step in so
-many. Other steps are all alike."""
+"""If paths are drawn at random, PFLOP are estimated from this many epochs (path-wise training takes one branch per
+epoch) and one of this many steps. Otherwise all steps are alike."""
 ALIKE = ("whole", "path", "ensemble", "target-rate")
 """Objectives whose steps all cost the same."""
 TIMED_IMAGES, TIMED_STEPS = 32, 2
 GPU_RATE = 1.0e14
-"""Operations a second that a projection assumes of a GPU: a tenth of what an H100 or H200 has in dense bf16 (989
-TFLOP/s by its data sheet), as small networks leave most of it idle."""
+"""FLOP/s that a projection assumes for a GPU: a tenth of the dense bf16 peak of an H100 or H200 (989 TFLOP/s by the
+data sheet), since small networks leave most of it idle."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Planned:
     """One experiment at a scale.
 
     Attributes:
-        own: PFLOP of all its runs; ``pflop``: of those that no experiment before it has.
-        runs: how many they are.
+        own: PFLOP of all its runs; ``pflop``: of its new runs, which no earlier experiment has.
+        runs: number of new runs.
     """
 
     name: str
@@ -96,14 +96,14 @@ class Plan:
 
 
 def in_order(scale: str) -> list[str]:
-    """Names of the experiments that train at a scale: those that carry a paper first."""
+    """Names of the experiments that train at a scale, each paper's main ones first."""
     check("--scale", scale, one_of(*SCALES))
     known = [name for name in list_experiments() if scale in get_experiment(name).scales]
     return [name for name in CARRIED if name in known] + [name for name in known if name not in CARRIED]
 
 
 def plan_of(scale: str, names: Iterable[str] | None = None) -> Plan:
-    """What experiments (by default all of the scale) cost."""
+    """The cost of experiments, by default of all that have the scale."""
     paid: set[str] = set()
     found = []
     for name in in_order(scale) if names is None else names:
@@ -154,7 +154,7 @@ def images_of(recipe: Recipe) -> int:
 
 
 def side_of(recipe: Recipe) -> int:
-    """Pixels a side that a recipe's network reads."""
+    """Side of the images that a recipe's network reads, in pixels."""
     return recipe.data.size or (8 if recipe.data.source == "digits" else 32)
 
 
@@ -164,14 +164,14 @@ def _key(recipe: Recipe) -> str:
 
 
 def seconds_here(scale: Scale, pflop: float, device: str = "auto") -> float:
-    """Seconds that so many PFLOP of a scale's arms take here, at the rate of its first arm."""
+    """Seconds that ``pflop`` PFLOP of a scale's arms take on this machine, at the rate of its first arm."""
     if not pflop:
         return 0.0
     return pflop * PETA / rate_here(next(iter(scale.arms.values())), device)
 
 
 def rate_here(recipe: Recipe, device: str = "auto") -> float:
-    """Operations a second of a recipe's training on this machine, by a few timed steps on random images."""
+    """FLOP/s of a recipe's training on this machine, from a few timed steps on random images."""
     place = resolve_device(device)
     half = resolve_precision(recipe.precision, place) == "bf16"
     net, counter = build_net(recipe).to(place).train(), FlopCounter()
@@ -199,7 +199,7 @@ def rate_here(recipe: Recipe, device: str = "auto") -> float:
 
 @dataclass(frozen=True)
 class Projection:
-    """One run: PFLOP, operations a second here (measured) and on a GPU (assumed), seconds at either."""
+    """One run: PFLOP, FLOP/s here (measured) and on a GPU (assumed), seconds on each."""
 
     recipe: str
     pflop: float
@@ -216,5 +216,5 @@ class Projection:
 
 
 def projected(recipe: Recipe, rate_gpu: float = GPU_RATE) -> Projection:
-    """What one run of a recipe takes here and on a GPU of that many operations a second."""
+    """The projected time of one run of a recipe, here and on a GPU of ``rate_gpu`` FLOP/s."""
     return Projection(recipe.name, run_pflop(recipe), rate_here(recipe), rate_gpu)

@@ -2,7 +2,7 @@
 
     value("crescendonet", "table2", "C10+", branches=[1, 2])     # 8.69
 
-Cells that the text at hand has lost are None, and tables that are lost have no rows.
+Cells that our text of the paper has lost are None, and lost tables have no rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FILE = Path(__file__).with_name("published.json")
 
 @functools.cache
 def papers() -> dict[str, Any]:
-    """The whole file."""
+    """The contents of the file."""
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
@@ -28,7 +28,7 @@ def table(paper: str, name: str) -> dict[str, Any]:
     """A printed table: ``caption``, ``columns``, ``rows`` (tables of column and value), sometimes ``status``.
 
     Raises:
-        ValueError: an unknown paper or table, with near names.
+        ValueError: an unknown paper or table; suggests similar names.
     """
     known = papers()
     if paper not in known:
@@ -40,10 +40,10 @@ def table(paper: str, name: str) -> dict[str, Any]:
 
 
 def row(paper: str, name: str, **says: Any) -> Mapping[str, Any]:
-    """The one row of a table that says what is given (``depth=50``, ``branches=[1, 2]``).
+    """The one row of a table with the given values (``depth=50``, ``branches=[1, 2]``).
 
     Raises:
-        ValueError: an unknown table, a column that no row has, no such row, or several.
+        ValueError: an unknown table or column, no such row, or several.
     """
     rows = table(paper, name)["rows"]
     columns = dict.fromkeys(column for r in rows for column in r)
@@ -53,15 +53,15 @@ def row(paper: str, name: str, **says: Any) -> Mapping[str, Any]:
     wanted = ", ".join(f"{column}={value!r}" for column, value in says.items())
     if not found:
         some = "; ".join(str({column: r.get(column) for column in says}) for r in rows[:12])
-        raise ValueError(f"{paper}/{name} has no row with {wanted}; its rows say {some or 'nothing (it is lost)'}")
+        raise ValueError(f"{paper}/{name} has no row with {wanted}; its rows have {some or 'nothing (it is lost)'}")
     if len(found) > 1:
         raise ValueError(f"{paper}/{name} has {len(found)} rows with {wanted}; name more of {', '.join(columns)}")
     return found[0]
 
 
 def value(paper: str, name: str, column: str, **says: Any) -> float | str | None:
-    """One printed number: a mean where mean and deviation are printed; None where the cell is empty or lost; a word
-    where the paper prints one (``fail``).
+    """One printed number (the mean if mean and deviation are printed), a printed word (``fail``), or None if the cell
+    is empty or lost.
 
     Raises:
         ValueError: as :func:`row`, or an unknown column.

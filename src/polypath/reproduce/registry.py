@@ -1,4 +1,4 @@
-"""Experiments by name, found when asked for: only the paper's module is imported."""
+"""Experiments by name; a lookup imports only the paper's module."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def get_experiment(name: str) -> Experiment:
     """The experiment called ``PAPER/TABLE``.
 
     Raises:
-        ValueError: no such name; the message lists near ones.
+        ValueError: no such name; the message lists similar ones.
     """
     plain = name.strip().lower().replace("_", "-")
     paper, _, table = plain.partition("/")
     if paper in PAPERS and table in (known := _of_paper(paper)):
         return known[table]
     names = list_experiments()
-    same = [n for n in names if n.endswith(f"/{table or paper}")]  # the paper is missing, or another's was meant
+    same = [n for n in names if n.endswith(f"/{table or paper}")]  # the paper is missing, or another paper was meant
     if close := list(dict.fromkeys([*near(plain, names), *same])):
         raise ValueError(f"unknown experiment {name!r}; did you mean {' or '.join(close)}?")
     of_paper = [n for n in names if n.startswith(f"{paper}/")] or names
@@ -59,6 +59,6 @@ def _of_paper(paper: str) -> dict[str, Experiment]:
         for experiment in importlib.import_module(module).EXPERIMENTS:
             own, _, table = experiment.name.partition("/")
             if own != paper or table in known:
-                raise RuntimeError(f"{module}: {experiment.name!r} is not a name of its own in {paper}")
+                raise RuntimeError(f"{module}: {experiment.name!r} is not a unique name in {paper}")
             known[table] = experiment
     return known

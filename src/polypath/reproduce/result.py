@@ -1,4 +1,4 @@
-"""What an experiment came to, as a value; :mod:`polypath.reproduce.store` writes and reads it."""
+"""The result of an experiment; :mod:`polypath.reproduce.store` writes and reads it."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class Result:
     """An experiment's result.
 
     Attributes:
-        changes: what the scale changes from the paper's setting.
-        code: :func:`polypath.reproduce.code.code_id` of the code that made it; ``definition``: of the experiment.
+        changes: how the scale differs from the paper's setting.
+        code: :func:`polypath.reproduce.code.code_id` of the code that made it; ``definition``: the experiment's digest.
         seconds: of this call; ``training_seconds``: of all runs together.
-        data: names of the datasets and what to know of them.
+        data: names of the datasets, with caveats.
         errors: test error in percent by key, one for each seed.
-        images: test images by key.
+        images: number of test images by key.
         values: scalars by key, one for each seed; ``counts``: exact numbers by key.
-        half_errors, half_values: the same after half of the epochs, where the scale trains for both lengths.
-        precisions: that the runs were trained in.
+        half_errors, half_values: the same after half of the epochs, if the scale trains for both lengths.
+        precisions: in which the runs were trained.
         curves, histograms: by key, one for each seed.
         pictures: PNG in base64 by key, of the first seed.
-        published: printed number by key, None where the text has lost it.
+        published: printed number by key; None if the text has lost it.
         diverged: runs whose loss was not finite, and why.
-        test_evaluations: errors on the test splits that have been measured of these runs, whatever measured them; None
-            in results from before it was counted.
-        correct: answers ``(seeds, images)`` by key, where they are kept.
+        test_evaluations: number of errors measured on the test splits for these runs, by any command; None in old
+            results, written before these were counted.
+        correct: answers ``(seeds, images)`` by key, if they were kept.
     """
 
     experiment: str
@@ -75,7 +75,7 @@ class Result:
 
     @property
     def stale(self) -> bool:
-        """Whether it was made by other code than that which runs now."""
+        """Whether it was made by code other than the current one."""
         return self.code != code_id()
 
     @property
@@ -99,7 +99,7 @@ class Result:
         """The verdict on the claim with this id.
 
         Raises:
-            KeyError: none on such a claim.
+            KeyError: no verdict has this id.
         """
         for found in self.verdicts:
             if found.id == id:
@@ -107,7 +107,7 @@ class Result:
         raise KeyError(id)
 
     def sample(self) -> Sample:
-        """What verdicts are computed from; needs ``correct``."""
+        """The sample from which verdicts are computed; needs ``correct``."""
         values = {key: np.asarray(v, dtype=float) for key, v in self.values.items()}
         return Sample(self.correct, self.test_sets, values)
 
@@ -116,7 +116,7 @@ class Result:
         return {key: float(np.mean(v)) for key, v in {**self.half_errors, **self.half_values}.items()}
 
     def frame(self) -> pandas.DataFrame:
-        """A row a key: ``what``, ``measured`` (mean), ``std``, ``unit``, ``seeds``, ``published``."""
+        """A row for each key: ``what``, ``measured`` (mean), ``std``, ``unit``, ``seeds``, ``published``."""
         import pandas
 
         rows = []
@@ -127,12 +127,12 @@ class Result:
         return pandas.DataFrame(rows, columns=["what", "measured", "std", "unit", "seeds", "published"])
 
     def unit(self, key: str) -> str:
-        """Unit of a key's numbers: error in percent, or what the experiment says of keys that end so."""
+        """Unit of a key's numbers: error in percent, or the experiment's unit for keys with this suffix."""
         if key in self.errors:
             return "% error"
         return next((unit for end, unit in self.units.items() if key.endswith(end)), "")
 
     def to_json(self) -> dict[str, Any]:
-        """All but the recipes and the answers."""
+        """Everything except the recipes and the answers."""
         small = replace(self, arms={}, correct={})
         return {"format": FORMAT, **{k: v for k, v in asdict(small).items() if k not in ("arms", "correct")}}

@@ -2,9 +2,10 @@
 
     result = reproduce("crescendonet/table2", "small", out="reproduced/table2")
 
-Runs are in the store (:mod:`polypath.reproduce.runs`), where other experiments find them, too. ``out`` holds the result
-(:mod:`polypath.reproduce.store`) and ``measured/``, what each seed came to. Called again, an experiment goes on:
-finished runs are read, begun ones resumed; what was measured is read where runs and code are the same.
+Runs are in the store (:mod:`polypath.reproduce.runs`), which experiments share. ``out`` holds the result
+(:mod:`polypath.reproduce.store`) and, in ``measured/``, the measurements of each seed. The same call continues a
+stopped experiment: it reads finished runs and resumes unfinished ones, and reads measurements if runs and code are the
+same.
 """
 
 from __future__ import annotations
@@ -59,20 +60,20 @@ def reproduce(
     """Run an experiment at a scale and write its result to ``out``.
 
     Args:
-        experiment: its name, or one of your own.
+        experiment: its name, or an experiment object.
         scale: ``smoke``, ``small``, ``medium`` or ``paper``.
-        seeds: how many, from 0 on; by default as many as the scale says.
-        device: for all arms; by default their recipes'.
-        out: result folder; by default ``reproduced/PAPER-TABLE-SCALE``.
-        runs: the store of runs; by default the user's own, see :mod:`polypath.reproduce.runs`.
-        source: images from elsewhere, see :func:`polypath.reproduce.images.with_source`.
-        data_moved: the folder to read the images from; runs that were begun with other images are not taken for these.
-        workers: runs at a time, as processes of their own; 1 trains in this process.
+        seeds: their number, from 0; default the scale's.
+        device: for all arms; default their recipes'.
+        out: result folder; default ``reproduced/PAPER-TABLE-SCALE``.
+        runs: the store of runs; default the user's, see :mod:`polypath.reproduce.runs`.
+        source: another place of the images, see :func:`polypath.reproduce.images.with_source`.
+        data_moved: the folder to read the images from; runs that were started with other images are not reused.
+        workers: concurrent runs, as separate processes; 1 trains in this process.
 
     Raises:
-        ValueError: an unknown experiment or scale, a dataset without the splits that are needed, a folder that holds
-            something else or that another process is writing into, a run that cannot be trained.
-        Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and left.
+        ValueError: an unknown experiment or scale, a dataset without the needed splits, a folder that holds something
+            else or that another process writes into, a run that cannot be trained.
+        Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved a checkpoint and stopped.
     """
     experiment = get_experiment(experiment) if isinstance(experiment, str) else experiment
     plan = experiment.scale(scale)
@@ -96,7 +97,7 @@ def reproduce(
 
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, MEASURED):
-        _check_folder(folder, experiment, scale)  # another process may have been there in between
+        _check_folder(folder, experiment, scale)  # another process may have written in between
         begun = time.monotonic()
         found = _train_and_measure(experiment, plan, range(wanted), store, folder / MEASURED, images, workers)
         counts = dict(experiment.counts(scale)) if experiment.counts is not None else {}
@@ -111,7 +112,7 @@ def reproduce(
         )
         result = dataclasses.replace(result, verdicts=verdicts)
         if (kept := set_aside(folder)) is not None:
-            LOG.warning("stale: the result of other code that was here is kept in %s", kept)
+            LOG.warning("stale: the previous result, of other code, was moved to %s", kept)
         save_result(result, folder, experiment)
         return result
 
@@ -156,7 +157,7 @@ def _trained(tasks: Sequence[Task], store: RunStore, images: Images) -> Mapping[
 
 
 def _train_beside(tasks: Sequence[Task], store: RunStore, images: Images, workers: int) -> None:
-    """Train several runs at a time; arms that are one run are trained once."""
+    """Train several runs concurrently; arms that share a run are trained once."""
     slots, once = list(range(workers)), dict[Path, Task]()
     for task in tasks:
         once.setdefault(task.run.folder, task)
@@ -172,12 +173,12 @@ def _train_beside(tasks: Sequence[Task], store: RunStore, images: Images, worker
         try:
             list(pool.map(one, once.values()))
         except Stopped as stop:
-            LOG.warning("%s; the same command goes on", stop)
+            LOG.warning("%s; the same command resumes", stop)
             raise leaving(request.signal, str(stop)) from None
 
 
 def moved_to(plan: Scale, data_moved: str | os.PathLike[str] | None) -> dict[str, str]:
-    """Where images of a source are read from instead.
+    """The folder to read a source's images from, by source.
 
     Raises:
         ValueError: several sources, or no such folder.
@@ -202,4 +203,4 @@ def _check_folder(folder: Path, experiment: Experiment, scale: str) -> None:
                 f"{folder} holds {held.get('experiment')} at scale {held.get('scale')}: choose another --out"
             )
     elif folder.exists() and (not folder.is_dir() or any(p.name not in (MEASURED, "runs") for p in contents(folder))):
-        raise ValueError(f"{folder} exists and holds no result: choose another --out")
+        raise ValueError(f"{folder} exists but holds no result: choose another --out")

@@ -1,15 +1,15 @@
-"""The store of runs: one folder outside of any checkout, in which each recipe is trained once, whoever asks for it.
+"""The store of runs: one folder outside any checkout, in which each recipe is trained once for all experiments.
 
-    STORE/KEY/key.json  what the key is of
+    STORE/KEY/key.json  the data that the key is a digest of
     STORE/KEY/run/      an ordinary run folder; failed.json in it says why a loss was not finite
 
-STORE is ``POLYPATH_RUNS``, else ``~/.local/share/polypath/runs``. KEY is the family and a digest of all that decides
-the numbers of a run: its recipe with its seed, its images, the kind of device, and the code that training uses
-(:func:`polypath.reproduce.code.training_id`). So experiments that have an arm in common share its runs, a commit
-elsewhere trains nothing anew, and runs of other images, code or devices are never mixed in.
+STORE is ``POLYPATH_RUNS``, else ``~/.local/share/polypath/runs``. KEY is the family and a digest of everything that
+determines a run's numbers: recipe with seed, images, kind of device, and the code that training uses
+(:func:`polypath.reproduce.code.training_id`). So experiments with a common arm share its runs, unrelated commits cause
+no retraining, and runs of other images, code or devices are never mixed in.
 
-A run is finished when it has its summary, which is written last; one that is half done goes on from its last
-checkpoint. Who trains holds the lock of the run's folder; others that need the same run wait for it.
+A run is finished when it has its summary, which is written last; an unfinished run resumes from its last checkpoint.
+The training process holds the lock of the run's folder; other processes that need the run wait for it.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from polypath.training.recipe import Recipe, recipe_to_json
 
 LOG = logging.getLogger(__name__)
 USUAL = 2
-"""Checkpoints that recipes keep unless they say otherwise."""
+"""The recipes' default number of kept checkpoints."""
 NO_PART = ("name", "assumed", "device")
-"""Fields of a recipe that change no number of a run, or that its key has in another form."""
+"""Recipe fields that do not affect a run's numbers, or that its key contains in another form."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the store: ``folder`` is that of its key; ``recipe`` has the settled precision, and a checkpoint every
-    epoch but where checkpoints are points of a figure."""
+    """One run of the store: ``folder`` is its key's folder. ``recipe`` has the settled precision, and checkpoints every
+    epoch unless checkpoints are points of a figure."""
 
     recipe: Recipe
     folder: Path
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def failed(self) -> str:
-        """Why there is no result, where the loss was not finite; else empty."""
+        """Why there is no result (the loss was not finite); else empty."""
         file = self.path / FAILED
         return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
@@ -68,22 +68,22 @@ class Run:
 
 
 class RunStore:
-    """The runs in ``folder``, by default in the user's own one.
+    """The runs in ``folder``, by default in the user's store.
 
     Raises:
-        ValueError: no folder named and no home folder known.
+        ValueError: no folder is given and the home folder is unknown.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         place = Path(folder) if folder is not None else runs_folder()
         if place is None:
-            raise ValueError("no home folder is known; name a folder for runs by --runs DIR or POLYPATH_RUNS")
+            raise ValueError("the home folder is unknown; set the folder for runs by --runs DIR or POLYPATH_RUNS")
         self.folder = place
 
     def run(self, recipe: Recipe, images: Images) -> Run:
-        """The run of a recipe on these images; nothing is trained or written."""
+        """The run of a recipe on these images, without training or writing anything."""
         device = resolve_device(recipe.device)
-        every = 1 if recipe.keep <= USUAL else recipe.checkpoint_every  # more are points of a figure
+        every = 1 if recipe.keep <= USUAL else recipe.checkpoint_every  # otherwise checkpoints are points of a figure
         recipe = replace(recipe, precision=resolve_precision(recipe.precision, device), checkpoint_every=every)
         values = recipe_to_json(recipe)
         leave_out_later(recipe, values)
@@ -100,13 +100,13 @@ class RunStore:
         return Run(replace(recipe, name=name), self.folder / name, key)
 
     def finish(self, run: Run, images: Images, told: str, slot: int | None = None) -> None:
-        """Train or resume a run, unless it is finished or has failed for good; in a ``slot``, as a process of its own.
+        """Train or resume a run, unless it is finished or has failed for good; with a ``slot``, in a separate process.
 
-        ``told`` is what the log calls it. Where another process trains it, this one waits.
+        ``told`` is its name in the log. If another process is training it, this one waits.
 
         Raises:
-            ValueError: a run that cannot be trained.
-            Interrupted, Stopped: Ctrl-C or SIGTERM; it has saved and left.
+            ValueError: the run cannot be trained.
+            Interrupted, Stopped: Ctrl-C or SIGTERM; it has saved a checkpoint and stopped.
         """
         if run.finished:
             return
@@ -140,7 +140,7 @@ def _train(run: Run, images: Images, told: str, slot: int | None) -> None:
 
 @contextlib.contextmanager
 def _claimed(folder: Path, patience: float = 1.0) -> Iterator[None]:
-    """The folder's lock, which is waited for while another writer has it."""
+    """Hold the folder's lock; wait while another writer holds it."""
     lock, said = FolderLock(folder), False
     while True:
         try:

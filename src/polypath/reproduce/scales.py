@@ -1,9 +1,9 @@
-"""What the scales of all experiments share: the recipes of ``smoke`` and ``small``, and how to say what they change.
+"""Common parts of the scales: the recipes of ``smoke`` and ``small``, and the description of their changes.
 
-``smoke`` is for tests: scikit-learn's digits, a few steps. ``small`` takes real images of CIFAR-10 (``--data.source``
-says where from), 16×16 pixels and a fixed subset of them, and minutes of a CPU core a run. ``medium`` takes published
-recipes on all images of CIFAR-10 at 32×32 pixels; epochs, schedule, batch and precision alone are ours. ``paper`` takes
-the recipes of the published setting by name.
+``smoke`` is for tests: scikit-learn's digits, a few steps. ``small`` uses a fixed subset of CIFAR-10
+(``--data.source``) at 16×16 pixels, and takes minutes of a CPU core per run. ``medium`` uses published recipes on all
+images of CIFAR-10 at 32×32 pixels; only epochs, schedule, batch and precision are ours. ``paper`` uses the recipes of
+the published setting by name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SMOKE_CHANGES = ("scikit-learn's digits (8×8 pixels, 120 to train, 100 to score
 
 
 def smoke(model: Family, objective: Objective | None = None, **changes: Any) -> Recipe:
-    """A run of a second on digits; other fields by their dotted names, ``__`` for the dot."""
+    """A run of a second on digits; ``changes`` are other fields by dotted name, with ``__`` for the dot."""
     recipe = Recipe(
         name="smoke",
         model=replace(model, in_chans=1),
@@ -51,7 +51,7 @@ def smoke(model: Family, objective: Objective | None = None, **changes: Any) -> 
 
 
 def small(model: Family, objective: Objective | None = None, **changes: Any) -> Recipe:
-    """A run of minutes on CIFAR-10; other fields by their dotted names, ``__`` for the dot."""
+    """A run of minutes on CIFAR-10; ``changes`` are other fields by dotted name, with ``__`` for the dot."""
     recipe = Recipe(
         name="small",
         model=model,
@@ -75,10 +75,10 @@ def paper(name: str) -> Recipe:
 
 
 def medium(base: Recipe, epochs: int, **changes: Any) -> Recipe:
-    """A run of ``medium``: a published recipe on all images of CIFAR-10, for so many epochs.
+    """A run of ``medium``: a published recipe on all images of CIFAR-10, for ``epochs`` epochs.
 
     The network, the objective and the regularisation are ``base``'s; ``changes`` (``__`` for the dot) may halve the
-    widths or give the peak of the learning rate.
+    widths or set the peak learning rate.
     """
     ours = {
         "epochs": epochs,
@@ -97,17 +97,17 @@ def medium(base: Recipe, epochs: int, **changes: Any) -> Recipe:
 
 
 def traced(recipe: Recipe) -> Recipe:
-    """The recipe with the test error of every epoch, for a figure that shows it."""
+    """The recipe with test error measured at every epoch, for figures."""
     return replace(recipe, trace_test=True)
 
 
 def vary(base: Recipe, **changes: Any) -> Recipe:
-    """A recipe with other values in some fields, ``__`` for the dot; assumptions about them are let go."""
+    """A recipe with other values of some fields (``__`` for the dot), without assumptions about these fields."""
     return derive(base, base.name, {name.replace("__", "."): value for name, value in changes.items()})
 
 
 def small_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
-    """What ``small`` changes, read off the arms' recipes, and ``more`` sentences."""
+    """The changes at ``small``, derived from the arms' recipes, and ``more`` sentences."""
     recipes = list(arms.values())
     data = {(r.data.train_images, r.data.test_images, r.data.size) for r in recipes}
     told = []
@@ -117,13 +117,13 @@ def small_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
     epochs = sorted({r.epochs for r in recipes})
     told.append(
         f"{' or '.join(map(str, epochs))} epochs, batches of {_each(r.batch_size for r in recipes)}, "
-        f"{recipes[0].optim.kind.upper()} with one-cycle learning rates, no images held out: the last epoch counts"
+        f"{recipes[0].optim.kind.upper()} with one-cycle learning rates, no held-out images: the last epoch counts"
     )
     return (*told, *more)
 
 
 def medium_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
-    """What ``medium`` changes, read off the arms' recipes, and ``more`` sentences."""
+    """The changes at ``medium``, derived from the arms' recipes, and ``more`` sentences."""
     epochs = " or ".join(map(str, sorted({r.epochs for r in arms.values()})))
     return (
         f"{epochs} epochs, and half of them, of all images of CIFAR-10; one-cycle learning rates, batches of 128, the "
@@ -145,7 +145,7 @@ def at_scales(
     paper_says: tuple[str, ...] = (),
     paper_seeds: int = 3,
 ) -> dict[str, Callable[[], Scale]]:
-    """The usual scales from their arms: one seed of ``smoke``, and changes said in the usual words."""
+    """The usual scales from their arms: one seed at ``smoke``, and the usual description of changes."""
 
     def of_small() -> Scale:
         arms = small() if small is not None else {}
@@ -166,10 +166,10 @@ def at_scales(
 
 
 def exact_scales(smoke_says: str) -> dict[str, Callable[[], Scale]]:
-    """The scales of an experiment that only counts: the published networks but at ``smoke``."""
+    """The scales of an experiment that only counts: the published networks, except at ``smoke``."""
     return {
         "smoke": lambda: Scale(changes=(smoke_says,)),
-        "small": lambda: Scale(changes=("nothing: what is counted is counted on the published network",)),
+        "small": lambda: Scale(changes=("nothing: counts are of the published network",)),
         "paper": lambda: Scale(),
     }
 

@@ -8,7 +8,7 @@ from polypath.reproduce.result import Result
 
 
 def section(result: Result, experiment: Experiment | None = None, *, level: int = 2, figure: str = "figure.png") -> str:
-    """One result; ``figure`` is where its picture stands."""
+    """The section of one result; ``figure`` is the path of its picture."""
     env = result.environment
     lines = [f"{'#' * level} {result.experiment}: {result.place}", "", f"Shows {result.shows}.", ""]
     if result.changes:
@@ -58,7 +58,7 @@ def _table(result: Result) -> list[str]:
 
 
 def number(x: float) -> str:
-    """A number as tables show it."""
+    """A number as formatted in tables."""
     if x == int(x) and abs(x) >= 1000:
         return f"{x:,.0f}"
     return f"{x:,.2f}" if abs(x) >= 0.1 or x == 0 else f"{x:.3g}"

@@ -1,12 +1,11 @@
 """The folder of a result:
 
-result.json     what was run (scale and what it changes, seeds, revision, versions, device, time), what was measured,
-                the verdicts
-result.md       the same for people: measured beside published
+result.json     the run (scale and its changes, seeds, revision, versions, device, time), the measurements, the verdicts
+result.md       the same as a page: measured beside published
 figure.png, figure.svg    in the paper's form
-correct.npz     which test images each network answers rightly, in bits, so that verdicts can be computed anew; left out
-                where it would be larger than 200 kB
-recipes.json    the arms' recipes, the first whole, of the others what differs
+correct.npz     which test images each network answers correctly, as bits, to compute verdicts again; left out if larger
+                than 200 kB
+recipes.json    the arms' recipes: the first complete, the others as differences
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ LARGEST = 200_000  # bytes of correct.npz
 
 
 def save_result(result: Result, folder: str | os.PathLike[str], experiment: Experiment | None = None) -> None:
-    """Write the folder's files; each is whole or not there. ``experiment`` draws the figure."""
+    """Write the folder's files, each atomically. ``experiment`` draws the figure."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     bits = packed(result.correct, result.test_sets) if result.correct else b""
@@ -41,12 +40,12 @@ def save_result(result: Result, folder: str | os.PathLike[str], experiment: Expe
     figure = (experiment.figure if experiment is not None and experiment.figure else error_bars)(result)
     save_figure(figure, folder, "figure")
     write_file(folder / "result.md", section(result, experiment, level=1))
-    write_json(folder / "result.json", result.to_json())  # last: a folder that has it is whole
+    write_json(folder / "result.json", result.to_json())  # last: a folder that has it is complete
 
 
 def load_result(folder: str | os.PathLike[str]) -> Result:
-    """What :func:`save_result` wrote; ``correct`` is empty where it was too large to keep, a verdict's ``id`` where the
-    folder is of format 1.
+    """Read what :func:`save_result` wrote. ``correct`` is empty if it was too large to keep, a verdict's ``id`` if the
+    folder has format 1.
 
     Raises:
         ValueError: no result, or a damaged one.
@@ -69,7 +68,7 @@ def load_result(folder: str | os.PathLike[str]) -> Result:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move the result of another revision that ``folder`` holds to ``stale-CODE`` in it; None where there is none."""
+    """Move a result of other code in ``folder`` to its subfolder ``stale-CODE``; None if there is no such result."""
     if not (folder / "result.json").is_file():
         return None
     code = str(read_json(folder / "result.json").get("code") or "unknown")

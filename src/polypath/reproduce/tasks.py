@@ -1,4 +1,4 @@
-"""The runs that an experiment needs at a scale, by arm, seed and length, and what they came to."""
+"""The runs that an experiment needs at a scale, by arm, seed and length, and their measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from polypath.reproduce.runs import Run, RunStore
 
 
 class Task(NamedTuple):
-    """A run that an experiment needs; ``half`` is that of half of the arm's epochs."""
+    """A run that an experiment needs; with ``half``, for half of the arm's epochs."""
 
     arm: str
     seed: int
@@ -26,7 +26,7 @@ class Task(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The runs of an experiment, and what each seed came to, after all epochs and after half of them."""
+    """The runs of an experiment, and each seed's measurements after all epochs and after half of them."""
 
     tasks: list[Task]
     whole: dict[int, Measured]
@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 
 def tasks_of(plan: Scale, seeds: Sequence[int], store: RunStore, images: Images) -> list[Task]:
-    """Every run that a scale needs, in the order in which they are trained."""
+    """All runs that a scale needs, in training order."""
     return [
         Task(arm, seed, half, store.run(dataclasses.replace(halved(recipe) if half else recipe, seed=seed), images))
         for seed in seeds
@@ -44,5 +44,5 @@ def tasks_of(plan: Scale, seeds: Sequence[int], store: RunStore, images: Images)
 
 
 def word(arm: str) -> str:
-    """An arm's name in messages: letters, digits and a few signs."""
+    """An arm's name for file names and messages: only letters, digits and a few signs."""
     return "".join(c if c.isalnum() or c in "-+_=" else "_" for c in arm)

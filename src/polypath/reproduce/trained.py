@@ -1,4 +1,4 @@
-"""A trained arm, as experiments measure it: its network, its images, what its training wrote down."""
+"""A trained arm, as experiments measure it: its network, its images, its training log."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Trained(FinishedRun):
     """One arm with one seed.
 
     Attributes:
-        arm, seed: which.
-        failed: why there is no network (the loss was not finite), else empty. Such a run answers the first class
-            whatever it sees, as a network does whose logits are not numbers.
+        arm, seed: of the run.
+        failed: why there is no network (the loss was not finite), else empty. A failed run answers the first class for
+            every image, like a network whose logits are NaN.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class Trained(FinishedRun):
 
     @cached_property
     def net(self) -> PathNet:
-        """The network that the run reports, in evaluation mode (untrained where the run failed)."""
+        """The network that the run reports, in evaluation mode (untrained if the run failed)."""
         return self.placed(build_net(self.recipe, self.folder).eval()) if self.failed else super().net
 
     @property
     def result(self) -> RunResult:
-        """What training came to.
+        """The result of training.
 
         Raises:
-            ValueError: a run that failed.
+            ValueError: the run failed.
         """
         return result_of(self.folder)
 
@@ -78,15 +78,15 @@ class Trained(FinishedRun):
 
     @cached_property
     def images(self) -> str:
-        """Tells the test set from others; the same for images of another size."""
+        """Identifies the test set, independently of the image size."""
         return f"{len(self.labels)}-{digest(self.labels)[:12]}"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """A row an epoch: ``epoch``, ``train_loss``, ``train_error``, what the objective adds."""
+        """A row for each epoch: ``epoch``, ``train_loss``, ``train_error``, and the objective's metrics."""
         return self.run.metrics()
 
     def test_batches(self, looks: int = 1) -> BatchesBase:
-        """Test images in order, as for evaluation; ``looks`` as of :meth:`batches`."""
+        """Test images in order, as for evaluation; ``looks`` as in :meth:`batches`."""
         return self.batches("test", looks=looks)
 
     def choice(self, paths: Choice = None, net: PathNet | None = None) -> dict[str, Paths]:
@@ -94,15 +94,15 @@ class Trained(FinishedRun):
         return chosen_paths(net or self.net, paths)
 
     def statistics(self, paths: Choice = None, images: int = 2000, net: PathNet | None = None) -> BatchNormStatistics:
-        """Batch-norm statistics re-estimated for each path, on at most so many training images."""
+        """Batch-norm statistics recalibrated for each path, on at most ``images`` training images."""
         return self.recalibrated(self.choice(paths, net).values(), images, net)
 
     def logits(self, paths: Choice = None, *, recalibrated: int = 0, net: PathNet | None = None) -> dict[str, Tensor]:
         """Logits ``(images, classes)`` of each path on the test images.
 
         Args:
-            recalibrated: training images to re-estimate each path's batch-norm on; 0 takes the network's own.
-            net: another network of this arm's images (one of :meth:`epochs`).
+            recalibrated: training images to recalibrate each path's batch-norm on; 0 uses the network's own.
+            net: another network of this arm (one of :meth:`epochs`).
         """
         net = net or self.net
         chosen = self.choice(paths, net)
@@ -115,7 +115,7 @@ class Trained(FinishedRun):
         return {name: s.logits for name, s in scores.items() if s.logits is not None}
 
     def correct(self, paths: Choice = None, *, recalibrated: int = 0, net: PathNet | None = None) -> dict[str, Correct]:
-        """Which test images each path classifies rightly; arguments as of :meth:`logits`."""
+        """Which test images each path classifies correctly; arguments as in :meth:`logits`."""
         return {
             name: self.marked(logits) for name, logits in self.logits(paths, recalibrated=recalibrated, net=net).items()
         }
@@ -123,7 +123,7 @@ class Trained(FinishedRun):
     def training_loss(
         self, paths: Choice = None, *, recalibrated: int = 0, images: int = 2000, net: PathNet | None = None
     ) -> dict[str, float]:
-        """Mean cross-entropy of each path on (at most so many) training images, in evaluation mode, not augmented."""
+        """Mean cross-entropy of each path on at most ``images`` training images, in evaluation mode, not augmented."""
         net = net or self.net
         chosen = self.choice(paths, net)
         if self.failed:
@@ -143,11 +143,11 @@ class Trained(FinishedRun):
         }
 
     def marked(self, logits: Tensor) -> Correct:
-        """Which test images are right by these logits or probabilities ``(images, classes)``."""
+        """Which test images these logits or probabilities ``(images, classes)`` classify correctly."""
         return Correct((logits.argmax(1) == self.labels).numpy(), self.images)
 
     def epochs(self) -> Iterator[tuple[int, PathNet]]:
-        """The network at each checkpoint that the run has kept (``Recipe.keep``), with its epoch from 1."""
+        """The network at each checkpoint that the run kept (``Recipe.keep``), with its epoch from 1."""
         for step in self.run.checkpoints.steps():
             checkpoint = self.run.checkpoints.load(step)
             if checkpoint.state["batch"]:

@@ -1,4 +1,4 @@
-"""All verdicts of a folder of results, as rows: what the page's front table shows, and what ``verdicts.json`` holds."""
+"""All verdicts of a folder of results, as rows: for the page's front table and for ``verdicts.json``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 class Held(NamedTuple):
-    """A committed result in today's words; ``stale`` says why it is no longer that of the present definition."""
+    """A committed result in the current wording; ``stale`` says how the definition has changed since."""
 
     folder: Path
     result: Result
@@ -80,7 +80,7 @@ def _rows(held: Held) -> Iterator[Row]:
 
 
 def why(verdict: Verdict) -> str:
-    """What a verdict rests on, in a line: the statistic, and why it was judged so."""
+    """The evidence for a verdict, in a line: the statistic, and the reason."""
     if verdict.estimate is None:
         return verdict.reason
     rests = ""
@@ -93,7 +93,7 @@ def why(verdict: Verdict) -> str:
 
 
 def _printed(experiment: Experiment, claim: Claim, result: Result) -> float | None:
-    """A claim's statistic of the numbers that its paper prints of what a result measures; None where they are lost."""
+    """A claim's statistic of the printed numbers for the keys that a result measures; None if they are lost."""
     numbers = printed_numbers(experiment)
     return _rounded(
         printed_effect(claim, {k: v for k, v in numbers.items() if k.removesuffix(SETTING) in result.measured_keys})
@@ -101,7 +101,7 @@ def _printed(experiment: Experiment, claim: Claim, result: Result) -> float | No
 
 
 def changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
-    """What is new, gone or judged otherwise since an earlier list of verdicts, a line each."""
+    """Verdicts that are new, gone or different since an earlier list, a line each."""
 
     def by_claim(rows: Sequence[Row]) -> Mapping[tuple[str, str, str], Row]:
         return {(row["experiment"], row["scale"], row["id"]): row for row in rows}
@@ -123,7 +123,7 @@ def changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
 
 
 def outdated(result: Result, experiment: Experiment | None) -> str:
-    """Why a committed result is no longer that of the present definition; empty where it is."""
+    """How the definition has changed since a committed result was made; empty if it has not."""
     if experiment is None:
         return f"there is no experiment {result.experiment} any more."
     if result.scale not in experiment.scales:
@@ -135,9 +135,9 @@ def outdated(result: Result, experiment: Experiment | None) -> str:
 
 
 def reworded(result: Result, experiment: Experiment) -> Result:
-    """A result in the words that its experiment has now; verdicts are matched with claims by id.
+    """A result in the current wording of its experiment; verdicts are matched with claims by id.
 
-    A verdict whose claim is gone says so, and a claim that is newer than the result is undecided.
+    A verdict whose claim no longer exists says so; a claim newer than the result is undecided.
     """
     found = {verdict.id: verdict for verdict in result.verdicts}
     now = {claim.id: claim for claim in experiment.claims}

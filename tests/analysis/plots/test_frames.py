@@ -1,4 +1,4 @@
-"""Figures show what their frames say."""
+"""Figures show the values of their frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What charts show, and where its names are, whatever draws it."""
+"""Charts' data and placement of names, independent of the renderer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures say what the rows say, and can be read."""
+"""Figures show the values of the rows, and are legible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One figure for each data frame of the analyses; save them with :func:`polypath.analysis.plots.style.save_figure`."""
+"""A figure for each data frame of the analyses; save it with :func:`polypath.analysis.plots.style.save_figure`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_NAMES = 60  # beyond that, names of rows cannot be read
+MOST_NAMES = 60  # more row names would be illegible
 
 
 def draw_subnetworks(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.subnetworks.subnetwork_table`: error of each path; hollow marks without, filled ones
-    with re-estimated batch-norm."""
+    """:func:`~polypath.analysis.subnetworks.subnetwork_table`: error of each path; filled marks with recalibrated
+    batch-norm, hollow ones without."""
     again = _some(frame, "error_recalibrated")
-    marks = {"error": ("batch-norm as trained", again), "error_recalibrated": ("batch-norm re-estimated", False)}
+    marks = {"error": ("batch-norm as trained", again), "error_recalibrated": ("batch-norm recalibrated", False)}
     shown = {c: of for c, of in marks.items() if c == "error" or again}
     return _dots(frame, "path", shown, "top-1 error (%)", title)
 
 
 def draw_leave_one_out(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.components.leave_one_out`: the ensemble's error without each component; a line where
-    it stands with all."""
+    """:func:`~polypath.analysis.components.leave_one_out`: the ensemble's error without each component; a line marks
+    the error with all."""
     rest, whole = frame.iloc[1:], float(frame["error"].iloc[0])
     figure = _dots(rest, "left_out", {"error": ("ensemble without it", False)}, "top-1 error (%)", title)
     figure.axes[0].axvline(whole, color=GREY, lw=1, ls="--", label=f"all {int(frame['members'].iloc[0])}")
@@ -38,7 +38,7 @@ def draw_leave_one_out(frame: pd.DataFrame, title: str = "") -> Figure:
 
 def draw_shared_and_separate(frame: pd.DataFrame, title: str = "") -> Figure:
     """:func:`~polypath.analysis.components.shared_and_separate`: both errors of each component and of the ensembles."""
-    marks = {"shared": ("one set of weights", True), "separate": ("weights of their own", False)}
+    marks = {"shared": ("one set of weights", True), "separate": ("separate weights", False)}
     return _dots(frame, "component", marks, "top-1 error (%)", title)
 
 
@@ -50,7 +50,7 @@ def draw_calibration(frame: pd.DataFrame, title: str = "") -> Figure:
 
 
 def draw_importance(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.importance.importance`: what the error gains without each, ± two standard errors."""
+    """:func:`~polypath.analysis.importance.importance`: increase of the error without each, ± two standard errors."""
     marks = {"increase": ("increase", False)}
     label = "increase of top-1 error without it (points)"
     figure = _dots(frame, "dropped", marks, label, title, [2 * e for e in frame["standard_error"].to_list()])
@@ -60,7 +60,7 @@ def draw_importance(frame: pd.DataFrame, title: str = "") -> Figure:
 
 
 def draw_agreement(frame: pd.DataFrame, measures: Sequence[str] = ("disagreement", "q"), title: str = "") -> Figure:
-    """:func:`~polypath.analysis.agreement.pairwise_agreement`: a square of all pairs for each of ``measures``."""
+    """:func:`~polypath.analysis.agreement.pairwise_agreement`: a matrix of all pairs for each of ``measures``."""
     names = list(dict.fromkeys([*frame["a"], *frame["b"]]))
     side = max(2.6, 0.42 * len(names) + 1.2)
     figure = new_figure(side * 1.25 * len(measures), side + 0.8, title)
@@ -79,8 +79,8 @@ def draw_agreement(frame: pd.DataFrame, measures: Sequence[str] = ("disagreement
 
 
 def draw_confusion(counts: Mapping[str, Tensor], classes: Sequence[str] = (), title: str = "") -> Figure:
-    """:func:`~polypath.analysis.confusion.confusion`: for each path a square of the truth (rows) and the answer, shaded
-    by the share of the row's images."""
+    """:func:`~polypath.analysis.confusion.confusion`: a confusion matrix for each path, shaded by the share of the
+    row's images; rows are the truth, columns the answer."""
     side = max(len(next(iter(counts.values()))), 1)
     names = list(classes) or [str(i) for i in range(side)]
     figure = new_figure((0.32 * side + 1.6) * len(counts), 0.32 * side + 1.4, title)
@@ -95,8 +95,8 @@ def draw_confusion(counts: Mapping[str, Tensor], classes: Sequence[str] = (), ti
 
 
 def draw_reliability(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.calibration.reliability`: accuracy against confidence, a panel for each path; the
-    bars below say where the images are."""
+    """:func:`~polypath.analysis.calibration.reliability`: accuracy against confidence, a panel for each path; bars show
+    the share of images in each bin."""
     groups = _groups(frame, "path")
     columns = min(4, len(groups))
     rows = -(-len(groups) // columns)
@@ -119,8 +119,8 @@ def draw_reliability(frame: pd.DataFrame, title: str = "") -> Figure:
 
 
 def draw_depths(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.depths.depths`: number of paths of each depth, on a scale of powers of ten where
-    there are many; a colour for each network."""
+    """:func:`~polypath.analysis.depths.depths`: number of paths of each depth, on a logarithmic scale if there are
+    many; a colour for each network."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     figure, (axes,) = canvas(7.2, 4.2, title=title)
@@ -138,7 +138,7 @@ def draw_depths(frame: pd.DataFrame, title: str = "") -> Figure:
     axes.set_ylabel("paths")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if many:  # the counts may be beyond what a float holds, so their logarithms are drawn
+    if many:  # counts may overflow a float, so their logarithms are drawn
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"$10^{{{value:g}}}$"))
     if named:
@@ -161,8 +161,8 @@ def draw_loops(frame: pd.DataFrame, expected: float | None = None, title: str = 
 
 
 def draw_gates(frame: pd.DataFrame, target: float | None = None, title: str = "") -> Figure:
-    """The gates of :func:`~polypath.analysis.loops.loops_taken`: share of the images that reach each that it lets
-    pass (marks), and of all images (bars)."""
+    """The gates of :func:`~polypath.analysis.loops.loops_taken`: images passed by each gate, as a share of those that
+    reach it (marks) and of all images (bars)."""
     figure, (axes,) = canvas(max(5.0, 0.32 * len(frame) + 2), 4.0, title=title)
     places = range(len(frame))
     axes.bar(places, 100 * frame["share"], 0.8, color=COLOURS[0], alpha=0.35, label="of all images")
@@ -173,15 +173,15 @@ def draw_gates(frame: pd.DataFrame, target: float | None = None, title: str = ""
         f"{switch.removesuffix('.join')}:{loop}" for switch, loop in zip(frame["switch"], frame["loop"], strict=True)
     ]
     axes.set_xticks(places, names, rotation=90, fontsize=7)
-    axes.set_ylabel("let pass (%)")
+    axes.set_ylabel("passed (%)")
     axes.set_ylim(0, 105)
     axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def draw_gallery(frame: pd.DataFrame, images: Tensor, classes: Sequence[str] = (), title: str = "") -> Figure:
-    """:mod:`~polypath.analysis.galleries`: the images of each kind in a row. ``images`` are the data's, stored uint8
-    ``(N, C, H, W)``."""
+    """:mod:`~polypath.analysis.galleries`: a row of images of each kind. ``images`` are all images of the data, stored
+    as uint8 ``(N, C, H, W)``."""
     from polypath.analysis.galleries import pixels
 
     kinds = list(dict.fromkeys(frame["kind"]))
@@ -203,8 +203,8 @@ def draw_gallery(frame: pd.DataFrame, images: Tensor, classes: Sequence[str] = (
 
 
 def draw_similarity(pairs: Mapping[str, pd.DataFrame] | pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.similarity.channel_pairs`, of one network or of several by name: how similar pairs
-    are, within a segment (filled) and across segments (line)."""
+    """:func:`~polypath.analysis.similarity.channel_pairs`, of one network or of several by name: histograms of
+    similarity, within a segment (filled) and across segments (line)."""
     frames = pairs if isinstance(pairs, Mapping) else {"": pairs}
     figure, panels = canvas(3.6 * len(frames) + 0.6, 3.6, len(frames), title=title, sharey=True)
     bins = [i / 40 for i in range(41)]
@@ -245,7 +245,7 @@ def _dots(
     title: str,
     errors: Sequence[float] | None = None,
 ) -> Figure:
-    """Marks of several columns, a row for each name; where there are too many names, along the other axis."""
+    """Marks of several columns, a row for each name; with too many names, along the other axis."""
     lying = len(frame) <= MOST_NAMES
     figure, (axes,) = canvas(7.2, max(2.2, 0.24 * len(frame) + 1.2) if lying else 4.2, title=title)
     places = range(len(frame))

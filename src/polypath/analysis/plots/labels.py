@@ -1,4 +1,4 @@
-"""Names beside the marks of a chart: where each covers the least. Any unit of length, pixels or points."""
+"""Placement of names beside the marks of a chart, where each covers the least. Lengths in any unit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Box(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """Where a name's middle is, from its mark, and the area of others or outside of the chart that it covers."""
+    """The offset of a name's centre from its mark, and the area that it covers of others or outside the chart."""
 
     dx: float
     dy: float
@@ -41,14 +41,14 @@ def place(
     *,
     reach: int = 5,
 ) -> list[Spot]:
-    """A spot for each name, one after the other: the most important name first.
+    """A spot for each name, in order: give the most important name first.
 
     Args:
         marks: centres of the marks that the names belong to.
         sizes: width and height of each name.
-        taken: what is not to be covered.
+        taken: boxes that names should not cover.
         inside: the chart's panel.
-        reach: rings of places to try around a mark; 1 is right beside it.
+        reach: rings of positions to try around a mark; 1 is right beside it.
     """
     taken, spots = list(taken), []
     for (x, y), (width, height) in zip(marks, sizes, strict=True):

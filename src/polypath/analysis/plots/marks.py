@@ -1,4 +1,4 @@
-"""What a chart shows, before it is drawn with Matplotlib or as SVG: series of marks, and the paths of runs as such."""
+"""A chart's data, before it is drawn with Matplotlib or as SVG: series of marks, and the paths of runs as series."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from polypath.analysis.scoring import PathRow
 from polypath.core.display import short_macs
 
-COLOURS = 6  # in all, one a series by turns
+COLOURS = 6  # series take them in turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +18,12 @@ class Mark:
     """A point.
 
     Attributes:
-        x, y: where it is.
-        label: what is written beside it.
-        about: what it says when it is pointed at.
-        path: the path that it belongs to, for pages that light one.
-        to_x: where a whisker to the right ends.
-        from_y: where a hollow twin is.
+        x, y: its position.
+        label: the text beside it.
+        about: its tooltip.
+        path: the path that it belongs to, for pages that highlight one.
+        to_x: the end of a whisker to the right.
+        from_y: the position of a hollow twin.
         strong: whether it is larger and its label bold.
         state: for the style of a page: ``late``, ``chosen``.
     """
@@ -50,7 +50,7 @@ class Series:
 
 
 class CostAxis(NamedTuple):
-    """What a path costs, as an axis; ``to`` is the end of its whisker."""
+    """A cost of paths as an axis; ``to`` gives the end of the whisker."""
 
     label: str
     at: Callable[[PathRow], float | None]
@@ -64,8 +64,8 @@ LATENCY = CostAxis("measured latency (ms): p50, whisker to p95", lambda row: row
 def error_against(axis: CostAxis, runs: Mapping[str, Sequence[PathRow]]) -> list[Series]:
     """Dots of every path of each run that has this cost: error against cost.
 
-    The first run is the network at hand; the labels of the others, its rivals, begin with the run. Errors are those
-    with recalibrated batch-norm where they were measured; the network's own are then hollow twins.
+    The first run is the subject; the labels of the others, its rivals, begin with the run's name. Errors are with
+    recalibrated batch-norm if measured; errors with the network's own batch-norm are then hollow twins.
     """
     found = []
     for i, (run, rows) in enumerate(runs.items()):
@@ -93,21 +93,21 @@ def error_against(axis: CostAxis, runs: Mapping[str, Sequence[PathRow]]) -> list
 
 
 def short_names(rows: Sequence[PathRow]) -> dict[str, str]:
-    """Names without the key that all but ``whole`` share (``branches=1,3`` becomes ``1,3``)."""
+    """Names without the key that all names but ``whole`` share (``branches=1,3`` becomes ``1,3``)."""
     if shared_key(rows) is None:
         return {row.name: row.name for row in rows}
     return {row.name: row.name.partition("=")[2] or row.name for row in rows}
 
 
 def shared_key(rows: Sequence[PathRow]) -> str | None:
-    """The key that the names of all paths but ``whole`` share."""
+    """The key that the names of all paths but ``whole`` share, if there is one."""
     keys = {row.name.partition("=")[0] for row in rows if row.name != "whole"}
     return keys.pop() if len(keys) == 1 else None
 
 
 def front(marks: Sequence[Mark], *, upper: bool = False) -> list[Mark]:
-    """The marks that none beats in both ``x`` and ``y``, by ``x``: the smaller the better, of ``y`` the larger where
-    ``upper``."""
+    """The marks that no other beats in both ``x`` and ``y``, sorted by ``x``. Smaller is better; with ``upper``, a
+    larger ``y``."""
     sign = -1.0 if upper else 1.0
     found, best = [], math.inf
     for mark in sorted(marks, key=lambda mark: (mark.x, sign * mark.y)):

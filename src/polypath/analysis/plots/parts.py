@@ -1,4 +1,4 @@
-"""Pieces of Matplotlib charts: names beside marks, groups of values side by side, the mean of several curves."""
+"""Parts of Matplotlib charts: names beside marks, groups of values side by side, the mean of several curves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def side_by_side(
 
     Args:
         groups: names along the axis.
-        series: for each label, its values by the place of their group.
+        series: for each label, its values by the index of their group.
         kind: ``bar``, ``barh`` (groups from top to bottom) or ``dots``.
     """
     lying, several = kind == "barh", len(series) > 1
@@ -80,15 +80,15 @@ def mean_curve(axis: Axes, seeds: Sequence[Sequence[tuple[float, float]]], label
 
 
 def name_marks(panel: Axes, named: Sequence[tuple[Mark, str]]) -> None:
-    """Write the label of each mark in its colour, where it covers no mark, line or other name, or else the least; far
-    ones get a leader.
+    """Write the label of each mark in its colour, where it covers the least of marks, lines and other names. Labels far
+    from their mark get a leader line.
 
-    Works in points (1/72 inch), in which a figure looks the same in every format.
+    Works in points (1/72 inch), so a figure looks the same in every format.
     """
     from matplotlib.collections import LineCollection
 
     assert panel.figure is not None
-    panel.figure.canvas.draw()  # labels are placed by what is on the canvas
+    panel.figure.canvas.draw()  # labels are placed by the artists on the canvas
     scale = 72 / DPI
     named = sorted(named, key=lambda pair: (not pair[0].strong, pair[0].y))
     at = np.array([(mark.x, mark.y) for mark, _ in named]).reshape(-1, 2)

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 def path_figure(runs: Mapping[str, Sequence[PathRow]], *, title: str = "", footnote: str = "") -> Figure:
     """Error against MACs and, where any row has it, against measured latency (point p50, whisker to p95).
 
-    The first run is the network at hand, the others are its rivals, each in a colour of its own. Filled marks are
-    the error with re-estimated batch-norm statistics where that was measured; hollow ones, tied to them by a thin
-    line, the error without.
+    The first run is the subject, the others are its rivals, each in its own colour. Filled marks are the error with
+    recalibrated batch-norm if measured. Hollow marks, tied to them by a thin line, are the error without.
     """
     timed = any(row.p50_ms is not None for rows in runs.values() for row in rows)
     axes = [MACS, LATENCY] if timed else [MACS]
@@ -66,7 +65,7 @@ def _legend(figure: Figure, runs: Mapping[str, Sequence[PathRow]], footnote: str
         handles.append(Line2D([], [], color=colour, marker=marker, lw=0, label=text))
     if any(row.error_recalibrated is not None for rows in runs.values() for row in rows):
         handles += [
-            Line2D([], [], color="0.3", marker="o", lw=0, label="filled: batch-norm re-estimated for the path"),
+            Line2D([], [], color="0.3", marker="o", lw=0, label="filled: batch-norm recalibrated for the path"),
             Line2D([], [], color="0.3", marker="o", mfc="white", ms=4.5, lw=0, label="hollow: the network's own"),
         ]
     figure.legend(

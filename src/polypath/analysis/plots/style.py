@@ -1,4 +1,4 @@
-"""How every Matplotlib figure looks, and how it becomes files."""
+"""The style of all Matplotlib figures, and how they are saved."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def canvas(
 
 
 def tidy(axes: Axes) -> None:
-    """A light grid behind the marks, no frame above and on the right."""
+    """Draw a light grid behind the marks, and no frame at the top and the right."""
     axes.grid(True, lw=0.4, alpha=0.5)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def legend_below(figure: Figure, columns: int = 4) -> None:
-    """One legend under all panels, each label once; none where nothing has a label."""
+    """One legend under all panels, each label once; no legend without labels."""
     handles: dict[str, Any] = {}
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -67,7 +67,7 @@ def legend_below(figure: Figure, columns: int = 4) -> None:
 
 
 def save_figure(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[Path]:
-    """Write ``name.png`` and ``name.svg`` into ``folder``, each whole or not at all."""
+    """Write ``name.png`` and ``name.svg`` into ``folder``, each atomically."""
     written = []
     for kind in ("png", "svg"):
         target = Path(folder) / f"{name}.{kind}"

@@ -1,5 +1,5 @@
-"""The report of a run: one HTML page that needs no network, no server and no other file.
+"""The report of a run: one self-contained HTML page, which works offline.
 
-:mod:`.contents` measures, :mod:`.figures` draws, :mod:`.tables` sets tables, and :mod:`.page` writes ``page.html`` with
-``page.css`` and ``page.js``.
+:mod:`.contents` measures, :mod:`.figures` draws charts, :mod:`.tables` makes tables, and :mod:`.page` fills
+``page.html``, with ``page.css`` and ``page.js``.
 """

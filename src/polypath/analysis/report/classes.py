@@ -1,4 +1,4 @@
-"""Classes and images in a report: errors by class, what is taken for what, and where paths look."""
+"""Classes and images in a report: errors by class, confusion, and where paths look."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.data.augment import centre_crop
 
-MOST_PATHS = 8  # that errors by class are shown of
+MOST_PATHS = 8  # columns of errors by class
 MOST_PAIRS, EXAMPLES = 10, 3
-MOST_CAMS, SIDE, GAP = 6, 96, 4  # images, their least side in pixels, what is between two
+MOST_CAMS, SIDE, GAP = 6, 96, 4  # images, their least side and the gap between two, in pixels
 
 Shown = Callable[[Sequence[int]], Tensor]
-"""Stored images ``(n, C, H, W)`` uint8 of these rows of the answers."""
+"""The stored images ``(n, C, H, W)`` uint8 of these rows of the answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confused:
-    """Two classes that the whole network confuses: how many ``images`` are one and answered as the other, ``a_as_b``
-    and ``b_as_a`` of them, how many on the cheapest path, the share of both classes' images in %, examples."""
+    """Two classes that the whole network confuses: the number of confused ``images``, of which ``a_as_b`` and
+    ``b_as_a``; their number on the cheapest path; their share of both classes' images in %; examples."""
 
     a: str
     b: str
@@ -45,14 +45,14 @@ class Confused:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classes:
-    """What a report says of classes.
+    """The part of a report about classes.
 
     Attributes:
         names: of all classes.
         counts: confusion matrices ``(classes, classes)`` of the whole network and of the cheapest path, by name.
         errors: :func:`~polypath.analysis.confusion.class_errors` of some paths, from the whole to the cheapest.
-        left: paths that it has no column of.
-        pairs: those that are confused most.
+        left: number of paths without a column.
+        pairs: the most confused pairs of classes.
     """
 
     names: tuple[str, ...]
@@ -63,7 +63,7 @@ class Classes:
 
 
 def of_classes(scored: Answers, names: Sequence[str], shown: Shown, classes: Sequence[str]) -> Classes:
-    """What the answers of paths say of classes; ``names`` go from the whole to the cheapest."""
+    """The part of a report about classes, from the answers of paths; ``names`` go from the whole to the cheapest."""
     whole, cheapest, last = names[0], names[-1], len(names) - 1
     steps = min(last, MOST_PATHS - 1)
     columns = [names[i * last // max(1, steps)] for i in range(steps + 1)]
@@ -104,8 +104,8 @@ def cams(
     classes: Sequence[str],
     stats: BatchNormStatistics | None,
 ) -> Gallery:
-    """Images with the heat maps of ``paths``, each for its own answer: those that only the last one answers rightly,
-    then others.
+    """Images with the heat maps of ``paths``, each for its own answer: first images that only the last path answers
+    correctly, then others.
 
     Args:
         inputs: as ``shown``, normalised for the network.
@@ -126,13 +126,13 @@ def cams(
         source = png(side_by_side(image, [heat[n] for heat in heats]), most=(1 + len(heats)) * (2 * SIDE + GAP))
         about = f"test image, {truth}, and where {' and '.join(paths)} look"
         pictures.append(Picture(source=source, about=about, caption=" · ".join([truth, *said])))
-    text = f"as they are, then by Grad-CAM where {' and then '.join(paths)} look for the class that they answer"
+    text = f"the image, then Grad-CAM for the answered class, of {' and then '.join(paths)}"
     return Gallery(title="Where paths look", text=text, pictures=pictures, wide=True)
 
 
 def side_by_side(image: Tensor, heats: Sequence[Tensor]) -> Tensor:
-    """An image ``(H, W, 3)`` uint8, and again in grey under each heat map ``(H, W)``: ``(H, W, 4)`` uint8, larger where
-    it is small."""
+    """An image ``(H, W, 3)`` uint8, then the image in grey under each heat map ``(H, W)``, side by side: ``(H, W, 4)``
+    uint8. Small images are enlarged."""
     from matplotlib import colormaps
 
     times = max(1, SIDE // min(image.shape[:2]))
@@ -158,7 +158,7 @@ def _worth_looking_at(scored: Answers, names: list[str]) -> list[int]:
 
 
 def rows_of(batches: Iterable[Sequence[Tensor]], places: Sequence[int]) -> Tensor:
-    """The images at these places of all batches, in their order."""
+    """The images at these indices of all batches, in their order."""
     found, begin, wanted = {}, 0, set(places)
     for x, *_ in batches:
         found |= {place: x[place - begin] for place in wanted if begin <= place < begin + len(x)}

@@ -1,4 +1,4 @@
-"""What a report says, measured: everything that is in it, before it is a page."""
+"""The contents of a report: everything is measured here, before the page is made."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from polypath.core.wiring import Wiring
 from polypath.data.batches import Part
 from polypath.profiling.cost import cost
 
-LEAST_IMAGES = 200  # fewer say too little
+LEAST_IMAGES = 200  # fewer are not informative
 BUDGET = 300e9  # multiply-adds that one analysis may spend on a CPU: about a minute of one core
 CHANNEL_IMAGES = 256
 
 Feed = Callable[[Part, int, int], Iterable[Sequence[Tensor]]]
-"""``feed(part, most, looks)``: batches of ``(images, labels)`` of at most so many images of a part, evenly picked, on
-which so many errors will be measured."""
+"""``feed(part, most, looks)``: batches of ``(images, labels)`` of at most ``most`` evenly spaced images of a part, on
+which ``looks`` errors will be measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that a page shows. Parts that a network has not, or that would take too long, are None or empty, and
-    ``notes`` says why.
+    """Everything that a page shows. Parts that do not apply to the network, or that would take too long, are None or
+    empty; ``notes`` says why.
 
     Attributes:
         title: the run's name.
-        facts: what stands at the top, by name.
-        notes: what a reader has to know.
-        wiring, paths: the diagram and the choices that can be lit in it.
+        facts: the table at the top, by name.
+        notes: caveats.
+        wiring, paths: the diagram and the choices that can be highlighted in it.
         table: errors and costs.
         curves: rows of the run's metrics.
-        images: test images of the analyses of answers; ``held_out`` says which images fitted the temperatures.
-        classes: errors by class, and what is taken for what.
+        images: number of test images in the analyses of answers; ``held_out`` says which images fitted temperatures.
+        classes: errors by class, and confusion.
         recipe, sessions: settings, environments.
     """
 
@@ -95,31 +95,33 @@ def analysed(
     most: int = 2000,
     budget: float = BUDGET,
 ) -> dict[str, Any]:
-    """The analyses of a network as the fields of :class:`Report` that hold them, ``notes`` among them.
+    """The analyses of a network, as fields of :class:`Report`, including ``notes``.
 
     Args:
-        feed: gives the images; ``stored(places, most)`` the stored ones at these places of ``feed("test", most, 0)``.
-        held_out: whether there is a part ``validation``, to fit temperatures on; else half of the test images is.
-        stats: re-estimated statistics of ``paths``, used where they have all of them.
+        feed: gives the images; ``stored(places, most)`` gives the stored images at these indices of
+            ``feed("test", most, 0)``.
+        held_out: whether there is a part ``validation`` to fit temperatures on; otherwise half of the test images is
+            used.
+        stats: recalibrated statistics of ``paths``, used if they cover all of them.
         most: test images of each analysis, at most.
-        budget: multiply-adds that each of them may spend.
+        budget: multiply-adds that each analysis may spend.
     """
     notes: list[str] = []
     stats = stats if stats is not None and all(p in stats for p in paths.values()) else None
     if stats is not None:
-        notes.append(f"calibration, agreement and galleries: batch-norm re-estimated on {stats.images:,} images")
+        notes.append(f"calibration, agreement and galleries: batch-norm recalibrated on {stats.images:,} images")
     found: dict[str, Any] = {"depths": depths(net.wiring), "galleries": [], "notes": notes}
     spent = {name: cost(net, p, size).macs * views for name, p in paths.items()}
     count = _affordable(sum(spent.values()), most, budget)
     if count:
         scored = answers(net, paths, feed("test", count, len(paths)), stats=stats, views=views)
-        step = 1 if held_out else 2  # without images held out, every second one fits and the others score
+        step = 1 if held_out else 2  # without held-out images, every second test image fits and the others score
         if held_out:
             fitting = answers(net, paths, feed("validation", count, len(paths)), stats=stats, views=views)
-            found["held_out"] = f"{len(fitting.labels):,} images that were held out of training"
+            found["held_out"] = f"{len(fitting.labels):,} held-out images"
         else:
             fitting, scored = scored.rows(slice(1, None, 2)), scored.rows(slice(0, None, 2))
-            found["held_out"] = f"{len(fitting.labels):,} test images, every second one, which are not scored here"
+            found["held_out"] = f"{len(fitting.labels):,} test images (every second one), which are not scored here"
         found["images"] = len(scored.labels)
         found |= _of_answers(scored, fitting)
 
@@ -135,7 +137,7 @@ def analysed(
         if len(names) > 1:
             found["galleries"] += _by_paths(names[-1], scored, shown, classes)
         if views > 1:
-            notes.append("no Grad-CAM: images are answered by several crops of each")
+            notes.append("no Grad-CAM: each image is answered by several crops")
         else:
             both = {name: paths[name] for name in dict.fromkeys((names[-1], "whole"))}
             try:
@@ -160,7 +162,7 @@ def analysed(
 
 
 def _affordable(macs: float, most: int, budget: float) -> int:
-    """Images that the budget allows, 0 where they would be too few."""
+    """The number of images that the budget allows; 0 if too few."""
     count = min(most, int(budget / max(1.0, macs)))
     return count if count >= min(most, LEAST_IMAGES) else 0
 
@@ -198,16 +200,19 @@ def _by_paths(
 ) -> list[Gallery]:
     frame = easy_and_hard_by_paths(scored.logits[least], scored.logits["whole"], scored.labels, spread=True)
     texts = {
-        "easy": ("Easy", f"right on the smallest path, {least}, already; with its probability of the truth"),
-        "hard": ("Hard", f"wrong on {least}, right on the whole network; with the gain of the truth's probability"),
+        "easy": ("Easy", f"right on the smallest path, {least}; with its probability of the true class"),
+        "hard": (
+            "Hard",
+            f"wrong on {least}, right on the whole network; with the gain in the true class's probability",
+        ),
     }
     return _galleries(frame, texts, stored, classes, "{:.2f}")
 
 
 def _by_loops(taken: Loops, stored: Callable[[Sequence[int]], Tensor], classes: Sequence[str]) -> list[Gallery]:
     texts = {
-        "easy": ("Fewest loops", "answered rightly with the fewest loops, class by class"),
-        "hard": ("Most loops", "answered rightly with the most loops, class by class"),
+        "easy": ("Fewest loops", "answered correctly with the fewest loops, class by class"),
+        "hard": ("Most loops", "answered correctly with the most loops, class by class"),
     }
     return _galleries(easy_and_hard_by_loops(taken, spread=True), texts, stored, classes, "{:.0f} loops")
 

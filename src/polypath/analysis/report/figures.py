@@ -15,7 +15,7 @@ MOST_PANELS = 12  # reliability diagrams
 
 
 def charts(report: Report) -> dict[str, str]:
-    """Every chart by its name in ``page.html``; empty where there is nothing to draw."""
+    """Every chart by its name in ``page.html``; an empty text if there is nothing to draw."""
     rows = report.table.rows
     timed = any(row.p50_ms is not None for row in rows)
     found = {
@@ -85,7 +85,7 @@ def _importance_chart(report: Report) -> str:
     return chart(
         series,
         xlabel="",
-        ylabel="error without it (points more)",
+        ylabel="increase of error without it (points)",
         about=about,
         from_zero="y",
         names=names,
@@ -120,12 +120,12 @@ def _gates_chart(report: Report) -> str:
     of_all = [Mark(x=i, y=100 * row["share"], about=text[i]) for i, row in enumerate(rows)]
     of_these = [Mark(x=i, y=100 * row["rate"], about=text[i]) for i, row in enumerate(rows)]
     series = [
-        Series(name="let pass, of all images", kind="bars", marks=of_all),
+        Series(name="passed, of all images", kind="bars", marks=of_all),
         Series(name="of those that reach it", kind="dots", marks=of_these, colour=2),
     ]
     height = 230.0 + 6.2 * max(map(len, names))
     bounds = (-0.7, len(rows) - 0.3, 0.0, 105.0)
-    about = "share of images that each gate lets pass"
+    about = "share of images that each gate passes"
     return chart(series, xlabel="", ylabel="images (%)", about=about, names=names, height=height, bounds=bounds)
 
 

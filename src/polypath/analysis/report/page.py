@@ -1,4 +1,4 @@
-"""A report as HTML: charts and tables put into ``page.html``, with the style and the script inside."""
+"""A report as HTML: ``page.html`` filled with charts and tables, with style and script inline."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from polypath.analysis.report.contents import Report
 from polypath.analysis.report.figures import charts
 from polypath.core.wiring_svg import lights
 
-COLUMNS, NARROW = 26, 10  # of the wiring, side by side, on screens and on phones
+COLUMNS, NARROW = 26, 10  # columns of the wiring on screens and on phones
 
 
 def page(report: Report) -> str:
-    """The page, with everything in it.
+    """The page as one self-contained text.
 
-    Text from the run (names, notes, classes) is escaped by the template; charts and the wiring escape their own.
+    The template escapes text from the run (names, notes, classes); charts and the wiring escape their own text.
     """
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
@@ -31,7 +31,7 @@ def page(report: Report) -> str:
     values: dict[str, Any] = {
         "style": Markup(STYLE + here.joinpath("page.css").read_text(encoding="utf-8")),
         "script": Markup(here.joinpath("page.js").read_text(encoding="utf-8")),
-        # '<' would let a name close the script that holds the data
+        # with '<' a name could close the script element that holds the data
         "data": Markup(json.dumps(lit).replace("<", "\\u003c").replace("&", "\\u0026")),
     }
     for name, columns in {"wiring": COLUMNS, "narrow_wiring": NARROW}.items():

@@ -13,14 +13,14 @@ from polypath.analysis.confusion import most_confused
 from polypath.analysis.report.contents import Report
 from polypath.core.display import short_macs
 
-MOST_PAIRS = 16  # paths in the square of pairs
-MOST_CLASSES = 16  # in the square of a confusion matrix
+MOST_PAIRS = 16  # paths in the matrix of pairs
+MOST_CLASSES = 16  # in a confusion matrix
 MOST_ERRORS = 100  # classes in the table of errors
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: what is shown, and by what it is sorted."""
+    """A cell of a table: its text and its sort key."""
 
     text: str
     value: float | str
@@ -37,10 +37,10 @@ def path_table(report: Report) -> dict[str, Any]:
     again = any(row.error_recalibrated is not None for row in rows)
     timed = any(row.p50_ms is not None for row in rows)
     head = [Heading("path"), Heading("error %", "top-1, with the network's own batch-norm statistics")]
-    head += [Heading("re-estimated %", "top-1, batch-norm re-estimated for the path")] if again else []
+    head += [Heading("recalibrated %", "top-1, batch-norm recalibrated for the path")] if again else []
     head += [Heading("p50 ms", "measured latency, median"), Heading("p95 ms")] if timed else []
     head += [Heading("MACs", "multiply-adds of one image"), Heading("of whole"), Heading("depth", "layers")]
-    head += [Heading("parameters"), Heading("activations", "most bytes held at a time, of one image")]
+    head += [Heading("parameters"), Heading("activations", "peak bytes of activations, for one image")]
     body = []
     for row in rows:
         cells = [_number(row.error, "{:.2f}")]
@@ -61,22 +61,22 @@ def _number(value: float | None, form: str) -> Cell:
 
 
 def class_errors(report: Report) -> dict[str, Any] | None:
-    """Errors by class, of many classes those with the largest error of the whole network."""
+    """Errors by class; of many classes, those with the largest error of the whole network."""
     if report.classes is None:
         return None
     frame, names = report.classes.errors, report.classes.names
     paths = [str(column) for column in frame.columns[2:]]
     if len(frame) > MOST_ERRORS:
         frame = frame.sort_values(by=paths[0], ascending=False, kind="stable").head(MOST_ERRORS).sort_index()
-    columns = {"images": ("images", "of the class, of this section")}
-    columns |= {path: (f"{path} %", "error on the class' images, %") for path in paths}
+    columns = {"images": ("images", "of the class, in this section")}
+    columns |= {path: (f"{path} %", "error on the class's images, %") for path in paths}
     shown = frame.assign(name=[names[c] for c in frame["class"].tolist()])
     return _frame_table(shown, "name", columns, {"images": "{:.0f}"} | dict.fromkeys(paths, "{:.1f}"), "class")
 
 
 def confusions(report: Report) -> list[dict[str, Any]]:
-    """A square for the whole network and for the cheapest path, of the classes that the whole confuses most: rows are
-    the truth, and a cell's shade is its share of the truth's images."""
+    """Confusion matrices of the whole network and the cheapest path, for the classes that the whole confuses most: rows
+    are the truth, and a cell's shade is its share of the row's images."""
     if report.classes is None:
         return []
     names, counts = report.classes.names, report.classes.counts
@@ -112,7 +112,7 @@ def calibration(report: Report) -> dict[str, Any] | None:
         "error": ("error %", "on the images of this section"),
         "confidence": ("confidence %", "mean probability of the answer"),
         "ece": ("ECE %", "expected calibration error"),
-        "temperature": ("temperature", "fitted; above 1, the path is too sure of itself"),
+        "temperature": ("temperature", "fitted; above 1, the path is overconfident"),
         "ece_fitted": ("ECE fitted %", "with that temperature"),
         "nll": ("cross-entropy", "nats"),
         "nll_fitted": ("fitted", "cross-entropy with that temperature"),
@@ -148,7 +148,7 @@ def _frame_table(
 
 
 def pairs(report: Report) -> dict[str, Any] | None:
-    """The square of pairs: disagreement above the diagonal, Q below it."""
+    """The matrix of pairs: disagreement above the diagonal, Q below it."""
     frame = report.agreement
     if frame is None:
         return None

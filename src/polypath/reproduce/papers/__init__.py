@@ -1,1 +1,1 @@
-"""The papers' experiments, a module or two a paper; :mod:`polypath.reproduce.registry` finds them."""
+"""The papers' experiments, one or more modules per paper; :mod:`polypath.reproduce.registry` lists them."""

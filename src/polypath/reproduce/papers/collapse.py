@@ -1,11 +1,12 @@
 """GUNN (Qiao et al. 2018), §4: do channels collapse into each other?
 
 The paper proves that no two channels of a GUNN that are updated one after the other can collapse, and says that
-residual learning makes collapse harder in a network that updates all at once. Measured here along training: in each of
-the layers with segments, the mean absolute correlation of pairs of channels within a segment (updated together) and
-across segments, and the effective dimension (participation ratio of the eigenvalues of the correlation matrix, as a
-share of the channels). *plain* is SUNN without residual learning, *residual* is SUNN. The proof is about segments of
-one channel, P = N, which no network of the paper has: *GUNN, P = N* does, and has no pairs within a segment.
+residual learning makes collapse harder in a network that updates all channels at once. Here this is measured along
+training, in each layer with segments: the mean absolute correlation of pairs of channels within a segment (updated
+together) and across segments, and the effective dimension (participation ratio of the eigenvalues of the correlation
+matrix, as a share of the channels). *plain* is SUNN without residual learning, *residual* is SUNN. The proof is about
+segments of one channel, P = N. No network of the paper has these; *GUNN, P = N* does, and has no pairs within a
+segment.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ PARTS = {"within": "within a segment", "across": "across segments", "dimension":
 
 
 def likeness(run: Trained, net: PathNet) -> dict[str, float]:
-    """``within``, ``across`` and ``dimension`` of a network's layers, each the mean over the layers, on test images;
-    without ``within`` where segments are of one channel."""
+    """``within``, ``across`` and ``dimension``, each the mean over a network's layers, on test images; without
+    ``within`` if segments have one channel."""
     moments = channel_moments(net, _first(run))
     table = similarity_table(moments, segments_of(net))
     found = {part: float(table[part].to_numpy().mean()) for part in ("within", "across")}
@@ -64,7 +65,7 @@ def _first(run: Trained):
 
 
 def along_training(trained: Mapping[str, Trained]) -> Measured:
-    """Every arm at the start, at each epoch that was kept (curves) and at the end (values)."""
+    """Every arm at the start, at each kept epoch (curves) and at the end (values)."""
     found = Measured()
     for arm, run in trained.items():
         found.correct[arm] = run.correct(["whole"])["whole"]
@@ -78,7 +79,7 @@ def along_training(trained: Mapping[str, Trained]) -> Measured:
 
 
 def one_channel(recipe: Recipe) -> Recipe:
-    """The recipe of a GUNN with every segment cut down to one channel."""
+    """The recipe of a GUNN with segments of one channel."""
     assert isinstance(recipe.model, Gunn)
     return replace(recipe, model=replace(recipe.model, segments=recipe.model.channels))
 
@@ -98,7 +99,7 @@ def _with_single(arms: Mapping[str, Recipe]) -> dict[str, Recipe]:
 COLLAPSE = Experiment(
     name="gunn/collapse",
     place="§4",
-    shows="how alike channels are within and across segments, and how many dimensions they span, along training",
+    shows="similarity of channels within and across segments, and their effective dimension, along training",
     scales=at_scales(
         lambda: _with_single({arm: tiny_arm(kind) for arm, kind in ARMS.items()}),
         lambda: _with_single({arm: small_arm(kind) for arm, kind in ARMS.items()}),

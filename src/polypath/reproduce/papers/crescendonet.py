@@ -49,7 +49,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "Adam without drop-path": ("crescendonet_512", "-adam-nodroppath"),
     "Adam path-wise training": ("crescendonet_512", "-adam-pathwise"),
 }
-"""Own rows of Table I: model and what follows the dataset in the recipe's name."""
+"""The paper's own rows of Table I: model, and the suffix after the dataset in the recipe's name."""
 COLUMNS = {"C10": "cifar10", "C10+": "cifar10+", "C100": "cifar100", "C100+": "cifar100+", "SVHN": "svhn"}
 
 
@@ -75,7 +75,7 @@ AGAINST = {
 
 
 def _beside(id: str, method: str, c: str, text: str) -> Claim:
-    """The widest net of Nesterov beside another method's printed number."""
+    """The widest network trained with Nesterov beside another method's printed number."""
     number = value("crescendonet", "table1", c, method=method)
     assert isinstance(number, float)
     name = method.partition(" (")[0]
@@ -150,8 +150,8 @@ TABLE1 = Experiment(
             for column, dataset in COLUMNS.items()
         },
         small_says=(
-            "widths of an eighth: (16, 16, 16) and (16, 32, 64); no dropout; the column C10+ alone, for want of local "
-            "CIFAR-100 and SVHN",
+            "an eighth of the widths: (16, 16, 16) and (16, 32, 64); no dropout; only the column C10+, for lack of "
+            "local CIFAR-100 and SVHN",
         ),
     ),
     measure=per_arm(whole, published_setting),
@@ -162,7 +162,7 @@ TABLE1 = Experiment(
         for column in COLUMNS
     },
     claims=tuple(claim for c in COLUMNS for claim in _table_1_claims(c)),
-    notes=("The numbers of other methods are those that Table I prints of them.",),
+    notes=("The numbers of other methods are from Table I.",),
 )
 
 # --- Table II ---------------------------------------------------------------------------------------------
@@ -184,13 +184,13 @@ DROPS = (
 
 
 def _medium() -> Recipe:
-    """One run for Table II and Figures 3 and 4, with a checkpoint of every epoch."""
+    """One run for Table II and Figures 3 and 4, with a checkpoint at every epoch."""
     base = paper("crescendonet_128-cifar10+-adam")
     return medium(base, 6, model__widths=(64, 64, 64), optim__lr=0.002, keep=6)
 
 
 def path_wise_at_medium() -> Scale:
-    """What would set path-wise training beside training of the whole network: half of the width, twice the epochs."""
+    """Path-wise training beside training of the whole network: half of the width, twice the epochs."""
     half = {"model__widths": (64, 128, 256), "optim__lr": 0.002}
     arms = {
         "Adam (128, 256, 512) C10+": medium(paper("crescendonet_512-cifar10+-adam"), 6, **half),
@@ -200,8 +200,8 @@ def path_wise_at_medium() -> Scale:
 
 
 MEDIUM_SAYS = (
-    "half of the widths (128, 128, 128), which Table I has, where Table II has (128, 256, 512)",
-    "Adam's rate goes up to 0.002 and down to 0",
+    "half of the widths (128, 128, 128) of Table I; Table II has (128, 256, 512)",
+    "Adam's learning rate rises to 0.002 and falls to 0",
 )
 ONE_NET = at_scales(
     lambda: {"whole": smoke(TINY, DROP)},
@@ -219,11 +219,11 @@ AGAINST_2 = {
     ("longer-branches-are-better", "SVHN"): "Table II, SVHN: {3} errs 2.43 and {4} 2.53",
     ("whole-beats-every-subset", "C100"): "Table II, C100: {2, 3, 4} errs 29.90 and the whole network 30.00",
 }
-"""Claims of Table II that a column of it contradicts."""
+"""Claims about Table II that one of its columns contradicts."""
 
 
 def _every_subset(m: Mapping[str, float]) -> float:
-    """Asked at the published setting alone: the printed gap is a tenth of a point, which small runs cannot tell."""
+    """Only at the published setting: the printed gap is a tenth of a point, which small runs cannot resolve."""
     whole = m["whole"] * m[f"whole{SETTING}"]
     return np.min([m[key] - whole for key in SUBNETS[1:]], axis=0)
 
@@ -266,14 +266,14 @@ def _table_2_claims(column: str) -> list[Claim]:
 
 
 def _table_2(column: str, name: str, *more: Claim) -> Experiment:
-    """Table II's column of a dataset; CIFAR-10 with augmentation has a small scale as well."""
+    """Table II's column of a dataset; CIFAR-10 with augmentation also has a small scale."""
     scales = ONE_NET
     if name != "table2":
         scales = {"smoke": ONE_NET["smoke"], "paper": lambda: Scale(arms={"whole": paper(_adam_recipe(column))})}
     return Experiment(
         name=f"crescendonet/{name}",
         place="Table II" if name == "table2" else f"Table II, {column}",
-        shows=f"what sub-networks err that keep only some branches of every block (printed: {column})",
+        shows=f"error of sub-networks that keep only some branches of every block (printed: {column})",
         scales=scales,
         measure=per_arm(paths(SUBNETS), published_setting, single=True),
         published={key: Cell("table2", column, branches=_branches(key)) for key in SUBNETS},
@@ -306,7 +306,7 @@ FIG3_SUBNETS = ("whole", "branches=2,3,4", "branches=3,4", "branches=1,2", *(f"b
 
 
 def _rises_with_the_whole(run: Trained) -> Measured:
-    """Errors of subnets along training, and for each how it goes with the whole network's (correlation over epochs)."""
+    """Errors of sub-networks along training, and the correlation over epochs of each with the whole network's error."""
     import numpy as np
 
     found = error_along_training(FIG3_SUBNETS)(run)
@@ -328,8 +328,8 @@ FIGURE3 = Experiment(
         lambda: {"whole": vary(paper("crescendonet_512-cifar10-adam-figure3"), checkpoint_every=10, keep=45)},
         lambda: {"whole": _medium()},
         small_says=(WIDTHS_SAY, "eight points along 8 epochs instead of 450 epochs"),
-        medium_says=(*MEDIUM_SAYS, "a point each epoch; with augmentation, where Figure 3 has none"),
-        paper_says=("a point each ten epochs",),
+        medium_says=(*MEDIUM_SAYS, "a point per epoch; with augmentation, unlike Figure 3"),
+        paper_says=("a point every ten epochs",),
     ),
     measure=per_arm(_rises_with_the_whole, single=True),
     units={"goes with whole": "correlation over epochs"},
@@ -385,8 +385,8 @@ def _share_of_cost(scale: str) -> Mapping[str, float]:
 COST = Experiment(
     name="crescendonet/cost",
     place="§I",
-    shows="what sub-networks of (128, 256, 512) cost, by exact count (nothing is trained)",
-    scales=exact_scales("nothing: what is counted is counted on the published network"),
+    shows="cost of sub-networks of (128, 256, 512), by exact count (nothing is trained)",
+    scales=exact_scales("nothing: counts are of the published network"),
     counts=_share_of_cost,
     units={" MACs": "of the whole network's"},
     claims=(
@@ -404,7 +404,7 @@ COST = Experiment(
 
 
 def _memory(scale: str) -> Mapping[str, float]:
-    """Shares of the whole network, and of one block of equal convs, which is what the paper speaks of."""
+    """Shares in the whole network, and in one block of equal convs, which the paper's figures are about."""
     tiny = scale == "smoke"
     net = (TINY if tiny else CrescendoNet(widths=(128, 256, 512), final_map=4)).build(seed=0)
     block = gradients_by_phase(shapes(TINY if tiny else CrescendoNet()), "block2.")
@@ -425,7 +425,7 @@ def _at_most(id: str, what: str, share: float, text: str, *, average: bool = Fal
 MEMORY = Experiment(
     name="crescendonet/memory",
     place="§I and §II-B",
-    shows="what path-wise training keeps in memory, as shares of what whole-net training does",
+    shows="memory of path-wise training, as a share of training the whole network",
     scales=exact_scales("a tiny network"),
     counts=_memory,
     units={"": "of whole-net training"},
@@ -472,7 +472,7 @@ MEMORY = Experiment(
         "share of whole-net training",
     ),
     notes=(
-        "*A block* has convs of equal width, as the paper's 40% takes them. In the (128, 256, 512) network the first "
+        "*A block* has convs of equal width, as the paper's 40% assumes. In the (128, 256, 512) network the first "
         "conv of each branch is smaller than the others, so the longest branch has over four tenths of the weights.",
     ),
 )

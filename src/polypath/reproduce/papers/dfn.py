@@ -1,7 +1,7 @@
 """Deeply-fused nets (Zhao et al. 2016), merge-and-run against plain nets and ResNets: Tables 4 and 5, Figure 12.
 
-Rows are called after the plain net's depth, as in Table 4: DFN-IL and DFN-MR of row 38 have 20 layers. Bars of Figure
-12 are lost in the text at hand.
+Rows are named by the plain net's depth, as in Table 4: DFN-IL and DFN-MR of row 38 have 20 layers. Our text of the
+paper has lost the bars of Figure 12.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _as_printed(_: Mapping[str, float]) -> float:
 
 
 def _better_than_resnets(id: str, end: str, text: str, but: int = 0) -> Claim:
-    """Both kinds of DFN against the ResNet of every row ``but`` one."""
+    """Both kinds of DFN against the ResNet of every row except ``but``."""
 
     def statistic(m: Mapping[str, float]) -> Any:
         found = [g for kind in KINDS[2:] for row, g in gaps(m, "ResNet", kind, end).items() if row != but]
@@ -141,7 +141,7 @@ def _better_than_resnets(id: str, end: str, text: str, but: int = 0) -> Claim:
 TABLE4 = Experiment(
     name="dfn/table4",
     place="Table 4",
-    shows="what DFN-IL and DFN-MR err beside the plain net and the ResNet of the same size",
+    shows="error of DFN-IL and DFN-MR beside the plain net and the ResNet of the same size",
     scales=at_scales(
         lambda: (
             {_key(kind, row): smoke(net(kind, row, 4)) for row in (14,) for kind in KINDS}
@@ -153,7 +153,7 @@ TABLE4 = Experiment(
         _table4,
         lambda: {_key(kind, row): medium_net(kind, row) for row in MEDIUM_ROWS for kind in MEDIUM_KINDS},
         small_says=(NARROW, f"one row, {SMALL_ROW}, and a plain net of 14 layers"),
-        medium_says=(HALF, "rows 26 and 38, without DFN-IL: the budget has no room for it"),
+        medium_says=(HALF, "rows 26 and 38, without DFN-IL, which exceeds the budget"),
         paper_seeds=5,
     ),
     measure=per_arm(whole),
@@ -331,7 +331,7 @@ TABLE5 = Experiment(
         ),
     ),
     figure=bars([_named(n, end) for end in DATASETS for n in ROW5]),
-    notes=("The authors' released code, too, gives DFN-MR3 24.15M parameters, not the printed 24.8M.",),
+    notes=("The authors' released code also gives DFN-MR3 24.15M parameters, not the printed 24.8M.",),
 )
 
 EXPERIMENTS = (TABLE4, TABLE5, FIGURE12)

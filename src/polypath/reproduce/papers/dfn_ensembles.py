@@ -1,8 +1,8 @@
 """Deeply-fused nets (Zhao et al. 2016), §4: Tables 2 and 3, Figure 5, on the deepest component network.
 
-All three are about the eight routes of a fused net with three fusions. *Ensemble-8* is the ensemble of all with one
-set of weights, *Ensemble-7* the same without the deepest route, RRR, in training and at the end. The members without
-weight sharing are eight networks, each trained alone.
+All three are about the eight routes of a fused net with three fusions. *Ensemble-8* is the ensemble of all routes with
+one set of weights, *Ensemble-7* the same without the deepest route, RRR, in training and evaluation. The members
+without weight sharing are eight networks, each trained alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHALLOW, DEEP = ("LLL", "RLL", "LRL", "LLR"), ("RRL", "RLR", "LRR", "RRR")
 MEDIUM = ("LLR", "RLR", "LRR")
 SMOKE_DEPTH, SMALL_DEPTH = 8, 26
 EPOCHS = 4  # a step runs eight networks
-SMALL_SAYS = (NARROW, f"depth {SMALL_DEPTH} alone")
+SMALL_SAYS = (NARROW, f"only depth {SMALL_DEPTH}")
 
 
 def _shared(depth: int, members: Sequence[str] = ROUTE_TEXTS) -> Recipe:
@@ -53,7 +53,7 @@ def _medium_eight() -> dict[str, Recipe]:
     return {_eight(SMALL_DEPTH): _medium("ensemble")}
 
 
-MEDIUM_SAYS = (HALF, f"depth {SMALL_DEPTH} alone")
+MEDIUM_SAYS = (HALF, f"only depth {SMALL_DEPTH}")
 
 
 def _eight(depth: int) -> str:
@@ -88,7 +88,8 @@ def _arms_of(key: str) -> list[str]:
 
 
 def members_with_and_without(trained: Mapping[str, Trained]) -> Measured:
-    """Answers of each route and of all, with weight sharing (``shared RLL 26``) and without (``separate RLL 26``)."""
+    """Answers of each route and of the ensemble, with weight sharing (``shared RLL 26``) and without (``separate RLL
+    26``)."""
     found = Measured()
     for depth in _depths(trained):
         run = trained[_eight(depth)]
@@ -110,7 +111,7 @@ def _sharing(routes: Sequence[str], m: Values) -> np.ndarray:
 TABLE2 = Experiment(
     name="dfn/table2",
     place="Table 2",
-    shows="what component networks and their ensemble err with and without weight sharing",
+    shows="error of component networks and their ensemble with and without weight sharing",
     scales=at_scales(
         lambda: {_eight(SMOKE_DEPTH): _smoke_shared()} | {f"{r} {SMOKE_DEPTH}": _smoke_alone(r) for r in ROUTES},
         lambda: (
@@ -171,7 +172,7 @@ TABLE2 = Experiment(
 
 
 def leave_one_out(trained: Mapping[str, Trained]) -> Measured:
-    """Answers of Ensemble-8 and of all but one of its members (``without RLL 26``)."""
+    """Answers of Ensemble-8, and of Ensemble-8 without one of its members (``without RLL 26``)."""
     found = Measured()
     for depth in _depths(trained):
         run = trained[_eight(depth)]
@@ -192,7 +193,7 @@ def _matters_more(m: Values) -> np.ndarray:
 TABLE3 = Experiment(
     name="dfn/table3",
     place="Table 3",
-    shows="what Ensemble-8 errs without one of its members",
+    shows="error of Ensemble-8 without one of its members",
     scales=at_scales(
         lambda: {_eight(SMOKE_DEPTH): _smoke_shared()},
         lambda: {_eight(SMALL_DEPTH): _shared(SMALL_DEPTH)},
@@ -261,7 +262,7 @@ def _deep_only(m: Values) -> np.ndarray:
 FIGURE5 = Experiment(
     name="dfn/fig5",
     place="Figure 5",
-    shows="what the ensemble of routes errs with and without the deepest one",
+    shows="error of the ensemble of routes with and without the deepest one",
     scales=at_scales(
         lambda: {_eight(SMOKE_DEPTH): _smoke_shared(), f"Ensemble-7 {SMOKE_DEPTH}": _smoke_shared(ROUTE_TEXTS[:-1])},
         lambda: {

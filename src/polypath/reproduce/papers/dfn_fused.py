@@ -1,7 +1,6 @@
 """Deeply-fused nets (Zhao et al. 2016) of a few fusions: Figures 2 and 4, Table 1.
 
-Bars of both figures are lost in the text at hand; where a table prints the same networks, its numbers stand beside
-ours.
+Our text of the paper has lost the bars of both figures; if a table prints the same networks, its numbers are used.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def fused(depth: int, width: int, fusions: int = 3) -> FusedNet:
 
 
 def ensemble_or_whole(run: Trained) -> Measured:
-    """The ensemble's answers where an ensemble was trained, else the whole network's."""
+    """The ensemble's answers if an ensemble was trained, else the whole network's."""
     if isinstance(run.recipe.objective, SharedEnsemble):
         return Measured({"whole": run.marked(average(shared_members(run)))})
     return Measured(run.correct({"whole": run.net.paths("whole")}))
@@ -107,8 +106,8 @@ FIGURE2 = Experiment(
     ),
     figure=along_rows({"plain": "plain", "DFN": "DFN", "ensemble": "ensemble"}, "depth of the plain net (layers)"),
     notes=(
-        "Figure 2's numbers are lost: those of the same fused nets and ensembles stand in Table 1, of plain nets in "
-        "Table 4 (means of five runs).",
+        "Figure 2's numbers are lost: those of the same fused nets and ensembles are in Table 1, those of plain nets "
+        "in Table 4 (means of five runs).",
     ),
 )
 
@@ -139,7 +138,7 @@ def _depths_differ(_: Mapping[str, float]) -> float:
 TABLE1 = Experiment(
     name="dfn/table1",
     place="Table 1",
-    shows="what fused nets of three fusions and the ensembles of their routes err as the component networks deepen",
+    shows="error of fused nets of three fusions and of the ensembles of their routes, by depth of component networks",
     scales=at_scales(
         lambda: {f"{k} {d}": _fused(k, d, smoke, 4) for d in (8, 14) for k in ("DFN", "ensemble")},
         lambda: {f"{k} {d}": _fused(k, d, quick, 8) for d in (14, 26, 38) for k in ("DFN", "ensemble")},
@@ -191,7 +190,7 @@ TABLE1 = Experiment(
 
 @functools.cache
 def ensemble_sizes(scale: str) -> Mapping[str, float]:
-    """Exact numbers of component networks of Figure 4's nets, and how many of N_f3's are among N_f6's."""
+    """Exact numbers of component networks of Figure 4's nets, and how many of N_f3's are also N_f6's."""
     found: dict[str, float] = {}
     for depth in FIGURE_4 if scale == "paper" else (20, 38):
         three, six = shapes(fused(depth, 16)), shapes(fused(depth, 16, 6))
@@ -264,7 +263,7 @@ FIGURE4 = Experiment(
         ),
     ),
     figure=along_rows({k: k for k in FUSED_KINDS}, "depth (layers)"),
-    notes=("Figure 4's bars are lost: N_f3's numbers stand in Table 1, some ResNets' in Table 4.",),
+    notes=("Figure 4's bars are lost: N_f3's numbers are in Table 1, some ResNets' in Table 4.",),
 )
 
 EXPERIMENTS = (FIGURE2, TABLE1, FIGURE4)

@@ -1,7 +1,7 @@
 """Deeply-fused nets (Zhao et al. 2016) on ImageNet: Table 6 with Figure 8, Table 7, Figure 11.
 
-DFN1 and DFN2 are drawn in a figure that the text at hand has lost; ours are candidates with the properties that the
-paper states of them. Below the published setting, bottleneck nets with fewer blocks stand in on CIFAR-10.
+DFN1 and DFN2 are drawn in a figure that our text of the paper has lost; ours are candidates with the properties that
+the paper states. Below the published setting, bottleneck nets with fewer blocks on CIFAR-10 replace them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _params(name: str) -> float:
 
 
 def _bottlenecks(kind: str, width: int) -> ResNet | MergeAndRun:
-    """ResNet-101's and DFN-MR's shape with fewer blocks: (2, 2, 6, 2) and half of each."""
+    """ResNet-101's and DFN-MR's shape with fewer blocks: (2, 2, 6, 2), and half of each."""
     if kind == "ResNet-101":
         return ResNet(blocks=(2, 2, 6, 2), width=width, block="bottleneck")
     return MergeAndRun(blocks=(1, 1, 3, 1), width=width, block="bottleneck")
@@ -133,7 +133,7 @@ TABLE6 = Experiment(
 NAMES7 = {"ResNet-50": "fusenet_resnet50_imagenet", "DFN1": "dfn1_imagenet", "DFN2": "dfn2_imagenet"}
 COLUMNS7 = {"ResNet-50": "resnet50_ours", "DFN1": "dfn1", "DFN2": "dfn2"}
 CANDIDATES = (
-    "DFN1 and DFN2 are candidates: Figure 10, which draws them, is lost. DFN1 has a block of its own in place of each "
+    "DFN1 and DFN2 are candidates: Figure 10, which draws them, is lost. DFN1 has a separate block in place of each "
     "identity, DFN2 a fusion every two blocks.",
 )
 
@@ -230,7 +230,7 @@ def _depth_counts(scale: str) -> dict[str, float]:
 
 
 def _contained(m: Mapping[str, float]) -> float:
-    """DFN2's component networks are ResNet-50's that run whole spans of blocks or none: by their depths."""
+    """By depths: DFN2's component networks are those of ResNet-50 that run each span of blocks completely or not."""
     own, of = _depths(NAMES7["DFN2"]), _depths(NAMES7["ResNet-50"])
     return 0.5 - sum(count > of.get(depth, 0) for depth, count in own.items())
 
@@ -260,7 +260,7 @@ _COUNTED = Scale(changes=("nothing: depths are counted on the published networks
 FIGURE11 = Experiment(
     name="dfn/fig11",
     place="Figure 11",
-    shows="how deep the component networks are, by exact count (nothing is trained)",
+    shows="depths of the component networks, by exact count (nothing is trained)",
     scales=dict.fromkeys(("smoke", "small", "paper"), lambda: _COUNTED),
     counts=_depth_counts,
     units={" depth": "layers", " deviation": "layers"},

@@ -1,4 +1,4 @@
-"""Figures in the papers' forms that several experiments share."""
+"""Figures in the papers' forms, shared by several experiments."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def along_rows(kinds: Mapping[str, str], xlabel: str, ylabel: str = "test error 
 
 
 def training_panels(panels: Mapping[str, str], labels: Mapping[str, str] | None = None, xlabel: str = "epoch") -> Draw:
-    """A panel for each end of the curves' keys (`` loss``: its y label), a line for each arm: mean over seeds, a band
-    from the lowest to the highest. ``labels`` names arms, and which are drawn."""
+    """A panel for each suffix of the curves' keys (`` loss``: its y label), a line for each arm: mean over seeds, a
+    band from the lowest to the highest. ``labels`` selects and names the arms to draw."""
 
     def draw(result: Result) -> Figure:
         shown = {end: label for end, label in panels.items() if any(k.endswith(end) for k in result.curves)}
@@ -56,7 +56,7 @@ def training_panels(panels: Mapping[str, str], labels: Mapping[str, str] | None 
 
 
 def channel_lines(panels: Sequence[tuple[str, Mapping[str, str]]], xlabel: str = "channel") -> Draw:
-    """Panels of the first seed's curves by channel (DRNN's Fig. 7): each a title and ``{key: label}``."""
+    """Panels of the first seed's curves by channel (DRNN's Fig. 7); each panel is a title and ``{key: label}``."""
 
     def draw(result: Result) -> Figure:
         shown = [(title, keys) for title, keys in panels if all(k in result.curves for k in keys)]

@@ -1,7 +1,7 @@
-"""Dynamic recursive nets (Guo et al., CVPR 2019): Tables 1 to 3 and Figure 6. Gates' figures are in :mod:`.drnn_gates`,
-what gates and recursion do in training in :mod:`.drnn_training`, what the published networks cost in :mod:`.drnn_cost`.
+"""Dynamic recursive nets (Guo et al., CVPR 2019): Tables 1 to 3 and Figure 6. The figures about gates are in
+:mod:`.drnn_gates`, gates and recursion in training in :mod:`.drnn_training`, costs in :mod:`.drnn_cost`.
 
-Tables 2 and 3 and Figure 6 print accuracies; errors stand here, with 100 minus the printed number beside them.
+Tables 2 and 3 and Figure 6 print accuracies; here they are errors, 100 minus the printed number.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ UNITS = {" params": "M parameters", " MACs": "M MACs an image", " loss": "nats"}
 
 
 def sizes_and_macs(run: Trained) -> Measured:
-    """Parameters (millions), and multiply-adds of a test image on average with gates working (millions)."""
+    """Parameters (millions), and mean multiply-adds of a test image with gates deciding (millions)."""
     macs = run.cost("whole").macs
     if gated(run) and not run.failed:
         gates = loops_of(run).gates
@@ -56,7 +56,7 @@ def gated(run: Trained) -> bool:
 
 
 def loops_of(run: Trained, net: PathNet | None = None) -> Loops:
-    """What the gates of a run, or of another network of its images, do on its test images."""
+    """Loops on the run's test images, of its network or of another network for the same images."""
     return loops_taken(net or run.net, run.test_batches())
 
 
@@ -138,7 +138,7 @@ def printed1(name: str) -> dict[str, Cell]:
 TABLE1 = Experiment(
     name="drnn/table1",
     place="Table 1",
-    shows="ResNets on CIFAR-10 beside recursive nets of fewer blocks that loop as gates decide",
+    shows="ResNets on CIFAR-10 beside recursive nets with fewer blocks, which loop as gates decide",
     scales=at_scales(
         lambda: {
             "ResNet-20": smoke(
@@ -152,8 +152,8 @@ TABLE1 = Experiment(
             "ResNet-20": medium(paper("resnet20-cifar10-drnn"), 6),
             "DR-Res 16": medium(paper("dr_resnet16-cifar10"), 6),
         },
-        medium_says=("ResNet-20 and DR-Res 16 alone",),
-        small_says=("ResNet-20 and DR-Res 16 alone, with 8, 16 and 32 maps instead of 16, 32 and 64",),
+        medium_says=("only ResNet-20 and DR-Res 16",),
+        small_says=("only ResNet-20 and DR-Res 16, with 8, 16 and 32 maps instead of 16, 32 and 64",),
     ),
     measure=per_arm(whole, sizes_and_macs, published_setting),
     counts=lambda scale: {
@@ -246,7 +246,7 @@ RATES = {"DR-ResNet 53": 0.7, "DR-ResNet 53, t = 0.65": 0.65, "DR-ResNet 53, t =
 
 @functools.cache
 def loops_expected() -> Mapping[str, float]:
-    """Loops that a published network is expected to take when its gates meet their target rate."""
+    """Expected loops of a published network when its gates meet their target rate."""
     return {
         f"{name} expected loops": expected_loops(shapes(get_preset(f"dr_resnet{name[10:12]}_imagenet").spec), rate)
         for name, rate in RATES.items()
@@ -380,8 +380,8 @@ KINDS3 = {
     "gated": {},
 }
 SMALL_SAYS = (
-    "8, 16 and 32 maps; blocks (2, 3, 3) that loop three times in groups 2 and 3 in place of ResNet-101's counterpart, "
-    "(2, 7, 7) that do not as its base net; CIFAR-10's images in place of ImageNet's",
+    "8, 16 and 32 maps; blocks (2, 3, 3), with three loops in groups 2 and 3, in place of ResNet-101's counterpart; "
+    "blocks (2, 7, 7) without loops as its base net; CIFAR-10's images in place of ImageNet's",
 )
 
 
@@ -403,8 +403,8 @@ def small_arm(arm: str) -> Recipe:
 MEDIUM_ARMS = ("naive", "LVBN", "gated")
 MEDIUM_SAYS = (
     "DR-Res 32 of Table 1 (blocks (9, 3, 3), the last two groups loop four times) at half its width, with and without "
-    "gates and norms of their own; on CIFAR-10's images in place of ImageNet's",
-    "the naive net begins at the others' learning rate, ten times that of the paper",
+    "gates and separate norms; on CIFAR-10's images in place of ImageNet's",
+    "the naive net starts with the others' learning rate, ten times that of the paper",
 )
 
 
@@ -437,7 +437,7 @@ TABLE3 = Experiment(
     name="drnn/table3",
     imagenet=True,
     place="Table 3",
-    shows="what a recursive net needs: a norm for each loop (LVBN), gates, statistics of what gates let pass (I-LVBN)",
+    shows="parts of a recursive net: a norm for each loop (LVBN), gates, norm statistics of passed images (I-LVBN)",
     scales=at_arms(tuple(ROWS3)),
     measure=per_arm(whole, sizes_and_macs),
     units=UNITS,
@@ -490,14 +490,14 @@ TABLE3 = Experiment(
     figure=bars(list(ROWS3)),
     notes=(
         "*naive* is printed as failed. *gated* has gates and I-LVBN.",
-        "At *small* the naive net was trained as the others are, at the same learning rate, and did not diverge; loops "
-        "of three over two blocks a group may be too few for it.",
+        "At *small* the naive net was trained like the others, with the same learning rate, and did not diverge; three "
+        "loops over two blocks per group may be too few for that.",
     ),
 )
 
 
 def divergence(run: Trained) -> Measured:
-    """How much worse the last epoch's test error is than the best one's, and how much the loss has fallen."""
+    """How far the last epoch's test error is above the best one, the best error, and the last training loss."""
     rows = run.metrics()
     tested = [r["traced_test_error"] for r in rows if "traced_test_error" in r]
     if not tested:

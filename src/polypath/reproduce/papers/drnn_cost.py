@@ -1,7 +1,7 @@
-"""Dynamic recursive nets (Guo et al., CVPR 2019): what the networks of Tables 1 to 3 cost, counted.
+"""Dynamic recursive nets (Guo et al., CVPR 2019): the cost of the networks of Tables 1 to 3, counted.
 
-Nothing is trained: multiply-adds are those of gates on their target, where the paper's are averages over validation
-images. Parameters are counted with gates on every block, as the printed ones seem to be.
+Nothing is trained: multiply-adds are counted with gates on their target; the paper averages over validation images.
+Parameters are counted with gates on every block, as the printed ones seem to be.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ PAIRS = {
     "DR-Res 54": ("ResNet-110", 73.53, 24.71),
     "DR-Res 16": ("ResNet-20", 33.3, 22.0),
 }
-"""Networks whose savings are stated: beside which one, percent of the parameters, percent of the computation."""
+"""Networks with stated savings: base network, percent of the parameters, percent of the computation."""
 OVER_ALL = "MACs, rate over all"
 CIFAR_PAIRS = tuple(name for pair in ("DR-Res 54", "DR-Res 16") for name in (pair, PAIRS[pair][0]))
 
 
 def recipes() -> dict[str, tuple[Recipe, int]]:
-    """Every network of Tables 1 to 3 by its row, with the side of its images; Table 3's two that are Table 2's are
-    left out."""
+    """Every network of Tables 1 to 3 by its row, with the side of its images, except the two of Table 3 that are also
+    in Table 2."""
     found = {name: (recipe, 32) for name, recipe in published1().items()}
     found |= {name: (paper(recipe), 224) for name, recipe in RESNETS.items()}
     return found | {name: (paper(RECIPES3[name]), 224) for name in RECIPES3 if name not in ("base net", "gated")}
 
 
 def spent(recipe: Recipe, side: int, over: Over | None = None) -> float:
-    """Multiply-adds of an image on average (millions) when gates are on their recipe's target."""
+    """Mean multiply-adds of an image (millions) with gates on their recipe's target."""
     net, objective = shapes(recipe.model), recipe.objective
     if isinstance(objective, TargetRate):
         return expected_macs(net, objective.target, side, over or objective.over) / 1e6
@@ -52,7 +52,7 @@ def spent(recipe: Recipe, side: int, over: Over | None = None) -> float:
 
 
 def _all_gates(recipe: Recipe) -> float:
-    """Parameters (millions) with gates on all blocks, where there are gates."""
+    """Parameters (millions), with gates on all blocks if there are gates."""
     spec = recipe.model
     gated = isinstance(spec, Recursive) and spec.gates != "none"
     return millions(replace(spec, gates="all") if gated else spec)
@@ -131,8 +131,8 @@ ROUNDING = ", what the rounding of the printed 0.45 and 1.7M leaves"
 COST = Experiment(
     name="drnn/cost",
     place="Tables 1 to 3, counted",
-    shows="parameters and multiply-adds of the published networks, gates on their target, and what they save",
-    scales=exact_scales("DR-Res 54, DR-Res 16 and their ResNets alone"),
+    shows="parameters and multiply-adds of the published networks, with gates on their target, and their savings",
+    scales=exact_scales("only DR-Res 54, DR-Res 16 and their ResNets"),
     counts=costs,
     units={" saved": "%", " expected loops": "loops", f" {OVER_ALL}": "M MACs an image", **UNITS},
     published=_printed(),
@@ -169,11 +169,11 @@ COST = Experiment(
     ),
     notes=(
         "*DR-Res 54*: a rate of 0.7 among the samples that reach a gate leaves 0.147 GMACs, 41.8% less than "
-        "ResNet-110; the printed 0.192 come out when 0.7 is the rate over all samples, a reading that no ImageNet "
-        "network allows.",
+        "ResNet-110; the printed 0.192 follows if 0.7 is the rate over all samples, a reading that contradicts all "
+        "ImageNet networks.",
         "*DR-Res 16*: 19.4% counted, 22.0% from the printed 0.032 and 0.041. *DR-ResNet 35*: 15.8% counted, 17.8% "
-        "printed. Print has averages over test images of trained gates, which need not be on their target: rates of "
-        "0.65 and 0.77 in place of 0.7 and 0.8 would give what is printed.",
+        "printed. The paper averages over test images with trained gates, which need not meet their target: rates of "
+        "0.65 and 0.77 in place of 0.7 and 0.8 would give the printed numbers.",
     ),
 )
 

@@ -1,6 +1,6 @@
-"""What the gates of a dynamic recursive net do (Guo et al., CVPR 2019): Figures 7, 8 and 9.
+"""Effects of the gates of a dynamic recursive net (Guo et al., CVPR 2019): Figures 7, 8 and 9.
 
-All on one network, Table 3's with gates and I-LVBN: DR-ResNet-53 in the published setting.
+All use one network, Table 3's with gates and I-LVBN: DR-ResNet-53 in the published setting.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _lines(where: str, of: PassedStopped) -> dict[str, list[tuple[float, float]]
 
 def _panel(where: str, what: str) -> tuple[str, dict[str, str]]:
     return f"{what} by channel, {where} group", {
-        f"{where} {what} passed": "let pass (g = 1)",
+        f"{where} {what} passed": "passed (g = 1)",
         f"{where} {what} stopped": "stopped (g = 0)",
     }
 
@@ -72,7 +72,7 @@ FIGURE7 = Experiment(
     name="drnn/fig7",
     imagenet=True,
     place="Figure 7",
-    shows="mean and variance of the channels that gates let pass and stop, before a block's first batch-norm",
+    shows="mean and variance of channels before a block's first batch-norm, for passed and stopped images",
     scales=at_arms((ARM,)),
     measure=statistics,
     units={" discrepancy": "standard deviations"},
@@ -97,7 +97,7 @@ FIGURE7 = Experiment(
 
 
 def loop_counts(trained: Mapping[str, Trained]) -> Measured:
-    """How many loops the test images take."""
+    """The number of loops that test images take."""
     run = trained[ARM]
     taken = loops_taken(run.net, run.test_batches())
     loops = taken.images["loops"].to_numpy()
@@ -141,7 +141,7 @@ FIGURE8 = Experiment(
     name="drnn/fig8",
     imagenet=True,
     place="Figure 8",
-    shows="how many loops test images take",
+    shows="number of loops that test images take",
     scales=at_arms((ARM,)),
     measure=loop_counts,
     units={" loops": "loops", " share": "% of the most loops"},
@@ -208,7 +208,7 @@ def easy_and_hard(trained: Mapping[str, Trained]) -> Measured:
 
 
 def _pictures(run: Trained, places: list[int]) -> torch.Tensor:
-    """Test images ``(n, H, W, 3)`` uint8 as the network sees them, by their places in the order of the data."""
+    """Test images ``(n, H, W, 3)`` uint8 as the network sees them, by their indices in the data."""
     found: dict[int, torch.Tensor] = {}
     first = 0
     for x, _ in run.test_batches():
@@ -263,7 +263,7 @@ FIGURE9 = Experiment(
             "loop time varies across images: the two quarters differ in loops", "loops",
         ),
     ),
-    notes=("That hard images are blurry and occluded is for the eye; the verdict is on how often they are misjudged.",),
+    notes=("Blur and occlusion of hard images are for the eye; the verdict is on how often they are misclassified.",),
 )  # fmt: skip
 
 EXPERIMENTS = (FIGURE7, FIGURE8, FIGURE9)

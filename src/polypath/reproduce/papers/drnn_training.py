@@ -1,5 +1,5 @@
-"""Dynamic recursive nets (Guo et al., CVPR 2019): the gradient by loop, which is the paper's argument for LVBN, and the
-rates of gates with and without noise. The pages with the method are lost, so neither has a printed number.
+"""Dynamic recursive nets (Guo et al., CVPR 2019): the gradient by loop, the paper's argument for LVBN, and the rates of
+gates with and without noise. The pages with the method are lost, so neither has a printed number.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HELD_OUT = 2000
 
 
 def first(batches: Iterable[Sequence[Tensor]], images: int) -> Iterator[Sequence[Tensor]]:
-    """Batches until there are so many images."""
+    """The first batches, until they have ``images`` images."""
     seen = 0
     for batch in batches:
         if seen >= images:
@@ -42,9 +42,9 @@ def first(batches: Iterable[Sequence[Tensor]], images: int) -> Iterator[Sequence
 
 
 def gradients_by_loop(net: PathNet, x: Tensor, y: Tensor) -> dict[str, list[float]]:
-    """‖∂loss/∂x_k‖ of each block that recurs, for k = 0 (what the block reads) to l (what its last loop gives).
+    """‖∂loss/∂x_k‖ of each recursive block, for k = 0 (the block's input) to l (the output of its last loop).
 
-    In training mode, on a copy: batch-norm normalises by the images at hand, and no running statistics move.
+    Runs a copy in training mode: batch-norm normalises by the batch, and the network's running statistics stay.
     """
     net = copy.deepcopy(net).train()
     blocks = {name: join for name, join in net.wiring.joins.items() if join.kind == "switch" and len(join.labels) > 2}
@@ -58,8 +58,8 @@ def gradients_by_loop(net: PathNet, x: Tensor, y: Tensor) -> dict[str, list[floa
 
 
 def growth(run: Trained) -> Measured:
-    """How many times larger the gradient is before a block's loops than behind them, geometric mean over blocks, before
-    training (``start``) and after it; the curve is by loop, over the blocks of most loops."""
+    """The ratio of the gradient before a block's loops to that after them, geometric mean over blocks, before training
+    (``start``) and after it. The curve is by loop, over the blocks with the most loops."""
     found = Measured()
     for when, net in (("start ", build_net(run.recipe, run.folder).to(run.device)), ("", run.net)):
         batches = list(first(run.statistics_batches(), IMAGES))
@@ -77,7 +77,7 @@ GRADIENTS = Experiment(
     name="drnn/gradients",
     imagenet=True,
     place="§3 (pages lost)",
-    shows="how the gradient grows from a block's last loop back to its first, with one norm for all and with LVBN",
+    shows="growth of the gradient from a block's last loop back to its first, with one norm for all and with LVBN",
     scales=at_arms(("naive", "LVBN")),
     measure=per_arm(whole, growth),
     units={" growth": "times", " loss": "nats"},
@@ -96,14 +96,14 @@ GRADIENTS = Experiment(
         "loop (0: before the first)", "‖gradient‖ over that behind the last loop", log=True,
     ),
     notes=(
-        f"Gradients of the loss by what each loop reads, on {IMAGES} training images in training mode, over that "
-        "behind the last loop. Untrained, both nets are one: norms of their own begin alike.",
+        f"Gradients of the loss with respect to each loop's input, on {IMAGES} training images in training mode, over "
+        "that after the last loop. Untrained, both nets are equal, since separate norms start alike.",
     ),
 )  # fmt: skip
 
 
 def rates(trained: Mapping[str, Trained]) -> Measured:
-    """How far blocks are off their target: sampled in training, without noise, and after a correction; errors, MACs."""
+    """Deviation of blocks from their target: sampled in training, without noise, and after correction; errors, MACs."""
     run = trained["gated"]
     objective = run.recipe.objective
     assert isinstance(objective, TargetRate)
@@ -126,7 +126,7 @@ def rates(trained: Mapping[str, Trained]) -> Measured:
 
 
 def _off(rates: Iterable[float], target: float) -> float:
-    """The largest distance from the target; a gate that nothing reaches is not off it."""
+    """The largest distance from the target, ignoring gates that no image reaches."""
     return max((abs(rate - target) for rate in rates if rate == rate), default=0.0)
 
 
@@ -140,7 +140,7 @@ GATE_RATES = Experiment(
     name="drnn/gate-rates",
     imagenet=True,
     place="§3, §4.2 (target rate)",
-    shows="how far gates are off their target, sampled as in training, without noise, and with corrected biases",
+    shows="deviation of gates from their target, sampled as in training, without noise, and with corrected biases",
     scales=at_arms(("gated",)),
     measure=rates,
     units={" target": "of 1", " blocks": "blocks", " MACs": "M MACs an image"},
@@ -161,9 +161,9 @@ GATE_RATES = Experiment(
     ),
     figure=bars([f"{kind} off target" for kind in ("sampled", "evaluated", "corrected")], "largest distance from t"),
     notes=(
-        f"Biases are corrected on {HELD_OUT:,} training images without augmentation, as these runs hold none out, and "
-        "judged on test images. *Sampled* is by gate, over the last epoch; the others are by block, over its loops, "
-        "which share one gate.",
+        f"Biases are corrected on {HELD_OUT:,} training images without augmentation, since these runs have no held-out "
+        "images, and judged on test images. *Sampled* is by gate, over the last epoch; the others are by block, over "
+        "its loops, which share one gate.",
     ),
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """FractalNet (Larsson et al., ICLR 2017): Tables 1 to 4, the figure of its introspection, the anytime curve.
 
-Tables 2, 3 and 4 are lost in the text at hand: their claims are those of the running text, and nothing stands beside
-what is measured.
+Our text of the paper has lost Tables 2, 3 and 4: their claims are from the running text, and there are no printed
+numbers to compare with.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from polypath.training.recipe import Recipe
 MIXED = DropPath(mode="mixed", rate=0.15)
 DEEP_FILTERS = (16, 32, 64, 128, 128)
 MEDIUM_SAYS = (
-    "filters (16, 32, 64, 128, 128), those of Table 3, where Table 1 has (64, 128, 256, 512, 512); batches of 100",
-    "the learning rate goes up to 0.05",
+    "filters (16, 32, 64, 128, 128) of Table 3; Table 1 has (64, 128, 256, 512, 512); batches of 100",
+    "the learning rate rises to 0.05",
 )
 
 
@@ -40,7 +40,7 @@ def medium_20(dataset: str) -> Recipe:
 
 
 def _medium_40() -> Recipe:
-    """One run for Tables 3 and 4 and Figure 3, with a checkpoint of every epoch: the 40-layer net at half its width."""
+    """One run for Tables 3 and 4 and Figure 3, with a checkpoint at every epoch: the 40-layer net at half its width."""
     halves = tuple(n // 2 for n in DEEP_FILTERS)
     base = paper("fractalnet_ultra_40-cifar100++")
     return medium(base, 4, model__filters=halves, optim__lr=0.05, batch_size=100, keep=4)
@@ -48,7 +48,7 @@ def _medium_40() -> Recipe:
 
 HALF_SAYS = (
     "half of the filters, (8, 16, 32, 64, 64); CIFAR-10++ instead of CIFAR-100++; batches of 100",
-    "the learning rate goes up to 0.05",
+    "the learning rate rises to 0.05",
 )
 
 
@@ -69,7 +69,7 @@ def _deepest_beside_plain(fractal: Recipe) -> dict[str, Recipe]:
 
 
 def _columns_and_losses(run: Trained) -> Measured:
-    """Errors and training losses: of a fractal net and its columns, re-estimated; of a plain net, its own."""
+    """Errors and training losses of a fractal net and its columns, with recalibrated batch-norm, and of a plain net."""
     if isinstance(run.recipe.objective, OnePath):
         chosen, anew = {"whole": run.net.paths(run.recipe.objective.paths)}, 0
     else:
@@ -86,7 +86,7 @@ DEEP, PLAIN = "fractal/column=4", "plain column=4"
 TABLE4 = Experiment(
     name="fractalnet/table4",
     place="Table 4",
-    shows="plain nets beside the columns of a fractal net, trained within it and taken out: error and training loss",
+    shows="plain nets beside the columns of a fractal net, trained within it and extracted: error and training loss",
     scales=at_scales(
         lambda: _beside_plain(smoke(FractalNet(filters=(4, 4), columns=4), MIXED, batch_size=60)),
         lambda: _beside_plain(
@@ -157,9 +157,9 @@ TABLE4 = Experiment(
         {"column of the fractal net": "fractal/", "plain net of its depth": "plain "},
     ),
     notes=(
-        "Columns have batch-norm statistics re-estimated on 1,000 training images; *as it stands* is without that.",
-        "Six epochs at *small* are 480 steps. They hardly train 32 layers: the deepest column ends near chance (90%), "
-        "and what is compared there is a beginning.",
+        "Columns have batch-norm recalibrated on 1,000 training images, except *as it stands*.",
+        "Six epochs at *small* are 480 steps, too few for 32 layers: the deepest column ends near chance (90%), so the "
+        "comparison is of early training.",
     ),
 )
 
@@ -184,7 +184,7 @@ METHODS = {
     "drop-path {} re-estimated": "FractalNet + drop-path + dropout",
     "drop-path {}/column=3 re-estimated": DEEPEST,
 }
-"""Printed rows by key. Whose batch-norm statistics a column has is not said, so the number stands beside both."""
+"""Printed rows by key. The paper does not say which batch-norm statistics a column has, so both have the number."""
 
 
 def _with_and_without(full: Recipe) -> dict[str, Recipe]:
@@ -193,7 +193,7 @@ def _with_and_without(full: Recipe) -> dict[str, Recipe]:
 
 
 def _table_1(base: Recipe) -> dict[str, Recipe]:
-    """Each augmentation without and with regularisation; ``base`` has it."""
+    """Each augmentation without and with regularisation; ``base`` has regularisation."""
     arms = {}
     for column, augment in AUGMENTED.items():
         both = _with_and_without(vary(base, data__augment=augment))
@@ -202,7 +202,7 @@ def _table_1(base: Recipe) -> dict[str, Recipe]:
 
 
 def _with_deepest(run: Trained) -> Measured:
-    """The whole network and, where it was trained with drop-path, its deepest column, as it stands and re-estimated."""
+    """The whole network and, if trained with drop-path, its deepest column, with and without recalibration."""
     found = run.correct(["whole"])
     if isinstance(run.recipe.objective, DropPath):
         deepest = _columns(run.recipe)[:1]
@@ -213,7 +213,7 @@ def _with_deepest(run: Trained) -> Measured:
 
 
 def _with_augmentation(plus: str) -> Claim:
-    """§4.2 has it two ways: "a boost (CIFAR-10), or does not significantly influence" (CIFAR-100)."""
+    """§4.2 makes two statements: "a boost (CIFAR-10), or does not significantly influence" (CIFAR-100)."""
     full, plain = f"drop-path {plus}", f"FractalNet {plus}"
     if plus.startswith("C10+"):
         id = f"regularisation-helps-{plus.lower()}"
@@ -240,7 +240,7 @@ def _table_1_claims(column: str, plus: str) -> tuple[Claim, ...]:
 
 
 def _near_whole(column: str) -> Claim:
-    """The deepest column, re-estimated, beside the whole: "close", on CIFAR-10 "statistically equivalent" (§4.2)."""
+    """The deepest column, recalibrated, beside the whole: "close", on CIFAR-10 "statistically equivalent" (§4.2)."""
     near = f"drop-path {column}/column=3 re-estimated", f"drop-path {column} re-estimated"
     if column.startswith("C10") and not column.startswith("C100"):
         text = (
@@ -322,7 +322,7 @@ TABLE1 = Experiment(
         },
         medium_says=MEDIUM_SAYS,
         small_says=(
-            "three blocks of (16, 32, 32) filters (12 layers), dropout 0, 0.1, 0.2; CIFAR-10 alone, for want of local "
+            "three blocks of (16, 32, 32) filters (12 layers), dropout 0, 0.1, 0.2; only CIFAR-10, for lack of local "
             "CIFAR-100 and SVHN",
         ),
     ),
@@ -340,8 +340,8 @@ TABLE1 = Experiment(
         *_others(),
     ),
     notes=(
-        "The 40-layer row borrowed parameter reductions that are not described: plain C = 4 stands in. *38.6M* has the "
-        "1×1 transitions that give the printed size. Numbers of ResNets are those of CrescendoNet's Table I.",
+        "The 40-layer row uses parameter reductions that are not described; plain C = 4 replaces it. *38.6M* has the "
+        "1×1 transitions that give the printed size. Numbers of ResNets are from CrescendoNet's Table I.",
     ),
 )
 
@@ -428,8 +428,8 @@ TABLE3 = Experiment(
 
 
 def _losses_along_training(run: Trained) -> Measured:
-    """Training loss of each column, run alone, at each kept checkpoint; of a plain net, of its own column. ``half way``
-    is the epoch at which half of the loss's whole fall is done."""
+    """Training loss of each column, run alone, at each kept checkpoint; for a plain net, of its only column. ``half
+    way`` is the epoch at which half of the loss's total fall is reached."""
     plain = isinstance(run.recipe.objective, OnePath)
     chosen = [run.recipe.objective.paths] if isinstance(run.recipe.objective, OnePath) else _columns(run.recipe)
     curves: dict[str, list[tuple[float, float]]] = {}
@@ -467,9 +467,9 @@ FIGURE3 = Experiment(
             "plain": vary(paper("fractalnet_plain_40-cifar100++"), checkpoint_every=10, keep=40),
         },
         lambda: _deepest_beside_plain(_medium_40()),
-        medium_says=(*HALF_SAYS, "a point each epoch"),
+        medium_says=(*HALF_SAYS, "a point per epoch"),
         small_says=("four blocks of (8, 16, 32, 32) filters, 32 layers; CIFAR-10 instead of CIFAR-100++",),
-        paper_says=("a point each ten epochs",),
+        paper_says=("a point every ten epochs",),
     ),
     measure=per_arm(_losses_along_training),
     units={"loss": "nats, training images, no augmentation", "half way": "epochs"},
@@ -498,7 +498,7 @@ FIGURE3 = Experiment(
 ANYTIME = Experiment(
     name="fractalnet/anytime",
     place="§3.1, columns as an anytime classifier",
-    shows="what columns of one network err against what they cost",
+    shows="error of the columns of one network against their cost",
     scales=at_scales(
         lambda: {"fractal": smoke(FractalNet(filters=(4, 4)), MIXED)},
         lambda: {"fractal": small(FractalNet(filters=(16, 32, 32)), MIXED, data__train_images=4000)},
@@ -517,7 +517,7 @@ ANYTIME = Experiment(
         ),
     ),
     figure=against({"MACs of one image": (" MACs", "millions")}),
-    notes=("Batch-norm statistics are re-estimated for each column on 1,000 training images.",),
+    notes=("Batch-norm is recalibrated for each column on 1,000 training images.",),
 )
 
 EXPERIMENTS = (TABLE1, TABLE2, TABLE3, TABLE4, FIGURE3, ANYTIME)

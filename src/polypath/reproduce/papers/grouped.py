@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def grouped(keys: Sequence[str], kinds: Mapping[str, str], ticks: Sequence[str]) -> Draw:
-    """``keys`` are those of the errors, with ``{kind}`` and ``{row}`` to be filled in; ``ticks`` name them."""
+    """``keys`` are templates of the errors' keys, with ``{kind}`` and ``{row}``; ``ticks`` are their labels."""
 
     def draw(result: Result) -> Figure:
         pattern = re.compile(re.escape(keys[-1]).replace(r"\{kind\}", ".*").replace(r"\{row\}", r"(\d+)"))

@@ -80,14 +80,14 @@ GIGA = 1e9
 
 
 def training_memory(net: nn.Module, batch: int = BATCH, size: int = SIDE) -> float:
-    """GB that one step of training holds in float32 when its forward is done: what is saved for going back, each tensor
-    once, and weights, gradients and momentum. Shapes only: nothing is computed, so workspaces are not seen.
+    """GB held by a training step in float32 after its forward: the tensors saved for backward, each once, plus weights,
+    gradients and momentum. Counted from shapes without computing, so workspaces are not included.
 
-    ``net`` is put on the meta device, in training mode.
+    ``net`` is moved to the meta device, in training mode.
     """
     net = net.to("meta").train()
     weights = {p.untyped_storage()._cdata for p in net.parameters()}
-    seen: dict[int, tuple[Tensor, int]] = {}  # by storage; the tensor is held, so that no storage takes its place
+    seen: dict[int, tuple[Tensor, int]] = {}  # by storage; keeping the tensor keeps its storage from being reused
 
     def keep(t: Tensor) -> Tensor:
         storage = t.untyped_storage()
@@ -105,7 +105,7 @@ def training_memory(net: nn.Module, batch: int = BATCH, size: int = SIDE) -> flo
 
 @functools.cache
 def memory_and_size() -> dict[str, float]:
-    """Of GUNN-15, its SUNN and WideResNet-28-10 (pytorchcv's, where that is installed)."""
+    """Memory and size of GUNN-15, its SUNN and WideResNet-28-10 (pytorchcv's, if installed)."""
     nets: dict[str, nn.Module] = {name: shapes(get_preset(name).spec) for name in ("gunn15", "sunn15")}
     try:
         from pytorchcv.model_provider import get_model
@@ -129,7 +129,7 @@ CLASSES = {"CIFAR-10": 10, "CIFAR-100": 100, "ImageNet": 1000}
 
 
 def _exact(_: Mapping[str, float]) -> float:
-    """Of the six exact counts of §5, how many differ."""
+    """How many of the six exact counts of §5 differ."""
     wrong = 0
     for row in table("gunn", "exact_params")["rows"]:
         classes = CLASSES[row["dataset"]]
@@ -149,7 +149,7 @@ TABLE1 = Experiment(
         lambda: {"GUNN-15": tiny_arm("GUNN")},
         lambda: {"GUNN-15": small_arm("GUNN")},
         lambda: {"GUNN-15": paper("gunn15-cifar10"), "GUNN-15 C100": paper("gunn15-cifar100")},
-        small_says=(NARROW, "parameters and memory are those of the published networks all the same"),
+        small_says=(NARROW, "parameters and memory are still those of the published networks"),
     ),
     measure=per_arm(whole, published_setting),
     counts=lambda scale: memory_and_size() if scale != "smoke" else {},
@@ -199,8 +199,8 @@ TABLE1 = Experiment(
         ["GUNN-15 memory", "SUNN-15 memory", "WRN-28-10 memory"], "memory of a step of training, batch 64 (GB)"
     ),
     notes=(
-        "Memory is counted from the shapes of what is held when the forward pass is done; the paper measured GPUs, "
-        "four at a time, with kernels' workspaces.",
+        "Memory is counted from the shapes of the tensors held after the forward pass; the paper measured four GPUs, "
+        "with kernels' workspaces.",
     ),
 )
 
@@ -239,7 +239,7 @@ TABLE2 = Experiment(
         lambda: {"GUNN-18": smoke(_18)},
         lambda: {"GUNN-18": quick(_18_SMALL)},
         lambda: {"GUNN-18": paper("gunn18-imagenet")},
-        small_says=(NARROW_18, "parameters and maps are those of the published network all the same"),
+        small_says=(NARROW_18, "parameters and maps are still those of the published network"),
     ),
     measure=per_arm(two_errors, published_setting),
     counts=lambda scale: beside_resnet_152(),
@@ -275,7 +275,7 @@ TABLE2 = Experiment(
     ),
     figure=bars(["GUNN-18", "GUNN-18 top-5"]),
     notes=(
-        "Behind a conv and a pool of stride 2 each, images of 224 pixels leave maps of 56; the released code, too, has "
+        "After a conv and a pool of stride 2 each, images of 224 pixels give maps of 56; the released code also has "
         "56, 28, 14 and 7.",
     ),
 )  # fmt: skip
@@ -284,7 +284,7 @@ TABLE2 = Experiment(
 
 
 def alone_and_together(trained: Mapping[str, Trained]) -> Measured:
-    """Whole networks, and for a run with snapshots its last one and the ensemble of all (``ARM``)."""
+    """Answers of whole networks; for a run with snapshots, of the last one and of the ensemble of all (``ARM``)."""
     found = Measured()
     for arm, run in trained.items():
         found.update(per_arm(published_setting)({arm: run}))
@@ -450,7 +450,7 @@ ROW15 = {"SUNN-15": "SUNN", "GUNN-15": "GUNN", "GUNN-15-NoRes": "NoRes"}
 TABLE5 = Experiment(
     name="gunn/table5",
     place="Table 5",
-    shows="what gradual updates (GUNN against SUNN) and residual learning (GUNN against NoRes) do",
+    shows="effect of gradual updates (GUNN against SUNN) and of residual learning (GUNN against NoRes)",
     scales=at_scales(
         lambda: {name: tiny_arm(kind) for name, kind in ROW15.items()},
         lambda: {name: small_arm(kind) for name, kind in ROW15.items()},
@@ -511,7 +511,7 @@ TABLE5 = Experiment(
 FIGURE3 = Experiment(
     name="gunn/fig3",
     place="Figure 3",
-    shows="how a 15-layer network learns before (SUNN) and after conversion to GUNN",
+    shows="training of a 15-layer network before (SUNN) and after conversion to GUNN",
     scales=at_scales(
         lambda: {name: tiny_arm(ROW15[name]) for name in ("SUNN-15", "GUNN-15")},
         lambda: {name: small_arm(ROW15[name]) for name in ("SUNN-15", "GUNN-15")},

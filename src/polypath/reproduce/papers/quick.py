@@ -1,4 +1,4 @@
-"""The ``small`` runs of DFN, GUNN and DRNN: fewer images and epochs than others, as their tables have many arms."""
+"""The ``small`` runs of DFN, GUNN and DRNN: fewer images and epochs than others, since their tables have many arms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRACED = {"trace_test": True, "validate_every": 1}
 
 
 def quick(model: Family, objective: Objective | None = None, *, side: int = SIDE, **changes: Any) -> Recipe:
-    """A run of half a minute of one core on CIFAR-10 at ``side`` pixels; other fields as :func:`small` takes them."""
+    """A run of half a minute on one core, on CIFAR-10 at ``side`` pixels; other fields as in :func:`small`."""
     fields: dict[str, Any] = {
         "epochs": EPOCHS,
         "checkpoint_every": 100,

@@ -1,6 +1,6 @@
-"""Claims about tables with a row for each depth, whatever depths a scale has.
+"""Claims about tables with a row for each depth, for any depths of a scale.
 
-Keys are ``KIND ROW`` (``ResNet 38``), with an end where there are several datasets (``ResNet 38 C100``).
+Keys are ``KIND ROW`` (``ResNet 38``), with a suffix if there are several datasets (``ResNet 38 C100``).
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def gaps(m: Values, worse: str, better: str, end: str = "") -> dict[int, Any]:
 
 
 def always(id: str, worse: str, better: str, text: str, end: str = "", by: float = 0.0) -> Claim:
-    """``better`` errs less than ``worse``, by more than ``by`` points, in every row: the smallest gap is above that."""
+    """``better`` has a lower error than ``worse`` in every row, by more than ``by`` points."""
     says = f"smallest error of {worse} minus that of {better}" + (f", minus {by:g}" if by else "")
     return Claim(id, text, lambda m: np.min(list(gaps(m, worse, better, end).values()), axis=0) - by, says=says)
 
 
 def on_average(id: str, worse: str, better: str, text: str, end: str = "", unit: str = "points") -> Claim:
-    """``better`` has less than ``worse``, on average over the rows."""
+    """``better`` has a smaller value than ``worse``, on average over the rows."""
     says = f"{worse} minus {better}, mean over rows"
     return Claim(id, text, lambda m: np.mean(list(gaps(m, worse, better, end).values()), axis=0), unit, says)
 
@@ -80,8 +80,8 @@ SETTING = " at the published setting"
 
 
 def published_setting(run: Trained) -> Measured:
-    """1 for arms that train and score on all images in a published schedule, which none of ours (one-cycle) is; claims
-    that set ours beside printed numbers ask for it."""
+    """1 for arms that train and score on all images with a published schedule (ours, one-cycle, is not one). Claims
+    that compare with printed numbers need it."""
     data = run.recipe.data
     whole = data.train_images is None and data.test_images is None and run.recipe.schedule.kind != "one-cycle"
     return Measured(values={f"whole{SETTING}": 1.0} if whole else {})
@@ -90,8 +90,8 @@ def published_setting(run: Trained) -> Measured:
 def beats_best(
     id: str, key: str, table: str, column: str, among: Callable[[Mapping[str, Any]], bool], text: str
 ) -> Claim:
-    """``key`` errs less than the best of ``among`` the rows of a printed table (``gunn/table3``); not asked below the
-    published setting."""
+    """``key`` has a lower error than the best of the rows of a printed table (``gunn/table3``) that ``among`` selects;
+    not measured below the published setting."""
     paper, _, name = table.partition("/")
     others = [(r[column], r["method"]) for r in published.table(paper, name)["rows"] if r[column] and among(r)]
     number, method = min(others)
@@ -99,8 +99,8 @@ def beats_best(
 
 
 def beats_printed(id: str, key: str, number: float, whose: str, text: str, arm: str = "") -> Claim:
-    """``key``, of ``arm`` where it is not the arm's own name, errs less than what the paper prints of another method;
-    not asked below the published setting."""
+    """``key``, of ``arm`` if it is not the arm's name, has a lower error than the paper prints for another method; not
+    measured below the published setting."""
 
     def statistic(m: Values) -> Any:
         return m[f"{arm or key}{SETTING}"] * number - m[key]

@@ -1,4 +1,4 @@
-"""Networks of shapes alone, to count on: parameters, paths, depths."""
+"""Networks without memory for weights, for counting parameters, paths and depths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from polypath.families.base import Family
 
 @functools.cache
 def shapes(spec: Family) -> PathNet:
-    """The network of a spec on the meta device, in evaluation mode; nothing is drawn or held."""
+    """The network of a spec on the meta device, in evaluation mode; no weights are allocated or initialised."""
     with torch.device("meta"):
         return spec.build().eval()
 

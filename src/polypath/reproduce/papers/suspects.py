@@ -1,7 +1,7 @@
 """Why re-implementations of FractalNet fall short of its deepest column alone: one suspect at a time.
 
-Public re-implementations reach 36.7% on CIFAR-100 with the deepest column where the paper prints 29.05%. What they do
-otherwise, or may do otherwise, is switched here one thing at a time from what the paper says.
+Public re-implementations reach 36.7% on CIFAR-100 with the deepest column; the paper prints 29.05%. Here each thing
+that they do, or may do, differently from the paper is changed separately.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ ARMS = {
     "tied, shared norms": {"objective": TiedColumns(rate=0.15)},
     "tied, norms of its own": {"objective": TiedColumns(rate=0.15), "model.own_norms": True},
 }
-"""What each arm changes in the recipe of the first."""
+"""The changes of each arm to the recipe of the first."""
 
 
 class Suspect(NamedTuple):
-    """``name`` says what is suspected; ``worse`` is the key of what has it, ``right`` that of what the paper (or its
+    """``name`` is the suspected cause; ``worse`` is the key with it, ``right`` the key of what the paper (or its
     authors' code) does."""
 
     name: str
@@ -54,11 +54,11 @@ SUSPECTS = {
         "shared instead of own norms", f"tied, shared norms/{DEEP}", f"tied, norms of its own/{DEEP}"
     ),
 }
-"""By the id of the claim that the suspect is guilty."""
+"""By the id of the claim about the suspect."""
 
 
 def _arms(base: Recipe, **tied: int) -> dict[str, Recipe]:
-    """Every arm from the first one's recipe; ``tied`` are other values of the tied arms."""
+    """All arms, derived from the first one's recipe; ``tied`` are different values for the tied arms."""
     assert isinstance(base.model, FractalNet)
     every = tuple(range(1, len(base.model.filters) + 1))
     arms = {}
@@ -82,19 +82,19 @@ def _answer(result: Result) -> str:
         for k, w in ((DEEP, "as printed"), (ANEW, "as printed re-estimated"))
     )
     lines = [
-        f"**Why the deepest column alone falls short.** It errs {number(short)} points more than the whole network as "
-        f"it stands, and {number(left)} points more once both have their batch-norm statistics re-estimated."
+        f"**Why the deepest column alone falls short.** As trained, its error is {number(short)} points above that "
+        f"of the whole network, and {number(left)} points above once both have recalibrated batch-norm statistics."
     ]
     lines += [f"What makes it worse at this scale: {'; '.join(guilty)}."] if guilty else []
     lines += [f"What makes it better, if anything: {'; '.join(innocent)}."] if innocent else []
-    lines += [f"These seeds cannot tell: {'; '.join(unclear)}."] if unclear else []
+    lines += [f"These seeds cannot decide: {'; '.join(unclear)}."] if unclear else []
     return " ".join(lines)
 
 
 EXPERIMENT = Experiment(
     name="fractalnet/suspects",
     place="Table 1, last row, and its re-implementations",
-    shows="what the deepest column alone errs when one thing at a time is done otherwise than the paper says",
+    shows="error of the deepest column alone when one thing at a time is done differently from the paper",
     scales=at_scales(
         lambda: _arms(
             smoke(FractalNet(filters=(4, 4, 4), dropout=(0.0, 0.1, 0.2)), DropPath(mode="mixed"), batch_size=60)
@@ -113,16 +113,16 @@ EXPERIMENT = Experiment(
         lambda: _arms(medium_20("cifar10"), epochs=2),
         medium_says=(
             *MEDIUM_SAYS,
-            "CIFAR-10 without augmentation instead of CIFAR-100; tied arms have two epochs and are compared with each "
-            "other only; per sample is stood for by ten draws a mini-batch",
+            "CIFAR-10 without augmentation instead of CIFAR-100; tied arms have two epochs and are compared only with "
+            "each other; ten draws per mini-batch replace draws per sample",
         ),
         small_says=(
             "three blocks of (16, 32, 32) filters and three columns (12 layers) instead of five blocks and 20 layers",
-            "dropout 0, 0.1, 0.2; tied arms half the epochs, since each of their steps runs a local sample and all "
-            "columns (they are compared with each other only)",
-            "per sample is stood for by ten draws a mini-batch, 5 images each, whose batch-norm is over those 5",
+            "dropout 0, 0.1, 0.2; tied arms train for half of the epochs, since each of their steps runs a local "
+            "sample and all columns (they are compared only with each other)",
+            "ten draws per mini-batch, of 5 images each, replace draws per sample; batch-norm is over those 5",
         ),
-        paper_says=("tied arms half the epochs; per sample is stood for by ten draws a mini-batch",),
+        paper_says=("tied arms half of the epochs; ten draws per mini-batch replace draws per sample",),
     ),
     measure=per_arm(paths(("whole", DEEP)), paths(("whole", DEEP), recalibrated=1000, suffix=" re-estimated")),
     claims=(

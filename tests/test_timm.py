@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -15,11 +17,15 @@ from PIL import Image
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 from timm.layers.config import set_scriptable
-from timm.models import FeatureInfo, PretrainedCfg, get_pretrained_cfg, is_model
+from timm.models import FeatureInfo, PretrainedCfg, get_pretrained_cfg, is_model, load_checkpoint, resume_checkpoint
+from timm.optim._optim_factory import create_optimizer_v2
+from timm.utils.checkpoint_saver import CheckpointSaver
+from timm.utils.model_ema import ModelEmaV3
+from timm.utils.onnx import onnx_export
 
 import polypath as pp
 import polypath.timm as ours
-from conftest import part
+from conftest import part, randomise_norms
 from contracts.small import FORMS, SHRINK
 from polypath.deploy.images import preparation
 from polypath.families.registry import PRESETS, get_preset
@@ -347,6 +353,111 @@ def test_rates_are_the_familys_own():
     assert min(o.survival for join in skips.wiring.joins.values() for o in join.operands) == 0.75
 
 
+FEW_BLOCKS: dict[str, dict[str, Any]] = {
+    "skip_resnet18": {"layers": (2, 2, 1, 1), "channels": (8, 8, 8, 8)},
+    "resnet20_cifar": {"depth": 8, "width": 4},
+}
+
+
+def answers(model: Any, x: torch.Tensor, count: int = 12, **options: Any) -> set[bytes]:
+    """What a model in training gives, norms and all else left as they are."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    with torch.no_grad():
+        found = [model(x, **options) for _ in range(count)]
+    return {(each[-1] if isinstance(each, list) else each).numpy().tobytes() for each in found}
+
+
+@pytest.mark.parametrize("name", FEW_BLOCKS)
+def test_drop_path_drops_in_a_loop_that_knows_no_paths(name):
+    options = {"drop_path_rate": 0.5, "num_classes": 5, **FEW_BLOCKS[name]}
+    torch.manual_seed(0)
+    net: Any = randomise_norms(timm.create_model(name, **options)).train()  # new, timm's blocks add nothing
+    x = torch.randn(2, 3, 32, 32)
+    torch.manual_seed(1)
+    drawn = answers(net, x)
+    torch.manual_seed(1)
+    assert answers(net, x) == drawn
+    assert 1 < len(drawn) <= net.wiring.count_paths()
+    assert len(answers(copy.deepcopy(net), x)) > 1  # as timm's averages of weights copy it
+    assert len(answers(net, x, paths="whole")) == 1
+    assert len(answers(net.eval(), x)) == 1
+    features: Any = randomise_norms(timm.create_model(name, features_only=True, **options)).train()
+    assert len(answers(features, x)) > 1
+    plain: Any = randomise_norms(timm.create_model(name, num_classes=5, **FEW_BLOCKS[name])).train()
+    assert len(answers(plain, x)) == 1
+
+
+def test_a_recorded_network_has_all_that_training_drops():
+    torch.manual_seed(0)
+    net: Any = timm.create_model("skip_resnet18", drop_path_rate=0.9, **FEW_BLOCKS["skip_resnet18"]).train()
+    x = torch.randn(2, 3, 32, 32)
+    for _ in range(3):
+        traced = torch.fx.symbolic_trace(net)
+        assert {node.target for node in traced.graph.nodes if node.op == "call_module"} >= {
+            "body.model.layer1.1.conv1",
+            "body.model.layer2.1.conv1",
+        }
+        named = [name for name, _ in torch.export.export(net, (x,)).named_parameters()]
+        assert any("layer2.1.conv1" in name for name in named)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fractalnet20", {"filters": (4, 4), "columns": 2}),
+        ("dr_resnet_small", {"width": 4, "blocks": (1, 2), "loops": (1, 2)}),
+        ("skip_resnet18", {"drop_path_rate": 0.5, **FEW_BLOCKS["skip_resnet18"]}),
+    ],
+)
+def test_what_timms_training_script_does_to_a_model(name, options, tmp_path):
+    """Rates by depth, an average of weights, checkpointed steps, a checkpoint, and on from there."""
+
+    def begin() -> tuple[Any, Any, Any]:
+        model: Any = timm.create_model(name, num_classes=2, **options).train()
+        model.set_grad_checkpointing()
+        optimizer = create_optimizer_v2(model, "sgd", lr=0.1, momentum=0.9, weight_decay=1e-4, layer_decay=0.9)
+        return model, optimizer, ModelEmaV3(model, decay=0.5)
+
+    def step(model: Any, optimizer: Any, ema: Any, seed: int) -> None:
+        torch.manual_seed(seed)
+        torch.nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 1, 0])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.update(model, step=seed)
+
+    torch.manual_seed(0)
+    model, optimizer, ema = begin()
+    step(model, optimizer, ema, 1)
+    CheckpointSaver(model, optimizer, model_ema=ema, checkpoint_dir=str(tmp_path)).save_checkpoint(0, 1.0)
+    step(model, optimizer, ema, 2)
+    again, fresh, average = begin()
+    last = str(tmp_path / "last.pth.tar")
+    assert resume_checkpoint(again, last, fresh, log_info=False) == 1
+    load_checkpoint(average.module, last, use_ema=True)
+    step(again, fresh, average, 2)
+    for mine, other in ((again, model), (average.module, ema.module)):
+        expected = other.state_dict()
+        assert all(torch.equal(t, expected[key]) for key, t in mine.state_dict().items())
+    used = timm.create_model(name, num_classes=2, checkpoint_path=last, **options).state_dict()
+    assert used.keys() == again.state_dict().keys()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(torch.jit|TorchScript|legacy|tensor to a Python|dynamo=False).*")
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("name", ["fractalnet16_small", "crescendonet_32", "dr_resnet_small", "skip_mobilenetv2_050"])
+def test_timm_exports_it_both_ways(name, dynamo, tmp_path):
+    """timm's function behind its ``onnx_export.py``, which compares answers with ONNX Runtime's."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model: Any = timm.create_model(name, num_classes=5, exportable=True)
+    options: dict[str, Any] = {"input_size": (3, 32, 32), "batch_size": 2, "check_forward": True}
+    onnx_export(model, str(tmp_path / "net.onnx"), use_dynamo=dynamo, **options)
+    assert (tmp_path / "net.onnx").stat().st_size
+
+
 def test_the_shipped_network_is_there_with_its_weights():
     from polypath.storage.loading import load_reported
 
@@ -381,6 +492,35 @@ def test_saved_for_the_hub_it_comes_back(name, arguments, tmp_path):
     assert back.pretrained_cfg["num_classes"] == 5
     fewer: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=3)
     assert fewer.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("crescendonet_32", {"widths": (4, 4), "hidden": (8,)}), ("skip_mobilenetv2_050", {})]
+)
+def test_pushed_to_the_hub_it_comes_back(name, arguments, tmp_path, monkeypatch):
+    """A folder stands for the hub."""
+    from timm.models import _hub
+
+    class Hub:
+        def __init__(self, **_: Any) -> None: ...
+
+        def create_repo(self, repo_id: str, **_: Any) -> Any:
+            return type("Url", (), {"repo_id": repo_id})
+
+        def file_exists(self, **_: Any) -> bool:
+            return False
+
+        def upload_folder(self, repo_id: str, folder_path: str, **_: Any) -> None:
+            shutil.copytree(folder_path, tmp_path / repo_id)
+
+    monkeypatch.setattr(_hub, "HfApi", Hub)
+    monkeypatch.setattr(_hub, "hf_hub_download", lambda repo_id, filename, **_: str(tmp_path / repo_id / filename))
+    net: Any = timm.create_model(name, num_classes=5, **arguments).eval()
+    timm.models.push_to_hf_hub(net, "me/net", safe_serialization=True)
+    back: Any = timm.create_model("hf-hub:me/net", pretrained=True).eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(back(x), net(x))
 
 
 def test_scriptable_models_are_flat():

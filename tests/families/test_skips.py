@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -111,17 +113,21 @@ def test_stages_are_timms(kind):
     assert last.shape == ours[-1].shape
 
 
+def singles_and_drawn(net: pp.PathNet) -> list[dict[str, list[str]]]:
+    """Every single skip, and 20 choices."""
+    generator = np.random.default_rng(0)
+    joins = list(net.wiring.joins)
+    drawn = [{join: ["skip"] for join in joins if generator.random() < 0.5} for _ in range(20)]
+    return [{join: ["skip"]} for join in joins] + drawn
+
+
 @pytest.mark.parametrize("kind", SLOW)
 def test_every_skip_and_drawn_choices_run_and_are_extracted(kind):
     net, _, x = skipping(kind)
-    generator = np.random.default_rng(0)
-    joins = list(net.wiring.joins)
-    choices = [{join: ["skip"]} for join in joins]
-    choices += [{join: ["skip"] for join in joins if generator.random() < 0.5} for _ in range(20)]
     whole = pp.cost(net, size=x.shape[-1])
     with torch.inference_mode():
         plain = net(x)
-        for choice in choices:
+        for choice in singles_and_drawn(net):
             paths = net.paths(choice)
             answer = net(x, paths=paths)
             assert torch.equal(pp.extract(net, paths)(x), answer)
@@ -228,6 +234,22 @@ def test_paths_are_exported(kind, tmp_path):
         session = ort.InferenceSession(str(tmp_path / "path.onnx"), providers=["CPUExecutionProvider"])
         (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["resnet18", "vit_tiny_patch16_224"])
+def test_every_skip_and_drawn_choices_are_exported(kind):
+    ort, _ = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
+    net, _, x = skipping(kind)
+    for paths in dict.fromkeys(map(net.paths, singles_and_drawn(net))):
+        child, file = pp.extract(net, paths), io.BytesIO()
+        with torch.inference_mode():
+            expected = child(x)
+        with warnings.catch_warnings():  # the older exporter warns that it is older; it takes a tenth of the time
+            warnings.simplefilter("ignore")
+            torch.onnx.export(child, (x,), file, dynamo=False)
+        session = ort.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4, err_msg=str(paths))
 
 
 def test_compiled_and_recorded_by_torch():

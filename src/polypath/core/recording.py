@@ -14,14 +14,14 @@ from torch import fx
 
 def recording() -> bool:
     """Whether operators are being recorded, by ``torch.compile``, ``torch.export`` or ``torch.jit.trace``."""
-    return torch.compiler.is_compiling() or _tracing()
+    return torch.compiler.is_compiling() or tracing()
 
 
 def exporting() -> bool:
     """Whether operators are recorded into one graph that must be valid for all inputs: by ``torch.export`` or
     ``torch.jit.trace``, which ``torch.onnx.export`` calls. ``torch.compile`` may split a graph.
     """
-    return torch.compiler.is_exporting() or _tracing()
+    return torch.compiler.is_exporting() or tracing()
 
 
 def symbolic(x: Any) -> bool:
@@ -29,5 +29,6 @@ def symbolic(x: Any) -> bool:
     return isinstance(x, fx.Proxy)
 
 
-def _tracing() -> bool:
+def tracing() -> bool:
+    """Whether ``torch.jit.trace`` records, in which sizes are tensors."""
     return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented there)

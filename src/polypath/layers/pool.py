@@ -6,20 +6,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from polypath.core.recording import symbolic
+from polypath.core.recording import symbolic, tracing
 
 
 class AdaptiveMaxPool(nn.AdaptiveMaxPool2d):
     """``nn.AdaptiveMaxPool2d`` that runs as an equivalent ordinary max-pool if the map divides evenly.
 
-    Only the ordinary one has an operator in ONNX.
+    Only the ordinary one has an operator in ONNX. The older exporter, which traces, writes it by itself.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to ``(N, C, side, side)``."""
         side = self.output_size
         assert isinstance(side, int)
-        if symbolic(input):
+        if symbolic(input) or tracing():
             return F.adaptive_max_pool2d(input, side)
         height, width = input.shape[-2:]
         if height % side or width % side:

@@ -19,6 +19,7 @@ from polypath.families.base import Preset
 from polypath.families.registry import PRESETS, build_preset
 from polypath.families.registry import create_model as create_network
 from polypath.timm.configs import OF_HEADS, entry, shipped, skip_entry
+from polypath.timm.drawn import DrawnFeatures, draw_in_training
 
 default_cfgs: dict[str, Any] = {}
 """timm's entries of these models; only built models have ``first_conv`` and ``pool_size``."""
@@ -178,6 +179,7 @@ def _register(name: str, config: Any, make: _OwnNet | _SkipNet) -> None:
         net.config["model"], net.config["pretrained_cfg"] = name, described
         vars(net)["_model_args"] = _json(arguments)  # for timm's save_for_hf
         net.to(device=device, dtype=dtype)
+        draw_in_training(net)
         if features_only:
             return _features(net, out_indices, feature_cls)
         return _scriptable(net) if is_scriptable() else net
@@ -197,7 +199,7 @@ def _features(net: PathNet, indices: Any, feature_cls: Any) -> FeatureGetterNet:
         )
     described = {key: value for key, value in net.pretrained_cfg.items() if key not in OF_HEADS}
     every = tuple(range(len(net.feature_info)))
-    found: Any = FeatureGetterNet(net, out_indices=every if indices is None else indices)
+    found: Any = DrawnFeatures(net, out_indices=every if indices is None else indices)
     found.in_chans = net.in_chans
     found.pretrained_cfg = found.default_cfg = described
     return found

@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 from polypath.core.checks import SHARE, check, whole
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
+from polypath.core.stochastic_depth import stochastic_depth as stochastic_depth
 from polypath.core.wiring import INPUT, Join, Wiring
 
 SELECTABLE = ("mean", "sum", "max")
@@ -176,35 +177,6 @@ def shallowest(wiring: Wiring) -> Paths:
             least = min(node.operands, key=lambda operand: depth[operand.source])
             depth[node.name], choice[node.name] = depth[least.source], (least.label,)
     return Paths.of(wiring, choice)
-
-
-def stochastic_depth(wiring: Wiring, generator: Generator) -> Paths:
-    """Keep each operand with its own ``survival`` probability (Huang et al. 2016, Eq. 1); at least one survives.
-
-    A switch runs its last operand with that operand's probability, else one of the others, uniformly.
-
-    Raises:
-        ValueError: a wiring in which every operand always survives.
-    """
-    joins = [join for join in wiring.joins.values() if any(o.survival < 1.0 for o in join.operands)]
-    if not joins:
-        raise ValueError("stochastic depth: every operand of this wiring has survival 1; build it with lower ones")
-    choice = {}
-    for join in joins:
-        if join.kind == "switch":
-            choice[join.name] = (_switch_operand(join, generator),)
-            continue
-        survival = torch.tensor([o.survival for o in join.operands])
-        kept = _where(join.labels, torch.rand(len(join.labels), generator=generator) < survival)
-        choice[join.name] = kept or (join.labels[_uniform(len(join.labels), generator)],)
-    return Paths.of(wiring, choice)
-
-
-def _switch_operand(switch: Join, generator: Generator) -> str:
-    *others, last = switch.operands
-    if not others or float(torch.rand((), generator=generator)) < last.survival:
-        return last.label
-    return others[_uniform(len(others), generator)].label
 
 
 def in_groups(net: PathNet, x: Tensor, groups: int, draw: Callable[[], Paths]) -> tuple[Tensor, list[Paths]]:

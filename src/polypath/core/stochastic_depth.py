@@ -1,0 +1,45 @@
+"""Stochastic depth (Huang et al. 2016): which operands live in one training step, by the survival that a wiring has."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator
+
+from polypath.core.paths import Paths
+from polypath.core.wiring import Join, Wiring
+
+
+def survives_always(wiring: Wiring) -> bool:
+    """Whether no operand is ever dropped."""
+    return all(operand.survival == 1.0 for join in wiring.joins.values() for operand in join.operands)
+
+
+def stochastic_depth(wiring: Wiring, generator: Generator | None = None) -> Paths:
+    """Keep each operand with its own ``survival`` probability (Huang et al. 2016, Eq. 1); at least one survives.
+
+    A switch runs its last operand with that operand's probability, else one of the others, uniformly. Without a
+    generator, torch's own on the CPU draws.
+
+    Raises:
+        ValueError: a wiring in which every operand always survives.
+    """
+    if survives_always(wiring):
+        raise ValueError("stochastic depth: every operand of this wiring has survival 1; build it with lower ones")
+    joins = [join for join in wiring.joins.values() if any(o.survival < 1.0 for o in join.operands)]
+    return Paths.of(wiring, {join.name: _kept(join, generator) for join in joins})
+
+
+def _kept(join: Join, generator: Generator | None) -> tuple[str, ...]:
+    *others, last = join.operands
+    if join.kind == "switch":
+        if not others or float(torch.rand((), generator=generator)) < last.survival:
+            return (last.label,)
+        return (others[_uniform(len(others), generator)].label,)
+    draws = torch.rand(len(join.operands), generator=generator)
+    survivals = torch.tensor([operand.survival for operand in join.operands])
+    labels = tuple(join.labels[int(i)] for i in (draws < survivals).nonzero())
+    return labels or (join.labels[_uniform(len(join.labels), generator)],)
+
+
+def _uniform(n: int, generator: Generator | None) -> int:
+    return int(torch.randint(n, (), generator=generator))

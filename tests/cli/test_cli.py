@@ -196,7 +196,7 @@ def test_train_writes_a_run_by_the_recipe_and_its_options(runs):
 
 def test_an_existing_run_is_left_alone(capsys, mine):
     before = {f: f.read_bytes() for f in mine.rglob("*") if f.is_file()}
-    assert "is a run already" in refused(capsys, "train", "crescendonet-digits", *TINY, "--out", mine)
+    assert "is already a run" in refused(capsys, "train", "crescendonet-digits", *TINY, "--out", mine)
     assert before == {f: f.read_bytes() for f in mine.rglob("*") if f.is_file()}
 
 

@@ -36,7 +36,7 @@ def test_training_without_a_terminal_logs_a_line_per_epoch(capsys, tmp_path):
     assert "epoch 1/3" not in out
     assert not (tmp_path / "run" / "log.txt").exists()
     assert cli.main(["resume", str(tmp_path / "run")]) == 0
-    assert capsys.readouterr() == (out, f"{tmp_path / 'run'} is finished already\n")
+    assert capsys.readouterr() == (out, f"{tmp_path / 'run'} is already finished\n")
     assert cli.main(["resume", str(tmp_path / "run"), "--json"]) == 0
     assert capsys.readouterr().err == ""
 

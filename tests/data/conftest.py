@@ -1,4 +1,4 @@
-"""Small images in all the forms that sources take."""
+"""Small images in all forms that sources accept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test decodes into a folder of its own, and so does the Hugging Face library."""
+    """Every test has its own cache folder, also for the Hugging Face library."""
     monkeypatch.setattr("sys.path", list(sys.path))  # datasets 3.0 adds to it
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("POLYPATH_CACHE", str(folder))
@@ -39,7 +39,7 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
 
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Write ``n`` images a class below one folder a split (``splits`` empty: classes directly)."""
+    """Write ``n`` images per class into one folder per split (without ``splits``: into class folders directly)."""
 
     def write(
         splits: Sequence[str] = ("train", "test"),

@@ -63,7 +63,7 @@ def test_a_larger_image_is_cropped_without_padding(images: Tensor) -> None:
 def test_impossible_crops_are_refused(images: Tensor) -> None:
     with pytest.raises(ValueError, match="12x10 pixels: too small for crops of 16x16"):
         A.pad_and_crop(images, 0, seeded(), size=16)
-    with pytest.raises(ValueError, match="pad = 10: images of 12x10 pixels reflect less than 10 deep"):
+    with pytest.raises(ValueError, match="pad = 10: too large to reflect images of 12x10 pixels"):
         A.pad_images(images, 10, "reflect")
     with pytest.raises(ValueError, match="too small"):
         A.centre_crop(images, 11)
@@ -72,7 +72,7 @@ def test_impossible_crops_are_refused(images: Tensor) -> None:
 # --- mirror, roll -----------------------------------------------------------------------------------------
 
 
-def test_mirror_flips_half_of_the_images_and_each_of_them_whole() -> None:
+def test_mirror_flips_half_of_the_images_completely() -> None:
     x = torch.arange(4.0).expand(10000, 1, 2, 4)
     flipped = (A.mirror(x, seeded())[:, 0, 0, 0] == 3).float()
     assert abs(flipped.mean() - 0.5) < 4 * 0.5 / 100
@@ -248,7 +248,7 @@ def test_draws_of_light_are_in_range_and_independent() -> None:
     assert (torch.corrcoef(factors.T) - torch.eye(3)).abs().max() < 0.03
 
 
-def test_jitter_and_lighting_have_the_strength_asked_for() -> None:
+def test_jitter_and_lighting_have_the_requested_strength() -> None:
     """Each alone leaves the other neutral, and Howard's distortion is both at their default strengths."""
     for jitter, lighting in ((0.4, 0.1), (0.4, 0.0), (0.0, 0.2)):
         light = A.draw(AugmentConfig(jitter=jitter, lighting=lighting), 20000, seeded()).light

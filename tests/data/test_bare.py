@@ -1,4 +1,4 @@
-"""Metadata that would cost more than the pixels, at each door: they are left out, or the image is refused."""
+"""Metadata that costs more than the pixels, in each format: it is left out, or the image is refused."""
 
 from __future__ import annotations
 
@@ -70,19 +70,19 @@ def test_what_costs_too_much_is_refused():
         (tags(900, 40_000), "its tags overlap"),
         (tags(2000, 4), "more than 1,024 tags"),
         (b"MM\0+" + bytes(100), "BigTIFF"),
-        (b"P5 " + b" " * 10_000 + b"1 1 255 a", "head of more than 1,024 bytes|EOF"),
-        (b"P5 1 1 25#" + b" " * 10_000 + b"\n a", "head of more than 1,024 bytes"),
+        (b"P5 " + b" " * 10_000 + b"1 1 255 a", "header of more than 1,024 bytes|EOF"),
+        (b"P5 1 1 25#" + b" " * 10_000 + b"\n a", "header of more than 1,024 bytes"),
         (gif[:13] + b"!\xfe\0" * 70_000, "more than 65,536 blocks"),
         (jpeg[:2] + segment(0xDB, bytes(65)) * 300 + jpeg[2:], "longer than any JPEG's"),
         (jpeg[:2] + segment(0xE5, b"") * 5000 + jpeg[2:], "longer than any JPEG's"),
-        (jpeg[:2] + b"\xff\xe5\0\0" * 100 + jpeg[2:], "a segment of its head is too short"),
+        (jpeg[:2] + b"\xff\xe5\0\0" * 100 + jpeg[2:], "a segment of its header is too short"),
     ):
         with pytest.raises(BrokenImage, match=why):
             open_image(bomb)
 
 
 def test_parts_count_as_work():
-    """Python goes through the chunks of a PNG and the strips of a TIFF; strips may be one place many times over."""
+    """Pillow reads the chunks of a PNG and the strips of a TIFF one by one in Python; strips may share one offset."""
     png = PLAIN["PNG"]
     many = png[:33] + chunk(b"IDAT", b"") * 2000 + png[33:]
     assert probe(many).work > 2_000_000 > probe(png).work

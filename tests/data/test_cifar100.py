@@ -1,4 +1,4 @@
-"""A user's own CIFAR-100, in the forms in which it lies about."""
+"""A user's own CIFAR-100, in the forms in which it is distributed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_hubs_parquet_form_has_the_fine_labels(parquet_folder: Write, typed:
     assert twenty.train.labels.tolist() == labels["coarse_label"]
 
 
-def test_another_pair_of_columns_is_asked_back(parquet_folder: Write) -> None:
+def test_two_other_label_columns_are_refused_as_ambiguous(parquet_folder: Write) -> None:
     from datasets import Value
 
     numbers = {name: list(range(12)) for name in ("fine_label", "rough_label")}
@@ -74,9 +74,7 @@ def test_the_pickled_form_is_refused_unread(
     for name in names:
         (root / name).write_bytes(pickle.dumps(Trap(sprung)))
     source = root if inside else root.parent
-    with pytest.raises(
-        ValueError, match=rf"{folder} holds {dataset} in Python's pickled form, .* \(docs/data.md"
-    ) as told:
+    with pytest.raises(ValueError, match=rf"{folder} has {dataset} as Python pickles, .* \(see docs/data.md") as told:
         load_images(DataConfig(source=str(source)))
     assert f"uoft-cs/{dataset.lower().replace('-', '')} on" in str(told.value)
     assert not sprung.exists()

@@ -355,7 +355,7 @@ def test_shuffled_training_images_without_changes_for_statistics() -> None:
         ({"crops": 10}, "crops = 10: for evaluation"),
         ({"crops": 10, "size": 8, "augment": PLUS}, "crops = 10: for evaluation"),
         ({"size": 16}, "12x12 pixels: too small for crops of 16x16"),
-        ({"augment": AugmentConfig(pad=12, pad_mode="reflect")}, "pad = 12: images of side 12 reflect less"),
+        ({"augment": AugmentConfig(pad=12, pad_mode="reflect")}, "pad = 12: too large to reflect images of side 12"),
     ],
 )
 def test_bad_batches_are_refused_at_once(split: Split, options: dict[str, Any], message: str) -> None:

@@ -127,7 +127,7 @@ def test_validation_stands_in_for_a_missing_test(image_folder: Write) -> None:
     assert "scored on split 'validation'" in data.note
 
 
-def test_a_split_of_ones_own_chooses(image_folder: Write) -> None:
+def test_the_datasets_own_validation_split_is_used(image_folder: Write) -> None:
     root = str(image_folder(("train", "val", "test")))
     data = load_images(DataConfig(source=root, validation_split="val"))
     assert isinstance(data.validation, Split)
@@ -253,7 +253,7 @@ def test_files_without_the_librarys_types_are_read(parquet_folder: Write) -> Non
 def test_subsets_are_chosen_by_name(parquet_folder: Write) -> None:
     parquet_folder(at="small", n=6)
     root = parquet_folder(at="large")
-    with pytest.raises(ValueError, match=r"subset = None: folder .* has several: large, small"):
+    with pytest.raises(ValueError, match=r"subset = None: folder .* has several subsets: large, small"):
         load_images(DataConfig(source=str(root)))
     assert len(load_images(DataConfig(source=str(root), subset="small")).train) == 6
     with pytest.raises(ValueError, match=r"subset = 'tiny': folder .* has large, small"):

@@ -1,4 +1,4 @@
-"""Which images train, choose and score."""
+"""The choice of training, validation and test images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_none_and_all_can_be_taken() -> None:
 
 def test_impossible_shares_are_refused() -> None:
     labels = labels_of(5, 3)
-    with pytest.raises(ValueError, match="validation = 9: only 8 images"):
+    with pytest.raises(ValueError, match="validation = 9: there are only 8 images"):
         stratified(labels, 9, "proportional", generator(0), "validation")
     with pytest.raises(ValueError, match="validation = 3: hold_out 'equal' needs a multiple of the 2 classes"):
         stratified(labels, 3, "equal", generator(0), "validation")
@@ -90,9 +90,9 @@ def test_too_many_images_are_refused() -> None:
         training_parts(labels, DataConfig(validation=2, train_images=9))
     with pytest.raises(ValueError, match="validation = 10: no image is left for training"):
         training_parts(labels, DataConfig(validation=10))
-    with pytest.raises(ValueError, match=r"DataConfig.validation = 11: only 10 images"):
+    with pytest.raises(ValueError, match=r"DataConfig.validation = 11: there are only 10 images"):
         training_parts(labels, DataConfig(validation=11))
-    with pytest.raises(ValueError, match=r"DataConfig.test_images = 11: only 10 images"):
+    with pytest.raises(ValueError, match=r"DataConfig.test_images = 11: there are only 10 images"):
         scored_part(labels[0], DataConfig(test_images=11))
 
 

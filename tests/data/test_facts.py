@@ -1,4 +1,4 @@
-"""What is known of images before any is decoded."""
+"""Facts about images before any is decoded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from polypath.data.sources import load_images, look
 Write = Callable[..., Path]
 
 
-def test_classes_sizes_and_what_is_there_to_test_on(image_folder: Write) -> None:
+def test_classes_sizes_and_test_images(image_folder: Write) -> None:
     root = image_folder(("train", "test"), n=6, sizes=((40, 30), (20, 50)))
     (root / "train" / "cat" / "0.png").unlink()
     facts = look(DataConfig(source=str(root)))
@@ -36,14 +36,14 @@ def test_squares_of_one_size(image_folder: Write) -> None:
     assert (facts.side, facts.alike, facts.grey, facts.tested) == (28, True, True, False)
 
 
-def test_a_split_for_choosing_is_told_unless_it_is_scored(image_folder: Write) -> None:
+def test_a_validation_split_is_reported_unless_it_is_tested_on(image_folder: Write) -> None:
     root = image_folder(("train", "valid", "test"))
     assert look(DataConfig(source=str(root))).validation_split == "validation"
     assert look(DataConfig(source=str(root), test_split="validation")).validation_split is None
     assert load_images(DataConfig(source=str(root), validation_split="validation")).validation is not None
 
 
-def test_without_a_test_split_the_other_one_is_scored(image_folder: Write) -> None:
+def test_without_a_test_split_the_validation_split_is_tested_on(image_folder: Write) -> None:
     facts = look(DataConfig(source=str(image_folder(("train", "valid")))))
     assert (facts.tested, facts.validation_split) == (True, None)
 
@@ -52,7 +52,7 @@ def test_without_a_test_split_the_other_one_is_scored(image_folder: Write) -> No
     ("modes", "grey"),
     [(("L", "1", "LA", "I;16"), True), (("L", "P"), False), (("L", "RGBA"), False), (("RGB",), False)],
 )
-def test_grey_is_what_no_image_denies(tmp_path: Path, modes: tuple[str, ...], grey: bool) -> None:
+def test_grey_if_no_image_has_colour(tmp_path: Path, modes: tuple[str, ...], grey: bool) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
         for i, mode in enumerate(modes):

@@ -1,4 +1,4 @@
-"""What images are told apart by: the same wherever they lie, another one for other images."""
+"""The identity of images: independent of their location, different for other images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_moved_and_touched_images_are_the_same(image_folder: Write, tmp_path: Pa
         (lambda root: (root / "test/dog").rename(root / "test/cow"), "test/cow is new, test/dog is missing"),
     ],
 )
-def test_what_differs_is_told(image_folder: Write, change: Callable[[Path], object], told: str) -> None:
+def test_differences_are_reported(image_folder: Write, change: Callable[[Path], object], told: str) -> None:
     root = image_folder()
     before = identify(DataConfig(source=str(root)))
     change(root)
@@ -57,7 +57,7 @@ def test_the_same_size_is_not_enough(image_folder: Write) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_tables_are_told_apart_by_their_files(parquet_folder: Write, tmp_path: Path, streaming: bool) -> None:
+def test_tables_are_identified_by_their_files(parquet_folder: Write, tmp_path: Path, streaming: bool) -> None:
     root = parquet_folder()
     config = DataConfig(source=str(root), size=8, streaming=streaming, workers=0)
     before = load_images(config).identity
@@ -73,7 +73,7 @@ def test_digits_are_always_the_same() -> None:
     assert differences(identify(DataConfig()), identify(DataConfig())) == []
 
 
-def test_of_many_bytes_a_sample_is_read_and_times_do_not_count(tmp_path: Path) -> None:
+def test_large_datasets_are_sampled_and_times_do_not_matter(tmp_path: Path) -> None:
     files = [tmp_path / f"{i}.bin" for i in range(4)]
     for i, file in enumerate(files):
         file.write_bytes(bytes([i]) * 10)

@@ -1,4 +1,4 @@
-"""The one way in: whatever form an image comes in, the same pixels; what cannot be read says why, and nothing hangs."""
+"""Opening images: the same pixels from every kind of source; unreadable images raise with a reason; nothing hangs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def photo(kind: str = "JPEG") -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_every_entrance_gives_the_same_upright_pixels(tmp_path, kind):
+def test_every_kind_of_source_gives_the_same_upright_pixels(tmp_path, kind):
     data, file = photo(kind), tmp_path / "photo"
     file.write_bytes(data)
     wanted = np.asarray(open_image(data))
@@ -203,7 +203,7 @@ encoded_once = {"PNG": encoded(Image.new("L", (4, 4)), "PNG")}
 
 
 def test_scans_and_slow_decoders_count():
-    """The last scan of a progressive JPEG many times over; an image that is decoded by a program in Python."""
+    """A progressive JPEG with its last scan repeated; an image whose decoder is written in Python."""
     data = encoded(Image.new("L", (100, 100)), "JPEG", progressive=True)
     last = data.rfind(b"\xff\xda")
     bomb = data[:-2] + data[last:-2] * 200 + data[-2:]
@@ -211,12 +211,12 @@ def test_scans_and_slow_decoders_count():
     assert open_image(data, limits).size == (100, 100)
     assert open_image(bomb).size == (100, 100)  # little work on so few pixels
     for what in (bomb, b"P3 100 100 255 " + b"0 " * 30_000):
-        with pytest.raises(BrokenImage, match=r"100x100 pixels, [\d,]+ passes over them: too much to decode"):
+        with pytest.raises(BrokenImage, match=r"100x100 pixels, [\d,]+ passes over them: too much work to decode"):
             probe(what, limits)
 
 
 def test_only_the_formats_of_the_probe_are_decoded():
-    """Pillow has more formats, which a file may be as well as one of ours: they never get to see it."""
+    """A file may also be valid in another of Pillow's formats: those decoders never see it."""
     for kind in ("ICO", "TGA", "PCX", "IM", "SGI", "DDS", "EPS"):
         with pytest.raises(BrokenImage, match="not an image"):
             open_image(encoded(Image.new("RGB", (16, 16)), kind))
@@ -225,7 +225,7 @@ def test_only_the_formats_of_the_probe_are_decoded():
             assert open_image(encoded(Image.new("RGB", (16, 16)), kind)).size == (16, 16)
 
 
-def test_what_a_format_cannot_hold_is_told():
+def test_unsupported_variants_of_a_format_are_refused():
     data = bytearray(encoded(Image.new("RGB", (8, 8)), "JPEG"))
     data[data.index(b"\xff\xc0") + 4] = 12  # bits of a sample
     with pytest.raises(BrokenImage, match="12-bit"):

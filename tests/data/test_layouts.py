@@ -1,4 +1,4 @@
-"""Folders as people have them: splits by any name, labels in metadata, saved datasets, links, files of systems."""
+"""Realistic folders: splits with various names, labels in metadata, saved datasets, links, system files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Write = Callable[..., Path]
 
 
 def flat(root: Path, splits: Iterable[str], n: int = 6, metadata: str = "") -> Path:
-    """``n`` images below each split without folders for classes; ``metadata`` labels them 0 and 1 by turns."""
+    """``n`` images in each split without class folders; ``metadata`` labels them 0 and 1 alternately."""
     for number, split in enumerate(splits):
         (root / split).mkdir(parents=True)
         for i in range(n):
@@ -51,7 +51,7 @@ def test_splits_go_by_many_names(image_folder: Write, splits: tuple[str, str], c
     assert opened(root, train_split=splits[1], test_split=splits[0]) == (("cat", "dog"), 12, 12)
 
 
-def test_asking_for_a_split_by_its_folders_name_gives_that_one(image_folder: Write) -> None:
+def test_a_split_can_be_requested_by_its_folders_name(image_folder: Write) -> None:
     root = image_folder(("train", "test"), n=6)
     (root / "test" / "cat" / "0.png").unlink()
     assert opened(root, train_split="test", test_split="train") == (("cat", "dog"), 11, 12)
@@ -69,7 +69,7 @@ def test_archives_are_wrapped_in_folders(image_folder: Write) -> None:
     assert opened(root) == (("cat", "dog"), 12, 12)
 
 
-def test_what_has_no_labels_is_left_out_by_name(image_folder: Write, caplog) -> None:
+def test_folders_without_labels_are_left_out_and_named(image_folder: Write, caplog) -> None:
     root = flat(image_folder(("seg_train", "seg_test")), ("seg_pred",))
     with caplog.at_level(logging.INFO, "polypath"):
         assert opened(root) == (("cat", "dog"), 12, 12)
@@ -80,7 +80,7 @@ def test_what_has_no_labels_is_left_out_by_name(image_folder: Write, caplog) -> 
 
 @pytest.mark.parametrize("splits", [("train", "test"), ("training_set", "test_set"), ("seg_train", "seg_test")])
 def test_splits_without_labels_are_no_classes(tmp_path: Path, splits: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"has the splits .*, but nothing says the classes .* label_column"):
+    with pytest.raises(ValueError, match=r"has the splits .*, but their images have no labels.* label_column"):
         load_images(DataConfig(source=str(flat(tmp_path / "images", splits))))
 
 
@@ -89,7 +89,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert opened(flat(tmp_path / "more", ("train_station", "test_tube")))[0] == ("test_tube", "train_station")
 
 
-def test_a_split_or_a_class_is_asked_back(image_folder: Write) -> None:
+def test_a_folder_that_may_be_a_split_or_a_class_is_refused(image_folder: Write) -> None:
     root = flat(image_folder(("train",)), ("car",))
     with pytest.raises(ValueError, match=r"may have the split 'train', or the classes train, car: give .*train"):
         load_images(DataConfig(source=str(root)))
@@ -128,13 +128,13 @@ def test_metadata_may_have_a_column_of_splits(tmp_path: Path, caplog) -> None:
     assert "by metadata.csv (2 classes, 8 images)" in caplog.text
 
 
-def test_columns_of_metadata_are_named_or_asked_for(tmp_path: Path) -> None:
+def test_ambiguous_columns_of_metadata_must_be_named(tmp_path: Path) -> None:
     root = flat(tmp_path / "images", ("",))
     rows = "".join(f"{i}.png,{'ab'[i % 2]},{'xyz'[i % 3]}\n" for i in range(6))
     (root / "metadata.csv").write_text(f"picture,kind,colour\n{rows}")
-    with pytest.raises(ValueError, match=r"image_column = None: .* has none such; .* picture, kind, colour"):
+    with pytest.raises(ValueError, match=r"image_column = None: .* has no such column; .* picture, kind, colour"):
         opened(root)
-    with pytest.raises(ValueError, match=r"label_column = None: .*metadata\.csv has several that may be it"):
+    with pytest.raises(ValueError, match=r"label_column = None: .*metadata\.csv has several possible columns"):
         opened(root, image_column="picture")
     assert opened(root, image_column="picture", label_column="colour", test_fraction=0.5)[0] == ("x", "y", "z")
 
@@ -148,13 +148,13 @@ def test_class_folders_go_before_metadata_without_labels(image_folder: Write) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file_name,label\n../x.png,1\n", r"row 1: '\.\./x\.png' is no file below its folder"),
-        ("file_name,label\n/x.png,1\n", r"row 1: '/x\.png' is no file below its folder"),
-        ("file_name,label\n0.png,1\n0.png,2\n", r"row 2: '0\.png' has a row already"),
+        ("file_name,label\n../x.png,1\n", r"row 1: '\.\./x\.png' is not a file below the metadata's folder"),
+        ("file_name,label\n/x.png,1\n", r"row 1: '/x\.png' is not a file below the metadata's folder"),
+        ("file_name,label\n0.png,1\n0.png,2\n", r"row 2: '0\.png' already has a row"),
         ("file_name,label\n0.png,1\n1.png,\n", r"'1\.png' has no label"),
         ("file_name,label\n0.png,1,2,3\n", "row 1: has more cells than columns"),
         ("file_name,label\n", "has no rows"),
-        ("file_name,label,split\n0.png,1,train\n1.png,2,\n", "has rows without a split beside others"),
+        ("file_name,label,split\n0.png,1,train\n1.png,2,\n", "some rows have a split and others have none"),
     ],
 )
 def test_metadata_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
@@ -201,7 +201,7 @@ def test_parquet_splits_go_by_many_names(parquet_folder: Write) -> None:
 # --- files ------------------------------------------------------------------------------------------------
 
 
-def test_files_of_systems_are_passed_over_and_others_named(image_folder: Write, caplog) -> None:
+def test_system_files_are_ignored_and_other_files_named(image_folder: Write, caplog) -> None:
     root = image_folder(())
     for name in (".ipynb_checkpoints/0.png", "@eaDir/0.jpg/thumb.jpg", "__MACOSX/0.png", ".DS_Store", "Thumbs.db"):
         (root / "cat" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -233,7 +233,7 @@ def test_links_are_followed_each_folder_once(image_folder: Write, tmp_path: Path
     assert opened(root) == (("cat", "dog"), 10, 3)
 
 
-def test_links_that_lead_nowhere_are_broken_images(image_folder: Write) -> None:
+def test_dangling_links_are_broken_images(image_folder: Write) -> None:
     root = image_folder(("train", "test"))
     (root / "train" / "cat" / "x.png").symlink_to("nowhere")
     with pytest.raises(ValueError, match=r"train/cat/x\.png \(No such file or directory\)"):
@@ -242,10 +242,10 @@ def test_links_that_lead_nowhere_are_broken_images(image_folder: Write) -> None:
     assert (len(data.train), data.skipped) == (12, ("train/cat/x.png (No such file or directory)",))
 
 
-def test_a_class_that_is_a_link_to_nowhere_is_not_lost_without_a_word(image_folder: Write) -> None:
+def test_a_class_that_is_a_dangling_link_is_refused(image_folder: Write) -> None:
     root = image_folder(())
     (root / "owl").symlink_to("nowhere")
-    with pytest.raises(ValueError, match="owl: is a link that leads nowhere"):
+    with pytest.raises(ValueError, match="owl: is a dangling link"):
         opened(root)
     assert opened(root, broken="skip") == (("cat", "dog"), 10, 2)
 
@@ -269,5 +269,5 @@ def test_names_that_are_not_utf8(image_folder: Write, where: str, options: dict)
     assert (classes[0], train, test) == ("cat" if where == "file" else r"caf\xe9", 10, 2)
     (root / "dog" / f"{odd}.png").write_bytes(b"broken")
     if not options.get("streaming"):
-        with pytest.raises(ValueError, match=r"dog/caf\\xe9\.png \(not an image "):
+        with pytest.raises(ValueError, match=r"dog/caf\\xe9\.png \(not an image, "):
             opened(root, **options)

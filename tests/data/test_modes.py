@@ -1,4 +1,4 @@
-"""What pixels of each of Pillow's modes become; none turns black without a word."""
+"""Conversion of each of Pillow's modes; no image silently turns black."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def test_colour_of_16_bits():
     ],
 )
 def test_12_bits_in_16_are_refused_rather_than_black(data):
-    with pytest.raises(BrokenImage, match="nearly black, their range is unknown"):
+    with pytest.raises(BrokenImage, match="nearly black; their true range is unknown"):
         open_image(data)
 
 
-def test_a_range_that_nothing_tells_is_refused():
+def test_an_unknown_range_is_refused():
     for array in (np.ones((2, 2), np.float32), np.ones((2, 2), np.int32)):
         for source in (saved(Image.fromarray(array), "TIFF"), Image.fromarray(array)):
-            with pytest.raises(BrokenImage, match=r"pixels of mode [FI], whose range or meaning is unknown"):
+            with pytest.raises(BrokenImage, match=r"pixels of mode [FI], whose range is unknown"):
                 open_image(source)
     with pytest.raises(BrokenImage, match="pixels of mode LAB"):
         open_image(Image.new("LAB", (2, 2)))
@@ -141,7 +141,7 @@ def keyed(mode: str, clear: int | tuple[int, ...]) -> bytes:
         keyed("RGB", (0, 0, 0)),
     ],
 )
-def test_what_is_transparent_lies_on_white(source):
+def test_transparent_pixels_become_white(source):
     array = np.asarray(open_image(source))
     assert array[:, :2].max() <= 1
     assert array[:, 2:].min() == 255
@@ -178,7 +178,7 @@ def test_black_and_white_are_grey():
     assert array.tolist() == [[255, 0]]
 
 
-def test_an_image_that_needs_nothing_is_handed_on():
+def test_an_image_that_needs_no_change_is_returned_itself():
     image = Image.new("RGB", (3, 3), "red")
     assert open_image(image) is image
     grey = Image.new("LA", (3, 3))

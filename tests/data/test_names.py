@@ -1,4 +1,4 @@
-"""Names of folders say which split they are."""
+"""Splits are recognised by the names of folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from polypath.data.names import hidden_or_system, split_of, splits_among
         *((name, None) for name in ("seg_train", "cat", "train_test", "trains", "test_tube", "contest", "devon")),
     ],
 )
-def test_a_name_is_a_splits_if_it_says_nothing_else(name: str, split: str | None) -> None:
+def test_a_name_denotes_a_split_if_the_rest_is_filler(name: str, split: str | None) -> None:
     assert split_of(name) == split
 
 
@@ -44,7 +44,7 @@ def test_splits_among_folders(names: list[str], splits: dict[str, str]) -> None:
     assert splits_among(names) == splits
 
 
-def test_splits_that_were_asked_for_are_splits() -> None:
+def test_requested_splits_are_splits() -> None:
     assert splits_among(["old", "new", "cat"], {"old", "new"}) == {"old": "old", "new": "new"}
 
 

@@ -1,4 +1,4 @@
-"""Streamed batches equal those in memory, with any number of workers, and name what is broken."""
+"""Streamed batches equal those in memory for any number of workers, and broken images are named."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_an_extra_split_is_streamed_with_the_others(image_folder: Write) -> None
         assert same(*(run(evaluation_batches(d, c, 6, part)) for d, c in ((one, streamed), (other, memory))))
 
 
-def test_fingerprints_tell_streamed_data_apart(root: str) -> None:
+def test_different_streamed_data_have_different_fingerprints(root: str) -> None:
     one = load_images(config_of(root, validation=4))
     assert one.fingerprint == load_images(config_of(root, validation=4)).fingerprint
     assert one.fingerprint != load_images(config_of(root, validation=4, split_seed=1)).fingerprint

@@ -175,7 +175,7 @@ def tiled_tiff(side: int, tile: int) -> bytes:
 
 
 def test_what_hides_its_size_is_large():
-    with pytest.raises(BrokenImage, match="100x100 pixels, 40,000 passes over them: too much to decode"):
+    with pytest.raises(BrokenImage, match="100x100 pixels, 40,000 passes over them: too much work to decode"):
         open_image(tiled_tiff(100, 20_000), ImageLimits(pixels=2**24))
     with pytest.raises(LargeImage):
         open_image(tiled_tiff(100, 2048), most=module.LARGE)

@@ -114,7 +114,7 @@ def recipe_of(case: dict[str, Any]) -> Recipe:
 
 
 def reason(case: dict[str, Any]) -> str | None:
-    """The beginning of the refusal, in the order that they are looked for; None for what trains."""
+    """The beginning of the expected error, in the order of the checks; None for combinations that train."""
     together, norm, objective = case["together"], case["batch_norm"], case["objective"]
     if norm == "sync" and together == "ddp-rank":
         return "parallel.batch_norm = 'sync': needs the same path on every rank"
@@ -143,7 +143,7 @@ def every() -> list[dict[str, Any]]:
 
 
 def attempt(case: dict[str, Any], world: World) -> str:
-    """Two steps, an answer, and the state back; ``trained``, or the refusal."""
+    """Two steps, a prediction, and the restored state; returns ``trained``, or the error."""
     try:
         recipe = recipe_of(case)
         engine = Engine(recipe, recipe.model.build(0), torch.device("cpu"), world, 2)

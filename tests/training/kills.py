@@ -88,7 +88,7 @@ def disturb(pids: list[int], pipe: int, number: signal.Signals, draw: random.Ran
 
 
 def undergo(recipe: Recipe, run: Path, processes: int, kills: int, number: signal.Signals, draw: random.Random) -> None:
-    """Train to the end in spite of so many kills."""
+    """Train to the end in spite of this many kills."""
     left_early = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + signal.SIGTERM}[number]
     for at in range(kills + 1):
         out, into = os.pipe()
@@ -124,7 +124,7 @@ def check(case: str, folder: Path, kills: int) -> str:
 def main(folder: Path, asked: list[str]) -> None:
     torch.set_num_threads(1)
     images()
-    for module in LATE:  # what a run imports when it first needs it: once here, instead of in every process
+    for module in LATE:  # modules that a run imports late: import them once here, not in every process
         importlib.import_module(module)
     for case, _, kills in (text.partition("=") for text in asked):
         print(check(case, folder / case, int(kills)), flush=True)

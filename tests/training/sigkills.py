@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a run's whole life: ``sigkills.py FOLDER SEED KIND=KILLS …``, for test_sigkills.
+"""SIGKILL at random moments from a run's start to its end: ``sigkills.py FOLDER SEED KIND=KILLS …``, for test_sigkills.
 
 A run is started in a process of its own, and that process alone gets SIGKILL after a random part of the time that an
 undisturbed run takes: while it writes its recipe, draws weights, steps, validates, writes a checkpoint or its result.
@@ -40,7 +40,7 @@ PATIENCE = 30.0  # seconds for what a killed process leaves behind
 
 @dataclass(frozen=True)
 class Kind:
-    """What a process does to begin a run in a folder or to go on with it."""
+    """Start the run in a folder, or resume it; called in a new process."""
 
     act: Callable[[Path], object]
 
@@ -82,7 +82,7 @@ def pictures_in(folder: Path) -> Path:
 
 
 def started(kind: Kind, path: Path) -> int:
-    """Go on with the run in a process of its own, which leads a session; its id."""
+    """Start or resume the run in a new process, which leads a session; returns its id."""
     if pid := os.fork():
         return pid
     status = 1
@@ -114,7 +114,7 @@ def survivors(session: int) -> list[str]:
 
 
 def contents(path: Path) -> dict[str, Any]:
-    """Every file of a folder, without what tells times and places."""
+    """Every file of a folder, without times and paths."""
     found: dict[str, Any] = {}
     for file in sorted(path.rglob("*")):
         name = str(file.relative_to(path))
@@ -148,7 +148,7 @@ def compare(calm: Path, killed: Path) -> int:
 
 
 def undergo(name: str, kind: Kind, folder: Path, kills: int, draw: random.Random) -> str:
-    """Kill runs of a kind so many times; what was seen."""
+    """Kill runs of a kind this many times; returns the observations."""
     calm, begun = folder / "calm", time.monotonic()
     finished(started(kind, calm))
     length = time.monotonic() - begun
@@ -183,7 +183,7 @@ def main(folder: Path, seed: int, asked: list[str]) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     images()
-    for module in LATE:  # what a run imports when it first needs it: once here, instead of in every process
+    for module in LATE:  # modules that a run imports late: import them once here, not in every process
         importlib.import_module(module)
     known = kinds(folder)
     for text in asked:

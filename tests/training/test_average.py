@@ -1,4 +1,4 @@
-"""Averages of weights: what is averaged, their statistics, and that a run with one resumes to the bit."""
+"""Averages of weights: their values, their statistics, and bitwise resuming of a run with an average."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_network_and_the_objectives_state_are_averaged(changes: dict[str, An
     assert equal(told, {name: t for name, t in averaged.items() if name in told})
 
 
-def test_statistics_of_an_ensembles_average_are_re_estimated_for_every_route(tmp_path: Path) -> None:
+def test_statistics_of_an_ensembles_average_are_recalibrated_for_every_route(tmp_path: Path) -> None:
     recipe = tiny(objective=ROUTES, ema=0.9, recalibrate=100, epochs=2, data__validation=0)
     result = train(recipe, tmp_path / "run", data=images_of(recipe), quiet=True)
     saved = load(tmp_path / "run" / "model")
@@ -88,7 +88,7 @@ def test_statistics_of_an_ensembles_average_are_re_estimated_for_every_route(tmp
 
 
 @pytest.mark.parametrize("changes", [{"ema": 0.9}, {"swa": 0.5, "objective": SANDWICH}])
-def test_a_reported_averages_statistics_are_re_estimated(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_a_reported_averages_statistics_are_recalibrated(changes: dict[str, Any], tmp_path: Path) -> None:
     recipe = tiny(epochs=2, recalibrate=100, **changes)
     train(recipe, tmp_path / "run", data=images(), quiet=True)
     saved = load(tmp_path / "run" / "model")
@@ -106,7 +106,7 @@ def test_a_reported_averages_statistics_are_re_estimated(changes: dict[str, Any]
         {"objective": dataclasses.replace(SANDWICH, draw="paths", curriculum="cheapest-first", until=1.0)},
     ],
 )
-def test_interrupted_runs_go_on_to_the_bit(
+def test_interrupted_runs_resume_to_the_bit(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny(epochs=2, checkpoint_steps=2, **changes)

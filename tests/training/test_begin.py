@@ -1,4 +1,4 @@
-"""What a run starts from: a saved network, a model of timm with its weights, a checkpoint."""
+"""Starting a run from a saved network, a timm model with its weights, or a checkpoint."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def test_a_folder_that_timm_saved(tmp_path: Path) -> None:
     ("model", "init", "message"),
     [
         (TimmModel(model="resnet18"), f"timm:{NAME}", f"model.model = 'resnet18': init = 'timm:{NAME}' is '{NAME}'"),
-        (CrescendoNet(widths=(4, 4)), f"timm:{NAME}", "model is a crescendonet, and init = .* a model of timm"),
-        (CrescendoNet(widths=(4, 4)), "FILE", r"a file of weights does not say of which model; give timm:NAME:.*\.pth"),
+        (CrescendoNet(widths=(4, 4)), f"timm:{NAME}", "model is a crescendonet, but init = .* is a timm model"),
+        (CrescendoNet(widths=(4, 4)), "FILE", r"a file of weights needs the name of its model; give timm:NAME:.*\.pth"),
         (TimmModel(model=NAME), f"timm:{NAME}:nowhere.pth", f"timm model '{NAME}'.*nowhere.pth"),
         (TimmModel(model=NAME), "timm:resnot", "'resnot' is not known"),
     ],

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, read only when whole; a hundred damaged runs, none of which crashes or runs code."""
+"""Checkpoints: written atomically, read only if intact; a hundred damaged runs, none of which crashes or runs code."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_what_a_killed_process_left_is_cleared(store: Checkpoints) -> None:
 
 def test_another_recipe_or_format_is_refused(store: Checkpoints) -> None:
     fill(store, 1)
-    with pytest.raises(ValueError, match="another recipe"):
+    with pytest.raises(ValueError, match=r"recipe is not the recipe\.json of this run"):
         Checkpoints(store.folder, "other").load(1)
     file = store.folder / "step-00000001.json"
     body = json.loads(file.read_text())
@@ -87,7 +87,7 @@ def test_newest_that_fits(store: Checkpoints) -> None:
     found = store.newest(fits, said.append)
     assert found is not None
     assert found.step == 1
-    assert [("not 3" in line, "going on from step 1" in line) for line in said] == [(True, True), (False, True)]
+    assert [("not 3" in line, "resuming from step 1" in line) for line in said] == [(True, True), (False, True)]
     (store.folder / "step-00000001.safetensors").unlink()
     with pytest.raises(ValueError, match="no checkpoint can be used"):
         store.newest(fits, said.append)
@@ -99,7 +99,7 @@ def test_no_space_leaves_the_earlier_one(store: Checkpoints) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
     try:
-        with pytest.raises(OSError, match=r"step 2 \(0\.4 MiB\).*checkpoint of step 1 is whole; free space") as error:
+        with pytest.raises(OSError, match=r"step 2 \(0\.4 MiB\).*checkpoint of step 1 is intact; free space") as error:
             store.save(Checkpoint(2, {"model/big": torch.zeros(100_000)}, STATE))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -113,7 +113,7 @@ def test_no_space_leaves_the_earlier_one(store: Checkpoints) -> None:
 
 
 class Bomb:
-    """What a foreign pickle would do."""
+    """Stands for a malicious pickle."""
 
     fuse = ""
 
@@ -136,7 +136,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def damage(run: Path, kind: str, draw: random.Random) -> str:
-    """Do one kind of harm to a run; the file that it was done to."""
+    """Damage a run in one way; returns the damaged file."""
     files = sorted(p for p in run.rglob("*") if p.suffix in (".safetensors", ".json", ".jsonl"))
     newest = [p for p in files if p.name.startswith("step-00000010")]
     file = draw.choice([*newest, *newest, *files])
@@ -196,7 +196,7 @@ def test_damaged_runs(
                 outcomes["harmless"] += 1
             else:
                 assert checkpoint.step == 5
-                assert any("passed over a checkpoint" in line for line in caplog.messages) or kind == "missing", (
+                assert any("skipped a checkpoint" in line for line in caplog.messages) or kind == "missing", (
                     kind,
                     file,
                 )
@@ -231,7 +231,7 @@ class Reached(Exception):
     pass
 
 
-def test_a_recovered_run_ends_as_if_nothing_had_been(begun: Path, tmp_path: Path) -> None:
+def test_a_recovered_run_ends_as_an_undamaged_one(begun: Path, tmp_path: Path) -> None:
     shutil.copytree(begun, tmp_path / "damaged")
     shutil.copytree(begun, tmp_path / "whole")
     file = tmp_path / "damaged" / "checkpoints" / "step-00000010.safetensors"

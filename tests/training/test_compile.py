@@ -117,7 +117,7 @@ def _units(net: PathNet) -> Iterator[tuple[int, ConvUnit]]:
             yield int(path.startswith("block2")), part(net, path)
 
 
-def test_compiled_units_leave_running_statistics_alone_where_they_are_to(rng: torch.Generator) -> None:
+def test_compiled_units_respect_batch_statistics(rng: torch.Generator) -> None:
     torch._dynamo.reset()
     plain, net = SPEC.build(0).double(), SPEC.build(0).double()
     compile_units(net, backend="eager")

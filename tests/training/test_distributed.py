@@ -32,7 +32,7 @@ TOLERANCE = 1e-12  # of float64
 
 @pytest.fixture(scope="module", params=[pytest.param(None, marks=pytest.mark.slow)], ids=["two processes"])
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What ``ranks.py`` tells; it takes most of a minute, so whatever asks for it is slow."""
+    """The output of ``ranks.py``, which takes most of a minute, so tests that use it are slow."""
     folder = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, str(HERE / "ranks.py"), str(folder)]
     done = subprocess.run(command, env=child_environment(HERE), capture_output=True, text=True, timeout=240)
@@ -145,8 +145,8 @@ def test_objectives_and_networks_that_cannot_be_shared_are_refused_before_they_t
     ensemble = tiny(objective=SharedEnsemble(routes=("branches=1",)), parallel=ParallelConfig(strategy="fsdp"))
     gated = tiny(model=GATED, objective=TargetRate(), parallel=ParallelConfig(batch_norm="ghost", ghost_images=4))
     for recipe, message in (
-        (ensemble, "objective 'ensemble' with parallel.strategy 'fsdp': .*take 'ddp'"),
-        (gated, "parallel.batch_norm = 'ghost': behind this network's gates .*take 'rank'"),
+        (ensemble, "objective 'ensemble' with parallel.strategy 'fsdp': .*use 'ddp'"),
+        (gated, "parallel.batch_norm = 'ghost': behind this network's gates.*use 'rank'"),
     ):
         with pytest.raises(ValueError, match=message):
             Engine(recipe, recipe.model.build(0), torch.device("cpu"), World(), 3)

@@ -1,4 +1,4 @@
-"""Early stopping, a frozen start, rates by depth, classes drawn alike."""
+"""Early stopping, a frozen start, layer-wise learning rates, balanced classes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def worse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("worse")
-def test_a_run_stops_when_it_has_waited_and_reports_the_best(tmp_path: Path, caplog) -> None:
+def test_a_run_stops_after_its_patience_and_reports_the_best(tmp_path: Path, caplog) -> None:
     with caplog.at_level(logging.INFO, "polypath"):
         result = train(tiny(**PATIENT), tmp_path / "run", data=images())
     assert [row["epoch"] for row in rows_of(tmp_path / "run")] == [1, 2, 3]
@@ -61,7 +61,7 @@ def test_a_run_stops_when_it_has_waited_and_reports_the_best(tmp_path: Path, cap
 
 
 @pytest.mark.usefixtures("worse")
-def test_stopped_early_and_killed_it_ends_as_if_nothing_had_been(tmp_path: Path, monkeypatch) -> None:
+def test_killed_after_early_stopping_it_ends_as_if_uninterrupted(tmp_path: Path, monkeypatch) -> None:
     train(tiny(**PATIENT), tmp_path / "calm", data=images(), quiet=True)
 
     class Killed(Exception):
@@ -93,10 +93,10 @@ def test_stopped_early_and_killed_it_ends_as_if_nothing_had_been(tmp_path: Path,
 
 
 @pytest.mark.usefixtures("worse")
-def test_a_run_that_has_stopped_early_goes_on_and_waits_anew(tmp_path: Path) -> None:
+def test_a_run_that_stopped_early_continues_with_new_patience(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(tiny(**PATIENT), run, data=images(), quiet=True)
-    with pytest.raises(ValueError, match=r"epochs = 3: must be more than 3, which .* has been trained for already"):
+    with pytest.raises(ValueError, match=r"epochs = 3: must be more than the 3 that .* has already been trained for"):
         resume(run, epochs=3, data=images(), quiet=True)
     assert resume(run, epochs=4, data=images(), quiet=True).steps == 20
     assert resume(run, epochs=12, data=images(), quiet=True).steps == 30  # two more than the four
@@ -124,7 +124,10 @@ def test_of_epochs_with_the_same_error_the_least_loss_is_the_best(tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patience": 2, "data__validation": 0}, "patience = 2: no images are held out to stop by; set --data.valid"),
+        (
+            {"patience": 2, "data__validation": 0},
+            "patience = 2: early stopping needs held-out images; set --data.valid",
+        ),
         ({"patience": -1}, "patience = -1: must be a whole number"),
         ({"frozen_epochs": 3}, "frozen_epochs = 3: must be below epochs = 3"),
         ({"optim__first_lr": 0.0}, r"optim.first_lr = 0.0: must be a number in \(0"),

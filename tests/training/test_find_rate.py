@@ -1,4 +1,4 @@
-"""A learning rate by a sweep: the same again, near to what trains, and told."""
+"""The learning rate from a sweep: repeatable, near a rate that trains, and logged."""
 
 from __future__ import annotations
 

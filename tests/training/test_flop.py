@@ -1,4 +1,4 @@
-"""The PFLOP of a run against counts by hand, and the looks at the test split."""
+"""The PFLOP of a run against counts by hand, and the number of evaluations on the test split."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ GATED = RecursiveResNet(blocks=(1, 2, 2), loops=(1, 2, 2), width=8, num_classes=
 
 
 def images() -> tuple[Tensor, Tensor]:
-    """Three classes told apart by the place of a bright bar."""
+    """Three classes that differ in the position of a bright bar."""
     g = torch.Generator().manual_seed(0)
     y = torch.arange(48) % 3
     x = 0.3 * torch.randn(48, 1, 8, 8, generator=g)

@@ -54,7 +54,7 @@ def test_rates_among_those_that_reach_a_gate_and_among_all():
     assert opened.grad == pytest.approx([-2 * (0.7 - 0.75) / 4 / 2] * 4)
 
 
-def test_a_gate_that_nobody_reaches_counts_for_nothing():
+def test_a_gate_that_no_sample_reaches_is_ignored():
     nobody = ("block", "loop2", torch.zeros(4), torch.zeros(4))
     somebody = ("block", "loop1", torch.ones(4), torch.tensor([1.0, 0, 0, 0]))
     assert list(gate_rates(trace_of(somebody, nobody))) == [("block", "loop1")]
@@ -71,7 +71,7 @@ def test_a_step_with_gates_never_waits_for_the_device():
         float(result.loss.detach())
 
 
-def test_a_rate_that_nothing_gave_is_left_out_of_the_averages_and_a_loss_is_not():
+def test_rates_of_nan_are_left_out_of_averages_but_losses_are_not():
     meter = Meter(World())
     for step, values in enumerate(({"loss": 1.0, "rate/a": 0.5}, {"loss": 3.0, "rate/a": math.nan}, {"loss": 5.0})):
         for name, value in values.items():
@@ -108,7 +108,7 @@ def test_gates_reach_their_target_rate(target):
 
 
 @pytest.mark.parametrize("over", ["reaching", "all"])
-def test_what_gates_let_pass_without_noise_is_watched(over):
+def test_gate_rates_are_measured_without_noise(over):
     net = RecursiveResNet(blocks=(1, 2), loops=(1, 2), width=4, in_chans=1, gate_open=0.5).build(0).eval()
     for name, module in net.named_modules():
         if name.endswith(".gate.last") and isinstance(module, torch.nn.Linear):
@@ -124,7 +124,7 @@ def test_what_gates_let_pass_without_noise_is_watched(over):
     assert any(0.0 < rate < 1.0 for rate in expected.values())
 
 
-def test_a_run_writes_down_what_its_gates_let_pass_without_noise(tmp_path):
+def test_a_run_records_its_gates_rates_without_noise(tmp_path):
     recipe = replace(get_recipe("drnn-digits"), {"epochs": 1, "data.train_images": 200, "trace_test": True})
     train(recipe, tmp_path / "run", quiet=True)
     (row,) = RunFolder.open(tmp_path / "run").metrics()
@@ -136,7 +136,7 @@ def test_a_run_writes_down_what_its_gates_let_pass_without_noise(tmp_path):
         assert all(0.0 <= rate <= 1.0 for rate in found.values())
 
 
-def test_gates_that_drift_from_their_target_are_told():
+def test_gates_that_drift_from_their_target_are_reported():
     row = {"rate/a/1": 0.2, "val_rate/a/1": 0.72, "val_rate/b/1": 0.95}
     assert drifted_gates({k: v for k, v in row.items() if "b" not in k}, 0.7) is None
     assert drifted_gates({"rate/a/1": 0.2}, 0.7) is None

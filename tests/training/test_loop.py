@@ -1,4 +1,4 @@
-"""Training as a whole: what it leaves, that it learns, that it is a function of its seed, what it refuses and says."""
+"""Complete training runs: their files, that they learn, determinism, refusals, warnings."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_where_auto_precision_takes_bf16(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     assert resolve_precision("auto", cpu) == "bf16"
     assert resolve_precision("auto", torch.device("mps")) == "fp32"
-    with pytest.raises(ValueError, match="settled first"):
+    with pytest.raises(ValueError, match="resolve it first"):
         Engine(tiny(precision="auto"), tiny().model.build(0), cpu, loop.World(), 5)
 
 
@@ -214,7 +214,7 @@ def test_weights_that_no_path_used_are_moved_only_where_the_recipe_says_so(kind:
         ({"model__in_chans": 3}, r"model.in_chans = 3: .*1 channel.*--model.in-chans 1"),
         ({"batch_size": 1000}, r"batch_size = 1000: there are only 160"),
         ({"objective": DropPath(mode="global")}, "has none; use local"),
-        ({"device": "cuda:77"}, "device = 'cuda:77': not on this machine; there are auto, cpu"),
+        ({"device": "cuda:77"}, "device = 'cuda:77': not on this machine; available: auto, cpu"),
     ],
 )
 def test_what_cannot_be_trained_leaves_no_folder(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -224,7 +224,7 @@ def test_what_cannot_be_trained_leaves_no_folder(tmp_path: Path, changes: dict[s
 
 
 def test_a_folder_that_exists_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"is a run already.*polypath resume"):
+    with pytest.raises(ValueError, match=r"is already a run.*polypath resume"):
         train(tiny(), run, data=images(), quiet=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
@@ -269,7 +269,7 @@ def test_init_keeps_the_head_of_the_same_classes_only(
     tuned = polypath.load(tmp_path / "run/model")
     head = "head.classifier.weight"
     assert torch.equal(tuned.state_dict()[head], saved.state_dict()[head]) == same
-    assert ("its head is drawn anew" in caplog.text) != same
+    assert ("its head is re-initialised" in caplog.text) != same
     assert tuned.class_names == tuple("0123456789")
     key = "block2.branch2.unit1.conv.weight"
     assert torch.equal(tuned.state_dict()[key], saved.state_dict()[key])
@@ -305,7 +305,7 @@ def test_init_of_another_network_is_refused_with_the_field_that_differs(run: Pat
         ({"model__dropout": 0.2}, r"model\.dropout = .*0\.2.*: the network in init"),
         (
             {"model": PlainNet(depth=5, width=4, in_chans=1)},
-            "model is a plain, and the network in init = .* a crescend",
+            "model is a plain, but the network in init = .* is a crescend",
         ),
     ):
         recipe = tiny(**changes, objective=Whole(), init=str(run))
@@ -331,7 +331,8 @@ def test_pretrained_is_the_network_that_comes_with_the_package(
     bound: Any = Taught(teacher="pretrained").bind(shipped)
     assert equal(bound.teachers[0].state_dict(), shipped.state_dict())
     assert main(["train", "crescendonet-digits", "--init", "pretrained", "--out", str(tmp_path / "run")]) == 2
-    assert "model is a crescendonet, and the network in init = 'pretrained' a fractalnet" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "model is a crescendonet, but the network in init = 'pretrained' is a fractalnet" in err
     assert not (tmp_path / "run").exists()
 
 
@@ -352,7 +353,7 @@ def test_snapshots_are_kept_and_scored_together(tmp_path: Path) -> None:
 # --- warnings ----------------------------------------------------------------------------------------------
 
 
-def test_a_branch_that_never_ran_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_branch_that_never_ran_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Never(DropPath, kind="never"):
         def bind(self, net, *, label_smoothing=0.0):
             return OnePath(paths="branches=1,2").bind(net)

@@ -1,4 +1,4 @@
-"""``resume(run, epochs=N)``: on after the end, as a run whose recipe had N epochs from there on."""
+"""``resume(run, epochs=N)``: continues after the end, as a run whose recipe has N epochs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(two: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(two, tmp_path / "run"))
 
 
-def test_a_constant_rate_ends_as_if_more_had_been_asked_for_at_first(run: Path, tmp_path: Path) -> None:
+def test_with_a_constant_rate_it_equals_a_run_started_with_more_epochs(run: Path, tmp_path: Path) -> None:
     before = json.loads((run / "summary.json").read_text())
     (run / "paths.csv").write_text("of the network before")
     result = pp.resume(run, epochs=4, quiet=True)
@@ -101,18 +101,18 @@ def test_the_schedule_is_that_of_all_epochs(schedule: ScheduleConfig, tmp_path: 
     assert equal(a.tensors, b.tensors)
 
 
-def test_no_more_than_there_are_is_refused_and_nothing_changes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_epochs_are_refused_and_nothing_changes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(run)
     for epochs in ("1", "2"):
         assert main(["resume", str(run), "--epochs", epochs]) == 2
-        assert f"epochs = {epochs}: must be more than 2, which {run} has been trained for already" in (
+        assert f"epochs = {epochs}: must be more than the 2 that {run} has already been trained for" in (
             " ".join(capsys.readouterr().err.split())
         )
     with pytest.raises(ValueError, match="epochs = 0: must be a whole number"):
         resume(run, epochs=0)
     assert files(run) == before
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(ValueError, match="checkpoints are gone"):
+    with pytest.raises(ValueError, match="checkpoints are missing"):
         resume(run, epochs=3, quiet=True)
     assert files(run) == {name: data for name, data in before.items() if not name.startswith("checkpoints/")}
 

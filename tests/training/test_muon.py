@@ -1,4 +1,4 @@
-"""Muon against torch's own and against singular values; which parameters it takes; that it resumes."""
+"""Muon against torch's own and against singular values; which parameters it optimises; resuming."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_it_takes_convs_that_do_not_read_the_image():
     whitened = FractalNet(filters=(4, 8), columns=2, in_chans=1, whitening=4).build(0)
     assert set(conv_matrices(whitened)) == convs
     assert set(conv_matrices(ResNet(depth=8, width=4).build(0))) & {"stem.unit.conv.weight"} == set()
-    with pytest.raises(ValueError, match=r"optim\.kind = 'muon': this network has no convs behind the first"):
+    with pytest.raises(ValueError, match=r"optim\.kind = 'muon': this network has no convs after the first"):
         build_optimizer(nn.Linear(2, 2), OptimConfig(**MUON))
 
 
@@ -166,10 +166,10 @@ def test_killed_and_resumed_is_uninterrupted(step: int, calm: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rest_lr": 0.0}, r"optim\.rest_lr = 0\.0: kind 'muon' needs one above 0"),
+        ({"rest_lr": 0.0}, r"optim\.rest_lr = 0\.0: kind 'muon' needs a value above 0"),
         ({"momentum": 0.0, "nesterov": False}, r"optim\.momentum = 0\.0: kind 'muon' needs"),
-        ({"dampening": 0.1, "nesterov": False}, r"optim\.dampening = 0\.1: kind 'muon' has none"),
-        ({"kind": "sgd"}, r"optim\.rest_lr = 0\.02: only optim\.kind 'muon' reads it"),
+        ({"dampening": 0.1, "nesterov": False}, r"optim\.dampening = 0\.1: kind 'muon' does not use it"),
+        ({"kind": "sgd"}, r"optim\.rest_lr = 0\.02: only optim\.kind 'muon' uses it"),
         ({"kind": "adamw", "nesterov": False, "rest_lr": 0, "rest": "adamw"}, r"optim\.rest = 'adamw': only"),
         ({"rest": "muon"}, r"optim\.rest = 'muon': must be one of sgd, adamw"),
         ({"scaling": "cube"}, r"optim\.scaling = 'cube': must be one of none, linear, sqrt"),
@@ -177,7 +177,7 @@ def test_killed_and_resumed_is_uninterrupted(step: int, calm: Path, tmp_path: Pa
         ({"per_images": 64}, r"optim\.per_images = 64 with optim\.scaling 'none'"),
     ],
 )
-def test_settings_that_say_nothing_or_lack_one_are_refused(changes: dict[str, Any], message: str):
+def test_unused_or_missing_settings_are_refused(changes: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         OptimConfig(**MUON | changes)
 

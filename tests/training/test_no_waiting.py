@@ -34,7 +34,7 @@ CASES: dict[str, Recipe] = {
 
 
 class Asked(TorchDispatchMode):
-    """Notes the operations that bring to the host what has been made of tensors that would lie on the device.
+    """Records operations that copy results of tensors on the (pretended) device to the host.
 
     Paths are drawn, and Adam counts its steps, in tensors of the host, which may be looked at.
     """

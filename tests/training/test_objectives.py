@@ -288,7 +288,7 @@ def test_a_shared_ensembles_state_comes_back(crescendo, batch):
     other = po.SharedEnsemble(routes=("branches=1", "branches=3")).bind(crescendo)
     with pytest.raises(ValueError, match="other routes"):
         other.load_state_dict(state)
-    with pytest.raises(ValueError, match="keeps none"):
+    with pytest.raises(ValueError, match="has no state"):
         Whole().bind(crescendo).load_state_dict(state)
 
 
@@ -412,10 +412,10 @@ def test_objectives_refuse_networks_that_cannot_follow(crescendo):
     for objective, words in [
         (po.DropPath(mode="global"), "has none"),
         (po.TiedColumns(), "has none"),
-        (po.SharedEnsemble(), "no routes"),
+        (po.SharedEnsemble(), "no named routes"),
         (po.TargetRate(), "no gates"),
         (po.Distil(paths=("branches=9",)), "branch = '9'"),
-        (po.Exits(), r"objective 'exits': this network has none; set --model\.exits, or name objective\.paths"),
+        (po.Exits(), r"objective 'exits': this network has no exits; set --model\.exits, or objective\.paths"),
         (po.Exits(paths=("whole",), weights=(1.0, 2.0)), r"objective\.weights = .*: give 1, one for each of whole"),
     ]:
         with pytest.raises(ValueError, match=words):

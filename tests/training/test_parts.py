@@ -101,7 +101,7 @@ def test_mixing_takes_its_draws_from_the_generator_and_leaves_numpys() -> None:
 # --- warnings ----------------------------------------------------------------------------------------------
 
 
-def test_a_rising_loss_is_told_of_once_it_is_above_its_beginning() -> None:
+def test_a_rising_loss_is_reported_once_it_is_above_its_start() -> None:
     def rows(*losses: float) -> list[dict[str, float]]:
         return [{"train_loss": loss, "lr": 0.5} for loss in losses]
 
@@ -126,10 +126,10 @@ def test_the_error_of_guessing() -> None:
     assert advice.chance(labels, balanced=True) == pytest.approx(200 / 3)
 
 
-def test_guessing_is_told_of_after_some_epochs() -> None:
+def test_guessing_is_reported_after_some_epochs() -> None:
     text = advice.at_chance(errors(*[(74.0, 75.0)] * 6), 75.0, ("--init pretrained",))
     assert text is not None
-    assert text.startswith("no better than guessing: after 6 epochs the least error is 74.0%")
+    assert text.startswith("no better than guessing: after 6 epochs the lowest error is 74.0%")
     assert "--optim.lr a third of 0.3" in text
     assert "--init pretrained" in text
     begun = advice.at_chance(errors(*[(74.0, 75.0)] * 6), 75.0)
@@ -140,7 +140,7 @@ def test_guessing_is_told_of_after_some_epochs() -> None:
     assert advice.at_chance(errors((60.0, 75.0), *[(74.0, 75.0)] * 5), 75.0) is None
 
 
-def test_over_fitting_is_told_of() -> None:
+def test_over_fitting_is_reported() -> None:
     text = advice.over_fitting(errors(*[(50.0, 50.0)] * 5, (2.0, 30.0)), 75.0, ("--data.augment.policy trivial",))
     assert text is not None
     assert text.startswith("over-fitting: 2.0% error on training images and 30.0% on held-out ones in epoch 6;")
@@ -156,7 +156,7 @@ def test_over_fitting_is_told_of() -> None:
     assert text.endswith("more images help most")
 
 
-def test_only_options_that_a_run_has_not_taken_are_named() -> None:
+def test_only_unused_options_are_suggested() -> None:
     mine = get_recipe("my-images")
     every = ("--init pretrained", "--data.augment.policy trivial", "--label-smoothing 0.1")
     assert advice.untried(mine) == every

@@ -1,4 +1,4 @@
-"""A recipe's ``path``: the run trains the extracted path as a network of its own."""
+"""A recipe's ``path``: the run trains the extracted path as a separate network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_network_is_the_extracted_path() -> None:
     assert recipe_from_json(before).path == "whole"  # a run of 0.1
 
 
-def test_a_run_of_a_path_goes_on_to_the_bit_and_is_saved_as_that_path(tmp_path: Path) -> None:
+def test_a_run_of_a_path_resumes_to_the_bit_and_is_saved_as_that_path(tmp_path: Path) -> None:
     recipe = tiny(**SMALL, path="branches=1")
     result = train(recipe, tmp_path / "calm", quiet=True)
     train(tiny(**{**SMALL, "epochs": 1}, path="branches=1"), tmp_path / "stopped", quiet=True)

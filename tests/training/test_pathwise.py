@@ -1,4 +1,4 @@
-"""Path-wise training: who learns when, both readings of the backward pass, what is held."""
+"""Path-wise training: which parameters learn when, both readings of the backward pass, memory for activations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_columns_of_a_fractal_are_branches_too():
 
 def test_a_network_of_one_path_has_none():
     net = FractalNet(filters=(4,), columns=1).build(seed=0)
-    with pytest.raises(ValueError, match="has none such"):
+    with pytest.raises(ValueError, match="but this network has none"):
         pathwise.branches(net.wiring)
 
 

@@ -1,4 +1,4 @@
-"""Recipes: JSON there and back, options on a command line, what they refuse."""
+"""Recipes: JSON round trip, options on a command line, refused values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes against the papers' words: rates, rows, what is assumed; and that each can be built and written down."""
+"""Recipes against the papers' text: learning rates, table rows, assumptions; each can be built and saved as JSON."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_snapshots_are_six_of_fifty_epochs():
     assert cycle_ends(recipe.schedule, recipe.epochs) == (49, 99, 149, 199, 249, 299)
 
 
-def test_cheap_runs_of_the_demo_are_what_they_are_said_to_be():
+def test_cheap_runs_of_the_demo_are_as_documented():
     small = get_recipe("crescendonet-cifar10-small")
     assert isinstance(small.model, CrescendoNet)
     assert (small.data.train_images, small.epochs, small.model.widths) == (10_000, 12, (32, 32, 32))

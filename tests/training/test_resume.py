@@ -1,4 +1,4 @@
-"""Stopped, killed, resumed: to the bit as if nothing had been."""
+"""Stopped or killed runs resume with bitwise the result of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def assert_same(a: Path, b: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [0, 6, 9, 14])  # the first one, within an epoch, before the end of one, the last one
-def test_sigterm_saves_and_leaves_with_143(
+def test_sigterm_saves_and_exits_with_143(
     step: int, calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before_step(monkeypatch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -88,15 +88,15 @@ def test_sigterm_saves_and_leaves_with_143(
     assert_same(calm, tmp_path / "run")
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_saves_and_says_how_to_resume(calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before_step(monkeypatch, 7, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt, match="stopped in epoch 2 after step 8; go on with `polypath resume"):
+    with pytest.raises(KeyboardInterrupt, match="stopped in epoch 2 after step 8; continue with `polypath resume"):
         train(tiny(), tmp_path / "run", data=images(), quiet=True)
     resume(tmp_path / "run", data=images(), quiet=True)
     assert_same(calm, tmp_path / "run")
 
 
-def test_a_second_ctrl_c_leaves_at_once() -> None:
+def test_a_second_ctrl_c_exits_at_once() -> None:
     program = (
         "import os, runpy, signal, sys\n"
         "stop_requests = runpy.run_path(sys.argv[1])['stop_requests']\n"
@@ -167,7 +167,7 @@ def test_no_space_keeps_the_checkpoint_before(calm: Path, tmp_path: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "save_file", full)
-        with pytest.raises(OSError, match=r"No space left on device; the checkpoint of step 5 is whole"):
+        with pytest.raises(OSError, match=r"No space left on device; the checkpoint of step 5 is intact"):
             train(tiny(), tmp_path / "run", data=images(), quiet=True)
     resume(tmp_path / "run", data=images(), quiet=True)
     assert_same(calm, tmp_path / "run")
@@ -234,7 +234,7 @@ def test_other_images_are_refused(calm: Path, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(Killed):
         train(tiny(), tmp_path / "run", data=images(), quiet=True)
     other = loop.load_images(tiny(data__split_seed=1).data)
-    with pytest.raises(ValueError, match="not those that the run began with"):
+    with pytest.raises(ValueError, match="not those that the run started with"):
         resume(tmp_path / "run", data=other, quiet=True)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: what is read of it, how often, and what damage says."""
+"""The folder of a run: which files are read, how often, and the errors of damaged files."""
 
 from __future__ import annotations
 

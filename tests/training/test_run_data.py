@@ -1,4 +1,4 @@
-"""A run's images are found again, and no others are taken for them."""
+"""A run's images are found again, and other images are refused."""
 
 from __future__ import annotations
 
@@ -99,12 +99,12 @@ def test_every_command_refuses_other_images(name: str, place: Path, capsys, tmp_
     }.get(name, [])
     status, said = command(capsys, name, run, *options)
     assert status == 2
-    assert "not those that the run was begun with (train/ant has 17 images, not 16)" in said
+    assert "not those that the run started with (train/ant has 17 images, not 16)" in said
     assert not (tmp_path / "out").exists()
     shutil.move(place / "images", place / "moved")
     status, said = command(capsys, name, run, *options)
     assert status == 2
-    assert "(given as 'images'), which is gone; say where they are now by --data-moved DIR" in said
+    assert "(given as 'images'), which is missing; give their folder with --data-moved DIR" in said
     status, said = command(capsys, name, run, *options, "--data-moved", place / "moved")
     assert status == 2
     assert "train/ant has 17 images, not 16" in said
@@ -117,12 +117,12 @@ def test_data_that_moved_are_read_and_remembered(place: Path, capsys) -> None:
     assert command(capsys, "resume", place / "run", "--data-moved", place / "moved")[0] == 0
     assert FinishedRun(place / "run").data.name == "moved"
     shutil.move(place / "moved", place / "third")
-    with pytest.raises(ValueError, match="say where they are now"):
+    with pytest.raises(ValueError, match="give their folder with --data-moved"):
         _ = FinishedRun(place / "run").data
     assert command(capsys, "resume", place / "run", "--data-moved", place / "third")[0] == 0  # it is finished by now
     assert len(FinishedRun(place / "run").data.train) == 29
     shutil.move(place / "third", place / "again")
-    with pytest.raises(ValueError, match="say where they are now"):
+    with pytest.raises(ValueError, match="give their folder with --data-moved"):
         _ = FinishedRun(place / "run").data
     assert len(FinishedRun(place / "run", data_moved=place / "again").data.train) == 29
     assert len(FinishedRun(place / "run").data.train) == 29
@@ -133,15 +133,15 @@ def test_images_that_are_no_folder_cannot_move(tmp_path: Path) -> None:
     known = recorded_data(tmp_path / "run")
     assert known is not None
     assert known.resolved is None
-    with pytest.raises(ValueError, match=r"--data-moved .*: the images of .* are of 'digits', which is no folder"):
+    with pytest.raises(ValueError, match=r"--data-moved .*: the images of .* are from 'digits', which is not a folder"):
         _ = FinishedRun(tmp_path / "run", data_moved=tmp_path).data
 
 
 def test_images_that_are_given_are_checked_too(place: Path, tmp_path: Path) -> None:
     other = load_images(recipe(source=str(pictures(tmp_path / "other", seed=1))).data)
-    with pytest.raises(ValueError, match="not those that the run was begun with"):
+    with pytest.raises(ValueError, match="not those that the run started with"):
         FinishedRun(place / "run", data=other)
-    with pytest.raises(ValueError, match="not those that the run was begun with"):
+    with pytest.raises(ValueError, match="not those that the run started with"):
         resume(unfinished(place / "run"), data=other, quiet=True)
 
 
@@ -152,7 +152,7 @@ def test_a_run_without_a_record_is_known_by_its_checkpoints(place: Path, monkeyp
     assert len(FinishedRun(place / "run").data.train) == 29
     shutil.move(place / "images", place / "old")
     pictures(place / "images", seed=1)
-    with pytest.raises(ValueError, match="the training images in images are not those that the run was begun with"):
+    with pytest.raises(ValueError, match="the training images in images are not those that the run started with"):
         _ = FinishedRun(place / "run").data
     assert len(FinishedRun(place / "run", data_moved=place / "old").data.train) == 29
     assert recorded_data(place / "run") is not None
@@ -176,7 +176,7 @@ def test_rivals_of_the_same_relative_source_may_have_other_images(place: Path, t
     assert mine.reads_as(FinishedRun(place / "run"))
 
 
-def test_a_sweep_goes_on_with_the_same_images_only(place: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_sweep_continues_with_the_same_images_only(place: Path, tmp_path: Path, monkeypatch) -> None:
     def sweep_(seeds: int, **options: Any) -> int:
         return len(sweep(recipe(), range(seeds), out=place / "sweep", **options).results)
 
@@ -188,7 +188,7 @@ def test_a_sweep_goes_on_with_the_same_images_only(place: Path, tmp_path: Path, 
     assert sweep_(2) == 2  # the first run's images, though there are others of that name here
     shutil.move(place / "images", place / "moved")
     assert sweep_(2) == 2  # all are finished
-    with pytest.raises(ValueError, match=r"seed=0: its images were in .*, which is gone; .* --data-moved DIR"):
+    with pytest.raises(ValueError, match=r"seed=0: its images were in .*, which is missing; .* --data-moved DIR"):
         sweep_(3)
     with pytest.raises(ValueError, match=r"seed=0: the images in .* are not those"):
         sweep_(3, data_moved=tmp_path / "images")

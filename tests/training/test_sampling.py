@@ -1,4 +1,4 @@
-"""Samplers at their extremes, their survivor guarantee and their frequencies."""
+"""Samplers at extreme rates, their guarantee of a survivor, and their frequencies."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_operands_have_rates_of_their_own(fractal):
     assert sampling.rates_by_label(fractal.wiring, 0.15, ()) == 0.15
     with pytest.raises(ValueError, match="give 3, one for each of 1, 2, 3"):
         sampling.rates_by_label(fractal.wiring, 0.15, (0.1, 0.2))
-    with pytest.raises(ValueError, match="none for operand '3'"):
+    with pytest.raises(ValueError, match="operand '3' has none"):
         sampling.local_drop_path(fractal.wiring, {"1": 0.1, "2": 0.1}, g)
 
 

@@ -318,13 +318,13 @@ def test_a_curriculum_decides_what_is_drawn(batch: Batch) -> None:
         (lambda: SelfDistilled(weight=2.0), "objective.weight = 2.0"),
         (lambda: Sandwich(paths=("column=9",)).bind(FRACTAL.build(0)), "column = '9'"),
         (lambda: Sandwich(paths=("routes",)).bind(FRACTAL.build(0)), "routes"),
-        (lambda: Sandwich(paths=("whole",)).bind(FRACTAL.build(0)), "objective.paths: there is none beside the whole"),
+        (lambda: Sandwich(paths=("whole",)).bind(FRACTAL.build(0)), "objective.paths: only the whole network"),
         (lambda: Sandwich(weights=(1.0, 1.0)).bind(FRACTAL.build(0)), "give 4, one for each of whole, "),
         (lambda: Sandwich().bind(ResNet(depth=8, survival=0.5).build(0)), "set --model.survival 1"),
         (lambda: SelfDistilled(base="branches=9").bind(CRESCENDO.build(0)), "branch = '9'"),
     ],
 )
-def test_what_cannot_be_is_refused_by_field(make: Any, words: str) -> None:
+def test_bad_settings_are_refused_by_field(make: Any, words: str) -> None:
     with pytest.raises(ValueError) as caught:
         make()
     assert words in str(caught.value)

@@ -201,7 +201,7 @@ def test_a_run_looks_once_and_says_what_it_saw(pictures: Path, tmp_path: Path, c
     assert written.assumed["data.size"].startswith("the shorter side")
     assert result.reported == "best"
     Image.new("RGB", (200, 200), "red").save(pictures / "red" / "new.png")
-    with pytest.raises(ValueError, match="are not those that the run was begun with"):
+    with pytest.raises(ValueError, match="are not those that the run started with"):
         loop.resume(tmp_path / "run", epochs=2)
     (pictures / "red" / "new.png").unlink()
     loop.resume(tmp_path / "run", epochs=2, quiet=True)
@@ -226,6 +226,6 @@ def test_a_sweep_settles_once_for_all_of_its_runs(pictures: Path, tmp_path: Path
 def test_images_that_are_loaded_already_settle_nothing(tmp_path: Path) -> None:
     from tiny import images
 
-    with pytest.raises(ValueError, match=r"my-images settles data.source, init.*these are loaded already"):
+    with pytest.raises(ValueError, match=r"my-images settles data.source, init.*these are already loaded"):
         loop.train(MY_IMAGES, tmp_path / "run", data=images())
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Killed at random moments of their whole life and resumed at once, runs end as if nothing had been."""
+"""Runs that are killed at random moments and resumed at once end as uninterrupted ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps: the table, going on, failures, refusals."""
+"""Sweeps: the table, continuing, failures, refusals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from polypath.training.sweep import Row, plan_of, sweep
 RECIPE = tiny(epochs=1, data__train_images=64, model__scale=2)
 
 
-def test_a_table_of_means_over_seeds_that_can_be_gone_on_with(tmp_path: Path) -> None:
+def test_a_table_of_means_over_seeds_that_can_be_continued(tmp_path: Path) -> None:
     grid, asked = {"optim.lr": (0.01, 0.05)}, []
 
     def run(recipe: Recipe, path: Path, slot: int) -> None:
@@ -59,7 +59,7 @@ def test_a_table_of_means_over_seeds_that_can_be_gone_on_with(tmp_path: Path) ->
     assert json.loads((tmp_path / "s" / "table.json").read_text())["rows"][0]["runs"] == 3
 
 
-def test_runs_that_settled_their_precision_are_gone_on_with(tmp_path: Path) -> None:
+def test_runs_that_settled_their_precision_are_continued(tmp_path: Path) -> None:
     recipe = tiny(epochs=1, data__train_images=64, model__scale=2, precision="auto")
     sweep(recipe, [0], None, tmp_path / "s", run=here)
     more = sweep(recipe, [0, 1], None, tmp_path / "s", run=here, retries=0)
@@ -71,7 +71,7 @@ def test_runs_that_settled_their_precision_are_gone_on_with(tmp_path: Path) -> N
         module._one(here, recipe_from_json(fixed), tmp_path / "t" / "seed=0", 0)
 
 
-def test_a_sweep_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_sweep_of_an_earlier_version_is_continued(tmp_path: Path) -> None:
     sweep(RECIPE, [0], None, tmp_path / "s", run=here)
     for file, place in ((tmp_path / "s" / "sweep.json", "recipe"), (tmp_path / "s" / "seed=0" / "recipe.json", "")):
         held = json.loads(file.read_text())
@@ -98,7 +98,7 @@ def test_failed_runs_are_tried_again_and_listed(tmp_path: Path, caplog: pytest.L
     assert [(row.runs, row.wanted) for row in result.rows] == [(2, 3)]
     assert "failed: seed=2: always fails" in result.text()
     told = {(record.levelname, record.getMessage()) for record in caplog.records}
-    assert ("WARNING", "seed=1: failed (the first time fails), is tried again") in told
+    assert ("WARNING", "seed=1: failed (the first time fails), will be retried") in told
     assert ("INFO", f"seed=0: test error {result.results['seed=0'].test_error:.2f}%") in told
 
 
@@ -164,7 +164,7 @@ def test_signals_are_passed_on_and_nothing_new_is_begun(
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_told_to_stop_leaves_runs_that_are_saved(tmp_path: Path) -> None:
+def test_a_sweep_stopped_by_a_signal_leaves_saved_runs(tmp_path: Path) -> None:
     recipe = tiny(epochs=10_000, data__train_images=64, model__scale=2, checkpoint_every=10_000)
     pid = fork(lambda: sweep(recipe, [0, 1], None, tmp_path / "s", workers=2))
     runs = [tmp_path / "s" / f"seed={seed}" for seed in range(2)]
@@ -181,7 +181,7 @@ def test_a_sweep_that_is_told_to_stop_leaves_runs_that_are_saved(tmp_path: Path)
             pass
 
 
-def test_a_run_leaves_when_the_pipe_of_its_starter_ends() -> None:
+def test_a_run_exits_when_the_pipe_of_its_parent_closes() -> None:
     out, into = os.pipe()
     if not (pid := os.fork()):
         os.close(into)
@@ -224,14 +224,14 @@ def test_another_sweep_or_folder_is_refused(tmp_path: Path) -> None:
     [
         ([], {}, "at least one"),
         ([1, 1], {}, "each once"),
-        ([0], {"seed": (1, 2)}, "give the seeds as such"),
+        ([0], {"seed": (1, 2)}, "give seeds in the argument seeds"),
         ([0], {"optim.lr": ()}, "no values for 'optim.lr'"),
         ([0], {"optim.rate": (1,)}, "no recipe field 'optim.rate'"),
         ([0], {"optim.lr": (-1.0,)}, "optim.lr = -1.0"),
         ([0], {"optim.lr": (0.1, 0.1)}, "twice"),
     ],
 )
-def test_plans_that_cannot_be(seeds: list[int], grid: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_impossible_plans_are_refused(seeds: list[int], grid: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         sweep(RECIPE, seeds, grid, tmp_path / "s")
     assert not (tmp_path / "s").exists()

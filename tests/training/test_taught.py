@@ -1,4 +1,4 @@
-"""Learning from another, trained network: the loss by hand, the run's own copy of its teacher, refusals."""
+"""Learning from a trained teacher network: the loss by hand, the run's copy of its teacher, refusals."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_loss_by_hand(teacher: Path) -> None:
     assert not any("teacher" in name for name, _ in net.named_parameters())
 
 
-def test_a_run_goes_on_when_its_teacher_is_gone_and_counts_its_passes(teacher: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_without_its_teachers_folder_and_counts_the_passes(teacher: Path, tmp_path: Path) -> None:
     known = Path(pp.save(pp.load(teacher / "model"), tmp_path / "known"))
     recipe = tiny(**SMALL, path="branches=1", objective=Taught(teacher=str(known)))
     calm = train(recipe, tmp_path / "calm", quiet=True)
@@ -65,7 +65,7 @@ def test_refusals(teacher: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="temperature"):
         Taught(teacher=str(teacher), temperature=0.0)
     other = tiny(**SMALL, model__num_classes=12, objective=Taught(teacher=str(teacher)))
-    with pytest.raises(ValueError, match="tells 10 classes apart, this network 12"):
+    with pytest.raises(ValueError, match="has 10 classes, this network 12"):
         train(other, tmp_path / "run", quiet=True)
     with pytest.raises(ValueError, match="nowhere"):
         train(tiny(**SMALL, objective=Taught(teacher=str(tmp_path / "nowhere"))), tmp_path / "run", quiet=True)

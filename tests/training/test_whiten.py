@@ -1,4 +1,4 @@
-"""A run sets its network's whitening layer by its training images, once, and ranks get the same one."""
+"""A run computes its network's whitening layer from its training images, once, and all ranks get the same one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_run_trains_behind_it_and_reports_it(tmp_path: Path):
     assert not torch.equal(net.state_dict()[first], before[first])
 
 
-def test_ranks_take_what_the_first_found():
+def test_ranks_get_the_first_ranks_whitening():
     class Second(World):
         def gather(self, value: Any) -> list[Any]:
             return [{name: torch.full_like(t, 7.0) for name, t in value.items()}, value]

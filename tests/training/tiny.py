@@ -1,4 +1,4 @@
-"""A recipe that trains in a second, and what a run of it has left."""
+"""A recipe that trains in a second, and helpers to read its run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def left(path: Path) -> tuple[Checkpoint, bytes]:
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    """Whether two sets of tensors are equal to the bit, names and types included."""
+    """Whether two sets of tensors are bitwise equal, names and types included."""
     return a.keys() == b.keys() and all(
         a[k].dtype == b[k].dtype
         and a[k].shape == b[k].shape

@@ -1,6 +1,6 @@
 """Images: sources, batched augmentation, in-memory and streaming loaders.
 
-Names are looked up when they are used, so that decoding an image imports no torch.
+Names are imported on first use, so that decoding an image does not import torch.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _PLACES = {
 }
 
 
-if not TYPE_CHECKING:  # or every misspelt name would have a type
+if not TYPE_CHECKING:  # with it, type checkers would accept every misspelt name
 
     def __getattr__(name: str) -> Any:
         return looked_up(__name__, _PLACES, name)

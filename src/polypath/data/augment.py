@@ -1,7 +1,7 @@
-"""Random changes of whole batches of images ``(N, C, H, W)``, on any device, without a loop over images.
+"""Batched image augmentation: random changes of images ``(N, C, H, W)`` on any device.
 
-What is random is drawn on the CPU from an explicit generator and comes as a tensor with one row an image, so that one
-seed gives the same images on every device, and ranks that share a batch can draw for all of it and use their rows.
+Random numbers are drawn on the CPU from an explicit generator, as a tensor with one row per image. So a seed gives the
+same images on every device. Ranks that share a batch draw for the complete batch and use their own rows.
 Functions called ``draw_*`` draw, the others are pure; :func:`pad_and_crop`, :func:`mirror`, :func:`roll`,
 :func:`random_resized_crop` and :func:`photometric` do both at once.
 """
@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from polypath.core.probabilities import log_average_probabilities
 from polypath.data.config import PHOTOMETRIC, AugmentConfig, PadMode, Policy
 
-TRIES = 10  # of a scale-and-aspect crop, before the largest centre crop is taken
+TRIES = 10  # draws of a scale-and-aspect crop before falling back to the largest centre crop
 # Principal components of ImageNet's RGB pixels in 0 … 1 (Krizhevsky et al. 2012, §4.1), as in common use.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -30,11 +30,11 @@ ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 @dataclass(frozen=True)
 class Draws:
-    """What was drawn for a batch, one row an image; None where the configuration does not ask for it.
+    """The random numbers of a batch, one row per image; None for each change that the configuration does not use.
 
     ``policy`` and ``erase`` (N,) are seeds, see :func:`each_by_seed`.
     ``crop`` (N, 2), ``roll`` (N, 3) and ``box`` (N, 2 * TRIES + 2; for a shorter side N, 3) are uniform in [0, 1) and
-    become pixels when the image's size is known; ``mirror`` is (N,) bool; ``light`` is (N, 7), see
+    are converted to pixels once the image's size is known; ``mirror`` is (N,) bool; ``light`` is (N, 7), see
     :func:`draw_photometric`.
     """
 
@@ -53,7 +53,7 @@ class Draws:
 
 
 def draw(config: AugmentConfig, n: int, generator: Generator) -> Draws:
-    """Draw for ``n`` images all that ``config`` asks for, and a place of a crop in any case."""
+    """Draw the random numbers that ``config`` needs for ``n`` images; a crop position is always drawn."""
     columns = 2 * TRIES + 2 if config.scale else 3 if config.shorter_side else 0
     return Draws(
         crop=_uniform(n, 2, generator),
@@ -72,17 +72,17 @@ def draw(config: AugmentConfig, n: int, generator: Generator) -> Draws:
 def pad_and_crop(
     images: Tensor, pad: int, generator: Generator, *, mode: PadMode = "zero", size: int | None = None
 ) -> Tensor:
-    """Pad by ``pad`` pixels on each side and crop each image at a place of its own, to its size or to ``size``."""
+    """Pad by ``pad`` pixels on each side, then crop each image at its own position, to its size or to ``size``."""
     wanted = (size, size) if size else (images.shape[-2], images.shape[-1])
     padded = pad_images(images, pad, mode)
     return crop_at(padded, offsets(_uniform(len(images), 2, generator), padded.shape[-2:], wanted), wanted)
 
 
 def pad_images(images: Tensor, pad: int, mode: PadMode = "zero") -> Tensor:
-    """Zeros or reflected pixels on each side: ``(N, C, H + 2 pad, W + 2 pad)``.
+    """Pad each side with zeros or reflected pixels: ``(N, C, H + 2 pad, W + 2 pad)``.
 
     Raises:
-        ValueError: reflection deeper than the image.
+        ValueError: reflection with ``pad`` not below the shorter side.
     """
     if pad == 0:
         return images
@@ -90,15 +90,15 @@ def pad_images(images: Tensor, pad: int, mode: PadMode = "zero") -> Tensor:
         return F.pad(images, (pad, pad, pad, pad))
     if pad >= min(images.shape[-2:]):
         height, width = images.shape[-2:]
-        raise ValueError(f"AugmentConfig.pad = {pad}: images of {height}x{width} pixels reflect less than {pad} deep")
+        raise ValueError(f"AugmentConfig.pad = {pad}: too large to reflect images of {height}x{width} pixels")
     if images.is_floating_point():
         return F.pad(images, (pad, pad, pad, pad), mode="reflect")
     rows, columns = (_reflected(n, pad, images.device) for n in images.shape[-2:])
-    return images[:, :, rows][:, :, :, columns]  # F.pad reflects no uint8
+    return images[:, :, rows][:, :, :, columns]  # F.pad cannot reflect uint8
 
 
 def offsets(uniform: Tensor, have: torch.Size | tuple[int, int], want: tuple[int, int]) -> Tensor:
-    """Top and left ``(N, 2)`` of crops of ``want`` pixels from images of ``have``, from uniform numbers ``(N, 2)``."""
+    """Top and left ``(N, 2)`` of crops of size ``want`` in images of size ``have``, from uniform numbers ``(N, 2)``."""
     room = torch.tensor([have[0] - want[0] + 1, have[1] - want[1] + 1], dtype=torch.float64)
     if (room < 1).any():
         raise ValueError(f"images of {have[0]}x{have[1]} pixels: too small for crops of {want[0]}x{want[1]}")
@@ -115,7 +115,7 @@ def crop_at(images: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def centre_crop(images: Tensor, size: int) -> Tensor:
-    """The central ``size`` x ``size`` pixels; uneven margins leave the larger one right and below."""
+    """The central ``size`` x ``size`` pixels; of uneven margins the larger one is at the right and the bottom."""
     top, left = ((n - size) // 2 for n in images.shape[-2:])
     if min(top, left) < 0:
         height, width = images.shape[-2:]
@@ -124,7 +124,7 @@ def centre_crop(images: Tensor, size: int) -> Tensor:
 
 
 def ten_crop(images: Tensor, size: int) -> Tensor:
-    """Four corners, the centre, and the same five mirrored: ``(N * 10, C, size, size)``, an image's views together."""
+    """Corners, centre, and these five mirrored: ``(N * 10, C, size, size)``, with the views of an image adjacent."""
     centre = centre_crop(images, size)
     corners = [images[..., y, x] for y in (slice(size), slice(-size, None)) for x in (slice(size), slice(-size, None))]
     five = torch.stack([*corners, centre], dim=1)
@@ -144,7 +144,7 @@ def average_views(logits: Tensor, views: int) -> Tensor:
 
 
 def places(config: AugmentConfig, uniform: Tensor, heights: Tensor, widths: Tensor, size: int) -> Tensor:
-    """The boxes ``(N, 4)`` that ``config`` cuts from images of these heights and widths, from ``Draws.box``."""
+    """Crop boxes ``(N, 4)`` as ``config`` asks, for images of these heights and widths, from ``Draws.box``."""
     if config.shorter_side:
         return shorter_side_boxes(uniform, heights, widths, config.shorter_side, size)
     return boxes(uniform, heights, widths, config.scale or (1.0, 1.0), config.aspect)
@@ -153,8 +153,8 @@ def places(config: AugmentConfig, uniform: Tensor, heights: Tensor, widths: Tens
 def shorter_side_boxes(uniform: Tensor, heights: Tensor, widths: Tensor, sides: tuple[int, int], size: int) -> Tensor:
     """Top, left, height and width ``(N, 4)`` of ResNet's crops, from uniform numbers ``(N, 3)``.
 
-    The shorter side becomes a whole number of pixels, uniform in ``sides``, and a square of ``size`` is cut at a
-    uniform place. The square is given in the image's own pixels, so that the rest of the image need not be resized.
+    The shorter side is resized to an integer number of pixels, uniform in ``sides``; a square of ``size`` is cropped
+    at a uniform position. The box is in pixels of the original image, so only the crop has to be resized.
     """
     heights, widths = heights.double()[:, None], widths.double()[:, None]
     shorter = sides[0] + _whole(uniform[:, :1], torch.tensor(sides[1] - sides[0] + 1, dtype=torch.float64))
@@ -178,8 +178,8 @@ def boxes(
 ) -> Tensor:
     """Top, left, height and width ``(N, 4)`` of random crops, from uniform numbers ``(N, 2 * TRIES + 2)``.
 
-    The area is a uniform share of the image's in ``scale``, width/height log-uniform in ``aspect``; of TRIES draws
-    the first that fits is taken, else the largest centre crop with an aspect in the range.
+    The area is a share of the image's area, uniform in ``scale``; width/height is log-uniform in ``aspect``. The first
+    of TRIES draws that fits is used, else the largest centre crop with an aspect in the range.
     """
     share, shape = uniform[:, :TRIES], uniform[:, TRIES : 2 * TRIES]
     heights, widths = heights.double()[:, None], widths.double()[:, None]
@@ -200,9 +200,9 @@ def boxes(
 
 
 def crop_and_resize(images: Tensor, places: Tensor, size: int) -> Tensor:
-    """Cut a box (top, left, height, width) of its own from each image and resize it to ``size`` x ``size``.
+    """Crop each image to its own box (top, left, height, width) and resize it to ``size`` x ``size``.
 
-    Bilinear with antialiasing, as two matrix products an image; uint8 comes back rounded to uint8.
+    Bilinear with antialiasing, as two matrix products per image; uint8 images are rounded to uint8.
     """
     height, width = images.shape[-2:]
     top, left, tall, wide = places.float().to(images.device, non_blocking=True).unbind(1)
@@ -212,7 +212,7 @@ def crop_and_resize(images: Tensor, places: Tensor, size: int) -> Tensor:
 
 
 def _weights(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
-    """Resampling weights ``(N, size, pixels)``: triangles around each output pixel's centre, cut off at the box."""
+    """Resampling weights ``(N, size, pixels)``: triangles around each output pixel's centre, zero outside the box."""
     start, length = start[:, None, None], length[:, None, None]
     step = length / size
     at = torch.arange(pixels, device=start.device) + 0.5
@@ -241,12 +241,12 @@ def mirror_where(images: Tensor, which: Tensor) -> Tensor:
 
 
 def roll(images: Tensor, probability: float, generator: Generator) -> Tensor:
-    """Shift each image cyclically, with ``probability``, along an axis and by an offset drawn uniformly."""
+    """Shift each image cyclically, with ``probability``, along one axis; axis and offset are uniform."""
     return roll_by(images, shifts(_uniform(len(images), 3, generator), probability, images.shape[-2:]))
 
 
 def shifts(uniform: Tensor, probability: float, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Pixels ``(N, 2)`` down and to the right, of which at least one is 0, from uniform numbers ``(N, 3)``."""
+    """Shifts in pixels ``(N, 2)`` (down, right), at least one of them 0, from uniform numbers ``(N, 3)``."""
     rolled, vertical = uniform[:, 0] < probability, uniform[:, 1] < 0.5
     axes = torch.stack([rolled & vertical, rolled & ~vertical], dim=1)
     return _whole(uniform[:, 2:], torch.tensor([size[0], size[1]], dtype=torch.float64)) * axes
@@ -266,21 +266,21 @@ def roll_by(images: Tensor, pixels: Tensor) -> Tensor:
 
 
 def by_policy(images: Tensor, seeds: Tensor, policy: Policy) -> Tensor:
-    """Change uint8 images ``(N, C, H, W)`` by torchvision's TrivialAugment or RandAugment, each as its seed says."""
+    """torchvision's TrivialAugment or RandAugment of uint8 images ``(N, C, H, W)``, each image with its own seed."""
     return each_by_seed(images, seeds, _policy(policy))
 
 
 def erase(images: Tensor, seeds: Tensor, probability: float) -> Tensor:
-    """Cover a rectangle of normalised images by the mean colour with ``probability``, as each one's seed says."""
+    """Fill a rectangle of normalised images with the mean colour with ``probability``, each image by its own seed."""
     return each_by_seed(images, seeds, _erasing(probability))
 
 
 def each_by_seed(images: Tensor, seeds: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Each image changed by what draws from torch's global CPU generator, seeded for each."""
+    """Apply ``change``, which draws from torch's global CPU generator; the generator is seeded before each image."""
     with torch.random.fork_rng(devices=[]):
         changed = []
         for image, seed in zip(images, seeds.tolist(), strict=True):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of accelerators too
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the accelerators' generators
             changed.append(change(image))
     return torch.stack(changed) if changed else images
 
@@ -305,8 +305,8 @@ def _erasing(probability: float) -> Callable[[Tensor], Tensor]:
 def draw_photometric(
     n: int, generator: Generator, jitter: float = PHOTOMETRIC[0], lighting: float = PHOTOMETRIC[1]
 ) -> Tensor:
-    """``(N, 7)``: factors of brightness, contrast and colour in 1 ± ``jitter``, their order (of six), lighting noise
-    of the standard deviation ``lighting``."""
+    """``(N, 7)``: factors of brightness, contrast and colour in 1 ± ``jitter``, their order (one of six), and lighting
+    noise with standard deviation ``lighting``."""
     factors = _uniform(n, 3, generator) * (2 * jitter) + (1 - jitter)
     order = torch.randint(len(ORDERS), (n, 1), generator=generator).double()
     noise = torch.randn(n, 3, generator=generator, dtype=torch.float64) * lighting
@@ -319,11 +319,11 @@ def photometric(images: Tensor, generator: Generator) -> Tensor:
 
 
 def distort(images: Tensor, light: Tensor) -> Tensor:
-    """Change brightness, contrast and colour in the drawn order, each cut to 0 … 1, then add lighting noise.
+    """Change brightness, contrast and colour in the drawn order, each clamped to 0 … 1, then add lighting noise.
 
-    A change blends the image with black (brightness), with its mean grey (contrast) or with its own grey (colour), as
-    PIL's ImageEnhance; the noise goes along the principal components of ImageNet's pixels. Grey images have no
-    colour to change and take no noise.
+    Each change blends the image with black (brightness), its mean grey (contrast) or its greyscale version (colour),
+    as PIL's ImageEnhance does. The noise is along the principal components of ImageNet's pixels. Grey images have no
+    colour to change and get no noise.
 
     Args:
         images: ``(N, C, H, W)``, floating point in 0 … 1, C 1 or 3.
@@ -354,7 +354,7 @@ def distort(images: Tensor, light: Tensor) -> Tensor:
 
 @lru_cache(maxsize=256)
 def constant(values: tuple, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A tensor of these numbers, sent to the device once; not to be written to."""
+    """A cached tensor of these numbers on ``device``; do not write to it."""
     return torch.tensor(values, device=device, dtype=dtype)
 
 
@@ -367,7 +367,7 @@ def _uniform(n: int, columns: int, generator: Generator) -> Tensor:
 
 
 def _whole(uniform: Tensor, room: Tensor) -> Tensor:
-    """Whole numbers in 0 … room - 1."""
+    """Integers in 0 … room - 1."""
     return torch.minimum((uniform * room).floor(), room - 1).long()
 
 

@@ -1,8 +1,8 @@
-"""Encoded images without what only describes them, so that Pillow gets little but pixels to read.
+"""Removes metadata from encoded images before Pillow opens them.
 
-Pillow reads all metadata when it opens an image: each chunk in Python, each profile unpacked, each tag copied, however
-many there are and wherever they overlap. A megabyte of them takes half a minute, or gigabytes. So what says nothing
-about the pixels is left out beforehand, and the parts that stay are counted.
+Pillow reads all metadata when it opens an image: it reads each chunk in Python, unpacks each profile and copies each
+tag, however many there are and even if they overlap. A megabyte of metadata can take half a minute or gigabytes of
+memory. So metadata that does not affect the pixels is removed first, and the remaining parts are counted.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import cast
 from PIL import Image
 
 PNG = b"\x89PNG\r\n\x1a\n"
-PNG_ONCE = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt")  # of the last, XMP only, which may tell the orientation
+PNG_ONCE = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt")  # iTXt only if it is XMP, which may give the orientation
 PNG_XMP = b"XML:com.adobe.xmp\0\0"
 JPEG_EXIF, JPEG_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")  # before one there may be fill bytes
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")  # fill bytes may precede it
 JPEG_KEPT = {*range(0xC0, 0xD0), 0xDB, 0xDC, 0xDD, 0xDE, 0xDF, 0xE0, 0xE1, 0xEE}
 GIF_NEXT = re.compile(rb"[!,;]")
 MOST_WALKED = 4096  # segments of a JPEG before its first scan
-MOST_SEGMENTS, MOST_SEGMENT_BYTES = 256, 2**18  # of a JPEG before its first scan, without metadata
+MOST_SEGMENTS, MOST_SEGMENT_BYTES = 256, 2**18  # the same, without metadata
 MOST_BLOCKS = 2**16  # of a GIF before its first frame
 MOST_TAGS = 1024
-LONGEST_HEAD = 1024  # of a PPM
+LONGEST_HEAD = 1024  # bytes of a PPM's header
 TIFF_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
-TIFF_PARTS = (273, 324)  # where strips and tiles begin
+TIFF_PARTS = (273, 324)  # tags with the offsets of strips and tiles
 
 
 class ManyParts(Exception):
-    """More parts than were asked for."""
+    """More parts than the caller allows."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Bare:
     """An encoded image without metadata.
 
     Attributes:
-        data: the rest; an orientation stays.
-        parts: chunks, strips or tiles that Python goes through, one after the other.
+        data: the encoded image; an orientation is kept.
+        parts: number of chunks, strips or tiles that Pillow reads one by one in Python.
     """
 
     data: bytes
@@ -50,12 +50,14 @@ class Bare:
 
 
 def bare(name: str, data: bytes, most_parts: float) -> Bare:
-    """Args:
-        name: the format, one of ``polypath.data.images.FORMATS``, by the first bytes of ``data``.
+    """Remove the metadata of an encoded image.
+
+    Args:
+        name: the format that the first bytes of ``data`` show, one of ``polypath.data.images.FORMATS``.
 
     Raises:
         ManyParts: more than ``most_parts``.
-        ValueError: a damaged image, or more metadata than any image has where they cannot be left out.
+        ValueError: a damaged image, or implausibly much metadata that cannot be removed.
     """
     known: dict[str, Callable[[bytes, float], Bare]] = {
         "PNG": _png,
@@ -68,7 +70,7 @@ def bare(name: str, data: bytes, most_parts: float) -> Bare:
 
 
 def modest(data: bytes) -> bool:
-    """Whether the tags of a TIFF or EXIF block are no more than it can hold, so that to read them takes no more."""
+    """Whether the tags of a TIFF or EXIF block fit into it, which bounds the work of reading them."""
     try:
         while data.startswith(JPEG_EXIF):
             data = data[len(JPEG_EXIF) :]
@@ -104,17 +106,17 @@ def _jpeg(data: bytes, most_parts: float) -> Bare:
     for _ in range(MOST_WALKED):
         begin = JPEG_MARKER.search(data, at)
         if begin is None or data[at] != 0xFF or begin.end() + 2 > len(data):
-            raise ValueError("damaged, its head ends before the first scan")
+            raise ValueError("damaged, its header ends before the first scan")
         at, marker = begin.end() - 1, data[begin.end() - 1]
         if marker in (0xDA, 0xD9):
             return Bare(b"".join([*kept, data[at - 1 :]]))
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these stand alone, and not here
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length; misplaced in a header
             at += 1
             continue
         length = int.from_bytes(data[at + 1 : at + 3], "big")
         end = at + 1 + length
         if length < 2 or end > len(data):
-            raise ValueError("damaged, a segment of its head is too short or too long")
+            raise ValueError("damaged, a segment of its header is too short or too long")
         segment = data[at - 1 : end]
         if marker == 0xE1:
             kind = next((kind for kind in (JPEG_EXIF, JPEG_XMP) if segment.startswith(kind, 4)), None)
@@ -127,7 +129,7 @@ def _jpeg(data: bytes, most_parts: float) -> Bare:
         if len(kept) > MOST_SEGMENTS or left < 0:
             break
         at = end
-    raise ValueError("its head is longer than any JPEG's")
+    raise ValueError("its header is longer than any JPEG's")
 
 
 def _gif(data: bytes, most_parts: float) -> Bare:
@@ -151,8 +153,8 @@ def _gif(data: bytes, most_parts: float) -> Bare:
 
 
 def _tiff(data: bytes, most_parts: float) -> Bare:
-    if data[:4] == b"MM\0+":  # read in two ways
-        raise ValueError("a BigTIFF whose first byte is the highest")
+    if data[:4] == b"MM\0+":  # decoders disagree on how to read these
+        raise ValueError("a big-endian BigTIFF")
     parts = max(count for count in (0, *(count for tag, count in _tags(data) if tag in TIFF_PARTS)))
     if parts > most_parts:
         raise ManyParts
@@ -163,7 +165,7 @@ def _tags(data: bytes) -> list[tuple[int, int]]:
     """(tag, number of values) of a TIFF's first directory.
 
     Raises:
-        ValueError: more than it can hold, or none.
+        ValueError: no tags, too many, or more than the file can hold.
     """
     order, big = ("<" if data[:2] == b"II" else ">"), data[2:3] == b"+"
     entry, head, field = (
@@ -177,12 +179,12 @@ def _tags(data: bytes) -> list[tuple[int, int]]:
         at += 8 if big else 2
         if count > MOST_TAGS:
             raise ValueError(f"more than {MOST_TAGS:,} tags")
-        whole = min(count, (len(data) - at) // entry.size)  # the last may be cut off
+        whole = min(count, (len(data) - at) // entry.size)  # the last entry may be cut off
         found = [entry.unpack_from(data, at + i * entry.size) for i in range(whole)]
     except (struct.error, OverflowError):
         raise ValueError("damaged, it has no tags") from None
     sizes = [n * TIFF_WIDTHS.get(kind, 0) for _, kind, n in found]
-    if sum(size for size in sizes if field < size <= len(data)) > len(data):  # longer ones are not read
+    if sum(size for size in sizes if field < size <= len(data)) > len(data):  # Pillow does not read longer ones
         raise ValueError("its tags overlap")
     return [(tag, n) for tag, _, n in found]
 
@@ -190,5 +192,5 @@ def _tags(data: bytes) -> list[tuple[int, int]]:
 def _ppm(data: bytes, most_parts: float) -> Bare:
     head = Image.open(io.BytesIO(data[:LONGEST_HEAD]), formats=["PPM"])
     if cast(int, cast(Image.Image, head).tile[0][2]) >= LONGEST_HEAD:  # pyright: ignore[reportAttributeAccessIssue]
-        raise ValueError(f"a head of more than {LONGEST_HEAD:,} bytes")
+        raise ValueError(f"a header of more than {LONGEST_HEAD:,} bytes")
     return Bare(data)

@@ -1,4 +1,4 @@
-"""The batches that a configuration asks for, in memory or streamed."""
+"""Batches for training and evaluation, in memory or streamed, as the configuration says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def training_batches(
 ) -> Batches | StreamingBatches:
     """Shuffled and augmented batches of the training images.
 
-    ``batch_size`` counts the images of all processes together. ``options``: ``device``, ``dtype``, ``channels_last``,
+    ``batch_size`` is the total over all processes. ``options``: ``device``, ``dtype``, ``channels_last``,
     ``drop_last``, ``rank``, ``world_size`` of :class:`~polypath.data.loader.BatchesBase`.
     """
     drawn = {"augment": config.augment, "balanced": config.balanced, "shuffle": True, "seed": seed}
@@ -32,13 +32,13 @@ def training_batches(
 def evaluation_batches(
     data: ImageData, config: DataConfig, batch_size: int, part: Part = "test", **options: Any
 ) -> Batches | StreamingBatches:
-    """Batches of a part without random changes, in order unless ``shuffle`` and ``seed`` are given.
+    """Batches of one part of the data without augmentation, in order unless ``shuffle`` and ``seed`` are given.
 
-    With ``config.eval_crops`` 10, ``x`` has ten views an image; average them by
+    With ``config.eval_crops`` 10, ``x`` has ten views per image; average them with
     ``average_views(net(x), batches.views)``.
 
     Raises:
-        ValueError: a part that there is not.
+        ValueError: a part that the dataset does not have.
     """
     split = getattr(data, part, None) if part in ("train", "validation", "test") else None
     if split is None:

@@ -1,4 +1,4 @@
-"""Decoded images on disk: one safetensors file a split, written whole or not at all, checked when read."""
+"""Cache of decoded images on disk: one safetensors file per split, written atomically and verified when read."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from polypath.storage.decode import decode
 from polypath.storage.files import SUFFIX, parse_json, whole
 
 FORMAT = 2
-STALE = 24 * 3600  # seconds after which another process's unfinished file counts as left behind
+STALE = 24 * 3600  # seconds after which another process's unfinished file is deleted
 LOG = logging.getLogger(__name__)
 
 
 def key(**what: object) -> str:
-    """A file name for what was decoded and how; ``what`` are JSON values."""
+    """A file name from everything that determines the decoded images; ``what`` are JSON values."""
     text = json.dumps({"format": FORMAT, **what}, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -39,7 +39,7 @@ def digest(*tensors: Tensor) -> str:
 
 
 def load(name: str) -> Decoded | None:
-    """What was stored under ``name``; None where there is nothing, or nothing whole (which is said, and made anew)."""
+    """The images stored under ``name``; None if there are none, or (with a warning) if the file is damaged."""
     where = cache_folder()
     if where is None:
         return None
@@ -56,12 +56,12 @@ def load(name: str) -> Decoded | None:
             images, rows, decode(parse_json(meta["skipped"], "skipped"), tuple[str, ...], "skipped"), meta["format"]
         )
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        warnings.warn(f"cached images {path} are damaged ({error}): decoding anew", UserWarning, stacklevel=2)
+        warnings.warn(f"cached images {path} are damaged ({error}): decoding again", UserWarning, stacklevel=2)
         return None
 
 
 def store(name: str, decoded: Decoded) -> None:
-    """Keep ``decoded`` under ``name``; where that fails (no space, no permission), warn and go on."""
+    """Store ``decoded`` under ``name``; if that fails (no space, no permission), only warn."""
     where = cache_folder()
     if where is None:
         return
@@ -78,15 +78,15 @@ def store(name: str, decoded: Decoded) -> None:
             save_file({"images": decoded.images.contiguous(), "rows": decoded.rows}, part, metadata=meta)
     except (OSError, SafetensorError) as error:
         warnings.warn(
-            f"decoded images were not kept in {path.parent} ({error}): they will be decoded again next time; "
-            "POLYPATH_CACHE names another folder",
+            f"decoded images could not be cached in {path.parent} ({error}) and will be decoded again next time; "
+            "set POLYPATH_CACHE to another folder",
             UserWarning,
             stacklevel=2,
         )
 
 
 def _sweep(where: Path) -> None:
-    """Take away what killed processes left unfinished."""
+    """Delete unfinished files of killed processes."""
     for part in where.glob(f".*{SUFFIX}"):
         if time.time() - part.stat().st_mtime > STALE:
             part.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""What data a run reads and how it is prepared: frozen tables of JSON values.
+"""Configuration of a run's data and its preparation: frozen tables of JSON values.
 
-How the papers' data handling is written down (CIFAR-10 and CIFAR-100 alike, ``size`` 32):
+The papers' settings (CIFAR-10 and CIFAR-100 with ``size`` 32):
 
 =====================  ====================================================  ==========================================
 paper                  augment                                               other fields
@@ -54,34 +54,35 @@ PHOTOMETRIC = (0.5, 0.1)
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random changes of training images, drawn for each image; the default changes nothing.
+    """Data augmentation: random changes of training images, drawn for each image; the default changes nothing.
 
     They run in this order: ``scale`` or ``shorter_side`` crop, ``policy``, ``jitter``, ``lighting``, normalisation,
     ``pad`` and crop, ``mirror``, ``roll``, ``erase``.
 
     Args:
-        pad: pixels added on each side before a crop of the image's size; 0 adds none.
-        pad_mode: ``zero`` pads the normalised image, so with what ``normalise`` subtracts; ``reflect`` mirrors the
-            image at its border (FractalNet's "++").
+        pad: pixels to pad on each side before a random crop of the image's size; 0 pads none.
+        pad_mode: ``zero`` pads the normalised image with zeros; ``reflect`` mirrors the image at its border
+            (FractalNet's "++").
         mirror: flip left to right with probability 1/2.
-        alternate: instead of that, flip each image in every second epoch, beginning with its first or its second one,
-            which is drawn (Jordan 2024): in two epochs each image is seen both ways. Needs ``mirror``.
+        alternate: with ``mirror``, flip each image in every second epoch instead of at random, starting at random with
+            its first or second epoch (Jordan 2024). So any two epochs in a row show both versions of each image.
         roll: probability of a cyclic shift by a uniform offset, along one axis chosen at random (GUNN's released
             loader: 2/3).
-        scale: smallest and largest share of the image's area in a crop that is resized to the image's size
-            (GoogLeNet: 0.08, 1); None takes no such crop.
+        scale: smallest and largest area of a random crop, as a share of the image's area; the crop is resized to the
+            image's size (GoogLeNet: 0.08, 1). None: no random resized crop.
         aspect: smallest and largest width/height of that crop.
-        photometric: Howard 2013: the same as ``jitter`` 0.5 and ``lighting`` 0.1, which then stay 0.
-        shorter_side: smallest and largest length of the image's shorter side, in pixels, from which a crop of
-            ``DataConfig.size`` is cut; one is drawn for each image (ResNet: 256, 480). Excludes ``scale``.
-        jitter: brightness, contrast and colour by factors in 1 ± this, in random order (fb.resnet.torch, GUNN: 0.4).
+        photometric: photometric distortion of Howard 2013: ``jitter`` 0.5 and ``lighting`` 0.1. Leave those two at 0.
+        shorter_side: resize each image's shorter side to a random length between these two, in pixels, then crop
+            ``DataConfig.size`` at random (ResNet: 256, 480). Excludes ``scale``.
+        jitter: change brightness, contrast and colour by random factors in 1 ± this, in random order
+            (fb.resnet.torch, GUNN: 0.4).
         lighting: standard deviation of the noise along the principal components of ImageNet's pixels (AlexNet: 0.1).
         policy: torchvision's ``trivial`` (TrivialAugment, Müller and Hutter 2021) or ``rand`` (RandAugment, Cubuk et
-            al. 2020): one or two changes of shape or colour, drawn for each image.
-        erase: probability with which a rectangle is covered by the mean colour (random erasing, Zhong et al. 2020).
+            al. 2020): one or two random changes of shape or colour for each image.
+        erase: probability of filling a random rectangle with the mean colour (random erasing, Zhong et al. 2020).
 
     Raises:
-        ValueError: values outside of these ranges, or that exclude each other.
+        ValueError: values outside these ranges, or values that exclude each other.
     """
 
     pad: int = 0
@@ -117,14 +118,14 @@ class AugmentConfig:
             erase=SHARE,
         )
         if self.alternate and not self.mirror:
-            raise ValueError("AugmentConfig.alternate = True: says when images are flipped; needs mirror = True")
+            raise ValueError("AugmentConfig.alternate = True: needs mirror = True")
         if self.shorter_side and (self.shorter_side[0] > self.shorter_side[1] or self.scale):
-            why = "excludes scale" if self.scale else "the second must not be below the first"
+            why = "cannot be combined with scale" if self.scale else "the second must not be below the first"
             raise ValueError(f"AugmentConfig.shorter_side = {self.shorter_side}: {why}")
         if self.photometric and (self.jitter or self.lighting):
             raise ValueError(
-                f"AugmentConfig.photometric: is jitter {PHOTOMETRIC[0]} and lighting {PHOTOMETRIC[1]}; "
-                f"give either it or these (jitter {self.jitter}, lighting {self.lighting})"
+                f"AugmentConfig.photometric = True: already means jitter {PHOTOMETRIC[0]} and lighting "
+                f"{PHOTOMETRIC[1]}; give either photometric or jitter {self.jitter} and lighting {self.lighting}"
             )
 
     @property
@@ -135,47 +136,48 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where images come from, which of them train, choose and score, and how they are prepared.
+    """Where images come from, which are used for training, validation and test, and how they are prepared.
 
     Args:
-        source: ``digits`` (scikit-learn's, always there), ``cifar10``, ``cifar100``, ``svhn``, ``imagenet``, any
-            Hugging Face dataset by its hub name, or a local folder: parquet files, what ``save_to_disk`` wrote, one
-            folder of images a class, or images with a ``metadata.csv`` or ``metadata.jsonl`` (columns ``file_name``
-            and ``label``). Splits go by many names (``train``, ``Training_set``, ``seg_test``, ``valid``).
-        subset: the hub dataset's configuration (SVHN: ``cropped_digits``), or a sub-folder of a local dataset.
+        source: ``digits`` (scikit-learn's, no download), ``cifar10``, ``cifar100``, ``svhn``, ``imagenet``, the name
+            of any Hugging Face dataset, or a local folder. A folder holds parquet files, the output of
+            ``save_to_disk``, one sub-folder of images per class, or images with a ``metadata.csv`` or
+            ``metadata.jsonl`` (columns ``file_name`` and ``label``). Splits are recognised by many names
+            (``train``, ``Training_set``, ``seg_test``, ``valid``).
+        subset: the Hugging Face dataset's configuration (SVHN: ``cropped_digits``), or a sub-folder of a local dataset.
         image_column, label_column: columns; None finds them by their types, in metadata files by their names.
-        train_split, extra_split: splits that are trained on (SVHN's second one is ``extra``).
-        test_split: the split that is scored; None takes ``test``, else ``validation``, else holds
-            ``test_fraction`` of the training images out, the same ones whatever ``split_seed``.
-        validation_split: a split of the dataset's own for choosing, instead of ``validation`` images of training.
-        validation, validation_extra: how many images of ``train_split`` and of ``extra_split`` are held out of
-            training for choosing, drawn by ``split_seed``.
-        split_seed: draws the images that are held out, and those that are kept.
-        test_fraction: share of the training images that is scored where there is no test split.
-        hold_out: held-out images are of each class ``equal``ly many, or ``proportional`` to the class's share.
-        train_images, test_images: keep this many, drawn by ``split_seed`` in proportion to the classes; None keeps
-            all. Held-out images do not depend on it.
-        size: side of the square given to the network, in pixels; None keeps the images' own size, which must then
-            be the same for all.
-        resize: how an image of another size or shape comes to it: ``crop`` (shorter side to the size, centre crop),
-            ``squash`` (both sides, aspect ratio lost) or ``pad`` (longer side to the size, black borders).
-        resize_to: resize to this side first; training crops ``size`` from it at random, evaluation from its centre.
-        channels: 1 or 3; None takes 1 where all training images are grey, else 3 (streamed sets: 3).
-        broken: ``refuse`` names images that cannot be read, ``skip`` goes on without them and records their names.
+        train_split, extra_split: splits to train on (SVHN's second one is ``extra``).
+        test_split: the split to test on; None uses ``test``, else ``validation``, else holds out ``test_fraction`` of
+            the training images (independent of ``split_seed``).
+        validation_split: the dataset's own validation split, used instead of ``validation`` training images.
+        validation, validation_extra: how many images of ``train_split`` and of ``extra_split`` to hold out of training
+            for validation, drawn with ``split_seed``.
+        split_seed: seed that draws the held-out images and the ``train_images``.
+        test_fraction: share of the training images to test on if there is no test split.
+        hold_out: draw held-out images in ``equal`` numbers per class, or ``proportional`` to the size of each class.
+        train_images, test_images: keep this many, drawn in proportion to the classes; None keeps all. ``split_seed``
+            draws the training images. The held-out images do not depend on this.
+        size: side of the network's square input, in pixels; None keeps the images' own size, which must then be the
+            same for all.
+        resize: how to resize images of another size or shape: ``crop`` (shorter side to the size, then centre crop),
+            ``squash`` (both sides, which changes the aspect ratio) or ``pad`` (longer side to the size, black borders).
+        resize_to: resize to this side first; training then crops ``size`` at random, evaluation at the centre.
+        channels: 1 or 3; None uses 1 if all training images are grey, else 3 (streamed datasets: 3).
+        broken: ``refuse`` stops with the names of unreadable images, ``skip`` leaves them out and records their names.
         normalise: ``channel`` subtracts each channel's mean over the training images and divides by its standard
-            deviation (as CrescendoNet's "dividing the variance" is read here, too), ``mean`` only subtracts, ``none``
+            deviation (also our reading of CrescendoNet's "dividing the variance"); ``mean`` only subtracts; ``none``
             leaves pixels in 0 … 1.
         augment: random changes of training images.
-        eval_crops: 1 scores the centre crop; 10 the mean over centre, corners and their mirror images, which needs
+        eval_crops: 1 evaluates the centre crop; 10 averages the centre, the corners and their mirror images, and needs
             ``resize_to``.
-        streaming: decode in worker processes at every epoch, for sets that memory cannot hold.
-        workers: how many worker processes stream; 0 decodes in the training process.
-        cache: keep decoded images on disk (folder ``POLYPATH_CACHE``, else ``~/.cache/polypath``).
-        balanced: draw as many images of each class in an epoch, those of small classes again and again; a run then
-            chooses its best epoch by the mean of the classes' errors.
+        streaming: decode in worker processes during each epoch, for datasets that do not fit into memory.
+        workers: number of worker processes for streaming; 0 decodes in the training process.
+        cache: cache decoded images on disk (folder ``POLYPATH_CACHE``, else ``~/.cache/polypath``).
+        balanced: draw equally many images of each class per epoch, repeating those of small classes. The run then
+            chooses its best epoch by the mean of the per-class errors.
 
     Raises:
-        ValueError: values outside of these ranges, or that exclude each other.
+        ValueError: values outside these ranges, or values that exclude each other.
     """
 
     source: str = "digits"
@@ -207,7 +209,7 @@ class DataConfig:
     balanced: bool = later(False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.augment, dict):  # as it comes back from JSON
+        if isinstance(self.augment, dict):  # when read from JSON
             object.__setattr__(self, "augment", decode(self.augment, AugmentConfig, "DataConfig.augment"))
         plain_fields(self)
         check_fields(
@@ -267,13 +269,13 @@ class DataConfig:
         training = [self.train_split, self.extra_split]
         for name in ("test_split", "validation_split"):
             if getattr(self, name) is not None and getattr(self, name) in training:
-                raise ValueError(f"DataConfig.{name} = {getattr(self, name)!r}: is trained on")
+                raise ValueError(f"DataConfig.{name} = {getattr(self, name)!r}: is a training split")
         if self.extra_split is not None and self.extra_split == self.train_split:
-            raise ValueError(f"DataConfig.extra_split = {self.extra_split!r}: is train_split already")
+            raise ValueError(f"DataConfig.extra_split = {self.extra_split!r}: is already train_split")
 
     @property
     def stored_size(self) -> int | None:
-        """Side of the images that are kept, before crops to ``size``."""
+        """Side of the stored images, before crops to ``size``."""
         return self.resize_to or self.size
 
 
@@ -286,4 +288,4 @@ IMAGENET_GUNN = AugmentConfig(scale=(0.08, 1.0), mirror=True, jitter=0.4, lighti
 IMAGENET_PHOTOMETRIC = AugmentConfig(scale=(0.08, 1.0), mirror=True, photometric=True)
 
 SVHN_HELD_OUT: dict[str, Any] = {"validation": 4000, "validation_extra": 2000, "hold_out": "equal"}
-"""400 images a class of ``train`` and 200 of ``extra`` (DFN §6.1)."""
+"""400 images per class of ``train`` and 200 of ``extra`` (DFN §6.1)."""

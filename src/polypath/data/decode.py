@@ -1,4 +1,4 @@
-"""Encoded images to uint8 pixels: one at a time, or a whole split in threads."""
+"""Decode images to uint8 pixels: one at a time, or a complete split in threads."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from polypath.data.fit import fit, pixels
 from polypath.data.images import OWN, BrokenImage, open_image
 from polypath.profiling.cores import cores
 
-CHUNK = 64  # images that a thread decodes in one go
+CHUNK = 64  # images that a thread decodes at once
 MOST_NAMED = 5  # broken images that an error names
 Raw = bytes | Image.Image | Exception
-"""An encoded image, one that was never encoded, or what stood in the way of reading it."""
+"""An encoded image, a PIL image (never encoded), or the error that prevented reading it."""
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(split, images done, images in all)``."""
 
@@ -38,7 +38,7 @@ class Encoded(Protocol):
         ...
 
     def name(self, row: int) -> str:
-        """How a person finds this image: its file, or its row."""
+        """The image's file or row, for messages."""
         ...
 
 
@@ -46,7 +46,7 @@ class Encoded(Protocol):
 class Decoded:
     """Pixels of a split: ``images`` (N, C, H, W) uint8 and the ``rows`` (N,) that they come from.
 
-    ``skipped`` says which rows are missing and why; ``format`` is the first image's (``JPEG``, ``PNG``, …).
+    ``skipped`` names the missing rows, with reasons; ``format`` is the first image's (``JPEG``, ``PNG``, …).
     """
 
     images: Tensor
@@ -64,17 +64,17 @@ def decode_all(
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> Decoded:
-    """Decode a whole split.
+    """Decode a complete split.
 
     Args:
         encoded: its images.
         size, resize: see :func:`fit`.
-        channels: 1, 3, or None for 1 where all are grey, else 3.
-        skip_broken: go on without images that cannot be read.
-        progress: told how far it is.
+        channels: 1, 3, or None for 1 if all are grey, else 3.
+        skip_broken: leave out images that cannot be read, instead of raising.
+        progress: called after each chunk of images.
 
     Raises:
-        ValueError: broken images (unless skipped), images of different sizes with ``size`` None, nothing left.
+        ValueError: broken images (unless skipped), images of different sizes with ``size`` None, no readable image.
     """
     chunks, rows, broken, kind = [], [], [], ""
     done = 0
@@ -98,11 +98,11 @@ def decode_all(
 
 
 def broken_message(split: str, total: int, broken: Sequence[str]) -> str:
-    """What a person is told about images that cannot be read."""
+    """The error message for images that cannot be read."""
     more = f" and {len(broken) - MOST_NAMED} more" if len(broken) > MOST_NAMED else ""
     return (
         f"{len(broken)} of {total} images of split {split!r} cannot be read: {', '.join(broken[:MOST_NAMED])}{more}; "
-        f"repair or remove them, or go on without them by broken='skip' (--data.broken skip)"
+        f"repair or remove them, or leave them out with broken='skip' (--data.broken skip)"
     )
 
 
@@ -113,7 +113,7 @@ class _Chunk:
 
 
 def _chunks(encoded: Encoded, size: int | None, resize: Resize, channels: int | None) -> Iterator[_Chunk]:
-    """Decoded chunks in order, a few of them ahead in threads (the decoders let go of the interpreter's lock)."""
+    """Decoded chunks in order, a few of them decoded ahead in threads (the decoders release the GIL)."""
 
     def work(start: int) -> _Chunk:
         rows = range(start, min(start + CHUNK, len(encoded)))
@@ -146,7 +146,7 @@ def _stack(encoded: Encoded, good: Sequence[tuple[int, np.ndarray]], size: tuple
         if array.shape[-2:] != size:
             raise ValueError(
                 f"DataConfig.size = None: images of split {encoded.split!r} differ in size ({encoded.name(row)} has "
-                f"{array.shape[-2]}x{array.shape[-1]} pixels, another {size[0]}x{size[1]}); give the size to use"
+                f"{array.shape[-2]}x{array.shape[-1]} pixels, another {size[0]}x{size[1]}); set size"
             )
     wide = max(array.shape[0] for _, array in good)
     return np.stack([np.broadcast_to(array, (wide, *size)) for _, array in good])

@@ -1,4 +1,4 @@
-"""What can be known of images before any is decoded: how many of which class, and how large they are."""
+"""Facts about images that need no decoding: the number of images per class, and their sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polypath.data.images import OWN, BrokenImage, probe
 from polypath.data.labels import Labelled
 from polypath.data.modes import is_grey
 
-LOOKED = 256  # images whose heads are read, at even distances
+LOOKED = 256  # images whose headers are read, evenly spaced
 
 
 class _Table(Encoded, Labelled, Protocol):
@@ -24,15 +24,15 @@ class _Table(Encoded, Labelled, Protocol):
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Images that may be trained on.
+    """Facts about the training images.
 
     Attributes:
-        classes: how many images each class has, by its name.
+        classes: number of images by class name.
         side: the median of the shorter sides, in pixels.
-        alike: all that were looked at are squares of one size.
-        grey: none of them has colours.
-        tested: the dataset has images of its own to score on; else a share of these is held out for that.
-        validation_split: the split that the dataset has for choosing, if any.
+        alike: all sampled images are squares of one size.
+        grey: all sampled images are grey.
+        tested: the dataset has its own test images; otherwise a share of the training images is held out.
+        validation_split: the dataset's own validation split, if any.
     """
 
     classes: Mapping[str, int]
@@ -48,15 +48,15 @@ class ImageFacts:
 
     @property
     def balance(self) -> float:
-        """Images of the largest class for one of the smallest."""
+        """Size of the largest class divided by that of the smallest."""
         return max(self.classes.values()) / min(self.classes.values())
 
 
 def facts_of(tables: Sequence[_Table], *, tested: bool = False, validation_split: str | None = None) -> ImageFacts:
-    """Facts of the splits that train; the heads of at most ``LOOKED`` images are read.
+    """Facts about the training splits; the headers of at most ``LOOKED`` images are read.
 
     Raises:
-        ValueError: no head that can be read.
+        ValueError: no header can be read.
     """
     counts: Counter[str] = Counter()
     for table in tables:
@@ -83,7 +83,7 @@ def _some(tables: Sequence[_Table]) -> Iterator[Raw]:
 
 
 def _head(raw: Raw) -> tuple[tuple[int, int], bool] | None:
-    """Width and height, and whether the image is grey; None where it cannot be read."""
+    """Width and height, and whether the image is grey; None if it cannot be read."""
     if isinstance(raw, Image.Image):
         return raw.size, is_grey(raw.mode)
     try:

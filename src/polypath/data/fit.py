@@ -1,4 +1,4 @@
-"""Images at the size that is wanted, as uint8 arrays. No torch: the process that decodes large images uses it too."""
+"""Resize images and convert them to uint8 arrays. Without torch, for the process that decodes large images."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from polypath.data.config import Resize
 
 
 def fit(image: Image.Image, side: int | None, policy: Resize) -> Image.Image:
-    """Bring an image to ``side`` x ``side`` pixels, bilinear with antialiasing; None leaves it.
+    """Resize an image to ``side`` x ``side`` pixels, bilinear with antialiasing; None keeps its size.
 
-    ``crop`` takes the central square, ``squash`` the whole image whatever its shape, ``pad`` the whole image with
-    black borders.
+    ``crop`` uses the central square, ``squash`` stretches the image to a square, ``pad`` keeps its shape and adds black
+    borders.
     """
     width, height = image.size
     if side is None or (width, height) == (side, side):
@@ -32,11 +32,11 @@ def fit(image: Image.Image, side: int | None, policy: Resize) -> Image.Image:
 
 def cut_and_resize(image: Image.Image, box: tuple[int, int, int, int], side: int) -> Image.Image:
     """The box (left, top, right, bottom) at ``side`` x ``side`` pixels, bilinear with antialiasing."""
-    return image.crop(box).resize((side, side), Image.Resampling.BILINEAR)  # resize(box=) would look beyond the box
+    return image.crop(box).resize((side, side), Image.Resampling.BILINEAR)  # resize(box=) would read beyond the box
 
 
 def pixels(image: Image.Image, channels: int | None) -> np.ndarray:
-    """``(C, H, W)`` uint8; ``channels`` None keeps a grey image at one."""
+    """``(C, H, W)`` uint8; with ``channels`` None, a grey image keeps its one channel."""
     if channels is not None:
         image = image.convert("L" if channels == 1 else "RGB")
     array = np.array(image)

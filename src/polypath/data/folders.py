@@ -1,4 +1,4 @@
-"""A folder of image files: its splits, its classes, its files."""
+"""Datasets in folders of image files: find the splits, the classes and the files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PICKLED = {
     "CIFAR-100": ("train", "test", "meta"),
     "CIFAR-10": ("data_batch_1", "test_batch", "batches.meta"),
 }
-"""Files of the archives that torchvision unpacks: pickles, which are never loaded."""
+"""Files of the archives that torchvision unpacks. They are pickles and are never loaded."""
 PARQUET = {"CIFAR-100": "uoft-cs/cifar100", "CIFAR-10": "uoft-cs/cifar10"}
 
 
@@ -34,7 +34,7 @@ class FileTable:
 
     split: str
     root: Path
-    files: np.ndarray  # names below root, in bytes: a million strings would be copied into every worker
+    files: np.ndarray  # paths relative to root, as bytes: a million str objects would be copied into every worker
     labels: list[Any]
     classes: tuple[str, ...] | None = None
 
@@ -51,7 +51,7 @@ class FileTable:
 
     @cached_property
     def _known(self) -> tuple[str, Identity]:
-        """Both from one reading of the files."""
+        """Fingerprint and identity, from reading the files once."""
         facts, whole = read_files([self.path(row) for row in range(len(self))], self.root)
         classes: dict[Any, list[int]] = {}
         for row, label in enumerate(self.labels):
@@ -78,7 +78,7 @@ def _read(file: Path) -> Raw:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a split lies: its folder, and the file that names its images and labels (else each class has a folder)."""
+    """Location of a split: its folder, and the metadata file with its labels (None: each class has a folder)."""
 
     folder: Path
     metadata: Path | None = None
@@ -86,23 +86,25 @@ class _Place:
 
 
 class ImageFolder:
-    """Folders of images: below one folder a split (``train``, ``Test_set``, ``seg_train``, …) or directly, either one
-    folder a class, in which images may lie deeper, or all together with a ``metadata.csv`` or ``metadata.jsonl``.
+    """A dataset of image files.
 
-    Hidden files and those of systems are passed over; files that are no images by their suffix are left out and named.
+    The images of a split are in one folder per class, sub-folders included, or in one folder with a ``metadata.csv`` or
+    ``metadata.jsonl``. Each split has a folder (``train``, ``Test_set``, ``seg_train``, …). Without such folders, all
+    images are one split, unless the metadata has a column ``split``. Hidden and system files are ignored. Files whose
+    suffix is not that of an image are left out and listed in ``told``.
 
     Args:
-        split_names: names of splits that were asked for.
-        columns: names of the image and the label column that were asked for.
-        skip_broken: leave out links that lead nowhere, too.
+        split_names: names of the requested splits.
+        columns: names of the requested image and label columns.
+        skip_broken: also leave out dangling links.
 
     Attributes:
-        splits: where each split lies.
-        told: how the folder was understood, in phrases; complete once the splits are opened.
+        splits: the location of each split.
+        told: phrases that report how the folder was interpreted; complete once the splits are opened.
 
     Raises:
-        ValueError: folders of splits without labels, folders that may be splits or classes, dangling links; CIFAR's
-            pickled form.
+        ValueError: split folders without labels, folders that may be splits or classes, dangling links; CIFAR as
+            pickles.
     """
 
     def __init__(
@@ -136,9 +138,9 @@ class ImageFolder:
                 return self._by_column(base, metadata)
             if found and (len(found) > 1 or not beside):
                 raise ValueError(
-                    f"DataConfig.source: {self.where} has the splits {_names(found.values())}, but nothing says the "
-                    f"classes of their images: put these into one folder for each class, or add a {FILES[0]} with the "
-                    "columns file_name and label to each (DataConfig.image_column and label_column name others)"
+                    f"DataConfig.source: {self.where} has the splits {_names(found.values())}, but their images have "
+                    f"no labels: put the images into one folder for each class, or add a {FILES[0]} with the columns "
+                    "file_name and label to each split (DataConfig.image_column and label_column select other columns)"
                 )
             return {"train": _Place(base)}
         if len(found) == 1 and beside:
@@ -146,7 +148,7 @@ class ImageFolder:
             raise ValueError(
                 f"DataConfig.source: {self.where} may have the split {name!r}, or the classes "
                 f"{', '.join(map(printable, [name, *beside]))}: give {printable(str(base / name))} if its folders are "
-                f"the classes, or move all of them into one folder if they are classes themselves"
+                f"the classes, or move all of these folders into one folder if they are classes themselves"
             )
         unlabelled = [folder.name for split, folder in found.items() if split not in places]
         if left := sorted([*unlabelled, *(folder.name for folder in others)]):
@@ -154,7 +156,7 @@ class ImageFolder:
         return places
 
     def _labelled(self, folder: Path, base: Path) -> _Place | None:
-        """A split's place where something says its classes."""
+        """The location of a split; None if neither folders nor metadata give the classes of its images."""
         metadata, classes = metadata_of(folder), self._folders(folder)
         if metadata and (not classes or names_labels(metadata, *self._columns)):
             return _Place(folder, metadata)
@@ -168,7 +170,7 @@ class ImageFolder:
     def _by_column(self, base: Path, metadata: Path) -> dict[str, _Place]:
         splits = list(dict.fromkeys(row.split for row in self._read(metadata, *self._columns)))
         if None in splits and len(splits) > 1:
-            raise ValueError(f"{printable(str(metadata))}: has rows without a split beside others with one")
+            raise ValueError(f"{printable(str(metadata))}: some rows have a split and others have none")
         return {split or "train": _Place(base, metadata, split) for split in splits}
 
     def _folders(self, folder: Path) -> list[Path]:
@@ -180,8 +182,8 @@ class ImageFolder:
         """List the images of a split.
 
         Raises:
-            ValueError: no class folders, a class without images, a column asked for where there are none, metadata
-                that cannot be used.
+            ValueError: no class folders, a class without images, a requested column where there are no columns,
+                unusable metadata.
         """
         place, left_out = self.splits[split], LeftOut()
         if place.metadata is not None:
@@ -190,7 +192,7 @@ class ImageFolder:
             for name, column in (("image_column", image), ("label_column", label)):
                 if column is not None:
                     raise ValueError(
-                        f"DataConfig.{name} = {column!r}: {self.where} holds image files, which have no columns"
+                        f"DataConfig.{name} = {column!r}: {self.where} has image files, which have no columns"
                     )
             files, labels = self._in_folders(place.folder, left_out)
         at = place.folder.relative_to(self.root)
@@ -208,7 +210,7 @@ class ImageFolder:
         if not classes:
             raise ValueError(
                 f"DataConfig.source: {self.where} has neither parquet files nor one folder of images for each class, "
-                f"nor a {FILES[0]} that says the classes"
+                f"nor a {FILES[0]} with the labels"
             )
         for path in images_in(folder, deep=False):
             left_out.add(path)
@@ -246,10 +248,9 @@ def _refuse_pickles(root: Path) -> None:
         for dataset, names in PICKLED.items():
             if all((folder / name).is_file() for name in names):
                 raise ValueError(
-                    f"DataConfig.source: folder {printable(str(folder))} holds {dataset} in Python's pickled form, "
-                    "which can run code when it is read, so it is not read here; write it as one folder of pictures "
-                    "for each class (docs/data.md says how), or take the parquet files of "
-                    f"{PARQUET[dataset]} on the Hugging Face Hub"
+                    f"DataConfig.source: folder {printable(str(folder))} has {dataset} as Python pickles, which are "
+                    "not loaded because they can run code; convert it to one folder of images for each class (see "
+                    f"docs/data.md), or use the parquet files of {PARQUET[dataset]} on the Hugging Face Hub"
                 )
 
 
@@ -261,7 +262,7 @@ def _below(root: Path, subset: str) -> Path:
 
 
 def _unwrapped(root: Path) -> Path:
-    """The folder in which there is more than one more folder, as archives are wrapped in one of their name."""
+    """The first folder with several sub-folders: archives often unpack into a single folder of their own name."""
     base = root
     while len(inner := folders_in(base)) == 1 and not (split_of(inner[0].name) or metadata_of(base)):
         if next(images_in(base, deep=False), None) or not folders_in(inner[0]):

@@ -1,7 +1,7 @@
-"""What images are told apart by: of each split and class how many there are, their bytes, and a digest.
+"""The identity of a dataset's images: for each split and class the number of images, their bytes, and a digest.
 
-A run keeps this of its images, so that whatever reads them later knows that they are the same, wherever they lie now
-and whatever their times, or else says what differs.
+A run stores this, so that a later command can check that it reads the same images, or report what differs. Location
+and modification times do not matter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-LIMIT = 2 << 30  # bytes of files that are read whole; of more, the ends of SAMPLE of them
+LIMIT = 2 << 30  # up to these bytes, all files are read completely; beyond, the ends of SAMPLE files
 SAMPLE = 1000
 END = 1 << 20  # bytes
 MOST_NAMED = 3
@@ -25,8 +25,8 @@ class Part:
     """The images of one split, or of one class of it.
 
     Attributes:
-        bytes: size of their files, or of the images that were looked at.
-        digest: of names, sizes and contents (of a sample where there are more than ``LIMIT`` bytes).
+        bytes: size of their files, or of the sampled images.
+        digest: of names, sizes and contents (contents of a sample if there are more than ``LIMIT`` bytes).
     """
 
     images: int
@@ -40,7 +40,7 @@ Identity = Mapping[str, Part]
 
 @dataclass(frozen=True)
 class FileFacts:
-    """A file's name below its dataset's folder, its size, its time, a digest of what was read of it (empty: nothing).
+    """A file's path relative to its dataset's folder, size, modification time, and digest (empty: it was not read).
 
     A file that cannot be read has size -1 and no digest.
     """
@@ -52,7 +52,7 @@ class FileFacts:
 
 
 def read_files(paths: Sequence[Path], root: Path, limit: int = LIMIT) -> tuple[list[FileFacts], bool]:
-    """Facts of each file, and whether all were read whole."""
+    """Facts of each file, and whether all files were read completely."""
     stats = [_stat(path) for path in paths]
     whole = sum(found.st_size for found in stats if found) <= limit
     step = 1 if whole else -(-len(paths) // SAMPLE)
@@ -68,7 +68,7 @@ def read_files(paths: Sequence[Path], root: Path, limit: int = LIMIT) -> tuple[l
 
 
 def fingerprint(facts: Sequence[FileFacts], whole: bool) -> str:
-    """Of files on this machine: names, sizes and contents; where not all were read whole, their times."""
+    """Digest of names, sizes and contents on this machine; of times instead of contents if only a sample was read."""
     h = hashlib.blake2b(digest_size=16)
     for file in facts:
         h.update(file.name + f"\0{file.size}\0".encode())
@@ -77,7 +77,7 @@ def fingerprint(facts: Sequence[FileFacts], whole: bool) -> str:
 
 
 def part_of(facts: Iterable[FileFacts], images: int) -> Part:
-    """Files as a part; the same wherever they lie and whatever their times."""
+    """Files as a part; independent of their location and modification times."""
     h, size = hashlib.blake2b(digest_size=16), 0
     for file in facts:
         h.update(file.name + f"\0{file.size}\0".encode() + file.digest)
@@ -96,7 +96,7 @@ def sampled_part(labels: Sequence[object], read: Callable[[list[int]], Iterable[
 
 
 def differences(before: Identity, now: Identity) -> list[str]:
-    """What differs, a phrase for each part; nothing where all are the same."""
+    """A phrase for each part that differs; empty if all are the same."""
     told = []
     for name in sorted(before.keys() | now.keys()):
         a, b = before.get(name), now.get(name)
@@ -110,7 +110,7 @@ def differences(before: Identity, now: Identity) -> list[str]:
 
 
 def brief(told: Sequence[str]) -> str:
-    """The first few of them."""
+    """The first few phrases, joined, and the number of the others."""
     more = f", and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
     return ", ".join(told[:MOST_NAMED]) + more
 

@@ -1,8 +1,8 @@
-"""The one way in for images: files, encoded bytes and PIL images become upright images of mode ``L`` or ``RGB``.
+"""Opens all images: files, encoded bytes and PIL images become upright images of mode ``L`` or ``RGB``.
 
-Images come from strangers. :func:`probe` reads their header only, so that what is too large is refused before anything
-is decoded; metadata are left out (:mod:`polypath.data.bare`), only common formats are tried, and whatever else is wrong
-with an image is a :class:`BrokenImage` that says so.
+Images are untrusted. :func:`probe` reads only their header, so images that are too large are rejected before decoding.
+Metadata is removed (:mod:`polypath.data.bare`) and only common formats are tried. Any other problem with an image
+raises :class:`BrokenImage` with the reason.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ from polypath.storage.files import read_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 UNTOLD = ("AVIF",)
-LEAST_PIXELS = 1024  # that a pass counts for, however small the image
-PYTHON_PASSES = 2048  # what a pass counts of a decoder written in Python: that much slower they are
-PART = 1000  # what a chunk, a strip or a tile counts of the work: Python goes through them one by one
+LEAST_PIXELS = 1024  # a pass over a smaller image counts as this many pixels
+PYTHON_PASSES = 2048  # passes that a decoder written in Python counts as, since it is so much slower
+PART = 1000  # work of a chunk, a strip or a tile, which Pillow reads one by one in Python
 JPEG_SCAN = b"\xff\xda"
-TILE, COMPRESSION, JPEGS = (322, 323), 259, (6, 7)  # tags of a TIFF; compressions that are JPEG's
+TILE, COMPRESSION, JPEGS = (322, 323), 259, (6, 7)  # tags of a TIFF; JPEG's compression numbers
 PLUGINS = {"WEBP": "WebP"}
 
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | Image.Image
-"""A file by its name, encoded bytes, or a PIL image."""
+"""A file's path, encoded bytes, or a PIL image."""
 SOURCES = (bytes, bytearray, memoryview, str, os.PathLike, Image.Image)
 
 
 class BrokenImage(ValueError):
-    """An image that cannot be read; the text says why."""
+    """An image that cannot be read; the message gives the reason."""
 
 
 class LargeImage(Exception):
-    """An image that takes more work to decode than was asked for; it may be whole or not.
+    """An image that takes more work to decode than the caller allows; it may be damaged or not.
 
     Attributes:
-        work: as :attr:`Header.work` tells it.
+        work: see :attr:`Header.work`.
     """
 
     def __init__(self, work: int) -> None:
-        super().__init__(f"{work:,} pixels and bytes to go through")
+        super().__init__(f"{work:,} pixels and bytes to process")
         self.work = work
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """The largest image that is decoded: encoded ``bytes``, and ``pixels`` (width times height).
+    """The largest image to decode: encoded ``bytes``, and ``pixels`` (width times height).
 
-    ``passes`` bounds the work, see :class:`Header`: that many over the most pixels, more over fewer. Progressive photos
-    have about ten.
+    ``passes`` bounds the work, see :class:`Header`: it is the number of passes allowed over the largest image; smaller
+    images may have more. Progressive photos have about ten.
     """
 
     bytes: int = 16 * 2**20
@@ -70,21 +70,21 @@ class ImageLimits:
 
 LIMITS = ImageLimits()
 OWN = ImageLimits(bytes=2**30, pixels=178_956_970, passes=2048)
-"""For images that one trains on: beyond these pixels Pillow itself refuses."""
+"""For training images; Pillow itself refuses more pixels."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the head of an encoded image says; nothing is decoded for it.
+    """Header of an encoded image, read without decoding.
 
     Attributes:
         format: one of ``FORMATS``.
         width, height: in pixels.
-        passes: over the pixels while the first frame is decoded: scans of a JPEG, tiles of a TIFF that reach beyond
-            it or over each other, more for decoders written in Python. Later frames are neither decoded nor counted.
-        bytes: of the file, without metadata.
-        parts: that the file is cut into, see :class:`~polypath.data.bare.Bare`.
-        mode: Pillow's, of the pixels.
+        passes: passes over the pixels to decode the first frame: a JPEG's scans, a TIFF's tiles that overlap or exceed
+            the image; more for decoders written in Python. Later frames are neither decoded nor counted.
+        bytes: size of the file without metadata.
+        parts: number of parts of the file, see :class:`~polypath.data.bare.Bare`.
+        mode: Pillow's mode of the pixels.
     """
 
     format: str
@@ -101,36 +101,36 @@ class Header:
 
     @property
     def work(self) -> int:
-        """Pixels times passes, bytes, parts: about what the time of decoding is proportional to (1 to 40 ns each)."""
+        """Work to decode: pixels times passes, plus bytes and parts. Each unit takes about 1 to 40 ns."""
         return max(self.pixels, LEAST_PIXELS) * self.passes + self.bytes + PART * self.parts
 
     @property
     def told(self) -> bool:
-        """Whether the header tells the work; some formats hold images of another size, which only a decoder sees."""
+        """Whether the header shows the work; in some formats only the decoder learns the true image size."""
         return self.format not in UNTOLD
 
 
 def probe(data: bytes, limits: ImageLimits = LIMITS) -> Header:
-    """The header of an encoded image that is within ``limits``.
+    """The header of an encoded image within ``limits``.
 
     Raises:
-        BrokenImage: no image, or one that is too large.
+        BrokenImage: not an image, or too large.
     """
     return _opened(data, limits)[1]
 
 
 def open_image(source: Source | Exception, limits: ImageLimits = LIMITS, *, most: int | None = None) -> Image.Image:
-    """A fully loaded image, upright, of mode ``L`` or ``RGB``; what is transparent lies on white.
+    """A fully loaded image, upright, of mode ``L`` or ``RGB``, with transparent pixels blended onto white.
 
     Args:
-        source: the image.
-        limits: on encoded ones, and on the size of all.
-        most: do no more work than this, see :attr:`Header.work`; None is without a bound but that of ``limits``.
+        source: the image, or the exception raised while reading it.
+        limits: limits of encoded images; the pixel limit also applies to PIL images.
+        most: the most work to do, see :attr:`Header.work`; None is bounded by ``limits`` only.
 
     Raises:
-        LargeImage: it would be more work, or nothing tells how much.
-        BrokenImage: more than ``limits`` allow, no image, a damaged one, pixels of unknown meaning, no regular file;
-            the text names the file. An exception in place of an image, from reading it, is raised as this.
+        LargeImage: decoding takes more work than ``most``, or the header does not show how much.
+        BrokenImage: beyond ``limits``, not an image, damaged, pixels of unknown meaning, or not a regular file; the
+            message names the file. Also raised with the text of an exception given as ``source``.
     """
     if isinstance(source, Exception):
         raise BrokenImage(str(source))
@@ -146,7 +146,7 @@ def open_image(source: Source | Exception, limits: ImageLimits = LIMITS, *, most
 
 @contextmanager
 def naming(source: Source) -> Iterator[None]:
-    """What is wrong with an image is told with its file's name, where it has one."""
+    """Prefix the message of a :class:`BrokenImage` with the file's name, if ``source`` is a file."""
     try:
         yield
     except BrokenImage as error:
@@ -156,10 +156,10 @@ def naming(source: Source) -> Iterator[None]:
 
 
 def file_bytes(file: str | os.PathLike[str], limits: ImageLimits = LIMITS) -> bytes:
-    """The bytes of an image file, one more than ``limits`` allow at most.
+    """The bytes of an image file, at most one more than ``limits`` allow.
 
     Raises:
-        BrokenImage: a file that cannot be read or is no regular one; the text names it.
+        BrokenImage: a file that cannot be read or is not a regular file; the message names it.
     """
     try:
         return read_regular(Path(file), limits.bytes + 1)
@@ -181,20 +181,20 @@ def _opened(data: bytes, limits: ImageLimits, most: int | None = None) -> tuple[
         raise BrokenImage("no bytes")
     name = next((name for name in readable() if _begins(data, name)), None)
     if name is None:
-        raise BrokenImage("not an image (or of another format)")
+        raise BrokenImage("not an image, or an unsupported format")
     with _told():
         found = _bare(name, data, limits, most)
         data = found.data
         try:
             image = Image.open(io.BytesIO(data), formats=[name])
         except Image.UnidentifiedImageError:
-            cast(Any, Image.OPEN[name][0])(io.BytesIO(data), "")  # the same again, and says why
+            cast(Any, Image.OPEN[name][0])(io.BytesIO(data), "")  # fails again, but with the reason
             raise
     _check_size(image.width, image.height, limits)
     header = Header(name, image.width, image.height, _passes(image, data), len(data), found.parts, image.mode)
     if header.work - header.bytes > limits.passes * max(limits.pixels, LEAST_PIXELS):
         raise BrokenImage(
-            f"{image.width}x{image.height} pixels, {header.passes:,} passes over them: too much to decode"
+            f"{image.width}x{image.height} pixels, {header.passes:,} passes over them: too much work to decode"
         )
     return image, header
 
@@ -206,7 +206,7 @@ def _bare(name: str, data: bytes, limits: ImageLimits, most: int | None) -> Bare
     except ManyParts:
         if most is not None:
             raise LargeImage(max(most, len(data))) from None
-        raise BrokenImage(f"more than {parts:,} parts: too much to decode") from None
+        raise BrokenImage(f"more than {parts:,} parts: too much work to decode") from None
 
 
 def _loaded(image: Image.Image) -> Image.Image:
@@ -216,7 +216,7 @@ def _loaded(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Decoders raise OSError, SyntaxError, struct.error and more on foreign bytes: all are a :class:`BrokenImage`."""
+    """Turn the errors of decoders (OSError, SyntaxError, struct.error and more) into :class:`BrokenImage`."""
     try:
         yield
     except (BrokenImage, LargeImage):
@@ -232,7 +232,7 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 @lru_cache(maxsize=1)
 def readable() -> tuple[str, ...]:
-    """Those of ``FORMATS`` that this Pillow has. Only their plugins are imported: others would start Ghostscript."""
+    """The ``FORMATS`` that this Pillow supports. Only their plugins are imported: others could start Ghostscript."""
     for name in FORMATS:
         with suppress(ImportError):
             importlib.import_module(f"PIL.{PLUGINS.get(name, name.capitalize())}ImagePlugin")
@@ -241,7 +241,7 @@ def readable() -> tuple[str, ...]:
 
 def _begins(data: bytes, name: str) -> bool:
     accept = Image.OPEN[name][1]
-    return accept is not None and accept(data[:16]) is True  # a text says what this Pillow lacks
+    return accept is not None and accept(data[:16]) is True  # a str reports that this Pillow lacks the decoder
 
 
 def _passes(image: Image.Image, data: bytes) -> int:
@@ -254,8 +254,8 @@ def _passes(image: Image.Image, data: bytes) -> int:
 
 
 def _tiff_passes(image: Image.Image, data: bytes) -> int:
-    """Tiles are decoded whole, and may be far larger than the image; each may be a JPEG of its own, with its scans.
-    Strips may lie over each other."""
+    """Passes over a TIFF. Tiles are decoded completely and may be far larger than the image; each may be a JPEG with
+    several scans. Strips may overlap."""
     tags = cast(Any, image).tag_v2
     width, height = (int(tags.get(tag, side)) for tag, side in zip(TILE, image.size, strict=True))
     across, down = -(-image.width // max(1, width)), -(-image.height // max(1, height))

@@ -1,4 +1,4 @@
-"""Raw labels (class numbers, any whole numbers, text) to classes 0, 1, …, the same for all splits."""
+"""Encode raw labels (class numbers, other integers, text) as classes 0, 1, …, the same for all splits."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 LABEL_NAMES = ("label", "labels", "class", "class_label", "target", "category", "y")
-"""What a column of labels is called."""
+"""Usual names of a label column."""
 
 
 class Labelled(Protocol):
-    """A split with raw labels, and the classes' names where its source gives them."""
+    """A split with raw labels, and the class names if its source has them."""
 
     @property
     def split(self) -> str: ...
@@ -24,7 +24,7 @@ class Labelled(Protocol):
 
 
 def hidden(labels: Sequence[Any]) -> bool:
-    """Whether a split's labels are kept secret, which datasets write as -1 (ImageNet's test split)."""
+    """Whether a split's labels are not published, which datasets write as -1 (ImageNet's test split)."""
     return len(labels) > 0 and all(isinstance(label, int) and label < 0 for label in labels)
 
 
@@ -33,30 +33,30 @@ def encode_labels(
 ) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     """Class names, and for each split its labels ``(N,)`` int64.
 
-    Named classes keep their order; other whole numbers and texts are sorted, and those of training are the classes.
+    Classes that the source names keep their order. Otherwise the classes are the sorted labels of the training splits.
 
     Raises:
-        ValueError: no images, hidden labels, labels that training does not have, splits that name classes differently,
-            a single class.
+        ValueError: no images, hidden labels, labels missing from training, splits that name classes differently, a
+            single class.
     """
     for table in [*train, *others]:
         if not table.labels:
             raise ValueError(f"split {table.split!r} of {where} is empty")
         if hidden(table.labels):
-            raise ValueError(f"split {table.split!r} of {where} has no labels (all are -1): take another split")
+            raise ValueError(f"split {table.split!r} of {where} has no labels (all are -1): use another split")
         if table.classes != train[0].classes:
             raise ValueError(f"split {table.split!r} of {where} names its classes differently from {train[0].split!r}")
     names = train[0].classes
     values = list(range(len(names))) if names is not None else _values(train, where)
     codes = {value: code for code, value in enumerate(values)}
     if len(codes) < 2:
-        raise ValueError(f"{where} has a single class, {values[0]!r}: nothing to tell apart")
+        raise ValueError(f"{where} has a single class, {values[0]!r}: training needs at least two")
     encoded = {}
     for table in [*train, *others]:
         unknown = sorted({repr(label) for label in table.labels if label not in codes})
         if unknown:
             raise ValueError(
-                f"split {table.split!r} of {where} has labels that training does not have: {', '.join(unknown[:5])}"
+                f"split {table.split!r} of {where} has labels that the training images lack: {', '.join(unknown[:5])}"
             )
         encoded[table.split] = torch.tensor([codes[label] for label in table.labels])
     return names or tuple(map(str, values)), encoded
@@ -68,4 +68,4 @@ def _values(train: Sequence[Labelled], where: str) -> list[Any]:
         return sorted(values)
     except TypeError:
         kinds = ", ".join(sorted({type(value).__name__ for value in values}))
-        raise ValueError(f"labels of {where} are of several kinds ({kinds})") from None
+        raise ValueError(f"labels of {where} have several types ({kinds})") from None

@@ -1,4 +1,4 @@
-"""What lies in a folder: folders, image files below it, and what is left out."""
+"""List a folder: its sub-folders, the image files in it, and the files left out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXTENSIONS = frozenset(
 
 @dataclass
 class LeftOut:
-    """What a folder has beside images, to be named: by suffix how many, and one of them."""
+    """Files that are not images, for reports: for each suffix their number and one example."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     first: dict[str, Path] = field(default_factory=dict)
@@ -53,10 +53,10 @@ class LeftOut:
 
 
 def folders_in(root: Path, *, skip_broken: bool = True) -> list[Path]:
-    """Folders in ``root`` but hidden and system ones, links to folders included.
+    """Folders in ``root``, including links to folders, without hidden and system folders.
 
     Raises:
-        ValueError: a link that leads nowhere and may have been to a folder, unless such are skipped.
+        ValueError: a dangling link that may have been to a folder, unless ``skip_broken``.
     """
     found = []
     for entry in os.scandir(root):
@@ -66,8 +66,8 @@ def folders_in(root: Path, *, skip_broken: bool = True) -> list[Path]:
             found.append(Path(entry.path))
         elif not skip_broken and _leads_nowhere(entry) and not os.path.splitext(entry.name)[1]:
             raise ValueError(
-                f"{printable(entry.path)}: is a link that leads nowhere; repair or remove it, or go on without it "
-                "by broken='skip' (--data.broken skip)"
+                f"{printable(entry.path)}: is a dangling link; repair or remove it, or leave it out with "
+                "broken='skip' (--data.broken skip)"
             )
     return sorted(found)
 
@@ -75,7 +75,7 @@ def folders_in(root: Path, *, skip_broken: bool = True) -> list[Path]:
 def images_in(
     folder: Path, *, deep: bool = True, above: Sequence[Path] = (), left_out: LeftOut | None = None
 ) -> Iterator[Path]:
-    """Image files in a folder and, with ``deep``, in those below it, through links as well, but each folder once."""
+    """Image files in a folder and, with ``deep``, in its sub-folders. Links are followed; each folder is read once."""
     seen = {_inode(path) for path in (*above, folder)}
     for at, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
         inner = sorted(name for name in folders if not hidden_or_system(name))

@@ -1,8 +1,8 @@
 """Batches of images ready for a network, as a pure function of seed, epoch and batch number.
 
-Nothing is remembered from batch to batch: the order of an epoch comes from (seed, epoch), what is random in a batch
-from (seed, epoch, batch). So a run resumes exactly by ``set_epoch(e)`` and ``start(b)``, and processes that share a
-batch draw for all of it and prepare their own rows.
+No state is kept between batches: the order of an epoch depends on (seed, epoch), the random changes of a batch on
+(seed, epoch, batch). So ``set_epoch(e)`` and ``start(b)`` resume a run exactly. Processes that share a batch draw for
+the complete batch and prepare their own rows.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from polypath.data.pipeline import Pipeline
 from polypath.data.seeds import generator
 from polypath.data.split import Split, StreamedSplit
 
-RESIDENT_SHARE = 0.5  # of an accelerator's free memory that images may take
+RESIDENT_SHARE = 0.5  # share of an accelerator's free memory that images may take
 
 
 def flipped_by_turns(images: int, seed: int, epoch: int) -> Tensor:
-    """Which images are flipped in an epoch ``(images,)``: drawn for the first one, the others in the next."""
+    """Mask ``(images,)`` of the images to flip in an epoch: drawn once for even epochs, inverted in odd ones."""
     return draw_mirror(images, generator(seed, "mirror")) ^ bool(epoch % 2)
 
 
 def balanced_order(labels: Tensor, draw: torch.Generator) -> Tensor:
-    """As many indices as there are labels ``(N,)``, shuffled: equally many of each class, and within a class each image
-    as often as any other, but for one."""
+    """Shuffled indices, as many as there are labels ``(N,)``, with equally many of each class. Within a class, the
+    numbers of times that two images are drawn differ by at most 1."""
     classes, order = labels.unique(), []
     quota, more = divmod(len(labels), len(classes))
     for i, label in enumerate(classes):
@@ -43,19 +43,19 @@ def balanced_order(labels: Tensor, draw: torch.Generator) -> Tensor:
 
 
 class Order:
-    """Which images make up which batch, and which rows of it are this process's.
+    """The images of each batch, and this process's rows of it.
 
     Args:
-        images: how many there are.
-        batch_size: images of a batch over all ``world_size`` processes together.
-        shuffle: a new order each epoch; else as they come.
-        seed: of order and of what is random in a batch.
-        drop_last: leave a last, smaller batch out.
-        rank, world_size: this process among those that share each batch, in contiguous parts.
-        labels: of the images, ``(images,)``: draw equally many of each class; None draws each image once.
+        images: number of images.
+        batch_size: images per batch over all ``world_size`` processes.
+        shuffle: a new order each epoch; otherwise the stored order.
+        seed: of the order and of the random changes.
+        drop_last: leave out a last, smaller batch.
+        rank, world_size: this process's number, and the number of processes that share each batch in contiguous parts.
+        labels: labels of the images ``(images,)``, to draw equally many of each class; None draws each image once.
 
     Raises:
-        ValueError: values out of range; parts that could not be equal.
+        ValueError: values out of range; a batch size that the processes cannot share equally.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Order:
             raise ValueError(f"batch_size = {batch_size}: must be a multiple of world_size {world_size}")
         if drop_last and batch_size > images:
             raise ValueError(
-                f"batch_size = {batch_size}: larger than the {images} images, with drop_last nothing is left"
+                f"batch_size = {batch_size}: larger than the {images} images, so drop_last would leave no batch"
             )
         last = images % batch_size
         if shuffle and not drop_last and 0 < last < world_size:
@@ -95,7 +95,7 @@ class Order:
         return self.images // self.batch_size if self.drop_last else -(-self.images // self.batch_size)
 
     def indices(self, epoch: int, batch: int) -> Tensor:
-        """Indices of the whole batch, over all processes."""
+        """Indices of the complete batch, over all processes."""
         start = batch * self.batch_size
         end = min(start + self.batch_size, self.images)
         if not self.shuffle:
@@ -110,34 +110,34 @@ class Order:
         return self._order[start:end]
 
     def flipped(self, epoch: int, indices: Tensor) -> Tensor:
-        """Which of these images are flipped in ``epoch``, where each is in every second one."""
+        """Mask of the images to flip in ``epoch`` when each is flipped in every second epoch."""
         if epoch != self._flips[0]:
             self._flips = epoch, flipped_by_turns(self.images, self.seed, epoch)
         return self._flips[1][indices]
 
     def part(self, n: int) -> slice:
-        """This process's rows of a batch of ``n``: parts differ by one image at most."""
+        """This process's rows of a batch of ``n``; the processes' parts differ by one image at most."""
         each, rest = divmod(n, self.world_size)
         start = self.rank * each + min(self.rank, rest)
         return slice(start, start + each + (self.rank < rest))
 
     def generator(self, epoch: int, batch: int) -> torch.Generator:
-        """Of what is random in a batch."""
+        """The generator for the random changes of a batch."""
         return generator(self.seed, "batch", epoch, batch)
 
 
 class BatchesBase:
-    """What in-memory and streamed batches share: an iterable of ``(x, y)`` on the device.
+    """Base of in-memory and streamed batches: an iterable of ``(x, y)`` on the device.
 
-    ``x`` is ``(n * views, C, H, W)`` with an image's views together (see :func:`~polypath.data.augment.average_views`),
-    ``y`` is ``(n,)`` int64; n is this process's part of the batch.
+    ``x`` is ``(n * views, C, H, W)`` with the views of an image adjacent (see
+    :func:`~polypath.data.augment.average_views`), ``y`` is ``(n,)`` int64; n is this process's part of the batch.
 
     Args:
         split: the images.
         batch_size: see :class:`Order`, also for ``shuffle``, ``seed``, ``drop_last``, ``rank`` and ``world_size``.
         mean, std: of :class:`~polypath.data.sources.ImageData`.
         augment: random changes; None for evaluation.
-        device: where batches are wanted.
+        device: the device of the batches.
         size, crops, dtype, channels_last: see :class:`~polypath.data.pipeline.Pipeline`.
         balanced: shuffle so that an epoch has equally many images of each class, see :func:`balanced_order`.
 
@@ -190,37 +190,37 @@ class BatchesBase:
 
     @property
     def views(self) -> int:
-        """Rows of ``x`` an image."""
+        """Rows of ``x`` per image."""
         return self.pipeline.crops
 
     @property
     def num_images(self) -> int:
-        """Images that an epoch goes through, over all processes."""
+        """Images per epoch, over all processes."""
         return min(self.order.images, len(self) * self.order.batch_size)
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Batches per epoch."""
         return len(self.order)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the random changes of the epochs' number ``epoch``, 0 first."""
+        """Use the order and the random changes of this epoch (0 is the first)."""
         self._epoch = check("epoch", epoch, whole(0))
 
     def start(self, batch: int) -> None:
-        """Let the next iteration, and only that, begin at this batch (0 is the first)."""
+        """Begin the next iteration, and only that one, at this batch (0 is the first)."""
         if not 0 <= batch <= len(self):
             raise ValueError(f"batch {batch}: an epoch has {len(self)}")
         self._start = batch
 
     def draws(self, epoch: int, batch: int, indices: Tensor) -> Draws:
-        """What is random in a batch of these images, over all processes."""
+        """The random numbers for a batch of these images, over all processes."""
         draws, augment = self.pipeline.draw(len(indices), self.order.generator(epoch, batch)), self.pipeline.augment
         if augment is None or not augment.alternate:
             return draws
         return replace(draws, mirror=self.order.flipped(epoch, indices))
 
     def _begin(self) -> tuple[int, range]:
-        """The epoch and its batches to come."""
+        """The epoch and its remaining batches."""
         if self.on_begin is not None:
             self.on_begin()
         first, self._start = self._start, 0
@@ -230,14 +230,14 @@ class BatchesBase:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of worker processes, where there are any."""
+        """Stop the worker processes, if any."""
 
 
 class Batches(BatchesBase):
-    """Batches of a split in memory; arguments as of :class:`BatchesBase`.
+    """Batches of a split in memory; for the arguments see :class:`BatchesBase`.
 
-    Images lie on the device as uint8 and are prepared there by whole batches; where they would take more than half
-    of an accelerator's free memory they stay on the host and each batch travels.
+    The images are stored on the device as uint8 and are prepared there batch by batch. If they need more than half of
+    an accelerator's free memory, they stay on the host and each batch is copied to the device.
     """
 
     def __init__(self, split: Split, batch_size: int, **options: Any) -> None:

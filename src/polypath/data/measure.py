@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a training set's channels."""
+"""Mean and standard deviation of each channel of the training images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ BatchNormStatistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def normalisation(train: Split | StreamedSplit, how: Normalise) -> BatchNormStatistics:
-    """What to subtract from and to divide by, per channel, of pixels in 0 … 1; see ``DataConfig.normalise``.
+    """Values to subtract from, and divide by, the pixels (0 … 1) of each channel; see ``DataConfig.normalise``.
 
-    Of a streamed set, MEASURED images are looked at, always the same ones.
+    A streamed dataset is measured on a fixed sample of MEASURED images.
     """
     plain = (0.0,) * train.channels, (1.0,) * train.channels
     if how == "none":
@@ -32,9 +32,9 @@ def normalisation(train: Split | StreamedSplit, how: Normalise) -> BatchNormStat
 
 
 def channel_statistics(images: Tensor) -> BatchNormStatistics:
-    """Mean and standard deviation of each channel of ``(N, C, H, W)`` uint8 images, of pixels in 0 … 1.
+    """Mean and standard deviation of each channel of ``(N, C, H, W)`` uint8 images, for pixels scaled to 0 … 1.
 
-    Exact, from counts of the 256 levels; a channel of one level has standard deviation 1.
+    Exact, from counts of the 256 levels. For a constant channel, the standard deviation is reported as 1.
 
     Raises:
         ValueError: no images.

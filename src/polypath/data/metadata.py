@@ -1,6 +1,7 @@
-"""Labels of images in one folder: ``metadata.csv`` or ``metadata.jsonl``, as Hugging Face's imagefolder has them.
+"""Labels of images in one folder: ``metadata.csv`` or ``metadata.jsonl``, as in Hugging Face's imagefolder.
 
-A row an image: ``file_name`` (from the metadata's own folder on) and a label; ``split`` where one file is of several.
+One row per image: ``file_name`` (relative to the metadata file) and a label; ``split`` if one file is for several
+splits.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d*)")
 
 @dataclass(frozen=True)
 class Row:
-    """An image's file below the metadata's folder, its label, and the split that the file says, if it does."""
+    """An image's path relative to the metadata file, its label, and its split if the row gives one."""
 
     file: str
     label: Any
@@ -32,28 +33,29 @@ class Row:
 
 
 def metadata_of(folder: Path) -> Path | None:
-    """The metadata file in a folder."""
+    """The metadata file in a folder, if any."""
     return next((folder / name for name in FILES if (folder / name).is_file()), None)
 
 
 def names_labels(file: Path, image: str | None, label: str | None) -> bool:
-    """Whether a metadata file has a column of files and one that is called like a label (or as asked for)."""
+    """Whether a metadata file has a column of files and a label column (as requested, or with a usual name)."""
     columns = {name for row in _table(file)[:1] for name in row}
     likely = {name for name in columns if name.lower() in LABEL_NAMES}
     return (image or FILE_COLUMN) in columns and (label in columns if label else bool(likely))
 
 
 def read_metadata(file: Path, image: str | None, label: str | None) -> list[Row]:
-    """The rows of a metadata file, in order; whole numbers in a CSV file are numbers where all labels are such.
+    """The rows of a metadata file, in order. Labels of a CSV file become integers if all of them are integers.
 
-    Rows without a label have -1, as hidden labels have, where no row of the file (or of its split) has one.
+    If no row of the file (or of its split) has a label, all get -1, the value of hidden labels.
 
     Args:
-        image, label: columns; by default ``file_name``, and the one called like a label or the only other one.
+        image, label: columns; by default ``file_name``, and the only column with a label's usual name or the only other
+            column.
 
     Raises:
-        ValueError: a damaged file, columns that are not there, a file named twice or outside of the folder, rows
-            without a label beside others with one.
+        ValueError: a damaged file, missing columns, an image listed twice or outside the folder, rows with and without
+            a label in one split.
     """
     rows = _table(file)
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -66,25 +68,27 @@ def read_metadata(file: Path, image: str | None, label: str | None) -> list[Row]
         where = f"{file}, row {number}"
         name = _inside(row.get(image), where)
         if name in found:
-            raise ValueError(f"{where}: {name!r} has a row already")
+            raise ValueError(f"{where}: {name!r} already has a row")
         split = row.get(SPLIT_COLUMN)
         found[name] = Row(name, row.get(label), None if split in (None, "") else split_of(str(split)) or str(split))
     return _labelled(file, list(found.values()), label)
 
 
 def _table(file: Path) -> list[Mapping[str, Any]]:
-    """Names that are not UTF-8 come as the file system gives them, by surrogate escapes."""
+    """The file's rows. Bytes that are not UTF-8 become surrogate escapes, as in file names from Python."""
     with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         if file.suffix == ".csv":
             try:
                 rows: list[Any] = list(csv.DictReader(stream))
             except csv.Error as error:
-                raise ValueError(f"{file}: damaged, or no CSV ({error})") from error
+                raise ValueError(f"{file}: damaged, or not a CSV file ({error})") from error
         else:
             rows = [parse_json(line, f"{file}, line {n}") for n, line in enumerate(stream, 1) if line.strip()]
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or None in row:
-            raise ValueError(f"{file}, row {number}: has {'more cells than columns' if None in row else 'no table'}")
+            raise ValueError(
+                f"{file}, row {number}: {'has more cells than columns' if None in row else 'is not a JSON object'}"
+            )
     if not rows:
         raise ValueError(f"{file}: has no rows")
     return rows
@@ -95,14 +99,14 @@ def _column(file: Path, columns: Sequence[str], field: str, wanted: str | None, 
         return likely[0]
     if wanted in columns and wanted is not None:
         return wanted
-    reason = "has several that may be it" if wanted is None and len(likely) > 1 else "has none such"
+    reason = "has several possible columns" if wanted is None and len(likely) > 1 else "has no such column"
     raise ValueError(f"DataConfig.{field} = {wanted!r}: {file} {reason}; its columns are {', '.join(columns)}")
 
 
 def _inside(name: Any, where: str) -> str:
     path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) and name else None
     if path is None or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{where}: {name!r} is no file below its folder")
+        raise ValueError(f"{where}: {name!r} is not a file below the metadata's folder")
     return str(path)
 
 
@@ -118,7 +122,7 @@ def _labelled(file: Path, rows: list[Row], column: str) -> list[Row]:
             label = -1
         elif not isinstance(label, str | int):
             raise ValueError(
-                f"DataConfig.label_column = {column!r}: label {label!r} in {file} is no text or whole number"
+                f"DataConfig.label_column = {column!r}: label {label!r} in {file} is neither text nor an integer"
             )
         labelled.append(Row(row.file, int(label) if numbers and isinstance(label, str) else label, row.split))
     return labelled

@@ -1,4 +1,4 @@
-"""What Pillow's pixels mean: any of its modes as 8 bits of grey or colour, upright, on white."""
+"""Convert images of any Pillow mode to 8 bits of grey or RGB, upright, on white."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from polypath.data.bare import modest
 COLOURS = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
 TRANSPARENT = {"LA": "L", "La": "L", "PA": "RGB", "RGBA": "RGB", "RGBa": "RGB"}
 DEEP_GREY = ("PNG", "PPM")  # formats whose mode I is 16 bits deep
-DEEP_COLOUR = re.compile(";16[BLN]")  # in the name of how pixels lie in the file
+DEEP_COLOUR = re.compile(";16[BLN]")  # in the raw mode, Pillow's name of the pixel layout in the file
 DIMMEST = 4096
-"""16-bit pixels that all stay below it are 10 or 12 bits in all likelihood, which nothing in the file says."""
+"""If all 16-bit pixels are below this, they probably have 10 or 12 bits, which the file does not record."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,7 +24,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by the orientation that its EXIF gives."""
+"""EXIF orientation to the transpose that makes the image upright."""
 PHOTOMETRIC, BITS = 262, 258  # tags of a TIFF
 
 
@@ -34,59 +34,59 @@ def is_grey(mode: str) -> bool:
 
 
 def plain(image: Image.Image) -> Image.Image:
-    """The image loaded, upright, of mode ``L`` or ``RGB``, without metadata; what is transparent lies on white.
+    """Load an image as mode ``L`` or ``RGB``, upright, without metadata, transparent pixels blended onto white.
 
-    It is the image itself where nothing has to be changed.
+    Returns ``image`` itself if nothing has to be changed.
 
     Raises:
-        ValueError: pixels whose range or meaning is unknown. Decoders raise others, of many kinds.
+        ValueError: pixels whose range or meaning is unknown. Decoders may raise any other exception.
     """
     deep = bool(DEEP_COLOUR.search(_raw_mode(image)))
     image.load()
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in DEEP_GREY):
         out = Image.fromarray(_grey(image))
     elif image.mode not in COLOURS and image.mode not in TRANSPARENT:
-        raise ValueError(f"pixels of mode {image.mode}, whose range or meaning is unknown; give 8 bits of grey or RGB")
+        raise ValueError(f"pixels of mode {image.mode}, whose range is unknown; convert them to 8 bits of grey or RGB")
     else:
-        if deep:  # of which Pillow has kept the upper 8 bits
+        if deep:  # Pillow keeps only the upper 8 bits
             _check_range(256 * _brightest(image) + 255)
         out = _eight_bits(image, deep)
     if (turn := TURNS.get(_orientation(image))) is not None:
         out = out.transpose(turn)
     if out is not image:
         out.format = image.format
-        out.info = {}  # an orientation that has been followed must not be followed again
+        out.info = {}  # the orientation is applied; it must not be applied again
     return out
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How pixels lie in the file, of an image that is not loaded yet."""
+    """Pillow's raw mode, the layout of the pixels in the file; call before the image is loaded."""
     tiles = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else ""
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
 def _orientation(image: Image.Image) -> int:
-    """The orientation that EXIF or XMP gives, whatever else they hold; 1 where they cannot be read."""
-    if image.format == "TIFF":  # Pillow has turned it already
+    """The orientation in EXIF or XMP; 1 if they cannot be read."""
+    if image.format == "TIFF":  # Pillow has already turned it
         return 1
     if isinstance(exif := image.info.get("exif"), bytes) and not modest(exif):
         return 1
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # metadata are foreign bytes as well, and say nothing about the pixels
+    except Exception:  # broken metadata may raise anything, but the pixels are still good
         return 1
     return value if isinstance(value, int) else 1
 
 
 def _grey(image: Image.Image) -> np.ndarray:
-    """8 bits ``(H, W)`` of 12 or 16."""
+    """8-bit grey ``(H, W)`` from 12 or 16 bits."""
     tags = getattr(image, "tag_v2", {})
     bits = 12 if tags.get(BITS) == (12,) else 16
     levels, white = np.asarray(image), 2**bits - 1
     if bits == 16 and levels.any():
         _check_range(int(levels.max()))
-    if tags.get(PHOTOMETRIC) == 0:  # white is zero, which Pillow heeds up to 8 bits only
+    if tags.get(PHOTOMETRIC) == 0:  # white is zero, which Pillow handles only up to 8 bits
         levels = white - levels
     if isinstance(clear := image.info.get("transparency"), int):
         levels = np.where(levels == clear, white, levels)
@@ -94,13 +94,13 @@ def _grey(image: Image.Image) -> np.ndarray:
 
 
 def _eight_bits(image: Image.Image, deep: bool) -> Image.Image:
-    """An image of some mode of 8 bits as ``L`` or ``RGB``, on white."""
+    """An image of any 8-bit mode as ``L`` or ``RGB``, on white."""
     clear = image.info.get("transparency")
     palette = image.palette if image.mode == "P" else None
     if image.mode not in TRANSPARENT and clear is None and not (palette and palette.mode.endswith("A")):
         mode = COLOURS[image.mode]
         return image if image.mode == mode else image.convert(mode)
-    if image.mode in ("La", "RGBa"):  # colours that are multiplied by their opacity
+    if image.mode in ("La", "RGBa"):  # premultiplied alpha
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     elif deep and isinstance(clear, tuple):
         image = image.copy()
@@ -120,6 +120,6 @@ def _brightest(image: Image.Image) -> int:
 def _check_range(brightest: int) -> None:
     if brightest < DIMMEST:
         raise ValueError(
-            f"16-bit pixels of at most {brightest:,} would be nearly black, their range is unknown; "
+            f"16-bit pixels of at most {brightest:,} would be nearly black; their true range is unknown; "
             "scale them to 0 ... 65,535, or to 8 bits"
         )

@@ -1,4 +1,4 @@
-"""What names of folders and files say: which split they are of, and what is never an image of ours.
+"""Interpret names of folders and files: which split they belong to, and which are hidden or system files.
 
 split_of("training_set")                                     # train
 splits_among(["seg_train", "seg_test", "seg_pred"])          # {"train": "seg_train", "test": "seg_test"}
@@ -23,7 +23,7 @@ WORDS = {
     "dev": "validation",
     "extra": "extra",
 }
-"""The words for splits, as on the Hugging Face Hub."""
+"""Words in names that denote a split, as on the Hugging Face Hub."""
 
 FILLERS = frozenset(
     {
@@ -37,7 +37,7 @@ SYSTEM = frozenset(
         *("thumbs.db", "ehthumbs.db", "desktop.ini"),
     }
 )
-"""Folders and files that systems make beside one's own, in lower case; what begins with a dot is hidden anyway."""
+"""Folders and files that operating systems create, in lower case; names that begin with a dot are hidden anyway."""
 _COMPOUND = re.compile(
     rf"({'|'.join(sorted(WORDS, key=len, reverse=True))})({'|'.join(sorted(FILLERS, key=len, reverse=True))})"
 )
@@ -45,9 +45,10 @@ _COMPOUND = re.compile(
 
 @dataclass(frozen=True)
 class SplitName:
-    """A name with one word for a split in it.
+    """A name that contains one word for a split.
 
-    ``around`` are the words before and after it, ``plain`` that those say nothing (``training_set``, ``val2017``).
+    ``around`` are the words before and after it; ``plain`` is true if those are only fillers (``training_set``,
+    ``val2017``).
     """
 
     split: str
@@ -56,7 +57,7 @@ class SplitName:
 
 
 def read_name(name: str) -> SplitName | None:
-    """The split that a name speaks of; None where it has no word for one, or several."""
+    """The split that a name denotes; None if it contains no word for a split, or several."""
     words = _words(name)
     found = [i for i, word in enumerate(words) if word in WORDS]
     if len(found) != 1:
@@ -68,17 +69,18 @@ def read_name(name: str) -> SplitName | None:
 
 
 def split_of(name: str) -> str | None:
-    """``train``, ``test``, ``validation`` or ``extra`` where the name says that and nothing else."""
+    """``train``, ``test``, ``validation`` or ``extra`` if the name contains that word and fillers only."""
     found = read_name(name)
     return found.split if found and found.plain else None
 
 
 def splits_among(names: Iterable[str], given: Collection[str] = ()) -> dict[str, str]:
-    """Split to name, for those of these names that are splits; empty where they are something else, such as classes.
+    """Map splits to those of ``names`` that denote them; empty if the names are something else, such as classes.
 
-    A plain name (``Train``, ``test_images``) counts beside another one, or beside ``given`` names, or as the one to
-    train on. Other names (``seg_train``) count where they say the same around the words for several splits, ``train``
-    among them. Where two names are of one split, the plain word has it, and the others go by their own names.
+    Plain names (``Train``, ``test_images``) and those in ``given`` are splits if one of them is in ``given`` or denotes
+    ``train``, or if there are no other names. Otherwise names (``seg_train``) are splits if several of them differ only
+    in the split's word, and one of those is for ``train``. If two names denote the same split, the one that is just the
+    word gets it, and the others keep their own names.
     """
     names = list(names)
     read = {name: found for name in names if (found := read_name(name))}
@@ -102,7 +104,7 @@ def splits_among(names: Iterable[str], given: Collection[str] = ()) -> dict[str,
 
 
 def hidden_or_system(name: str) -> bool:
-    """Whether a file or folder is there for the system's sake (``.DS_Store``, ``__MACOSX``, ``@eaDir``)."""
+    """Whether a file or folder is hidden or made by the operating system (``.DS_Store``, ``__MACOSX``, ``@eaDir``)."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 

@@ -1,5 +1,5 @@
-"""From stored uint8 images to what a network reads: crop, change, light, normalise, pad, mirror, roll, erase; and
-evaluation views."""
+"""Preprocessing from stored uint8 images to network input: crop, policy, colour, normalise, pad, mirror, roll, erase;
+and evaluation views."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Pipeline:
     Args:
         mean, std: per channel, of pixels in 0 … 1.
         augment: random changes; None for evaluation.
-        size: side of the square that comes out, None the stored size.
+        size: side of the square output; None keeps the stored size.
         crops: views of each image in evaluation, 1 (centre) or 10.
-        dtype, channels_last: of what comes out.
+        dtype, channels_last: of the output.
     """
 
     mean: tuple[float, ...]
@@ -41,10 +41,10 @@ class Pipeline:
             raise ValueError(f"std {self.std}: must be positive, one for each of {len(self.mean)} channels")
 
     def check(self, stored: tuple[int, int]) -> None:
-        """Say now, not at the first batch, that stored images of this height and width do not fit.
+        """Check early, before the first batch, that stored images of this (height, width) can be processed.
 
         Raises:
-            ValueError: images smaller than the crops, reflection deeper than the image, a resized crop of unknown size
+            ValueError: images smaller than the crops, too large a ``pad`` to reflect, a resized crop of unknown size
                 or larger than the shorter side.
         """
         height, width = stored
@@ -59,18 +59,16 @@ class Pipeline:
             raise ValueError(f"AugmentConfig.shorter_side = {shorter}: must be at least the crops' side, {crop} pixels")
         side = self.size if kind and self.size else min(stored)
         if self.augment.pad_mode == "reflect" and self.augment.pad >= side:
-            raise ValueError(
-                f"AugmentConfig.pad = {self.augment.pad}: images of side {side} reflect less than that deep"
-            )
+            raise ValueError(f"AugmentConfig.pad = {self.augment.pad}: too large to reflect images of side {side}")
 
     def draw(self, n: int, generator: torch.Generator) -> A.Draws:
-        """What is random in a batch of ``n`` images."""
+        """The random numbers for a batch of ``n`` images."""
         if self.augment is None:
             return A.Draws()
         return A.draw(self.augment, n, generator)
 
     def __call__(self, images: Tensor, draws: A.Draws, *, cut: bool = False) -> Tensor:
-        """Stored images of any device to network input there; ``cut``: the box has been cut out already."""
+        """Stored images to network input, on the images' device; ``cut``: they are already cropped to the box."""
         wide = torch.promote_types(self.dtype, torch.float32)
         if self.augment is None:
             return self._laid_out(self._views(self._normalised(images.to(wide) / 255)))

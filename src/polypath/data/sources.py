@@ -1,4 +1,4 @@
-"""Images by name: open a dataset, split it by its labels, decode it, and measure its channels."""
+"""Load a dataset by name: open it, split it by its labels, decode it, and measure its channels."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KNOWN: dict[str, dict[str, str]] = {
     "svhn": {"source": "ufldl-stanford/svhn", "subset": "cropped_digits"},
     "imagenet": {"source": "ILSVRC/imagenet-1k", "test_split": "validation"},
 }
-"""Short names of the papers' datasets; a field that is given goes before the one here."""
+"""Short names of the papers' datasets; fields of the configuration override these."""
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 JPEG_NOTE = (
@@ -44,11 +44,11 @@ JPEG_NOTE = (
     "pixels is not known)"
 )
 LOG = logging.getLogger(__name__)
-MEMORY_SHARE = 0.8  # of the machine's memory that decoded images may take
+MEMORY_SHARE = 0.8  # share of the machine's memory that decoded images may take
 
 
 class LabelledTable(Encoded, Protocol):
-    """Encoded images with raw labels, and the classes' names where the source gives them."""
+    """Encoded images with raw labels, and the class names if the source has them."""
 
     @property
     def labels(self) -> list[Any]: ...
@@ -64,7 +64,7 @@ class Source(Protocol):
     """A dataset: its splits by name, opened one at a time."""
 
     where: str
-    told: list[str]  # how it was understood, for people
+    told: list[str]  # how the dataset was interpreted, for the log
     splits: dict[str, Any]
 
     def open(self, split: str, image: str | None, label: str | None) -> LabelledTable: ...
@@ -72,18 +72,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images that train, choose and score, and what a network has to know of them.
+    """Training, validation and test images, and the facts that a network needs about them.
 
     Args:
-        name: the source's.
-        train, validation, test: splits in memory or streamed; ``validation`` None where nothing is held out.
+        name: name of the source.
+        train, validation, test: splits in memory or streamed; ``validation`` is None if nothing is held out.
         classes: names, in the order of the labels.
-        mean, std: per channel, of pixels in 0 … 1: what is subtracted and divided by, taken from the training images
-            alone as ``normalise`` says (0 and 1 for ``none``).
-        note: what a reader of results has to know (how splits were made, JPEG-coded pixels); may be empty.
+        mean, std: values per channel that normalisation subtracts and divides by, for pixels in 0 … 1. They come from
+            the training images alone, as ``normalise`` says (0 and 1 for ``none``).
+        note: remarks for readers of results (how splits were made, JPEG-coded pixels); may be empty.
         skipped: images left out because they cannot be read.
-        crop: side of the square that a network sees of the stored images, in pixels; None where it sees all of them.
-        identity: what the images of the splits that were opened are told apart by; may be empty.
+        crop: side of the square crop of the stored images that the network sees, in pixels; None: the full images.
+        identity: identity of the opened splits' images, see :mod:`polypath.data.identity`; may be empty.
     """
 
     name: str
@@ -109,12 +109,12 @@ class ImageData:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the images as a network sees them, in pixels."""
+        """Height and width of the network's input, in pixels."""
         return (self.crop, self.crop) if self.crop else self.train.size
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of what is trained on: another one means that a run cannot be resumed on these data."""
+        """Fingerprint of the training images; a run can be resumed only on images with the same one."""
         return self.train.fingerprint()
 
 
@@ -127,11 +127,11 @@ def load_images(
     Args:
         config: see :class:`DataConfig`.
         progress: called as ``progress(split, done, total)`` while images are decoded.
-        accept: called with the images' identity before any is decoded; raises where they are not those expected.
+        accept: called with the images' identity before decoding; it raises if these are not the expected images.
 
     Raises:
-        ValueError: an unknown source, subset, split or column; labels that do not fit; broken images or files;
-            images that memory cannot hold. Each names the field, the value and the legal values.
+        ValueError: an unknown source, subset, split or column; inconsistent labels; broken images or files; images
+            that do not fit into memory. Each message names the field, the value and the legal values.
     """
     name, config = _named(config)
     loader = _Loader(open_source(config), config, progress)
@@ -174,10 +174,10 @@ def load_images(
 
 
 def identify(config: DataConfig) -> Identity:
-    """What :func:`load_images` gives as ``identity``, without decoding an image.
+    """The ``identity`` of the images of :func:`load_images`, without decoding them.
 
     Raises:
-        ValueError: as there, but for broken images.
+        ValueError: as there, except for broken images.
     """
     _, config = _named(config)
     train, chooser, scorer = _Loader(open_source(config), config, None).tables()
@@ -185,10 +185,10 @@ def identify(config: DataConfig) -> Identity:
 
 
 def look(config: DataConfig) -> ImageFacts:
-    """What can be known of the images of :func:`load_images` without decoding one.
+    """Facts about the images of :func:`load_images` that need no decoding.
 
     Raises:
-        ValueError: as there; no image that can be read.
+        ValueError: as there; no readable image.
     """
     _, config = _named(config)
     source = open_source(config)
@@ -209,7 +209,7 @@ def _identity(tables: Iterable[LabelledTable | None]) -> Identity:
 
 
 def _named(config: DataConfig) -> tuple[str, DataConfig]:
-    """A short name of the source, and the configuration with what is known of a dataset by short name."""
+    """A short name of the source, and the configuration with the defaults of a known dataset filled in."""
     if known := KNOWN.get(config.source):
         fill = {f: value for f, value in known.items() if f == "source" or getattr(config, f) is None}
         return config.source, replace(config, **fill)
@@ -218,26 +218,26 @@ def _named(config: DataConfig) -> tuple[str, DataConfig]:
 
 
 def local_folder(source: str) -> Path | None:
-    """The folder that ``DataConfig.source`` names, as an absolute path; None where it names something else.
+    """The folder that ``DataConfig.source`` names, as an absolute path; None if it is not a folder.
 
     Raises:
-        ValueError: a path below a home folder (``~``) where there is none.
+        ValueError: a path with ``~`` if the home folder is unknown.
     """
     if source in KNOWN or source == "digits":
         return None
     try:
         path = Path(source).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"DataConfig.source = {source!r}: no home folder is known; give the whole path") from error
+        raise ValueError(f"DataConfig.source = {source!r}: the home folder is unknown; give the full path") from error
     return Path(os.path.abspath(path)) if path.is_dir() else None
 
 
 def open_source(config: DataConfig) -> Source:
-    """The dataset that ``config.source`` names: a local folder goes before a name on the hub."""
+    """Open the dataset that ``config.source`` names; a local folder takes precedence over a dataset on the Hub."""
     path, given = local_folder(config.source), Path(config.source)
     if config.source == "digits":
         if config.subset is not None:
-            raise ValueError(f"DataConfig.subset = {config.subset!r}: digits have none")
+            raise ValueError(f"DataConfig.subset = {config.subset!r}: digits has no subsets")
         return Digits()
     if path is not None:
         if saved_dataset(path):
@@ -254,8 +254,8 @@ def open_source(config: DataConfig) -> Source:
         )
     if given.exists() or given.is_absolute() or config.source.startswith((".", "~")) or config.source.count("/") > 1:
         raise ValueError(
-            f"DataConfig.source = {config.source!r}: no such folder; give a folder of parquet files or of one folder "
-            f"of images for each class (or with a metadata.csv), a hub name (OWNER/NAME), or one of digits, "
+            f"DataConfig.source = {config.source!r}: no such folder; give a folder of parquet files or of images (one "
+            f"folder for each class, or a metadata.csv), a Hugging Face dataset (OWNER/NAME), or one of digits, "
             f"{', '.join(KNOWN)}"
         )
     return HubDataset(config.source, config.subset)
@@ -271,7 +271,7 @@ def _pick(source: Source, config: DataConfig, field: str) -> str:
 
 
 class _Loader:
-    """Opens splits of one source and remembers what is to be told of them."""
+    """Opens splits of one source and collects notes about them."""
 
     def __init__(self, source: Source, config: DataConfig, progress: Progress | None) -> None:
         self.source, self.config, self.progress = source, config, progress
@@ -281,14 +281,14 @@ class _Loader:
         self._labels: dict[str, Tensor] = {}
 
     def tables(self) -> tuple[list[LabelledTable], LabelledTable | None, LabelledTable | None]:
-        """Those that train, the one that chooses and the one that is scored, where the dataset has such."""
+        """The training tables, and the validation and test table if the dataset has them."""
         source, config = self.source, self.config
         train = [self.open(_pick(source, config, f)) for f in ("train_split", "extra_split") if getattr(config, f)]
         chooser = self.open(_pick(source, config, "validation_split")) if config.validation_split else None
         return train, chooser, self.test_table({t.split for t in [*train, chooser] if t})
 
     def tell(self) -> None:
-        """Say how the dataset was understood; parts of it may have been guessed from names."""
+        """Log how the dataset was interpreted; parts may have been guessed from names."""
         if self.source.told:
             classes = f"{len(self.classes):,} classes"
             LOG.info("%s: %s", self.source.where, "; ".join([*self.source.told, classes, *self.notes]))
@@ -297,7 +297,7 @@ class _Loader:
         return self.source.open(split, self.config.image_column, self.config.label_column)
 
     def test_table(self, taken: set[str]) -> LabelledTable | None:
-        """The split that is scored, None where one must be held out."""
+        """The split to test on; None if test images must be held out."""
         if self.config.test_split is not None:
             return self.open(_pick(self.source, self.config, "test_split"))
         for split in ("test", "validation"):
@@ -313,7 +313,7 @@ class _Loader:
         self.classes, self._labels = encode_labels(train, others, self.source.where)
 
     def split(self, table: LabelledTable, channels: int | None = None) -> Split | StreamedSplit:
-        """A split's images; ``channels`` as the training images have."""
+        """A split's images; ``channels`` is the number of the training images' channels, once known."""
         labels, config = self._labels[table.split], self.config
         if config.streaming:
             rows = torch.stack([torch.zeros(len(table), dtype=torch.int64), torch.arange(len(table))], dim=1)
@@ -380,5 +380,5 @@ def _check_memory(images: int, channels: int, side: int | None) -> None:
     if needed > MEMORY_SHARE * there:
         raise ValueError(
             f"DataConfig.streaming = False: {images:,} images of {side}x{side} pixels take {needed / 2**30:.0f} GiB of "
-            f"{there / 2**30:.0f} GiB memory; stream them (--data.streaming), or take a smaller size"
+            f"{there / 2**30:.0f} GiB memory; stream them (--data.streaming), or set a smaller size"
         )

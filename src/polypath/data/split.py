@@ -1,4 +1,4 @@
-"""Images and labels that belong together: decoded in memory, or read one batch at a time."""
+"""Images with their labels: decoded in memory, or read one batch at a time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class Split:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
             raise ValueError(f"images {tuple(self.images.shape)} {self.images.dtype}: must be (N, C, H, W) uint8")
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
-            raise ValueError(f"labels {tuple(self.labels.shape)} {self.labels.dtype}: must be (N,) int64, one an image")
+            raise ValueError(
+                f"labels {tuple(self.labels.shape)} {self.labels.dtype}: must be (N,) int64, one per image"
+            )
 
     def __repr__(self) -> str:
         return f"Split({len(self):,} images, {self.channels}×{self.size[0]}×{self.size[1]})"
@@ -55,7 +57,7 @@ class Split:
         return Split(self.images[indices], self.labels[indices])
 
     def to(self, device: torch.device | str) -> Split:
-        """The same split on a device (itself where it lies there already)."""
+        """The same split on a device; tensors that are already there are not copied."""
         return Split(self.images.to(device), self.labels.to(device))
 
     def fingerprint(self) -> str:
@@ -63,7 +65,7 @@ class Split:
 
     @staticmethod
     def joined(parts: Sequence[Split]) -> Split:
-        """One after the other; grey parts get three channels where another has them."""
+        """Concatenate splits; grey splits are expanded to three channels if another has three."""
         if len(parts) == 1:
             return parts[0]
         wide = max(part.channels for part in parts)
@@ -73,14 +75,14 @@ class Split:
 
 @dataclass(frozen=True)
 class StreamedSplit:
-    """Images that are decoded when they are wanted.
+    """Images that are decoded on demand.
 
     Args:
-        tables: where they come from; ``rows`` (N, 2) name a table and a row of it.
+        tables: the encoded images; each of the ``rows`` (N, 2) is a table's number and a row of that table.
         labels: ``(N,)`` int64.
-        side, resize: to which size the images are brought, see :func:`polypath.data.decode.fit`.
+        side, resize: size of the decoded images and how to resize to it, see :func:`polypath.data.fit.fit`.
         channels: 1 or 3.
-        skip_broken: leave images out that cannot be read.
+        skip_broken: leave out images that cannot be read.
         source: a fingerprint of the tables.
     """
 
@@ -109,12 +111,12 @@ class StreamedSplit:
         return replace(self, rows=self.rows[indices], labels=self.labels[indices])
 
     def decode(self, indices: Sequence[int], cut: Cut | None = None) -> tuple[Tensor, list[int], list[str]]:
-        """Images ``(n, C, H, W)`` uint8, the positions in ``indices`` that they are of, and what was left out.
+        """Decoded images ``(n, C, H, W)`` uint8, their positions in ``indices``, and the names of skipped images.
 
-        ``cut`` brings an image to its size instead of ``side`` and ``resize``; it is told the position.
+        ``cut(position, image)``, if given, crops and resizes an image instead of ``side`` and ``resize``.
 
         Raises:
-            BrokenImage: one that cannot be read, unless ``skip_broken``.
+            BrokenImage: an image that cannot be read, unless ``skip_broken``.
         """
         images, good, broken = [], [], []
         for position, (table, row) in enumerate(self.rows[list(indices)].tolist()):
@@ -137,7 +139,7 @@ class StreamedSplit:
 
     @staticmethod
     def joined(parts: Sequence[StreamedSplit]) -> StreamedSplit:
-        """One after the other."""
+        """Concatenate splits."""
         if len(parts) == 1:
             return parts[0]
         rows, tables = [], []

@@ -1,4 +1,4 @@
-"""Which images train, choose and score: functions of the labels and a seed alone."""
+"""Choose the training, validation and test images, as functions of labels and a seed alone."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from torch import Tensor
 from polypath.data.config import DataConfig, HoldOut
 from polypath.data.seeds import generator
 
-FIXED = 0  # the seed of what must not change with split_seed: the images that are only scored
+FIXED = 0  # seed for choices that must not depend on split_seed, such as the test images
 
 
 def stratified(labels: Tensor, count: int, how: HoldOut, seed: torch.Generator, what: str) -> Tensor:
-    """Mark ``count`` of these images, ``(N,)`` bool, drawn class by class.
+    """Draw ``count`` of these images class by class, as a mask ``(N,)``.
 
     ``proportional`` gives each class its share (largest remainders first, then smaller class numbers), ``equal`` the
     same number.
 
     Raises:
-        ValueError: more than there are; not the same number for each class. ``what`` names the field.
+        ValueError: more images than there are; with ``equal``, a count that the classes cannot share equally. ``what``
+            names the field.
     """
     if count > len(labels):
-        raise ValueError(f"{what} = {count}: only {len(labels)} images are there")
+        raise ValueError(f"{what} = {count}: there are only {len(labels)} images")
     if count == 0:
         return torch.zeros(len(labels), dtype=torch.bool)
     classes, sizes = labels.unique(return_counts=True)
@@ -55,15 +56,15 @@ def _equal(classes: Tensor, sizes: Tensor, count: int, what: str) -> Tensor:
 
 
 def hold_out_test(labels: Tensor, config: DataConfig) -> Tensor:
-    """Mark the images that are scored where a dataset has no split for it; independent of ``split_seed``."""
+    """Mask of the images to test on if a dataset has no test split; independent of ``split_seed``."""
     count = max(1, round(len(labels) * config.test_fraction))
     return stratified(labels, count, "proportional", generator(FIXED, "test"), "DataConfig.test_fraction: images")
 
 
 def training_parts(labels: Sequence[Tensor], config: DataConfig) -> tuple[list[Tensor], list[Tensor]]:
-    """Indices that train and indices that choose, for each split that is trained on (``train``, then ``extra``).
+    """Indices of the training and of the held-out images, for each training split (``train``, then ``extra``).
 
-    Held-out images are drawn first and do not depend on ``train_images``, which is taken from what remains.
+    Held-out images are drawn first; ``train_images`` are drawn from the others. So held-out images do not depend on it.
 
     Raises:
         ValueError: more images held out or kept than there are.
@@ -91,7 +92,7 @@ def training_parts(labels: Sequence[Tensor], config: DataConfig) -> tuple[list[T
 
 
 def scored_part(labels: Tensor, config: DataConfig) -> Tensor:
-    """Indices of the images that are scored, the same ones whatever ``split_seed``."""
+    """Indices of the images to test on; independent of ``split_seed``."""
     if config.test_images is None:
         return torch.arange(len(labels))
     seed = generator(FIXED, "test_images")

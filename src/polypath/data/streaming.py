@@ -1,4 +1,4 @@
-"""Batches of images that are decoded by worker processes, for sets that memory cannot hold."""
+"""Batches of images decoded by worker processes, for datasets that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from polypath.data.loader import BatchesBase, Order
 from polypath.data.pipeline import Pipeline
 from polypath.data.split import StreamedSplit
 
-PREFETCH = 4  # batches that each worker has ready
+PREFETCH = 4  # batches that each worker loads ahead
 
 
 class StreamingBatches(BatchesBase):
-    """Batches as :class:`~polypath.data.loader.Batches` gives them, of a split that is read while it runs.
+    """The batches of :class:`~polypath.data.loader.Batches`, from a split that is decoded during iteration.
 
-    Worker processes decode, resize and cut scale-and-aspect or shorter-side crops out of the original images; all else
-    happens on whole batches on the device. Order and random changes are the same as in memory, whatever the number of
-    workers.
+    Worker processes decode and resize, and cut scale-and-aspect or shorter-side crops from the original images. All
+    other steps run on complete batches on the device. Order and random changes are the same as in memory, for any
+    number of workers.
 
     Args:
         split: the images.
-        workers: processes; 0 decodes in this one.
+        workers: number of worker processes; 0 decodes in the calling process.
         batch_size, options: see :class:`~polypath.data.loader.BatchesBase`.
 
     Raises:
-        ValueError: values out of range; while iterating, an image that cannot be read (unless the split skips them:
-            then its batch is smaller and ``skipped`` has its name).
+        ValueError: values out of range; while iterating, an image that cannot be read. A split that skips broken
+            images gives a smaller batch instead and adds the image's name to ``skipped``.
     """
 
     def __init__(self, split: StreamedSplit, batch_size: int, *, workers: int = 4, **options: Any) -> None:
@@ -63,7 +63,7 @@ class StreamingBatches(BatchesBase):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self._loader is None:
-            raise ValueError("these batches were closed")
+            raise ValueError("these batches are closed")
         epoch, todo = self._begin()
         self._todo.tasks = [(epoch, batch) for batch in todo]
         for (_, batch), (images, good, broken) in zip(self._todo.tasks, self._loader, strict=True):
@@ -83,12 +83,12 @@ class StreamingBatches(BatchesBase):
         return x, labels.to(self.device, non_blocking=True)
 
     def close(self) -> None:
-        """End the worker processes."""
+        """Stop the worker processes."""
         self._loader = None
 
 
 class _Todo(torch.utils.data.Sampler):
-    """Hands (epoch, batch) to the workers; set anew before each iteration."""
+    """Passes (epoch, batch) to the workers; ``tasks`` is set before each iteration."""
 
     def __init__(self) -> None:
         self.tasks: list[tuple[int, int]] = []
@@ -101,7 +101,7 @@ class _Todo(torch.utils.data.Sampler):
 
 
 class _Reader(Dataset):
-    """What a worker holds: gives this process's part of a batch, decoded and cropped."""
+    """A worker's dataset: item (epoch, batch) is the rank's part of that batch, decoded and cropped."""
 
     def __init__(self, split: StreamedSplit, order: Order, pipeline: Pipeline) -> None:
         self.split, self.order, self.pipeline = split, order, pipeline
@@ -113,7 +113,7 @@ class _Reader(Dataset):
         draws = self.pipeline.draw(len(indices), self.order.generator(epoch, batch)).rows(own)
         try:
             images, good, broken = self.split.decode(indices[own].tolist(), self._cut(draws))
-        except BrokenImage as error:  # as a value: an exception would arrive wrapped in this process's traceback
+        except BrokenImage as error:  # returned, because DataLoader would wrap an exception in the worker's traceback
             return None, None, str(error)
         return images, torch.tensor(good, dtype=torch.int64), broken
 
@@ -133,4 +133,4 @@ class _Reader(Dataset):
 
 
 def _start_worker(parent: int, _: int) -> None:
-    belong_to(parent)  # torch's workers watch whatever is their parent once they are ready; it may be killed before
+    belong_to(parent)  # torch's workers watch their parent only once they are ready, and it may be killed before

@@ -1,4 +1,4 @@
-"""Tables of encoded images: local parquet files and datasets of the Hugging Face Hub, in one form."""
+"""Tables of encoded images: one interface to local parquet files and datasets of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from polypath.data.names import WORDS, hidden_or_system, split_of
 if TYPE_CHECKING:
     from datasets import Dataset
 
-CIFAR100 = {"fine_label", "coarse_label"}  # of its two columns of labels the papers' task is the fine one
+CIFAR100 = {"fine_label", "coarse_label"}  # its two label columns; the papers use the fine one
 SHARD = re.compile(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?$")
 LOG = logging.getLogger(__name__)
-HUB_TIMEOUT = 5.0  # seconds to wait for the hub before turning to what was downloaded earlier
+HUB_TIMEOUT = 5.0  # seconds to wait for the Hub before using earlier downloads
 
 
 @dataclass(frozen=True)
 class Table:
-    """One split: ``labels`` are the column's raw values, ``classes`` their names where the dataset gives names.
+    """One split: ``labels`` are the column's raw values, ``classes`` their names if the dataset has names.
 
-    ``files`` are the ones that a local dataset was read from.
+    ``files`` is the identity of the files of a local dataset.
     """
 
     split: str
@@ -43,7 +43,7 @@ class Table:
 
     @property
     def identity(self) -> Identity:
-        """Of the files that it was read from, else of its rows."""
+        """Identity of the files that the table was read from, otherwise of its rows."""
         return {self.split: self.files or sampled_part(self.labels, self.read)}
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ def _path(value: Any) -> str | None:
 
 
 def _bytes(value: Any) -> Raw:
-    data = value.get("bytes") if isinstance(value, Mapping) else value  # a path alone is not followed: it is foreign
+    data = value.get("bytes") if isinstance(value, Mapping) else value  # a path is not opened: it is untrusted
     return data if isinstance(data, bytes) else ValueError("no bytes")
 
 
@@ -70,13 +70,13 @@ def _bytes(value: Any) -> Raw:
 
 
 def find_columns(rows: Dataset, where: str, image: str | None, label: str | None) -> tuple[str, str]:
-    """The image and the label column, by name or by their types.
+    """Names of the image and the label column, as requested or found by their types.
 
-    Images are ``Image`` columns, else binary ones; labels are ``ClassLabel`` columns, else integers, booleans or
-    text, among several one called like a label; of CIFAR-100's two, the fine one.
+    Image columns are of type ``Image``, else binary. Label columns are of type ``ClassLabel``, else integers, booleans
+    or text; if there are several, the one with a label's usual name. Of CIFAR-100's two, the fine one.
 
     Raises:
-        ValueError: an unknown column, none of the type, several of it.
+        ValueError: an unknown column; no column of the type, or several.
     """
     kinds = {name: _kind(feature) for name, feature in rows.features.items()}
     found = []
@@ -85,7 +85,7 @@ def find_columns(rows: Dataset, where: str, image: str | None, label: str | None
         ("label_column", label, ("classes", "values")),
     ):
         if wanted is not None and kinds.get(wanted) not in ranks:
-            what = "is no column" if wanted not in kinds else f"cannot be {_article(field)}"
+            what = "is not a column" if wanted not in kinds else f"cannot be {_article(field)}"
             raise ValueError(f"DataConfig.{field} = {wanted!r}: {what} of {where}; its columns are {_listed(rows)}")
         found.append(wanted or _only(kinds, ranks, field, where, rows))
     return found[0], found[1]
@@ -168,7 +168,7 @@ def _shortly(files: Sequence[Path], root: Path) -> str:
 
 
 class LocalTables(Protocol):
-    """A local dataset: its name, its folder, the files of each split, how it was understood."""
+    """A local dataset: its name, its folder, the files of each split, and how it was interpreted."""
 
     where: str
     root: Path
@@ -177,14 +177,14 @@ class LocalTables(Protocol):
 
 
 def parquet_files(root: Path) -> Iterator[Path]:
-    """Parquet files below a folder, but those of hidden and system folders."""
+    """Parquet files below a folder, except those in hidden and system folders."""
     for at, folders, names in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not hidden_or_system(name)]
         yield from (Path(at, name) for name in names if name.endswith(".parquet") and not hidden_or_system(name))
 
 
 class ParquetFolder:
-    """Parquet files below a folder; splits are told from the files' or their folders' names, as on the hub."""
+    """Parquet files below a folder; the names of files and folders give the splits, as on the Hub."""
 
     def __init__(self, root: Path, subset: str | None, *, mapped: bool) -> None:
         self.where, self.mapped = f"folder {printable(str(root))}", mapped
@@ -203,9 +203,9 @@ class ParquetFolder:
         if subset is None and len(subsets) == 1:
             return files
         if subset is None:
-            raise ValueError(f"DataConfig.subset = None: {self.where} has several: {legal}")
+            raise ValueError(f"DataConfig.subset = None: {self.where} has several subsets: {legal}")
         if subset not in subsets:
-            raise ValueError(f"DataConfig.subset = {subset!r}: {self.where} has {legal or 'none'}")
+            raise ValueError(f"DataConfig.subset = {subset!r}: {self.where} has {legal or 'no subsets'}")
         return subsets[subset]
 
     def _split(self, file: Path) -> str:
@@ -216,10 +216,10 @@ class ParquetFolder:
         return next(filter(None, (*map(WORDS.get, words), *map(split_of, reversed(folders)))), "train")
 
     def open(self, split: str, image: str | None, label: str | None) -> Table:
-        """Read a split; with ``mapped``, into a file of the Hugging Face cache that memory maps.
+        """Read a split; with ``mapped``, through a memory-mapped file in the Hugging Face cache.
 
         Raises:
-            ValueError: a file that is no parquet or damaged; columns, see :func:`find_columns`.
+            ValueError: a damaged file, or not a parquet file; columns, see :func:`find_columns`.
         """
         files = self.splits[split]
         rows = self._mapped(files) if self.mapped else self._read(files)
@@ -243,7 +243,7 @@ class ParquetFolder:
         try:
             return Dataset(pa.concat_tables(tables, promote_options="permissive").combine_chunks())
         except (pa.ArrowException, ValueError, TypeError) as error:
-            raise ValueError(f"{self.where}: its files do not fit together ({_line(error)})") from None
+            raise ValueError(f"{self.where}: its files have different columns or types ({_line(error)})") from None
 
     def _mapped(self, files: list[Path]) -> Dataset:
         from datasets import load_dataset
@@ -257,8 +257,8 @@ class ParquetFolder:
             if not isinstance(cause, OSError) or cause.errno is None:
                 raise ValueError(f"{self.where}: cannot be read ({_line(cause)})") from None
             LOG.warning(
-                "%s is held in memory: it cannot be mapped in the cache of the datasets library (%s); HF_HOME names "
-                "another folder for that",
+                "%s is read into memory, since it cannot be memory-mapped in the cache of the datasets library (%s); "
+                "set HF_HOME to another folder for that cache",
                 self.where,
                 _line(cause),
             )
@@ -266,13 +266,13 @@ class ParquetFolder:
 
 
 class SavedDataset:
-    """What ``save_to_disk`` of the datasets library wrote: one split, or a folder for each."""
+    """A folder written by ``save_to_disk`` of the datasets library: one split, or a folder for each split."""
 
     def __init__(self, root: Path, subset: str | None) -> None:
         from datasets import Dataset, load_from_disk
 
         if subset is not None:
-            raise ValueError(f"DataConfig.subset = {subset!r}: folder {root} was saved by save_to_disk and has none")
+            raise ValueError(f"DataConfig.subset = {subset!r}: folder {root}, from save_to_disk, has no subsets")
         self.where, self.root = f"folder {printable(str(root))}", root
         self.told: list[str] = []
         try:
@@ -299,7 +299,7 @@ def saved_dataset(root: Path) -> bool:
 
 
 class HubDataset:
-    """A dataset of the Hugging Face Hub, downloaded by its library into its own cache."""
+    """A dataset of the Hugging Face Hub, which the datasets library downloads into its cache."""
 
     def __init__(self, source: str, subset: str | None) -> None:
         self.where = f"dataset {source}" + (f" ({subset})" if subset else "")
@@ -323,8 +323,8 @@ def _load(source: str, subset: str | None) -> Any:
     except (ConnectionError, FileNotFoundError, DatasetNotFoundError) as error:
         reason = unreachable or _line(error)
         raise ValueError(
-            f"DataConfig.source = {source!r}: not a folder here, not downloaded earlier, and the Hugging Face Hub "
-            f"gives no answer ({reason}); check the name (OWNER/NAME) and the connection, or give a local folder"
+            f"DataConfig.source = {source!r}: not a local folder, not downloaded earlier, and the Hugging Face Hub "
+            f"cannot be reached ({reason}); check the name (OWNER/NAME) and the connection, or give a local folder"
         ) from None
     except Exception as error:
         if isinstance(error, ValueError) and "config" in str(error).lower():  # the library lists the legal ones
@@ -335,10 +335,10 @@ def _load(source: str, subset: str | None) -> Any:
 
 
 def _probe(source: str) -> str | None:
-    """None where the hub has this dataset, else why it could not be asked (the library itself would try for long).
+    """None if the Hub has this dataset, else the reason why the Hub is unreachable (the library would retry for long).
 
     Raises:
-        ValueError: the hub is there and does not have it, or keeps it behind a gate.
+        ValueError: the Hub does not have the dataset, or it is gated.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -352,14 +352,16 @@ def _probe(source: str) -> str | None:
             f"huggingface.co/datasets/{source} and log in with `hf auth login`"
         ) from None
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise ValueError(f"DataConfig.source = {source!r}: no folder here and no dataset ({_line(error)})") from None
-    except Exception as error:  # whatever the HTTP library calls a missing network
+        raise ValueError(
+            f"DataConfig.source = {source!r}: neither a local folder nor a dataset on the Hub ({_line(error)})"
+        ) from None
+    except Exception as error:  # the HTTP library has many exceptions for a missing network
         return _line(error) or type(error).__name__
 
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Let the libraries use what they downloaded earlier without asking the hub."""
+    """Let the libraries use earlier downloads without contacting the Hub."""
     import datasets.config
     import huggingface_hub.constants
 
@@ -373,7 +375,7 @@ def offline() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the library's chatter (warnings on stderr, hints on cards) out of the way; errors still raise."""
+    """Suppress the library's warnings and hints on stderr; errors still raise."""
     from datasets.utils import logging
 
     before = logging.get_verbosity()

@@ -1,5 +1,5 @@
-"""Warnings that help: a learning rate that is too high, answers no better than guessing, over-fitting, a gate that is
-stuck, a branch that never ran."""
+"""Warnings about a run: too high a learning rate, accuracy no better than chance, over-fitting, stuck gates, branches
+that never ran."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from polypath.training.recipe import Recipe
 from polypath.training.start import fits
 
 RISING = 3
-PATIENT = 5  # epochs before a network is blamed for what it has not learned
-GUESSING = 0.95  # of the error of guessing
-LEARNED, OVER = 1 / 3, 15.0  # of the error of guessing; percent
+PATIENT = 5  # epochs before at_chance and over_fitting may warn
+GUESSING = 0.95  # share of the chance error above which a network has learned nothing
+LEARNED, OVER = 1 / 3, 15.0  # share of the chance error; gap between held-out and training error in points
 STUCK = 0.01
 DRIFT = 0.1
 LEARNED_WEIGHTS = f"--init {PRETRAINED}"
@@ -29,7 +29,7 @@ Operands = set[tuple[str, str]]
 
 
 def rising_loss(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """A warning when the training loss has risen for three epochs on end and is above where it began."""
+    """A warning if the training loss has risen for three epochs in a row and is above that of the first epoch."""
     last = [row["train_loss"] for row in rows[-RISING - 1 :]]
     if len(last) <= RISING or any(b <= a for a, b in itertools.pairwise(last)):
         return None
@@ -37,19 +37,19 @@ def rising_loss(rows: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     lr = rows[-1]["lr"]
     return (
-        f"the training loss has risen for {RISING} epochs ({last[0]:.3g} to {last[-1]:.3g}): the learning rate is "
-        f"probably too high; now it is {lr:.3g}, try --optim.lr a third of what it was"
+        f"the training loss has risen for {RISING} epochs ({last[0]:.3g} to {last[-1]:.3g}): the learning rate, now "
+        f"{lr:.3g}, is probably too high; try a third of --optim.lr"
     )
 
 
 def of_epochs(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequence[str]) -> list[str]:
-    """The warnings that the metrics of all epochs so far give; ``options``: what may help (:func:`untried`)."""
+    """Warnings from the metrics of all epochs so far; ``options`` are remedies to suggest (:func:`untried`)."""
     found = rising_loss(rows), at_chance(rows, chance, options), over_fitting(rows, chance, options)
     return [text for text in found if text is not None]
 
 
 def untried(recipe: Recipe) -> tuple[str, ...]:
-    """Options against over-fitting that ``recipe`` does not use yet and could, the most helpful first."""
+    """Applicable options against over-fitting that ``recipe`` does not use yet, the most helpful first."""
     options = {
         LEARNED_WEIGHTS: recipe.init is None and recipe.path == WHOLE_TEXT and fits(recipe.model, PRETRAINED),
         "--data.augment.policy trivial": recipe.data.augment.policy == "none",
@@ -59,14 +59,14 @@ def untried(recipe: Recipe) -> tuple[str, ...]:
 
 
 def chance(labels: Tensor, *, balanced: bool) -> float:
-    """The error of one answer for all images, in percent: the most frequent class, or any where classes are drawn alike
-    (``balanced``)."""
+    """Chance error in percent: that of predicting the most frequent class for all images, or with ``balanced`` classes
+    any class."""
     counts = torch.bincount(labels)
     return 100.0 * (1.0 - (1.0 / len(counts) if balanced else float(counts.max() / counts.sum())))
 
 
 def at_chance(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequence[str] = ()) -> str | None:
-    """A warning when neither training nor held-out images come below the error of guessing, ``chance`` percent."""
+    """A warning if neither training nor held-out error has come clearly below ``chance``, in percent."""
     if len(rows) < PATIENT:
         return None
     least = min(row[name] for row in rows for name in ERRORS if name in row)
@@ -74,14 +74,14 @@ def at_chance(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequenc
         return None
     learned = f", or start from learned weights ({LEARNED_WEIGHTS})" if LEARNED_WEIGHTS in options else ""
     return (
-        f"no better than guessing: after {len(rows)} epochs the least error is {least:.1f}%, one answer for all has "
-        f"{chance:.1f}%; see that each folder holds its own class, try --optim.lr a third of {rows[-1]['lr']:.2g}"
+        f"no better than guessing: after {len(rows)} epochs the lowest error is {least:.1f}%, a constant answer has "
+        f"{chance:.1f}%; check that each folder holds one class, try --optim.lr a third of {rows[-1]['lr']:.2g}"
         f"{learned}"
     )
 
 
 def over_fitting(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequence[str] = ()) -> str | None:
-    """A warning when training images are known and held-out ones are not, in percent of error."""
+    """A warning if the training error is low and the held-out error much higher; errors in percent."""
     last = rows[-1]
     if "val_error" not in last or len(rows) < PATIENT:
         return None
@@ -96,7 +96,7 @@ def over_fitting(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequ
 
 
 def stuck_gates(row: Mapping[str, Any]) -> list[str]:
-    """A warning for each gate that let nearly all or nearly none of an epoch's samples pass."""
+    """A warning for each gate that passed nearly all or nearly none of an epoch's samples."""
     found = []
     for name, rate in row.items():
         if name.startswith("rate/") and not STUCK <= rate <= 1 - STUCK:
@@ -108,18 +108,18 @@ def stuck_gates(row: Mapping[str, Any]) -> list[str]:
 
 
 def drifted_gates(row: Mapping[str, Any], target: float) -> str | None:
-    """A warning when gates are far off their target on held-out images, where no noise moves them."""
+    """A warning if gate rates on held-out images, measured without noise, are far from ``target``."""
     rates = [rate for name, rate in row.items() if name.startswith("val_rate/")]
     if not rates or max(abs(rate - target) for rate in rates) <= DRIFT:
         return None
     return (
         f"without noise the gates let pass {min(rates):.2f} to {max(rates):.2f} of the held-out images that reach "
-        f"them, where {target:g} was aimed at; `polypath extract RUN --paths whole --gate-rate {target:g}` corrects it"
+        f"them, but the target is {target:g}; `polypath extract RUN --paths whole --gate-rate {target:g}` corrects it"
     )
 
 
 def operands_of(wiring: Wiring, paths: Iterable[Paths], seen: Operands) -> None:
-    """Add to ``seen`` each (join, label) that ran under any of these choices."""
+    """Add to ``seen`` each (join, label) that any of these paths runs."""
     total = sum(len(join.operands) for join in wiring.joins.values())
     for choice in paths:
         if len(seen) == total:
@@ -130,7 +130,7 @@ def operands_of(wiring: Wiring, paths: Iterable[Paths], seen: Operands) -> None:
 
 
 def never_ran(wiring: Wiring, seen: Operands, steps: int) -> list[str]:
-    """A warning for each join with operands that no step has run."""
+    """A warning for each join with operands that ran in no step."""
     found = []
     for join in wiring.joins.values():
         if missing := [label for label in join.labels if (join.name, label) not in seen]:

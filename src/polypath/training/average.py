@@ -1,7 +1,7 @@
-"""The average of a network in training and of what its objective keeps beside it: exponential, or stochastic (SWA).
+"""Weight averaging of a network and its objective's state: exponential (EMA) or stochastic (SWA).
 
-An average is of weights. Running batch-norm statistics along a run are those of no average of its networks, so before
-it is scored or saved they may be re-estimated, from training images, for every path that its answer runs.
+The running batch-norm statistics of a run do not fit its averaged weights. So before the average is evaluated or saved,
+they may be recalibrated on training images, for every path that the prediction runs.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from polypath.training.recipe import Recipe
 
 
 class Average:
-    """The average of ``recipe.ema`` or ``recipe.swa``; its ``bound`` objective is on a copy of the network.
+    """The average that ``recipe.ema`` or ``recipe.swa`` requests; its ``bound`` objective holds a copy of the network.
 
     Args:
-        net: as it begins, in the form in which it trains, not compiled.
-        steps: of the whole run.
+        net: the network at the start, prepared for training but not compiled.
+        steps: number of steps of the complete run.
 
     Raises:
         ValueError: weights that are sharded.
@@ -32,32 +32,30 @@ class Average:
 
         if recipe.parallel.strategy == "fsdp":
             kind = "ema" if recipe.ema else "swa"
-            raise ValueError(
-                f"{kind} with parallel.strategy 'fsdp': averages of sharded weights are not kept; take 'ddp'"
-            )
+            raise ValueError(f"{kind} with parallel.strategy 'fsdp': sharded weights cannot be averaged; use 'ddp'")
         self.decay, self.first = recipe.ema, swa_begins(recipe.swa, steps)
         self._ema = ModelEmaV3(net)
         self.bound = recipe.objective.bind(self._ema.module)
 
     def update(self, bound: BoundObjective, step: int) -> None:
-        """Take in the network and the objective's state as they are after ``step`` (from 0)."""
+        """Update the average with the network and the objective's state after ``step`` (from 0)."""
         self._ema.decay = self.decay or 1.0 - swa_weight(self.first, step)
         self._ema.update(bound.net)
         for mine, new in zip(self.bound.state_dict().values(), bound.state_dict().values(), strict=True):
             mine.lerp_(new, 1.0 - self._ema.decay) if mine.is_floating_point() else mine.copy_(new)
 
     def recalibrate(self, batches: Iterable[Sequence[Tensor]], images: int) -> None:
-        """Re-estimate the statistics of all paths that the answer runs, from ``batches`` of training images."""
+        """Recalibrate the batch-norm statistics of all paths that the prediction runs, on training ``batches``."""
         self.bound.take_statistics(recalibrate(self.bound.net, self.bound.answers, batches, images))
 
 
 def swa_begins(share: float, steps: int) -> int:
-    """The first step (from 0) that is averaged, where the last ``share`` of ``steps`` are."""
+    """The first averaged step (from 0), if the last ``share`` of ``steps`` is averaged."""
     return min(steps - 1, steps - round(share * steps))
 
 
 def swa_weight(first: int, step: int) -> float:
-    """What the network after ``step`` weighs in the average, so that all from ``first`` on weigh the same.
+    """Weight of the network after ``step`` in the running mean, so that all steps from ``first`` on weigh the same.
 
     Before ``first`` the average is the network itself.
     """

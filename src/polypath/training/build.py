@@ -1,4 +1,4 @@
-"""From a recipe to the things of a run: device, network, batches."""
+"""Build the parts of a run from its recipe: device, network, batches."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from polypath.training.start import timm_net, timm_start
 
 LOG = logging.getLogger(__name__)
 EVAL_BATCH = STATISTICS_BATCH = 250
-WHITENED = 2000  # training images, at most, that a whitening layer is made from
+WHITENED = 2000  # at most, training images that a whitening layer is computed from
 _DRAWN_ANEW = ("num_classes", "init")
 INIT, MODEL, TEACHER = "init", "model", "teacher"
 
 
 def resolve_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device called ``name``; ``auto`` takes CUDA, else MPS, else the CPU; of several CUDA devices the rank's own.
+    """The device called ``name``. ``auto`` is CUDA, else MPS, else the CPU; each rank gets its own CUDA device.
 
     Raises:
-        ValueError: one that is not there.
+        ValueError: a device that this machine does not have.
     """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
@@ -50,15 +50,15 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     kind, _, index = name.partition(":")
     if not there.get(kind, False) or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
         legal = ", ".join(["auto", *(k for k, found in there.items() if found)])
-        raise ValueError(f"device = {name!r}: not on this machine; there are {legal}")
+        raise ValueError(f"device = {name!r}: not on this machine; available: {legal}")
     if kind == "cuda":
         return torch.device(kind, int(index) if index else local_rank)
     return torch.device(kind)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """``auto`` is bf16 where ``device`` computes in it, and fp32 where it would only be emulated, at several times the
-    time: on processors without AVX512_BF16 or AMX, and on MPS. Other names are themselves."""
+    """Replace ``auto``: by bf16 if ``device`` has instructions for it, else by fp32. Emulated bf16 takes several times
+    longer (processors without AVX512_BF16 or AMX, and MPS). Other names are returned as they are."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -72,12 +72,12 @@ def _processor_has_bf16() -> bool:
 
 
 def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str] | None = None) -> PathNet:
-    """The network that a run trains, on the CPU, its weights drawn from the seed, or those of ``recipe.init``, see
+    """The network that a run trains, on the CPU: with weights drawn from the seed, or from ``recipe.init``, see
     :mod:`polypath.training.start`.
 
-    With ``init``, it is the saved network itself, which may be an extracted path of ``recipe.model``. Where its
-    classes are of another number than the recipe's, or other ones than ``classes`` or in another order, it gets a new
-    head, drawn from the seed. A run that has begun reads its own copy of it.
+    With ``init``, it is the saved network itself, which may be an extracted path of ``recipe.model``. If the number of
+    its classes is not the recipe's, or its classes are not ``classes`` in the same order, it gets a new head, drawn
+    from the seed. A run that has started reads its own copy of the network.
 
     With ``path``, it is that path of the network, extracted.
 
@@ -98,19 +98,19 @@ def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str
     others = bool(known) and classes is not None and net.class_names != completed_classes(classes, outputs)
     if net.num_classes != outputs or others:
         if others:
-            LOG.info("init: %s tells other classes apart than the data has, so its head is drawn anew", recipe.init)
+            LOG.info("init: the classes of %s are not those of the data, so its head is re-initialised", recipe.init)
         with seeded(recipe.seed):
             net.reset_classifier(outputs)
     return _path_of(net, recipe.path)
 
 
 def whiten(net: PathNet, recipe: Recipe, data: ImageData, world: World) -> None:
-    """Set the whitening layer of a network that has one and was drawn, by training images without random changes.
+    """Compute the whitening layer, if any, of a newly drawn network from training images without augmentation.
 
-    What rank 0 finds is every rank's.
+    Rank 0 computes it for all ranks.
 
     Raises:
-        ValueError: images without anything to whiten, or with fewer directions than are asked for.
+        ValueError: images without variance, or with fewer directions than requested.
     """
     if recipe.init is not None or not recipe.model.whitening:
         return
@@ -128,12 +128,12 @@ def whiten(net: PathNet, recipe: Recipe, data: ImageData, world: World) -> None:
 
 
 def _check_model(model: Family, net: PathNet, init: str) -> None:
-    """Raise ``ValueError`` unless ``model`` is what the saved network was built from, but for its classes and for how
-    weights are drawn."""
+    """Raise ``ValueError`` unless the saved network was built from ``model``, apart from classes and weight
+    initialisation."""
     family = net.config.get("family")
     if family != model.family:
         raise ValueError(
-            f"model is a {model.family}, and the network in init = {init!r} a {family}: take a recipe of it"
+            f"model is a {model.family}, but the network in init = {init!r} is a {family}: use a recipe of that family"
         )
     loaded = decode(json.loads(json.dumps(net.config.get("arguments", {}))), type(model), "arguments")
     for field in dataclasses.fields(model):
@@ -150,7 +150,7 @@ def _path_of(net: PathNet, path: str) -> PathNet:
 
 
 def keep_sources(recipe: Recipe, run_dir: Path, classes: Sequence[str]) -> None:
-    """Copy the networks that a new run reads into its folder, so that it goes on when their own folders are gone."""
+    """Copy the networks that a new run reads into its folder, so that it can resume without their original folders."""
     if recipe.init is not None:
         save(build_net(recipe, classes=classes), run_dir / INIT)
     if isinstance(recipe.objective, Taught):
@@ -158,13 +158,13 @@ def keep_sources(recipe: Recipe, run_dir: Path, classes: Sequence[str]) -> None:
 
 
 def with_own_teacher(recipe: Recipe, run_dir: Path) -> Recipe:
-    """The recipe of a run that has begun, its teacher the copy that it keeps."""
+    """The recipe of a run that has started, with the run's own copy as the teacher."""
     own = run_dir / TEACHER
     return replace(recipe, {"objective.teacher": str(own)}) if own.is_dir() else recipe
 
 
 def check_fits(net: PathNet, data: ImageData) -> None:
-    """Raise ``ValueError`` where the network cannot take these images or tell their classes apart."""
+    """Raise ``ValueError`` if the network does not fit the size, the channels or the classes of these images."""
     if len(data.classes) > net.num_classes:
         raise ValueError(
             f"model.num_classes = {net.num_classes}: {data.name} has {len(data.classes)} classes; "
@@ -186,10 +186,10 @@ def check_fits(net: PathNet, data: ImageData) -> None:
 
 
 def train_batches(data: ImageData, recipe: Recipe, device: torch.device, world: World) -> BatchesBase:
-    """Training batches of this rank. A last batch of fewer than two images a part is left out: batch-norm needs two.
+    """Training batches of this rank. A last batch with fewer than two images per part is dropped: batch-norm needs two.
 
     Raises:
-        ValueError: batches larger than the set or not a multiple of the ranks.
+        ValueError: batches larger than the training set, or not a multiple of the ranks.
     """
     size, images = recipe.batch_size, len(data.train)
     if images < size:
@@ -201,12 +201,12 @@ def train_batches(data: ImageData, recipe: Recipe, device: torch.device, world: 
 
 
 def leaves_out_last(images: int, recipe: Recipe, ranks: int = 1) -> bool:
-    """Whether an epoch's last batch is too small for its parts."""
+    """Whether an epoch's last batch is dropped because it has too few images for its parts."""
     return 0 < images % recipe.batch_size < 2 * ranks * recipe.accumulate
 
 
 def eval_batches(part: Part, data: ImageData, recipe: Recipe, device: torch.device, world: World) -> BatchesBase:
-    """Batches of a part to score, in its order; under FSDP2 every rank scores all of it."""
+    """Batches to evaluate on, in order; under FSDP2 every rank evaluates all of them."""
     alone = world.size == 1 or recipe.parallel.strategy == "fsdp"
     ranks = 1 if alone else world.size
     size = max(1, EVAL_BATCH // recipe.data.eval_crops // ranks) * ranks
@@ -217,7 +217,7 @@ def eval_batches(part: Part, data: ImageData, recipe: Recipe, device: torch.devi
 
 
 def statistics_batches(data: ImageData, recipe: Recipe, device: torch.device) -> BatchesBase:
-    """Training images without random changes, in an order drawn by the recipe's seed, to re-estimate batch-norm on."""
+    """Training images without augmentation, in an order drawn from the recipe's seed, to recalibrate batch-norm on."""
     config, size = dataclasses.replace(recipe.data, eval_crops=1), min(STATISTICS_BATCH, len(data.train))
     layout = {"device": device, "channels_last": recipe.channels_last}
     return evaluation_batches(data, config, size, "train", shuffle=True, seed=recipe.seed, **layout)
@@ -225,7 +225,8 @@ def statistics_batches(data: ImageData, recipe: Recipe, device: torch.device) ->
 
 @contextlib.contextmanager
 def numerics(device: torch.device, deterministic: bool) -> Iterator[None]:
-    """Inside the block torch's global generators are ours to seed, and CUDA takes the same algorithms each time."""
+    """Inside the block, torch's global generators may be seeded freely, and ``deterministic`` selects CUDA algorithms
+    that repeat exactly."""
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = deterministic, not deterministic

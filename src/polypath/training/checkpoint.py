@@ -1,12 +1,12 @@
 """Checkpoints: tensors as safetensors, the rest as JSON, both checksummed; no pickle anywhere.
 
-``checkpoints/`` of a run holds, for a state after ``step`` steps,
+``checkpoints/`` of a run holds, for the state after ``step`` steps,
 
     step-00001200.safetensors     weights, optimiser, objective, moving average
-    step-00001200.json            position, sums, checksum of the other; written last, so where it is both are
+    step-00001200.json            position, sums, the other file's checksum; written last, so it implies both files
 
-Each is written to a temporary name, flushed and renamed. The newest ones and the best one are kept. What is damaged is
-passed over, saying so, and the one before it is taken.
+Each file is written to a temporary name, flushed and renamed. The newest checkpoints and the best one are kept. A
+damaged checkpoint is skipped with a warning, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class _Head:
-    """What the JSON file of a checkpoint says, its own checksum apart."""
+    """The JSON file of a checkpoint, without its own checksum."""
 
     format: int
     recipe: str
@@ -54,22 +54,22 @@ class _Head:
 
 
 class Checkpoints:
-    """The checkpoints of one run in ``folder``; ``recipe`` is the digest of its recipe, which each of them bears, and
-    ``earlier`` are those of recipes that it had before."""
+    """The checkpoints of one run in ``folder``. ``recipe`` is the digest of its recipe, which each checkpoint stores;
+    ``earlier`` are the digests of the run's earlier recipes."""
 
     def __init__(self, folder: Path, recipe: str, earlier: Sequence[str] = ()) -> None:
         self.folder, self.recipe, self.earlier = folder, recipe, tuple(earlier)
 
     def steps(self) -> list[int]:
-        """Steps that there is a checkpoint of, in order."""
+        """Steps that have a checkpoint, in order."""
         found = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*.json"))
         return sorted(int(match[1]) for match in found if match)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write one. A failure leaves the earlier ones as they are.
+        """Write a checkpoint. A failure leaves the earlier ones as they are.
 
         Raises:
-            OSError: no space left, with what is still there and what to do.
+            OSError: no space left; the message names the newest good checkpoint and what to do.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         file, beside = self._files(checkpoint.step)
@@ -84,40 +84,41 @@ class Checkpoints:
             raise self._no_space(checkpoint, plain, error) from error
 
     def load(self, step: int) -> Checkpoint:
-        """Read the one of ``step``.
+        """Read the checkpoint of ``step``.
 
         Raises:
-            ValueError: one that is missing, damaged or of another run.
+            ValueError: it is missing, damaged or from another run.
         """
         file, beside = self._files(step)
         body = read_json(beside)
         if not isinstance(body, dict) or body.pop("checksum", None) != json_digest(body):
-            raise ValueError(f"{beside.name}: damaged, its checksum does not fit")
+            raise ValueError(f"{beside.name}: damaged, its checksum does not match")
         if body.get("format") != FORMAT:
             raise ValueError(f"{beside.name}: format {body.get('format')!r}, this version of Polypath reads {FORMAT}")
         head = decode(body, _Head, beside.name)
         if head.recipe not in (self.recipe, *self.earlier):
-            raise ValueError(f"{beside.name}: of another recipe than the recipe.json of this run")
+            raise ValueError(f"{beside.name}: its recipe is not the recipe.json of this run")
         if head.step != step:
             raise ValueError(f"{beside.name}: is of step {head.step}")
         try:
             if file_digest(file) != head.sha256:
-                raise ValueError(f"{file.name}: damaged, its checksum does not fit")
+                raise ValueError(f"{file.name}: damaged, its checksum does not match")
             return Checkpoint(step, load_file(file), head.state)
         except OSError as error:
             raise ValueError(f"{file.name}: {error.strerror or error}") from error
         except SafetensorError as error:
-            raise ValueError(f"{file.name}: no safetensors file ({error})") from error
+            raise ValueError(f"{file.name}: not a safetensors file ({error})") from error
 
     def newest(
         self, fits: Callable[[Checkpoint], None] = lambda _: None, warn: Callable[[str], None] = LOG.warning
     ) -> Checkpoint | None:
-        """The newest that is whole and that ``fits`` does not refuse by a ``ValueError``; None where there is none yet.
+        """The newest intact checkpoint that ``fits`` accepts; None if there is none yet.
 
-        ``warn`` is called with one line of text for each that is passed over.
+        ``fits`` raises ``ValueError`` for a checkpoint that cannot be used. ``warn`` is called with one line of text
+        for each checkpoint that is skipped.
 
         Raises:
-            ValueError: there are some, and none of them can be used.
+            ValueError: there are checkpoints, but none can be used.
         """
         refused = []
         for step in reversed(self.steps()):
@@ -128,21 +129,21 @@ class Checkpoints:
                 refused.append(str(error))
                 continue
             for problem in refused:
-                warn(f"passed over a checkpoint: {problem}; going on from step {step}")
+                warn(f"skipped a checkpoint: {problem}; resuming from step {step}")
             return checkpoint
         if refused:
             raise ValueError(f"{self.folder}: no checkpoint can be used: {'; '.join(refused)}")
         return None
 
     def keep(self, last: int, also: Iterable[int] = ()) -> None:
-        """Remove all but the ``last`` newest and those of the steps ``also``."""
+        """Remove all checkpoints except the ``last`` newest and those of the steps ``also``."""
         steps = self.steps()
         for step in set(steps[:-last]) - set(also):
-            for path in reversed(self._files(step)):  # the JSON first: without it the other does not count
+            for path in reversed(self._files(step)):  # the JSON first: without it the tensors are ignored
                 remove(path)
 
     def after(self, step: int) -> None:
-        """Remove those later than ``step`` and what a killed process left half-written."""
+        """Remove checkpoints later than ``step``, and unfinished files of a killed process."""
         for later in (s for s in self.steps() if s > step):
             for path in reversed(self._files(later)):
                 remove(path)
@@ -159,7 +160,7 @@ class Checkpoints:
     def _no_space(self, checkpoint: Checkpoint, tensors: Mapping[str, Tensor], error: Exception) -> OSError:
         size = sum(t.numel() * t.element_size() for t in tensors.values()) / 2**20
         steps = [s for s in self.steps() if s != checkpoint.step]
-        rest = f"the checkpoint of step {steps[-1]} is whole" if steps else "there is no earlier checkpoint"
+        rest = f"the checkpoint of step {steps[-1]} is intact" if steps else "there is no earlier checkpoint"
         number = getattr(error, "errno", None) or errno.ENOSPC
         reason = getattr(error, "strerror", None) or str(error)
         text = (
@@ -170,7 +171,7 @@ class Checkpoints:
 
 
 def same_tensors(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether two sets of tensors are equal to the bit, names and types included."""
+    """Whether two sets of tensors are bitwise equal, names and types included."""
     if a.keys() != b.keys():
         return False
     return all(

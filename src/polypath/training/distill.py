@@ -1,4 +1,4 @@
-"""Distillation: a path learns the answers of the whole network beside the labels (Hinton et al. 2015)."""
+"""Distillation: a path learns the outputs of the whole network, beside the labels (Hinton et al. 2015)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from polypath.core.precision import at_least_float32
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), the mean over a batch of logits ``(N, classes)``.
 
-    Its gradient is that of the cross-entropy with the teacher's soft answers as labels, from which it differs by their
-    entropy. No gradient reaches the teacher. T² keeps the gradient's size when T changes (Hinton et al. 2015, §2.1).
+    It differs from the cross-entropy with the teacher's soft labels by a constant, their entropy, so its gradient is
+    the same. No gradient reaches the teacher. T² keeps the gradient's size when T changes (Hinton et al. 2015, §2.1).
 
     Raises:
         ValueError: a temperature that is not above 0.
@@ -35,18 +35,18 @@ def alpha_divergence_loss(
     alphas: tuple[float, float] = (-1.0, 1.0),
     clip: float = 5.0,
 ) -> Tensor:
-    """T² · the larger, image by image, of two α-divergences of the teacher's answers p from the student's q (AlphaNet,
-    Wang et al. 2021); the mean over a batch of logits ``(N, classes)``.
+    """T² times the larger of two α-divergences of the teacher's probabilities p from the student's q, for each image
+    (AlphaNet, Wang et al. 2021); the mean over a batch of logits ``(N, classes)``.
 
         D_α(p ‖ q) = Σ q · ((p / q)^α − 1) / (α · (α − 1)),      D_1 = KL(p ‖ q),      D_0 = KL(q ‖ p)
 
-    A negative α punishes what the student is too sure of, a positive one what it leaves out. The weights (p / q)^α of
-    value and gradient are clipped from above, as in the authors' code; those of α = 1 are not. The gradient of a
-    clipped divergence is the one that the authors descend: a clipped weight is a constant. None reaches the teacher.
+    A negative α penalises classes that the student overestimates, a positive α classes that it underestimates. The
+    weights (p / q)^α of value and gradient are clipped from above, as in the authors' code, except for α = 1. In the
+    gradient a clipped weight is a constant, also as in their code. No gradient reaches the teacher.
 
     Args:
         alphas: α− and α+.
-        clip: the most that a weight may be.
+        clip: upper limit of a weight.
 
     Raises:
         ValueError: a temperature or clip that is not above 0.
@@ -62,10 +62,10 @@ def alpha_divergence_loss(
 
 
 def _alpha_divergence(log_p: Tensor, log_q: Tensor, alpha: float, clip: float) -> tuple[Tensor, Tensor]:
-    """D_α ``(N,)`` without a graph, and what has its gradient: −Σ q · ρ(p / q) · log q, q and ρ constants, where
-    ρ(t) = t f'(t) − f(t) for D_α = Σ q f(p / q)."""
+    """D_α ``(N,)`` without a graph, and a surrogate with its gradient: −Σ q · ρ(p / q) · log q with constant q and ρ,
+    where ρ(t) = t f'(t) − f(t) for D_α = Σ q f(p / q)."""
     q, log_ratio = log_q.detach().exp(), log_p - log_q.detach()
-    if alpha == 1.0:  # q times the ratio is p, which is finite where the ratio is not
+    if alpha == 1.0:  # q times the ratio is p, which is finite even if the ratio is not
         terms, pull = log_p.exp() * log_ratio, log_p.exp()
     elif alpha == 0.0:
         pull = q * log_ratio.clamp(max=math.log(clip))

@@ -1,13 +1,13 @@
-"""Several processes on one run: who they are, and what they tell each other.
+"""Several processes on one run: their ranks and their communication.
 
-Started by ``torchrun``, every rank takes its part of each batch, runs the same path, and the gradients of the weights
-that were alive are summed in buckets after the backward pass. No search for unused weights is needed: under the same
-path every rank knows what is alive, and where each rank draws its own path, one small exchange tells
-(:func:`reduce_gradients`).
+Started by ``torchrun``, every rank trains on its part of each batch, usually on the same path. After the backward pass,
+the gradients of the weights that were used are summed in buckets. No search for unused weights is needed: with the same
+path on all ranks, every rank knows the used weights. If each rank draws its own path, one small exchange determines
+them (:func:`reduce_gradients`).
 
-Running statistics of batch-norm: those of rank 0 count, as in PyTorch's DDP. Training never reads them, so the ranks do
-not exchange them; they are in every checkpoint, and all ranks take them before
-a network is scored. With synchronised batch-norm all ranks have the same ones.
+The running statistics of batch-norm are those of rank 0, as in PyTorch's DDP. Training never reads them, so the ranks
+do not exchange them. They are in every checkpoint, and all ranks receive them before a network is evaluated. With
+synchronised batch-norm all ranks have the same statistics.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ T = TypeVar("T")
 
 @dataclass
 class World:
-    """This process among those that share the run; alone, every exchange is nothing.
+    """This process among those that share the run; with one process, every exchange does nothing.
 
     Attributes:
-        rank, size: which of how many.
-        local_rank: which of those on this machine, so which of its devices.
-        control: the group for small exchanges on the CPU.
+        rank, size: this process's number and the number of processes.
+        local_rank: its number on this machine, and so of its device.
+        control: the process group for small exchanges on the CPU.
     """
 
     rank: int = 0
@@ -46,11 +46,11 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this rank writes the files and speaks."""
+        """Whether this is rank 0, which writes the files and the log."""
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
-        """Everybody's ``value``, in order of rank, on every rank."""
+        """The ``value`` of all ranks, in order of rank, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -58,7 +58,7 @@ class World:
         return values
 
     def any(self, flag: int) -> int:
-        """The largest of everybody's ``flag``."""
+        """The largest ``flag`` of all ranks."""
         if self.size == 1:
             return flag
         shared = torch.tensor([flag])
@@ -66,10 +66,10 @@ class World:
         return int(shared)
 
     def on_first(self, act: Callable[[], None]) -> None:
-        """Let rank 0 ``act``, the others wait for it.
+        """Call ``act`` on rank 0 while the others wait.
 
         Raises:
-            ValueError, OSError: what rank 0 raised, on every rank: none waits for one that has left.
+            ValueError, OSError: rank 0's exception, on every rank, so that no rank waits for rank 0 forever.
         """
         error: ValueError | OSError | None = None
         if self.first:
@@ -86,18 +86,18 @@ class World:
 
 
 def join_world(device: str = "cpu", timeout_s: float = 1800.0) -> World:
-    """Join the processes that ``torchrun`` started (by its environment variables), or be alone.
+    """Join the processes that ``torchrun`` started (by its environment variables); without them, a single process.
 
-    CUDA devices talk by NCCL, others by gloo.
+    CUDA devices communicate with NCCL, others with gloo.
 
     Raises:
-        ValueError: ``torchrun``'s variables are there in part only.
+        ValueError: only some of ``torchrun``'s variables are set.
     """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return World()
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise ValueError(f"WORLD_SIZE is set and {missing[0]} is not: start several processes with torchrun")
+        raise ValueError(f"WORLD_SIZE is set, but {missing[0]} is not: start several processes with torchrun")
     rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     nccl = device == "cuda"
     if nccl:
@@ -111,14 +111,14 @@ def join_world(device: str = "cpu", timeout_s: float = 1800.0) -> World:
 def reduce_gradients(
     parameters: Sequence[nn.Parameter], world: World, *, same_paths: bool = True, sharded: bool = False, flag: int = 0
 ) -> int:
-    """Sum the gradients of the parameters that have one over all ranks, in buckets of 25 MiB.
+    """Sum gradients over all ranks, in buckets of 25 MiB.
 
-    First the ranks tell each other, on the CPU, which parameters have one, and the largest ``flag``, which is returned.
-    Where each rank draws its own path (not ``same_paths``), a rank whose path left out what another's used contributes
-    zeros. A parameter that no rank's path used keeps no gradient. ``sharded`` gradients (FSDP2) are summed already.
+    First the ranks exchange, on the CPU, which parameters have a gradient, and the largest ``flag``, which is returned.
+    If each rank draws its own path (not ``same_paths``), a rank contributes zeros for parameters that only other ranks
+    used. A parameter that no rank used keeps no gradient. ``sharded`` gradients (FSDP2) are already summed.
 
     Raises:
-        RuntimeError: under ``same_paths``, ranks that did not use the same parameters.
+        RuntimeError: with ``same_paths``, ranks that did not use the same parameters.
     """
     if world.size == 1:
         return flag
@@ -129,7 +129,7 @@ def reduce_gradients(
     if (somewhere & nowhere).any():
         if same_paths:
             raise RuntimeError(
-                "ranks ran different paths where all should run the same; their gradients cannot be summed"
+                "ranks ran different paths, but all should run the same; their gradients cannot be summed"
             )
         for p, alive in zip(parameters, somewhere.tolist(), strict=True):
             if alive and p.grad is None:
@@ -151,7 +151,7 @@ def _sum(tensors: list[Tensor]) -> None:
 
 
 def buckets(tensors: Iterable[Tensor], limit: int = BUCKET_BYTES) -> list[list[Tensor]]:
-    """Cut a row of tensors into rows of one type and at most ``limit`` bytes (or one tensor)."""
+    """Split tensors into lists of one dtype and at most ``limit`` bytes (or one tensor)."""
     rows: list[list[Tensor]] = []
     held = 0
     for t in tensors:
@@ -165,32 +165,32 @@ def buckets(tensors: Iterable[Tensor], limit: int = BUCKET_BYTES) -> list[list[T
 
 
 def share(tensors: Iterable[Tensor], world: World) -> None:
-    """Give rank 0's values to all ranks, in place."""
+    """Broadcast rank 0's values to all ranks, in place."""
     if world.size > 1:
         for t in tensors:
             dist.broadcast(t, 0)
 
 
 def part_of(batch: int, part: int, parts: int) -> slice:
-    """Which images of a batch of ``batch`` are part ``part`` (from 0) of ``parts`` as even ones as can be."""
+    """The images of part ``part`` (from 0) when ``batch`` images are split into ``parts`` as evenly as possible."""
     small, more = divmod(batch, parts)
     begin = part * small + min(part, more)
     return slice(begin, begin + small + (part < more))
 
 
 def sharded(t: Tensor) -> TypeGuard[DTensor]:
-    """Whether FSDP2 has sharded it; by its class's name, since most commands never need that slow import."""
+    """Whether FSDP2 has sharded this tensor; by its class's name, since most commands never need that slow import."""
     return type(t).__name__ == "DTensor"
 
 
 def full(t: Tensor) -> Tensor:
-    """A copy of the whole of a tensor that FSDP2 may have sharded, on the CPU. All ranks call it together."""
+    """A complete copy, on the CPU, of a tensor that FSDP2 may have sharded. All ranks must call it together."""
     t = t.detach()
     return (t.full_tensor() if sharded(t) else t).to("cpu", copy=True)
 
 
 def put(into: Tensor, whole: Tensor) -> Tensor:
-    """Copy a whole tensor into one that FSDP2 may have sharded; every rank has the whole. Gives ``into`` back."""
+    """Copy the complete tensor ``whole``, which every rank has, into ``into``, which FSDP2 may have sharded."""
     if sharded(into):
         from torch.distributed.tensor import distribute_tensor
 

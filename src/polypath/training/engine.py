@@ -1,7 +1,7 @@
-"""What a training step changes, and the step itself.
+"""The training step, and the state that it changes.
 
-Everything random in a step is drawn from ``(seed, step, part)``, so a checkpoint holds no generator's state and one
-process that accumulates over parts draws what several processes with a part each draw.
+All random numbers of a step are drawn from ``(seed, step, part)``. So checkpoints need no generator state, and one
+process that accumulates gradients over parts draws the same numbers as several processes with one part each.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine:
-    """A network in training: its objective, optimiser, average, and what an epoch has summed so far.
+    """A network in training, with its objective, optimiser, average, and the epoch's sums so far.
 
     Args:
-        net: which is made ready for training in place, see :mod:`polypath.training.prepare`.
-        steps_per_epoch: of the optimiser.
+        net: the network, which is prepared in place, see :mod:`polypath.training.prepare`.
+        steps_per_epoch: optimiser steps per epoch.
 
     Raises:
-        ValueError: an objective that this network cannot follow, options that exclude each other.
+        ValueError: an objective that this network does not support, options that exclude each other.
     """
 
     def __init__(self, recipe: Recipe, net: PathNet, device: torch.device, world: World, steps_per_epoch: int) -> None:
         if recipe.precision == "auto":
-            raise ValueError("precision = 'auto': to be settled first, by polypath.training.build.resolve_precision")
+            raise ValueError("precision = 'auto': resolve it first with polypath.training.build.resolve_precision")
         self.recipe, self.device, self.world, self.steps_per_epoch = recipe, device, world, steps_per_epoch
         self.schedule = Schedule(
             recipe.schedule, recipe.optim.base_rate(recipe.batch_size), steps_per_epoch, recipe.epochs
         )
         self.mixup = _mixup(recipe, net.num_classes)
-        macs = PathMacs(net)  # before it is sharded or compiled
+        macs = PathMacs(net)  # before the network is sharded or compiled
         self.net = prepare(net, recipe, device, world)
         steps = steps_per_epoch * recipe.epochs
         self.average = Average(recipe, self.net, steps) if recipe.averages else None
@@ -64,19 +64,19 @@ class Engine:
             if recipe.objective.kind == "ensemble":
                 raise ValueError(
                     "objective 'ensemble' with parallel.strategy 'fsdp': its members share weights, which cannot be "
-                    "sharded for each; take 'ddp'"
+                    "sharded per member; use 'ddp'"
                 )
             if recipe.objective.kind == "exits":
                 raise ValueError(
-                    "objective 'exits' with parallel.strategy 'fsdp': paths that run as one do not go through the "
-                    "network's forward, by which weights are gathered; take 'ddp'"
+                    "objective 'exits' with parallel.strategy 'fsdp': its paths run together, without the network's "
+                    "forward, which would gather the weights; use 'ddp'"
                 )
         self.bound = recipe.objective.bind(self.net, label_smoothing=0.0 if self.mixup else recipe.label_smoothing)
         if recipe.parallel.strategy == "fsdp":
-            shard(self.net, world)  # only now: an objective may count what its paths cost
+            shard(self.net, world)  # only now: an objective may count the MACs of its paths
         self.scorer = self.bound if self.average is None else self.average.bound
         self.flop = FlopCounter()
-        self.flop.watch(self.net, macs)  # only now: a moving average has copied its hooks
+        self.flop.watch(self.net, macs)  # only now: a moving average would have copied the hooks
         for teacher in self.bound.teachers:
             self.flop.watch(teacher, PathMacs(teacher), teacher=True)
         self.optimizer = build_optimizer(self.net, recipe.optim)
@@ -90,23 +90,23 @@ class Engine:
 
     @property
     def scored(self) -> PathNet:
-        """The network that is validated and saved: the average where there is one."""
+        """The network that is validated and saved: the average if there is one."""
         return self.scorer.net
 
     def autocast(self) -> contextlib.AbstractContextManager:
         return autocast(self.device, self.recipe.precision)
 
     def predict(self, x: Tensor) -> Tensor:
-        """What the scored network answers: logits or log-probabilities ``(N, classes)``."""
+        """The scored network's prediction: logits or log-probabilities ``(N, classes)``."""
         return self.scorer.predict(x)
 
     def share_statistics(self) -> None:
-        """Give rank 0's running statistics to all ranks, before the network is scored."""
+        """Broadcast rank 0's running statistics to all ranks, before the network is evaluated."""
         share(itertools.chain(self.scored.buffers(), self.scorer.state_dict().values()), self.world)
 
     def start_epoch(self, epoch: int) -> None:
-        """Let go of gradients and optimiser state of what does not learn in ``epoch``, by the objective or by a frozen
-        start."""
+        """Release gradients and optimiser state of parameters that do not learn in ``epoch``: frozen by the objective,
+        or by ``frozen_epochs``."""
         names = self.bound.trainable(epoch)
         self.frozen = [] if names is None else [p for p, name in self.names.items() if name not in names]
         if epoch < self.recipe.frozen_epochs:
@@ -122,12 +122,12 @@ class Engine:
         Args:
             parts: this rank's parts of the batch: number of the part, images ``(n, C, H, W)``, labels ``(n,)``.
             total: images in the batch, over all parts and ranks.
-            epoch, step: counted from 0, ``step`` over the whole run.
-            flag: what this rank has to say to the others (the number of a signal).
+            epoch, step: counted from 0, ``step`` over the complete run.
+            flag: this rank's message to the others (the number of a signal).
 
         Returns:
-            The largest of the ranks' flags; ``NONFINITE``, and nothing is stepped, where a loss was not finite. On
-            accelerators that is only seen later, when the meter is flushed: looking would wait for the device.
+            The largest flag of all ranks; ``NONFINITE``, without an optimiser step, if a loss was not finite. On
+            accelerators this is only detected when the meter is flushed, since a check would wait for the device.
         """
         recipe = self.recipe
         set_rate(self.optimizer, self.schedule.at(step))
@@ -150,7 +150,7 @@ class Engine:
         if recipe.clip_norm:
             nn.utils.clip_grad_norm_([p for p in self.names if p.grad is not None], recipe.clip_norm)
         self.scaler.step(self.optimizer)
-        if isinstance(self.optimizer, Together) and self.world.first:  # all ranks step the same, so it counts once
+        if isinstance(self.optimizer, Together) and self.world.first:  # all ranks do the same step, so count it once
             with torch.no_grad():
                 self.flop.add(1, self.optimizer.taken())
         self.scaler.update()
@@ -159,7 +159,7 @@ class Engine:
         return flag
 
     def _part(self, number: int, x: Tensor, y: Tensor, weight: float, epoch: int, step: int) -> bool:
-        """Forward and backward of one part; False where its loss is known not to be finite."""
+        """Forward and backward of one part; False if its loss is known not to be finite."""
         recipe, info = self.recipe, step_info(self.recipe, self.steps_per_epoch, epoch, step, number, self.world.rank)
         torch.manual_seed(generator(recipe.seed, "step", step, number).initial_seed())
         if self.mixup is not None:
@@ -186,17 +186,17 @@ class Engine:
         return finite
 
     def weights(self) -> dict[str, Tensor]:
-        """Weights and running statistics of the scored network, whole, on the CPU. All ranks call it together."""
+        """All weights and running statistics of the scored network, on the CPU. All ranks must call it together."""
         return {name: full(t) for name, t in self.scored.state_dict().items()}
 
     def objective_state(self) -> dict[str, Tensor]:
-        """Tensors that the objective of the scored network keeps in addition to its own."""
+        """Tensors that the scored network's objective keeps beside those of the network."""
         return {name: full(t) for name, t in self.scorer.state_dict().items()}
 
-    # --- what a checkpoint holds -------------------------------------------------------------------------
+    # --- contents of a checkpoint ------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that steps have changed and that is a tensor, by name. All ranks call it together."""
+        """All tensors that steps change, by name. All ranks must call it together."""
         held = {f"model/{name}": t for name, t in self.net.state_dict().items()}
         held |= {f"objective/{name}": t for name, t in self.bound.state_dict().items()}
         if self.average is not None:
@@ -208,16 +208,16 @@ class Engine:
         return {name: full(t) for name, t in held.items()}
 
     def state(self) -> dict[str, Any]:
-        """The rest of it, as JSON values. Call ``meter.flush()`` first."""
+        """The rest of the state, as JSON values. Call ``meter.flush()`` first."""
         return {"meter": self.meter.state(), "scaler": self.scaler.state_dict()}
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Take back what :meth:`tensors` and :meth:`state` gave.
+        """Restore the results of :meth:`tensors` and :meth:`state`.
 
         Raises:
             ValueError: tensors of another network, objective or optimiser.
         """
-        kinds = "model", "objective", "ema", "ema-objective", "optim"  # ema: of either kind of average
+        kinds = "model", "objective", "ema", "ema-objective", "optim"  # ema: either kind of average
         parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
         for name, t in tensors.items():
             kind, _, rest = name.partition("/")
@@ -232,7 +232,7 @@ class Engine:
         for key, t in parts["optim"].items():
             name, _, what = key.rpartition("/")
             if name not in known:
-                raise ValueError(f"optimiser state of {name!r}, which this network does not have")
+                raise ValueError(f"optimiser state of {name!r}: this network has no such parameter")
             p = known[name]
             self.optimizer.state[p][what] = t.clone() if t.shape != p.shape else put(torch.empty_like(p.data), t)
         self.scaler.load_state_dict(state["scaler"])
@@ -240,7 +240,7 @@ class Engine:
 
 
 def step_info(recipe: Recipe, steps_per_epoch: int, epoch: int, step: int, number: int, rank: int = 0) -> StepInfo:
-    """Where training stands at ``step``, and what its part ``number`` draws from."""
+    """Progress of training at ``step``, and the generators of its part ``number``."""
     own = () if recipe.parallel.paths == "same" else (rank,)
     draws = generator(recipe.seed, "paths", step, *own), generator(recipe.seed, "noise", step, number)
     return StepInfo(epoch, step, steps_per_epoch, recipe.epochs, *draws)
@@ -254,7 +254,7 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor]) -> None:
     """
     own = net.state_dict()
     if other := sorted(set(own) ^ set(tensors)):
-        raise ValueError(f"weight {other[0]!r} stands in the network or in the file, not in both: another network's")
+        raise ValueError(f"weight {other[0]!r} is in the network or in the file, but not in both: they do not match")
     with torch.no_grad():
         for name, t in own.items():
             if t.shape != tensors[name].shape:
@@ -263,15 +263,15 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """The context that forwards of ``precision`` run in; ``auto`` has to be settled before."""
+    """The autocast context for forwards in ``precision``, which must not be ``auto``."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
 def mixed(mixup: Any, x: Tensor, y: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mix images and labels by timm's mixup, whose draws (from numpy's global state) are taken from ``draw``."""
-    if len(x) % 2:  # timm pairs images; the odd one out of an epoch's last batch is left as it is
+    """Mix images and labels with timm's mixup. It draws from numpy's global state, which is seeded from ``draw``."""
+    if len(x) % 2:  # timm pairs images; the odd last image of an epoch's last batch is left as it is
         more, target = mixed(mixup, x[:-1], y[:-1], draw)
         alone = torch.zeros_like(target[:1]).scatter_(1, y[-1:, None], 1.0)
         return torch.cat([more, x[-1:]]), torch.cat([target, alone])

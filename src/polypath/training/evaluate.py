@@ -1,4 +1,4 @@
-"""Loss and error on a split."""
+"""Evaluate loss and error on a split."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from polypath.training.distributed import World
 
 @dataclass(frozen=True)
 class Scores:
-    """``loss``: mean cross-entropy; ``error``: top-1 error in percent; of ``images`` images.
+    """Mean cross-entropy ``loss`` and top-1 ``error`` in percent over ``images`` images.
 
-    ``balanced_error`` is the mean of the errors of the classes that have images.
+    ``balanced_error`` is the mean error of the classes that have images, in percent.
     """
 
     loss: float
@@ -37,8 +37,8 @@ def evaluate(
     world: World,
     autocast: contextlib.AbstractContextManager | None = None,
 ) -> Scores:
-    """Score ``predict`` (logits or log-probabilities of a batch) with ``net`` in evaluation mode; it is left in the
-    mode that it had. Each rank scores the part of the batches that it is given; all get the sum.
+    """Evaluate ``predict`` (batch to logits or log-probabilities) with ``net`` in evaluation mode; the mode is restored
+    afterwards. Each rank evaluates its part of the batches; all ranks get the scores of all parts.
 
     Raises:
         ValueError: no images.
@@ -59,10 +59,10 @@ def evaluate(
     finally:
         net.train(training)
     rows = torch.stack(sums).tolist() if sums else []
-    parts = world.gather(rows)[: batches.order.world_size]  # one where each rank is given all
+    parts = world.gather(rows)[: batches.order.world_size]  # only one if each rank evaluates all
     columns = [sum(column) for column in zip(*(row for part in parts for row in part), strict=True)]
     if not columns:
-        raise ValueError("there are no images to score")
+        raise ValueError("there are no images to evaluate on")
     loss, classes = columns[0], len(columns) // 2
     images, wrong = columns[1 : 1 + classes], columns[1 + classes :]
     total = sum(images)

@@ -1,4 +1,4 @@
-"""What a run will cost, before anything is trained: its steps, with the paths that they draw, without any storage."""
+"""Expected cost of a run before training: its steps and the paths that they draw, on the meta device."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from polypath.training.recipe import Recipe
 
 
 def expected_pflop(recipe: Recipe, images: int, size: Size = 32, *, every: int = 1) -> float:
-    """PFLOP of a run of ``recipe`` in one process on so many training images of ``size`` pixels (side, or height and
-    width): what its summary will say, since a step's paths are drawn from the seed and its number;
-    Muon's products, which depend on what has gradients, are left out.
+    """PFLOP of a run of ``recipe`` in one process on ``images`` training images of ``size`` pixels (side, or height and
+    width). The run's summary will report this number, since paths depend only on the seed and the step. Muon's
+    matrix products are left out: they depend on which parameters have gradients.
 
-    With ``every`` above 1 only one of so many steps is looked at, and the others are taken to be like it.
+    With ``every`` above 1, only each ``every``-th step is counted, and the result is extrapolated.
 
     Raises:
-        ValueError: fewer images than a batch, an objective that the network cannot follow.
+        ValueError: fewer images than a batch, an objective that the network does not support.
     """
     check("images", images, whole(recipe.batch_size))
     check("every", every, whole(1))

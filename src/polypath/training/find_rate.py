@@ -1,4 +1,4 @@
-"""A learning rate by a short sweep (Smith 2017, §3.3): the rate rises step by step until the loss does, too.
+"""Find a learning rate by a short range test (Smith 2017, §3.3): the rate rises step by step until the loss rises, too.
 
 found = find_rate(recipe, data)
 recipe = replace(recipe, {"optim.lr": found.rate})
@@ -29,15 +29,15 @@ from polypath.training.schedules import Schedule, ScheduleConfig
 
 LOG = logging.getLogger(__name__)
 STEPS = 100
-LOW, HIGH = 1e-5, 3.0  # the rates that are swept, at most
-SMOOTH = 0.9  # of the loss, from step to step
-RISEN = 3.0  # times the least loss: the sweep ends
-BELOW = 10.0  # how far below the rate of the least loss training begins
+LOW, HIGH = 1e-5, 3.0  # range of the rates
+SMOOTH = 0.9  # decay of the loss's moving average
+RISEN = 3.0  # the sweep ends if the loss exceeds this many times the lowest loss
+BELOW = 10.0  # the suggested rate is that of the lowest loss divided by this
 
 
 @dataclass(frozen=True)
 class FoundRate:
-    """``rate``: a tenth of the one at which the smoothed loss was least; ``rates`` and ``losses`` of each step."""
+    """``rate``: a tenth of the rate with the lowest smoothed loss; ``rates`` and ``losses`` of each step."""
 
     rate: float
     rates: tuple[float, ...]
@@ -50,7 +50,7 @@ class _Sweep(Schedule):
 
 
 def with_found_rate(recipe: Recipe, data: ImageData) -> Recipe:
-    """The recipe with the rate that a sweep found, which is told, and its reason.
+    """The recipe with the learning rate of a sweep; the rate and the reason are logged.
 
     Raises:
         ValueError: as :func:`find_rate`.
@@ -63,11 +63,11 @@ def with_found_rate(recipe: Recipe, data: ImageData) -> Recipe:
 
 
 def find_rate(recipe: Recipe, data: ImageData) -> FoundRate:
-    """The value of ``optim.lr`` that a sweep of at most ``STEPS`` steps on the training images suggests. Nothing is
-    kept of them; the same recipe and images give the same rate.
+    """The value of ``optim.lr`` that a sweep of at most ``STEPS`` steps on the training images suggests. The trained
+    weights are discarded; the same recipe and images give the same rate.
 
     Raises:
-        ValueError: what cannot be trained; a loss that is not finite from the first steps on.
+        ValueError: a recipe that cannot be trained; a loss that is not finite from the first steps on.
     """
     device, world = resolve_device(recipe.device), World()
     recipe = replace(recipe, {"precision": resolve_precision(recipe.precision, device), "frozen_epochs": 0})
@@ -85,7 +85,7 @@ def find_rate(recipe: Recipe, data: ImageData) -> FoundRate:
     finally:
         batches.close()
     if len(losses) < 2:
-        raise ValueError("the loss is not finite at the lowest rates of a sweep: give --optim.lr")
+        raise ValueError("the loss is not finite even at the lowest rates of the sweep: set --optim.lr")
     best = rates[losses.index(min(losses))] / BELOW
     times = recipe.optim.base_rate(recipe.batch_size) / recipe.optim.lr if recipe.optim.lr else 1.0
     return FoundRate(float(f"{best / times:.2g}"), tuple(rates), tuple(losses))

@@ -1,4 +1,4 @@
-"""The end of a run: the reported network saved, the members of a snapshot ensemble scored together."""
+"""The end of a run: save the reported network, and evaluate a snapshot ensemble."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENSEMBLE = "ensemble.safetensors"
 
 
 def save_snapshot(run_dir: Path, number: int, weights: Mapping[str, Tensor]) -> None:
-    """Keep the network as it is at the end of a cycle: ``snapshots/NUMBER.safetensors``."""
+    """Save the network at the end of a cycle: ``snapshots/NUMBER.safetensors``."""
     folder = run_dir / SNAPSHOTS
     folder.mkdir(exist_ok=True)
     with whole(folder / f"{number}.safetensors") as temporary:
@@ -44,9 +44,9 @@ def score_snapshots(
     world: World,
     autocast: contextlib.AbstractContextManager,
 ) -> dict[str, float]:
-    """Error in percent of each snapshot and of the mean of their probabilities, ``ensemble`` (Huang et al. 2017, §3).
+    """Error in percent of each snapshot and of their averaged probabilities, ``ensemble`` (Huang et al. 2017, §3).
 
-    The engine's network is left with the last snapshot's weights.
+    Afterwards the engine's network has the last snapshot's weights.
     """
     files = sorted((run_dir / SNAPSHOTS).glob("*.safetensors"), key=lambda file: int(file.stem))
     net, members, labels = engine.scored.eval(), {}, torch.empty(0)
@@ -80,9 +80,9 @@ def save_model(
     objective_state: Mapping[str, Tensor],
     notes: list[str],
 ) -> None:
-    """Save the reported network to ``model/``, built anew, so that nothing of its training is left in it.
+    """Save the reported network to ``model/``. It is built again from the recipe, so no training state is left in it.
 
-    An ensemble with shared weights (``objective_state`` holds its members' statistics) also goes to
+    An ensemble with shared weights (``objective_state`` holds its members' statistics) is also saved to
     ``ensemble.safetensors``.
     """
     net = build_net(recipe, run_dir)

@@ -1,11 +1,10 @@
-"""How many floating-point operations training takes: every forward and backward pass, counted as it runs.
+"""Counts the floating-point operations of training: every forward and backward pass, as it runs.
 
 The convention of papers on training budgets: a MAC is two operations, a backward pass costs two forwards, and only
-convolutions, linear layers and other products of matrices count (:mod:`polypath.profiling.cost`). A pass is a call of
-the network in training mode, or of a teacher; it costs three forwards of what is alive in it where gradients are
-recorded, and one where they are not, as in modules that it runs ``frozen``. Validation and recalibration are no
-training and stand apart. Paths that run as one (:func:`polypath.core.reuse.in_turn`) do not go through the network's
-call; a result says their MACs.
+convolutions, linear layers and other matrix products count (:mod:`polypath.profiling.cost`). A pass is a call of the
+network in training mode, or of a teacher. It costs three forwards of the modules that run with gradients, and one
+forward of those without, such as ``frozen`` modules. Validation and recalibration are not counted. Paths that run
+together (:func:`polypath.core.reuse.in_turn`) do not call the network; their results give the MACs.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ PETA = 1e15
 
 
 class FlopCounter:
-    """Floating-point operations of the networks that it watches, in this process, since :meth:`take` was called."""
+    """Counts floating-point operations of the watched networks, in this process, since the last :meth:`take`."""
 
     def __init__(self) -> None:
         self._flop = 0
 
     def watch(self, net: PathNet, macs: PathMacs, *, teacher: bool = False) -> None:
-        """Count the forwards of ``net`` in training mode; of a ``teacher``, all of them.
+        """Count the forwards of ``net`` in training mode; for a ``teacher``, all forwards.
 
-        ``macs`` are those of ``net``, made before its units were compiled or its weights sharded.
+        ``macs`` counts for ``net``; create it before the units are compiled or the weights sharded.
         """
         net.register_forward_pre_hook(self._hook(macs, teacher), with_kwargs=True)
 
@@ -45,10 +44,10 @@ class FlopCounter:
         return count
 
     def add(self, images: int, macs: int, frozen: int = 0) -> None:
-        """Count a pass of so many images: the MACs of one, and those of them in modules that run without gradient."""
+        """Count a pass on ``images`` images: ``macs`` of one image, ``frozen`` of them in modules without gradient."""
         self._flop += 2 * images * (3 * macs - 2 * frozen if torch.is_grad_enabled() else macs)
 
     def take(self) -> int:
-        """What has been counted; from here on it counts from 0."""
+        """Return the count and reset it to 0."""
         taken, self._flop = self._flop, 0
         return taken

@@ -1,8 +1,8 @@
-"""The target-rate loss of gates (DRNN §3, after ConvNet-AIG): gates are paid for keeping to a share of open samples.
+"""The target-rate loss of gates (DRNN §3, after ConvNet-AIG): penalises a gate's deviation from its target rate.
 
-loss = cross-entropy + λ · mean over gates of (t − rate)², with rate the share of the mini-batch's samples that a gate
-lets pass: of those that reach it (the default; only so does t = 0.7 give DR-ResNet-53 its 11.921 expected loops), or
-of all. Gates are read from a :class:`polypath.core.network.Trace`::
+loss = cross-entropy + λ · mean over gates of (t − rate)², where rate is the share of a mini-batch's samples that a gate
+lets pass: among the samples that reach it (the default), or among all. Only with the default does t = 0.7 give
+DR-ResNet-53 its 11.921 expected loops. Gates are read from a :class:`polypath.core.network.Trace`::
 
     trace = Trace()
     loss = criterion(net(x, trace=trace, generator=g), y) + 2.0 * target_rate_loss(trace, target=0.7)
@@ -25,13 +25,13 @@ from polypath.training.distributed import World
 
 
 def gate_rates(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str], Tensor]:
-    """``{(switch, label): rate}`` of every gate that some sample reached; scalars, in training with gradient.
+    """``{(switch, label): rate}`` of every gate that a sample reached; scalars, with gradient in training.
 
-    With a_k the samples let pass by the gates up to the k-th, ``reaching`` gives Σa_k / Σa_{k−1} and ``all`` Σa_k / N.
-    A gate that no sample reached has no rate among those that reach it, and is left out.
+    If a_k marks the samples that pass gates 1 to k, ``reaching`` gives Σa_k / Σa_{k−1} and ``all`` gives Σa_k / N. With
+    ``reaching``, a gate that no sample reached is left out.
 
     Raises:
-        ValueError: another ``over``.
+        ValueError: an unknown ``over``.
     """
     rates = rates_or_nan(trace, over)
     known = (~torch.stack([rate.detach() for rate in rates.values()]).isnan()).tolist() if rates else []
@@ -39,10 +39,10 @@ def gate_rates(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str], T
 
 
 def rates_or_nan(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str], Tensor]:
-    """As :func:`gate_rates`, with NaN where no sample reached a gate: nothing waits for the device.
+    """As :func:`gate_rates`, but NaN for a gate that no sample reached, so that it need not wait for the device.
 
     Raises:
-        ValueError: another ``over``.
+        ValueError: an unknown ``over``.
     """
     check("over", over, one_of(*get_args(Over)))
     rates = {(switch, label): _rate(reached, opened, over) for switch, label, reached, opened in trace.gates}
@@ -50,7 +50,7 @@ def rates_or_nan(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str],
 
 
 class Watched:
-    """Answers as a gated network does, and adds up what its gates let pass: ``watched(x)`` for each batch."""
+    """Runs a gated network and counts the samples that its gates let pass: call ``watched(x)`` for each batch."""
 
     def __init__(self, net: PathNet, over: Over = "reaching") -> None:
         self.net, self.over = net, over
@@ -67,7 +67,7 @@ class Watched:
         return logits
 
     def rates(self, world: World) -> dict[tuple[str, str], float]:
-        """Rate of each gate over all batches of all ranks; NaN where no image reached it."""
+        """Rate of each gate over all batches of all ranks; NaN if no image reached it."""
         parts = world.gather({gate: pair.tolist() for gate, pair in self.counts.items()})
         found: dict[tuple[str, str], float] = {}
         for gate in dict.fromkeys(gate for part in parts for gate in part):
@@ -77,7 +77,7 @@ class Watched:
 
 
 def target_rate_loss(trace: Trace, target: float, over: Over = "reaching") -> Tensor:
-    """Mean over gates that some sample reached of (target − rate)², a scalar.
+    """Mean of (target − rate)² over the gates that a sample reached, a scalar.
 
     Raises:
         ValueError: a target outside [0, 1], no gate in the trace.
@@ -93,7 +93,7 @@ def target_rate_loss(trace: Trace, target: float, over: Over = "reaching") -> Te
 
 
 def _rate(reached: Tensor, opened: Tensor, over: str) -> tuple[Tensor, Tensor]:
-    """Rate of one gate, and how many samples it is a rate of (0: the rate means nothing)."""
+    """Rate of one gate, and the number of samples that it refers to (0: the rate is meaningless)."""
     reached = at_least_float32(reached)
     count = reached.sum() if over == "reaching" else reached.new_tensor(float(len(reached)))
     return at_least_float32(opened).sum() / count.clamp(min=1.0), count.detach()

@@ -1,27 +1,27 @@
 """Training, from the first step to the report. The loop:
 
-    network, objective, optimiser by the recipe, or as the newest whole checkpoint has them
+    build network, objective, optimiser from the recipe, or load the newest intact checkpoint
     for each epoch:
-        let go of the gradients and the optimiser's state of what does not learn now
-        for each batch, in the order that (seed, epoch) gives:
-            for each of this rank's parts of it, for each pass of the objective:
+        release gradients and optimiser state of the frozen parameters
+        for each batch, in the order of (seed, epoch):
+            for each of this rank's parts of the batch, for each pass of the objective:
                 forward on the path drawn from (seed, step); backward
             sum the gradients over the ranks; step the optimiser
-            write a checkpoint where one is due; leave where a signal asked to
-        score the images held out for choosing; write a line of metrics and a checkpoint
-    take the best epoch by the held-out images, or without such the last one
-    score it on the test split, once; save it; write the summary
+            write a checkpoint if one is due; stop if a signal requested it
+        evaluate the held-out images; write a line of metrics and a checkpoint
+    choose the best epoch by the held-out images, or without them the last one
+    evaluate it on the test split, once; save it; write the summary
 
     result = train(recipe, "runs/mine")       # a new folder
-    result = resume("runs/mine")              # to the bit as if it had not been stopped
-    result = resume("runs/mine", epochs=60)   # on after its end, or to another end
+    result = resume("runs/mine")              # bitwise the result of a run that was not stopped
+    result = resume("runs/mine", epochs=60)   # continue after the end, or to another number of epochs
 
-One process writes into a run folder: rank 0 holds its lock (:mod:`polypath.storage.lock`). Both run
-under ``torchrun`` as well. What they leave is described in :mod:`polypath.training.run`. They raise
+One process writes into a run folder: rank 0 holds its lock (:mod:`polypath.storage.lock`). Both functions also run
+under ``torchrun``. :mod:`polypath.training.run` describes the files that they write. They raise
 
-* ``ValueError``: what was asked for cannot be done, with the field, the value and the legal ones;
+* ``ValueError``: an impossible request; the message has the field, the value and the legal values;
 * ``FloatingPointError``: the loss is not finite; the last checkpoint is from before that;
-* ``OSError``: no space for a checkpoint; the one before is whole;
+* ``OSError``: no space for a checkpoint; the previous one is intact;
 * :class:`~polypath.training.signals.Interrupted` (a ``KeyboardInterrupt``) or
   :class:`~polypath.training.signals.Stopped` (a ``SystemExit`` of status 143): Ctrl-C or SIGTERM; all is saved.
 """
@@ -94,8 +94,8 @@ def train(
 ) -> RunResult:
     """Run ``recipe`` in the new folder ``run_dir``.
 
-    ``data`` are images that are loaded already, which must be those of ``recipe.data``; ``data_moved`` is a folder to
-    read them from instead. ``quiet`` shows no progress and logs nothing. See the module for what is raised and left.
+    ``data`` are images already in memory, which must be those of ``recipe.data``; ``data_moved`` is a folder to read
+    them from instead. ``quiet`` shows no progress and logs nothing. See the module for exceptions and files.
     """
     return _run(RunFolder(Path(run_dir), recipe), False, data, _text(data_moved), quiet)
 
@@ -111,18 +111,17 @@ def resume(
     data_moved: str | os.PathLike[str] | None = None,
     quiet: bool = False,
 ) -> RunResult:
-    """Go on with the run in ``run_dir``; one that is finished only gives its result.
+    """Resume the run in ``run_dir``; for a finished run, only return its result.
 
-    ``data_moved`` is the folder in which its images are now; they must be those that it was begun with.
+    ``data_moved`` is the folder in which the images are now; they must be the images that the run started with.
 
-    With ``epochs`` it goes on until so many have been trained in all, also after its end: from the newest checkpoint,
-    with the optimiser's state, and from there on as a run whose recipe has that many epochs. The schedule is that
-    recipe's at the epoch where it goes on, so a rate that had come down may rise again
-    (:mod:`polypath.training.schedules` says how each kind does). What had come out before is kept as
-    ``summary-EPOCHS.json``.
+    With ``epochs``, train until this total number of epochs, even after the run's end. Training continues from the
+    newest checkpoint, with the optimiser's state, as a run whose recipe has ``epochs`` epochs. The schedule is the
+    longer recipe's from that epoch on, so the learning rate may rise again (:mod:`polypath.training.schedules`
+    describes this for each kind). The earlier summary is kept as ``summary-EPOCHS.json``.
 
     Raises:
-        ValueError: what :func:`train` raises; no more epochs than have been trained, or a schedule that refuses them.
+        ValueError: as :func:`train`; ``epochs`` not above the number already trained, or refused by the schedule.
     """
     folder = RunFolder.open(Path(run_dir))
     return _run(folder if epochs is None else folder.extended(epochs), True, data, _text(data_moved), quiet)
@@ -140,15 +139,15 @@ def _run(folder: RunFolder, resumed: bool, data: ImageData | None, moved: str | 
         if not resumed:
             if folder.recipe.open_fields and data is not None:
                 raise ValueError(
-                    f"{folder.recipe.name} settles {', '.join(folder.recipe.open_fields)} by a look at the images, and "
-                    "these are loaded already: give none, or polypath.training.settle.settled(recipe)"
+                    f"{folder.recipe.name} settles {', '.join(folder.recipe.open_fields)} from a look at the images, "
+                    "but these are already loaded: leave out data, or give polypath.training.settle.settled(recipe)"
                 )
             folder = RunFolder(folder.path, _settled(folder.recipe, moved, device, world, quiet))
         else:
             world.on_first(folder.lock.take)
             if folder.finished and folder.before is None:
                 if world.first and not quiet:
-                    LOG.info("%s is finished already", folder.path)
+                    LOG.info("%s is already finished", folder.path)
                 if moved is not None:
                     world.on_first(lambda: record_data(folder, images_of(folder, moved, data), moved))
                 return read_result(folder)
@@ -159,8 +158,8 @@ def _run(folder: RunFolder, resumed: bool, data: ImageData | None, moved: str | 
 
 
 def _settled(recipe: Recipe, moved: str | None, device: torch.device, world: World, quiet: bool) -> Recipe:
-    """The recipe with its open fields settled, and with the precision that all ranks have, so that a run resumes in the
-    one that it began in."""
+    """The recipe with its open fields settled and a precision that all ranks support, so that the run later resumes in
+    the same precision."""
     recipe = settled(recipe, moved, quiet=quiet or not world.first)
     taken = set(world.gather(resolve_precision(recipe.precision, device)))
     return replace(recipe, {"precision": taken.pop() if len(taken) == 1 else "fp32"})
@@ -183,7 +182,7 @@ class _Session:
         self.device, self.world = device, world
         self.quiet = quiet or not world.first
         if not folder.summary_file.exists():
-            check_tracker(self.recipe.tracker)  # a missing extra is told before any work
+            check_tracker(self.recipe.tracker)  # report a missing extra before any work
         self.moved = moved
         if resumed:
             self.data = images_of(folder, moved, data)
@@ -196,7 +195,7 @@ class _Session:
         self.parameters = sum(p.numel() for p in net.parameters())
         taught = with_own_teacher(self.recipe, folder.path) if resumed else self.recipe
         self.engine = Engine(taught, net, device, world, len(self.batches))
-        if not resumed:  # only now: what cannot be trained leaves no folder
+        if not resumed:  # only now, so that a recipe that cannot be trained leaves no folder
             world.on_first(self._create)
         self.epoch = self.batch = self.step = 0
         self.best: dict[str, Any] | None = None
@@ -206,7 +205,7 @@ class _Session:
         self.seen: advice.Operands = set()
         self.warnings: list[str] = []
         self.seconds, self.since = 0.0, time.monotonic()
-        self.flop: int | None = 0  # None: a part of the run has not been counted
+        self.flop: int | None = 0  # None: a part of the run was not counted
 
     def _create(self) -> None:
         self.folder.create()
@@ -248,7 +247,7 @@ class _Session:
             flag = engine.step(parts, in_all, self.epoch, self.step, request.signal)
             if flag == NONFINITE:
                 self._fail(self.step)
-            if self.world.size == 1:  # several ranks agree within a step, so they stop after the next one
+            if self.world.size == 1:  # several ranks exchange the flag within a step, so they stop one step later
                 flag = flag or request.signal
             self.step += 1
             self.batch += 1
@@ -304,20 +303,20 @@ class _Session:
             self._leave(flag)
 
     def _better(self, row: Mapping[str, Any]) -> bool:
-        """Whether an epoch has the least error on held-out images so far, or as little with a lower loss."""
+        """Whether this epoch has the lowest error on held-out images so far, or the same error with a lower loss."""
         if self.best is None:
             return True
-        least = self.best.get("val_loss", -math.inf)  # checkpoints of 0.1 do not say
+        least = self.best.get("val_loss", -math.inf)  # checkpoints of 0.1 lack it
         return (row[self.chosen_by], row["val_loss"]) < (self.best[self.chosen_by], least)
 
     def _waited_enough(self) -> bool:
-        """Whether held-out images have not got better for as long as the recipe's patience."""
+        """Whether the error on held-out images has not improved for ``recipe.patience`` epochs."""
         if not self.recipe.patience or self.best is None:
             return False
         return self.recipe.patience <= self.epoch - max(self.best["epoch"], self.folder.went_on_from)
 
     def _finish(self) -> RunResult:
-        """Score the network that is reported on the test split, save it, write the summary."""
+        """Evaluate the reported network on the test split, save it, write the summary."""
         reported, epoch = "last", self.epoch
         if self.epoch < self.recipe.epochs:
             patience = f"its patience of {self.recipe.patience} epochs"
@@ -338,9 +337,9 @@ class _Session:
         result = self._result(reported, epoch, scores, self._snapshots())
 
         def write() -> None:
-            self.folder.lock.take()  # it is ours still
+            self.folder.lock.take()  # check that the lock is still ours
             if stale := self.folder.remove_derived():
-                self._log(logging.INFO, f"removed {', '.join(stale)}: of the network that was reported before")
+                self._log(logging.INFO, f"removed {', '.join(stale)}, made from the previously reported network")
             draw_curves(self.folder.metrics(), self.folder.path / "curves.png", self.recipe.name)
             save_model(self.recipe, self.folder.path, self.data, weights, objective_state, result.notes)
             write_json(self.folder.summary_file, asdict(result))
@@ -348,7 +347,7 @@ class _Session:
         self.world.on_first(write)
         return result
 
-    # --- parts of it -------------------------------------------------------------------------------------
+    # --- parts of the loop -------------------------------------------------------------------------------
 
     def _score(self, part: Part, predict: Callable[[Tensor], Tensor] | None = None) -> Scores:
         batches = eval_batches(part, self.data, self.recipe, self.device, self.world)
@@ -359,7 +358,8 @@ class _Session:
             batches.close()
 
     def _settle(self) -> None:
-        """Make the statistics of the network that is to be scored its own, and alike on all ranks."""
+        """Prepare the network for evaluation: recalibrate an average's batch-norm statistics, and give all ranks the
+        same statistics."""
         if self.engine.average is not None and self.recipe.recalibrate:
             batches = statistics_batches(self.data, self.recipe, self.device)
             try:
@@ -370,7 +370,7 @@ class _Session:
         self.engine.share_statistics()
 
     def _watched(self, part: Part) -> tuple[Scores, dict[str, float]]:
-        """Scores, and where gates learn a target rate, what they let pass without noise, which no loss holds."""
+        """Scores, and for the target-rate objective the gates' rates without noise, which the loss does not control."""
         objective = self.recipe.objective
         if not isinstance(objective, TargetRate):
             return self._score(part), {}
@@ -386,7 +386,7 @@ class _Session:
         return score_snapshots(self.folder.path, self.engine, batches, self.world, self.engine.autocast())
 
     def _flush(self) -> None:
-        """Fetch the sums of the steps since the last time; make sure that they are finite."""
+        """Fetch the sums of the steps since the last flush, and check that the losses are finite."""
         rows = self.engine.meter.flush()
         for step, values in rows:
             if not math.isfinite(values["loss"]):
@@ -398,7 +398,7 @@ class _Session:
             advice.operands_of(self.engine.net.wiring, seen, self.seen)
         self.engine.paths_run.clear()
         taken = sum(self.world.gather(self.engine.flop.take()))
-        unseen = bool(rows) and not taken  # an objective that runs parts of the network, past its forward
+        unseen = bool(rows) and not taken  # the objective bypassed the network's forward
         self.flop = None if self.flop is None or unseen else self.flop + taken
 
     def _report(self, row: dict[str, Any]) -> None:
@@ -428,7 +428,7 @@ class _Session:
         )
 
     def _time_epoch(self) -> None:
-        """Write down how long the steps of this epoch took, those of this session at least."""
+        """Record the time of this epoch's steps, counting only those of this session."""
         moment, batch = self.begun
         seconds, images = time.monotonic() - moment, self.batches.order.images - batch * self.recipe.batch_size
         row = {"epoch": self.epoch + 1, "seconds": round(seconds, 4), "images": images}
@@ -436,7 +436,7 @@ class _Session:
             self.folder.append_time({**row, "images_per_second": round(images / seconds, 2)})
 
     def _clock(self) -> float:
-        """Seconds that the run has taken, over all sessions."""
+        """Seconds that the run has taken over all sessions."""
         moment = time.monotonic()
         self.seconds, self.since = self.seconds + moment - self.since, moment
         return self.seconds
@@ -459,13 +459,13 @@ class _Session:
         raise FloatingPointError(
             f"the loss is not finite in epoch {self.epoch + 1}, step {step + 1}, at learning rate "
             f"{self.engine.schedule.at(step):.3g}; {kept}. A lower --optim.lr, a --clip-norm or a warm-up may help; "
-            "start anew with another --out"
+            "start a new run with another --out"
         )
 
     def _leave(self, number: int) -> None:
         text = (
             f"stopped in epoch {min(self.epoch + 1, self.recipe.epochs)} after step {self.step}; "
-            f"go on with `polypath resume {self.folder.path}`"
+            f"continue with `polypath resume {self.folder.path}`"
         )
         self._log(logging.WARNING, text)
         raise leaving(number, text)
@@ -477,7 +477,7 @@ class _Session:
         tensors, engine = self.engine.tensors(), self.engine.state()
 
         def write() -> None:
-            self.folder.lock.take()  # it is ours still
+            self.folder.lock.take()  # check that the lock is still ours
             state = {
                 "epoch": self.epoch,
                 "batch": self.batch,
@@ -496,20 +496,20 @@ class _Session:
         self.world.on_first(write)
 
     def _restore(self) -> None:
-        """Take the newest checkpoint that can be used, and forget what is later than it."""
+        """Load the newest usable checkpoint, and remove everything that was written after it."""
         recorded = recorded_data(self.folder.path) is not None
 
         def take(checkpoint: Checkpoint) -> None:
             state = checkpoint.state
             try:
                 if not same_training_images(state["data"], self.data, recorded):
-                    raise ValueError("the training images are not those that the run began with")
+                    raise ValueError("the training images are not those that the run started with")
                 self.folder.check_position(state["metrics"])
                 self.engine.load(checkpoint.tensors, state["engine"])
                 self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
                 self.seen = {(join, label) for join, label in state["seen"]}
                 self.warnings, self.seconds = list(state["warnings"]), state["seconds"]
-                self.flop = state.get("flop")  # checkpoints of 0.1 do not say
+                self.flop = state.get("flop")  # checkpoints of 0.1 lack it
             except (KeyError, TypeError) as error:
                 raise ValueError(f"the checkpoint of step {checkpoint.step} lacks {error}") from error
 
@@ -520,8 +520,8 @@ class _Session:
         if self.folder.before is not None:
             self.folder.check_epochs(self.recipe.epochs, self.epoch)
             if found is None and self.folder.finished:
-                raise ValueError(f"{self.folder.path}: its checkpoints are gone, so nothing can go on from its end")
-        self.world.any(0)  # all have read before anything is removed
+                raise ValueError(f"{self.folder.path}: its checkpoints are missing, so it cannot be continued")
+        self.world.any(0)  # wait until all ranks have read, before anything is removed
 
         def forget() -> None:
             self.folder.extend()
@@ -561,12 +561,12 @@ class _Session:
         )
 
     def _test_evaluations(self, snapshots: Mapping[str, float]) -> int:
-        """Errors on the test split that this run has measured: each is a look at it."""
+        """Number of evaluations on the test split so far; each is a look at the test images."""
         traced = sum("traced_test_error" in row for row in self.folder.metrics())
         return traced + 1 + len(snapshots) + self.folder.earlier_scores()
 
 
 def _cut(x: torch.Tensor, y: torch.Tensor, first: int, parts: int) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
-    """A rank's images and labels in ``parts`` even parts, numbered from ``first``."""
+    """Split a rank's images and labels into ``parts`` parts of nearly equal size, numbered from ``first``."""
     pairs = zip(x.tensor_split(parts), y.tensor_split(parts), strict=True)
     return [(first + i, xs, ys) for i, (xs, ys) in enumerate(pairs) if len(ys)]

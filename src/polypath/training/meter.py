@@ -1,4 +1,4 @@
-"""Sums over an epoch that stay on the device until somebody asks: a step adds to them without waiting for it."""
+"""Sums over an epoch that stay on the device until they are fetched, so that a step need not wait for the device."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from polypath.training.distributed import World
 
 
 class Meter:
-    """Named scalars, one a step and rank, summed over ranks and averaged over the steps that gave them.
+    """Named scalars, one per step and rank, summed over ranks and averaged over the steps that have them.
 
-    Values are added in the order of steps, in float64, whenever they are fetched; so the averages do not depend on when
-    that was, nor on a stop in between.
+    Values are summed in step order, in float64. So the averages do not depend on when values are fetched, or on a stop
+    in between.
     """
 
     def __init__(self, world: World) -> None:
@@ -25,14 +25,14 @@ class Meter:
         self.sums: dict[str, list[float]] = {}
 
     def add(self, step: int, name: str, value: Tensor) -> None:
-        """``value`` is a scalar: this rank's share of the step's value. Values of one step and name add up.
+        """Add a scalar, this rank's share of the step's value. Values with the same step and name are summed.
 
-        NaN under another name than ``loss`` says that there was nothing to measure, and is left out.
+        NaN means that there was nothing to measure, and is left out, except for ``loss``.
         """
         self.pending.setdefault(name, []).append((step, value.detach()))
 
     def flush(self) -> list[tuple[int, dict[str, float]]]:
-        """Fetch what has been added (all ranks together); give it back step by step."""
+        """Fetch the added values and return them by step. All ranks must call it together."""
         local: dict[int, dict[str, float]] = {}
         for name, pairs in self.pending.items():
             values = torch.stack([at_least_float32(value) for _, value in pairs]).tolist()
@@ -56,7 +56,7 @@ class Meter:
         return sorted(rows.items())
 
     def means(self) -> dict[str, float]:
-        """Averages of what has been flushed."""
+        """Averages of the flushed values."""
         return {name: total / count for name, (total, count) in self.sums.items()}
 
     def state(self) -> dict[str, Any]:

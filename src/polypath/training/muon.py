@@ -1,11 +1,11 @@
-"""Muon (Jordan et al. 2024): momentum made orthogonal before it is stepped, for the weights of convs as matrices.
+"""Muon (Jordan et al. 2024): SGD with orthogonalised momentum, for conv weights taken as matrices.
 
-    B ← lerp(B, G, 1 - μ)                     momentum; with Nesterov's, lerp(G, B, μ) goes on instead of B
-    O = U Vᵀ of it, nearly                    five Newton-Schulz steps, see :func:`orthogonal`
-    W ← (1 - lr·λ) W - lr·√max(1, m/n) O      W as a matrix (m, n): a conv's is out × (in · height · width)
+    B ← lerp(B, G, 1 - μ)                     momentum; with Nesterov momentum, use lerp(G, B, μ) instead of B below
+    O ≈ U Vᵀ of B = U S Vᵀ                    five Newton-Schulz steps, see :func:`orthogonal`
+    W ← (1 - lr·λ) W - lr·√max(1, m/n) O      W as a matrix (m, n); for a conv, out × (in · height · width)
 
-These are ``torch.optim.Muon``'s equations; torch's takes matrices only and computes O in bf16, which processors without
-its instructions emulate. Here O has the weights' own type.
+These are the equations of ``torch.optim.Muon``. That class takes matrices only and computes O in bf16, which is
+emulated on processors without bf16 instructions. Here O has the dtype of the weights.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SMALLEST = 1e-7
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Singular values of a matrix ``(m, n)`` brought near to 1, its singular vectors kept.
+    """A matrix ``(m, n)`` with the same singular vectors and all singular values near 1.
 
-    They are divided by the root of the sum of their squares, then each step takes every s to a·s + b·s³ + c·s⁵; after
-    five steps, those that were above 0.003 lie between 0.68 and 1.21.
+    The matrix is divided by its Frobenius norm. Then each step maps every singular value s to a·s + b·s³ + c·s⁵. After
+    five steps, values that were above 0.003 are between 0.68 and 1.21.
     """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
@@ -46,11 +46,11 @@ def products(rows: int, columns: int) -> int:
 
 
 class Muon(Optimizer):
-    """See the module.
+    """The Muon optimiser; see the module.
 
     Args:
-        params: of two or more dimensions; all but the first are taken as one.
-        dtype: what O is computed in; None takes the parameters' own, ``torch.bfloat16`` is torch's.
+        params: parameters with two or more dimensions; all dimensions after the first are flattened.
+        dtype: dtype in which O is computed; None uses that of the parameters, ``torch.bfloat16`` is torch's choice.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step on the parameters that have a gradient; its MACs are added to ``macs``."""
+        """One step on the parameters that have a gradient; the MACs are added to ``macs``."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for p in group["params"]:
@@ -90,7 +90,7 @@ class Muon(Optimizer):
 
 
 class Together(Optimizer):
-    """Muon on some parameters and another optimiser on the rest, as one: groups and state are theirs."""
+    """Muon on some parameters and another optimiser on the rest, as one optimiser with the groups and state of both."""
 
     def __init__(self, muon: Muon, rest: Optimizer) -> None:
         super().__init__([*muon.param_groups, *rest.param_groups], {})
@@ -98,7 +98,7 @@ class Together(Optimizer):
         muon.state = rest.state = self.state
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step of both."""
+        """One step of both optimisers."""
         loss = None if closure is None else closure()
         self.muon.step()
         self.rest.step()

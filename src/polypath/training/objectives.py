@@ -1,17 +1,18 @@
-"""Objectives: what one training step runs and what it minimises, as settings and as a thin object bound to a network.
+"""Objectives: the forwards and the loss of a training step, as settings and as a thin object bound to a network.
 
-An :class:`Objective` is a frozen dataclass of JSON values. Bound to a network it is a :class:`BoundObjective`, whose
-:meth:`BoundObjective.passes` yields one :class:`StepResult` for each forward of a step. The step's loss is the *sum* of
-the passes' losses, so a loop may call backward after each pass (one pass' activations at a time)::
+An :class:`Objective` is a frozen dataclass of JSON values. Its :meth:`Objective.bind` gives a :class:`BoundObjective`
+for one network, whose :meth:`BoundObjective.passes` yields one :class:`StepResult` for each forward of a step. The
+step's loss is the *sum* of the passes' losses. So a loop may call backward after each pass, and then only one pass's
+activations are in memory::
 
     bound = objective.bind(net)
     for part in bound.passes(x, y, StepInfo(epoch, step, steps_per_epoch, epochs, generator)):
         part.loss.backward()
     optimizer.step()
 
-or take :meth:`BoundObjective.step`, the sum at once. What objectives do is in plain functions
+or call :meth:`BoundObjective.step`, which returns the sum. Objectives are built from plain functions
 (:mod:`polypath.training.sampling`, :mod:`~polypath.training.pathwise`, :mod:`~polypath.training.gates`,
-:mod:`~polypath.training.distill`), which work in a hand-written loop as well.
+:mod:`~polypath.training.distill`), which also work in a hand-written loop.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ OBJECTIVES: dict[str, type[Objective]] = {}
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Where training stands. All that a step draws comes from two CPU generators of its own: the choice of paths from
-    ``generator``, which all parts of a batch and all ranks have alike, and what is drawn for each image (gates) from
-    ``noise``, which is the part's own where ``part_generator`` is given."""
+    """Progress of training, and the generators of a step. Both are on the CPU: ``generator`` draws the paths and is the
+    same for all parts of a batch and all ranks. ``noise`` draws per-image numbers (gates) and differs between parts if
+    ``part_generator`` is given."""
 
     epoch: int
     step: int
@@ -58,10 +59,10 @@ class StepResult:
 
     Attributes:
         loss: scalar, with graph; already weighted.
-        logits: ``(N, classes)`` of the images in their order, detached; what a training error is counted on.
-        parts: named scalars for the log, detached; NaN where there was nothing to measure.
-        paths: the choices that ran.
-        macs: of one image, of what ran otherwise than by the network's own call, which is counted where it is made.
+        logits: ``(N, classes)`` in the order of the images, detached; used for the training error.
+        parts: named scalars for the log, detached; NaN if there was nothing to measure.
+        paths: the paths that ran.
+        macs: MACs per image that ran outside the network's own call; those of the call are counted by a hook.
     """
 
     loss: Tensor
@@ -72,12 +73,12 @@ class StepResult:
 
 
 class BoundObjective:
-    """An objective on one network. Subclasses give :meth:`passes`.
+    """An objective on one network. Subclasses implement :meth:`passes`.
 
     Attributes:
         net: the network.
-        label_smoothing: of every cross-entropy.
-        teachers: other networks, which it learns from.
+        label_smoothing: label smoothing of every cross-entropy.
+        teachers: other networks that ``net`` learns from.
     """
 
     teachers: tuple[PathNet, ...] = ()
@@ -87,14 +88,14 @@ class BoundObjective:
         self.label_smoothing = label_smoothing
 
     def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
-        """The forwards of one step on images ``(N, C, H, W)``; ``y`` are labels ``(N,)`` or shares ``(N, classes)``.
+        """The forwards of a step on images ``(N, C, H, W)``; ``y`` are labels ``(N,)`` or soft labels ``(N, classes)``.
 
-        Their losses sum to the step's. A pass may be backpropagated before the next is asked for.
+        Their losses sum to the step's loss. Backward of a pass may run before the next pass is requested.
         """
         raise NotImplementedError
 
     def step(self, x: Tensor, y: Tensor, info: StepInfo) -> StepResult:
-        """All passes at once: losses summed, the first pass' logits."""
+        """Run all passes: the sum of their losses, and the first pass's logits."""
         results = list(self.passes(x, y, info))
         total = StepResult(torch.stack([r.loss for r in results]).sum(), results[0].logits)
         for result in results:
@@ -106,13 +107,13 @@ class BoundObjective:
     def trainable(self, epoch: int) -> frozenset[str] | None:
         """Names of the parameters that learn in ``epoch`` (from 0); None for all. A pure function of the epoch.
 
-        Where the set changes, a loop lets go of the others' gradients and optimiser state
+        When the set changes, a loop should release gradients and optimiser state of the others
         (:func:`polypath.training.pathwise.release`).
         """
         return None
 
     def predict(self, x: Tensor) -> Tensor:
-        """What the trained network answers: logits or log-probabilities ``(N, classes)``. For use in eval mode."""
+        """Prediction of the trained network: logits or log-probabilities ``(N, classes)``. For use in eval mode."""
         return self.net(x)
 
     @property
@@ -121,24 +122,24 @@ class BoundObjective:
         return (Paths(),)
 
     def take_statistics(self, stats: BatchNormStatistics) -> None:
-        """Let :meth:`predict` run with other batch-norm statistics, re-estimated for each of :attr:`answers`."""
+        """Make :meth:`predict` use these batch-norm statistics, recalibrated for each of :attr:`answers`."""
         bake(self.net, stats[Paths()])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Tensors that a checkpoint must hold beside the network's, themselves and not copies; mostly none."""
+        """Tensors that a checkpoint must hold beside the network's; not copies. Most objectives have none."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what :meth:`state_dict` gave.
+        """Restore the result of :meth:`state_dict`.
 
         Raises:
             ValueError: a state of another objective.
         """
         if state:
-            raise ValueError(f"objective state {sorted(state)[0]!r}: {type(self).__name__} keeps none")
+            raise ValueError(f"objective state {sorted(state)[0]!r}: {type(self).__name__} has no state")
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy of logits ``(N, classes)`` and labels ``(N,)`` or shares ``(N, classes)``."""
+        """Mean cross-entropy of logits ``(N, classes)`` and labels ``(N,)`` or soft labels ``(N, classes)``."""
         logits = at_least_float32(logits)
         return F.cross_entropy(
             logits, y.to(logits.dtype) if y.is_floating_point() else y, label_smoothing=self.label_smoothing
@@ -147,9 +148,9 @@ class BoundObjective:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """Base of the objectives: settings that are JSON values, and :meth:`bind`.
+    """Base class of objectives: settings that are JSON values, and :meth:`bind`.
 
-    ``class Mine(Objective, kind="mine")`` makes runs of it loadable.
+    ``class Mine(Objective, kind="mine")`` registers a new objective, so that its runs can be loaded.
     """
 
     kind: ClassVar[str] = ""
@@ -164,10 +165,10 @@ class Objective:
             OBJECTIVES[kind] = cls
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
-        """Check the settings against ``net`` and give what runs its steps.
+        """Check the settings against ``net`` and return the object that runs its steps.
 
         Raises:
-            ValueError: settings that this network cannot follow.
+            ValueError: settings that this network does not support.
         """
         raise NotImplementedError
 
@@ -176,17 +177,17 @@ class Objective:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Objective:
-        """Read what :meth:`to_json` gave.
+        """Read the result of :meth:`to_json`.
 
         Raises:
-            ValueError: an unknown kind or field, or a value that a field refuses.
+            ValueError: an unknown kind or field, or an illegal value of a field.
         """
         cls, settings = Objective.kind_of(values)
         return decode(settings, cls, f"objective {cls.kind!r}")
 
     @staticmethod
     def kind_of(values: dict[str, Any]) -> tuple[type[Objective], dict[str, Any]]:
-        """The class that the values' ``kind`` names, and its settings.
+        """The class that ``values["kind"]`` names, and its settings.
 
         Raises:
             ValueError: an unknown kind.
@@ -199,7 +200,7 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class Whole(Objective, kind="whole"):
-    """Cross-entropy of the whole network, one pass."""
+    """Cross-entropy of the whole network, in one pass."""
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         return BoundWhole(net, label_smoothing)

@@ -1,4 +1,4 @@
-"""Optimisers: which one, on which parameters weight decay acts, and gradients of weights that no path used."""
+"""Optimisers: their settings, the parameters with weight decay, and gradients of weights that no path used."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ class OptimConfig:
     """The optimiser.
 
     Args:
-        kind: ``sgd``, ``adam``, ``adamw`` or ``muon`` (:mod:`polypath.training.muon`), which is for the weights of
-            convs that do not read the image; ``rest`` steps what is left: norms, biases, linear layers, those convs.
+        kind: ``sgd``, ``adam``, ``adamw`` or ``muon`` (:mod:`polypath.training.muon`). ``muon`` optimises the weights
+            of all convs except those that read the image; ``rest`` optimises all other parameters (the first convs,
+            norms, biases, linear layers).
         lr: the base learning rate, which the schedule scales.
         momentum, nesterov, dampening: of ``sgd``; the first two also of ``muon``.
         betas, eps: of ``adam`` and ``adamw``.
-        weight_decay: L2 coefficient, added to the gradient (``adamw``, ``muon``: decoupled from it).
-        decay: it acts on ``all`` parameters, on ``matrices`` (weights of convs and linear layers, not on norms and
-            biases) or on the weights of ``linear`` layers only (CrescendoNet).
+        weight_decay: L2 coefficient, added to the gradient; decoupled from the gradient for ``adamw`` and ``muon``.
+        decay: apply weight decay to ``all`` parameters, to ``matrices`` (weights of convs and linear layers, not norms
+            and biases) or only to the weights of ``linear`` layers (CrescendoNet).
         move_unused: let weight decay and momentum also move weights that no path used in a step.
-        bias_lr, bias_decay: what the learning rate and the weight decay of biases of convs and linear layers are
-            multiplied by, as Caffe's ``lr_mult`` and ``decay_mult`` (FractalNet's generator: 2 and 0). Shifts of norms
-            are no such biases.
-        rest, rest_lr: with ``muon``, the optimiser of what is left, ``sgd`` or ``adamw``, and its base rate.
-        scaling: ``lr`` and ``rest_lr`` are for batches of ``per_images`` images; where a batch is k times as large,
-            they are multiplied by k (``linear``) or by its root (``sqrt``). ``none``: they are what they say.
-        per_images: the batch that ``scaling`` starts from.
-        first_lr: what the rate of the first layer is multiplied by; those behind it have more, by equal factors from
-            one depth to the next, up to the classifier's 1 (layer-wise rates, Howard and Ruder 2018).
+        bias_lr, bias_decay: factors on the learning rate and the weight decay for biases of convs and linear layers,
+            as Caffe's ``lr_mult`` and ``decay_mult`` (FractalNet's generator: 2 and 0). The shifts of norms do not
+            count as biases.
+        rest, rest_lr: with ``muon``, the optimiser of the other parameters, ``sgd`` or ``adamw``, and its base rate.
+        scaling: scale ``lr`` and ``rest_lr``, given for batches of ``per_images`` images, to the actual batch size: for
+            a batch k times as large, by k (``linear``) or √k (``sqrt``). ``none`` uses them unchanged.
+        per_images: the batch size that ``lr`` and ``rest_lr`` are given for, with ``scaling``.
+        first_lr: factor on the learning rate of the first layer. The factors of later layers rise geometrically with
+            depth, up to 1 at the classifier (layer-wise rates, Howard and Ruder 2018).
     """
 
     kind: Kind = "sgd"
@@ -92,20 +93,20 @@ class OptimConfig:
         if self.kind == "muon":
             for name in ("lr", "rest_lr", "momentum"):
                 if not getattr(self, name):
-                    raise ValueError(f"optim.{name} = {getattr(self, name)}: kind 'muon' needs one above 0")
+                    raise ValueError(f"optim.{name} = {getattr(self, name)}: kind 'muon' needs a value above 0")
             if self.dampening:
-                raise ValueError(f"optim.dampening = {self.dampening}: kind 'muon' has none; leave it 0")
+                raise ValueError(f"optim.dampening = {self.dampening}: kind 'muon' does not use it; leave it 0")
         elif self.rest_lr or self.rest != "sgd":
             name = "rest_lr" if self.rest_lr else "rest"
-            raise ValueError(f"optim.{name} = {getattr(self, name)!r}: only optim.kind 'muon' reads it")
+            raise ValueError(f"optim.{name} = {getattr(self, name)!r}: only optim.kind 'muon' uses it")
         if (self.scaling != "none") != (self.per_images > 0):
             raise ValueError(
                 f"optim.per_images = {self.per_images} with optim.scaling {self.scaling!r}: 'linear' and 'sqrt' need "
-                "the batch that lr is for, and only they read it"
+                "the batch size that lr is for, and only they use it"
             )
 
     def base_rate(self, batch_size: int) -> float:
-        """The rate that a schedule scales, for batches of ``batch_size`` images."""
+        """The learning rate that the schedule scales, for batches of ``batch_size`` images."""
         if self.scaling == "none":
             return self.lr
         times = batch_size / self.per_images
@@ -113,12 +114,12 @@ class OptimConfig:
 
 
 def build_optimizer(net: nn.Module, config: OptimConfig) -> Optimizer:
-    """The optimiser on all parameters of ``net``, in groups of one weight decay and one multiple of the rate."""
+    """The optimiser for all parameters of ``net``; each group has one weight decay and one multiple of the rate."""
     if config.kind != "muon":
         return _build(config.kind, _groups(net, config, dict(net.named_parameters())), config)
     matrices = conv_matrices(net)
     if not matrices:
-        raise ValueError("optim.kind = 'muon': this network has no convs behind the first ones; take another kind")
+        raise ValueError("optim.kind = 'muon': this network has no convs after the first ones; use another kind")
     rest = {name: p for name, p in net.named_parameters() if name not in matrices}
     groups = _groups(net, config, matrices)
     muon = Muon(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
@@ -128,7 +129,7 @@ def build_optimizer(net: nn.Module, config: OptimConfig) -> Optimizer:
 def _groups(
     net: nn.Module, config: OptimConfig, parameters: Mapping[str, nn.Parameter], times: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups of these parameters, whose rate is so many times ``config.lr``."""
+    """Groups of these parameters, with a learning rate of ``times`` · ``config.lr``."""
     decayed = decayed_parameters(net, config.decay) if config.weight_decay else set()
     biases = bias_parameters(net)
     places = places_of(net) if config.first_lr != 1.0 and isinstance(net, PathNet) else {}
@@ -144,7 +145,7 @@ def _groups(
 
 
 def places_of(net: PathNet) -> dict[str, float]:
-    """By name, how far up the network each parameter is, 0 the first and 1 the last, by units in front of it."""
+    """Relative depth of each parameter by name, from 0 (first) to 1 (last), in units before it."""
     group = net.group_matcher()
     depths = {name: group(name) for name, _ in net.named_parameters()}
     first, last = min(depths.values()), max(depths.values())
@@ -166,8 +167,8 @@ def _build(kind: str, groups: list[dict[str, Any]], config: OptimConfig) -> Opti
 
 
 def conv_matrices(net: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that Muon steps, by name: of convs in one group, less the first conv of each module that reads the
-    image."""
+    """The weights that Muon optimises, by name: those of convs with one group, except the first conv of each module
+    that reads the image."""
     first: set[nn.Module] = set()
     if isinstance(net, PathNet):
         readers = [node.module for node in net.wiring.nodes if isinstance(node, Unit) and node.source == INPUT]
@@ -195,7 +196,7 @@ def bias_parameters(net: nn.Module) -> set[Tensor]:
 
 
 def set_rate(optimizer: Optimizer, lr: float) -> None:
-    """The rate of every group of :func:`build_optimizer`: its multiple of ``lr``."""
+    """Set the learning rate of every group of :func:`build_optimizer` to its multiple of ``lr``."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_times"]
 

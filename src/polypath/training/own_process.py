@@ -1,8 +1,8 @@
-"""A run in a Python process of its own, which ends when the process that started it does.
+"""A run in a separate Python process, which exits when its parent does.
 
-Ctrl-C and SIGTERM are passed on to the runs, which save and leave (:func:`passed_on`). A process that is killed passes
-nothing on, so a run watches its standard input, a pipe that only its starter holds: where that ends, the run leaves at
-once, as if it had been killed itself. Its lock is free then, and its last checkpoint is whole.
+Ctrl-C and SIGTERM are forwarded to the runs, which save and exit (:func:`passed_on`). A killed parent forwards nothing,
+so a run watches its standard input, a pipe that only the parent holds. When the pipe closes, the run exits at once, as
+if it had been killed. Its lock is then free and its last checkpoint is intact.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REQUEST = StopRequest()
 
 @contextlib.contextmanager
 def passed_on() -> Iterator[StopRequest]:
-    """Inside the block SIGINT and SIGTERM ask the running processes to save and leave, and no other is started."""
+    """Inside the block, SIGINT and SIGTERM ask the running processes to save and exit, and no new ones are started."""
     with stop_requests(_end_all) as request:
         _REQUEST.signal = 0
         try:
@@ -45,12 +45,12 @@ def _end_all(number: int) -> None:
 
 
 def in_process_of_its_own(recipe: Recipe, path: Path, slot: int, place: str | None = None) -> None:
-    """Train or resume in a new Python process, with images from the folder ``place``; what it says goes to ``logs/``
+    """Train or resume in a new Python process, with images from the folder ``place``. Its output goes to ``logs/``
     beside the run.
 
     Raises:
-        RuntimeError: it failed; the message is the last line of what it said.
-        Stopped: a signal was passed on to it.
+        RuntimeError: the process failed; the message is the last line of its output.
+        Stopped: a signal was forwarded to it.
     """
     log = path.parent / "logs" / f"{path.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -66,9 +66,9 @@ def in_process_of_its_own(recipe: Recipe, path: Path, slot: int, place: str | No
         assert process.stdin is not None
         _RUNNING.add(process)
         try:
-            if _REQUEST.signal:  # it came while the process was started
+            if _REQUEST.signal:  # a signal came while the process was started
                 process.terminate()
-            with contextlib.suppress(BrokenPipeError):  # it has ended already, and says why below
+            with contextlib.suppress(BrokenPipeError):  # the process has already ended; its status is checked below
                 process.stdin.write(json.dumps(recipe_to_json(recipe)) + "\n")
                 process.stdin.flush()
             status = process.wait()
@@ -96,10 +96,10 @@ def here(recipe: Recipe, path: Path, slot: int = 0, place: str | None = None, *,
 
 
 def main() -> None:
-    """One run: the recipe as a line of JSON on standard input; as arguments its folder and its images'."""
+    """One run: reads the recipe as a line of JSON from standard input; the arguments are its folder and its images'."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("polypath").setLevel(logging.INFO)
-    document = bytearray()  # not by sys.stdin: a thread that waits in it would be in the way of Python's end
+    document = bytearray()  # without sys.stdin: a thread that waits in it would block Python's shutdown
     while not document.endswith(b"\n"):
         if not (more := os.read(0, 1 << 16)):
             sys.exit("no recipe on standard input")

@@ -1,5 +1,5 @@
-"""The objectives that run paths: thin objects over :mod:`~polypath.training.sampling`, ``pathwise``, ``gates``,
-``distill`` and :mod:`polypath.ensemble`. Settings are the papers' words; each class says where they stand."""
+"""Objectives that run paths: thin objects over :mod:`~polypath.training.sampling`, ``pathwise``, ``gates``,
+``distill`` and :mod:`polypath.ensemble`. Settings have the papers' names; each class cites its section."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from polypath.training.gates import rates_or_nan, target_rate_loss
 from polypath.training.objectives import BoundObjective, Objective, StepInfo, StepResult
 
 LOCAL = ("local", "mixed", "mixed-a-block")
-"""Modes that draw operands one by one, in all steps or in some."""
+"""Modes that drop single operands, in all steps or in some."""
 Mode = Literal["local", "global", "mixed", "one-column-a-block", "mixed-a-block", "uniform", "stochastic-depth"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnePath(Objective, kind="path"):
-    """One fixed path and nothing else: ``paths`` in text. The members of an ensemble without sharing train so."""
+    """One fixed path: ``paths`` as text. This trains the members of an ensemble without shared weights."""
 
     paths: str = "whole"
 
@@ -46,18 +46,18 @@ class OnePath(Objective, kind="path"):
 
 @dataclass(frozen=True, kw_only=True)
 class DropPath(Objective, kind="drop-path"):
-    """One sampled sub-network a mini-batch (FractalNet §3.1, CrescendoNet §II-C, Huang et al. 2016).
+    """One sampled sub-network per mini-batch (FractalNet §3.1, CrescendoNet §II-C, Huang et al. 2016).
 
     Args:
-        mode: ``local``, ``global``, ``mixed``, ``one-column-a-block`` and ``mixed-a-block`` (as ``mixed``, with a
-            column for each block in place of a global draw; neither is the paper's), ``uniform``,
-            ``stochastic-depth``; see :mod:`polypath.training.sampling`.
-        rate: of local drops.
-        rates: instead, one for each operand of the join that has most, in its order (for FractalNet, one a column): so
-            the join of FractalNet's authors has it.
-        share: of mini-batches with a draw of columns, in ``mixed`` and ``mixed-a-block``.
-        same: of ``local``, the same set of operands at every join.
-        groups: cut the mini-batch into so many parts with a draw each; 0 draws for every image.
+        mode: how to sample: ``local``, ``global``, ``mixed``, ``uniform`` or ``stochastic-depth``, see
+            :mod:`polypath.training.sampling`. Not in the papers: ``one-column-a-block`` (one column for each block) and
+            ``mixed-a-block`` (``mixed`` with this in place of the global draw).
+        rate: drop probability of ``local`` and of the local draws of the mixed modes.
+        rates: instead of ``rate``, one probability for each operand of the join with the most operands, in its order
+            (for FractalNet, one per column), as in the authors' code.
+        share: share of the mini-batches that draw columns, in ``mixed`` and ``mixed-a-block``.
+        same: with ``local``, keep the same set of operands at every join.
+        groups: split the mini-batch into this many parts, each with its own draw; 0 draws for every image.
     """
 
     mode: Mode = "local"
@@ -72,13 +72,13 @@ class DropPath(Objective, kind="drop-path"):
         shares = {"rate": SHARE, "rates": each(SHARE), "share": SHARE}
         check_fields(self, "objective", mode=one_of(*get_args(Mode)), same=FLAG, groups=whole(0), **shares)
         if self.rates and self.mode not in LOCAL:
-            raise ValueError(f"objective.rates: modes {', '.join(LOCAL)} read them, and this is {self.mode!r}")
+            raise ValueError(f"objective.rates: only modes {', '.join(LOCAL)} use them, but mode is {self.mode!r}")
         if self.same and self.mode != "local":
-            raise ValueError(f"objective.same: only mode 'local' reads it, and this is {self.mode!r}")
+            raise ValueError(f"objective.same: only mode 'local' uses it, but mode is {self.mode!r}")
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         draw = self._draw(net)
-        draw(torch.Generator().manual_seed(0))  # a network that cannot be sampled so is refused here
+        draw(torch.Generator().manual_seed(0))  # raises here if the network does not support this mode
         return _Drawn(net, label_smoothing, draw, self.groups)
 
     def _draw(self, net: PathNet) -> Callable[[Generator], Paths]:
@@ -102,7 +102,7 @@ class DropPath(Objective, kind="drop-path"):
 
 
 class _Drawn(BoundObjective):
-    """Cross-entropy of what ``draw`` gives."""
+    """Cross-entropy of the paths from ``draw``."""
 
     def __init__(
         self, net: PathNet, label_smoothing: float, draw: Callable[[Generator], Paths], groups: int = 1
@@ -122,11 +122,12 @@ class _Drawn(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class TiedColumns(Objective, kind="tied-columns"):
-    """A local sample and all columns on each mini-batch, tied by their weights (FractalNet §3.1).
+    """A local sample and all C columns, with shared weights, on each mini-batch (FractalNet §3.1).
 
-    loss = ``local`` × cross-entropy of the sample + ``columns`` / C × that of each column (the authors' generator:
-    1 and 1). With ``FractalNet(own_norms=True)`` each column has batch-norms of its own. ``rates`` as of
-    :class:`DropPath`.
+    loss = ``local`` × cross-entropy(sample) + ``columns`` / C × sum over columns of cross-entropy(column)
+
+    The authors' generator has ``local`` 1 and ``columns`` 1. With ``FractalNet(own_norms=True)`` each column has its
+    own batch-norms. ``rate`` and ``rates`` are those of :class:`DropPath`.
     """
 
     rate: float = 0.15
@@ -160,12 +161,13 @@ class _Tied(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class PathWise(Objective, kind="path-wise"):
-    """Branch n of every block learns, shortest to longest, again and again (CrescendoNet §II-B).
+    """Path-wise training: one branch of every block learns at a time, from shortest to longest, in cycles
+    (CrescendoNet §II-B).
 
     Args:
-        phase_epochs: epochs before the next branch's turn (the paper does not say).
+        phase_epochs: epochs for which a branch learns before the next one (not stated in the paper).
         backward: ``exact`` or ``truncated``, see :mod:`polypath.training.pathwise`.
-        rate: of drop-path; the branch that learns is always kept.
+        rate: drop-path rate of the other branches; the branch that learns is always kept.
     """
 
     phase_epochs: int = 1
@@ -204,9 +206,9 @@ class _PathWise(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class SharedEnsemble(Objective, kind="ensemble"):
-    """The sum of the routes' losses, each its own forward, weights shared, running statistics each its own (DFN §4).
+    """The sum of the routes' losses, one forward each (DFN §4). Routes share weights but not batch-norm statistics.
 
-    ``routes`` are path texts; empty takes the network's own set of routes.
+    ``routes`` are paths as text; if empty, all routes that the network names.
     """
 
     routes: tuple[str, ...] = ()
@@ -214,7 +216,7 @@ class SharedEnsemble(Objective, kind="ensemble"):
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         texts = self.routes or net.path_sets.get("routes", ())
         if not texts:
-            raise ValueError("objective.routes is empty, and this network has no routes by name; give some")
+            raise ValueError("objective.routes is empty, and this network has no named routes; give some")
         return _Ensemble(net, label_smoothing, texts)
 
 
@@ -245,19 +247,19 @@ class _Ensemble(BoundObjective):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         own = self.state_dict()
         if other := sorted(set(own) ^ set(state)):
-            raise ValueError(f"objective state {other[0]!r}: these statistics are of other routes")
+            raise ValueError(f"objective state {other[0]!r}: these statistics are from other routes")
         for name, buffer in own.items():
             buffer.copy_(state[name])
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetRate(Objective, kind="target-rate"):
-    """Cross-entropy + ``weight`` · mean over gates of (``target`` − rate)² of a dynamic network (DRNN §3).
+    """Cross-entropy + ``weight`` · mean over gates of (``target`` − rate)², for a network with gates (DRNN §3).
 
     Args:
-        target: t, the share of samples that a gate is to let pass.
+        target: target rate t, the share of samples that a gate should let pass.
         weight: λ, which DRNN does not state (ConvNet-AIG: 2 on CIFAR, 1 on ImageNet).
-        over: rate among the samples ``reaching`` the gate, or among ``all``.
+        over: measure the rate among the samples ``reaching`` the gate, or among ``all``.
     """
 
     target: float = 0.7
@@ -292,13 +294,13 @@ class _TargetRate(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class Distil(Objective, kind="distil"):
-    """The whole network learns the labels, and on the same mini-batch a path learns the whole network's answers.
+    """The whole network learns the labels, and on the same mini-batch a path learns the whole network's outputs.
 
     loss = cross-entropy(whole) + ``labels`` · cross-entropy(path) + ``weight`` · T² KL(whole ‖ path)
 
     Args:
-        paths: path texts; one is drawn uniformly each mini-batch.
-        whole: False leaves the first term out: the whole network then only teaches.
+        paths: paths as text; one is drawn uniformly for each mini-batch.
+        whole: False leaves out the first term, so that the whole network is only the teacher.
     """
 
     paths: tuple[str, ...] = ()
@@ -311,7 +313,7 @@ class Distil(Objective, kind="distil"):
         super().__post_init__()
         check_fields(self, "objective", temperature=number(above=0), whole=FLAG)
         if not self.paths:
-            raise ValueError("objective.paths is empty: name at least one path that is to learn")
+            raise ValueError("objective.paths is empty: name at least one path that learns")
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         return _Distil(net, label_smoothing, self)
@@ -339,13 +341,13 @@ class _Distil(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class Taught(Objective, kind="taught"):
-    """The network learns the labels and the answers of another one, trained before (Hinton et al. 2015).
+    """The network learns the labels and the outputs of a trained teacher network (Hinton et al. 2015).
 
     loss = ``labels`` · cross-entropy + ``weight`` · T² KL(teacher ‖ network); the teacher is in evaluation mode.
 
     Args:
-        teacher: folder of a saved network or of a finished run, or ``pretrained``, as of a recipe's ``init``; a run
-            keeps its own copy of it.
+        teacher: folder of a saved network or of a finished run, or ``pretrained`` (the network that comes with the
+            package). The run keeps its own copy.
     """
 
     teacher: str = ""
@@ -368,7 +370,7 @@ class _Taught(BoundObjective):
         super().__init__(net, label_smoothing)
         teacher = load_reported(settings.teacher, device=next(net.parameters()).device)
         if teacher.num_classes != net.num_classes:
-            known = f"tells {teacher.num_classes} classes apart, this network {net.num_classes}"
+            known = f"has {teacher.num_classes} classes, this network {net.num_classes}"
             raise ValueError(f"objective.teacher = {settings.teacher!r}: {known}")
         self.settings, self.teachers = settings, (teacher.requires_grad_(False),)
 
@@ -385,13 +387,13 @@ class _Taught(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class Exits(Objective, kind="exits"):
-    """Paths learn together on each mini-batch, and what they share runs once (Lee et al. 2015; Huang et al. 2018, §4).
+    """Several paths learn on each mini-batch; units that they share run once (Lee et al. 2015; Huang et al. 2018, §4).
 
-    loss = sum over paths of weight · cross-entropy(path), as deeply-supervised nets and MSDNet have it for their heads
+    loss = sum over paths of weight · cross-entropy(path), as deeply-supervised nets and MSDNet do for their heads
 
     Args:
-        paths: path texts; none are the network's exits and its end.
-        weights: one a path, in their order; none are all 1, as MSDNet has them.
+        paths: paths as text; if empty, the network's exits and its end.
+        weights: one weight per path, in the order of ``paths``; if empty, all 1, as in MSDNet.
     """
 
     paths: tuple[str, ...] = ()
@@ -410,7 +412,7 @@ class _Exits(BoundObjective):
         super().__init__(net, label_smoothing)
         self.names = settings.paths or tuple(net.path_set("exits"))
         if not self.names:
-            raise ValueError("objective 'exits': this network has none; set --model.exits, or name objective.paths")
+            raise ValueError("objective 'exits': this network has no exits; set --model.exits, or objective.paths")
         if settings.weights and len(settings.weights) != len(self.names):
             raise ValueError(
                 f"objective.weights = {settings.weights}: give {len(self.names)}, one for each of "

@@ -1,12 +1,13 @@
-"""Path-wise training of CrescendoNet (§II-B): branch n of every block learns, from the shortest to the longest, again
-and again; the parameters of the other branches are frozen, and what no branch owns (the linear layers) always learns.
+"""Path-wise training of CrescendoNet (§II-B): branch n of every block learns, from the shortest to the longest, in
+cycles. The parameters of the other branches are frozen; layers outside the branches (the linear layers) always learn.
 
-Frozen branches run with batch statistics and update their running ones. Two readings of the backward pass:
+Frozen branches run with batch statistics and update their running statistics. The paper allows two readings of the
+backward pass:
 
-* *exact*: gradient flows through frozen branches to what stands before them. The gradients are the whole network's,
-  to the bit, less those of frozen parameters.
-* *truncated*: frozen branches run without gradient, so their activations are not held either; what stands before a
-  block learns through the active branch alone.
+* *exact*: gradient flows through frozen branches to the layers before them. The gradients are bitwise those of the
+  whole network, without those of frozen parameters.
+* *truncated*: frozen branches run without gradient, so their activations are not stored. Layers before a block learn
+  through the active branch only.
 
 In a hand-written loop::
 
@@ -14,7 +15,7 @@ In a hand-written loop::
     loss = criterion(path_wise_forward(net, x, active, backward="truncated"), y)
     loss.backward()
 
-and where the active branch changes, :func:`release` lets go of the gradients and the momentum of the frozen ones.
+and when the active branch changes, :func:`release` frees the gradients and the momentum of the frozen parameters.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ Backward = Literal["exact", "truncated"]
 
 @functools.lru_cache(maxsize=64)
 def branches(wiring: Wiring) -> dict[str, frozenset[str]]:
-    """Label of each branch to the paths of the modules that it alone owns, in all blocks, shortest first.
+    """Map the label of each branch to the names of its modules in all blocks, shortest branch first.
 
-    A module is branch n's where everything that it feeds passes operand n of some join.
+    A module belongs to branch n if it is dead once operand n of some join is removed.
 
     Raises:
         ValueError: a wiring without joins to choose at, or whose joins do not share one set of labels.
@@ -48,7 +49,7 @@ def branches(wiring: Wiring) -> dict[str, frozenset[str]]:
     joins = [join for join in wiring.joins.values() if join.kind in SELECTABLE]
     labels = max((join.labels for join in joins), key=len, default=())
     if len(labels) < 2 or any(not set(join.labels) <= set(labels) for join in joins):
-        raise ValueError("path-wise training needs blocks with the same branches, and this network has none such")
+        raise ValueError("path-wise training needs blocks with the same branches, but this network has none")
     owned: dict[str, set[str]] = {label: set() for label in labels}
     for join in joins:
         for label in join.labels:
@@ -59,7 +60,7 @@ def branches(wiring: Wiring) -> dict[str, frozenset[str]]:
 
 
 def active_branch(wiring: Wiring, epoch: int, phase_epochs: int = 1) -> str:
-    """Label of the branch that learns in ``epoch`` (from 0): each for ``phase_epochs``, then the next, round and round.
+    """Label of the branch that learns in ``epoch`` (from 0): each learns for ``phase_epochs``, in cycles.
 
     Raises:
         ValueError: a negative epoch, a phase of no epochs, a wiring without branches.
@@ -71,10 +72,10 @@ def active_branch(wiring: Wiring, epoch: int, phase_epochs: int = 1) -> str:
 
 
 def frozen_modules(wiring: Wiring, active: str) -> frozenset[str]:
-    """Paths of the modules that belong to other branches than ``active``.
+    """Names of the modules that belong to other branches than ``active``.
 
     Raises:
-        ValueError: a label that is no branch.
+        ValueError: an unknown branch.
     """
     owned = branches(wiring)
     check("active", active, one_of(*owned))
@@ -82,7 +83,7 @@ def frozen_modules(wiring: Wiring, active: str) -> frozenset[str]:
 
 
 def learning_parameters(net: PathNet, active: str) -> frozenset[str]:
-    """Names of the parameters that learn while ``active`` does: its own, and those that no branch owns."""
+    """Names of the parameters that learn with branch ``active``: its own, and those outside the branches."""
     frozen = frozen_modules(net.wiring, active)
     return frozenset(
         name for name, _ in net.named_parameters() if not any(name.startswith(f"{path}.") for path in frozen)
@@ -92,7 +93,7 @@ def learning_parameters(net: PathNet, active: str) -> frozenset[str]:
 def path_wise_forward(
     net: PathNet, x: Tensor, active: str, *, backward: Backward = "exact", paths: Paths | None = None
 ) -> Tensor:
-    """Logits ``(N, classes)`` whose backward reaches the parameters that learn with ``active``, and no others.
+    """Logits ``(N, classes)`` whose backward reaches only the parameters that learn with branch ``active``.
 
     ``paths`` may be a sample of drop-path that keeps ``active``
     (:func:`polypath.training.sampling.local_drop_path` with ``keep``).
@@ -110,7 +111,7 @@ def path_wise_forward(
 
 @contextlib.contextmanager
 def without_gradient(net: PathNet, modules: Iterable[str]) -> Iterator[None]:
-    """Forwards inside the block ask no gradient for the parameters of ``modules``; gradient flows through them."""
+    """Inside the block, the parameters of ``modules`` need no gradient, but gradient flows through the modules."""
     held = [p for path in modules for p in net.get_submodule(path).parameters() if p.requires_grad]
     try:
         for p in held:
@@ -122,10 +123,10 @@ def without_gradient(net: PathNet, modules: Iterable[str]) -> Iterator[None]:
 
 
 def release(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """Forget the gradients and the optimiser's state (momentum, moments) of parameters that stop learning.
+    """Delete the gradients and the optimiser's state (momentum, moments) of parameters that stop learning.
 
-    Without it they would stay in memory; a parameter without gradient is not stepped by PyTorch's optimisers, so
-    neither weight decay nor old momentum moves it. When it learns again, its momentum starts from nothing.
+    This frees their memory. PyTorch's optimisers skip parameters without gradient, so neither weight decay nor old
+    momentum moves them. When a parameter learns again, its momentum starts from zero.
     """
     for p in parameters:
         p.grad = None

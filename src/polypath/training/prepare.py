@@ -1,4 +1,4 @@
-"""A network made ready for a run: its norms, its device and layout, compiled units, shards."""
+"""Prepare a network for a run: norms, device, memory layout, compiled units, shards."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ GRAPHS = 1000
 
 
 def prepare(net: PathNet, recipe: Recipe, device: torch.device, world: World) -> PathNet:
-    """Give ``net`` the batch-norms that the recipe asks for, and put it on the device in its layout.
+    """Replace the batch-norms of ``net`` as the recipe says, and move it to the device in the recipe's memory layout.
 
-    Under FSDP2 ``channels_last`` is the layout of the images and so of the maps, not of the weights.
+    Under FSDP2 ``channels_last`` is the layout of images and feature maps, not of the weights.
 
     Raises:
-        ValueError: batch-norms that this network cannot have.
+        ValueError: batch-norms that this network does not support.
     """
     if recipe.parallel.batch_norm == "ghost":
         ghost_norms(net, recipe.parallel.ghost_images)
@@ -33,7 +33,7 @@ def prepare(net: PathNet, recipe: Recipe, device: torch.device, world: World) ->
         sync_norms(net)
     _check_norms(net, recipe.parallel.batch_norm)
     net.to(device)
-    if recipe.channels_last and recipe.parallel.strategy != "fsdp":  # FSDP2 shards weights in torch's own layout only
+    if recipe.channels_last and recipe.parallel.strategy != "fsdp":  # FSDP2 shards weights in the default layout only
         net.to(memory_format=torch.channels_last)
     return net
 
@@ -43,20 +43,21 @@ def _check_norms(net: PathNet, batch_norm: str) -> None:
     units = [module for module in net.modules() if getattr(module, "takes_mask", False)] if gated else []
     if any(isinstance(module, GhostBatchNorm2d | SyncBatchNorm2d) for unit in units for module in unit.modules()):
         raise ValueError(
-            f"parallel.batch_norm = {batch_norm!r}: behind this network's gates only the samples let pass count, which "
-            "is known for plain batch-norm; take 'rank', or build the network without gates"
+            f"parallel.batch_norm = {batch_norm!r}: behind this network's gates, statistics cover only the samples "
+            "that pass, which only plain batch-norm supports; use 'rank', or build the network without gates"
         )
 
 
 def compile_units(net: PathNet, *, layers: bool | None = None, **options: Any) -> int:
     """Compile each conv unit of ``net`` in place, one by one, so that every path runs the same compiled code.
 
-    Units of like shapes share a graph; there is one for each shape, batch size and mode. Pools and linear layers run
-    as they are; on a CPU so do GUNN's layers, with their own backward. Elsewhere (``layers``) a GUNN layer is one
-    graph, so that its units' many small kernels are few; it then runs its reference, which holds more for going back.
+    Units of equal shapes share a graph; there is one graph for each shape, batch size and mode. Pooling and linear
+    layers are not compiled, nor on a CPU are GUNN's layers, which have a custom backward. On other devices (``layers``)
+    a GUNN layer is compiled to one graph, which fuses its many small kernels. It then runs the reference
+    implementation, which stores more activations for the backward pass.
 
     Returns:
-        The number of units and layers.
+        The number of compiled units and layers.
     """
     modules = list(map(net.get_submodule, net.wiring.modules))
     units: list[nn.Module] = [m for m in modules if isinstance(m, ConvUnit)]
@@ -65,10 +66,10 @@ def compile_units(net: PathNet, *, layers: bool | None = None, **options: Any) -
     if layers:
         units += [m for m in modules if isinstance(m, GunnLayer)]
     dynamo: Any = importlib.import_module("torch._dynamo.config")
-    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 100 * GRAPHS)  # of all networks' units
+    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 100 * GRAPHS)  # over all networks
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
         options["recompile_limit"] = GRAPHS
-    else:  # torch 2.11 has it for the whole process only
+    else:  # torch 2.11 has this limit only for the complete process
         dynamo.recompile_limit = max(dynamo.recompile_limit, GRAPHS)
     for unit in units:
         unit.compile(dynamic=False, fullgraph=True, **options)
@@ -79,13 +80,13 @@ def shard(net: PathNet, world: World) -> PathNet:
     """Shard every unit of ``net`` over the ranks (FSDP2), in place.
 
     Raises:
-        ValueError: there is only this process.
+        ValueError: there is only one process.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     if world.size == 1:
-        raise ValueError("parallel.strategy = 'fsdp': needs several processes; start them with torchrun, or take 'ddp'")
+        raise ValueError("parallel.strategy = 'fsdp': needs several processes; start them with torchrun, or use 'ddp'")
     mesh = init_device_mesh(next(net.parameters()).device.type, (world.size,))
     for module in map(net.get_submodule, net.wiring.modules):
         if any(True for _ in module.parameters()):

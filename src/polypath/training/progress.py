@@ -1,4 +1,4 @@
-"""The progress of a run, with the time left: a bar on a terminal, elsewhere a line a minute."""
+"""The progress of a run, with the remaining time: a bar on a terminal, otherwise one line per minute."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 CONSOLE = Console(stderr=True)
-"""For the bar and for all that is printed while it is there: rich puts lines of the same console above the bar."""
+"""Console of the bar and of all output while it is shown: rich prints lines of the same console above the bar."""
 
 
 EVERY = 60.0  # seconds
 
 
 class TrainingProgress:
-    """A bar over the steps of a run, ``shown`` unless it is to be quiet or standard error is no terminal; then ``tell``
-    gets a line once a minute."""
+    """A progress bar over the steps of a run. It is ``shown`` unless ``quiet`` or standard error is not a terminal;
+    otherwise ``tell`` is called with one line per minute."""
 
     def __init__(
         self, total: int, done: int = 0, *, quiet: bool = False, tell: Callable[[str], None] = lambda _: None
@@ -49,7 +49,7 @@ class TrainingProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.shown:  # rich before 14.3 ends a bar that is not shown with an empty line
+        if self.shown:  # rich before 14.3 prints an empty line when it stops a hidden bar
             self.bar.stop()
 
     def advance(self) -> None:

@@ -1,10 +1,10 @@
-"""A recipe: everything that decides the result of a training run, as frozen tables of JSON values.
+"""A recipe: everything that determines the result of a training run, as frozen tables of JSON values.
 
     recipe = Recipe(name="mine", model=CrescendoNet(widths=(32, 32, 32)), epochs=12, batch_size=64)
     result = train(recipe, "runs/mine")                       # polypath.training.loop
 
-``model`` and ``objective`` are settings of any family and any objective, so what they offer depends on the recipe. A
-field that the paper does not state has an entry in ``assumed``: its dotted name and the reason of our value.
+``model`` is the settings of any family and ``objective`` those of any objective, so their fields depend on the recipe.
+A field whose value the paper does not state has an entry in ``assumed``: its dotted name and the reason for our value.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from polypath.training.schedules import ScheduleConfig
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 Tracker = Literal["none", "wandb", "trackio"]
 _WORD = Rule(
-    "a word without blanks and slashes; it names the run folder",
+    "a word without blanks and slashes, as it is also the name of the run folder",
     lambda value: isinstance(value, str) and re.fullmatch(r"[^./\\\s][^/\\\s]*", value) is not None,
 )
 _FOLDER = Rule("a folder", lambda value: isinstance(value, str))
@@ -57,14 +57,14 @@ _REASONS = Rule(
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """How several processes share a run (``torchrun``); one process reads only ``batch_norm`` and ``ghost_images``.
+    """How several processes share a run (``torchrun``); one process uses only ``batch_norm`` and ``ghost_images``.
 
     Args:
-        strategy: ``ddp`` keeps the whole network on every rank, ``fsdp`` shards it (FSDP2).
-        paths: all ranks draw the ``same`` path in a step, or each ``rank`` its own (``ddp`` only).
-        batch_norm: statistics over the images of a ``rank``'s part of the batch, over those of all ranks' parts
-            (``sync``), or over ``ghost_images`` at a time (``ghost``).
-        ghost_images: images in a ghost batch (DFN: 32, GUNN: 16, as their papers' several GPUs had).
+        strategy: ``ddp`` keeps a copy of the network on every rank, ``fsdp`` shards it (FSDP2).
+        paths: all ranks draw the ``same`` path in a step, or each ``rank`` draws its own (``ddp`` only).
+        batch_norm: batch statistics over a ``rank``'s part of the batch, over the batch of all ranks (``sync``), or
+            over ``ghost_images`` images at a time (``ghost``).
+        ghost_images: images per ghost batch (DFN: 32, GUNN: 16, as on each GPU in the papers).
     """
 
     strategy: Literal["ddp", "fsdp"] = "ddp"
@@ -83,13 +83,13 @@ class ParallelConfig:
             ghost_images=whole(0),
         )
         if self.strategy == "fsdp" and self.paths == "rank":
-            raise ValueError("parallel.paths = 'rank': FSDP2 needs the same path on every rank; take strategy 'ddp'")
+            raise ValueError("parallel.paths = 'rank': FSDP2 needs the same path on every rank; use strategy 'ddp'")
         if self.batch_norm == "sync" and self.paths == "rank":
-            raise ValueError("parallel.batch_norm = 'sync': needs the same path on every rank; take paths 'same'")
+            raise ValueError("parallel.batch_norm = 'sync': needs the same path on every rank; use paths 'same'")
         if (self.batch_norm == "ghost") != (self.ghost_images > 0):
             raise ValueError(
                 f"parallel.ghost_images = {self.ghost_images} with batch_norm {self.batch_norm!r}: "
-                "'ghost' needs a number of images, and only 'ghost' reads it"
+                "'ghost' needs a number of images, and only 'ghost' uses it"
             )
 
 
@@ -98,47 +98,49 @@ class Recipe:
     """One training run.
 
     Args:
-        name: of the recipe and, unless said otherwise, of its run folder.
+        name: name of the recipe, and by default of its run folder.
         model: the network, as settings of its family.
-        path: train only this path of it, as the network that :func:`polypath.extract` makes; ``whole`` is all of it.
+        path: train only this path of the network, extracted as by :func:`polypath.extract`; ``whole`` trains all of it.
         data: images, splits, augmentation.
-        optim, schedule: the optimiser, and how its learning rate moves.
+        optim, schedule: the optimiser and the learning-rate schedule.
         objective: which paths a step runs and what it minimises.
         epochs: passes over the training images.
-        batch_size: images in a step of the optimiser, over all ranks.
-        accumulate: cut a rank's images into so many parts, one forward and backward each; gradients add up.
-        seed: weights, order of images, augmentation, dropout and paths are drawn from it.
+        batch_size: images per optimiser step, over all ranks.
+        accumulate: gradient accumulation: split a rank's images into this many parts, with one forward and backward
+            each.
+        seed: seed of weights, order of images, augmentation, dropout and paths.
         init: start from the weights of this saved model or run, of the network that comes with the package
-            (``pretrained``) or of a model of timm (``timm:NAME``), see :mod:`polypath.training.start`; ``model`` must
-            be that network's but for its classes. A head for other ones is drawn.
+            (``pretrained``) or of a timm model (``timm:NAME``), see :mod:`polypath.training.start`. ``model`` must
+            match that network, except for its classes; for other classes it gets a new head.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: of the forward pass; weights and optimiser stay in float32. ``auto`` is bf16 where the device has
-            instructions for it, else fp32; a run settles it when it starts, and its ``recipe.json`` says which it took.
-        channels_last: memory layout.
+        precision: precision of the forward pass; weights and optimiser stay in float32. ``auto`` is bf16 if the device
+            has instructions for it, else fp32; the run's ``recipe.json`` records the choice.
+        channels_last: use the channels-last memory layout.
         compile: ``torch.compile`` each unit.
-        deterministic: on CUDA, take algorithms that give the same bits each time, which are somewhat slower.
+        deterministic: on CUDA, use deterministic algorithms, which give bitwise equal results and are somewhat slower.
         label_smoothing: share of the target that is spread over all classes.
-        mixup, cutmix: parameters of their Beta distributions (timm); 0 switches them off.
-        ema: decay of an exponential moving average of the weights (timm) and of what the objective keeps, which then is
-            what validates, is scored and saved; 0 switches it off.
-        swa: instead, the share of the run, at its end, over whose steps all weigh the same in the average (stochastic
-            weight averaging, Izmailov et al. 2018, who average once an epoch); 0 switches it off.
-        recalibrate: training images on which an average's batch-norm statistics are re-estimated before it is scored or
-            saved, for every path that its answer runs; 0 averages the running ones.
-        clip_norm: largest norm of the gradients; 0 does not clip.
+        mixup, cutmix: alpha of their Beta distributions (timm); 0 switches them off.
+        ema: decay of an exponential moving average of the weights (timm) and of the objective's state. The average is
+            then validated, tested and saved; 0 switches it off.
+        swa: instead of ``ema``, average the weights after each step equally over this last share of the run
+            (stochastic weight averaging; Izmailov et al. 2018 average once per epoch); 0 switches it off.
+        recalibrate: number of training images to recalibrate an average's batch-norm statistics on before it is
+            evaluated or saved, for every path that the prediction runs; 0 averages the running statistics instead.
+        clip_norm: clip the norm of the gradients to this; 0 does not clip.
         parallel: how several processes share the run.
         validate_every: epochs between validations (the last epoch always validates).
-        patience: stop when the error on held-out images has not come below its least for so many epochs; 0 never does.
-        frozen_epochs: in so many epochs, the first ones, only the classifier learns.
-        trace_test: also score the test split at each validation. For the papers' figures only: nothing is chosen by it,
-            and metrics mark it ``traced_test_error``.
+        patience: early stopping: stop after this many epochs without a lower error on held-out images; 0 never stops
+            early.
+        frozen_epochs: train only the classifier in this many first epochs.
+        trace_test: also evaluate the test split at each validation. Only for the papers' figures: nothing is chosen by
+            it, and the metrics call it ``traced_test_error``.
         checkpoint_every: epochs between checkpoints (the last epoch always has one).
-        checkpoint_steps: also after so many steps within an epoch; 0 only at the ends of epochs.
-        keep: checkpoints to keep beside the best one.
-        tracker: a service to report to, beside TensorBoard and files.
-        assumed: dotted field name to the reason of a value that the paper does not state, or that was settled.
-        open_fields: dotted names of fields that a look at the images settles when a run starts, see
-            :mod:`polypath.training.settle`; one that is given is no longer open.
+        checkpoint_steps: steps between additional checkpoints within an epoch; 0 writes none.
+        keep: number of newest checkpoints to keep, beside the best one.
+        tracker: a service that logs the run, beside TensorBoard and files.
+        assumed: dotted field name to the reason for a value that the paper does not state, or that was settled.
+        open_fields: dotted names of fields that are chosen from a look at the images when a run starts, see
+            :mod:`polypath.training.settle`; giving a field a value closes it.
 
     Raises:
         ValueError: a field outside its range, or fields that contradict each other.
@@ -225,12 +227,12 @@ class Recipe:
             raise ValueError(f"swa = {self.swa} with ema = {self.ema}: a run keeps one average; set one of them to 0")
         if self.swa and not self.recalibrate:
             raise ValueError(
-                f"swa = {self.swa} with recalibrate = 0: running statistics along a run are those of no average of its "
-                "weights; set --recalibrate 2000, training images to re-estimate them on"
+                f"swa = {self.swa} with recalibrate = 0: running batch-norm statistics do not fit averaged weights; "
+                "set --recalibrate 2000, the number of training images to recalibrate them on"
             )
         if self.patience and not (self.chooses or self.open_fields):
             raise ValueError(
-                f"patience = {self.patience}: no images are held out to stop by; set --data.validation 100"
+                f"patience = {self.patience}: early stopping needs held-out images; set --data.validation 100"
             )
         if self.frozen_epochs >= self.epochs and "epochs" not in self.open_fields:
             raise ValueError(f"frozen_epochs = {self.frozen_epochs}: must be below epochs = {self.epochs}")
@@ -239,10 +241,10 @@ class Recipe:
         if self.device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
             raise ValueError(f"device = {self.device!r}: must be auto, cpu, cuda, cuda:N or mps")
         if self.compile and self.parallel.batch_norm == "sync":
-            raise ValueError("compile with parallel.batch_norm 'sync': exchanges within a unit cannot be compiled")
+            raise ValueError("compile with parallel.batch_norm 'sync': communication in a unit cannot be compiled")
         if self.optim.kind == "muon" and self.parallel.strategy == "fsdp":
             raise ValueError(
-                "optim.kind = 'muon' with parallel.strategy 'fsdp': it needs whole matrices, not shards; take 'ddp'"
+                "optim.kind = 'muon' with parallel.strategy 'fsdp': needs complete matrices, not shards; use 'ddp'"
             )
         if (self.mixup or self.cutmix) and self.batch_size // self.accumulate % 2:
             raise ValueError("mixup and cutmix pair images: batch_size / accumulate must be even")
@@ -252,12 +254,12 @@ class Recipe:
 
     @property
     def averages(self) -> bool:
-        """Whether an average of the weights is what is scored and saved."""
+        """Whether an average of the weights is evaluated and saved."""
         return bool(self.ema or self.swa)
 
     @property
     def chooses(self) -> bool:
-        """Whether images are held out to choose the best epoch by; otherwise the last one is reported."""
+        """Whether held-out images choose the best epoch; otherwise the last epoch is reported."""
         data = self.data
         return bool(data.validation or data.validation_extra or data.validation_split)
 
@@ -266,7 +268,7 @@ def lookup(recipe: Recipe, dotted: str) -> Any:
     """The value of a field by its dotted name (``optim.lr``).
 
     Raises:
-        ValueError: no such field; the message lists those that there are.
+        ValueError: no such field; the message lists the legal ones.
     """
     value: Any = recipe
     for i, part in enumerate(parts := dotted.split(".")):
@@ -279,10 +281,10 @@ def lookup(recipe: Recipe, dotted: str) -> Any:
 
 
 def replace(recipe: Recipe, changes: typing.Mapping[str, Any]) -> Recipe:
-    """A recipe with other values in the fields of these dotted names, which are then no longer open.
+    """A recipe with other values in these fields (dotted names), which are then no longer open.
 
     Raises:
-        ValueError: an unknown field, or a value that a field refuses.
+        ValueError: an unknown field, or an illegal value of a field.
     """
     tree: dict[str, Any] = {}
     for dotted, value in changes.items():
@@ -296,7 +298,7 @@ def replace(recipe: Recipe, changes: typing.Mapping[str, Any]) -> Recipe:
 
 
 def still_open(recipe: Recipe, given: Iterable[str]) -> tuple[str, ...]:
-    """The open fields of ``recipe`` that are none of those given, nor a part of one, nor have one as a part."""
+    """The open fields of ``recipe`` except those in ``given``, their parts, and tables that contain them."""
     given = [f"{name}." for name in given]
     return tuple(
         name
@@ -314,7 +316,7 @@ def _replaced(config: Any, changes: dict[str, Any]) -> Any:
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
-    """All fields as JSON values; ``model`` by its family's name and arguments, ``objective`` by its kind."""
+    """All fields as JSON values; ``model`` as its family's name and arguments, ``objective`` with its kind."""
     values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
     values["model"] = {"family": recipe.model.family, "arguments": asdict(recipe.model)}
     values["objective"] = recipe.objective.to_json()
@@ -326,12 +328,12 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def recipe_from_json(values: dict[str, Any]) -> Recipe:
-    """Read what :func:`recipe_to_json` gave; fields that are missing have their defaults.
+    """Read the result of :func:`recipe_to_json`; missing fields get their defaults.
 
     Raises:
-        ValueError: an unknown field, family or objective, or a value that a field refuses.
+        ValueError: an unknown field, family or objective, or an illegal value of a field.
     """
-    import polypath.training.path_objectives  # (these imports make the objectives known)
+    import polypath.training.path_objectives  # (these imports register the objectives)
     import polypath.training.sandwich  # noqa: F401
 
     table = dict(decode(values, dict[str, Any], "recipe"))

@@ -1,4 +1,4 @@
-"""What a run came to."""
+"""The result of a run."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from polypath.training.run import RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a run came to; ``summary.json`` holds the same.
+    """The result of a run, also saved as ``summary.json``.
 
     Attributes:
-        run_dir: its folder; ``run_dir/model`` is the network that is reported.
-        reported: ``best`` (chosen by the images held out) or ``last``.
-        epoch: the epoch that is reported, from 1.
-        val_error, test_error: top-1 error in percent; ``val_error`` None where nothing was held out.
-        seconds: of all sessions together.
+        run_dir: the run's folder; ``run_dir/model`` is the reported network.
+        reported: the reported epoch is the ``best`` (chosen by the held-out images) or the ``last``.
+        epoch: number of the reported epoch, from 1.
+        val_error, test_error: top-1 error in percent; ``val_error`` is None if nothing was held out.
+        seconds: time of all sessions together.
         pflop: floating-point operations of all training passes, in 10^15, by the convention of
-            :mod:`polypath.training.flop`; None where not all of them were counted.
-        test_evaluations: errors on the test split that the run has measured, those of ``trace_test`` and of snapshots
-            among them; None in summaries from before it was counted.
-        precision: of the forward passes; None in summaries from before it was written down.
-        notes: what a reader has to know of the data; warnings.
-        balanced_error: the mean of the classes' errors on the test split, where training drew classes alike.
+            :mod:`polypath.training.flop`; None if not all of them were counted.
+        test_evaluations: number of evaluations on the test split, including those of ``trace_test`` and of snapshots;
+            None in old summaries without it.
+        precision: precision of the forward passes; None in old summaries without it.
+        notes: remarks about the data, and warnings.
+        balanced_error: the mean of the per-class errors on the test split in percent, if training was ``balanced``.
     """
 
     run_dir: str
@@ -54,7 +54,7 @@ class RunResult:
 
 
 def result_of(run_dir: str | os.PathLike[str]) -> RunResult:
-    """What a finished run came to.
+    """The result of a finished run.
 
     Raises:
         ValueError: a run that is not finished, or whose summary is damaged.
@@ -63,17 +63,17 @@ def result_of(run_dir: str | os.PathLike[str]) -> RunResult:
 
 
 def count_test_evaluations(run: RunFolder) -> dict[str, int]:
-    """Errors on the test split of a run that have been measured: by ``train`` itself, and by whatever has looked since.
+    """Number of evaluations on a run's test split, by command: ``train`` itself, and the commands used since.
 
     Raises:
         ValueError: a damaged summary or record.
     """
-    trained = read_result(run).test_evaluations or 1 if run.finished else 0  # before it was counted there was one
+    trained = read_result(run).test_evaluations or 1 if run.finished else 0  # old runs without a count did one
     return {"train": trained, **looks(run.path)}
 
 
 def read_result(run: RunFolder) -> RunResult:
-    """As :func:`result_of`, of a run folder that is open."""
+    """As :func:`result_of`, for an open run folder."""
     if not run.summary_file.exists():
-        raise ValueError(f"{run.path}: not finished; go on with it by `polypath resume {run.path}`")
+        raise ValueError(f"{run.path}: not finished; continue it with `polypath resume {run.path}`")
     return replace(read(run.summary_file, RunResult, finite=False), run_dir=str(run.path))

@@ -1,25 +1,25 @@
 """The folder of a run.
 
 recipe.json         the recipe
-environment.json    revision, versions, device, threads; of the start and of every resumption
-data.json           where the images were and what they are told apart by, see polypath.training.run_data
-metrics.jsonl       a line an epoch: losses, errors in percent, learning rate; the same to the bit after a resumption
-times.jsonl         how long the training steps of each epoch took (validation is not in it)
+environment.json    revision, versions, device, threads; one entry for the start and for each resume
+data.json           location and identity of the images, see polypath.training.run_data
+metrics.jsonl       one line per epoch: losses, errors in percent, learning rate; bitwise the same after a resume
+times.jsonl         time of the training steps of each epoch (without validation)
 log.txt             warnings and notes
 events.*            TensorBoard
-tracker.json        what W&B or trackio knows the run by
+tracker.json        the run's id in W&B or trackio
 checkpoints/        see polypath.training.checkpoint
-init/, teacher/     copies of saved networks that it starts from or learns from
+init/, teacher/     copies of the saved networks that the run starts from or learns from
 snapshots/          the members of a snapshot ensemble
-search.json         the paths that ``polypath search`` has found; search.parts/ is what it keeps until it is done
-curves.png          losses and errors, at the end
-model/              the network that the run reports, as saved by :func:`polypath.save`
-ensemble.safetensors    with the members' statistics, where an ensemble was trained
-looks/              how often its test split has been looked at since, see :mod:`polypath.storage.looks`
-summary.json        what came out; a run that has it is finished
-summary-30.json     what had come out after 30 epochs, of a run that went on from there (``resume --epochs``)
-earlier.json        digests of the recipes that such a run had before
-.lock               locked by whoever writes into the folder, see :mod:`polypath.storage.lock`
+search.json         the paths that ``polypath search`` found; search.parts/ has its intermediate results
+curves.png          losses and errors, drawn at the end
+model/              the reported network, as saved by :func:`polypath.save`
+ensemble.safetensors    the ensemble with its members' statistics, if one was trained
+looks/              counts of later looks at the test split, see :mod:`polypath.storage.looks`
+summary.json        the result; a run with this file is finished
+summary-30.json     the result after 30 epochs, if the run was then extended (``resume --epochs``)
+earlier.json        digests of the earlier recipes of an extended run
+.lock               locked by the process that writes into the folder, see :mod:`polypath.storage.lock`
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ DERIVED = (
     *("paths.json", "paths.csv", "paths.png", "paths.svg", "statistics.safetensors", "report.html"),
     *("search.json", "search.parts"),
 )
-"""What ``polypath paths``, ``report`` and ``search`` write of the reported network into the run's folder."""
+"""Files about the reported network that ``polypath paths``, ``report`` and ``search`` write into the run's folder."""
 EARLIER = "earlier.json"
 PACKAGES = ("polypath", "torchvision", "timm", "datasets", "safetensors", "numpy")
 
 
 class RunFolder:
-    """Files of one run: a new one, which :meth:`create` begins, or an earlier one by :meth:`open`.
+    """Files of one run: a new run, which :meth:`create` starts, or an earlier one from :meth:`open`.
 
     Args:
-        document: ``recipe.json`` as it was written; its digest ties checkpoints to it.
-        earlier: digests of the documents that the run had before, with other numbers of epochs.
+        document: contents of ``recipe.json``; checkpoints store its digest.
+        earlier: digests of the run's earlier documents, with other numbers of epochs.
 
     Attributes:
-        lock: who writes here holds it.
-        before: epochs of the run so far, where this is the run :meth:`extended` and nothing has been written yet.
+        lock: the lock that a process must hold to write here.
+        before: epochs of the run before it was :meth:`extended`; None if it was not, or once :meth:`extend` has run.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class RunFolder:
         self.before: int | None = None
 
     def create(self) -> None:
-        """Begin the run, and take its lock.
+        """Create the folder with its recipe, and take the lock.
 
         Raises:
-            ValueError: there is something at ``path`` already, or another process begins a run there.
+            ValueError: ``path`` is not empty, or another process starts a run there.
         """
         self._check_vacant()
         self.path.mkdir(parents=True, exist_ok=True)
         self.lock.take()
-        self._check_vacant()  # another process may have been there in between
+        self._check_vacant()  # another process may have written in between
         write_json(self.path / "recipe.json", self.document)
 
     def _check_vacant(self) -> None:
@@ -95,21 +95,21 @@ class RunFolder:
         if path.exists() and (not path.is_dir() or contents(path)):
             if (path / "recipe.json").is_file():
                 raise ValueError(
-                    f"{path} is a run already: go on with it by `polypath resume {path}`, or choose another --out"
+                    f"{path} is already a run: continue it with `polypath resume {path}`, or choose another --out"
                 )
             raise ValueError(f"{path} exists and is not empty: choose another --out")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """An earlier run.
+        """Open an earlier run.
 
         Raises:
-            ValueError: no run, or its recipe is damaged.
+            ValueError: not a run folder, or its recipe is damaged.
         """
         if not path.is_dir():
             raise ValueError(f"{path}: no such run folder")
         if not (path / "recipe.json").is_file():
-            raise ValueError(f"{path}: no run folder, it has no recipe.json")
+            raise ValueError(f"{path}: not a run folder, it has no recipe.json")
         try:
             document = read_json(path / "recipe.json")
             recipe = recipe_from_json(document)
@@ -121,15 +121,15 @@ class RunFolder:
     # --- more epochs -------------------------------------------------------------------------------------
 
     def extended(self, epochs: int) -> RunFolder:
-        """The run with so many epochs in all; :meth:`extend` writes it down.
+        """The run with this total number of epochs; :meth:`extend` writes the change to disk.
 
         Raises:
-            ValueError: no more than it has been trained for, or a schedule that cannot have so many.
+            ValueError: not more epochs than it has been trained for, or a schedule that does not allow this number.
         """
         check("epochs", epochs, whole(1))
         trained = self.recipe.epochs
         if self.finished:
-            trained = self.metrics()[-1]["epoch"]  # fewer, where it has stopped early
+            trained = self.metrics()[-1]["epoch"]  # fewer than recipe.epochs if it stopped early
             self.check_epochs(epochs, trained)
         elif epochs == self.recipe.epochs:
             return self
@@ -140,50 +140,50 @@ class RunFolder:
         return run
 
     def check_epochs(self, epochs: int, trained: int) -> None:
-        """Raise ``ValueError`` where a run of ``epochs`` has nothing to do after ``trained`` ones."""
+        """Raise ``ValueError`` if a run of ``epochs`` epochs has nothing left to do after ``trained`` epochs."""
         if epochs <= trained:
             raise ValueError(
-                f"epochs = {epochs}: must be more than {trained}, which {self.path} has been trained for already"
+                f"epochs = {epochs}: must be more than the {trained} that {self.path} has already been trained for"
             )
 
     def extend(self) -> None:
-        """Write down that the run goes on to another number of epochs. Killed in between, it is still a whole run."""
+        """Write the new number of epochs to disk. If the process is killed in between, the run stays consistent."""
         if self.before is None:
             return
         write_json(self.path / EARLIER, self.earlier)
-        if self.finished:  # first: a run that has a summary is of its recipe's epochs
+        if self.finished:  # before the recipe: a summary must belong to the epochs of recipe.json
             os.replace(self.summary_file, self.path / f"summary-{self.before}.json")
         write_json(self.path / "recipe.json", self.document)
         self.before = None
 
     @property
     def went_on_from(self) -> int:
-        """The epoch after which it went on, the last time; 0 where it has not."""
+        """The epoch after which the run was last extended; 0 if it was not."""
         return max((int(file.stem.removeprefix("summary-")) for file in self._summaries()), default=0)
 
     def _summaries(self) -> list[Path]:
         return list(self.path.glob("summary-*.json"))
 
     def earlier_scores(self) -> int:
-        """Errors on the test split that the run has measured at the ends that it went on from."""
+        """Number of evaluations on the test split at the run's earlier ends."""
         files = [read(file, dict[str, Any], finite=False) for file in self._summaries()]
         return sum(1 + len(summary.get("snapshots", ())) for summary in files)
 
     def remove_derived(self) -> list[str]:
-        """Remove what was written of a network that the run no longer reports; the files' names."""
+        """Remove files about a network that the run no longer reports, and return their names."""
         found = [name for name in DERIVED if (self.path / name).exists()]
         for name in found:
             remove(self.path / name)
         return found
 
-    # --- lines -------------------------------------------------------------------------------------------
+    # --- metrics and log ---------------------------------------------------------------------------------
 
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a line to the metrics, flushed to the disk."""
+        """Append a line to the metrics, flushed to disk."""
         with open(self.metrics_file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
             stream.flush()
@@ -194,7 +194,7 @@ class RunFolder:
             stream.write(json.dumps(row) + "\n")
 
     def note(self, text: str) -> None:
-        """Add a line to ``log.txt``."""
+        """Append a line to ``log.txt``."""
         with open(self.path / "log.txt", "a", encoding="utf-8") as stream:
             stream.write(f"{now()}  {text}\n")
 
@@ -211,23 +211,23 @@ class RunFolder:
         return [decode(parse_json(line, place), dict[str, Any], place) for line, place in places]
 
     def position(self) -> dict[str, Any]:
-        """How much of the metrics there is, for a checkpoint."""
+        """Length and digest of the metrics so far, for a checkpoint."""
         if not self.metrics_file.is_file():
             return {"bytes": 0, "sha256": json_digest("")}
         return {"bytes": self.metrics_file.stat().st_size, "sha256": file_digest(self.metrics_file)}
 
     def check_position(self, position: dict[str, Any]) -> None:
-        """Raise ``ValueError`` unless the metrics begin with what a checkpoint remembers of them."""
+        """Raise ``ValueError`` unless the metrics begin with those that a checkpoint was written with."""
         if position["bytes"] == 0:
             return
         file = self.metrics_file
         if not file.is_file() or file.stat().st_size < position["bytes"]:
-            raise ValueError(f"{file.name} has lost lines that the checkpoint knows of")
+            raise ValueError(f"{file.name} has lost lines that were there when the checkpoint was written")
         if file_digest(file, position["bytes"]) != position["sha256"]:
             raise ValueError(f"{file.name} is damaged within its first {position['bytes']} bytes")
 
     def cut(self, position: dict[str, Any] | None) -> None:
-        """Take lines away that are newer than a checkpoint (all, without one)."""
+        """Remove lines of the metrics that are newer than a checkpoint (without one, all lines)."""
         if self.metrics_file.is_file():
             os.truncate(self.metrics_file, position["bytes"] if position else 0)
 
@@ -237,7 +237,7 @@ class RunFolder:
         """Add this process's environment to ``environment.json``."""
         try:
             sessions = self.sessions()
-        except ValueError:  # it is only a record: a damaged one is begun again
+        except ValueError:  # only for information, so a damaged record is started again
             sessions = []
             remove(self.environment_file)
         here = environment(device) | {
@@ -248,7 +248,7 @@ class RunFolder:
         write_json(self.environment_file, {"sessions": [*sessions, here]})
 
     def sessions(self) -> list[dict[str, Any]]:
-        """The environments of the start and of every resumption.
+        """The environments of the start and of each resume.
 
         Raises:
             ValueError: a damaged record.
@@ -270,7 +270,7 @@ class RunFolder:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a result depends on beside its recipe."""
+    """The environment that a result depends on, beside its recipe."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "started": now(),
@@ -293,7 +293,7 @@ def now() -> str:
 
 
 def revision() -> str | None:
-    """The git revision of the source that runs, with ``+changes`` where files differ from it; None outside of git."""
+    """The git revision of the running source, with ``+changes`` if files differ from it; None outside a repository."""
     here = Path(__file__).parents[1]
     try:
         head = _git(here, "rev-parse", "HEAD")

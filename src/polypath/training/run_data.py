@@ -1,7 +1,7 @@
-"""The images of a run: ``data.json`` in its folder says where they were and what they are told apart by.
+"""The images of a run: ``data.json`` in its folder records their location and identity.
 
-Whatever reads a run's images later goes through :func:`images_of`, so that no other images are taken for them: not
-those of a folder of the same name below another working directory, and not what has changed since.
+Every later command reads a run's images through :func:`images_of`. It rejects other images: those of a folder with the
+same name in another working directory, or images that have changed since.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from polypath.storage.decode import read
 from polypath.storage.files import write_json
 from polypath.training.run import DATA, RunFolder
 
-MOVED = "say where they are now by --data-moved DIR"
+MOVED = "give their folder with --data-moved DIR"
 
 
 @dataclass(frozen=True)
 class RunData:
-    """``source`` as the recipe gives it, the folder that it was then (None where it is no folder), the images."""
+    """``source`` as in the recipe, its absolute folder (None if it is not a folder), and the images' identity."""
 
     source: str
     resolved: str | None
@@ -34,7 +34,7 @@ class RunData:
 
 
 def recorded_data(run: Path) -> RunData | None:
-    """What a run has written down of its images; None where it has not, as Polypath 0.1.
+    """The record of a run's images; None for runs of Polypath 0.1, which have none.
 
     Raises:
         ValueError: a damaged record.
@@ -43,7 +43,7 @@ def recorded_data(run: Path) -> RunData | None:
 
 
 def record_data(folder: RunFolder, data: ImageData, moved: str | None = None) -> None:
-    """Write down which images the run has, and where they are (now, if they ``moved``)."""
+    """Record the identity of the run's images, and their location (the new one, if they ``moved``)."""
     source, before = folder.recipe.data.source, recorded_data(folder.path)
     place = local_folder(moved or source)
     identity = dict(before.identity if before else data.identity)
@@ -52,14 +52,14 @@ def record_data(folder: RunFolder, data: ImageData, moved: str | None = None) ->
 
 
 def images_of(folder: RunFolder, moved: str | None = None, data: ImageData | None = None) -> ImageData:
-    """The images that a run was begun with; see :func:`polypath.data.sources.load_images`.
+    """The images that a run started with; see :func:`polypath.data.sources.load_images`.
 
     Args:
-        moved: the folder in which they are now; by default, where they were.
-        data: images that are loaded already, which are only checked.
+        moved: the folder in which they are now; by default, the recorded one.
+        data: images already in memory, which are only checked.
 
     Raises:
-        ValueError: images that are not there, or not those that the run was begun with, saying what differs.
+        ValueError: missing images, or images that are not those of the run's start; the message has the differences.
     """
     known, config = recorded_data(folder.path), folder.recipe.data
     if data is not None:
@@ -74,33 +74,33 @@ def images_of(folder: RunFolder, moved: str | None = None, data: ImageData | Non
 
 
 def located(config: DataConfig, place: str | None) -> DataConfig:
-    """The same data, read from another place."""
+    """The same data, read from another folder."""
     return config if place is None else dataclasses.replace(config, source=place)
 
 
 def check_images(run: Path, place: str, now: Identity) -> None:
-    """Make sure that images in ``place`` are those of a run.
+    """Check that the images in ``place`` are those of a run.
 
     Raises:
-        ValueError: they differ, with what does.
+        ValueError: they differ; the message has the differences.
     """
     known = recorded_data(run)
     if known is not None and known.identity and now and (told := differences(known.identity, now)):
         raise ValueError(
-            f"{run}: the images in {printable(place)} are not those that the run was begun with ({brief(told)}); "
-            f"if these are elsewhere, {MOVED}"
+            f"{run}: the images in {printable(place)} are not those that the run started with ({brief(told)}); "
+            f"if the original images are elsewhere, {MOVED}"
         )
 
 
 def places(runs: Mapping[Path, DataConfig], moved: str | None = None) -> dict[str, str]:
-    """Where runs that belong together read their images: a folder for each ``source`` of theirs that is one.
+    """The folders from which related runs read their images, for each ``source`` that is a folder.
 
-    That is ``moved``, else where the first of the runs that have begun has it, else where it is from here. The begun
-    ones are told where their images are, if they have moved.
+    The folder is ``moved``, else the one recorded by the first started run, else the source seen from the working
+    directory. If images have moved, the records of the started runs are updated.
 
     Raises:
-        ValueError: ``moved`` with several sources, no such folder, a folder of a run that has begun that is gone, or
-            images that are not its.
+        ValueError: ``moved`` with several sources; no such folder; a started run whose folder is missing or has other
+            images.
     """
     sources = {config.source for config in runs.values()}
     if moved is not None and len(sources) > 1:
@@ -128,10 +128,10 @@ def places(runs: Mapping[Path, DataConfig], moved: str | None = None) -> dict[st
 
 
 def same_training_images(known: str, data: ImageData, recorded: bool) -> bool:
-    """Whether a checkpoint was trained on ``data``, by what it knows of it (``data.fingerprint`` of then).
+    """Whether a checkpoint was trained on ``data``; ``known`` is the fingerprint of its training images.
 
-    Of streamed images this has the files' times where they are large; where the run has a record of its images, that
-    has been checked, so only which of them train and their labels are compared.
+    For large streamed datasets a fingerprint contains modification times. If the run has ``recorded`` its images, these
+    are already checked, so only the choice of training images and their labels are compared.
     """
     now = data.fingerprint
     if recorded and isinstance(data.train, StreamedSplit):
@@ -145,11 +145,13 @@ def _check(folder: RunFolder, known: RunData | None, place: str, now: Identity) 
 
 
 def _place(folder: RunFolder, known: RunData | None, moved: str | None) -> str | None:
-    """Where to read a run's images; None: what the recipe says."""
+    """The folder to read a run's images from; None: the recipe's source."""
     source = folder.recipe.data.source
     if moved is not None:
         if known is not None and known.resolved is None:
-            raise ValueError(f"--data-moved {moved}: the images of {folder.path} are of {source!r}, which is no folder")
+            raise ValueError(
+                f"--data-moved {moved}: the images of {folder.path} are from {source!r}, which is not a folder"
+            )
         if (found := local_folder(moved)) is None:
             raise ValueError(f"--data-moved {moved}: no such folder")
         return str(found)
@@ -162,11 +164,11 @@ def _place(folder: RunFolder, known: RunData | None, moved: str | None) -> str |
 def _check_there(run: Path, source: str, resolved: str) -> None:
     if local_folder(resolved) is None:
         given = "" if resolved == source else f" (given as {source!r})"
-        raise ValueError(f"{run}: its images were in {printable(resolved)}{given}, which is gone; {MOVED}")
+        raise ValueError(f"{run}: its images were in {printable(resolved)}{given}, which is missing; {MOVED}")
 
 
 def _check_by_checkpoint(folder: RunFolder, data: ImageData) -> None:
-    """Runs of 0.1 have not written down which images they have, but their checkpoints know those that train."""
+    """Check by the newest checkpoint's fingerprint: runs of Polypath 0.1 have no other record of their images."""
     steps = folder.checkpoints.steps()
     try:
         known = folder.checkpoints.load(steps[-1]).state.get("data") if steps else None
@@ -174,6 +176,6 @@ def _check_by_checkpoint(folder: RunFolder, data: ImageData) -> None:
         return
     if known is not None and known != data.fingerprint:
         raise ValueError(
-            f"{folder.path}: the training images in {data.name} are not those that the run was begun with; "
-            f"if these are elsewhere, {MOVED}"
+            f"{folder.path}: the training images in {data.name} are not those that the run started with; "
+            f"if the original images are elsewhere, {MOVED}"
         )

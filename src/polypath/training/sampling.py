@@ -1,14 +1,14 @@
-"""Drop-path: draw the operands that live in one training step, as a choice to pass on, ``net(x, paths=drawn)``.
+"""Drop-path: draw the operands that run in one training step, as a choice for ``net(x, paths=drawn)``.
 
 Each function is a pure function of its arguments and an explicit ``torch.Generator`` on the CPU; the same generator
-state gives the same choice on every machine and rank. What is drawn is canonical (:meth:`Paths.of`): joins that a
-drop elsewhere has cut off are no part of it. Concatenations are never drawn, and switches only where ``switches`` asks
-for it: then one operand of each, uniformly.
+state gives the same choice on every machine and rank. The drawn choice is canonical (:meth:`Paths.of`): it leaves out
+joins that are dead because of a drop elsewhere. Operands of concatenations are never dropped. For switches, one
+operand each is drawn uniformly, but only with ``switches``.
 
-FractalNet §3.1 "Regularization via Drop-path": local, global and the mixture of both, drawn once a mini-batch.
-CrescendoNet §II-C: each branch of a block dropped with a rate, which is the local form on its joins.
-Huang et al. 2016: stochastic depth, by the survival that a wiring's operands carry.
-Yu and Huang 2019: the sandwich rule, for all that a network may choose.
+FractalNet §3.1 "Regularization via Drop-path": local, global and mixed, drawn once per mini-batch.
+CrescendoNet §II-C: each branch of a block is dropped with a rate, as in the local form.
+Huang et al. 2016: stochastic depth, with the survival probabilities of a wiring's operands.
+Yu and Huang 2019: the sandwich rule, for any choices of a network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from polypath.core.wiring import INPUT, Join, Wiring
 
 SELECTABLE = ("mean", "sum", "max")
 Rate = float | Mapping[str, float]
-"""Of drops: one for all operands, or one for each by its label."""
+"""Drop probability: one for all operands, or one for each operand by its label."""
 
 
 def local_drop_path(
@@ -41,19 +41,19 @@ def local_drop_path(
 ) -> Paths:
     """Drop each operand of each join with probability ``rate``; at least one survives (FractalNet §3.1).
 
-    Where all would drop, one chosen uniformly is kept. With p = 0.3 a block of four branches loses 4p − p⁴ = 1.192
-    of them on average.
+    If all would be dropped, one is chosen uniformly and kept. With p = 0.3 a block of four branches loses
+    4p − p⁴ = 1.192 branches on average.
 
     Args:
-        rate: the probability, or one for each operand by its label, as the join of FractalNet's authors has them.
+        rate: the probability, or one for each operand by its label, as in the code of FractalNet's authors.
         joins: names of the joins to draw at; None for all means, sums and maxima.
         same: draw once and keep the same labels at every join.
         keep: a label that is never dropped.
-        switches: draw one operand of each switch too.
+        switches: also draw one operand of each switch.
 
     Raises:
-        ValueError: a rate outside [0, 1], an operand without a rate, a join that is unknown or cannot be chosen at, a
-            label to keep that no join has, ``same`` with joins of different labels.
+        ValueError: a rate outside [0, 1], an operand without a rate, an unknown join or one without a choice, a label
+            to keep that no join has, ``same`` with joins of different labels.
     """
     drawn_at = _joins(wiring, joins)
     for one in rate.values() if isinstance(rate, Mapping) else (rate,):
@@ -61,7 +61,7 @@ def local_drop_path(
     if isinstance(rate, Mapping) and (
         lacking := [label for join in drawn_at for label in join.labels if label not in rate]
     ):
-        raise ValueError(f"rate: there is none for operand {lacking[0]!r}; give one for each label, or one for all")
+        raise ValueError(f"rate: operand {lacking[0]!r} has none; give one for each label, or one for all")
     if keep is not None and not any(keep in join.labels for join in drawn_at):
         known = dict.fromkeys(label for join in drawn_at for label in join.labels)
         raise ValueError(f"keep = {keep!r}: no join has this operand; there are {', '.join(known)}")
@@ -70,13 +70,13 @@ def local_drop_path(
         dropped = {join.name: survivors(join.labels, rate, generator, keep) for join in drawn_at}
         return Paths.of(wiring, dropped | switched)
     if len({join.labels for join in drawn_at}) > 1:
-        raise ValueError("same = True: the joins have different operands, so no set of them is the same everywhere")
+        raise ValueError("same = True: the joins have different operands, so they cannot keep the same set")
     kept = survivors(drawn_at[0].labels, rate, generator, keep) if drawn_at else ()
     return Paths.of(wiring, {join.name: kept for join in drawn_at} | switched)
 
 
 def global_drop_path(net: PathNet, generator: Generator, columns: Sequence[Paths] | None = None) -> Paths:
-    """One column for the whole network, uniformly (FractalNet §3.1); ``columns`` spares looking them up each time.
+    """Draw one column for the whole network, uniformly (FractalNet §3.1); ``columns`` avoids repeated lookups.
 
     Raises:
         ValueError: a network without columns.
@@ -88,7 +88,7 @@ def global_drop_path(net: PathNet, generator: Generator, columns: Sequence[Paths
 def mixed_drop_path(
     net: PathNet, rate: Rate, share: float, generator: Generator, columns: Sequence[Paths] | None = None
 ) -> Paths:
-    """A global draw with probability ``share``, else a local one with ``rate`` (FractalNet §3.1: half and half).
+    """A global draw with probability ``share``, else a local one with ``rate`` (FractalNet §3.1: ``share`` 0.5).
 
     Raises:
         ValueError: a rate or share outside [0, 1], a network without columns.
@@ -100,10 +100,10 @@ def mixed_drop_path(
 
 
 def one_column_a_block(net: PathNet, generator: Generator) -> Paths:
-    """One operand label for each block, drawn anew at every block: *not* the global draw of the paper.
+    """Draw one operand label for each block separately: *not* the global draw of the paper.
 
-    A block is the joins whose names share what stands before the last dot. Some re-implementations of FractalNet
-    sample so; the option is here to measure what it does.
+    A block is the joins whose names are the same before the last dot. Some re-implementations of FractalNet sample in
+    this way; the option allows measuring its effect.
     """
     blocks: dict[str, list[Join]] = {}
     for join in _joins(net.wiring, None):
@@ -117,7 +117,7 @@ def one_column_a_block(net: PathNet, generator: Generator) -> Paths:
 
 
 def mixed_column_a_block(net: PathNet, rate: Rate, share: float, generator: Generator) -> Paths:
-    """:func:`mixed_drop_path` with :func:`one_column_a_block` in place of the global draw; not the paper's either.
+    """:func:`mixed_drop_path` with :func:`one_column_a_block` in place of the global draw; also not in the paper.
 
     Raises:
         ValueError: a rate or share outside [0, 1].
@@ -131,10 +131,11 @@ def mixed_column_a_block(net: PathNet, rate: Rate, share: float, generator: Gene
 def uniform_choice(
     wiring: Wiring, generator: Generator, joins: Iterable[str] | None = None, *, switches: bool = False
 ) -> Paths:
-    """Any non-empty set of operands at each join, all sets equally likely; with ``switches`` one operand of each, too.
+    """Draw a non-empty set of operands at each join, all sets equally likely; with ``switches`` also one operand of
+    each switch.
 
     Raises:
-        ValueError: a join that is unknown or cannot be chosen at.
+        ValueError: an unknown join, or one without a choice.
     """
     choice = {}
     for join in _joins(wiring, joins):
@@ -147,18 +148,18 @@ def uniform_choice(
 
 def sandwich(ordered: Sequence[Paths], draws: int, generator: Generator) -> list[Paths]:
     """The paths that learn beside the whole network in one step: the first of ``ordered``, which is the cheapest, and
-    ``draws`` others, uniformly and none twice, all of them where there are not so many (Yu and Huang 2019).
+    ``draws`` others, drawn uniformly without replacement (all of them if there are fewer). Yu and Huang 2019.
     """
     drawn = torch.randperm(max(0, len(ordered) - 1), generator=generator)[:draws]
     return [*ordered[:1], *(ordered[1 + i] for i in drawn.tolist())]
 
 
 def joined(ordered: Sequence[Paths], epoch: int, epochs: int, *, cheapest_first: bool, until: float) -> list[Paths]:
-    """The paths that have joined a run by ``epoch`` (from 0), in their order, the cheapest first.
+    """The paths of a curriculum that take part in ``epoch`` (from 0), the cheapest first, as in ``ordered``.
 
-    The whole network begins alone; the others join one after the other, evenly spread, and all have after the share
-    ``until`` of the epochs. ``cheapest_first`` lets the network grow from both ends, otherwise it shrinks, as
-    progressive shrinking of "once for all" does (Cai et al. 2020, §3.3).
+    The whole network starts alone. The others join one by one at even intervals, and all have joined after the share
+    ``until`` of the epochs. With ``cheapest_first`` the cheapest path joins first; otherwise the paths join from the
+    most expensive to the cheapest, as in the progressive shrinking of "once for all" (Cai et al. 2020, §3.3).
     """
     count = len(ordered)
     there = count if until == 0 else min(count, int((count + 1) * epoch / (until * epochs) + 1e-9))
@@ -166,7 +167,7 @@ def joined(ordered: Sequence[Paths], epoch: int, epochs: int, *, cheapest_first:
 
 
 def shallowest(wiring: Wiring) -> Paths:
-    """The choice of one operand at each join and switch that gives the fewest layers, as the units declare them."""
+    """The choice of one operand at each join and switch with the fewest layers, as the units declare them."""
     depth, choice = {INPUT: 0}, dict[str, tuple[str, ...]]()
     for node in wiring.nodes:
         if not isinstance(node, Join):
@@ -180,10 +181,10 @@ def shallowest(wiring: Wiring) -> Paths:
 
 
 def in_groups(net: PathNet, x: Tensor, groups: int, draw: Callable[[], Paths]) -> tuple[Tensor, list[Paths]]:
-    """Logits ``(N, classes)`` of a batch cut into ``groups`` even parts, each under a choice of its own.
+    """Logits ``(N, classes)`` of a batch split into ``groups`` even parts, each with its own choice, and the choices.
 
-    ``groups = N`` draws for every sample. In training, batch-norm then normalises over each part, so parts of one
-    image work only where its maps are larger than 1×1.
+    ``groups = N`` draws for every sample. In training, batch-norm normalises over each part, so parts of one image need
+    feature maps larger than 1×1.
 
     Raises:
         ValueError: fewer images than groups, or no group.
@@ -195,7 +196,7 @@ def in_groups(net: PathNet, x: Tensor, groups: int, draw: Callable[[], Paths]) -
 
 
 def columns_of(net: PathNet) -> list[Paths]:
-    """The network's columns, one path each, that it still has; see :meth:`PathNet.path_set`.
+    """The network's remaining columns, one path each; see :meth:`PathNet.path_set`.
 
     Raises:
         ValueError: a network without columns.
@@ -203,13 +204,13 @@ def columns_of(net: PathNet) -> list[Paths]:
     found = list(net.path_set("columns").values())
     if not found:
         family = net.config.get("family", "this network")
-        raise ValueError(f"global drop-path draws a column, and {family} has none; use local drop-path")
+        raise ValueError(f"global drop-path draws a column, but {family} has none; use local drop-path")
     return found
 
 
 def rates_by_label(wiring: Wiring, rate: float, rates: Sequence[float]) -> Rate:
-    """``rate`` where ``rates`` is empty, else each operand's own: ``rates`` are those of the join with most operands,
-    in its order, and other joins have them by their labels.
+    """``rate`` if ``rates`` is empty, else a rate for each operand by its label: ``rates`` are in the order of the join
+    with the most operands.
 
     Raises:
         ValueError: more or fewer rates than that join has operands.
@@ -223,7 +224,7 @@ def rates_by_label(wiring: Wiring, rate: float, rates: Sequence[float]) -> Rate:
 
 
 def survivors(labels: Sequence[str], rate: Rate, generator: Generator, keep: str | None = None) -> tuple[str, ...]:
-    """The labels that a drop with probability ``rate`` leaves; ``keep`` always, and one at random rather than none."""
+    """The labels that survive a drop with probability ``rate``: always ``keep``, and at least one, drawn at random."""
     each = torch.tensor([rate[label] for label in labels]) if isinstance(rate, Mapping) else rate
     alive = torch.rand(len(labels), generator=generator) >= each
     kept = tuple(label for label, on in zip(labels, alive.tolist(), strict=True) if on or label == keep)

@@ -1,11 +1,13 @@
-"""Objectives that leave no path behind: on each mini-batch the whole network learns the labels, others learn from it.
+"""The sandwich rule and self-distillation: on each mini-batch the whole network learns the labels, and other paths
+learn from it.
 
-The *sandwich rule* (Yu and Huang 2019) trains in each step the ends of what a network may choose, the whole and the
-cheapest path, and some drawn in between. *In-place distillation* (same place): the teacher is the whole network's pass
-of the same step. Every pass is a forward of its own; their losses sum, so that gradients add up over a backward a pass.
+The *sandwich rule* (Yu and Huang 2019): each step trains the whole network, the cheapest path, and some randomly drawn
+paths in between. *In-place distillation* (same paper): the teacher is the whole network's pass of the same step. Every
+pass is a separate forward; their losses sum, so that gradients accumulate over one backward per pass.
 
-Running statistics are the whole network's. The other passes normalise by their batch and move those norms only that
-the whole never runs: of an exit, or of a column that has its own. Other paths are recalibrated when they are scored.
+Running statistics are those of the whole network. The other passes normalise with batch statistics, and update only
+norms that the whole never runs: those of an exit, or of a column with its own norms. Other paths are recalibrated when
+they are evaluated.
 """
 
 from __future__ import annotations
@@ -29,33 +31,37 @@ from polypath.training.objectives import BoundObjective, Objective, StepInfo, St
 Distillation = Literal["kl", "alpha-divergence"]
 Draw = Literal["paths", "local", "uniform"]
 Curriculum = Literal["none", "cheapest-first", "cheapest-last"]
-LEAST = 2  # images: of one, a 1×1 map has no variance
+LEAST = 2  # images: with one, a 1×1 map has no variance
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sandwich(Objective, kind="sandwich"):
-    """The whole network, the cheapest path and some drawn ones, on each mini-batch (Yu and Huang 2019).
+    """The whole network, the cheapest path and some drawn paths, on each mini-batch (Yu and Huang 2019).
 
     loss = cross-entropy(whole) + sum over the other paths of ``labels`` · cross-entropy + (1 − ``labels``) · D
 
-    Each path's term is times its weight. D is its answers' distance from the whole's, which have no gradient here.
+    Each path's term is multiplied by its weight. D is the divergence of the path's outputs from the whole's, which get
+    no gradient from D.
 
     Args:
-        paths: that take part beside the whole: texts, or names of the network's path sets (``columns``, ``exits``, …);
-            none are all that it names, or where it names none the shallowest one. The cheapest counts its MACs.
-        draws: how many are drawn beside the cheapest one, in each step.
-        draw: from ``paths``, none twice in a step; or from all that the wiring lets choose, switches too: each operand
-            dropped with ``rate`` (``local``), or all sets of operands equally likely (``uniform``).
-        rate: of ``local``.
-        images: share of a mini-batch's images, the first ones, on which the other paths learn. The whole learns on all.
-        labels: share of the labels in what the other paths learn; 1 is no distillation.
-        distillation: D is T² KL(whole ‖ path), or the adaptive α-divergence of AlphaNet (``alpha-divergence``).
+        paths: paths that learn beside the whole: paths as text, or names of the network's path sets (``columns``,
+            ``exits``, …). If empty, all paths that the network names, or else the shallowest path. The cheapest one is
+            the path with the fewest MACs.
+        draws: number of paths drawn in each step, beside the cheapest one.
+        draw: draw from ``paths``, without replacement; or from all choices of the wiring, switches included, by
+            dropping each operand with ``rate`` (``local``) or with all sets of operands equally likely (``uniform``).
+        rate: drop probability of ``local``.
+        images: share of a mini-batch's images (the first ones) on which the other paths learn. The whole learns on all.
+        labels: weight of the labels for the other paths; the rest is distillation. 1: no distillation.
+        distillation: D is T² KL(whole ‖ path) (``kl``), or the adaptive α-divergence of AlphaNet
+            (``alpha-divergence``).
         temperature: T.
         alphas, clip: α−, α+ and the clip of ``alpha-divergence``, see
             :func:`polypath.training.distill.alpha_divergence_loss`.
-        weights: of the whole and of each of ``paths``, in their order; none are all 1, as are those of other draws.
-        curriculum: ``cheapest-first`` or ``cheapest-last``: the whole begins alone, and the paths join one by one.
-        until: share of the epochs after which all have joined.
+        weights: weights of the whole and of each of ``paths``, in their order; if empty, all 1. Paths drawn otherwise
+            have weight 1.
+        curriculum: ``cheapest-first`` or ``cheapest-last``: the whole starts alone, and the paths join one by one.
+        until: share of the epochs after which all paths have joined.
     """
 
     paths: tuple[str, ...] = ()
@@ -92,8 +98,8 @@ class Sandwich(Objective, kind="sandwich"):
         )
         if self.curriculum != "none" and self.draw != "paths":
             raise ValueError(
-                f"objective.curriculum = {self.curriculum!r}: paths that are drawn as {self.draw!r} have no order to "
-                "join in; take draw 'paths', or curriculum 'none'"
+                f"objective.curriculum = {self.curriculum!r}: paths drawn as {self.draw!r} have no order to join in; "
+                "use draw 'paths', or curriculum 'none'"
             )
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
@@ -102,17 +108,18 @@ class Sandwich(Objective, kind="sandwich"):
 
 @dataclass(frozen=True, kw_only=True)
 class SelfDistilled(Objective, kind="self-distilled"):
-    """The whole network learns the labels and its base path the whole's answers (Kang and Lee 2024).
+    """The whole network learns the labels, and its base path learns the whole's outputs (Kang and Lee 2024).
 
     loss = (1 − ``weight``) · cross-entropy(whole) + ``weight`` · T² KL(whole ‖ base)
 
-    What the base path skips comes to refine what it keeps, so paths between the two need no training of their own. The
-    paper's separate norms of the base path are not in it: paths are recalibrated when they are scored.
+    The layers that the base path skips learn to refine those that it keeps, so paths in between need no separate
+    training. Unlike the paper, the base path has no separate norms: paths are recalibrated when they are evaluated.
 
     Args:
-        base: the path that skips all that may be skipped, as text; empty is the cheapest that the network names.
+        base: the path that skips everything that can be skipped, as text; if empty, the cheapest path that the network
+            names.
         images: share of a mini-batch's images on which the base path learns.
-        weight: of the base path.
+        weight: weight of the base path's term.
     """
 
     base: str = ""
@@ -162,7 +169,7 @@ class _Sandwich(BoundObjective):
             yield StepResult(self._weight(paths) * loss, logits.detach(), parts, [paths])
 
     def drawn(self, x: Tensor, info: StepInfo) -> list[Paths]:
-        """The paths that learn beside the whole in this step, the cheapest first."""
+        """The paths that learn beside the whole network in this step, the cheapest first."""
         s, size = self.settings, (x.shape[-2], x.shape[-1])
         if size not in self.ordered:
             self.ordered[size] = by_macs(self.macs, self.paths, size)
@@ -195,11 +202,11 @@ class _Sandwich(BoundObjective):
 
 
 def participants(net: PathNet, texts: Sequence[str]) -> list[Paths]:
-    """The paths that texts and names of path sets stand for, in their order, the whole left out; of none, all that the
-    network names, or where it names none the shallowest one.
+    """The paths that ``texts`` (paths as text or names of path sets) stand for, in their order, without the whole. If
+    empty, all paths that the network names, or else the shallowest path.
 
     Raises:
-        ValueError: an unknown path, or none but the whole.
+        ValueError: an unknown path, or no path except the whole.
     """
     found: dict[Paths, None] = {}
     for text in texts:
@@ -210,17 +217,17 @@ def participants(net: PathNet, texts: Sequence[str]) -> list[Paths]:
         found = dict.fromkeys(named or [sampling.shallowest(net.wiring)])
     found.pop(Paths(), None)
     if not found:
-        raise ValueError("objective.paths: there is none beside the whole network; name one that runs less of it")
+        raise ValueError("objective.paths: only the whole network; name a path that runs less of it")
     return list(found)
 
 
 def by_macs(macs: PathMacs, paths: Sequence[Paths], size: tuple[int, int]) -> list[Paths]:
-    """The paths in the order of their multiply-adds at an image size, the cheapest first."""
+    """The paths sorted by their multiply-adds at an image size, the cheapest first."""
     return sorted(paths, key=lambda p: (macs(p, size)[0], str(p)))
 
 
 def cheapest_of(net: PathNet, paths: Sequence[Paths]) -> Paths:
-    """The path of the fewest multiply-adds, on the smallest images that the network takes."""
+    """The path with the fewest multiply-adds, on the smallest images that the network accepts."""
     return by_macs(PathMacs(net), paths, (net.min_size, net.min_size))[0]
 
 
@@ -228,6 +235,6 @@ def _check_survival(net: PathNet) -> None:
     sums = [join for join in net.wiring.joins.values() if join.kind == "sum"]
     if any(operand.survival < 1.0 for join in sums for operand in join.operands):
         raise ValueError(
-            "model.survival: evaluation scales operands that stochastic depth would drop, and here the whole network "
-            "learns without drops; set --model.survival 1"
+            "model.survival: evaluation scales operands that stochastic depth would drop, but with this objective the "
+            "whole network learns without drops; set --model.survival 1"
         )

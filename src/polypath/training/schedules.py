@@ -3,18 +3,18 @@
     schedule = Schedule(ScheduleConfig(kind="cosine"), base_lr=0.1, steps_per_epoch=391, epochs=200)
     schedule.at(step)
 
-Steps and epochs count from 0. A drop "at epoch 150" divides the rate from the first step of epoch 150 on, when 150
-whole epochs have been trained.
+Steps and epochs count from 0. A drop "at epoch 150" applies from the first step of epoch 150 on, after 150 complete
+epochs.
 
-A run that goes on to N epochs (``resume(run, epochs=N)``) takes the schedule of N epochs where it goes on:
+A run extended to N epochs (``resume(run, epochs=N)``) continues with the schedule of an N-epoch run:
 
-* ``constant``, ``step`` with ``every_epochs`` and ``step`` with ``at_epochs`` go on as they were;
-* ``step`` with ``at_fractions`` and ``halving`` drop at fractions of N: drops that N puts later are taken back;
-* ``one-cycle`` and ``cosine`` are at that place of a curve of N epochs, so a rate that had come down rises again;
-* ``cyclic-cosine`` has its ``cycles`` over N epochs; a snapshot at the end of a cycle takes the place of the one of its
-  number, and those of numbers that are not met again stay, so that the ensemble has ``cycles`` members.
+* ``constant``, ``step`` with ``every_epochs`` and ``step`` with ``at_epochs`` continue unchanged;
+* ``step`` with ``at_fractions`` and ``halving`` drop at fractions of N: a drop that is now later is undone until then;
+* ``one-cycle`` and ``cosine`` continue at the same epoch of an N-epoch curve, so the rate may rise again;
+* ``cyclic-cosine`` spreads its ``cycles`` over N epochs. A snapshot at the end of a cycle replaces the one with its
+  number; snapshots with other numbers stay, so that the ensemble has ``cycles`` members.
 
-A warm-up is not begun again.
+A warm-up is not repeated.
 """
 
 from __future__ import annotations
@@ -31,25 +31,24 @@ ScheduleKind = Literal["constant", "step", "halving", "one-cycle", "cosine", "cy
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """How the learning rate moves. Rates below are shares of the base rate.
+    """The learning-rate schedule. ``start`` and ``final`` are shares of the base rate.
 
     Args:
         kind: ``constant``; ``step`` (drops at given times); ``halving`` (a drop whenever the remaining epochs have
-            halved, FractalNet §4.1); ``one-cycle`` (linear up, linear down: torch's
-            ``OneCycleLR`` with linear annealing over one step more, so that no step has the rate 0); ``cosine``;
-            ``cyclic-cosine`` (``cycles`` equal cosines from full to ``final``, Snapshot Ensembles, Huang et al. 2017,
-            Eq. 2).
-        at_epochs: of ``step``, when to drop, in epochs.
-        at_fractions: of ``step``, the same as fractions of the whole run.
-        every_epochs: of ``step``, drop again and again after so many epochs.
-        factors: what a drop multiplies the rate by: one number for all drops, or one for each.
-        drops: of ``halving``, how many.
-        peak: of ``one-cycle``, the fraction of the run at which the rate is highest.
-        warmup_epochs: rise linearly from ``start`` first (every kind but ``one-cycle``); the kind's own curve is not
-            shifted by it.
-        start: the share that a warm-up or a one-cycle begins with.
-        final: the share that ``one-cycle``, ``cosine`` and ``cyclic-cosine`` come down to.
-        cycles: of ``cyclic-cosine``, how many.
+            halved, FractalNet §4.1); ``one-cycle`` (linear up, then linear down: torch's ``OneCycleLR`` with linear
+            annealing over one more step, so that no step has rate 0); ``cosine``; ``cyclic-cosine`` (``cycles`` equal
+            cosines from the base rate to ``final``, Snapshot Ensembles, Huang et al. 2017, Eq. 2).
+        at_epochs: for ``step``, the epochs of the drops.
+        at_fractions: for ``step``, the drops as fractions of the run.
+        every_epochs: for ``step``, drop every so many epochs.
+        factors: factor on the rate at a drop: one number for all drops, or one for each drop.
+        drops: for ``halving``, the number of drops.
+        peak: for ``one-cycle``, the fraction of the run at which the rate is highest.
+        warmup_epochs: linear warm-up from ``start`` in these first epochs (not for ``one-cycle``). It does not shift
+            the other times of the schedule.
+        start: rate at the start of a warm-up or a one-cycle, as a share of the base rate.
+        final: rate at the end of ``one-cycle``, ``cosine`` and ``cyclic-cosine``, as a share of the base rate.
+        cycles: for ``cyclic-cosine``, the number of cycles.
 
     Raises:
         ValueError: a field outside its range, or times that the kind does not use or lacks.
@@ -91,24 +90,24 @@ class ScheduleConfig:
                 "give exactly one of at_epochs, at_fractions, every_epochs"
             )
         if self.kind != "step" and times:
-            raise ValueError(f"schedule.{times[0]} = {getattr(self, times[0])!r}: only schedule.kind 'step' reads it")
+            raise ValueError(f"schedule.{times[0]} = {getattr(self, times[0])!r}: only schedule.kind 'step' uses it")
         for name in ("at_epochs", "at_fractions"):
             value = getattr(self, name)
             if any(b <= a for a, b in pairwise(value)):
-                raise ValueError(f"schedule.{name} = {value!r}: must be rising")
+                raise ValueError(f"schedule.{name} = {value!r}: must be in ascending order, without repeats")
         given = len(self.at_epochs or self.at_fractions) or 1
         if len(self.factors) not in (1, given):
             raise ValueError(f"schedule.factors = {self.factors!r}: give one number, or one for each drop")
         if self.warmup_epochs and self.kind == "one-cycle":
-            raise ValueError("schedule.warmup_epochs: a one-cycle schedule rises until schedule.peak by itself")
+            raise ValueError("schedule.warmup_epochs: a one-cycle schedule needs no warm-up, it rises to schedule.peak")
 
     def check(self, epochs: float) -> None:
-        """Raise ``ValueError`` for a drop or a warm-up that a run of ``epochs`` would never see, or for no epochs."""
+        """Raise ``ValueError`` for drops, a warm-up or cycles that do not fit into ``epochs``, or for no epochs."""
         check("epochs", epochs, number(above=0))
         if late := [e for e in self.at_epochs if e >= epochs]:
             raise ValueError(
                 f"schedule.at_epochs: {late[0]} is not within the run's {epochs} epochs; "
-                "move it, or give at_fractions, which move with the run"
+                "change it, or use at_fractions, which scale with the run"
             )
         if self.warmup_epochs > epochs:
             raise ValueError(f"schedule.warmup_epochs = {self.warmup_epochs}: the run has only {epochs} epochs")
@@ -118,10 +117,10 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate of every optimiser step of one run, checked once.
+    """The learning rate of every optimiser step of one run; the settings are checked once.
 
     Raises:
-        ValueError: what :meth:`ScheduleConfig.check` refuses, no steps in an epoch.
+        ValueError: as :meth:`ScheduleConfig.check`, or no steps per epoch.
     """
 
     config: ScheduleConfig
@@ -150,7 +149,7 @@ def lr_at(config: ScheduleConfig, step: int, *, base_lr: float, steps_per_epoch:
 
 
 def drop_epochs(config: ScheduleConfig, epochs: float) -> tuple[float, ...]:
-    """When a ``step`` or ``halving`` schedule drops within a run, in epochs from its start; else nothing."""
+    """Times of the drops of a ``step`` or ``halving`` schedule, in epochs from the run's start; otherwise empty."""
     if config.kind == "halving":
         return tuple(epochs * (1.0 - 0.5**n) for n in range(1, config.drops + 1))
     if config.every_epochs:
@@ -161,8 +160,7 @@ def drop_epochs(config: ScheduleConfig, epochs: float) -> tuple[float, ...]:
 def cycle_ends(config: ScheduleConfig, epochs: int) -> tuple[int, ...]:
     """Epochs (from 0) after which a cycle of a ``cyclic-cosine`` run ends and a snapshot is due, the last one included.
 
-    Cycles are of ceil(epochs / cycles) epochs; where that does not divide, the last is shorter. Other schedules have
-    one cycle, the run.
+    Cycles have ceil(epochs / cycles) epochs; the last one may be shorter. Other schedules have one cycle, the run.
     """
     length = math.ceil(epochs / config.cycles) if config.kind == "cyclic-cosine" else epochs
     return tuple(sorted({min(end, epochs) - 1 for end in range(length, epochs + length, length)}))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while training: the first asks to stop at the next step, a second Ctrl-C leaves at once."""
+"""Ctrl-C and SIGTERM during training: the first one requests a stop at the next step, a second Ctrl-C exits at once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from types import FrameType
 
 @dataclass
 class StopRequest:
-    """``signal`` is what was received: 0, ``SIGINT`` or ``SIGTERM``."""
+    """``signal`` is the received signal: ``SIGINT``, ``SIGTERM``, or 0 for none."""
 
     signal: int = 0
 
 
 class Stopped(SystemExit):
-    """A run has been saved and left because it was told to; ``code`` is 128 + the signal."""
+    """A run was saved and stopped because of a signal; ``code`` is 128 + the signal."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(128 + number)
@@ -30,21 +30,20 @@ class Stopped(SystemExit):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The same for Ctrl-C; the message says how to go on."""
+    """The same for Ctrl-C; the message says how to resume."""
 
 
 def leaving(number: int, text: str) -> Interrupted | Stopped:
-    """What to raise after a signal, when all is saved; ``text`` says how to go on."""
+    """The exception to raise after a signal, when all is saved; ``text`` says how to resume."""
     return Interrupted(text) if number == signal.SIGINT else Stopped(number, text)
 
 
 @contextlib.contextmanager
 def stop_requests(tell: Callable[[int], None] = lambda _: None) -> Iterator[StopRequest]:
-    """Inside the block SIGINT and SIGTERM only leave word; handlers are put back afterwards.
+    """Inside the block, SIGINT and SIGTERM only set the request; the handlers are restored afterwards.
 
-    ``tell`` is called with each signal, from its handler.
-
-    In a thread that is not the main one, nothing is changed: Python lets only that one have handlers.
+    ``tell`` is called with each signal, from its handler. Outside the main thread nothing changes, since Python allows
+    handlers only there.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -53,7 +52,7 @@ def stop_requests(tell: Callable[[int], None] = lambda _: None) -> Iterator[Stop
 
     def remember(number: int, frame: FrameType | None) -> None:
         if request.signal and number == signal.SIGINT:
-            os._exit(130)  # at once: the last checkpoint on the disk is whole
+            os._exit(130)  # at once: the last checkpoint on disk is intact
         request.signal = number
         tell(number)
 

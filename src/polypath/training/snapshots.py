@@ -1,7 +1,8 @@
-"""Snapshot ensembles (Huang et al. 2017): one run whose learning rate falls to zero M times, a network kept each time.
+"""Snapshot ensembles (Huang et al. 2017): the learning rate of one run falls to zero M times, and each time the network
+is saved.
 
-The schedule is ``cyclic-cosine``, :func:`polypath.training.schedules.cycle_ends` says after which epochs a copy is
-due, and the members' softmax outputs are averaged. GUNN-24's ensemble has six (GUNN, Table 3).
+The schedule is ``cyclic-cosine``; :func:`polypath.training.schedules.cycle_ends` gives the epochs after which a
+snapshot is due. The members' softmax outputs are averaged. GUNN-24's ensemble has six members (GUNN, Table 3).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from polypath.training.schedules import ScheduleConfig, cycle_ends
 
 
 def snapshot_due(schedule: ScheduleConfig, epoch: int, epochs: int) -> int | None:
-    """The number (from 1) of the snapshot to take after ``epoch`` (from 0), or None where no cycle ends then."""
+    """The number (from 1) of the snapshot to take after ``epoch`` (from 0), or None if no cycle ends then."""
     ends = cycle_ends(schedule, epochs)
     return ends.index(epoch) + 1 if epoch in ends else None
 

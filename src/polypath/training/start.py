@@ -1,9 +1,9 @@
-"""What a run may start from: the network that comes with the package, a saved one, a model of timm with its weights.
+"""Weights that a run may start from: the network that comes with the package, a saved network, or a timm model.
 
 pretrained              the network that comes with the package
 FOLDER                  a saved network, or a finished run
-timm:NAME               a model of timm with its pretrained weights; also timm:hf-hub:OWNER/NAME, timm:local-dir:FOLDER
-timm:NAME:FILE          with the weights of a checkpoint; FILE alone where the recipe's model is timm's
+timm:NAME               a timm model with its pretrained weights; also timm:hf-hub:OWNER/NAME, timm:local-dir:FOLDER
+timm:NAME:FILE          with the weights of a checkpoint; FILE alone if the recipe's model is a timm model
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from polypath.storage.decode import decode
 from polypath.storage.loading import reported_folder
 
 TIMM = "timm:"
-SKIPPED = 0.2  # how often training skips the last block; earlier ones less, by timm's linear rates
+SKIPPED = 0.2  # probability that training skips the last block; lower for earlier ones, by timm's linear rule
 _SAVED = ("local-dir:", "hf-hub:")
 
 
 class TimmStart(NamedTuple):
-    """``source`` is timm's name of the model; ``checkpoint`` a file of its weights, None for timm's own."""
+    """``source`` is timm's name of the model; ``checkpoint`` is a file of weights, None for timm's pretrained ones."""
 
     source: str
     checkpoint: str | None
 
 
 def timm_start(init: str, model: Family | None = None) -> TimmStart | None:
-    """What ``init`` says of a model of timm; None where it names a network of ours.
+    """The timm model that ``init`` names; None if it names a saved network of Polypath.
 
     Raises:
-        ValueError: a file of weights without the model that it is for.
+        ValueError: a file of weights without a model.
     """
     if init.startswith(TIMM):
         source = init.removeprefix(TIMM)
@@ -46,13 +46,13 @@ def timm_start(init: str, model: Family | None = None) -> TimmStart | None:
         return TimmStart(name, file or None)
     if Path(init).is_file():
         if not isinstance(model, TimmModel):
-            raise ValueError(f"init = {init!r}: a file of weights does not say of which model; give timm:NAME:{init}")
+            raise ValueError(f"init = {init!r}: a file of weights needs the name of its model; give timm:NAME:{init}")
         return TimmStart(model.model, init)
     return None
 
 
 def model_of(init: str) -> Family:
-    """The settings of the network that ``init`` names, with its own classes; a model of timm has skips where it can.
+    """The settings of the network that ``init`` names, with its own classes; a timm model has skips if possible.
 
     Raises:
         ValueError: no such network, folder or file.
@@ -71,7 +71,7 @@ def _spec_of(source: str) -> TimmModel:
 
 
 def _with_skips(spec: TimmModel) -> TimmModel:
-    """With blocks that can be skipped, and are in training; as it is where there are none, or no rates."""
+    """The model with blocks that can be skipped, if possible with a drop-path rate; unchanged if it has none."""
     drawn = {**spec.model_arguments, "drop_path_rate": SKIPPED}
     for arguments in (drawn, spec.model_arguments):
         skipping = dataclasses.replace(spec, skips=True, model_arguments=arguments)
@@ -84,7 +84,7 @@ def _with_skips(spec: TimmModel) -> TimmModel:
 
 
 def fits(model: Family, init: str) -> bool:
-    """Whether a network of ``model`` may start from ``init``, which may have other classes."""
+    """Whether a network of ``model`` may start from the weights of ``init``; the classes may differ."""
     other = model_of(init)
     if type(model) is not type(other):
         return False
@@ -92,7 +92,7 @@ def fits(model: Family, init: str) -> bool:
 
 
 def made_for(model: Family, init: str | None) -> tuple[int, bool] | None:
-    """The image side that a model of timm was made for, in pixels, and whether it takes no other; None for ours."""
+    """The image side that a timm model was made for, in pixels, and whether it is fixed; None for other models."""
     if not isinstance(model, TimmModel):
         return None
     start = timm_start(init, model) if init else None
@@ -109,14 +109,14 @@ def _sizes_of(source: str) -> tuple[int, bool]:
 
 
 def timm_net(model: Family, start: TimmStart, init: str, seed: int) -> PathNet:
-    """The network of ``model`` with weights by timm's own loading; its classifier is drawn where theirs has other
-    classes than ``model``, and always beside a checkpoint's.
+    """The network of ``model`` with weights loaded by timm. The classifier is re-initialised if its number of classes
+    differs from the weights', and always with a checkpoint file.
 
     Raises:
-        ValueError: another model than ``init`` names; weights that cannot be found, read or put in.
+        ValueError: another model than ``init`` names; weights that cannot be found, read or loaded.
     """
     if not isinstance(model, TimmModel):
-        raise ValueError(f"model is a {model.family}, and init = {init!r} a model of timm: take a recipe of it")
+        raise ValueError(f"model is a {model.family}, but init = {init!r} is a timm model: use a recipe of that family")
     spec = _spec_of(start.source)
     if model.model != spec.model:
         raise ValueError(f"model.model = {model.model!r}: init = {init!r} is {spec.model!r}")

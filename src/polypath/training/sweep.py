@@ -1,16 +1,16 @@
-"""Many runs of one recipe: seeds, and a grid of field values; a table of mean ± standard deviation.
+"""Many runs of one recipe, over seeds and a grid of field values, with a table of mean ± standard deviation.
 
     result = sweep(get_recipe("dfn-mr26-cifar10"), range(5), {"model.depth": (26, 38, 50)}, "sweeps/depth")
     print(result.text())
 
-``out`` holds ``sweep.json`` (what was asked for), a run folder for each combination, ``logs/``, and ``table.json`` and
-``table.csv``, written anew after each run. Called again with the same arguments it goes on: finished runs are read,
-begun ones resumed, failed ones tried again. A run that fails is tried ``retries`` times more, then listed as failed.
+``out`` holds ``sweep.json`` (the arguments), a run folder for each combination, ``logs/``, and ``table.json`` and
+``table.csv``, which are updated after each run. The same call continues a sweep: finished runs are read, started ones
+resumed, failed ones tried again. A run that fails is retried ``retries`` times, then listed as failed.
 
-Runs are processes on this machine, ``workers`` at a time, on its GPUs in turn where there are several. They end when
-the sweep does: Ctrl-C and SIGTERM are passed on, so that they save and leave, and where the sweep is killed they leave
-at once (:mod:`polypath.training.own_process`). The sweep holds the lock of ``out``, each run that of its own folder.
-With ``cluster`` they run on a Ray cluster, whose machines must see ``out`` under the same path.
+Runs are processes on this machine, ``workers`` at a time, distributed over its GPUs. They end with the sweep: Ctrl-C
+and SIGTERM are forwarded, so that the runs save and exit. If the sweep is killed, they exit at once
+(:mod:`polypath.training.own_process`). The sweep holds the lock of ``out``, and each run the lock of its own folder.
+With ``cluster`` the runs are tasks on a Ray cluster, whose machines must see ``out`` under the same path.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from polypath.training.trackers import check_tracker
 LOG = logging.getLogger(__name__)
 
 Runner = Callable[[Recipe, Path, int], None]
-"""Trains or resumes a run in a folder, as worker number …; raises where it fails."""
+"""Called with recipe, folder and worker number to train or resume a run; raises if the run fails."""
 Trained = tuple[dict[str, RunResult], dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One combination of values over its seeds; errors in percent, ``std`` None for fewer than two runs."""
+    """One combination of values, averaged over its seeds; errors in percent, ``std`` None for fewer than two runs."""
 
     values: dict[str, Any]
     runs: int
@@ -67,14 +67,14 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """``rows`` in the order of the grid; ``results`` and ``failed`` (last line of what went wrong) by run name."""
+    """``rows`` in the order of the grid; ``results`` and ``failed`` (the error's last line) by run name."""
 
     rows: list[Row]
     results: dict[str, RunResult]
     failed: dict[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
-        """The table for people, failed runs below it."""
+        """The table as text, with failed runs below it."""
         lines = [f"{'':40} {'test error %':>16} {'val error %':>16} {'runs':>6}"]
         for row in self.rows:
             name = ", ".join(f"{k}={v}" for k, v in row.values.items()) or "all"
@@ -101,21 +101,21 @@ def sweep(
 
     Args:
         grid: dotted field name to values.
-        cluster: address of a Ray cluster (``auto``: the one that runs here, ``local``: a new one).
-        retries: how often a failed run is tried again.
-        data_moved: the folder in which the images are now; they must be those of the runs that have begun.
-        run: what trains one run; by default a process of its own.
+        cluster: address of a Ray cluster (``auto``: the one on this machine, ``local``: a new one).
+        retries: how often a failed run is retried.
+        data_moved: the folder in which the images are now; they must be those of the started runs.
+        run: function that trains one run; by default in a separate process.
 
     Raises:
-        ValueError: an unknown field or a refused value, no seeds, a folder that holds another sweep.
+        ValueError: an unknown field or an illegal value, no seeds, a folder that holds another sweep.
         ImportError: ``cluster`` without Ray, or a tracker that is not installed, with the extra to install.
-        Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and left.
+        Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and exited.
     """
     seeds, grid = list(plain(list(seeds))), {name: list(plain(list(values))) for name, values in (grid or {}).items()}
     recipe = settled(recipe, data_moved)  # once, for all runs
     plan = plan_of(recipe, seeds, grid)
     folder, asked = Path(out), (recipe, seeds, grid)
-    _claim(folder, *asked)  # before anything is written, and again when nothing else can write
+    _claim(folder, *asked)  # before anything is written, and again under the lock
     recipes = {name: one for name, (_, one) in plan.items()}
     runs = Runs(recipes, folder, run=run, cluster=cluster, workers=workers, retries=retries, data_moved=data_moved)
 
@@ -129,15 +129,15 @@ def sweep(
 
 
 class Runs:
-    """Runs with names, each trained in a folder of its name: finished ones are read, begun ones resumed.
+    """Named runs, each trained in a folder of its name: finished runs are read, started ones resumed.
 
     Args:
-        recipes: by the name of the run.
-        folder: holds them; who trains them holds its lock.
+        recipes: recipe of each run, by its name.
+        folder: the folder of the run folders; the caller of :meth:`train` must hold its lock.
         cluster, workers, retries, data_moved, run: as of :func:`sweep`.
 
     Raises:
-        ValueError: no workers, images that are not there.
+        ValueError: no workers, missing images.
         ImportError: ``cluster`` without Ray, or a tracker that is not installed, with the extra to install.
     """
 
@@ -164,11 +164,11 @@ class Runs:
             self._run = _reading(own, folder, recipes, None if data_moved is None else os.fspath(data_moved))
 
     def train(self, told: Callable[[dict[str, RunResult], dict[str, str]], None] | None = None) -> Trained:
-        """What all runs came to, and the last line of what went wrong in those that failed, by name; ``told`` is called
-        with both after each run.
+        """Train all runs. Returns the results and, for failed runs, the error's last line, each by run name; ``told``
+        is called with both after each run.
 
         Raises:
-            Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and left.
+            Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and exited.
         """
         results: dict[str, RunResult] = {}
         failed: dict[str, str] = {}
@@ -192,7 +192,7 @@ class Runs:
                     elif isinstance(error, Stopped):
                         waiting.append((name, tried))
                     elif tried < self.retries:
-                        LOG.warning("%s: failed (%s), is tried again", name, _line(error))
+                        LOG.warning("%s: failed (%s), will be retried", name, _line(error))
                         waiting.append((name, tried + 1))
                     else:
                         failed[name] = _line(error)
@@ -201,7 +201,7 @@ class Runs:
                         told(results, failed)
             if waiting:
                 count = f"{len(results)} of {len(self.recipes)} runs finished"
-                left = f"stopped, with {count}; the same command into {self.folder} goes on"
+                left = f"stopped, with {count}; the same command into {self.folder} continues"
                 LOG.warning(left)
                 raise leaving(request.signal, left)
         return results, failed
@@ -210,7 +210,7 @@ class Runs:
 def plan_of(
     recipe: Recipe, seeds: Sequence[int], grid: Mapping[str, Sequence[Any]]
 ) -> dict[str, tuple[dict[str, Any], Recipe]]:
-    """Name of each run to its values of the grid and its recipe.
+    """Map each run's name to its values of the grid and its recipe.
 
     Raises:
         ValueError: as :func:`sweep`.
@@ -218,7 +218,7 @@ def plan_of(
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds = {list(seeds)}: give at least one, each once")
     if "seed" in grid:
-        raise ValueError("the grid names 'seed'; give the seeds as such")
+        raise ValueError("the grid has the field 'seed'; give seeds in the argument seeds instead")
     if empty := [name for name, values in grid.items() if not len(values)]:
         raise ValueError(f"the grid has no values for {empty[0]!r}")
     plan: dict[str, tuple[dict[str, Any], Recipe]] = {}
@@ -233,7 +233,7 @@ def plan_of(
 
 
 def _reading(run: Callable[..., None], folder: Path, recipes: Mapping[str, Recipe], moved: str | None) -> Runner:
-    """``run`` with images from the same place for all; where all are finished, only what ``moved`` is looked up."""
+    """``run`` with images from the same folder for all runs. Finished runs need no images, unless these ``moved``."""
     if moved is None and all((folder / name / "summary.json").is_file() for name in recipes):
         return run
     found = places({folder / name: recipe.data for name, recipe in recipes.items()}, moved)
@@ -241,7 +241,7 @@ def _reading(run: Callable[..., None], folder: Path, recipes: Mapping[str, Recip
 
 
 def ray_runner(address: str) -> Runner:
-    """Runs on a Ray cluster, each with a GPU where the cluster has any.
+    """A runner on a Ray cluster; each run gets a GPU if the cluster has any.
 
     Raises:
         ImportError: Ray is missing, with the extra to install.
@@ -268,8 +268,8 @@ def _one(run: Runner, recipe: Recipe, path: Path, slot: int) -> RunResult:
 
 
 def _same(found: Recipe, wanted: Recipe) -> bool:
-    """Whether a run is of the recipe that is wanted. It has settled its precision where that is ``auto``, and keeps a
-    copy of its teacher, which may have moved."""
+    """Whether a run has the ``wanted`` recipe. Its precision may replace ``auto``, and its teacher's folder may have
+    moved, since the run keeps a copy."""
     settled: dict[str, Any] = {"precision": found.precision} if wanted.precision == "auto" else {}
     if isinstance(wanted.objective, Taught) and isinstance(found.objective, Taught):
         before, now = found.objective.teacher, wanted.objective.teacher
@@ -284,7 +284,7 @@ class _Claim(TypedDict):
 
 
 def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any]) -> dict[str, Any]:
-    """What the sweep is, for ``sweep.json``. Seeds may be added to those that were begun here.
+    """The contents of ``sweep.json``. Seeds may be added to those of an earlier call.
 
     Raises:
         ValueError: ``folder`` holds something else.
@@ -294,7 +294,7 @@ def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any])
     here = json.loads(json.dumps({"recipe": recipe_to_json(recipe), "grid": grid, "seeds": seeds}))
     if file.is_file():
         before = read(file, _Claim)
-        before["recipe"] = recipe_to_json(recipe_from_json(before["recipe"]))  # with fields that came since
+        before["recipe"] = recipe_to_json(recipe_from_json(before["recipe"]))  # adds fields of newer versions
         for what in ("recipe", "grid"):
             if before[what] != here[what]:
                 raise ValueError(f"{folder} holds a sweep of another {what}: choose another --out")

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go besides its files: TensorBoard always, W&B or trackio by a switch; and curves.png."""
+"""Logging of a run besides its files: always TensorBoard, W&B or trackio on request; and ``curves.png``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PROJECT = "polypath"
 
 
 class Trackers:
-    """Everybody who is told of a run's numbers."""
+    """All trackers of a run."""
 
     def __init__(self, run_dir: Path, recipe: Recipe, step: int = 0) -> None:
         """
         Args:
-            step: where the run goes on; what TensorBoard has of later steps is hidden.
+            step: the step from which the run resumes; TensorBoard hides its earlier events of later steps.
 
         Raises:
             ImportError: the service's package is missing, with the extra to install.
@@ -35,7 +35,7 @@ class Trackers:
         self.board = SummaryWriter(str(run_dir), purge_step=step or None)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Scalars of one step, by name."""
+        """Log scalars of one step, by name."""
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
         if self.service is not None:
@@ -58,7 +58,7 @@ def check_tracker(service: str) -> ModuleType | None:
 
 
 def open_service(service: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
-    """A module or run of wandb's shape (``log``, ``finish``), or None.
+    """An object with wandb's interface (``log``, ``finish``), or None.
 
     Raises:
         ImportError: as :class:`Trackers`.
@@ -67,16 +67,16 @@ def open_service(service: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
         return None
     module: Any = check_tracker(service)
     own = _own_id(run_dir)
-    options = {"name": f"{run_dir.name}-{own}"}  # trackio knows a run by its name
+    options = {"name": f"{run_dir.name}-{own}"}  # trackio identifies a run by its name
     if service == "wandb":
         options = {"name": run_dir.name, "id": own, "dir": str(run_dir)}
-    with contextlib.redirect_stdout(sys.stderr):  # what services say is not what a command answers
+    with contextlib.redirect_stdout(sys.stderr):  # a service's messages must not mix with a command's output
         module.init(project=PROJECT, config=dict(config), resume="allow", **options)
     return module
 
 
 def _own_id(run_dir: Path) -> str:
-    """What the service knows this run by, kept in ``tracker.json``: folders of other runs may have the same name."""
+    """The run's id in the service, kept in ``tracker.json``, because folders of other runs may have the same name."""
     file = run_dir / "tracker.json"
     with contextlib.suppress(ValueError, KeyError):
         return read(file, dict[str, str])["id"]

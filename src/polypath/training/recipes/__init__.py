@@ -1,9 +1,9 @@
-"""Recipes by name: the papers' own (``crescendonet_128-cifar10``), small ones for two CPU cores (``-small``,
-``-digits``), modern ones (``-modern``), those for small budgets (``-fast``), those that ``polypath ladder`` compares
-paths by (``-ladder``), and one for anybody's pictures (``my-images``).
+"""Recipes by name: the papers' (``crescendonet_128-cifar10``), small ones for two CPU cores (``-small``, ``-digits``),
+modern ones (``-modern``), recipes for small budgets (``-fast``), recipes for ``polypath ladder`` (``-ladder``,
+``-sandwich``), and one for your own images (``my-images``).
 
-A name is MODEL-DATASET, then what is special. Datasets with "+" are augmented as the papers say; a field that a paper
-does not state stands in the recipe's ``assumed`` with the reason of our value. ``_`` and ``-`` are one in names.
+A name is MODEL-DATASET and a suffix for variants. Datasets with "+" are augmented as in the papers. A field that a
+paper does not state is in the recipe's ``assumed``, with the reason for our value. In names, ``_`` and ``-`` are equal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def get_recipe(name: str) -> Recipe:
 
 
 def about(name: str) -> str:
-    """Where in its paper the recipe's result stands, or what the recipe is for.
+    """The place of the recipe's result in its paper, or the purpose of the recipe.
 
     Raises:
         ValueError: as :func:`get_recipe`.

@@ -1,4 +1,4 @@
-"""What the recipes of all papers share: their datasets, and how one recipe is derived from another."""
+"""Shared by the recipes of all papers: the datasets, and a function that derives one recipe from another."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ DATA: dict[str, DataConfig] = {
         source="imagenet", size=224, resize_to=256, augment=IMAGENET, test_split="validation", streaming=True
     ),
 }
-"""Data as the papers name them: "+" is pad, crop and mirror, "++" the same with reflected borders (FractalNet §4)."""
+"""Datasets by the papers' names: "+" is pad, crop and mirror, "++" the same with reflected borders (FractalNet §4)."""
 
 
 class Entry(NamedTuple):
-    """A recipe with the place in its paper (or, for our own, what it is for)."""
+    """A recipe with the place of its result in the paper (or, for our own recipes, its purpose)."""
 
     recipe: Recipe
     about: str
 
 
 def model_of(preset: str, dataset: str, **arguments: Any) -> Family:
-    """The family spec of a registered model with the classes of a dataset (``cifar100+`` has those of ``cifar100``)."""
+    """The settings of a registered model, with the classes of a dataset (``cifar100+``: those of ``cifar100``)."""
     spec = get_preset(preset).spec
     return dataclasses.replace(spec, num_classes=CLASSES[dataset.rstrip("+")], **arguments)
 
@@ -49,10 +49,10 @@ def derive(
     changes: Mapping[str, Any] | None = None,
     assumed: Mapping[str, str | None] | None = None,
 ) -> Recipe:
-    """``base`` under another name, with other values in some fields (dotted names).
+    """``base`` with another name and other values in some fields (dotted names).
 
-    ``assumed`` adds reasons, and None takes one away. Reasons for fields that a change has set are gone unless given
-    again, as are those for fields that the new model or objective does not have.
+    ``assumed`` adds reasons; None removes one. Reasons for changed fields are dropped unless given again, and so are
+    reasons for fields that the new model or objective does not have.
     """
     changes, assumed = dict(changes or {}), dict(assumed or {})
     given = {field: reason for field, reason in base.assumed.items() if field not in changes}

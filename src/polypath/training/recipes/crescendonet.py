@@ -1,7 +1,7 @@
 """CrescendoNet's recipes (Zhang et al. 2017, §III-A and §III-B; Tables I and II, Fig. 3).
 
-SGD with Nesterov momentum, or Adam; truncated normal weights; batches of 128; L2 on the linear layers; dropout and
-drop-path; 700 epochs on CIFAR (70 on SVHN), path-wise 1400 (100). No weight decay on the convs.
+SGD with Nesterov momentum, or Adam; truncated normal weights; batches of 128; L2 on the linear layers, no weight decay
+on the convs; dropout and drop-path; 700 epochs on CIFAR (70 on SVHN), path-wise 1400 (100).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Recipes of deeply-fused nets (Zhao et al. 2016, §6.2 and §6.4, Appendix A.1; Tables 1 to 7, Figures 2, 4, 5).
 
 CIFAR and SVHN: SGD with Nesterov momentum 0.9, weight decay 1e-4, batches of 64 over two GPUs, 400 epochs (SVHN: 40),
-the rate divided by 10 at 1/2, 3/4 and 7/8. ImageNet: batches of 256, 100 epochs, divided by 10 every 30.
+the learning rate divided by 10 at 1/2, 3/4 and 7/8 of the run. ImageNet: batches of 256, 100 epochs, the rate divided
+by 10 every 30 epochs.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _tables_4_and_5(dataset: str) -> Iterator[Entry]:
 
 
 def _ensembles() -> Iterator[Entry]:
-    """§3 and §4, all on CIFAR-10: fused nets, and the ensembles of their routes."""
+    """§3 and §4, on CIFAR-10: fused nets, and the ensembles of their routes."""
     for depth in TABLE_1:
         name = f"fusenet_nf3_{depth}-cifar10"
         fused = _on("cifar10", f"fusenet_nf3_{depth}", name)

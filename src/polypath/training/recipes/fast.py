@@ -1,14 +1,16 @@
-"""Recipes for small budgets: the networks of ``-ladder`` with what makes short training good (ours, no paper's).
+"""Recipes for small budgets: the networks of ``-ladder`` with techniques for short training (ours, not a paper's).
 
-Muon on the convs and Nesterov's SGD on the rest, one cycle of the rate, batches of 256, label smoothing, flips that
-alternate, shifts by two reflected pixels, a whitening layer, a start near to the identity. The facts are those of
-Jordan 2024 (https://github.com/KellerJordan/cifar10-airbench); the networks, objectives and rates are not.
+Muon on the convs and SGD with Nesterov momentum on the rest, a one-cycle schedule, batches of 256, label smoothing,
+alternating flips, shifts by up to two pixels with reflection, a whitening layer, initialisation near the identity. The
+techniques are those of Jordan 2024 (https://github.com/KellerJordan/cifar10-airbench); the networks, objectives and
+learning rates are not.
 
-Each technique is a field of its own, and :data:`WITHOUT` says what the recipe is without it;
-``python -m benchmarks ablate RECIPE`` takes them out one by one and puts them in one by one.
+Each technique is a separate field, and :data:`WITHOUT` has the fields of the recipe without it.
+``python -m benchmarks ablate RECIPE`` removes and adds the techniques one by one.
 
-``fractalnet-cifar10-bundle`` trains the network of the bundle that ships with the package: a wider one, by the sandwich
-rule. On each mini-batch the whole learns, and on half of its images the cheapest path and one whose columns are drawn.
+``fractalnet-cifar10-bundle`` trains the network of the bundle that ships with the package: a wider one, with the
+sandwich rule. On each mini-batch the whole learns, and on a share of the images (``objective.images``) the cheapest
+path and one with randomly drawn columns.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
     "identity start": {"model.start": "drawn"},
     "bf16": {"precision": "fp32"},
 }
-"""Technique to the fields of a recipe without it, in the order of the table. Without Muon all is stepped by SGD."""
+"""Technique to the fields of a recipe without it, in the table's order. Without Muon, SGD optimises all weights."""
 
 FRACTAL_FAST = derive(
     FRACTAL,
@@ -64,7 +66,7 @@ FRACTAL_FAST = derive(
         "epochs": 8,
         "batch_size": 256,
         "label_smoothing": 0.2,
-        "validate_every": 1000,  # the last epoch only, however many there are
+        "validate_every": 1000,  # the last epoch only
     },
 )
 
@@ -81,7 +83,7 @@ BUNDLE = derive(
 
 
 def entries() -> Iterator[Entry]:
-    yield Entry(BUNDLE, "the pretrained bundle in this package; 5,000 images choose and calibrate its paths")
+    yield Entry(BUNDLE, "the pretrained bundle in this package; 5,000 held-out images choose and calibrate its paths")
     models: tuple[tuple[Family, Objective], ...] = (
         (CRESCENDO, DropPath(rate=0.3)),
         (RESNET, DropPath(mode="stochastic-depth")),
@@ -92,4 +94,4 @@ def entries() -> Iterator[Entry]:
         yield Entry(derive(FRACTAL_FAST, f"{model.family}-cifar10-fast", changes), ABOUT)
 
 
-ABOUT = "small budgets: Muon, one cycle, alternating flips, whitening, a start near to the identity"
+ABOUT = "small budgets: Muon, one cycle, alternating flips, whitening, initialisation near the identity"

@@ -1,8 +1,8 @@
 """FractalNet's recipes (Larsson et al., ICLR 2017, §4; Tables 1 to 4).
 
-SGD with momentum, Xavier weights; the rate falls whenever the remaining epochs halve; dropout by block, drop-path half
-local, half global. Every number of the training section is lost in our copy of the text: the values here are those
-that public transcriptions of the paper quote, and each is marked as assumed.
+SGD with momentum, Xavier weights; the learning rate drops whenever the remaining epochs have halved; dropout by block;
+drop-path half local, half global. Our copy of the text has lost every number of the training section: the values here
+are quoted from public transcriptions of the paper, and each is marked as assumed.
 """
 
 from __future__ import annotations

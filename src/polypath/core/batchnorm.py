@@ -131,17 +131,22 @@ def lent(borrowed: Iterable[_BatchNorm]) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def batch_statistics(modules: Iterable[nn.Module]) -> Generator[None]:
+def batch_statistics(modules: Iterable[nn.Module], *, always: bool = False) -> Generator[None]:
     """Inside the block, batch-norms in training mode among ``modules`` (``net.modules()``) normalise by the batch and
-    leave their running statistics and counter unchanged."""
+    leave their running statistics and counter unchanged.
+
+    Args:
+        always: also those in evaluation mode.
+    """
     tracking = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
+    modes = [norm.training for norm in tracking]
     try:
         for norm in tracking:
-            norm.track_running_stats = False
+            norm.track_running_stats, norm.training = False, norm.training or always
         yield
     finally:
-        for norm in tracking:
-            norm.track_running_stats = True
+        for norm, mode in zip(tracking, modes, strict=True):
+            norm.track_running_stats, norm.training = True, mode
 
 
 def bake(net: nn.Module, bank: Bank) -> None:

@@ -167,6 +167,8 @@ class DataConfig:
         normalise: ``channel`` subtracts each channel's mean over the training images and divides by its standard
             deviation (also our reading of CrescendoNet's "dividing the variance"); ``mean`` only subtracts; ``none``
             leaves pixels in 0 … 1.
+        mean, std: instead of ``normalise``, what is subtracted from pixels in 0 … 1 and what they are divided by, one
+            number per channel: those that a pretrained network was trained with.
         augment: random changes of training images.
         eval_crops: 1 evaluates the centre crop; 10 averages the centre, the corners and their mirror images, and needs
             ``resize_to``.
@@ -207,6 +209,8 @@ class DataConfig:
     workers: int = 4
     cache: bool = True
     balanced: bool = later(False)
+    mean: tuple[float, ...] | None = later(None)
+    std: tuple[float, ...] | None = later(None)
 
     def __post_init__(self) -> None:
         if isinstance(self.augment, dict):  # when read from JSON
@@ -241,9 +245,21 @@ class DataConfig:
             test_fraction=number(above=0, below=1),
             channels=one_of(1, 3, None),
             eval_crops=one_of(1, 10),
+            mean=optional(each(SHARE)),
+            std=optional(each(number(above=0))),
         )
+        self._check_normalisation()
         self._check_sizes()
         self._check_splits()
+
+    def _check_normalisation(self) -> None:
+        lengths = [None if values is None else len(values) for values in (self.mean, self.std)]
+        if lengths[0] != lengths[1]:
+            raise ValueError(f"DataConfig.std = {self.std}: must have a number for each of mean's ({self.mean})")
+        if self.mean is not None and self.normalise != "channel":
+            raise ValueError(f"DataConfig.normalise = {self.normalise!r}: give either it or mean and std")
+        if self.channels is not None and lengths[0] not in (None, self.channels):
+            raise ValueError(f"DataConfig.mean = {self.mean}: must have {self.channels} numbers, one per channel")
 
     def _check_sizes(self) -> None:
         if self.resize_to is not None and (self.size is None or self.resize_to < self.size):

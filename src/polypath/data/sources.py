@@ -118,6 +118,14 @@ class ImageData:
         return self.train.fingerprint()
 
 
+def _mean_and_std(training: Split | StreamedSplit, config: DataConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if config.mean is None or config.std is None:
+        return normalisation(training, config.normalise)
+    if len(config.mean) != training.channels:
+        raise ValueError(f"data.mean = {config.mean}: the images have {training.channels} channels")
+    return config.mean, config.std
+
+
 @takes(config=instance(DataConfig), progress=optional(FUNCTION), accept=optional(FUNCTION))
 def load_images(
     config: DataConfig, progress: Progress | None = None, accept: Callable[[Identity], None] | None = None
@@ -157,7 +165,7 @@ def load_images(
         validation = _joined([_take(part, h) for part, h in zip(parts, held, strict=True)])
     training = _joined([_take(part, k) for part, k in zip(parts, kept, strict=True)])
     test = _take(test, scored_part(test.labels, config))
-    mean, std = normalisation(training, config.normalise)
+    mean, std = _mean_and_std(training, config)
     return ImageData(
         name=name,
         train=training,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from polypath.core.batchnorm import norms
 from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.data.seeds import generator
@@ -132,6 +133,9 @@ class Engine:
         recipe = self.recipe
         set_rate(self.optimizer, self.schedule.at(step))
         self.net.train()
+        if recipe.norms == "frozen":
+            for norm in norms(self.net).values():
+                norm.eval()
         self.optimizer.zero_grad(set_to_none=True)
         for number, x, y in parts:
             if not self._part(number, x, y, len(x) / total, epoch, step):

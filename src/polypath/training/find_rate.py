@@ -24,6 +24,7 @@ from polypath.training.build import (
 )
 from polypath.training.distributed import World
 from polypath.training.engine import NONFINITE, Engine
+from polypath.training.fit_head import fit_head
 from polypath.training.recipe import Recipe, replace
 from polypath.training.schedules import Schedule, ScheduleConfig
 
@@ -74,6 +75,7 @@ def find_rate(recipe: Recipe, data: ImageData) -> FoundRate:
     net = build_net(recipe, classes=data.classes)
     check_fits(net, data)
     whiten(net, recipe, data, world)
+    fit_head(net, recipe, data, device, world)
     batches = train_batches(data, recipe, device, world)
     engine = Engine(recipe, net, device, world, len(batches))
     engine.schedule = _Sweep(ScheduleConfig(), 1.0, len(batches), recipe.epochs)

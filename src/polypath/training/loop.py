@@ -65,6 +65,7 @@ from polypath.training.distributed import World, join_world
 from polypath.training.engine import NONFINITE, Engine
 from polypath.training.evaluate import Scores, evaluate
 from polypath.training.finish import save_model, save_snapshot, score_snapshots
+from polypath.training.fit_head import fit_head
 from polypath.training.flop import PETA
 from polypath.training.gates import Watched
 from polypath.training.path_objectives import TargetRate
@@ -191,6 +192,7 @@ class _Session:
         net = build_net(self.recipe, folder.path if resumed else None, self.data.classes)
         check_fits(net, self.data)
         whiten(net, self.recipe, self.data, world)
+        fit_head(net, self.recipe, self.data, device, world)
         self.batches = train_batches(self.data, self.recipe, device, world)
         self.parameters = sum(p.numel() for p in net.parameters())
         taught = with_own_teacher(self.recipe, folder.path) if resumed else self.recipe

@@ -45,6 +45,7 @@ class OptimConfig:
         per_images: the batch size that ``lr`` and ``rest_lr`` are given for, with ``scaling``.
         first_lr: factor on the learning rate of the first layer. The factors of later layers rise geometrically with
             depth, up to 1 at the classifier (layer-wise rates, Howard and Ruder 2018).
+        head_lr: factor on the learning rate of the classifier, which is new if the other weights are pretrained.
     """
 
     kind: Kind = "sgd"
@@ -64,6 +65,7 @@ class OptimConfig:
     scaling: Literal["none", "linear", "sqrt"] = later("none")
     per_images: int = later(0)
     first_lr: float = later(1.0)
+    head_lr: float = later(1.0)
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -87,6 +89,7 @@ class OptimConfig:
             scaling=one_of("none", "linear", "sqrt"),
             per_images=whole(0),
             first_lr=number(above=0, high=1),
+            head_lr=number(above=0),
         )
         if self.nesterov and (self.kind not in ("sgd", "muon") or not self.momentum or self.dampening):
             raise ValueError("optim.nesterov: needs kind 'sgd' or 'muon' with momentum and without dampening")
@@ -132,11 +135,13 @@ def _groups(
     """Groups of these parameters, with a learning rate of ``times`` · ``config.lr``."""
     decayed = decayed_parameters(net, config.decay) if config.weight_decay else set()
     biases = bias_parameters(net)
+    head = set(net.get_classifier().parameters()) if config.head_lr != 1.0 and isinstance(net, PathNet) else set()
     places = places_of(net) if config.first_lr != 1.0 and isinstance(net, PathNet) else {}
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, p in parameters.items():
         lr, decay = (config.bias_lr, config.bias_decay) if p in biases else (1.0, 1.0)
         lr *= config.first_lr ** (1.0 - places.get(name, 1.0))
+        lr *= config.head_lr if p in head else 1.0
         members.setdefault((config.weight_decay * decay if name in decayed else 0.0, lr * times), []).append(p)
     return [
         {"params": params, "weight_decay": decay, "lr": config.lr * times, "lr_times": times}

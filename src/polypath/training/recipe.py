@@ -42,6 +42,7 @@ from polypath.training.optim import OptimConfig
 from polypath.training.schedules import ScheduleConfig
 
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
+Norms = Literal["trained", "frozen"]
 Tracker = Literal["none", "wandb", "trackio"]
 _WORD = Rule(
     "a word without blanks and slashes, as it is also the name of the run folder",
@@ -132,6 +133,11 @@ class Recipe:
         patience: early stopping: stop after this many epochs without a lower error on held-out images; 0 never stops
             early.
         frozen_epochs: train only the classifier in this many first epochs.
+        fit_head: before training, fit the classifier on the frozen features of this many training images
+            (:mod:`polypath.training.fit_head`); 0 leaves it as the seed or ``init`` made it.
+        norms: ``trained``; or ``frozen``: batch-norms normalise by the running statistics that ``init`` gave them, and
+            keep these, for fine-tuning on few images. Scales and shifts are trained. Passes for which an objective
+            uses batch statistics still use them.
         trace_test: also evaluate the test split at each validation. Only for the papers' figures: nothing is chosen by
             it, and the metrics call it ``traced_test_error``.
         checkpoint_every: epochs between checkpoints (the last epoch always has one).
@@ -180,6 +186,8 @@ class Recipe:
     assumed: dict[str, str] = field(default_factory=dict)
     patience: int = later(0)
     frozen_epochs: int = later(0)
+    fit_head: int = later(0)
+    norms: Norms = later("trained")  # noqa: RUF009 (a Literal by name)
     open_fields: tuple[str, ...] = later(())
 
     def __post_init__(self) -> None:
@@ -221,6 +229,8 @@ class Recipe:
             assumed=_REASONS,
             patience=whole(0),
             frozen_epochs=whole(0),
+            fit_head=whole(0),
+            norms=one_of(*typing.get_args(Norms)),
             open_fields=each(NAME),
         )
         if self.ema and self.swa:
@@ -236,6 +246,8 @@ class Recipe:
             )
         if self.frozen_epochs >= self.epochs and "epochs" not in self.open_fields:
             raise ValueError(f"frozen_epochs = {self.frozen_epochs}: must be below epochs = {self.epochs}")
+        if self.norms == "frozen" and self.init is None and "init" not in self.open_fields:
+            raise ValueError("norms = 'frozen': there is no init whose running statistics could be kept; set --init")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate = {self.accumulate}: a batch has only batch_size = {self.batch_size} images")
         if self.device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):

@@ -27,7 +27,7 @@ from polypath.training.objectives import Whole
 from polypath.training.path_objectives import DropPath
 from polypath.training.recipe import Recipe, lookup, replace
 from polypath.training.run_data import located
-from polypath.training.start import fits, made_for, model_of
+from polypath.training.start import fits, made_for, model_of, prepared_for, timm_start
 
 LOG = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ SMALL = 48  # images that are no photos: icons, digits, CIFAR's
 HELD_OUT, LEAST_HELD, MOST_HELD = 0.15, 2, 2000  # share; images a class; images
 UNEVEN = 3.0  # images of the largest class for one of the smallest, from which classes are drawn alike
 FOR_A_BUNDLE = 50  # held-out images that an export needs, where a third of the images is enough
+FITTED = 2000  # images; more hardly change a linear classifier
 SIDED = re.compile(r"(^|[^a-z])(left|right)([^a-z]|$)", re.IGNORECASE)
 
 
@@ -149,6 +150,14 @@ def _known_size(side: int, fixed: bool) -> tuple[Mapping[str, Any], str]:
     return {"data.size": LARGEST}, why
 
 
+def _normalised(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    known = prepared_for(recipe.model, recipe.init)
+    if len(known.get("mean", ())) != recipe.model.in_chans:
+        return {"data.mean": None, "data.std": None}, "as data.normalise says, by the training images"
+    values = {f"data.{name}": tuple(known[name]) for name in ("mean", "std")}
+    return values, "the pretrained model was trained with them"
+
+
 def _held_out(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if facts.validation_split is not None:
         changes = {"data.validation": 0, "data.validation_split": facts.validation_split}
@@ -204,11 +213,41 @@ def _epochs(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     return {"epochs": epochs}, f"800 divided by the root of {images:,} images, from 8 to 100"
 
 
+def _norms(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    if _of_timm(recipe):
+        return {"norms": "frozen"}, "statistics of few images in small batches are worse than the pretrained ones"
+    return {"norms": "trained"}, "the images differ from those of the statistics, or there are none"
+
+
+def _fit_head(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    if recipe.init is None:
+        return {"fit_head": 0}, "weights that are drawn have no features yet"
+    return {"fit_head": min(FITTED, _trained(recipe, facts))}, "the new classifier fits the pretrained weights at once"
+
+
+def _optimiser(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    if not _of_timm(recipe):
+        return {"optim.kind": recipe.optim.kind}, "the recipe's own"
+    changes = {"kind": "adamw", "nesterov": False, "weight_decay": 0.02, "decay": "matrices", "head_lr": 3.0}
+    why = "for pretrained weights; the new classifier learns three times as fast"
+    return {f"optim.{name}": value for name, value in changes.items()}, why
+
+
+def _of_timm(recipe: Recipe) -> bool:
+    return recipe.init is not None and timm_start(recipe.init, recipe.model) is not None
+
+
 def _rate(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    if recipe.optim.kind in ("adam", "adamw"):
+        rate = 1e-3 if recipe.init is None else 3e-4
+        return {"optim.lr": rate}, f"usual for {recipe.optim.kind}, where weights are {_origin(recipe)}"
     rate = 0.05 if recipe.init is None else 0.02
     rate = rate * math.sqrt(recipe.batch_size / 32)
-    what = "weights that are drawn" if recipe.init is None else "weights that have learned"
-    return {"optim.lr": round(rate, 4)}, f"for {what}, by the root of the batch"
+    return {"optim.lr": round(rate, 4)}, f"for weights that are {_origin(recipe)}, by the root of the batch"
+
+
+def _origin(recipe: Recipe) -> str:
+    return "drawn at random" if recipe.init is None else "pretrained"
 
 
 def _patience(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
@@ -231,11 +270,15 @@ DECISIONS: Mapping[str, Decision] = {
     "objective": _objective,
     "data.channels": _channels,
     "data.size": _size,
+    "data.mean": _normalised,
     "data.validation": _held_out,
     "data.augment": _augment,
     "data.balanced": _balanced,
     "batch_size": _batch,
     "epochs": _epochs,
+    "norms": _norms,
+    "fit_head": _fit_head,
+    "optim.kind": _optimiser,
     "optim.lr": _rate,
     "validate_every": _validate_every,
     "patience": _patience,

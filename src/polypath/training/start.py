@@ -9,6 +9,7 @@ timm:NAME:FILE          with the weights of a checkpoint; FILE alone if the reci
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,6 +98,13 @@ def made_for(model: Family, init: str | None) -> tuple[int, bool] | None:
         return None
     start = timm_start(init, model) if init else None
     return _sizes_of(start.source if start else model.model)
+
+
+def prepared_for(model: Family, init: str | None) -> Mapping[str, Any]:
+    """How images are prepared for the pretrained model of timm that ``init`` names, in timm's words (``mean``, ``std``,
+    ``interpolation``, …); empty where it names none, or a file whose preparation is unknown to timm."""
+    start = timm_start(init, model) if init else None
+    return {} if start is None else get_preset(TIMM + start.source).prepared
 
 
 def _sizes_of(source: str) -> tuple[int, bool]:

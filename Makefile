@@ -6,7 +6,7 @@ CONSTRAINTS := constraints.txt
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all test-lowest lint format bench bench-quick docs site links clean
+.PHONY: demo test test-all test-lowest lint format bench bench-quick gpu gpu-rehearse gpu-pack docs site links clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -38,6 +38,19 @@ bench: $(READY)
 
 bench-quick: $(READY)
 	$(PY) -m benchmarks quick
+
+# on a machine with a GPU: no .venv, no network; PACK is what gpu-pack wrote elsewhere, from DATA and for GPU_PYTHON
+PACK := gpu-pack
+GPU_PYTHON := 3.12
+gpu gpu-rehearse gpu-pack: PY := python3
+gpu:
+	$(PY) -m benchmarks.gpu --pack $(PACK)
+
+gpu-rehearse:
+	$(PY) -m benchmarks.gpu --pack $(PACK) --rehearse
+
+gpu-pack:
+	$(PY) -m benchmarks.gpu.pack --data '$(DATA)' --out $(PACK) --python $(GPU_PYTHON) --constraints $(CONSTRAINTS)
 
 # makes the generated pages, which are committed, and the site in docs/_build/html
 docs: $(READY)

@@ -24,6 +24,7 @@ from polypath.profiling.latency import interleaved
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 LEAST, MOST = 2, 15
 BURST = 0.3  # seconds of calls that are one turn of a short task
+GPU_BURST = 0.05  # no threads are left spinning there
 
 
 @cache
@@ -71,7 +72,8 @@ def autocast(precision: str) -> Any:
 def by_turns(tasks: Mapping[str, Callable[[], Any]], seconds: float = 10.0, most: int = MOST) -> dict[str, dict]:
     """Time of each task, ``{median_s, min_s, max_s, turns}``, over as many turns as fit into ``seconds``."""
     first = {name: row[0] for name, row in interleaved(tasks, 1, 0, device()).items()}
-    calls = {name: max(1, int(BURST / took)) for name, took in first.items()}
+    burst = GPU_BURST if device().type == "cuda" else BURST
+    calls = {name: max(1, int(burst / took)) for name, took in first.items()}
     turn = sum(calls[name] * took for name, took in first.items())
     turns = max(LEAST, min(most, int(seconds / turn)))
     long = (

@@ -16,24 +16,32 @@ SECONDS = 12.0  # for one network at one batch size
 
 def run() -> dict:
     rows = []
-    for name, model in MODELS.items():
-        net = model.make().eval()
-        count = macs(net)
+    for name in MODELS:
         for precision in measured_precisions():
             for batch in batches(1, 64):
-                tasks = runtimes.tasks(net, batch, precision)
-                times = by_turns(tasks, SECONDS)
-                best = roof.seconds(net, batch, precision) if batch > 1 else None
-                eager = min(times[way]["median_s"] for way in ("eager", "eager, channels-last"))
-                for way, time in times.items():
-                    rows.append({
-                        "model": name, "whose": model.whose, "precision": precision, "batch": batch, "way": way, **time,
-                        "images_per_s": batch / time["median_s"], "gmacs_per_s": count * batch / time["median_s"] / 1e9,
-                        "of_roof": best and best / time["median_s"], "over_eager": eager / time["median_s"],
-                        "peak_bytes": device_peak(tasks[way]),
-                    })  # fmt: skip
-                show(f"{name}, batch {batch}, {precision}", rows[-len(times) :], {
-                    "way": "", "median_s": ".4f", "images_per_s": ".1f", "gmacs_per_s": ".1f", "of_roof": ".2f",
-                    "over_eager": ".2f",
-                })  # fmt: skip
+                rows += measure(name, batch, precision, SECONDS)
     return {"precisions": precisions(), "rows": rows}
+
+
+def measure(name: str, batch: int, precision: str, seconds: float) -> list[dict]:
+    """A row for each way of running one network, all by turns."""
+    model = MODELS[name]
+    net = model.make().eval()
+    count = macs(net)
+    tasks = runtimes.tasks(net, batch, precision)
+    times = by_turns(tasks, seconds)
+    best = roof.seconds(net, batch, precision) if batch > 1 else None
+    eager = min(times[way]["median_s"] for way in ("eager", "eager, channels-last"))
+    rows = []
+    for way, time in times.items():
+        rows.append({
+            "model": name, "whose": model.whose, "precision": precision, "batch": batch, "way": way, **time,
+            "images_per_s": batch / time["median_s"], "gmacs_per_s": count * batch / time["median_s"] / 1e9,
+            "of_roof": best and best / time["median_s"], "over_eager": eager / time["median_s"],
+            "peak_bytes": device_peak(tasks[way]),
+        })  # fmt: skip
+    show(f"{name}, batch {batch}, {precision}", rows, {
+        "way": "", "median_s": ".4f", "images_per_s": ".1f", "gmacs_per_s": ".1f", "of_roof": ".2f",
+        "over_eager": ".2f",
+    })  # fmt: skip
+    return rows

@@ -32,6 +32,8 @@ def page(kinds: dict[str, Results] | None = None) -> str:
     parts = [HEAD.format(figure=FIGURE if drawn else "")]
     for kind, results in kinds.items():
         parts += _machine(kind, results)
+    if "cuda" not in kinds:
+        parts.append(NO_GPU)
     parts += _lines(kinds)
     for kind, results in kinds.items():
         if len(kinds) > 1:
@@ -59,6 +61,10 @@ matrix products, of the best time found for each shape alone; a step's roof is t
 measures the roof beside its networks, and the fastest measured roof counts. Decisions based on these numbers are in
 [decisions.md](decisions.md).
 {figure}"""
+
+NO_GPU = """No GPU was at hand: nothing here was measured on one. `make gpu` measures on a GPU
+([how](../CONTRIBUTING.md#on-a-gpu)).
+"""
 
 FIGURE = "\n![MACs/s of every network and its roof](images/speed.svg)\n"
 

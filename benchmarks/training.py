@@ -26,9 +26,9 @@ def run() -> dict:
     return {"precisions": precisions(), "rows": rows, "ratios": ratios}
 
 
-def compare(group: list[str], batch: int, precision: str) -> tuple[list[dict], list[dict]]:
+def compare(group: list[str], batch: int, precision: str, seconds: float = SECONDS) -> tuple[list[dict], list[dict]]:
     """Rows of networks that are measured alternately, and the ratio of each one's MACs/s to its rival's."""
-    rows = measure(group, batch, precision)
+    rows = measure(group, batch, precision, seconds)
     rates = {row["model"]: row["gmacs_per_s"] for row in rows}
     ratios = [
         {"model": name, "rival": rival, "batch": batch, "precision": precision, "ratio": rate / rates[rival]}
@@ -52,13 +52,13 @@ def groups() -> list[list[str]]:
     return [[*ours, rival] for rival, ours in families.items()] + alone
 
 
-def measure(names: list[str], batch: int, precision: str) -> list[dict]:
+def measure(names: list[str], batch: int, precision: str, seconds: float = SECONDS) -> list[dict]:
     nets: dict[str, nn.Module] = {name: MODELS[name].make() for name in names}
     if batch == 1:  # gates normalise pooled maps, which needs two images
         nets = {name: net for name, net in nets.items() if not any(isinstance(m, GateUnit) for m in net.modules())}
     held = {name: held_bytes(Step(net, min(batch, 8), precision).loss, net) for name, net in nets.items()}
     steps = {name: Step(net, batch, precision) for name, net in nets.items()}
-    times = by_turns(steps, SECONDS, MOST)
+    times = by_turns(steps, seconds, MOST)
     rows = []
     for name, time in times.items():
         count = 3 * macs(MODELS[name].make()) * batch

@@ -18,10 +18,10 @@ def recording() -> bool:
 
 
 def exporting() -> bool:
-    """Whether operators are recorded into one graph that must be valid for all inputs: by ``torch.export`` or
-    ``torch.jit.trace``, which ``torch.onnx.export`` calls. ``torch.compile`` may split a graph.
+    """Whether operators are recorded into one graph that must be valid for all inputs: by ``torch.export``, by
+    ``torch.jit.trace``, which ``torch.onnx.export`` calls, or as a CUDA graph. ``torch.compile`` may split a graph.
     """
-    return torch.compiler.is_exporting() or tracing()
+    return torch.compiler.is_exporting() or tracing() or _capturing()
 
 
 def symbolic(x: Any) -> bool:
@@ -32,3 +32,9 @@ def symbolic(x: Any) -> bool:
 def tracing() -> bool:
     """Whether ``torch.jit.trace`` records, in which sizes are tensors."""
     return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented there)
+
+
+def _capturing() -> bool:
+    if torch.compiler.is_compiling() or not torch.cuda.is_initialized():
+        return False
+    return torch.cuda.is_current_stream_capturing()

@@ -1,0 +1,28 @@
+"""Inference of every family beside its peers, CUDA graphs too: :mod:`benchmarks.inference` in less time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from benchmarks import inference
+from benchmarks.gpu.plan import Plan
+from benchmarks.harness import DTYPES, precisions
+from benchmarks.models import MODELS
+
+
+def parts(plan: Plan) -> dict[str, Callable[[], dict[str, Any]]]:
+    MODELS.update({name: plan.model(name) for name in MODELS})  # tiny ones in the rehearsal
+    rivals = {model.rival for model in MODELS.values()}
+    names = [name for name, model in MODELS.items() if model.whose == "ours" or name in rivals]
+    return {
+        f"{name}, batch {batch}, {precision}": partial(_one, name, batch, precision, plan.seconds / 4)
+        for precision in DTYPES
+        for batch in (1, plan.batches[-1])
+        for name in names
+    }
+
+
+def _one(name: str, batch: int, precision: str, seconds: float) -> dict[str, Any]:
+    return {"precisions": precisions(), "rows": inference.measure(name, batch, precision, seconds)}

@@ -1,0 +1,58 @@
+"""A result file that grows part by part, so that a step that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from polypath.storage.files import write_json
+
+Part = Callable[[], dict[str, Any]]
+SAME = ("revision", "packed", "torch", "device_name")
+"""Of an environment: results of another one are not added to."""
+
+
+def measure(file: Path, parts: Mapping[str, Part], environment: Mapping[str, Any]) -> bool:
+    """Run the parts that ``file`` does not have yet, and write it after each; whether all are there.
+
+    A part gives lists, which are joined with those of other parts, and other values, of which the last one stays. One
+    that raises is noted in ``failed`` and is tried again next time.
+    """
+    document = _kept(file, environment)
+    for name, part in parts.items():
+        if name in document["parts"]:
+            continue
+        begun = time.perf_counter()
+        try:
+            found = part()
+        except Exception as error:  # the next part may do
+            traceback.print_exc()
+            document["failed"][name] = f"{type(error).__name__}: {error}"
+        else:
+            document["failed"].pop(name, None)
+            document["parts"][name] = round(time.perf_counter() - begun, 1)
+            for key, value in found.items():
+                document[key] = [*document.get(key, []), *value] if isinstance(value, list) else value
+        write_json(file, document)
+    return not document["failed"]
+
+
+def with_pack(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment with the revision that the pack was made from, since a copy of a checkout may have no git, and
+    without the command, which names folders of the machine."""
+    known = {name: value for name, value in environment.items() if name != "command"}
+    return {**known, "packed": os.environ.get("POLYPATH_PACKED")}
+
+
+def _kept(file: Path, environment: Mapping[str, Any]) -> dict[str, Any]:
+    if file.is_file():
+        document = json.loads(file.read_text(encoding="utf-8"))
+        known = document.get("environment", {})
+        if "parts" in document and all(known.get(name) == environment[name] for name in SAME):
+            return document
+    return {"environment": dict(environment), "parts": {}, "failed": {}}

@@ -1,0 +1,66 @@
+"""The shipped bundle by CUDA graphs, float32 and bf16: are its answers those of torch on the CPU, and how fast?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import polypath as pp
+from benchmarks.gpu.plan import Plan
+from polypath.deploy.bundle import Bundle
+from polypath.deploy.runtimes import open_runtime
+
+WITHIN = {"f32": 1e-2, "bf16": 1e-1}  # of the largest logit; convs in float32 may take TF32
+CALLS = 50
+
+
+def parts(plan: Plan) -> dict[str, Callable[[], dict[str, Any]]]:
+    bundle = Bundle.open()
+    paths = [path.name for path in bundle.paths][:: 1 if plan.cut is None else 4]
+    found: dict[str, Callable[[], dict[str, Any]]] = {
+        f"{path}, {precision}": partial(_path, bundle, path, precision, plan) for path in paths for precision in WITHIN
+    }
+    return {**found, "predictor": partial(_predictor, bundle)}
+
+
+def _path(bundle: Bundle, path: str, precision: str, plan: Plan) -> dict[str, Any]:
+    graphs, torch_ = open_runtime("cuda-graphs", bundle, precision=precision), open_runtime("torch", bundle)
+    rows = []
+    for batch in (1, *plan.batches):
+        draw = np.random.default_rng(batch)
+        first, other = (draw.standard_normal((batch, 3, *bundle.size), np.float32) for _ in range(2))
+        run, reference = graphs.prepare(path, batch), torch_.prepare(path, batch)
+        off = max(_off(run(x), reference(x)) for x in (first, other))  # the second shows that inputs are read
+        if off > WITHIN[precision]:
+            raise AssertionError(f"{path}, {precision}, batch {batch}: differs from the CPU by {off:.1e}")
+        times = [_timed(run, first) for _ in range(CALLS if plan.cut is None else 2)]
+        rows.append({
+            "path": path, "precision": precision, "batch": batch, "share": off, "within": WITHIN[precision],
+            "median_ms": median(times), "min_ms": min(times), "max_ms": max(times),
+        })  # fmt: skip
+    return {"rows": rows}
+
+
+def _predictor(bundle: Bundle) -> dict[str, Any]:
+    """A user's way: the runtime is chosen, and a budget is met."""
+    predictor = pp.AnytimePredictor(bundle, profile=0.1)
+    pixels = np.zeros((1, *bundle.size, 3), np.uint8)
+    answer = predictor.predict(pixels, budget_ms=1000)
+    if predictor.runtime.name != "cuda-graphs":
+        raise AssertionError(f"the predictor took {predictor.runtime.name}")
+    return {"answered": {"path": answer.path, "ms": answer.ms, "device": predictor.runtime.device}}
+
+
+def _off(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+def _timed(run: Callable[[np.ndarray], Any], x: np.ndarray) -> float:
+    begun = time.perf_counter()
+    run(x)  # ends with its logits on the host
+    return 1e3 * (time.perf_counter() - begun)

@@ -1,0 +1,38 @@
+"""The tests that want a GPU (``pytest -m gpu``), and how each ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu.plan import Plan
+
+FILE = Path(__file__).parents[2] / "tests/test_gpu.py"
+
+
+class Outcomes:
+    """Collects how tests end."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            self.rows.append({"test": report.nodeid, "outcome": report.outcome, "seconds": round(report.duration, 2)})
+
+
+def parts(plan: Plan) -> dict[str, Callable[[], dict[str, Any]]]:
+    return {"tests": run}
+
+
+def run() -> dict[str, Any]:
+    """All of them; those that fail are named."""
+    seen = Outcomes()
+    status = pytest.main(["-x", "-p", "no:cacheprovider", str(FILE)], [seen])
+    failed = [row["test"] for row in seen.rows if row["outcome"] == "failed"]
+    if status or failed or not seen.rows:
+        raise AssertionError(f"pytest ended with {int(status)}; failed: {', '.join(failed) or 'none ran'}")
+    return {"rows": seen.rows}

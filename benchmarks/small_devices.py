@@ -72,8 +72,8 @@ def compared(net: nn.Module, images: Tensor, labels: Tensor) -> dict:
 
 def lowered(net: nn.Module, image: Tensor) -> tuple[bytes, list[str]]:
     """``net`` as a ``.pte`` file for images of the shape of ``image``, and the operators that XNNPACK does not run."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner  # pyright: ignore[reportMissingImports]
+    from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
 
     exported = torch.export.export(net, (image,), strict=False)
     program = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch()
@@ -83,7 +83,7 @@ def lowered(net: nn.Module, image: Tensor) -> tuple[bytes, list[str]]:
 
 def loaded(data: bytes) -> Callable[[Tensor], Tensor]:
     """The function in a ``.pte`` file: images to logits."""
-    from executorch.runtime import Runtime
+    from executorch.runtime import Runtime  # pyright: ignore[reportMissingImports]
 
     method = Runtime.get().load_program(data).load_method("forward")
     assert method is not None

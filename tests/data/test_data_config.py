@@ -12,6 +12,7 @@ import torch
 from polypath.data import IMAGENET, PLUS_PLUS, SVHN_HELD_OUT, AugmentConfig, DataConfig
 from polypath.data.batches import evaluation_batches
 from polypath.data.sources import load_images
+from polypath.data.split import Split
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,7 @@ def test_given_means_are_subtracted_and_deviations_divide() -> None:
     given = load_images(DataConfig(cache=False, mean=(0.25,), std=(0.5,)))
     assert (given.mean, given.std) == ((0.25,), (0.5,))
     read = next(iter(evaluation_batches(given, DataConfig(), 8)))[0]
+    assert isinstance(given.test, Split)
     pixels = given.test.images[:8].float() / 255
     assert torch.allclose(read, (pixels - 0.25) / 0.5, atol=1e-6)
     with pytest.raises(ValueError, match=r"data\.mean = \(0.1, 0.2, 0.3\): the images have 1 channels"):

@@ -246,7 +246,7 @@ def test_every_skip_and_drawn_choices_are_exported(kind):
             expected = child(x)
         with warnings.catch_warnings():  # the older exporter warns that it is older; it takes a tenth of the time
             warnings.simplefilter("ignore")
-            torch.onnx.export(child, (x,), file, dynamo=False)
+            torch.onnx.export(child, (x,), file, dynamo=False)  # pyright: ignore[reportArgumentType] (takes streams)
         session = ort.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
         (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4, err_msg=str(paths))

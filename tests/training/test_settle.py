@@ -20,6 +20,7 @@ from polypath.training import loop
 from polypath.training.objectives import Whole
 from polypath.training.recipe import Recipe, lookup, recipe_from_json, recipe_to_json, replace, still_open
 from polypath.training.recipes import get_recipe
+from polypath.training.sandwich import Sandwich
 from polypath.training.settle import DECISIONS, settle, settled
 from polypath.training.sweep import sweep
 
@@ -52,7 +53,12 @@ ROWS: list[tuple[str, str, Any]] = [
     ("few", "model.num_classes", 10),
     ("few", "data.validation", 20),  # two of each class
     ("few", "batch_size", 16),
-    ("few", "epochs", 89),
+    ("few", "epochs", 300),  # 1,500 steps of 16 of 80 images
+    ("few", "data.size", 32),
+    ("few", "data.augment", AugmentConfig(scale=(0.5, 1.0), mirror=True, policy="trivial")),
+    ("few", "objective", Sandwich(draws=0, labels=0.5)),
+    ("few", "optim.lr", 0.0071),
+    ("shapes", "data.augment", AugmentConfig(scale=(0.5, 1.0), mirror=True)),
     ("uneven", "model.num_classes", 2),
     ("uneven", "data.validation", 360),
     ("uneven", "batch_size", 32),

@@ -27,6 +27,7 @@ from polypath.training.objectives import Whole
 from polypath.training.path_objectives import DropPath
 from polypath.training.recipe import Recipe, lookup, replace
 from polypath.training.run_data import located
+from polypath.training.sandwich import Sandwich
 from polypath.training.start import fits, made_for, model_of, prepared_for, timm_start
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ SMALL = 48  # images that are no photos: icons, digits, CIFAR's
 HELD_OUT, LEAST_HELD, MOST_HELD = 0.15, 2, 2000  # share; images a class; images
 UNEVEN = 3.0  # images of the largest class for one of the smallest, from which classes are drawn alike
 FOR_A_BUNDLE = 50  # held-out images that an export needs, where a third of the images is enough
+FEW = 50  # images a class: fewer need stronger augmentation and more epochs
+STEPS_OF_FEW = 1500  # at least
 FITTED = 2000  # images; more hardly change a linear classifier
 SIDED = re.compile(r"(^|[^a-z])(left|right)([^a-z]|$)", re.IGNORECASE)
 
@@ -117,6 +120,9 @@ def _classes(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]
 
 
 def _objective(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
+    if _few(facts) and recipe.init == PRETRAINED:
+        reason = "with few images, the cheapest path learns in every step and not in some"
+        return {"objective": Sandwich(draws=0, labels=0.5)}, reason
     if draws := recipe.model.path_draws():
         return {"objective": DropPath(**draws)}, "its paths answer alone afterwards if training has drawn them"
     return {"objective": Whole()}, "the plain one, since the family does not say how its paths are drawn"
@@ -136,6 +142,8 @@ def _size(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if known is not None:
         return _known_size(*known)
     least = max(model.min_size, SIDES[0])
+    if _few(facts) and recipe.init == PRETRAINED and side >= SIDES[0]:
+        return {"data.size": SIDES[0]}, f"the package's network has learned on {SIDES[0]} pixels, and images are few"
     if facts.alike and model.min_size <= side < least:
         return {"data.size": side}, f"all images have {side}x{side} pixels"
     size = max([s for s in SIDES if s <= side] or [least])
@@ -189,7 +197,14 @@ def _augment(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]
     if facts.side <= SMALL:
         changes = AugmentConfig(pad=max(1, size // 8), mirror=mirror)
         return {"data.augment": changes}, f"small images, shifted by an eighth of their side, {told}"
+    if _few(facts) and mirror:
+        changes = AugmentConfig(scale=(0.5, 1.0), mirror=mirror, policy="trivial")
+        return {"data.augment": changes}, f"crops of half of a photo or more, {told}, and TrivialAugment for few images"
     return {"data.augment": AugmentConfig(scale=(0.5, 1.0), mirror=mirror)}, f"crops of half of a photo or more, {told}"
+
+
+def _few(facts: ImageFacts) -> bool:
+    return facts.images < FEW * len(facts.classes)
 
 
 def _balanced(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
@@ -210,6 +225,8 @@ def _batch(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
 def _epochs(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     images = _trained(recipe, facts)
     epochs = min(100, max(8, round(800 / math.sqrt(images))))
+    if _few(facts) and (more := round(STEPS_OF_FEW * recipe.batch_size / images)) > epochs:
+        return {"epochs": min(more, 500)}, f"few images: {STEPS_OF_FEW:,} steps, at most 500 epochs"
     return {"epochs": epochs}, f"800 divided by the root of {images:,} images, from 8 to 100"
 
 
@@ -241,7 +258,7 @@ def _rate(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if recipe.optim.kind in ("adam", "adamw"):
         rate = 1e-3 if recipe.init is None else 3e-4
         return {"optim.lr": rate}, f"usual for {recipe.optim.kind}, where weights are {_origin(recipe)}"
-    rate = 0.05 if recipe.init is None else 0.02
+    rate = 0.05 if recipe.init is None else 0.01 if _few(facts) else 0.02
     rate = rate * math.sqrt(recipe.batch_size / 32)
     return {"optim.lr": round(rate, 4)}, f"for weights that are {_origin(recipe)}, by the root of the batch"
 

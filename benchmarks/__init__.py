@@ -1,5 +1,5 @@
-"""Speed and memory, each compared with a peer or a total measured in the same run: ``make bench``.
+"""Speed and memory, each compared with a peer or a total that was measured in the same run: ``make bench``.
 
-Results go to ``benchmarks/results/KIND/NAME.json`` with device, versions and revision; documents quote only these
-files.
+Results are written to ``benchmarks/results/KIND/NAME.json`` with device, versions and revision. Documents quote only
+these files.
 """

@@ -1,9 +1,9 @@
 """``python -m benchmarks [NAME ...]``: run benchmarks and write their results.
 
-``python -m benchmarks ablate RECIPE ...`` compares techniques of training (:mod:`benchmarks.ablate`),
-``outside OPTIONS`` trains alternatives to paths (:mod:`benchmarks.outside`), ``own_pictures`` trains on generated
-folders of images (:mod:`benchmarks.own_pictures`), ``efficientnet_lite0`` fine-tunes a network with ImageNet's weights
-and skips (:mod:`benchmarks.efficientnet_lite0`); ``--help`` lists their options.
+``python -m benchmarks ablate RECIPE ...`` compares techniques of training (:mod:`benchmarks.ablate`).
+``outside OPTIONS`` trains alternatives to paths (:mod:`benchmarks.outside`). ``own_pictures`` trains on generated
+folders of images (:mod:`benchmarks.own_pictures`). ``efficientnet_lite0`` fine-tunes a network with ImageNet's weights,
+and then with skips (:mod:`benchmarks.efficientnet_lite0`). ``--help`` lists their options.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def main(names: list[str]) -> int:
 
 
 def with_options(name: str, options: list[str]) -> int:
-    """Run a benchmark that has options; returns the exit status."""
+    """Run a benchmark that has options. Returns the exit status."""
     module, begun = importlib.import_module(f"benchmarks.{name}"), time.perf_counter()
-    if name == "ablate":  # it writes its result after each run
+    if name == "ablate":  # ablate writes its result after each run
         return module.main(options)
     try:
         result = module.run(options)

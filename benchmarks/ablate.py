@@ -1,15 +1,15 @@
-"""The effect of each technique of a small-budget recipe, at equal training PFLOP.
+"""The effect of each technique of a recipe for small budgets, at equal training PFLOP.
 
     python -m benchmarks ablate fractalnet-cifar10-fast --data DIR --pflop 0.05 --seeds 3 [--plan]
 
-``all`` is the recipe; ``none`` is the recipe without any of the techniques of
+``all`` is the recipe. ``none`` is the recipe without any of the techniques of
 :data:`polypath.training.recipes.fast.WITHOUT`. In addition, the recipe is trained without each technique and with each
-one alone. Each run takes the number of whole epochs whose PFLOP are nearest to the requested ones. ``--plan`` prints
-the cost here, and trains nothing.
+one alone. Each run has the number of whole epochs whose PFLOP are nearest to the requested ones. ``--plan`` prints the
+cost here, and trains nothing.
 
-Errors are on held-out images; nothing is chosen on the test images, which the table does not use. Each run is an
-ordinary run folder below ``--out``: the same command reads finished runs and resumes unfinished ones. The table goes
-into ``results/ablation.json``, which keeps the tables of other recipes, and into ``docs/fast.md``.
+Errors are on held-out images. The test images are not used. Each run is an ordinary run folder in ``--out``: the same
+command reads finished runs and resumes unfinished ones. The table is written to ``results/ablation.json``, which keeps
+the tables of other recipes, and to ``docs/fast.md``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from polypath.training.sweep import Runner, Runs
 
 FILE = Path(__file__).parent / "results" / "ablation.json"
 ALL, NONE = "all", "none"
-DRAWS = 32  # steps whose paths are averaged for the cost of a step
+DRAWS = 32  # steps over whose paths the cost of a step is averaged
 TIMED = 3
 
 
@@ -81,11 +81,11 @@ def ablate(
     run: Runner | None = None,
     file: Path = FILE,
 ) -> Mapping[str, str]:
-    """Plan the runs, train missing ones into ``out``, write the table into ``file``; returns failures by run.
+    """Plan the runs, train missing ones into ``out``, and write the table into ``file``. Returns failures by run.
 
     Raises:
-        ValueError: a recipe without any technique or without held-out images, no PFLOP or seeds, a folder with another
-            content.
+        ValueError: a recipe without any technique or without held-out images, no PFLOP or seeds, or a folder with other
+            contents.
     """
     check("pflop", pflop, number(above=0))
     if seeds < 1:
@@ -124,7 +124,7 @@ def ablate(
 
 
 def techniques(recipe: Recipe) -> list[str]:
-    """The recipe's techniques that make a difference on this machine."""
+    """Return the recipe's techniques that make a difference on this machine."""
     named = {"muon": recipe.optim.kind == "muon", "one-cycle": recipe.schedule.kind == "one-cycle"}
     named["large batches"] = recipe.batch_size > WITHOUT["large batches"]["batch_size"]
     if recipe.precision == "auto":  # if this is fp32 here, the run without bf16 would be the same
@@ -133,7 +133,7 @@ def techniques(recipe: Recipe) -> list[str]:
 
 
 def arms_of(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipes to compare, by name.
+    """Return the recipes to compare, by name.
 
     Raises:
         ValueError: the recipe has none of the techniques.
@@ -158,7 +158,7 @@ def run_name(arm: str, seed: int) -> str:
 
 @dataclass(frozen=True)
 class Price:
-    """Floating-point operations per image and per optimiser step; seconds per operation on this machine."""
+    """Floating-point operations per image and per optimiser step, and seconds per operation on this machine."""
 
     image: float
     step: float
@@ -166,13 +166,13 @@ class Price:
 
 
 class Prices:
-    """Costs of training steps on these images; each recipe is counted and measured once."""
+    """The costs of training steps on these images. Each recipe is counted and measured once."""
 
     def __init__(self, data: ImageData) -> None:
         self.data, self._known = data, dict[str, Price]()
 
     def epoch(self, recipe: Recipe) -> tuple[float, float]:
-        """Floating-point operations and seconds of an epoch."""
+        """Return the floating-point operations and seconds of an epoch."""
         batches = train_batches(self.data, recipe, resolve_device(recipe.device), World())
         price = self.price(recipe)
         flop = price.image * batches.num_images + price.step * len(batches)
@@ -202,14 +202,14 @@ def _price(recipe: Recipe, data: ImageData) -> Price:
     _counted(engine, x, y, range(1))
     begun = time.perf_counter()
     flop = _counted(engine, x, y, range(1, 1 + TIMED))
-    engine.meter.flush()  # waits for the device
+    engine.meter.flush()  # flush waits for the device
     seconds = time.perf_counter() - begun
     batches.close()
     return Price(image, few / DRAWS - 2 * image, seconds / flop)
 
 
 def _counted(engine: Engine, x: torch.Tensor, y: torch.Tensor, steps: Sequence[int]) -> int:
-    """Floating-point operations of these steps on the same images."""
+    """Count the floating-point operations of these steps on the same images."""
     engine.start_epoch(0)
     engine.flop.take()
     for step in steps:
@@ -218,13 +218,13 @@ def _counted(engine: Engine, x: torch.Tensor, y: torch.Tensor, steps: Sequence[i
 
 
 def at_budget(recipe: Recipe, prices: Prices, pflop: float) -> Recipe:
-    """The recipe with the number of whole epochs, at least one, whose cost is nearest to ``pflop``."""
+    """Return the recipe with the number of whole epochs, at least one, whose cost is nearest to ``pflop``."""
     flop, _ = prices.epoch(recipe)
     return replace(recipe, {"epochs": max(1, round(pflop * PETA / flop))})
 
 
 def tell(planned: Mapping[str, Recipe], prices: Prices, seeds: int) -> float:
-    """Print the cost of the runs; returns their seconds."""
+    """Print the cost of the runs. Returns their seconds."""
     rows, total, took = [], 0.0, 0.0
     for name, recipe in planned.items():
         flop, seconds = (recipe.epochs * cost for cost in prices.epoch(recipe))
@@ -241,8 +241,9 @@ def tell(planned: Mapping[str, Recipe], prices: Prices, seeds: int) -> float:
 def rows_of(
     planned: Mapping[str, Recipe], results: Mapping[str, RunResult], seeds: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """A row for each arm that has a run: errors on held-out images by seed, and the mean change from its reference over
-    their common seeds. The reference is ``all`` for arms without one technique, ``none`` for arms with one."""
+    """Return a row for each arm that has a run: errors on held-out images by seed, and the mean change from its
+    reference over their common seeds. The reference is ``all`` for arms without one technique, ``none`` for arms with
+    one."""
     errors = {
         arm: {seed: found.val_error for seed in seeds if (found := results.get(run_name(arm, seed))) is not None}
         for arm in planned
@@ -287,7 +288,7 @@ def _spread(values: Sequence[float]) -> float | None:
 
 
 def _check_claim(out: Path, claim: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` if the folder holds something else."""
+    """Raise ``ValueError`` if the folder contains something else."""
     check_own(out, "ablate.json", "ablation")
     file = out / "ablate.json"
     if file.is_file():

@@ -1,15 +1,16 @@
 """Does the predictor keep its budgets, and what is its overhead over the bare runtime? Batch 1.
 
-Two networks, trained briefly. Their paths are ranked by MACs, since errors mean little after so short a training. For
-each:
+Two networks are trained briefly. Their paths are ranked by MACs, since errors mean little after so short a training.
+For each network:
 
-overhead   p50 of ``predict(image, path=...)`` minus the runtime's own call within it, for each path
-budgets    five, from 1.5 × the cheapest path's p99 to twice the whole network's p50 (equal ratios), 2,000 requests
-           each: how many came in time, and in how many the path was the most accurate whose p99 and overhead fit (the
-           whole network at the largest). A machine's p99 drifts, so fitting paths are found for each quarter of the
-           requests: after every request each path runs once alone. A path whose number of late runs differs from 1%
-           by no more than chance (exact binomial, 5%) may count either way
-refusal    a budget below the cheapest path's p99: how fast it is rejected
+overhead   for each path, p50 of ``predict(image, path=...)`` minus the runtime's own call within it
+budgets    2,000 requests for each of five budgets, in equal ratios from 1.5 × the cheapest path's p99 to twice the
+           whole network's p50. Two numbers are counted: answers in time, and answers by the right path. The right
+           path is the most accurate one whose p99 and overhead fit (at the largest budget, the whole network). A
+           machine's p99 drifts, so fitting paths are found for each quarter of the requests: after every request
+           each path runs once alone. If a path's number of late runs differs from 1% by no more than chance (exact
+           binomial, 5%), it may count as fitting or not
+refusal    how fast a budget below the cheapest path's p99 is rejected
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from polypath.deploy.latency import Timing
 from polypath.deploy.write import write_bundle
 
 REQUESTS, PARTS, TURNS = 2000, 4, 400
-SECONDS = 20.0  # of profiling each path
+SECONDS = 20.0  # time to profile each path
 NETS = {
     "crescendonet_128": (
         "crescendonet-cifar10-small",
@@ -53,7 +54,7 @@ def run() -> dict:
 
 
 def bundle(name: str) -> Bundle:
-    """The bundle of a network, written if missing."""
+    """Open the bundle of a network. It is written if missing."""
     recipe, changes, few, paths = NETS[name]
     folder = PLACE / f"{name}-bundle"
     if not folder.is_dir():
@@ -167,7 +168,8 @@ def _requests(
 
 
 def _right(late: dict[str, int], runs: int) -> list[str]:
-    """The most accurate path whose 99th percentile fits, and better ones for which ``runs`` runs cannot decide."""
+    """Return the most accurate path whose 99th percentile fits, and better ones for which ``runs`` runs cannot
+    decide."""
     found = []
     for name, count in late.items():  # most accurate first
         if binomtest(count, runs, 0.01, alternative="greater").pvalue < 0.05:

@@ -1,11 +1,12 @@
-"""Attacks on one service, and their effect on ordinary clients: twice its capacity, retry storms, bombs, hostile
-requests, idle connections; then SIGTERM and SIGKILL under load, and hostile bundles and configs.
+"""Attacks on one service, and their effect on ordinary clients. There are requests at twice its capacity, retry
+storms, bombs, hostile requests and idle connections; then SIGTERM and SIGKILL under load, and hostile bundles and
+configs.
 
     python -m benchmarks attacks
 
-Each part returns figures and verdicts (``{promise: whether it was kept}``); a part that raises counts as broken.
-``POLYPATH_BENCH_ATTACKS`` scales seconds and numbers (0.05 is a short version; 1 takes about 8 minutes),
-``POLYPATH_BENCH_PARTS=storm,idle`` runs some of the parts, ``POLYPATH_BENCH_SEED`` changes the random loads and files.
+Each part returns figures and verdicts (``{promise: whether it was kept}``). A part that raises counts as broken.
+``POLYPATH_BENCH_ATTACKS`` scales seconds and numbers (0.05 is a short version; 1 takes about 8 minutes).
+``POLYPATH_BENCH_PARTS=storm,idle`` runs some of the parts. ``POLYPATH_BENCH_SEED`` changes the random loads and files.
 Run nothing else at the same time: capacity is measured first, and later parts are compared with it.
 """
 
@@ -68,7 +69,7 @@ class Scene:
         return call(self.served, self.load | {"port": self.served.port, "warmup_s": WARMUP_S} | load)
 
     def ask(self, image: bytes | None = None, budget_ms: float = BUDGET_MS) -> int:
-        """The status; 0 without an answer."""
+        """Send a request and return the status; 0 without an answer."""
         data = Path(self.load["images"][0]).read_bytes() if image is None else image
         return ask(self.served.port, data, f"budget_ms={budget_ms:g}")
 
@@ -87,7 +88,7 @@ def run() -> dict:
         "cores": cores(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "versions": versions(),
-        "load_average_before": os.getloadavg(),  # far above 0: the machine was busy, and the figures mean little
+        "load_average_before": os.getloadavg(),  # if far above 0, the machine was busy and the figures mean little
     }
     with tempfile.TemporaryDirectory() as folder:
         images = write_images(Path(folder), 64, bundle.size)
@@ -106,7 +107,7 @@ def run() -> dict:
 
 
 def chosen_parts() -> list[str]:
-    """The parts to run.
+    """Return the parts to run.
 
     Raises:
         ValueError: an unknown part.
@@ -119,7 +120,8 @@ def chosen_parts() -> list[str]:
 
 
 def on_services(load: dict, chosen: list[str]) -> dict[str, Any]:
-    """One service for all parts that it should survive, to see whether anything accumulates; others for the rest."""
+    """Run on one service all parts that it should survive, to see whether anything accumulates. Other parts have
+    separate services."""
     results: dict[str, Any] = {}
     with running("--threads", "1") as served:
         begin = Scene(served, load, 1.0, {})
@@ -158,7 +160,7 @@ def attempted(name: str, part: Callable[[], dict]) -> dict:
 
 
 def overload(scene: Scene) -> dict:
-    """Requests at twice the capacity, whatever the answers."""
+    """Send requests at twice the capacity, whatever the answers."""
     found = scene.call(mode="open", rate=2 * scene.capacity, seconds=OVERLOAD_S + WARMUP_S, seed=SEED + 1)
     return found | {
         "verdicts": {
@@ -173,7 +175,7 @@ def overload(scene: Scene) -> dict:
 
 
 def storm(scene: Scene) -> dict:
-    """Clients that retry as soon as they are rejected, or after ``Retry-After``; then a few requests."""
+    """Let clients retry as soon as they are rejected, or after ``Retry-After``. Then send a few requests."""
     storms, verdicts = {}, {}
     for clients, retry in STORMS:
         name = f"{clients} clients, {retry}"
@@ -190,7 +192,7 @@ def storm(scene: Scene) -> dict:
 
 
 def bombs(scene: Scene) -> dict:
-    """Slow images, sent repeatedly, by clients some of which disconnect at once; beside a tenth of the load."""
+    """Send slow images repeatedly, beside a tenth of the load. Some of their clients disconnect at once."""
     quiet = {"mode": "open", "rate": scene.capacity / 10, "seconds": BOMBS_S + WARMUP_S}
     alone = scene.call(**quiet)
     statuses: Counter[str] = Counter()
@@ -234,11 +236,11 @@ def bombs(scene: Scene) -> dict:
 
 
 def hostile_requests(scene: Scene) -> dict:
-    """Random requests as in tests/serve/hostile.py, with a fixed seed; each must get a 4xx with a reason."""
+    """Send random requests as in tests/serve/hostile.py, with a fixed seed. Each must get a 4xx with a reason."""
     from benchmarks.serve_hostile import Case, judge, send_drawn
 
     def judged(case: Case, answer: bytes) -> str | None:
-        """Without a key, the cases with a wrong key are not wrong."""
+        """Accept the cases with a wrong key, since the service has no key."""
         return None if case.kind == "wrong key" else judge(case, answer)
 
     found = send_drawn(scene.served.port, HOSTILE, judged)
@@ -252,8 +254,8 @@ def hostile_requests(scene: Scene) -> dict:
 
 
 def idle(scene: Scene) -> dict:
-    """Silent connections, from as many processes as the descriptor limit requires, beside connected clients. Those
-    beyond the limit are closed at once, the others after a timeout."""
+    """Open silent connections, from as many processes as the descriptor limit requires, beside connected clients.
+    Connections beyond the limit are closed at once, the others after a timeout."""
     ordinary, _ = generator(
         scene.load | {"port": scene.served.port, "mode": "closed", "clients": 4, "seconds": IDLE_S + 4, "warmup_s": 1.0}
     )
@@ -307,7 +309,7 @@ def idle(scene: Scene) -> dict:
 
 
 def still(scene: Scene) -> dict:
-    """After all attacks the service works as before, and counted no internal error."""
+    """Check that after all attacks the service works as before, and has counted no internal error."""
     again = scene.call(mode="open", rate=scene.capacity, seconds=CALM_S / 2 + WARMUP_S, seed=SEED + 3)
     codes: Counter[str] = Counter()
     for line in scene.served.get("/metrics").decode().splitlines():
@@ -336,7 +338,7 @@ ON_ONE: dict[str, Callable[[Scene], dict]] = {
 
 
 def sigterm(load: dict) -> dict:
-    """SIGTERM under load, with a bomb in progress."""
+    """Send SIGTERM under load, with a bomb in progress."""
     with running("--threads", "1") as served, ThreadPoolExecutor(1) as pool:
         bomb = progressive(5700, 5800, 9)
         timer = threading.Timer(3.9, lambda: pool.submit(ask, served.port, bomb, "budget_ms=60000"))
@@ -361,7 +363,7 @@ ON_ITS_OWN: dict[str, Callable[[dict], dict]] = {"sigterm": sigterm, "sigkill": 
 
 
 def civil(found: dict) -> dict[str, bool]:
-    """Verdicts for every load."""
+    """Return the verdicts that every load has."""
     return {
         "no client lost": found["lost_all"] == 0,
         "no status but 200 and 503": not found["other_statuses"],
@@ -373,20 +375,20 @@ def civil(found: dict) -> dict[str, bool]:
 
 
 def progressive(width: int, height: int, scans: int) -> bytes:
-    """A grey JPEG whose last scan is repeated ``scans`` times."""
+    """Make a grey JPEG whose last scan is repeated ``scans`` times."""
     data = encoded(Image.new("L", (width, height)), "JPEG", progressive=True)
     last = data.rfind(b"\xff\xda")
     return data[:-2] + data[last:-2] * scans + data[-2:]
 
 
 def photo(width: int, height: int) -> bytes:
-    """A large image of an ordinary client."""
+    """Make a large image of an ordinary client."""
     small = np.random.default_rng(0).integers(0, 256, (height // 50, width // 50, 3), dtype=np.uint8)
     return encoded(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC), "JPEG")
 
 
 def lying(side: int) -> bytes:
-    """An AVIF whose header claims a small size; a PNG if Pillow lacks AVIF."""
+    """Make an AVIF whose header claims a small size, or a PNG if Pillow lacks AVIF."""
     Image.init()
     if "AVIF" not in Image.SAVE:
         return encoded(Image.new("L", (side // 2, side // 2)), "PNG")
@@ -403,7 +405,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def ask(port: int, image: bytes, query: str) -> int:
-    """The status; 0 without an answer."""
+    """Send a request and return the status; 0 without an answer."""
     place = f"http://127.0.0.1:{port}/v1/predict?{query}"
     request = urllib.request.Request(place, image, {"Content-Type": "image/png"})
     try:

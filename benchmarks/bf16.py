@@ -1,7 +1,7 @@
-"""Does bf16 give the same answers as float32? The shipped bundle, top-1 over 1,000 test images of CIFAR-10.
+"""Does bf16 give the same answers as float32? The shipped bundle classifies 1,000 test images of CIFAR-10.
 
-On a processor without bf16 instructions OpenVINO uses float32 despite the hint, and the comparison is void
-(``precision`` records what was used). torch emulates bf16 there, with the same rounding, for all operations.
+On a processor without bf16 instructions, OpenVINO uses float32 despite the hint, and the comparison is void
+(``precision`` records what was used). torch emulates bf16 there for all operations, with the same rounding.
 """
 
 from __future__ import annotations

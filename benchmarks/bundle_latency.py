@@ -1,6 +1,6 @@
-"""Measure the times in the shipped bundle's manifest again: every path in every installed runtime, batch 1 and 8.
+"""Measures the times in the shipped bundle's manifest again: every path in every installed runtime, batch 1 and 8.
 
-It rewrites only ``manifest.json`` of the bundle in the source tree.
+Only ``manifest.json`` of the bundle in the source tree is rewritten.
 """
 
 from __future__ import annotations

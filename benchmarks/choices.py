@@ -1,6 +1,6 @@
-"""Does cost follow the choice? A line fitted to the times of training steps under random choices, by alive MACs.
+"""Does cost follow the choice? A line is fitted to the times of training steps under random choices, by alive MACs.
 
-Its intercept, as a share of the whole network's step, is the overhead of sampled paths.
+The intercept, as a share of the whole network's step, is the overhead of random paths.
 """
 
 from __future__ import annotations

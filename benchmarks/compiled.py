@@ -1,4 +1,4 @@
-"""Is ``torch.compile`` faster? A small DFN-MR, batch 1 and 64, eager and fused, both plain and compiled."""
+"""Is ``torch.compile`` faster? A small DFN-MR at batch 1 and 64, eager and fused, plain and compiled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run() -> dict:
 
 
 def rows(batch: int, seconds: float) -> list[dict]:
-    """Times of every form at one batch size."""
+    """Return the times of every form at one batch size."""
     x = images(batch)
     eager = pp.create_model(MODEL, seed=0).eval().to(device()).to(memory_format=torch.channels_last)
     forms = {"eager, channels-last": eager, "fused": pp.fuse(eager)}

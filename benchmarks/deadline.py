@@ -1,19 +1,19 @@
 """Deadline accuracy: which policy answers most requests right *and in time*, under changing budgets and CPU contention?
 
 The requests of the protocol's trace are played in order on CIFAR-10's test images. Budgets are multiples of the most
-accurate path's median on the idle machine. Where the trace says so, a neighbour program keeps every core busy. For each
-request:
+accurate path's median on the idle machine. For some requests of the trace, a neighbour program keeps every core busy.
+For each request:
 
 live       ``AnytimePredictor.predict(image, budget_ms)`` of the shipped bundle answers
-measured   then every path of every bundle runs once alone, so that all other policies are evaluated on the same times
-           and answers (:mod:`polypath.analysis.deadline`)
+measured   then every path of every bundle runs once alone, so all other policies are evaluated on the same times and
+           answers (:mod:`polypath.analysis.deadline`)
 
-Rows: the predictor, the same rule on the measured times, the best fixed path in hindsight, a ladder of separate
-networks with the same rule, and two oracles, each with an interval. Also the hypervolume of error on all test images
-against median milliseconds without a neighbour, and its gain over other bundles.
+The rows are the predictor, the same rule on the measured times, the best fixed path in hindsight, a ladder of separate
+networks with the same rule, and two oracles. Each has an interval. The result also has the hypervolume of error on all
+test images against median milliseconds without a neighbour, and its gain over other bundles.
 
-``POLYPATH_BENCH_LADDER``     folders of further bundles of one network each, separated as in PATH: separate networks
-``POLYPATH_BENCH_REQUESTS``   requests at most (2,000 in the trace)
+``POLYPATH_BENCH_LADDER``     folders of other bundles with one network each, separated as in PATH
+``POLYPATH_BENCH_REQUESTS``   number of requests, at most (2,000 in the trace)
 ``POLYPATH_CIFAR10``          folder of CIFAR-10; default its Hub name
 """
 
@@ -39,7 +39,7 @@ from polypath.worth.replay import neighbour, replay, timed, without_collection
 
 REQUESTS = int(os.environ.get("POLYPATH_BENCH_REQUESTS", "2000"))
 PROFILE_RUNS = 200
-BATCH = 250  # images, for scoring
+BATCH = 250  # images in a batch, for scoring
 
 
 def run() -> dict:
@@ -57,7 +57,7 @@ def run() -> dict:
 def measure(
     bundle: Bundle, ladder: list[Bundle], pixels: np.ndarray, labels: np.ndarray, trace: deadline.Trace
 ) -> dict:
-    """Play the trace; ``pixels`` ``(N, H, W, C)`` uint8 with ``labels`` ``(N,)``."""
+    """Play the trace on ``pixels`` ``(N, H, W, C)`` uint8 with ``labels`` ``(N,)``."""
     predictor = pp.AnytimePredictor(bundle)
     others = [pp.AnytimePredictor(one, predictor.runtime.name) for one in ladder]
     paths = [(p, path.name) for p in (predictor, *others) for path in p.bundle.paths]
@@ -124,7 +124,8 @@ def measure(
 
 
 def _hypervolumes(profile: np.ndarray, right: np.ndarray, own: int) -> dict:
-    """In a common box: from half of the fastest path's median to twice the slowest one's, up to 90% error."""
+    """Compute hypervolumes in a common box: from half the fastest path's median to twice the slowest's, up to 90%
+    error."""
     medians = np.median(profile, 0)
     box = (float(medians.min()) / 2, 2 * float(medians.max()), 90.0)
     draws = deadline.hypervolume_draws(profile[:, :own], right[:, :own], box)
@@ -137,7 +138,7 @@ def _hypervolumes(profile: np.ndarray, right: np.ndarray, own: int) -> dict:
 
 
 def _gain(ours: np.ndarray, theirs: np.ndarray) -> dict:
-    """How many requests only the first, and only the second, answered right and in time."""
+    """Count the requests that only the first, and that only the second, answered right and in time."""
     return {"only_ours": int((ours & ~theirs).sum()), "only_theirs": int((theirs & ~ours).sum())}
 
 
@@ -148,7 +149,7 @@ def _spread(profile: np.ndarray, times: np.ndarray, trace: deadline.Trace) -> di
 
 
 def right_answers(predictor: pp.AnytimePredictor, path: str, pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which images of ``pixels`` ``(N, H, W, C)`` uint8 a path answers correctly, ``(N,)``."""
+    """Return which images of ``pixels`` ``(N, H, W, C)`` uint8 a path answers correctly, ``(N,)``."""
     parts = [predictor.prepared(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
     return np.concatenate([predictor.run_path(path, x).argmax(1) for x in parts]) == labels
 

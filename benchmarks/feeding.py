@@ -1,6 +1,6 @@
-"""Are data and augmentation the bottleneck? The loader alone against training steps on the same batches.
+"""Are data and augmentation the bottleneck? The loader alone is compared with training steps on the same batches.
 
-Images are random, of CIFAR-10's size, prepared as in the CIFAR recipes (pad by 4 and crop, mirror, normalise).
+The images are random, of CIFAR-10's size, and prepared as in the CIFAR recipes (pad by 4 and crop, mirror, normalise).
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Is the first answer of a process in time? Fresh processes of ``polypath predict photo.jpg --budget-ms 5``, one after
-the other, with a profile that an earlier process has stored.
+"""Is the first answer of a process in time? Processes of ``polypath predict photo.jpg --budget-ms 5`` are started one
+after the other, with a profile that an earlier process has stored.
 
 The photo has 640x480 pixels: smooth colours with some noise, with the file size of a photo. An answer is in time if its
-``ms``, from the call with the file name to the answer, is within the budget; a refusal is not in time. The profile is
-made in a separate cache. ``POLYPATH_BENCH_FIRST`` is the number of processes, 200 by default.
+``ms``, from the call with the file name to the answer, is within the budget. A refusal is not in time. The profile is
+stored in a separate cache. ``POLYPATH_BENCH_FIRST`` is the number of processes, 200 by default.
 
 The result of each process is kept in ``results/first_answer/`` until all have run, so a stopped benchmark resumes. The
-times show which path each process would have chosen for any budget and when it would have finished; from this follows
-the smallest budget that 99 of 100 processes keep here.
+recorded times show which path each process would have chosen for any budget and when it would have finished. The
+smallest budget that 99 of 100 processes keep here is computed from them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run() -> dict:
 
 
 def recorded(folder: Path, facts: Row, number: int, predict: Callable[..., dict[str, Any]]) -> list[dict[str, Any]]:
-    """Results of ``number`` processes; results in ``folder`` with the same facts are reused."""
+    """Return the results of ``number`` processes. Results in ``folder`` with the same facts are reused."""
     file = folder / "rows.jsonl"
     text = file.read_text() if file.is_file() else ""
     known = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # the last line may be incomplete
@@ -73,7 +73,7 @@ def recorded(folder: Path, facts: Row, number: int, predict: Callable[..., dict[
 
 
 def write_photo(file: Path) -> None:
-    """Smooth random colours with a little noise, as JPEG."""
+    """Write smooth random colours with a little noise, as JPEG."""
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 256, (HEIGHT // 20, WIDTH // 20, 3), dtype=np.uint8))
     smooth = np.asarray(small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float64)
@@ -82,7 +82,7 @@ def write_photo(file: Path) -> None:
 
 
 def predict(photo: Path, environment: dict[str, str], *options: str) -> dict[str, Any]:
-    """A process's answer: its line of JSON, or ``error``, with a breakdown of the time."""
+    """Run a process and return its answer: its line of JSON, or ``error``, with a breakdown of the time."""
     begun = time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.first_process", str(photo), "--json", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
@@ -101,8 +101,9 @@ def in_time(row: Row) -> bool:
 
 
 def kept_from(row: Row) -> float:
-    """The smallest budget from which on a process would have answered in time. It would have chosen the most accurate
-    path that fits the remaining time. A path's time is the measured one, scaled by the ratio of both paths' medians."""
+    """Return the smallest budget with which a process would have answered in time. It would have chosen the most
+    accurate path that fits the remaining time. A path's time is the measured one, scaled by the ratio of both paths'
+    medians."""
     typical = row["typical_ms"]
     slowness = row["path_ms"] / typical[row["path"]] if "path" in row else 1.0
     least = better = math.inf  # remaining milliseconds: for an answer in time, for a more accurate path
@@ -117,7 +118,7 @@ def kept_from(row: Row) -> float:
 
 
 def smallest_budget(rows: Sequence[Row]) -> dict[str, float] | None:
-    """The smallest budget from which on a share :data:`LIMIT` of these would be in time; None if a process refused
+    """Return the smallest budget with which a share :data:`LIMIT` of these would be in time; None if a process refused
     before it read the image."""
     if not all("begun_ms" in row for row in rows):
         return None
@@ -131,7 +132,7 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def counted(rows: Sequence[Row]) -> dict[str, Any]:
-    """How many of these were in time, late and refused, and their times."""
+    """Count how many of these were in time, late and refused, and summarise their times."""
     answered = [row for row in rows if "ms" in row]
     good = sum(map(in_time, rows))
     waited = [row["ms"] - row["decoding_ms"] - row["path_ms"] for row in answered]

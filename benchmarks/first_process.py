@@ -1,4 +1,4 @@
-"""A process of ``benchmarks.first_answer``: ``polypath predict --json ...``, then a line of JSON with its times.
+"""A process of ``benchmarks.first_answer``: runs ``polypath predict --json ...``, then prints its times as JSON.
 
 ``needs_ms``, ``typical_ms``    required and median time of each path in the stored profile, the most accurate first
 ``decoding_ms``    CPU time of reading, decoding and preparing the image
@@ -24,11 +24,11 @@ from polypath.deploy.predictor import AnytimePredictor
 
 
 def watch(found: dict[str, Any]) -> None:
-    """Make the predictor record in ``found`` where the time of an answer goes."""
+    """Make the predictor record the parts of an answer's time in ``found``."""
     choose, run_path, on_decoding = AnytimePredictor.choose, AnytimePredictor.run_path, Spent.on_decoding
 
     def noted_choice(self: AnytimePredictor, *args: Any, **options: Any) -> str:
-        if "needs_ms" not in found:  # the command calls it once before it reads any image
+        if "needs_ms" not in found:  # the command calls this once before it reads any image
             paths = self.latencies(1).paths
             names = [path.name for path in rank(self.bundle.paths)]
             found["needs_ms"] = {name: paths[name].needs for name in names}

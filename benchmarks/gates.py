@@ -1,7 +1,7 @@
 """DRNN: the cost of gates relative to their blocks, and whether samples that have stopped cost nothing.
 
-Gates are set to pass a share of the samples, the same for each image and loop (their last layer responds to noise
-derived from its input). The time share is measured inside the gates, because the totals with and without gates vary
+Gates are set to pass a share of the samples, the same for each image and loop: their last layer responds to noise that
+is derived from its input. The time share is measured inside the gates, because the totals with and without gates vary
 about as much as they differ.
 """
 
@@ -59,7 +59,8 @@ def run() -> dict:
 
 
 def _inside(task: Callable[[], None]) -> float:
-    """Time inside the gates, including their decisions and the wait for these, over the time of everything else."""
+    """Return the time inside the gates, including their decisions and the wait for them, over the time of everything
+    else."""
     took, ask = 0.0, dynamic._ask
 
     def timed(*args: Any) -> Any:

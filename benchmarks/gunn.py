@@ -1,7 +1,7 @@
-"""GUNN-15 with one in-place buffer against the straightforward version (Eq. 4, concatenating), and its memory.
+"""GUNN-15 with one in-place buffer, compared with the straightforward version (Eq. 4, concatenating), and its memory.
 
 The straightforward version runs in torch's default layout (as written) and in channels-last, its faster form. Memory is
-the bytes saved by a forward for its backward, and the peak resident size of training processes.
+the bytes that a forward pass saves for its backward pass, and the peak resident size of training processes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def run() -> dict:
         }.items()
     }
     process = {}
-    if device().type == "cpu":  # the memory that an allocator keeps differs between processes
+    if device().type == "cpu":  # several processes, since the memory that an allocator keeps differs
         sizes = [{name: resident(TRAIN.format(name=name)) for name in ("gunn15", "sunn15")} for _ in range(3)]
         process = {name: median(size[name] for size in sizes) for name in sizes[0]}
     best = roof.seconds(forms["in place"], BATCH)
@@ -88,7 +88,7 @@ def _step(net: torch.nn.Module, *, channels_last: bool = True) -> Callable[[], N
 
 
 def _alone() -> torch.nn.Module:
-    """Fused, with a separate product for each segment."""
+    """Return the network fused, with a separate product for each segment."""
     with mock.patch("polypath.fusion.gunn.WIDE", 1):
         return pp.fuse(pp.create_model("gunn15", seed=0).eval())
 

@@ -1,9 +1,9 @@
 """Common code of the benchmarks: the machine, its precisions, alternating measurements, and memory.
 
-Tasks are measured alternately (A, B, A, B, …), so that drift affects all equally, after an unmeasured turn if turns are
-short. A time is the median over the turns, with the fastest and the slowest one. The number of turns follows from a
-budget of seconds, at least two. A turn of a short task is a burst of calls, and its time is their mean: runtimes leave
-threads spinning for a while, which would slow the next task's first calls.
+Tasks are measured alternately (A, B, A, B, …), so drift affects all equally. If turns are short, the first turn is not
+measured. A time is the median over the turns, with the fastest and the slowest one. The number of turns follows from a
+budget of seconds; it is at least two. A turn of a short task is a burst of calls, and its time is their mean: runtimes
+leave threads spinning for a while, which would slow the next task's first calls.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from polypath.profiling.latency import interleaved
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 LEAST, MOST = 2, 15
-BURST = 0.3  # seconds of calls that are one turn of a short task
-GPU_BURST = 0.05  # no threads are left spinning there
+BURST = 0.3  # a turn of a short task is calls for this many seconds
+GPU_BURST = 0.05  # shorter, since no threads are left spinning
 
 
 @cache
@@ -34,7 +34,7 @@ def device() -> torch.device:
 
 @cache
 def precisions() -> dict[str, str]:
-    """Each precision with the reason why it is not measured here, or an empty text if it is."""
+    """Return each precision with the reason why it is not measured here, or an empty text if it is."""
     if device().type == "cuda":
         return dict.fromkeys(DTYPES, "")
     times = {name: _conv_seconds(dtype) for name, dtype in DTYPES.items()}
@@ -61,7 +61,7 @@ def _conv_seconds(dtype: torch.dtype) -> float:
 
 
 def batches(*wanted: int) -> list[int]:
-    """The batch sizes to measure: the given ones, and 256 on a GPU."""
+    """Return the batch sizes to measure: the given ones, and 256 on a GPU."""
     return [*wanted, *([256] if device().type == "cuda" else [])]
 
 
@@ -70,7 +70,8 @@ def autocast(precision: str) -> Any:
 
 
 def by_turns(tasks: Mapping[str, Callable[[], Any]], seconds: float = 10.0, most: int = MOST) -> dict[str, dict]:
-    """Time of each task, ``{median_s, min_s, max_s, turns}``, over as many turns as fit into ``seconds``."""
+    """Measure the time of each task, ``{median_s, min_s, max_s, turns}``, over as many turns as fit into
+    ``seconds``."""
     first = {name: row[0] for name, row in interleaved(tasks, 1, 0, device()).items()}
     burst = GPU_BURST if device().type == "cuda" else BURST
     calls = {name: max(1, int(burst / took)) for name, took in first.items()}
@@ -123,7 +124,7 @@ class Step:
 
 
 def held_bytes(forward: Callable[[], Any], net: nn.Module) -> int:
-    """Bytes that a forward saves for its backward, without parameters, each storage once."""
+    """Count the bytes that a forward pass saves for its backward pass, without parameters, each storage once."""
     own = {p.untyped_storage().data_ptr() for p in net.parameters()}
     kept: dict[int, tuple[int, Any]] = {}
 
@@ -147,7 +148,7 @@ def synchronize() -> None:
 
 
 def device_peak(task: Callable[[], Any]) -> int | None:
-    """Peak memory of the accelerator while ``task`` ran, in bytes; None on a CPU."""
+    """Return the peak memory of the accelerator while ``task`` ran, in bytes; None on a CPU."""
     if device().type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats()
@@ -167,7 +168,7 @@ def one_thread() -> Iterator[None]:
 
 
 def show(title: str, rows: list[dict[str, Any]], columns: Mapping[str, str]) -> None:
-    """Print rows as a table; ``columns`` maps a key to its format."""
+    """Print rows as a table. ``columns`` maps a key to its format."""
     from rich.console import Console
     from rich.table import Table
 

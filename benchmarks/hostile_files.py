@@ -1,5 +1,6 @@
-"""Hostile bundles, configs, recipes, times, weights and graphs, generated as in ``tests/fuzz/hostile_files.py``. Each
-must be opened, or rejected with one line. ``python -m benchmarks hostile_files``, or a part of ``attacks``."""
+"""Opens hostile bundles, configs, recipes, times, weights and graphs, generated as in ``tests/fuzz/hostile_files.py``.
+Each must be opened, or rejected with one line. Run ``python -m benchmarks hostile_files``; it is also a part of
+``attacks``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Silent connections from a separate process: ``python -m benchmarks.idle_client`` reads one JSON object of arguments
-from standard input, and writes one JSON object of results to standard output."""
+"""Opens silent connections from a separate process: ``python -m benchmarks.idle_client``. It reads one JSON object of
+arguments from standard input, and writes one JSON object of results to standard output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPARE_FILES = 50  # descriptors that the process itself needs
 
 
 def room() -> int:
-    """The most connections that one process can open."""
+    """Return the largest number of connections that one process can open."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 2**20 if hard == resource.RLIM_INFINITY else max(1, hard - SPARE_FILES)
 

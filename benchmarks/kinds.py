@@ -1,4 +1,4 @@
-"""The kind of machine that a benchmark ran on; each kind has its own folder of results."""
+"""The kind of machine that a benchmark ran on. Each kind has a separate folder of results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def kind() -> str:
-    """``cuda``, or the processor's instruction set."""
+    """Return ``cuda``, or the processor's instruction set."""
     return "cuda" if device().type == "cuda" else instructions()
 
 
 def folder() -> Path:
-    """The folder of this machine's results."""
+    """Return the folder of this machine's results."""
     return RESULTS / kind()

@@ -1,6 +1,6 @@
 """The networks to measure: ours, straightforward versions of ours, and those of other packages.
 
-``rival`` names the residual network that a family is compared with, of similar MACs and widths:
+``rival`` is the residual network that a family is compared with. Both have similar MACs and widths:
 
 * DFN-MR-56, DFN-IL-56, DR-ResNet-74 (16, 32, 64 maps, 0.25 GMACs): the CIFAR ResNet-110 of pytorchcv.
 * FractalNet-20, GUNN-15 (0.85 and 0.56 GMACs): timm's ResNet-18 with CIFAR's stem (64 to 512 maps, 0.56 GMACs).
@@ -39,7 +39,7 @@ def ours(name: str) -> Callable[[], nn.Module]:
 
 
 def straightforward(name: str) -> Callable[[], nn.Module]:
-    """One of our networks with the reference layers that the fast ones are tested against."""
+    """Return one of our networks with the reference layers that the fast ones are tested against."""
 
     def make() -> nn.Module:
         net = pp.create_model(name, seed=0)
@@ -52,7 +52,7 @@ def straightforward(name: str) -> Callable[[], nn.Module]:
 
 
 def as_convs(net: nn.Module) -> nn.Module:
-    """The network with plain torch 1×1 convs."""
+    """Return the network with plain torch 1×1 convs."""
     for layer in net.modules():
         if isinstance(layer, PointwiseConv):
             layer.products = False
@@ -60,7 +60,7 @@ def as_convs(net: nn.Module) -> nn.Module:
 
 
 def timm_cifar(name: str) -> Callable[[], nn.Module]:
-    """A timm ResNet whose stem is a 3×3 conv of stride 1 without a pool."""
+    """Return a timm ResNet whose stem is a 3×3 conv of stride 1 without a pool."""
 
     def make() -> nn.Module:
         import timm
@@ -107,7 +107,7 @@ MODELS: dict[str, Model] = {
 
 
 def macs(net: nn.Module, size: int = 32) -> int:
-    """MACs of one image of any network, counted on the meta device."""
+    """Count the MACs of one image of any network, on the meta device."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

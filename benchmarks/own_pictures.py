@@ -1,10 +1,11 @@
-"""Own pictures: one command a folder, no option but the folder. Three folders that are drawn here, three seeds.
+"""Own pictures: one command per folder, with no option but the folder. Three folders of generated pictures, three
+seeds.
 
     python -m benchmarks own_pictures [--seeds 3] [--scale 1.0] [--out runs/own_pictures] [--only shapes]
 
-``shapes``: 600 pictures of four classes, as cameras and drawing programs save them. ``few``: 100 of ten classes, and
-1,000 more to test on. ``uneven``: 3,000 of two classes, twenty of one for each of the other. A run that has been
-stopped goes on, one that is whole is read again, and the result has all that are whole.
+``shapes`` has 600 pictures of four classes, as cameras and drawing programs save them. ``few`` has 100 pictures of ten
+classes, and 1,000 more to test on. ``uneven`` has 3,000 pictures of two classes, twenty of one for each of the other. A
+stopped run resumes, a finished one is read, and the result contains all finished runs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ Point = tuple[float, float]
 
 
 def corners(n: int, inner: float = 1.0) -> list[Point]:
-    """A regular polygon of ``n`` corners around the origin; with ``inner``, a star whose notches lie so near."""
+    """Return a regular polygon of ``n`` corners around the origin. With ``inner``, it is a star with notches at this
+    radius."""
     radii = [1.0] if inner == 1.0 else [1.0, inner]
     turns = n * len(radii)
     angles = [2 * math.pi * i / turns for i in range(turns)]
@@ -64,7 +66,7 @@ SIZES = ((640, 480), (480, 640), (800, 600), (512, 512), (320, 240), (1024, 768)
 
 
 def drawn(shape: str, draw: random.Random) -> Image.Image:
-    """A picture of the shape: any place, size, turn and colours, on a background that is not plain."""
+    """Draw a picture of the shape, with any place, size, rotation and colours, on a background that is not plain."""
     width, height = draw.choice(SIZES)
     base = [draw.randrange(256) for _ in range(3)]
     ink = next(c for c in iter(lambda: [draw.randrange(256) for _ in range(3)], None) if _differ(c, base))
@@ -94,7 +96,8 @@ def _differ(a: Sequence[int], b: Sequence[int]) -> bool:
 
 
 def save(image: Image.Image, path: Path, draw: random.Random) -> None:
-    """Write it as a camera or a drawing program does: JPEG, PNG, WEBP or BMP; colours, grey, palette, transparency."""
+    """Write a picture as a camera or a drawing program does: JPEG, PNG, WEBP or BMP; colours, grey, palette,
+    transparency."""
     kind = draw.choice(("jpg", "jpg", "jpg", "png", "png", "webp", "bmp"))
     mode = draw.choice({"jpg": ("RGB", "RGB", "L"), "png": ("RGB", "RGBA", "P", "L")}.get(kind, ("RGB",)))
     out = io.BytesIO()
@@ -107,7 +110,7 @@ def save(image: Image.Image, path: Path, draw: random.Random) -> None:
 
 
 def write(root: Path, counts: Mapping[str, int], seed: int) -> None:
-    """Draw so many pictures of each class into one folder a class."""
+    """Draw this many pictures of each class, into one folder per class."""
     for name, count in counts.items():
         draw = random.Random(f"{seed}/{root.name}/{name}")
         for i in range(count):
@@ -119,7 +122,8 @@ def write(root: Path, counts: Mapping[str, int], seed: int) -> None:
 
 @dataclass(frozen=True)
 class Folder:
-    """``splits``: pictures of each class below each split's folder; ``chance``: the error of guessing, in percent."""
+    """A folder of pictures. ``splits`` has the pictures of each class in each split; ``chance`` is the error of
+    guessing, %."""
 
     splits: Mapping[str, Mapping[str, int]]
     chance: float
@@ -140,7 +144,7 @@ def folders(scale: float) -> dict[str, Folder]:
 
 
 def made(root: Path, folder: Folder, seed: int) -> Path:
-    """The folder, drawn where it is not there yet."""
+    """Return the folder. It is drawn if it does not exist yet."""
     if not root.exists():
         part = root.with_name(f"{root.name}.part")
         for split, counts in folder.splits.items():
@@ -153,7 +157,7 @@ def made(root: Path, folder: Folder, seed: int) -> Path:
 
 
 def run(options: Sequence[str]) -> dict[str, Any]:
-    """Train ``my-images`` on each folder with each seed; errors beside a third of chance's."""
+    """Train ``my-images`` on each folder with each seed, and compare errors with a third of chance's."""
     parser = argparse.ArgumentParser("python -m benchmarks own_pictures")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1, of the run and of the drawing (3)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the pictures that are drawn (1)")
@@ -179,7 +183,7 @@ def _whole(run: Path) -> bool:
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Error, aim and seconds of each folder, on average over its seeds."""
+    """Return error, aim and seconds of each folder, averaged over its seeds."""
     found = []
     for name in dict.fromkeys(row["folder"] for row in rows):
         own = [row for row in rows if row["folder"] == name]

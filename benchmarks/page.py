@@ -18,7 +18,7 @@ WITH_ROOF = ("training", "training_bf16", "inference")
 
 
 def load() -> dict[str, Results]:
-    """All results, by kind of machine; there is at least one kind."""
+    """Load all results, by kind of machine. There is at least one kind."""
     found: dict[str, Results] = {}
     for file in sorted(RESULTS.glob("*/*.json")):
         found.setdefault(file.parent.name, {})[file.stem] = json.loads(file.read_text())
@@ -26,7 +26,8 @@ def load() -> dict[str, Results]:
 
 
 def page(kinds: dict[str, Results] | None = None) -> str:
-    """The page of results by kind of machine, with the aims side by side. It lists benchmarks that have not run."""
+    """Return the page of results by kind of machine, with the aims side by side. It lists benchmarks that have not
+    run."""
     kinds = {kind: _one_roof(results) for kind, results in (load() if kinds is None else kinds).items()}
     drawn = any(map(drawable, kinds.values()))
     parts = [HEAD.format(figure=FIGURE if drawn else "")]
@@ -48,14 +49,14 @@ def page(kinds: dict[str, Results] | None = None) -> str:
 
 
 def drawable(results: Results) -> bool:
-    """Whether the results have everything for the figure."""
+    """Return whether the results have everything for the figure."""
     return {"roof", "training", "inference"} <= results.keys()
 
 
 HEAD = """# Speed
 
 Results of `make bench`, from `benchmarks/results/KIND/*.json`, a folder for each kind of machine (each file has
-processor, versions and revision). Times are medians over turns; in each turn all ways that are compared run one after
+processor, versions and revision). Times are medians over turns. In each turn, all ways that are compared run one after
 the other. MACs of a training step are three times the forward's. The *roof* of a network is the sum, over its convs and
 matrix products, of the best time found for each shape alone; a step's roof is three times the forward's. Each benchmark
 measures the roof beside its networks, and the fastest measured roof counts. Decisions based on these numbers are in
@@ -70,8 +71,8 @@ FIGURE = "\n![MACs/s of every network and its roof](images/speed.svg)\n"
 
 
 def _roofs(results: Results) -> dict[tuple[str, str, int], float]:
-    """GMACs/s of the roof by network, precision and batch, the best of all benchmarks: a slow moment's measurement is
-    not a roof."""
+    """Return the roof's GMACs/s by network, precision and batch, the best of all benchmarks. A measurement at a slow
+    moment is not a roof."""
     rows = [r for name in WITH_ROOF for r in results.get(name, {}).get("rows", []) if r["of_roof"]]
     rates = [((r["model"], r["precision"], r["batch"]), r["gmacs_per_s"] / r["of_roof"]) for r in rows]
     if roof := results.get("roof"):
@@ -83,7 +84,7 @@ def _roofs(results: Results) -> dict[tuple[str, str, int], float]:
 
 
 def _one_roof(results: Results) -> Results:
-    """The results with all shares of the roof computed from :func:`_roofs`."""
+    """Return the results with all shares of the roof computed from :func:`_roofs`."""
     best = _roofs(results)
 
     def share(row: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +116,7 @@ Promise = tuple[str, str, str, bool]
 
 
 def promises(results: Results) -> list[Promise]:
-    """The aims of the benchmarks that have run: name, aim, measured value, whether it holds."""
+    """Return the aims of the benchmarks that have run: name, aim, measured value, whether it holds."""
     found: list[Promise] = []
     for name, promised in PROMISED.items():
         if name in results:
@@ -278,7 +279,7 @@ def _gunn_speed(results: Results) -> Iterator[str]:
 
 
 def _between(rows: list[dict[str, Any]], what: str) -> str:
-    """Whether the first network's time is between the others'."""
+    """Return whether the first network's time is between the others'."""
     own, *others = (row[what] for row in rows)
     return "**holds**" if min(others) <= own <= max(others) else "**does not hold**"
 
@@ -303,8 +304,8 @@ ROW, LEFT, WIDE, COLOURS = 16, 210, 420, {"training": "#4c72b0", "eager": "#bbbb
 
 
 def figure(results: Results | None = None) -> str:
-    """``images/speed.svg``: MACs/s of every network at batch 64 (training, eager and best inference) and its roof, for
-    the first kind of machine that has them all."""
+    """Draw ``images/speed.svg``: MACs/s of every network at batch 64 (training, eager and best inference) and its roof,
+    for the first kind of machine that has them all."""
     if results is None:
         kinds = load().values()
         results = next(filter(drawable, kinds), next(iter(kinds)))

@@ -1,4 +1,5 @@
-"""The end of ``docs/fast.md``: the effect of each technique, only from ``results/ablation.json`` (``make docs``)."""
+"""The end of ``docs/fast.md``: the effect of each technique, generated from ``results/ablation.json``
+(``make docs``)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ RECIPES = ("fractalnet-cifar10-fast", "crescendonet-cifar10-fast", "resnet-cifar
 
 
 def page(results: dict[str, Any] | None = None) -> str:
-    """The page with its end generated again. It lists recipes that have not been measured."""
+    """Return the page with its end generated again. It lists recipes that have not been measured."""
     if results is None:
         return page(json.loads(FILE.read_text(encoding="utf-8"))["recipes"] if FILE.is_file() else {})
     parts = [PAGE.read_text(encoding="utf-8").partition(MARK)[0] + MARK]

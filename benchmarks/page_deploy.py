@@ -8,8 +8,9 @@ from typing import Any
 Results = dict[str, dict[str, Any]]
 
 ANYTIME = """`python -m benchmarks anytime`: one image at a time. In time: answers within the budget. Right: answers by
-the most accurate path whose 99th percentile fitted, found by running each path alone between the requests (the whole
-network at the largest budget). Overhead: of the predictor over the runtime's call, median, the largest over the paths.
+the most accurate path whose 99th percentile fitted; to find it, each path runs alone between the requests (at the
+largest budget, it is the whole network). Overhead: the median of the predictor's time minus that of the runtime's call,
+the largest over the paths.
 """
 
 STEPS = """`python -m benchmarks dynamic_steps`: the share of time that skipped loops save over the share of MACs,

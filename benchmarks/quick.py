@@ -1,5 +1,5 @@
-"""Has something become slower? Some ratios of ``make bench`` in five minutes, beside the stored ones for this kind of
-machine (``make bench-quick``).
+"""Has something become slower? Some ratios of ``make bench`` are measured in five minutes and compared with the stored
+ones for this kind of machine (``make bench-quick``).
 
 Only ratios within one run are compared, since times differ between machines and hours.
 """
@@ -15,11 +15,11 @@ from benchmarks.kinds import folder
 from benchmarks.models import MODELS, macs
 from benchmarks.training import groups
 
-RIVALS = ("pytorchcv resnet110",)  # whose groups train a step
+RIVALS = ("pytorchcv resnet110",)  # rivals in whose groups a training step is measured
 ANSWERS = (("crescendonet_128", 1), ("dfn_mr56", 1), ("dfn_mr56", 64))
 WHERE = {"precision": "float32"}
 SECONDS, TURNS = 40.0, 3
-LEAST = 0.75  # of the stored ratio: lower ones are reported as slower
+LEAST = 0.75  # lowest share of the stored ratio; lower ones are reported as slower
 
 
 def run() -> dict:
@@ -31,7 +31,7 @@ def run() -> dict:
 
 
 def _training() -> list[dict[str, Any]]:
-    """MACs/s of a training step over its rival's."""
+    """Measure MACs/s of a training step, divided by its rival's."""
     rows, stored = [], _stored("training", "ratios")
     for group in groups():
         rival = group[-1]
@@ -46,7 +46,7 @@ def _training() -> list[dict[str, Any]]:
 
 
 def _inference() -> list[dict[str, Any]]:
-    """The fastest way over the better eager form."""
+    """Measure the speed of the fastest way, divided by that of the better eager form."""
     rows, stored = [], _stored("inference", "rows")
     for name, batch in ANSWERS:
         times = by_turns(runtimes.tasks(MODELS[name].make().eval(), batch, "float32"), SECONDS / 4)

@@ -1,12 +1,12 @@
-"""The cost of a rejected request for the service's event loop, in CPU microseconds: in the application, and in the
+"""The cost of a rejected request for the service's event loop, in CPU microseconds: in the application and in the
 connection alone.
 
     python -m benchmarks refusals
 
 Bytes go directly into the protocol and out to a fake transport, so the kernel's part (one read, one or two writes) is
 not included. The measure is the thread's CPU time, the minimum over several rounds, so other work on the machine has
-little effect. The queue is that of a service at twice its capacity: full of requests, with all of which a new request
-is rehearsed. Stages are timed alone, with the same request.
+little effect. The queue is that of a service at twice its capacity: it is full, and a new request is rehearsed with all
+requests in it. Stages are timed alone, with the same request.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from serve.fake import FakeModel, Gate, image_bytes, post
 
 CONNECTIONS, TURNS, ROUNDS = 20, 5, 60
-SLOW = 2.0  # of the fake model: a batch of 16 takes 40 ms, as with the pretrained bundle
+SLOW = 2.0  # slowness of the fake model: a batch of 16 takes 40 ms, as with the pretrained bundle
 BUDGET_MS = 200.0
 KEY = "X-API-Key: secret\r\n"
 
 
 class NoTransport(asyncio.Transport):
-    """Keeps the written bytes."""
+    """A transport that keeps the written bytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class NoTransport(asyncio.Transport):
 
 
 class Fixed(Pace):
-    """Holds nothing back."""
+    """A pace that holds no request back."""
 
     looks = False
 
@@ -87,7 +87,7 @@ class Fixed(Pace):
 
 
 class Stopped:
-    """A clock that does not advance, like the queue: a rejected request stays rejected."""
+    """A clock that does not advance. The queue does not, either: a rejected request stays rejected."""
 
     def __init__(self) -> None:
         self.now = time.perf_counter()
@@ -116,7 +116,7 @@ async def measured() -> dict:
         vars(module)["time"] = clock
     app = App(model, Options(budget_ms=BUDGET_MS), Key("secret"))
     app.guard.pace = Fixed()
-    app.times = Times(model.latencies(batch_sizes(app.options.max_batch)))  # so that nothing has to run
+    app.times = Times(model.latencies(batch_sizes(app.options.max_batch)))  # given, so that nothing has to run
     model.gate = gate
     config = Server(app).config
     config.load()
@@ -134,7 +134,7 @@ async def compared(app: App, links: Links) -> dict:
     request = post(image_bytes(), query=f"budget_ms={BUDGET_MS:g}", extra=KEY)
     while not (answer := await links.first_words(request)):
         pass
-    await asyncio.sleep(0.1)  # until accepted requests are decoded
+    await asyncio.sleep(0.1)  # time for accepted requests to be decoded
     assert b" 503 " in answer
     results: dict[str, Any] = {"versions": versions(), "waiting": len(service.scheduler), "us": {}}
     for kind, sent, status in (
@@ -168,7 +168,7 @@ class Links:
         return protocol, transport
 
     async def first_words(self, request: bytes) -> bytes:
-        """The first bytes that a new connection receives soon, if any."""
+        """Return the first bytes that a new connection receives soon, if any."""
         protocol, transport = self.one()
         protocol.data_received(request)
         for _ in range(20):
@@ -198,7 +198,7 @@ class Links:
 
 
 def stages(app: App, request: bytes) -> dict[str, float]:
-    """The cost of parts of both ways, alone."""
+    """Measure the cost of parts of both ways, alone."""
     service = app.service
     assert service is not None
     found = plain_head(request)

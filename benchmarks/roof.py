@@ -1,9 +1,9 @@
-"""The machine's roof: how fast could the matrix products of a network run, each at the best rate found for its shape?
+"""The machine's roof: how fast would a network be if each of its matrix products ran at the best rate for its shape?
 
-For each conv and linear layer of a network the best of several ways (contiguous, channels-last, weights packed
-beforehand if the processor supports it) is measured alone. The roof's time for a network is the sum of these times:
-Σ MACs_i / rate_i; the other operations (norms, activations, pools, joins) count as free. A training step counts as
-three times the forward's products.
+Each conv and linear layer of a network is measured alone, in several ways: contiguous, channels-last, and with weights
+packed beforehand if the processor supports it. The best way counts. The roof's time for a network is the sum of these
+times: Σ MACs_i / rate_i. The other operations (norms, activations, pools, joins) count as free. A training step counts
+as three times the forward's products.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from polypath.profiling.latency import interleaved
 
 BATCH, TURNS = 64, 3
 Shape = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
-"""Input (of one image), weight, stride, padding, groups; of a linear layer the last three are empty."""
+"""Input (of one image), weight, stride, padding, groups. For a linear layer the last three are empty."""
 
 _RATES: dict[tuple[Any, ...], float] = {}
 
 
 class Products(TorchDispatchMode):
-    """Collects the convs and matrix products that run inside, with their MACs."""
+    """Collects the convs and matrix products that run inside it, with their MACs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Products(TorchDispatchMode):
 
 
 def products(net: nn.Module, size: int = 32) -> Products:
-    """The convs and matrix products of one image; in gated networks of all loops, without the gates."""
+    """Collect the convs and matrix products of one image. In gated networks all loops count, without the gates."""
     twin, found = weightless(net), Products()
     options = (
         {"paths": "loops=max"} if isinstance(net, PathNet) and any(j.gates for j in net.wiring.joins.values()) else {}
@@ -67,7 +67,7 @@ def products(net: nn.Module, size: int = 32) -> Products:
 
 
 def seconds(net: nn.Module, batch: int = BATCH, precision: str = "float32") -> float:
-    """The roof's time of one forward of ``batch`` images."""
+    """Return the roof's time for one forward pass of ``batch`` images."""
     found = products(net)
     return sum(n * _best(shape, batch, precision) for shape, n in found.found.items())
 

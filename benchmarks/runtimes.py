@@ -1,4 +1,4 @@
-"""The ways to run a network for inference that are compared."""
+"""The compared ways to run a network for inference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ Task = Callable[[], Any]
 
 
 def tasks(net: nn.Module, batch: int, precision: str, *, runtimes: bool = True) -> dict[str, Task]:
-    """Each way to run ``net`` on ``batch`` images: eager in both layouts; for our networks also fused and exported."""
+    """Return each way to run ``net`` on ``batch`` images: eager in both layouts; for our networks also fused and
+    exported."""
     net = net.eval().to(device())
     x = images(batch, channels_last=False)
     last = copy.deepcopy(net).to(memory_format=torch.channels_last)
@@ -28,7 +29,7 @@ def tasks(net: nn.Module, batch: int, precision: str, *, runtimes: bool = True) 
         if device().type == "cuda":
             found["fused, CUDA graph"] = cuda_graph(fused, images(batch).to(DTYPES[precision]))
         elif runtimes:
-            found |= exported(net, x, precision)  # as `polypath export` writes a path: fused first
+            found |= exported(net, x, precision)  # fused before the export, as in `polypath export`
     return found
 
 
@@ -41,7 +42,7 @@ def _eager(net: nn.Module, x: Tensor, precision: str) -> Task:
 
 
 def cuda_graph(net: nn.Module, x: Tensor) -> Task:
-    """A forward as one CUDA graph launch."""
+    """Return a forward pass as one CUDA graph launch."""
     with torch.inference_mode():
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
@@ -55,7 +56,8 @@ def cuda_graph(net: nn.Module, x: Tensor) -> Task:
 
 
 def exported(net: pp.PathNet, x: Tensor, precision: str) -> dict[str, Task]:
-    """OpenVINO and ONNX Runtime, if installed. Gated networks run all loops, since gates cannot be exported."""
+    """Return the ways in OpenVINO and ONNX Runtime, if installed. Gated networks run all loops: gates cannot be
+    exported."""
     found: dict[str, Task] = {}
     fused = pp.fuse(net, "loops=max" if _gated(net) else None)
     program = torch.export.export(fused, (x,), strict=False)

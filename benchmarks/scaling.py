@@ -59,7 +59,7 @@ def run() -> dict:
 
 
 def processes() -> dict:
-    """Images per second of one process with one thread and of two of them, measured alternately."""
+    """Measure images per second of one process with one thread and of two such processes, alternately."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(2):
         for size in rates:
@@ -88,7 +88,7 @@ def _ranks(size: int) -> float:
 
 
 def one_rank() -> None:
-    """Train a few steps as one rank of the environment's group; print images/s of all ranks together."""
+    """Train a few steps as one rank of the environment's group, and print images/s of all ranks together."""
     from polypath.training.distributed import join_world, reduce_gradients
 
     torch.set_num_threads(1)

@@ -1,10 +1,10 @@
-"""The load generator of ``serve_load``, a separate process: ``python -m benchmarks.serve_client`` reads one JSON object
-of arguments from standard input, and writes one JSON object of results to standard output.
+"""The load generator of ``serve_load``, a separate process: ``python -m benchmarks.serve_client``. It reads one JSON
+object of arguments from standard input, and writes one JSON object of results to standard output.
 
-An HTTP/1.1 client on bare asyncio: httpx needs more CPU time per request than the service does, and the two share this
-machine. ``closed`` keeps a number of requests open for some seconds (the capacity); ``open`` sends at random times with
-a fixed rate, whatever the answers (the overload). ``retry`` says when a rejected client of ``closed`` retries: ``at
-once``, or after ``Retry-After`` (``header``). All on loopback, bounded in number and time.
+It is an HTTP/1.1 client on bare asyncio: httpx needs more CPU time per request than the service does, and both run on
+this machine. ``closed`` keeps a number of requests open for some seconds (to measure the capacity). ``open`` sends at
+random times with a fixed rate, whatever the answers (to overload). ``retry`` says when a rejected client of ``closed``
+retries: ``at once``, or after ``Retry-After`` (``header``). All traffic is on loopback, bounded in number and time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import cast
 
 import numpy as np
 
-MOST_OPEN = 900  # connections
+MOST_OPEN = 900  # connections, at most
 NOT_SENT = "too many requests are open"
 LATE_S = 0.02  # a request of `open` counts as sent late this long after its scheduled time
 PATIENCE_S = 10.0  # an answer that takes longer counts as hung
@@ -32,7 +32,7 @@ RETRY_AFTER = re.compile(rb"retry-after: (\d+)")
 
 @dataclass
 class Load:
-    """The load: ``images`` are files, sent in turn; the first ``warmup_s`` seconds are left out of the figures."""
+    """A load. ``images`` are files, sent in turn; the first ``warmup_s`` seconds are left out of the figures."""
 
     port: int
     mode: str
@@ -50,7 +50,7 @@ class Load:
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time."""
+    """A connection that sends one request at a time."""
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[tuple[int, bytes, bytes]] | None = None
@@ -109,7 +109,7 @@ class Client:
         return f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image
 
     async def one(self, number: int) -> float:
-        """Send a request; returns after how many seconds to retry."""
+        """Send a request. Returns after how many seconds to retry."""
         while self.free and not self.free[-1].open:
             self.free.pop()
         try:
@@ -194,7 +194,7 @@ async def drive(load: Load) -> dict:
 
 
 def figures(client: Client, begun: float) -> dict:
-    """Counts and percentiles, without the warm-up."""
+    """Compute counts and percentiles, without the warm-up."""
     load = client.load
     since, until = begun + load.warmup_s, begun + load.seconds
     rows = [row for row in client.rows if since <= row[0] < until]

@@ -1,4 +1,4 @@
-"""2,000 hostile requests against ``polypath serve``: each must get a 4xx with a reason, the process must survive, and
+"""Sends 2,000 hostile requests to ``polypath serve``. Each must get a 4xx with a reason, the process must survive, and
 its memory must stay bounded. Requests are generated as in tests/serve/hostile.py; slow senders and giant bodies are
 added."""
 
@@ -29,7 +29,7 @@ SLOW, HUGE = 30, 20
 
 @dataclass
 class Drawn:
-    """Results of the generated requests: the number of each kind, their statuses, wrong answers."""
+    """Results of the generated requests: how many there are of each kind, their statuses, and the wrong answers."""
 
     kinds: Counter[str] = field(default_factory=Counter[str])
     statuses: Counter[str] = field(default_factory=Counter[str])
@@ -38,8 +38,8 @@ class Drawn:
 
 
 def send_drawn(port: int, number: int, judged: Callable[[Case, bytes], str | None] = judge) -> Drawn:
-    """Send ``number`` requests generated as in tests/serve/hostile.py with a fixed seed; ``judged`` says what is wrong
-    with an answer."""
+    """Send ``number`` requests generated as in tests/serve/hostile.py with a fixed seed. ``judged`` returns why an
+    answer is wrong, or None."""
     found = Drawn()
 
     @settings(
@@ -108,7 +108,7 @@ def run() -> dict:
 
 
 def slow_sender(port: int, number: int) -> int:
-    """Send the head (every other number: the body) slowly; returns the status."""
+    """Send the head (for every other number: the body) slowly. Returns the status."""
     if number % 2:
         parts = [b"POST /v1/predict HTTP/1.1\r\n", *(b"X: a\r\n" for _ in range(60))]
         return parsed(raw(port, parts, pause_s=0.25, limit_s=60))[0]

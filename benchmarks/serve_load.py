@@ -1,8 +1,9 @@
-"""Does the service keep its promises at twice its capacity? First its capacity, with clients that wait for their
-answers; then 60 s of requests at twice that rate, whatever the answers; then SIGTERM under load, and SIGKILL.
+"""Does the service keep its promises at twice its capacity? Its capacity is measured first, with clients that wait for
+their answers. Then requests come at twice that rate for 60 s, whatever the answers. Then SIGTERM is sent under load,
+and SIGKILL.
 
 The load generator runs on the same machine; its share of the cores is reported. Times are the client's, from the last
-byte sent to the last byte read; the service's own times are reported beside them.
+byte sent to the last byte read. The service's own times are reported beside them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ BUDGET_MS = float(os.environ.get("POLYPATH_BENCH_BUDGET_MS", "200"))
 SECONDS = float(os.environ.get("POLYPATH_BENCH_SECONDS", "60"))
 WARMUP_S, CAPACITY_S, CLIENTS = 5.0, 8.0, (8, 16, 32, 48)
 IMAGES = 64
-SENDING_ON_S = 0.15  # the generator continues this long after SIGTERM: below the service's 0.3 s of grace
+SENDING_ON_S = 0.15  # how long the generator continues after SIGTERM: less than the service's 0.3 s of grace
 
 
 def run() -> dict:
@@ -105,7 +106,7 @@ def run() -> dict:
 
 
 def generator(load: dict) -> tuple[subprocess.Popen, float]:
-    """A started generator, and its start time."""
+    """Start a generator. Returns it, and its start time."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.serve_client"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -118,7 +119,7 @@ def generator(load: dict) -> tuple[subprocess.Popen, float]:
 
 
 def call(served: Served, load: dict) -> dict:
-    """The results of one load, with memory and CPU time of the service."""
+    """Return the results of one load, with memory and CPU time of the service."""
     process, _ = generator(load)
     assert process.stdout is not None
     with Watch(served) as watch:
@@ -137,7 +138,7 @@ def call(served: Served, load: dict) -> dict:
 
 
 def drained(served: Served, load: dict) -> dict:
-    """SIGTERM during a load."""
+    """Send SIGTERM during a load."""
     process, _ = generator(load | {"mode": "open", "seconds": 20.0, "stop_on_line": True})
     assert process.stdin is not None
     assert process.stdout is not None
@@ -155,7 +156,7 @@ def drained(served: Served, load: dict) -> dict:
 
 
 def killed(load: dict) -> dict:
-    """SIGKILL during a load, then a restart."""
+    """Send SIGKILL during a load, then restart."""
     served = start("--threads", "1")
     process, _ = generator(load | {"port": served.port, "mode": "open", "seconds": 20.0, "stop_on_line": True})
     assert process.stdin is not None

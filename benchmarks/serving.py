@@ -22,14 +22,14 @@ import numpy as np
 from PIL import Image
 
 BUNDLE = os.environ.get("POLYPATH_BENCH_BUNDLE")
-"""Folder of the bundle to serve; default the pretrained one."""
+"""Folder of the bundle to serve. The default is the pretrained bundle."""
 PACKAGES = ("fastapi", "uvicorn", "h11", "uvloop", "starlette", "onnxruntime", "openvino", "pillow")
 TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass
 class Served:
-    """A service in a process; ``ready_s`` is from its start to its first answer of /readyz."""
+    """A service in a process. ``ready_s`` is the time from its start to its first answer of /readyz."""
 
     process: subprocess.Popen
     port: int
@@ -56,10 +56,10 @@ class Served:
 
     @property
     def threads_cpu_s(self) -> dict[str, float]:
-        """CPU seconds of each thread; ``loop`` is the event loop."""
+        """Return the CPU seconds of each thread. ``loop`` is the event loop."""
         found: dict[str, float] = {}
         for folder in Path(f"/proc/{self.process.pid}/task").iterdir():
-            with contextlib.suppress(OSError):  # it has just ended
+            with contextlib.suppress(OSError):  # the thread may have just ended
                 found["loop" if folder.name == str(self.process.pid) else folder.name] = _cpu_s(folder / "stat")
         return found
 
@@ -113,7 +113,7 @@ def _collect(served: Served) -> None:
 
 @contextlib.contextmanager
 def running(*options: str, key: str | None = None) -> Iterator[Served]:
-    """:func:`start` as a context manager that always stops the service."""
+    """Run :func:`start` as a context manager that always stops the service."""
     served = start(*options, key=key)
     try:
         yield served
@@ -130,9 +130,9 @@ class Watch:
     """Memory and CPU time of a process during a block: ``with Watch(served) as seen: …``
 
     Attributes:
-        cpu_share: cores that the process used.
-        loop_share: cores that its event loop used.
-        other_shares: cores of its other threads, the busiest (inference, then decoding) first.
+        cpu_share: number of cores that the process used.
+        loop_share: number of cores that its event loop used.
+        other_shares: number of cores that each other thread used, the busiest first (inference, then decoding).
     """
 
     def __init__(self, served: Served, every_s: float = 0.25) -> None:
@@ -161,7 +161,8 @@ class Watch:
                 self.rss.append((time.perf_counter() - self._begun, self._served.rss))
 
     def memory(self, after_s: float = 0.0) -> dict[str, float]:
-        """Resident MiB, and the largest deviation from the median in percent, without samples before ``after_s``."""
+        """Return resident MiB, and the largest deviation from the median in percent, without samples before
+        ``after_s``."""
         seen = [rss / 2**20 for at, rss in self.rss if at >= after_s]
         low, middle, high = min(seen), median(seen), max(seen)
         return {
@@ -174,7 +175,7 @@ class Watch:
 
 
 def write_images(folder: Path, number: int, size: tuple[int, int]) -> list[str]:
-    """PNG files of smooth random images (height, width), whose answers differ enough to identify the image."""
+    """Write PNG files of smooth random images (height, width), whose answers differ enough to identify the image."""
     rng = np.random.default_rng(0)
     names = []
     for i in range(number):

@@ -1,10 +1,10 @@
-"""Do paths answer alike on small devices? Each path of the shipped bundle by ExecuTorch, with XNNPACK's kernels.
+"""Do paths give the same answers on small devices? Each path of the shipped bundle runs in ExecuTorch, with XNNPACK.
 
-A path is extracted, exported, lowered to XNNPACK and run by ExecuTorch's runtime, an image at a time, as a phone would;
-eager torch answers the same test images. ExecuTorch is no dependency and wants an environment of its own:
-``pip install executorch``, with the torch that its version was made for.
+A path is extracted, exported, lowered to XNNPACK and run by ExecuTorch's runtime, one image at a time, as on a phone.
+Eager torch answers the same test images. ExecuTorch is not a dependency and needs a separate environment:
+``pip install executorch``, with the torch version that it was made for.
 
-``POLYPATH_CIFAR10``   where CIFAR-10 lies, else its hub name
+``POLYPATH_CIFAR10``   folder of CIFAR-10; default its Hub name
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from benchmarks.harness import show
 from benchmarks.trained import cifar10
 from polypath.deploy.bundle import Bundle
 
-IMAGES = 100  # of the test images, the first ones
-WITHIN = 1e-4  # of the largest logit: float32, summed in another order
+IMAGES = 100  # the first images of the test split
+WITHIN = 1e-4  # tolerance, as a share of the largest logit: float32, summed in another order
 
 
 def run() -> dict:
@@ -50,8 +50,8 @@ def run() -> dict:
 
 
 def compared(net: nn.Module, images: Tensor, labels: Tensor) -> dict:
-    """Logits of images ``(N, C, H, W)`` by ExecuTorch and by eager torch: the largest difference, absolute and as a
-    share of the largest logit, how many images get the same class, and the errors in percent."""
+    """Compare the logits of images ``(N, C, H, W)`` in ExecuTorch and eager torch. Returns the largest difference,
+    absolute and as a share of the largest logit, how many images get the same class, and the errors in percent."""
     data, elsewhere = lowered(net, images[:1])
     answer = loaded(data)
     found = torch.cat([answer(image) for image in images.split(1)])
@@ -71,7 +71,8 @@ def compared(net: nn.Module, images: Tensor, labels: Tensor) -> dict:
 
 
 def lowered(net: nn.Module, image: Tensor) -> tuple[bytes, list[str]]:
-    """``net`` as a ``.pte`` file for images of the shape of ``image``, and the operators that XNNPACK does not run."""
+    """Return ``net`` as a ``.pte`` file for images of the shape of ``image``, and the operators that XNNPACK does not
+    run."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner  # pyright: ignore[reportMissingImports]
     from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
 
@@ -82,7 +83,7 @@ def lowered(net: nn.Module, image: Tensor) -> tuple[bytes, list[str]]:
 
 
 def loaded(data: bytes) -> Callable[[Tensor], Tensor]:
-    """The function in a ``.pte`` file: images to logits."""
+    """Return the function in a ``.pte`` file, from images to logits."""
     from executorch.runtime import Runtime  # pyright: ignore[reportMissingImports]
 
     method = Runtime.get().load_program(data).load_method("forward")

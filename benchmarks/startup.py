@@ -1,4 +1,5 @@
-"""Startup: the time of ``import polypath``, with networks relative to ``import torch``, and the memory of processes."""
+"""Startup: the time of ``import polypath``, with networks, relative to ``import torch``, and the memory of
+processes."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def resident(program: str) -> int:
-    """Peak resident size, in bytes, of a process that runs ``program``."""
+    """Return the peak resident size, in bytes, of a process that runs ``program``."""
     done = subprocess.run([sys.executable, "-c", program + SAY], capture_output=True, text=True, check=True, cwd=ROOT)
     return int(done.stdout.split()[-1])
 

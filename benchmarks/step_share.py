@@ -1,6 +1,6 @@
-"""Does a training step under a choice cost its share? crescendonet_128, batch 64, every named path, alternately.
+"""Does a training step under a choice cost its share? All named paths of crescendonet_128 run alternately, batch 64.
 
-A path's share is its MACs over the whole network's. The limit is 1.2 × share + 5% of the whole step.
+The share of a path is its MACs over the whole network's. The limit is 1.2 × share + 5% of the whole network's step.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Images decoded by worker processes at every epoch beside images kept in memory: speed and memory.
+"""Speed and memory of images that worker processes decode at every epoch, compared with images kept in memory.
 
-Synthetic JPEGs of 200 pixels in one folder per class, cropped to 176 with random scale and aspect. Each setting runs in
-a separate process, for two sizes of the set: memory grows with the size only if images are kept in memory. Peak memory
-is that of the process, plus that of its largest worker times the number of workers (shared pages count in each).
+The images are synthetic JPEGs of 200 pixels in one folder per class, cropped to 176 with random scale and aspect. Each
+setting runs in a separate process, for two sizes of the set: memory grows with the size only if images are kept in
+memory. Peak memory is that of the process, plus that of its largest worker times the number of workers (shared pages
+count in each).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def run() -> dict:
 
 
 def make_images(root: Path, number: int) -> None:
-    """Smooth noise, so that the JPEGs have the size of photographs (about 15 KB)."""
+    """Write images of smooth noise, so that the JPEGs have the size of photographs (about 15 KB)."""
     draw = np.random.default_rng(0)
     for i in range(number + CLASSES):
         folder = root / ("train" if i < number else "test") / f"class{i % CLASSES}"
@@ -53,7 +54,7 @@ def make_images(root: Path, number: int) -> None:
 
 
 def measure(root: str, workers: int | None) -> dict:
-    """Two epochs; ``workers`` None keeps the images in memory."""
+    """Measure two epochs. With ``workers`` None, the images are kept in memory."""
     streaming = {"streaming": workers is not None, "workers": workers or 0}
     config = DataConfig(
         source=root, size=SIZE, resize_to=SIDE, augment=IMAGENET, normalise="none", cache=False, **streaming

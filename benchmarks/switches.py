@@ -1,4 +1,4 @@
-"""The effect of each rewrite of :func:`polypath.fuse`: the same network with one rewrite more, measured alternately.
+"""The effect of each rewrite of :func:`polypath.fuse`. Networks with one more rewrite each are measured alternately.
 
 folded      norms and means folded; sibling convs separate; weights in torch's layout
 packed      also large weights packed once

@@ -1,7 +1,7 @@
 """Networks for benchmarks of deployment: trained briefly by a path-training recipe, which the result records.
 
 These benchmarks measure time, which does not depend on how well a network is trained. Runs are kept in the folder
-``POLYPATH_BENCH`` (default ``runs/bench``); CIFAR-10 is read from ``POLYPATH_CIFAR10``, or by its Hub name.
+``POLYPATH_BENCH`` (default ``runs/bench``). CIFAR-10 is read from ``POLYPATH_CIFAR10``, or by its Hub name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def cifar10() -> str:
 def briefly(
     recipe: str, name: str, *, images: int, epochs: int, test_images: int = 1000, validation: int = 500, **changes
 ) -> Path:
-    """The folder of a run of ``recipe`` on few images and epochs, trained if missing."""
+    """Return the folder of a run of ``recipe`` on few images and epochs. It is trained if missing."""
     folder = PLACE / name
     if (folder / "summary.json").is_file():
         return folder

@@ -1,4 +1,4 @@
-"""A training step of every family and of its peers: images/s, MACs/s, share of the roof, memory saved for the backward.
+"""A training step of every family and its peers: images/s, MACs/s, share of the roof, memory saved for the backward.
 
 A rival and the families that are compared with it are measured alternately, so that ratios are of the same period.
 """
@@ -12,7 +12,7 @@ from benchmarks.harness import Step, batches, by_turns, device_peak, held_bytes,
 from benchmarks.models import MODELS, macs
 from polypath.layers.gates import GateUnit
 
-SECONDS, MOST = 20.0, 5  # for a family and its rival
+SECONDS, MOST = 20.0, 5  # budget for a family and its rival
 
 
 def run() -> dict:
@@ -27,7 +27,7 @@ def run() -> dict:
 
 
 def compare(group: list[str], batch: int, precision: str, seconds: float = SECONDS) -> tuple[list[dict], list[dict]]:
-    """Rows of networks that are measured alternately, and the ratio of each one's MACs/s to its rival's."""
+    """Return rows of networks that are measured alternately, and the ratio of each one's MACs/s to its rival's."""
     rows = measure(group, batch, precision, seconds)
     rates = {row["model"]: row["gmacs_per_s"] for row in rows}
     ratios = [
@@ -43,7 +43,7 @@ def compare(group: list[str], batch: int, precision: str, seconds: float = SECON
 
 
 def groups() -> list[list[str]]:
-    """Each rival with the families that are compared with it, then the other networks individually."""
+    """Return each rival with the families that are compared with it, then the other networks individually."""
     families: dict[str, list[str]] = {}
     for name, model in MODELS.items():
         if model.rival:

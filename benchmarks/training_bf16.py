@@ -1,8 +1,8 @@
 """Training steps in bf16 on any processor, at batch 64: each family and its rival, alternately.
 
-``training`` skips bf16 if the processor has no instructions for it. torch can still compute in bf16 there, several
-times slower than in float32. The ratios, and the shares of the roof in bf16, remain comparisons within one precision.
-It takes about half an hour on two cores.
+``training`` skips bf16 if the processor has no instructions for it. torch can still compute in bf16 there, but several
+times slower than in float32. The ratios, and the shares of the roof in bf16, are still comparisons within one
+precision. The benchmark takes about half an hour on two cores.
 """
 
 from __future__ import annotations

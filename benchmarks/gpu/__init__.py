@@ -1,1 +1,1 @@
-"""What a GPU can show, in nine minutes: ``make gpu`` (:mod:`benchmarks.gpu.__main__`)."""
+"""Measurements on a GPU, in nine minutes: ``make gpu`` (:mod:`benchmarks.gpu.__main__`)."""

@@ -1,12 +1,12 @@
 """``make gpu``: tests, equality with the CPU, speed beside peers, runtimes and epochs of published recipes on a GPU.
 
     python3 -m benchmarks.gpu --pack gpu-pack
-    python3 -m benchmarks.gpu --rehearse        # each step in tiny form, on a processor that stands for a GPU
+    python3 -m benchmarks.gpu --rehearse        # each step in tiny form, on a processor that stands in for a GPU
 
 It needs a Python with torch, the checkout, and the folder that ``make gpu-pack`` wrote. Each step is a process with a
-time limit and a result file of its own, to which it adds part by part; what is there from this revision, torch and GPU
-is not measured again, so a run that was stopped goes on where it was. A step that fails is reported, and the next one
-runs. Exit status: 0 when everything is there, 1 when something failed or is missing, 2 for bad input.
+time limit and a separate result file, to which it adds part by part. A part that was measured with this revision, torch
+and GPU is not measured again, so a stopped run resumes. A step that fails is reported, and the next one runs. Exit
+status: 0 if everything is there, 1 if something failed or is missing, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-STEPS = {  # seconds at most: 9 minutes in all
+STEPS = {  # limits in seconds: 9 minutes in all
     "gpu_tests": 60,
     "gpu_equality": 50,
     "gpu_runtimes": 50,
@@ -32,7 +32,7 @@ STEPS = {  # seconds at most: 9 minutes in all
     "gpu_compiled": 60,
 }
 SECONDS = 540.0
-REHEARSED = 10  # times the limits: a processor is slower than a GPU
+REHEARSED = 10  # factor on the limits: a processor is slower than a GPU
 RESULTS = {False: ROOT / "benchmarks/results/cuda", True: ROOT / "runs/gpu-rehearsal"}
 
 
@@ -79,7 +79,8 @@ _STATES = {0: "complete", 1: "failed in part, see above", _STOPPED: "stopped by 
 
 
 def _environment(pack: Path, place: Path) -> dict[str, str]:
-    """Of the steps' processes: packages of the pack, unpacked into ``place``, go before those of this Python."""
+    """Return the environment of the steps' processes. The pack's packages, unpacked into ``place``, come before this
+    Python's."""
     for wheel in sorted(pack.glob("wheels/*.whl")):
         with zipfile.ZipFile(wheel) as files:
             files.extractall(place)
@@ -90,13 +91,13 @@ def _environment(pack: Path, place: Path) -> dict[str, str]:
 
 
 def _process(command: list[str], environment: dict[str, str], seconds: float) -> int:
-    """Run a command in its own process group; its status, or ``_STOPPED`` where its time ended it."""
+    """Run a command in its own process group. Returns its status, or ``_STOPPED`` if it ran out of time."""
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
         return _STOPPED
-    finally:  # also where this process is stopped
+    finally:  # also if this process is stopped
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -1,9 +1,9 @@
-"""How long an epoch of a published recipe takes on a GPU, and so how long its whole training would.
+"""How long an epoch of a published recipe takes on a GPU, and so how long its whole training would take.
 
-Steps run through the engine that `polypath train` uses: batches and augmentation on the device, the recipe's paths, its
-optimiser, bf16, the batch as published. After a warm-up, steps are timed until their seconds or two epochs are over;
-an epoch is its number of steps at that rate. The projection is the epochs of the recipe and one scoring of the test
-images; checkpoints are not in it. Without CIFAR-10 images are noise: their content does not change the time.
+Steps run in the engine that `polypath train` uses: batches and augmentation on the device, the recipe's paths, its
+optimiser, bf16, the batch as published. After a warm-up, steps are timed for some seconds, or for two epochs if these
+are shorter. An epoch is its number of steps at that rate. The projection is the epochs of the recipe and one scoring of
+the test images, without checkpoints. Without CIFAR-10, images are noise: their content does not change the time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RECIPES = {
     "gunn15-cifar10": "gunn15",
     "dfn_mr56-cifar10": "dfn_mr56",
     "crescendonet_128-cifar10": "crescendonet_128",
-}  # and the network of the plan that it trains
+}  # each with the network of the plan that it trains
 WARMUP, LOOK = 20, 50  # steps before times are taken; steps between looks at the clock
 
 
@@ -53,7 +53,7 @@ def _recipe(name: str, plan: Plan) -> dict[str, Any]:
 
 
 def random_images(classes: int, training: int, test: int, size: int = 32) -> ImageData:
-    """Noise in the shape of CIFAR."""
+    """Return noise in the shape of CIFAR."""
     draw = torch.Generator().manual_seed(0)
 
     def split(n: int) -> Split:
@@ -65,7 +65,8 @@ def random_images(classes: int, training: int, test: int, size: int = 32) -> Ima
 
 
 def measure(recipe: Recipe, data: ImageData, device: torch.device, seconds: float) -> dict[str, Any]:
-    """The time of an epoch of ``recipe`` on ``device`` from steps of about ``seconds``, and what follows from it."""
+    """Measure the time of an epoch of ``recipe`` on ``device`` from steps of about ``seconds``, and project the
+    training."""
     world, step, timed, took, epoch = World(), 0, 0, 0.0, 0
     with numerics(device, recipe.deterministic):
         net = build_net(recipe)
@@ -89,7 +90,7 @@ def measure(recipe: Recipe, data: ImageData, device: torch.device, seconds: floa
                     took, timed = time.perf_counter() - begun, step - warmup
                     if took >= seconds:
                         break
-            losses = engine.meter.flush()  # waits for the device
+            losses = engine.meter.flush()  # flush waits for the device
             if step > warmup:
                 took, timed = time.perf_counter() - begun, step - warmup
             epoch += 1

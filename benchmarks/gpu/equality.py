@@ -1,7 +1,7 @@
 """Does a GPU compute what the CPU does? Logits and gradients of every family, in float64, float32 and bf16.
 
-In float64 nothing but the order of sums differs, so a wrong kernel or layout shows at once; how far float32 (without
-TF32) and bf16 are from the CPU's float64 is reported beside it.
+In float64 only the order of sums differs, so a wrong kernel or layout shows at once. The distance of float32 (without
+TF32) and bf16 from the CPU's float64 is also reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.harness import images, labels
 from benchmarks.models import MODELS
 
 BATCH = 4
-WITHIN = 1e-8  # of the largest value, in float64
+WITHIN = 1e-8  # tolerance in float64, as a share of the largest value
 KINDS = {"float64": torch.float64, "float32": torch.float32, "bf16": torch.float32}
 
 
@@ -48,7 +48,7 @@ def _compared(name: str, plan: Plan) -> dict[str, Any]:
 
 
 def _results(net: nn.Module, device: str, dtype: torch.dtype, autocast: bool = False) -> dict[str, Tensor]:
-    """Logits in evaluation, and in training with all gradients as one vector; nothing is drawn at random."""
+    """Return logits in evaluation, and logits in training with all gradients as one vector. Nothing is random."""
     gated = isinstance(net, pp.PathNet) and any(join.gates for join in net.wiring.joins.values())
     options: dict[str, Any] = {"paths": "loops=max"} if gated else {}
     x, y = images(BATCH).to(device, dtype), labels(BATCH).to(device)
@@ -67,5 +67,5 @@ def _results(net: nn.Module, device: str, dtype: torch.dtype, autocast: bool = F
 
 
 def _off(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, as a share of the largest value."""
+    """Return the largest difference, as a share of the largest value."""
     return float((found.cpu().double() - wanted).abs().max() / wanted.abs().max())

@@ -1,10 +1,10 @@
 """``make gpu-pack DATA=DIR``: a folder with what a GPU machine lacks, at most 30 MiB.
 
-``wheels/``        packages for its Python that its image may not have; only those, without what they need
+``wheels/``        packages for its Python that its image may not have, without their dependencies
 ``cifar10/data/``  the parquet files of CIFAR-10 from DIR
-``revision.txt``   of the checkout that it was made from
+``revision.txt``   the revision of the checkout that the folder was made from
 
-It needs pip and a package index, and nothing of Polypath.
+It needs pip and a package index, but nothing of Polypath.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _images(folder: Path) -> list[Path]:
-    """The parquet files of both splits, in ``folder`` or its ``data``."""
+    """Return the parquet files of both splits, in ``folder`` or its subfolder ``data``."""
     for place in (folder, folder / "data"):
         found = {part: sorted(place.glob(f"{part}-*.parquet")) for part in ("train", "test")}
         if all(found.values()):
@@ -66,7 +66,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _versions(constraints: Path) -> list[str]:
-    """Those of our packages that the file names, as ``name==version``."""
+    """Return those of our packages that the file contains, as ``name==version``."""
     lines = constraints.read_text().splitlines()
     return [line for line in lines if re.split("==", line)[0].replace("-", "_") in PACKAGES]
 

@@ -1,4 +1,4 @@
-"""A result file that grows part by part, so that a step that was stopped goes on where it was."""
+"""A result file that grows part by part, so that a stopped step resumes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from polypath.storage.files import write_json
 
 Part = Callable[[], dict[str, Any]]
 SAME = ("revision", "packed", "torch", "device_name")
-"""Of an environment: results of another one are not added to."""
+"""Facts of an environment. Results of another environment are not added to."""
 
 
 def measure(file: Path, parts: Mapping[str, Part], environment: Mapping[str, Any]) -> bool:
-    """Run the parts that ``file`` does not have yet, and write it after each; whether all are there.
+    """Run the parts that ``file`` does not have yet, and write it after each. Returns whether all parts are there.
 
-    A part gives lists, which are joined with those of other parts, and other values, of which the last one stays. One
-    that raises is noted in ``failed`` and is tried again next time.
+    A part returns lists, which are joined with those of other parts, and other values, of which the last one stays. A
+    part that raises is noted in ``failed`` and is tried again next time.
     """
     document = _kept(file, environment)
     for name, part in parts.items():
@@ -30,7 +30,7 @@ def measure(file: Path, parts: Mapping[str, Part], environment: Mapping[str, Any
         begun = time.perf_counter()
         try:
             found = part()
-        except Exception as error:  # the next part may do
+        except Exception as error:  # the next part may succeed
             traceback.print_exc()
             document["failed"][name] = f"{type(error).__name__}: {error}"
         else:
@@ -43,8 +43,8 @@ def measure(file: Path, parts: Mapping[str, Part], environment: Mapping[str, Any
 
 
 def with_pack(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The environment with the revision that the pack was made from, since a copy of a checkout may have no git, and
-    without the command, which names folders of the machine."""
+    """Return the environment with the revision that the pack was made from, since a copy of a checkout may have no git.
+    The command is left out, since it contains folders of the machine."""
     known = {name: value for name, value in environment.items() if name != "command"}
     return {**known, "packed": os.environ.get("POLYPATH_PACKED")}
 

@@ -1,4 +1,4 @@
-"""What the steps of ``make gpu`` measure, and its tiny form for the rehearsal."""
+"""What the steps of ``make gpu`` measure, and a tiny form of it for the rehearsal."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TINY: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """The amount of measuring.
 
     Attributes:
-        seconds: of measuring, for each comparison.
-        batches: sizes of batches in training and inference.
-        images: the folder of CIFAR-10; None where there is none, and noise stands for it.
+        seconds: measuring time of each comparison.
+        batches: batch sizes in training and inference.
+        images: the folder of CIFAR-10; None if there is none, and noise replaces it.
         cut: fields that make a network of this name tiny.
     """
 
@@ -36,11 +36,11 @@ class Plan:
     images: str | None = None
     epoch_seconds: float = 15.0
     noise: tuple[int, int] = (50_000, 10_000)
-    batch_size: int | None = None  # of recipes; None takes the published one
+    batch_size: int | None = None  # of recipes; None means the published one
     cut: Mapping[str, Mapping[str, Any]] | None = None
 
     def model(self, name: str) -> Model:
-        """A network of the benchmarks, in tiny form where this plan is."""
+        """Return a network of the benchmarks, in tiny form if this plan is tiny."""
         model = MODELS[name]
         if self.cut is None or name not in self.cut:
             return model

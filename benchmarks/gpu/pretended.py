@@ -1,8 +1,8 @@
-"""A processor that stands for a GPU, so that code for CUDA runs where there is none, line by line.
+"""A processor that stands in for a GPU, so that code for CUDA can run without one, line by line.
 
-Inside :func:`pretended` tensors asked for on ``cuda`` are made on the CPU, and what is used of ``torch.cuda`` answers.
-CUDA graphs are recorded and replayed for real: as a list of calls whose outputs keep their place in memory. Speed,
-autocast and compiling are not imitated.
+Inside :func:`pretended`, tensors requested on ``cuda`` are made on the CPU, and the used functions of ``torch.cuda``
+work. CUDA graphs are really recorded and replayed, as a list of calls whose outputs keep their place in memory. Speed,
+autocast and compilation are not imitated.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ NAME = "a processor that stands for a GPU"
 
 @contextlib.contextmanager
 def pretended() -> Iterator[None]:
-    """Inside the block there seems to be one CUDA device."""
+    """Make it seem that there is one CUDA device, inside the block."""
     with contextlib.ExitStack() as stack:
         for name, value in _ANSWERS.items():
             stack.enter_context(patch.object(torch.cuda, name, value))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))  # to compile asks for the driver
+        stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiling would need the driver
         stack.enter_context(_OnCpu())
         yield
 
 
 def real() -> bool:
-    """Whether there is a GPU that nothing stands for."""
+    """Return whether there is a real GPU."""
     return torch.cuda.is_available() and torch.cuda.CUDAGraph is not CUDAGraph
 
 
 class CUDAGraph:
-    """Calls with the tensors that they read and gave."""
+    """Calls with the tensors that they read and returned."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Callable[..., Any], Any, dict[str, Any], Any]] = []
@@ -53,7 +53,7 @@ class CUDAGraph:
 
 
 class _Recorder(TorchDispatchMode):
-    """``torch.cuda.graph``: notes every call that is made inside."""
+    """A stand-in for ``torch.cuda.graph`` that records every call made inside."""
 
     active = 0
 
@@ -76,14 +76,14 @@ class _Recorder(TorchDispatchMode):
 
 
 class _OnCpu(TorchFunctionMode):
-    """Makes and moves tensors on the CPU where CUDA is asked for."""
+    """A mode that makes and moves tensors on the CPU if CUDA is requested."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.cuda, Tensor.pin_memory):
             return args[0]
         if func is Tensor.cpu:
-            return args[0].clone()  # from a GPU it is a copy
-        if func is torch.device:  # a name of a place, where nothing is made
+            return args[0].clone()  # a transfer from a GPU makes a copy
+        if func is torch.device:  # torch.device only refers to a place and makes nothing there
             return func(*args, **(kwargs or {}))
         args, kwargs = tree_map(_placed, (args, kwargs or {}))
         return func(*args, **kwargs)
@@ -96,7 +96,7 @@ def _placed(value: Any) -> Any:
 
 class _Stream:
     def wait_stream(self, other: _Stream) -> None:
-        """Everything has run already."""
+        """Return at once, since everything has run already."""
 
 
 _ANSWERS: dict[str, Any] = {

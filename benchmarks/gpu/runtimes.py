@@ -1,4 +1,5 @@
-"""The shipped bundle by CUDA graphs, float32 and bf16: are its answers those of torch on the CPU, and how fast?"""
+"""The shipped bundle as CUDA graphs, float32 and bf16: are its answers those of torch on the CPU, and how fast is
+it?"""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from benchmarks.gpu.plan import Plan
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.runtimes import open_runtime
 
-WITHIN = {"f32": 1e-2, "bf16": 1e-1}  # of the largest logit; convs in float32 may take TF32
+WITHIN = {"f32": 1e-2, "bf16": 1e-1}  # tolerance as a share of the largest logit; convs in float32 may use TF32
 CALLS = 50
 
 
@@ -35,7 +36,7 @@ def _path(bundle: Bundle, path: str, precision: str, plan: Plan) -> dict[str, An
         draw = np.random.default_rng(batch)
         first, other = (draw.standard_normal((batch, 3, *bundle.size), np.float32) for _ in range(2))
         run, reference = graphs.prepare(path, batch), torch_.prepare(path, batch)
-        off = max(_off(run(x), reference(x)) for x in (first, other))  # the second shows that inputs are read
+        off = max(_off(run(x), reference(x)) for x in (first, other))  # the second input shows that inputs are read
         if off > WITHIN[precision]:
             raise AssertionError(f"{path}, {precision}, batch {batch}: differs from the CPU by {off:.1e}")
         times = [_timed(run, first) for _ in range(CALLS if plan.cut is None else 2)]
@@ -47,7 +48,7 @@ def _path(bundle: Bundle, path: str, precision: str, plan: Plan) -> dict[str, An
 
 
 def _predictor(bundle: Bundle) -> dict[str, Any]:
-    """A user's way: the runtime is chosen, and a budget is met."""
+    """Check what a user does: the runtime is chosen, and a budget is met."""
     predictor = pp.AnytimePredictor(bundle, profile=0.1)
     pixels = np.zeros((1, *bundle.size, 3), np.uint8)
     answer = predictor.predict(pixels, budget_ms=1000)
@@ -62,5 +63,5 @@ def _off(found: np.ndarray, wanted: np.ndarray) -> float:
 
 def _timed(run: Callable[[np.ndarray], Any], x: np.ndarray) -> float:
     begun = time.perf_counter()
-    run(x)  # ends with its logits on the host
+    run(x)  # run ends with its logits on the host
     return 1e3 * (time.perf_counter() - begun)

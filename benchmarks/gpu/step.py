@@ -1,6 +1,6 @@
-"""One step of ``make gpu`` in its process: ``python3 -m benchmarks.gpu.step NAME --out FILE``.
+"""Runs one step of ``make gpu`` in a separate process: ``python3 -m benchmarks.gpu.step NAME --out FILE``.
 
-The step ``look`` only says whether everything is there.
+The step ``look`` only reports whether everything is there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tests that want a GPU (``pytest -m gpu``), and how each ended."""
+"""Runs the tests that need a GPU (``pytest -m gpu``), and reports the outcome of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = Path(__file__).parents[2] / "tests/test_gpu.py"
 
 
 class Outcomes:
-    """Collects how tests end."""
+    """Collects the outcomes of tests."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -29,7 +29,7 @@ def parts(plan: Plan) -> dict[str, Callable[[], dict[str, Any]]]:
 
 
 def run() -> dict[str, Any]:
-    """All of them; those that fail are named."""
+    """Run all of them. Tests that fail are listed in the error."""
     seen = Outcomes()
     status = pytest.main(["-x", "-p", "no:cacheprovider", str(FILE)], [seen])
     failed = [row["test"] for row in seen.rows if row["outcome"] == "failed"]

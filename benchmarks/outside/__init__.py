@@ -17,9 +17,10 @@ msdnet        MSDNet                                  (a family)
 airnet        airbench's network and its views        (a family); airbench: its recipe
 ============  ===================================================================================
 
-The folder of the runs holds ``METHOD-NETWORK/seed=N`` (ordinary run folders, except airbench's), trials of learning
-rates beside them, ``answers/``, ``bundles/``, ``runtime.json``, ``result.json`` and the figure. The result also goes to
-``benchmarks/results/KIND/outside.json``, with one bit per path and test image: whether the answer is correct.
+The folder of the runs contains ``METHOD-NETWORK/seed=N`` (ordinary run folders, except airbench's), trials of learning
+rates beside them, ``answers/``, ``bundles/``, ``runtime.json``, ``result.json`` and the figure. The result is also
+written to ``benchmarks/results/KIND/outside.json``, with one bit per path and test image: whether the answer is
+correct.
 """
 
 from benchmarks.outside.command import run

@@ -1,11 +1,11 @@
 """Training by the published recipe of cifar10-airbench94 (Jordan 2024), reimplemented from its description.
 
-SGD with Nesterov momentum on summed losses. Learning rate and weight decay are given for 1,024 images, decoupled from
-each other and from the momentum; biases of norms learn 64 times as fast and decay like all weights. The rate rises from
-0.2 of its peak to the peak at 23% of the steps, then falls to 0.07. The first conv is whitened on 5,000 training images
-and frozen, its bias after three epochs. Every fifth step the weights are pulled towards their slow average (lookahead),
-which is the final result. Images are mirrored alternately (each in every other epoch, with a random start) and shifted
-by up to two reflected pixels.
+The optimiser is SGD with Nesterov momentum on summed losses. Learning rate and weight decay are given for 1,024 images,
+decoupled from each other and from the momentum. Biases of norms learn 64 times as fast and decay like all weights. The
+rate rises from 0.2 of its peak to the peak at 23% of the steps, then falls to 0.07. The first conv is whitened on 5,000
+training images and frozen; its bias is frozen after three epochs. Every fifth step the weights are pulled towards their
+slow average (lookahead), which is the final result. Images are mirrored alternately (each in every other epoch, with a
+random start) and shifted by up to two reflected pixels.
 
 Differences from the original: float32 or bf16 instead of float16, and any number of steps. All randomness comes from
 the seed and the epoch, so a run resumes from a checkpoint bit-exactly.
@@ -44,7 +44,7 @@ from polypath.training.flop import PETA, FlopCounter
 from polypath.training.signals import leaving, stop_requests
 
 LOG = logging.getLogger(__name__)
-LOOKAHEAD = 5  # steps
+LOOKAHEAD = 5  # number of steps from one lookahead to the next
 START, PEAK, END = 0.2, 0.23, 0.07
 
 
@@ -53,8 +53,8 @@ class AirRecipe:
     """The recipe's hyper-parameters, with the published values.
 
     Args:
-        steps: of the optimiser (published: 9.9 epochs).
-        lr, weight_decay: for 1,024 images.
+        steps: number of steps of the optimiser (published: 9.9 epochs).
+        lr, weight_decay: learning rate and weight decay for 1,024 images.
         whiten_images: number of training images whose patches are whitened.
         whiten_epochs: epochs until the bias of the whitening conv is frozen.
     """
@@ -75,13 +75,13 @@ class AirRecipe:
     checkpoint_steps: int = 20
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as JSON values, as read back from a file."""
+        """Return the recipe as JSON values, as read back from a file."""
         values = {**asdict(self), "model": {"family": self.model.family, "arguments": asdict(self.model)}}
         return json.loads(json.dumps(values))
 
 
 def rate(step: int, steps: int) -> float:
-    """The learning rate at a step (from 0), as a share of the peak."""
+    """Return the learning rate at a step (from 0), as a share of the peak."""
     warm = int(PEAK * steps)
     if step < warm:
         return START + (1.0 - START) * step / warm
@@ -89,12 +89,12 @@ def rate(step: int, steps: int) -> float:
 
 
 def slowness(step: int, steps: int) -> float:
-    """The decay of the slow average after ``step`` steps: the share of itself that it keeps."""
+    """Return the decay of the slow average after ``step`` steps: the share of its old value that it keeps."""
     return 0.95**LOOKAHEAD * (step / steps) ** 3
 
 
 def optimizer(net: PathNet, recipe: AirRecipe) -> torch.optim.SGD:
-    """Two groups, biases of norms and the rest, each with its peak rate under ``peak``."""
+    """Make the optimiser with two groups, biases of norms and the rest, each with its peak rate under ``peak``."""
     scale = 1024 * (1 + 1 / (1 - recipe.momentum))  # the step of a constant gradient, relative to one image's
     lr, decay = recipe.lr / scale, recipe.weight_decay * recipe.batch_size / scale
     shifts = {m.bias for m in net.modules() if isinstance(m, nn.BatchNorm2d)}
@@ -105,12 +105,13 @@ def optimizer(net: PathNet, recipe: AirRecipe) -> torch.optim.SGD:
 
 
 def train_air(recipe: AirRecipe, folder: Path, data: ImageData) -> dict[str, Any]:
-    """Train in ``folder``, or resume there, and write ``model/`` and ``summary.json``, whose values are returned.
+    """Train in ``folder``, or resume there, and write ``model/`` and ``summary.json``. Returns the values of the
+    summary.
 
     Raises:
         ValueError: the folder has another recipe, or there are fewer images than a batch.
         FloatingPointError: the loss is not finite.
-        Interrupted, Stopped: Ctrl-C or SIGTERM; a checkpoint is written.
+        Interrupted, Stopped: Ctrl-C or SIGTERM. A checkpoint is written.
     """
     file, written = folder / "summary.json", recipe.to_json()
     known = folder / "recipe.json"
@@ -148,12 +149,12 @@ def train_air(recipe: AirRecipe, folder: Path, data: ImageData) -> dict[str, Any
 
 
 class AirTraining:
-    """The state of a run and its steps.
+    """The state of a run, and its steps.
 
     Attributes:
         net, step, flop: the state after the last step.
-        batches: steps of an epoch; a smaller last batch is dropped.
-        seconds: of earlier sessions.
+        batches: steps of an epoch. A smaller last batch is dropped.
+        seconds: time of earlier sessions.
 
     Raises:
         ValueError: fewer images than a batch, or images not in memory.
@@ -187,7 +188,7 @@ class AirTraining:
         checkpoints.newest(self._load)
 
     def steps(self) -> Iterator[float]:
-        """Train to the end; yields the mean loss of each step."""
+        """Train to the end. Yields the mean loss of each step."""
         while self.step < self.recipe.steps:
             yield self._train(*self._batch())
             if self.step % self.batches == 0:
@@ -221,7 +222,7 @@ class AirTraining:
 
     @torch.no_grad()
     def _look(self, kept: float) -> None:
-        """Lookahead: move the slow average towards the weights, then set the weights to it."""
+        """Do a lookahead: move the slow average towards the weights, then set the weights to it."""
         for name, t in self._averaged().items():
             t.copy_(self.slow[name].lerp_(t, 1.0 - kept))
 
@@ -231,7 +232,7 @@ class AirTraining:
     # --- images ------------------------------------------------------------------------------------------
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        """Images and labels of the next step: a pure function of the seed and the step."""
+        """Return images and labels of the next step, as a pure function of the seed and the step."""
         recipe, images = self.recipe, len(self.labels)
         epoch, batch = divmod(self.step, self.batches)
         if epoch != self._epoch:

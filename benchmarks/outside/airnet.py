@@ -1,12 +1,12 @@
 """The network of cifar10-airbench94 (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds"), with its test-time augmentation.
 
-A frozen 2×2 whitening conv, GELU, three groups of two 3×3 convs with a max-pool after the first, batch-norm with a
-learned bias only, and a linear layer without bias whose logits are divided by 9. The convs are initialised as
-identities on the input channels (Dirac), and by torch's default for further output channels.
+The network has a frozen 2×2 whitening conv, GELU, and three groups of two 3×3 convs with a max-pool after the first.
+Batch-norms learn only a bias. The linear layer has no bias, and its logits are divided by 9. The convs are initialised
+as identities on the input channels (Dirac), and by torch's default for further output channels.
 
-Test-time views are paths. ``plain`` is the image; ``mirror`` the mean with its mirror image; the whole network adds
-both for the image shifted by one pixel up-left and down-right, and weights the three pairs by 1/2, 1/4, 1/4. The linear
-layer has no bias, so the mean of the features gives the mean of the logits.
+Test-time views are paths. ``plain`` is the image, ``mirror`` the mean of the image and its mirror image. The whole
+network adds both for the image shifted by one pixel up-left and down-right, and weights the three pairs by 1/2, 1/4,
+1/4. The linear layer has no bias, so the mean of the features gives the mean of the logits.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ MOVES = {"centre": None, "upleft": 0, "downright": 2}
 
 
 class Mirror(nn.Module):
-    """Images ``(N, C, H, W)`` flipped left to right."""
+    """Flips images ``(N, C, H, W)`` left to right."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flip(-1)
 
 
 class Move(nn.Module):
-    """Images padded by one reflected pixel, then cropped to their size at offset ``start``."""
+    """Pads images by one reflected pixel, then crops them to their size at offset ``start``."""
 
     def __init__(self, start: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ScaledLinear(nn.Linear):
 
 
 class Group(nn.Module):
-    """Conv, max-pool, norm, GELU, conv, norm, GELU."""
+    """A group of conv, max-pool, norm, GELU, conv, norm, GELU."""
 
     def __init__(self, ins: int, outs: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class AirNet(Family, name="bench-airnet"):
 
     Args:
         widths: channels of the groups.
-        init: ``own``, the initialisation described there.
+        init: ``own``, the initialisation described in the module's docstring.
     """
 
     widths: tuple[int, ...] = (64, 256, 256)
@@ -106,7 +106,7 @@ class AirNet(Family, name="bench-airnet"):
         return [PLAIN, MIRROR]
 
     def initialise(self, net: PathNet) -> None:
-        """Does nothing: the modules have initialised their weights."""
+        """Do nothing: the modules have initialised their weights."""
 
     def build_graph(self, b: NetBuilder) -> str:
         pairs = {}
@@ -120,7 +120,8 @@ class AirNet(Family, name="bench-airnet"):
         return b.add("head.classifier", z, ScaledLinear(self.widths[-1], self.num_classes, 1 / 9), depth=1)
 
     def _body(self, b: NetBuilder, view: str, z: str) -> str:
-        """One view's nodes, over modules that all views share; features ``(N, widths[-1])``."""
+        """Add one view's nodes, over modules that all views share. Returns the node of the features
+        ``(N, widths[-1])``."""
         white = 2 * self.in_chans * KERNEL**2
         z = _shared(b, view, "whiten", z, lambda: _whitening(self.in_chans, white))
         z = _shared(b, view, "act", z, nn.GELU)
@@ -165,8 +166,9 @@ def _whitening(ins: int, outs: int) -> nn.Conv2d:
 
 @torch.no_grad()
 def whiten(conv: nn.Conv2d, images: Tensor, eps: float = 5e-4) -> None:
-    """Set a conv's filters to whiten patches of normalised ``images`` ``(N, C, H, W)``, and to their negatives:
-    eigenvectors of the patches' second moments, each divided by the root of its eigenvalue + eps."""
+    """Set a conv's filters to whiten patches of normalised ``images`` ``(N, C, H, W)``, and to the negatives of these
+    filters. The filters are eigenvectors of the patches' second moments, each divided by the root of its eigenvalue +
+    eps."""
     size = conv.kernel_size[0]
     patches = F.unfold(images.float(), size).transpose(1, 2).flatten(0, 1)  # (patches, C · size²)
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))

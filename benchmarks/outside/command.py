@@ -26,10 +26,10 @@ TRIAL = 0.1
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
-    """The result for these command-line arguments; None with ``--plan``.
+    """Return the result for these command-line arguments; None with ``--plan``.
 
     Raises:
-        ValueError: an illegal option, a folder of other runs.
+        ValueError: an illegal option, or a folder of other runs.
         ImportError: the runtime is not installed.
         SystemExit: malformed arguments, or ``--help``.
     """
@@ -77,7 +77,7 @@ def measure(
 
     Args:
         known: all methods by name.
-        pflop: of a method and seed, without tuning.
+        pflop: training PFLOP of a method and seed, without tuning.
         trial: see :func:`benchmarks.outside.plan.plan`.
         runtime: as for :func:`polypath.worth.deployed.runtime_name`.
         beside: bundles to time and score as well, by name.
@@ -94,13 +94,13 @@ def measure(
 
 
 def _finished(folder: Path, planned: Planned, method: Method, seeds: Sequence[int]) -> bool:
-    """Whether every network of the method has been trained with every seed."""
+    """Return whether every network of the method has been trained with every seed."""
     every = [Planned(planned.method, network, 1, 1, 0.0) for network in method.networks]
     return all((run_folder(folder, one, seed) / "summary.json").is_file() for one in every for seed in seeds)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the command's options."""
+    """Return the parser of the command's options."""
     made = argparse.ArgumentParser("python -m benchmarks outside", description=__doc__, allow_abbrev=False)
     made.add_argument("--data", default=cifar10(), help="folder of CIFAR-10, or a Hub name (default %(default)s)")
     made.add_argument(

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def front_figure(result: Mapping[str, Any]) -> Figure:
-    """Mean test error over the seeds of each point, against its median milliseconds (MACs if nothing was timed)."""
+    """Draw the mean test error over the seeds of each point, against its median milliseconds (MACs if nothing was
+    timed)."""
     data, points = result["data"], result["points"]
     timed = all(row["p50_ms"] is not None for row in points)
     title = f"{result['pflop']:g} PFLOP a method: {data['images']:,} test images of {data['name']}"

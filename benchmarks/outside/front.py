@@ -13,7 +13,7 @@ from polypath.analysis.deadline import Interval, hypervolume
 from polypath.reproduce.bootstrap import Means, Sample, draw, interval
 
 LEVEL = 0.95
-WORST = 90.0  # percent error, that of guessing among ten classes
+WORST = 90.0  # percent error of guessing among ten classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,22 +25,22 @@ class Point:
 
 
 Front = Mapping[str, Point]
-"""A method's points by name."""
+"""The points of a method, by name."""
 
 
 def packed(hits: np.ndarray) -> list[str]:
-    """Answers ``(seeds, images)`` as text for JSON: a row for each seed, bits in base64."""
+    """Return answers ``(seeds, images)`` as text for JSON: a row for each seed, bits in base64."""
     return [base64.b64encode(np.packbits(row).tobytes()).decode() for row in hits]
 
 
 def unpacked(rows: list[str], images: int) -> np.ndarray:
-    """The inverse of :func:`packed`."""
+    """Return the answers from the rows of :func:`packed`."""
     bits = [np.frombuffer(base64.b64decode(row), np.uint8) for row in rows]
     return np.stack([np.unpackbits(row, count=images) for row in bits]).astype(bool)
 
 
 def fronts(result: Mapping[str, Any]) -> Mapping[str, Front]:
-    """The timed points of each method of a result."""
+    """Return the timed points of each method of a result."""
     found: dict[str, dict[str, Point]] = {}
     for row in result["points"]:
         if row["p50_ms"] is not None:
@@ -50,13 +50,13 @@ def fronts(result: Mapping[str, Any]) -> Mapping[str, Front]:
 
 
 def box_of(all_fronts: Mapping[str, Front]) -> tuple[float, float, float]:
-    """The common box: from half of the fastest median to twice the slowest, up to 90% error."""
+    """Return the common box: from half of the fastest median to twice the slowest, up to 90% error."""
     ms = [point.ms for front in all_fronts.values() for point in front.values()]
     return min(ms) / 2, 2 * max(ms), WORST
 
 
 class Hypervolumes:
-    """Hypervolumes of fronts with intervals over seeds and images, which are resampled alike for all fronts.
+    """Hypervolumes of fronts with intervals over seeds and images. All fronts get the same resampled seeds and images.
 
     Raises:
         ValueError: the fronts have different numbers of seeds or images.
@@ -77,7 +77,7 @@ class Hypervolumes:
         return self._interval(lambda means: self._volumes(method, means))
 
     def gain(self, ours: str, theirs: str) -> Interval:
-        """The hypervolume of ``ours`` minus that of ``theirs``."""
+        """Return the hypervolume of ``ours`` minus that of ``theirs``."""
         return self._interval(lambda means: self._volumes(ours, means) - self._volumes(theirs, means))
 
     def _interval(self, statistic: Any) -> Interval:
@@ -105,7 +105,7 @@ class Hypervolumes:
 
 
 def told(all_fronts: Mapping[str, Front]) -> dict[str, Any]:
-    """Hypervolumes of all fronts and all pairwise gains, as JSON values."""
+    """Return the hypervolumes of all fronts and all pairwise gains, as JSON values."""
     volumes = Hypervolumes(all_fronts)
     names = list(all_fronts)
     gains = {a: {b: asdict(volumes.gain(a, b)) for b in names if b != a} for a in names}

@@ -1,10 +1,11 @@
 """Alternatives to paths: methods, each with the networks that it trains.
 
-All except airbench's are trained in the same way: SGD with Nesterov momentum, one cycle, batches of 64, label
-smoothing, mirroring, shifts by up to two reflected pixels (as in airbench's recipe). They do not use channels-last: in
-that layout, torch 2.15's backward of a strided 1×1 conv with few channels corrupts memory on CPUs.
+All networks except airbench's are trained in the same way: SGD with Nesterov momentum, one cycle, batches of 64, label
+smoothing, mirroring, and shifts by up to two reflected pixels (as in airbench's recipe). They do not use channels-last:
+in that layout, torch 2.15's backward of a strided 1×1 conv with few channels corrupts memory on CPUs.
 
-``resnets`` are :class:`polypath.families.resnet.ResNet`: timm has no CIFAR ResNet, and pytorchcv's have only one width.
+``resnets`` are :class:`polypath.families.resnet.ResNet`, since timm has no CIFAR ResNet, and pytorchcv's have only one
+width.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ WIDTH = 12
 
 @dataclass(frozen=True)
 class Method:
-    """``networks`` together get the method's total PFLOP; ``about`` is a one-line description."""
+    """A method. All its ``networks`` together get its total PFLOP; ``about`` is a one-line description."""
 
     about: str
     networks: tuple[Network, ...]
 
 
 def data_of(source: str) -> DataConfig:
-    """The images of all methods, in ``source``."""
+    """Return the configuration of the images in ``source``, the same for all methods."""
     augment = AugmentConfig(pad=2, pad_mode="reflect", mirror=True)
     return DataConfig(source=source, validation=HELD_OUT, augment=augment)
 
 
 def recipe(name: str, model: Family, data: DataConfig, objective: Objective | None = None) -> Recipe:
-    """The recipe of all methods except airbench's."""
+    """Return the recipe of all methods except airbench's."""
     return Recipe(
         name=name,
         model=model,
@@ -62,10 +63,10 @@ def recipe(name: str, model: Family, data: DataConfig, objective: Objective | No
 
 
 def methods(data: DataConfig, width: int = WIDTH) -> dict[str, Method]:
-    """The methods by name.
+    """Return the methods by name.
 
     Args:
-        width: channels of the first group of the widest ResNets; all networks except airbench's scale with it.
+        width: channels of the first group of the widest ResNets. All networks except airbench's scale with it.
     """
     sizes = {(1, width // 2), (1, 2 * width // 3), (1, width), (2, width)}
     msdnet = MSDNet(first=4 * width // 3, growth=width // 2, hidden=16 * width // 3)

@@ -3,8 +3,9 @@
 The design, from the paper (§4, Figure 2 and the appendix on CIFAR):
 
 - layer 1: a 3×3 conv makes the finest scale, and strided 3×3 convs make each coarser scale from the next finer one;
-- a later layer adds to each scale the output of a conv on all maps of this scale and, except on the finest, as many
-  channels from a strided conv on all maps of the next finer scale; earlier maps are kept (dense connections);
+- each later layer adds two parts to each scale: the output of a conv on all maps of this scale and, except on the
+  finest scale, as many channels from a strided conv on all maps of the next finer scale; earlier maps are kept (dense
+  connections);
 - each of these convs is a 1×1 conv to 1, 2, 4 times its output channels on scale 1, 2, 3, then a 3×3 conv, both
   followed by batch-norm and ReLU;
 - output channels on the scales are in the ratio 1, 2, 4;
@@ -15,8 +16,8 @@ The design, from the paper (§4, Figure 2 and the appendix on CIFAR):
 - all classifiers are trained together, with the sum of their losses
   (:class:`polypath.training.path_objectives.Exits`).
 
-The sizes of the paper's network for CIFAR are ``first=16, growth=6, scales=3, hidden=128`` with 24 layers and 11
-classifiers; the default here is a small form of it.
+The paper's network for CIFAR has ``first=16, growth=6, scales=3, hidden=128``, 24 layers and 11 classifiers. The
+default here is a small form of it.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class MSDNet(Family, name="bench-msdnet"):
         return {EXITS: [*self.path_names(), "whole"]}
 
     def block(self, layer: int) -> int:
-        """The block of a layer (from 1), from 0: also its finest scale."""
+        """Return the block of a layer (from 1), counted from 0. It is also the layer's finest scale."""
         return (layer - 1) * self.scales // self.layers
 
     def build_graph(self, b: NetBuilder) -> str:
@@ -98,7 +99,7 @@ class MSDNet(Family, name="bench-msdnet"):
         return b.join(EXITS, ends | {"end": end}, kind="switch") if ends else end
 
     def _first_layer(self, b: NetBuilder) -> dict[int, tuple[str, int]]:
-        """The node and the channels of each scale."""
+        """Add the first layer. Returns the node and the channels of each scale."""
         maps, z, chans = {}, b.input, self.in_chans
         for scale in range(self.scales):
             outs = self.first * 2**scale

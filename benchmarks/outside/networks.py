@@ -35,7 +35,8 @@ Step = Callable[[Tensor, Tensor], Any]
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of training: ``seconds`` of all sessions, number of ``test_evaluations``."""
+    """The result of training. ``seconds`` is the time of all sessions, and test images were used ``test_evaluations``
+    times."""
 
     pflop: float
     seconds: float
@@ -46,10 +47,10 @@ class Network(Protocol):
     """A network that one training produces.
 
     Attributes:
-        name: within its method.
-        paths: texts of the paths to measure, each a point of the front.
+        name: name within its method.
+        paths: texts of the paths to measure; each is a point of the front.
         unit: the unit of its training length: ``epochs`` or ``steps``.
-        least: units that a learning rate trial needs.
+        least: number of units that a learning rate trial needs.
         lr: the centre of the learning rate search.
     """
 
@@ -67,23 +68,23 @@ class Network(Protocol):
     def model(self) -> Family: ...
 
     def macs(self, size: tuple[int, int]) -> int:
-        """MACs of one image's forward in training."""
+        """Return the MACs of one image's forward pass in training."""
         ...
 
     def images(self, data: ImageData) -> int:
-        """Images in one unit of training."""
+        """Return the number of images in one unit of training."""
         ...
 
     def train(self, folder: Path, data: ImageData, *, amount: int, lr: float, seed: int) -> Trained:
-        """Train for ``amount`` units in ``folder``, or resume there; ``folder/model`` is the network.
+        """Train for ``amount`` units in ``folder``, or resume there. ``folder/model`` is the network.
 
         Raises:
-            ValueError: the folder holds another training.
+            ValueError: the folder contains another training.
         """
         ...
 
     def step_of(self, net: PathNet) -> Step:
-        """A training step of ``net``, as a function of images and labels."""
+        """Return a training step of ``net``, as a function of images and labels."""
         ...
 
 
@@ -129,7 +130,7 @@ class ByRecipe:
             folder.parent.mkdir(parents=True, exist_ok=True)
             result = train(wanted, folder, data=data)
         assert result.pflop is not None
-        return Trained(result.pflop, result.seconds, 0)  # its "test" images are held-out ones
+        return Trained(result.pflop, result.seconds, 0)  # the "test" images of this run are held-out ones
 
     def step_of(self, net: PathNet) -> Step:
         bound, info = self.recipe.objective.bind(net), StepInfo(0, 0, 1, 1, torch.Generator().manual_seed(0))
@@ -138,7 +139,7 @@ class ByRecipe:
 
 @dataclass(frozen=True)
 class ByAirbench:
-    """airbench's network, trained by its recipe; its folder has ``model/`` and ``summary.json``."""
+    """airbench's network, trained by its recipe. Its folder contains ``model/`` and ``summary.json``."""
 
     name: str
     recipe: AirRecipe
@@ -169,12 +170,12 @@ class ByAirbench:
 
 
 def pflop_of_unit(network: Network, data: ImageData) -> float:
-    """PFLOP of an epoch or a step of training."""
+    """Return the PFLOP of an epoch or a step of training."""
     return 2 * BACKWARD * network.macs(data.size) * network.images(data) / PETA
 
 
 def pflop_per_second(network: Network, data: ImageData) -> float:
-    """The speed of training here, measured for a second after a warm-up pass."""
+    """Measure the speed of training here, for a second after a warm-up pass."""
     net, device = network.model.build(0).train(), resolve_device("auto")
     net = net.to(device)
     x = torch.randn(BATCH, data.channels, *data.size, device=device)
@@ -189,7 +190,7 @@ def pflop_per_second(network: Network, data: ImageData) -> float:
 
 
 def arguments(network: Network) -> dict[str, Any]:
-    """The network as JSON values."""
+    """Return the network as JSON values."""
     return {"family": network.model.family, "arguments": asdict(network.model)}
 
 

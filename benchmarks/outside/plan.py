@@ -1,4 +1,4 @@
-"""The training length of each network, so that all methods cost the same, as nearly as possible."""
+"""The training length of each network, chosen so that all methods cost about the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ FACTORS = (0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class Planned:
-    """A network's training: ``amount`` epochs or steps of ``unit_pflop`` each, ``trial`` of them for a trial."""
+    """The training of a network: ``amount`` epochs or steps of ``unit_pflop`` each, of which a trial takes
+    ``trial``."""
 
     method: str
     network: Network
@@ -35,15 +36,15 @@ class Planned:
 
     @property
     def key(self) -> str:
-        """Its name in results and of its folder."""
+        """The name of the network in results, and of its folder."""
         return f"{self.method}-{self.network.name}" if self.network.name != self.method else self.method
 
 
 def plan(methods: Mapping[str, Method], pflop: float, trial: float, data: ImageData) -> list[Planned]:
-    """The trainings of all methods; those of one method take about ``pflop`` together for each seed.
+    """Plan the trainings of all methods. Those of one method take about ``pflop`` together for each seed.
 
     Args:
-        trial: length of a learning rate trial as a share of a training, at least one epoch or ten steps.
+        trial: length of a learning rate trial as a share of a training. It is at least one epoch or ten steps.
     """
     found = []
     for name, method in methods.items():
@@ -54,7 +55,7 @@ def plan(methods: Mapping[str, Method], pflop: float, trial: float, data: ImageD
 
 
 def table(planned: Sequence[Planned], pflop: float, seeds: int, data: ImageData) -> list[str]:
-    """A description of the trainings, their cost and their approximate time here, in lines."""
+    """Describe the trainings, their cost and their approximate time here, in lines."""
     lines = [f"{'':28} {'trained for':>14} {'PFLOP':>9} {'tuning':>9} {'minutes':>9}"]
     total = 0.0
     for one in planned:

@@ -1,4 +1,4 @@
-"""Which images a trained network's paths answer correctly; test images are used once, and the answers are stored."""
+"""Which images a trained network's paths answer correctly. Test images are used once, and the answers are stored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BLIND = "this run's test split is the held-out images: the real test images are 
 
 
 def blind(data: ImageData) -> ImageData:
-    """The images with the held-out ones in place of the test split, so that training cannot use the test images.
+    """Return the images with the held-out ones as test split, so that training cannot use the test images.
 
     Raises:
         ValueError: there are no held-out images.
@@ -39,7 +39,7 @@ def blind(data: ImageData) -> ImageData:
 
 
 def correct(net: PathNet, paths: Sequence[str], data: ImageData, config: DataConfig, part: Part) -> dict[str, Correct]:
-    """The answers of each path on a part of the images, with the network's own batch-norm statistics."""
+    """Return the answers of each path on a part of the images, with the network's own batch-norm statistics."""
     device = resolve_device("auto")
     batches = evaluation_batches(data, config, BATCH, part, device=device)
     scores = score(net.to(device), {text: net.paths(text) for text in paths}, batches, keep_logits=True)
@@ -53,7 +53,7 @@ def correct(net: PathNet, paths: Sequence[str], data: ImageData, config: DataCon
 
 
 def answers(file: Path, run: Path, paths: Sequence[str], data: ImageData, config: DataConfig) -> dict[str, Correct]:
-    """The answers of a trained network on the test images, read from ``file`` if stored there."""
+    """Return the answers of a trained network on the test images, read from ``file`` if stored there."""
     found = load_measured(file, paths)
     if found is None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def answers(file: Path, run: Path, paths: Sequence[str], data: ImageData, config
 
 
 def answers_of_bundle(file: Path, bundle: Bundle, data: ImageData) -> dict[str, Correct]:
-    """The answers of a deployed bundle's paths on the test images, read from ``file`` if stored there.
+    """Return the answers of a deployed bundle's paths on the test images, read from ``file`` if stored there.
 
     Raises:
         ValueError: the images are not in memory.
@@ -83,11 +83,11 @@ def answers_of_bundle(file: Path, bundle: Bundle, data: ImageData) -> dict[str, 
 
 
 def name_of(labels: Tensor) -> str:
-    """An identifier of a set of images, from its labels in order."""
+    """Return an identifier of a set of images, from its labels in order."""
     return f"{len(labels)}-{digest(labels)[:12]}"
 
 
 def held_out_error(run: Path, paths: Sequence[str], data: ImageData, config: DataConfig) -> float:
-    """The mean error over a network's paths on the held-out images, in percent."""
+    """Return the mean error over a network's paths on the held-out images, in percent."""
     found = correct(load(run / MODEL), paths, data, config, "validation")
     return sum(100.0 * float(1.0 - hits.hits.mean()) for hits in found.values()) / len(found)

@@ -1,11 +1,11 @@
 """A ResNet that runs in several *ways* with one set of weights: at shares of its width, or on smaller images.
 
 With shares of the width it is a slimmable network (Yu et al. 2019): a way uses the first channels of every conv, and
-has its own batch-norms. With smaller images the same convs run on fewer pixels, also with separate batch-norms for each
+has its own batch-norms. With smaller images, the same convs run on fewer pixels, with separate batch-norms for each
 size. In both cases the network ends in a switch, ``ways``, and a step trains all ways together
 (:class:`polypath.training.path_objectives.Exits` over :meth:`SwitchableResNet.way_texts`).
 
-The ResNet is that for CIFAR (He et al. 2016, §4.2), with projections where the resolution changes.
+The ResNet is the one for CIFAR (He et al. 2016, §4.2), with projections where the resolution changes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ WAYS = "ways"
 
 
 class SlimUnit(nn.Module):
-    """Conv, batch-norm and ReLU of maps ``(N, C, H, W)``; each variant uses the first channels and its own norm.
+    """Conv, batch-norm and ReLU of maps ``(N, C, H, W)``. Each variant uses the first channels and its own norm.
 
     Args:
-        chans: by variant, input and output channels; the conv is as wide as the widest variant.
+        chans: input and output channels, by variant. The conv is as wide as the widest variant.
     """
 
     def __init__(self, chans: Mapping[str, tuple[int, int]], kernel: int, stride: int, *, act: bool = True) -> None:
@@ -46,7 +46,7 @@ class SlimUnit(nn.Module):
         return F.relu(x, inplace=True) if self.act else x
 
     def keep_variants(self, variants: Collection[str]) -> None:
-        """Remove the norms of other variants, and the channels that only these used."""
+        """Remove the norms of other variants, and the channels that only these variants use."""
         self.chans = {name: pair for name, pair in self.chans.items() if name in variants}
         self.norm = nn.ModuleDict({name: self.norm[name] for name in self.chans})
         ins, outs = (max(pair[i] for pair in self.chans.values()) for i in (0, 1))
@@ -55,7 +55,7 @@ class SlimUnit(nn.Module):
 
 
 class SlimLinear(nn.Linear):
-    """A linear layer on the first features; their number is that of the input."""
+    """A linear layer on the first features. It uses as many features as the input has."""
 
     def __init__(self, ins: Mapping[str, int], outs: int) -> None:
         super().__init__(max(ins.values()), outs)
@@ -65,14 +65,14 @@ class SlimLinear(nn.Linear):
         return F.linear(x, self.weight[:, : x.shape[1]], self.bias)
 
     def keep_variants(self, variants: Collection[str]) -> None:
-        """Remove the features that only other variants used."""
+        """Remove the features that only other variants use."""
         self.ins = {name: n for name, n in self.ins.items() if name in variants}
         self.in_features = max(self.ins.values())
         self.weight = nn.Parameter(self.weight.detach()[:, : self.in_features].clone())
 
 
 class Resize(nn.Module):
-    """Downscales square images: bilinear with antialiasing, as two matrix products, which every runtime supports."""
+    """Downscales square images, bilinear with antialiasing, by two matrix products, which every runtime supports."""
 
     def __init__(self, side: int, to: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Way:
     size: int
 
     def chans(self, chans: int) -> int:
-        """The number of channels that this way uses of ``chans``."""
+        """Return the number of channels that this way uses of ``chans``."""
         return max(1, round(self.share * chans))
 
 
@@ -102,9 +102,9 @@ class SwitchableResNet(Family, name="bench-switchable-resnet"):
     """See the module's docstring.
 
     Args:
-        blocks: blocks of each group; each group halves the resolution of the previous one.
-        width: channels of the first group, doubled in each following one.
-        shares: of the width, ascending to 1.
+        blocks: number of blocks of each group. Each group halves the resolution of the previous one.
+        width: channels of the first group. They double in each following group.
+        shares: shares of the width, ascending to 1.
         sizes: sides of the processed images, in pixels, ascending to that of the input.
     """
 
@@ -133,7 +133,7 @@ class SwitchableResNet(Family, name="bench-switchable-resnet"):
             raise ValueError(f"shares = {self.shares}: the last must be 1")
 
     def ways(self) -> list[Way]:
-        """All ways, the whole network's last."""
+        """Return all ways, the whole network's last."""
         found = []
         for share in self.shares:
             for size in self.sizes:
@@ -142,7 +142,7 @@ class SwitchableResNet(Family, name="bench-switchable-resnet"):
         return found
 
     def way_texts(self) -> list[str]:
-        """The ways as texts of paths, the whole network's last."""
+        """Return the ways as texts of paths, the whole network's last."""
         return [*self.path_names(), "whole"]
 
     def path_names(self) -> list[str]:
@@ -155,7 +155,7 @@ class SwitchableResNet(Family, name="bench-switchable-resnet"):
         return b.join(WAYS, {way.label: self._way(b, way) for way in self.ways()}, kind="switch")
 
     def _way(self, b: NetBuilder, way: Way) -> str:
-        """All nodes of one way, over modules that the ways share."""
+        """Add all nodes of one way, over modules that the ways share."""
 
         def unit(name: str, z: str, ins: int, outs: int, kernel: int, stride: int, act: bool) -> str:
             def make() -> nn.Module:

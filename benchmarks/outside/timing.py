@@ -1,4 +1,4 @@
-"""Milliseconds of one image on one thread, all paths of all networks alternately in one runtime.
+"""Milliseconds of one image on one thread. All paths of all networks run alternately in one runtime.
 
 Each path runs twice in a row, and the second run counts, as in :mod:`polypath.worth.deployed`.
 """
@@ -25,7 +25,7 @@ THREADS = 1
 
 
 def bundle_of(folder: Path, model: Path, paths: Sequence[str]) -> Bundle:
-    """The bundle of a trained network's paths, written if missing."""
+    """Open the bundle of a trained network's paths. It is written if missing."""
     try:
         return Bundle.open(folder)
     except ValueError:  # missing or incomplete
@@ -35,8 +35,9 @@ def bundle_of(folder: Path, model: Path, paths: Sequence[str]) -> Bundle:
 
 
 def timed(file: Path, runtime: str, bundles: Mapping[str, Bundle], repeats: int = REPEATS) -> dict[str, Any]:
-    """Times of all paths, as JSON values: ``name``, ``version``, ``threads``, ``repeats``, ``busy``, ``machine`` and,
-    by bundle and path, ``times``. Read from ``file`` if the same bundles were timed in the same runtime."""
+    """Measure the times of all paths, as JSON values: ``name``, ``version``, ``threads``, ``repeats``, ``busy``,
+    ``machine`` and, by bundle and path, ``times``. They are read from ``file`` if the same bundles were timed in the
+    same runtime."""
     of = {name: bundle.digest for name, bundle in bundles.items()}
     if file.is_file() and (known := read_json(file))["of"] == of and known["name"] == runtime:
         return known

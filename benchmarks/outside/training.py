@@ -1,4 +1,4 @@
-"""Tuning and training by the plan; finished trainings are read, unfinished ones resumed."""
+"""Tuning and training by the plan. Finished trainings are read, unfinished ones resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOG = logging.getLogger("polypath.outside")
 
 
 class Tuned(TypedDict):
-    """The chosen learning rate, and the held-out error of each tried one, by its text."""
+    """The chosen learning rate, and the held-out error of each rate that was tried, by its text."""
 
     lr: float
     tried: dict[str, float]

@@ -72,7 +72,7 @@ __all__ = [
     "write_bundle",
 ]
 
-# module of each name; imported on first use, so that `polypath --help` and answers of a bundle do not wait for torch
+# The module of each name. It is imported on first use, so `polypath --help` and a bundle's answers do not need torch.
 _PLACES = {
     "AnytimePredictor": "deploy.predictor",
     "Bundle": "deploy.bundle",
@@ -112,7 +112,7 @@ _PLACES = {
 }
 
 
-if not TYPE_CHECKING:  # with this, a type checker would accept every misspelt name
+if not TYPE_CHECKING:  # if a type checker saw this function, it would accept every misspelt name
 
     def __getattr__(name: str) -> Any:
         return looked_up(__name__, _PLACES, name) if name in _PLACES else _moved.attribute(name)
@@ -123,5 +123,5 @@ def __dir__() -> list[str]:
 
 
 _moved.install()
-ensure_home()  # before importing the libraries that read it
+ensure_home()  # must run before libraries that use the home folder are imported
 silence()

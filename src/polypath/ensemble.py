@@ -1,7 +1,8 @@
 """Conventional ensembles of component networks (Zhao et al. 2016, §3.1, §4): average the softmax of separate paths.
 
-*Shared* weights: members share convs, linear layers and the scale and shift of batch-norms; each has its own running
-statistics. *Separate* weights: each member is a separate network. No information passes between members.
+With *shared* weights, the members share convs, linear layers and the scale and shift of batch-norms, but each has its
+own running statistics. With *separate* weights, each member is a separate network. No information passes between
+members.
 """
 
 from __future__ import annotations
@@ -47,20 +48,20 @@ class _Saved:
 
 
 class Ensemble(nn.Module):
-    """Some paths of a network, run separately and averaged after softmax.
+    """An ensemble of paths of one network: the paths run separately, and their softmax outputs are averaged.
 
     For images ``(N, C, H, W)`` it returns *log-probabilities* ``(N, num_classes)``: the arg-max is the answer,
     ``exp`` gives the averaged probabilities, and cross-entropy accepts them like logits.
 
     Args:
-        net: the parent. With shared weights it becomes a part of the ensemble, not a copy; its own running
+        net: the parent. With shared weights it becomes a part of the ensemble (it is not copied), but its own running
             statistics do not change.
-        paths: the members, texts or :class:`Paths`, or a mapping that also names them. By default a member's name is
-            its text: ``RLL`` for ``route=RLL``, ``branches_1_3`` for ``branches=1,3``.
+        paths: the members, as texts or :class:`Paths`, or a mapping from the members' names to these. By default a
+            member's name comes from its text: ``RLL`` for ``route=RLL``, ``branches_1_3`` for ``branches=1,3``.
         weights: ``shared`` (state-dict keys ``net.*``, and ``members.RLL.*`` for each member's running statistics) or
             ``separate`` (``members.RLL.*`` are extracted networks).
-        stats: recalibrated statistics for the members to start with, instead of the parent's.
-        seed: only with separate weights: draw new weights for each member, member i from seed + i. By default all
+        stats: recalibrated statistics with which the members start, instead of the parent's.
+        seed: draw new weights for each member, for member i from seed + i; only with separate weights. By default all
             members start with the parent's weights.
 
     Raises:
@@ -102,11 +103,11 @@ class Ensemble(nn.Module):
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
-        """How images are prepared for its members, in timm's format; see :attr:`PathNet.pretrained_cfg`."""
+        """How images are prepared for the members, in timm's format; see :attr:`PathNet.pretrained_cfg`."""
         return next(module for module in self.modules() if isinstance(module, PathNet)).pretrained_cfg
 
     def logits(self, name: str, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """One member's logits ``(N, num_classes)``, from its own forward; training updates its own statistics.
+        """Run one member alone and return its logits ``(N, num_classes)``; in training, its statistics are updated.
 
         Raises:
             ValueError: a name that no member has.
@@ -128,7 +129,7 @@ class Ensemble(nn.Module):
     def forward(
         self, x: Tensor, without: str | Iterable[str] = (), *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Log of the members' mean softmax ``(N, num_classes)``; members named in ``without`` are left out.
+        """Compute the log of the members' mean softmax ``(N, num_classes)``, leaving out the members in ``without``.
 
         Raises:
             ValueError: an unknown name in ``without``, or no member left.
@@ -145,7 +146,10 @@ class Ensemble(nn.Module):
         label_smoothing: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The ensemble's training loss: the sum of its members' cross-entropies on images and labels ``(N,)``."""
+        """Compute the training loss: the sum of the members' cross-entropies on images ``x`` and labels ``y`` ``(N,)``.
+
+        Members in ``without`` are left out.
+        """
         losses = [
             F.cross_entropy(
                 at_least_float32(self.logits(n, x, generator=generator)), y, label_smoothing=label_smoothing
@@ -155,7 +159,7 @@ class Ensemble(nn.Module):
         return torch.stack(losses).sum()
 
     def left(self, without: str | Iterable[str] = ()) -> list[str]:
-        """The members' names except those in ``without``.
+        """Return the members' names except those in ``without``.
 
         Raises:
             ValueError: as :meth:`forward`.
@@ -170,7 +174,7 @@ class Ensemble(nn.Module):
         """Give each member the recalibrated statistics of its path.
 
         Raises:
-            ValueError: statistics that lack a member's path, or of another network.
+            ValueError: statistics that lack a member's path, or that belong to another network.
         """
         for name, path in self.paths.items():
             member = self.get_submodule(f"members.{name}")
@@ -182,7 +186,7 @@ class Ensemble(nn.Module):
                 member.get_buffer(f"{norm}.running_var").copy_(var)
 
     def member(self, name: str) -> PathNet:
-        """A copy of one member as a standalone network, with its running statistics."""
+        """Copy one member to a standalone network, with its running statistics."""
         name = self._name(name)
         if self.weights == "separate":
             return copy.deepcopy(cast(PathNet, self.get_submodule(f"members.{name}")))
@@ -201,22 +205,22 @@ class Ensemble(nn.Module):
         """Write the ensemble as one safetensors file, atomically.
 
         Raises:
-            ValueError: a network that no family built, which could not be rebuilt.
+            ValueError: a network that no family built, since it could not be rebuilt.
         """
         from safetensors.torch import save
 
         if self.config.get("family") not in FAMILIES:
-            raise ValueError("only ensembles of a family's network can be saved: this one's config names no family")
+            raise ValueError("only ensembles of a family's network can be saved: this network's config has no family")
         config = {"weights": self.weights, "paths": {n: str(p) for n, p in self.paths.items()}, "net": self.config}
         tensors = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
         data = save(
             tensors, {"config": json.dumps(json_value("this ensemble's config", config))}
-        )  # one metadata entry, since the order of several varies
+        )  # a single metadata entry, because the order of several entries varies
         write_file(file, data)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Ensemble:
-        """Read what :meth:`save` wrote, in evaluation mode.
+        """Load an ensemble saved by :meth:`save`. It is returned in evaluation mode.
 
         Raises:
             ValueError: a damaged file, or one that is not an ensemble.
@@ -239,10 +243,10 @@ class Ensemble(nn.Module):
 def _named(
     net: PathNet, paths: Iterable[Paths | str] | Mapping[str, Paths | str]
 ) -> tuple[dict[str, Paths], dict[str, str]]:
-    """Members by name, and every text that may name a member, with the name."""
+    """Return the members by name, and the name that belongs to each text by which a member may be given."""
     texts = {path: text for text, path in net.named_paths().items()}
     if isinstance(paths, Paths | str):
-        raise ValueError(f"paths {str(paths)!r}: give several, in a list")
+        raise ValueError(f"paths {str(paths)!r}: give several paths, in a list")
     given: list[tuple[str | None, Paths | str]] = []
     if isinstance(paths, Mapping):
         given += [(str(name), path) for name, path in paths.items()]
@@ -267,13 +271,13 @@ def _named(
 
 
 def _member_name(text: str) -> str:
-    """The value if it is a name, ``RLL`` for ``route=RLL``; else the text, ``branches_1_3`` for ``branches=1,3``."""
+    """Return the text's value if that is a name (``RLL`` for ``route=RLL``), else the text (``branches_1_3``)."""
     value = text.partition("=")[2]
     return value if re.fullmatch(r"[A-Za-z]\w*", value) else re.sub(r"\W+", "_", text)
 
 
 def _bank(child: PathNet) -> nn.Module:
-    """The running statistics of a path's norms, by their names in the network."""
+    """Return a module that holds the running statistics of a path's norms, under the norms' names in the network."""
     bank = nn.Module()
     for name, norm in norms(child).items():
         holder = nn.Module()

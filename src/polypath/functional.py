@@ -6,7 +6,7 @@
         loss = F.cross_entropy(net(x, paths=local_drop_path(net.wiring, 0.3, g)), y)
         optimizer.zero_grad(), loss.backward(), optimizer.step()
 
-The objectives of :mod:`polypath.training.path_objectives` are the same functions with settings from a recipe.
+The objectives in :mod:`polypath.training.path_objectives` call the same functions, with settings from a recipe.
 """
 
 from __future__ import annotations

@@ -458,4 +458,4 @@ def test_paths_and_export_say_which_statistics_an_error_was_taken_with(runs, cap
             assert told in printed
             if form == "bundle":
                 assert looks(runs / "mine")["export"] == i + 1  # its one path
-                assert "had been measured on its test split" in (out / "README.md").read_text()
+                assert "Errors measured on its test split before the export: " in (out / "README.md").read_text()

@@ -164,6 +164,14 @@ def test_metadata_that_cannot_be_used(tmp_path: Path, text: str, message: str) -
         opened(root)
 
 
+@pytest.mark.parametrize("line", ["5", "null", "[1]", '"0.png"'])
+def test_a_line_of_metadata_that_is_no_object_is_refused(tmp_path: Path, line: str) -> None:
+    root = flat(tmp_path / "images", ("",))
+    (root / "metadata.jsonl").write_text(line + "\n")
+    with pytest.raises(ValueError, match=r"metadata\.jsonl, row 1: is not a JSON object"):
+        opened(root)
+
+
 def test_a_row_without_its_file_is_a_broken_image(tmp_path: Path) -> None:
     root = flat(tmp_path / "images", ("train", "test"), metadata="csv")
     (root / "train" / "3.png").unlink()

@@ -90,6 +90,17 @@ def test_temperatures_stay_within_their_limits():
     assert found.temperatures == dict(zip(macs, heldout.TEMPERATURES, strict=True))
 
 
+@pytest.mark.parametrize(("images", "kept", "fitted"), [(240, ["cheap", "most"], False), (500, ["cheap"], True)])
+def test_few_images_leave_out_no_whole_network_and_fit_no_temperature(images: int, kept: list[str], fitted: bool):
+    labels = torch.arange(images) % 4
+    right = torch.nn.functional.one_hot(labels, 4).float()
+    logits = {"cheap": right, "middle": right, "most": right}
+    found = heldout.decide(logits, labels, {"cheap": 1, "middle": 2, "most": 3}, seed=0)
+    assert found.names == kept
+    assert (set(found.temperatures.values()) != {1.0}) == fitted
+    assert [rung.path for rung in found.rungs] == ["cheap"]
+
+
 def test_deciding_needs_no_pandas():
     code = "import sys, polypath.deploy.heldout; print('pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

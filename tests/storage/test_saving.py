@@ -122,7 +122,9 @@ def test_a_new_head_is_saved(classes, tmp_path, saved):
 def test_a_run_says_where_its_network_is(tmp_path, saved):
     shutil.copytree(saved, tmp_path / "run/model")
     for opener in (pp.load, pp.AnytimePredictor, pp.Bundle.open):
-        with pytest.raises(ValueError, match=r"this is a run, its network is in .*model"):
+        with pytest.raises(
+            ValueError, match=r"this is a run: its network is in .*model, and `polypath export .*run` writes a bundle"
+        ):
             opener(tmp_path / "run")
     with pytest.raises(ValueError, match="source = 3: must be a folder, or a hub name"):
         pp.load(3)  # pyright: ignore[reportArgumentType]

@@ -226,6 +226,8 @@ def test_what_cannot_be_trained_leaves_no_folder(tmp_path: Path, changes: dict[s
 def test_a_folder_that_exists_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is already a run.*polypath resume"):
         train(tiny(), run, data=images(), quiet=True)
+    with pytest.raises(ValueError, match="is already a run"):  # before images are looked for
+        train(tiny(data__source=str(tmp_path / "no images")), run, quiet=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(ValueError, match="not empty"):
@@ -269,7 +271,7 @@ def test_init_keeps_the_head_of_the_same_classes_only(
     tuned = polypath.load(tmp_path / "run/model")
     head = "head.classifier.weight"
     assert torch.equal(tuned.state_dict()[head], saved.state_dict()[head]) == same
-    assert ("its head is re-initialised" in caplog.text) != same
+    assert ("so it gets a new classifier" in caplog.text) != same
     assert tuned.class_names == tuple("0123456789")
     key = "block2.branch2.unit1.conv.weight"
     assert torch.equal(tuned.state_dict()[key], saved.state_dict()[key])

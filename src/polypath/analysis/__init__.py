@@ -1,4 +1,5 @@
-"""Analyses of a trained network, as functions that return pandas data frames; :mod:`.draw` plots each in one call.
+"""Analyses of a trained network: functions that return pandas data frames. :mod:`.plots.frames` has a function that
+draws each.
 
 ==================  =======================================================================================
 ``answers``         logits of paths and their labels, the input of most other analyses

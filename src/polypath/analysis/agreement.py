@@ -1,6 +1,6 @@
 """How much paths agree (Kuncheva & Whitaker 2003, "Measures of diversity in classifier ensembles").
 
-N11, N10, N01, N00 count the images that two paths answer correctly: both, only the first, only the second, neither.
+N11, N10, N01 and N00 count the images that both paths, only the first, only the second, or neither answer correctly.
 
 Q = (N11·N00 − N01·N10) / (N11·N00 + N01·N10)      1: correct on the same images; 0: independent; negative: opposed
 ρ = (N11·N00 − N01·N10) / √((N11+N10)(N01+N00)(N11+N01)(N10+N00))
@@ -19,15 +19,15 @@ from polypath.core.probabilities import average_probabilities
 
 
 def pairwise_agreement(logits: Logits, labels: Tensor) -> pd.DataFrame:
-    """Every pair of paths on the same images.
+    """Compare every pair of paths on the same images.
 
     Returns:
         A row for each pair: ``a``, ``b``; in percent of the images ``disagreement`` (different answers), ``one_right``
-        (Kuncheva's disagreement measure), ``double_fault`` (both wrong), ``same_fault`` (both the same wrong answer);
-        ``q`` and ``correlation``, NaN where they are 0/0 (a path is right, or wrong, on all images).
+        (Kuncheva's disagreement measure), ``double_fault`` (both wrong), ``same_fault`` (both give the same wrong
+        answer); ``q`` and ``correlation``, which are NaN if a path is right, or wrong, on all images.
 
     Raises:
-        ValueError: fewer than two paths, and as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: fewer than two paths, or as :func:`~polypath.analysis.answers.stacked`.
     """
     names, z = stacked(logits, labels)
     if len(names) < 2:
@@ -55,10 +55,13 @@ def pairwise_agreement(logits: Logits, labels: Tensor) -> pd.DataFrame:
 
 
 def diversity(logits: Logits, labels: Tensor) -> pd.DataFrame:
-    """Diversity of a set of paths, as one row: ``members``, their ``mean_error`` and ``best_error``, the error of the
-    ``ensemble`` (mean of softmax), ``gain`` (``mean_error`` − ``ensemble``, points), ``oracle`` (% of images that no
-    path answers correctly), the means over pairs of :func:`pairwise_agreement`, and ``entropy``, Kuncheva's E: 0 if all
-    paths are right or wrong together, 1 if half are right.
+    """Measure the diversity of a set of paths.
+
+    Returns:
+        One row: ``members``, their ``mean_error`` and ``best_error``, the error of the ``ensemble`` (mean of softmax),
+        ``gain`` (``mean_error`` − ``ensemble``, points), ``oracle`` (% of images that no path answers correctly), the
+        means over pairs of :func:`pairwise_agreement`, and ``entropy``, Kuncheva's E: 0 if all paths are right or wrong
+        together, 1 if half are right.
 
     Raises:
         ValueError: as :func:`pairwise_agreement`.

@@ -1,4 +1,4 @@
-"""Answers of paths: the logits of each on the same images, with the labels. Other analyses start from these."""
+"""Answers of paths: the logits of each path on the same images, with the labels. Other analyses start from these."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 
 Logits = Mapping[str, Tensor]
-"""Logits ``(images, classes)`` by the name of their path, or of any other network."""
+"""Logits ``(images, classes)`` by the name of their path or other network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Answers:
         return f"Answers({len(self.logits)} paths, {len(self.labels):,} images)"
 
     def rows(self, which: Tensor | slice) -> Answers:
-        """The answers on these images only."""
+        """Return the answers on these images only."""
         return Answers({name: logits[which] for name, logits in self.logits.items()}, self.labels[which])
 
 
@@ -43,7 +43,8 @@ def answers(
     """Run each of ``paths`` (None: the named ones) on all images, as :func:`polypath.analysis.scoring.score` does.
 
     Raises:
-        ValueError: an illegal path, no images, labels beyond the network's classes, ``stats`` that lack a path.
+        ValueError: an illegal path, no images, labels beyond the network's classes, or ``stats`` without one of the
+            paths.
     """
     chosen, labels = chosen_paths(net, paths), []
 
@@ -58,10 +59,10 @@ def answers(
 
 
 def chosen_paths(net: PathNet, paths: Mapping[str, Paths] | Iterable[str] | None) -> dict[str, Paths]:
-    """Choices by name, from a mapping of names to choices, from texts, or (None) the network's named ones.
+    """Return choices by name, from a mapping of names to choices, from texts, or (None) the network's named ones.
 
     Raises:
-        ValueError: an illegal path, one text instead of several.
+        ValueError: an illegal path, or a single text instead of a list of texts.
     """
     if paths is None:
         return net.named_paths()
@@ -73,10 +74,10 @@ def chosen_paths(net: PathNet, paths: Mapping[str, Paths] | Iterable[str] | None
 
 
 def stacked(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
-    """Names and their logits ``(paths, images, classes)`` in float64.
+    """Return the names, and their logits ``(paths, images, classes)`` in float64.
 
     Raises:
-        ValueError: no logits, shapes that do not match each other or the labels, labels beyond the classes.
+        ValueError: no logits, shapes that do not match each other or the labels, or labels beyond the classes.
     """
     if not logits:
         raise ValueError("no logits: give the logits of at least one path")
@@ -94,7 +95,7 @@ def stacked(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
 
 
 def right(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
-    """Names of the paths, and which images each answers correctly: ``(paths, images)`` bool.
+    """Return the names of the paths, and which images each answers correctly: ``(paths, images)`` bool.
 
     Raises:
         ValueError: as :func:`stacked`.
@@ -104,5 +105,5 @@ def right(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
 
 
 def error_of(hits: Tensor) -> float:
-    """Top-1 error in percent; ``hits`` ``(images,)`` says which images were answered correctly."""
+    """Return the top-1 error in percent. ``hits`` ``(images,)`` says which images were answered correctly."""
     return 100.0 * float((~hits).double().mean())

@@ -1,7 +1,7 @@
-"""Calibration of paths as tables: calibration error, one temperature per path, reliability.
+"""Tables of the calibration of paths: calibration error, one temperature per path, reliability.
 
-Temperatures are fitted on images that are used neither to train nor to score the path. The measures are in
-:mod:`polypath.analysis.temperature`.
+Temperatures are fitted on images that are used neither to train nor to score the path. The functions
+that compute the measures are in :mod:`polypath.analysis.temperature`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def calibration_table(
     *,
     bins: int = BINS,
 ) -> pd.DataFrame:
-    """Calibration of each path, as it is and, if held-out images are given, with a temperature fitted on them.
+    """Measure each path's calibration. With held-out images, also measure it with a temperature that is fitted on them.
 
     Returns:
         A row for each path: ``path``, ``error`` (%), ``confidence`` (mean top probability, %), ``ece`` (%), ``nll``
         (cross-entropy, nats), ``temperature``, ``ece_fitted``, ``nll_fitted`` (None without held-out images).
 
     Raises:
-        ValueError: only one of held-out logits and labels, held-out logits that lack a path, fewer than one bin, and as
+        ValueError: only one of held-out logits and labels, held-out logits that lack a path, fewer than one bin, or as
             :func:`~polypath.analysis.answers.stacked`.
     """
     names, z = stacked(logits, labels)
@@ -64,14 +64,14 @@ def calibration_table(
 
 
 def reliability(logits: Logits, labels: Tensor, *, bins: int = BINS, temperature: float = 1.0) -> pd.DataFrame:
-    """The data of each path's reliability diagram.
+    """Compute the data of each path's reliability diagram.
 
     Returns:
         A row for each path and bin of top probability (low, high]: ``path``, ``low``, ``high``, ``images``,
-        ``confidence`` and ``accuracy`` (means in the bin, 0 … 1; NaN in empty ones).
+        ``confidence`` and ``accuracy`` (means in the bin, 0 to 1; NaN in empty bins).
 
     Raises:
-        ValueError: fewer than one bin, a temperature that is not above 0, and as
+        ValueError: fewer than one bin, a temperature that is not above 0, or as
             :func:`~polypath.analysis.answers.stacked`.
     """
     check("bins", bins, whole(1))
@@ -80,7 +80,7 @@ def reliability(logits: Logits, labels: Tensor, *, bins: int = BINS, temperature
     confidence = (z / temperature).softmax(2).amax(2)
     hits, edges, rows = right(logits, labels)[1], torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64), []
     for i, name in enumerate(names):
-        at = torch.bucketize(confidence[i], edges[1:-1])  # right-closed bins
+        at = torch.bucketize(confidence[i], edges[1:-1])  # bins include their upper end
         for b in range(bins):
             inside = at == b
             rows.append(

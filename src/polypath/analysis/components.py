@@ -1,4 +1,4 @@
-"""Ensembles of component networks, from their logits: leave-one-out; shared against separate weights (DFN §4)."""
+"""Analyses of ensembles of component networks: leave-one-out; shared against separate weights (DFN §4)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ ALL = "none"
 
 
 def leave_one_out(logits: Logits, labels: Tensor) -> pd.DataFrame:
-    """The error of the ensemble (mean of softmax) of all components, and of the ensembles that leave one out.
+    """Measure the error of the ensemble (mean of softmax) of all components, and of each ensemble without one of them.
 
     Returns:
-        A row for each component left out; the first, ``none``, is the ensemble of all: ``left_out``, ``members``,
+        A row for each component left out, after the row ``none`` for the ensemble of all: ``left_out``, ``members``,
         ``error`` (%), ``change`` (points; above 0, the ensemble is worse without the component), ``own_error`` (%, of
         the component alone).
 
     Raises:
-        ValueError: fewer than two components, and as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: fewer than two components, or as :func:`~polypath.analysis.answers.stacked`.
     """
     names, z = stacked(logits, labels)
     if len(names) < 2:
@@ -44,14 +44,15 @@ def leave_one_out(logits: Logits, labels: Tensor) -> pd.DataFrame:
 
 
 def shared_and_separate(shared: Logits, separate: Logits, labels: Tensor) -> pd.DataFrame:
-    """Components that share one set of weights, beside the same components trained separately.
+    """Compare components that share one set of weights with the same components trained separately.
 
     Returns:
         A row for each component, then ``mean`` (of the components' errors) and ``ensemble`` (mean of softmax):
         ``component``, ``shared`` and ``separate`` (error, %), ``difference`` (shared − separate, points).
 
     Raises:
-        ValueError: the two have different components, and as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: ``shared`` and ``separate`` have different components, or as
+            :func:`~polypath.analysis.answers.stacked`.
     """
     if set(shared) != set(separate):
         other = sorted(set(shared) ^ set(separate))

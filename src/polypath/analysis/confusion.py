@@ -12,7 +12,7 @@ _COUNT = whole(1)
 
 
 def confusion(logits: Logits, labels: Tensor) -> dict[str, Tensor]:
-    """The confusion matrix ``(classes, classes)``, int64, of each path: rows are the truth, columns the answer.
+    """Count the confusion matrix ``(classes, classes)``, int64, of each path. Rows are the truth, columns the answer.
 
     Raises:
         ValueError: as :func:`~polypath.analysis.answers.stacked`.
@@ -27,7 +27,7 @@ def confusion(logits: Logits, labels: Tensor) -> dict[str, Tensor]:
 
 
 def class_errors(logits: Logits, labels: Tensor) -> pd.DataFrame:
-    """Error of each path by class, in percent of the class's images.
+    """Compute the error of each path by class, in percent of the class's images.
 
     Returns:
         A row for each class that has images: ``class`` (its index), ``images``, and a column for each path.
@@ -43,20 +43,20 @@ def class_errors(logits: Logits, labels: Tensor) -> pd.DataFrame:
 
 
 def confused_pairs(logits: Tensor, labels: Tensor, count: int = 10, examples: int = 3) -> pd.DataFrame:
-    """The pairs of classes that one path confuses most, in either direction.
+    """Find the pairs of classes that one path confuses most, in either direction.
 
     Args:
-        logits: of the path, ``(images, classes)``.
-        count: pairs, at most.
-        examples: images of each pair, at most: the mistakes with the highest confidence.
+        logits: logits of the path, ``(images, classes)``.
+        count: number of pairs, at most.
+        examples: number of example images of each pair, at most. They are the mistakes with the highest confidence.
 
     Returns:
-        A row for each pair with a mistake, most mistakes first: classes ``a`` and ``b`` (``a`` is the truth more
-        often), ``images`` (mistakes between the two), of which ``a_as_b`` and ``b_as_a``, ``share`` (% of the images of
-        both classes), ``examples`` (indices of images).
+        A row for each pair with a mistake, most mistakes first: classes ``a`` and ``b`` (``a`` is more often the
+        truth), ``images`` (mistakes between ``a`` and ``b``), ``a_as_b`` and ``b_as_a`` (mistakes in each direction),
+        ``share`` (% of the images of both classes), ``examples`` (indices of images).
 
     Raises:
-        ValueError: ``count`` below 1, ``examples`` below 0, and as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: ``count`` below 1, ``examples`` below 0, or as :func:`~polypath.analysis.answers.stacked`.
     """
     check("count", count, _COUNT)
     check("examples", examples, whole(0))
@@ -84,7 +84,7 @@ def confused_pairs(logits: Tensor, labels: Tensor, count: int = 10, examples: in
 
 
 def most_confused(counts: Tensor, most: int) -> list[int]:
-    """The ``most`` classes of a confusion matrix with the most mistakes in their row and column, in class order.
+    """Return the ``most`` classes with the most mistakes in their row and column of ``counts``, in class order.
 
     Raises:
         ValueError: ``most`` below 1.

@@ -1,16 +1,16 @@
 """Deadline accuracy: the share of requests answered *right and in time*. Late and refused requests count as wrong.
 
-A :class:`Trace` is a sequence of requests. Each has a budget, as a multiple of a unit that is measured on the machine,
-and a flag: does another program (the neighbour) use the processor? Budgets are bursty: spells of tight and of loose
-budgets alternate. :class:`Measured` is the result: for each request and path, the milliseconds that the path took and
-whether its answer was right. Policies are compared on it; each chooses a path, or none, for every request::
+A :class:`Trace` is a sequence of requests. Each has a budget, in a unit that is measured on the machine, and a flag:
+whether another program (the neighbour) uses the processor. Budgets come in spells, alternately of tight and of loose
+budgets. :class:`Measured` is the result: for each request and path, how many milliseconds the path took and whether its
+answer was right. Policies are compared on these results. For every request, a policy chooses a path or none::
 
     fixed          one path, chosen in hindsight: the best that a network without paths could do
     by_needs       the most accurate path whose times so far kept the budget, without looking ahead
-    in_time        an oracle of times: the most accurate path that will be in time
-    oracle         an oracle of times and answers: any path that will be right and in time
+    in_time        an oracle that knows the times: the most accurate path that will be in time
+    oracle         an oracle that knows times and answers: any path that will be right and in time
 
-All functions are pure; random draws come from a seed.
+All functions are pure; random numbers come from a seed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from polypath.core.checks import check, number, whole
 
 NONE = -1  # no path: the request is refused
 Chosen = NDArray[np.int64]
-"""``(requests,)`` the index of the path that answers each request, or :data:`NONE`."""
-_SEEN = "inverted_cdf"  # a time that was observed
+"""``(requests,)``: the index of the path that answers each request, or :data:`NONE`."""
+_SEEN = "inverted_cdf"  # use a time that was observed, not one between two
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Trace:
     Attributes:
         budgets: ``(requests,)`` in units.
         neighbour: ``(requests,)`` bool, whether another program uses the processor.
-        seed: of the random draws.
+        seed: the seed of the random numbers.
     """
 
     budgets: NDArray[np.float64]
@@ -50,7 +50,7 @@ class Trace:
             raise ValueError("budgets: must be numbers above 0")
 
     def first(self, requests: int) -> Trace:
-        """The first requests only."""
+        """Return the trace of only the first requests."""
         return Trace(self.budgets[:requests], self.neighbour[:requests], self.seed)
 
 
@@ -64,7 +64,7 @@ def bursty_trace(
     busy: float = 0.25,
     busy_spell: float = 60.0,
 ) -> Trace:
-    """Draw a trace: budgets are log-uniform in ``tight`` or ``loose``, in spells of geometrically distributed length.
+    """Draw a random trace. Budgets are log-uniform in ``tight`` or ``loose``, in spells of geometric length.
 
     Args:
         tight, loose: least and largest budget of each kind of spell, in units.
@@ -89,7 +89,7 @@ def bursty_trace(
 
 
 def _spells(draw: np.random.Generator, count: int, off: float, on: float) -> NDArray[np.bool_]:
-    """Alternating off and on spells, with these mean lengths."""
+    """Draw alternating off and on spells, with these mean lengths."""
     found: list[bool] = []
     now = bool(draw.random() < on / (off + on))
     while len(found) < count:
@@ -121,11 +121,11 @@ class Measured:
 
     @property
     def in_time(self) -> NDArray[np.bool_]:
-        """``(requests, paths)``: the path finished within the budget."""
+        """``(requests, paths)``: whether the path finished within the budget."""
         return self.times <= self.budgets[:, None]
 
     def outcome(self, chosen: Chosen) -> NDArray[np.bool_]:
-        """``(requests,)``: answered right and in time by the path that was ``chosen``."""
+        """``(requests,)``: whether the ``chosen`` path answered right and in time."""
         rows = np.arange(len(chosen))
         return (chosen != NONE) & (self.right & self.in_time)[rows, chosen]
 
@@ -134,25 +134,25 @@ class Measured:
 
 
 def fixed(measured: Measured) -> Chosen:
-    """The one path that answers most requests right and in time."""
+    """Choose the one path that answers most requests right and in time."""
     hits = (measured.right & measured.in_time).sum(0)
     return np.full(len(measured.budgets), int(hits.argmax()), np.int64)
 
 
 def in_time(measured: Measured, order: Sequence[int]) -> Chosen:
-    """The first path of ``order``, the most accurate first, that is in time."""
+    """Choose the first path in ``order`` (the most accurate first) that is in time."""
     return _first(measured.in_time, order)
 
 
 def oracle(measured: Measured) -> Chosen:
-    """Any path that is right and in time."""
+    """Choose any path that is right and in time."""
     return _first(measured.right & measured.in_time, range(measured.times.shape[1]))
 
 
 def by_needs(
     measured: Measured, order: Sequence[int], profile: NDArray[np.float64], *, share: float = 0.995, kept: int = 1000
 ) -> Chosen:
-    """The first path of ``order``, the most accurate first, whose times so far kept the budget in a ``share`` of runs.
+    """Choose the first path in ``order`` (the most accurate first) whose times kept the budget in a ``share`` of runs.
 
     Only observable times are used: a path's ``profile`` ``(runs, paths)`` and its times when it was chosen, the newest
     ``kept`` of them. This is the rule of :class:`polypath.deploy.AnytimePredictor`, without retries.
@@ -196,10 +196,11 @@ def deadline_accuracy(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """The mean of ``outcome`` ``(requests,)``, with its interval by the moving-block bootstrap (Künsch 1989).
+    """Compute the mean of ``outcome`` ``(requests,)``, with its interval by the moving-block bootstrap (Künsch 1989).
 
-    Requests of a spell are alike, so blocks of ``block`` consecutive requests are drawn, not single ones. For the
-    difference of two outcomes on the same requests, as numbers, it is the gain with its paired interval.
+    Requests of one spell are similar, so blocks of ``block`` consecutive requests are resampled, not single requests.
+    If ``outcome`` is the difference of two outcomes on the same requests, the result is the gain with its paired
+    interval.
 
     Raises:
         ValueError: no outcome.
@@ -215,20 +216,20 @@ def deadline_accuracy(
 
 
 def hypervolume(ms: NDArray[np.float64], errors: NDArray[np.float64], box: tuple[float, float, float]) -> float:
-    """The share of a box of log time and error that the paths dominate, 0 to 1.
+    """Compute the share of a box of log time and error that the paths dominate, 0 to 1.
 
     Args:
         ms: milliseconds of each path, ``(paths,)``.
         errors: in percent, ``(paths,)``.
-        box: least and largest milliseconds, and the largest error. A path dominates all points that are slower and
-            have a larger error.
+        box: least and largest milliseconds, and the largest error. A path dominates all points that are slower and have
+            a larger error.
 
     Raises:
         ValueError: an empty box.
     """
     low, high, worst = box
     if not 0 < low < high or not worst > 0:
-        raise ValueError(f"box = {box}: must be milliseconds from above 0 to more, and an error above 0")
+        raise ValueError(f"box = {box}: must be two ascending numbers of milliseconds and an error, all above 0")
     area, best = 0.0, worst
     at = np.log(np.clip(ms, low, high))
     for i in np.argsort(at, kind="stable"):
@@ -246,13 +247,13 @@ def hypervolume_draws(
     draws: int = 1000,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """Bootstrap hypervolumes: the first from all images and runs, then ``draws`` from resampled images and runs.
+    """Compute bootstrap hypervolumes: one from all images and runs, then ``draws`` from resampled images and runs.
 
-    With the same seed, two networks that answered the same images get the same images in each draw, so the difference
-    of their draws is paired.
+    With the same seed, two networks that answered the same images get the same images in each draw. So the difference
+    of their hypervolumes is paired.
 
     Args:
-        times: ``(runs, paths)`` milliseconds; the median is used.
+        times: ``(runs, paths)`` milliseconds. The median over runs is used.
         right: ``(images, paths)``.
     """
     draw = np.random.default_rng(seed)
@@ -265,7 +266,7 @@ def hypervolume_draws(
 
 
 def interval_of(draws: NDArray[np.float64], *, level: float = 0.95) -> Interval:
-    """The interval of bootstrap draws; the first draw is the figure itself."""
+    """Return the interval of bootstrap draws. The first draw is the figure itself."""
     return _interval(float(draws[0]), draws[1:], level)
 
 

@@ -13,11 +13,12 @@ from polypath.profiling.cost import Choice, depth_distribution
 
 
 def depths(nets: PathNet | Wiring | Mapping[str, PathNet | Wiring], paths: Choice = None) -> pd.DataFrame:
-    """Depth distributions of a network, or of several by name.
+    """Compute the distribution of depths of a network, or of several by name.
 
     Returns:
         A row for each network and depth: ``net``, ``depth`` (layers), ``paths`` (a Python integer of any size, so the
-        column has dtype object), its ``log10``, ``share`` of the network's paths, ``cumulative`` share up to the depth.
+        column has dtype object), ``log10`` of ``paths``, ``share`` of the network's paths, ``cumulative`` share up to
+        the depth.
 
     Raises:
         ValueError: an illegal choice.
@@ -42,7 +43,8 @@ def depths(nets: PathNet | Wiring | Mapping[str, PathNet | Wiring], paths: Choic
 
 
 def depth_summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row for each network of :func:`depths`: ``paths``; ``least``, ``mean``, ``deviation``, ``most`` depth."""
+    """Summarise :func:`depths` in a row for each network: ``paths``; ``least``, ``mean``, ``deviation``, ``most``
+    depth."""
     rows = []
     for name, of in frame.groupby("net", sort=False):
         depth, share = of["depth"].to_numpy(), of["share"].to_numpy()

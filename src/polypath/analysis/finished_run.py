@@ -30,17 +30,18 @@ SCORING_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}  # on a CPU, larger batche
 
 
 class FinishedRun:
-    """The network that a run reports and the images of its training and test, each loaded on first use.
+    """The network that a run reports, and the run's training and test images. Each is loaded on first use.
 
     Args:
-        folder: of the run.
-        device: to run on; None is the recipe's device.
+        folder: the run's folder.
+        device: the device to run on; None is the recipe's device.
         data: the run's images, if they are loaded already.
-        data_moved: the folder in which the run's images are now; stored in the run once they have been read.
+        data_moved: the folder in which the run's images are now. It is stored in the run once the images have been
+            read.
         by: the command that reads the run, for the count of looks at its test images (:mod:`polypath.storage.looks`).
 
     Raises:
-        ValueError: not a run, an unavailable device, images that are not the run's.
+        ValueError: the folder is not a run, the device is not available, or the images are not the run's.
     """
 
     def __init__(
@@ -71,11 +72,11 @@ class FinishedRun:
             ValueError: the run is not finished, or its network is damaged.
         """
         if not self.run.finished or not (self.folder / MODEL).is_dir():
-            raise ValueError(f"{self.folder}: not finished; continue it by `polypath resume {self.folder}`")
+            raise ValueError(f"{self.folder}: not finished; continue it with `polypath resume {self.folder}`")
         return self.placed(load(self.folder / MODEL))
 
     def placed(self, net: PathNet) -> PathNet:
-        """A network of this run on its device, in its memory format."""
+        """Move a network of this run to the run's device and memory format."""
         net.to(self.device)
         return net.to(memory_format=torch.channels_last) if self.recipe.channels_last else net
 
@@ -84,16 +85,16 @@ class FinishedRun:
         """The images that the run was started with.
 
         Raises:
-            ValueError: missing images, or not the run's; see :func:`polypath.training.run_data.images_of`.
+            ValueError: images that are missing or not the run's; see :func:`polypath.training.run_data.images_of`.
         """
         found = images_of(self.run, self.moved)
         if self.moved is not None:
-            with contextlib.suppress(OSError):  # a read-only run needs data_moved each time
+            with contextlib.suppress(OSError):  # if the run is read-only, data_moved is needed each time
                 record_data(self.run, found, self.moved)
         return found
 
     def reads_as(self, other: FinishedRun) -> bool:
-        """Whether both runs have the same images with the same preparation."""
+        """Return whether both runs have the same images, prepared in the same way."""
         mine, theirs = recorded_data(self.folder), recorded_data(other.folder)
         if located(self.recipe.data, "any") != located(other.recipe.data, "any"):
             return False
@@ -108,11 +109,11 @@ class FinishedRun:
         return (side, side) if side is not None else self.data.size
 
     def batches(self, part: Part = "test", data: ImageData | None = None, *, looks: int = 1) -> BatchesBase:
-        """All images of a part in order, prepared as for evaluation.
+        """Return batches of all images of a part, in order, prepared as for evaluation.
 
         Args:
             data: other images than the run's, for instance a subset.
-            looks: errors that a pass through the test images measures; each pass is counted when it begins.
+            looks: number of errors that one pass through the test images measures. Each pass is counted when it begins.
 
         Raises:
             ValueError: the data has no such part.
@@ -134,13 +135,13 @@ class FinishedRun:
         return sum(count_test_evaluations(self.run).values())
 
     def statistics_batches(self) -> BatchesBase:
-        """Training images without augmentation, in a random order from the recipe's seed."""
+        """Return batches of training images without augmentation, in a random order from the recipe's seed."""
         return statistics_batches(self.data, self.recipe, self.device)
 
     def recalibrated(self, paths: Iterable[Paths], images: int, net: PathNet | None = None) -> BatchNormStatistics:
-        """Batch-norm statistics of each path, recalibrated on at most ``images`` training images.
+        """Recalibrate batch-norm for each path on at most ``images`` training images, and return the statistics.
 
-        ``net`` is a network of this run, such as a checkpoint's; by default the reported one.
+        ``net`` is a network of this run, such as a checkpoint's. The default is the network that the run reports.
         """
         return recalibrate(net or self.net, paths, self.statistics_batches(), images, seed=self.recipe.seed)
 

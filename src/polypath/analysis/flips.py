@@ -1,6 +1,6 @@
-"""Changes between successive answers: a later step corrects wrong answers, and breaks right ones.
+"""Changes between successive answers: a later step corrects some wrong answers, and breaks some right ones.
 
-A falling error hides the broken answers: an application that has shown the first answer must retract it for them.
+A falling error hides the broken answers. An application that has already shown a broken answer must retract it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True)
 class Flips:
-    """Of ``images`` images, how many answers a step changed: ``to_right`` from wrong, ``to_wrong`` from right."""
+    """How many of ``images`` answers a step changed: ``to_right`` from wrong to right, ``to_wrong`` from right to
+    wrong."""
 
     to_right: int
     to_wrong: int
@@ -23,13 +24,13 @@ class Flips:
 
 
 def flips(right: ArrayLike | Sequence[ArrayLike]) -> list[Flips]:
-    """The changes that each step makes to the previous step's answers, from the second step on.
+    """Count the changes that each step makes to the previous step's answers, from the second step on.
 
     Args:
         right: ``(steps, images)``, whether each answer is right.
 
     Raises:
-        ValueError: another shape.
+        ValueError: ``right`` has another shape.
     """
     hits = np.asarray(right, bool)
     if hits.ndim != 2:

@@ -1,4 +1,4 @@
-"""Easy and hard images: by the loops that gates spend on them, or by the paths that answer them correctly."""
+"""Easy and hard images: by the number of loops that gates run for them, or by the paths that answer them correctly."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ COUNT = 12
 
 
 def easy_and_hard_by_loops(loops: Loops | pd.DataFrame, count: int = COUNT, *, spread: bool = False) -> pd.DataFrame:
-    """The correctly answered images with the fewest and with the most loops (DRNN Fig. 9); ties keep the order of the
-    data. ``spread`` takes the first image of each class, then the second, and so on; otherwise one class may fill all
-    places.
+    """Select the correctly answered images with the fewest and with the most loops (DRNN Fig. 9); ties keep the order
+    of the data. ``spread`` takes the first image of each class, then the second, and so on. Otherwise all images may be
+    of one class.
 
     Returns:
-        A row for each: ``kind`` (``easy``, ``hard``), ``rank`` (from 0), ``image``, ``label``, ``answer``, ``value``
-        (loops).
+        A row for each image: ``kind`` (``easy``, ``hard``), ``rank`` (from 0), ``image``, ``label``, ``answer``,
+        ``value`` (loops).
 
     Raises:
         ValueError: a count below 1.
@@ -44,18 +44,18 @@ def easy_and_hard_by_loops(loops: Loops | pd.DataFrame, count: int = COUNT, *, s
 def easy_and_hard_by_paths(
     short: Tensor, whole: Tensor, labels: Tensor, count: int = COUNT, *, spread: bool = False
 ) -> pd.DataFrame:
-    """Images that the shortest path already answers correctly, and images that only the whole network does.
+    """Select images that the shortest path already answers correctly, and images that only the whole network does.
 
     ``short`` and ``whole`` are logits ``(images, classes)``. Easy images are sorted by the short path's probability of
-    the truth, the highest first; hard ones by how much more of it the whole network gives. ``spread`` as in
-    :func:`easy_and_hard_by_loops`.
+    the true class, the highest first. Hard images are sorted by how much higher this probability is in the whole
+    network. ``spread`` is as in :func:`easy_and_hard_by_loops`.
 
     Returns:
-        A row for each: ``kind`` (``easy``, ``hard``), ``rank``, ``image``, ``label``, ``answer`` (the short path's),
-        ``value`` (the probability, or its gain).
+        A row for each image: ``kind`` (``easy``, ``hard``), ``rank``, ``image``, ``label``, ``answer`` (the short
+        path's), ``value`` (the probability, or the gain).
 
     Raises:
-        ValueError: a count below 1, and as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: a count below 1, or as :func:`~polypath.analysis.answers.stacked`.
     """
     check("count", count, _COUNT)
     _, z = stacked({"short": short, "whole": whole}, labels)
@@ -74,7 +74,8 @@ def easy_and_hard_by_paths(
 
 
 def pixels(images: Tensor, places: Sequence[int], mean: Sequence[float] = (), std: Sequence[float] = ()) -> Tensor:
-    """Images ``(n, H, W, 3)`` uint8 for display, from stored uint8 images ``(N, C, H, W)`` or normalised floats."""
+    """Return images ``(n, H, W, 3)`` uint8 for display, from stored uint8 images ``(N, C, H, W)`` or normalised
+    floats."""
     chosen = images[list(places)]
     if chosen.dtype != torch.uint8:
         x = chosen.detach().cpu().float()

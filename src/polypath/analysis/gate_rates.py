@@ -1,9 +1,9 @@
 """Correct gates to their target rate in evaluation (DRNN §3, after ConvNet-AIG).
 
-In training gates are sampled, and the loss controls the rate of the samples. In evaluation the larger logit decides,
-and nothing controls that rate: for an undecided gate the two rates differ widely. :func:`correct_gates` shifts each
-gate's bias until its rate on held-out images meets the target. One gate serves all loops of its block, so the rate is
-the block's: images passed over images that reached the gate, summed over its loops.
+In training, gates are sampled, and the loss controls the rate of the samples. In evaluation the larger logit decides,
+and nothing controls the rate: for an undecided gate the two rates differ widely. :func:`correct_gates` shifts each
+gate's bias until its rate on held-out images meets the target. All loops of a block use the same gate. So the rate is
+the block's: the number of images that pass over the number that reach the gate, summed over the block's loops.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from polypath.core.gating import Over
 from polypath.core.network import PathNet
 from polypath.core.wiring import Join
 
-STEPS = 60  # of a bisection in float64
+STEPS = 60  # steps of a bisection in float64
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateCorrection:
-    """What :func:`correct_gates` did.
+    """The record of a call of :func:`correct_gates`.
 
     Attributes:
-        target, tolerance, over: the arguments.
+        target, tolerance, over: the arguments of the call.
         images: number of images that the rates were measured on.
-        before, after: rate of each block on them.
+        before, after: the rate of each block on these images, before and after the correction.
         shifts: the amount added to each gate's bias.
     """
 
@@ -47,13 +47,13 @@ class GateCorrection:
 
     @property
     def unmet(self) -> dict[str, float]:
-        """The blocks whose rate still misses the target by more than the tolerance, with their rates. A gate with the
-        same logits for all images passes all or none of them, whatever its bias."""
+        """The blocks whose rate still misses the target by more than the tolerance, with their rates. If a gate's
+        logits are the same for all images, it passes all or none of them, whatever its bias."""
         return {name: rate for name, rate in self.after.items() if not abs(rate - self.target) <= self.tolerance}
 
     @property
     def record(self) -> dict[str, Any]:
-        """The record that a saved network keeps."""
+        """The record that is saved with the network."""
         told = {"target": self.target, "tolerance": self.tolerance, "over": self.over, "images": self.images}
         return told | {"rates": {name: round(rate, 4) for name, rate in self.after.items()}}
 
@@ -67,16 +67,16 @@ def correct_gates(
     tolerance: float = 0.01,
     over: Over = "reaching",
 ) -> tuple[PathNet, GateCorrection]:
-    """A copy of a gated network whose gates pass a share ``target`` of the images in evaluation.
+    """Copy a gated network and shift the copy's gates so that they pass a share ``target`` of the images in evaluation.
 
-    Blocks are corrected in order of depth, since a gate decides which images later gates see. Each block's gate bias is
-    found by bisection. The copy's ``config["gates"]`` and its card record the correction.
+    Blocks are corrected in order of depth, since a gate decides which images later gates see. Each bias is found by
+    bisection. The copy's ``config["gates"]`` and its card record the correction.
 
     Args:
         batches: held-out ``(images, labels)``, iterated over once for each block.
         target: the rate, in [0, 1].
         tolerance: allowed deviation from the target; blocks that miss it by more are ``unmet``.
-        over: rate among the images ``reaching`` a gate, or among ``all``.
+        over: whether the rate is among the images ``reaching`` a gate, or among ``all``.
 
     Raises:
         ValueError: a network without gates, no images, a target outside [0, 1], an unknown ``over``.
@@ -105,7 +105,8 @@ def correct_gates(
 def rates_of_blocks(
     net: PathNet, batches: Iterable[Sequence[Tensor]], over: Over = "reaching"
 ) -> tuple[dict[str, float], int]:
-    """Rate of each gated switch in evaluation, over its loops, and the number of images; NaN where none reached it.
+    """Measure the rate of each gated switch in evaluation, over its loops (NaN if no image reached it). Returns the
+    rates, and the number of images.
 
     Raises:
         ValueError: a network without gates, no images.
@@ -121,7 +122,8 @@ def rates_of_blocks(
 
 
 def _margins(net: PathNet, switch: Join, batches: Iterable[Sequence[Tensor]]) -> Tensor:
-    """Logit margins for opening each gate of a switch ``(images, gates)``, float64, as if all loops before it ran."""
+    """Return the margins of the logits by which each gate of a switch opens, ``(images, gates)`` float64, as if all
+    loops before it ran."""
     gates, device = switch.gates, next(net.parameters()).device
     sources, whole = frozenset(gate.source for gate in gates), net.paths({switch.name: switch.labels[-1:]})
     rows: list[Tensor] = []
@@ -134,7 +136,7 @@ def _margins(net: PathNet, switch: Join, batches: Iterable[Sequence[Tensor]]) ->
 
 
 def _shift(margins: Tensor, target: float, over: Over) -> float:
-    """The shift of the margins that brings their rate closest to the target; 0 if no shift helps.
+    """Return the shift of the margins that brings their rate closest to the target; 0 if no shift helps.
 
     The rate rises with the shift: one more loop adds one passed image, and at most one image that reaches a gate.
     """
@@ -150,7 +152,7 @@ def _shift(margins: Tensor, target: float, over: Over) -> float:
 
 
 def _rate(margins: Tensor, over: Over) -> float:
-    passed = (margins > 0).cumprod(1).sum(1)  # loops that each image runs
+    passed = (margins > 0).cumprod(1).sum(1)  # number of loops that each image runs
     reached = (passed + 1).clamp(max=margins.shape[1]) if over == "reaching" else margins.shape[1]
     total = int(reached.sum()) if isinstance(reached, Tensor) else reached * len(margins)
     return float(passed.sum()) / total

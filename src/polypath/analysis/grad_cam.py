@@ -1,8 +1,8 @@
-"""Where a path looks: Grad-CAM (Selvaraju et al. 2017) at the maps that the path's head reads.
+"""Where a path looks: Grad-CAM (Selvaraju et al. 2017) at the feature maps that the path's head reads.
 
-With maps A_k and the logit y of a class, a map's weight is the mean of dy/dA_k over its pixels (Eq. 1), and the heat
-is ReLU(Σ_k weight_k · A_k) (Eq. 2). If the head reads maps of one pixel, as after FractalNet's last pool, the last
-stage with more pixels is used instead.
+Let A_k be the maps and y the logit of a class. The weight of a map is the mean of dy/dA_k over its pixels (Eq. 1), and
+the heat is ReLU(Σ_k weight_k · A_k) (Eq. 2). If the head reads maps of one pixel, as after FractalNet's last pool, the
+last stage with more pixels is used instead.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def grad_cam(
     *,
     stats: BatchNormStatistics | None = None,
 ) -> Tensor:
-    """Heat maps ``(N, H, W)`` float32 of images ``(N, C, H, W)`` that are normalised as for the network. Each map is
-    scaled to [0, 1], 1 where the evidence for the class is strongest; it is all 0 if there is no evidence.
+    """Return heat maps ``(N, H, W)`` float32 of images ``(N, C, H, W)``, which must be normalised for the network. Each
+    map is scaled to [0, 1]: 1 where the evidence for the class is strongest. A map is all 0 if there is no evidence.
 
-    Gates decide as in evaluation. The network keeps its mode, and no gradient remains.
+    Gates decide as in evaluation. The network keeps its mode, and no gradient is left.
 
     Args:
         paths: the choice to run.
-        classes: one for all images or one for each; None: the path's own answers.
+        classes: one class for all images, or one for each; None: the path's own answers.
         stats: recalibrated batch-norm statistics of the path.
 
     Raises:
-        ValueError: illegal images or choice, an unknown class, a head that reads no maps.
+        ValueError: illegal images, an illegal choice, an unknown class, or a head that reads no maps.
     """
     paths = net.paths(paths)
     places = dict.fromkeys([head_maps(net, paths), *_stage_ends(net, paths)])
@@ -47,7 +47,7 @@ def grad_cam(
 
     def kept(name: str, out: Tensor) -> Tensor:
         maps[name] = out if out.requires_grad else out.detach().requires_grad_()
-        return maps[name].clone()  # the next node may write into it
+        return maps[name].clone()  # clone, since the next node may write into it
 
     modes = [(module, module.training) for module in net.modules()]
     hooks = [net.register_node_hook(place, kept) for place in places]
@@ -82,7 +82,7 @@ def grad_cam(
 
 
 def head_maps(net: PathNet, paths: Paths) -> str:
-    """The node whose value the path's head reads. For a path that ends at an exit, this is the exit's head.
+    """Return the node whose value the path's head reads. If the path ends at an exit, it is the exit's head.
 
     Raises:
         ValueError: a network without a head, or one that consists of a head only.
@@ -102,7 +102,7 @@ def head_maps(net: PathNet, paths: Paths) -> str:
 
 
 def _stage_ends(net: PathNet, paths: Paths) -> list[str]:
-    """The end node of each stage that runs, the last stage first, without stages of several streams."""
+    """Return the end node of each stage that runs, the last stage first, without stages of several streams."""
     alive = {node.name for node in net.wiring.alive(paths)}
     found = ([node for node in nodes if node in alive] for nodes in net.stage_nodes.values())
     return [nodes[0] for nodes in found if len(nodes) == 1][::-1]

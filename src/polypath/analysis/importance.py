@@ -1,4 +1,4 @@
-"""Importance of operands: the increase of a network's error when one is dropped and the rest stays as it is."""
+"""Importance of operands: how much a network's error increases when one is dropped and the rest stays as it is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHOLE = "whole"
 
 
 def without_each(wiring: Wiring, base: Paths | None = None, joins: Iterable[str] | None = None) -> dict[str, Paths]:
-    """For each operand of each join alive under ``base``, the choice without it, by ``join:label``.
+    """Return the choice without each operand of each join that is alive under ``base``, by ``join:label``.
 
     ``joins`` are the joins to consider; None means all mean, sum and max joins with at least two operands.
 
@@ -43,8 +43,8 @@ def without_each(wiring: Wiring, base: Paths | None = None, joins: Iterable[str]
 
 
 def without_label(wiring: Wiring, base: Paths | None = None) -> dict[str, Paths]:
-    """For each label that several joins have, the choice without it at all of them (branch 2 of every block), by
-    ``*:label``. Joins with no other operand keep it."""
+    """Return, for each label that several joins have, the choice without it at all of these joins (branch 2 of every
+    block), by ``*:label``. Joins with no other operand keep it."""
     base, found = Paths.of(wiring, base or {}), {}
     joins = [j for j in wiring.joins.values() if j.kind in DROPPABLE]
     for label in dict.fromkeys(label for join in joins for label in join.labels):
@@ -59,12 +59,12 @@ def without_label(wiring: Wiring, base: Paths | None = None) -> dict[str, Paths]
 
 
 def importance(whole: Tensor, without: Logits, labels: Tensor) -> pd.DataFrame:
-    """The loss without each part, from logits ``(images, classes)`` of the whole network and without the part.
+    """Measure the effect of dropping each part, from logits ``(images, classes)`` of the whole network and without it.
 
     Returns:
-        A row for each part: ``dropped``; ``error`` (%) without it, ``increase`` (points over the whole) and
-        ``standard_error`` of the increase (over images, paired); in percent of the images ``changed`` (another answer),
-        ``broken`` (right, now wrong) and ``mended`` (wrong, now right).
+        A row for each part: ``dropped``; ``error`` (%) without it, ``increase`` (points over the whole network's error)
+        and ``standard_error`` of the increase (over images, paired); in percent of the images ``changed`` (another
+        answer), ``broken`` (right before, now wrong) and ``mended`` (wrong before, now right).
 
     Raises:
         ValueError: as :func:`~polypath.analysis.answers.stacked`.
@@ -100,11 +100,12 @@ def importance_table(
     stats: BatchNormStatistics | None = None,
     views: int = 1,
 ) -> pd.DataFrame:
-    """:func:`importance` of each of ``parts`` (choices that drop something; None: :func:`without_each`) of the network
-    under ``base`` (None: the whole). ``stats``, if given, must cover all these choices.
+    """Compute :func:`importance` of each of ``parts`` of the network under ``base`` (None: the whole). ``parts`` are
+    choices that drop something (None: those of :func:`without_each`). ``stats``, if given, must cover all these
+    choices.
 
     Raises:
-        ValueError: a network with nothing to drop, and as :func:`polypath.analysis.scoring.score`.
+        ValueError: a network with nothing to drop, or as :func:`polypath.analysis.scoring.score`.
     """
     start = net.paths(base)
     parts = without_each(net.wiring, start) if parts is None else parts
@@ -116,7 +117,8 @@ def importance_table(
 
 
 def unique_to(logits: Logits, labels: Tensor) -> pd.DataFrame:
-    """Images that only one path gets right: ``path``, ``error`` (%), ``only_right`` (% of images only it gets right).
+    """Find images that only one path gets right: ``path``, ``error`` (%), ``only_right`` (% of images only it gets
+    right).
 
     Raises:
         ValueError: as :func:`~polypath.analysis.answers.stacked`.

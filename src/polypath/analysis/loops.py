@@ -14,11 +14,11 @@ from polypath.core.network import PathNet
 
 
 class Loops(NamedTuple):
-    """Two data frames.
+    """The decisions of gates, as two data frames.
 
-    ``images``: a row for each image: ``image`` (its index), ``label``, ``answer``, ``right``, ``loops``.
-    ``gates``: a row for each gate: ``switch``, ``loop``, ``reached`` and ``passed`` (images), ``rate`` (passed by
-    reached, NaN if none reached it), ``share`` (passed by all images).
+    ``images`` has a row for each image: ``image`` (its index), ``label``, ``answer``, ``right``, ``loops``. ``gates``
+    has a row for each gate: ``switch``, ``loop``, ``reached`` and ``passed`` (numbers of images), ``rate`` (``passed``
+    / ``reached``; NaN if no image reached it), ``share`` (``passed`` / all images).
     """
 
     images: pd.DataFrame
@@ -32,9 +32,10 @@ class Loops(NamedTuple):
 
 @torch.no_grad()
 def loops_taken(net: PathNet, batches: Iterable[Sequence[Tensor]]) -> Loops:
-    """Run a gated network on all images of ``batches``, ``(images, labels)``, as in evaluation.
+    """Run a gated network on all images of ``batches`` ``(images, labels)``, as in evaluation, and record its
+    decisions.
 
-    The network runs in evaluation mode and is returned to its mode.
+    The network runs in evaluation mode; its mode is restored.
 
     Raises:
         ValueError: a network without gates, no images.
@@ -77,18 +78,18 @@ def loops_taken(net: PathNet, batches: Iterable[Sequence[Tensor]]) -> Loops:
 
 
 def loop_histogram(loops: Tensor | Iterable[int], most: int, right: Iterable[bool] | None = None) -> pd.DataFrame:
-    """How many images take each number of loops, 0 to ``most``.
+    """Count how many images take each number of loops, 0 to ``most``.
 
     Returns:
-        A frame with a row for each number: ``loops``, ``images``, ``share``, and, if ``right`` says which images are
-        answered correctly, ``error`` (%, NaN without images).
+        A row for each number: ``loops``, ``images``, ``share``, and, if ``right`` says which images are answered
+        correctly, ``error`` (%, NaN without images).
 
     Raises:
-        ValueError: loops beyond 0 to ``most``, no images.
+        ValueError: loops that are not between 0 and ``most``, or no images.
     """
     taken = torch.as_tensor([int(n) for n in loops])
     if not len(taken) or int(taken.min()) < 0 or int(taken.max()) > most:
-        raise ValueError(f"loops of {len(taken)} images: must be of at least one, each in 0 to most = {most}")
+        raise ValueError(f"loops has {len(taken)} values: must have at least one, each between 0 and most = {most}")
     counts = torch.bincount(taken, minlength=most + 1)
     frame = pd.DataFrame({"loops": range(most + 1), "images": counts, "share": counts.double() / len(taken)})
     if right is not None:

@@ -28,13 +28,13 @@ class PathRow:
     """One path in the table.
 
     Attributes:
-        name: the family's name for it.
-        paths: its canonical text.
+        name: the path's name in its family.
+        paths: the path's canonical text.
         error: top-1 error, in percent, with the network's own batch-norm statistics.
-        error_recalibrated: the same with statistics recalibrated for the path, None if not measured.
-        params, macs, activation_bytes: see :func:`polypath.profiling.cost.cost`; for one image.
-        depth: layers of its deepest chain.
-        p50_ms, p95_ms: measured latency, None if not measured.
+        error_recalibrated: top-1 error with statistics recalibrated for the path; None if not measured.
+        params, macs, activation_bytes: for one image; see :func:`polypath.profiling.cost.cost`.
+        depth: layers of the path's deepest chain.
+        p50_ms, p95_ms: measured latency; None if not measured.
     """
 
     name: str
@@ -64,19 +64,19 @@ def score(
     views: int = 1,
     keep_logits: bool = False,
 ) -> dict[str, Score]:
-    """Top-1 error of each path on all images of ``batches``, each path run once on each batch, in float32.
+    """Measure the top-1 error of each path on all images of ``batches``. Each path runs once on each batch, in float32.
 
-    ``batches`` yields ``(images, labels)``, images ``(N, C, H, W)`` and labels ``(N,)``; with ``views``, that many rows
-    of images for each label, whose answers are averaged. With ``stats``, each path runs with its own recalibrated
-    statistics. The network runs in evaluation mode and is returned to its mode.
+    ``batches`` yields images ``(N, C, H, W)`` and labels ``(N,)``. With ``views``, there are that many rows of images
+    for each label, and their answers are averaged. With ``stats``, each path runs with its own recalibrated statistics.
+    The network runs in evaluation mode; its mode is restored.
 
     Raises:
-        ValueError: no images, labels beyond the network's classes, ``stats`` that lack a path.
+        ValueError: no images, labels beyond the network's classes, or ``stats`` without one of the paths.
     """
     from torchmetrics.classification import MulticlassAccuracy
 
     if not paths:
-        raise ValueError("no paths to score: name at least one")
+        raise ValueError("no paths to score: give at least one")
     device, classes = next(net.parameters()).device, net.num_classes
     accuracy = {name: MulticlassAccuracy(classes, average="micro", validate_args=False).to(device) for name in paths}
     kept: dict[str, list[Tensor]] = {name: [] for name in paths}

@@ -1,13 +1,13 @@
-"""Collapse of channels into each other (GUNN §4): similarity of pairs, eigenvalues, effective dimension.
+"""How much channels collapse into each other (GUNN §4): similarity of pairs, eigenvalues, effective dimension.
 
-Redundant channels have a ``|cosine|``, or a ``|correlation|``, near 1 over images and positions. GUNN's update order
-makes collapse impossible *across* segments, not within one (§4.3), so the two kinds of pairs are reported separately.
-The effective dimension of N channels with eigenvalues λ of their second moments (or covariance) is measured in two
-ways:
+Channels are redundant if their ``|cosine|`` or ``|correlation|`` over images and positions is near 1. GUNN's update
+order makes collapse impossible *across* segments, but not within one (§4.3). So the two kinds of pairs are reported
+separately. The effective dimension of N channels is computed from the eigenvalues λ of their second moments or
+covariance, in two ways:
 
 participation ratio   (Σλ)² / Σλ²        entropy   exp(−Σ p ln p),  p = λ / Σλ
 
-Both are N if all eigenvalues are equal, and 1 if only one is not 0.
+Both are N if all eigenvalues are equal, and 1 if all but one are 0.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ ALIKE = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Sums over images and positions of C channels, in float64: values ``(C,)`` and products ``(C, C)``. Addable."""
+    """Sums over images and positions of C channels, in float64: values ``(C,)`` and products ``(C, C)``. They can be
+    added."""
 
     count: int
     first: Tensor
@@ -40,10 +41,10 @@ class Moments:
 
     @classmethod
     def of(cls, maps: Tensor) -> Moments:
-        """Moments of maps ``(N, C, H, W)``, or of features ``(N, C)``.
+        """Compute the moments of maps ``(N, C, H, W)``, or of features ``(N, C)``.
 
         Raises:
-            ValueError: another number of dimensions.
+            ValueError: ``maps`` has another number of dimensions.
         """
         if maps.ndim not in (2, 4):
             raise ValueError(f"maps of shape {tuple(maps.shape)}: expected (N, C, H, W) or (N, C)")
@@ -54,7 +55,7 @@ class Moments:
         return Moments(self.count + other.count, self.first + other.first, self.second + other.second)
 
     def matrix(self, measure: Measure) -> Tensor:
-        """``(C, C)``: covariances for ``correlation``, second moments for ``cosine``.
+        """Return ``(C, C)`` covariances for ``correlation``, or second moments for ``cosine``.
 
         Raises:
             ValueError: an unknown measure.
@@ -70,16 +71,16 @@ class Moments:
 def channel_moments(
     net: PathNet, batches: Iterable[Sequence[Tensor]], nodes: Iterable[str] | None = None
 ) -> dict[str, Moments]:
-    """Moments of the outputs of ``nodes`` (None: all GUNN and SUNN layers) over the images of ``batches``.
+    """Compute the moments of the outputs of ``nodes`` (None: all GUNN and SUNN layers) over the images of ``batches``.
 
-    The network runs in evaluation mode and is returned to its mode.
+    The network runs in evaluation mode; its mode is restored.
 
     Raises:
         ValueError: an unknown node, no nodes, no images.
     """
     names = list(segments_of(net)) if nodes is None else list(nodes)
     if not names:
-        raise ValueError("nodes: this network has no GUNN layers; name the nodes to analyse")
+        raise ValueError("nodes: this network has no GUNN layers; give the nodes to analyse")
     if unknown := [name for name in names if name not in net.wiring.by_name]:
         raise ValueError(f"node {unknown[0]!r}: the network's nodes are {', '.join(net.wiring.by_name)}")
     device, modes = next(net.parameters()).device, [(module, module.training) for module in net.modules()]
@@ -102,7 +103,7 @@ def channel_moments(
 
 
 def segments_of(net: PathNet) -> dict[str, int]:
-    """``{node: P}``: the number of segments of every GUNN or SUNN layer."""
+    """Return ``{node: P}``, the number of segments of every GUNN or SUNN layer."""
     found = {}
     for node in net.wiring.nodes:
         if isinstance(node, Unit) and isinstance(layer := net.get_submodule(node.module), GunnLayer):
@@ -111,21 +112,21 @@ def segments_of(net: PathNet) -> dict[str, int]:
 
 
 def channel_pairs(moments: Moments, segments: int = 1, measure: Measure = "correlation") -> pd.DataFrame:
-    """Every pair of channels.
+    """Compute the similarity of every pair of channels.
 
     Returns:
-        A row for each: channels ``i`` < ``j``, ``within`` (both in one of the equal ``segments``), ``similarity``
-        (``|correlation|`` or ``|cosine|``, 0 … 1; 0 if a channel is constant, or 0 everywhere).
+        A row for each pair: channels ``i`` < ``j``, ``within`` (both are in one of the equal ``segments``),
+        ``similarity`` (``|correlation|`` or ``|cosine|``, 0 to 1; 0 if a channel is constant, or 0 everywhere).
 
     Raises:
-        ValueError: segments that do not divide the channels, an unknown measure.
+        ValueError: a number of segments that does not divide the channels, or an unknown measure.
     """
     chans = len(moments.first)
     if segments < 1 or chans % segments:
         raise ValueError(f"segments {segments}: must divide {chans} channels")
     matrix = moments.matrix(measure)
     scale = matrix.diagonal().clamp(min=0).sqrt()
-    # a constant channel's variance may be above 0 by rounding
+    # by rounding, a constant channel's variance may be above 0
     noise = 1e-12 * (moments.second.diagonal() / moments.count)
     alive = matrix.diagonal() > noise
     similar = (matrix / (scale[:, None] * scale)).abs().clamp(max=1.0)
@@ -143,8 +144,9 @@ def channel_pairs(moments: Moments, segments: int = 1, measure: Measure = "corre
 
 
 def pair_summary(pairs: pd.DataFrame, alike: float = ALIKE) -> pd.DataFrame:
-    """:func:`channel_pairs` in two rows, ``pairs`` within and across segments: ``count``, ``mean``, ``median``,
-    ``p95``, ``max`` similarity and ``alike``, the percentage of pairs at or above that value."""
+    """Summarise :func:`channel_pairs` in two rows, for ``pairs`` within and across segments: ``count``, ``mean``,
+    ``median``, ``p95``, ``max`` similarity, and ``alike``, the percentage of pairs at or above the argument
+    ``alike``."""
     rows = []
     for kind, wanted in (("within", True), ("across", False)):
         of = pairs.loc[pairs["within"] == wanted, "similarity"]
@@ -164,10 +166,11 @@ def pair_summary(pairs: pd.DataFrame, alike: float = ALIKE) -> pd.DataFrame:
 
 
 def spectrum(moments: Moments | Mapping[str, Moments], measure: Measure = "correlation") -> pd.DataFrame:
-    """Eigenvalues of the covariance (``correlation``) or of the second moments (``cosine``), the largest first.
+    """Compute eigenvalues of the covariance (``correlation``) or of the second moments (``cosine``), the largest first.
 
     Returns:
-        A row for each: ``layer``, ``rank`` (from 1), ``eigenvalue``, ``share`` of their sum, ``cumulative`` share.
+        A row for each eigenvalue: ``layer``, ``rank`` (from 1), ``eigenvalue``, ``share`` of their sum, ``cumulative``
+        share.
 
     Raises:
         ValueError: an unknown measure.
@@ -186,14 +189,14 @@ def spectrum(moments: Moments | Mapping[str, Moments], measure: Measure = "corre
 
 
 def effective_dimension(values: Tensor | Sequence[float]) -> dict[str, float]:
-    """``participation`` and ``entropy`` of eigenvalues ``(N,)``, both between 1 and N; 0 if all are 0.
+    """Compute ``participation`` and ``entropy`` of eigenvalues ``(N,)``. They are between 1 and N, or 0 if all are 0.
 
     Raises:
-        ValueError: no values, or one below 0.
+        ValueError: no eigenvalues, or one below 0.
     """
     lam = torch.as_tensor(values, dtype=torch.float64)
     if lam.ndim != 1 or not len(lam) or float(lam.min()) < 0:
-        raise ValueError(f"eigenvalues {tuple(lam.shape)}: must be a list of at least one, none below 0")
+        raise ValueError(f"eigenvalues {tuple(lam.shape)}: must be at least one number, none below 0")
     if float(lam.sum()) == 0.0:
         return {"participation": 0.0, "entropy": 0.0}
     p = lam / lam.sum()
@@ -206,9 +209,9 @@ def effective_dimension(values: Tensor | Sequence[float]) -> dict[str, float]:
 def similarity_table(
     moments: Mapping[str, Moments], segments: Mapping[str, int] | int = 1, measure: Measure = "correlation"
 ) -> pd.DataFrame:
-    """A row for each layer: ``layer``, ``channels``, ``segments``, ``within`` and ``across`` (mean similarity),
-    ``within_alike`` and ``across_alike`` (% of pairs at or above 0.9), ``participation``, ``entropy`` and both as
-    shares of the channels.
+    """Summarise the similarity of channels in a row for each layer: ``layer``, ``channels``, ``segments``, ``within``
+    and ``across`` (mean similarity), ``within_alike`` and ``across_alike`` (% of pairs at or above 0.9),
+    ``participation``, ``entropy``, and the last two as shares of the channels.
 
     Raises:
         ValueError: as :func:`channel_pairs`.

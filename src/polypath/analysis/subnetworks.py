@@ -31,10 +31,10 @@ def subnetwork_table(
     size: Size = 32,
     views: int = 1,
 ) -> pd.DataFrame:
-    """Error and cost of each of ``paths`` (None: the named ones).
+    """Measure error and cost of each of ``paths`` (None: the named ones).
 
-    If ``num_images`` is given, batch-norm is recalibrated on that many images of ``train``, which must be in random
-    order; ``stats`` gives earlier statistics instead. In both cases ``batches`` must be iterable more than once.
+    If ``train`` is given, batch-norm is recalibrated on ``num_images`` of its images, which must be in random order.
+    ``stats`` gives earlier statistics instead. In both cases ``batches`` must be iterable more than once.
 
     Returns:
         A row for each path: ``path``, ``paths`` (canonical text), ``error`` (%), ``error_recalibrated`` (%, or None),
@@ -68,13 +68,14 @@ def subnetwork_table(
 
 
 def sampled_paths(net: PathNet | Wiring, count: int, generator: torch.Generator) -> dict[str, Paths]:
-    """``count`` different single chains, each drawn uniformly among all paths of the diagram, by their text.
+    """Draw ``count`` different chains at random, uniformly among all paths of the diagram. Returns them by their text.
 
-    A chain is drawn backwards from the output: a join's operand is drawn with probability proportional to the number of
-    paths that lead to it. If there are fewer chains, all are returned. At most 100 · ``count`` draws are made.
+    A chain is drawn backwards from the output: at each join, an operand is drawn with probability proportional to the
+    number of paths that lead to it. If there are fewer chains, all are returned. At most 100 · ``count`` draws are
+    made.
 
     Raises:
-        ValueError: a count below 1, a network with a concatenation (its operands cannot be chosen).
+        ValueError: a count below 1, or a network with a concatenation (its operands cannot be chosen).
     """
     check("count", count, whole(1))
     wiring = net if isinstance(net, Wiring) else net.wiring
@@ -91,7 +92,7 @@ def sampled_paths(net: PathNet | Wiring, count: int, generator: torch.Generator)
 
 
 def paths_to(wiring: Wiring, choice: Choice = WHOLE) -> dict[str, int]:
-    """The exact number of paths from the input to each node of the diagram."""
+    """Count the paths from the input to each node of the diagram, exactly."""
     at = {INPUT: 1}
     for node in wiring.nodes:
         if isinstance(node, Unit):

@@ -31,16 +31,16 @@ Loaded = Iterable[Sequence[Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A network that goes into a table, with the images that score it.
+    """A network for a table, with the images that score it.
 
     Attributes:
-        name: of its run.
+        name: the name of its run.
         net: the network, on the device for scoring and timing.
         paths: the choices to score, by name.
         test: batches of ``(images, labels)`` to score.
         train: batches of training images without augmentation, in random order; used only to recalibrate.
         size: height and width of the images that the network reads, in pixels.
-        views: rows of ``test``'s images for one image (ten crops: 10).
+        views: number of rows in ``test``'s images for each image (10 with ten crops).
     """
 
     name: str
@@ -54,17 +54,18 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class PathTable:
-    """Rows of a run and of its rivals, and the conditions of the measurement.
+    """The rows of a run and of its rivals, and the conditions of the measurement.
 
     Attributes:
         run: the run's name.
         rows: one for each path, the whole network first.
         rivals: rows of other runs by their names.
-        data: name of the data; ``images`` images of its ``split`` were scored; ``note`` has caveats about it.
+        data: name of the data. ``images`` is the number of images of its ``split`` that were scored; ``note`` contains
+            caveats.
         recalibrated: number of training images and seed of the recalibrated statistics; None if not recalibrated.
-        measured: device, threads, torch version, repeats, image size and batch of the latencies.
-        test_evaluations: errors measured on the run's test split so far, including this table's; None in old tables,
-            written before these were counted.
+        measured: device, threads, torch version, repeats, image size and batch size of the latencies.
+        test_evaluations: errors measured on the run's test split so far, including this table's; None in tables that
+            were written before this was counted.
     """
 
     run: str
@@ -103,7 +104,7 @@ class PathTable:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> PathTable:
-        """The inverse of :meth:`to_json`.
+        """Return the table from the output of :meth:`to_json`.
 
         Raises:
             ValueError: fields that are missing, unknown or of a wrong type.
@@ -111,7 +112,7 @@ class PathTable:
         return decode(values, cls, "path table")
 
     def to_csv(self) -> str:
-        """A line for each row, with the run in the first column."""
+        """Return CSV with a line for each row. The first column is the run."""
         text = io.StringIO()
         names = [f.name for f in fields(PathRow)]
         writer = csv.writer(text, lineterminator="\n")
@@ -121,7 +122,7 @@ class PathTable:
         return text.getvalue()
 
     def facts(self) -> str:
-        """The conditions of the measurement, in one line."""
+        """Return the conditions of the measurement, in one line."""
         m = self.measured
         height, width = m["size"]
         threads = f"{m['threads']} thread{'s' if m['threads'] != 1 else ''}"
@@ -152,13 +153,14 @@ def path_table(
     seed: int = 0,
     repeats: int = 50,
 ) -> tuple[PathTable, BatchNormStatistics | None]:
-    """Score, cost and time every path of ``subject`` and its ``rivals``; latencies are measured in turn, at batch 1.
+    """Measure error, cost and latency of every path of ``subject`` and its ``rivals``. Latencies are measured in turn,
+    at batch 1.
 
-    With ``num_images``, also recalibrates batch-norm for each path on that many training images. Returns the table and
-    the statistics of ``subject``, if any. ``seed`` is the seed that drew ``subject.train``.
+    With ``num_images``, batch-norm is also recalibrated for each path on that many training images. Returns the table
+    and the recalibrated statistics of ``subject``, if any. ``seed`` is the seed that shuffled ``subject.train``.
 
     Raises:
-        ValueError: two subjects of one name, test sets of different lengths, and as the functions that it calls.
+        ValueError: two subjects with the same name, test sets of different lengths, or as the functions that it calls.
     """
     subjects = [subject, *rivals]
     names = [s.name for s in subjects]
@@ -220,7 +222,7 @@ def _rows(s: Subject, stats: BatchNormStatistics | None) -> tuple[list[PathRow],
 
 
 def _times(subjects: Sequence[Subject], repeats: int) -> dict[tuple[str, str], Any]:
-    """Latencies of all subjects' paths by (run, path); rivals' paths run as extracted networks."""
+    """Measure the latencies of all subjects' paths, by (run, path). The paths of rivals run as extracted networks."""
     first, *rivals = subjects
     others = {(s.name, name): extract(s.net, p) for s in rivals for name, p in s.paths.items()}
     keys = {"\n".join(key): key for key in others}

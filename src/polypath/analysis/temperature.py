@@ -1,7 +1,7 @@
 """The calibration error of logits, and the temperature that calibrates them (Guo et al. 2017).
 
-The expected calibration error (Eq. 3) is torchmetrics', with equal bins of the top probability. A temperature T (§4.2)
-divides the logits and changes no answer.
+The expected calibration error (Eq. 3) is computed by torchmetrics, with equal bins of the top probability. A
+temperature T (§4.2) divides the logits and changes no answer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ BINS = 15
 
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
-    """Expected calibration error of logits ``(images, classes)``, in percent.
+    """Return the expected calibration error of logits ``(images, classes)``, in percent.
 
     Raises:
         ValueError: fewer than one bin.
@@ -30,9 +30,9 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, least: float = 0.01, most: float = 100.0) -> float:
-    """The T in [``least``, ``most``] with the smallest cross-entropy of ``logits / T`` (images, classes).
+    """Find the T in [``least``, ``most``] with the smallest cross-entropy of ``logits / T`` ``(images, classes)``.
 
-    The cross-entropy is convex in 1/T, so T is found by bisection of log T on the sign of the derivative.
+    The cross-entropy is convex in 1/T. So T is found by bisection of log T, on the sign of the derivative.
     """
     z, labels = logits.detach().cpu().double(), labels.cpu()
     truth = z.gather(1, labels[:, None]).squeeze(1)

@@ -1,8 +1,9 @@
 """The command ``polypath``: its subcommands and exit statuses.
 
-A subcommand is a function of its arguments, in the module that :data:`COMMANDS` names. Heavy modules are imported only
-once the subcommand is known. Exit statuses: 0 success; 2 bad input (one line on standard error, JSON with ``--json``);
-130 Ctrl-C; 1 a bug in Polypath, or a part of the request failed. ``POLYPATH_DEBUG=1`` shows tracebacks.
+A subcommand is a function that takes a list of arguments; :data:`COMMANDS` lists the module of each. Heavy modules are
+imported only once the subcommand is known. Exit statuses: 0 for success; 2 for bad input (one line on standard error,
+JSON with ``--json``); 130 for Ctrl-C; 1 for a bug in Polypath, or if a part of the request failed. ``POLYPATH_DEBUG=1``
+shows tracebacks.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("polypath.cli.search", "find a run's best paths among all choices, not only the named ones"),
     "bench": ("polypath.cli.bench", "compare any methods by one frozen protocol: error, time, right answers in time"),
     "paths": ("polypath.cli.paths", "score and time every named path of a run: table, CSV, figure"),
-    "reproduce": ("polypath.cli.reproduce", "run a paper's table or figure: measured beside published, claims judged"),
+    "reproduce": ("polypath.cli.reproduce", "run a paper's table or figure: compare measured and published numbers"),
     "explore": ("polypath.cli.explore", "open a page: drop an image, move the time budget, see which path answers"),
     "report": ("polypath.cli.report", "write a run as one HTML page: wiring, curves, paths, calibration, galleries"),
     "extract": ("polypath.cli.extract", "save a path of a run as a standalone network"),
@@ -65,7 +66,7 @@ def _run(args: list[str]) -> int:
             status = getattr(importlib.import_module(COMMANDS[name][0]), name)(args[1:])
         sys.stdout.flush()
         return status or 0
-    except SystemExit as leave:  # --help, or a run stopped by a signal, which has logged its reason already
+    except SystemExit as leave:  # raised by --help, or by a run that a signal stopped and that has logged the reason
         status = leave.code if isinstance(leave.code, int) else 0
         return _fail(leave, str(leave), status, args) if status and "--json" in args else status
     except KeyboardInterrupt as stop:
@@ -85,7 +86,7 @@ def _run(args: list[str]) -> int:
 
 
 def usage() -> str:
-    """What ``polypath --help`` prints."""
+    """Return the text of ``polypath --help``."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(

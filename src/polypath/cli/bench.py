@@ -1,4 +1,4 @@
-"""``polypath bench anytime``: any methods, measured by one frozen protocol."""
+"""``polypath bench anytime``: compare any methods by one frozen protocol."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from polypath.core.checks import check, one_of, whole
 
 
 def bench(argv: list[str]) -> None:
-    """Measure methods that trade accuracy for time by the frozen protocol anytime-1. It measures error against
-    milliseconds, requests answered right and in time under a recorded trace of budgets, and answers that turned from
-    right to wrong. A method is a Python file of yours, which is executed; docs/protocol.md says what it defines. The
-    same command resumes a stopped measurement."""
+    """Compare methods that trade accuracy for time, by the frozen protocol anytime-1. It measures error against
+    milliseconds, the requests that are answered correctly and in time under a recorded trace of budgets, and the
+    answers that change from right to wrong. A method is a Python file that you write. The file is executed;
+    docs/protocol.md lists what it must define. The same command resumes a stopped measurement."""
     parser = Parser("bench", bench.__doc__, usage=f"{PROGRAM} bench anytime --method FILE [--method FILE ...]")
     parser.add_argument("protocol", metavar="anytime", help="the protocol anytime-1")
     parser.add_argument(
@@ -23,7 +23,7 @@ def bench(argv: list[str]) -> None:
         action="append",
         metavar="FILE",
         required=True,
-        help="a method; repeat to compare several",
+        help="a method; repeatable, to compare several",
     )
     parser.add_argument(
         "--data.source",

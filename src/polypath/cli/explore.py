@@ -1,4 +1,4 @@
-"""``polypath explore``: a page on which to try a network within a time budget."""
+"""``polypath explore``: a page for trying a network within a time budget."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ LOG = logging.getLogger(__name__)
 
 
 def explore(argv: list[str]) -> None:
-    """Serve a page: drop an image, move the time budget, see which path answers, how long it takes and how often it is
-    right. DIR is a bundle, a finished run or a saved network; the default is the network that comes with Polypath."""
+    """Serve a page on which you drop an image, move the time budget, and see which path answers, how long it takes and
+    how often it is right. DIR is a bundle, a finished run or a saved network; the default is the network that comes
+    with Polypath."""
     parser = Parser("explore", explore.__doc__)
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="bundle, finished run or saved network")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
@@ -32,8 +33,8 @@ def explore(argv: list[str]) -> None:
     from polypath.explore.page import gradio, serving
     from polypath.serve.callers import Callers, is_loopback
 
-    names = Callers((args.host, *args.allow_host)).hosts  # a bad name is an error now
-    gradio()  # a missing extra is an error before anything is measured
+    names = Callers((args.host, *args.allow_host)).hosts  # raises for a bad host name before anything is measured
+    gradio()  # raises for a missing extra before anything is measured
     subject = open_subject(args.folder, args.runtime, args.profile)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

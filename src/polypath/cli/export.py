@@ -24,7 +24,7 @@ FORMATS = ("bundle", "onnx", "openvino", "torch", "triton")
 
 def export(argv: list[str]) -> None:
     """Write paths of a run, or of a saved network, for deployment: as a bundle, or each as a separate graph. Several
-    runs of the same classes and images make one bundle, whose paths are called NETWORK:PATH."""
+    runs with the same classes and images can be written as one bundle; its paths are called NETWORK:PATH."""
     parser = Parser("export", export.__doc__)
     parser.add_argument(
         "source",
@@ -43,7 +43,7 @@ def export(argv: list[str]) -> None:
     parser.add_argument(
         "--out", type=Path, help="new folder; default with one source: SOURCE-FORMAT here, such as my-images-bundle"
     )
-    parser.add_argument("--name", help="name of the bundle; default its folder's")
+    parser.add_argument("--name", help="name of the bundle; default that of its folder")
     parser.add_argument("--keep", action="store_true", help="keep paths even if a cheaper one is as accurate (bundle)")
     parser.add_argument(
         "--no-recalibrate", action="store_true", help="keep batch-norm as trained (default: recalibrated, for a run)"
@@ -59,8 +59,8 @@ def export(argv: list[str]) -> None:
         "--precision",
         choices=("float32", "int8", "mixed"),
         default="float32",
-        help="of a bundle's graphs. int8: replaces float32 where a path loses no more than --max-drop; mixed: float32, "
-        "and int8 where it pays off on this machine (default float32)",
+        help="precision of a bundle's graphs; int8: int8 instead of float32 for paths that lose at most --max-drop; "
+        "mixed: float32, and int8 where it pays off on this machine (default float32)",
     )
     parser.add_argument(
         "--max-drop",
@@ -122,7 +122,7 @@ def _bundle(args: Any) -> dict[str, Any]:
 
 
 def _of_one(args: Any) -> tuple[Bundle, list[str]]:
-    """The bundle of one source, and a note on its batch-norm statistics."""
+    """Write the bundle of one source. Return it, and a note on its batch-norm statistics."""
     from polypath.cli.runs import texts_of
     from polypath.deploy.from_runs import count_looks, notes_of
     from polypath.deploy.write import write_bundle
@@ -151,7 +151,8 @@ def _of_one(args: Any) -> tuple[Bundle, list[str]]:
 
 
 def _of_several(args: Any) -> tuple[Bundle, list[str]]:
-    """The bundle of several sources, which are all runs or all saved networks, and a note for each."""
+    """Write one bundle of several sources, which are all runs or all saved networks. Return it, and a note for each
+    source."""
     from polypath.cli.runs import texts_of
     from polypath.deploy.candidates import of_network
     from polypath.deploy.from_runs import check_same_runs, count_looks, names_of, notes_of
@@ -188,7 +189,7 @@ def _of_several(args: Any) -> tuple[Bundle, list[str]]:
 
 
 def _texts(asked: list[str] | None, name: str, names: list[str]) -> list[str]:
-    """The choices requested for one network."""
+    """Return the choices that were requested for the network ``name``."""
     own = []
     for text in asked or ():
         network, colon, rest = text.partition(":")
@@ -216,7 +217,7 @@ def _network(args: Any, net: PathNet, run: FinishedRun | None, texts: list[str] 
 
 
 def _precision(args: Any) -> dict[str, Any]:
-    """The precision arguments of the functions that write bundles."""
+    """Return the precision arguments for the functions that write bundles."""
     return {"precision": args.precision} | ({} if args.max_drop is None else {"max_drop": args.max_drop})
 
 
@@ -227,7 +228,7 @@ def _norms(one: BundleNetwork) -> str:
 
 
 def _written(run: FinishedRun) -> dict[str, Any]:
-    """The bundle's record of its images and of the machine that wrote it."""
+    """Return the bundle's record of its images and of the machine that wrote it."""
     from polypath.training.run import environment
 
     written = environment(run.device)
@@ -241,7 +242,7 @@ def _make_room(args: Any) -> None:
 
 
 def _ladder(bundle: Bundle, *, quiet: bool) -> list[dict[str, int]]:
-    """Show the steps of successively better answers, and how many held-out answers each step corrects and breaks."""
+    """Print the bundle's steps to better answers, and how many held-out answers each step corrects and breaks."""
     from dataclasses import asdict
 
     from polypath.analysis.flips import flips
@@ -321,7 +322,7 @@ _FORMAT = {"bundle": _bundle, "triton": _triton} | dict.fromkeys(("onnx", "openv
 
 
 def _opened(args: Any, source: Path) -> tuple[PathNet, FinishedRun | None]:
-    """The network, and the run that it comes from, if any."""
+    """Return the network, and its run if the source is one."""
     if (source / "recipe.json").is_file():
         from polypath.analysis.finished_run import FinishedRun
 

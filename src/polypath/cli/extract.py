@@ -1,4 +1,4 @@
-"""``polypath extract``: a path of a run as a standalone network."""
+"""``polypath extract``: save a path of a run as a standalone network."""
 
 from __future__ import annotations
 

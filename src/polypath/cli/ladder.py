@@ -1,4 +1,4 @@
-"""``polypath ladder``: each path of a network beside the same path trained alone."""
+"""``polypath ladder``: compare each path of a network with the same path trained alone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from polypath.cli.tables import print_json, print_table
 
 
 def ladder(argv: list[str]) -> None:
-    """Train a network, and separately, as plain networks, each of the paths that it would be exported with. The tax is
-    a path's error in the shared network minus its error trained alone. Alone means: for as many epochs (epochs), for
-    as many training PFLOP in total (pflop), or distilled from the whole network's twin (taught). The same command
-    resumes a stopped ladder. Any field of the recipe is an option, as for `polypath train`."""
+    """Train a network, and train each of the paths that an export would contain alone, as a plain network. The tax is a
+    path's error in the shared network minus its error trained alone. A path is trained alone for the same number of
+    epochs (epochs), for the same training PFLOP in total (pflop), or by distillation from the whole network's twin
+    (taught). The same command resumes a stopped ladder. Any field of the recipe is an option, as for `polypath
+    train`."""
     parser = Parser("ladder", ladder.__doc__, usage=f"{PROGRAM} ladder RECIPE [--seeds N] [--FIELD VALUE ...]")
     parser.add_argument("recipe", help=f"a name of `{PROGRAM} recipes`")
     parser.add_argument("--seeds", type=positive, default=3, help="seeds 0 to N-1 (default 3)")

@@ -1,4 +1,4 @@
-"""A memory setting of the process, for networks on a CPU."""
+"""A memory setting of the process that makes networks on a CPU faster."""
 
 from __future__ import annotations
 

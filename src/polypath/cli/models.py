@@ -1,4 +1,4 @@
-"""``polypath models``: the registered networks, and their sizes beside those that the papers print."""
+"""``polypath models``: list the registered networks, with their sizes beside the papers' figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def models(argv: list[str]) -> None:
-    """List registered networks: paper, parameters, MACs of one image, paths, and the figures that the paper prints."""
+    """List registered networks: paper, parameters, MACs of one image, paths, and the figures printed in the paper."""
     parser = Parser("models", models.__doc__)
     parser.add_argument("pattern", nargs="?", default="*", help="shell-style pattern, such as 'gunn*'")
     parser.add_json()
@@ -58,7 +58,7 @@ def models(argv: list[str]) -> None:
 
 
 def describe(name: str, preset: Preset) -> dict[str, Any]:
-    """The table's row of a network, as JSON values; built on the meta device, without memory for weights."""
+    """Return a network's row of the table, as JSON values. The network is built on the meta device, without weights."""
     import torch
 
     from polypath.families.registry import create_model
@@ -86,7 +86,7 @@ def describe(name: str, preset: Preset) -> dict[str, Any]:
 
 
 def _strip(net: nn.Module) -> None:
-    """Remove norms and ReLUs from a throw-away net: they add no MACs, keep shapes, and take most of the time."""
+    """Remove norms and ReLUs from a throw-away net: they add no MACs, change no shapes, and take most of the time."""
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -97,7 +97,7 @@ def _strip(net: nn.Module) -> None:
 
 
 def compared(row: dict[str, Any]) -> list[str]:
-    """Each printed figure followed by ours, in the printed unit."""
+    """Return the figures printed in the paper, each followed by ours in the same unit."""
     ours = {"params": row["params"] / 1e6, "macs": row["macs"] / 1e9, "depth": row["depth"], "paths": row["paths"]}
     units = {"params": " M", "macs": " G"}
     return [

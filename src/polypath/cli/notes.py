@@ -15,8 +15,8 @@ from polypath.core.display import printable
 
 @contextmanager
 def notes(*, as_json: bool) -> Iterator[None]:
-    """Handle records of the ``polypath`` loggers from INFO on; with ``as_json``, and in all ``torchrun`` processes but
-    the first, errors only. Only this function installs a handler."""
+    """Print records of the ``polypath`` loggers from INFO on. With ``as_json``, and in all ``torchrun`` processes but
+    the first, print only errors. No other function installs a handler."""
     logger = logging.getLogger("polypath")
     before = logger.level, logger.propagate
     handler = _handler()
@@ -25,7 +25,7 @@ def notes(*, as_json: bool) -> Iterator[None]:
     logger.propagate = False  # otherwise notes appear twice if another package gave the root logger a handler
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata that nothing here reads
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # warnings about metadata that Polypath does not read
             yield
     finally:
         logger.removeHandler(handler)
@@ -42,7 +42,7 @@ def _handler() -> logging.Handler:
 
 
 class _Terminal(logging.Handler):
-    """Prints above progress bars with rich, which is imported at the first record."""
+    """A handler that prints above progress bars with rich, which is imported at the first record."""
 
     @cached_property
     def _rich(self) -> logging.Handler:
@@ -59,14 +59,14 @@ class _Terminal(logging.Handler):
 
 
 class _Printable(logging.Formatter):
-    """``text`` without terminal control characters: names in it may come from files."""
+    """A formatter that escapes terminal control characters, since names in a record may come from files."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(printable, super().format(record).splitlines()))
 
 
 class _Plain(_Printable):
-    """``text``; above INFO ``warning: text``."""
+    """A formatter that begins records above INFO with their level (``warning: text``)."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

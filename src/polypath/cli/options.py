@@ -11,7 +11,8 @@ _FRAME = " ╭╮╰╯│"
 
 
 def with_options(default: T, argv: list[str], prog: str) -> T:
-    """``default`` with the fields that ``argv`` names (``--optim.lr 0.05``) replaced; ``--help`` lists them all.
+    """Return ``default`` with the fields replaced that ``argv`` sets (``--optim.lr 0.05``). ``--help`` lists all
+    fields.
 
     Raises:
         ValueError: unknown options (suggests similar ones), values of a wrong type, values that the dataclass rejects.
@@ -29,7 +30,8 @@ def with_options(default: T, argv: list[str], prog: str) -> T:
 
 
 def named(argv: list[str]) -> dict[str, str]:
-    """The fields that ``argv`` names, dotted, each with the first word after it (empty if there is none)."""
+    """Return the fields that ``argv`` sets, by dotted name, each with the first word after it (empty if there is
+    none)."""
     found: dict[str, str] = {}
     for i, word in enumerate(argv):
         if word.startswith("--"):
@@ -41,7 +43,7 @@ def named(argv: list[str]) -> dict[str, str]:
 
 
 def _one_line(boxed: str, prog: str) -> str:
-    """tyro's framed error as one sentence: the message, and the options that it suggests, if any."""
+    """Return tyro's framed error as one sentence: the message, and the options that it suggests, if any."""
     parts: list[list[str]] = [[]]
     for line in boxed.splitlines()[1:]:  # the first line is a title
         text = line.strip(_FRAME)

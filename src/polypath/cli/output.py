@@ -1,4 +1,4 @@
-"""Text for terminals that cannot show all of it: our special characters become plain ones, others escapes."""
+"""Text output for terminals that cannot show all characters: ours are replaced by plain ones, others by escapes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ HANDLER = "polypath.plain"
 
 @contextmanager
 def plain_where_needed() -> Iterator[None]:
-    """Within, standard output and standard error accept any text. What their encoding lacks is replaced: ``±`` by
-    ``+-``, a byte of a file name that is not UTF-8 by ``\\xe9``."""
+    """Make standard output and standard error accept any text. Characters that their encoding lacks are replaced: ``±``
+    by ``+-``, a byte of a file name that is not UTF-8 by ``\\xe9``."""
     codecs.register_error(HANDLER, _plain)
     changed: list[tuple[io.TextIOWrapper, str | None]] = []
     for stream in (sys.stdout, sys.stderr):
@@ -34,20 +34,20 @@ def plain_where_needed() -> Iterator[None]:
         yield
     finally:
         for stream, errors in reversed(changed):  # both may be the same stream
-            with suppress(OSError, ValueError):  # closed meanwhile, or its reader has exited
+            with suppress(OSError, ValueError):  # the stream was closed meanwhile, or its reader has exited
                 stream.reconfigure(errors=errors)
 
 
 def fitting(text: str) -> str:
-    """A one-line text as standard output will show it, to measure its width."""
+    """Return a one-line text as standard output will show it, to measure its width."""
     text, encoding = printable(text), getattr(sys.stdout, "encoding", None) or "utf-8"
     codecs.register_error(HANDLER, _plain)
     return text.encode(encoding, HANDLER).decode(encoding)
 
 
 def say(*lines: str, error: bool = False) -> None:
-    """Print lines of text. Names in them may come from files, so terminal control characters are shown as escapes:
-    print through this function only."""
+    """Print lines of text, with terminal control characters shown as escapes, since names may come from files. All
+    printing must go through this function."""
     stream = sys.stderr if error else sys.stdout
     print(*(printable(line) for text in lines for line in text.split("\n")), sep="\n", file=stream, flush=True)
 

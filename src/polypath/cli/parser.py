@@ -12,7 +12,7 @@ PROGRAM = "polypath"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse for ``polypath NAME``, raising ``ValueError`` where argparse would print and exit."""
+    """An argparse parser for ``polypath NAME`` that raises ``ValueError`` where argparse would print and exit."""
 
     def __init__(self, name: str, description: str | None, **options) -> None:
         super().__init__(prog=f"{PROGRAM} {name}", description=description, allow_abbrev=False, **options)
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         """Parse all of ``argv``.
 
         Raises:
-            ValueError: missing, unknown or malformed arguments; an unknown option's error suggests similar ones.
+            ValueError: missing, unknown or malformed arguments. For an unknown option, the error suggests similar ones.
         """
         args, rest = self.parse_known_args(argv)
         if rest:
@@ -82,7 +82,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def number_of(kind: type[int] | type[float], rule: Rule) -> Callable[[str], Any]:
-    """An argparse type: a number that ``rule`` allows."""
+    """Return an argparse type for the numbers that ``rule`` allows."""
 
     def read(text: str) -> Any:
         try:

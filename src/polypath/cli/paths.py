@@ -1,4 +1,4 @@
-"""``polypath paths``: error, cost and latency of every named path of a run."""
+"""``polypath paths``: measure error, cost and latency of every named path of a run."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ def show(table: PathTable) -> None:
 
 
 def gates_note(run: FinishedRun) -> str:
-    """A caveat on the figures of a gated network; empty for others."""
+    """Return a caveat on the figures of a gated network; empty for others."""
     if not any(join.gates for join in run.net.wiring.joins.values()):
         return ""
     return "where gates decide, MACs are the maximum for any image, and latency is that of one random image"
 
 
 def _rival(folder: Path, run: FinishedRun, device: str | None) -> FinishedRun:
-    """Another run, on the same test images.
+    """Open another run that is scored on the same test images.
 
     Raises:
         ValueError: the run is scored on other images.

@@ -103,7 +103,7 @@ def _to_file(args: argparse.Namespace, bundle: Bundle, files: Sequence[Path]) ->
     from polypath.deploy.predictor import AnytimePredictor
 
     out = check_out(args.out)
-    runtime = args.runtime if args.runtime != "auto" else runtime_of(out) or "auto"  # the one that FILE was begun with
+    runtime = args.runtime if args.runtime != "auto" else runtime_of(out) or "auto"  # a resumed FILE keeps it
     predictor = AnytimePredictor(bundle, runtime, args.threads, precision=args.precision, profile=args.profile)
     written = write_answers(
         predictor,
@@ -156,8 +156,12 @@ def _table(bundle: Bundle, predictor: AnytimePredictor, files: Sequence[Path]) -
 
 
 def _split(args: argparse.Namespace) -> tuple[Path | None, list[Path]]:
-    """The model's folder, if the first argument is one, and the image arguments."""
+    """Return the model's folder, if the first argument is one, and the image arguments."""
     first, *rest = args.places
+    if (first / "recipe.json").is_file():
+        raise ValueError(
+            f"{printable(first)} is a run: `polypath export {printable(first)}` writes a bundle to predict with"
+        )
     if not any((first / name).is_file() for name in ("manifest.json", "config.json")):
         return None, args.places
     if not rest:

@@ -1,4 +1,4 @@
-"""``polypath report``: a run as one self-contained HTML page."""
+"""``polypath report``: write a run as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ ACCELERATED = 50.0  # an accelerator may spend this many times the multiply-adds
 
 
 def report(argv: list[str]) -> None:
-    """Write a finished run as one HTML page that works offline: the wiring with any path highlighted, training curves,
-    the path table, error against cost, confusion between classes, calibration, agreement, importance, depths,
+    """Write a finished run as one HTML page that works offline. It shows the wiring with any path highlighted, training
+    curves, the path table, error against cost, confusion between classes, calibration, agreement, importance, depths,
     galleries, and where in an image paths look (Grad-CAM)."""
     parser = Parser("report", report.__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
@@ -70,7 +70,7 @@ def report(argv: list[str]) -> None:
 
 
 def gathered(run: FinishedRun, result: RunResult, images: int, texts: Sequence[str] | None = None) -> Report:
-    """The contents of a run's page, for the paths of its path table or for those that ``texts`` choose.
+    """Return the contents of a run's page, for the paths of its path table or for the choices in ``texts``.
 
     Raises:
         ValueError: a path table or statistics that are damaged or belong to another network; missing images.
@@ -118,7 +118,7 @@ def gathered(run: FinishedRun, result: RunResult, images: int, texts: Sequence[s
 
 
 def check_writable(out: Path) -> None:
-    """Raise before the work, not after it, if a file cannot be written.
+    """Check, before the analyses run, that a file can be written.
 
     Raises:
         ValueError: ``out`` is a folder, its folder does not exist, or there is no permission.
@@ -136,9 +136,9 @@ def check_writable(out: Path) -> None:
 
 
 def _table(run: FinishedRun, texts: Sequence[str] | None) -> tuple[PathTable, bool, BatchNormStatistics | None]:
-    """The run's path table, whether it was measured now, and the statistics that it was measured with.
+    """Return the run's path table, whether it was measured now, and the statistics that it was measured with.
 
-    With ``texts`` it is always measured, with batch-norm recalibrated for each path, as search and export do.
+    With ``texts``, the table is always measured, with batch-norm recalibrated for each path, as search and export do.
     """
     from polypath.analysis.tables import PathTable, path_table
     from polypath.cli.paths import gates_note
@@ -174,7 +174,7 @@ def _choice(run: FinishedRun, text: str) -> Any:
 
 
 class _Feed:
-    """Test or held-out images of a run: at most ``most``, spread evenly over the split."""
+    """Batches of a run's test or held-out images: at most ``most``, spread evenly over the split."""
 
     def __init__(self, run: FinishedRun) -> None:
         self.run, self.views = run, run.recipe.data.eval_crops
@@ -185,7 +185,7 @@ class _Feed:
         return self.run.batches(part, fewer, looks=looks)
 
     def stored(self, places: Sequence[int], most: int) -> Tensor:
-        """Stored test images ``(n, C, H, W)`` uint8 at these indices of ``self("test", most)``."""
+        """Return stored test images ``(n, C, H, W)`` uint8, by their indices in ``self("test", most)``."""
         from polypath.data.split import Split
 
         split = self.run.data.test

@@ -1,4 +1,4 @@
-"""``polypath reproduce``: a paper's table or figure, run and judged."""
+"""``polypath reproduce``: run a paper's table or figure, and judge its claims."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def reproduce(argv: list[str]) -> None:
-    """Run a paper's table or figure: train its networks with several seeds, measure, print measured numbers beside
-    published ones and a verdict on each claim. The same command resumes a stopped experiment. Without a name, lists
-    all experiments."""
+    """Run a paper's table or figure: train its networks with several seeds, print the measured numbers beside the
+    published ones, and judge each claim. The same command resumes a stopped experiment. Without a name, all experiments
+    are listed."""
     parser = Parser("reproduce", reproduce.__doc__)
     parser.add_argument("experiment", nargs="?", help="PAPER/TABLE, such as crescendonet/table2; without it, a list")
     parser.add_argument(
@@ -78,7 +78,7 @@ def reproduce(argv: list[str]) -> None:
         reproduce_plan.freeze(args.freeze)
         return
     if args.all and args.experiment is not None:
-        raise ValueError(f"--all with {args.experiment!r}: take one of them")
+        raise ValueError(f"--all with {args.experiment!r}: give only one of them")
     if args.experiment is None and not args.all:
         if args.plan or args.project:
             raise ValueError("--plan and --project need an experiment, or --all")

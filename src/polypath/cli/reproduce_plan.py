@@ -11,7 +11,7 @@ from polypath.cli.tables import print_json, print_table
 
 
 def plan(scale: str, names: Sequence[str] | None, as_json: bool) -> None:
-    """Print order, PFLOP and time on this machine of experiments, by default of all that have the scale."""
+    """Print experiments in their order, with PFLOP and time on this machine; by default, all that have the scale."""
     from polypath.reproduce.frozen import SCALE, planned
     from polypath.reproduce.plan import plan_of, seconds_here
     from polypath.reproduce.registry import get_experiment
@@ -53,7 +53,7 @@ def plan(scale: str, names: Sequence[str] | None, as_json: bool) -> None:
 
 
 def project(names: Sequence[str] | None, rate_gpu: float, as_json: bool) -> None:
-    """Print PFLOP and time of one run at the published setting, by default of one experiment per paper."""
+    """Print PFLOP and time of one run at the published setting, for each experiment; by default, one per paper."""
     from polypath.reproduce.plan import HEADLINES, projected
     from polypath.reproduce.registry import get_experiment
 
@@ -100,7 +100,7 @@ def freeze(results: Path) -> None:
 
 
 def verdicts(results: Path, as_json: bool) -> None:
-    """Print every verdict of the results below a folder."""
+    """Print the verdicts on all results in a folder."""
     from polypath.reproduce.verdicts import verdicts_of
 
     found = verdicts_of(results)

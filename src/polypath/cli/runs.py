@@ -16,7 +16,7 @@ STATISTICS = "statistics.safetensors"
 
 
 def texts_of(folder: Path, texts: Sequence[str]) -> list[str]:
-    """The requested choices, with ``found`` replaced by the choices that a search of the run found.
+    """Return the requested choices, with ``found`` replaced by the choices that a search of the run found.
 
     Raises:
         ValueError: no search was run, or it searched another network.
@@ -28,10 +28,10 @@ def texts_of(folder: Path, texts: Sequence[str]) -> list[str]:
 
 
 def paths_of(run: FinishedRun, texts: Sequence[str] | None) -> dict[str, Paths]:
-    """The choices of a run, the whole network first: the requested ones, else the named ones.
+    """Return choices of a run, the whole network first: the requested ones or, by default, the named ones.
 
     Raises:
-        ValueError: as :func:`texts_of`, and illegal choices.
+        ValueError: as :func:`texts_of`, or an illegal choice.
     """
     if not texts:
         return run.net.named_paths()
@@ -40,7 +40,8 @@ def paths_of(run: FinishedRun, texts: Sequence[str] | None) -> dict[str, Paths]:
 
 
 def subject(run: FinishedRun, paths: Mapping[str, Paths] | None = None) -> Subject:
-    """A run as :func:`polypath.analysis.tables.path_table` takes it, with a progress bar; default the named paths."""
+    """Return a run as a subject for :func:`polypath.analysis.tables.path_table`, with progress bars; by default, with
+    its named paths."""
     paths = run.net.named_paths() if paths is None else paths
     test = run.batches("test", looks=len(paths))
     return Subject(
@@ -55,7 +56,7 @@ def subject(run: FinishedRun, paths: Mapping[str, Paths] | None = None) -> Subje
 
 
 class Watched:
-    """Batches with a progress bar at each iteration over them."""
+    """Batches that show a progress bar at each iteration over them."""
 
     def __init__(self, batches: Any, what: str) -> None:
         self.batches, self.what = batches, what

@@ -1,4 +1,4 @@
-"""``polypath search``: the best paths of a run among all choices of its network."""
+"""``polypath search``: find the best paths of a run among all choices of its network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from polypath.core.checks import number, whole
 
 def search(argv: list[str]) -> None:
     """Find the paths of a finished run that are most accurate for their time, among all choices of its network and not
-    only the named ones. One half of the held-out images chooses; on the other half the found paths are compared with
-    the named ones and with equally many random ones. Writes search.json into the run's folder; `paths`, `report` and
+    only the named ones. They are chosen on one half of the held-out images. On the other half they are compared with
+    the named paths and with equally many random ones. Writes search.json into the run's folder; `paths`, `report` and
     `export` use it with `--paths found`. The same command resumes a stopped search."""
     parser = Parser("search", search.__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run with held-out images (data.validation)")
@@ -21,7 +21,7 @@ def search(argv: list[str]) -> None:
         "--method",
         choices=("auto", "exhaustive", "beam"),
         default="auto",
-        help="evaluate all choices, or search by a beam; auto: all if --size and --pflop allow it",
+        help="evaluate all choices, or search with a beam; auto: all if --size and --pflop allow it",
     )
     parser.add_argument("--size", type=positive, default=5000, help="choices to evaluate, at most (default 5000)")
     parser.add_argument(
@@ -36,8 +36,8 @@ def search(argv: list[str]) -> None:
         "--statistics",
         choices=("recalibrated", "own"),
         default="recalibrated",
-        help="batch-norm while choosing: recalibrated for each choice, or the network's own; the comparison always "
-        "recalibrates",
+        help="batch-norm statistics while choosing: recalibrated for each choice, or the network's own; the comparison "
+        "always uses recalibrated ones",
     )
     parser.add_argument(
         "--num-images",

@@ -1,4 +1,4 @@
-"""``polypath serve``: a bundle over HTTP. Each request is answered within its deadline or rejected at once."""
+"""``polypath serve``: serve a bundle over HTTP. Each request is answered within its deadline or rejected at once."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ MEASURING = "measuring how long each path takes on this machine; stored for the 
 
 
 def serve(argv: list[str]) -> None:
-    """Answer POST /v1/predict over HTTP: an image in, classes out, by the most accurate path that fits the request's
-    budget. Listens on this machine only, unless --host is given. If POLYPATH_API_KEY is set, clients must send it. On
-    SIGTERM or Ctrl-C, answers the accepted requests, then exits."""
+    """Answer POST /v1/predict over HTTP: classify the image of each request by the most accurate path that fits its
+    budget. The service is reachable from this machine only, unless --host is given. If POLYPATH_API_KEY is set, clients
+    must send it. On SIGTERM or Ctrl-C, the service answers the accepted requests, then exits."""
     parser = Parser("serve", serve.__doc__)
     parser.add_argument(
         "bundle", nargs="?", type=Path, help="folder of a bundle or network; default the pretrained bundle"
@@ -146,8 +146,8 @@ def _on_cluster(args: Any, options: Any, key: Any, callers: Any, bound: Any, url
 def make_model(
     bundle: Path | None, runtime: str, threads: int | None, profile: Any = "stored", precision: str = "auto"
 ) -> Any:
-    """The model of a bundle; replicas on a cluster call this too."""
-    # the client that sent an odd image is told, not the service's log
+    """Open the model of a bundle. Replicas on a cluster call this, too."""
+    # a warning about an odd image is for the client that sent it, not for the service's log
     warnings.filterwarnings("ignore", module=r"PIL\.")
     from polypath.deploy import AnytimePredictor, Bundle
     from polypath.profiling.cores import cores
@@ -166,5 +166,5 @@ def _tell(args: Any, model: Any, url: str, key: bool, **more: int) -> None:
         keys = "clients must send the key" if key else "no key is needed"
         where = "".join(f" by {number} {what}" for what, number in more.items())
         say(f"{model.name}: {len(model.paths)} paths, {len(model.classes)} classes{where} at {url}; {keys}")
-        say(f"try: curl -H 'Content-Type: image/png' --data-binary @image.png '{url}/v1/predict?budget_ms=50'")
+        say(f"try: curl -F image=@photo.jpg -F budget_ms=50 {url}/v1/predict")
         say(f"API documentation: {url}/docs; Ctrl-C stops")

@@ -1,4 +1,4 @@
-"""``polypath sweep``: one recipe over seeds and over values of its fields."""
+"""``polypath sweep``: train one recipe for several seeds and values of its fields."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def sweep(argv: list[str]) -> None:
 
 
 def values_of(text: str) -> tuple[str, list[Any]]:
-    """``model.depth=26,38`` as a field and its values, read as JSON if possible (lists in brackets), else as words.
+    """Read ``model.depth=26,38`` as a field and its values. A value is read as JSON if possible (lists in brackets),
+    else as a word.
 
     Raises:
         ValueError: text without ``=`` or without values.

@@ -1,4 +1,4 @@
-"""Tables by rich, which is imported when the first is printed, and JSON."""
+"""Printing of tables and of JSON. Rich is imported when the first table is printed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document on standard output."""
     say(to_json(value, indent=2))
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON that every parser accepts: file names that are not UTF-8 are escaped."""
+    """Return JSON that every parser accepts: bytes of file names that are not UTF-8 are escaped."""
     return json.dumps(_unicode(value), indent=indent).replace(
         "\x7f", "\\u007f"
     )  # the only control character that json does not escape
@@ -63,8 +63,8 @@ class RowPrinter:
     """A table that prints each row as it comes, so that a later failure loses nothing.
 
     Args:
-        title: above the columns.
-        columns: name and width of each; the last may be wider.
+        title: the line above the columns.
+        columns: name and width of each column; the last column may be wider.
         left: names of the text columns; the others are numbers.
     """
 
@@ -91,7 +91,7 @@ class RowPrinter:
 
 
 def stdout() -> Console:
-    """Standard output; wide if it is no terminal, so that piped tables are not wrapped."""
+    """Return a console for standard output. It is wide if that is no terminal, so that piped tables are not wrapped."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 200
@@ -99,7 +99,7 @@ def stdout() -> Console:
 
 
 def watched(things: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
-    """``things``, with a progress bar on standard error if that is a terminal."""
+    """Return ``things``; iterating over them shows a progress bar on standard error if that is a terminal."""
     if not sys.stderr.isatty():
         return things
     from rich.progress import track
@@ -110,7 +110,7 @@ def watched(things: Iterable[T], what: str, total: int | None = None) -> Iterabl
 
 
 def millions(n: float) -> str:
-    """A count in millions, three significant digits or more (``0.370 M``)."""
+    """Format a count in millions, with three significant digits or more (``0.370 M``)."""
     return f"{n / 1e6:.3g} M" if n < 1e9 else f"{n / 1e6:,.0f} M"
 
 

@@ -1,4 +1,4 @@
-"""``polypath recipes``, ``train`` and ``resume``."""
+"""The commands ``polypath recipes``, ``train`` and ``resume``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def recipes(argv: list[str]) -> None:
-    """List training recipes. With a name: the recipe's fields, and which of them the paper does not state."""
+    """List training recipes. With a name, show the recipe's fields, and which of them the paper does not state."""
     parser = Parser("recipes", recipes.__doc__)
     parser.add_argument("name", nargs="?", default="*", help="a recipe's name, or a pattern such as 'gunn*'")
     parser.add_json()
@@ -91,7 +91,7 @@ def train(argv: list[str]) -> None:
 
 
 def _swept(recipe: Recipe, options: list[str], out: Path) -> tuple[Recipe, ImageData]:
-    """The recipe with the learning rate that a sweep found, and the images loaded for the sweep."""
+    """Return the recipe with the learning rate that a sweep found, and the images loaded for the sweep."""
     from polypath.cli.options import named
     from polypath.data.sources import load_images
     from polypath.storage.files import check_vacant
@@ -111,7 +111,7 @@ def _swept(recipe: Recipe, options: list[str], out: Path) -> tuple[Recipe, Image
 
 
 def resume(argv: list[str]) -> None:
-    """Continue a run that was stopped or killed; the result is as if it had not been stopped. --epochs extends a
+    """Continue a run that was stopped or killed. The result is the same as without the stop. --epochs extends a
     finished run, or changes the number of epochs of an unfinished one."""
     parser = Parser("resume", resume.__doc__)
     parser.add_argument("run", type=Path, help="run folder")
@@ -128,13 +128,13 @@ def resume(argv: list[str]) -> None:
 
 
 def customised(base: Recipe, options: list[str], prog: str) -> Recipe:
-    """``base`` with the fields that ``options`` set. Fields set this way are no longer assumed or open.
+    """Return ``base`` with the fields that ``options`` set. Fields set this way are no longer assumed or open.
 
-    ``--init timm:NAME`` makes the model, and thus the model options, timm's. If the model is open, any ``--init`` sets
-    it.
+    ``--init timm:NAME`` makes that timm network the model, so the model options are timm's. If the model is open, any
+    ``--init`` sets it.
 
     Raises:
-        ValueError: as :func:`~polypath.cli.options.with_options`; an ``init`` that names no network.
+        ValueError: as :func:`~polypath.cli.options.with_options`, or an ``init`` that is not the name of a network.
     """
     from polypath.cli.options import named, with_options
     from polypath.training.recipe import lookup, still_open
@@ -162,7 +162,7 @@ def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _row(recipe: Recipe, name: str, value: Any) -> list[str]:
-    """A field's name, its value, and why it was assumed."""
+    """Return a field's name, its value, and why it was assumed."""
     if any(f"{name}.".startswith(f"{field}.") for field in recipe.open_fields):
         return [name, "open", "chosen from the images, unless you set it"]
     return [name, str(value), recipe.assumed.get(name, "")]

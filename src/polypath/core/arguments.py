@@ -1,4 +1,4 @@
-"""Argument checks of public functions: a value of the wrong type raises an error that names the argument.
+"""Argument checks of public functions: a value of the wrong type raises an error with the argument's name.
 
 @takes(net=NETWORK, paths=PATHS)
 def extract(net, paths): ...                      # extract(net, 3): paths = 3: must be a choice of paths: …
@@ -18,9 +18,10 @@ T = TypeVar("T")
 
 
 def takes(**rules: Rule) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorator that checks arguments, each by its rule, before the function runs.
+    """Make a decorator that checks arguments, each by its rule, before the function runs.
 
-    NumPy and torch numbers are passed on as Python numbers, other values unchanged. Omitted arguments are not checked.
+    NumPy and torch numbers are converted to Python numbers; other values are unchanged. Omitted arguments are not
+    checked.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
@@ -35,7 +36,7 @@ def takes(**rules: Rule) -> Callable[[Callable[P, T]], Callable[P, T]]:
             except TypeError:
                 return function(*args, **options)  # Python's own error
             for name, value in given.arguments.items():
-                if name in rules and not rules[name].fits(value):  # only then: check() converts whole lists of arrays
+                if name in rules and not rules[name].fits(value):  # else check() would convert long lists for nothing
                     given.arguments[name] = check(name, value, rules[name])
             return function(*given.args, **given.kwargs)
 

@@ -1,8 +1,8 @@
 """Batch-norm statistics of paths, ``{path: {norm: (mean, var)}}``, kept separately from the network.
 
-A norm inside a path sees other inputs than in the whole network, so its running mean and variance are wrong there.
-:func:`polypath.core.recalibrate.recalibrate` measures them for each path; this module holds and applies them.
-The network's own buffers never change: :func:`applied` replaces them inside a ``with`` block.
+In a path, a batch-norm has other inputs than in the whole network, so its running mean and variance are wrong there.
+:func:`polypath.core.recalibrate.recalibrate` measures them for each path; this module stores and applies them.
+The network's own buffers do not change: :func:`applied` replaces them inside a ``with`` block.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class BatchNormStatistics(Mapping[Paths, Bank]):
     """Recalibrated statistics of some paths.
 
     Attributes:
-        banks: a bank for each path, with the norms that are alive under it.
+        banks: for each path, the statistics of the norms that are alive under it.
         images: how many training images they were measured on.
-        seed: the seed that drew these images, or None if they were the first ones.
+        seed: the seed with which these images were drawn, or None if they were the first ones.
     """
 
     banks: Mapping[Paths, Bank]
@@ -41,7 +41,7 @@ class BatchNormStatistics(Mapping[Paths, Bank]):
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("images", "seed"):  # they are written as JSON
+        for name in ("images", "seed"):  # these are written as JSON
             object.__setattr__(self, name, plain(getattr(self, name)))
 
     def __repr__(self) -> str:
@@ -64,26 +64,26 @@ class BatchNormStatistics(Mapping[Paths, Bank]):
 
     @property
     def record(self) -> dict[str, int | None]:
-        """Their record in a result or a saved network."""
+        """How the statistics were measured, for the record in a result or a saved network."""
         return {"images": self.images, "seed": self.seed}
 
 
 def statistics_note(record: Mapping[str, int | None] | None) -> str:
-    """Text for a report of errors: which batch-norm statistics were used. ``record`` is None for those of training."""
+    """Describe in words which batch-norm statistics were used; ``record`` is None for those of training."""
     if not record:
         return "batch-norm not recalibrated"
     return f"batch-norm recalibrated on {record['images']:,} training images"
 
 
 def norms(net: nn.Module) -> dict[str, _BatchNorm]:
-    """The batch-norms that keep running statistics, by name."""
+    """Return the batch-norms that have running statistics, by name."""
     modules = cast(Iterator[tuple[str, nn.Module]], net.named_modules())
     found = {name: module for name, module in modules if isinstance(module, _BatchNorm)}
     return {name: norm for name, norm in found.items() if norm.running_mean is not None}
 
 
 def norms_under(net: PathNet, paths: Paths) -> dict[str, _BatchNorm]:
-    """The batch-norms of :func:`norms` that run under ``paths``; of a module's variants, only those in use."""
+    """Return the batch-norms of :func:`norms` that run under ``paths``; of a module's variants, only those in use."""
     alive, found = net.wiring.prune(paths), dict[str, _BatchNorm]()
     for path in alive.modules:
         others = net.wiring.variants.get(path, frozenset()) - alive.variants.get(path, frozenset())
@@ -94,7 +94,7 @@ def norms_under(net: PathNet, paths: Paths) -> dict[str, _BatchNorm]:
 
 
 def buffers(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Running mean and variance ``(C,)`` of a norm that keeps them."""
+    """Return running mean and variance ``(C,)`` of a norm that has them."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     return norm.running_mean, norm.running_var
@@ -102,10 +102,10 @@ def buffers(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 @contextlib.contextmanager
 def applied(net: nn.Module, bank: Bank) -> Generator[None]:
-    """Use the statistics of one path in ``net`` inside the block; then restore its own buffers, bit for bit.
+    """Use the statistics of one path in ``net`` inside the block; then restore the network's buffers, bit for bit.
 
     Raises:
-        ValueError: a norm that the network does not have, or of another width.
+        ValueError: statistics of a norm that the network does not have, or of another width.
     """
     known = _matched(net, bank)
     with lent(known.values()):
@@ -117,9 +117,9 @@ def applied(net: nn.Module, bank: Bank) -> Generator[None]:
 
 @contextlib.contextmanager
 def lent(borrowed: Iterable[_BatchNorm]) -> Generator[None]:
-    """Let the block change buffers, mode and momentum of some batch-norms; restore them afterwards.
+    """Restore buffers, mode and momentum of some batch-norms after the block, which may change them.
 
-    The block must assign *new* tensors to the buffers; a norm must not update the original tensors.
+    The block must assign *new* tensors to the buffers, and must not change the original tensors in place.
     """
     kept = [(m, m.running_mean, m.running_var, m.num_batches_tracked, m.training, m.momentum) for m in borrowed]
     try:
@@ -132,11 +132,12 @@ def lent(borrowed: Iterable[_BatchNorm]) -> Generator[None]:
 
 @contextlib.contextmanager
 def batch_statistics(modules: Iterable[nn.Module], *, always: bool = False) -> Generator[None]:
-    """Inside the block, batch-norms in training mode among ``modules`` (``net.modules()``) normalise by the batch and
-    leave their running statistics and counter unchanged.
+    """Make batch-norms normalise by the batch's statistics inside the block, without updating their running statistics.
+
+    This applies to the batch-norms in training mode among ``modules`` (``net.modules()``).
 
     Args:
-        always: also those in evaluation mode.
+        always: apply it to batch-norms in evaluation mode too.
     """
     tracking = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
     modes = [norm.training for norm in tracking]
@@ -150,7 +151,7 @@ def batch_statistics(modules: Iterable[nn.Module], *, always: bool = False) -> G
 
 
 def bake(net: nn.Module, bank: Bank) -> None:
-    """Copy the statistics of one path into ``net`` for good (into an extracted network, say).
+    """Copy the statistics of one path into ``net`` permanently (into an extracted network, say).
 
     Raises:
         ValueError: as :func:`applied`.
@@ -165,7 +166,7 @@ def _matched(net: nn.Module, bank: Bank) -> dict[str, _BatchNorm]:
     known = norms(net)
     for name, (mean, _) in bank.items():
         if name not in known:
-            raise ValueError(f"statistics name norm {name!r}, which this network does not have")
+            raise ValueError(f"the statistics contain batch-norm {name!r}, which this network does not have")
         if mean.shape != (shape := buffers(known[name])[0].shape):
             raise ValueError(
                 f"statistics of norm {name!r} have shape {tuple(mean.shape)}, the network's have {tuple(shape)}"

@@ -1,4 +1,4 @@
-"""Builders: describe a wiring node by node, with or without its modules."""
+"""Builders, which make a wiring node by node, with or without its modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from polypath.core.wiring import INPUT, Gate, Join, Node, Operand, Unit, Wiring
 
 
 class WiringBuilder:
-    """Builds a wiring node by node; each call returns the new node's name, which later nodes can read."""
+    """A builder of a wiring, node by node. Each call returns the new node's name, which later nodes can read."""
 
     input = INPUT
 
@@ -23,7 +23,7 @@ class WiringBuilder:
     def unit(
         self, name: str, source: str, *, depth: int = 0, module: str | None = None, variant: str | None = None
     ) -> str:
-        """Add a unit; its module's path is the node's name unless ``module`` says otherwise."""
+        """Add a unit; its module's path is ``module``, or by default the node's name."""
         self._nodes.append(Unit(name, source, module or name, depth, variant))
         return name
 
@@ -36,18 +36,18 @@ class WiringBuilder:
         survival: Mapping[str, float] | None = None,
         gates: tuple[Gate, ...] = (),
     ) -> str:
-        """Add a join of ``{label: source}``; ``survival`` gives the survival rates of stochastic depth by label."""
+        """Add a join with operands ``{label: source}``; ``survival`` has their survival rates in stochastic depth."""
         rates = survival or {}
         joined = tuple(Operand(source, label, rates.get(label, 1.0)) for label, source in operands.items())
         self._nodes.append(Join(name, kind, joined, gates))
         return name
 
     def stage(self, node: str, name: str | None = None) -> str:
-        """Mark ``node`` as the end of a stage: a backbone returns the maps there. ``name`` defaults to the node's.
+        """Mark ``node`` as the end of a stage, whose maps a backbone returns. The stage's default name is the node's.
 
-        All paths must go through it. If they go through several parallel nodes, call this for each with the same
-        ``name``; the stage is the mean of the alive ones. Mark stages from input to output, see
-        :mod:`polypath.core.stages`.
+        All paths must go through the node. If they go through one of several parallel nodes, call this for each of
+        these with the same ``name``; the stage's value is then the mean over the alive ones. Mark the stages in order,
+        from input to output; see :mod:`polypath.core.stages`.
         """
         stage = name or node
         self.stages[stage] = (*self.stages.get(stage, ()), node)
@@ -58,7 +58,7 @@ class WiringBuilder:
 
 
 class NetBuilder(WiringBuilder):
-    """Builds a wiring together with its modules; families are written with it."""
+    """A builder of a wiring together with its modules. Families use it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Activation checkpointing (Chen et al. 2016): only the ends of a plan's segments are saved for the backward pass.
 
-The backward pass runs each segment again. This second run costs time and changes nothing else: buffers (running
-statistics) stay as the first run left them, gates repeat their draws, and no trace gets a second entry.
+The backward pass runs each segment again. This second run costs time but changes nothing else: buffers (running
+statistics) keep their values from the first run, gates repeat their draws, and traces get no second entries.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from polypath.core.plan import Step
 def run_checkpointed(
     root: nn.Module, steps: Sequence[Step], values: dict[str, Tensor], **options: Any
 ) -> dict[str, Tensor]:
-    """As :func:`polypath.core.execute.run_steps`, in about √n segments of the n steps."""
+    """Run a plan as :func:`polypath.core.execute.run_steps` does, with its n steps in about √n segments."""
     size = math.ceil(math.sqrt(len(steps)))
     for begin in range(0, len(steps), max(1, size)):
         segment = _Segment(root, steps[begin : begin + size], options)
@@ -60,4 +60,4 @@ class _Segment:
             if self.generator is not None and state is not None:
                 self.generator.set_state(state)
             for buffer, before in buffers:
-                buffer.data.copy_(before)  # .data: else autograd reports a saved tensor as modified
+                buffer.data.copy_(before)  # without .data, autograd reports a saved tensor as modified

@@ -1,4 +1,4 @@
-"""Checks of arguments and of fields: each failure is one ``ValueError`` with the name, the value and the legal values.
+"""Checks of arguments and of fields. A failure is a ``ValueError`` with the name, the value and the legal values.
 
 check("threads", threads, whole(1))                   # threads = 0: must be a whole number of at least 1
 check_fields(self, join=one_of("mean", "sum"))        # FractalNet.join = 'or': must be one of mean, sum
@@ -19,17 +19,17 @@ from typing import Any, cast
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The legal values: as words that follow "must be", and as a function."""
+    """A rule for legal values: in words that follow "must be", and as a function that tests a value."""
 
     legal: str
     fits: Callable[[Any], bool]
 
 
-LARGEST = sys.float_info.max  # anything above is infinity
+LARGEST = sys.float_info.max  # anything larger is infinity
 
 
 def check(name: str, value: Any, rule: Rule) -> Any:
-    """The value as plain Python, see :func:`plain`.
+    """Check a value by a rule and return it as plain Python, see :func:`plain`.
 
     Raises:
         ValueError: a value that the rule does not allow.
@@ -41,7 +41,7 @@ def check(name: str, value: Any, rule: Rule) -> Any:
 
 
 def check_fields(config: object, prefix: str | None = None, /, **rules: Rule) -> None:
-    """Check fields of a config, each by its rule; ``prefix`` names the config, by default by its class.
+    """Check fields of a config, each by its rule. Messages call the config ``prefix``, by default its class name.
 
     Raises:
         ValueError: a value that its rule does not allow.
@@ -52,7 +52,10 @@ def check_fields(config: object, prefix: str | None = None, /, **rules: Rule) ->
 
 
 def plain(value: Any) -> Any:
-    """Convert NumPy and torch numbers to Python's, arrays and lists to tuples, also inside dicts; keep other values."""
+    """Convert NumPy and torch numbers to Python's, and arrays and lists to tuples, also inside dicts and tuples.
+
+    Other values are returned unchanged.
+    """
     if hasattr(value, "tolist"):
         value = value.tolist()
     if type(value) is dict:
@@ -61,7 +64,7 @@ def plain(value: Any) -> Any:
 
 
 def json_value(name: str, value: Any) -> Any:
-    """The value as a JSON file would hold it; NumPy and torch numbers and arrays become plain ones.
+    """Return the value as read back from JSON; NumPy and torch numbers and arrays become plain ones.
 
     Raises:
         ValueError: a value that JSON cannot hold, such as NaN and infinity.
@@ -74,7 +77,7 @@ def json_value(name: str, value: Any) -> Any:
 
 
 def plain_fields(config: Any) -> None:
-    """Apply :func:`plain` to all fields of a dataclass, frozen or not; for its ``__post_init__``."""
+    """Apply :func:`plain` to all fields of a dataclass, frozen or not. Call it from ``__post_init__``."""
     for field in dataclasses.fields(config):
         object.__setattr__(config, field.name, plain(getattr(config, field.name)))
 
@@ -96,7 +99,7 @@ def one_of(*legal: Any) -> Rule:
 
 
 def whole(low: int, high: int | None = None) -> Rule:
-    """A whole number from ``low`` to ``high``, both included."""
+    """Allow a whole number from ``low`` to ``high``, both included."""
     legal = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
     top = math.inf if high is None else high
     return Rule(legal, lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= top)
@@ -105,7 +108,7 @@ def whole(low: int, high: int | None = None) -> Rule:
 def number(
     low: float = -LARGEST, high: float = LARGEST, *, above: float | None = None, below: float | None = None
 ) -> Rule:
-    """A number from ``low`` to ``high``, both included; ``above`` and ``below`` are exclusive bounds."""
+    """Allow a number from ``low`` to ``high``, both included; ``above`` and ``below`` are exclusive bounds."""
 
     def fits(value: Any) -> bool:
         if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
@@ -123,7 +126,7 @@ def number(
 
 
 def interval(high: float = LARGEST) -> Rule:
-    """Two numbers, above 0 and at most ``high``, the second not below the first."""
+    """Allow two numbers above 0 and at most ``high``, of which the second is not below the first."""
     one = number(above=0, high=high)
 
     def fits(value: Any) -> bool:
@@ -134,7 +137,7 @@ def interval(high: float = LARGEST) -> Rule:
 
 
 def each(rule: Rule, count: int | None = None) -> Rule:
-    """A list or tuple of values that ``rule`` allows, ``count`` of them if given."""
+    """Allow a list or tuple of values that ``rule`` allows; if ``count`` is given, it must have that many."""
 
     def fits(value: Any) -> bool:
         entries = _entries(value)
@@ -144,7 +147,7 @@ def each(rule: Rule, count: int | None = None) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    """None, or a value that ``rule`` allows."""
+    """Allow None, or a value that ``rule`` allows."""
     return Rule(f"{rule.legal}, or None", lambda value: value is None or rule.fits(value))
 
 
@@ -153,7 +156,7 @@ def _entries(value: Any) -> tuple[Any, ...]:
 
 
 def instance(kind: type, *others: type, legal: str | None = None) -> Rule:
-    """A value of one of these types."""
+    """Allow a value of one of these types."""
     return Rule(legal or f"a {kind.__name__}", lambda value: isinstance(value, (kind, *others)))
 
 
@@ -171,12 +174,12 @@ SHARE = number(0, 1)
 
 
 def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """The ``known`` names most similar to ``name``, the most similar first; empty if none is similar."""
+    """List the ``known`` names most similar to ``name``, the most similar first; empty if none is similar."""
     return difflib.get_close_matches(name, list(known), n=most)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``did you mean …?`` with similar names, or ``there are …`` with all names if none is similar."""
+    """Write ``did you mean …?`` with similar names, or ``there are …`` with the known names if none is similar."""
     known = list(known)
     if close := near(name, known):
         return f"did you mean {' or '.join(close)}?"
@@ -184,6 +187,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def listed(names: Collection[str], most: int = 12) -> str:
-    """``a, b, c``; of more than ``most`` names only the first, and the number of the others."""
+    """Write names as ``a, b, c``; after the first ``most`` names, only the number of the others."""
     shown = ", ".join(list(names)[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown or "none"

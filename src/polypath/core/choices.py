@@ -1,11 +1,11 @@
-"""The fixed choices of a wiring: their exact number, iteration over all, random draws, and neighbours of a choice.
+"""Count, iterate over and sample the fixed choices of a wiring, and find the neighbours of a choice.
 
-A fixed choice gives every join that is alive under it a set of its operands, and every switch one operand. It decides
-gated switches too, so the same nodes run for all images. Dead joins are not part of a choice, so two choices never
-differ only there.
+A fixed choice sets the operands of every alive join: one operand for a switch, a non-empty set for other joins. Gated
+switches are set too, so the same nodes run for all images. Dead joins are not part of a choice, so two choices never
+differ only in dead joins.
 
-Choices are built from the output backwards, because the output decides what is alive. Between two nodes the only state
-is the set of earlier nodes that are needed.
+Choices are built from the output backwards, because a node is alive if the output needs it. Between two nodes, the only
+state is the set of earlier nodes that are needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from polypath.core.paths import Paths
 from polypath.core.wiring import Join, Unit, Wiring
 
-MOST_OPERANDS = 12  # of a join whose subsets of operands are enumerated
+MOST_OPERANDS = 12  # the most operands of a join whose subsets can still be enumerated
 Needed = frozenset[str]
 Taken = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -43,7 +43,7 @@ class ChoiceSpace:
         return self._ways[0][frozenset((self.wiring.output,))]
 
     def __iter__(self) -> Iterator[Paths]:
-        """Yield every choice, in arbitrary order, without storing the others."""
+        """Yield every choice, in arbitrary order, without storing all of them."""
         stack: list[tuple[int, Needed, Taken]] = [(0, frozenset((self.wiring.output,)), ())]
         while stack:
             k, needed, taken = stack.pop()
@@ -65,19 +65,19 @@ class ChoiceSpace:
         return Paths.of(self.wiring, taken)
 
     def fixed(self, choice: Paths) -> Paths:
-        """The choice with every switch that it leaves to gates set to its last operand."""
+        """Return ``choice`` with the last operand for every switch that it leaves to gates."""
         while open_ := [n for n in self.wiring.alive(choice) if isinstance(n, Join) and n.dynamic(choice)]:
             choice = Paths.of(self.wiring, {**choice, **{join.name: join.labels[-1:] for join in open_}})
         return choice
 
     def is_fixed(self, choice: Paths) -> bool:
-        """Whether no gate decides under the choice."""
+        """Return whether no gate decides under the choice."""
         return self.fixed(choice) == choice
 
     def neighbours(self, choice: Paths) -> list[Paths]:
-        """Choices that differ at one alive join: by one operand more or less, or by another operand of a switch.
+        """List the choices that differ at one alive join: one operand more or less, or another operand of a switch.
 
-        Joins that become alive take all their operands, switches the last one.
+        Joins that become alive get all their operands, and switches that become alive their last one.
         """
         found: dict[Paths, None] = {}
         for node in self.wiring.alive(choice):
@@ -94,7 +94,7 @@ class ChoiceSpace:
 
     @cached_property
     def _ways(self) -> list[dict[Needed, int]]:
-        """Entry k, for the k-th node from the end: each set of needed nodes, and the number of choices from there."""
+        """Entry k is for the k-th node from the end. It maps each set of needed nodes to the number of choices left."""
         reached: list[dict[Needed, int]] = [{frozenset((self.wiring.output,)): 0}]
         for k in range(len(self._nodes)):
             reached.append({after: 0 for needed in reached[k] for _, after in self._steps(k, needed)})
@@ -105,7 +105,7 @@ class ChoiceSpace:
         return reached
 
     def _steps(self, k: int, needed: Needed) -> list[tuple[Taken, Needed]]:
-        """The options at the k-th node from the end, each with the earlier nodes that are then needed."""
+        """List the options at the k-th node from the end, each with the earlier nodes that are then needed."""
         node = self._nodes[k]
         if node.name not in needed:
             return [((), needed)]
@@ -120,7 +120,7 @@ class ChoiceSpace:
 
 
 def below(n: int, generator: torch.Generator) -> int:
-    """A uniform whole number in [0, n), for n of any size."""
+    """Draw a whole number uniformly from [0, n), for n of any size."""
     count = (n.bit_length() + 64) // 31 + 1
     drawn = torch.randint(2**31, (count,), generator=generator)
     digits = cast(list[int], drawn.tolist())  # pyright: ignore[reportUnknownMemberType] (torch does not type it)
@@ -131,7 +131,7 @@ def below(n: int, generator: torch.Generator) -> int:
 
 
 def _options(join: Join) -> tuple[tuple[str, ...], ...]:
-    """The sets of labels that a join may be given, each in the join's order."""
+    """List the legal sets of labels for a join, each in the join's order."""
     if join.kind == "concat":
         return (join.labels,)
     if join.kind == "switch":

@@ -1,4 +1,4 @@
-"""Ray clusters: connect to one at an address, or start one that is reachable from this machine only."""
+"""Connect to a Ray cluster at an address, or start one that is reachable from this machine only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from polypath.core.extras import need
 from polypath.core.silence import without_ray_usage
 
 LOCAL = "local"
-# Ray's name for it; without this, all of Ray's servers listen on the machine's address
+# Ray's setting for this; without it, all of Ray's servers listen on the machine's address
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
@@ -21,14 +21,14 @@ def join_cluster(address: str) -> ModuleType:
     """Import Ray and connect it to the cluster at ``address``, unless it is already connected.
 
     Args:
-        address: ``auto`` for the cluster that runs here, ``local`` for a new one.
+        address: ``auto`` for a cluster that runs on this machine, ``local`` for a new one.
 
     Raises:
-        ImportError: Ray is missing, with the extra to install.
+        ImportError: Ray is missing; the message names the extra to install.
         ValueError: no cluster at ``address``, or a new one that does not start.
     """
     if address == LOCAL:
-        os.environ.update(LOOPBACK)  # before Ray is imported
+        os.environ.update(LOOPBACK)  # must be set before Ray is imported
     ray = need("ray", "--cluster", "cluster")
     if not ray.is_initialized():
         try:
@@ -47,7 +47,7 @@ def join_cluster(address: str) -> ModuleType:
 def listen_on_loopback() -> None:
     """Make the gRPC server of a Ray Serve replica listen on 127.0.0.1; call this before the replica is ready.
 
-    By default it listens on all addresses, and Ray has no setting for that. Polypath does not use this server.
+    By default the server listens on all addresses, and Ray has no setting for that. Polypath does not use this server.
     """
     with contextlib.suppress(ImportError, AttributeError):  # another version of Ray
         replica: Any = importlib.import_module("ray.serve._private.replica")

@@ -1,4 +1,4 @@
-"""A network's config: how to rebuild it and how its images are prepared. JSON values, saved with the network."""
+"""A network's config, saved with it as JSON: how to rebuild the network and how its images are prepared."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Normalisation(TypedDict):
 
 
 class ImageConfig(TypedDict, total=False):
-    """The images that a network was trained on: ``size`` in pixels (height, width), ``resize`` for images of other
-    sizes, and ``to``, the shorter side in pixels before a centre crop (None is the size itself)."""
+    """The images that a network was trained on: ``size`` in pixels (height, width), and how images of other sizes are
+    fitted to it (``resize``). ``to`` is the shorter side in pixels before a centre crop; None means ``size``."""
 
     size: Sequence[int]
     resize: Resize | None
@@ -30,19 +30,19 @@ class ImageConfig(TypedDict, total=False):
 
 
 class NetConfig(TypedDict, total=False):
-    """Every key is optional; a network that was not built by a family has none.
+    """A network's config. Every key is optional; a network that was not built by a family has none.
 
     Attributes:
         family: the family's name.
         arguments: the family's arguments.
-        model: the registered name that it was created by.
-        paths: text of the choice that it was extracted under, on the family's full wiring.
-        statistics: how its batch-norm statistics were recalibrated (images, seed), if they were.
-        gates: how its gates were corrected (target, images, rates), if they were.
+        model: the registered name by which the network was created.
+        paths: if the network was extracted, the text of the extracted choice, on the family's full wiring.
+        statistics: how the batch-norm statistics were recalibrated (images, seed), if they were.
+        gates: how the gates were corrected (target, images, rates), if they were.
         classes: names in the order of the labels.
-        normalisation, image: how its images are prepared.
-        pretrained_cfg: its description in timm's format; see :mod:`polypath.core.timm_config`.
-        fused: whether it is a fused network.
+        normalisation, image: how the images are prepared.
+        pretrained_cfg: the network's description in timm's format; see :mod:`polypath.core.timm_config`.
+        fused: whether this is a fused network.
     """
 
     family: str
@@ -59,11 +59,11 @@ class NetConfig(TypedDict, total=False):
 
 
 ABOUT = ("classes", "normalisation", "image", "pretrained_cfg")
-"""Keys that describe a network's images and classes, independent of how it is built."""
+"""The keys that describe a network's images and classes and do not depend on how it is built."""
 
 
 def check_classes(names: Any, outputs: int) -> tuple[str, ...]:
-    """Names in the order of the labels, as a tuple.
+    """Check names of classes, and return them as a tuple.
 
     Raises:
         ValueError: entries that are not names, duplicates, more or fewer names than the head has outputs.
@@ -83,5 +83,5 @@ def check_classes(names: Any, outputs: int) -> tuple[str, ...]:
 
 
 def completed_classes(names: Sequence[str], outputs: int) -> tuple[str, ...]:
-    """The names, then ``unused 11`` and so on for outputs without a trained class."""
+    """Complete the names with ``unused 11`` and so on, for outputs without a trained class."""
     return (*names, *(f"unused {i}" for i in range(len(names), outputs)))

@@ -14,7 +14,7 @@ _OLD_METHODS: dict[str, dict[str, Callable[..., Any]]] = {}
 
 
 def warn_renamed(old: str, new: str, level: int) -> None:
-    """Warn that ``old`` is now ``new``, at the line that is ``level`` calls above the function that calls this.
+    """Warn that ``old`` is now ``new``. The warning points to the line ``level`` calls above the caller.
 
     ``from package import name`` looks the name up twice; the first lookup, by importlib, does not warn.
     """
@@ -25,7 +25,7 @@ def warn_renamed(old: str, new: str, level: int) -> None:
 
 
 def notes_are_logged(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorator for a function that once had an argument ``say=``: accept it, ignore it and warn."""
+    """Decorate a function that once had an argument ``say=``, so that it accepts it, ignores it and warns."""
 
     @functools.wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> T:
@@ -39,12 +39,12 @@ def notes_are_logged(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def add_old_method(owner: str, name: str, method: Callable[..., Any]) -> None:
-    """Register a deprecated method for the class ``owner`` (``package.module.Class``), before that is imported."""
+    """Register a deprecated method for the class ``owner`` (``package.module.Class``), before this is imported."""
     _OLD_METHODS.setdefault(owner, {})[name] = method
 
 
 def with_old_methods(cls: type[T]) -> type[T]:
-    """Class decorator that adds the methods registered by :func:`add_old_method`."""
+    """Decorate a class: add the methods registered by :func:`add_old_method`."""
     for name, method in _OLD_METHODS.get(f"{cls.__module__}.{cls.__qualname__}", {}).items():
         setattr(cls, name, method)
     return cls

@@ -1,4 +1,4 @@
-"""Text for people: printable names, short numbers, and tables for notebooks."""
+"""Text to show to users: printable names, short numbers, and tables for notebooks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    """A text or file name on one line. Control characters, marks of writing direction and bytes that are not UTF-8
-    become escapes (``caf\\xe9``)."""
+    """Make a text or file name printable on one line. Control characters, marks of writing direction and bytes that are
+    not UTF-8 become escapes (``caf\\xe9``)."""
     return _UNPRINTABLE.sub(lambda found: escaped(found[0]), os.fspath(text))
 
 
 def as_unicode(text: str) -> str:
-    """A text that JSON and UTF-8 files can hold: bytes of file names that are not UTF-8 become escapes."""
+    """Make a text storable in JSON and UTF-8 files: bytes of file names that are not UTF-8 become escapes."""
     return _SURROGATES.sub(lambda found: escaped(found[0]), text)
 
 
 def escaped(character: str) -> str:
-    """A character as Python escapes it; a surrogate that encodes a byte of a file name as that byte."""
+    """Escape a character as Python does; a surrogate that stands for a byte of a file name is escaped as that byte."""
     code = ord(character)
     return (
         f"\\x{code - 0xDC00:02x}"
@@ -34,7 +34,7 @@ def escaped(character: str) -> str:
 
 
 def short_count(n: int) -> str:
-    """A count in few characters: ``3,125``, ``2^54``, ``4·3^17``, else ``1.42e14``."""
+    """Write a count in few characters: ``3,125``, ``2^54``, ``4·3^17``, else ``1.42e14``."""
     if n < 100_000:
         return f"{n:,}"
     for factor in range(1, 10):
@@ -46,17 +46,17 @@ def short_count(n: int) -> str:
                 rest, exponent = rest // base, exponent + 1
             if rest == 1 and exponent > 2:
                 return f"{base}^{exponent}" if factor == 1 else f"{factor}·{base}^{exponent}"
-    return f"{Decimal(n):.2e}".replace("e+", "e")  # too large for a float
+    return f"{Decimal(n):.2e}".replace("e+", "e")  # n may be too large for a float
 
 
 def short_macs(macs: float) -> str:
-    """Multiply-adds with three or four digits: ``5.21 M``, ``1.30 G``."""
+    """Write a number of multiply-adds with three or four digits: ``5.21 M``, ``1.30 G``."""
     scaled, letter = (macs / 1e6, "M") if macs < 1e9 else (macs / 1e9, "G")
     return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f} {letter}"
 
 
 def html_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A ``<table>`` of plain texts, which are escaped; the first cell of each row is its header."""
+    """Make an HTML ``<table>`` of plain texts, which are escaped; the first cell of each row is its header."""
     parts = [f"<caption>{escape(caption)}</caption>"]
     if head:
         columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)

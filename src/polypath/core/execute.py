@@ -1,14 +1,16 @@
-"""Running a plan: call units, merge operands, run gated switches loop by loop.
+"""Run a plan: call units, merge operands, run gated switches loop by loop.
 
-With operands x_0, x_1, …, x_l of a gated switch and a gate g_k before each loop (DRNN §3):
+A gated switch has operands x_0, x_1, …, x_l, and may have a gate g_k before each loop (DRNN §3). It runs in one of
+these modes:
 
 ``sample``   x_k = (1 − a_k)·x_{k−1} + a_k·block_k(x_{k−1}),   a_k = g_1·…·g_k, sampled, straight-through gradient
-``decide``   a sample whose gate is shut leaves with x_{k−1}; later loops run on the samples that remain
-``keep``     every loop runs on every sample, and a sample whose gate is shut keeps x_{k−1}: ``decide`` as one graph
+``decide``   a sample whose gate is closed ends with x_{k−1}; later loops run on the remaining samples only
+``keep``     every loop runs on every sample, but a sample whose gate is closed keeps x_{k−1}
 ``all``      every gate is evaluated and every loop runs on every sample, for counting, shapes and examples
 
-Training uses ``sample``, which runs every loop on every sample. Evaluation uses ``decide``: samples that have left cost
-nothing. Export uses ``keep`` instead, since the number of samples that remain is not a constant.
+Training uses ``sample``, which runs every loop on every sample. Evaluation uses ``decide``, in which samples that have
+ended cost nothing. Export uses ``keep``, which has the same results, because a static graph cannot have a varying
+number of samples.
 """
 
 from __future__ import annotations
@@ -29,17 +31,17 @@ from polypath.core.wiring import Gate, Unit
 
 GateMode = Literal["sample", "decide", "keep", "all"]
 NodeHook = Callable[[str, Tensor], Tensor | None]
-"""Called with a node's name and its output; a result other than None replaces the output."""
+"""A function that is called with a node's name and output. A result other than None replaces the output."""
 
 
 @dataclass
 class Trace:
-    """Intermediate values of one forward: pass one as ``net(x, trace=Trace())``.
+    """A record of intermediate values of one forward: pass one as ``net(x, trace=Trace())``.
 
-    ``values`` receives the outputs of the nodes named in ``nodes``. ``gates`` receives the decisions of every gate, in
-    order of execution, as ``(switch, label, reached, open)``: two ``(N,)`` tensors of 0 and 1, for the samples that
-    reached the gate and those that passed it; differentiable in training. In evaluation, a value inside the loops of a
-    gated switch has only the samples that ran it.
+    ``values`` receives the outputs of the nodes in ``nodes``. In evaluation, a value inside the loops of a gated switch
+    has only the samples for which it was computed. ``gates`` receives the decisions of every gate, in order of
+    execution, as ``(switch, label, reached, open)``. ``reached`` and ``open`` are ``(N,)`` tensors of 0 and 1: which
+    samples reached the gate, and which of these passed it. In training they are differentiable.
     """
 
     nodes: frozenset[str] = frozenset()
@@ -57,8 +59,8 @@ class Run:
         trace: collects intermediate values.
         generator: random source of sampled gates.
         frozen: paths of modules that run without gradient.
-        finished: called with the name of each node, and with ``switch:label`` of each gate, after it has run.
-        hooks: by node, see :meth:`PathNet.register_node_hook`.
+        finished: called after each node has run, with its name, and after each gate, with ``switch:label``.
+        hooks: the hooks of each node, see :meth:`PathNet.register_node_hook`.
     """
 
     root: nn.Module
@@ -81,11 +83,11 @@ def run_steps(
     frozen: Collection[str] = (),
     finished: Callable[[str], None] | None = None,
 ) -> dict[str, Tensor]:
-    """Run the steps of a plan; return ``values``, which then holds the tensors that no step frees.
+    """Run the steps of a plan; return ``values``, which then has the tensors that no step frees.
 
     Args:
         root: a network; its mode (training or evaluation) applies to the steps.
-        values: tensors by node name, at least those that the steps read from outside.
+        values: tensors by node name, at least those that the steps read but do not compute.
         gates: mode of gated switches; None is ``sample`` in training, ``decide`` in evaluation, ``keep`` in an export.
         trace, generator, frozen, finished: see :class:`Run`.
     """
@@ -100,8 +102,11 @@ def run_steps(
 def call_module(
     root: nn.Module, path: str, x: Tensor, variant: str | None = None, *, mask: Tensor | None = None
 ) -> Tensor:
-    """Output of the module at a dotted path; ``mask`` ``(N,)`` says which samples the gates let pass, in training."""
-    unit = attrgetter(path)(root)  # get_submodule is three times slower, and there may be a hundred units
+    """Call the module at a dotted path and return its output.
+
+    ``mask`` ``(N,)`` tells which samples passed the gates, in training.
+    """
+    unit = attrgetter(path)(root)  # get_submodule takes three times as long, which matters with a hundred units
     options: dict[str, Any] = {} if variant is None else {"variant": variant}
     if mask is not None and getattr(unit, "takes_mask", False):
         options["mask"] = mask
@@ -109,7 +114,7 @@ def call_module(
 
 
 def join(kind: str, inputs: Sequence[Tensor], scales: Sequence[float] | None = None) -> Tensor:
-    """Merge alive operands, in their order: element-wise mean, sum or max over them, or concatenated channels.
+    """Merge alive operands, in their order: by element-wise mean, sum or max, or by concatenating their channels.
 
     ``scales`` multiply the operands of a sum (stochastic depth in evaluation).
     """
@@ -126,12 +131,12 @@ def join(kind: str, inputs: Sequence[Tensor], scales: Sequence[float] | None = N
         return out
     out = inputs[0] + inputs[1]
     for x in inputs[2:]:
-        out += x  # in place: the sum is a new tensor, and addition saves nothing for backward
+        out += x  # in place, since the sum is a new tensor and addition saves nothing for the backward pass
     return out.div_(len(inputs)) if kind == "mean" else out
 
 
 def loops_run(trace: Trace) -> Tensor:
-    """How many gated loops each sample ran ``(N,)``, over all switches; a loop without a gate is not counted.
+    """Count the gated loops that each sample ran ``(N,)``, over all switches; a loop without a gate is not counted.
 
     Raises:
         ValueError: a trace without gates.
@@ -171,7 +176,7 @@ def _call(run: Run, path: str, x: Tensor, variant: str | None = None, mask: Tens
 
 
 def _sample(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
-    x, through = values[step.loops[0].begin], None  # a_{k-1}, None until the first gate
+    x, through = values[step.loops[0].begin], None  # through: a_{k-1}, None before the first gate
     for loop in step.loops:
         inner = {name: values[name] for name in loop.outside} | {loop.begin: x}
         if loop.gate is not None:
@@ -192,8 +197,8 @@ def _sample(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
 
 def _decide(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
     x = values[step.loops[0].begin]
-    rows = torch.arange(len(x), device=x.device)  # indices of the samples that still run; x has only these
-    total, out = len(x), None  # out: results of samples that have left, None until one has
+    rows = torch.arange(len(x), device=x.device)  # indices of the samples that still run; x has only these samples
+    total, out = len(x), None  # out: results of the samples that have ended; None until then
     for loop in step.loops:
         inner = {name: values[name] if out is None else values[name][rows] for name in loop.outside} | {loop.begin: x}
         if loop.gate is not None:
@@ -201,7 +206,7 @@ def _decide(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
             if run.trace is not None:
                 _note(run, step, loop.label, _ones_at(rows, total, x), _ones_at(rows[opened], total, x))
             if passing < len(rows):
-                # stable sort, passing samples first; each of two masks would wait for the device
+                # a stable sort puts passing samples first; indexing with two masks would wait for the device twice
                 order = opened.logical_not().sort(stable=True).indices
                 out = torch.empty_like(x) if out is None else out
                 stay, leave = order[:passing], order[passing:]
@@ -250,7 +255,7 @@ _SWITCHES: dict[GateMode, Callable[[Run, Step, Mapping[str, Tensor]], Tensor]] =
 
 
 def _ask(run: Run, gate: Gate, inner: Mapping[str, Tensor], rows: Tensor) -> tuple[Tensor, int]:
-    """Which of the samples ``rows`` a gate lets pass, and how many."""
+    """Evaluate a gate; return which of the samples ``rows`` pass it, and how many."""
     if not len(rows):
         return rows.new_zeros(0, dtype=torch.bool), 0
     opened = decide(_call(run, gate.module, inner[gate.source]))
@@ -258,7 +263,7 @@ def _ask(run: Run, gate: Gate, inner: Mapping[str, Tensor], rows: Tensor) -> tup
 
 
 def _beside(samples: Tensor, values: Tensor) -> Tensor:
-    """``samples`` ``(N,)``, one number per sample, reshaped to broadcast over ``values``."""
+    """Reshape ``samples`` ``(N,)``, one number per sample, to broadcast over ``values``."""
     return samples.view(-1, *[1] * (3 if symbolic(values) else values.ndim - 1))
 
 

@@ -1,4 +1,4 @@
-"""The tandem ensemble (Zhao et al. 2016, §3.1, Fig. 1): a fused net drawn as its component chains.
+"""The tandem ensemble (Zhao et al. 2016, §3.1, Fig. 1): a fused net expanded into its component chains.
 
 A fused net is a series of fusions, x_k = H_k(B_k^L(x_{k-1}), B_k^R(x_{k-1})). Its expansion has a chain of blocks for
 each way to choose one operand at every fusion, LLL … RRR. In chain c, block k is B_k^{c_k}(z_{k-1}), and between the
@@ -7,8 +7,8 @@ blocks the chains exchange their outputs::
     z_k = H_k(mean over the chains c with c_k = L, mean over those with c_k = R)
 
 All blocks of one mean are the same module on the same input, so z_k = x_k up to rounding. Expanding the expansion
-gives a chain for each way to choose among the *chains'* blocks. Most of these run the same modules as another one;
-without such duplicates the result is the first expansion again (the paper's footnote 2).
+again gives a chain for each way to choose among the *chains'* blocks. Most of these chains run the same modules as
+another chain. Without such duplicates, the result is the first expansion (the paper's footnote 2).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from polypath.core.wiring import INPUT, Join, Operand, Unit, Wiring
 MOST_CHAINS = 2**10
 CHAINS = "chains"
 Modules = tuple[str, tuple[tuple[str, str | None, int], ...]]
-"""The identity of a block: the operand's label; module, variant and depth of each unit."""
+"""The identity of a block: the operand's label, then module, variant and depth of each unit."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """One operand of a fusion: its label, the chain it belongs to (in an expansion), and its units."""
+    """One operand of a fusion: its label, the chain to which it belongs in an expansion, and its units."""
 
     label: str
     chain: str
@@ -42,7 +42,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Fusion:
-    """A join that all paths go through; every operand starts from ``source``."""
+    """A join that all paths go through, and its blocks, which all read ``source``."""
 
     join: Join
     source: str
@@ -50,15 +50,15 @@ class Fusion:
 
 
 def expand(wiring: Wiring, *, duplicates: bool = False) -> Wiring:
-    """The fused net ``wiring`` as its component chains, with the exchanges between them.
+    """Expand the fused net ``wiring`` into its component chains, with the exchanges between them.
 
-    With K fusions of two operands there are 2^K chains of K blocks; an identity is a block without units. Nodes are
-    called ``chains.RLL.*`` after their chain and their name in the fused net; modules are the same, shared by the
-    chains. Joins, and the units between them, keep their names and labels. Chains that run the same modules as another
-    are left out, unless ``duplicates``.
+    With K fusions of two operands there are 2^K chains of K blocks; an identity is a block without units. A node's name
+    has its chain and its name in the fused net: ``chains.RLL.*``. The chains share the fused net's modules. Joins, and
+    the units between them, keep their names and labels. Of chains that run the same modules only the first is kept,
+    unless ``duplicates``.
 
     Raises:
-        ValueError: a net that is not a series of fusions, or one with more than 2^10 chains.
+        ValueError: a net that is not a series of fusions, or has more than 2^10 chains.
     """
     shared = trunk(wiring)
     fusions = [_fusion(wiring, node, source, duplicates) for node, source in shared if isinstance(node, Join)]
@@ -80,10 +80,10 @@ def expand(wiring: Wiring, *, duplicates: bool = False) -> Wiring:
 
 
 def tandem(net: PathNet) -> PathNet:
-    """The expansion of a fused net, runnable: the same modules, not copies of them.
+    """Make the expansion of a fused net as a network. It has the same modules, not copies.
 
-    In evaluation its output is the fused net's. In training a norm runs once for each chain that contains it, so its
-    running statistics are updated several times per step.
+    In evaluation, its output equals the fused net's. In training, a norm runs once for each chain that contains it, so
+    its running statistics are updated several times per step.
 
     Raises:
         ValueError: as :func:`expand`.
@@ -93,11 +93,11 @@ def tandem(net: PathNet) -> PathNet:
     known = {key: value for key, value in net.config.items() if key in ABOUT}
     return PathNet(
         wiring, modules, stages=net.stage_nodes, min_size=net.min_size, config=cast(NetConfig, known)
-    )  # every fusion, so every stage, keeps its name
+    )  # every fusion keeps its name, and so does every stage
 
 
 def trunk(wiring: Wiring) -> list[tuple[Unit | Join, str]]:
-    """The nodes that every path goes through, in order, each with its predecessor among them (or the input)."""
+    """List the nodes that every path goes through, in order, each with the previous one (or the input)."""
     before: dict[str, str] = {}
     level = {INPUT: 0}
 
@@ -125,7 +125,7 @@ def _fusion(wiring: Wiring, join: Join, source: str, duplicates: bool) -> Fusion
     blocks: list[Block] = []
     for operand in join.operands:
         inner = wiring.by_name.get(operand.source) if operand.source != source else None
-        if isinstance(inner, Join) and inner.kind == "mean":  # an expansion's chains
+        if isinstance(inner, Join) and inner.kind == "mean":  # the wiring is an expansion, and this joins its chains
             blocks += [_block(wiring, join, source, operand.label, o.label, o.source) for o in inner.operands]
         else:
             blocks.append(_block(wiring, join, source, operand.label, operand.label, operand.source))
@@ -154,7 +154,7 @@ def _block(wiring: Wiring, join: Join, source: str, label: str, chain: str, name
 
 
 def _level(fusions: list[Fusion], k: int) -> list[Unit | Join]:
-    """Fusion k of the expansion: each chain's block, for each operand the mean over its chains, and the join."""
+    """Make fusion k of the expansion: each chain's block, for each operand the mean over its chains, and the join."""
     fusion = fusions[k]
     drawn: list[Unit | Join] = []
     ends: dict[str, list[Operand]] = {label: [] for label in fusion.join.labels}
@@ -175,5 +175,5 @@ def _chain_name(blocks: tuple[Block, ...]) -> str:
 
 
 def _fused_name(name: str) -> str:
-    """A unit's name in the fused net: without the chain's name that an expansion put before it."""
+    """Return a unit's name in the fused net: without the chain's name that an expansion put before it."""
     return name.split(".", 2)[2] if name.startswith(f"{CHAINS}.") else name

@@ -1,4 +1,4 @@
-"""Extraction: a path of a network as a standalone network."""
+"""Extract a path of a network as a standalone network."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from polypath.core.wiring import Wiring
 
 @takes(net=NETWORK, stats=STATISTICS)
 def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | None = None) -> PathNet:
-    """A standalone network with just the weights that ``paths`` needs.
+    """Copy ``paths`` into a standalone network with only the weights that it needs.
 
-    Its output equals ``net(x, paths=paths)`` bit for bit in eager float32. Its state-dict keys are a subset of the
-    parent's; it holds copies and no reference to the parent. Operands and stages keep their names, so the remaining
-    choices have the same texts as before.
-    With ``stats``, this path's recalibrated statistics are copied into it, and its config records that.
+    The result's output equals ``net(x, paths=paths)`` bit for bit in eager float32. Its state-dict keys are a subset of
+    the parent's; it has copies of the weights and no reference to the parent. Operands and stages keep their names, so
+    the remaining choices have the same texts as before.
+    With ``stats``, this path's recalibrated statistics are copied into the result, and its config records that.
 
     Raises:
         ValueError: unknown or impossible choices, statistics that lack this path.
@@ -53,18 +53,18 @@ def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | No
 
 
 def extract_estimated(net: PathNet, paths: Paths, stats: BatchNormStatistics | None) -> PathNet:
-    """The extracted path in evaluation mode, with its recalibrated statistics if ``stats`` has them."""
+    """Extract a path in evaluation mode, with its recalibrated statistics if ``stats`` has them."""
     return extract(net, paths, stats=stats if stats is not None and paths in stats else None).eval()
 
 
 class HasVariants(Protocol):
-    """A module that holds several variants of a part (the norm of each loop) and can be cut down to some of them."""
+    """A module that has several variants of a part (such as the norm of each loop) and can drop some of them."""
 
     def keep_variants(self, variants: Collection[str]) -> None: ...
 
 
 def kept_modules(net: PathNet, wiring: Wiring) -> dict[str, nn.Module]:
-    """Copies of the modules that a pruned ``wiring`` of ``net`` names, with just the variants that it uses."""
+    """Copy the modules of ``net`` that the pruned ``wiring`` refers to, each with only the variants that it uses."""
     modules: dict[str, nn.Module] = {}
     for path in wiring.modules:
         module = modules[path] = copy.deepcopy(net.get_submodule(path))
@@ -74,7 +74,7 @@ def kept_modules(net: PathNet, wiring: Wiring) -> dict[str, nn.Module]:
 
 
 def _composed(net: PathNet, paths: Paths) -> Mapping[str, tuple[str, ...]]:
-    """``paths`` of this (perhaps extracted) net as a choice on the family's full wiring."""
+    """Convert ``paths`` of this network, which may be extracted, to a choice on the family's full wiring."""
     earlier = net.config.get("paths")
     if not earlier or earlier == "whole":
         return paths

@@ -1,4 +1,4 @@
-"""Optional packages: imported on first use; the error for a missing one says what to install."""
+"""Optional packages. They are imported on first use; the error for a missing package says what to install."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def need(package: str, what: str, extra: str = "deploy") -> ModuleType:
     """Import ``package``.
 
     Raises:
-        ImportError: it is not installed; the message names ``what``, the feature that needs it.
+        ImportError: the package is not installed; the message names ``what``, the feature that needs it.
     """
     try:
         return imported(package)
@@ -25,15 +25,15 @@ def need(package: str, what: str, extra: str = "deploy") -> ModuleType:
 
 
 def installed(package: str) -> bool:
-    """Whether ``package`` can be imported, without importing it."""
+    """Return whether ``package`` can be imported, without importing it."""
     return importlib.util.find_spec(package) is not None
 
 
 def version_of(package: str) -> str:
-    """The version of an installed package; this imports it only if its distribution has another name.
+    """Return the version of an installed package. It is imported only if its distribution has another name.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: the package is not installed.
     """
     try:
         return metadata.version(package)

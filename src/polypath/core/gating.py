@@ -1,4 +1,4 @@
-"""From a gate's logits ``(N, 2)``, shut and open, to its decisions ``(N,)`` (DRNN §3, after ConvNet-AIG)."""
+"""Decisions ``(N,)`` of a gate from its logits ``(N, 2)``, closed and open (DRNN §3, after ConvNet-AIG)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Over = Literal["reaching", "all"]
 
 
 def straight_through(logits: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-    """Sampled decisions ``(N,)``, exactly 0 or 1, of logits ``(N, 2)``; their gradient is the softmax's.
+    """Sample decisions ``(N,)``, exactly 0 or 1, from logits ``(N, 2)``; their gradient is that of the softmax.
 
-    Gumbel-max: the arg-max of logits plus Gumbel noise is open with the softmax's probability. Decisions are float32,
-    or float64 for float64 logits.
+    This uses the Gumbel-max trick: the arg-max of logits plus Gumbel noise is open with the softmax's probability. The
+    decisions are float32, or float64 for float64 logits.
     """
     logits = at_least_float32(logits)
     device = logits.device if generator is None else generator.device
@@ -29,6 +29,6 @@ def straight_through(logits: Tensor, generator: torch.Generator | None = None, t
 
 
 def decide(logits: Tensor) -> Tensor:
-    """Decisions ``(N,)``, True for open, without noise."""
+    """Decide without noise: return ``(N,)``, True for open."""
     shut, opened = logits.unbind(1)
     return opened > shut

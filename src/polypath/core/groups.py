@@ -1,4 +1,4 @@
-"""Groups of parameters for timm's optimisers: by depth, for layer-wise learning rates, and without weight decay."""
+"""Groups of parameters for timm's optimisers: by depth, for layer-wise learning rates, and by weight decay."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from polypath.core.wiring import INPUT, Unit, Wiring
 
 
 def depth_groups(wiring: Wiring, stages: Stages) -> Callable[[str], int]:
-    """A function from a parameter's or module's name to its group, counted from the input.
+    """Return a function from a parameter's or module's name to the number of its group, counted from the input.
 
-    A unit's group is the number of units before it on the longest path; parallel units of equal depth share one.
-    With ``stages`` each stage is a group, and the modules after the last stage are one more.
+    A unit's group is the number of units before it on the longest path, so parallel units of equal depth are in the
+    same group. With ``stages``, each stage is a group, and the modules after the last stage are one more group.
     """
     group = _stage_groups(wiring, stages) if stages else _unit_groups(wiring)
     last = max(group.values(), default=0)
@@ -54,8 +54,8 @@ def _stage_groups(wiring: Wiring, stages: Stages) -> dict[str, int]:
 
 
 def undecayed(root: nn.Module, wiring: Wiring) -> set[str]:
-    """Names of parameters without weight decay, besides biases and vectors: those that units list in
-    ``no_weight_decay()``, such as tokens and positions."""
+    """Return the names of parameters without weight decay, besides biases and vectors. These are the parameters that
+    units list in ``no_weight_decay()``, such as tokens and positions."""
     names: set[str] = set()
     for path in wiring.modules:
         unit: Any = root.get_submodule(path)

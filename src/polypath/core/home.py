@@ -1,4 +1,4 @@
-"""The home folder, and Polypath's folders in it. Containers may run under a user id that has no home folder."""
+"""The home folder, and Polypath's folders in it. In a container, the user id may have no home folder."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LOG = logging.getLogger(__name__)
 
 
 def ensure_home() -> None:
-    """If neither ``HOME`` nor the user database names a home folder, use a temporary one until the process ends.
+    """If neither ``HOME`` nor the user database has a home folder, use a temporary one until the process ends.
 
     OpenVINO and matplotlib read settings there; the Hugging Face libraries and torch's compiler cache files there.
-    Without a home folder some of them fail, and others make a folder ``~`` in the working directory. Child processes
-    use the same temporary folder.
+    Without a home folder some of these packages fail, and others make a folder ``~`` in the working directory. Child
+    processes use the same temporary folder.
     """
     try:
         Path.home()
@@ -33,7 +33,7 @@ def _remove(folder: str, process: int) -> None:
 
 
 def cache_folder() -> Path | None:
-    """``POLYPATH_CACHE``, else ``~/.cache/polypath``; None if that needs a home folder and none is known."""
+    """Return ``POLYPATH_CACHE``, else ``~/.cache/polypath``; None if that needs a home folder and none is known."""
     try:
         return Path(os.environ.get("POLYPATH_CACHE") or Path.home() / ".cache" / "polypath").expanduser()
     except RuntimeError:
@@ -42,7 +42,7 @@ def cache_folder() -> Path | None:
 
 
 def runs_folder() -> Path | None:
-    """``POLYPATH_RUNS``, else ``~/.local/share/polypath/runs``; None if that needs a home folder and none is known."""
+    """Return ``POLYPATH_RUNS``, else ``~/.local/share/polypath/runs``; None if no home folder is known."""
     try:
         named = os.environ.get("POLYPATH_RUNS")
         return Path(named or Path.home() / ".local" / "share" / "polypath" / "runs").expanduser()

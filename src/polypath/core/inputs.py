@@ -19,10 +19,10 @@ _SIZE = Rule(
 
 
 def sides(size: int | Sequence[int], name: str = "size") -> tuple[int, int]:
-    """Height and width of images given by their side, or by both, in an argument called ``name``.
+    """Return height and width of images from ``size``: a side, or both. ``name`` is the argument's name in errors.
 
     Raises:
-        ValueError: anything but one or two positive numbers of pixels.
+        ValueError: anything other than one or two positive numbers of pixels.
     """
     found = cast(int | tuple[int, int], check(name, size, _SIZE))
     return found if isinstance(found, tuple) else (found, found)
@@ -31,7 +31,9 @@ def sides(size: int | Sequence[int], name: str = "size") -> tuple[int, int]:
 def image_batch(
     net: PathNet, size: int | Sequence[int] = 32, batch_size: int = 1, *, seed: int | None = None
 ) -> Tensor:
-    """Images ``(N, C, H, W)`` with the dtype and device of ``net``'s weights; random by ``seed``, or uninitialised.
+    """Make images ``(N, C, H, W)`` with the dtype and device of ``net``'s weights.
+
+    With ``seed`` they are random, without it uninitialised.
 
     Raises:
         ValueError: a bad size or batch size.

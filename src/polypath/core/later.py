@@ -1,4 +1,4 @@
-"""Config fields that are newer than some saved files: their default is what files without them meant."""
+"""Config fields that older saved files do not have. Their default must have the meaning of such a file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _LATER = "later"
 
 
 def later(default: Any) -> Any:
-    """A dataclass field that files of 0.1 do not have; ``default`` must mean what those files meant without it."""
+    """Make a dataclass field that files of 0.1 do not have. ``default`` must be the behaviour of 0.1."""
     return field(default=default, metadata={_LATER: True})
 
 
 def is_later(of: Any) -> bool:
-    """Whether a field of :func:`dataclasses.fields` was made by :func:`later`."""
+    """Return whether a field from :func:`dataclasses.fields` was made by :func:`later`."""
     return bool(of.metadata.get(_LATER))
 
 
 def leave_out_later(config: Any, values: MutableMapping[str, Any]) -> None:
-    """Remove later fields with their default value from ``values``, a config's JSON values, and from nested configs.
+    """Remove later fields with their default value from a config's JSON values, and from nested configs.
 
-    The result is what was written before these fields existed, so its digests do not change.
+    The result is the same as before these fields existed, so its digest does not change.
     """
     for f in fields(config):
         value = getattr(config, f.name)

@@ -1,4 +1,4 @@
-"""Names of a package that are imported on first use."""
+"""Lazy imports of a package's names, on first use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 
 def looked_up(package: str, places: Mapping[str, str], name: str) -> Any:
-    """The object ``package.NAME``, for the package's ``__getattr__``.
+    """Import and return the object ``package.NAME``. Call this from the package's ``__getattr__``.
 
     Args:
-        places: for each name, its module within the package; a module without the name is itself the result.
+        places: for each name, its module within the package. If the module has no object of this name, the module
+            itself is returned.
 
     Raises:
         AttributeError: no such name.

@@ -1,4 +1,4 @@
-"""Copies of modules on the meta device: shapes without weights, for counting; nothing is computed or copied."""
+"""Copies of modules on the meta device. They have shapes but no weights, for counting, and compute no values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def weightless(net: Module) -> Module:
-    """A copy of ``net`` with parameters and buffers on the meta device, in evaluation mode and without hooks.
+    """Copy ``net`` with parameters and buffers on the meta device, in evaluation mode and without hooks.
 
     ``net`` itself does not change.
     """
@@ -20,7 +20,7 @@ def weightless(net: Module) -> Module:
 
 
 def _twin(module: Module, made: dict[int, Any]) -> Module:
-    """A copy of the module and its submodules with meta tensors; all other attributes are shared, not copied."""
+    """Copy the module and its submodules with meta tensors; all other attributes are shared, not copied."""
     if id(module) in made:
         return made[id(module)]
     twin = made[id(module)] = module.__class__.__new__(module.__class__)

@@ -1,4 +1,4 @@
-"""PathNet: a wiring diagram and its modules, run lazily along any choice of paths."""
+"""PathNet: a wiring diagram with its modules, which runs any choice of paths."""
 
 from __future__ import annotations
 
@@ -30,36 +30,37 @@ from polypath.core.wiring import INPUT, MOST_DRAWN, Join, Unit, Wiring
 
 Choices = tuple[tuple[str, tuple[str, ...]], ...]
 HEAD = "head."
-LARGE = 1024  # image side in pixels, so large that padding hardly changes the ratio of image to map
-_NAMED = "NetBuilder.stage names stages; a fused network keeps none"
+LARGE = 1024  # image side in pixels; at this size, padding hardly changes the ratio of image to map
+_NAMED = "mark stages with NetBuilder.stage; a fused network keeps none"
 _NEVER_CALLED = "this module only groups the names of others and is never called"
-MOST_NAMED = 12  # paths that a notebook lists
+MOST_NAMED = 12  # the most paths that a notebook lists
 
 
 @with_old_methods
 class PathNet(nn.Module):
-    """A wiring and its units.
+    """A network with a choice of paths: a wiring and the modules of its units.
 
     ``net(x)`` runs the whole network, ``net(x, paths=p)`` only the nodes that are alive under ``p``. The choice is
-    an argument, never a state of the module. A unit is any module called as ``unit(x)``, or as
-    ``unit(x, variant=...)`` by nodes that name a variant.
+    an argument, never a state of the module. A unit is any module. It is called as ``unit(x)``, or as
+    ``unit(x, variant=...)`` if its node has a variant.
 
-    Units take torch's hooks like any module. Their parents (``net.block1``, ``net.head``) are :class:`Container`
-    objects, which are never called, so hook the last node inside:
-    ``net.register_node_hook("block1.join4", hook)``. Joins take such hooks too.
+    Units accept torch's hooks like any module. Their parents (``net.block1``, ``net.head``) are :class:`Container`
+    objects. These are never called, so hook the last node inside:
+    ``net.register_node_hook("block1.join4", hook)``. This works for joins too.
 
     Args:
-        wiring: the diagram. Nodes called ``head.*`` form the classifier; the last of them ends in logits.
-        modules: module path to module, exactly those that the wiring names.
+        wiring: the diagram. Nodes called ``head.*`` form the classifier; the last of them returns the logits.
+        modules: the wiring's modules by their dotted paths, all of them and no others.
         selectors: the family's own keys for choices (``column=2``), see :meth:`Paths.parse`.
         path_names: texts of the family's standard choices, see :meth:`named_paths`.
         path_sets: named groups of these choices for training and analyses, see :meth:`path_set`.
-        stages: the nodes that each stage ends in, from input to output, see :mod:`polypath.core.stages`.
+        stages: for each stage, in order from input to output, the nodes that it may end in, see
+            :mod:`polypath.core.stages`.
         min_size: the smallest image side, in pixels, at which no map vanishes.
         config: how to rebuild this network (JSON values); saved with it.
 
     Raises:
-        ValueError: a module that is missing or that the wiring does not name; a stage that some path bypasses.
+        ValueError: a module that is missing or that no node uses; a stage that some path bypasses.
     """
 
     def __init__(
@@ -76,9 +77,9 @@ class PathNet(nn.Module):
     ) -> None:
         super().__init__()
         if missing := [path for path in wiring.modules if path not in modules]:
-            raise ValueError(f"the wiring names module {missing[0]!r}, which is not given")
+            raise ValueError(f"the wiring uses module {missing[0]!r}, which is not given")
         if spare := [path for path in modules if path not in wiring.modules]:
-            raise ValueError(f"module {spare[0]!r} is given, but no node of the wiring names it")
+            raise ValueError(f"module {spare[0]!r} is given, but no node of the wiring uses it")
         check_gates(wiring)
         self.wiring = wiring
         self.selectors: Selectors = dict(selectors or {})
@@ -90,13 +91,13 @@ class PathNet(nn.Module):
         self.config: NetConfig = {**config} if config else {}
         for path, module in modules.items():
             set_module(self, path, module)
-        self._plans: dict[tuple[Choices, tuple[str, ...]], tuple[Step, ...]] = {}  # by choices and ends
+        self._plans: dict[tuple[Choices, tuple[str, ...]], tuple[Step, ...]] = {}  # the keys are (choices, ends)
         self._num_features: int | None = None
         self._feature_info: list[dict[str, Any]] | None = None
         self._node_hooks: OrderedDict[int, tuple[str, NodeHook]] = OrderedDict()
 
     def _repr_html_(self) -> str:
-        """Facts and the wiring, for notebooks; ``print(net)`` gives the tree of modules."""
+        """Show a table of facts and the wiring, in notebooks; ``print(net)`` shows the tree of modules."""
         wiring, named = self.wiring, list(self.named_paths())
         shown = ", ".join(named[:MOST_NAMED]) + (f" and {len(named) - MOST_NAMED} more" if named[MOST_NAMED:] else "")
         shortest, longest = wiring.shortest(), wiring.longest()
@@ -114,37 +115,41 @@ class PathNet(nn.Module):
     # --- choosing ----------------------------------------------------------------------------------------
 
     def paths(self, choice: str | Mapping[str, Iterable[str]] | None) -> Paths:
-        """A choice for this network, from its text (``branches=1,3``, ``column=2``, ``block1.join=1,3``, ``whole``) or
-        a mapping from joins to operands, such as :class:`Paths` of another network. None is the whole network.
+        """Convert ``choice`` to a :class:`Paths` of this network.
+
+        It may be a text (``branches=1,3``, ``column=2``, ``block1.join=1,3``, ``whole``) or a mapping from joins to
+        operands, such as :class:`Paths` of another network. None is the whole network.
 
         Raises:
-            ValueError: unknown or impossible choices; the message lists the legal ones.
+            ValueError: an unknown or impossible choice; the message lists the legal ones.
         """
         if isinstance(choice, str):
             return Paths.parse(choice, self.wiring, self.selectors)
         return Paths.of(self.wiring, {} if choice is None else choice)
 
     def named_paths(self) -> dict[str, Paths]:
-        """The family's standard choices that this network still has, ``whole`` first."""
+        """Return the family's standard choices that this network still has, ``whole`` first, as a dict by text."""
         found = {"whole": Paths()}
         for text in self.path_names:
             try:
                 paths = self.paths(text)
-            except ValueError:  # an extracted network has lost this one
+            except ValueError:  # an extracted network no longer has this choice
                 continue
             if paths not in found.values():
                 found[text] = paths
         return found
 
     def path_set(self, name: str) -> dict[str, Paths]:
-        """The choices of one group that this network still has, by their texts: ``columns`` are the paths that global
-        drop-path draws from, ``routes`` the component networks of an ensemble. Empty if the family has none.
+        """Return the choices of one group that this network still has, as a dict by text.
+
+        The group ``columns`` has the paths that global drop-path draws from; ``routes`` has the component networks of
+        an ensemble. The result is empty if the family has no such group.
         """
         found: dict[str, Paths] = {}
         for text in self.path_sets.get(name, ()):
             try:
                 found[text] = self.paths(text)
-            except ValueError:  # an extracted network has lost this one
+            except ValueError:  # an extracted network no longer has this choice
                 continue
         return found
 
@@ -158,7 +163,7 @@ class PathNet(nn.Module):
         generator: torch.Generator | None = None,
         frozen: Collection[str] = (),
     ) -> Tensor:
-        """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``, running only the nodes alive under ``paths``.
+        """Compute the logits ``(N, num_classes)`` of images ``(N, C, H, W)``; only the nodes alive under ``paths`` run.
 
         ``generator`` is the random source of sampled gates in training; ``trace`` collects intermediate values.
         Modules whose dotted paths are in ``frozen`` run under ``torch.no_grad()``.
@@ -167,7 +172,7 @@ class PathNet(nn.Module):
         (``torch.jit.script(net)``) supports only the whole network: to script a path, extract it first.
 
         Raises:
-            ValueError: images that are not a 4-D batch or too small for the network, an illegal choice.
+            ValueError: images that are not a 4-D batch or are too small for the network, an illegal choice.
         """
         if symbolic(x):
             steps = self.plan(None if symbolic(paths) else paths)
@@ -182,16 +187,16 @@ class PathNet(nn.Module):
         return run_steps(self, steps, {INPUT: x}, **options)
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """The module that ``torch.jit.script`` compiles."""
+        """Return the module that ``torch.jit.script`` compiles instead of this one."""
         return flat(self, self.plan(None), self.wiring.output)
 
     def forward_features(self, x: Tensor, paths: Paths | str | None = None) -> Tensor:
-        """The maps ``(N, C, H, W)`` that the head reads."""
+        """Compute the feature maps ``(N, C, H, W)`` that the head reads."""
         self.check_images(x)
         return self._run(self.plan(paths, (self._features,)), x)[self._features]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits of maps from :meth:`forward_features`; with ``pre_logits``, the input of the last layer."""
+        """Compute logits from the maps of :meth:`forward_features`, or with ``pre_logits`` the last layer's input."""
         steps = [step for step in self.plan(None) if step.node.name.startswith(HEAD)]
         if pre_logits:
             steps = steps[:-1]
@@ -210,10 +215,10 @@ class PathNet(nn.Module):
         ) -> Tensor: ...
 
     def check_images(self, x: Tensor) -> None:
-        """Check that ``x`` is a batch of images that the network can take.
+        """Check that ``x`` is a batch of images on which the network can run.
 
         Raises:
-            ValueError: not a tensor, not 4-D, not floating point, or smaller than ``min_size``.
+            ValueError: ``x`` is not a tensor, not 4-D, not floating point, or its sides are below ``min_size``.
         """
         if not isinstance(x, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] (callers are not all typed)
             raise ValueError(f"images of type {type(x).__name__}: expected a tensor (N, C, H, W)")
@@ -229,20 +234,20 @@ class PathNet(nn.Module):
 
     @property
     def _features(self) -> str:
-        for step in self.plan(Paths()):  # not the heads of exits
+        for step in self.plan(Paths()):  # the plan of the whole network has no heads of exits
             if isinstance(step.node, Unit) and step.node.name.startswith(HEAD):
                 return step.node.source
-        return self.wiring.output  # without a head it ends in maps
+        return self.wiring.output  # a network without a head returns maps
 
     def plan(self, paths: Paths | str | None, ends: tuple[str, ...] = ()) -> tuple[Step, ...]:
-        """The steps that run under ``paths``, each freeing the tensors that no later step reads. Cached.
+        """Return the steps that run under ``paths``; each step frees the tensors that no later step reads.
 
-        With ``ends`` (nodes outside the loops of gated switches), only the steps that these need; their values are
-        kept.
+        With ``ends``, the plan has only the steps that these nodes need, and does not free their values. The ends must
+        be outside the loops of gated switches. Plans are cached.
         """
         if isinstance(paths, Paths) and (paths.choices, ends) in self._plans:
             return self._plans[paths.choices, ends]
-        paths = self.paths(paths)  # it may be text, or Paths of another network
+        paths = self.paths(paths)  # the argument may be a text, or Paths of another network
         steps = self._plans.get((paths.choices, ends))
         if steps is None:
             if len(self._plans) >= 4096:  # sampling gives many paths; plans are cheap to rebuild
@@ -251,14 +256,14 @@ class PathNet(nn.Module):
         return steps
 
     def register_node_hook(self, node: str, hook: NodeHook) -> RemovableHandle:
-        """Call ``hook(node, output)`` whenever this node of the wiring, a unit or a join, has run.
+        """Call ``hook(node, output)`` each time this node, a unit or a join, has run.
 
-        A tensor that it returns replaces the output. In evaluation, an output inside the loops of a gated switch has
-        only the samples that ran it. Copies keep hooks; extracted and fused networks do not. The handle's ``remove()``
-        removes the hook.
+        If the hook returns a tensor, that replaces the output. In evaluation, an output inside the loops of a gated
+        switch has only the samples for which the node ran. Copies of the network keep its hooks; extracted and fused
+        networks do not. The handle's ``remove()`` removes the hook.
 
         Raises:
-            ValueError: no such node; the message lists similar names.
+            ValueError: an unknown node; the message lists similar names.
         """
         if node not in self.wiring.by_name:
             raise ValueError(f"node = {node!r}: not in this wiring; {did_you_mean(node, self.wiring.by_name)}")
@@ -268,7 +273,7 @@ class PathNet(nn.Module):
 
     @property
     def node_hooks(self) -> dict[str, list[NodeHook]]:
-        """The hooks of nodes, by node, in the order in which they were registered."""
+        """The hooks of each node that has any, in the order in which they were registered."""
         found: dict[str, list[NodeHook]] = {}
         for node, hook in self._node_hooks.values():
             found.setdefault(node, []).append(hook)
@@ -278,8 +283,10 @@ class PathNet(nn.Module):
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        """Each stage's channels (``num_chs``), how many times smaller than the image its maps are (``reduction``), its
-        name (``module``) and ``index``; empty without stages. For a timm model, the model's own ``feature_info``.
+        """One dict per stage: its channels (``num_chs``), how many times smaller than the image its maps are
+        (``reduction``), its name (``module``) and its ``index``.
+
+        The list is empty for a network without stages. For a timm model, it is the model's own ``feature_info``.
         """
         if self._feature_info is None:
             if (other := self._other_backbone()) is not None:
@@ -332,21 +339,21 @@ class PathNet(nn.Module):
         trace: Trace | None = None,
         generator: torch.Generator | None = None,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Maps ``(N, C, H, W)`` of some stages under ``paths``, as in timm's models; gates do not reduce N.
+        """Compute the maps ``(N, C, H, W)`` of some stages under ``paths``, as timm's models do. Gates do not reduce N.
 
         Args:
-            indices: all stages (None), the last n, or a list; the maps come in the network's order.
+            indices: all stages (None), the last n, or a list of them. The maps are in the network's order.
             norm: only for other packages' models that have a norm after all stages.
-            stop_early: run nothing after the last of these stages; its maps are then the first result.
-            output_fmt: ``NCHW``; other packages' models may have others.
-            intermediates_only: return the list alone, and run only the nodes that it needs.
+            stop_early: run nothing after the last requested stage; its maps are then the first result.
+            output_fmt: ``NCHW``; other packages' models may support more formats.
+            intermediates_only: return only the list of maps, and run only the nodes that they need.
             trace, generator: as in :meth:`forward`.
 
         Returns:
             The result of :meth:`forward_features`, and the list of maps.
 
         Raises:
-            ValueError: a network without stages, unknown indices, another format, an illegal choice or image.
+            ValueError: a network without stages, unknown indices, an unsupported format, an illegal choice or image.
         """
         self.check_images(x)
         if (other := self._other_backbone()) is not None:
@@ -378,11 +385,11 @@ class PathNet(nn.Module):
     ) -> list[int]:
         """Remove, in place, the modules that the maps of the stages ``indices`` do not need: later ones and the head.
 
-        :meth:`forward_intermediates` still runs the rest, under any choice. ``prune_norm`` is for networks with a
-        norm after all stages. Returns the stages' indices.
+        :meth:`forward_intermediates` still works for these stages, under any choice. ``prune_norm`` is for networks
+        with a norm after all stages. Returns the indices of the stages.
 
         Raises:
-            ValueError: a network that names no stages itself, unknown indices.
+            ValueError: a network without stages of its own, unknown indices.
         """
         if not self.stage_nodes:
             raise ValueError(f"this network names no stages itself, so nothing can be pruned; {_NAMED}")
@@ -397,13 +404,13 @@ class PathNet(nn.Module):
         return taken
 
     def _stages_under(self, paths: Paths | str | None) -> list[list[str]]:
-        """The nodes of each stage that are alive under ``paths``; a stage's nodes are never inside of loops."""
+        """Return the nodes of each stage that are alive under ``paths``; no stage's node is inside a loop."""
         alive = {INPUT, *(step.node.name for step in self.plan(paths))}
         found = ([node for node in nodes if node in alive] for nodes in self.stage_nodes.values())
-        return [nodes for nodes in found if nodes]  # a path that ends early has fewer
+        return [nodes for nodes in found if nodes]  # a path that ends early has fewer stages
 
     def _other_backbone(self) -> tuple[str, _Backbone] | None:
-        """Path and module of the unit that computes the maps, if it has stages inside (another package's model)."""
+        """Return path and module of the unit that computes the maps, if this is another package's model with stages."""
         node = None if self.stage_nodes else self.wiring.by_name.get(self._features)
         if not isinstance(node, Unit):
             return None
@@ -412,7 +419,7 @@ class PathNet(nn.Module):
 
     def _measured_stages(self) -> list[dict[str, Any]]:
         at = self._stages_under(None)
-        if not at:  # for instance a ViT with skips, which may take images of one size only
+        if not at:  # for instance a ViT with skips, which may accept images of one size only
             return []
         side = max(LARGE, self.min_size)
         shapes = self._shapes([nodes[0] for nodes in at], side, side)
@@ -422,21 +429,21 @@ class PathNet(nn.Module):
         ]
 
     def channels_of(self, nodes: Sequence[str]) -> list[int]:
-        """Channels of the outputs of nodes that are alive in the whole network, without computing any. Tokens
-        ``(N, L, C)`` have their channels last."""
+        """Return the number of channels of each node's output, without computing it. Tokens ``(N, L, C)`` have their
+        channels last. The nodes must be alive in the whole network."""
         return [
             int(shape[-1] if len(shape) == 3 else shape[1])
             for shape in self._shapes(nodes, self.min_size, self.min_size)
         ]
 
     def map_size(self, height: int, width: int) -> tuple[int, ...]:
-        """Height and width of the maps that the head reads, for images of this size, without computing any; empty if
-        it reads no maps."""
+        """Return height and width of the maps that the head reads for images of this size, without computing the maps;
+        ``()`` if the head reads no maps."""
         (shape,) = self._shapes([self._features], height, width)
         return tuple(shape[2:]) if len(shape) == 4 else ()
 
     def _shapes(self, nodes: Sequence[str], height: int, width: int) -> list[torch.Size]:
-        """Shapes of the outputs of nodes for one image, without computing any."""
+        """Return the shapes of the nodes' outputs for one image, without computing them."""
         twin = weightless(self)
         like = next((p for p in twin.parameters() if p.is_floating_point()), torch.empty(0))
         x = torch.empty(1, self.in_chans, height, width, dtype=like.dtype, device="meta")
@@ -448,18 +455,18 @@ class PathNet(nn.Module):
 
     @property
     def _classifier_paths(self) -> tuple[str, ...]:
-        """Paths of the last layers: one, or in a network with exits one for each exit, then the network's own."""
+        """Paths of the last layers: in a network with exits first one for each exit, then the network's own."""
         last = self.wiring.by_name.get(self.wiring.output)
         ends = [last]
         if isinstance(last, Join) and last.kind == "switch" and not last.gates:
             ends = [self.wiring.by_name.get(operand.source) for operand in last.operands]
         paths = tuple(end.module for end in ends if isinstance(end, Unit))
         if len(paths) < len(ends):
-            raise ValueError("this network does not end in a unit")
+            raise ValueError("this network does not end in a unit, so it has no classifier")
         return paths
 
     def get_classifier(self) -> nn.Module:
-        """The last layer; in a network with exits, that of the whole network."""
+        """Return the last layer; in a network with exits, that of the whole network."""
         return self.get_submodule(self._classifier_paths[-1])
 
     @property
@@ -469,7 +476,10 @@ class PathNet(nn.Module):
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
-        """timm's description: image preparation, first convs, classifier; for ``resolve_model_data_config(net)``."""
+        """The network's description in timm's format: image preparation, first convs, classifier.
+
+        timm reads it in ``resolve_model_data_config(net)``.
+        """
         convs, last = tuple(self.first_convs()), self.wiring.by_name.get(self.wiring.output)
         ends: dict[str, Any] = {"num_classes": self.num_classes, "first_conv": convs[0] if len(convs) == 1 else convs}
         if last is not None:
@@ -486,22 +496,23 @@ class PathNet(nn.Module):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the outputs, in order: those of the config, else ``0``, ``1``, …
+        """Names of the outputs, in order: those in the config, or ``0``, ``1``, … if it has none.
 
         Raises:
-            ValueError: a config with more or fewer names than the head has outputs.
+            ValueError: the config has more or fewer names than the head has outputs.
         """
         known = self.config.get("classes")
         return check_classes(known, self.num_classes) if known else tuple(map(str, range(self.num_classes)))
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the last layer of the network and of each exit; 0 classes removes it (the output is then pre-logits).
+        """Replace the last layer of the network and of each exit.
 
-        With 0 classes and ``global_pool=""`` the complete head is removed, and the output is the maps that it read.
-        The names of the classes belong to the old layer, so the config loses them.
+        With 0 classes the layer is removed, and the output is the pre-logits. With 0 classes and ``global_pool=""`` the
+        complete head is removed, and the output is the maps that the head read. The names of the classes are removed
+        from the config, because they belong to the old layer.
 
         Raises:
-            ValueError: a negative number, a pool other than the network's, a head that is gone or cannot be removed.
+            ValueError: a negative number, another pool than the network's, a head that is already or cannot be removed.
         """
         if global_pool not in (None, "", "avg"):
             raise ValueError(f"global_pool {global_pool!r}: this network keeps its own pool; pass None, or '' for none")
@@ -545,13 +556,13 @@ class PathNet(nn.Module):
 
     @property
     def in_chans(self) -> int:
-        """Channels of the images that the network takes, from its config or else from the first conv."""
+        """Channels of the images: the config's ``in_chans``, or else those of the first conv."""
         if (known := self.config.get("arguments", {}).get("in_chans")) is not None:
             return int(known)
         return next((conv.in_channels for conv in self.first_convs().values()), 3)
 
     def first_convs(self) -> dict[str, nn.Conv2d]:
-        """The convs that read the images, by name: the first conv of every unit whose source is the input."""
+        """Return the convs that read the images, by name: the first conv of every unit that reads the input."""
         found: dict[str, nn.Conv2d] = {}
         for node in self.wiring.nodes:
             if isinstance(node, Unit) and node.source == INPUT:
@@ -566,15 +577,18 @@ class PathNet(nn.Module):
     # --- training, timm's interface ----------------------------------------------------------------------
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Save memory: recompute activations in the backward pass, see :mod:`polypath.core.checkpointed`."""
+        """Recompute activations in the backward pass to save memory, see :mod:`polypath.core.checkpointed`."""
         self.checkpointed = check("enable", enable, FLAG)
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
-        """A function from a parameter's name to its depth, for layer-wise learning rates; ``coarse``: to its stage."""
+        """Return a function from a parameter's name to its depth, for layer-wise learning rates.
+
+        With ``coarse``, the function returns the parameter's stage instead.
+        """
         return depth_groups(self.wiring, self.stage_nodes if coarse else {})
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters without weight decay, besides biases and vectors."""
+        """Return the names of parameters without weight decay, besides biases and vectors."""
         return undecayed(self, self.wiring)
 
     # --- copying -----------------------------------------------------------------------------------------
@@ -591,7 +605,7 @@ class PathNet(nn.Module):
 
 
 class _Backbone(Protocol):
-    """A unit with stages inside."""
+    """A unit that has stages inside: another package's model."""
 
     @property
     def feature_info(self) -> Sequence[Mapping[str, Any]]: ...
@@ -600,7 +614,7 @@ class _Backbone(Protocol):
 
 
 class Pruned(nn.Module):
-    """Replaces a module that no requested stage needs; see :meth:`PathNet.prune_intermediate_layers`."""
+    """A placeholder for a module that no requested stage needs; see :meth:`PathNet.prune_intermediate_layers`."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -611,7 +625,7 @@ class Pruned(nn.Module):
 
 
 class Identity(nn.Identity):
-    """Replaces a removed classifier; keeps the width of its input."""
+    """A placeholder for a removed classifier; it keeps the width of the classifier's input."""
 
     def __init__(self, width: int = 0) -> None:
         super().__init__()
@@ -619,7 +633,7 @@ class Identity(nn.Identity):
 
 
 class Container(nn.Module):
-    """The parent of other modules, such as ``block1``. A network runs its nodes one by one and never calls it."""
+    """A parent of other modules, such as ``block1``. A network runs its nodes one by one and never calls a parent."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         raise NotImplementedError(f"{_NEVER_CALLED}; call the network, net(x, paths=...), or one of its units")
@@ -639,7 +653,7 @@ class Container(nn.Module):
 
 
 def set_module(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Put ``module`` at a dotted path under ``root``; missing parents become a :class:`Container`."""
+    """Put ``module`` at a dotted path under ``root``; each missing parent becomes a :class:`Container`."""
     *parents, last = path.split(".")
     for name in parents:
         if not isinstance(getattr(root, name, None), nn.Module):

@@ -1,6 +1,6 @@
 """The nodes of a wiring: units run a module, joins merge operands.
 
-A *choice* tells which operands of joins are alive: any mapping from a join's name to operand labels.
+A *choice* tells which operands of joins are alive. Here it is any mapping from a join's name to operand labels.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _LABEL = re.compile(r"\w+")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One module applied to one tensor.
+    """A node that applies one module to one tensor.
 
     Attributes:
         name: the node's name, unique in the wiring.
-        source: the node that it reads.
-        module: dotted path of the module that it runs; several nodes may share one.
-        depth: layers that it adds to the depth of a path (an activation or a pool adds 0).
+        source: the node whose output it reads.
+        module: dotted path of the module that it runs; several nodes may share one module.
+        depth: number of layers that it adds to the depth of a path (an activation or a pool adds 0).
         variant: which of the module's variants to run (the norm of one loop, say), or None.
     """
 
@@ -44,10 +44,10 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """One input of a join. Text and errors name it by ``label``, never by position.
+    """One input of a join. Texts and error messages refer to it by ``label``, never by position.
 
-    ``survival`` is the probability that stochastic depth keeps the operand in training. In evaluation a sum multiplies
-    the operand by it (Huang et al. 2016, Eq. 5); a switch does not.
+    ``survival`` is the probability that stochastic depth keeps the operand in training. In evaluation, a sum multiplies
+    the operand by this probability (Huang et al. 2016, Eq. 5); a switch does not.
     """
 
     source: str
@@ -57,7 +57,10 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Decides for each sample whether a switch continues to the operand ``opens``; reads the tensor ``source``."""
+    """A gate, which decides for each sample whether a switch continues to the operand ``opens``.
+
+    Its ``module`` reads the output of the node ``source``.
+    """
 
     module: str
     source: str
@@ -66,8 +69,11 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Merges its alive operands: ``mean``, ``sum``, ``max`` (any non-empty set), ``switch`` (exactly one; without a
-    choice the gates decide, or it is the last) or ``concat`` (always all)."""
+    """A node that merges its alive operands.
+
+    The kinds ``mean``, ``sum`` and ``max`` merge any non-empty set of operands, and ``concat`` always all. A ``switch``
+    takes exactly one; without a choice, its gates decide, or it takes the last one.
+    """
 
     name: str
     kind: str
@@ -83,7 +89,7 @@ class Join:
         return tuple(o.label for o in self.operands)
 
     def chosen(self, choice: Choice) -> tuple[Operand, ...]:
-        """The operands that run under ``choice``."""
+        """Return the operands that run under ``choice``."""
         labels = choice.get(self.name)
         if labels is not None:
             return tuple(o for o in self.operands if o.label in labels)
@@ -92,7 +98,7 @@ class Join:
         return self.operands
 
     def dynamic(self, choice: Choice) -> bool:
-        """Whether gates decide at run time."""
+        """Return whether gates decide at run time, because ``choice`` does not."""
         return bool(self.gates) and self.name not in choice
 
 
@@ -100,11 +106,11 @@ Node = Unit | Join
 
 
 def check_join(join: Join) -> None:
-    """Check a join by itself.
+    """Check a join, without the rest of its wiring.
 
     Raises:
-        ValueError: an unknown kind, no operands, duplicate labels, survival outside of sums and switches, gates
-            outside of switches.
+        ValueError: an unknown kind, no operands, duplicate labels, survival rates in a join other than a sum or a
+            switch, gates in a join other than a switch.
     """
     check(f"join {join.name!r}: kind", join.kind, one_of(*JOIN_KINDS))
     if not join.operands:

@@ -1,9 +1,9 @@
 """The choice: which operands of which joins are alive, as a frozen value with a text form.
 
-Text is ``key=value`` pairs joined by ``;``. A key is a join's name, with operand labels joined by ``,`` as its value
-(``block1.join=1,3;block2.join=2``), or a selector of the family (``branches=1,3``, ``column=4``).
-The whole network is ``whole``. The value leaves out dead joins and joins with all their operands, so texts that run
-the same nodes give equal values.
+The text has ``key=value`` pairs joined by ``;``. A key is a join's name, and its value the operand labels joined by
+``,`` (``block1.join=1,3;block2.join=2``); or a key is a selector of the family (``branches=1,3``, ``column=4``).
+The text of the whole network is ``whole``. A choice does not store dead joins or joins with all their operands, so
+texts that run the same nodes give equal choices.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Selectors = Mapping[str, Callable[[Wiring, str], Mapping[str, Iterable[str]]]]
 
 @dataclass(frozen=True)
 class Paths(Mapping[str, tuple[str, ...]]):
-    """A canonical choice. Make one with :meth:`of` or ``net.paths(text)``; ``Paths()`` is the whole network."""
+    """A choice in canonical form. Make one with :meth:`of` or ``net.paths(text)``; ``Paths()`` is the whole network."""
 
     choices: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
@@ -31,8 +31,8 @@ class Paths(Mapping[str, tuple[str, ...]]):
         """Check a choice against a wiring and bring it into canonical form.
 
         Raises:
-            ValueError: an unknown join or label, an empty set, two operands of a switch, a choice at a concat;
-                the message lists the legal values.
+            ValueError: an unknown join or label, an empty set, two operands of a switch, a choice at a concat. The
+                message lists the legal values.
         """
         if not isinstance(choice, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] (callers are not all typed)
             raise ValueError(
@@ -50,7 +50,7 @@ class Paths(Mapping[str, tuple[str, ...]]):
 
     @classmethod
     def parse(cls, text: str, wiring: Wiring, selectors: Selectors | None = None) -> Paths:
-        """Read the text form; ``selectors`` are the family's own keys, each a function of wiring and value.
+        """Read the text form; ``selectors`` are the family's own keys, each with a function of wiring and value.
 
         Raises:
             ValueError: text that is not a ``key=value`` list, a join chosen twice, or a choice that :meth:`of` rejects.
@@ -75,7 +75,7 @@ class Paths(Mapping[str, tuple[str, ...]]):
 
     @classmethod
     def along(cls, wiring: Wiring, chain: Route) -> Paths:
-        """The choice that runs exactly one chain.
+        """Return the choice that runs exactly one chain.
 
         Raises:
             ValueError: the chain goes through a concat, which always needs all its operands.
@@ -139,7 +139,7 @@ def _check(wiring: Wiring, name: str, labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def _texts(labels: Any) -> list[str] | None:
-    """Operand labels, from comma-separated text or an iterable of texts; None for anything else."""
+    """Read operand labels from comma-separated text or an iterable of texts; return None for anything else."""
     if isinstance(labels, str):
         labels = labels.split(",")
     if not isinstance(labels, Iterable):

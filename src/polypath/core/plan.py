@@ -1,7 +1,7 @@
-"""The plan of a choice: which nodes run, in which order, and when tensors are freed (no torch).
+"""The plan of a choice: which nodes run, in which order, and when tensors are freed. This module does not use torch.
 
-Nodes inside the loops of a switch whose gates decide are not separate steps. The switch's step holds them, as one
-:class:`Loop` each, because only the run shows which samples they run on.
+If the gates of a switch decide, the nodes inside its loops are not separate steps of the plan. The switch's step has
+them instead, in one :class:`Loop` for each loop, because the gates decide at run time on which samples they run.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Loop:
     """The nodes that a gated switch runs between one operand and the next.
 
     Attributes:
-        label: label of the operand at its end.
+        label: label of the operand at the loop's end.
         begin, end: source nodes of the two operands.
-        gate: decides which samples continue; None: all of them.
+        gate: decides which samples run the loop; None if all do.
         nodes: the nodes in between, including ``end``, in topological order.
-        outside: the nodes before the switch, other than ``begin``, that the loop and its gate read; also ``end``, if
-            it is one of them.
+        outside: the nodes before the switch, other than ``begin``, that the loop and its gate read. If ``end`` is
+            before the switch, it is included.
         steps: the plan of ``nodes``.
     """
 
@@ -39,19 +39,20 @@ class Loop:
 
 @dataclass(frozen=True)
 class Step:
-    """One node of a plan: the names of its inputs, the factors of a sum's inputs, and the tensors to free after it."""
+    """One step of a plan: a node, its inputs, the factors for the inputs of a sum, and the tensors to free after it."""
 
     node: Node
     sources: tuple[str, ...]
     scales: tuple[float, ...]
     free: tuple[str, ...]
-    loops: tuple[Loop, ...] = ()  # of a switch whose gates decide
+    loops: tuple[Loop, ...] = ()  # only for a switch whose gates decide
 
 
 def make_plan(wiring: Wiring, paths: Paths, ends: tuple[str, ...] = ()) -> tuple[Step, ...]:
-    """The steps that run under a canonical choice, each freeing the tensors that no later step reads.
+    """Make the steps that run under a canonical choice; each step frees the tensors that no later step reads.
 
-    With ``ends`` (nodes outside the loops of gated switches), only the steps that these need; their values are kept.
+    With ``ends``, the plan has only the steps that these nodes need, and does not free their values. The ends must be
+    outside the loops of gated switches.
     """
     alive = wiring.alive(paths, ends)
     loops = {n.name: loops_of(wiring, n, paths) for n in alive if isinstance(n, Join) and n.dynamic(paths)}
@@ -93,7 +94,7 @@ def _steps(
 
 
 def between(steps: Sequence[Step], given: Collection[str], ends: Collection[str]) -> tuple[Step, ...]:
-    """The steps of a plan that compute ``ends`` when the values of ``given`` exist already; the ends are kept."""
+    """Return the steps of a plan that compute ``ends`` from the values of ``given``; the ends are not freed."""
     by_name = {step.node.name: step for step in steps}
     needed: set[str] = set()
     todo = [name for name in ends if name not in given]
@@ -111,7 +112,7 @@ def between(steps: Sequence[Step], given: Collection[str], ends: Collection[str]
 
 
 def loops_of(wiring: Wiring, join: Join, choice: Choice = WHOLE) -> tuple[Loop, ...]:
-    """The loops of a gated switch under ``choice``, in order."""
+    """List the loops of a gated switch under ``choice``, in order."""
     return _loops(wiring, join, lambda node: node.chosen(choice))
 
 
@@ -119,8 +120,8 @@ def check_gates(wiring: Wiring) -> None:
     """Check that every gated switch can be run loop by loop.
 
     Raises:
-        ValueError: a loop that reads nodes inside an earlier loop, a gate that reads inside its own loop, an outer node
-            that reads inside a loop, two gates before one loop, nested gated switches.
+        ValueError: a loop that reads a node inside an earlier loop, a gate that reads a node inside its own loop, a
+            node outside the loops that reads one inside, two gates before one loop, nested gated switches.
     """
     for join in wiring.joins.values():
         if join.gates:
@@ -145,7 +146,7 @@ def _loops(wiring: Wiring, join: Join, operands: Operands) -> tuple[Loop, ...]:
 
 
 def _before(wiring: Wiring, name: str, operands: Operands, known: set[str]) -> set[str]:
-    """All nodes that ``name`` needs, itself included, without the ``known`` ones and the nodes that those need."""
+    """Return all nodes that ``name`` needs, with ``name`` itself; the search stops at the ``known`` nodes."""
     needed: set[str] = set()
     todo = [name]
     while todo:
@@ -188,5 +189,5 @@ def _check(wiring: Wiring, join: Join) -> None:
         elif node is not join and (seen := inside.intersection(_sources(node, lambda n: n.operands))):
             raise ValueError(
                 f"node {node.name!r} reads {min(seen)!r}, which is inside a loop of switch {join.name!r} "
-                "and has no value for samples that left before"
+                "and has no value for samples that did not run this loop"
             )

@@ -9,7 +9,7 @@ from polypath.core.recording import symbolic
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` as float32, or unchanged if it is float64: sums in half precision and bfloat16 lose too much."""
+    """Convert ``x`` to float32, unless it is float64. Sums in half precision or bfloat16 are too inexact."""
     if symbolic(x):
         return x
     return x.to(torch.promote_types(x.dtype, torch.float32))

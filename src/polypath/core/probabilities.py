@@ -1,6 +1,6 @@
 """Average predictions of several networks, paths or views: the mean of their softmax outputs, and its logarithm.
 
-Computed in float32, or in float64 for float64 logits.
+Both are computed in float32, or in float64 for float64 logits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from polypath.core.precision import at_least_float32
 
 
 def average_probabilities(logits: Iterable[Tensor]) -> Tensor:
-    """Mean of the members' softmax outputs ``(N, classes)``, from the logits of each; the iterable is read lazily.
+    """Compute the mean of the members' softmax outputs ``(N, classes)`` from their logits, one member at a time.
 
     Raises:
         ValueError: no member.
@@ -29,8 +29,9 @@ def average_probabilities(logits: Iterable[Tensor]) -> Tensor:
 
 
 def log_average_probabilities(logits: Tensor, dim: int = 0) -> Tensor:
-    """Log of the mean of softmax outputs over ``dim``: ``(members, N, classes)`` to ``(N, classes)``.
+    """Compute the log of the mean of softmax outputs over ``dim``: ``(members, N, classes)`` to ``(N, classes)``.
 
-    Unlike the logarithm of :func:`average_probabilities`, it and its gradient stay finite when probabilities underflow.
+    Unlike the logarithm of :func:`average_probabilities`, the result and its gradient stay finite when probabilities
+    underflow.
     """
     return at_least_float32(logits).log_softmax(-1).logsumexp(dim) - math.log(logits.shape[dim])

@@ -11,7 +11,7 @@ from collections.abc import Generator
 
 @contextlib.contextmanager
 def quiet_loggers(*names: str, level: int = logging.ERROR) -> Generator[None]:
-    """Inside the block these loggers log nothing below ``level``."""
+    """Suppress messages of these loggers below ``level``, inside the block."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -25,7 +25,7 @@ def quiet_loggers(*names: str, level: int = logging.ERROR) -> Generator[None]:
 
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Generator[None]:
-    """Inside the block warnings and standard output are suppressed, and these loggers log only errors."""
+    """Suppress warnings, standard output, and all but errors of these loggers, inside the block."""
     with quiet_loggers(*loggers), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -1,12 +1,13 @@
 """Recalibrate the batch-norm statistics of paths on training images.
 
-The estimator is the cumulative one of "once for all" (Cai et al., ICLR 2020). The path runs with all its batch-norms
-normalising by the statistics of the current batch. The means and (unbiased) variances of the batches are averaged,
-weighted by the number of images that the norm saw (gates may stop some); there is no momentum. So the inputs of each
-norm are normalised as in training. Everything else, including dropout and stochastic depth, runs as in evaluation.
+The estimator is the cumulative one of "once for all" (Cai et al., ICLR 2020). While the path runs, all its batch-norms
+normalise by the statistics of the current batch, so the inputs of each norm are as in training. The means and the
+unbiased variances of the batches are averaged without momentum. Each batch is weighted by the number of images that
+reached the norm, since gates may stop some. Everything else, including dropout and stochastic depth, runs as in
+evaluation.
 
-Values that paths share are computed once, with their statistics (:mod:`polypath.core.values`): in this mode the output
-of a norm depends only on its input batch. So the cost grows with the number of distinct values, not of paths.
+In this mode the output of a norm depends only on its input batch. So values that paths share are computed once, with
+their statistics (:mod:`polypath.core.values`), and the cost grows with the number of distinct values, not of paths.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ def recalibrate(
     *,
     seed: int | None = None,
 ) -> BatchNormStatistics:
-    """Statistics of every batch-norm alive under each of ``paths``, from at most ``num_images`` training images.
+    """Measure the statistics of each path's alive batch-norms on at most ``num_images`` training images.
 
-    ``batches`` yields ``(images, ...)`` with images ``(N, C, H, W)``, N at least 2; it is iterated once for all paths.
-    The images should be drawn at random (batches of a single class have other statistics); ``seed`` records how they
-    were drawn. The network's buffers, mode and gradients do not change.
+    ``batches`` yields ``(images, ...)`` with images ``(N, C, H, W)``, N at least 2. It is iterated once for all paths.
+    The images should be in random order, because batches of a single class have other statistics. ``seed`` is the seed
+    of this order, for the record only. The network's buffers, mode and gradients do not change.
 
     Raises:
-        ValueError: an illegal path, ``num_images`` below 2, batches without two images.
+        ValueError: an illegal path, ``num_images`` below 2, no batch with at least two images.
     """
     found = shared_statistics(net, [net.paths(p) for p in paths], batches, num_images, seed=seed)
     own = {p: {name: (mean.clone(), var.clone()) for name, (mean, var) in bank.items()} for p, bank in found.items()}
@@ -61,7 +62,9 @@ def shared_statistics(
     *,
     seed: int | None = None,
 ) -> BatchNormStatistics:
-    """:func:`recalibrate` for thousands of paths: equal statistics are the same tensors, so do not change them.
+    """Recalibrate thousands of paths, as :func:`recalibrate` does, with one tensor for equal statistics.
+
+    Do not change the tensors in place, because paths share them.
 
     Raises:
         ValueError: as :func:`recalibrate`.
@@ -99,7 +102,7 @@ def shared_statistics(
             module.training = training
     if not used:
         raise ValueError("no images to recalibrate on: give batches of at least two")
-    known_means: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor]] = {}  # shared by choices
+    known_means: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor]] = {}  # the choices share these
 
     def bank(choice: int) -> dict[str, tuple[Tensor, Tensor]]:
         visits: dict[str, list[int]] = {}
@@ -117,7 +120,7 @@ def shared_statistics(
 
 
 class _Sum:
-    """Image-weighted sums of a norm's batch statistics, in float64."""
+    """The sums of a norm's batch statistics, weighted by the number of images, in float64."""
 
     def __init__(self) -> None:
         self.mean = self.var = torch.zeros((), dtype=torch.float64)
@@ -131,7 +134,7 @@ class _Sum:
 
 
 def _means(visits: Sequence[_Sum]) -> tuple[Tensor, Tensor]:
-    """Mean and variance over all visits of a norm in one forward."""
+    """Compute mean and variance over all calls of a norm in one forward."""
     images, dtype = sum(s.images for s in visits), visits[0].dtype
     mean, var = sum(s.mean for s in visits) / images, sum(s.var for s in visits) / images
     return torch.as_tensor(mean).to(dtype), torch.as_tensor(var).to(dtype)
@@ -150,7 +153,7 @@ def _fresh(all_norms: Iterable[_BatchNorm]) -> None:
         mean, var = buffers(norm)
         norm.running_mean, norm.running_var = torch.zeros_like(mean), torch.ones_like(var)
         norm.num_batches_tracked = torch.zeros((), dtype=torch.long)
-        norm.training, norm.momentum = True, None  # None: several calls in one forward are averaged
+        norm.training, norm.momentum = True, None  # with None, several calls in one forward are averaged
 
 
 def _first(batches: Iterable[Sequence[Tensor]], num_images: int) -> Iterator[Tensor]:

@@ -1,7 +1,7 @@
-"""Is a graph being recorded?
+"""Tests of whether a graph is being recorded.
 
-Fast code that branches on a tensor (number of images, samples that pass a gate) must check this first: a recorder turns
-such values into constants, which would fix the batch to that of the example.
+Code that branches on a tensor (number of images, samples that pass a gate) must make these tests first. A recorder
+turns such values into constants, so the graph would be valid only for the batch of the example.
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ from torch import fx
 
 
 def recording() -> bool:
-    """Whether operators are being recorded, by ``torch.compile``, ``torch.export`` or ``torch.jit.trace``."""
+    """Return whether operators are being recorded, by ``torch.compile``, ``torch.export`` or ``torch.jit.trace``."""
     return torch.compiler.is_compiling() or tracing()
 
 
 def exporting() -> bool:
-    """Whether operators are recorded into one graph that must be valid for all inputs: by ``torch.export``, by
-    ``torch.jit.trace``, which ``torch.onnx.export`` calls, or as a CUDA graph. ``torch.compile`` may split a graph.
+    """Return whether operators are being recorded into one graph that must be valid for all inputs.
+
+    This is the case in ``torch.export``, in ``torch.jit.trace``, which ``torch.onnx.export`` calls, and in the capture
+    of a CUDA graph. It is not the case in ``torch.compile``, which may split a graph.
     """
     return torch.compiler.is_exporting() or tracing() or _capturing()
 
 
 def symbolic(x: Any) -> bool:
-    """Whether ``x`` is a ``torch.fx`` proxy of a tensor, which has neither values nor a shape."""
+    """Return whether ``x`` is a ``torch.fx`` proxy of a tensor, which has neither values nor a shape."""
     return isinstance(x, fx.Proxy)
 
 
 def tracing() -> bool:
-    """Whether ``torch.jit.trace`` records, in which sizes are tensors."""
-    return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented there)
+    """Return whether ``torch.jit.trace`` is recording; sizes are tensors then."""
+    return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented under this name)
 
 
 def _capturing() -> bool:

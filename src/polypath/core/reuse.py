@@ -1,11 +1,11 @@
-"""Run paths one after the other; each reuses values that earlier ones computed.
+"""Run paths one after the other; each path reuses values that earlier paths computed.
 
     for logits in in_turn(net, x, ["exit=1", "exit=2", "whole"]): ...
 
 Two nodes have the same value if they run the same module, with the same norms, on the same values, or join the same
-values in the same way. This is value numbering, as compilers use it to find common subexpressions, so nothing has to be
-declared. Paths share a prefix, a column that ends in a join, or a complete loop if it computes the same function. They
-do not if an earlier choice or recalibrated batch-norm statistics change that function.
+values in the same way. Such nodes are found by value numbering, as compilers find common subexpressions. Paths may
+share a prefix, a column that ends in a join, or a complete loop. They do not share values that depend on a different
+choice or on other batch-norm statistics.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from polypath.core.network import PathNet
 
 Version = Callable[[str, str | None], Hashable]
-"""A key for a module's path and variant: equal for two networks in which this module is the same function."""
+"""A function from a module's path and variant to a key. Equal keys mean that the module computes the same function."""
 Worth = Callable[[int, Collection[str]], bool]
-"""Whether the network with this number should read values of others, given the nodes that it then skips."""
+"""A function that decides whether a network should read values of earlier networks.
+
+Its arguments are the network's number and the nodes that it would then skip.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ class Increment:
 
     Attributes:
         steps: the steps to run.
-        reads: nodes whose values exist already, each with the slot that holds it; images are in ``input``.
-        leaves: nodes whose values later increments read, each with its slot.
-        output: the node whose value is the answer.
+        reads: nodes whose values exist already, each with the slot that has its value; the images are in ``input``.
+        leaves: nodes whose values later increments read, each with the slot for its value.
+        output: the node whose value is the network's output.
     """
 
     steps: tuple[Step, ...]
@@ -61,10 +64,10 @@ class Increment:
 def increments(
     wirings: Sequence[Wiring], versions: Sequence[Version] = (), worth: Worth | None = None
 ) -> tuple[Increment, ...]:
-    """The steps that each of several networks still has to run after the earlier ones.
+    """Find the steps that each of several networks still has to run after the earlier ones.
 
     Args:
-        wirings: their diagrams, without open choices (:meth:`Wiring.prune`), over the same modules.
+        wirings: the networks' diagrams, without open choices (:meth:`Wiring.prune`), over the same modules.
         versions: one per network, if their modules differ.
         worth: see :data:`Worth`; by default every value is reused.
     """
@@ -74,7 +77,7 @@ def increments(
     table: dict[Hashable, int] = {}
     told = versions or [same_modules] * len(plans)
     numbers = [numbered(plan, version, table) for plan, version in zip(plans, told, strict=True)]
-    made: dict[int, tuple[int, str]] = {}  # by value: the first network that computes it, and its node
+    made: dict[int, tuple[int, str]] = {}  # for each value: the first network that computes it, and the node
     found: list[tuple[tuple[Step, ...], dict[str, int]]] = []
     for k, (wiring, plan, values) in enumerate(zip(wirings, plans, numbers, strict=True)):
         every = [step.node.name for step in plan]
@@ -113,10 +116,10 @@ def parts_of(
     stats: BatchNormStatistics | None = None,
     worth: Worth | None = None,
 ) -> list[tuple[Paths, Increment]]:
-    """The choices in order, each with the steps that it runs after the earlier ones.
+    """Return the choices in order, each with the steps that it still has to run after the earlier ones.
 
     Args:
-        stats: recalibrated statistics; choices that they contain run with them.
+        stats: recalibrated statistics; a choice runs with them if they contain it.
         worth: see :data:`Worth`; by default every value is reused.
 
     Raises:
@@ -137,18 +140,19 @@ def in_turn(
     parts: Sequence[tuple[Paths, Increment]] | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[Tensor]:
-    """Logits ``(N, classes)`` of each choice in order; in evaluation bit-identical to ``net(x, paths=choice)``.
+    """Yield the logits ``(N, classes)`` of each choice in order.
 
-    In training, nodes that choices share run once, so they draw once and their norms see the batch once.
+    In evaluation, they are bit-identical to ``net(x, paths=choice)``. In training, nodes that choices share run once,
+    so their dropout and gates draw once, and their norms see the batch once.
 
     Args:
         choices: see :meth:`PathNet.paths`.
-        stats: recalibrated statistics; choices that they contain run with them.
-        parts: instead of ``choices``, the result of :func:`parts_of`.
+        stats: recalibrated statistics; a choice runs with them if they contain it.
+        parts: the result of :func:`parts_of`, instead of ``choices``.
         generator: random source of sampled gates in training.
 
     Raises:
-        ValueError: images that the network cannot take, an illegal choice.
+        ValueError: images on which the network cannot run, an illegal choice.
     """
     net.check_images(x)
     held = {INPUT: x}
@@ -162,7 +166,10 @@ def in_turn(
 
 
 def version_of(wiring: Wiring, bank: Bank | None) -> Version:
-    """A :data:`Version` by one path's statistics of the norms inside a module; None is the network's own statistics."""
+    """Make a :data:`Version` that distinguishes modules by one path's batch-norm statistics.
+
+    ``bank`` None stands for the network's own statistics.
+    """
     if bank is None:
         return same_modules
     inside, known = norms_inside(wiring, bank), {name: _digest(tensors) for name, tensors in bank.items()}
@@ -170,7 +177,7 @@ def version_of(wiring: Wiring, bank: Bank | None) -> Version:
 
 
 def norms_inside(wiring: Wiring, names: Iterable[str]) -> Callable[[str, str | None], tuple[str, ...]]:
-    """A function from a module and its variant to those norms, of ``names`` in the network, that it uses."""
+    """Return a function from a module and its variant to the norms, out of ``names``, that it uses."""
     names = tuple(names)
 
     @functools.cache
@@ -183,7 +190,7 @@ def norms_inside(wiring: Wiring, names: Iterable[str]) -> Callable[[str, str | N
 
 
 def modules_of(step: Step) -> list[tuple[str, str | None]]:
-    """The modules that a step runs, including those of loops and gates, each with its variant."""
+    """List the modules that a step runs, including those of loops and gates, each with its variant."""
     if isinstance(step.node, Unit):
         return [(step.node.module, step.node.variant)]
     inner = [s.node for loop in step.loops for s in loop.steps]
@@ -192,7 +199,7 @@ def modules_of(step: Step) -> list[tuple[str, str | None]]:
 
 
 def same_modules(module: str, variant: str | None) -> Hashable:
-    """The :data:`Version` of networks whose modules are the same functions."""
+    """Return None: the :data:`Version` for networks whose modules compute the same functions."""
     return None
 
 
@@ -202,7 +209,7 @@ def _digest(tensors: Iterable[Tensor]) -> bytes:
 
 
 def numbered(plan: Sequence[Step], version: Version, table: dict[Hashable, int]) -> Mapping[str, int]:
-    """A number for the value of each node; equal numbers are equal values, in all plans that share the ``table``.
+    """Number the value of each node. Equal numbers mean equal values, in all plans that share the ``table``.
 
     New values are numbered in the plan's order, the images first.
     """

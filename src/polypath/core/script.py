@@ -1,4 +1,4 @@
-"""A network as one flat forward without a choice, for ``torch.fx`` and TorchScript."""
+"""Turn a network into one flat forward without a choice, for ``torch.fx`` and TorchScript."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from polypath.core.wiring import INPUT
 
 
 class _Flat(nn.Module):
-    """The steps of one plan, in a row."""
+    """A module that runs the steps of one plan."""
 
     def __init__(self, net: nn.Module, steps: tuple[Step, ...], output: str) -> None:
         super().__init__()
         self.steps, self.output = steps, output
         for name, module in net.named_children():
             self.add_module(name, module)
-        self.training = False  # its own mode; its modules keep theirs
+        self.training = False  # only for this module; the modules inside keep their mode
 
     def forward(self, x: Tensor) -> Tensor:
         return run_steps(self, self.steps, {INPUT: x})[self.output]
 
 
 class _IntoOurs(fx.Tracer):
-    """Traces into modules of this package only: TorchScript compiles the others itself."""
+    """A tracer that looks into modules of this package only; TorchScript compiles the others itself."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m).__module__.partition(".")[0] != __name__.partition(".")[0]
 
 
 def flat(net: nn.Module, steps: tuple[Step, ...], output: str) -> fx.GraphModule:
-    """The steps of a plan as a ``torch.fx`` graph over the network's own modules.
+    """Record the steps of a plan as a ``torch.fx`` graph over the network's own modules.
 
-    It runs as in evaluation: all gated loops run, a sample whose gate is shut keeps its value, and stochastic depth
-    scales. Batch-norm and dropout follow the mode of the returned module.
+    The graph runs as in evaluation: all gated loops run, a sample whose gate is closed keeps its value, and the
+    survival rates of stochastic depth scale the operands. Batch-norm and dropout follow the returned module's mode.
     """
     root = _Flat(net, steps, output)
     graph = follow_mode(_IntoOurs().trace(root))
     for node in graph.nodes:
-        node.type = None  # type names from the source, which TorchScript cannot resolve
+        node.type = None  # TorchScript cannot resolve the type names that come from the source code
     module = fx.GraphModule(root, graph, type(net).__name__)
     module.training = net.training
     return module

@@ -1,9 +1,9 @@
 """Turn off telemetry and update checks of other packages, so that no host is contacted unless the user requests it.
 
-:func:`silence` runs when ``polypath`` is imported, before these packages: they read their variables on import. A
-variable that is already set keeps its value, and child processes inherit all of them. Some packages have no such
-variable: OpenVINO and NNCF are imported by :func:`imported`. Ray contacts hosts even with reports off, so it starts
-clusters inside :func:`without_ray_usage`.
+Most packages read an environment variable for this on import, so :func:`silence` runs when ``polypath`` is imported. A
+variable that is already set keeps its value, and child processes inherit all variables. OpenVINO and NNCF have no such
+variable; :func:`imported` imports them without telemetry. Ray contacts hosts even with reports off, so clusters are
+started inside :func:`without_ray_usage`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def silence() -> None:
 
 
 def imported(package: str) -> ModuleType:
-    """Import a package; OpenVINO and NNCF without their telemetry.
+    """Import a package; import OpenVINO and NNCF without their telemetry.
 
-    Their telemetry is a separate, optional package, so it is hidden during the import, unless the user has agreed to
+    Their telemetry is a separate, optional package. It is hidden during the import, unless the user has agreed to
     reports (``opt_in_out --opt_in`` writes a 1 into ``~/intel/openvino_telemetry``).
     """
     reporter = "openvino_telemetry"
@@ -56,9 +56,10 @@ def imported(package: str) -> ModuleType:
 
 @contextlib.contextmanager
 def without_ray_usage() -> Generator[None]:
-    """Inside the block ``ray.init`` starts a cluster without Ray's dashboard and usage reporter, unless the user has
-    agreed to reports. Both are one process, which even with reports off asks the metadata hosts of three clouds where
-    it runs.
+    """Make ``ray.init`` start clusters without Ray's dashboard and usage reporter inside the block.
+
+    If the user has agreed to reports, nothing changes. Dashboard and reporter are one process. Even with reports off,
+    it contacts the metadata hosts of three clouds to find out where it runs.
     """
     with contextlib.ExitStack() as undo:
         if os.environ.get("RAY_USAGE_STATS_ENABLED") != "1":
@@ -70,10 +71,10 @@ def without_ray_usage() -> Generator[None]:
 
 
 def _not_started(*_: Any, **__: Any) -> tuple[str, None]:
-    return "", None  # its address, its process
+    return "", None  # the server's address, the server's process
 
 
 def _agreed() -> bool:
-    with contextlib.suppress(OSError, RuntimeError):  # no such file, no home
+    with contextlib.suppress(OSError, RuntimeError):  # the file or the home folder may not exist
         return (Path.home() / "intel/openvino_telemetry").read_text().strip() == "1"
     return False

@@ -1,11 +1,10 @@
-"""Stages: where a network used as a backbone returns its maps, one stage for each resolution (no torch).
+"""Stages: where a network used as a backbone returns its maps, one stage for each resolution. No torch is used here.
 
-A stage is a name and the nodes that it may end in. Its value is the mean of those that are alive under a choice. Most
-stages have one node, which all paths go through. The streams of a merge-and-run network stay separate, so they are
-averaged.
+A stage has a name and the nodes that it may end in. Its value is the mean over those that are alive under a choice.
+Most stages have one node, which all paths go through. In a merge-and-run network, a stage has one node for each stream.
 
-Every path goes through one of a stage's nodes, so each choice has all stages, and extraction keeps their names. A path
-that ends early at a switch (an exit) has the stages up to there.
+Every path goes through one of a stage's nodes, so each choice has all stages, and extraction keeps their names. Only a
+path that ends early at an exit lacks the stages after it.
 """
 
 from __future__ import annotations
@@ -36,20 +35,22 @@ def check_stages(wiring: Wiring, stages: Stages) -> dict[str, tuple[str, ...]]:
             )
         first = min((place[name] for name in nodes), default=reached)
         if first < reached:
-            raise ValueError(f"stage {stage!r} ends before the previous stage: name stages from input to output")
+            raise ValueError(
+                f"stage {stage!r} ends before the previous stage: list the stages in order, from input to output"
+            )
         reached = first
     rows = list(stages.values())
     for i, (stage, nodes) in enumerate(stages.items()):
         if _bypassed(wiring, nodes, [node for row in rows[i + 1 :] for node in row]):
             raise ValueError(
                 f"stage {stage!r}: some paths do not go through {' or '.join(nodes) or 'any node'}, so they would have "
-                "no value for it; name a node that all paths share, or one node of every parallel branch"
+                "no value for it; give a node that all paths share, or one node of every parallel branch"
             )
     return {stage: tuple(nodes) for stage, nodes in stages.items()}
 
 
 def pruned_stages(wiring: Wiring, stages: Stages, choice: Choice) -> dict[str, tuple[str, ...]]:
-    """The same stages in ``wiring.prune(choice)``, under the same names."""
+    """Return the same stages in ``wiring.prune(choice)``, under the same names."""
     alive = {INPUT, *(node.name for node in wiring.alive(choice))}
     now = wiring.collapsed(choice)
     left = {stage: tuple(now.get(name, name) for name in nodes if name in alive) for stage, nodes in stages.items()}
@@ -57,7 +58,9 @@ def pruned_stages(wiring: Wiring, stages: Stages, choice: Choice) -> dict[str, t
 
 
 def chosen_indices(indices: Indices, count: int) -> list[int]:
-    """Indices of the requested stages out of ``count``, ascending: all (None), the last n, or a list; -1 is the last.
+    """Return the ascending indices of the requested stages out of ``count``.
+
+    ``indices`` may be None (all stages), a number n (the last n) or a list, in which -1 is the last stage.
 
     Raises:
         ValueError: an index that no stage has.
@@ -78,7 +81,7 @@ def chosen_indices(indices: Indices, count: int) -> list[int]:
 
 
 def _bypassed(wiring: Wiring, nodes: Sequence[str], later: Collection[str]) -> bool:
-    """Whether a path of the whole network avoids all ``nodes``, or any path avoids them and reaches a later stage."""
+    """Return whether some path of the whole network, or some path that reaches a later stage, avoids all ``nodes``."""
     whole, free = ({INPUT: INPUT not in nodes} for _ in range(2))
     for node in wiring.nodes:
         through = node.name not in nodes

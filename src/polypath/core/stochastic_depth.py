@@ -1,4 +1,4 @@
-"""Stochastic depth (Huang et al. 2016): which operands live in one training step, by the survival that a wiring has."""
+"""Stochastic depth (Huang et al. 2016): choose the operands of one training step by the wiring's survival rates."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from polypath.core.wiring import Join, Wiring
 
 
 def survives_always(wiring: Wiring) -> bool:
-    """Whether no operand is ever dropped."""
+    """Return whether no operand is ever dropped."""
     return all(operand.survival == 1.0 for join in wiring.joins.values() for operand in join.operands)
 
 
 def stochastic_depth(wiring: Wiring, generator: Generator | None = None) -> Paths:
-    """Keep each operand with its own ``survival`` probability (Huang et al. 2016, Eq. 1); at least one survives.
+    """Draw a choice that keeps each operand with its ``survival`` probability (Huang et al. 2016, Eq. 1).
 
-    A switch runs its last operand with that operand's probability, else one of the others, uniformly. Without a
-    generator, torch's own on the CPU draws.
+    Each join keeps at least one operand. A switch runs its last operand with that operand's survival probability, else
+    one of the others with equal probability. Without a generator, torch's global one on the CPU is used.
 
     Raises:
         ValueError: a wiring in which every operand always survives.
     """
     if survives_always(wiring):
-        raise ValueError("stochastic depth: every operand of this wiring has survival 1; build it with lower ones")
+        raise ValueError(
+            "stochastic depth: every operand of this wiring has survival 1; build the network with lower survival"
+        )
     joins = [join for join in wiring.joins.values() if any(o.survival < 1.0 for o in join.operands)]
     return Paths.of(wiring, {join.name: _kept(join, generator) for join in joins})
 

@@ -1,12 +1,12 @@
 """Run many choices together and compute each value once; value numbering finds the values that choices share.
 
     values = values_of(net.wiring, choices)
-    for k, logits in run_values(net, x, values): ...       # of choices[k], equal to net(x, paths=choices[k])
+    for k, logits in run_values(net, x, values): ...       # logits equals net(x, paths=choices[k])
 
-A value is the output of a node under some choice. Three blocks of 15 choices each have 15 + 225 + 3,375 values at their
-ends; separate runs would compute 3 · 3,375. Values are computed when a choice needs them and freed after their last
-reader. Choices sorted by :func:`from_the_input` form a tree by their common prefixes, and only the values of one branch
-are held at a time.
+A value is the output of a node under some choice. For example, three blocks with 15 choices each have
+15 + 225 + 3,375 values at their ends, but separate runs would compute 3 · 3,375. A value is computed when a choice
+needs it and freed after its last use. Choices sorted by :func:`from_the_input` form a tree of common prefixes. In this
+order, only the values along one branch of the tree are in memory at a time.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from polypath.core.network import PathNet
 
 IMAGES = 0
-"""The number of the images."""
+"""The number that stands for the input images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One value, computed once.
+    """A value, which is computed once.
 
     Attributes:
         step: the step that computes it.
@@ -62,7 +62,7 @@ class Values:
         return self.made[number - 1]
 
     def behind(self, choice: int) -> set[int]:
-        """The numbers of all values that the output of a choice depends on, itself included."""
+        """Return the numbers of all values that a choice's output depends on, with the output's own."""
         found: set[int] = set()
         todo = [self.outputs[choice]]
         while todo:
@@ -74,7 +74,7 @@ class Values:
 
     @property
     def readers(self) -> list[int]:
-        """By number: how many values and choices read it."""
+        """For each number, how many values and choices read the value."""
         counts = [0] * (len(self.made) + 1)
         for value in self.made:
             for number in set(value.reads):
@@ -85,7 +85,7 @@ class Values:
 
 
 def from_the_input(wiring: Wiring, choice: Paths) -> tuple[tuple[str, ...], ...]:
-    """A sort key that puts choices with a common prefix, from the input on, next to each other."""
+    """Return a sort key that puts choices next to each other if they start alike at the input."""
     taken = {
         node.name: tuple(operand.label for operand in node.chosen(choice))
         for node in wiring.alive(choice)
@@ -95,10 +95,10 @@ def from_the_input(wiring: Wiring, choice: Paths) -> tuple[tuple[str, ...], ...]
 
 
 def values_of(wiring: Wiring, choices: Sequence[Paths], versions: Sequence[Version] = ()) -> Values:
-    """The values of some choices.
+    """Find the values of some choices.
 
     Args:
-        versions: one per choice, if modules are different functions in them.
+        versions: one per choice, if modules compute different functions under different choices.
     """
     table: dict[Hashable, int] = {INPUT: IMAGES}
     made: list[Value] = []
@@ -120,13 +120,13 @@ def run_values(
     values: Values,
     around: Callable[[int], AbstractContextManager[None]] = lambda number: nullcontext(),
 ) -> Iterator[tuple[int, Tensor]]:
-    """The index and the logits ``(N, classes)`` of each choice in order.
+    """Yield the index and the logits ``(N, classes)`` of each choice, in order.
 
     Args:
-        around: makes the context in which the value with this number is computed.
+        around: called with a value's number; returns the context manager in which this value is computed.
 
     Raises:
-        ValueError: images that the network cannot take.
+        ValueError: images on which the network cannot run.
     """
     net.check_images(x)
     held, left = {IMAGES: x}, values.readers

@@ -1,10 +1,10 @@
-"""The wiring diagram: nodes, how they are joined, and exact algebra on the paths through them.
+"""The wiring diagram: nodes, how they are joined, and exact counts of the paths through them.
 
 A :class:`Wiring` is a frozen directed acyclic graph in topological order. A node is the input, a
-:class:`Unit` (one operand; names a module) or a :class:`Join` (several operands). This module does not
+:class:`Unit` (one operand and a module's path) or a :class:`Join` (several operands). This module does not
 use tensors. A *choice* tells which operands of joins are alive. Here it is any mapping from a join's
-name to operand labels; users hold a :class:`polypath.Paths`, its validated form.
-The node classes are in :mod:`polypath.core.nodes`, and can be imported from here.
+name to operand labels; :class:`polypath.Paths` is its validated form, for users.
+The node classes are defined in :mod:`polypath.core.nodes` and can be imported from here.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ __all__ = [
     "Wiring",
 ]
 
-MOST_DRAWN = 500  # nodes that a notebook draws: about 150 kB of SVG in a tenth of a second
+MOST_DRAWN = 500  # the most nodes that a notebook draws: about 150 kB of SVG in a tenth of a second
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 Operands = Callable[[Join], tuple[Operand, ...]]
-"""Which operands of a join are followed."""
+"""A function that returns which operands of a join to follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path from input to output: the nodes that it visits and the operand taken at each join."""
+    """One path from input to output: the nodes that it visits, and the operand that it takes at each join."""
 
     nodes: tuple[str, ...]
     taken: tuple[tuple[str, str], ...]
@@ -67,7 +67,7 @@ class Route:
 @with_old_methods
 @dataclass(frozen=True)
 class Wiring:
-    """A frozen diagram. ``nodes`` are in topological order; ``output`` is the node whose value is the answer.
+    """A frozen diagram of nodes in topological order. ``output`` is the node whose value the network returns.
 
     Raises:
         ValueError: a duplicate name, a source that is not an earlier node, an unknown join kind, a join without
@@ -121,12 +121,12 @@ class Wiring:
 
     @cached_property
     def modules(self) -> tuple[str, ...]:
-        """Paths of all modules, gates included, each once, in order of first use."""
+        """The paths of all modules, including gates, each once, in order of first use."""
         return _modules(self.nodes)
 
     @cached_property
     def variants(self) -> dict[str, frozenset[str]]:
-        """Module path to the variants that nodes name; without modules that have none."""
+        """The variants that nodes use, by module path; modules without variants are left out."""
         found: dict[str, set[str]] = {}
         for node in self.nodes:
             if isinstance(node, Unit) and node.variant is not None:
@@ -134,19 +134,19 @@ class Wiring:
         return {path: frozenset(names) for path, names in found.items()}
 
     def modules_before(self, ends: Collection[str]) -> tuple[str, ...]:
-        """Paths of the modules, gates included, that any choice needs to compute the nodes ``ends``."""
+        """List the paths of the modules, including gates, that any choice may need to compute the nodes ``ends``."""
         needed = self._reach(lambda join: join.operands, gates=True, ends=ends)
         return _modules(node for node in self.nodes if node.name in needed)
 
     # --- what is alive -----------------------------------------------------------------------------------
 
     def alive(self, choice: Choice = WHOLE, ends: Collection[str] = ()) -> tuple[Node, ...]:
-        """The nodes that must run for the output under ``choice``, or for the nodes ``ends``, in topological order."""
+        """List the nodes that are needed under ``choice`` for the output, or for ``ends``, in topological order."""
         needed = self._reach(lambda join: join.chosen(choice), gates=True, choice=choice, ends=ends)
         return tuple(node for node in self.nodes if node.name in needed)
 
     def reachable(self, choice: Choice | None = None) -> frozenset[str]:
-        """Names of the nodes on some path; see :meth:`depth_distribution`."""
+        """Return the names of the nodes that are on some path; for ``choice`` see :meth:`depth_distribution`."""
         return frozenset(self._reach(lambda join: _open(join, choice)))
 
     def _reach(
@@ -169,7 +169,7 @@ class Wiring:
         return needed
 
     def collapsed(self, choice: Choice = WHOLE) -> dict[str, str]:
-        """Joins that :meth:`prune` removes because one operand remains, each with the node that replaces it."""
+        """Return the joins that :meth:`prune` removes since one operand remains, and the nodes that replace them."""
         found: dict[str, str] = {}
         for node in self.alive(choice):
             if isinstance(node, Join) and not node.dynamic(choice):
@@ -179,7 +179,7 @@ class Wiring:
         return found
 
     def prune(self, choice: Choice = WHOLE) -> Wiring:
-        """The diagram of just the alive nodes; joins left with one operand are collapsed, labels are kept."""
+        """Return the diagram of only the alive nodes. Joins with one remaining operand are removed; labels are kept."""
         renamed = self.collapsed(choice)
         kept: list[Node] = []
 
@@ -201,11 +201,11 @@ class Wiring:
     # --- how many paths, how deep ------------------------------------------------------------------------
 
     def depth_distribution(self, choice: Choice | None = None) -> dict[int, int]:
-        """Exact number of paths of each depth, ``{depth: count}``, by dynamic programming over the diagram.
+        """Count the paths of each depth exactly, ``{depth: count}``, by dynamic programming over the diagram.
 
-        Without a choice this counts all paths of the diagram; with one, the paths that run. A switch without gates then
-        counts one operand, the chosen one or its default, as in ``prune(choice)``. Operands with the same source count
-        separately.
+        Without a choice this counts all paths of the diagram, with a choice only the paths that run under it. In the
+        second case, a switch without gates counts one operand, the chosen one or its default, as in ``prune(choice)``.
+        Operands with the same source count separately.
         """
         at: dict[str, dict[int, int]] = {INPUT: {0: 1}}
         for node in self.nodes:
@@ -220,7 +220,7 @@ class Wiring:
         return dict(sorted(at[self.output].items()))
 
     def count_paths(self, choice: Choice | None = None) -> int:
-        """Exact number of paths from input to output, an integer of any size; see :meth:`depth_distribution`."""
+        """Count the paths from input to output exactly, as an integer of any size; see :meth:`depth_distribution`."""
         at = {INPUT: 1}
         for node in self.nodes:
             sources = [node.source] if isinstance(node, Unit) else [o.source for o in _open(node, choice)]
@@ -228,15 +228,15 @@ class Wiring:
         return at[self.output]
 
     def shortest(self, choice: Choice | None = None) -> int:
-        """Depth of the shallowest path, in layers."""
+        """Return the depth of the shallowest path, in layers."""
         return min(self.depth_distribution(choice))
 
     def longest(self, choice: Choice | None = None) -> int:
-        """Depth of the deepest path, in layers."""
+        """Return the depth of the deepest path, in layers."""
         return max(self.depth_distribution(choice))
 
     def routes(self, choice: Choice | None = None) -> Iterator[Route]:
-        """Yield every path, in a fixed order, without storing the others."""
+        """Yield every path, in a fixed order, without storing all of them."""
         stack: list[tuple[str, tuple[str, ...], tuple[tuple[str, str], ...], int]]
         stack = [(self.output, (), (), 0)]
         while stack:
@@ -254,7 +254,10 @@ class Wiring:
     # --- drawings ----------------------------------------------------------------------------------------
 
     def to_networkx(self) -> nx.MultiDiGraph[str]:
-        """A ``networkx.MultiDiGraph``: node attribute ``node``, edge attribute ``label`` on a join's operands."""
+        """Convert the diagram to a ``networkx.MultiDiGraph``.
+
+        Nodes have the attribute ``node``, and the edges of a join's operands the attribute ``label``.
+        """
         import networkx as nx
 
         graph: nx.MultiDiGraph[str] = nx.MultiDiGraph(output=self.output)
@@ -269,11 +272,11 @@ class Wiring:
         return graph
 
     def to_svg(self, choice: Choice | None = None, *, columns: int = 30, title: str | None = None) -> str:
-        """The diagram as one ``<svg>`` element, see :func:`polypath.core.wiring_svg.wiring_svg`."""
+        """Draw the diagram as one ``<svg>`` element, see :func:`polypath.core.wiring_svg.wiring_svg`."""
         return wiring_svg(self, choice, columns=columns, title=title)
 
     def to_graphviz(self, choice: Choice | None = None) -> str:
-        """Graphviz source; nodes and operands that are dead under ``choice`` are grey."""
+        """Write the diagram as Graphviz source; nodes and operands that are dead under ``choice`` are grey."""
         alive = {INPUT, *(n.name for n in self.alive({} if choice is None else choice))}
         lines = [
             "digraph wiring {",
@@ -308,7 +311,7 @@ def _modules(nodes: Iterable[Node]) -> tuple[str, ...]:
 
 
 def _open(join: Join, choice: Choice | None) -> tuple[Operand, ...]:
-    """The operands that run under ``choice``; without one, all operands."""
+    """Return the operands that run under ``choice``, or without a choice all operands."""
     return join.operands if choice is None else join.chosen(choice)
 
 

@@ -1,8 +1,8 @@
 """Positions of a wiring's nodes in a drawing: a strip from left to right, broken into rows.
 
 The longest chain is the *spine*, on lane 0. Every operand of a join that is not on the spine ends a side chain. Side
-chains have separate lanes above the spine, shorter ones nearer to it, so a CrescendoNet block looks like stairs and a
-fractal shows its columns. A place is a column (a real number) and a lane; no torch, no pixels.
+chains have separate lanes above the spine; the shorter a chain, the nearer it is to the spine. So a CrescendoNet block
+looks like stairs, and a fractal shows its columns. A place is a column (a real number) and a lane, not pixels.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Protocol
 from polypath.core.nodes import INPUT, Choice, Join, Node
 
 Point = tuple[float, float]
-NEAR = 0.4  # columns that a node takes to either side
-JOG = 0.6  # columns after its source at which an edge rises, and before its end at which it falls; breaks are at 0.5
+NEAR = 0.4  # width of a node to either side, in columns
+JOG = 0.6  # an edge rises this many columns after its source and falls as many before its end; breaks are at 0.5
 
 
 class Diagram(Protocol):
@@ -31,8 +31,8 @@ class Diagram(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """From ``source`` to ``target``; ``label`` is the operand's label if the target is a join. ``points`` are
-    ``(column, lane)``; their segments are horizontal and vertical alternately."""
+    """An edge from ``source`` to ``target``. If the target is a join, ``label`` is the operand's label. ``points`` are
+    ``(column, lane)``, and the segments between them are alternately horizontal and vertical."""
 
     source: str
     target: str
@@ -42,8 +42,8 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Places of all nodes (``input`` too), edges between them, and the columns at which the strip breaks into rows:
-    row i goes from ``breaks[i]`` to ``breaks[i + 1]``."""
+    """The places of all nodes, including ``input``, the edges between them, and the columns at which the strip breaks
+    into rows. Row i goes from ``breaks[i]`` to ``breaks[i + 1]``."""
 
     places: dict[str, Point]
     edges: tuple[Edge, ...]
@@ -52,7 +52,7 @@ class Layout:
 
 @dataclass(slots=True)
 class _Chain:
-    """Consecutive nodes from ``begin``, which is in another chain, to operand ``label`` of ``end``."""
+    """A chain of nodes from ``begin``, which is in another chain, to the operand ``label`` of ``end``."""
 
     begin: str
     nodes: list[str]
@@ -63,7 +63,7 @@ class _Chain:
 
 @lru_cache(maxsize=16)
 def layout(wiring: Diagram, columns: int = 30) -> Layout:
-    """Places for drawing ``wiring`` in rows of at most ``columns`` columns (more if a row cannot be broken)."""
+    """Place ``wiring`` in rows of at most ``columns`` columns, or more if a row cannot be broken."""
     layers = {INPUT: 0}
     for node in wiring.nodes:
         layers[node.name] = 1 + max(layers[source] for source in node.sources)
@@ -82,7 +82,7 @@ def layout(wiring: Diagram, columns: int = 30) -> Layout:
 
 
 def _chains(by_name: dict[str, Node], output: str, layers: dict[str, int]) -> tuple[list[str], list[_Chain]]:
-    """The spine, and the side chains in the order in which their ends are found from the output backwards."""
+    """Find the spine, and the side chains in the order in which their ends are found from the output backwards."""
     placed: set[str] = {INPUT}
     sides: list[_Chain] = []
     todo: list[tuple[str, str | None, str]] = []  # ends of side chains still to walk
@@ -110,7 +110,7 @@ def _chains(by_name: dict[str, Node], output: str, layers: dict[str, int]) -> tu
 
 
 def _columns(by_name: dict[str, Node], layers: dict[str, int], sides: list[_Chain]) -> dict[str, float]:
-    """Longest-path layers, except that plain side chains are spread evenly over the space between their ends."""
+    """Compute the nodes' columns: longest-path layers, but plain side chains are spread evenly between their ends."""
     readers: dict[str, int] = {}
     for node in by_name.values():
         for source in node.sources:
@@ -139,7 +139,7 @@ def _lanes(sides: list[_Chain], at: dict[str, float]) -> None:
 
 
 def _edges(chain: _Chain, places: dict[str, Point]) -> list[Edge]:
-    """Leave the source, rise to the chain's lane just after it, and fall just before the end."""
+    """Make a chain's edges: they rise to its lane just after the source, and fall just before the end."""
     (x0, y0), (x1, y1), lane = places[chain.begin], places[chain.end], float(chain.lane)
     jog = min(JOG, (x1 - x0) / 2 - 0.08)
     rise: list[Point] = [(x0, y0)] if y0 == lane else [(x0, y0), (x0 + jog, y0), (x0 + jog, lane)]
@@ -159,7 +159,7 @@ def _label(target: Node, source: str) -> str | None:
 
 
 def _breaks(places: dict[str, Point], edges: list[Edge], last: float, columns: int) -> tuple[float, ...]:
-    """Break where few edges and no nodes are cut and rows are filled; a short remainder stays in its row."""
+    """Choose breaks that cut no nodes and few edges and fill the rows; a short remainder stays in its row."""
     breaks = [-0.5]
     while last + 0.5 - breaks[-1] > 1.15 * columns:
         begin = breaks[-1]

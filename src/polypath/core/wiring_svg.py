@@ -1,7 +1,7 @@
-"""A wiring as an SVG picture with a choice highlighted, for reports and pages.
+"""Draw a wiring as an SVG picture with a choice highlighted, for reports and pages.
 
-The picture is text and needs only a browser. A page may set its colours (CSS custom properties ``--pp-live``,
-``--pp-dead``, ``--pp-surface``; text is ``currentColor``), so it works in light and dark.
+The picture is text and needs only a browser. A page may set its colours with the CSS custom properties ``--pp-live``,
+``--pp-dead`` and ``--pp-surface``, for light and dark modes; text is ``currentColor``.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ STYLE = """
 
 
 def wiring_svg(wiring: Diagram, choice: Choice | None = None, *, columns: int = 30, title: str | None = None) -> str:
-    """The diagram as one ``<svg>`` element. Layers are boxes, units that add no depth are dots, joins are circles
-    (µ mean, + sum, ? switch); each shows its name on hover.
+    """Draw the diagram as one ``<svg>`` element. Layers are boxes, units that add no depth are dots, joins are circles
+    (µ mean, + sum, ? switch). Each node shows its name on hover.
 
     Args:
-        wiring: the diagram, drawn completely.
-        choice: what to highlight (:class:`polypath.Paths` or any choice), None for the whole network. A switch that
-            gates decide has all its operands highlighted; to see one image's loops, give the choice that it took.
-        columns: nodes side by side before the drawing continues in the next row.
+        wiring: the diagram, which is drawn completely.
+        choice: what to highlight (:class:`polypath.Paths` or any choice), None for the whole network. If gates decide a
+            switch, all its operands are highlighted; to show one image's loops, give the choice that the gates made.
+        columns: number of nodes side by side before the drawing continues in the next row.
         title: text for screen readers; by default the choice and how many nodes run.
     """
     plan = layout(wiring, max(4, columns))
@@ -62,8 +62,9 @@ def wiring_svg(wiring: Diagram, choice: Choice | None = None, *, columns: int = 
 
 
 def lights(wiring: Diagram, choices: Mapping[str, Choice]) -> dict[str, dict[str, str]]:
-    """What each of ``choices`` highlights in a picture of the wiring, so that a page can switch between them:
-    ``nodes``, a ``1`` or ``0`` for each element with ``data-node`` in order, and ``edges``, for each ``data-edge``."""
+    """Return which elements of the picture each of ``choices`` highlights, so that a page can switch between them.
+
+    ``nodes`` has a ``1`` or ``0`` for each element with ``data-node``, in order, ``edges`` for each ``data-edge``."""
     plan, joins = layout(wiring), _joins(wiring)
     found: dict[str, dict[str, str]] = {}
     for name, choice in choices.items():
@@ -75,7 +76,7 @@ def lights(wiring: Diagram, choices: Mapping[str, Choice]) -> dict[str, dict[str
 
 
 class _Rows:
-    """Converts columns and lanes to pixels, row under row."""
+    """The rows of a picture, one under the other. It converts columns and lanes to pixels."""
 
     def __init__(self, plan: Layout) -> None:
         self.breaks = plan.breaks
@@ -100,7 +101,7 @@ class _Rows:
         return MARGIN + (column - self.breaks[i]) * COLUMN, self.tops[i] - lane * LANE
 
     def lines(self, edge: Edge) -> Iterator[str]:
-        """The edge as SVG path data, one for each row that it goes through."""
+        """Yield the edge as SVG path data, once for each row that it goes through."""
         for row, points in self._split(edge.points):
             yield _rounded([self.at(point, row) for point in points])
 
@@ -117,7 +118,7 @@ class _Rows:
 
 
 def _rounded(points: list[Point], radius: float = 6.0) -> str:
-    """Path data of a polyline of horizontal and vertical pieces with round corners."""
+    """Write path data of a polyline of horizontal and vertical pieces, with round corners."""
     text = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
     for before, corner, after in zip(points, points[1:], points[2:], strict=False):
         (ax, ay), (bx, by) = _towards(corner, before, radius), _towards(corner, after, radius)
@@ -167,7 +168,7 @@ def _tell(name: str, node: Node | None) -> str:
 
 
 def _operand(joins: dict[str, Join], edge: Edge, rows: _Rows, live: bool, number: int) -> str:
-    """The operand's label over the end of its edge; left out if it only tells left from right."""
+    """Draw the operand's label over the end of its edge; leave it out if it only tells left from right."""
     join = joins.get(edge.target)
     if join is None or edge.label is None or (join.kind != "switch" and set(join.labels) <= {"L", "R", "R1", "R2"}):
         return ""
@@ -183,7 +184,7 @@ def _operand(joins: dict[str, Join], edge: Edge, rows: _Rows, live: bool, number
 
 
 def _part_names(wiring: Diagram, plan: Layout, rows: _Rows) -> list[str]:
-    """``block1``, ``group2``, …: under the first node of each part, and again where a row begins inside a part."""
+    """Draw ``block1``, ``group2``, … under the first node of each part, and again where a row begins inside a part."""
     found: list[str] = []
     last = ("", -1)
     for name in sorted((node.name for node in wiring.nodes), key=lambda name: plan.places[name][0]):

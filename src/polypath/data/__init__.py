@@ -1,4 +1,4 @@
-"""Images: sources, batched augmentation, in-memory and streaming loaders.
+"""Images: data sources, batched augmentation, and loaders for images in memory and for streaming.
 
 Names are imported on first use, so that decoding an image does not import torch.
 """
@@ -78,7 +78,7 @@ _PLACES = {
 }
 
 
-if not TYPE_CHECKING:  # with it, type checkers would accept every misspelt name
+if not TYPE_CHECKING:  # otherwise type checkers would accept every misspelt name
 
     def __getattr__(name: str) -> Any:
         return looked_up(__name__, _PLACES, name)

@@ -1,9 +1,9 @@
-"""Batched image augmentation: random changes of images ``(N, C, H, W)`` on any device.
+"""Batched image augmentation: apply random changes to images ``(N, C, H, W)`` on any device.
 
 Random numbers are drawn on the CPU from an explicit generator, as a tensor with one row per image. So a seed gives the
-same images on every device. Ranks that share a batch draw for the complete batch and use their own rows.
-Functions called ``draw_*`` draw, the others are pure; :func:`pad_and_crop`, :func:`mirror`, :func:`roll`,
-:func:`random_resized_crop` and :func:`photometric` do both at once.
+same images on every device. Ranks that share a batch draw numbers for the complete batch and use the rows of their
+part. Functions called ``draw_*`` draw the random numbers, and other functions apply them. :func:`pad_and_crop`,
+:func:`mirror`, :func:`roll`, :func:`random_resized_crop` and :func:`photometric` do both.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Generator, Tensor
 from polypath.core.probabilities import log_average_probabilities
 from polypath.data.config import PHOTOMETRIC, AugmentConfig, PadMode, Policy
 
-TRIES = 10  # draws of a scale-and-aspect crop before falling back to the largest centre crop
-# Principal components of ImageNet's RGB pixels in 0 … 1 (Krizhevsky et al. 2012, §4.1), as in common use.
+TRIES = 10  # draws of a scale-and-aspect crop; if none fits, the largest centre crop is used
+# Principal components of ImageNet's RGB pixels in 0 … 1 (Krizhevsky et al. 2012, §4.1): the commonly used values.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma
@@ -30,12 +30,10 @@ ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of a batch, one row per image; None for each change that the configuration does not use.
-
-    ``policy`` and ``erase`` (N,) are seeds, see :func:`each_by_seed`.
-    ``crop`` (N, 2), ``roll`` (N, 3) and ``box`` (N, 2 * TRIES + 2; for a shorter side N, 3) are uniform in [0, 1) and
-    are converted to pixels once the image's size is known; ``mirror`` is (N,) bool; ``light`` is (N, 7), see
-    :func:`draw_photometric`.
+    """The random numbers of a batch, one row per image. A field is None if the configuration does not use the change.
+    ``crop`` (N, 2), ``roll`` (N, 3) and ``box`` (N, 2 * TRIES + 2; for ``shorter_side`` N, 3) are uniform in [0, 1) and
+    are converted to pixels when the size of the image is known. ``mirror`` is (N,) bool. ``light`` is (N, 7), see
+    :func:`draw_photometric`. ``policy`` and ``erase`` (N,) are seeds, see :func:`each_by_seed`.
     """
 
     crop: Tensor | None = None
@@ -47,13 +45,13 @@ class Draws:
     erase: Tensor | None = None
 
     def rows(self, which: slice | Tensor) -> Draws:
-        """The draws of these images of the batch."""
+        """Return the random numbers of some images of the batch."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Draws(**{name: None if v is None else v[which] for name, v in values.items()})
 
 
 def draw(config: AugmentConfig, n: int, generator: Generator) -> Draws:
-    """Draw the random numbers that ``config`` needs for ``n`` images; a crop position is always drawn."""
+    """Draw the random numbers that ``config`` needs for ``n`` images. A crop position is always drawn."""
     columns = 2 * TRIES + 2 if config.scale else 3 if config.shorter_side else 0
     return Draws(
         crop=_uniform(n, 2, generator),
@@ -72,7 +70,8 @@ def draw(config: AugmentConfig, n: int, generator: Generator) -> Draws:
 def pad_and_crop(
     images: Tensor, pad: int, generator: Generator, *, mode: PadMode = "zero", size: int | None = None
 ) -> Tensor:
-    """Pad by ``pad`` pixels on each side, then crop each image at its own position, to its size or to ``size``."""
+    """Pad by ``pad`` pixels on each side, then crop each image at a random position, to its original size or to
+    ``size``."""
     wanted = (size, size) if size else (images.shape[-2], images.shape[-1])
     padded = pad_images(images, pad, mode)
     return crop_at(padded, offsets(_uniform(len(images), 2, generator), padded.shape[-2:], wanted), wanted)
@@ -82,7 +81,7 @@ def pad_images(images: Tensor, pad: int, mode: PadMode = "zero") -> Tensor:
     """Pad each side with zeros or reflected pixels: ``(N, C, H + 2 pad, W + 2 pad)``.
 
     Raises:
-        ValueError: reflection with ``pad`` not below the shorter side.
+        ValueError: the mode is ``reflect``, and ``pad`` is not below the shorter side.
     """
     if pad == 0:
         return images
@@ -98,7 +97,8 @@ def pad_images(images: Tensor, pad: int, mode: PadMode = "zero") -> Tensor:
 
 
 def offsets(uniform: Tensor, have: torch.Size | tuple[int, int], want: tuple[int, int]) -> Tensor:
-    """Top and left ``(N, 2)`` of crops of size ``want`` in images of size ``have``, from uniform numbers ``(N, 2)``."""
+    """Convert uniform numbers ``(N, 2)`` to (top, left) ``(N, 2)`` of crops of size ``want`` in images of size
+    ``have``."""
     room = torch.tensor([have[0] - want[0] + 1, have[1] - want[1] + 1], dtype=torch.float64)
     if (room < 1).any():
         raise ValueError(f"images of {have[0]}x{have[1]} pixels: too small for crops of {want[0]}x{want[1]}")
@@ -106,7 +106,7 @@ def offsets(uniform: Tensor, have: torch.Size | tuple[int, int], want: tuple[int
 
 
 def crop_at(images: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
-    """Crop each image at its own (top, left), a row of ``places`` (N, 2)."""
+    """Crop each image at its (top, left), which is a row of ``places`` (N, 2)."""
     if images.shape[-2:] == size:
         return images
     windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)  # a view: (N, C, tops, lefts, height, width)
@@ -115,7 +115,8 @@ def crop_at(images: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def centre_crop(images: Tensor, size: int) -> Tensor:
-    """The central ``size`` x ``size`` pixels; of uneven margins the larger one is at the right and the bottom."""
+    """Crop the central ``size`` x ``size`` pixels. If margins are uneven, the larger one is at the right and the
+    bottom."""
     top, left = ((n - size) // 2 for n in images.shape[-2:])
     if min(top, left) < 0:
         height, width = images.shape[-2:]
@@ -124,7 +125,8 @@ def centre_crop(images: Tensor, size: int) -> Tensor:
 
 
 def ten_crop(images: Tensor, size: int) -> Tensor:
-    """Corners, centre, and these five mirrored: ``(N * 10, C, size, size)``, with the views of an image adjacent."""
+    """Crop the four corners and the centre, and add their mirror images. Return ``(N * 10, C, size, size)``, with the
+    views of an image adjacent."""
     centre = centre_crop(images, size)
     corners = [images[..., y, x] for y in (slice(size), slice(-size, None)) for x in (slice(size), slice(-size, None))]
     five = torch.stack([*corners, centre], dim=1)
@@ -132,7 +134,8 @@ def ten_crop(images: Tensor, size: int) -> Tensor:
 
 
 def average_views(logits: Tensor, views: int) -> Tensor:
-    """Log of the mean probability over each image's ``views``: ``(N * views, K)`` to ``(N, K)``; 1 view: unchanged."""
+    """Average the probabilities of each image over its views, from ``(N * views, K)`` to ``(N, K)``, and return the
+    logarithm. With one view, the logits are returned unchanged."""
     if views == 1:
         return logits
     if len(logits) % views:
@@ -144,16 +147,16 @@ def average_views(logits: Tensor, views: int) -> Tensor:
 
 
 def places(config: AugmentConfig, uniform: Tensor, heights: Tensor, widths: Tensor, size: int) -> Tensor:
-    """Crop boxes ``(N, 4)`` as ``config`` asks, for images of these heights and widths, from ``Draws.box``."""
+    """Convert ``Draws.box`` to the crop boxes ``(N, 4)`` of ``config``, for images of these heights and widths."""
     if config.shorter_side:
         return shorter_side_boxes(uniform, heights, widths, config.shorter_side, size)
     return boxes(uniform, heights, widths, config.scale or (1.0, 1.0), config.aspect)
 
 
 def shorter_side_boxes(uniform: Tensor, heights: Tensor, widths: Tensor, sides: tuple[int, int], size: int) -> Tensor:
-    """Top, left, height and width ``(N, 4)`` of ResNet's crops, from uniform numbers ``(N, 3)``.
+    """Convert uniform numbers ``(N, 3)`` to top, left, height and width ``(N, 4)`` of ResNet's crops.
 
-    The shorter side is resized to an integer number of pixels, uniform in ``sides``; a square of ``size`` is cropped
+    The shorter side is resized to a whole number of pixels, uniform in ``sides``. Then a square of ``size`` is cropped
     at a uniform position. The box is in pixels of the original image, so only the crop has to be resized.
     """
     heights, widths = heights.double()[:, None], widths.double()[:, None]
@@ -166,7 +169,8 @@ def shorter_side_boxes(uniform: Tensor, heights: Tensor, widths: Tensor, sides: 
 def random_resized_crop(
     images: Tensor, size: int, scale: tuple[float, float], aspect: tuple[float, float], generator: Generator
 ) -> Tensor:
-    """Scale-and-aspect augmentation (Szegedy et al. 2015): a crop of random area and shape, resized to ``size``."""
+    """Crop a random area and shape of each image and resize it to ``size``: scale-and-aspect augmentation (Szegedy et
+    al. 2015)."""
     n, (height, width) = len(images), images.shape[-2:]
     uniform = _uniform(n, 2 * TRIES + 2, generator)
     heights, widths = torch.full((n,), height), torch.full((n,), width)
@@ -176,10 +180,10 @@ def random_resized_crop(
 def boxes(
     uniform: Tensor, heights: Tensor, widths: Tensor, scale: tuple[float, float], aspect: tuple[float, float]
 ) -> Tensor:
-    """Top, left, height and width ``(N, 4)`` of random crops, from uniform numbers ``(N, 2 * TRIES + 2)``.
+    """Convert uniform numbers ``(N, 2 * TRIES + 2)`` to top, left, height and width ``(N, 4)`` of random crops.
 
     The area is a share of the image's area, uniform in ``scale``; width/height is log-uniform in ``aspect``. The first
-    of TRIES draws that fits is used, else the largest centre crop with an aspect in the range.
+    of TRIES draws that fits is used. If none fits, the largest centre crop with a legal aspect is used.
     """
     share, shape = uniform[:, :TRIES], uniform[:, TRIES : 2 * TRIES]
     heights, widths = heights.double()[:, None], widths.double()[:, None]
@@ -200,9 +204,10 @@ def boxes(
 
 
 def crop_and_resize(images: Tensor, places: Tensor, size: int) -> Tensor:
-    """Crop each image to its own box (top, left, height, width) and resize it to ``size`` x ``size``.
+    """Crop each image to its box (top, left, height, width) and resize the crop to ``size`` x ``size``.
 
-    Bilinear with antialiasing, as two matrix products per image; uint8 images are rounded to uint8.
+    Resizing is bilinear with antialiasing, as two matrix products per image. The result of uint8 images is rounded to
+    uint8.
     """
     height, width = images.shape[-2:]
     top, left, tall, wide = places.float().to(images.device, non_blocking=True).unbind(1)
@@ -212,7 +217,8 @@ def crop_and_resize(images: Tensor, places: Tensor, size: int) -> Tensor:
 
 
 def _weights(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
-    """Resampling weights ``(N, size, pixels)``: triangles around each output pixel's centre, zero outside the box."""
+    """Return resampling weights ``(N, size, pixels)``: triangles around the centre of each output pixel, zero outside
+    the box."""
     start, length = start[:, None, None], length[:, None, None]
     step = length / size
     at = torch.arange(pixels, device=start.device) + 0.5
@@ -226,7 +232,7 @@ def _weights(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
 
 
 def draw_mirror(n: int, generator: Generator) -> Tensor:
-    """Which of ``n`` images to mirror, each with probability 1/2."""
+    """Draw which of ``n`` images to mirror, each with probability 1/2."""
     return torch.randint(2, (n,), generator=generator, dtype=torch.bool)
 
 
@@ -241,19 +247,19 @@ def mirror_where(images: Tensor, which: Tensor) -> Tensor:
 
 
 def roll(images: Tensor, probability: float, generator: Generator) -> Tensor:
-    """Shift each image cyclically, with ``probability``, along one axis; axis and offset are uniform."""
+    """Shift each image cyclically with ``probability``, along one axis. Axis and offset are uniform."""
     return roll_by(images, shifts(_uniform(len(images), 3, generator), probability, images.shape[-2:]))
 
 
 def shifts(uniform: Tensor, probability: float, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Shifts in pixels ``(N, 2)`` (down, right), at least one of them 0, from uniform numbers ``(N, 3)``."""
+    """Convert uniform numbers ``(N, 3)`` to shifts ``(N, 2)`` (down, right) in pixels. At least one of the two is 0."""
     rolled, vertical = uniform[:, 0] < probability, uniform[:, 1] < 0.5
     axes = torch.stack([rolled & vertical, rolled & ~vertical], dim=1)
     return _whole(uniform[:, 2:], torch.tensor([size[0], size[1]], dtype=torch.float64)) * axes
 
 
 def roll_by(images: Tensor, pixels: Tensor) -> Tensor:
-    """Shift each image cyclically by its own (down, right), a row of ``pixels`` (N, 2)."""
+    """Shift each image cyclically by its (down, right), which is a row of ``pixels`` (N, 2)."""
     down, right = pixels.to(images.device, non_blocking=True).unbind(1)
     height, width = images.shape[-2:]
     rows = (torch.arange(height, device=images.device) - down[:, None]) % height
@@ -266,17 +272,19 @@ def roll_by(images: Tensor, pixels: Tensor) -> Tensor:
 
 
 def by_policy(images: Tensor, seeds: Tensor, policy: Policy) -> Tensor:
-    """torchvision's TrivialAugment or RandAugment of uint8 images ``(N, C, H, W)``, each image with its own seed."""
+    """Apply torchvision's TrivialAugment or RandAugment to uint8 images ``(N, C, H, W)``, with a separate seed for each
+    image."""
     return each_by_seed(images, seeds, _policy(policy))
 
 
 def erase(images: Tensor, seeds: Tensor, probability: float) -> Tensor:
-    """Fill a rectangle of normalised images with the mean colour with ``probability``, each image by its own seed."""
+    """Fill a random rectangle of normalised images with the mean colour. Each image is changed with ``probability`` and
+    has a separate seed."""
     return each_by_seed(images, seeds, _erasing(probability))
 
 
 def each_by_seed(images: Tensor, seeds: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply ``change``, which draws from torch's global CPU generator; the generator is seeded before each image."""
+    """Apply ``change`` to each image. It draws from torch's global CPU generator, which is seeded before each image."""
     with torch.random.fork_rng(devices=[]):
         changed = []
         for image, seed in zip(images, seeds.tolist(), strict=True):
@@ -305,8 +313,8 @@ def _erasing(probability: float) -> Callable[[Tensor], Tensor]:
 def draw_photometric(
     n: int, generator: Generator, jitter: float = PHOTOMETRIC[0], lighting: float = PHOTOMETRIC[1]
 ) -> Tensor:
-    """``(N, 7)``: factors of brightness, contrast and colour in 1 ± ``jitter``, their order (one of six), and lighting
-    noise with standard deviation ``lighting``."""
+    """Draw the numbers ``(N, 7)`` of :func:`distort`: factors of brightness, contrast and colour in 1 ± ``jitter``,
+    their order (one of six), and three numbers of lighting noise with standard deviation ``lighting``."""
     factors = _uniform(n, 3, generator) * (2 * jitter) + (1 - jitter)
     order = torch.randint(len(ORDERS), (n, 1), generator=generator).double()
     noise = torch.randn(n, 3, generator=generator, dtype=torch.float64) * lighting
@@ -314,20 +322,20 @@ def draw_photometric(
 
 
 def photometric(images: Tensor, generator: Generator) -> Tensor:
-    """Photometric distortion (Howard 2013) of images in 0 … 1; see :func:`distort`."""
+    """Apply photometric distortion (Howard 2013) to images in 0 … 1; see :func:`distort`."""
     return distort(images, draw_photometric(len(images), generator))
 
 
 def distort(images: Tensor, light: Tensor) -> Tensor:
-    """Change brightness, contrast and colour in the drawn order, each clamped to 0 … 1, then add lighting noise.
+    """Change brightness, contrast and colour in the drawn order, then add lighting noise.
 
     Each change blends the image with black (brightness), its mean grey (contrast) or its greyscale version (colour),
-    as PIL's ImageEnhance does. The noise is along the principal components of ImageNet's pixels. Grey images have no
-    colour to change and get no noise.
+    like PIL's ImageEnhance, and clamps it to 0 … 1. The noise is along the principal components of ImageNet's pixels.
+    Grey images have no colour to change and get no noise.
 
     Args:
         images: ``(N, C, H, W)``, floating point in 0 … 1, C 1 or 3.
-        light: ``(N, 7)`` of :func:`draw_photometric`.
+        light: ``(N, 7)``, from :func:`draw_photometric`.
     """
     if not images.is_floating_point() or images.shape[1] not in (1, 3):
         raise ValueError(
@@ -354,7 +362,7 @@ def distort(images: Tensor, light: Tensor) -> Tensor:
 
 @lru_cache(maxsize=256)
 def constant(values: tuple, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A cached tensor of these numbers on ``device``; do not write to it."""
+    """Return a cached tensor of these numbers on ``device``. Do not write to it."""
     return torch.tensor(values, device=device, dtype=dtype)
 
 
@@ -367,7 +375,7 @@ def _uniform(n: int, columns: int, generator: Generator) -> Tensor:
 
 
 def _whole(uniform: Tensor, room: Tensor) -> Tensor:
-    """Integers in 0 … room - 1."""
+    """Convert uniform numbers to integers in 0 … room - 1."""
     return torch.minimum((uniform * room).floor(), room - 1).long()
 
 

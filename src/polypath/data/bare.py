@@ -1,8 +1,8 @@
-"""Removes metadata from encoded images before Pillow opens them.
+"""Remove metadata from encoded images before Pillow opens them.
 
-Pillow reads all metadata when it opens an image: it reads each chunk in Python, unpacks each profile and copies each
-tag, however many there are and even if they overlap. A megabyte of metadata can take half a minute or gigabytes of
-memory. So metadata that does not affect the pixels is removed first, and the remaining parts are counted.
+Pillow reads all metadata when it opens an image. It reads each chunk in Python, unpacks each profile and copies each
+tag, however many there are and even if they overlap. So a megabyte of metadata can take half a minute or gigabytes of
+memory. To avoid this, metadata that does not affect the pixels is removed first, and the remaining parts are counted.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import cast
 from PIL import Image
 
 PNG = b"\x89PNG\r\n\x1a\n"
-PNG_ONCE = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt")  # iTXt only if it is XMP, which may give the orientation
+PNG_ONCE = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt")  # iTXt only if it is XMP, which may have the orientation
 PNG_XMP = b"XML:com.adobe.xmp\0\0"
 JPEG_EXIF, JPEG_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")  # fill bytes may precede it
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")  # fill bytes may precede a marker
 JPEG_KEPT = {*range(0xC0, 0xD0), 0xDB, 0xDC, 0xDD, 0xDE, 0xDF, 0xE0, 0xE1, 0xEE}
 GIF_NEXT = re.compile(rb"[!,;]")
 MOST_WALKED = 4096  # segments of a JPEG before its first scan
-MOST_SEGMENTS, MOST_SEGMENT_BYTES = 256, 2**18  # the same, without metadata
-MOST_BLOCKS = 2**16  # of a GIF before its first frame
+MOST_SEGMENTS, MOST_SEGMENT_BYTES = 256, 2**18  # segments that are not metadata, and their bytes
+MOST_BLOCKS = 2**16  # blocks of a GIF before its first frame
 MOST_TAGS = 1024
 LONGEST_HEAD = 1024  # bytes of a PPM's header
 TIFF_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
@@ -33,7 +33,7 @@ TIFF_PARTS = (273, 324)  # tags with the offsets of strips and tiles
 
 
 class ManyParts(Exception):
-    """More parts than the caller allows."""
+    """Raised if an image has more parts than the caller allows."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Bare:
     """An encoded image without metadata.
 
     Attributes:
-        data: the encoded image; an orientation is kept.
-        parts: number of chunks, strips or tiles that Pillow reads one by one in Python.
+        data: the encoded image. The orientation, if any, is kept.
+        parts: number of chunks, strips or tiles. Pillow reads them one by one in Python.
     """
 
     data: bytes
@@ -53,11 +53,11 @@ def bare(name: str, data: bytes, most_parts: float) -> Bare:
     """Remove the metadata of an encoded image.
 
     Args:
-        name: the format that the first bytes of ``data`` show, one of ``polypath.data.images.FORMATS``.
+        name: the format of ``data`` by its first bytes, one of ``polypath.data.images.FORMATS``.
 
     Raises:
-        ManyParts: more than ``most_parts``.
-        ValueError: a damaged image, or implausibly much metadata that cannot be removed.
+        ManyParts: the image has more than ``most_parts`` parts.
+        ValueError: the image is damaged, or has implausibly much metadata that cannot be removed.
     """
     known: dict[str, Callable[[bytes, float], Bare]] = {
         "PNG": _png,
@@ -70,7 +70,7 @@ def bare(name: str, data: bytes, most_parts: float) -> Bare:
 
 
 def modest(data: bytes) -> bool:
-    """Whether the tags of a TIFF or EXIF block fit into it, which bounds the work of reading them."""
+    """Whether the tags of a TIFF or EXIF block fit into the block. If so, the work of reading them is bounded."""
     try:
         while data.startswith(JPEG_EXIF):
             data = data[len(JPEG_EXIF) :]
@@ -110,7 +110,7 @@ def _jpeg(data: bytes, most_parts: float) -> Bare:
         at, marker = begin.end() - 1, data[begin.end() - 1]
         if marker in (0xDA, 0xD9):
             return Bare(b"".join([*kept, data[at - 1 :]]))
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length; misplaced in a header
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length, which do not belong in a header
             at += 1
             continue
         length = int.from_bytes(data[at + 1 : at + 3], "big")
@@ -153,7 +153,7 @@ def _gif(data: bytes, most_parts: float) -> Bare:
 
 
 def _tiff(data: bytes, most_parts: float) -> Bare:
-    if data[:4] == b"MM\0+":  # decoders disagree on how to read these
+    if data[:4] == b"MM\0+":  # decoders disagree on how to read such files
         raise ValueError("a big-endian BigTIFF")
     parts = max(count for count in (0, *(count for tag, count in _tags(data) if tag in TIFF_PARTS)))
     if parts > most_parts:
@@ -162,10 +162,10 @@ def _tiff(data: bytes, most_parts: float) -> Bare:
 
 
 def _tags(data: bytes) -> list[tuple[int, int]]:
-    """(tag, number of values) of a TIFF's first directory.
+    """Return (tag, number of values) for each tag in the first directory of a TIFF.
 
     Raises:
-        ValueError: no tags, too many, or more than the file can hold.
+        ValueError: there are no tags, too many tags, or more values than fit into the file.
     """
     order, big = ("<" if data[:2] == b"II" else ">"), data[2:3] == b"+"
     entry, head, field = (
@@ -184,7 +184,7 @@ def _tags(data: bytes) -> list[tuple[int, int]]:
     except (struct.error, OverflowError):
         raise ValueError("damaged, it has no tags") from None
     sizes = [n * TIFF_WIDTHS.get(kind, 0) for _, kind, n in found]
-    if sum(size for size in sizes if field < size <= len(data)) > len(data):  # Pillow does not read longer ones
+    if sum(size for size in sizes if field < size <= len(data)) > len(data):  # Pillow does not read longer values
         raise ValueError("its tags overlap")
     return [(tag, n) for tag, _, n in found]
 

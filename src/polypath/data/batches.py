@@ -1,4 +1,4 @@
-"""Batches for training and evaluation, in memory or streamed, as the configuration says."""
+"""Make batches for training and evaluation, from memory or streamed, as the configuration says."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Part = Literal["train", "validation", "test"]
 def training_batches(
     data: ImageData, config: DataConfig, batch_size: int, *, seed: int, **options: Any
 ) -> Batches | StreamingBatches:
-    """Shuffled and augmented batches of the training images.
+    """Return shuffled and augmented batches of the training images.
 
-    ``batch_size`` is the total over all processes. ``options``: ``device``, ``dtype``, ``channels_last``,
-    ``drop_last``, ``rank``, ``world_size`` of :class:`~polypath.data.loader.BatchesBase`.
+    ``batch_size`` is the total over all processes. ``options`` are ``device``, ``dtype``, ``channels_last``,
+    ``drop_last``, ``rank`` and ``world_size`` of :class:`~polypath.data.loader.BatchesBase`.
     """
     drawn = {"augment": config.augment, "balanced": config.balanced, "shuffle": True, "seed": seed}
     return _batches(data.train, data, config, batch_size, **drawn, **options)
@@ -32,13 +32,14 @@ def training_batches(
 def evaluation_batches(
     data: ImageData, config: DataConfig, batch_size: int, part: Part = "test", **options: Any
 ) -> Batches | StreamingBatches:
-    """Batches of one part of the data without augmentation, in order unless ``shuffle`` and ``seed`` are given.
+    """Return batches of one part of the data, without augmentation. They are in order unless ``shuffle`` and ``seed``
+    are given.
 
-    With ``config.eval_crops`` 10, ``x`` has ten views per image; average them with
+    If ``config.eval_crops`` is 10, ``x`` has ten views per image. Average them with
     ``average_views(net(x), batches.views)``.
 
     Raises:
-        ValueError: a part that the dataset does not have.
+        ValueError: the dataset does not have this part.
     """
     split = getattr(data, part, None) if part in ("train", "validation", "test") else None
     if split is None:

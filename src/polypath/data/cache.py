@@ -1,4 +1,5 @@
-"""Cache of decoded images on disk: one safetensors file per split, written atomically and verified when read."""
+"""Cache decoded images on disk. Each split is one safetensors file, which is written atomically and verified when it is
+read."""
 
 from __future__ import annotations
 
@@ -19,18 +20,18 @@ from polypath.storage.decode import decode
 from polypath.storage.files import SUFFIX, parse_json, whole
 
 FORMAT = 2
-STALE = 24 * 3600  # seconds after which another process's unfinished file is deleted
+STALE = 24 * 3600  # seconds; older unfinished files of other processes are deleted
 LOG = logging.getLogger(__name__)
 
 
 def key(**what: object) -> str:
-    """A file name from everything that determines the decoded images; ``what`` are JSON values."""
+    """Make a file name from ``what``: JSON values that determine the decoded images."""
     text = json.dumps({"format": FORMAT, **what}, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def digest(*tensors: Tensor) -> str:
-    """A fingerprint of these values, shapes and types."""
+    """Compute a fingerprint of the values, shapes and dtypes of tensors."""
     h = hashlib.blake2b(digest_size=16)
     for t in tensors:
         h.update(f"{tuple(t.shape)} {t.dtype}".encode())
@@ -39,7 +40,8 @@ def digest(*tensors: Tensor) -> str:
 
 
 def load(name: str) -> Decoded | None:
-    """The images stored under ``name``; None if there are none, or (with a warning) if the file is damaged."""
+    """Load the images that are stored under ``name``. Return None if there are none or, with a warning, if the file is
+    damaged."""
     where = cache_folder()
     if where is None:
         return None
@@ -61,7 +63,7 @@ def load(name: str) -> Decoded | None:
 
 
 def store(name: str, decoded: Decoded) -> None:
-    """Store ``decoded`` under ``name``; if that fails (no space, no permission), only warn."""
+    """Store ``decoded`` under ``name``. If this fails (no space, no permission), only warn."""
     where = cache_folder()
     if where is None:
         return
@@ -86,7 +88,7 @@ def store(name: str, decoded: Decoded) -> None:
 
 
 def _sweep(where: Path) -> None:
-    """Delete unfinished files of killed processes."""
+    """Delete unfinished files of processes that were killed."""
     for part in where.glob(f".*{SUFFIX}"):
         if time.time() - part.stat().st_mtime > STALE:
             part.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Configuration of a run's data and its preparation: frozen tables of JSON values.
+"""Configuration of a run's images and their preparation, as frozen tables of JSON values.
 
-The papers' settings (CIFAR-10 and CIFAR-100 with ``size`` 32):
+The settings of the papers (on CIFAR-10 and CIFAR-100, ``size`` is 32):
 
 =====================  ====================================================  ==========================================
 paper                  augment                                               other fields
@@ -49,40 +49,41 @@ Broken = Literal["refuse", "skip"]
 Policy = Literal["none", "trivial", "rand"]
 HoldOut = Literal["proportional", "equal"]
 PHOTOMETRIC = (0.5, 0.1)
-"""Jitter and lighting of Howard 2013."""
+"""Values of ``jitter`` and ``lighting`` in Howard 2013."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Data augmentation: random changes of training images, drawn for each image; the default changes nothing.
+    """Data augmentation: random changes of training images, drawn for each image. The default changes nothing.
 
-    They run in this order: ``scale`` or ``shorter_side`` crop, ``policy``, ``jitter``, ``lighting``, normalisation,
-    ``pad`` and crop, ``mirror``, ``roll``, ``erase``.
+    The order of the changes is: ``scale`` or ``shorter_side`` crop, ``policy``, ``jitter``, ``lighting``,
+    normalisation, ``pad`` and crop, ``mirror``, ``roll``, ``erase``.
 
     Args:
-        pad: pixels to pad on each side before a random crop of the image's size; 0 pads none.
+        pad: pixels to pad on each side before a random crop to the image's original size; 0 does not pad.
         pad_mode: ``zero`` pads the normalised image with zeros; ``reflect`` mirrors the image at its border
             (FractalNet's "++").
         mirror: flip left to right with probability 1/2.
-        alternate: with ``mirror``, flip each image in every second epoch instead of at random, starting at random with
-            its first or second epoch (Jordan 2024). So any two epochs in a row show both versions of each image.
-        roll: probability of a cyclic shift by a uniform offset, along one axis chosen at random (GUNN's released
-            loader: 2/3).
-        scale: smallest and largest area of a random crop, as a share of the image's area; the crop is resized to the
-            image's size (GoogLeNet: 0.08, 1). None: no random resized crop.
-        aspect: smallest and largest width/height of that crop.
-        photometric: photometric distortion of Howard 2013: ``jitter`` 0.5 and ``lighting`` 0.1. Leave those two at 0.
-        shorter_side: resize each image's shorter side to a random length between these two, in pixels, then crop
-            ``DataConfig.size`` at random (ResNet: 256, 480). Excludes ``scale``.
-        jitter: change brightness, contrast and colour by random factors in 1 ± this, in random order
-            (fb.resnet.torch, GUNN: 0.4).
+        alternate: with ``mirror``, flip each image in every second epoch instead of at random (Jordan 2024). So two
+            epochs in a row show both versions of each image. For each image it is random whether these are the even or
+            the odd epochs.
+        roll: probability of a cyclic shift by a uniform offset, along a random axis (2/3 in GUNN's released loader).
+        scale: smallest and largest area of a random crop, as a share of the image's area (GoogLeNet: 0.08 and 1). The
+            crop is resized to the image's size. None does not crop at random.
+        aspect: smallest and largest width/height of the crop by ``scale``.
+        photometric: photometric distortion of Howard 2013: the same as ``jitter`` 0.5 and ``lighting`` 0.1, which must
+            be left at 0.
+        shorter_side: resize the shorter side of each image to a random length between these two, in pixels, then crop
+            ``DataConfig.size`` at random (ResNet: 256, 480). Cannot be combined with ``scale``.
+        jitter: multiply brightness, contrast and colour by random factors in 1 ± ``jitter``, in random order
+            (fb.resnet.torch and GUNN: 0.4).
         lighting: standard deviation of the noise along the principal components of ImageNet's pixels (AlexNet: 0.1).
-        policy: torchvision's ``trivial`` (TrivialAugment, Müller and Hutter 2021) or ``rand`` (RandAugment, Cubuk et
-            al. 2020): one or two random changes of shape or colour for each image.
+        policy: one or two random changes of shape or colour for each image, by torchvision's TrivialAugment
+            (``trivial``, Müller and Hutter 2021) or RandAugment (``rand``, Cubuk et al. 2020).
         erase: probability of filling a random rectangle with the mean colour (random erasing, Zhong et al. 2020).
 
     Raises:
-        ValueError: values outside these ranges, or values that exclude each other.
+        ValueError: a value is out of range, or values exclude each other.
     """
 
     pad: int = 0
@@ -130,56 +131,63 @@ class AugmentConfig:
 
     @property
     def colour(self) -> tuple[float, float]:
-        """Strength of the jitter and of the lighting noise."""
+        """The strength of the jitter and of the lighting noise."""
         return PHOTOMETRIC if self.photometric else (self.jitter, self.lighting)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where images come from, which are used for training, validation and test, and how they are prepared.
+    """Where the images come from, which of them are used for training, validation and test, and how they are prepared.
 
     Args:
-        source: ``digits`` (scikit-learn's, no download), ``cifar10``, ``cifar100``, ``svhn``, ``imagenet``, the name
-            of any Hugging Face dataset, or a local folder. A folder holds parquet files, the output of
-            ``save_to_disk``, one sub-folder of images per class, or images with a ``metadata.csv`` or
-            ``metadata.jsonl`` (columns ``file_name`` and ``label``). Splits are recognised by many names
-            (``train``, ``Training_set``, ``seg_test``, ``valid``).
-        subset: the Hugging Face dataset's configuration (SVHN: ``cropped_digits``), or a sub-folder of a local dataset.
-        image_column, label_column: columns; None finds them by their types, in metadata files by their names.
-        train_split, extra_split: splits to train on (SVHN's second one is ``extra``).
-        test_split: the split to test on; None uses ``test``, else ``validation``, else holds out ``test_fraction`` of
-            the training images (independent of ``split_seed``).
-        validation_split: the dataset's own validation split, used instead of ``validation`` training images.
-        validation, validation_extra: how many images of ``train_split`` and of ``extra_split`` to hold out of training
-            for validation, drawn with ``split_seed``.
-        split_seed: seed that draws the held-out images and the ``train_images``.
+        source: ``digits`` (from scikit-learn, no download), ``cifar10``, ``cifar100``, ``svhn``, ``imagenet``, the name
+            of any Hugging Face dataset, or a local folder. A folder has parquet files, the output of ``save_to_disk``,
+            one sub-folder of images per class, or images with a ``metadata.csv`` or ``metadata.jsonl`` (columns
+            ``file_name`` and ``label``). Splits are recognised by many names (``train``, ``Training_set``,
+            ``seg_test``, ``valid``).
+        subset: a configuration of the Hugging Face dataset (``cropped_digits`` for SVHN), or a sub-folder of a local
+            folder.
+        image_column, label_column: names of the columns. None finds them by their types, or in metadata files by their
+            names.
+        train_split, extra_split: splits to train on. SVHN has a second one, ``extra``.
+        test_split: the split to test on. None uses ``test``; if it does not exist, ``validation``; if neither exists,
+            ``test_fraction`` of the training images (independent of ``split_seed``).
+        validation_split: a split of the dataset to use for validation, instead of ``validation`` training images.
+        validation, validation_extra: number of images of ``train_split`` and of ``extra_split`` to hold out for
+            validation, drawn with ``split_seed``.
+        split_seed: seed for drawing the held-out images and the ``train_images``.
         test_fraction: share of the training images to test on if there is no test split.
-        hold_out: draw held-out images in ``equal`` numbers per class, or ``proportional`` to the size of each class.
-        train_images, test_images: keep this many, drawn in proportion to the classes; None keeps all. ``split_seed``
-            draws the training images. The held-out images do not depend on this.
-        size: side of the network's square input, in pixels; None keeps the images' own size, which must then be the
-            same for all.
-        resize: how to resize images of another size or shape: ``crop`` (shorter side to the size, then centre crop),
-            ``squash`` (both sides, which changes the aspect ratio) or ``pad`` (longer side to the size, black borders).
-        resize_to: resize to this side first; training then crops ``size`` at random, evaluation at the centre.
-        channels: 1 or 3; None uses 1 if all training images are grey, else 3 (streamed datasets: 3).
-        broken: ``refuse`` stops with the names of unreadable images, ``skip`` leaves them out and records their names.
-        normalise: ``channel`` subtracts each channel's mean over the training images and divides by its standard
-            deviation (also our reading of CrescendoNet's "dividing the variance"); ``mean`` only subtracts; ``none``
-            leaves pixels in 0 … 1.
-        mean, std: instead of ``normalise``, what is subtracted from pixels in 0 … 1 and what they are divided by, one
-            number per channel: those that a pretrained network was trained with.
+        hold_out: number of held-out images of each class: ``equal``, or ``proportional`` to the size of the class.
+        train_images, test_images: number of images to keep, drawn in proportion to the classes; None keeps all. The
+            draw of training images depends on ``split_seed``. Held-out images do not depend on these fields.
+        size: side of the network's square input, in pixels. None keeps the size of the images, which must then all have
+            the same size.
+        resize: how to resize images of another size or shape. ``crop`` resizes the shorter side to the size and crops
+            the centre. ``squash`` resizes both sides, which changes the aspect ratio. ``pad`` resizes the longer side
+            and adds black borders.
+        resize_to: resize images to this side first. Training then crops ``size`` at random, and evaluation at the
+            centre.
+        channels: number of channels, 1 or 3. None uses 1 if all training images are grey, else 3. For streamed
+            datasets, None uses 3.
+        broken: what to do if images cannot be read. ``refuse`` raises an error with their names; ``skip`` leaves them
+            out and records their names.
+        normalise: ``channel`` subtracts the mean of each channel over the training images and divides by the standard
+            deviation; we understand CrescendoNet's "dividing the variance" in this way. ``mean`` only subtracts, and
+            ``none`` leaves pixels in 0 … 1.
+        mean, std: instead of ``normalise``, the mean and the standard deviation to normalise pixels in 0 … 1 with, one
+            number per channel. Use those that a pretrained network was trained with.
         augment: random changes of training images.
-        eval_crops: 1 evaluates the centre crop; 10 averages the centre, the corners and their mirror images, and needs
-            ``resize_to``.
+        eval_crops: 1 evaluates the centre crop. 10 averages the centre, the corners and the mirror images of all five;
+            it needs ``resize_to``.
         streaming: decode in worker processes during each epoch, for datasets that do not fit into memory.
         workers: number of worker processes for streaming; 0 decodes in the training process.
-        cache: cache decoded images on disk (folder ``POLYPATH_CACHE``, else ``~/.cache/polypath``).
-        balanced: draw equally many images of each class per epoch, repeating those of small classes. The run then
-            chooses its best epoch by the mean of the per-class errors.
+        cache: cache decoded images on disk, in the folder ``POLYPATH_CACHE`` or, if that is not set,
+            ``~/.cache/polypath``.
+        balanced: draw equally many images of each class in an epoch; images of small classes are repeated. The best
+            epoch is then the one with the lowest mean of the per-class errors.
 
     Raises:
-        ValueError: values outside these ranges, or values that exclude each other.
+        ValueError: a value is out of range, or values exclude each other.
     """
 
     source: str = "digits"
@@ -291,7 +299,7 @@ class DataConfig:
 
     @property
     def stored_size(self) -> int | None:
-        """Side of the stored images, before crops to ``size``."""
+        """The side of the stored images, before they are cropped to ``size``."""
         return self.resize_to or self.size
 
 
@@ -304,4 +312,4 @@ IMAGENET_GUNN = AugmentConfig(scale=(0.08, 1.0), mirror=True, jitter=0.4, lighti
 IMAGENET_PHOTOMETRIC = AugmentConfig(scale=(0.08, 1.0), mirror=True, photometric=True)
 
 SVHN_HELD_OUT: dict[str, Any] = {"validation": 4000, "validation_extra": 2000, "hold_out": "equal"}
-"""400 images per class of ``train`` and 200 of ``extra`` (DFN §6.1)."""
+"""Fields that hold out 400 images per class of ``train`` and 200 of ``extra`` (DFN §6.1)."""

@@ -18,15 +18,15 @@ from polypath.data.images import OWN, BrokenImage, open_image
 from polypath.profiling.cores import cores
 
 CHUNK = 64  # images that a thread decodes at once
-MOST_NAMED = 5  # broken images that an error names
+MOST_NAMED = 5  # an error lists at most this many broken images
 Raw = bytes | Image.Image | Exception
-"""An encoded image, a PIL image (never encoded), or the error that prevented reading it."""
+"""An encoded image, a PIL image that was never encoded, or the error that was raised while reading the image."""
 Progress = Callable[[str, int, int], None]
-"""Called as ``progress(split, images done, images in all)``."""
+"""A function that is called as ``progress(split, images done, images in all)``."""
 
 
 class Encoded(Protocol):
-    """Images in some encoded form, one row each."""
+    """A table of encoded images, one in each row."""
 
     @property
     def split(self) -> str: ...
@@ -34,19 +34,20 @@ class Encoded(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, rows: Sequence[int]) -> list[Raw]:
-        """The images of these rows."""
+        """Read the images of these rows."""
         ...
 
     def name(self, row: int) -> str:
-        """The image's file or row, for messages."""
+        """Return the file or the row of an image, for messages."""
         ...
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels of a split: ``images`` (N, C, H, W) uint8 and the ``rows`` (N,) that they come from.
+    """The pixels of a split: ``images`` (N, C, H, W) uint8, and the ``rows`` (N,) that they come from.
 
-    ``skipped`` names the missing rows, with reasons; ``format`` is the first image's (``JPEG``, ``PNG``, …).
+    ``skipped`` lists the missing rows, with reasons. ``format`` is the format of the first image (``JPEG``, ``PNG``,
+    …).
     """
 
     images: Tensor
@@ -67,14 +68,14 @@ def decode_all(
     """Decode a complete split.
 
     Args:
-        encoded: its images.
+        encoded: the images of the split.
         size, resize: see :func:`fit`.
-        channels: 1, 3, or None for 1 if all are grey, else 3.
+        channels: number of channels, 1 or 3. None uses 1 if all images are grey, else 3.
         skip_broken: leave out images that cannot be read, instead of raising.
         progress: called after each chunk of images.
 
     Raises:
-        ValueError: broken images (unless skipped), images of different sizes with ``size`` None, no readable image.
+        ValueError: images are broken (unless skipped), ``size`` is None but sizes differ, or no image can be read.
     """
     chunks, rows, broken, kind = [], [], [], ""
     done = 0
@@ -98,7 +99,7 @@ def decode_all(
 
 
 def broken_message(split: str, total: int, broken: Sequence[str]) -> str:
-    """The error message for images that cannot be read."""
+    """Return the error message for images that cannot be read."""
     more = f" and {len(broken) - MOST_NAMED} more" if len(broken) > MOST_NAMED else ""
     return (
         f"{len(broken)} of {total} images of split {split!r} cannot be read: {', '.join(broken[:MOST_NAMED])}{more}; "
@@ -113,7 +114,7 @@ class _Chunk:
 
 
 def _chunks(encoded: Encoded, size: int | None, resize: Resize, channels: int | None) -> Iterator[_Chunk]:
-    """Decoded chunks in order, a few of them decoded ahead in threads (the decoders release the GIL)."""
+    """Yield decoded chunks in order. A few chunks are decoded ahead in threads, since the decoders release the GIL."""
 
     def work(start: int) -> _Chunk:
         rows = range(start, min(start + CHUNK, len(encoded)))

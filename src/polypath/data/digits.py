@@ -1,4 +1,4 @@
-"""Scikit-learn's digits, which need no download."""
+"""The digits of scikit-learn, which need no download."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DIGITS_TEST = 360
 
 @dataclass(frozen=True)
 class DigitsTable:
-    """A split of scikit-learn's digits; ``read`` returns PIL images."""
+    """A split of scikit-learn's digits. ``read`` returns PIL images."""
 
     split: str
     pixels: np.ndarray
@@ -48,7 +48,7 @@ class DigitsTable:
 class Digits:
     """The 1,797 grey 8×8 digits that come with scikit-learn (UCI): 1,437 training and 360 test images.
 
-    The split is stratified and drawn with a fixed seed; grey levels 0 … 16 become 0 … 255.
+    The splits are stratified and drawn with a fixed seed. Grey levels 0 … 16 become 0 … 255.
     """
 
     where = "scikit-learn's digits"

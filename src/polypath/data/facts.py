@@ -1,4 +1,4 @@
-"""Facts about images that need no decoding: the number of images per class, and their sizes."""
+"""Facts about images that can be found without decoding them: the number of images per class, and their sizes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from polypath.data.images import OWN, BrokenImage, probe
 from polypath.data.labels import Labelled
 from polypath.data.modes import is_grey
 
-LOOKED = 256  # images whose headers are read, evenly spaced
+LOOKED = 256  # the headers of at most this many images are read, evenly spaced
 
 
 class _Table(Encoded, Labelled, Protocol):
-    """Encoded images with their labels."""
+    """A table of encoded images with their labels."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class ImageFacts:
     """Facts about the training images.
 
     Attributes:
-        classes: number of images by class name.
+        classes: maps the name of each class to its number of images.
         side: the median of the shorter sides, in pixels.
-        alike: all sampled images are squares of one size.
-        grey: all sampled images are grey.
-        tested: the dataset has its own test images; otherwise a share of the training images is held out.
-        validation_split: the dataset's own validation split, if any.
+        alike: whether all sampled images are squares of the same size.
+        grey: whether all sampled images are grey.
+        tested: whether the dataset has test images; otherwise a share of the training images is held out for the test.
+        validation_split: name of the dataset's validation split, if it has one.
     """
 
     classes: Mapping[str, int]
@@ -48,12 +48,12 @@ class ImageFacts:
 
     @property
     def balance(self) -> float:
-        """Size of the largest class divided by that of the smallest."""
+        """The size of the largest class divided by the size of the smallest class."""
         return max(self.classes.values()) / min(self.classes.values())
 
 
 def facts_of(tables: Sequence[_Table], *, tested: bool = False, validation_split: str | None = None) -> ImageFacts:
-    """Facts about the training splits; the headers of at most ``LOOKED`` images are read.
+    """Find facts about the training splits. The headers of at most ``LOOKED`` images are read.
 
     Raises:
         ValueError: no header can be read.
@@ -79,11 +79,11 @@ def _some(tables: Sequence[_Table]) -> Iterator[Raw]:
     step = -(-sum(map(len, tables)) // LOOKED) or 1
     for table in tables:
         for row in range(0, len(table), step):
-            yield table.read([row])[0]  # one at a time: a photo may have many megabytes
+            yield table.read([row])[0]  # one at a time, since a photo may have many megabytes
 
 
 def _head(raw: Raw) -> tuple[tuple[int, int], bool] | None:
-    """Width and height, and whether the image is grey; None if it cannot be read."""
+    """Return width and height, and whether the image is grey. Return None if it cannot be read."""
     if isinstance(raw, Image.Image):
         return raw.size, is_grey(raw.mode)
     try:

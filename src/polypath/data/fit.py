@@ -1,4 +1,5 @@
-"""Resize images and convert them to uint8 arrays. Without torch, for the process that decodes large images."""
+"""Resize images and convert them to uint8 arrays. This module does not import torch, since the process that decodes
+large images uses it."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ from polypath.data.config import Resize
 
 
 def fit(image: Image.Image, side: int | None, policy: Resize) -> Image.Image:
-    """Resize an image to ``side`` x ``side`` pixels, bilinear with antialiasing; None keeps its size.
+    """Resize an image to ``side`` x ``side`` pixels, bilinear with antialiasing. If ``side`` is None, keep the size.
 
-    ``crop`` uses the central square, ``squash`` stretches the image to a square, ``pad`` keeps its shape and adds black
-    borders.
+    ``crop`` uses the central square, ``squash`` stretches the image to a square, and ``pad`` keeps the shape and adds
+    black borders.
     """
     width, height = image.size
     if side is None or (width, height) == (side, side):
@@ -31,12 +32,12 @@ def fit(image: Image.Image, side: int | None, policy: Resize) -> Image.Image:
 
 
 def cut_and_resize(image: Image.Image, box: tuple[int, int, int, int], side: int) -> Image.Image:
-    """The box (left, top, right, bottom) at ``side`` x ``side`` pixels, bilinear with antialiasing."""
+    """Resize the box (left, top, right, bottom) to ``side`` x ``side`` pixels, bilinear with antialiasing."""
     return image.crop(box).resize((side, side), Image.Resampling.BILINEAR)  # resize(box=) would read beyond the box
 
 
 def pixels(image: Image.Image, channels: int | None) -> np.ndarray:
-    """``(C, H, W)`` uint8; with ``channels`` None, a grey image keeps its one channel."""
+    """Convert an image to an array ``(C, H, W)`` uint8. With ``channels`` None, a grey image keeps its one channel."""
     if channels is not None:
         image = image.convert("L" if channels == 1 else "RGB")
     array = np.array(image)

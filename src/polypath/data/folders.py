@@ -1,4 +1,4 @@
-"""Datasets in folders of image files: find the splits, the classes and the files."""
+"""Read datasets from folders of image files: find the splits, the classes and the files."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ PICKLED = {
     "CIFAR-100": ("train", "test", "meta"),
     "CIFAR-10": ("data_batch_1", "test_batch", "batches.meta"),
 }
-"""Files of the archives that torchvision unpacks. They are pickles and are never loaded."""
+"""Files in the archives that torchvision unpacks. They are pickles, which are never loaded."""
 PARQUET = {"CIFAR-100": "uoft-cs/cifar100", "CIFAR-10": "uoft-cs/cifar10"}
 
 
 @dataclass(frozen=True)
 class FileTable:
-    """One split of a folder of images; ``labels`` are the class folders' names or those of a metadata file."""
+    """One split of a folder of images. ``labels`` are the names of the class folders, or are from a metadata file."""
 
     split: str
     root: Path
-    files: np.ndarray  # paths relative to root, as bytes: a million str objects would be copied into every worker
+    files: np.ndarray  # paths relative to root, as one array of bytes: str objects would be copied into every worker
     labels: list[Any]
     classes: tuple[str, ...] | None = None
 
@@ -51,7 +51,7 @@ class FileTable:
 
     @cached_property
     def _known(self) -> tuple[str, Identity]:
-        """Fingerprint and identity, from reading the files once."""
+        """The fingerprint and the identity, for which the files are read once."""
         facts, whole = read_files([self.path(row) for row in range(len(self))], self.root)
         classes: dict[Any, list[int]] = {}
         for row, label in enumerate(self.labels):
@@ -78,33 +78,33 @@ def _read(file: Path) -> Raw:
 
 @dataclass(frozen=True)
 class _Place:
-    """Location of a split: its folder, and the metadata file with its labels (None: each class has a folder)."""
+    """The location of a split: its folder, and the metadata file with its labels (None if each class has a folder)."""
 
     folder: Path
     metadata: Path | None = None
-    only: str | None = None  # rows of this split
+    only: str | None = None  # use only the rows of this split
 
 
 class ImageFolder:
     """A dataset of image files.
 
-    The images of a split are in one folder per class, sub-folders included, or in one folder with a ``metadata.csv`` or
+    The images of a split are in one folder per class (and its sub-folders), or in one folder with a ``metadata.csv`` or
     ``metadata.jsonl``. Each split has a folder (``train``, ``Test_set``, ``seg_train``, …). Without such folders, all
-    images are one split, unless the metadata has a column ``split``. Hidden and system files are ignored. Files whose
-    suffix is not that of an image are left out and listed in ``told``.
+    images are one split, unless the metadata has a column ``split``. Hidden and system files are ignored. Files that do
+    not have the suffix of an image are left out and listed in ``told``.
 
     Args:
         split_names: names of the requested splits.
         columns: names of the requested image and label columns.
-        skip_broken: also leave out dangling links.
+        skip_broken: leave out dangling links, instead of raising.
 
     Attributes:
         splits: the location of each split.
-        told: phrases that report how the folder was interpreted; complete once the splits are opened.
+        told: phrases that say how the folder was interpreted; complete when the splits have been opened.
 
     Raises:
-        ValueError: split folders without labels, folders that may be splits or classes, dangling links; CIFAR as
-            pickles.
+        ValueError: split folders have no labels, folders may be splits or classes, there are dangling links, or the
+            folder has CIFAR as pickles.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class ImageFolder:
         return places
 
     def _labelled(self, folder: Path, base: Path) -> _Place | None:
-        """The location of a split; None if neither folders nor metadata give the classes of its images."""
+        """Return the location of a split, or None if neither folders nor metadata give the classes of its images."""
         metadata, classes = metadata_of(folder), self._folders(folder)
         if metadata and (not classes or names_labels(metadata, *self._columns)):
             return _Place(folder, metadata)
@@ -182,8 +182,8 @@ class ImageFolder:
         """List the images of a split.
 
         Raises:
-            ValueError: no class folders, a class without images, a requested column where there are no columns,
-                unusable metadata.
+            ValueError: there are no class folders, a class has no images, a column is requested but there are none, or
+                the metadata cannot be used.
         """
         place, left_out = self.splits[split], LeftOut()
         if place.metadata is not None:
@@ -262,7 +262,7 @@ def _below(root: Path, subset: str) -> Path:
 
 
 def _unwrapped(root: Path) -> Path:
-    """The first folder with several sub-folders: archives often unpack into a single folder of their own name."""
+    """Go down from ``root`` while a folder has only one sub-folder. Archives often unpack into a single folder."""
     base = root
     while len(inner := folders_in(base)) == 1 and not (split_of(inner[0].name) or metadata_of(base)):
         if next(images_in(base, deep=False), None) or not folders_in(inner[0]):

@@ -1,7 +1,8 @@
-"""The identity of a dataset's images: for each split and class the number of images, their bytes, and a digest.
+"""The identity of a dataset's images: for each split and class, the number of images, their size in bytes, and a
+digest.
 
-A run stores this, so that a later command can check that it reads the same images, or report what differs. Location
-and modification times do not matter.
+A run stores the identity of its images. So a later command can check that it reads the same images, or report the
+differences. Location and modification times do not matter.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-LIMIT = 2 << 30  # up to these bytes, all files are read completely; beyond, the ends of SAMPLE files
+LIMIT = 2 << 30  # bytes; up to this size all files are read completely, otherwise the ends of SAMPLE files
 SAMPLE = 1000
 END = 1 << 20  # bytes
 MOST_NAMED = 3
@@ -22,11 +23,12 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class Part:
-    """The images of one split, or of one class of it.
+    """The images of one split, or of one class of a split.
 
     Attributes:
-        bytes: size of their files, or of the sampled images.
-        digest: of names, sizes and contents (contents of a sample if there are more than ``LIMIT`` bytes).
+        bytes: total size of the files, or of the sampled images.
+        digest: digest of names, sizes and contents. If there are more than ``LIMIT`` bytes, only the contents of a
+            sample are used.
     """
 
     images: int
@@ -35,12 +37,13 @@ class Part:
 
 
 Identity = Mapping[str, Part]
-"""Parts by name: ``train``, or ``train/cat``."""
+"""Maps names to parts. A name is a split (``train``) or a split and a class (``train/cat``)."""
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """A file's path relative to its dataset's folder, size, modification time, and digest (empty: it was not read).
+    """Facts about one file: its path relative to the dataset's folder, size, modification time, and digest (empty if
+    the file was not read).
 
     A file that cannot be read has size -1 and no digest.
     """
@@ -52,7 +55,7 @@ class FileFacts:
 
 
 def read_files(paths: Sequence[Path], root: Path, limit: int = LIMIT) -> tuple[list[FileFacts], bool]:
-    """Facts of each file, and whether all files were read completely."""
+    """Return the facts of each file, and whether all files were read completely."""
     stats = [_stat(path) for path in paths]
     whole = sum(found.st_size for found in stats if found) <= limit
     step = 1 if whole else -(-len(paths) // SAMPLE)
@@ -68,7 +71,8 @@ def read_files(paths: Sequence[Path], root: Path, limit: int = LIMIT) -> tuple[l
 
 
 def fingerprint(facts: Sequence[FileFacts], whole: bool) -> str:
-    """Digest of names, sizes and contents on this machine; of times instead of contents if only a sample was read."""
+    """Compute a digest of names, sizes and contents of files. If only a sample was read, modification times are used
+    instead of the contents."""
     h = hashlib.blake2b(digest_size=16)
     for file in facts:
         h.update(file.name + f"\0{file.size}\0".encode())
@@ -77,7 +81,7 @@ def fingerprint(facts: Sequence[FileFacts], whole: bool) -> str:
 
 
 def part_of(facts: Iterable[FileFacts], images: int) -> Part:
-    """Files as a part; independent of their location and modification times."""
+    """Summarise files as a part. It does not depend on their location and modification times."""
     h, size = hashlib.blake2b(digest_size=16), 0
     for file in facts:
         h.update(file.name + f"\0{file.size}\0".encode() + file.digest)
@@ -86,7 +90,7 @@ def part_of(facts: Iterable[FileFacts], images: int) -> Part:
 
 
 def sampled_part(labels: Sequence[object], read: Callable[[list[int]], Iterable[object]]) -> Part:
-    """Rows of a table as a part: all labels, and the bytes of at most ``SAMPLE`` images."""
+    """Summarise the rows of a table as a part, from all labels and the bytes of at most ``SAMPLE`` images."""
     h, size = hashlib.blake2b(repr(list(labels)).encode(), digest_size=16), 0
     for data in read(list(range(0, len(labels), -(-len(labels) // SAMPLE) or 1))):
         if isinstance(data, bytes):
@@ -96,7 +100,7 @@ def sampled_part(labels: Sequence[object], read: Callable[[list[int]], Iterable[
 
 
 def differences(before: Identity, now: Identity) -> list[str]:
-    """A phrase for each part that differs; empty if all are the same."""
+    """Return a phrase for each part that differs. The list is empty if all are the same."""
     told = []
     for name in sorted(before.keys() | now.keys()):
         a, b = before.get(name), now.get(name)
@@ -110,7 +114,7 @@ def differences(before: Identity, now: Identity) -> list[str]:
 
 
 def brief(told: Sequence[str]) -> str:
-    """The first few phrases, joined, and the number of the others."""
+    """Join the first few phrases, and add the number of the others."""
     more = f", and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
     return ", ".join(told[:MOST_NAMED]) + more
 

@@ -1,8 +1,8 @@
-"""Opens all images: files, encoded bytes and PIL images become upright images of mode ``L`` or ``RGB``.
+"""Open images: files, encoded bytes and PIL images become upright images of mode ``L`` or ``RGB``.
 
-Images are untrusted. :func:`probe` reads only their header, so images that are too large are rejected before decoding.
-Metadata is removed (:mod:`polypath.data.bare`) and only common formats are tried. Any other problem with an image
-raises :class:`BrokenImage` with the reason.
+Images are untrusted. :func:`probe` reads only the header, so images that are too large are rejected before they are
+decoded. Metadata is removed (:mod:`polypath.data.bare`), and only common formats are tried. If an image cannot be read,
+:class:`BrokenImage` is raised with the reason.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from polypath.storage.files import read_regular
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 UNTOLD = ("AVIF",)
 LEAST_PIXELS = 1024  # a pass over a smaller image counts as this many pixels
-PYTHON_PASSES = 2048  # passes that a decoder written in Python counts as, since it is so much slower
-PART = 1000  # work of a chunk, a strip or a tile, which Pillow reads one by one in Python
+PYTHON_PASSES = 2048  # a slow decoder that is written in Python counts as this many passes
+PART = 1000  # work of one chunk, strip or tile, since Pillow reads each of them in Python
 JPEG_SCAN = b"\xff\xda"
-TILE, COMPRESSION, JPEGS = (322, 323), 259, (6, 7)  # tags of a TIFF; JPEG's compression numbers
+TILE, COMPRESSION, JPEGS = (322, 323), 259, (6, 7)  # tags of a TIFF, and the compression numbers of JPEG
 PLUGINS = {"WEBP": "WebP"}
 
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | Image.Image
@@ -40,11 +40,11 @@ SOURCES = (bytes, bytearray, memoryview, str, os.PathLike, Image.Image)
 
 
 class BrokenImage(ValueError):
-    """An image that cannot be read; the message gives the reason."""
+    """Raised if an image cannot be read. The message gives the reason."""
 
 
 class LargeImage(Exception):
-    """An image that takes more work to decode than the caller allows; it may be damaged or not.
+    """Raised if decoding an image takes more work than the caller allows. The image may be damaged or not.
 
     Attributes:
         work: see :attr:`Header.work`.
@@ -57,10 +57,10 @@ class LargeImage(Exception):
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """The largest image to decode: encoded ``bytes``, and ``pixels`` (width times height).
+    """The limits of images to decode: the size in ``bytes`` when encoded, and ``pixels`` (width times height).
 
-    ``passes`` bounds the work, see :class:`Header`: it is the number of passes allowed over the largest image; smaller
-    images may have more. Progressive photos have about ten.
+    ``passes`` limits the work, see :class:`Header`. It is the number of passes allowed over an image of ``pixels``
+    pixels; smaller images may have more. Progressive photos have about ten passes.
     """
 
     bytes: int = 16 * 2**20
@@ -70,18 +70,19 @@ class ImageLimits:
 
 LIMITS = ImageLimits()
 OWN = ImageLimits(bytes=2**30, pixels=178_956_970, passes=2048)
-"""For training images; Pillow itself refuses more pixels."""
+"""Limits for training images. Pillow itself refuses images with more pixels."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """Header of an encoded image, read without decoding.
+    """The header of an encoded image, which is read without decoding the image.
 
     Attributes:
         format: one of ``FORMATS``.
-        width, height: in pixels.
-        passes: passes over the pixels to decode the first frame: a JPEG's scans, a TIFF's tiles that overlap or exceed
-            the image; more for decoders written in Python. Later frames are neither decoded nor counted.
+        width, height: size in pixels.
+        passes: number of passes over the pixels to decode the first frame. JPEGs have several scans; the tiles of a
+            TIFF may overlap or exceed the image; decoders that are written in Python count more. Later frames are
+            neither decoded nor counted.
         bytes: size of the file without metadata.
         parts: number of parts of the file, see :class:`~polypath.data.bare.Bare`.
         mode: Pillow's mode of the pixels.
@@ -101,36 +102,38 @@ class Header:
 
     @property
     def work(self) -> int:
-        """Work to decode: pixels times passes, plus bytes and parts. Each unit takes about 1 to 40 ns."""
+        """The work to decode the image: pixels times passes, plus bytes, plus a constant for each part. One unit takes
+        about 1 to 40 ns."""
         return max(self.pixels, LEAST_PIXELS) * self.passes + self.bytes + PART * self.parts
 
     @property
     def told(self) -> bool:
-        """Whether the header shows the work; in some formats only the decoder learns the true image size."""
+        """Whether the header shows the work. In some formats, only the decoder learns the true size of the image."""
         return self.format not in UNTOLD
 
 
 def probe(data: bytes, limits: ImageLimits = LIMITS) -> Header:
-    """The header of an encoded image within ``limits``.
+    """Read the header of an encoded image, which must be within ``limits``.
 
     Raises:
-        BrokenImage: not an image, or too large.
+        BrokenImage: ``data`` is not an image, or is too large.
     """
     return _opened(data, limits)[1]
 
 
 def open_image(source: Source | Exception, limits: ImageLimits = LIMITS, *, most: int | None = None) -> Image.Image:
-    """A fully loaded image, upright, of mode ``L`` or ``RGB``, with transparent pixels blended onto white.
+    """Load an image completely, as mode ``L`` or ``RGB``, upright, and with transparent pixels blended onto white.
 
     Args:
-        source: the image, or the exception raised while reading it.
+        source: the image, or the exception that was raised while reading it.
         limits: limits of encoded images; the pixel limit also applies to PIL images.
-        most: the most work to do, see :attr:`Header.work`; None is bounded by ``limits`` only.
+        most: the most work to do, see :attr:`Header.work`. If None, only ``limits`` apply.
 
     Raises:
         LargeImage: decoding takes more work than ``most``, or the header does not show how much.
-        BrokenImage: beyond ``limits``, not an image, damaged, pixels of unknown meaning, or not a regular file; the
-            message names the file. Also raised with the text of an exception given as ``source``.
+        BrokenImage: the image is beyond ``limits``, damaged, not an image, or not a regular file, or its pixels have an
+            unknown meaning. The message has the name of the file. If ``source`` is an exception, the message is its
+            text.
     """
     if isinstance(source, Exception):
         raise BrokenImage(str(source))
@@ -156,10 +159,10 @@ def naming(source: Source) -> Iterator[None]:
 
 
 def file_bytes(file: str | os.PathLike[str], limits: ImageLimits = LIMITS) -> bytes:
-    """The bytes of an image file, at most one more than ``limits`` allow.
+    """Read the bytes of an image file, at most one byte more than ``limits`` allow.
 
     Raises:
-        BrokenImage: a file that cannot be read or is not a regular file; the message names it.
+        BrokenImage: the file cannot be read or is not a regular file. The message has the name of the file.
     """
     try:
         return read_regular(Path(file), limits.bytes + 1)
@@ -232,7 +235,8 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 @lru_cache(maxsize=1)
 def readable() -> tuple[str, ...]:
-    """The ``FORMATS`` that this Pillow supports. Only their plugins are imported: others could start Ghostscript."""
+    """List the ``FORMATS`` that this Pillow supports. Only their plugins are imported, since others could start
+    Ghostscript."""
     for name in FORMATS:
         with suppress(ImportError):
             importlib.import_module(f"PIL.{PLUGINS.get(name, name.capitalize())}ImagePlugin")
@@ -241,7 +245,7 @@ def readable() -> tuple[str, ...]:
 
 def _begins(data: bytes, name: str) -> bool:
     accept = Image.OPEN[name][1]
-    return accept is not None and accept(data[:16]) is True  # a str reports that this Pillow lacks the decoder
+    return accept is not None and accept(data[:16]) is True  # if this Pillow lacks the decoder, accept returns a str
 
 
 def _passes(image: Image.Image, data: bytes) -> int:
@@ -254,8 +258,8 @@ def _passes(image: Image.Image, data: bytes) -> int:
 
 
 def _tiff_passes(image: Image.Image, data: bytes) -> int:
-    """Passes over a TIFF. Tiles are decoded completely and may be far larger than the image; each may be a JPEG with
-    several scans. Strips may overlap."""
+    """Count the passes over a TIFF. Tiles are decoded completely and may be far larger than the image. Each may be a
+    JPEG with several scans. Strips may overlap."""
     tags = cast(Any, image).tag_v2
     width, height = (int(tags.get(tag, side)) for tag, side in zip(TILE, image.size, strict=True))
     across, down = -(-image.width // max(1, width)), -(-image.height // max(1, height))

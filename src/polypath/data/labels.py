@@ -1,4 +1,4 @@
-"""Encode raw labels (class numbers, other integers, text) as classes 0, 1, …, the same for all splits."""
+"""Encode raw labels (class numbers, other integers, text) as classes 0, 1, …, in the same way for all splits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LABEL_NAMES = ("label", "labels", "class", "class_label", "target", "category", 
 
 
 class Labelled(Protocol):
-    """A split with raw labels, and the class names if its source has them."""
+    """A split with raw labels, and with class names if the source has them."""
 
     @property
     def split(self) -> str: ...
@@ -24,20 +24,21 @@ class Labelled(Protocol):
 
 
 def hidden(labels: Sequence[Any]) -> bool:
-    """Whether a split's labels are not published, which datasets write as -1 (ImageNet's test split)."""
+    """Whether the labels of a split are not published. Datasets write these as -1, as in ImageNet's test split."""
     return len(labels) > 0 and all(isinstance(label, int) and label < 0 for label in labels)
 
 
 def encode_labels(
     train: Sequence[Labelled], others: Sequence[Labelled], where: str
 ) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Class names, and for each split its labels ``(N,)`` int64.
+    """Return the class names, and the labels ``(N,)`` int64 of each split.
 
-    Classes that the source names keep their order. Otherwise the classes are the sorted labels of the training splits.
+    If the source has class names, their order is kept. Otherwise the classes are the sorted labels of the training
+    splits.
 
     Raises:
-        ValueError: no images, hidden labels, labels missing from training, splits that name classes differently, a
-            single class.
+        ValueError: a split is empty, its labels are hidden or do not occur in training, splits have different class
+            names, or there is a single class.
     """
     for table in [*train, *others]:
         if not table.labels:

@@ -1,4 +1,4 @@
-"""List a folder: its sub-folders, the image files in it, and the files left out."""
+"""List the contents of a folder: sub-folders, image files, and files that are left out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXTENSIONS = frozenset(
 
 @dataclass
 class LeftOut:
-    """Files that are not images, for reports: for each suffix their number and one example."""
+    """A count of the files that are not images, for reports: for each suffix, their number and one example."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     first: dict[str, Path] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class LeftOut:
         self.first.setdefault(kind, file)
 
     def told(self, root: Path) -> list[str]:
-        """``3 files with .txt, such as cat/notes.txt`` for each suffix."""
+        """Return a phrase for each suffix, such as ``3 files with .txt, such as cat/notes.txt``."""
         told = []
         for kind, n in sorted(self.kinds.items()):
             name = printable(str(self.first[kind].relative_to(root)))
@@ -53,10 +53,10 @@ class LeftOut:
 
 
 def folders_in(root: Path, *, skip_broken: bool = True) -> list[Path]:
-    """Folders in ``root``, including links to folders, without hidden and system folders.
+    """List the folders in ``root``, including links to folders, without hidden and system folders.
 
     Raises:
-        ValueError: a dangling link that may have been to a folder, unless ``skip_broken``.
+        ValueError: there is a dangling link that may have been a link to a folder, unless ``skip_broken``.
     """
     found = []
     for entry in os.scandir(root):
@@ -75,7 +75,8 @@ def folders_in(root: Path, *, skip_broken: bool = True) -> list[Path]:
 def images_in(
     folder: Path, *, deep: bool = True, above: Sequence[Path] = (), left_out: LeftOut | None = None
 ) -> Iterator[Path]:
-    """Image files in a folder and, with ``deep``, in its sub-folders. Links are followed; each folder is read once."""
+    """Find the image files in a folder and, with ``deep``, in its sub-folders. Links are followed, and each folder is
+    read once."""
     seen = {_inode(path) for path in (*above, folder)}
     for at, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
         inner = sorted(name for name in folders if not hidden_or_system(name))

@@ -1,8 +1,8 @@
-"""Batches of images ready for a network, as a pure function of seed, epoch and batch number.
+"""Batches of images that are ready for a network. They depend only on seed, epoch and batch number.
 
-No state is kept between batches: the order of an epoch depends on (seed, epoch), the random changes of a batch on
-(seed, epoch, batch). So ``set_epoch(e)`` and ``start(b)`` resume a run exactly. Processes that share a batch draw for
-the complete batch and prepare their own rows.
+No state is kept between batches. The order of an epoch depends on (seed, epoch), and the random changes of a batch on
+(seed, epoch, batch). So ``set_epoch(e)`` and ``start(b)`` resume a run exactly. Processes that share a batch draw
+random numbers for the complete batch and prepare the rows of their part.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from polypath.data.pipeline import Pipeline
 from polypath.data.seeds import generator
 from polypath.data.split import Split, StreamedSplit
 
-RESIDENT_SHARE = 0.5  # share of an accelerator's free memory that images may take
+RESIDENT_SHARE = 0.5  # images may take this share of an accelerator's free memory
 
 
 def flipped_by_turns(images: int, seed: int, epoch: int) -> Tensor:
-    """Mask ``(images,)`` of the images to flip in an epoch: drawn once for even epochs, inverted in odd ones."""
+    """Return the mask ``(images,)`` of the images to flip in an epoch. It is drawn once for even epochs and inverted in
+    odd ones."""
     return draw_mirror(images, generator(seed, "mirror")) ^ bool(epoch % 2)
 
 
 def balanced_order(labels: Tensor, draw: torch.Generator) -> Tensor:
-    """Shuffled indices, as many as there are labels ``(N,)``, with equally many of each class. Within a class, the
-    numbers of times that two images are drawn differ by at most 1."""
+    """Draw N shuffled indices for labels ``(N,)``, with equally many images of each class. Within a class, each image
+    is drawn n or n + 1 times, for some n."""
     classes, order = labels.unique(), []
     quota, more = divmod(len(labels), len(classes))
     for i, label in enumerate(classes):
@@ -43,19 +44,21 @@ def balanced_order(labels: Tensor, draw: torch.Generator) -> Tensor:
 
 
 class Order:
-    """The images of each batch, and this process's rows of it.
+    """The order of the images: which images are in each batch, and which part of a batch this process has.
 
     Args:
         images: number of images.
         batch_size: images per batch over all ``world_size`` processes.
-        shuffle: a new order each epoch; otherwise the stored order.
-        seed: of the order and of the random changes.
-        drop_last: leave out a last, smaller batch.
-        rank, world_size: this process's number, and the number of processes that share each batch in contiguous parts.
-        labels: labels of the images ``(images,)``, to draw equally many of each class; None draws each image once.
+        shuffle: draw a new order in each epoch; otherwise keep the stored order.
+        seed: seed of the order and of the random changes.
+        drop_last: leave out the last batch if it is smaller.
+        rank, world_size: the number of this process, and the number of processes. Each process has a contiguous part of
+            each batch.
+        labels: labels of the images ``(images,)``, to draw equally many images of each class. None draws each image
+            once.
 
     Raises:
-        ValueError: values out of range; a batch size that the processes cannot share equally.
+        ValueError: a value is out of range, or the processes cannot share the batch size equally.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Order:
         return self.images // self.batch_size if self.drop_last else -(-self.images // self.batch_size)
 
     def indices(self, epoch: int, batch: int) -> Tensor:
-        """Indices of the complete batch, over all processes."""
+        """Return the indices of the complete batch, over all processes."""
         start = batch * self.batch_size
         end = min(start + self.batch_size, self.images)
         if not self.shuffle:
@@ -110,42 +113,45 @@ class Order:
         return self._order[start:end]
 
     def flipped(self, epoch: int, indices: Tensor) -> Tensor:
-        """Mask of the images to flip in ``epoch`` when each is flipped in every second epoch."""
+        """Return a mask of the images to flip in ``epoch``, if each image is flipped in every second epoch."""
         if epoch != self._flips[0]:
             self._flips = epoch, flipped_by_turns(self.images, self.seed, epoch)
         return self._flips[1][indices]
 
     def part(self, n: int) -> slice:
-        """This process's rows of a batch of ``n``; the processes' parts differ by one image at most."""
+        """Return the slice of a batch of ``n`` images that this process has. The sizes of the parts differ by at most
+        one image."""
         each, rest = divmod(n, self.world_size)
         start = self.rank * each + min(self.rank, rest)
         return slice(start, start + each + (self.rank < rest))
 
     def generator(self, epoch: int, batch: int) -> torch.Generator:
-        """The generator for the random changes of a batch."""
+        """Return the generator for the random changes of a batch."""
         return generator(self.seed, "batch", epoch, batch)
 
 
 class BatchesBase:
-    """Base of in-memory and streamed batches: an iterable of ``(x, y)`` on the device.
+    """Base class of batches from memory and of streamed batches: an iterable of ``(x, y)`` on the device.
 
     ``x`` is ``(n * views, C, H, W)`` with the views of an image adjacent (see
-    :func:`~polypath.data.augment.average_views`), ``y`` is ``(n,)`` int64; n is this process's part of the batch.
+    :func:`~polypath.data.augment.average_views`), and ``y`` is ``(n,)`` int64. n is the number of images in this
+    process's part of the batch.
 
     Args:
         split: the images.
-        batch_size: see :class:`Order`, also for ``shuffle``, ``seed``, ``drop_last``, ``rank`` and ``world_size``.
-        mean, std: of :class:`~polypath.data.sources.ImageData`.
+        batch_size: see :class:`Order`. It also describes ``shuffle``, ``seed``, ``drop_last``, ``rank`` and
+            ``world_size``.
+        mean, std: see :class:`~polypath.data.sources.ImageData`.
         augment: random changes; None for evaluation.
         device: the device of the batches.
         size, crops, dtype, channels_last: see :class:`~polypath.data.pipeline.Pipeline`.
-        balanced: shuffle so that an epoch has equally many images of each class, see :func:`balanced_order`.
+        balanced: draw equally many images of each class in an epoch, see :func:`balanced_order`.
 
     Attributes:
-        on_begin: called at the beginning of each pass through the images.
+        on_begin: a function that is called at the beginning of each pass through the images.
 
     Raises:
-        ValueError: values out of range.
+        ValueError: a value is out of range.
     """
 
     def __init__(
@@ -190,37 +196,37 @@ class BatchesBase:
 
     @property
     def views(self) -> int:
-        """Rows of ``x`` per image."""
+        """The number of rows of ``x`` per image."""
         return self.pipeline.crops
 
     @property
     def num_images(self) -> int:
-        """Images per epoch, over all processes."""
+        """The number of images per epoch, over all processes."""
         return min(self.order.images, len(self) * self.order.batch_size)
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Return the number of batches per epoch."""
         return len(self.order)
 
     def set_epoch(self, epoch: int) -> None:
-        """Use the order and the random changes of this epoch (0 is the first)."""
+        """Set the epoch (0 is the first), on which the order and the random changes depend."""
         self._epoch = check("epoch", epoch, whole(0))
 
     def start(self, batch: int) -> None:
-        """Begin the next iteration, and only that one, at this batch (0 is the first)."""
+        """Let the next iteration begin at this batch (0 is the first). Later iterations begin at 0 again."""
         if not 0 <= batch <= len(self):
             raise ValueError(f"batch {batch}: an epoch has {len(self)}")
         self._start = batch
 
     def draws(self, epoch: int, batch: int, indices: Tensor) -> Draws:
-        """The random numbers for a batch of these images, over all processes."""
+        """Draw the random numbers for a batch of these images, over all processes."""
         draws, augment = self.pipeline.draw(len(indices), self.order.generator(epoch, batch)), self.pipeline.augment
         if augment is None or not augment.alternate:
             return draws
         return replace(draws, mirror=self.order.flipped(epoch, indices))
 
     def _begin(self) -> tuple[int, range]:
-        """The epoch and its remaining batches."""
+        """Return the epoch and its remaining batches."""
         if self.on_begin is not None:
             self.on_begin()
         first, self._start = self._start, 0
@@ -230,11 +236,11 @@ class BatchesBase:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Stop the worker processes, if any."""
+        """Stop the worker processes, if there are any."""
 
 
 class Batches(BatchesBase):
-    """Batches of a split in memory; for the arguments see :class:`BatchesBase`.
+    """Batches of a split that is in memory. :class:`BatchesBase` describes the arguments.
 
     The images are stored on the device as uint8 and are prepared there batch by batch. If they need more than half of
     an accelerator's free memory, they stay on the host and each batch is copied to the device.
@@ -250,7 +256,7 @@ class Batches(BatchesBase):
             yield self.batch(epoch, batch)
 
     def batch(self, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-        """One batch by its numbers."""
+        """Return one batch by epoch and number."""
         indices = self.order.indices(epoch, batch)
         own = self.order.part(len(indices))
         draws = self.draws(epoch, batch, indices).rows(own)

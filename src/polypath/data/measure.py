@@ -1,4 +1,4 @@
-"""Mean and standard deviation of each channel of the training images."""
+"""Measure the mean and standard deviation of each channel of the training images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from polypath.data.seeds import generator
 from polypath.data.split import Split, StreamedSplit
 from polypath.data.splits import FIXED
 
-MEASURED = 2048  # images of a streamed set that are decoded to measure it
+MEASURED = 2048  # at most this many images of a streamed split are decoded for this
 BatchNormStatistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def normalisation(train: Split | StreamedSplit, how: Normalise) -> BatchNormStatistics:
-    """Values to subtract from, and divide by, the pixels (0 … 1) of each channel; see ``DataConfig.normalise``.
+    """Return the mean and the standard deviation to normalise each channel with, for pixels in 0 … 1; see
+    ``DataConfig.normalise``.
 
-    A streamed dataset is measured on a fixed sample of MEASURED images.
+    A streamed split is measured on a fixed sample of at most MEASURED images.
     """
     plain = (0.0,) * train.channels, (1.0,) * train.channels
     if how == "none":
@@ -32,12 +33,14 @@ def normalisation(train: Split | StreamedSplit, how: Normalise) -> BatchNormStat
 
 
 def channel_statistics(images: Tensor) -> BatchNormStatistics:
-    """Mean and standard deviation of each channel of ``(N, C, H, W)`` uint8 images, for pixels scaled to 0 … 1.
+    """Compute the mean and standard deviation of each channel of ``(N, C, H, W)`` uint8 images, for pixels scaled to 0
+    … 1.
 
-    Exact, from counts of the 256 levels. For a constant channel, the standard deviation is reported as 1.
+    The result is exact, since it is computed from counts of the 256 levels. For a constant channel, the standard
+    deviation is set to 1.
 
     Raises:
-        ValueError: no images.
+        ValueError: there are no images.
     """
     if len(images) == 0:
         raise ValueError("no images to take mean and standard deviation from")

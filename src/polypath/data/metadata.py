@@ -1,7 +1,8 @@
-"""Labels of images in one folder: ``metadata.csv`` or ``metadata.jsonl``, as in Hugging Face's imagefolder.
+"""Read the labels of images in one folder from ``metadata.csv`` or ``metadata.jsonl``, as in Hugging Face's
+imagefolder.
 
-One row per image: ``file_name`` (relative to the metadata file) and a label; ``split`` if one file is for several
-splits.
+Each image has a row, with ``file_name`` (relative to the metadata file) and a label. If a file is for several splits,
+it has a column ``split``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d*)")
 
 @dataclass(frozen=True)
 class Row:
-    """An image's path relative to the metadata file, its label, and its split if the row gives one."""
+    """One row: the path of an image relative to the metadata file, the label, and the split if the row has one."""
 
     file: str
     label: Any
@@ -33,29 +34,29 @@ class Row:
 
 
 def metadata_of(folder: Path) -> Path | None:
-    """The metadata file in a folder, if any."""
+    """Return the metadata file in a folder, if there is one."""
     return next((folder / name for name in FILES if (folder / name).is_file()), None)
 
 
 def names_labels(file: Path, image: str | None, label: str | None) -> bool:
-    """Whether a metadata file has a column of files and a label column (as requested, or with a usual name)."""
+    """Whether a metadata file has a column of files and a column of labels (as requested, or with a usual name)."""
     columns = {name for row in _table(file)[:1] for name in row}
     likely = {name for name in columns if name.lower() in LABEL_NAMES}
     return (image or FILE_COLUMN) in columns and (label in columns if label else bool(likely))
 
 
 def read_metadata(file: Path, image: str | None, label: str | None) -> list[Row]:
-    """The rows of a metadata file, in order. Labels of a CSV file become integers if all of them are integers.
+    """Read the rows of a metadata file, in order. Labels of a CSV file become integers if all of them are integers.
 
-    If no row of the file (or of its split) has a label, all get -1, the value of hidden labels.
+    If no row of the file (or of a split) has a label, all rows get -1, the value of hidden labels.
 
     Args:
-        image, label: columns; by default ``file_name``, and the only column with a label's usual name or the only other
-            column.
+        image, label: names of the columns. By default, these are ``file_name``, and the only column with a usual name
+            for labels or, if there is none, the only other column.
 
     Raises:
-        ValueError: a damaged file, missing columns, an image listed twice or outside the folder, rows with and without
-            a label in one split.
+        ValueError: the file is damaged, columns are missing, an image is listed twice or is outside the folder, or a
+            split has rows with and without a label.
     """
     rows = _table(file)
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -75,7 +76,7 @@ def read_metadata(file: Path, image: str | None, label: str | None) -> list[Row]
 
 
 def _table(file: Path) -> list[Mapping[str, Any]]:
-    """The file's rows. Bytes that are not UTF-8 become surrogate escapes, as in file names from Python."""
+    """Read the rows of the file. Bytes that are not UTF-8 become surrogate escapes, as in Python's file names."""
     with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         if file.suffix == ".csv":
             try:
@@ -85,10 +86,10 @@ def _table(file: Path) -> list[Mapping[str, Any]]:
         else:
             rows = [parse_json(line, f"{file}, line {n}") for n, line in enumerate(stream, 1) if line.strip()]
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or None in row:
-            raise ValueError(
-                f"{file}, row {number}: {'has more cells than columns' if None in row else 'is not a JSON object'}"
-            )
+        if not isinstance(row, dict):
+            raise ValueError(f"{file}, row {number}: is not a JSON object")
+        if None in row:
+            raise ValueError(f"{file}, row {number}: has more cells than columns")
     if not rows:
         raise ValueError(f"{file}: has no rows")
     return rows

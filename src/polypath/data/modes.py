@@ -1,4 +1,4 @@
-"""Convert images of any Pillow mode to 8 bits of grey or RGB, upright, on white."""
+"""Convert images of any Pillow mode to 8-bit grey or RGB, turn them upright, and make transparent pixels white."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from polypath.data.bare import modest
 COLOURS = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
 TRANSPARENT = {"LA": "L", "La": "L", "PA": "RGB", "RGBA": "RGB", "RGBa": "RGB"}
 DEEP_GREY = ("PNG", "PPM")  # formats whose mode I is 16 bits deep
-DEEP_COLOUR = re.compile(";16[BLN]")  # in the raw mode, Pillow's name of the pixel layout in the file
+DEEP_COLOUR = re.compile(";16[BLN]")  # part of a raw mode, Pillow's name of the pixel layout in the file
 DIMMEST = 4096
-"""If all 16-bit pixels are below this, they probably have 10 or 12 bits, which the file does not record."""
+"""If all 16-bit pixels are below this value, they probably have only 10 or 12 bits. The file does not record this."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,22 +24,23 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation to the transpose that makes the image upright."""
+"""Maps an EXIF orientation to the transpose that makes the image upright."""
 PHOTOMETRIC, BITS = 262, 258  # tags of a TIFF
 
 
 def is_grey(mode: str) -> bool:
-    """Whether pixels of this mode have no colour."""
+    """Whether images of this Pillow mode are grey."""
     return mode.startswith("I") or (COLOURS | TRANSPARENT).get(mode) == "L"
 
 
 def plain(image: Image.Image) -> Image.Image:
-    """Load an image as mode ``L`` or ``RGB``, upright, without metadata, transparent pixels blended onto white.
+    """Load an image as mode ``L`` or ``RGB``, upright, without metadata, and with transparent pixels blended onto
+    white.
 
-    Returns ``image`` itself if nothing has to be changed.
+    Return ``image`` itself if nothing has to be changed.
 
     Raises:
-        ValueError: pixels whose range or meaning is unknown. Decoders may raise any other exception.
+        ValueError: the range or the meaning of the pixels is unknown. Decoders may raise any other exception.
     """
     deep = bool(DEEP_COLOUR.search(_raw_mode(image)))
     image.load()
@@ -55,32 +56,32 @@ def plain(image: Image.Image) -> Image.Image:
         out = out.transpose(turn)
     if out is not image:
         out.format = image.format
-        out.info = {}  # the orientation is applied; it must not be applied again
+        out.info = {}  # the orientation must not be applied a second time
     return out
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """Pillow's raw mode, the layout of the pixels in the file; call before the image is loaded."""
+    """Return Pillow's raw mode, the layout of the pixels in the file. Call this before the image is loaded."""
     tiles = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else ""
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
 def _orientation(image: Image.Image) -> int:
-    """The orientation in EXIF or XMP; 1 if they cannot be read."""
+    """Return the orientation in EXIF or XMP, or 1 if they cannot be read."""
     if image.format == "TIFF":  # Pillow has already turned it
         return 1
     if isinstance(exif := image.info.get("exif"), bytes) and not modest(exif):
         return 1
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken metadata may raise anything, but the pixels are still good
+    except Exception:  # broken metadata may raise any exception, but the pixels are still good
         return 1
     return value if isinstance(value, int) else 1
 
 
 def _grey(image: Image.Image) -> np.ndarray:
-    """8-bit grey ``(H, W)`` from 12 or 16 bits."""
+    """Convert grey pixels of 12 or 16 bits to 8 bits ``(H, W)``."""
     tags = getattr(image, "tag_v2", {})
     bits = 12 if tags.get(BITS) == (12,) else 16
     levels, white = np.asarray(image), 2**bits - 1
@@ -94,7 +95,7 @@ def _grey(image: Image.Image) -> np.ndarray:
 
 
 def _eight_bits(image: Image.Image, deep: bool) -> Image.Image:
-    """An image of any 8-bit mode as ``L`` or ``RGB``, on white."""
+    """Convert an image of any 8-bit mode to ``L`` or ``RGB``, with transparent pixels blended onto white."""
     clear = image.info.get("transparency")
     palette = image.palette if image.mode == "P" else None
     if image.mode not in TRANSPARENT and clear is None and not (palette and palette.mode.endswith("A")):

@@ -1,4 +1,4 @@
-"""Interpret names of folders and files: which split they belong to, and which are hidden or system files.
+"""Interpret names of folders and files: find out which split they belong to, and which are hidden or system files.
 
 split_of("training_set")                                     # train
 splits_among(["seg_train", "seg_test", "seg_pred"])          # {"train": "seg_train", "test": "seg_test"}
@@ -23,7 +23,7 @@ WORDS = {
     "dev": "validation",
     "extra": "extra",
 }
-"""Words in names that denote a split, as on the Hugging Face Hub."""
+"""Words that denote a split in a name, as on the Hugging Face Hub."""
 
 FILLERS = frozenset(
     {
@@ -37,7 +37,7 @@ SYSTEM = frozenset(
         *("thumbs.db", "ehthumbs.db", "desktop.ini"),
     }
 )
-"""Folders and files that operating systems create, in lower case; names that begin with a dot are hidden anyway."""
+"""Folders and files that operating systems create, in lower case. Names that begin with a dot are hidden anyway."""
 _COMPOUND = re.compile(
     rf"({'|'.join(sorted(WORDS, key=len, reverse=True))})({'|'.join(sorted(FILLERS, key=len, reverse=True))})"
 )
@@ -47,7 +47,7 @@ _COMPOUND = re.compile(
 class SplitName:
     """A name that contains one word for a split.
 
-    ``around`` are the words before and after it; ``plain`` is true if those are only fillers (``training_set``,
+    ``around`` are the words before and after that word. ``plain`` is true if they are only fillers (``training_set``,
     ``val2017``).
     """
 
@@ -57,7 +57,7 @@ class SplitName:
 
 
 def read_name(name: str) -> SplitName | None:
-    """The split that a name denotes; None if it contains no word for a split, or several."""
+    """Return the split that a name denotes, or None if the name contains no word for a split, or several."""
     words = _words(name)
     found = [i for i, word in enumerate(words) if word in WORDS]
     if len(found) != 1:
@@ -69,18 +69,20 @@ def read_name(name: str) -> SplitName | None:
 
 
 def split_of(name: str) -> str | None:
-    """``train``, ``test``, ``validation`` or ``extra`` if the name contains that word and fillers only."""
+    """Return ``train``, ``test``, ``validation`` or ``extra`` if the name contains a word for this split and only
+    fillers besides."""
     found = read_name(name)
     return found.split if found and found.plain else None
 
 
 def splits_among(names: Iterable[str], given: Collection[str] = ()) -> dict[str, str]:
-    """Map splits to those of ``names`` that denote them; empty if the names are something else, such as classes.
+    """Map each split to the one of ``names`` that denotes it. The map is empty if the names are something else, such as
+    classes.
 
-    Plain names (``Train``, ``test_images``) and those in ``given`` are splits if one of them is in ``given`` or denotes
-    ``train``, or if there are no other names. Otherwise names (``seg_train``) are splits if several of them differ only
-    in the split's word, and one of those is for ``train``. If two names denote the same split, the one that is just the
-    word gets it, and the others keep their own names.
+    Plain names (``Train``, ``test_images``) and names in ``given`` are splits if one of them is in ``given`` or denotes
+    ``train``, or if there are no other names. Otherwise, names such as ``seg_train`` are splits if several of them
+    differ only in the word for the split, and one of them denotes ``train``. If two names denote the same split, a name
+    that is just the word becomes this split. The others become splits under their full names.
     """
     names = list(names)
     read = {name: found for name in names if (found := read_name(name))}

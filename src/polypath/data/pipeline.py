@@ -1,5 +1,5 @@
-"""Preprocessing from stored uint8 images to network input: crop, policy, colour, normalise, pad, mirror, roll, erase;
-and evaluation views."""
+"""Prepare the input of a network from stored uint8 images: crop, policy, colour, normalise, pad, mirror, roll and erase
+in training, views in evaluation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from polypath.data.config import AugmentConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """Prepares batches of stored images ``(N, C, H, W)`` uint8.
+    """A callable that prepares batches of stored images ``(N, C, H, W)`` uint8.
 
     Args:
-        mean, std: per channel, of pixels in 0 … 1.
+        mean, std: values per channel, for pixels in 0 … 1.
         augment: random changes; None for evaluation.
         size: side of the square output; None keeps the stored size.
-        crops: views of each image in evaluation, 1 (centre) or 10.
-        dtype, channels_last: of the output.
+        crops: number of views of each image in evaluation: 1 (the centre) or 10.
+        dtype, channels_last: dtype and memory layout of the output.
     """
 
     mean: tuple[float, ...]
@@ -36,16 +36,18 @@ class Pipeline:
     def __post_init__(self) -> None:
         check("crops", self.crops, one_of(1, 10))
         if self.crops == 10 and (self.augment is not None or self.size is None):
-            raise ValueError("crops = 10: for evaluation (augment None) with a size smaller than the stored images")
+            raise ValueError(
+                "crops = 10: for evaluation only (augment = None); set a size smaller than the stored images"
+            )
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise ValueError(f"std {self.std}: must be positive, one for each of {len(self.mean)} channels")
 
     def check(self, stored: tuple[int, int]) -> None:
-        """Check early, before the first batch, that stored images of this (height, width) can be processed.
+        """Check that stored images of this (height, width) can be processed. Call it before the first batch.
 
         Raises:
-            ValueError: images smaller than the crops, too large a ``pad`` to reflect, a resized crop of unknown size
-                or larger than the shorter side.
+            ValueError: the images are smaller than the crops, ``pad`` is too large to reflect, or a resized crop has an
+                unknown size or is larger than the shorter side.
         """
         height, width = stored
         if self.size is not None and self.size > min(stored):
@@ -62,13 +64,14 @@ class Pipeline:
             raise ValueError(f"AugmentConfig.pad = {self.augment.pad}: too large to reflect images of side {side}")
 
     def draw(self, n: int, generator: torch.Generator) -> A.Draws:
-        """The random numbers for a batch of ``n`` images."""
+        """Draw the random numbers for a batch of ``n`` images."""
         if self.augment is None:
             return A.Draws()
         return A.draw(self.augment, n, generator)
 
     def __call__(self, images: Tensor, draws: A.Draws, *, cut: bool = False) -> Tensor:
-        """Stored images to network input, on the images' device; ``cut``: they are already cropped to the box."""
+        """Convert stored images to network input, on the device of the images. With ``cut``, they are already cropped
+        to the box."""
         wide = torch.promote_types(self.dtype, torch.float32)
         if self.augment is None:
             return self._laid_out(self._views(self._normalised(images.to(wide) / 255)))

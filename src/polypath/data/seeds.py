@@ -1,4 +1,4 @@
-"""Generators as pure functions of a seed and a purpose, so that resuming needs no stored generator state."""
+"""Random generators that depend only on a seed and a purpose, so that resuming needs no stored state of a generator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def generator(seed: int, *what: int | str) -> torch.Generator:
-    """A separate CPU generator for each ``(seed, *what)``, the same on every machine."""
+    """Make a CPU generator that is separate for each ``(seed, *what)`` and the same on every machine."""
     text = "/".join(map(repr, (seed, *what)))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -36,7 +36,7 @@ KNOWN: dict[str, dict[str, str]] = {
     "svhn": {"source": "ufldl-stanford/svhn", "subset": "cropped_digits"},
     "imagenet": {"source": "ILSVRC/imagenet-1k", "test_split": "validation"},
 }
-"""Short names of the papers' datasets; fields of the configuration override these."""
+"""Defaults for the papers' datasets by short name. Fields of the configuration override them."""
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 JPEG_NOTE = (
@@ -44,11 +44,11 @@ JPEG_NOTE = (
     "pixels is not known)"
 )
 LOG = logging.getLogger(__name__)
-MEMORY_SHARE = 0.8  # share of the machine's memory that decoded images may take
+MEMORY_SHARE = 0.8  # decoded images may take this share of the machine's memory
 
 
 class LabelledTable(Encoded, Protocol):
-    """Encoded images with raw labels, and the class names if the source has them."""
+    """A table of encoded images with raw labels, and with class names if the source has them."""
 
     @property
     def labels(self) -> list[Any]: ...
@@ -61,10 +61,10 @@ class LabelledTable(Encoded, Protocol):
 
 
 class Source(Protocol):
-    """A dataset: its splits by name, opened one at a time."""
+    """A dataset with named splits, which are opened one at a time."""
 
     where: str
-    told: list[str]  # how the dataset was interpreted, for the log
+    told: list[str]  # phrases for the log: how the dataset was interpreted
     splits: dict[str, Any]
 
     def open(self, split: str, image: str | None, label: str | None) -> LabelledTable: ...
@@ -72,18 +72,19 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ImageData:
-    """Training, validation and test images, and the facts that a network needs about them.
+    """Training, validation and test images, with the facts about them that a network needs.
 
     Args:
         name: name of the source.
-        train, validation, test: splits in memory or streamed; ``validation`` is None if nothing is held out.
-        classes: names, in the order of the labels.
-        mean, std: values per channel that normalisation subtracts and divides by, for pixels in 0 … 1. They come from
-            the training images alone, as ``normalise`` says (0 and 1 for ``none``).
-        note: remarks for readers of results (how splits were made, JPEG-coded pixels); may be empty.
-        skipped: images left out because they cannot be read.
-        crop: side of the square crop of the stored images that the network sees, in pixels; None: the full images.
-        identity: identity of the opened splits' images, see :mod:`polypath.data.identity`; may be empty.
+        train, validation, test: splits, in memory or streamed; ``validation`` is None if no images are held out.
+        classes: names of the classes, in the order of the labels.
+        mean, std: values for each channel to subtract from pixels in 0 … 1, and to divide by. They are measured on the
+            training images only, as ``normalise`` says (0 and 1 for ``none``).
+        note: remarks for readers of the results, such as how splits were made, or that pixels were JPEG-coded.
+        skipped: names of the images that were left out because they cannot be read.
+        crop: side in pixels of the square that is cropped from the stored images for the network; None uses the full
+            images.
+        identity: identity of the images of the opened splits, see :mod:`polypath.data.identity`; may be empty.
     """
 
     name: str
@@ -109,12 +110,12 @@ class ImageData:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the network's input, in pixels."""
+        """The height and width of the network's input, in pixels."""
         return (self.crop, self.crop) if self.crop else self.train.size
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the training images; a run can be resumed only on images with the same one."""
+        """A fingerprint of the training images. A run can be resumed only on images with the same fingerprint."""
         return self.train.fingerprint()
 
 
@@ -130,16 +131,18 @@ def _mean_and_std(training: Split | StreamedSplit, config: DataConfig) -> tuple[
 def load_images(
     config: DataConfig, progress: Progress | None = None, accept: Callable[[Identity], None] | None = None
 ) -> ImageData:
-    """Open ``config.source``, decode it (once, see :mod:`polypath.data.cache`) and split it by labels and seed.
+    """Open ``config.source``, decode its images and split them by labels and seed. Decoded images are cached
+    (:mod:`polypath.data.cache`).
 
     Args:
         config: see :class:`DataConfig`.
         progress: called as ``progress(split, done, total)`` while images are decoded.
-        accept: called with the images' identity before decoding; it raises if these are not the expected images.
+        accept: called with the identity of the images before they are decoded. It should raise if these are not the
+            expected images.
 
     Raises:
-        ValueError: an unknown source, subset, split or column; inconsistent labels; broken images or files; images
-            that do not fit into memory. Each message names the field, the value and the legal values.
+        ValueError: an unknown source, subset, split or column; inconsistent labels; broken images or files; images that
+            do not fit into memory. Each message has the field, its value and the legal values.
     """
     name, config = _named(config)
     loader = _Loader(open_source(config), config, progress)
@@ -182,10 +185,10 @@ def load_images(
 
 
 def identify(config: DataConfig) -> Identity:
-    """The ``identity`` of the images of :func:`load_images`, without decoding them.
+    """Return the ``identity`` that :func:`load_images` would give, without decoding the images.
 
     Raises:
-        ValueError: as there, except for broken images.
+        ValueError: as for :func:`load_images`, except for broken images.
     """
     _, config = _named(config)
     train, chooser, scorer = _Loader(open_source(config), config, None).tables()
@@ -193,10 +196,10 @@ def identify(config: DataConfig) -> Identity:
 
 
 def look(config: DataConfig) -> ImageFacts:
-    """Facts about the images of :func:`load_images` that need no decoding.
+    """Return facts about the images of ``config`` that can be found without decoding them.
 
     Raises:
-        ValueError: as there; no readable image.
+        ValueError: as for :func:`load_images`, or no image can be read.
     """
     _, config = _named(config)
     source = open_source(config)
@@ -217,7 +220,7 @@ def _identity(tables: Iterable[LabelledTable | None]) -> Identity:
 
 
 def _named(config: DataConfig) -> tuple[str, DataConfig]:
-    """A short name of the source, and the configuration with the defaults of a known dataset filled in."""
+    """Return a short name of the source, and the configuration with the defaults of a known dataset filled in."""
     if known := KNOWN.get(config.source):
         fill = {f: value for f, value in known.items() if f == "source" or getattr(config, f) is None}
         return config.source, replace(config, **fill)
@@ -226,10 +229,10 @@ def _named(config: DataConfig) -> tuple[str, DataConfig]:
 
 
 def local_folder(source: str) -> Path | None:
-    """The folder that ``DataConfig.source`` names, as an absolute path; None if it is not a folder.
+    """Return the absolute path of ``source`` (see ``DataConfig.source``) if it is a folder, else None.
 
     Raises:
-        ValueError: a path with ``~`` if the home folder is unknown.
+        ValueError: the path begins with ``~``, but the home folder is unknown.
     """
     if source in KNOWN or source == "digits":
         return None
@@ -241,7 +244,7 @@ def local_folder(source: str) -> Path | None:
 
 
 def open_source(config: DataConfig) -> Source:
-    """Open the dataset that ``config.source`` names; a local folder takes precedence over a dataset on the Hub."""
+    """Open the dataset ``config.source``. A local folder takes precedence over a dataset on the Hub."""
     path, given = local_folder(config.source), Path(config.source)
     if config.source == "digits":
         if config.subset is not None:
@@ -279,7 +282,7 @@ def _pick(source: Source, config: DataConfig, field: str) -> str:
 
 
 class _Loader:
-    """Opens splits of one source and collects notes about them."""
+    """A helper that opens splits of one source and collects notes about them."""
 
     def __init__(self, source: Source, config: DataConfig, progress: Progress | None) -> None:
         self.source, self.config, self.progress = source, config, progress
@@ -289,14 +292,14 @@ class _Loader:
         self._labels: dict[str, Tensor] = {}
 
     def tables(self) -> tuple[list[LabelledTable], LabelledTable | None, LabelledTable | None]:
-        """The training tables, and the validation and test table if the dataset has them."""
+        """Open the training tables, and the validation and the test table if the dataset has them."""
         source, config = self.source, self.config
         train = [self.open(_pick(source, config, f)) for f in ("train_split", "extra_split") if getattr(config, f)]
         chooser = self.open(_pick(source, config, "validation_split")) if config.validation_split else None
         return train, chooser, self.test_table({t.split for t in [*train, chooser] if t})
 
     def tell(self) -> None:
-        """Log how the dataset was interpreted; parts may have been guessed from names."""
+        """Log how the dataset was interpreted. Parts of this may be guesses from names."""
         if self.source.told:
             classes = f"{len(self.classes):,} classes"
             LOG.info("%s: %s", self.source.where, "; ".join([*self.source.told, classes, *self.notes]))
@@ -305,7 +308,7 @@ class _Loader:
         return self.source.open(split, self.config.image_column, self.config.label_column)
 
     def test_table(self, taken: set[str]) -> LabelledTable | None:
-        """The split to test on; None if test images must be held out."""
+        """Open the split to test on. Return None if test images must be held out of the training images."""
         if self.config.test_split is not None:
             return self.open(_pick(self.source, self.config, "test_split"))
         for split in ("test", "validation"):
@@ -321,7 +324,8 @@ class _Loader:
         self.classes, self._labels = encode_labels(train, others, self.source.where)
 
     def split(self, table: LabelledTable, channels: int | None = None) -> Split | StreamedSplit:
-        """A split's images; ``channels`` is the number of the training images' channels, once known."""
+        """Return the images of a split. ``channels`` is the number of channels of the training images, once it is
+        known."""
         labels, config = self._labels[table.split], self.config
         if config.streaming:
             rows = torch.stack([torch.zeros(len(table), dtype=torch.int64), torch.arange(len(table))], dim=1)

@@ -1,4 +1,4 @@
-"""Images with their labels: decoded in memory, or read one batch at a time."""
+"""Splits of images with their labels: decoded in memory, or streamed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Cut = Callable[[int, Image.Image], Image.Image]
 
 @dataclass(frozen=True)
 class Split:
-    """Decoded images ``(N, C, H, W)`` uint8 and their labels ``(N,)`` int64.
+    """A split in memory: decoded images ``(N, C, H, W)`` uint8 and their labels ``(N,)`` int64.
 
     Raises:
-        ValueError: other shapes or types.
+        ValueError: the tensors have other shapes or types.
     """
 
     images: Tensor
@@ -53,11 +53,11 @@ class Split:
         return self.images.shape[1]
 
     def subset(self, indices: Tensor) -> Split:
-        """These images, in this order."""
+        """Return these images, in this order."""
         return Split(self.images[indices], self.labels[indices])
 
     def to(self, device: torch.device | str) -> Split:
-        """The same split on a device; tensors that are already there are not copied."""
+        """Return the split on a device. Tensors that are already there are not copied."""
         return Split(self.images.to(device), self.labels.to(device))
 
     def fingerprint(self) -> str:
@@ -65,7 +65,7 @@ class Split:
 
     @staticmethod
     def joined(parts: Sequence[Split]) -> Split:
-        """Concatenate splits; grey splits are expanded to three channels if another has three."""
+        """Concatenate splits. If one has three channels, grey ones are expanded to three."""
         if len(parts) == 1:
             return parts[0]
         wide = max(part.channels for part in parts)
@@ -75,13 +75,13 @@ class Split:
 
 @dataclass(frozen=True)
 class StreamedSplit:
-    """Images that are decoded on demand.
+    """A split of images that are decoded on demand.
 
     Args:
-        tables: the encoded images; each of the ``rows`` (N, 2) is a table's number and a row of that table.
-        labels: ``(N,)`` int64.
-        side, resize: size of the decoded images and how to resize to it, see :func:`polypath.data.fit.fit`.
-        channels: 1 or 3.
+        tables, rows: the encoded images. Each of the ``rows`` (N, 2) is the number of a table and a row of that table.
+        labels: labels ``(N,)`` int64.
+        side, resize: side of the decoded images in pixels, and how to resize to it, see :func:`polypath.data.fit.fit`.
+        channels: number of channels, 1 or 3.
         skip_broken: leave out images that cannot be read.
         source: a fingerprint of the tables.
     """
@@ -107,16 +107,18 @@ class StreamedSplit:
         return self.side, self.side
 
     def subset(self, indices: Tensor) -> StreamedSplit:
-        """These images, in this order."""
+        """Return these images, in this order."""
         return replace(self, rows=self.rows[indices], labels=self.labels[indices])
 
     def decode(self, indices: Sequence[int], cut: Cut | None = None) -> tuple[Tensor, list[int], list[str]]:
-        """Decoded images ``(n, C, H, W)`` uint8, their positions in ``indices``, and the names of skipped images.
+        """Decode images. Return ``(n, C, H, W)`` uint8, the positions of the images in ``indices``, and the names of
+        skipped images.
 
-        ``cut(position, image)``, if given, crops and resizes an image instead of ``side`` and ``resize``.
+        If ``cut`` is given, ``cut(position, image)`` crops and resizes an image, and ``side`` and ``resize`` are not
+        used.
 
         Raises:
-            BrokenImage: an image that cannot be read, unless ``skip_broken``.
+            BrokenImage: an image cannot be read, unless ``skip_broken``.
         """
         images, good, broken = [], [], []
         for position, (table, row) in enumerate(self.rows[list(indices)].tolist()):

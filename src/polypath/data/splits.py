@@ -1,4 +1,4 @@
-"""Choose the training, validation and test images, as functions of labels and a seed alone."""
+"""Choose the training, validation and test images. The choice depends only on the labels and a seed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from torch import Tensor
 from polypath.data.config import DataConfig, HoldOut
 from polypath.data.seeds import generator
 
-FIXED = 0  # seed for choices that must not depend on split_seed, such as the test images
+FIXED = 0  # the seed of choices that must not depend on split_seed, such as the test images
 
 
 def stratified(labels: Tensor, count: int, how: HoldOut, seed: torch.Generator, what: str) -> Tensor:
-    """Draw ``count`` of these images class by class, as a mask ``(N,)``.
+    """Draw ``count`` images class by class, and return a mask ``(N,)``.
 
-    ``proportional`` gives each class its share (largest remainders first, then smaller class numbers), ``equal`` the
-    same number.
+    With ``equal``, the same number is drawn of each class. With ``proportional``, numbers are proportional to class
+    sizes; they are rounded up for the classes with the largest remainders, and among equal ones for the lower class
+    numbers.
 
     Raises:
-        ValueError: more images than there are; with ``equal``, a count that the classes cannot share equally. ``what``
-            names the field.
+        ValueError: there are fewer than ``count`` images, or the classes cannot share ``count`` equally with ``equal``.
+            ``what`` is the field in the message.
     """
     if count > len(labels):
         raise ValueError(f"{what} = {count}: there are only {len(labels)} images")
@@ -56,18 +57,20 @@ def _equal(classes: Tensor, sizes: Tensor, count: int, what: str) -> Tensor:
 
 
 def hold_out_test(labels: Tensor, config: DataConfig) -> Tensor:
-    """Mask of the images to test on if a dataset has no test split; independent of ``split_seed``."""
+    """Return a mask of the images to test on if a dataset has no test split. It does not depend on ``split_seed``."""
     count = max(1, round(len(labels) * config.test_fraction))
     return stratified(labels, count, "proportional", generator(FIXED, "test"), "DataConfig.test_fraction: images")
 
 
 def training_parts(labels: Sequence[Tensor], config: DataConfig) -> tuple[list[Tensor], list[Tensor]]:
-    """Indices of the training and of the held-out images, for each training split (``train``, then ``extra``).
+    """Return the indices of the training images and of the held-out images, for each training split (``train``, then
+    ``extra``).
 
-    Held-out images are drawn first; ``train_images`` are drawn from the others. So held-out images do not depend on it.
+    Held-out images are drawn first, and ``train_images`` from the others. So held-out images do not depend on
+    ``train_images``.
 
     Raises:
-        ValueError: more images held out or kept than there are.
+        ValueError: there are not enough images to hold out or to keep.
     """
     held = []
     for name, wanted, own in zip(
@@ -92,7 +95,7 @@ def training_parts(labels: Sequence[Tensor], config: DataConfig) -> tuple[list[T
 
 
 def scored_part(labels: Tensor, config: DataConfig) -> Tensor:
-    """Indices of the images to test on; independent of ``split_seed``."""
+    """Return the indices of the images to test on. They do not depend on ``split_seed``."""
     if config.test_images is None:
         return torch.arange(len(labels))
     seed = generator(FIXED, "test_images")

@@ -1,4 +1,4 @@
-"""Batches of images decoded by worker processes, for datasets that do not fit into memory."""
+"""Batches of images that worker processes decode, for datasets that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from polypath.data.loader import BatchesBase, Order
 from polypath.data.pipeline import Pipeline
 from polypath.data.split import StreamedSplit
 
-PREFETCH = 4  # batches that each worker loads ahead
+PREFETCH = 4  # number of batches that each worker loads ahead
 
 
 class StreamingBatches(BatchesBase):
-    """The batches of :class:`~polypath.data.loader.Batches`, from a split that is decoded during iteration.
+    """The same batches as :class:`~polypath.data.loader.Batches`, but from a split that is decoded during iteration.
 
-    Worker processes decode and resize, and cut scale-and-aspect or shorter-side crops from the original images. All
-    other steps run on complete batches on the device. Order and random changes are the same as in memory, for any
-    number of workers.
+    Worker processes decode and resize images, and cut scale-and-aspect or shorter-side crops from the original images.
+    All other steps run on complete batches on the device. The order and the random changes are the same as for a split
+    in memory, with any number of workers.
 
     Args:
         split: the images.
@@ -38,8 +38,8 @@ class StreamingBatches(BatchesBase):
         batch_size, options: see :class:`~polypath.data.loader.BatchesBase`.
 
     Raises:
-        ValueError: values out of range; while iterating, an image that cannot be read. A split that skips broken
-            images gives a smaller batch instead and adds the image's name to ``skipped``.
+        ValueError: a value is out of range or, during iteration, an image cannot be read. If the split skips broken
+            images, the batch is smaller instead, and the name of the image is added to ``skipped``.
     """
 
     def __init__(self, split: StreamedSplit, batch_size: int, *, workers: int = 4, **options: Any) -> None:
@@ -88,7 +88,7 @@ class StreamingBatches(BatchesBase):
 
 
 class _Todo(torch.utils.data.Sampler):
-    """Passes (epoch, batch) to the workers; ``tasks`` is set before each iteration."""
+    """A sampler that passes (epoch, batch) to the workers. ``tasks`` is set before each iteration."""
 
     def __init__(self) -> None:
         self.tasks: list[tuple[int, int]] = []
@@ -101,7 +101,7 @@ class _Todo(torch.utils.data.Sampler):
 
 
 class _Reader(Dataset):
-    """A worker's dataset: item (epoch, batch) is the rank's part of that batch, decoded and cropped."""
+    """The dataset of the workers. Its item (epoch, batch) is the rank's part of this batch, decoded and cropped."""
 
     def __init__(self, split: StreamedSplit, order: Order, pipeline: Pipeline) -> None:
         self.split, self.order, self.pipeline = split, order, pipeline
@@ -113,7 +113,7 @@ class _Reader(Dataset):
         draws = self.pipeline.draw(len(indices), self.order.generator(epoch, batch)).rows(own)
         try:
             images, good, broken = self.split.decode(indices[own].tolist(), self._cut(draws))
-        except BrokenImage as error:  # returned, because DataLoader would wrap an exception in the worker's traceback
+        except BrokenImage as error:  # not raised: DataLoader would wrap the exception in the worker's traceback
             return None, None, str(error)
         return images, torch.tensor(good, dtype=torch.int64), broken
 
@@ -133,4 +133,4 @@ class _Reader(Dataset):
 
 
 def _start_worker(parent: int, _: int) -> None:
-    belong_to(parent)  # torch's workers watch their parent only once they are ready, and it may be killed before
+    belong_to(parent)  # torch's workers watch their parent only once they are ready, which may be too late

@@ -1,4 +1,4 @@
-"""Tables of encoded images: one interface to local parquet files and datasets of the Hugging Face Hub."""
+"""Tables of encoded images: one interface for local parquet files and datasets of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from polypath.data.names import WORDS, hidden_or_system, split_of
 if TYPE_CHECKING:
     from datasets import Dataset
 
-CIFAR100 = {"fine_label", "coarse_label"}  # its two label columns; the papers use the fine one
+CIFAR100 = {"fine_label", "coarse_label"}  # the two label columns of CIFAR-100; the papers use the fine one
 SHARD = re.compile(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?$")
 LOG = logging.getLogger(__name__)
 HUB_TIMEOUT = 5.0  # seconds to wait for the Hub before using earlier downloads
@@ -28,9 +28,8 @@ HUB_TIMEOUT = 5.0  # seconds to wait for the Hub before using earlier downloads
 
 @dataclass(frozen=True)
 class Table:
-    """One split: ``labels`` are the column's raw values, ``classes`` their names if the dataset has names.
-
-    ``files`` is the identity of the files of a local dataset.
+    """One split of a dataset. ``labels`` are the raw values of the label column; ``classes`` are their names if the
+    dataset has names. ``files`` is the identity of the files of a local dataset.
     """
 
     split: str
@@ -43,7 +42,7 @@ class Table:
 
     @property
     def identity(self) -> Identity:
-        """Identity of the files that the table was read from, otherwise of its rows."""
+        """The identity of the files that the table was read from or, if there are none, of its rows."""
         return {self.split: self.files or sampled_part(self.labels, self.read)}
 
     def __len__(self) -> int:
@@ -62,7 +61,7 @@ def _path(value: Any) -> str | None:
 
 
 def _bytes(value: Any) -> Raw:
-    data = value.get("bytes") if isinstance(value, Mapping) else value  # a path is not opened: it is untrusted
+    data = value.get("bytes") if isinstance(value, Mapping) else value  # a path is untrusted, so it is not opened
     return data if isinstance(data, bytes) else ValueError("no bytes")
 
 
@@ -70,13 +69,14 @@ def _bytes(value: Any) -> Raw:
 
 
 def find_columns(rows: Dataset, where: str, image: str | None, label: str | None) -> tuple[str, str]:
-    """Names of the image and the label column, as requested or found by their types.
+    """Return the names of the image and the label column, as requested or found by their types.
 
-    Image columns are of type ``Image``, else binary. Label columns are of type ``ClassLabel``, else integers, booleans
-    or text; if there are several, the one with a label's usual name. Of CIFAR-100's two, the fine one.
+    An image column has the type ``Image`` or, if no column has it, is binary. A label column has the type
+    ``ClassLabel`` or, if no column has it, integers, booleans or text. If there are several of these, the one with a
+    usual name for labels is used. For CIFAR-100, the fine labels are used.
 
     Raises:
-        ValueError: an unknown column; no column of the type, or several.
+        ValueError: a column is unknown, or there is not exactly one column that fits.
     """
     kinds = {name: _kind(feature) for name, feature in rows.features.items()}
     found = []
@@ -134,7 +134,7 @@ def _listed(rows: Dataset) -> str:
 
 
 def as_table(rows: Dataset, split: str, where: str, fingerprint: str, image: str | None, label: str | None) -> Table:
-    """A split of a dataset with its columns found and its labels read."""
+    """Find the columns of a split, read its labels, and return it as a table."""
     from datasets import ClassLabel, Image
 
     image, label = find_columns(rows, where, image, label)
@@ -168,7 +168,7 @@ def _shortly(files: Sequence[Path], root: Path) -> str:
 
 
 class LocalTables(Protocol):
-    """A local dataset: its name, its folder, the files of each split, and how it was interpreted."""
+    """A local dataset: its name, its folder, the files of each split, and phrases that say how it was interpreted."""
 
     where: str
     root: Path
@@ -177,14 +177,14 @@ class LocalTables(Protocol):
 
 
 def parquet_files(root: Path) -> Iterator[Path]:
-    """Parquet files below a folder, except those in hidden and system folders."""
+    """Find the parquet files below a folder, except those in hidden and system folders."""
     for at, folders, names in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not hidden_or_system(name)]
         yield from (Path(at, name) for name in names if name.endswith(".parquet") and not hidden_or_system(name))
 
 
 class ParquetFolder:
-    """Parquet files below a folder; the names of files and folders give the splits, as on the Hub."""
+    """A dataset of parquet files below a folder. The names of files and folders give the splits, as on the Hub."""
 
     def __init__(self, root: Path, subset: str | None, *, mapped: bool) -> None:
         self.where, self.mapped = f"folder {printable(str(root))}", mapped
@@ -216,10 +216,10 @@ class ParquetFolder:
         return next(filter(None, (*map(WORDS.get, words), *map(split_of, reversed(folders)))), "train")
 
     def open(self, split: str, image: str | None, label: str | None) -> Table:
-        """Read a split; with ``mapped``, through a memory-mapped file in the Hugging Face cache.
+        """Read a split. With ``mapped``, it is memory-mapped from the Hugging Face cache.
 
         Raises:
-            ValueError: a damaged file, or not a parquet file; columns, see :func:`find_columns`.
+            ValueError: a file is damaged or not a parquet file, or columns are not found (see :func:`find_columns`).
         """
         files = self.splits[split]
         rows = self._mapped(files) if self.mapped else self._read(files)
@@ -238,7 +238,7 @@ class ParquetFolder:
                 raise ValueError(f"{file}: not a parquet file, or a damaged one ({_line(error)})") from None
             if tables[-1].schema.names != tables[0].schema.names:
                 raise ValueError(
-                    f"{file}: has columns {tables[-1].schema.names}, {files[0].name} {tables[0].schema.names}"
+                    f"{file}: has columns {tables[-1].schema.names}, but {files[0].name} has {tables[0].schema.names}"
                 )
         try:
             return Dataset(pa.concat_tables(tables, promote_options="permissive").combine_chunks())
@@ -266,7 +266,7 @@ class ParquetFolder:
 
 
 class SavedDataset:
-    """A folder written by ``save_to_disk`` of the datasets library: one split, or a folder for each split."""
+    """A dataset that ``save_to_disk`` of the datasets library wrote: one split, or a folder for each split."""
 
     def __init__(self, root: Path, subset: str | None) -> None:
         from datasets import Dataset, load_from_disk
@@ -335,10 +335,11 @@ def _load(source: str, subset: str | None) -> Any:
 
 
 def _probe(source: str) -> str | None:
-    """None if the Hub has this dataset, else the reason why the Hub is unreachable (the library would retry for long).
+    """Check that the Hub has this dataset. Return None, or the reason why the Hub cannot be reached. (The datasets
+    library would retry for long.)
 
     Raises:
-        ValueError: the Hub does not have the dataset, or it is gated.
+        ValueError: the Hub does not have the dataset, or the dataset is gated.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -361,7 +362,7 @@ def _probe(source: str) -> str | None:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Let the libraries use earlier downloads without contacting the Hub."""
+    """Make the libraries use earlier downloads, without contacting the Hub, inside the ``with`` block."""
     import datasets.config
     import huggingface_hub.constants
 
@@ -375,7 +376,8 @@ def offline() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress the library's warnings and hints on stderr; errors still raise."""
+    """Suppress the warnings and hints of the datasets library on stderr, inside the ``with`` block. Errors are still
+    raised."""
     from datasets.utils import logging
 
     before = logging.get_verbosity()
@@ -387,5 +389,5 @@ def quiet() -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    """An error's first line, without the full stop."""
+    """Return the first line of an error message, without the full stop."""
     return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), "")

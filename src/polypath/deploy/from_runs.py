@@ -66,7 +66,7 @@ def count_looks(bundle: Bundle, runs: Mapping[str, FinishedRun]) -> None:
 
 def notes_of(run: FinishedRun) -> list[str]:
     """Sentences for a bundle's card."""
-    looks = f"Before it was exported, {run.test_evaluations} errors had been measured on its test split."
+    looks = f"Errors measured on its test split before the export: {run.test_evaluations}."
     return [*([run.data.note] if run.data.note else []), looks]
 
 

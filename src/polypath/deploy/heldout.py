@@ -22,6 +22,7 @@ from polypath.deploy.manifest import Rung
 
 PARTS = {"choose": 0.4, "calibrate": 0.2, "stop": 0.4}
 FEWEST = 50  # images in all
+FEW = {"choose": 200, "calibrate": 50}  # images in a part: fewer leave out no whole network, or fit no temperature
 Key = TypeVar("Key", bound=Hashable)
 TEMPERATURES = 0.05, 20.0  # least and most
 
@@ -119,7 +120,8 @@ def decide(
     Args:
         macs: of each candidate.
         seed: of the split into parts.
-        keep: names of paths that stay, whatever their error.
+        keep: names of paths that stay, whatever their error. If fewer than ``FEW["choose"]`` images choose, each
+            network's path of the most MACs stays as well: on so few, a cheaper path is often as good by chance.
         networks: each candidate's network, if there are several. Paths are compared only within a network, since equal
             MACs take different times in different networks.
         climb: names that may be steps of the ladder; None allows all.
@@ -132,10 +134,15 @@ def decide(
     errors = {name: error(z[choose], labels[choose]) for name, z in logits.items()}
     own = networks or {}
     groups = {own.get(name, ""): [other for other in errors if own.get(other) == own.get(name)] for name in errors}
-    kept = [name for group in groups.values() for name in pareto({name: errors[name] for name in group}, macs, keep)]
+    kept: list[str] = []
+    for group in groups.values():
+        most = [max(group, key=lambda name: macs[name])] if len(choose) < FEW["choose"] else []
+        kept += pareto({name: errors[name] for name in group}, macs, [*keep, *most])
     names = sorted(kept, key=lambda name: macs[name])
+    fits = len(calibrate) >= FEW["calibrate"]
     temperatures = {
-        name: round(fit_temperature(logits[name][calibrate], labels[calibrate], *TEMPERATURES), 4) for name in names
+        name: round(fit_temperature(logits[name][calibrate], labels[calibrate], *TEMPERATURES), 4) if fits else 1.0
+        for name in names
     }
     scaled = {name: (logits[name] / temperatures[name]).softmax(1) for name in names}
     calibration = {

@@ -78,7 +78,11 @@ def verdict_on(
     """
     macs = {n: candidate.cost.macs for n, candidate in chosen.items()}
     own = {n: candidate.network for n, candidate in chosen.items()}
-    return heldout.decide(scores.logits, scores.labels, macs, seed=scores.seed, keep=keep, networks=own, climb=climb)
+    found = heldout.decide(scores.logits, scores.labels, macs, seed=scores.seed, keep=keep, networks=own, climb=climb)
+    if left := [n for n in chosen if n not in found.names]:
+        why = f"a cheaper path is as accurate on {found.images['choose']:,} held-out images"
+        LOG.info("left out: %s; %s (--keep keeps all)", ", ".join(left), why)
+    return found
 
 
 def errors_on_test(

@@ -1,4 +1,4 @@
-"""A bundle and its predictor as the page's subject; shows which loops the gates run."""
+"""A bundle and its predictor as the page's subject. If the path has gates, it also shows which loops they run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from polypath.explore.loops import loops_taken
 from polypath.explore.subject import PathFacts, Run
 from polypath.profiling.cores import cores
 
-DECODING_MS = 5000.0  # for an image
+DECODING_MS = 5000.0  # time limit for decoding an image
 
 
 def open_subject(
     folder: Path | None = None, runtime: str = "auto", profile: Literal["stored", "fresh"] | float = "stored"
 ) -> AnytimeSubject:
-    """The bundle, finished run or saved network in ``folder``; None is the pretrained bundle of this package.
+    """Open the bundle, finished run or saved network in ``folder``; None is the pretrained bundle of this package.
 
     Args:
         runtime, profile: as for :class:`~polypath.deploy.AnytimePredictor`.
 
     Raises:
-        ValueError: a folder that holds none of these, a runtime that cannot run it.
+        ValueError: a folder that has none of these, a runtime that cannot run the bundle.
         ImportError: a runtime that is not installed.
     """
     if folder is not None and (folder / "recipe.json").is_file():
@@ -42,7 +42,7 @@ def open_subject(
 
 
 class AnytimeSubject:
-    """The bundle of ``predictor``; the times for one image are measured when it is opened."""
+    """The bundle of ``predictor``. The times for one image are measured when the subject is made."""
 
     def __init__(self, predictor: AnytimePredictor, title: str | None = None) -> None:
         bundle = predictor.bundle
@@ -53,7 +53,7 @@ class AnytimeSubject:
         predictor.profile(1)
         blank = np.zeros((1, *bundle.preparation.size, self.channels), np.uint8)
         for name in self._choices:
-            if self._gated(name):  # warm up, or the first image would wait for torch
+            if self._gated(name):  # warm up, since the first image would have to wait for torch
                 self._followed(blank, name)
 
     @property
@@ -101,7 +101,7 @@ class AnytimeSubject:
         name = self.choose(budget_ms)
         if name is None:
             return None
-        spent = Spent(DECODING_MS, time.perf_counter())  # separate: the budget is for the network alone
+        spent = Spent(DECODING_MS, time.perf_counter())  # not part of the budget, which is for the network alone
         preparation, limits = self.predictor.bundle.preparation, self.predictor.limits
         pixels = decoder().decode(image, preparation, limits, spent)[None]
         if self._gated(name):
@@ -114,15 +114,15 @@ class AnytimeSubject:
         return Run(path=answer.path, probabilities=answer.probabilities[0], ms=answer.ms, choice=choice)
 
     def _gated(self, name: str) -> bool:
-        """Whether any part of the path is decided by gates."""
-        if self.predictor.bundle.path(name).precision != "f32":  # torch would give another answer
+        """Return whether gates decide any part of the path."""
+        if self.predictor.bundle.path(name).precision != "f32":  # torch would compute another answer
             return False
         choice = self._choices[name]
         alive = self._nets[name].wiring.alive(choice)
         return any(isinstance(node, Join) and node.dynamic(choice) for node in alive)
 
     def _followed(self, pixels: np.ndarray, name: str) -> Run:
-        """Run by torch, whatever the runtime: only torch shows what the gates decide."""
+        """Run the path in torch, whatever the runtime is, because only torch shows what the gates decide."""
         import torch
 
         from polypath.core.execute import Trace

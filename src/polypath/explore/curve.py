@@ -1,4 +1,4 @@
-"""A chart of every path's error against milliseconds, with the budget and the chosen path."""
+"""A chart of every path's error against its milliseconds, with the budget and the chosen path."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ COLOURS = """
 
 
 def curve_svg(paths: Sequence[PathFacts], budget_ms: float, chosen: str | None, most_ms: float) -> str:
-    """The paths as points at their p50 with a whisker to their p99, the lowest error for each budget as a stair, the
-    budget as a dashed line. Paths that are too slow for the budget are faint.
+    """Draw the chart.
 
-    Without errors the vertical axis shows million MACs. ``most_ms`` is the right end of the time axis.
+    Each path is a point at its p50 with a whisker to its p99. Paths that are too slow for the budget are faint. A stair
+    shows the lowest error for each budget, and a dashed line shows the budget. If some path has no error, the vertical
+    axis shows million MACs. ``most_ms`` is the right end of the time axis.
     """
     scored = all(path.error is not None for path in paths)
     marks = [_mark(path, scored, budget_ms, path.name == chosen, most_ms) for path in paths]
@@ -48,7 +49,7 @@ def curve_svg(paths: Sequence[PathFacts], budget_ms: float, chosen: str | None, 
 
 
 def short(value: float) -> str:
-    """Three significant digits; times of paths are too short to need an exponent."""
+    """Write a number with three significant digits, without an exponent, which times of paths do not need."""
     return f"{float(f'{value:.3g}'):g}"
 
 

@@ -1,4 +1,4 @@
-"""Example images, made when needed: scikit-learn's digits, or small drawings, so the package ships no data."""
+"""Example images: scikit-learn's digits, or small drawings. They are made when needed, so no files are shipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIDE = 256
 
 
 def example_files(subject: Subject, folder: Path, most: int = 6) -> list[Path]:
-    """Write images that suit ``subject`` into ``folder``: digits for networks of grey images, else drawings."""
+    """Write images that suit ``subject`` into ``folder``: digits for a network with grey images, else drawings."""
     pictures = digits(most) if subject.channels == 1 else drawings()
     files = []
     for name, picture in list(pictures.items())[:most]:
@@ -22,7 +22,7 @@ def example_files(subject: Subject, folder: Path, most: int = 6) -> list[Path]:
 
 
 def digits(most: int) -> dict[str, Image.Image]:
-    """The first test image of each of scikit-learn's digits, up to ``most`` of them."""
+    """Return the first test image of each of scikit-learn's digits, up to ``most`` images."""
     from polypath.data.digits import Digits
 
     table = Digits().open("test", None, None)
@@ -31,7 +31,7 @@ def digits(most: int) -> dict[str, Image.Image]:
 
 
 def drawings() -> dict[str, Image.Image]:
-    """A ship, an airplane, an automobile, a bird, a frog and a cat, as a child would draw them."""
+    """Draw a ship, an airplane, an automobile, a bird, a frog and a cat, as a child would."""
     makers = {"ship": _ship, "airplane": _airplane, "automobile": _automobile, "bird": _bird, "frog": _frog}
     found = {}
     for name, make in {**makers, "cat": _cat}.items():

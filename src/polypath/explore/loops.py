@@ -1,4 +1,4 @@
-"""Find the loops that the gates let an image take, from the trace of its forward."""
+"""Find the loops that the gates let an image run, from the trace of its forward."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from polypath.core.wiring import Wiring
 
 
 def loops_taken(wiring: Wiring, trace: Trace) -> dict[str, str]:
-    """For every gated switch that ran: the label of the operand with which the traced image left.
+    """Return, for every gated switch that ran, the label of the operand that the traced image took.
 
-    If the gate before loop k shuts, the image leaves with loop k - 1; if none shuts, with the last loop.
+    If the gate before loop k is closed, this is the operand of loop k - 1. If all gates are open, it is the last one.
 
     Raises:
         ValueError: a trace of more than one image.

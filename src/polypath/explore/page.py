@@ -51,14 +51,14 @@ new MutationObserver(() => {
   }
 }).observe(document, { childList: true, subtree: true });
 </script>"""  # Gradio's example buttons have no accessible name
-SMALL = "img{image-rendering:pixelated}"  # show digits of a few pixels unsmoothed
+SMALL = "img{image-rendering:pixelated}"  # show digits of a few pixels without smoothing
 
 
 def build(subject: Subject, folder: Path) -> Any:
-    """The page as ``gradio.Blocks``; example images are written into ``folder``.
+    """Build the page as ``gradio.Blocks``; example images are written into ``folder``.
 
     Raises:
-        ImportError: no Gradio.
+        ImportError: Gradio is not installed.
     """
     gr = gradio()
     scale, first = budgets(subject), look(subject, None, budgets(subject).value)
@@ -69,7 +69,7 @@ def build(subject: Subject, folder: Path) -> Any:
                 image = gr.Image(
                     type="filepath", sources=["upload", "clipboard"], label="Image", height=230, elem_id="image"
                 )
-                image.preprocess = _file_of  # the predictor reads the file, within its limits, and reports faults
+                image.preprocess = _file_of  # the predictor reads the file, applies its limits and reports errors
                 gr.Examples([[str(f)] for f in example_files(subject, folder)], [image], label="Examples")
                 budget = gr.Slider(
                     scale.low, scale.high, scale.value, step=scale.step, label="Time budget (ms)", elem_id="budget"
@@ -94,7 +94,7 @@ def build(subject: Subject, folder: Path) -> Any:
             return [gr.Button(AGAIN, interactive=True), slider, *show(file, value)]
 
         shown = [message, answer, facts, wiring, curve]
-        # one at a time: runs that share the processor would distort each other's times
+        # one run at a time, since concurrent runs would distort each other's times
         one_by_one = {"concurrency_limit": 1, "concurrency_id": "processor", "api_visibility": "private"}
         moved = [image.change, budget.change]
         gr.on(moved, show, [image, budget], shown, show_progress="hidden", trigger_mode="always_last", **one_by_one)
@@ -114,12 +114,12 @@ def serving(
     Uploads and examples are in a temporary folder, which is removed at the end.
 
     Args:
-        host: address to listen on; any but loopback opens the page to the network.
-        port: None takes the first free one from 7860 on.
-        names: more host names that requests may use, besides loopback and the address (:class:`Callers`).
+        host: address to listen on; any address other than loopback opens the page to the network.
+        port: port to listen on; None takes the first free one from 7860 on.
+        names: host names that requests may use besides loopback and the address (:class:`Callers`).
 
     Raises:
-        ImportError: no Gradio.
+        ImportError: Gradio is not installed.
         ValueError: the port is taken.
     """
     gr = gradio()
@@ -175,10 +175,10 @@ def _uploads_in(folder: str) -> Iterator[None]:
 
 
 def gradio() -> Any:
-    """Import Gradio; :mod:`polypath.core.silence` has switched its analytics off.
+    """Import Gradio; :mod:`polypath.core.silence` has already switched off its analytics.
 
     Raises:
-        ImportError: it is not installed; the message names the extra.
+        ImportError: Gradio is not installed; the message names the extra.
     """
     try:
         import gradio as package

@@ -17,13 +17,13 @@ class PathFacts:
 
     Attributes:
         name: its name, such as ``branches=1,3``.
-        wiring: its network's diagram.
-        choice: the operands of joins that it keeps alive.
-        error: top-1 error in percent, which ranks the paths; None if it was never scored.
-        test_error: error on a test split that nothing was chosen by, if there is one.
+        wiring: the diagram of its network.
+        choice: the choice of operands.
+        error: top-1 error in percent, by which the paths are ranked; None if it was never measured.
+        test_error: error on a test split that was used for no choice, if there is one.
         macs: multiply-adds of one image (with gates, the maximum).
-        p50_ms, p99_ms: measured on this machine.
-        precision: the precision that it runs in; ``f32`` is float32.
+        p50_ms, p99_ms: median and 99th percentile of the times measured on this machine.
+        precision: the precision in which the path runs; ``f32`` is float32.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Run:
 
     Attributes:
         path: the name of the path that ran.
-        probabilities: ``(classes,)``, sums to 1.
+        probabilities: ``(classes,)``, with sum 1.
         ms: how long this answer took, from pixels to probabilities.
         choice: the choice that ran, including the loops that gates selected.
-        loops: for each gated block in order: its name, how many loops this image took, and how many there are.
+        loops: for each gated block in order: its name, how many loops this image ran, and how many there are.
     """
 
     path: str
@@ -80,7 +80,7 @@ class Subject(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether the machine was busy while the times were measured, so that they are unreliable."""
+        """Whether the machine was busy while the times were measured, which makes them unreliable."""
         ...
 
     def measure(self) -> None:
@@ -88,13 +88,13 @@ class Subject(Protocol):
         ...
 
     def choose(self, budget_ms: float) -> str | None:
-        """The name of the most accurate path within the budget, or None."""
+        """Return the name of the most accurate path within the budget, or None."""
         ...
 
     def run(self, image: bytes, budget_ms: float) -> Run | None:
         """Classify an encoded image within the budget, not counting its decoding; None if no path is fast enough.
 
         Raises:
-            ValueError: not an image, or one that cannot be read.
+            ValueError: ``image`` is not an image, or cannot be read.
         """
         ...

@@ -1,5 +1,5 @@
-"""Limits of uploads to the page: the service's :class:`~polypath.serve.limits.Guard` limits each one, this module their
-total size."""
+"""Limit the total size of uploads to the page. The service's :class:`~polypath.serve.limits.Guard` limits the size of
+each upload."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from polypath.data.images import LIMITS
 from polypath.serve.limits import App, Receive, RequestLimits, Send
 
-MOST_BYTES = 4 * LIMITS.bytes  # of all stored uploads
+MOST_BYTES = 4 * LIMITS.bytes  # limit for all stored uploads
 REQUESTS = RequestLimits(body_bytes=LIMITS.bytes + 2**16, buffered_bytes=2 * LIMITS.bytes)
 
 
 class Uploads:
-    """ASGI middleware: before it accepts an upload, it deletes the oldest ones to make room.
+    """An ASGI middleware that deletes the oldest uploads to make room before it accepts a new one.
 
     Args:
         app: Gradio's app, which writes uploads below ``folder``.
         folder: the folder of uploads; files that exist before the first upload stay.
-        most: bytes of all uploads.
+        most: limit for the total size of all uploads, in bytes.
     """
 
     def __init__(self, app: App, folder: Path, most: int) -> None:
@@ -33,7 +33,7 @@ class Uploads:
             await self.app(scope, receive, send)
             return
         length = dict(scope["headers"]).get(b"content-length", b"")
-        size = int(length) if length.isdigit() else REQUESTS.body_bytes  # the guard has enforced this limit
+        size = int(length) if length.isdigit() else REQUESTS.body_bytes  # without it, the guard sets this limit
         self.coming += size
         try:
             self._make_room()

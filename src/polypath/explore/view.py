@@ -1,4 +1,4 @@
-"""From a subject, an image and a budget to the contents of the page, without Gradio."""
+"""Make the contents of the page from a subject, an image and a budget, without Gradio."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from polypath.data.images import file_bytes
 from polypath.explore.curve import curve_svg, short
 from polypath.explore.subject import PathFacts, Run, Subject
 
-WIDE, NARROW = 26, 10  # columns of the wiring's rows on screens and on phones
-STEPS = 200  # of the budget's slider
+WIDE, NARROW = 26, 10  # columns in a row of the wiring's drawing, on screens and on phones
+STEPS = 200  # number of steps of the budget's slider
 NOTE = "The machine was busy while the times were measured. Measure them again when it is idle."
 
 
@@ -41,7 +41,7 @@ class View:
 
 @dataclass(frozen=True)
 class Budgets:
-    """The slider: its ends, initial value and step, in milliseconds."""
+    """The budget's slider: its ends, initial value and step, in milliseconds."""
 
     low: float
     high: float
@@ -50,8 +50,8 @@ class Budgets:
 
 
 def budgets(subject: Subject) -> Budgets:
-    """A slider from below the fastest path (to show that case too) to above the slowest. At its initial value about
-    half of the paths are fast enough."""
+    """Make a slider from below the time of the fastest path, where no path is fast enough, to above that of the
+    slowest. At the initial value, about half of the paths are fast enough."""
     reach = sorted(path.p99_ms for path in subject.paths.values())
     fastest = min(path.p50_ms for path in subject.paths.values())
     step = 10.0 ** math.floor(math.log10(1.3 * reach[-1] / STEPS) + 0.5)
@@ -62,9 +62,9 @@ def budgets(subject: Subject) -> Budgets:
 
 
 def look(subject: Subject, image: bytes | Path | None, budget_ms: float | None) -> View:
-    """Run an encoded image, or an image file, on the best path within ``budget_ms``, and show the result.
+    """Classify an encoded image, or an image file, with the best path within ``budget_ms``, and show the result.
 
-    A visitor's mistakes (no image, a broken one, a budget that no path meets) become the view's message.
+    If there is no image, a broken image, or a budget that no path meets, the view has a message about this.
     """
     if budget_ms is None or not math.isfinite(budget_ms) or budget_ms <= 0:
         return _shown(subject, "The budget must be a number of milliseconds above 0.", budget_ms=0.0)
@@ -87,7 +87,7 @@ def look(subject: Subject, image: bytes | Path | None, budget_ms: float | None) 
 
 
 def cannot_be_met(subject: Subject, budget_ms: float) -> str:
-    """The page's message if no path is fast enough."""
+    """Write the page's message if no path is fast enough."""
     fastest = min(subject.paths.values(), key=lambda path: path.p99_ms)
     return (
         f"{short(budget_ms)} ms cannot be met on this machine: the fastest path, {fastest.name}, needs "
@@ -96,7 +96,7 @@ def cannot_be_met(subject: Subject, budget_ms: float) -> str:
 
 
 def _up(ms: float) -> float:
-    """Round up to three digits, so that this number as the budget gives an answer."""
+    """Round up to three digits, so that with this number as the budget there is an answer."""
     step = 10.0 ** (math.floor(math.log10(ms)) - 2)
     return round(math.ceil(ms / step) * step, 9)
 
@@ -136,7 +136,7 @@ def _facts(path: PathFacts | None, run: Run | None) -> str:
 
 
 def _wiring(path: PathFacts, choice: Choice, *, lit: bool, run: Run | None) -> str:
-    """The diagram of the path's network."""
+    """Draw the diagram of the path's network."""
     wide, narrow = (path.wiring.to_svg(choice, columns=columns) for columns in (WIDE, NARROW))
     told = ""
     if run is not None and run.loops:

@@ -1,4 +1,4 @@
-"""Base of all families: a frozen dataclass of sizes that builds a network, and presets with their papers' figures."""
+"""The base class of all families, and presets with their papers' figures."""
 
 from __future__ import annotations
 
@@ -26,29 +26,30 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FAMILIES: dict[str, type[Family]] = {}
 SEED = whole(-(2**63), 2**64 - 1)  # torch's limits
-MOST_LAYERS = 4096  # with weights; a small config from an untrusted source must not build a huge network
+MOST_LAYERS = 4096  # layers with weights; a small config from an untrusted source must not build a huge network
 WHITENING = "whitening"  # the unit's name
-MOST_WHITENED = 64  # channels
-MOST_BLOCKS = 16  # or groups, each of which halves the image
-_OLD_NAMES = {"draw": "build_graph", "words": "selectors", "names": "path_names"}  # of 0.1, for one release
+MOST_WHITENED = 64  # image channels
+MOST_BLOCKS = 16  # blocks or groups, each of which halves the image
+_OLD_NAMES = {"draw": "build_graph", "words": "selectors", "names": "path_names"}  # 0.1's names, kept for one release
 
 
 @with_old_methods
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Base of the families: the fields are the architecture's arguments, all of them JSON values.
+    """The base class of families. Its fields are the architecture's arguments, all of them JSON values.
 
-    A family implements :meth:`build_graph`: build the diagram with a :class:`NetBuilder`, mark its stages for use as a
-    backbone, return the output node's name. A family with its own keys for choices also implements :meth:`selectors`
-    and :meth:`path_names`. A name, as in ``class Mine(Family, name="mine")``, makes saved networks of it loadable.
+    A family implements :meth:`build_graph`, which builds the diagram with a :class:`NetBuilder`, marks the stages for
+    use as a backbone, and returns the output node's name. A family with its own keys for choices also implements
+    :meth:`selectors` and :meth:`path_names`. Give the family a name, ``class Mine(Family, name="mine")``, so that its
+    saved networks can be loaded.
 
     A network with stages may have ``exits``: 1-based stages after which it may stop (:mod:`polypath.families.exits`).
 
-    Two fields are this library's own, from no paper, and off by default. ``whitening`` is the number of directions of
-    the training images' 3×3 patches that a fixed first layer whitens; the family reads its 2·``whitening`` maps
-    (:mod:`polypath.layers.whitening`). Patches of ``in_chans`` channels have 9·``in_chans`` directions; only a network
-    that starts with another one's weights can have more. ``start`` is ``drawn``, or ``identity``: the initial network
-    is as close to the identity as the family allows.
+    The fields ``whitening`` and ``start`` come from no paper and are off by default. With ``whitening`` above 0, a
+    fixed first layer whitens the training images' 3×3 patches along that many directions, and the family reads the
+    layer's 2·``whitening`` maps (:mod:`polypath.layers.whitening`). Patches of ``in_chans`` channels have
+    9·``in_chans`` directions; only a network that starts with another network's weights can have more. With
+    ``start="identity"`` (default ``"drawn"``), the initial network is as close to the identity as the family allows.
 
     ``pooled=False``, with ``num_classes=0``, removes the head: the output is the maps that the head would read.
     """
@@ -86,35 +87,37 @@ class Family:
             raise ValueError(f"{name}.pooled = False: a classifier needs a pool; {name}.num_classes must be 0")
 
     def build_graph(self, b: NetBuilder) -> str:
-        """Add the network's nodes to ``b``; return the name of the node whose value is the answer."""
+        """Add the network's nodes to ``b`` and return the name of the output node."""
         raise NotImplementedError(f"{type(self).__name__} does not implement build_graph")
 
     def full_graph(self, b: NetBuilder) -> str:
-        """As :meth:`build_graph`, after the whitening layer if there is one."""
+        """Add the whitening layer if there is one, then the nodes of :meth:`build_graph`; return the output's name."""
         if not self.whitening:
             return self.build_graph(b)
         b.input = b.add(WHITENING, b.input, whitening_unit(self.in_chans, self.whitening))
         return replace(self, in_chans=2 * self.whitening, whitening=0).build_graph(b)
 
     def selectors(self) -> Selectors:
-        """The family's own keys for choices, each a function of wiring and value."""
+        """Return the family's own keys for choices, each with a function of wiring and value that gives the choice."""
         return {}
 
     def path_names(self) -> list[str]:
-        """Texts of the standard choices."""
+        """List the texts of the standard choices."""
         return []
 
     def path_sets(self) -> dict[str, list[str]]:
-        """Named groups of these choices for training and analyses; see :meth:`PathNet.path_set`."""
+        """Return named groups of standard choices, for training and analyses; see :meth:`PathNet.path_set`."""
         return {}
 
     def path_draws(self) -> dict[str, Any]:
-        """Fields of the objective ``drop-path`` under which paths learn to answer alone; if empty, only the whole
-        network learns."""
+        """Return the fields of the objective ``drop-path`` that train paths to classify alone.
+
+        If empty, only the whole network is trained.
+        """
         return {}
 
     def stages(self) -> dict[str, tuple[str, ...]]:
-        """The nodes that each stage ends in, as :meth:`build_graph` marks them with :meth:`NetBuilder.stage`."""
+        """Return the nodes that each stage ends in, as :meth:`build_graph` marks them with :meth:`NetBuilder.stage`."""
         with torch.device("meta"):
             b = NetBuilder()
             self.full_graph(b)
@@ -126,11 +129,11 @@ class Family:
         return 1
 
     def made_for(self, side: int) -> int:
-        """The image side, in pixels, that this network is made for, if its preset is for ``side``."""
+        """Return the image side, in pixels, that this network is made for, if its preset is made for ``side``."""
         return side
 
     def build(self, seed: int | None = None) -> PathNet:
-        """The network, its weights drawn from ``seed`` (or from torch's global generator).
+        """Build the network, with random weights from ``seed`` (or from torch's global generator).
 
         With ``num_classes`` 0 it has no classifier and returns pre-logits.
         """
@@ -159,11 +162,14 @@ class Family:
         return net
 
     def initialise(self, net: PathNet) -> None:
-        """Draw the weights of a new network by the scheme ``init``."""
+        """Initialise the weights of a new network with the scheme ``init``."""
         initialise(net, self.init)
 
     def start_as_identity(self, net: PathNet) -> None:
-        """Make every conv unit that can do so pass on its input; families that allow it list it in ``starts``."""
+        """Make each conv return its input if its shape allows that.
+
+        Only families with ``identity`` in ``starts`` do this.
+        """
         for module in net.modules():
             if isinstance(module, ConvUnit):
                 pass_through(module.conv)
@@ -171,13 +177,13 @@ class Family:
 
 @dataclass(frozen=True)
 class Preset:
-    """A registered network: a family with its arguments, and its paper's figures.
+    """A registered network: a family with its arguments, and the paper's figures.
 
     Attributes:
         table: where in the paper the figures are.
         printed: figures as the paper prints them (``params`` in millions, ``macs`` in billions, ``depth``).
-        size: the image side, in pixels, that it is made for.
-        linear: linear layers that the paper counts in the depth but :attr:`Unit.depth` does not.
+        size: the image side, in pixels, that the network is made for.
+        linear: number of linear layers that the paper counts in the depth but :attr:`Unit.depth` does not.
         prepared: for other packages' models, how images are prepared, in timm's format.
     """
 
@@ -189,21 +195,25 @@ class Preset:
     prepared: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def pretrained_cfg(self) -> dict[str, Any]:
-        """How images are prepared for the untrained network, in timm's format.
+        """Return how images are prepared for the untrained network, in timm's format.
 
-        Mean and deviation are CIFAR-10's for images below 64 pixels, else ImageNet's; no weights depend on them.
+        Mean and standard deviation are CIFAR-10's for image sides below 64 pixels, else ImageNet's. No weights depend
+        on them.
         """
         small, chans = self.size < 64, self.spec.in_chans
         mean, std = (CIFAR_MEAN, CIFAR_STD) if small else (IMAGENET_MEAN, IMAGENET_STD)
         mean, std = self.prepared.get("mean", mean), self.prepared.get("std", std)
-        if chans != len(mean):  # the average over the colours
+        if chans != len(mean):  # use the average over the colours for every channel
             mean, std = ((sum(values) / len(values),) * chans for values in (mean, std))
         found = {"crop_pct": 1.0 if small else 0.875, **self.prepared}
         return found | {"input_size": (chans, self.size, self.size), "mean": mean, "std": std}
 
 
 def check_size(spec: Family, layers: int, blocks: int, *names: str) -> None:
-    """Raise ``ValueError`` if the fields ``names`` of a family make too many layers with weights, or blocks."""
+    """Raise ``ValueError`` if a family has too many layers with weights or too many blocks.
+
+    ``names`` are the fields that decide these numbers, for the message.
+    """
     if layers <= MOST_LAYERS and blocks <= MOST_BLOCKS:
         return
     given = ", ".join(f"{name} = {reprlib.repr(getattr(spec, name))}" for name in names)
@@ -214,7 +224,7 @@ def check_size(spec: Family, layers: int, blocks: int, *names: str) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int | None) -> Generator[None]:
-    """Draw from ``seed`` inside the block without changing torch's global generator (None: draw from that one)."""
+    """Seed torch's global generator with ``seed`` inside the block and restore it afterwards; with None, do nothing."""
     if seed is None:
         yield
         return

@@ -1,11 +1,11 @@
-"""CrescendoNet (Zhang et al. 2017): blocks of parallel branches of linearly growing depth, averaged.
+"""CrescendoNet (Zhang et al. 2017): blocks of parallel branches of linearly growing depth, whose outputs are averaged.
 
 Eq. 1   f_1(z) = batchnorm(activation(conv(z)))
 Eq. 2   f_n(z) = f_1^{nI}(z)                           branch n has n·I units
 Eq. 3   H_S(z) = f_1(z) ⊕ f_2(z) ⊕ … ⊕ f_S(z)          ⊕ is the element-wise mean
 
-Blocks are stacked with 2×2 max-pools between them; then linear 384, linear 192 and the classifier (§II-A).
-The printed sizes need one more max-pool, after the last block; ``final_map`` is its output size.
+Blocks are stacked with 2×2 max-pools between them; then follow linear 384, linear 192 and the classifier (§II-A).
+The paper's parameter counts imply one more max-pool, after the last block; ``final_map`` is its output size.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ from polypath.layers.pool import AdaptiveMaxPool
 
 @dataclass(frozen=True, kw_only=True)
 class CrescendoNet(Family, name="crescendonet"):
-    """S = ``scale`` branches per block; branch n has n·I units (I = ``interval``). See the module's equations.
+    """CrescendoNet with S = ``scale`` branches per block, of which branch n has n·I units (I = ``interval``).
+
+    See the module's equations.
 
     Args:
         widths: output maps of each block.
-        growing: Eq. 4, "-W": widths grow along a branch from the block's input to its output; the first block,
-            whose input is the image, stays constant.
-        final_map: side of the map that the linear layers read (adaptive max-pool); 8 means no pool after the last
-            block for 32×32 images, as in the paper's text.
+        growing: Eq. 4, "-W" in the paper: the widths in a branch grow from the block's input width to its output
+            width. In the first block, whose input is the image, all widths are equal.
+        final_map: side of the map that the linear layers read, after an adaptive max-pool. With 8 there is no pool
+            after the last block for 32×32 images, as in the paper's text.
         hidden: widths of the linear layers before the classifier.
         dropout: rate at a unit's output (the paper gives no rate).
         order: order of a unit's parts; in the paper conv, ReLU, batch-norm.
-        bias: whether convs have a bias. The ReLU between conv and norm makes it differ from the norm's shift; the paper
-            does not mention one.
+        bias: whether convs have a bias. The norm's shift does not replace it, because a ReLU is between conv and norm.
+            The paper does not mention a bias.
     """
 
     widths: tuple[int, ...] = (128, 128, 128)
@@ -73,7 +75,8 @@ class CrescendoNet(Family, name="crescendonet"):
         return 2 ** (len(self.widths) - 1)
 
     def branch_widths(self, block: int, branch: int) -> list[int]:
-        """Output maps of each unit of a branch (both 1-based), by Eq. 4 where ``growing``."""
+        """Compute the output maps of each unit of a branch, by Eq. 4 if ``growing``. ``block`` and ``branch`` are
+        1-based."""
         n_out, n = self.widths[block - 1], branch * self.interval
         if not self.growing or block == 1:
             return [n_out] * n
@@ -99,7 +102,7 @@ class CrescendoNet(Family, name="crescendonet"):
         return b.add("head.classifier", z, nn.Linear(width, self.num_classes))
 
     def unit(self, in_chans: int, out_chans: int) -> nn.Module:
-        """f_1 of Eq. 1; a subclass may return another unit."""
+        """Make the unit f_1 of Eq. 1; a subclass may return another module."""
         return ConvUnit(
             in_chans,
             out_chans,
@@ -115,7 +118,7 @@ class CrescendoNet(Family, name="crescendonet"):
     def path_names(self) -> list[str]:
         if (
             self.scale != 4
-        ):  # the paper's table has all pairs and triples for scale 4; for others, list each branch and the first n
+        ):  # the paper's table has all sets for scale 4; for other scales, list each branch and the first n branches
             stairs = [range(1, n + 1) for n in range(self.scale - 1, 1, -1)]
             return [_text(s) for s in stairs] + [_text([n]) for n in range(self.scale, 0, -1)]
         return [f"branches={text}" for text in TABLE_II]
@@ -124,7 +127,7 @@ class CrescendoNet(Family, name="crescendonet"):
         return {"branches": self.path_names()}
 
     def _branches(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
-        """``1,3`` (in every block) or one list per block, ``1,3/2/1,2,3,4`` (P = {1, 3} in §III-B's notation)."""
+        """Read ``1,3`` (P = {1, 3} in §III-B), for every block, or one list per block, ``1,3/2/1,2,3,4``."""
         per_block, blocks = value.split("/"), len(self.widths)
         if len(per_block) == 1:
             per_block *= blocks

@@ -1,9 +1,9 @@
 """Exits: heads after stages, at which any network may stop (Lee et al. 2015; Huang et al. 2018, MSDNet).
 
-An exit is a choice like any other. The network ends in a switch, ``exits``, between the heads after stages and its own
-head; ``exit=2`` stops after the second stage and runs nothing after it. Each head is batch-norm, ReLU, global average
-pool and a linear layer. :func:`polypath.core.reuse.in_turn` shares the stages, so all exits together cost little more
-than the whole network.
+An exit is a choice like any other. The network ends in the switch ``exits`` between the heads after stages and the
+network's own head; ``exit=2`` stops after the second stage. Each head is batch-norm, ReLU, global average pool and a
+linear layer. :func:`polypath.core.reuse.in_turn` runs each stage once for all exits, so all exits together cost little
+more than the whole network.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ EXITS, END = "exits", "end"
 
 
 def with_exits(b: NetBuilder, output: str, after: Sequence[int], num_classes: int, **options: int) -> str:
-    """Let a network that ends in ``output`` also end after its stages ``after`` (1-based); returns the new output.
+    """Add exits after the stages ``after`` (1-based) to a network that ends in ``output``; return the new output node.
 
     Args:
         options: ``min_size`` of the network.
 
     Raises:
-        ValueError: a network without its own stages, stages that are not before its last one, a duplicate stage, a
-            network that does not end in a classifier.
+        ValueError: a network without its own stages or without a classifier at its end; a number in ``after`` that is
+            not a stage before the last one; a duplicate.
     """
     net = b.net(output, **options)
     stages, head = net.stage_nodes, net.wiring.by_name.get(output)
@@ -58,12 +58,12 @@ def with_exits(b: NetBuilder, output: str, after: Sequence[int], num_classes: in
 
 
 def exit_names(after: Sequence[int]) -> list[str]:
-    """Texts of the exits."""
+    """List the texts of the exits."""
     return [f"exit={n}" for n in after]
 
 
 def exit_selectors(after: Sequence[int]) -> Selectors:
-    """The key ``exit`` of a network with exits."""
+    """Return the key ``exit`` with its function, for a network with exits."""
 
     def chosen(wiring: Wiring, value: str) -> dict[str, list[str]]:
         join = wiring.joins.get(EXITS)

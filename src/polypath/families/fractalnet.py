@@ -1,9 +1,9 @@
-"""FractalNet (Larsson et al., ICLR 2017): blocks grown by one expansion rule, their parallel columns averaged.
+"""FractalNet (Larsson et al., ICLR 2017): an expansion rule makes blocks of parallel columns, which are averaged.
 
 §3      f_1(z) = conv(z)
         f_{C+1}(z) = [f_C ∘ f_C](z) ⊕ conv(z)           ⊕ joins; neighbouring joins collapse into one
 
-Unrolled, a block of C columns has 2^(C-1) rows. Column c (1 is the shallowest) has a conv that ends at every row
+Unrolled, a block of C columns has 2^(C-1) rows. In column c (1 is the shallowest), a conv ends at every row that is
 divisible by 2^(C-c). The columns whose convs end at a row are joined there, with equal weights.
 B blocks, each followed by a 2×2 max-pool, give depth B·2^(C-1). "conv" is conv 3×3, batch-norm, ReLU (§3.3).
 """
@@ -25,21 +25,23 @@ from polypath.layers.conv import ConvUnit
 
 @dataclass(frozen=True, kw_only=True)
 class FractalNet(Family, name="fractalnet"):
-    """B = ``len(filters)`` blocks of C = ``columns`` columns; see the module's equations.
+    """FractalNet with B = ``len(filters)`` blocks of C = ``columns`` columns; see the module's equations.
 
     Args:
         filters: output maps of each block.
-        join: ``mean`` (the paper's), ``sum``, ``max`` or ``concat`` (an alternative in the paper; then there are no
+        join: ``mean`` (as in the paper), ``sum``, ``max`` or ``concat`` (an alternative in the paper; then there are no
             paths to choose).
-        pool: ``before`` the join that ends a block, in each column (§3.3, the authors' form), or ``after`` it.
-        transitions: 1-based blocks with a 1×1 conv unit before them, where the channels grow. Before other blocks they
-            grow in the first conv of each column (the authors' generator).
-        dropout: one rate per block, or a single one for all.
+        pool: where a block is pooled: ``before`` the join that ends it, in each column (§3.3, the authors' form), or
+            ``after`` this join.
+        transitions: 1-based blocks with a 1×1 conv unit before them, in which the number of channels grows. In other
+            blocks it grows in the first conv of each column, as in the authors' generator.
+        dropout: one rate per block, or a single rate for all.
         order: order of a unit's parts; the authors' generator has ``conv-drop-norm-act``.
         bias, affine: whether convs have biases, and batch-norms scale and shift; the generator has only the biases.
-        own_norms: each column, run alone, has its own batch-norms over the shared convs (the generator's tied
-            passes). The network then ends in a switch between ``local`` (the fractal) and ``column1`` … ``columnC``.
-        stem: ``none``, or ``imagenet`` for ResNet-34's first and last layers; then there are pools only between blocks.
+        own_norms: whether each column has its own batch-norms, after the shared convs, with which it runs alone (the
+            generator's tied passes). If so, the network ends in a switch between ``local`` (the fractal) and
+            ``column1`` … ``columnC``.
+        stem: ``none``, or ``imagenet`` for ResNet-34's first and last layers; then the last block is not pooled.
     """
 
     filters: tuple[int, ...] = (64, 128, 256, 512, 512)
@@ -81,7 +83,7 @@ class FractalNet(Family, name="fractalnet"):
 
     @property
     def rows(self) -> int:
-        """Rows of a block, the depth of its deepest column: 2^(C-1)."""
+        """Number of rows of a block, which is the depth of its deepest column: 2^(C-1)."""
         return 2 ** (self.columns - 1)
 
     @property
@@ -109,7 +111,7 @@ class FractalNet(Family, name="fractalnet"):
         return b.add("head.classifier", z, nn.Linear(out_chans, self.num_classes), depth=depth)
 
     def _pass(self, b: NetBuilder, z: str, chans: int, column: int | None) -> str:
-        """All blocks: the fractal, or one ``column`` alone with its own batch-norms over the same convs."""
+        """Add all blocks: the fractal, or one ``column`` alone with its own batch-norms over the same convs."""
         prefix = "" if column is None else f"tied{column}."
         for block, filters in enumerate(self.filters, 1):
             if block in self.transitions:
@@ -156,7 +158,7 @@ class FractalNet(Family, name="fractalnet"):
         return self._staged(b, block, ended if self.pool == "after" else z, z)
 
     def _staged(self, b: NetBuilder, block: int, joined: str, z: str) -> str:
-        """Mark the block's end as a stage, and the pool after the last block, one per resolution; returns ``z``."""
+        """Mark one stage per resolution: the block's end, or the pool after the last block; return ``z``."""
         name, last = f"block{block}", block == len(self.filters)
         stage = f"{name}.join{self.rows}" if self.columns > 1 else joined.removeprefix("tied.")
         if self.pool == "after" or last or self._pooled(block + 1):
@@ -179,7 +181,7 @@ class FractalNet(Family, name="fractalnet"):
         return self.filters[-1] * (self.columns if self.join == "concat" else 1)
 
     def conv(self, block: int, in_chans: int, out_chans: int, norms: list[str], kernel_size: int = 3) -> nn.Module:
-        """The base case f_1; a subclass may return another module."""
+        """Make the conv unit of the base case f_1; a subclass may return another module."""
         return ConvUnit(
             in_chans,
             out_chans,
@@ -199,13 +201,13 @@ class FractalNet(Family, name="fractalnet"):
         return [] if self.join == "concat" else [f"column={c}" for c in range(self.columns, 0, -1)]
 
     def path_draws(self) -> dict[str, Any]:
-        return {"mode": "mixed", "rate": 0.15}  # as the paper trains it (§4.1)
+        return {"mode": "mixed", "rate": 0.15}  # as in the paper (§4.1)
 
     def path_sets(self) -> dict[str, list[str]]:
         return {"columns": self.path_names()}
 
     def _chosen_column(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
-        """One column through the whole network, 1 is the shallowest (§3.1, the global choice)."""
+        """Choose one column for the whole network, as global drop-path does (§3.1); 1 is the shallowest."""
         column = str(whole_text("column", value, 1, self.columns))
         if "tied" in wiring.joins:
             return {"tied": [f"column{column}"]}

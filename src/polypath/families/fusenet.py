@@ -1,4 +1,4 @@
-"""Deeply-fused nets (Zhao et al. 2016): a deep and a shallow base network, their blocks fused one by one.
+"""Deeply-fused nets (Zhao et al. 2016): a deep and a shallow base network whose blocks are fused one by one.
 
 §3      x_k = H_k(B_k^L(x_{k-1}), B_k^R(x_{k-1}))       k = 1..K, H the sum, the maximum or another combinator
         plain    R alone
@@ -7,7 +7,7 @@
         DFN-MR   m = (S^1(x) + S^2(y)) / 2               merge-and-run (Fig. 6b)
                  x' = relu(m + B^1(x)),  y' = relu(m + B^2(y)); the last fusion gives relu(m + B^1(x) + B^2(y)) once
 
-B and S are ResNet's (:mod:`polypath.families.resnet`). One fusion of DFN-IL or DFN-MR replaces two of ResNet's.
+B and S are as in ResNet (:mod:`polypath.families.resnet`). One fusion of DFN-IL or DFN-MR replaces two of ResNet's.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PAPER = "Deep Fusion, 2016"
 
 @dataclass(frozen=True, kw_only=True)
 class PlainNet(Normed, name="plain"):
-    """The deep base network alone: ``depth`` layers, the convs in three groups of w, 2w, 4w maps (w = ``width``)."""
+    """The deep base network alone: ``depth`` layers, the convs in three groups of w, 2w and 4w maps (w = ``width``)."""
 
     depth: int = 26
     width: int = 16
@@ -71,15 +71,15 @@ class PlainNet(Normed, name="plain"):
 
 @dataclass(frozen=True, kw_only=True)
 class FusedNet(Normed, name="fusenet"):
-    """N_fK: a plain net of ``depth`` = 2 + K·x layers fused with the 5-layer shallow one in K = ``fusions`` places.
+    """N_fK: a plain net of ``depth`` = 2 + K·x layers, fused with a shallow net of 5 layers in K = ``fusions`` places.
 
-    Fusions are divided over three groups of w, 2w, 4w maps (w = ``width``), like the blocks of a ResNet.
+    The fusions are divided over three groups of w, 2w and 4w maps (w = ``width``), like the blocks of a ResNet.
 
     Args:
-        join: the combinator, ``sum``, ``max`` or ``concat``. Concatenated maps all go into the next fusion, so there
-            are no paths to choose.
-        survival: stochastic depth: p_L, the probability that the last fusion keeps its deep block.
-        survival_rule: ``linear`` or ``uniform``, as in ResNet.
+        join: the combinator: ``sum``, ``max`` or ``concat``. With ``concat`` there are no paths to choose, because the
+            next fusion reads all concatenated maps.
+        survival: for stochastic depth, p_L: the probability that the last fusion keeps its deep block.
+        survival_rule: ``linear`` or ``uniform``, as in :class:`~polypath.families.resnet.Residual`.
     """
 
     depth: int = 14
@@ -99,7 +99,7 @@ class FusedNet(Normed, name="fusenet"):
         check_size(self, self.fusions * whole_units(self, self.fusions, least=1), 3, "depth", "fusions")
 
     def build_graph(self, b: NetBuilder) -> str:
-        layers = whole_units(self, self.fusions, least=1)  # x, of each deep block
+        layers = whole_units(self, self.fusions, least=1)  # x, the layers of each deep block
         z, chans, k = begin(b, self.in_chans, self.width), self.width, 0
         for group, fusions in enumerate(share(self.fusions, 3), 1):
             out = self.width * 2 ** (group - 1)
@@ -121,7 +121,7 @@ class FusedNet(Normed, name="fusenet"):
         return {} if self.join == "concat" else {"route": self._route}
 
     def path_names(self) -> list[str]:
-        """The eight routes with one letter per group, in Table 1's order: for K = 3 all, for K = 6 those of N_f3."""
+        """List the eight routes that keep to one side within a group, in Table 1's order. For K = 3 these are all."""
         if self.join == "concat":
             return []
         sizes = share(self.fusions, 3)
@@ -136,14 +136,15 @@ class FusedNet(Normed, name="fusenet"):
         return {"routes": self.path_names()}
 
     def _route(self, wiring: Wiring, value: str) -> Choices:
-        """``RLL``, one letter per fusion: the component network B_1^R → B_2^L → B_3^L (§3.1)."""
+        """Read a route with one letter per fusion: ``RLL`` is the component network B_1^R → B_2^L → B_3^L (§3.1)."""
         sides = read_route(value, ["L", "R"], self.fusions)
         choice = {f"fusion{k}.join": [side] for k, side in enumerate(sides, 1)}
         return still_there(self, wiring, f"route={value}", choice)
 
 
 def layers_of(in_chans: int, out_chans: int, layers: int, stride: int, last_relu: bool = False) -> list[nn.Module]:
-    """A series of 3×3 layers: the first has the stride, the last has no ReLU unless ``last_relu`` (a sum follows)."""
+    """Make a chain of 3×3 layers. The first has the stride. The last has no ReLU, because a sum follows, unless
+    ``last_relu``."""
     orders = ["conv-norm-act"] * (layers - 1) + ["conv-norm-act" if last_relu else "conv-norm"]
     return [
         ConvUnit(in_chans if i == 0 else out_chans, out_chans, 3, stride if i == 0 else 1, order=order)
@@ -153,11 +154,13 @@ def layers_of(in_chans: int, out_chans: int, layers: int, stride: int, last_relu
 
 @dataclass(frozen=True, kw_only=True)
 class InceptionLike(ResNet, name="dfn_il"):
-    """DFN-IL: each fusion has a shortcut (L) and ``branches`` parallel branches (R1, R2, …); 3^K paths with two.
+    """DFN-IL: each fusion has a shortcut (L) and ``branches`` parallel branches (R1, R2, …).
+
+    With two branches, K fusions have 3^K paths.
 
     Args:
-        shortcuts: without them this is ``side``, a net of the released code that is not in the paper: 2^K paths with
-            two branches, and no fusion that can be skipped.
+        shortcuts: whether fusions have shortcuts. Without them this is ``side``, a network of the released code that is
+            not in the paper: it has 2^K paths with two branches, and no fusion can be skipped.
     """
 
     branches: int = 2
@@ -186,7 +189,7 @@ class InceptionLike(ResNet, name="dfn_il"):
         return [f"stream={n}" for n in range(1, self.branches + 1)] + units
 
     def _stream(self, wiring: Wiring, value: str) -> Choices:
-        """The base network ``1`` alone, with its shortcuts: a ResNet of branch 1."""
+        """Choose one base network with its shortcuts: stream ``1`` is a ResNet of branch 1."""
         number = whole_text("stream", value, 1, self.branches)
         labels = ["L", f"R{number}"] if self.shortcuts else [f"R{number}"]
         choice = {f"{place.name}.join": labels for place in self.places()}
@@ -195,20 +198,22 @@ class InceptionLike(ResNet, name="dfn_il"):
 
 @dataclass(frozen=True, kw_only=True)
 class MergeAndRun(Residual, name="dfn_mr"):
-    """DFN-MR: ``streams`` networks whose shortcuts are averaged in every fusion; 4·3^(K-1) paths with two.
+    """DFN-MR: ``streams`` networks whose shortcuts are averaged in every fusion.
 
-    Fusion ``group1.block2`` has the joins ``merge`` (the mean; operands 1, 2), ``stream1`` and ``stream2`` (L is the
-    merged shortcut, R the stream's branch). The last fusion has ``out`` (L, R) and ``both`` (1, 2) instead of the
-    stream joins.
+    With two streams, K fusions have 4·3^(K-1) paths.
+
+    Fusion ``group1.block2`` has the joins ``merge`` (the mean of operands 1 and 2), ``stream1`` and ``stream2`` (L is
+    the merged shortcut, R the stream's branch). Instead of the stream joins, the last fusion has ``out`` (L, R) and
+    ``both`` (1, 2).
 
     Args:
         streams: number of parallel networks.
-        projections: without them a stream has no shortcut where the size changes, and nothing is merged there.
-        ending: output of the last fusion: ``sum``, as in Fig. 6, or ``concat`` of all streams; with ``concat`` no
+        projections: whether there are shortcuts where the size changes; if not, nothing is merged there.
+        ending: output of the last fusion: ``sum``, as in Fig. 6, or ``concat`` of all streams. With ``concat``, no
             single stream can be chosen.
 
-    ``projections=False, ending="concat"`` with blocks (1, 2, 11, 2) is a later net of the released code (46.4M), not
-    the paper's.
+    ``projections=False, ending="concat"`` with blocks (1, 2, 11, 2) is a network of the released code (46.4M) that is
+    not in the paper.
     """
 
     streams: int = 2
@@ -235,7 +240,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
             streams = self._fused(b, streams, place)
             if self.ends_group(place):
                 for z in streams.values():
-                    b.stage(z, f"{place.name}.relu")  # the mean of the streams
+                    b.stage(z, f"{place.name}.relu")  # one stage for all streams: their mean
         if self.ending == "concat":
             z = b.stage(b.join("end", self._fused(b, streams, last), "concat"))
             return end(b, z, last.out_chans * self.streams, self.num_classes)
@@ -246,7 +251,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
         return end(b, z, last.out_chans, self.num_classes)
 
     def _fused(self, b: NetBuilder, streams: dict[str, str], place: Place) -> dict[str, str]:
-        """The streams after one fusion."""
+        """Add one fusion; return the output node of each stream."""
         merged, found = "", dict[str, str]()
         if self.has_shortcut(place):
             merged, branches = self._merge(b, streams, place)
@@ -260,7 +265,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
         return found
 
     def _merge(self, b: NetBuilder, streams: dict[str, str], place: Place) -> tuple[str, dict[str, str]]:
-        """m of a fusion, and the output of each stream's branch."""
+        """Add the merged shortcut m and the branches of one fusion; return m, and each branch's output by stream."""
         shortcuts = {s: self.shortcut(b, z, place, s) for s, z in streams.items()}
         branches = self._branches(b, streams, place)
         return b.join(f"{place.name}.merge", shortcuts, "mean"), branches
@@ -273,7 +278,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
         return [str(s) for s in range(1, self.streams + 1)]
 
     def selectors(self) -> Selectors:
-        if self.ending == "concat":  # it always runs all streams
+        if self.ending == "concat":  # all streams always run
             return {"units": super().selectors()["units"]}
         return {**super().selectors(), "stream": self._stream}
 
@@ -282,7 +287,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
         return streams + super().path_names()
 
     def _stream(self, wiring: Wiring, value: str) -> Choices:
-        """The base network ``1`` alone, with its shortcuts: a ResNet of branch 1."""
+        """Choose one base network with its shortcuts: stream ``1`` is a ResNet of branch 1."""
         whole_text("stream", value, 1, self.streams)
         *places, last = self.places()
         merged = [place for place in (*places, last) if self.has_shortcut(place)]
@@ -290,8 +295,10 @@ class MergeAndRun(Residual, name="dfn_mr"):
         return still_there(self, wiring, f"stream={value}", choice)
 
     def _route(self, wiring: Wiring, value: str) -> Choices:
-        """``R1L1R2``, one side and one stream for each fusion: the stream to read, and its branch (R) or shortcut (L).
-        A branch stays in its stream; a shortcut is merged, so any stream may follow it."""
+        """Read a route such as ``R1L1R2``: for each fusion, the side (branch R or shortcut L) and the stream it reads.
+
+        After a branch, the next fusion must read the same stream. A shortcut is merged, so after it any stream may
+        follow."""
         places = self.places()
         steps = read_route(value, [side + s for side in "LR" for s in self._numbers], len(places))
         choice: Choices = {}

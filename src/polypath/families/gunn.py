@@ -1,11 +1,12 @@
-"""GUNN (Qiao et al. 2018): depth by updating the channels of a layer in order, one segment after the other.
+"""GUNN (Qiao et al. 2018): a layer updates its channels one segment after the other, which makes the network deep.
 
 Eq. 4   GUNN(x) = (U_{c_l} ∘ … ∘ U_{c_1})(x)           each update reads the newest values of all channels
 Eq. 5   F_c(x) = G_c(x) + x_c                          G_c is a bottleneck update unit (§5.1)
 
-One resolution, one representation (§5.1): a 1×1 conv makes N channels, one layer of {N, P, K, M} updates each of them
-once, and a pool leads to the next resolution. Tables 1 and 2 are :data:`PRESETS`. SUNN applies the same units at once
-(``order="simultaneous"``). Both have a single path, so meeting another time budget takes a network of another size.
+Each resolution has one representation (§5.1): a 1×1 conv makes N channels, one layer of {N, P, K, M} updates each of
+them once, and a pool leads to the next resolution. :data:`PRESETS` has the networks of Tables 1 and 2. SUNN applies the
+same units to all segments at once (``order="simultaneous"``). GUNN and SUNN have a single path, so another time budget
+needs a network of another size.
 """
 
 from __future__ import annotations
@@ -23,20 +24,22 @@ from polypath.layers.gunn.layer import BACKWARDS, ORDERS, GunnLayer, check_segme
 
 @dataclass(frozen=True, kw_only=True)
 class Gunn(Family, name="gunn"):
-    """A stem, layers of {N, P, K, M} with transitions between them, a global average pool, a linear layer.
+    """GUNN or SUNN: a stem, layers of {N, P, K, M} with transitions between them, global average pool, linear layer.
 
     Args:
-        channels: N of each layer.
-        segments: P of each layer.
-        expansion: K, one for all layers or one for each.
-        stacked: M, one for all layers or one for each.
-        parallel: the 1×1 conv beside each update unit (the CIFAR models' counts need it, the ImageNet models' do not).
-        residual: add a unit's result to the segment's old value; without, the result replaces it ("NoRes").
+        channels: N, the channels of each layer.
+        segments: P, the segments of each layer.
+        expansion: K, the expansion in update units: one value for all layers or one for each.
+        stacked: M, the bottlenecks in an update unit: one value for all layers or one for each.
+        parallel: whether a 1×1 conv runs beside each update unit. The paper's parameter counts include it for the CIFAR
+            models but not for the ImageNet models.
+        residual: whether a unit's result is added to the segment's old value or replaces it ("NoRes").
         order: ``gradual`` (GUNN) or ``simultaneous`` (SUNN).
         stem: ``cifar`` is a 3×3 conv; ``imagenet`` a 7×7 conv of stride 2 and a 3×3 max-pool of stride 2.
-        stem_width: maps of the stem's first conv.
-        transition: between layers, 1×1 conv then average pool (the paper's text) or the reverse.
-        last_width: maps of a 1×1 conv after the last layer; 0 omits it (ImageNet models).
+        stem_width: output maps of the stem's first conv.
+        transition: between layers, a 1×1 conv and then an average pool (``conv-pool``, the paper's text), or the
+            reverse order (``pool-conv``).
+        last_width: output maps of a 1×1 conv after the last layer; 0 omits this conv (ImageNet models).
         backward: implementation of the backward pass, see :class:`~polypath.layers.gunn.layer.GunnLayer`; does not
             affect the parameters.
     """
@@ -92,7 +95,7 @@ class Gunn(Family, name="gunn"):
 
     @property
     def chain_depth(self) -> int:
-        """Convs and the linear layer on the longest chain through all segments; ``depth`` counts one segment only."""
+        """Number of layers on the longest chain through all segments; ``depth`` counts one segment of each layer."""
         steps = [3 * m * (p if self.order == "gradual" else 1) for _, p, _, m in self.configurations]
         return sum(steps) + len(steps) + 1 + bool(self.last_width) + 1
 
@@ -102,7 +105,7 @@ class Gunn(Family, name="gunn"):
         return last if self.stem == "cifar" else 4 * (last - 1) + 1
 
     def build_graph(self, b: NetBuilder) -> str:
-        """Stages are called as in Tables 1 and 2: ``conv1``, ``conv2`` (a layer), ``trans1``, ``conv3``, …"""
+        """Add the network's nodes, with names as in Tables 1 and 2: ``conv1``, ``conv2`` (a layer), ``trans1``, …"""
         layers = self.configurations
         z = b.input
         if self.stem == "cifar":
@@ -126,7 +129,7 @@ class Gunn(Family, name="gunn"):
         return b.add("head.classifier", z, nn.Linear(width, self.num_classes), depth=1)
 
     def layer(self, n: int, p: int, k: int, m: int) -> nn.Module:
-        """The layer {N, P, K, M}; a subclass may return one with other update units."""
+        """Make the layer {N, P, K, M}; a subclass may return one with other update units."""
         return GunnLayer(
             n, p, k, m, parallel=self.parallel, residual=self.residual, order=self.order, backward=self.backward
         )

@@ -1,7 +1,7 @@
 """MobileNetV2 (Sandler et al., CVPR 2018), plain and recursive (DRNN §4.2): inverted residual blocks.
 
 block   x' = x + conv 1×1(depthwise 3×3(conv 1×1(x)))      t times as many maps inside, no ReLU after the last conv
-        Blocks that change the size have no shortcut; ReLU is ReLU6.
+        Blocks that change the size have no shortcut. ReLU means ReLU6.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from polypath.layers.lvbn import LoopUnit
 
 @dataclass(frozen=True, kw_only=True)
 class RecursiveMobileNetV2(Recursive, name="dr_mobilenetv2"):
-    """MobileNetV2's seven groups; in groups with loops above 1 all blocks but the first recur.
+    """MobileNetV2, plain or recursive. In a group with ``loops`` above 1, all blocks but the first recur.
 
     Args:
-        blocks: n of each group (MobileNetV2's Table 2).
-        widths: c, output maps of each group.
-        expansions: t of each group.
-        strides: s, the stride of each group's first block.
-        stem_width: maps of the first conv, 3×3 with stride 2.
-        last_width: maps of the 1×1 conv before the head.
+        blocks: n of each group, the number of its blocks (Table 2 of the MobileNetV2 paper).
+        widths: c of each group, its output maps.
+        expansions: t of each group, how many times as many maps its blocks have inside.
+        strides: s of each group, the stride of its first block.
+        stem_width: output maps of the first conv, which is 3×3 with stride 2.
+        last_width: output maps of the 1×1 conv before the head.
     """
 
     loops: tuple[int, ...] = (1, 1, 2, 3, 2, 2, 1)
@@ -84,7 +84,7 @@ class RecursiveMobileNetV2(Recursive, name="dr_mobilenetv2"):
         return b.add("head.classifier", z, nn.Linear(self.last_width, self.num_classes), depth=1)
 
     def units(self, block: Block) -> list[LoopUnit]:
-        """Expansion (none if t = 1), depthwise conv, linear bottleneck."""
+        """Make the units of a block: expansion (none if t = 1), depthwise conv, linear bottleneck."""
         unit, t = self.unit(block), self.expansions[block.group - 1]
         inside = block.in_chans * t
         expand = [unit(block.in_chans, inside, 1, act="relu6")] if t > 1 else []

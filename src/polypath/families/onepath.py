@@ -1,11 +1,11 @@
-"""Networks of other packages with one path: any timm model, any image classifier of pytorchcv.
+"""Networks of other packages, with one path: any timm model, any image classifier of pytorchcv.
 
-They have no paths to choose, but are trained, scored, costed, extracted and saved like multi-path ones.
-``create_model("timm:resnet18")``, see :mod:`polypath.families.timm_models`;
+They have no paths to choose, but are trained, evaluated, profiled, extracted and saved like networks with many paths.
+Create them with ``create_model("timm:resnet18")`` (see :mod:`polypath.families.timm_models`) or
 ``create_model("pytorchcv:resnet20_cifar10")``.
 
-State-dict keys are the package's own under ``body.model.``, except the last linear layer, which is
-``head.classifier`` (a 1×1 conv that classifies becomes a linear layer). Their depth is unknown, so it is 0.
+State-dict keys are the package's own, under ``body.model.``. Only the last linear layer is called ``head.classifier``;
+if it is a 1×1 conv, it becomes a linear layer. The depth of these networks is unknown, so it is given as 0.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ REFUSED = (
 class Body(nn.Module):
     """Another package's model without its last layer: from ``(N, C, H, W)`` to that layer's input ``(N, D)``.
 
-    Its two steps are variants of the one model: ``features`` computes the maps, ``pooled`` pools them.
+    A timm model runs in two steps, as two variants of this module: ``features`` computes the maps, ``pooled`` pools
+    them.
 
     Args:
         size: height and width that the model was made for.
-        fixed: whether the model takes only this size.
+        fixed: whether the model accepts only this size.
     """
 
     def __init__(self, model: nn.Module, size: tuple[int, int], *, fixed: bool = False) -> None:
@@ -48,23 +49,23 @@ class Body(nn.Module):
     def forward(self, x: Tensor, variant: str | None = None) -> Tensor:
         model: Any = self.model
         if variant == "pooled":
-            return model.forward_head(x).flatten(1)  # its classifier is now an identity
+            return model.forward_head(x).flatten(1)  # the model's classifier was replaced with an identity
         self._check_size(x)
         return model.forward_features(x) if variant == "features" else model(x).flatten(1)
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        """The model's stages in timm's format, with module names relative to this module; empty if it has none."""
+        """The model's stages in timm's format, with module names relative to this module; empty without stages."""
         found: Any = getattr(self.model, "feature_info", ())
         if not hasattr(self.model, "forward_intermediates"):
             return []
         return [{**found[i], "module": f"model.{found[i]['module']}", "index": i} for i in range(len(found))]
 
     def forward_intermediates(self, x: Tensor, **options: Any) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The model's own method, see :meth:`PathNet.forward_intermediates`.
+        """Call the model's own method, see :meth:`PathNet.forward_intermediates`.
 
         Raises:
-            ValueError: images of another size if the size is fixed, options that the model does not have.
+            ValueError: images of another size although the size is fixed, options that the model does not support.
         """
         self._check_size(x)
         try:
@@ -77,24 +78,24 @@ class Body(nn.Module):
             check_fixed(x, self.size)
 
     def keep_variants(self, variants: Collection[str]) -> None:
-        """Do nothing: both steps are one model."""
+        """Do nothing, because both variants need the whole model."""
 
     def no_weight_decay(self) -> set[str]:
-        """A timm model's own list."""
+        """Return the list of a timm model."""
         own: Callable[[], set[str]] = getattr(self.model, "no_weight_decay", set[str])
         return {f"model.{name}" for name in own()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnePath(Family):
-    """Another package's model called ``model``; a subclass names the package.
+    """The base class of families for other packages' models. A subclass sets the package.
 
-    Only ``build`` checks that the package has the model, so a description needs no slow import and works if the
+    Only ``build`` checks that the package has the model. So an instance can be made without a slow import, even if the
     package is not installed.
 
     Args:
-        model: the package's name for it.
-        model_arguments: further arguments of the model, JSON values; they never download weights.
+        model: the model's name in the package.
+        model_arguments: further arguments of the model, as JSON values; they never download weights.
         init: ``own`` keeps the package's initialisation.
     """
 
@@ -120,7 +121,7 @@ class OnePath(Family):
 
     @classmethod
     def sorted_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments, with those that are not fields moved into ``model_arguments``."""
+        """Move the arguments that are not fields of the family into ``model_arguments``."""
         own = {f.name for f in fields(cls)}
         others = {key: value for key, value in arguments.items() if key not in own}
         given = {key: value for key, value in arguments.items() if key in own}
@@ -133,7 +134,7 @@ class OnePath(Family):
         return net
 
     def stages(self) -> dict[str, tuple[str, ...]]:
-        """No stages here: they are inside the one unit, see :attr:`Body.feature_info`."""
+        """Return no stages, because they are inside the one unit, see :attr:`Body.feature_info`."""
         return {}
 
     def initialise(self, net: PathNet) -> None:
@@ -150,9 +151,10 @@ class OnePath(Family):
 
 @dataclass(frozen=True, kw_only=True)
 class PytorchcvModel(OnePath, name="pytorchcv"):
-    """An image classifier of pytorchcv (extra ``zoo``): one unit up to the last layer, so its features are flat.
+    """An image classifier of pytorchcv (extra ``zoo``). One unit runs all but the last layer, so its features are flat.
 
-    A pool of fixed size before the classifier becomes an adaptive one; both are equal at the model's own image size.
+    A pool of fixed size before the classifier is replaced with an adaptive one; at the model's own image size, both
+    give the same result.
     """
 
     model: str = "resnet20_cifar10"
@@ -177,7 +179,10 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
 
 
 def _last_layer(model: nn.Module) -> str | None:
-    """Name of the last layer of a pytorchcv model with ``features`` and ``output``, if it is a classifier."""
+    """Return the name of the last layer of a pytorchcv model, if it is a linear layer or a conv.
+
+    The model must consist of ``features`` and ``output``.
+    """
     if [name for name, _ in model.named_children()] != ["features", "output"]:
         return None
     name, layer = "output", model.get_submodule("output")
@@ -195,10 +200,10 @@ def _pytorchcv_maker(model: str) -> Any:
 
 
 def as_linear(layer: nn.Module, where: str) -> nn.Linear:
-    """A classifier as a linear layer; a 1×1 conv becomes a linear layer with the same weights.
+    """Return a classifier as a linear layer; a 1×1 conv becomes a linear layer with the same weights.
 
     Raises:
-        ValueError: another kind of layer.
+        ValueError: the classifier is another kind of layer.
     """
     if isinstance(layer, nn.Linear):
         return layer
@@ -213,9 +218,9 @@ def as_linear(layer: nn.Module, where: str) -> nn.Linear:
 
 
 def smallest_side(net: PathNet, most: int = 512) -> int:
-    """The smallest image side, in pixels, that the network takes, found by trial on the meta device.
+    """Find the smallest image side, in pixels, that the network accepts, by trial runs on the meta device.
 
-    A model that runs at no power of two up to ``most`` is assumed to take only its own size.
+    If a model runs at no power of two up to ``most``, it is assumed to accept only the size that it was made for.
     """
     from polypath.core.inputs import image_batch
     from polypath.core.meta import weightless
@@ -242,8 +247,8 @@ def smallest_side(net: PathNet, most: int = 512) -> int:
             body.fixed = True
             return min(body.size)
         if high > most:
-            raise ValueError(f"{net.config.get('arguments')}: the model takes no image size up to {most} pixels")
-    low = high // 2  # does not run
+            raise ValueError(f"{net.config.get('arguments')}: none of the tried image sides up to {most} pixels works")
+    low = high // 2  # the network does not run on images of this side
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if runs(middle) else (middle, high)
@@ -251,7 +256,7 @@ def smallest_side(net: PathNet, most: int = 512) -> int:
 
 
 def preset(model: str) -> Preset:
-    """The preset of ``pytorchcv:MODEL``, with the package's own classes.
+    """Make the preset of ``pytorchcv:MODEL``, with the model's own number of classes.
 
     Raises:
         ValueError: a model that the package does not have.

@@ -1,9 +1,9 @@
-"""A timm model as a chain of its modules, with its residual blocks.
+"""Split a timm model into a chain of its modules, and find its residual blocks.
 
-torch.fx records the model's own code, ``forward_features`` and ``forward_head``; timm lists the modules that it cannot
-record. A block is *residual* if its graph ends in an addition, followed at most by the block's own ReLU, and one
-operand is the block's input; an equal shape is not enough. A transformer block has two such additions: it is two
-residual steps, one after the other.
+torch.fx records the model's own code, ``forward_features`` and ``forward_head``; timm lists the modules that torch.fx
+cannot record. A block is *residual* if its graph ends in an addition, with at most the block's own ReLU after it, and
+one operand is the block's input (not only a tensor of the same shape). A transformer block has two such additions, so
+it is two residual steps, one after the other.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Recorded(nn.Module):
     """A part of a model: its submodules and parameters under their own names, and its code as torch.fx recorded it.
 
     Args:
-        root: the model, or the block, that contains the part; its modules and parameters are shared, not copied.
-        graphs: the graph of each variant; a part in one piece has the variant None.
+        root: the model or block that contains the part; modules and parameters are shared, not copied.
+        graphs: the graph of each variant; a part without variants has one graph, under None.
     """
 
     def __init__(self, root: nn.Module, graphs: Mapping[str | None, fx.Graph]) -> None:
@@ -46,11 +46,11 @@ class Recorded(nn.Module):
         return self.code[variant](self, x)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters outside of layers: tokens, positions."""
+        """Return the names of parameters outside of layers: tokens, positions."""
         return {name for name, _ in self.named_parameters(recurse=False)}
 
     def keep_variants(self, variants: Collection[str]) -> None:
-        """Remove the other variants, and modules and parameters that only they use."""
+        """Remove all other variants, and the modules and parameters that only these use."""
         used = self.used
         self.used = {variant: used[variant] for variant in used if variant in variants}
         self.code = {variant: self.code[variant] for variant in self.used}
@@ -68,7 +68,7 @@ class Piece:
         name: name of the node, without ``head.``.
         path: path of the module in the model.
         variant: which variant of the module runs.
-        residual: whether it adds to its input, so that it can be skipped.
+        residual: whether the unit adds to its input, so that it can be skipped.
     """
 
     name: str
@@ -79,15 +79,15 @@ class Piece:
 
 
 Steps = Mapping[str | None, fx.Graph]
-"""The graph of each residual step of a block, by the name of its largest submodule; empty if the block is one step."""
+"""The graph of each residual step of a block, by the name of the step's largest submodule. Empty for a single step."""
 
 
 def chains_of(model: nn.Module) -> tuple[list[Piece], list[Piece]]:
-    """The pieces of ``forward_features`` and of ``forward_head``, without identities.
+    """Split ``forward_features`` and ``forward_head`` into pieces, without identities.
 
     Raises:
         ValueError: code that is not a chain.
-        Exception: of any kind, if torch.fx cannot record the code.
+        Exception: any exception, if torch.fx cannot record the code.
     """
     blocks = residual_blocks(model)
     features = list(_chain(model, "forward_features", blocks, 1))
@@ -96,7 +96,7 @@ def chains_of(model: nn.Module) -> tuple[list[Piece], list[Piece]]:
 
 
 def residual_blocks(model: nn.Module) -> dict[str, Steps]:
-    """The outermost residual blocks by their names, in the model's order."""
+    """Return the outermost residual blocks by their names, in the model's order."""
     found: dict[str, Steps] = {}
     for name, module in cast(Iterator[tuple[str, nn.Module]], model.named_modules()):
         inside = any(name.startswith(f"{outer}.") for outer in found)
@@ -108,14 +108,14 @@ def residual_blocks(model: nn.Module) -> dict[str, Steps]:
 
 
 def residual_steps(module: nn.Module) -> Steps | None:
-    """The steps of a residual block; None for other modules."""
+    """Return the steps of a residual block, or None for another module."""
     try:
         graph = _record(module, "forward", lambda _: True)
         begin, end = _ends(graph)
-    except Exception:  # another package's code may raise anything; then it is not a known residual block
+    except Exception:  # another package's code may raise anything; then the module counts as not residual
         return None
     value = _before_relu(end, module)
-    additions: list[tuple[fx.Node, fx.Node]] = []  # (operand that is passed on, addition)
+    additions: list[tuple[fx.Node, fx.Node]] = []  # (operand that skips the step, addition)
     while value is not begin:
         before = _added_to(value, begin, module)
         if before is None:
@@ -127,13 +127,13 @@ def residual_steps(module: nn.Module) -> Steps | None:
     parts = [_part(graph, *ends) for ends in additions]
     names = [max(_targets(part), key=lambda target: _size(module, target), default="") for part in parts]
     if additions[-1][1] is not end or len({*names, ""}) <= len(parts):
-        return None  # a ReLU after several steps: the last step that runs would have to run it
+        return None  # with a ReLU after several steps, the last step that is not skipped would have to run it
     return dict(zip(names, parts, strict=True))
 
 
 def _chain(model: nn.Module, method: str, blocks: Mapping[str, Steps], first: int) -> Iterator[Piece]:
-    """A piece for each module that is called, for each residual step, and ``step1``, ``step2``, …, counted from
-    ``first``, for other code between them."""
+    """Yield a piece for each module that is called and for each residual step. Other code between them is in the pieces
+    ``step1``, ``step2``, …, counted from ``first``."""
     above = {outer for name in blocks for outer in accumulate(name.split(".")[:-1], "{}.{}".format)}
     opened = {id(model.get_submodule(name)) for name in above}
     graph = _record(model, method, lambda module: id(module) not in opened)
@@ -159,7 +159,7 @@ def _chain(model: nn.Module, method: str, blocks: Mapping[str, Steps], first: in
 
 
 def _record(root: nn.Module, method: str, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph:
-    """The graph of ``root.method(x)``, with the names of ``root``."""
+    """Record the graph of ``root.method(x)``, with the names of ``root``."""
     from timm.models import get_notrace_functions, is_notrace_module
 
     class Tracer(fx.Tracer):
@@ -176,7 +176,7 @@ def _record(root: nn.Module, method: str, is_leaf: Callable[[nn.Module], bool]) 
 
 
 class _Method(nn.Module):
-    """One method of a module, called with one tensor."""
+    """A module whose forward is a method of another module, with one tensor as its argument."""
 
     def __init__(self, inner: nn.Module, method: str) -> None:
         super().__init__()
@@ -187,10 +187,10 @@ class _Method(nn.Module):
 
 
 def _ends(graph: fx.Graph) -> tuple[fx.Node, fx.Node]:
-    """The graph's input and its return value.
+    """Return the nodes of the graph's input and of its return value.
 
     Raises:
-        ValueError: not one tensor in and one value out.
+        ValueError: the graph has not exactly one input and one value as output.
     """
     begins = [node for node in graph.nodes if node.op == "placeholder"]
     end = next(node for node in graph.nodes if node.op == "output").args[0]
@@ -200,7 +200,10 @@ def _ends(graph: fx.Graph) -> tuple[fx.Node, fx.Node]:
 
 
 def _segments(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
-    """Cut the graph at each value that is the only input of all later code: before and after modules that read one."""
+    """Cut the graph at values that are the only input of all later code, before and after modules that read only one.
+
+    Yields the first and the last value of each segment.
+    """
     begin, end = _ends(graph)
     line = _between(begin, end)
     at = {node: i for i, node in enumerate(line)}
@@ -217,7 +220,7 @@ def _segments(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
 
 
 def _between(start: fx.Node, end: fx.Node) -> list[fx.Node]:
-    """The nodes that depend on ``start`` and that ``end`` depends on, both included, in order."""
+    """List the nodes on the ways from ``start`` to ``end``, both included, in order."""
     needed, found = _needed(end, start), {start}
     for node in start.graph.nodes:
         if node in needed and any(source in found for source in node.all_input_nodes):
@@ -226,7 +229,7 @@ def _between(start: fx.Node, end: fx.Node) -> list[fx.Node]:
 
 
 def _needed(end: fx.Node, start: fx.Node) -> set[fx.Node]:
-    """The nodes that ``end`` depends on, itself included; the search stops at ``start``."""
+    """Return the nodes that ``end`` depends on, with ``end`` itself; the search stops at ``start``."""
     found: set[fx.Node] = set()
     todo = [end]
     while todo:
@@ -238,7 +241,7 @@ def _needed(end: fx.Node, start: fx.Node) -> set[fx.Node]:
 
 
 def _part(graph: fx.Graph, start: fx.Node, end: fx.Node) -> fx.Graph:
-    """The code that computes ``end`` from ``start``, as a separate graph."""
+    """Copy the code that computes ``end`` from ``start`` to a separate graph."""
     part, needed = fx.Graph(), _needed(end, start)
     copies = {start: part.placeholder("x")}
     for node in graph.nodes:
@@ -249,14 +252,17 @@ def _part(graph: fx.Graph, start: fx.Node, end: fx.Node) -> fx.Graph:
 
 
 def _before_relu(node: fx.Node, module: nn.Module) -> fx.Node:
-    """The input of a ReLU; any other node itself."""
+    """Return the input of a ReLU node, or any other node itself."""
     if node.op == CALL and isinstance(module.get_submodule(str(node.target)), nn.ReLU):
         return node.all_input_nodes[0]
     return node
 
 
 def _added_to(node: fx.Node, begin: fx.Node, module: nn.Module) -> fx.Node | None:
-    """The operand of an addition that is ``begin`` or an earlier addition, if the other one depends only on it."""
+    """Return the operand of an addition that skips the residual step, or None.
+
+    This operand is ``begin`` or an earlier addition, and the other operand depends only on it.
+    """
     if node.op == CALL or node.target not in ADDITIONS or len(node.args) != 2 or node.kwargs:
         return None
     for operand, other in (node.args, node.args[::-1]):
@@ -270,13 +276,13 @@ def _added_to(node: fx.Node, begin: fx.Node, module: nn.Module) -> fx.Node | Non
 
 
 def _targets(graph: fx.Graph) -> tuple[str, ...]:
-    """The submodules, parameters and buffers that a graph uses."""
+    """List the submodules, parameters and buffers that a graph uses."""
     found = (str(node.target) for node in graph.nodes if node.op in (CALL, "get_attr"))
     return tuple(target for target in dict.fromkeys(found) if target != "training")
 
 
 def _size(root: nn.Module, target: str) -> int:
-    """1 + the number of a submodule's parameters; 0 for other targets, such as a parameter."""
+    """Return 1 + the number of a submodule's parameters, or 0 for other targets, such as a parameter."""
     try:
         return 1 + sum(p.numel() for p in root.get_submodule(target).parameters())
     except AttributeError:

@@ -1,13 +1,14 @@
 """Dynamic recursive nets (Guo et al., CVPR 2019): residual blocks that run repeatedly, as their gates decide.
 
 block   x_k = relu(x_{k-1} + F(x_{k-1}; W, θ_k))      k = 1..l; loops share the convs W, each has its norms θ_k (LVBN)
-gate    x_k is taken while g_1, …, g_k are open       g_k = G(x_{k-1}); one gate per block, run before every loop
+gate    loop k runs while g_1, …, g_k are open        g_k = G(x_{k-1}); one gate per block, run before every loop
 
-A group is one block that changes the size and does not recur, and others that recur up to l times. The loops of a block
-are nodes ``group3.block2.loop1.*``, ``loop2.*``, … over the modules ``group3.block2.*``. They end in the switch
-``group3.block2.loops`` with operands 0 (the block is skipped) to l. ConvNet-AIG is the case l = 1, gates on all blocks.
+A group has one block that changes the size and does not recur; its other blocks recur up to l times. The loops of a
+block are nodes ``group3.block2.loop1.*``, ``loop2.*``, … over the modules ``group3.block2.*``. They end in the switch
+``group3.block2.loops``, whose operands are 0 (the block is skipped) to l. ConvNet-AIG is the case l = 1 with gates on
+all blocks.
 
-This module has the base class and the nets built from ResNets; those from MobileNetV2 are in
+This module has the base class and the networks built from ResNets; those built from MobileNetV2 are in
 :mod:`polypath.families.inverted`.
 """
 
@@ -38,7 +39,7 @@ MakeUnit = Callable[..., LoopUnit]
 
 
 class Group(NamedTuple):
-    """Blocks in a row; the first of them changes the size and never recurs."""
+    """Consecutive blocks; the first one changes the size and never recurs."""
 
     blocks: int
     out_chans: int
@@ -62,17 +63,17 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Recursive(Family):
-    """Base of recursive nets.
+    """The base class of recursive nets.
 
     Args:
-        loops: l of each group's blocks after its first; 1 if the group is as in the base net.
-        norm: ``i-lvbn`` (a norm for each loop, statistics of the samples that pass the gates), ``i-lvbn-updates`` (only
-            the running statistics use these samples), ``lvbn`` (statistics of all samples) or ``shared`` (naive: one
-            norm for all loops).
-        gates: on ``recursive`` blocks, on ``all`` blocks that can be skipped, or ``none``.
-        gate_hidden: d, the size of a gate's hidden layer; 0 omits it.
+        loops: for each group, l: how often the blocks after its first one run at most. 1 means no recursion.
+        norm: which batch-norms the loops have. ``i-lvbn``: each loop has its own, with statistics of only the samples
+            that pass the gates. ``i-lvbn-updates``: only the running statistics are restricted to these samples.
+            ``lvbn``: each loop has its own, with statistics of all samples. ``shared``: all loops have the same one.
+        gates: which blocks have gates: the ``recursive`` ones, ``all`` that can be skipped, or ``none``.
+        gate_hidden: d, the size of a gate's hidden layer; 0 omits this layer.
         gate_open: the gates' initial execution rate.
-        first_loop: ``gated``, or ``free`` (the first pass always runs).
+        first_loop: ``gated``, or ``free`` (the first loop always runs).
     """
 
     loops: tuple[int, ...] = (1, 3, 3)
@@ -104,26 +105,30 @@ class Recursive(Family):
         recur = {block.group for block in self.places() if block.loops > 1}
         for group, most in enumerate(self.loops, 1):
             if most > 1 and group not in recur:
-                raise ValueError(f"{name}.loops = {self.loops}: group {group} has no block that can recur, so 1 loop")
+                raise ValueError(
+                    f"{name}.loops = {self.loops}: group {group} has no block that can recur, so its loops must be 1"
+                )
         if self.gates == "recursive" and not recur:
-            raise ValueError(f"{name}.gates = 'recursive': no block recurs; loops above 1, or gates 'all' or 'none'")
+            raise ValueError(
+                f"{name}.gates = 'recursive': no block recurs; give loops above 1, or gates 'all' or 'none'"
+            )
 
     @property
     def group_blocks(self) -> tuple[int, ...]:
-        """Blocks of each group."""
+        """Number of blocks of each group."""
         raise NotImplementedError
 
     def groups(self) -> list[Group]:
-        """The groups of blocks, in order."""
+        """List the groups of blocks, in order."""
         raise NotImplementedError
 
     @property
     def stem_chans(self) -> int:
-        """Maps that the first block reads."""
+        """Number of maps that the first block reads."""
         raise NotImplementedError
 
     def places(self) -> list[Block]:
-        """Every block, in order."""
+        """List all blocks, in order."""
         found: list[Block] = []
         chans = self.stem_chans
         for place, (group, loops) in enumerate(zip(self.groups(), self.loops, strict=False), 1):
@@ -134,15 +139,15 @@ class Recursive(Family):
         return found
 
     def skippable(self, block: Block) -> bool:
-        """Whether the block has a shortcut, so that it can be skipped."""
+        """Return whether the block has a shortcut, so that it can be skipped."""
         raise NotImplementedError
 
     def switched(self, block: Block) -> bool:
-        """Whether the block ends in a switch: it recurs, or a gate decides whether it runs."""
+        """Return whether the block ends in a switch: it recurs, or a gate decides whether it runs."""
         return block.loops > 1 or bool(self._opens(block))
 
     def _opens(self, block: Block) -> list[int]:
-        """The loops of the block that have a gate before them."""
+        """List the loops of the block that have a gate before them."""
         wanted = self.gates == "all" or (self.gates == "recursive" and block.loops > 1)
         first = 2 if self.first_loop == "free" else 1
         return list(range(first, block.loops + 1)) if wanted and self.skippable(block) else []
@@ -160,7 +165,10 @@ class Recursive(Family):
     def recur(
         self, b: NetBuilder, z: str, block: Block, units: Sequence[LoopUnit], shortcut: str | None, relu: bool
     ) -> str:
-        """One block: its units, run up to ``block.loops`` times and added to ``shortcut`` (None: there is none)."""
+        """Add one block: its units run up to ``block.loops`` times, and each loop's result is added to the shortcut.
+
+        ``shortcut`` is None if there is none. Returns the block's output node.
+        """
         name, switched, opens = block.name, self.switched(block), self._opens(block)
         relu_at = f"{name}.relu"
         skipped = shortcut
@@ -187,12 +195,12 @@ class Recursive(Family):
         return b.join(f"{name}.loops", {str(k): y for k, y in enumerate(ends)}, "switch", gates=gates)
 
     def _variants(self, block: Block) -> list[str]:
-        """The names of the loops' norms, if each loop has its own."""
+        """List the names of the loops' norms, if each loop has its own."""
         own = block.loops > 1 and self.norm != "shared"
         return [f"loop{k}" for k in range(1, block.loops + 1)] if own else []
 
     def unit(self, block: Block) -> MakeUnit:
-        """A function that makes the units of a block, with the norms that the block needs."""
+        """Return a function that makes the units of a block, with the norms that the block needs."""
 
         def make(in_chans: int, out_chans: int, kernel_size: int, stride: int = 1, **options: Any) -> LoopUnit:
             norms: dict[str, Any] = {"statistics": NORMS[self.norm], "variants": self._variants(block)}
@@ -215,15 +223,15 @@ class Recursive(Family):
         return {"loops": self.path_names()}
 
     def _most(self) -> dict[int, int]:
-        """l of the groups that ``loops=`` sets: those with recursive blocks, or all with gates if none recurs."""
+        """Return l of each group that ``loops=`` sets: those with recursive blocks, or else those with gates."""
         blocks = [block for block in self.places() if self.switched(block)]
         recursive = [block for block in blocks if block.loops > 1] or blocks
         return {block.group: block.loops for block in recursive}
 
     def _loops(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
-        """``2`` or one entry for each recursive group, ``3/2``: a number of loops from 0, ``max`` or ``dynamic``.
+        """Read ``2``, or one entry for each recursive group, ``3/2``: a number of loops, ``max`` or ``dynamic``.
 
-        Blocks that have gates but do not recur always run with a number; with ``dynamic`` their gates decide.
+        With a number, blocks that have gates but do not recur always run; with ``dynamic`` their gates decide.
         """
         most = self._most()
         parts = [part.strip() for part in value.split("/")]
@@ -270,15 +278,17 @@ class Recursive(Family):
 
 @dataclass(frozen=True, kw_only=True)
 class RecursiveResNet(Recursive, name="dr_resnet"):
-    """A ResNet whose later groups recur.
+    """A ResNet whose later groups have recursive blocks.
 
     Args:
-        blocks: blocks of each group, including the one that changes the size.
+        blocks: number of blocks of each group, including the one that changes the size.
         width: maps of the first group; each next group has twice as many.
-        block: ``basic`` (conv 3×3 twice) or ``bottleneck`` (1×1, 3×3, 1×1 with a quarter of its output's maps).
-        stem: ``cifar`` (conv 3×3) or ``imagenet`` (conv 7×7, stride 2, 3×3 max-pool, stride 2).
-        stride_at: the conv of a bottleneck that has the stride, the first ``1x1`` (v1) or the ``3x3``.
-        shortcut: where the size changes, ``projection`` (1×1 conv, batch-norm) or ``pad`` (subsample, add zero maps).
+        block: ``basic`` (two convs 3×3) or ``bottleneck`` (convs 1×1, 3×3, 1×1; inside it has a quarter of its output's
+            maps).
+        stem: ``cifar`` (conv 3×3) or ``imagenet`` (conv 7×7 with stride 2, then 3×3 max-pool with stride 2).
+        stride_at: the conv of a bottleneck that has the stride: the first ``1x1`` (v1) or the ``3x3``.
+        shortcut: the shortcut where the size changes: ``projection`` (1×1 conv, batch-norm) or ``pad`` (subsampling,
+            with maps of zeros added).
     """
 
     blocks: tuple[int, ...] = (3, 3, 3)
@@ -324,7 +334,7 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
         return end(b, b.stage(z), places[-1].out_chans, self.num_classes)
 
     def units(self, block: Block) -> list[LoopUnit]:
-        """F: the layers of a block; the ReLU of the last one comes after the sum."""
+        """Make the layers F of a block; the ReLU of the last one comes after the sum."""
         unit, out = self.unit(block), block.out_chans
         if self.block == "basic":
             return [unit(block.in_chans, out, 3, block.stride), unit(out, out, 3, order="conv-norm")]
@@ -346,7 +356,7 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
 
 
 class PadShortcut(nn.Module):
-    """Every ``stride``-th pixel of ``(N, C, H, W)``, and ``extra`` maps of zeros (He et al. 2016, option A)."""
+    """A shortcut that takes every ``stride``-th pixel and adds ``extra`` maps of zeros (He et al. 2016, option A)."""
 
     def __init__(self, extra: int, stride: int) -> None:
         super().__init__()
@@ -362,7 +372,7 @@ class PadShortcut(nn.Module):
 
 
 def recursive_blocks(n: int, loops: int) -> int:
-    """Blocks of a group that replaces n blocks of the base net, floor((n-1) / l) + 1 (§4.1)."""
+    """Compute how many blocks with l loops replace n blocks of the base net: floor((n-1) / l) + 1 (§4.1)."""
     return (n - 1) // loops + 1
 
 
@@ -381,7 +391,7 @@ def _imagenet(
 
 
 _53 = (3, 4, 8, 2), (1, 1, 3, 2)
-_AIG = {"norm": "shared", "gates": "all"}  # one norm per block, statistics of all samples
+_AIG = {"norm": "shared", "gates": "all"}  # one norm per block, with statistics of all samples
 
 PRESETS = {
     "dr_resnet74_cifar": _cifar(18, 9, 2, 0.92, 0.220),

@@ -1,4 +1,4 @@
-"""Names to networks."""
+"""The registry of networks: find and build them by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polypath.families.base import FAMILIES, Family, Preset
 
 PRESETS: dict[str, Preset] = {}
 OTHERS = {"timm": timm_models.preset, "pytorchcv": onepath.preset}
-"""Other packages: the function that returns a preset for the name after the colon."""
+"""For each other package, the function that makes a preset from the name after the colon."""
 
 
 def register(presets: dict[str, Preset]) -> None:
@@ -35,7 +35,7 @@ for _family in (fractalnet, crescendonet, gunn, resnet, fusenet, recursive, inve
 
 
 def get_family(name: str) -> type[Family]:
-    """The family with this name, as saved networks and recipes use it.
+    """Return the family called ``name`` in saved networks and recipes.
 
     Raises:
         ValueError: no such family; the message lists all families.
@@ -47,12 +47,12 @@ def get_family(name: str) -> type[Family]:
 
 @takes(pattern=TEXT)
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the registered networks that match a shell-style pattern."""
+    """List the names of the registered networks that match a shell-style pattern."""
     return [name for name in PRESETS if fnmatch.fnmatch(name, pattern)]
 
 
 def get_preset(name: str) -> Preset:
-    """The registered preset called ``name``; ``timm:NAME`` and ``pytorchcv:NAME`` are other packages' models.
+    """Return the registered preset called ``name``; ``timm:NAME`` and ``pytorchcv:NAME`` are other packages' models.
 
     Raises:
         ValueError: no such name; the message lists similar names.
@@ -71,7 +71,7 @@ def get_preset(name: str) -> Preset:
 def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> PathNet:
     """Build a registered network; ``arguments`` replace fields of its family (``num_classes``, ``widths``, …).
 
-    timm loads the weights of its models itself: with ``pretrained=True``, or from the file ``checkpoint_path``.
+    For a timm model, ``pretrained=True`` or ``checkpoint_path=FILE`` lets timm load the weights.
 
     Raises:
         ValueError: an unknown name or argument, a value that the family rejects, weights that cannot be loaded.
@@ -91,7 +91,7 @@ def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> Pat
 
 
 def build_preset(name: str, preset: Preset, arguments: Mapping[str, Any], seed: int | None = None) -> PathNet:
-    """The network of a preset, called ``name``; ``arguments`` replace fields of its family.
+    """Build the network of a preset under the name ``name``; ``arguments`` replace fields of its family.
 
     Raises:
         ValueError: an argument that the family does not have, or a value that it rejects.

@@ -1,12 +1,12 @@
 """ResNet (He et al., CVPR 2016) as a deeply-fused net (Zhao et al. 2016, §3), and code shared with similar families.
 
 §3      x_k = H_k(B_k^L(x_{k-1}), B_k^R(x_{k-1}))       two base networks, deep (R) and shallow (L), fused K times
-ResNet  x_k = relu(S_k(x_{k-1}) + B_k(x_{k-1}))         B two conv 3×3 (basic) or 1×1, 3×3, 1×1 (bottleneck)
+ResNet  x_k = relu(S_k(x_{k-1}) + B_k(x_{k-1}))         B is two convs 3×3 (basic), or 1×1, 3×3, 1×1 (bottleneck)
 
-S is the identity, or where the size changes a 1×1 conv with batch-norm (the *projection*). A layer is conv,
-batch-norm, ReLU; sums come between the norm and the ReLU (§6.2). CIFAR nets have three groups of units with
-w, 2w, 4w maps, w = 16; ImageNet nets have four. Depth counts the first conv, the branches' convs and the classifier,
-but not projections.
+S is the identity. Where the size changes, it is a 1×1 conv with batch-norm instead (the *projection*). A layer is conv,
+batch-norm, ReLU; sums come between the norm and the ReLU (§6.2). CIFAR networks have three groups of units with w, 2w
+and 4w maps, w = 16; ImageNet networks have four groups. The depth counts the first conv, the convs of the branches and
+the classifier, but not projections.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Choices = dict[str, list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Normed(Family):
-    """Settings of batch-norm: the DFN paper does not state them, but its released code does.
+    """A family with settings of batch-norm. The DFN paper does not state them, but its released code does.
 
     Args:
         norm_eps: epsilon; the released code has 2e-5.
-        norm_momentum: weight of a batch in the running statistics, as in torch: 0.1 is MXNet's 0.9. Revisions of the
-            released code have 0.9 and 0.99, which are 0.1 and 0.01 here.
+        norm_momentum: weight of a batch in the running statistics, as in torch. MXNet's convention is the opposite:
+            revisions of the released code have 0.9 and 0.99, which are 0.1 and 0.01 here.
     """
 
     norm_eps: float = later(1e-5)
@@ -56,7 +56,7 @@ class Normed(Family):
 
 
 class Place(NamedTuple):
-    """A fusion's position: its group, the blocks of its branches, channels in and out, stride and survival."""
+    """The place of a fusion: its group, the blocks of its branches, channels in and out, stride, survival rate."""
 
     group: int
     blocks: tuple[str, ...]
@@ -67,7 +67,7 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The prefix of the fusion's joins: its last block."""
+        """The prefix of the names of the fusion's joins: its last block."""
         return self.blocks[-1]
 
     @property
@@ -77,20 +77,21 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Residual(Normed):
-    """Base of ResNet, DFN-IL and DFN-MR: groups of blocks, fused with a shortcut.
+    """The base class of ResNet, DFN-IL and DFN-MR: groups of blocks, each fused with a shortcut.
 
     Args:
-        depth: layers from the image to the logits. It sets the blocks of three groups: each group in order gets
-            floor(blocks left / groups left). 0 if ``blocks`` is given.
-        blocks: blocks of each group, instead of a depth.
+        depth: number of layers from the image to the logits; 0 if ``blocks`` is given. It sets the number of blocks of
+            three groups: each group in order gets floor(blocks left / groups left).
+        blocks: number of blocks of each group, instead of a depth.
         width: maps of the first group; each next group has twice as many.
-        block: ``basic`` (conv 3×3 twice) or ``bottleneck`` (1×1, 3×3, 1×1 with a quarter of its output's maps).
-        stem: ``cifar`` (conv 3×3) or ``imagenet`` (conv 7×7, stride 2, 3×3 max-pool, stride 2).
-        stride_at: the conv of a bottleneck that has the stride, ``3x3`` (v1.5, timm's) or the first ``1x1`` (v1).
-        span: consecutive blocks that one fusion spans (fewer at a group's end).
-        shallow: the shortcut where the size does not change, ``identity`` or a separate ``block``.
-        join: the combinator, ``sum`` or ``max``.
-        survival: stochastic depth: p_L, the probability that the last fusion keeps its branches.
+        block: ``basic`` (two convs 3×3) or ``bottleneck`` (convs 1×1, 3×3, 1×1; inside it has a quarter of its output's
+            maps).
+        stem: ``cifar`` (conv 3×3) or ``imagenet`` (conv 7×7 with stride 2, then 3×3 max-pool with stride 2).
+        stride_at: the conv of a bottleneck that has the stride: ``3x3`` (v1.5, as in timm) or the first ``1x1`` (v1).
+        span: number of consecutive blocks that one fusion spans (fewer at a group's end).
+        shallow: the shortcut where the size does not change: ``identity`` or a separate ``block``.
+        join: the combinator: ``sum`` or ``max``.
+        survival: for stochastic depth, p_L: the probability that the last fusion keeps its branches.
         survival_rule: ``linear``, p_l = 1 - l/L·(1 - p_L) (Huang et al. 2016, Eq. 4), or ``uniform``, p_L everywhere.
     """
 
@@ -133,21 +134,21 @@ class Residual(Normed):
 
     @property
     def layers(self) -> int:
-        """Layers of a block: 2, or 3 in a bottleneck."""
+        """Number of layers of a block: 2, or 3 in a bottleneck."""
         return 2 if self.block == "basic" else 3
 
     @property
     def group_blocks(self) -> tuple[int, ...]:
-        """Blocks of each group."""
+        """Number of blocks of each group."""
         return self.blocks or share(whole_units(self, self.layers, least=3), 3)
 
     def check_layers(self, times: int, name: str) -> None:
-        """Raise ``ValueError`` if the blocks, multiplied by ``times`` through the field ``name``, are too large."""
+        """Raise ``ValueError`` if the network is too large; the field ``name`` multiplies its layers by ``times``."""
         blocks = self.group_blocks
         check_size(self, times * self.layers * sum(blocks), len(blocks), "depth", "blocks", name)
 
     def places(self) -> list[Place]:
-        """Every fusion, in order."""
+        """List all fusions, in order."""
         groups = list(enumerate(self.group_blocks, 1))
         spans = [
             (group, [f"group{group}.block{i}" for i in range(first, min(first + self.span, blocks + 1))])
@@ -164,15 +165,15 @@ class Residual(Normed):
         return found
 
     def has_shortcut(self, place: Place) -> bool:
-        """Whether a fusion has a shortcut beside its branches."""
+        """Return whether a fusion has a shortcut beside its branches."""
         return True
 
     def ends_group(self, place: Place) -> bool:
-        """Whether the fusion is the last one of its group, and so of its resolution."""
+        """Return whether the fusion is the last one of its group, and so of its resolution."""
         return place.blocks[-1] == f"group{place.group}.block{self.group_blocks[place.group - 1]}"
 
     def branch(self, b: NetBuilder, z: str, place: Place, label: str) -> str:
-        """B of one fusion; the ReLU of its last layer comes after the join."""
+        """Add a branch B of one fusion; the ReLU of its last layer comes after the join. Return the output node."""
         chans, stride = place.in_chans, place.stride
         for name in place.blocks:
             z = b.chain(f"{name}.{label}", z, self.layer_units(chans, place.out_chans, stride, name == place.name))
@@ -180,7 +181,7 @@ class Residual(Normed):
         return z
 
     def layer_units(self, in_chans: int, out_chans: int, stride: int, last: bool) -> list[nn.Module]:
-        """The layers of one block; the ``last`` block of a fusion ends without ReLU."""
+        """Make the layers of one block; the ``last`` block of a fusion ends without ReLU."""
         order = "conv-norm" if last else "conv-norm-act"
         if self.block == "basic":
             return [ConvUnit(in_chans, out_chans, 3, stride), ConvUnit(out_chans, out_chans, 3, order=order)]
@@ -192,7 +193,7 @@ class Residual(Normed):
         ]
 
     def shortcut(self, b: NetBuilder, z: str, place: Place, number: str = "") -> str:
-        """S of one fusion: projection, identity, or a separate block."""
+        """Add the shortcut S of one fusion: projection, identity, or a separate block. Return the output node."""
         name = place.blocks[0]
         if place.resized:
             projection = ConvUnit(place.in_chans, place.out_chans, 1, place.stride, order="conv-norm")
@@ -220,12 +221,12 @@ class Residual(Normed):
         raise NotImplementedError
 
     def _skipped(self, place: Place) -> Choices:
-        """The choice that runs only the shortcut of a fusion."""
+        """Return the choice that runs only the shortcut of a fusion."""
         raise NotImplementedError
 
     def _units(self, wiring: Wiring, value: str) -> Choices:
-        """``2`` or one number per group, ``2/3/1``: the first fusions of a group run completely, the others only their
-        shortcuts, if they have one."""
+        """Read ``2``, or one number per group, ``2/3/1``: that many fusions at the start of a group run completely. Of
+        the others, only the shortcut runs, if there is one."""
         most = self._group_fusions()
         numbers = value.split("/")
         if len(numbers) == 1:
@@ -248,10 +249,10 @@ class Residual(Normed):
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet(Residual, name="resnet"):
-    """Each fusion has a shortcut (L) and one branch (R): 2^K paths. CIFAR depths are 2 + 2·(blocks).
+    """ResNet: each fusion has a shortcut (L) and one branch (R), so K fusions have 2^K paths.
 
-    With ``start="identity"`` the last norm of each branch beside a shortcut has scale 0 (Goyal et al. 2017), so
-    initially a fusion equals its shortcut.
+    With basic blocks, the depth is 2 + 2·(number of blocks). With ``start="identity"`` the last norm of each branch
+    beside a shortcut has scale 0 (Goyal et al. 2017), so initially a fusion returns its shortcut.
     """
 
     starts = ("drawn", "identity")
@@ -288,7 +289,7 @@ class ResNet(Residual, name="resnet"):
         return super().path_names() + routes
 
     def _route(self, wiring: Wiring, value: str) -> Choices:
-        """``RLL``, one operand for each fusion: one component network (§3.1)."""
+        """Read a route with one operand for each fusion, such as ``RLL``: it is one component network (§3.1)."""
         places = self.places()
         shallow = ["L"] if self.has_shortcut(places[0]) else []
         sides = read_route(value, [*shallow, *self.deep], len(places))
@@ -321,7 +322,7 @@ class Droppable(Protocol):
 
 
 def begin(b: NetBuilder, in_chans: int, width: int, stem: str = "cifar") -> str:
-    """C of §3: the layers before the first fusion."""
+    """Add the layers before the first fusion (C in §3); return the output node."""
     if stem == "cifar":
         return b.add("stem.unit", b.input, ConvUnit(in_chans, width), depth=1)
     z = b.stage(b.add("stem.unit", b.input, ConvUnit(in_chans, width, 7, 2), depth=1))
@@ -329,14 +330,17 @@ def begin(b: NetBuilder, in_chans: int, width: int, stem: str = "cifar") -> str:
 
 
 def end(b: NetBuilder, z: str, chans: int, num_classes: int) -> str:
-    """FC of §3: global average pool and the classifier, which DFN's Table 1 counts as a layer."""
+    """Add the global average pool and the classifier (FC in §3), which DFN's Table 1 counts as a layer.
+
+    Returns the output node.
+    """
     z = b.add("head.pool", z, nn.AdaptiveAvgPool2d(1))
     z = b.add("head.flatten", z, nn.Flatten())
     return b.add("head.classifier", z, nn.Linear(chans, num_classes), depth=1)
 
 
 def share(units: int, groups: int) -> tuple[int, ...]:
-    """Units of each group: each group in order gets floor(units left / groups left)."""
+    """Divide units over groups: each group in order gets floor(units left / groups left)."""
     shares: list[int] = []
     for left in range(groups, 0, -1):
         shares.append(units // left)
@@ -345,10 +349,10 @@ def share(units: int, groups: int) -> tuple[int, ...]:
 
 
 def whole_units(spec: Deep, layers: int, least: int) -> int:
-    """Number of units of ``layers`` layers in the spec's depth, without the first conv and the classifier.
+    """Return the number of units of ``layers`` layers in the spec's depth, without the first conv and the classifier.
 
     Raises:
-        ValueError: not a whole number, or fewer than ``least``; the message has the nearest legal depths.
+        ValueError: the number is not whole or less than ``least``; the message has the nearest legal depths.
     """
     units, rest = divmod(spec.depth - 2, layers)
     if rest or units < least:
@@ -361,7 +365,7 @@ def whole_units(spec: Deep, layers: int, least: int) -> int:
 
 
 def survives(spec: Droppable, fusion: int, fusions: int) -> float:
-    """p_l of stochastic depth for fusion l of L."""
+    """Compute the survival probability p_l of stochastic depth for fusion l of L."""
     return 1.0 - (fusion / fusions if spec.survival_rule == "linear" else 1.0) * (1.0 - spec.survival)
 
 
@@ -373,10 +377,10 @@ def check_survival(spec: Droppable) -> None:
 
 
 def read_route(value: str, legal: Sequence[str], fusions: int) -> list[str]:
-    """The operand of each fusion in a route's text, such as ``RLL`` or ``LR1R2``.
+    """Read the operand of each fusion from a route's text, such as ``RLL`` or ``LR1R2``.
 
     Raises:
-        ValueError: letters that are not operands, or not one for each fusion.
+        ValueError: letters that are not operands, or more or fewer than there are fusions.
     """
     letters = re.findall(r"[A-Z]\d*", value)
     if "".join(letters) != value or not set(letters) <= set(legal):
@@ -389,10 +393,12 @@ def read_route(value: str, legal: Sequence[str], fusions: int) -> list[str]:
 
 
 def still_there(spec: Family, wiring: Wiring, text: str, choice: Choices) -> Choices:
-    """The part of a choice on the family's full wiring that ``wiring``, perhaps an extracted one, still decides.
+    """Return the part of a choice that still has to be made in ``wiring``, which may be an extracted network's.
+
+    ``choice`` is a choice on the family's full wiring.
 
     Raises:
-        ValueError: an extracted network that lacks nodes of the choice.
+        ValueError: the extracted network lacks nodes of the choice.
     """
     here = {join: labels for join, labels in choice.items() if join in wiring.joins}
     if len(here) == len(choice):
@@ -404,7 +410,7 @@ def still_there(spec: Family, wiring: Wiring, text: str, choice: Choices) -> Cho
 
 
 def left_open(full: Wiring, wiring: Wiring, text: str, choice: Choices) -> Choices:
-    """The part of a choice on ``full`` that ``wiring``, extracted from it, still decides.
+    """Return the part of a choice on ``full`` that still has to be made in ``wiring``, which was extracted from it.
 
     Raises:
         ValueError: the extracted network lacks nodes of the choice.
@@ -418,10 +424,10 @@ def left_open(full: Wiring, wiring: Wiring, text: str, choice: Choices) -> Choic
 
 
 def from_timm_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A timm (or torchvision) ResNet's state dict with the key names of our ``imagenet`` ResNets.
+    """Rename the keys of a timm (or torchvision) ResNet's state dict to those of Polypath's ``imagenet`` ResNets.
 
-    Works for plain ResNets of basic blocks or bottlenecks (``resnet18`` … ``resnet152``, but not ``wide_resnet``)
-    whose bottlenecks have the stride at the 3×3 conv.
+    This works for plain ResNets of basic blocks or bottlenecks (``resnet18`` … ``resnet152``, but not
+    ``wide_resnet``) whose bottlenecks have the stride at the 3×3 conv.
 
     Raises:
         ValueError: a key that such a network does not have.
@@ -449,7 +455,7 @@ def _renamed(key: str) -> str:
 
 
 TABLE_4 = {26: 0.4, 38: 0.6, 50: 0.8, 62: 1.0, 74: 1.2, 98: 1.5, 110: 1.7, 194: 3.1}
-"""Depth of the plain net and the ResNet, and the printed parameters in millions."""
+"""Depths of the plain net and the ResNet, each with the paper's number of parameters in millions."""
 
 
 def _imagenet(table: str, printed: dict[str, float], blocks: tuple[int, ...] = (3, 4, 6, 3), **fields: Any) -> Preset:

@@ -1,10 +1,10 @@
 """Residual networks of timm whose blocks can be skipped (Veit et al. 2016; Huang et al. 2016).
 
 A residual network is a fused net of its blocks and the identities beside them (Zhao et al. 2016, §3). So each block
-that adds to its input (:mod:`polypath.families.recorded`) is an operand of a switch, and ``skip`` is the other; the
-whole is the model as timm runs it. Paths are ``skip=layer3.4`` or ``skip=blocks.3.mlp``, or several names separated by
-commas. ``depth=3/4/5/3`` runs that many first blocks of each stage. A stage is the module that contains the blocks; a
-stage without blocks that can be skipped has no number.
+that adds to its input (:mod:`polypath.families.recorded`) becomes one operand of a switch; the other operand is
+``skip``. The whole network is the model as timm runs it. Paths are ``skip=layer3.4`` or ``skip=blocks.3.mlp``, or
+several such names separated by commas. ``depth=3/4/5/3`` runs that many first blocks of each stage. A stage is the
+module that contains the blocks. If no block of a stage can be skipped, the stage has no number in ``depth``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from polypath.families.resnet import Choices, left_open
 
 SKIP, BLOCK = "skip", "block"
 BODY = "body.model."
-LEVELS = (0.75, 0.5, 0.25, 0.0)  # share of the skippable blocks that run, in the standard choices
+LEVELS = (0.75, 0.5, 0.25, 0.0)  # shares of the skippable blocks that run in the standard choices
 
 
 class FixedSize(nn.Module):
@@ -43,8 +43,10 @@ class FixedSize(nn.Module):
 
 
 def check_fixed(x: Tensor, size: tuple[int, int]) -> None:
-    """Raises:
-    ValueError: images of another size.
+    """Check that the images have height and width ``size``.
+
+    Raises:
+        ValueError: images of another size.
     """
     if not symbolic(x) and tuple(x.shape[-2:]) != size:
         raise ValueError(
@@ -59,19 +61,19 @@ def draw_skips(
     """Add a timm model without its classifier to ``b``, after the node ``z``.
 
     Args:
-        image: channels, height and width that the model is made for.
+        image: channels, height and width of the images that the model is made for.
         where: the model's name in error messages.
-        rates: for each node, the probability that random draws in training skip it.
+        rates: for each node, the probability that stochastic depth skips it in training.
 
     Returns:
         The node that the classifier reads.
 
     Raises:
-        ValueError: code that cannot be split, no block that can be skipped, outputs that differ from the model's.
+        ValueError: the code cannot be split, no block can be skipped, or the output differs from the model's.
     """
-    for module in model.modules():  # a skip passes on the block's input, so the block must not overwrite it
+    for module in model.modules():  # a skip returns the block's input, so the block must not overwrite it
         if getattr(module, "inplace", False) is True:
-            setattr(module, "inplace", False)  # noqa: B010 (nn.Module does not say that it has it)
+            setattr(module, "inplace", False)  # noqa: B010 (nn.Module does not declare this attribute)
     try:
         features, head = chains_of(model)
     except Exception as error:  # recording another package's code may raise anything
@@ -99,7 +101,7 @@ def _unit(b: NetBuilder, piece: Piece, name: str, z: str, rates: Mapping[str, fl
 
 
 def _values(pieces: Sequence[Piece], model: nn.Module, image: tuple[int, int, int]) -> tuple[list[Tensor], Tensor]:
-    """The output of each piece, run in order, and the model's output, for one image."""
+    """Compute each piece's output, in order, and the model's output, for one image."""
     like = next(model.parameters())
     ramp = torch.arange(image[0] * image[1] * image[2], dtype=like.dtype, device=like.device)
     x = ramp.mul(0.7).sin().view(1, *image)
@@ -117,7 +119,7 @@ def _values(pieces: Sequence[Piece], model: nn.Module, image: tuple[int, int, in
 
 
 def _stage_ends(model: nn.Module, pieces: Sequence[Piece]) -> dict[str, str]:
-    """The last piece of each module that timm's ``feature_info`` names, and that name."""
+    """Map the last piece of each module in timm's ``feature_info`` to the module's name."""
     told: Any = getattr(model, "feature_info", ())
     found: dict[str, str] = {}
     for module in (str(told[i]["module"]) for i in range(len(told))):
@@ -129,18 +131,18 @@ def _stage_ends(model: nn.Module, pieces: Sequence[Piece]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stage:
-    """The blocks in one module, by path, each with the nodes that may be skipped (none if the block must run)."""
+    """The blocks in one module: their paths, each with the nodes that may be skipped (none if the block must run)."""
 
     name: str
     blocks: Mapping[str, tuple[str, ...]]
 
     @property
     def least(self) -> int:
-        """Blocks that cannot be skipped."""
+        """Number of blocks that cannot be skipped."""
         return sum(not nodes for nodes in self.blocks.values())
 
     def skipped(self, kept: int) -> list[str]:
-        """The nodes to skip so that ``kept`` blocks run: the required ones and the first of the others."""
+        """List the nodes to skip so that ``kept`` blocks run: the blocks that must run and the first of the others."""
         more = kept - self.least
         found: list[str] = []
         for nodes in self.blocks.values():
@@ -151,7 +153,7 @@ class Stage:
 
 
 def stages_of(wiring: Wiring) -> list[Stage]:
-    """The stages with blocks that can be skipped, in the order in which they run."""
+    """List the stages with blocks that can be skipped, in the order in which they run."""
     blocks: dict[str, list[str]] = {}
     for node in wiring.nodes:
         if isinstance(node, Unit) and node.module.startswith(BODY):
@@ -163,18 +165,18 @@ def stages_of(wiring: Wiring) -> list[Stage]:
 
 
 def _stands_in(path: str, parent: str) -> bool:
-    """Whether a module is a block of the stage ``parent``: its child, with a number at the end of its name."""
+    """Return whether a module is a block of the stage ``parent``: a child of it whose name ends in a digit."""
     above, _, name = path.rpartition(".")
     return above == parent and name[-1:].isdigit()
 
 
 def selectors_of(full: Wiring) -> Mapping[str, Callable[[Wiring, str], Choices]]:
-    """``skip`` and ``depth``, for the network with the wiring ``full`` and for networks extracted from it."""
+    """Return the keys ``skip`` and ``depth`` of the network with wiring ``full`` and of networks extracted from it."""
     return {"skip": partial(_skip, full), "depth": partial(_depth, full, stages_of(full))}
 
 
 def standard_depths(full: Wiring) -> list[str]:
-    """Texts of depths below the whole network's, down to the smallest."""
+    """List texts of depths below the whole network's, down to the smallest."""
     stages = stages_of(full)
     texts: list[str] = []
     for level in LEVELS:
@@ -185,7 +187,7 @@ def standard_depths(full: Wiring) -> list[str]:
 
 
 def _skip(full: Wiring, wiring: Wiring, value: str) -> Choices:
-    """``layer1.2``, or ``layer1.2,layer3.1``: blocks, or steps of blocks, to skip."""
+    """Read the blocks, or steps of blocks, to skip: ``layer1.2``, or several, ``layer1.2,layer3.1``."""
     legal = [name.removesuffix(".join") for name in full.joins]
     choice: Choices = {}
     for text in value.split(","):
@@ -197,7 +199,7 @@ def _skip(full: Wiring, wiring: Wiring, value: str) -> Choices:
 
 
 def _depth(full: Wiring, stages: Sequence[Stage], wiring: Wiring, value: str) -> Choices:
-    """``3/4/5/3``: how many blocks of each stage run, including those that must run."""
+    """Read how many blocks of each stage run, ``3/4/5/3``, including those that must run."""
     numbers = value.split("/")
     if len(numbers) != len(stages):
         names = ", ".join(f"{s.name} ({s.least} to {len(s.blocks)})" for s in stages)
@@ -210,7 +212,7 @@ def _depth(full: Wiring, stages: Sequence[Stage], wiring: Wiring, value: str) ->
 
 
 def linear_rates(model: Any) -> dict[str, float]:
-    """For each block or residual step, the rate at which a timm model with ``drop_path_rate`` drops it."""
+    """Return the rate at which a timm model with ``drop_path_rate`` drops each block or residual step."""
     from timm.layers.drop import DropPath
 
     features, _ = chains_of(model)

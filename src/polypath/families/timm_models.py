@@ -1,8 +1,9 @@
 """Models of timm: with one path, or, if their blocks add to their input, with paths that skip some blocks.
 
-``create_model("timm:resnet18")``, ``create_model("timm:resnet50.a1_in1k", skips=True, pretrained=True)``. Names may
-have tags; ``timm:local-dir:FOLDER`` and ``timm:hf-hub:OWNER/NAME`` are models that timm saved. timm loads the weights,
-with ``weights_only`` if it uses ``torch.load``, so no code from a file runs.
+Examples are ``create_model("timm:resnet18")`` and
+``create_model("timm:resnet50.a1_in1k", skips=True, pretrained=True)``. Names may have tags;
+``timm:local-dir:FOLDER`` and ``timm:hf-hub:OWNER/NAME`` are models that timm saved. timm loads the weights. If it uses
+``torch.load`` for this, then with ``weights_only``, so no code from a file runs.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from polypath.families.skips import BODY, FixedSize, draw_skips, linear_rates, s
 
 WEIGHTS = ("pretrained", "checkpoint_path", "pretrained_cfg_overlay")
 """Arguments of ``create_model`` that select the weights for timm to load; they do not belong to the architecture."""
-ENDS = ("num_classes", "in_chans")  # timm's arguments that are fields of every family
+ENDS = ("num_classes", "in_chans")  # arguments of timm's models that are fields of every family
 PREPARED = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimmModel(OnePath, name="timm"):
-    """A model of timm: ``forward_features`` and the pooling part of its head are two units over one module.
+    """A model of timm. Its ``forward_features`` and the pooling part of its head are two units over one module.
 
     Args:
-        skips: each block that adds to its input is a separate unit and may be skipped, see
-            :mod:`polypath.families.skips`. ``drop_path_rate`` is then the last block's rate in the objective
-            ``drop-path`` of mode ``stochastic-depth``, which draws once per mini-batch and scales nothing.
+        skips: whether each block that adds to its input is a separate unit and may be skipped, see
+            :mod:`polypath.families.skips`. If so, ``drop_path_rate`` is the rate at which the objective ``drop-path``
+            skips the last block, in its mode ``stochastic-depth``. It draws once per mini-batch and scales no outputs.
     """
 
     model: str = "resnet18"
@@ -86,10 +87,10 @@ class TimmModel(OnePath, name="timm"):
         return b.add("head.classifier", z, linear)
 
     def _model(self, **arguments: Any) -> Any:
-        """timm's model.
+        """Build timm's model.
 
         Raises:
-            ValueError: a name that timm does not know or that is ours, arguments that timm rejects.
+            ValueError: a name that timm does not know, a model of Polypath's, arguments that timm rejects.
         """
         import timm
 
@@ -105,14 +106,14 @@ class TimmModel(OnePath, name="timm"):
         return {key: value for key, value in self.model_arguments.items() if key != "drop_path_rate"}
 
     def _rates(self) -> dict[str, float]:
-        """The rate at which training skips each block: the rate at which timm drops it for a sample."""
+        """Return the rate at which training skips each block; timm drops the block for a sample at the same rate."""
         if not self.model_arguments.get("drop_path_rate"):
             return {}
         with torch.device("meta"):
             return linear_rates(self._model(**self.model_arguments))
 
     def _size(self, model: Any) -> tuple[tuple[int, int], bool]:
-        """Height and width that the model is made for, and whether it takes only this size."""
+        """Return height and width of the images that the model is made for, and whether it accepts only this size."""
         config, embed = model.default_cfg, getattr(model, "patch_embed", None)
         size = getattr(embed, "img_size", None) or self.model_arguments.get("img_size") or config["input_size"][1:]
         fixed = bool(config.get("fixed_input_size")) and bool(getattr(embed, "strict_img_size", True))
@@ -120,7 +121,7 @@ class TimmModel(OnePath, name="timm"):
 
 
 def load_timm_weights(net: PathNet, spec: TimmModel, source: str, weights: dict[str, Any]) -> None:
-    """Give ``net`` the weights that timm loads into its model ``source`` with the arguments ``weights``.
+    """Load weights into ``net``: those that timm loads into its model ``source`` with the arguments ``weights``.
 
     Raises:
         ValueError: weights that cannot be found or do not fit.
@@ -166,17 +167,17 @@ def copy_timm_weights(net: PathNet, model: nn.Module) -> None:
 
 
 def _own_names(net: PathNet) -> dict[str, str]:
-    """timm's names of the tensors, each with ours: ``body.model.layer1.0.…``, or ``body.model.step1.…`` for tensors
-    that the model's own code uses."""
+    """Map timm's names of tensors to Polypath's: ``body.model.layer1.0.…``, or ``body.model.step1.…`` for tensors that
+    the model's own code uses."""
     names = {key: key.removeprefix(BODY) for key in net.state_dict() if key.startswith(BODY)}
     return {re.sub(r"^step\d+\.", "", name): key for key, name in names.items()}
 
 
 def preset(source: str) -> Preset:
-    """The preset of ``timm:SOURCE``, with the model's own classes.
+    """Make the preset of ``timm:SOURCE``, with the model's own number of classes.
 
     Raises:
-        ValueError: a model that timm does not have, a folder or hub name without one.
+        ValueError: a model that timm does not have, a folder or Hub repository without a model.
     """
     from timm import get_pretrained_cfg
 
@@ -202,7 +203,7 @@ def preset(source: str) -> Preset:
 
 
 def _saved(source: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """The configuration, name and arguments of a model that timm saved."""
+    """Read the configuration, name and arguments of a model that timm saved."""
     from timm.models import load_model_config_from_hf
 
     kind, _, place = source.partition(":")

@@ -1,15 +1,15 @@
-"""Rewrites of a network for inference: the same inputs and outputs in fewer and larger steps.
+"""Rewrites of a network for inference: the same outputs for the same inputs, in fewer and larger steps.
 
-Each pass is a file: it takes a :class:`~polypath.fusion.draft.Draft` (the wiring and its modules) and changes it.
+Each rewrite is a module of this package. It changes a :class:`~polypath.fusion.draft.Draft`, a wiring with its modules.
 
-folding     a norm goes into the conv before it, a ReLU between them becomes a clamp (exact at zero-padded borders)
-means       a mean's division goes into weights before or after it
-joins       a ReLU after a join writes to the join's memory
-siblings    convs that read the same input run as one, and so do their readers if these are only summed
-gunn        the norms inside GUNN's layers go into their convs; one product serves all readers of the buffer
-gates       the norms inside gates go into their linear layers
+folding     folds a norm into the conv before it; a ReLU between them becomes a clamp (exact at zero-padded borders)
+means       folds the division of a mean into weights before or after it
+joins       lets a ReLU after a join overwrite the join's output
+siblings    merges convs that read the same input, and also their readers if these are only summed
+gunn        folds the norms inside GUNN's layers into their convs; one product computes all that reads the buffer
+gates       folds the norms inside gates into their linear layers
 
-The given network remains the reference.
+The original network does not change and remains the reference.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from polypath.fusion.siblings import merge_siblings
 
 @takes(net=NETWORK, siblings=TEXT, hold=FLAG)
 def fuse(net: PathNet, paths: Paths | str | None = None, *, siblings: str = "summed", hold: bool = False) -> FusedNet:
-    """A network for inference that gives the output of ``net(x, paths=paths)``, up to rounding, in fewer steps.
+    """Rewrite a network for inference: it computes ``net(x, paths=paths)``, up to rounding, in fewer steps.
 
-    It has one path: joins that ``paths`` does not restrict run completely, and there are no further choices. Gates that
-    ``paths`` does not fix still decide. Weights are copies, convs are channels-last; ``net`` does not change.
+    The result has one path and no choices: joins that ``paths`` does not restrict run completely, and gates that
+    ``paths`` does not fix still decide. Weights are copied, and convs are channels-last; ``net`` does not change.
 
     Args:
-        net: in evaluation mode, with its final weights.
-        siblings: which convs of one input become one, see :func:`~polypath.fusion.siblings.merge_siblings`.
-        hold: keep every node and, up to rounding, its value, so that networks can reuse each other's values
-            (:mod:`polypath.core.reuse`): norms are folded, and nothing else is done.
+        net: a network in evaluation mode, with its final weights.
+        siblings: which convs of one input are merged, see :func:`~polypath.fusion.siblings.merge_siblings`.
+        hold: only fold norms, which keeps every node and, up to rounding, its value. So networks can reuse each other's
+            values (:mod:`polypath.core.reuse`).
 
     Raises:
         ValueError: a network in training mode, an unknown or impossible choice.

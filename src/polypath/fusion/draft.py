@@ -1,4 +1,4 @@
-"""A network during rewriting: its nodes and modules, by name, in topological order."""
+"""A network while it is rewritten: its nodes and modules, by name, in topological order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polypath.fusion.network import FusedNet
 
 @dataclass
 class Draft:
-    """A wiring and its modules, both mutable. Only gated switches still have a choice.
+    """A mutable wiring and its modules. Choices can no longer be made; only gates still decide.
 
     Attributes:
         nodes: the nodes by name, in topological order.
@@ -31,13 +31,13 @@ class Draft:
 
     @classmethod
     def of(cls, net: PathNet) -> Draft:
-        """A draft of ``net``; it changes ``net``'s own modules, so pass a copy."""
+        """Make a draft of ``net``. Rewriting changes the modules of ``net``, so pass a copy."""
         modules = {path: net.get_submodule(path) for path in net.wiring.modules}
         about = {"min_size": net.min_size, "config": net.config}
         return cls(dict(net.wiring.by_name), modules, net.wiring.output, about)
 
     def finish(self) -> FusedNet:
-        """The rewritten network."""
+        """Build the rewritten network."""
         used = {n.module for n in self.nodes.values() if isinstance(n, Unit)}
         used |= {g.module for n in self.nodes.values() if isinstance(n, Join) for g in n.gates}
         modules = {path: module for path, module in self.modules.items() if path in used}
@@ -46,12 +46,12 @@ class Draft:
     # --- queries of the passes ---------------------------------------------------------------------------
 
     def units(self, kind: type[nn.Module]) -> list[tuple[Unit, Any]]:
-        """The unit nodes of one kind of module, each with its module."""
+        """List the unit nodes with modules of one kind, each with its module."""
         found = [(n, self.modules[n.module]) for n in self.nodes.values() if isinstance(n, Unit)]
         return [(node, module) for node, module in found if isinstance(module, kind)]
 
     def readers(self, name: str) -> list[Node]:
-        """The nodes that read ``name``, once per reading; gates count as their switch."""
+        """List the nodes that read ``name``, once for each operand that does; a gate's switch stands for the gate."""
         found: list[Node] = []
         for node in self.nodes.values():
             gates = node.gates if isinstance(node, Join) else ()
@@ -59,11 +59,11 @@ class Draft:
         return found
 
     def read_once(self, name: str) -> bool:
-        """Whether exactly one node reads ``name``, once, and it is not the output."""
+        """Return whether exactly one node reads ``name``, once, and ``name`` is not the output."""
         return name != self.output and len(self.readers(name)) == 1
 
     def sharing(self, path: str) -> int:
-        """How many nodes run the module at ``path``."""
+        """Count the nodes that run the module at ``path``."""
         return sum(isinstance(n, Unit) and n.module == path for n in self.nodes.values())
 
     @property
@@ -86,7 +86,7 @@ class Draft:
             self.nodes[node.name] = node
 
     def move_module(self, node: Unit, path: str, module: nn.Module) -> Unit:
-        """Let a unit node run ``module`` at ``path``, without a variant; return the node."""
+        """Make a unit node run ``module`` at ``path``, without a variant; return the node."""
         self.modules[path] = module
         self.put(moved := replace(node, module=path, variant=None))
         return moved
@@ -100,7 +100,7 @@ class Draft:
 
 
 def reading(node: Node, old: str, new: str) -> Node:
-    """``node``, reading ``new`` instead of ``old``."""
+    """Copy ``node`` so that it reads ``new`` instead of ``old``."""
     if isinstance(node, Unit):
         return replace(node, source=new) if node.source == old else node
     operands = tuple(replace(o, source=new) if o.source == old else o for o in node.operands)

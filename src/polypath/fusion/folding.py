@@ -1,10 +1,10 @@
 """Fold batch-norms into the convs before them.
 
-conv, norm (, ReLU)     scale into the weights, shift into the bias
-conv, ReLU, norm        scale and shift into the conv, ReLU into a clamp; see :class:`~polypath.fusion.units.FoldedConv`
+conv, norm (, ReLU)     the norm's scale goes into the weights, its shift into the bias
+conv, ReLU, norm        the same, and the ReLU becomes a clamp; see :class:`~polypath.fusion.units.FoldedConv`
 
 Dropout does nothing in evaluation and is removed. A unit that several nodes run with different norms becomes one conv
-for each. Units of other kinds, and norms without running statistics, do not change.
+for each norm. Units of other kinds, and norms without running statistics, do not change.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from polypath.layers.conv import ConvUnit
 from polypath.layers.lvbn import LoopUnit
 from polypath.layers.pointwise import PLAIN_CONVS
 
-PLAIN_ACTS = {nn.ReLU: None, nn.ReLU6: 6.0}  # lower bound 0, upper bound
-KINDS = (ConvUnit, LoopUnit)  # exactly these: a subclass may do anything, so it is not folded
+PLAIN_ACTS = {nn.ReLU: None, nn.ReLU6: 6.0}  # each with its upper bound; the lower bound is 0
+KINDS = (ConvUnit, LoopUnit)  # exactly these classes, because a subclass may compute anything
 
 
 def fold_norms(draft: Draft) -> None:
@@ -34,7 +34,7 @@ def fold_norms(draft: Draft) -> None:
 
 
 def folded_unit(unit: ConvUnit, variant: str | None = None) -> FoldedConv | None:
-    """The unit as one conv; None if it is of an unknown kind."""
+    """Fold the unit into one conv; None if it is of an unknown kind."""
     if type(unit) not in KINDS or type(unit.conv) not in PLAIN_CONVS or unit.conv.padding_mode != "zeros":
         return None
     conv, low, high, acted, after = unit.conv, None, None, False, False
@@ -69,7 +69,7 @@ def folded_unit(unit: ConvUnit, variant: str | None = None) -> FoldedConv | None
 
 
 def norm_as_affine(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Scale and shift ``(C,)`` of a batch-norm in evaluation, in float64; None if it has no running statistics."""
+    """Return a batch-norm's scale and shift ``(C,)`` in evaluation, as float64; None without running statistics."""
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
         return None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -81,7 +81,7 @@ def norm_as_affine(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
 
 @torch.no_grad()
 def folded_conv(conv: nn.Conv2d, scale: Tensor | None, shift: Tensor | None) -> nn.Conv2d:
-    """A conv with bias that computes ``scale · conv(x) + shift``; None for both is the conv itself."""
+    """Make a conv with bias that computes ``scale · conv(x) + shift``, or ``conv(x)`` if both are None."""
     new = empty_conv(conv, conv.in_channels, conv.out_channels)
     weight, bias = conv.weight.double(), None if conv.bias is None else conv.bias.double()
     bias = torch.zeros_like(weight[:, 0, 0, 0]) if bias is None else bias
@@ -94,7 +94,10 @@ def folded_conv(conv: nn.Conv2d, scale: Tensor | None, shift: Tensor | None) -> 
 
 
 def _clamped(conv: nn.Conv2d, scale: Tensor, at_zero: Tensor | None, at_top: Tensor | None) -> FoldedConv:
-    """Conv, then a clamp between the norm's values at the activation's bounds; a negative scale swaps the bounds."""
+    """Make a conv with a clamp between the norm's values at the activation's bounds.
+
+    A negative scale swaps the bounds.
+    """
     low, high = torch.full_like(scale, -torch.inf), torch.full_like(scale, torch.inf)
     if at_zero is not None:
         low, high = torch.where(scale >= 0, at_zero, low), torch.where(scale < 0, at_zero, high)

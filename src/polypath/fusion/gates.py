@@ -1,4 +1,4 @@
-"""Gates for inference: batch-norms are folded, and the few small steps have little overhead."""
+"""Gates for inference: their batch-norms are folded, and they run in a few calls with little overhead."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def fold_gates(draft: Draft) -> None:
 
 
 class FoldedGate(nn.Module):
-    """Global average pool, linear, ReLU, linear: maps ``(N, C, H, W)`` to logits ``(N, 2)``.
+    """A folded gate: global average pool, linear, ReLU, linear, from maps ``(N, C, H, W)`` to logits ``(N, 2)``.
 
-    A gate is a few small calls, so each call costs: there are no inner modules, and the product also divides the sum.
+    The overhead of each call matters in such a small module. So it has no inner modules, and the first product also
+    does the division of the average.
     """
 
     def __init__(self, hidden: nn.Linear, last: nn.Linear) -> None:

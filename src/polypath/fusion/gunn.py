@@ -1,15 +1,16 @@
-"""GUNN's layers for inference: norms are folded, and one matrix product serves everything that reads the buffer.
+"""GUNN's layers for inference: norms are folded, and one matrix product computes everything that reads the buffer.
 
 A segment's new value is W₃·h + (V + I_c)·x + b. Here h is the output of the unit's inner convs for W₁·x, V the parallel
 1×1 conv, and I_c selects the segment's old value (Eq. 5). The rows of W₁ and V + I_c are stacked, so the buffer is read
-once. Pixels are rows (channels-last), so this and W₃·h are plain products.
+once. Pixels are rows (channels-last), so this product and W₃·h are plain matrix products.
 
-A product with few columns is far below the processor's peak rate, so a few segments read the buffer together, before
-any of them changes it. A later segment's reading of an earlier one's new value is also a sum of products of x and of h.
-The term in x goes into the later segment's W₁ and V. The term in h is added when h is known, in one product with W₃·h.
+A product with few columns is far below the processor's peak rate. So a few segments read the buffer together, before
+any of them changes it. A later segment reads an earlier segment's new value, which is a sum of a term in x and a term
+in h. The term in x goes into the later segment's W₁ and V. The term in h is added when h is known, in one product with
+W₃·h.
 
-In layers with units other than :class:`~polypath.layers.gunn.layer.UpdateUnit`, the norms of conv units are folded, and
-the layers run by :func:`polypath.layers.gunn.in_place.in_place`.
+In layers with units other than :class:`~polypath.layers.gunn.layer.UpdateUnit`, only the norms of conv units are
+folded. These layers run by :func:`polypath.layers.gunn.in_place.in_place`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from polypath.layers.conv import ConvUnit
 from polypath.layers.gunn.layer import Bottleneck, GunnLayer, UpdateUnit
 from polypath.layers.pointwise import PLAIN_CONVS, pixels
 
-WIDE = 72  # maximum number of columns of segments that read together
+WIDE = 72  # maximum number of columns of the segments that read the buffer together
 
 
 def fold_gunn(draft: Draft) -> None:
-    """Fold the norms after convs in every :class:`GunnLayer`, and run the layer by :class:`FusedGunn` if possible."""
+    """Fold the norms after convs in every :class:`GunnLayer`; replace the layer by :class:`FusedGunn` if possible."""
     for node, layer in draft.units(GunnLayer):
         for unit in layer.modules():
             if type(unit) is ConvUnit:
@@ -51,7 +52,7 @@ def fold_in_place(unit: ConvUnit) -> None:
 
 
 class FusedGunn(nn.Module):
-    """A folded :class:`GunnLayer`, maps ``(B, N, H, W)`` in and out; compiled and exported networks run ``layer``."""
+    """A folded :class:`GunnLayer`, from ``(B, N, H, W)`` to ``(B, N, H, W)``. Recorded graphs run ``layer`` instead."""
 
     def __init__(self, layer: GunnLayer) -> None:
         super().__init__()
@@ -73,10 +74,10 @@ class FusedGunn(nn.Module):
 
 
 class Group(nn.Module):
-    """Consecutive segments: reads maps ``(B, N, H, W)``, changes its own channels of ``buffer`` in place.
+    """Consecutive segments, which read maps ``(B, N, H, W)`` together and change their channels of ``buffer`` in place.
 
-    The columns of its first product are the outputs of all segments' first convs and then, with a parallel 1×1 conv,
-    all their new values without W₃·h.
+    The columns of the first product are the outputs of all segments' first convs. With a parallel 1×1 conv, further
+    columns are the segments' new values without W₃·h.
     """
 
     first: Tensor
@@ -113,7 +114,8 @@ class Group(nn.Module):
 
 
 class Segment(nn.Module):
-    """One update of pixels ``(B·H·W, …)``: computes h, and adds its terms to the later columns or to its channels."""
+    """The update of one segment, on pixels ``(B·H·W, …)``. It computes h, and adds the terms in h to the later columns
+    or to the segment's channels."""
 
     later: Tensor | None
     last: Tensor | None
@@ -141,9 +143,9 @@ class Segment(nn.Module):
 
 
 def _in_terms_of_x(layer: GunnLayer, which: range) -> tuple[list[Tensor], list[Tensor]]:
-    """The first conv's output and the new value of each segment as linear terms: coefficients of x, 1 and each h.
+    """Express each segment's first conv output and new value linearly: by coefficients of x, of 1 and of each h.
 
-    Rows ``(columns, N + 1 + all widths of h)``. x is the input of the first of these segments.
+    Each result is ``(columns, N + 1 + all widths of h)``. x is the input of the first of these segments.
     """
     size, like = layer.channels // layer.segments, next(layer.parameters())
     widths = [_convs(layer.units[i])[-1].conv.in_channels for i in which]
@@ -172,7 +174,7 @@ def _in_terms_of_x(layer: GunnLayer, which: range) -> tuple[list[Tensor], list[T
 
 
 def _known(unit: nn.Module) -> bool:
-    """Whether this is the paper's unit, with folded norms."""
+    """Return whether this is the paper's unit, with folded norms."""
     if type(unit) is not UpdateUnit:
         return False
     convs = [module for module in unit.modules() if isinstance(module, ConvUnit)]
@@ -181,7 +183,7 @@ def _known(unit: nn.Module) -> bool:
 
 
 def _convs(unit: nn.Module) -> list[ConvUnit]:
-    """The conv units of the stacked bottlenecks."""
+    """List the conv units of the stacked bottlenecks."""
     assert isinstance(unit, UpdateUnit)
     stack = [unit.get_submodule(f"unit{m}") for m in range(1, unit.stacked + 1)]
     return [c for b in stack if isinstance(b, Bottleneck) for c in (b.layer1, b.layer2, b.layer3)]

@@ -1,4 +1,4 @@
-"""ReLUs after joins overwrite the join's output."""
+"""Let ReLUs after joins overwrite the joins' outputs."""
 
 from __future__ import annotations
 

@@ -34,10 +34,10 @@ class FusedNet(PathNet):
         return super().train(False)
 
     def forward(self, x: Tensor, paths: Paths | str | None = None, **options: Any) -> Tensor:
-        """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``.
+        """Compute the logits ``(N, num_classes)`` of images ``(N, C, H, W)``.
 
         Raises:
-            ValueError: images that are not a 4-D batch or too small, any choice.
+            ValueError: images that are not a 4-D batch or are too small, any choice.
         """
         return super().forward(x.contiguous(memory_format=torch.channels_last), paths, **options)
 

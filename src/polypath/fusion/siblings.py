@@ -1,8 +1,8 @@
-"""Merge convs that read the same input, and sums of convs that read parts of one merged conv.
+"""Merge convs that read the same input, and then the convs that read the merged conv's parts if they are summed.
 
-The first convs of parallel branches read the block's input. Their stacked weights are one conv, and each branch takes a
-part of its maps (a view). If all parts of such a conv go into further convs whose outputs are only summed (the branches
-of DFN-IL), these become one conv over all its maps.
+The first convs of parallel branches all read the block's input. Their weights are stacked to one conv, and each branch
+reads a part of its maps (a view). In DFN-IL, the outputs of the branches' next convs are only summed. If all parts of a
+merged conv go into such convs, these become one conv over all its maps.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ WHICH = ("summed", "all", "none")
 
 
 def merge_siblings(draft: Draft, which: str = "summed") -> None:
-    """Merge siblings, except in networks with gates, whose loops may read across.
+    """Merge siblings, the convs that read the same input. Networks with gates do not change, because a loop may read
+    values from outside.
 
     Args:
-        which: ``summed`` merges convs whose readers are merged too, so that no part of the maps is ever taken;
-            ``all`` merges every group, whose parts may then have to be copied; ``none`` merges nothing.
+        which: ``summed`` merges convs whose readers can be merged too, so that the maps are never split. ``all`` merges
+            every group, even if parts of the maps have to be copied then. ``none`` merges nothing.
 
     Raises:
-        ValueError: any other text.
+        ValueError: another value of ``which``.
     """
     check("siblings", which, one_of(*WHICH))
     if which == "none" or draft.gated:
@@ -50,7 +51,10 @@ def _siblings(draft: Draft) -> list[list[Unit]]:
 
 
 def _summed(draft: Draft, group: Sequence[Unit]) -> bool:
-    """Whether each is read by one conv without activation, and these convs have one form and are read by one sum."""
+    """Return whether each unit is read by only one conv, which has no activation, and one sum reads all these convs.
+
+    The convs must also have the same form.
+    """
     forms, sums = set(), set()
     for node in group:
         reader = _one_reader(draft, node.name)
@@ -93,7 +97,7 @@ def _merge(draft: Draft, group: Sequence[Unit]) -> None:
 
 @torch.no_grad()
 def side_by_side(units: Sequence[FoldedConv]) -> FoldedConv:
-    """One conv with the concatenated maps of convs that read the same input."""
+    """Make one conv with the concatenated maps of convs that read the same input."""
     like = units[0].conv
     conv = empty_conv(like, like.in_channels, sum(u.conv.out_channels for u in units))
     conv.weight.copy_(torch.cat([u.conv.weight for u in units]))
@@ -128,7 +132,7 @@ def _merge_sums(draft: Draft) -> None:
 
 
 def _conv_of_part(draft: Draft, name: str) -> tuple[Unit, Unit] | None:
-    """A conv without activation and the part that it reads, both read once."""
+    """Return a conv without activation and the part that it reads, if each of them is read only once."""
     node = draft.nodes.get(name)
     if not isinstance(node, Unit) or not draft.read_once(name) or draft.sharing(node.module) > 1:
         return None
@@ -146,7 +150,7 @@ def _all_parts(draft: Draft, whole: str, parts: Sequence[Unit]) -> bool:
 
 @torch.no_grad()
 def _sum(draft: Draft, join: str, whole: str, nodes: Sequence[Unit]) -> None:
-    """Replace convs that read all parts of ``whole`` by one conv that reads it."""
+    """Replace convs that read the parts of ``whole`` by one conv that reads ``whole``."""
     units = [cast(FoldedConv, draft.modules[node.module]) for node in nodes]
     parts = [cast(Unit, draft.nodes[node.source]) for node in nodes]
     starts = [cast(Part, draft.modules[part.module]).start for part in parts]

@@ -1,4 +1,4 @@
-"""The units of a fused network: a conv with its activation, and a part of its maps."""
+"""The units of a fused network: a conv with its activation, and a part of a conv's maps."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 from polypath.core.checks import check, one_of
 from polypath.core.recording import recording
 
-PACK_FROM = 100_000  # weights
+PACK_FROM = 100_000  # the least number of weights that are packed
 ACTS = ("none", "relu", "clamp")
 
 
 class FoldedConv(nn.Module):
-    """A conv with bias and, after it, nothing, ReLU or a clamp with bounds for each channel.
+    """A conv with bias, followed by nothing, a ReLU, or a clamp with bounds for each channel.
 
-    Maps ``(N, C, H, W)``. The clamp replaces conv, ReLU, batch-norm. With the norm's scale s and shift t, s·relu(z) + t
-    is max(s·z + t, t) for s > 0 and min(s·z + t, t) for s < 0, so s and t go into the conv's weights and bias. This is
-    exact at zero-padded borders too.
+    The clamp is for units in the order conv, ReLU, batch-norm. With the norm's scale s and shift t, s·relu(z) + t is
+    max(s·z + t, t) for s > 0 and min(s·z + t, t) for s < 0. So s and t go into the conv's weights and bias, and t
+    becomes a bound. This is exact at zero-padded borders too.
 
     Args:
-        conv: a conv with folded weights and bias (used itself, not copied).
+        conv: a conv with folded weights and bias, which is not copied.
         act: ``none``, ``relu`` or ``clamp``.
-        low, high: bounds of the clamp, ``(C,)`` each, None for no bound.
+        low, high: bounds of the clamp, ``(C,)`` each; None for no bound.
     """
 
     packs = True  # whether large weights are reordered for the processor once instead of at every call
@@ -45,7 +45,7 @@ class FoldedConv(nn.Module):
         if self.act == "clamp" and self.high is None and recording():
             assert self.conv.bias is not None
             assert self.low is not None
-            low = self.low  # runtimes can fuse a conv with a ReLU and a sum, but not with a maximum
+            low = self.low  # runtimes can fuse a conv with a ReLU and an addition, but not with a maximum
             bias = self.conv.bias - low.flatten()
             return self.conv._conv_forward(x, self.conv.weight, bias).relu() + low
         if self._packable(x):
@@ -68,7 +68,7 @@ class FoldedConv(nn.Module):
         )
 
     def _run_packed(self, x: Tensor) -> Tensor:
-        """The conv, and its ReLU, with weights in oneDNN's layout, which depends on the input's size."""
+        """Run the conv and its ReLU with weights in oneDNN's layout, which depends on the input's size."""
         conv = self.conv
         key = x.shape, conv.weight.data_ptr()
         form: list[Any] = [list(cast(Any, conv.padding)), list(conv.stride), list(conv.dilation), 1]
@@ -83,17 +83,17 @@ class FoldedConv(nn.Module):
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_packed": None}  # it can be rebuilt but not copied
+        return self.__dict__ | {"_packed": None}  # packed weights can be rebuilt but not copied
 
     def activated(self, z: Tensor) -> Tensor:
-        """The activation after the conv, in place in ``z``."""
+        """Apply the activation to the conv's output ``z``, in place."""
         if self.act == "relu":
             return z.relu_()
         return z.clamp_(self.low, self.high) if self.act == "clamp" else z
 
     @property
     def bounds(self) -> tuple[Tensor | None, Tensor | None]:
-        """Lower and upper bound of each channel, ``(C,)``; None if no channel has one."""
+        """Lower and upper bounds of the channels, ``(C,)`` each; None if no channel has such a bound."""
         if self.act == "relu":
             return self.conv.weight.new_zeros(self.conv.out_channels), None
         low, high = (None if bound is None else bound.flatten() for bound in (self.low, self.high))
@@ -101,7 +101,7 @@ class FoldedConv(nn.Module):
 
     @torch.no_grad()
     def scale(self, factor: float) -> None:
-        """Multiply the output by a factor above 0."""
+        """Change the weights so that the output is multiplied by ``factor``, which must be above 0."""
         assert self.conv.bias is not None
         assert factor > 0
         for tensor in (self.conv.weight, self.conv.bias, self.low, self.high):
@@ -113,7 +113,7 @@ class FoldedConv(nn.Module):
 
 
 class Part(nn.Module):
-    """Some of the maps, ``start`` to ``end``, as a view."""
+    """A module that returns a part of the maps, ``start`` to ``end``, as a view."""
 
     def __init__(self, start: int, end: int) -> None:
         super().__init__()
@@ -127,6 +127,6 @@ class Part(nn.Module):
 
 
 def empty_conv(like: nn.Conv2d, in_chans: int, out_chans: int) -> nn.Conv2d:
-    """A conv like ``like``, with bias and other widths; its weights still have to be set."""
+    """Make a conv like ``like``, with bias and other widths; its weights still have to be set."""
     form: Any = cast(Any, like.kernel_size), like.stride, like.padding, like.dilation, like.groups
     return nn.Conv2d(in_chans, out_chans, *form, device=like.weight.device, dtype=like.weight.dtype)

@@ -1,4 +1,4 @@
-"""Conv units: one convolution with its norm, activation and dropout, in the order of each paper."""
+"""Conv units: one convolution with norm, activation and dropout, in the order that a paper uses."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from polypath.core.checks import check, number, one_of
 from polypath.layers.pointwise import PointwiseConv
 
 ORDERS = ("conv-norm-act", "conv-act-norm", "conv-drop-norm-act", "conv-act-norm-drop", "conv-norm-act-drop")
-FEW = 8  # input maps; with fewer, oneDNN writes beyond the weight gradient of a strided 1×1 conv, channels-last (AVX2)
+FEW = 8  # with fewer input maps, oneDNN (AVX2, channels-last) writes beyond the weight gradient of a strided 1×1 conv
 DROPOUTS = {"element": nn.Dropout, "channel": nn.Dropout2d}
 
 
 class ConvUnit(nn.Module):
-    """Convolution, batch-norm, ReLU and dropout of maps ``(N, C, H, W)``; "same" padding, sides divided by ``stride``.
+    """A unit of convolution, batch-norm, ReLU and dropout, for maps ``(N, C, H, W)``.
+
+    The padding is "same", and ``stride`` divides the sides of the maps.
 
     Args:
-        order: order of the parts, such as ``conv-norm-act`` (FractalNet §3.3) or ``conv-act-norm`` (CrescendoNet
-            Eq. 1); parts that it does not name are absent: ``conv-norm`` has no activation.
+        order: the parts in order, such as ``conv-norm-act`` (FractalNet §3.3) or ``conv-act-norm`` (CrescendoNet
+            Eq. 1). Other parts are absent: ``conv-norm`` has no activation.
         dropout: probability of the ``drop`` part; 0 omits it.
         dropout_kind: drop single values (``element``) or complete maps (``channel``).
-        variants: names of separate norms over the one convolution; callers then name one, ``unit(x, variant=...)``.
+        variants: names of separate norms after the same convolution; a call selects one with
+            ``unit(x, variant=...)``.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Gates (DRNN §3, after ConvNet-AIG): does this sample run the next loop?
+"""Gates (DRNN §3, after ConvNet-AIG), which decide whether a sample runs the next loop.
 
-A gate computes two logits for each sample, shut and open. In training Gumbel noise makes the decision random, with a
-straight-through gradient; in evaluation the larger logit decides.
+A gate computes two logits for each sample, closed and open. In training, Gumbel noise makes the decision random, with a
+straight-through gradient. In evaluation, the larger logit decides.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from polypath.core.checks import check, number, one_of, whole
 from polypath.layers.lvbn import STATISTICS, normalise
 
 LAST_STD = 0.001
-SHUT_BIAS = 0.1  # ConvNet-AIG's
+SHUT_BIAS = 0.1  # as in ConvNet-AIG
 
 
 class GateUnit(nn.Module):
-    """Global average pool, linear layer to ``hidden``, batch-norm, ReLU, linear layer to 2 (shut, open).
+    """A gate: global average pool, linear layer to ``hidden``, batch-norm, ReLU, linear layer to 2 (closed, open).
 
-    Maps ``(N, C, H, W)`` in, logits ``(N, 2)`` out. One gate serves all loops of its block.
+    It computes logits ``(N, 2)`` from maps ``(N, C, H, W)``. All loops of a block use the same gate.
 
     Args:
-        hidden: d; 0 omits the hidden layer (DR-MobileNetV2).
+        hidden: d, the size of the hidden layer; 0 omits this layer (DR-MobileNetV2).
         open_share: initial share of the samples that pass.
         statistics: kind of batch-norm statistics over the samples that reach the gate, see
             :func:`~polypath.layers.lvbn.normalise`.
@@ -51,7 +51,7 @@ class GateUnit(nn.Module):
         self.reset_last()
 
     def reset_last(self) -> None:
-        """Draw weights from N(0, 0.001²); set biases so that a share ``open_share`` of the samples passes."""
+        """Draw the last layer's weights from N(0, 0.001²). Set its biases so that ``open_share`` of samples pass."""
         nn.init.normal_(self.last.weight, std=LAST_STD)
         with torch.no_grad():
             odds = math.log(self.open_share / (1.0 - self.open_share))

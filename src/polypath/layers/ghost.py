@@ -1,8 +1,9 @@
 """Batch-norms whose training statistics are not those of the current batch: ghost and synchronised.
 
-Papers that trained on several GPUs normalised over each GPU's images (DFN 32, GUNN 16). :class:`GhostBatchNorm2d` does
-so on one device (Hoffer et al. 2017, Algorithm 1). :class:`SyncBatchNorm2d` does the reverse, over all processes. Both
-have the parameters, buffers and evaluation of ``nn.BatchNorm2d``, so networks are saved and loaded as with that.
+In papers that trained on several GPUs, batch-norm used each GPU's images only (DFN 32, GUNN 16).
+:class:`GhostBatchNorm2d` does the same on one device (Hoffer et al. 2017, Algorithm 1). :class:`SyncBatchNorm2d` does
+the reverse: it uses the images of all processes. Both have the parameters, buffers and evaluation of
+``nn.BatchNorm2d``, so saved networks are the same.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ Norm = TypeVar("Norm", bound=nn.BatchNorm2d)
 
 
 class GhostBatchNorm2d(nn.BatchNorm2d):
-    """Normalises maps ``(N, C, H, W)`` over ghost batches of at most ``images`` images, of nearly equal size.
+    """A batch-norm that normalises ``(N, C, H, W)`` over ghost batches of at most ``images`` images.
 
-    The running statistics are updated once per batch, by the mean of the ghost batches' statistics.
+    The ghost batches have nearly equal sizes. The running statistics are updated once per batch, with the mean of the
+    ghost batches' statistics.
     """
 
     images: int = 0
@@ -45,7 +47,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Normalises maps ``(N, C, H, W)`` over the images of all processes, which must all run it together."""
+    """A batch-norm that normalises ``(N, C, H, W)`` over the images of all processes, which must run it together."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
@@ -64,7 +66,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 class _AllReduce(torch.autograd.Function):
-    """The sum over all processes; its gradient is the sum of the gradients."""
+    """The sum over all processes. Its gradient is the sum of all processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -81,7 +83,7 @@ class _AllReduce(torch.autograd.Function):
 
 @torch.no_grad()
 def move_running(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor) -> None:
-    """Move running statistics towards those of a batch ``(C,)``, as ``nn.BatchNorm2d`` does if it tracks them."""
+    """Update running statistics with those of a batch ``(C,)``, as ``nn.BatchNorm2d`` does."""
     if (
         not norm.track_running_stats
         or norm.running_mean is None
@@ -107,10 +109,10 @@ def sync_norms(net: nn.Module) -> None:
 
 
 def _convert(net: nn.Module, kind: type[Norm]) -> list[Norm]:
-    """Replace the plain batch-norms of ``net`` by ones of another kind with the same parameters and buffers.
+    """Replace the plain batch-norms of ``net`` by another kind with the same parameters and buffers.
 
     Raises:
-        ValueError: ``net`` has none.
+        ValueError: ``net`` has no plain batch-norms.
     """
     made: list[Norm] = []
     for parent in list(net.modules()):

@@ -13,13 +13,19 @@ CONV_STD, LINEAR_STD = 0.05, 0.04  # CrescendoNet §III-B
 
 
 def truncated_normal(module: Weighted) -> None:
-    """Normal with deviation 0.05 for convs and 0.04 for linear layers, cut at two deviations (CrescendoNet §III-B)."""
+    """Draw from a normal distribution cut at two standard deviations (CrescendoNet §III-B).
+
+    The standard deviation is 0.05 for convs and 0.04 for linear layers.
+    """
     std = CONV_STD if isinstance(module, nn.Conv2d) else LINEAR_STD
     nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
 
 
 def he(module: Weighted) -> None:
-    """Normal with variance 2 / fan-out for convs, uniform within 1 / √fan-in for linear layers (GUNN's code, timm)."""
+    """Draw convs from a normal distribution with variance 2 / fan-out, as GUNN's code and timm do.
+
+    Linear layers are drawn uniformly from [-1 / √fan-in, 1 / √fan-in].
+    """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     else:
@@ -27,7 +33,10 @@ def he(module: Weighted) -> None:
 
 
 def he_fan_in(module: Weighted) -> None:
-    """Normal with variance 2 / fan-in for convs (He et al. 2015, Eq. 10; DFN's code), linear layers as :func:`he`."""
+    """Draw convs from a normal distribution with variance 2 / fan-in (He et al. 2015, Eq. 10; DFN's code).
+
+    Linear layers are drawn as in :func:`he`.
+    """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
     else:
@@ -35,12 +44,12 @@ def he_fan_in(module: Weighted) -> None:
 
 
 def xavier(module: Weighted) -> None:
-    """Uniform with variance 2 / (fan-in + fan-out) (Glorot and Bengio 2010)."""
+    """Draw uniformly with variance 2 / (fan-in + fan-out) (Glorot and Bengio 2010)."""
     nn.init.xavier_uniform_(module.weight)
 
 
 def xavier_fan_in(module: Weighted) -> None:
-    """Uniform with variance 1 / fan-in, called Xavier in Caffe (FractalNet §4.1 and its generator)."""
+    """Draw uniformly with variance 1 / fan-in, which Caffe calls Xavier (FractalNet §4.1 and its generator)."""
     nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="linear")
 
 
@@ -54,7 +63,7 @@ INITS = {
 
 
 def initialise(net: nn.Module, scheme: str) -> None:
-    """Initialise every conv and linear layer of ``net`` with the named scheme, in the order of ``modules()``.
+    """Initialise every conv and linear layer of ``net`` with the scheme ``scheme``, in the order of ``modules()``.
 
     Raises:
         ValueError: an unknown scheme.
@@ -68,9 +77,10 @@ def initialise(net: nn.Module, scheme: str) -> None:
 
 
 def pass_through(conv: nn.Conv2d) -> bool:
-    """Make the first maps of a conv copies of its input (Dirac filters); the other filters keep their drawn weights.
+    """Make the first output maps of a conv copies of its input (Dirac filters); the other filters keep their weights.
 
-    Returns whether it is possible: stride 1, "same" padding of an odd kernel, no fewer maps out than in."""
+    Returns whether this is possible. The conv needs stride 1, an odd kernel with "same" padding, and at least as many
+    output maps as input maps."""
     side = conv.kernel_size[0]
     same = conv.stride == (1, 1) and conv.kernel_size == (side, side) and conv.padding == (side // 2, side // 2)
     if not same or side % 2 == 0 or conv.groups > 1 or conv.out_channels < conv.in_channels:

@@ -1,8 +1,8 @@
 """Batch-norm of recursive blocks (DRNN §3): each loop has its own, with statistics of the samples that pass the gate.
 
-naive     one norm for all loops
-LVBN      a norm for each loop over the one conv; all samples are normalised and update its running statistics
-I-LVBN    with gates: mean and variance of the passing samples, and only they update the running statistics
+naive     all loops have the same norm
+LVBN      each loop has its own norm after the shared conv; its statistics are those of all samples
+I-LVBN    with gates: as LVBN, but the statistics are those of the samples that pass the gate
 
 In training every sample runs every loop, so that the gates get a gradient; the argument ``mask`` marks the passing
 samples. In evaluation the batch has only passing samples, so there is no mask.
@@ -28,12 +28,12 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 class LoopUnit(ConvUnit):
-    """A :class:`ConvUnit` that takes a mask of the passing samples: ``unit(x, variant="loop2", mask=mask)``.
+    """A :class:`ConvUnit` that accepts a mask of the passing samples: ``unit(x, variant="loop2", mask=mask)``.
 
     Args:
-        statistics: kind of statistics of its norm in training with a mask; see :func:`normalise`.
+        statistics: which statistics its norm uses in training with a mask; see :func:`normalise`.
         act: ``relu`` or ``relu6`` (MobileNetV2).
-        variants: a norm for each of these names (LVBN); if empty, a single norm.
+        variants: names of the variants, each of which has its own norm (LVBN); if empty, there is a single norm.
     """
 
     takes_mask = True
@@ -74,17 +74,17 @@ class LoopUnit(ConvUnit):
 
 
 def normalise(norm: Norm, x: Tensor, mask: Tensor | None, statistics: str, *, training: bool) -> Tensor:
-    """``norm(x)`` of maps ``(N, C, H, W)`` or vectors ``(N, C)``; ``mask`` ``(N,)`` marks the passing samples.
+    """Normalise maps ``(N, C, H, W)`` or vectors ``(N, C)``; ``mask`` ``(N,)`` marks the passing samples.
 
-    In training, with a mask, ``statistics`` sets whose mean and variance normalise and update the running statistics:
+    In training with a mask, ``statistics`` sets which samples' mean and variance are used:
 
-    * ``passed``: those of the passing samples for both (I-LVBN).
-    * ``updates``: those of all samples normalise, those of the passing samples update.
-    * ``all``: those of all samples for both (LVBN), but no update if no sample passes.
+    * ``passed``: those of the passing samples, to normalise and to update the running statistics (I-LVBN).
+    * ``updates``: those of all samples to normalise, those of the passing samples to update.
+    * ``all``: those of all samples for both (LVBN), but there is no update if no sample passes.
 
-    If no sample passes, the running statistics do not change; ``passed`` then normalises by them. It also does so if
-    only one value passes, which has no variance. ``training`` is the mode of the norm's owner: a norm that is being
-    recalibrated inside a network in evaluation mode may get a single sample.
+    If no sample passes, the running statistics do not change, and ``passed`` normalises by them. ``passed`` does so too
+    if only one value per channel passes, since that has no variance. ``training`` is the mode of the unit that has the
+    norm. It differs from the norm's mode during recalibration, when a single sample may remain.
 
     Raises:
         ValueError: a mask for another kind of norm than plain batch-norm.
@@ -134,14 +134,14 @@ def _by_passed(norm: Norm, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean ``(C,)`` over the samples of weight 1, and the number of values per channel."""
+    """Compute the mean ``(C,)`` over the samples of weight 1, and the number of their values per channel."""
     per_sample = values.unsqueeze(-1).flatten(2).sum(2)
     count = weight.sum() * math.prod(values.shape[2:])
     return (per_sample * weight[:, None]).sum(0) / count.clamp(min=1.0), count
 
 
 def _move(norm: Norm, mean: Tensor, var: Tensor, count: Tensor) -> None:
-    """Move the running statistics towards a mean and a biased variance over ``count`` values, if ``count`` > 1."""
+    """Update the running statistics with a mean and a biased variance over ``count`` values, if ``count`` > 1."""
     if not norm.track_running_stats:
         return
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
@@ -150,11 +150,11 @@ def _move(norm: Norm, mean: Tensor, var: Tensor, count: Tensor) -> None:
     norm.num_batches_tracked.data += some.long()
     rate = norm.momentum if norm.momentum is not None else 1.0 / norm.num_batches_tracked.clamp(min=1)
     unbiased = var * (count / (count - 1.0).clamp(min=1.0))
-    # through .data, like torch's own update: another forward of this step may have saved the buffers for backward
+    # through .data, as in torch's own update, since another forward of this step may have saved the buffers
     for running, new in ((norm.running_mean, mean), (norm.running_var, unbiased)):
         running.data.lerp_(new.to(running.dtype), (some * rate).to(running.dtype))
 
 
 def _along(values: Tensor, x: Tensor) -> Tensor:
-    """Values of channels ``(C,)``, reshaped to broadcast over ``x`` ``(N, C, …)``."""
+    """Reshape values of channels ``(C,)`` to broadcast over ``x`` ``(N, C, …)``."""
     return values.view(1, -1, *[1] * (x.ndim - 2))

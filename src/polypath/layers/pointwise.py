@@ -10,11 +10,11 @@ from polypath.core.recording import recording, symbolic
 
 
 class PointwiseConv(nn.Conv2d):
-    """A 1×1 conv of maps ``(B, N, H, W)`` to ``(B, n, H, W)``, run by :func:`pointwise` where that is faster.
+    """A 1×1 conv of maps ``(B, N, H, W)`` to ``(B, n, H, W)``, which runs :func:`pointwise` where that is faster.
 
-    That is on a CPU, for contiguous maps of several images, if the weights are not more than an image's values: their
-    gradient is computed for each image and then summed. ``products = False`` is torch's conv. With a ``stride`` the
-    pixels are selected first.
+    That is the case on a CPU for contiguous maps of several images, if an image has at least as many values as the conv
+    has weights, because the weights' gradient is computed for each image and then summed. With ``products = False``,
+    torch's conv always runs. With a ``stride``, the pixels are selected first.
     """
 
     products = True
@@ -23,7 +23,7 @@ class PointwiseConv(nn.Conv2d):
         super().__init__(in_chans, out_chans, 1, stride, bias=bias)  # pyright: ignore[reportUnknownMemberType] (torch's device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.products and self.stride != (1, 1):  # in a recorded graph too: its gradients are torch's
+        if self.products and self.stride != (1, 1):  # in a recorded graph too, since its gradients are torch's
             return F.conv2d(input[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
         if self.products and not (recording() or symbolic(input)) and input.dim() == 4 and len(input) > 1:
             values = (input.shape[1] + self.out_channels) * input.shape[2] * input.shape[3]
@@ -33,11 +33,11 @@ class PointwiseConv(nn.Conv2d):
 
 
 PLAIN_CONVS = (nn.Conv2d, PointwiseConv)
-"""Convs that are fully described by weights, bias and geometry."""
+"""The classes of convs that weights, bias and geometry describe completely."""
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 1×1 conv of maps ``(B, N, H, W)`` by weights ``(n, N, 1, 1)``."""
+    """Compute a 1×1 conv of maps ``(B, N, H, W)`` with weights ``(n, N, 1, 1)``."""
     if x.device.type != "cpu" or not x.is_contiguous():
         return F.conv2d(x, weight, bias)
     # a conv would copy x into another layout first, and so would matmul
@@ -46,19 +46,19 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def channels_last(x: Tensor) -> bool:
-    """Whether a pixel's values are adjacent in memory; ``x`` may be some of the channels."""
+    """Return whether a pixel's values are adjacent in memory; ``x`` may be a slice of the channels."""
     return x.stride(1) == 1 and not x.is_contiguous()
 
 
 def layout(x: Tensor) -> torch.memory_format:
-    """The memory format of dense maps with the layout of ``x``."""
+    """Return the memory format of dense maps with the layout of ``x``."""
     return torch.channels_last if channels_last(x) else torch.contiguous_format
 
 
 def add_product(out: Tensor, weight: Tensor, x: Tensor) -> None:
-    """Add a 1×1 conv of maps ``(B, N, H, W)`` by weights ``(n, N)`` to maps ``(B, n, H, W)`` in place.
+    """Add a 1×1 conv of maps ``(B, N, H, W)`` with weights ``(n, N)`` to maps ``out`` ``(B, n, H, W)``, in place.
 
-    Both may be some channels of maps that are contiguous or channels-last.
+    ``x`` and ``out`` may be slices of the channels of maps that are contiguous or channels-last.
     """
     weight, x = weight.to(out.dtype), x.to(out.dtype)
     with torch.autocast(out.device.type, enabled=False):
@@ -71,7 +71,10 @@ def add_product(out: Tensor, weight: Tensor, x: Tensor) -> None:
 
 
 def weight_gradient(given: Tensor, x: Tensor) -> Tensor:
-    """The gradient ``(n, N)`` of a 1×1 conv's weights, from that of its maps ``(B, n, H, W)`` and its ``x``."""
+    """Compute the gradient ``(n, N)`` of a 1×1 conv's weights from its input ``x`` and the gradient of its output.
+
+    ``given`` is the output's gradient ``(B, n, H, W)``.
+    """
     x = x.to(given.dtype)
     with torch.autocast(given.device.type, enabled=False):
         if channels_last(x):
@@ -80,10 +83,10 @@ def weight_gradient(given: Tensor, x: Tensor) -> Tensor:
 
 
 def _products(weight: Tensor, x: Tensor) -> Tensor:
-    """``weight``·x for each image."""
+    """Compute ``weight``·x for each image."""
     return torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2)).view(len(x), len(weight), *x.shape[2:])
 
 
 def pixels(x: Tensor) -> Tensor:
-    """Maps ``(B, N, H, W)`` as pixels ``(B·H·W, N)``: a view if they are channels-last, else a copy."""
+    """Reshape maps ``(B, N, H, W)`` to pixels ``(B·H·W, N)``: a view if the maps are channels-last, else a copy."""
     return x.permute(0, 2, 3, 1).flatten(0, 2)

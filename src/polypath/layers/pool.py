@@ -10,13 +10,13 @@ from polypath.core.recording import symbolic, tracing
 
 
 class AdaptiveMaxPool(nn.AdaptiveMaxPool2d):
-    """``nn.AdaptiveMaxPool2d`` that runs as an equivalent ordinary max-pool if the map divides evenly.
+    """An ``nn.AdaptiveMaxPool2d`` that runs as an equivalent ordinary max-pool if the map's sides divide evenly.
 
-    Only the ordinary one has an operator in ONNX. The older exporter, which traces, writes it by itself.
+    ONNX has an operator only for the ordinary max-pool. torch's older exporter, which traces, converts by itself.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps ``(N, C, H, W)`` to ``(N, C, side, side)``."""
+        """Pool maps ``(N, C, H, W)`` to ``(N, C, side, side)``."""
         side = self.output_size
         assert isinstance(side, int)
         if symbolic(input) or tracing():

@@ -1,8 +1,8 @@
-"""A fixed first layer that whitens patches of the image. It is this library's own; no family's paper has it.
+"""A fixed first layer that whitens patches of the image. None of the families' papers has it.
 
 The 3×3 patches x of the training images have a mean m and a covariance C = E Λ Eᵀ. The n eigenvectors with the largest
-eigenvalues are kept. Each gives two maps, the ReLU of ± λ^(-1/2) eᵀ(x - m), so nothing is lost. Such layers are common
-in fast training on CIFAR-10 (Page 2018, 3×3 patches; Jordan 2024, 2×2 patches, both signs).
+eigenvalues are kept. Each gives two maps, the ReLU of ± λ^(-1/2) eᵀ(x - m), so that the ReLU loses nothing. Such layers
+are common in fast training on CIFAR-10 (Page 2018: 3×3 patches; Jordan 2024: 2×2 patches, both signs).
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor
 
 from polypath.layers.conv import ConvUnit
 
-SIDE = 3  # of a patch
-FLOOR = 1e-4  # eigenvalues are raised to at least this share of the largest
-ACROSS = 32  # patches per image, about this many at most along each side
+SIDE = 3  # side of a patch, in pixels
+FLOOR = 1e-4  # smaller eigenvalues are raised to this share of the largest one
+ACROSS = 32  # about the most patches along each side of an image
 
 
 def most_directions(in_chans: int) -> int:
-    """The number of values in a patch."""
+    """Return the number of values in a patch, which is the largest number of directions."""
     return in_chans * SIDE**2
 
 
 def whitening_unit(in_chans: int, directions: int) -> ConvUnit:
-    """The layer, ``(N, in_chans, H, W)`` to ``(N, 2·directions, H, W)``; its weights are not trained."""
+    """Make the layer, ``(N, in_chans, H, W)`` to ``(N, 2·directions, H, W)``; its weights are not trained."""
     unit = ConvUnit(in_chans, 2 * directions, SIDE, order="conv-act", bias=True)
     unit.conv.requires_grad_(False)
     return unit
@@ -34,13 +34,13 @@ def whitening_unit(in_chans: int, directions: int) -> ConvUnit:
 
 @torch.no_grad()
 def set_whitening(unit: ConvUnit, batches: Iterable[Tensor]) -> None:
-    """Set the layer's weights from the patches of these images ``(N, C, H, W)``, normalised for the network.
+    """Set the layer's weights from the patches of images ``(N, C, H, W)`` that are normalised for the network.
 
     Raises:
         ValueError: images whose patches are all the same.
     """
     mean, values, vectors = patch_spectrum(batches)
-    if not values[0] > 1e-12 * (1 + mean.square().sum()):  # anything smaller is rounding
+    if not values[0] > 1e-12 * (1 + mean.square().sum()):  # a smaller value is only a rounding error
         raise ValueError("whitening: all patches of the training images are the same, so they have no directions")
     directions, weight, bias = unit.conv.out_channels // 2, unit.conv.weight, unit.conv.bias
     assert bias is not None
@@ -51,8 +51,10 @@ def set_whitening(unit: ConvUnit, batches: Iterable[Tensor]) -> None:
 
 
 def patch_spectrum(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean ``(d,)`` of inner patches; eigenvalues ``(d,)``, largest first, and eigenvectors ``(d, d)``, in columns, of
-    their covariance. In float64; d = :func:`most_directions`."""
+    """Compute the mean and the eigendecomposition of the covariance of a grid of 3×3 patches inside the images.
+
+    Returns the mean ``(d,)``, the eigenvalues ``(d,)``, largest first, and the eigenvectors ``(d, d)`` as columns, all
+    in float64. d is :func:`most_directions`."""
     count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
     for images in batches:
         if min(images.shape[-2:]) < SIDE:

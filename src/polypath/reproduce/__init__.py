@@ -1,4 +1,4 @@
-"""The papers' tables and figures as runnable experiments, beside the published numbers.
+"""The papers' tables and figures as runnable experiments, with the published numbers to compare with.
 
     result = reproduce("crescendonet/table2", "small", out="reproduced/table2", source="…/cifar10")
     result.verdicts, result.frame()
@@ -20,17 +20,19 @@ is listed in :data:`polypath.reproduce.registry.PAPERS` and has a tuple ``EXPERI
     )
 
 * ``at_scales`` takes functions that return arms, ``{"plain": small(PlainNet(...)), "resnet": small(ResNet(...))}``.
-  ``small(model, objective, epochs=8, data__train_images=4000)`` is a recipe, ``smoke(...)`` a run of a second, and
-  ``medium(paper("resnet26-cifar10"), 6, model__width=8)`` a published recipe with another schedule on all of CIFAR-10.
-* ``measure`` is called once per seed with *all* trained arms (:class:`~polypath.reproduce.trained.Trained`: ``net``,
-  ``recipe``, ``labels``, ``logits(paths)``, ``correct(paths, recalibrated=N)``, ``marked(probabilities)``,
-  ``metrics()``, ``epochs()``, ``cost(paths)``, ``failed``). It returns a ``Measured`` of ``correct`` (per image; tables
-  show its error), ``values`` (scalars), ``curves`` and ``histograms``, by key. ``per_arm(whole)`` uses the arm's name
-  as key, and ``ARM/WHAT`` for further results of an arm. For ensembles over arms, ``average`` their ``logits(...)``
-  (:mod:`polypath.reproduce.members`), then call ``marked``.
+  ``small(model, objective, epochs=8, data__train_images=4000)`` is a recipe, and ``smoke(...)`` a run of a second.
+  ``medium(paper("resnet26-cifar10"), 6, model__width=8)`` is a published recipe with another schedule on all of
+  CIFAR-10.
+* ``measure`` is called once per seed with *all* trained arms. Each is a :class:`~polypath.reproduce.trained.Trained`
+  with ``net``, ``recipe``, ``labels``, ``logits(paths)``, ``correct(paths, recalibrated=N)``,
+  ``marked(probabilities)``, ``metrics()``, ``epochs()``, ``cost(paths)`` and ``failed``. ``measure`` returns a
+  ``Measured``: ``correct`` (per image; tables show its error), ``values`` (scalars), ``curves`` and ``histograms``, by
+  key. ``per_arm(whole)`` uses the arm's name as key, and ``ARM/WHAT`` for further results of an arm. To measure an
+  ensemble over arms, ``average`` their ``logits(...)`` (:mod:`polypath.reproduce.members`), then call ``marked``.
 * A claim's id stays the same when its text changes; verdicts are found by id (``result.verdict("a-above-b")``). Its
-  statistic takes a mapping from key to mean error (percent) or mean scalar; if a scale does not measure a key, the
-  verdict is *not measured*. A run whose loss is not finite answers the first class (``failed`` says so).
+  statistic takes a mapping from key to mean error (percent) or mean scalar. If a scale does not measure a key, the
+  verdict is *not measured*. A run whose loss is not finite answers the first class for every image (``failed`` gives
+  the reason).
 * All experiments share one store of runs (:mod:`polypath.reproduce.runs`). :mod:`polypath.reproduce.plan` computes the
   cost of a scale. After a change at ``medium``, freeze its claims again (:mod:`polypath.reproduce.frozen`).
 * Tests: ``tests/reproduce/test_smoke.py`` runs every registered experiment at ``smoke``.

@@ -1,14 +1,14 @@
-"""The paired bootstrap that verdicts are based on.
+"""The paired bootstrap from which verdicts are computed.
 
-A *sample* holds the results of N seeds: per key the answers ``(N, images)`` and scalars ``(N,)``. A draw resamples N
-seeds and the images of each test set, both with replacement, and gives each key's mean error in percent or mean scalar.
-It is *paired*: all keys use the same resampled seeds and images.
+A *sample* contains the results of N seeds: for each key, the answers ``(N, images)`` or scalars ``(N,)``. A draw
+resamples N seeds and the images of each test set, both with replacement. It gives each key's mean error in percent or
+mean scalar. It is *paired*: all keys use the same resampled seeds and images.
 
 N is small, and a bootstrap over few seeds underestimates the variation between seeds: it sees (N − 1)/N of the
-variance, and ignores the uncertainty of that variance. A draw's deviation is therefore split into the part of the seeds
-(all images kept) and the part of the images. The first part is stretched by sqrt(N/(N−1)) · t/z, quantiles of Student's
-t with N − 1 degrees of freedom and of the normal distribution at the requested level. If only seeds matter, the
-interval is then close to that of the paired t-test.
+variance, and ignores the uncertainty of that variance. A draw's deviation is therefore split into two parts: that of
+the seeds (with all images kept) and that of the images. The first part is multiplied by sqrt(N/(N−1)) · t/z. Here t and
+z are quantiles of Student's t with N − 1 degrees of freedom and of the normal distribution, at the requested level. If
+only seeds matter, the interval is then close to that of the paired t-test.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHUNK = 200
 
 @dataclass(frozen=True)
 class Sample:
-    """Answers and scalars of the same seeds.
+    """Answers and scalars from the same seeds.
 
     Attributes:
         correct: ``(seeds, images)`` bool by key.
@@ -57,14 +57,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Draws:
-    """Means of every draw, ``(draws,)`` by key: ``seeds_only`` resamples seeds only, ``both`` also images."""
+    """Means of every draw, ``(draws,)`` by key. ``seeds_only`` resamples only seeds, ``both`` also images."""
 
     seeds_only: dict[str, np.ndarray]
     both: dict[str, np.ndarray]
 
 
 def draw(sample: Sample, draws: int = DRAWS, seed: int = 0) -> Draws:
-    """Resample seeds and images; the same ``seed`` gives the same draws on every machine."""
+    """Resample seeds and images. The same ``seed`` gives the same draws on every machine."""
     n = sample.seeds
     generator = np.random.Generator(np.random.PCG64(seed))
     taken = generator.multinomial(n, np.full(n, 1.0 / n), size=draws) / n  # (draws, seeds): each seed's share
@@ -87,22 +87,23 @@ def draw(sample: Sample, draws: int = DRAWS, seed: int = 0) -> Draws:
 
 
 def stretch(seeds: int, level: float) -> float:
-    """The factor that stretches the seeds' part of a deviation, for a two-sided interval of ``level`` (0.95)."""
-    if seeds < 2:  # the variation between seeds is unknown: the interval is that of the images
+    """Return the factor that stretches the seeds' part of a deviation, for a two-sided interval of ``level`` (0.95)."""
+    if seeds < 2:  # with one seed their variation is unknown: the interval is that of the images
         return 1.0
     q = 0.5 + level / 2
     return math.sqrt(seeds / (seeds - 1)) * float(stats.t.ppf(q, seeds - 1) / stats.norm.ppf(q))
 
 
 def interval(sample: Sample, draws: Draws, statistic: Statistic, level: float) -> tuple[float, float]:
-    """Ends of the two-sided interval of a statistic."""
+    """Return the ends of the two-sided interval of a statistic."""
     deviations = _deviations(sample, draws, statistic, level)
     low, high = np.quantile(deviations, [0.5 - level / 2, 0.5 + level / 2], method="inverted_cdf")
     return float(low), float(high)
 
 
 def p_value(sample: Sample, draws: Draws, statistic: Statistic) -> float:
-    """Two-sided p-value: how often draws, stretched for the level 0.95, cross zero; at least 2/(draws + 1)."""
+    """Return the two-sided p-value: twice the share of draws, stretched for the level 0.95, on the rarer side of zero.
+    It is at least 2/(draws + 1)."""
     found = _deviations(sample, draws, statistic, 0.95)
     side = min(int((found <= 0).sum()), int((found >= 0).sum()))
     return min(1.0, 2.0 * (side + 1) / (len(found) + 1))

@@ -1,7 +1,7 @@
-"""Details that the papers leave open, or that their released code does differently, with the option for each reading.
+"""Details that the papers leave open, or that their released code does differently, with an option for each reading.
 
-The generated part of the cards (``docs/cards``) comes from here and from the recipes' ``assumed``. Options are recipe
-fields; a test checks that each can be set and changes something.
+The generated part of the cards (``docs/cards``) is made from these details and from the recipes' ``assumed``. Options
+are recipe fields; a test checks that each can be set and changes something.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
             {"objective.mode": "mixed-a-block"}, "fractalnet20-cifar100",
         ),
         Choice(
-            "draws", "one a mini-batch", OTHERS, "one for each image",
+            "draws", "one per mini-batch", OTHERS, "one for each image",
             {"objective.groups": 0}, "fractalnet20-cifar100",
         ),
         Choice(
@@ -100,7 +100,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
     ),
     "dfn": (
         Choice(
-            "initialisation", "normal, fan-in (He 2015, Eq. 10; the released code)", "He 2015, too", "fan-out",
+            "initialisation", "normal, fan-in (He 2015, Eq. 10; the released code)", "also in He 2015", "fan-out",
             {"model.init": "he"}, "dfn_mr56-cifar10",
         ),
         Choice(
@@ -113,7 +113,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
             {"model.norm_momentum": 0.01}, "dfn_mr56-cifar10",
         ),
         Choice(
-            "images of a norm", "the whole batch", "the paper's GPUs", "32 at a time",
+            "images per batch-norm statistic", "the whole batch", "the paper's GPUs", "32 at a time",
             {"parallel.batch_norm": "ghost", "parallel.ghost_images": 32}, "dfn_mr56-cifar10",
         ),
         Choice(
@@ -151,7 +151,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
             {"data.augment.roll": 2 / 3}, "gunn15-cifar10",
         ),
         Choice(
-            "images of a norm", "the whole batch", "the paper's GPUs", "16 at a time",
+            "images per batch-norm statistic", "the whole batch", "the paper's GPUs", "16 at a time",
             {"parallel.batch_norm": "ghost", "parallel.ghost_images": 16}, "gunn15-cifar10",
         ),
         Choice(
@@ -159,7 +159,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
             {"model.backward": "reference"}, "gunn15-cifar10",
         ),
         Choice(
-            "channels a segment", "as in Tables 1 and 2", "the proof of §4", "one",
+            "channels per segment", "as in Tables 1 and 2", "the proof of §4", "one",
             {"model.segments": (240, 300, 360)}, "gunn15-cifar10",
         ),
     ),
@@ -213,10 +213,10 @@ BEGIN, END = "<!-- from here: made from the code by `make docs` -->", "<!-- to h
 
 
 def card(text: str, paper: str) -> str:
-    """A card with its generated part, between the two marks, made again.
+    """Return a card in which the generated part, between the two marks, is made again.
 
     Raises:
-        ValueError: the text lacks the marks.
+        ValueError: the text does not contain the marks.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(f"the card of {paper} needs the lines {BEGIN!r} and {END!r}, once each and in this order")
@@ -225,12 +225,12 @@ def card(text: str, paper: str) -> str:
 
 
 def option_text(option: Mapping[str, Any]) -> str:
-    """Recipe fields as command-line options."""
+    """Return recipe fields as command-line options."""
     return " ".join(_argument(name, value) for name, value in option.items())
 
 
 def recipes_of(paper: str) -> list[Recipe]:
-    """The recipes of a paper's published setting."""
+    """Return the recipes of a paper's published setting."""
     return [entry.recipe for entry in importlib.import_module(f"polypath.training.recipes.{paper}").entries()]
 
 
@@ -247,7 +247,7 @@ def _plain(value: Any) -> str:
 
 
 def _options(paper: str) -> Iterator[str]:
-    yield from ("## Which option gives which", "")
+    yield from ("## Options for other readings of the paper", "")
     yield from ("| question | default | other answer | option |", "|---|---|---|---|")
     for choice in CHOICES[paper]:
         yield f"| {choice.what} | {choice.ours} | {choice.whose}: {choice.other} | `{option_text(choice.option)}` |"
@@ -255,7 +255,7 @@ def _options(paper: str) -> Iterator[str]:
 
 
 def _assumed(paper: str) -> Iterator[str]:
-    """Fields that the paper does not state according to its recipes, with the number of these recipes."""
+    """List the fields that the paper does not state according to its recipes, with the number of these recipes."""
     recipes = recipes_of(paper)
     by: dict[tuple[str, str], int] = {}
     for recipe in recipes:

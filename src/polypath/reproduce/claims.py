@@ -1,17 +1,19 @@
-"""Claims of a paper as checkable statements, and the verdicts on them.
+"""The claims of a paper as checkable statements, and the verdicts on them.
 
-A claim is a *statistic* of mean errors (percent) and mean scalars by key; the claim is that the statistic *is above
-zero*. :func:`better` is an ordering (by at least a gap), :func:`close` a small gap, :func:`trend` a slope, and
-:class:`Claim` itself anything else. :func:`counted` is about exact numbers.
+A claim has a *statistic*: a function of mean errors (percent) and mean scalars by key. It claims that this statistic
+*is above zero*. :func:`better` is an ordering (by at least a gap), :func:`close` a small gap, :func:`trend` a slope,
+and :class:`Claim` itself anything else. :func:`counted` is about exact numbers.
 
 The verdict is *holds* if the interval (:mod:`polypath.reproduce.bootstrap`) is above zero, *does not hold* if it is
-below, else *undecided*; with fewer than two seeds it is always *undecided*. All claims of an experiment are judged
-together, by Holm's step-down rule at a level of 5%: the clearest of k claims by an interval of level 1 − 0.05/k, the
-next by 1 − 0.05/(k−1), and so on; once a claim is undecided, all that follow are. Holm's rule excludes counted claims,
-which are exact, and claims that the plan called undecidable before the runs (:mod:`polypath.reproduce.frozen`).
+below, else *undecided*. With fewer than two seeds it is always *undecided*. All claims of an experiment are judged
+together, by Holm's step-down rule at a level of 5%. The clearest of k claims is judged by an interval of level 1 −
+0.05/k, the next by 1 − 0.05/(k−1), and so on. Once a claim is undecided, all later ones are. Holm's rule excludes
+counted claims, which are exact, and claims that the plan called undecidable before the runs
+(:mod:`polypath.reproduce.frozen`).
 
 If arms were also trained for half of the epochs, a verdict needs the same sign there; otherwise it is *depends on
-training length*. Mechanisms of an ImageNet network on other images are *exercised*: they run, and nothing is decided.
+training length*. Claims about an ImageNet network that ran on other images are *exercised*: the mechanisms run, and
+nothing is decided.
 """
 
 from __future__ import annotations
@@ -32,21 +34,21 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Claim:
-    """``text`` is true if ``statistic`` is above zero.
+    """The claim ``text``, which is true if ``statistic`` is above zero.
 
     Attributes:
         id: a few words joined by ``-`` (``drop-path-helps``), unique in its experiment. Verdicts are found by id, so it
-            stays the same when ``text`` is reworded; a claim with another meaning gets another id.
+            stays the same when ``text`` is reworded. A claim with another meaning gets another id.
         text: a sentence, in the paper's words if possible.
-        statistic: from means by key to a value; works on single means and on arrays of draws.
-        unit: of the statistic, for the reader; "points" are points of error in percent.
-        says: a description of the statistic, if the text does not give it.
-        exact: a statistic of exact numbers: no seeds, no interval.
+        statistic: a function from means by key to a value. It works on single means and on arrays of draws.
+        unit: the unit of the statistic, for the reader; "points" are points of error in percent.
+        says: a description of the statistic, if the text does not describe it.
+        exact: whether the statistic is of exact numbers: no seeds, no interval.
         contradicted: the paper's own printed numbers that contradict the claim (see
             :mod:`polypath.reproduce.in_print`); empty if none do.
 
     Raises:
-        ValueError: an id of another form.
+        ValueError: the id has another form.
     """
 
     id: str
@@ -72,13 +74,14 @@ class Verdict:
     """The judgement of a claim.
 
     Attributes:
-        id: the claim's; empty in old results, written before claims had ids.
-        text, unit, says: the claim's, in their wording at that time.
+        id: the claim's id; empty in results that were written before claims had ids.
+        text, unit, says: those of the claim, as worded at that time.
         word: the verdict.
         estimate: the statistic of all seeds and images; None if not measured.
-        interval: its ends at ``level`` (1 − 0.05/k of Holm's rule); None for counted claims and single seeds.
+        interval: the interval's ends at ``level`` (1 − 0.05/k of Holm's rule); None for counted claims and single
+            seeds.
         p: two-sided p-value of the bootstrap, before the correction.
-        reason: why it is undecided or not measured, if that is not obvious.
+        reason: why the claim is undecided or not measured, if that is not obvious.
         half: the estimate after half of the epochs, if measured.
     """
 
@@ -96,7 +99,7 @@ class Verdict:
     half: float | None = None
 
     def line(self) -> str:
-        """The verdict as one line of text."""
+        """Return the verdict as one line of text."""
         parts = [f"{self.word}: {self.text}"]
         if self.estimate is not None:
             told = f"{self.says or 'difference'} {_number(self.estimate)} {self.unit}".strip()
@@ -110,28 +113,30 @@ class Verdict:
 
 
 def better(id: str, winner: str, loser: str, text: str, *, by: float = 0.0) -> Claim:
-    """``winner``'s error is below ``loser``'s by more than ``by`` points (a negative ``by`` allows it to be worse)."""
+    """Claim that ``winner``'s error is below ``loser``'s by more than ``by`` points (with ``by`` below 0, it may be
+    worse)."""
     says = f"error of {loser} minus that of {winner}" + (f", minus {by:g}" if by else "")
     return Claim(id, text, lambda m: m[loser] - m[winner] - by, says=says)
 
 
 def close(id: str, one: str, other: str, within: float, text: str) -> Claim:
-    """The errors of ``one`` and ``other`` differ by less than ``within`` points."""
+    """Claim that the errors of ``one`` and ``other`` differ by less than ``within`` points."""
     return Claim(id, text, lambda m: within - abs(m[one] - m[other]), says=f"{within:g} minus |error difference|")
 
 
 def above(id: str, key: str, than: float, text: str, unit: str = "points") -> Claim:
-    """An error or scalar is above a number."""
+    """Claim that an error or scalar is above a number."""
     return Claim(id, text, lambda m: m[key] - than, unit, f"{key} minus {than:g}")
 
 
 def less(id: str, smaller: str, larger: str, text: str, unit: str = "") -> Claim:
-    """A scalar is smaller than another."""
+    """Claim that a scalar is smaller than another."""
     return Claim(id, text, lambda m: m[larger] - m[smaller], unit, f"{larger} minus {smaller}")
 
 
 def trend(id: str, keys: Sequence[str], text: str, *, at: Sequence[float] | None = None, falls: bool = True) -> Claim:
-    """Errors or scalars fall (or rise) along ``keys``, by the least-squares slope over ``at`` (1, 2, 3, …)."""
+    """Claim that errors or scalars fall (or rise) along ``keys``, by the least-squares slope over ``at`` (1, 2, 3,
+    …)."""
     x = np.asarray(at if at is not None else range(1, len(keys) + 1), dtype=float)
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum() * (-1.0 if falls else 1.0)
     says = f"slope from {keys[0]} to {keys[-1]}" + (", sign turned" if falls else "")
@@ -141,7 +146,7 @@ def trend(id: str, keys: Sequence[str], text: str, *, at: Sequence[float] | None
 
 
 def ordered(id: str, keys: Sequence[str], text: str) -> Claim:
-    """Each key has a lower error than the next: the smallest step is above zero."""
+    """Claim that each key has a lower error than the next: the smallest step is above zero."""
     steps = list(itertools.pairwise(keys))
     return Claim(id, text, lambda m: np.min([m[b] - m[a] for a, b in steps], axis=0), says="smallest step")
 
@@ -149,12 +154,12 @@ def ordered(id: str, keys: Sequence[str], text: str) -> Claim:
 def counted(
     id: str, text: str, statistic: Callable[[Mapping[str, Any]], float], unit: str = "", says: str = ""
 ) -> Claim:
-    """A claim about exact numbers (``counts``), true if ``statistic`` is above zero."""
+    """Claim that ``statistic`` of exact numbers (``counts``) is above zero."""
     return Claim(id, text, statistic, unit, says, exact=True)
 
 
 def contradicted(claim: Claim, by: str) -> Claim:
-    """The claim, marked as contradicted by the paper's own numbers, which ``by`` cites."""
+    """Return the claim, marked as contradicted by the paper's own numbers, which ``by`` cites."""
     return replace(claim, contradicted=by)
 
 
@@ -169,12 +174,12 @@ def judge(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Verdict]:
-    """The verdicts on an experiment's claims, in their order.
+    """Return the verdicts on an experiment's claims, in their order.
 
     Args:
         half: means by key after half of the epochs.
-        undecidable: why the plan called claims undecidable, by claim id.
-        exercised: why sampled claims are only exercised; empty if they are judged.
+        undecidable: the reason why the plan called a claim undecidable, by claim id.
+        exercised: the reason why sampled claims are only exercised; empty if they are judged.
     """
     undecidable = undecidable or {}
     verdicts: dict[int, Verdict] = {}
@@ -203,7 +208,7 @@ def judge(
                 p, ends = p_value(sample, drawn, claim.statistic), (low, high)
                 verdicts[i] = replace(verdicts[i], word=told, interval=ends, level=1.0 - LEVEL, p=p, reason=why)
                 continue
-            clear = abs(estimate) / max(high - low, 1e-12)  # orders claims that no draw contradicts
+            clear = abs(estimate) / max(high - low, 1e-12)  # sorts claims that no draw contradicts
             open_claims.append((p_value(sample, drawn, claim.statistic), -clear, i))
     stopped = False
     for rank, (p, _, i) in enumerate(sorted(open_claims)):
@@ -221,7 +226,7 @@ def judge(
 
 
 def _at_both(verdict: Verdict, claim: Claim, half: Mapping[str, float]) -> Verdict:
-    """The verdict with the estimate after half of the epochs; a decided verdict needs the same sign there."""
+    """Return the verdict with the estimate after half of the epochs. A decided verdict needs the same sign there."""
     estimate = verdict.estimate
     if claim.exact or estimate is None:
         return verdict

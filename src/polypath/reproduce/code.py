@@ -1,7 +1,9 @@
-"""Digests of the code that made a run or a result. They cover only the modules used: other commits do not change them.
+"""Digests of the code that made a run or a result. They cover only the modules used, so other commits do not change
+them.
 
 The modules are found by following ``import`` statements (lazy ones too) through the sources. Comments, docstrings and
-layout do not count. A digest is of the syntax tree as this Python prints it, so it may differ between Python versions.
+layout do not count. A digest is computed from the syntax tree as this Python prints it, so it may differ between Python
+versions.
 """
 
 from __future__ import annotations
@@ -19,21 +21,21 @@ RECIPES = "polypath.training.recipes"
 
 @functools.cache
 def training_id() -> str:
-    """A digest (12 digits) of the code that a training run uses. Named recipes are excluded, since the run stores its
-    recipe."""
+    """Return a digest (12 digits) of the code that a training run uses. Named recipes are excluded, since the run
+    stores its recipe."""
     found = modules_of(TRAINING)
     return _digest({name: file for name, file in found.items() if not name.startswith(RECIPES)})
 
 
 @functools.cache
 def code_id() -> str:
-    """A digest (12 digits) of all code that makes a result: training, measuring, judging, the experiments."""
+    """Return a digest (12 digits) of all code that makes a result: training, measuring, judging, the experiments."""
     own = sorted((PACKAGE / "reproduce").rglob("*.py"))
     return _digest(modules_of(_name(file) for file in own))
 
 
 def modules_of(names: Iterable[str], package: Path = PACKAGE) -> dict[str, Path]:
-    """Files of modules of ``package`` and of all modules of it that they import, by module name, in order."""
+    """Return the files of modules of ``package``, and of all its modules that they import, by module name, in order."""
     found: dict[str, Path] = {}
     left = list(names)
     while left:
@@ -41,14 +43,14 @@ def modules_of(names: Iterable[str], package: Path = PACKAGE) -> dict[str, Path]
         if name in found or (file := _file(name, package)) is None:
             continue
         found[name] = file
-        parent = name.rpartition(".")[0]  # its __init__ runs first
+        parent = name.rpartition(".")[0]  # the __init__ of the parent package runs first
         left += [parent] if parent != package.name else []
         left += _imported(ast.parse(file.read_bytes()), package.name)
     return dict(sorted(found.items()))
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """Names that a module imports: modules, and names in packages that may be modules."""
+    """Yield the names that a module imports: modules, and names in packages that may be modules."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == package)
@@ -58,7 +60,7 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
 
 
 def _file(name: str, package: Path) -> Path | None:
-    """The file of a module or package; None for other names."""
+    """Return the file of a module or package; None for other names."""
     place = package.parent.joinpath(*name.split("."))
     for file in (place.with_suffix(".py"), place / "__init__.py"):
         if file.is_file():
@@ -79,7 +81,7 @@ def _digest(files: dict[str, Path]) -> str:
 
 
 def code_of(source: str) -> str:
-    """A module's code, without comments, docstrings and layout."""
+    """Return a module's code, without comments, docstrings and layout."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)

@@ -1,4 +1,4 @@
-"""Combine the measurements of all seeds into a result."""
+"""Combines the measurements of all seeds into a result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def collect(
     data: list[str],
     seconds: float,
 ) -> Result:
-    """Combine the seeds' measurements; keys that some seed lacks are left out."""
+    """Combine the seeds' measurements. Keys that are missing for a seed are left out."""
     per_seed, per_half = list(found.whole.values()), list(found.half.values())
     correct = {key: np.stack([m.correct[key].hits for m in per_seed]) for key in _common(per_seed, "correct")}
     runs = {task.run.path: task for task in found.tasks}
@@ -76,7 +76,7 @@ def _error(hits: np.ndarray) -> float:
 
 
 def _common(per_seed: list[Measured], what: str) -> list[str]:
-    """Keys that all seeds have, in the first one's order."""
+    """Return the keys that all seeds have, in the order of the first seed."""
     if not per_seed:
         return []
     return [key for key in getattr(per_seed[0], what) if all(key in getattr(m, what) for m in per_seed)]

@@ -1,5 +1,6 @@
-"""The coverage page (``docs/coverage.md``): every table and figure of the five papers, every printed cell of the
-papers' own systems, and the experiment and recipe that reproduce it, or the reason why there is none."""
+"""The coverage page (``docs/coverage.md``). It lists every table and figure of the five papers, and every printed cell
+of the papers' own systems. For each, it gives the experiment and the recipe that reproduce it, or the reason why there
+are none."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ from polypath.reproduce.registry import get_experiment, list_experiments
 
 HEAD = """# Coverage
 
-Every table and figure of the five papers, and every printed cell of the papers' own systems: the experiment
-(`polypath reproduce PAPER/TABLE`) that reproduces it, and the recipe (`polypath train RECIPE`) that trains it in the
-published setting, or the reason why there is no experiment. `make docs` generates this page from the experiments'
+Every table and figure of the five papers, and every printed cell of the papers' own systems, with the experiment
+(`polypath reproduce PAPER/TABLE`) that reproduces it and the recipe (`polypath train RECIPE`) that trains it in the
+published setting. If there is no experiment, the reason is given. `make docs` generates this page from the experiments'
 definitions; the results are in [reproduction.md](reproduction.md).
 """
 
@@ -30,7 +31,7 @@ TITLES = {
 
 
 class Given(NamedTuple):
-    """The source of a cell's number: experiments, and names of recipes (none if it is counted); or why it has none."""
+    """The source of a cell's number: experiments and names of recipes (none if it is counted), or why there is none."""
 
     experiments: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
@@ -38,10 +39,10 @@ class Given(NamedTuple):
 
 
 def coverage_page() -> str:
-    """The page.
+    """Return the page.
 
     Raises:
-        ValueError: a cell, table or figure with neither experiment nor reason, or an unused reason.
+        ValueError: a cell, table or figure has neither an experiment nor a reason, or a reason is unused.
     """
     lines = [HEAD]
     for paper, title in TITLES.items():
@@ -52,12 +53,12 @@ def coverage_page() -> str:
 
 
 def _places(paper: str) -> Iterator[str]:
-    """A line for each table and figure, and for experiments without one."""
+    """Yield a line for each table and figure, and for experiments without one."""
     known, said = list_experiments(paper), set[str]()
     yield from ("| in the paper | shows | given by |", "|---|---|---|")
     for place in PLACES[paper]:
         if unknown := [name for name in place.experiments if f"{paper}/{name}" not in known]:
-            raise ValueError(f"coverage: {place.label} of {paper} names {unknown[0]!r}, which is not an experiment")
+            raise ValueError(f"coverage: {place.label} of {paper} refers to {unknown[0]!r}, which is not an experiment")
         if bool(place.experiments) == bool(place.reason):
             raise ValueError(f"coverage: {place.label} of {paper} needs either an experiment or a reason")
         names = [f"{paper}/{name}" for name in place.experiments]
@@ -85,7 +86,7 @@ def _table(paper: str, of: Printed) -> Iterator[str]:
 
 
 def printed_cells(paper: str, of: Printed) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
-    """The printed rows of the paper's own systems, with the content of each cell."""
+    """Yield the printed rows of the paper's own systems, with the content of each cell."""
     for row in published.table(paper, of.table)["rows"]:
         cells = {column: _number(row.get(column)) for column in of.columns if of.own(row)}
         if cells := {column: number for column, number in cells.items() if number is not None}:
@@ -93,10 +94,10 @@ def printed_cells(paper: str, of: Printed) -> Iterator[tuple[Mapping[str, Any], 
 
 
 def given(paper: str, table: str, row: Mapping[str, Any], column: str) -> Given:
-    """The source of a printed cell's number.
+    """Return the source of a printed cell's number.
 
     Raises:
-        ValueError: neither an experiment nor a reason.
+        ValueError: the cell has neither an experiment nor a reason.
     """
     found = _index().get((paper, table, id(row), column), [])
     if not found:
@@ -110,7 +111,8 @@ def given(paper: str, table: str, row: Mapping[str, Any], column: str) -> Given:
 
 
 def recipes_of(experiment: Experiment, key: str) -> list[str]:
-    """Names of the recipes of the arms that give a key in the published setting; empty if it is counted."""
+    """Return the names of the recipes of the arms that a key comes from in the published setting; empty if it is
+    counted."""
     arms = experiment.scale("paper").arms if "paper" in experiment.scales else {}
     if experiment.arms_of is not None:
         return [arms[arm].name for arm in experiment.arms_of(key)]
@@ -126,7 +128,7 @@ _INDEX: dict[tuple[str, str, int, str], list[tuple[str, str]]] = {}
 
 
 def _index() -> Mapping[tuple[str, str, int, str], list[tuple[str, str]]]:
-    """Experiments and keys by the cell that they reproduce."""
+    """Return experiments and keys, by the cell that they reproduce."""
     if not _INDEX:
         for experiment in map(get_experiment, list_experiments()):
             for key, cell in experiment.published.items():
@@ -149,7 +151,7 @@ def _needed(reason: Any) -> bool:
 
 
 def _number(cell: Any) -> Any:
-    """A cell's content: a number, a mean and its deviation, or a word."""
+    """Return a cell's content: a number, a mean and its deviation, or a word."""
     return f"{cell['mean']} ± {cell['std']}" if isinstance(cell, dict) else cell
 
 

@@ -1,4 +1,4 @@
-"""An experiment: a table or figure of a paper as networks to train, measurements, and claims to check.
+"""An experiment: a table or figure of a paper, as networks to train, measurements, and claims to check.
 
 A definition reads like its paper's table::
 
@@ -12,7 +12,7 @@ A definition reads like its paper's table::
         claims=(better("ensemble-beats-longest", "whole", "branches=4", "the ensemble beats its longest branch"), ...),
     )
 
-An *arm* is a named recipe; every arm is trained once for each seed. Measurements have *keys*: an arm's name, or
+An *arm* is a named recipe. Every arm is trained once for each seed. Measurements have *keys*: an arm's name, or
 ``ARM/WHAT`` for one of several measurements of an arm.
 """
 
@@ -43,10 +43,11 @@ class Scale:
     """An experiment at one scale.
 
     Args:
-        arms: the recipes to train, by name; may be empty.
+        arms: the recipes to train, by name; there may be none.
         seeds: the default number of seeds.
-        changes: differences from the paper's setting, a sentence each; printed above the result.
-        both_lengths: also train every arm for half of its epochs. A verdict then needs the same sign at both lengths.
+        changes: differences from the paper's setting, a sentence each; they are printed above the result.
+        both_lengths: whether every arm is also trained for half of its epochs. A verdict then needs the same sign at
+            both lengths.
     """
 
     arms: Mapping[str, Recipe] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class Scale:
 
 
 def halved(recipe: Recipe) -> Recipe:
-    """The recipe with half of the epochs, and the schedule over these.
+    """Return the recipe with half of the epochs, and the schedule over these.
 
     Raises:
         ValueError: the recipe has one epoch.
@@ -65,14 +66,14 @@ def halved(recipe: Recipe) -> Recipe:
 
 
 Measure = Callable[[Mapping[str, Trained]], Measured]
-"""From one seed's trained arms, by name, to their measurements."""
+"""A function from one seed's trained arms, by name, to their measurements."""
 
 
 class Cell:
     """A printed number: paper (default: the experiment's), table, column, and the values that identify its row.
 
-    ``complement`` reads an accuracy as an error: 100 minus the printed number. ``times`` converts it to our unit (1000:
-    GFLOPs to millions). ``part`` selects one of several numbers in a cell.
+    ``complement`` reads an accuracy as an error: 100 minus the printed number. ``times`` converts the number to our
+    unit (1000: GFLOPs to millions). ``part`` selects one of several numbers in a cell.
     """
 
     def __init__(
@@ -92,22 +93,23 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A table or figure of a paper, runnable.
+    """A table or figure of a paper that can be run.
 
     Args:
         name: ``PAPER/TABLE``.
         place: its place in the paper, such as a table.
         shows: its content, in a phrase.
-        scales: by name (:data:`SCALES`), each as a function, since building some takes a while.
-        measure: see :data:`Measure`; :mod:`polypath.reproduce.measure` has the usual ones.
-        counts: exact numbers that need no training (parameters, paths), by key, for a scale.
-        units: unit of keys in ``values`` and ``counts``, by the end of the key (``{"loss": "nats"}``).
-        published: printed number of a key. Keys that were not measured at a scale are left out.
+        scales: its scales by name (:data:`SCALES`). Each is a function, since some take a while to build.
+        measure: see :data:`Measure`. :mod:`polypath.reproduce.measure` has the usual ones.
+        counts: a function from a scale to exact numbers that need no training (parameters, paths), by key.
+        units: the units of keys in ``values`` and ``counts``, by the end of the key (``{"loss": "nats"}``).
+        published: the printed numbers by key. Keys that were not measured at a scale are left out.
         claims: the paper's statements, in checkable form.
-        figure: draws the result in the paper's form; None draws the errors as bars.
-        answer: a summary of the verdicts, for the page of results.
+        figure: a function that draws the result in the paper's form; None draws the errors as bars.
+        answer: a function that summarises the verdicts, for the page of results.
         notes: caveats about the definition.
-        imagenet: the paper ran it on ImageNet; on other images its sampled claims are *exercised*, never decided.
+        imagenet: whether the paper ran it on ImageNet. On other images, its sampled claims are *exercised*, never
+            decided.
         arms_of: names of the arms of ``paper`` that a key comes from, if the key does not begin with its arm's name.
 
     Raises:
@@ -139,12 +141,12 @@ class Experiment:
         return self.name.partition("/")[0]
 
     def exercised(self, plan: Scale) -> str:
-        """Why a scale's sampled claims are only exercised; empty if they may be decided."""
+        """Return why a scale's sampled claims are only exercised; empty if they may be decided."""
         others = self.imagenet and any(recipe.data.source != "imagenet" for recipe in plan.arms.values())
         return "a network of ImageNet's on other images" if others else ""
 
     def scale(self, name: str) -> Scale:
-        """The experiment at a scale.
+        """Return the experiment at a scale.
 
         Raises:
             ValueError: the experiment does not have this scale.
@@ -155,9 +157,9 @@ class Experiment:
 
 
 def definition_id(experiment: Experiment, scale: str, plan: Scale) -> str:
-    """A digest of the definition of a scale: the arms' recipes, without seed, device and source of images. It excludes
-    texts, so a result stays valid when a claim or note is reworded, and later recipe fields at values that change
-    nothing."""
+    """Return a digest of the definition of a scale: the arms' recipes, without seed, device and source of images. It
+    excludes texts, so a result stays valid when a claim or note is reworded. It also excludes later recipe fields with
+    values that change nothing."""
     arms: dict[str, Any] = {}
     for arm, recipe in plan.arms.items():
         values = recipe_to_json(recipe)

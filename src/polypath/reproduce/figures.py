@@ -21,13 +21,13 @@ Draw = Callable[["Result"], "Figure"]
 
 
 def error_bars(result: Result) -> Figure:
-    """A horizontal bar for each key: mean test error, whisker of one standard deviation over seeds, printed number as a
-    mark. Without errors, the scalars or counts."""
+    """Draw a horizontal bar for each key: mean test error, whisker of one standard deviation over seeds, printed number
+    as a mark. Without errors, the scalars or counts are drawn."""
     return bars()(result)
 
 
 def bars(keys: Sequence[str] | None = None, label: str = "test error (%)") -> Draw:
-    """Bars of these keys, by default of all errors (or, without errors, of all scalars and counts)."""
+    """Draw bars of these keys, by default of all errors (or, without errors, of all scalars and counts)."""
 
     def draw(result: Result) -> Figure:
         shown = [k for k in keys if known(result, k)] if keys is not None else list(result.errors)
@@ -44,8 +44,8 @@ def bars(keys: Sequence[str] | None = None, label: str = "test error (%)") -> Dr
 
 
 def grouped_bars(groups: Mapping[str, str], parts: Mapping[str, str], label: str = "test error (%)") -> Draw:
-    """Bars in groups. ``groups`` maps each group's name to its part of the keys, ``parts`` maps each bar's label to the
-    other part of the key: a prefix if it ends in ``/`` or a blank, else a suffix."""
+    """Draw bars in groups. ``groups`` maps each group's name to its part of the keys; ``parts`` maps each bar's label
+    to the other part of the key. That part is a prefix if it ends in ``/`` or a blank, else a suffix."""
 
     def key_of(group: str, part: str) -> str:
         return f"{part}{group}" if part.endswith(("/", " ")) else f"{group}{part}"
@@ -71,7 +71,7 @@ def lines(
     ylabel: str = "test error (%)",
     log: bool = False,
 ) -> Draw:
-    """A line for each key (or key: label) of ``curves``: mean over seeds, a band from the lowest to the highest."""
+    """Draw a line for each key (or key: label) of ``curves``: the mean over seeds, in a band from lowest to highest."""
     labels = dict(keys) if isinstance(keys, Mapping) else {key: key for key in keys}
 
     def draw(result: Result) -> Figure:
@@ -91,7 +91,7 @@ def lines(
 
 
 def against(costs: Mapping[str, tuple[str, str]], keys: Sequence[str] | None = None) -> Draw:
-    """Error against cost: a panel for each of ``costs``, label to (suffix of the scalar's key, unit)."""
+    """Draw error against cost, in a panel for each of ``costs``: label to (suffix of the scalar's key, unit)."""
 
     def draw(result: Result) -> Figure:
         shown = [k for k in (keys or result.errors) if k in result.errors]
@@ -120,18 +120,18 @@ def finish(figure: Figure, result: Result, columns: int = 4) -> Figure:
 
 
 def title(result: Result) -> str:
-    """The experiment, its place in the paper, its scale and its number of seeds."""
+    """Return a title: the experiment, its place in the paper, its scale and its number of seeds."""
     n = len(result.seeds)
     seeds = f", {n} seed{'s' if n != 1 else ''}" if n else ""
     return f"{result.experiment} ({result.place}), scale {result.scale}{seeds}"
 
 
 def known(result: Result, key: str) -> bool:
-    """Whether the result has a number for this key."""
+    """Return whether the result has a number for this key."""
     return any(key in found for found in (result.errors, result.values, result.counts))
 
 
 def value_of(result: Result, key: str) -> Value:
-    """A key's mean over seeds, its standard deviation and the printed number."""
+    """Return a key's mean over seeds, its standard deviation and the printed number."""
     printed = result.published.get(key)
     return Value(result.mean(key), result.std(key), printed if isinstance(printed, float | int) else None)

@@ -1,8 +1,10 @@
-"""The plan of ``medium``, frozen in a file before anything runs: claims, thresholds, seeds, and detectable effects.
+"""The plan of ``medium``, which was frozen in a file before anything ran: claims, thresholds, seeds, detectable
+effects.
 
 :func:`freeze` makes ``medium_plan.json`` beside this module (``polypath reproduce --all --scale medium --freeze``); a
-test checks it. Verdicts at ``medium`` follow it. A claim that it calls undecidable stays undecided whatever the result,
-and says which budget would decide it. An experiment whose definition differs from the plan's is rejected.
+test checks it. Verdicts at ``medium`` follow the plan. A claim that the plan calls undecidable stays undecided whatever
+the result; its verdict says which budget would decide it. An experiment whose definition differs from the plan's is
+rejected.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ re-implementations fall short of FractalNet's deepest column (36.7 and 29.05% on
 
 
 class Frozen:
-    """The plan of one experiment."""
+    """The frozen plan of one experiment."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.name, self.definition, self.seeds = values["name"], values["definition"], values["seeds"]
@@ -47,20 +49,20 @@ class Frozen:
 
     @property
     def undecidable(self) -> dict[str, str]:
-        """Why claims cannot be decided, by claim id."""
+        """The reasons why claims cannot be decided, by claim id."""
         return {id: claim["why"] for id, claim in self.claims.items() if not claim["decidable"]}
 
 
 def frozen(name: str) -> Frozen | None:
-    """The frozen plan of an experiment; None if it has no scale ``medium``."""
+    """Return the frozen plan of an experiment; None if it has no scale ``medium``."""
     return next((Frozen(values) for values in read_json(FILE)["experiments"] if values["name"] == name), None)
 
 
 def checked(experiment: Experiment, plan: Scale) -> Frozen | None:
-    """The frozen plan of an experiment that is about to run at ``medium``.
+    """Return the frozen plan of an experiment that is about to run at ``medium``.
 
     Raises:
-        ValueError: its definition or claims differ from the frozen ones.
+        ValueError: the experiment's definition or claims differ from the frozen ones.
     """
     held = frozen(experiment.name)
     if held is None:
@@ -75,7 +77,7 @@ def checked(experiment: Experiment, plan: Scale) -> Frozen | None:
 
 
 def planned() -> Plan:
-    """The plan of ``medium``, read from the frozen file instead of counted."""
+    """Return the plan of ``medium``, read from the frozen file instead of counted."""
     held = read_json(FILE)["experiments"]
     found = []
     for of in held:
@@ -85,7 +87,7 @@ def planned() -> Plan:
 
 
 def load_small(folder: Path) -> list[Result]:
-    """Results at ``small`` below a folder; they give the spreads.
+    """Load the results at ``small`` in a folder. The spread of statistics is computed from them.
 
     Raises:
         ValueError: no results, or a damaged one.
@@ -98,17 +100,18 @@ def load_small(folder: Path) -> list[Result]:
 
 
 def beyond() -> dict[str, float]:
-    """PFLOP of the scales in :data:`BEYOND`, by experiment."""
+    """Return the PFLOP of the scales in :data:`BEYOND`, by experiment."""
     return {name: scale_pflop(make()) for name, make in BEYOND.items()}
 
 
 def freeze(plan: Plan, results: Sequence[Result], beyond: Mapping[str, float]) -> dict[str, Any]:
-    """The document: each experiment's claims at ``medium``, and the effects that its seeds can detect.
+    """Return the plan's file contents: each experiment's claims at ``medium``, and the effects that its seeds can
+    detect.
 
     Args:
-        plan: of ``medium``.
+        plan: the plan of ``medium``.
         results: committed results at ``small``, for the spread.
-        beyond: PFLOP of the excluded scales, see :func:`beyond`.
+        beyond: PFLOP of the excluded scales; see :func:`beyond`.
     """
     cost, known = {planned.name: planned for planned in plan.experiments}, known_spreads(results)
     experiments = []
@@ -144,7 +147,7 @@ def freeze(plan: Plan, results: Sequence[Result], beyond: Mapping[str, float]) -
 
 
 def _left_out(name: str, scale: Scale, pflop: float) -> dict[str, Any]:
-    """Claims that need a larger budget."""
+    """Describe the claims that need a larger budget."""
     experiment = get_experiment(name)
     keys = Keys(experiment, scale)
     claims = [claim.id for claim in experiment.claims if not claim.exact and asks(keys, claim)]
@@ -190,7 +193,7 @@ def _claim(
 
 
 class Keys(Mapping[str, float]):
-    """The keys that a scale measures, by the names of its arms: every key has the value 1."""
+    """The keys that a scale measures, found from the names of its arms. Every key has the value 1."""
 
     def __init__(self, experiment: Experiment, scale: Scale) -> None:
         self._experiment, self._scale = experiment, scale
@@ -198,7 +201,7 @@ class Keys(Mapping[str, float]):
         self._single = len(scale.arms) == len(self._published) == 1
 
     def owns(self, key: str) -> bool:
-        """Whether a key comes only from the scale's arms."""
+        """Return whether a key comes only from the scale's arms."""
         arms = self._scale.arms
         if self._experiment.arms_of is not None:
             try:
@@ -223,7 +226,7 @@ class Keys(Mapping[str, float]):
 
 
 def asks(keys: Keys, claim: Claim) -> bool:
-    """Whether a scale measures all keys that a claim reads."""
+    """Return whether a scale measures all keys that a claim reads."""
     try:
         claim.statistic(keys)
     except KeyError:
@@ -232,5 +235,5 @@ def asks(keys: Keys, claim: Claim) -> bool:
 
 
 def rounded(x: float) -> float:
-    """Three significant digits, so that the file is the same on every machine."""
+    """Round to three significant digits, so that the file is the same on every machine."""
     return float(f"{x:.3g}")

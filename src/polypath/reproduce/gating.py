@@ -1,5 +1,5 @@
-"""Effects of the gates of a dynamic recursive net: MACs spent (DRNN Tables 1 and 2), maps passed and stopped
-(Fig. 7)."""
+"""Effects of the gates of a dynamic recursive net: MACs spent (DRNN Tables 1 and 2), maps of passed and of stopped
+images (Fig. 7)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from polypath.profiling.cost import macs_by_node
 
 
 def mean_macs(net: PathNet, passed: Mapping[tuple[str, str], float], size: int) -> float:
-    """Mean multiply-adds of an image of ``size`` pixels, gates included. Like
-    :func:`polypath.profiling.expected.expected_macs`, but from the measured shares ``{(switch, loop): share}`` of all
+    """Compute the mean multiply-adds of an image of ``size`` pixels, gates included. It is like
+    :func:`polypath.profiling.expected.expected_macs`, but uses the measured shares ``{(switch, loop): share}`` of all
     images that pass each gate."""
     shares: dict[str, float] = {}
     for switch in net.wiring.joins.values():
@@ -37,7 +37,8 @@ class PassedStopped:
     """Statistics of the maps before a block's first norm, for the images that its first gate passes and stops.
 
     Attributes:
-        mean_passed, var_passed, mean_stopped, var_stopped: by channel ``(C,)``, over images and positions.
+        mean_passed, var_passed, mean_stopped, var_stopped: means and variances of each channel ``(C,)``, over images
+            and positions.
         passed, stopped: number of images of each kind.
     """
 
@@ -57,11 +58,11 @@ class PassedStopped:
 
 @torch.inference_mode()
 def passed_and_stopped(net: PathNet, batches: Iterable[Sequence[Tensor]], least: int = 2) -> dict[str, PassedStopped]:
-    """Statistics of the images that the gate before each block's first loop passes and stops, by block
+    """Compute statistics of the images that the gate before each block's first loop passes and stops, by block
     (``group3.block2``).
 
-    They are of the output of the block's first conv, which is also computed for stopped images. Blocks whose gate
-    passes or stops fewer than ``least`` images are left out. The network is put in evaluation mode.
+    The statistics are those of the output of the block's first conv, which is also computed for stopped images. Blocks
+    whose gate passes or stops fewer than ``least`` images are left out. The network is put in evaluation mode.
 
     Raises:
         ValueError: no block has a gate before its first loop.

@@ -1,4 +1,4 @@
-"""The images of an experiment's arms: finds them, checks that they have the needed splits, loads them once."""
+"""The images of an experiment's arms. They are found, checked for the needed splits, and loaded once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Images:
     """Loads each of the arms' datasets on first use, and keeps it.
 
     Args:
-        places: by ``source``, a folder to read it from instead.
+        places: folders to read images from instead, by ``source``.
     """
 
     def __init__(self, places: Mapping[str, str] | None = None) -> None:
@@ -29,41 +29,41 @@ class Images:
         self._known: dict[DataConfig, Identity] = {}
 
     def of(self, config: DataConfig) -> ImageData:
-        """The images of a configuration; arms that differ only in augmentation share them."""
+        """Return the images of a configuration. Arms that differ only in augmentation share them."""
         plain = replace(config, augment=DataConfig().augment)
         if plain not in self._loaded:
             self._loaded[plain] = load_images(self.located(config))
         return self._loaded[plain]
 
     def identity(self, config: DataConfig) -> Identity:
-        """The identity of a configuration's images, without decoding any."""
+        """Return the identity of a configuration's images, without decoding any."""
         plain = replace(config, augment=DataConfig().augment)
         if plain not in self._known:
             self._known[plain] = identify(self.located(plain))
         return self._known[plain]
 
     def folder(self, config: DataConfig) -> str | None:
-        """The folder of a configuration's images; None for images by name."""
+        """Return the folder of a configuration's images; None for images by name."""
         place = local_folder(self.located(config).source)
         return None if place is None else str(place)
 
     def located(self, config: DataConfig) -> DataConfig:
-        """The configuration with the actual place of its images."""
+        """Return the configuration with the actual place of its images."""
         return located(config, self.places.get(config.source))
 
     @property
     def notes(self) -> list[str]:
-        """The name of each loaded dataset, with its caveats."""
+        """Return the name of each loaded dataset, with its caveats."""
         told = {f"{data.name}: {data.note}" if data.note else data.name for data in self._loaded.values()}
         return sorted(told)
 
 
 def with_source(arms: Mapping[str, Recipe], source: str | None) -> dict[str, Recipe]:
-    """The arms with images from another place: ``FOLDER_OR_NAME`` if all read one dataset, ``cifar10=FOLDER`` for those
-    that read ``cifar10``.
+    """Return the arms with images from another place: ``FOLDER_OR_NAME`` if all arms read the same dataset,
+    ``cifar10=FOLDER`` for those that read ``cifar10``.
 
     Raises:
-        ValueError: the arms read several datasets, and ``source`` names none.
+        ValueError: the arms read several datasets, and ``source`` does not say which one it replaces.
     """
     if source is None:
         return dict(arms)
@@ -76,7 +76,7 @@ def with_source(arms: Mapping[str, Recipe], source: str | None) -> dict[str, Rec
         }
     if len(sources) > 1:
         raise ValueError(
-            f"--data.source {source!r}: this experiment reads {', '.join(sources)}; name one, as in {sources[0]}=FOLDER"
+            f"--data.source {source!r}: this experiment reads {', '.join(sources)}; give one, as in {sources[0]}=FOLDER"
         )
     return {arm: changed(recipe, {"data.source": source}) for arm, recipe in arms.items()}
 

@@ -1,7 +1,7 @@
-"""Each claim, evaluated on the numbers that its own paper prints.
+"""Evaluates each claim on the numbers printed in its own paper.
 
-This checks our reading of a paper and nothing else. If a claim is false there, either we misread the paper or the paper
-contradicts itself; in the second case ``Claim.contradicted`` cites where.
+This checks only our reading of a paper. If a claim is false there, either we misread the paper or the paper contradicts
+itself. In the second case ``Claim.contradicted`` cites where.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Outcome = Literal["true in print", "contradicted in print", "not printed"]
 
 
 def printed_number(experiment: Experiment, cell: Cell) -> float | str | None:
-    """The printed content of a cell, in the unit of our measurement: a number, a word, or None if empty or lost."""
+    """Return the printed content of a cell, in the unit of our measurement: a number, a word, or None if empty or
+    lost."""
     printed: Any = value(cell.paper or experiment.paper, cell.table, cell.column, **cell.row)
     if cell.part is not None:
         printed = printed[cell.part]
@@ -28,15 +29,15 @@ def printed_number(experiment: Experiment, cell: Cell) -> float | str | None:
 
 
 def printed_numbers(experiment: Experiment) -> dict[str, float]:
-    """All printed numbers of an experiment, by key."""
+    """Return all printed numbers of an experiment, by key."""
     cells = {key: printed_number(experiment, cell) for key, cell in experiment.published.items()}
     numbers = {key: float(number) for key, number in cells.items() if isinstance(number, float | int)}
     return numbers | {f"{key}{SETTING}": 1.0 for key in numbers}
 
 
 def in_print(experiment: Experiment, claim: Claim) -> Outcome:
-    """The outcome of a claim on the paper's own numbers. ``not printed`` if a number is missing, or if the claim reads
-    none because it counts on the networks themselves."""
+    """Return the outcome of a claim on the paper's own numbers. It is ``not printed`` if a number is missing, or if the
+    claim reads no number because it counts on the networks themselves."""
     statistic = printed_effect(claim, printed_numbers(experiment))
     if statistic is None:
         return "not printed"
@@ -44,7 +45,7 @@ def in_print(experiment: Experiment, claim: Claim) -> Outcome:
 
 
 def printed_effect(claim: Claim, numbers: Mapping[str, float]) -> float | None:
-    """A claim's statistic of printed numbers; None if a number is missing, or if it reads none."""
+    """Return a claim's statistic of printed numbers; None if a number is missing, or if it reads none."""
     read = _Read(numbers)
     try:
         found = float(claim.statistic(read))
@@ -54,7 +55,7 @@ def printed_effect(claim: Claim, numbers: Mapping[str, float]) -> float | None:
 
 
 class _Read(Mapping[str, float]):
-    """Numbers by key; records whether any was read."""
+    """Numbers by key that record whether any was read."""
 
     def __init__(self, numbers: Mapping[str, float]) -> None:
         self._numbers, self.read = numbers, False

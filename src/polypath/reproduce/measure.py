@@ -1,4 +1,4 @@
-"""The usual measurements; each returns a :data:`~polypath.reproduce.experiment.Measure`."""
+"""The usual measurements: parts of a :data:`~polypath.reproduce.experiment.Measure`, and functions that return them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from polypath.reproduce.measured import Correct, Measured
 from polypath.reproduce.trained import Choice, Trained
 
 One = Callable[[Trained], Measured]
-"""From one trained arm to its measurements, with keys without the arm's name."""
+"""A function from one trained arm to its measurements, with keys without the arm's name."""
 
 
 def per_arm(*parts: One, single: bool = False) -> Measure:
-    """Measure every arm separately. The key ``whole`` becomes ``ARM``, others ``ARM/KEY``; with ``single``, for
+    """Measure every arm separately. The key ``whole`` becomes ``ARM``, others become ``ARM/KEY``. With ``single``, for
     experiments of one arm, keys stay as they are."""
 
     def measure(trained: Mapping[str, Trained]) -> Measured:
@@ -32,23 +32,24 @@ def per_arm(*parts: One, single: bool = False) -> Measure:
 
 
 def whole(run: Trained) -> Measured:
-    """The whole network's answers, and its loss in the last epoch of training (``loss``)."""
+    """Measure the whole network's answers, and its loss in the last epoch of training (``loss``)."""
     return Measured(run.correct({"whole": run.net.paths("whole")}), last_loss(run))
 
 
 def top_five(run: Trained) -> Measured:
-    """Whether the label is among the whole network's five most probable classes, ``top-5``."""
+    """Measure whether the label is among the whole network's five most probable classes, ``top-5``."""
     return Measured({"whole top-5": within_five(run, run.logits(["whole"])["whole"])})
 
 
 def within_five(run: Trained, logits: Tensor) -> Correct:
-    """Which test images have their label among the five largest of ``logits`` ``(images, classes)``."""
+    """Return which test images have their label among the five largest of ``logits`` ``(images, classes)``."""
     five = (logits.topk(min(5, logits.shape[1]), dim=1).indices == run.labels[:, None]).any(1)
     return Correct(five.numpy(), run.images)
 
 
 def paths(choice: Choice = None, *, recalibrated: int = 0, suffix: str = "") -> One:
-    """Answers of paths, by default of all named ones and ``whole``; keys are their texts plus ``suffix``."""
+    """Measure the answers of paths, by default of all named ones and ``whole``. Keys are the paths' texts plus
+    ``suffix``."""
 
     def measure(run: Trained) -> Measured:
         found = run.correct(choice, recalibrated=recalibrated)
@@ -58,7 +59,7 @@ def paths(choice: Choice = None, *, recalibrated: int = 0, suffix: str = "") -> 
 
 
 def costs(choice: Choice = None) -> One:
-    """``KEY params`` and ``KEY MACs`` of paths, in millions, for one image."""
+    """Measure ``KEY params`` and ``KEY MACs`` of paths, in millions, for one image."""
 
     def measure(run: Trained) -> Measured:
         values = {}
@@ -71,18 +72,18 @@ def costs(choice: Choice = None) -> One:
 
 
 def last_loss(run: Trained) -> dict[str, float]:
-    """``loss``: the mean training loss of the last recorded epoch; empty if no epoch was recorded."""
+    """Return ``loss``, the mean training loss of the last recorded epoch; empty if no epoch was recorded."""
     rows = run.metrics()
     return {"loss": rows[-1]["train_loss"]} if rows else {}
 
 
 def training_curves(run: Trained) -> Measured:
-    """Training loss by epoch, ``loss``."""
+    """Measure the training loss by epoch, ``loss``."""
     return Measured(curves={"loss": [(row["epoch"], row["train_loss"]) for row in run.metrics()]})
 
 
 def error_along_training(choice: Choice = None, *, recalibrated: int = 0) -> One:
-    """Test error (percent) of paths at each kept checkpoint, as curves by the paths' texts."""
+    """Measure the test error (percent) of paths at each kept checkpoint, as curves by the paths' texts."""
 
     def measure(run: Trained) -> Measured:
         curves: dict[str, list[tuple[float, float]]] = {}
@@ -95,7 +96,7 @@ def error_along_training(choice: Choice = None, *, recalibrated: int = 0) -> One
 
 
 def curves(run: Trained) -> Measured:
-    """Training loss and test error by epoch, and their means over the epochs (``area``: how fast they fall)."""
+    """Measure training loss and test error by epoch, and their means over the epochs (``area``: how fast they fall)."""
     rows = run.metrics()
     loss = [(r["epoch"], r["train_loss"]) for r in rows]
     error = [(r["epoch"], r["traced_test_error"]) for r in rows if "traced_test_error" in r]
@@ -105,7 +106,7 @@ def curves(run: Trained) -> Measured:
 
 
 def named_whole(run: Trained) -> Measured:
-    """:func:`curves` under keys that begin with the arm's name."""
+    """Measure :func:`curves`, with keys that begin with the arm's name."""
     found = curves(run)
     return Measured(
         values={f"whole {key}": v for key, v in found.values.items()},

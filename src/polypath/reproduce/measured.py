@@ -1,6 +1,6 @@
 """The measurements of one seed, in memory and on disk.
 
-The file is an ``.npz`` without pickle: answers as bits, the rest as JSON.
+The file is an ``.npz`` without pickle. It contains answers as bits, and the rest as JSON.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from polypath.storage.files import write_file
 
 
 class Correct(NamedTuple):
-    """Which test images are classified correctly: ``hits`` ``(images,)`` bool. ``images`` identifies the test set, so
-    that only answers on the same images are paired."""
+    """Which test images are classified correctly: ``hits`` ``(images,)`` bool. ``images`` identifies the test set:
+    answers are paired only on the same images."""
 
     hits: np.ndarray
     images: str
@@ -33,9 +33,9 @@ class Measured:
     Attributes:
         correct: answers on test images.
         values: scalars (a training loss, epochs until an event, MACs, a similarity).
-        curves: points ``(x, y)`` of a line.
+        curves: the points ``(x, y)`` of a line.
         histograms: counts or shares by label.
-        pictures: images to show, PNG in base64; those of the first seed are kept.
+        pictures: images to show, PNG in base64. Those of the first seed are kept.
     """
 
     correct: dict[str, Correct] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Measured:
     pictures: dict[str, str] = field(default_factory=dict)
 
     def update(self, other: Measured) -> Measured:
-        """Add the entries of ``other``; returns itself."""
+        """Add the entries of ``other``. Returns itself."""
         self.correct |= other.correct
         self.values |= other.values
         self.curves |= other.curves
@@ -55,7 +55,7 @@ class Measured:
 
 
 def save_measured(file: Path, measured: Measured, arms: Sequence[str]) -> None:
-    """Write the measurements of one seed; ``arms`` identifies the measured arms."""
+    """Write the measurements of one seed. ``arms`` identifies the measured arms."""
     rest = {
         "arms": list(arms),
         "keys": [[key, hits.images, len(hits.hits)] for key, hits in measured.correct.items()],
@@ -68,7 +68,7 @@ def save_measured(file: Path, measured: Measured, arms: Sequence[str]) -> None:
 
 
 def load_measured(file: Path, arms: Sequence[str]) -> Measured | None:
-    """Read what :func:`save_measured` wrote; None if the file is missing, damaged or of other arms."""
+    """Read a file of :func:`save_measured`; None if the file is missing, damaged or of other arms."""
     try:
         bits, rest = unpacked(file)
     except (OSError, ValueError):
@@ -85,7 +85,8 @@ def load_measured(file: Path, arms: Sequence[str]) -> Measured | None:
 
 
 def packed(hits: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> bytes:
-    """Bool arrays ``(seeds, images)`` by key, as packed bits, and JSON values, in the bytes of a ``.npz`` file."""
+    """Return the bytes of a ``.npz`` file with bool arrays ``(seeds, images)`` by key, as packed bits, and JSON
+    values."""
     head = {"keys": list(hits), "images": [array.shape[1] for array in hits.values()], "rest": rest}
     arrays = {f"bits{i}": np.packbits(array, axis=1) for i, array in enumerate(hits.values())}
     text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
@@ -95,11 +96,11 @@ def packed(hits: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> bytes:
 
 
 def unpacked(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The inverse of :func:`packed`.
+    """Read a file made of :func:`packed` bytes.
 
     Raises:
-        OSError: no such file.
-        ValueError: a damaged file.
+        OSError: there is no such file.
+        ValueError: the file is damaged.
     """
     try:
         with np.load(file, allow_pickle=False) as arrays:

@@ -16,11 +16,11 @@ from polypath.training.engine import load_weights
 from polypath.training.finish import ENSEMBLE, SNAPSHOTS
 
 Members = Mapping[str, Tensor]
-"""Logits ``(images, classes)`` by the member's name, on the test images in their order."""
+"""Logits ``(images, classes)`` on the test images in their order, by the member's name."""
 
 
 def shared_members(run: Trained) -> dict[str, Tensor]:
-    """Members of an ensemble with shared weights; for a failed run, equal logits of all classes.
+    """Compute the logits of an ensemble whose members share weights; for a failed run, equal logits of all classes.
 
     Raises:
         ValueError: the run trained no ensemble.
@@ -39,7 +39,7 @@ def shared_members(run: Trained) -> dict[str, Tensor]:
 
 
 def separate_members(runs: Mapping[str, Trained]) -> dict[str, Tensor]:
-    """Members that were each trained as a separate arm, running one path (objective ``path``)."""
+    """Compute the logits of members that were each trained as a separate arm, running one path (objective ``path``)."""
     found = {}
     for name, run in runs.items():
         path = run.net.paths(getattr(run.recipe.objective, "paths", "whole"))
@@ -48,7 +48,7 @@ def separate_members(runs: Mapping[str, Trained]) -> dict[str, Tensor]:
 
 
 def snapshot_members(run: Trained) -> dict[str, Tensor]:
-    """The snapshots of one run, ``1`` the first.
+    """Compute the logits of the snapshots of one run; ``1`` is the first.
 
     Raises:
         ValueError: the run has no snapshots.
@@ -60,12 +60,12 @@ def snapshot_members(run: Trained) -> dict[str, Tensor]:
 
 
 def average(members: Members, names: Iterable[str] | None = None) -> Tensor:
-    """The answers of an ensemble of some members (default: all): their mean probabilities."""
+    """Return the answers of an ensemble of some members (default: all): their mean probabilities."""
     return average_probabilities(members[name] for name in (members if names is None else names))
 
 
 def without(members: Members, gone: str) -> Tensor:
-    """The answers of the ensemble without one of its members (DFN Table 3)."""
+    """Return the answers of the ensemble without one of its members (DFN Table 3)."""
     return average(members, [name for name in members if name != gone])
 
 

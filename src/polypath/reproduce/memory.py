@@ -15,11 +15,11 @@ READINGS: tuple[Backward, ...] = ("exact", "truncated")
 
 
 def held_by_phase(net: PathNet, *, size: int, batch: int, seed: int = 0) -> dict[str, float]:
-    """Memory in each branch's phase of path-wise training, as shares of training the whole network.
+    """Count the memory in each branch's phase of path-wise training, as shares of training the whole network.
 
     ``branch N: gradients`` is the share of the branches' conv weights that are trained (gradients and momentum are as
-    large). ``branch N: activations, exact`` and ``…, truncated`` are the shares of the activations saved for the
-    backward pass, for the two readings of :mod:`polypath.training.pathwise`, measured on random images.
+    large). ``branch N: activations, exact`` and ``…, truncated`` are shares of the activations saved for the backward
+    pass. They stand for the two readings of :mod:`polypath.training.pathwise`, and are measured on random images.
     """
     shares = gradients_by_phase(net)
     generator = torch.Generator().manual_seed(seed)
@@ -36,7 +36,8 @@ def held_by_phase(net: PathNet, *, size: int, batch: int, seed: int = 0) -> dict
 
 
 def gradients_by_phase(net: PathNet, within: str = "") -> dict[str, float]:
-    """``branch N: gradients`` of :func:`held_by_phase`, for convs whose names begin with ``within`` (``block2.``)."""
+    """Count ``branch N: gradients`` of :func:`held_by_phase`, for convs whose names begin with ``within``
+    (``block2.``)."""
     branched = (name for name, _ in net.named_parameters() if "branch" in name and name.endswith("conv.weight"))
     convs = {name: net.get_parameter(name).numel() for name in branched if name.startswith(within)}
     shares: dict[str, float] = {}
@@ -47,7 +48,7 @@ def gradients_by_phase(net: PathNet, within: str = "") -> dict[str, float]:
 
 
 def kept_bytes(net: PathNet, x: Tensor, y: Tensor, forward: Callable[[], Tensor]) -> int:
-    """Bytes that a forward pass and its loss save for the backward pass, without weights and images."""
+    """Count the bytes that a forward pass and its loss save for the backward pass, without weights and images."""
     known = {p.untyped_storage().data_ptr() for p in net.parameters()} | {x.untyped_storage().data_ptr()}
     kept: dict[int, Tensor] = {}
 

@@ -15,9 +15,9 @@ from polypath.storage.files import read_json
 
 IN_PRINT = """## The claims in print
 
-Each claim, evaluated on the numbers that its own paper prints. This checks our reading and nothing else: if a claim is
-contradicted there, the paper contradicts itself. *Not printed* are claims on figures and tables whose numbers we do not
-have, counts on the networks themselves, and our own questions.
+Each claim, evaluated on the numbers that its own paper prints. This checks only our reading: if a claim is contradicted
+there, the paper contradicts itself. *Not printed* are claims on figures and tables whose numbers we do not have, counts
+on the networks themselves, and our own questions.
 """
 
 WORDS = ("holds", "does not hold", "depends on training length", "undecided", "exercised", "not measured")
@@ -25,16 +25,16 @@ WORDS = ("holds", "does not hold", "depends on training length", "undecided", "e
 HEAD = """# Reproduction
 
 Results of `polypath reproduce PAPER/TABLE`: every claim of the papers that a committed result judges, and the evidence.
-`make docs` generates this page, and the same as data in `results/reproduce/verdicts.json`, from the folders under
-`docs/results/reproduce/`.
+`make docs` generates this page from the folders in `docs/results/reproduce/`. The verdicts are also in
+`results/reproduce/verdicts.json`, as data.
 
 A sampled claim is judged from several seeds by a paired bootstrap over seeds × test images. The seeds' part of an
 interval is widened to that of Student's t, with Holm's correction over a table's claims (`polypath.reproduce.claims`).
 *Undecided* means that these seeds cannot decide; *depends on training length*, that the sign differs after half of the
 epochs; *exercised*, that mechanisms of an ImageNet network ran on other images, which decides nothing. A claim that
 does not hold at *small* does not hold **at that scale**: small networks, few images, few epochs. *Paper* and *ours* are
-the same statistic, of the printed and of the measured numbers; – marks a number that our text of the paper has lost.
-A *stale* result was run with recipes that have changed since; it stays until it is run again.
+the same statistic of the printed and of the measured numbers; – marks a number that our text of the paper has lost. A
+*stale* result was run with recipes that have changed since; it is kept until the experiment runs again.
 """
 
 COUNTED = "Exact numbers of the published networks: no seeds, no interval."
@@ -46,13 +46,13 @@ regularisation; schedule, batch and precision are ours. Claims, seeds and thresh
 (`src/polypath/reproduce/medium_plan.json`). {decidable} sampled claims can be decided by their seeds: with the spread
 at *small*, the interval's half-width is at most half of the paper's effect. {undecidable} cannot, and stay undecided
 whatever the result. All runs together cost {pflop:g} PFLOP of a budget of {budget_pflop:g}. `polypath reproduce --all
---scale medium --plan` estimates the time on a machine; the same command without `--plan` runs them, and resumes if it
-was stopped.
+--scale medium --plan` estimates the time on a machine. The same command without `--plan` runs the experiments; if it is
+stopped, it can be run again and resumes.
 """
 
 
 def reproduction_page(folder: Path, link: str = "results/reproduce", before: Path | None = None) -> str:
-    """The page of all results in ``folder``, which the page links to as ``link``.
+    """Return the page of all results in ``folder``, which the page links to as ``link``.
 
     ``before`` is the previous revision's list of verdicts (``verdicts.json``), to report changes.
     """
@@ -70,7 +70,7 @@ def reproduction_page(folder: Path, link: str = "results/reproduce", before: Pat
 
 
 def _front(rows: Sequence[Row]) -> list[str]:
-    """The front tables: counted claims and sampled claims."""
+    """Return the front tables: counted claims and sampled claims."""
     judged = [row for row in rows if row["word"] != "not measured"]
     lines = []
     for title, said, counted in (("Counted claims", COUNTED, True), ("Sampled claims", SAMPLED, False)):
@@ -98,7 +98,7 @@ def _changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
 
 
 def _planned() -> list[str]:
-    """The frozen plan, with the claims that it calls undecidable and why."""
+    """Return the frozen plan, with the claims that it calls undecidable and why."""
     if not FILE.is_file():
         return []
     plan = read_json(FILE)
@@ -116,7 +116,7 @@ def _planned() -> list[str]:
 
 
 def _folded(text: str, stale: str) -> list[str]:
-    """A section with its details folded, except its heading and its summary."""
+    """Fold the details of a section, except its heading and its summary."""
     heading, _, rest = text.partition("\n\n")
     shows, _, details = rest.partition("\n\n")
     lines = [heading, "", shows, "", *([stale, ""] if stale else [])]
@@ -143,7 +143,7 @@ def _overview(results: Iterable[Held]) -> list[str]:
 
 
 def _where_they_were_made() -> list[str]:
-    """Claims on their own paper's numbers: how many are true, which are contradicted, how many have no number."""
+    """Summarise claims on their own paper's numbers: how many are true, contradicted, or have no number."""
     lines = [IN_PRINT, "| experiment | true in print | contradicted in print | not printed |", "|---|---|---|---|"]
     for name in list_experiments():
         experiment = get_experiment(name)

@@ -1,5 +1,5 @@
-"""The tables and figures of the five papers, which cells are the papers' own systems, and why some have no experiment.
-:mod:`polypath.reproduce.coverage` makes a page of it."""
+"""The tables and figures of the five papers: which cells are the papers' own systems, and why some have no experiment.
+:mod:`polypath.reproduce.coverage` makes a page from them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Place(NamedTuple):
 
 
 class Printed(NamedTuple):
-    """A printed table: its name in ``published.json``, the columns that name its rows, the columns with numbers of the
-    paper's own systems, and which rows are theirs."""
+    """A printed table: its name in ``published.json``, the columns that identify its rows, the columns with numbers of
+    the paper's own systems, and which rows these systems have."""
 
     table: str
     label: str
@@ -30,7 +30,7 @@ class Printed(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """Why cells have no experiment."""
+    """A reason why cells have no experiment."""
 
     paper: str
     table: str

@@ -3,7 +3,7 @@
     plan = plan_of("medium")
     plan.pflop
 
-Experiments share runs, which the store trains once; the first experiment that needs a run counts its cost. A projection
+Experiments share runs, which the store trains once. The first experiment that needs a run counts its cost. A projection
 is the cost of one run at the published setting.
 """
 
@@ -70,7 +70,7 @@ class Planned:
     """One experiment at a scale.
 
     Attributes:
-        own: PFLOP of all its runs; ``pflop``: of its new runs, which no earlier experiment has.
+        own: PFLOP of all its runs. ``pflop`` is that of its new runs, which no earlier experiment has.
         runs: number of new runs.
     """
 
@@ -96,14 +96,14 @@ class Plan:
 
 
 def in_order(scale: str) -> list[str]:
-    """Names of the experiments that train at a scale, each paper's main ones first."""
+    """Return the names of the experiments that train at a scale, each paper's main ones first."""
     check("--scale", scale, one_of(*SCALES))
     known = [name for name in list_experiments() if scale in get_experiment(name).scales]
     return [name for name in CARRIED if name in known] + [name for name in known if name not in CARRIED]
 
 
 def plan_of(scale: str, names: Iterable[str] | None = None) -> Plan:
-    """The cost of experiments, by default of all that have the scale."""
+    """Compute the cost of experiments, by default of all that have the scale."""
     paid: set[str] = set()
     found = []
     for name in in_order(scale) if names is None else names:
@@ -127,7 +127,7 @@ def _planned(experiment: Experiment, scale: Scale, paid: set[str]) -> Planned:
 
 
 def scale_pflop(scale: Scale) -> float:
-    """PFLOP of all runs of a scale."""
+    """Compute the PFLOP of all runs of a scale."""
     lengths = [(r, halved(r)) if scale.both_lengths else (r,) for r in scale.arms.values()]
     return scale.seeds * sum(run_pflop(recipe) for of in lengths for recipe in of)
 
@@ -136,7 +136,7 @@ _KNOWN: dict[str, float] = {}
 
 
 def run_pflop(recipe: Recipe) -> float:
-    """PFLOP of one run, from a few of its steps."""
+    """Compute the PFLOP of one run, from a few of its steps."""
     images, alike = images_of(recipe), recipe.objective.kind in ALIKE
     steps = {"epochs": 1 if alike else EPOCHS, "schedule": ScheduleConfig(), "seed": 0, "precision": "fp32"}
     steps |= {"frozen_epochs": 0, "patience": 0, "batch_size": min(recipe.batch_size, images)}
@@ -148,13 +148,13 @@ def run_pflop(recipe: Recipe) -> float:
 
 
 def images_of(recipe: Recipe) -> int:
-    """Training images of a recipe's dataset."""
+    """Return the number of training images of a recipe's dataset."""
     data = recipe.data
     return data.train_images or IMAGES.get(data.source, IMAGES["cifar10"])
 
 
 def side_of(recipe: Recipe) -> int:
-    """Side of the images that a recipe's network reads, in pixels."""
+    """Return the side of the images that a recipe's network reads, in pixels."""
     return recipe.data.size or (8 if recipe.data.source == "digits" else 32)
 
 
@@ -164,14 +164,14 @@ def _key(recipe: Recipe) -> str:
 
 
 def seconds_here(scale: Scale, pflop: float, device: str = "auto") -> float:
-    """Seconds that ``pflop`` PFLOP of a scale's arms take on this machine, at the rate of its first arm."""
+    """Return the seconds that ``pflop`` PFLOP of a scale's arms take on this machine, at the rate of its first arm."""
     if not pflop:
         return 0.0
     return pflop * PETA / rate_here(next(iter(scale.arms.values())), device)
 
 
 def rate_here(recipe: Recipe, device: str = "auto") -> float:
-    """FLOP/s of a recipe's training on this machine, from a few timed steps on random images."""
+    """Measure the FLOP/s of a recipe's training on this machine, from a few timed steps on random images."""
     place = resolve_device(device)
     half = resolve_precision(recipe.precision, place) == "bf16"
     net, counter = build_net(recipe).to(place).train(), FlopCounter()
@@ -199,7 +199,7 @@ def rate_here(recipe: Recipe, device: str = "auto") -> float:
 
 @dataclass(frozen=True)
 class Projection:
-    """One run: PFLOP, FLOP/s here (measured) and on a GPU (assumed), seconds on each."""
+    """The cost of one run: PFLOP, FLOP/s here (measured) and on a GPU (assumed), seconds on each."""
 
     recipe: str
     pflop: float
@@ -216,5 +216,5 @@ class Projection:
 
 
 def projected(recipe: Recipe, rate_gpu: float = GPU_RATE) -> Projection:
-    """The projected time of one run of a recipe, here and on a GPU of ``rate_gpu`` FLOP/s."""
+    """Project the time of one run of a recipe, here and on a GPU of ``rate_gpu`` FLOP/s."""
     return Projection(recipe.name, run_pflop(recipe), rate_here(recipe), rate_gpu)

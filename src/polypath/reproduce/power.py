@@ -1,9 +1,9 @@
 """Power analysis: the effects that a number of seeds can detect, from the spread of statistics in existing results.
 
-A committed result of the experiment gives the statistic of each seed, and so its spread. Runs with a smaller error
-spread less (DFN's Table 4 prints deviations of 0.04 to 0.24 at 6% error; its networks at ``small`` have about 1 at
-60%). A spread in points is therefore scaled in proportion to the error: to the printed error times :data:`WITHIN`, the
-largest allowed at ``medium``, or to :data:`EXPECTED` if the printed number is lost.
+A committed result of the experiment contains the statistic of each seed, from which the spread is computed. Runs with a
+smaller error spread less: DFN's Table 4 prints deviations of 0.04 to 0.24 at 6% error, while its networks at ``small``
+have about 1 at 60%. A spread in points is therefore scaled in proportion to the error. It is scaled to the printed
+error times :data:`WITHIN`, the largest allowed at ``medium``, or to :data:`EXPECTED` if the printed number is lost.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOST_SEEDS = 1000
 
 
 class Spread(NamedTuple):
-    """Standard deviation of a statistic over seeds, and its source."""
+    """The standard deviation of a statistic over seeds, and its source."""
 
     deviation: float
     source: str
@@ -38,13 +38,13 @@ Known = Mapping[str, Mapping[str, tuple[float, float, str]]]
 
 
 def known_spreads(results: Iterable[Result]) -> Known:
-    """The spreads of all claims measured in results."""
+    """Compute the spreads of all claims measured in results."""
     return {result.experiment: spreads_of(result) for result in results}
 
 
 def spread_of(experiment: Experiment, claim: Claim, known: Known) -> Spread | None:
-    """The spread of a claim's statistic: from the experiment's own result, else the median over its paper's claims in
-    the same unit, else over all papers' claims; None without a result in that unit."""
+    """Return the spread of a claim's statistic. It comes from the experiment's own result, else it is the median over
+    its paper's claims in the same unit, else over all papers' claims; None without a result in that unit."""
     own = [of[claim.id] for name, of in known.items() if name == experiment.name and claim.id in of]
     if own:
         return Spread(own[0][0] * _scale(experiment, own[0][1], claim.unit), "this claim at small")
@@ -62,20 +62,21 @@ def spread_of(experiment: Experiment, claim: Claim, known: Known) -> Spread | No
 
 
 def seen(deviation: float, seeds: int, level: float = 1.0 - LEVEL) -> float:
-    """The half-width of the interval from ``seeds`` seeds, as in the verdicts' bootstrap if only seeds matter; infinite
-    for fewer than two seeds."""
+    """Return the half-width of the interval from ``seeds`` seeds, as in the verdicts' bootstrap if only seeds matter;
+    infinite for fewer than two seeds."""
     if seeds < 2:
         return math.inf
     return float(stats.t.ppf(0.5 + level / 2, seeds - 1)) * deviation / math.sqrt(seeds)
 
 
 def seeds_for(deviation: float, effect: float) -> int:
-    """The fewest seeds whose interval's half-width is at most half of the effect; at most :data:`MOST_SEEDS`."""
+    """Return the fewest seeds with which the interval's half-width is at most half the effect, up to
+    :data:`MOST_SEEDS`."""
     return next((n for n in range(2, MOST_SEEDS) if seen(deviation, n) <= abs(effect) / 2), MOST_SEEDS)
 
 
 def spreads_of(result: Result) -> dict[str, tuple[float, float, str]]:
-    """The spreads of one result, by claim."""
+    """Compute the spreads of one result, by claim."""
     try:
         claims = get_experiment(result.experiment).claims
     except ValueError:
@@ -99,7 +100,7 @@ def _seed(result: Result, i: int) -> Mapping[str, np.ndarray]:
 
 
 def _scale(experiment: Experiment, error: float, unit: str) -> float:
-    """The factor that scales a spread at ``small`` to ``medium``."""
+    """Return the factor that scales a spread at ``small`` to ``medium``."""
     if not unit.startswith("points") or not error > 0:
         return 1.0
     errors = [v for k, v in printed_numbers(experiment).items() if 0 < v < 100 and _is_error(experiment, k)]

@@ -1,4 +1,4 @@
-"""The numbers that the papers print, from the one data file ``published.json`` beside this module.
+"""The numbers printed in the papers, from the data file ``published.json`` beside this module.
 
     value("crescendonet", "table2", "C10+", branches=[1, 2])     # 8.69
 
@@ -20,15 +20,15 @@ FILE = Path(__file__).with_name("published.json")
 
 @functools.cache
 def papers() -> dict[str, Any]:
-    """The contents of the file."""
+    """Return the contents of the file."""
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def table(paper: str, name: str) -> dict[str, Any]:
-    """A printed table: ``caption``, ``columns``, ``rows`` (tables of column and value), sometimes ``status``.
+    """Return a printed table: ``caption``, ``columns``, ``rows`` (mappings from column to value), sometimes ``status``.
 
     Raises:
-        ValueError: an unknown paper or table; suggests similar names.
+        ValueError: an unknown paper or table. The error suggests similar names.
     """
     known = papers()
     if paper not in known:
@@ -40,10 +40,10 @@ def table(paper: str, name: str) -> dict[str, Any]:
 
 
 def row(paper: str, name: str, **says: Any) -> Mapping[str, Any]:
-    """The one row of a table with the given values (``depth=50``, ``branches=[1, 2]``).
+    """Return the one row of a table with the given values (``depth=50``, ``branches=[1, 2]``).
 
     Raises:
-        ValueError: an unknown table or column, no such row, or several.
+        ValueError: an unknown table or column, no such row, or several such rows.
     """
     rows = table(paper, name)["rows"]
     columns = dict.fromkeys(column for r in rows for column in r)
@@ -60,8 +60,8 @@ def row(paper: str, name: str, **says: Any) -> Mapping[str, Any]:
 
 
 def value(paper: str, name: str, column: str, **says: Any) -> float | str | None:
-    """One printed number (the mean if mean and deviation are printed), a printed word (``fail``), or None if the cell
-    is empty or lost.
+    """Return one printed number (the mean if mean and deviation are printed), a printed word (``fail``), or None if the
+    cell is empty or lost.
 
     Raises:
         ValueError: as :func:`row`, or an unknown column.

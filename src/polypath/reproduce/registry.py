@@ -1,4 +1,4 @@
-"""Experiments by name; a lookup imports only the paper's module."""
+"""Experiments by name. A lookup imports only the paper's module."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ PAPERS: dict[str, tuple[str, ...]] = {
 
 
 def get_experiment(name: str) -> Experiment:
-    """The experiment called ``PAPER/TABLE``.
+    """Return the experiment called ``PAPER/TABLE``.
 
     Raises:
-        ValueError: no such name; the message lists similar ones.
+        ValueError: there is no such name. The error suggests similar names.
     """
     plain = name.strip().lower().replace("_", "-")
     paper, _, table = plain.partition("/")
     if paper in PAPERS and table in (known := _of_paper(paper)):
         return known[table]
     names = list_experiments()
-    same = [n for n in names if n.endswith(f"/{table or paper}")]  # the paper is missing, or another paper was meant
+    same = [n for n in names if n.endswith(f"/{table or paper}")]  # the paper is missing, or is the wrong one
     if close := list(dict.fromkeys([*near(plain, names), *same])):
         raise ValueError(f"unknown experiment {name!r}; did you mean {' or '.join(close)}?")
     of_paper = [n for n in names if n.startswith(f"{paper}/")] or names
@@ -47,7 +47,7 @@ def get_experiment(name: str) -> Experiment:
 
 
 def list_experiments(paper: str | None = None) -> list[str]:
-    """Names of all experiments, or of one paper's."""
+    """Return the names of all experiments, or of one paper's."""
     papers = PAPERS if paper is None else [paper]
     return [experiment.name for p in papers for experiment in _of_paper(p).values()]
 

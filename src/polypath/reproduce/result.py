@@ -1,4 +1,4 @@
-"""The result of an experiment; :mod:`polypath.reproduce.store` writes and reads it."""
+"""The result of an experiment. :mod:`polypath.reproduce.store` writes and reads it."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ FORMAT = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """An experiment's result.
+    """The result of an experiment.
 
     Attributes:
-        changes: how the scale differs from the paper's setting.
-        code: :func:`polypath.reproduce.code.code_id` of the code that made it; ``definition``: the experiment's digest.
-        seconds: of this call; ``training_seconds``: of all runs together.
+        changes: differences of the scale from the paper's setting.
+        code: :func:`polypath.reproduce.code.code_id` of the code that made it. ``definition`` is the experiment's
+            digest.
+        seconds: duration of this call. ``training_seconds`` is that of all runs together.
         data: names of the datasets, with caveats.
-        errors: test error in percent by key, one for each seed.
+        errors: test errors in percent by key, one for each seed.
         images: number of test images by key.
-        values: scalars by key, one for each seed; ``counts``: exact numbers by key.
+        values: scalars by key, one for each seed. ``counts`` are exact numbers by key.
         half_errors, half_values: the same after half of the epochs, if the scale trains for both lengths.
-        precisions: in which the runs were trained.
+        precisions: the precisions in which the runs were trained.
         curves, histograms: by key, one for each seed.
         pictures: PNG in base64 by key, of the first seed.
         published: printed number by key; None if the text has lost it.
         diverged: runs whose loss was not finite, and why.
-        test_evaluations: number of errors measured on the test splits for these runs, by any command; None in old
-            results, written before these were counted.
+        test_evaluations: number of errors measured on the test splits for these runs, by any command; None in results
+            that were written before this was counted.
         correct: answers ``(seeds, images)`` by key, if they were kept.
     """
 
@@ -75,7 +76,7 @@ class Result:
 
     @property
     def stale(self) -> bool:
-        """Whether it was made by code other than the current one."""
+        """Whether code other than the current one made the result."""
         return self.code != code_id()
 
     @property
@@ -84,19 +85,19 @@ class Result:
         return {*self.errors, *self.values, *self.counts}
 
     def mean(self, key: str) -> float:
-        """Mean error or scalar of a key over the seeds, or a count."""
+        """Return the mean error or scalar of a key over the seeds, or a count."""
         for found in (self.errors, self.values):
             if key in found:
                 return float(np.mean(found[key]))
         return self.counts[key]
 
     def std(self, key: str) -> float | None:
-        """Standard deviation over the seeds; None for fewer than two and for counts."""
+        """Return the standard deviation over the seeds; None for fewer than two and for counts."""
         found = self.errors.get(key) or self.values.get(key) or []
         return float(np.std(found, ddof=1)) if len(found) > 1 else None
 
     def verdict(self, id: str) -> Verdict:
-        """The verdict on the claim with this id.
+        """Return the verdict on the claim with this id.
 
         Raises:
             KeyError: no verdict has this id.
@@ -112,11 +113,11 @@ class Result:
         return Sample(self.correct, self.test_sets, values)
 
     def half_means(self) -> dict[str, float]:
-        """Mean errors and scalars after half of the epochs, by key."""
+        """Return mean errors and scalars after half of the epochs, by key."""
         return {key: float(np.mean(v)) for key, v in {**self.half_errors, **self.half_values}.items()}
 
     def frame(self) -> pandas.DataFrame:
-        """A row for each key: ``what``, ``measured`` (mean), ``std``, ``unit``, ``seeds``, ``published``."""
+        """Return a row for each key: ``what``, ``measured`` (mean), ``std``, ``unit``, ``seeds``, ``published``."""
         import pandas
 
         rows = []
@@ -127,12 +128,12 @@ class Result:
         return pandas.DataFrame(rows, columns=["what", "measured", "std", "unit", "seeds", "published"])
 
     def unit(self, key: str) -> str:
-        """Unit of a key's numbers: error in percent, or the experiment's unit for keys with this suffix."""
+        """Return the unit of a key's numbers: error in percent, or the experiment's unit for keys with this suffix."""
         if key in self.errors:
             return "% error"
         return next((unit for end, unit in self.units.items() if key.endswith(end)), "")
 
     def to_json(self) -> dict[str, Any]:
-        """Everything except the recipes and the answers."""
+        """Return everything except the recipes and the answers."""
         small = replace(self, arms={}, correct={})
         return {"format": FORMAT, **{k: v for k, v in asdict(small).items() if k not in ("arms", "correct")}}

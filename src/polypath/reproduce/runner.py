@@ -1,11 +1,11 @@
-"""Run an experiment: train each arm with each seed, measure, judge, write the result folder.
+"""Runs an experiment: trains each arm with each seed, measures, judges, writes the result folder.
 
     result = reproduce("crescendonet/table2", "small", out="reproduced/table2")
 
-Runs are in the store (:mod:`polypath.reproduce.runs`), which experiments share. ``out`` holds the result
+Runs are in the store (:mod:`polypath.reproduce.runs`), which experiments share. ``out`` contains the result
 (:mod:`polypath.reproduce.store`) and, in ``measured/``, the measurements of each seed. The same call continues a
-stopped experiment: it reads finished runs and resumes unfinished ones, and reads measurements if runs and code are the
-same.
+stopped experiment: it reads finished runs and resumes unfinished ones. It reads stored measurements if runs and code
+are the same.
 """
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ def reproduce(
     """Run an experiment at a scale and write its result to ``out``.
 
     Args:
-        experiment: its name, or an experiment object.
+        experiment: the experiment's name, or an experiment object.
         scale: ``smoke``, ``small``, ``medium`` or ``paper``.
-        seeds: their number, from 0; default the scale's.
-        device: for all arms; default their recipes'.
-        out: result folder; default ``reproduced/PAPER-TABLE-SCALE``.
-        runs: the store of runs; default the user's, see :mod:`polypath.reproduce.runs`.
-        source: another place of the images, see :func:`polypath.reproduce.images.with_source`.
-        data_moved: the folder to read the images from; runs that were started with other images are not reused.
-        workers: concurrent runs, as separate processes; 1 trains in this process.
+        seeds: number of seeds, counted from 0. The default is the scale's.
+        device: the device of all arms. The default is that of their recipes.
+        out: the result folder. The default is ``reproduced/PAPER-TABLE-SCALE``.
+        runs: the store of runs. The default is the user's; see :mod:`polypath.reproduce.runs`.
+        source: another place of the images; see :func:`polypath.reproduce.images.with_source`.
+        data_moved: the folder to read the images from. Runs that were started with other images are not reused.
+        workers: number of concurrent runs, as separate processes. 1 trains in this process.
 
     Raises:
-        ValueError: an unknown experiment or scale, a dataset without the needed splits, a folder that holds something
-            else or that another process writes into, a run that cannot be trained.
-        Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved a checkpoint and stopped.
+        ValueError: an unknown experiment or scale, a dataset without the needed splits, a folder that contains
+            something else or that another process writes into, or a run that cannot be trained.
+        Interrupted, Stopped: Ctrl-C or SIGTERM. The runs have saved a checkpoint and stopped.
     """
     experiment = get_experiment(experiment) if isinstance(experiment, str) else experiment
     plan = experiment.scale(scale)
@@ -112,7 +112,7 @@ def reproduce(
         )
         result = dataclasses.replace(result, verdicts=verdicts)
         if (kept := set_aside(folder)) is not None:
-            LOG.warning("stale: the previous result, of other code, was moved to %s", kept)
+            LOG.warning("stale: other code made the previous result; it was moved to %s", kept)
         save_result(result, folder, experiment)
         return result
 
@@ -157,7 +157,7 @@ def _trained(tasks: Sequence[Task], store: RunStore, images: Images) -> Mapping[
 
 
 def _train_beside(tasks: Sequence[Task], store: RunStore, images: Images, workers: int) -> None:
-    """Train several runs concurrently; arms that share a run are trained once."""
+    """Train several runs concurrently. Arms that share a run are trained once."""
     slots, once = list(range(workers)), dict[Path, Task]()
     for task in tasks:
         once.setdefault(task.run.folder, task)
@@ -178,10 +178,10 @@ def _train_beside(tasks: Sequence[Task], store: RunStore, images: Images, worker
 
 
 def moved_to(plan: Scale, data_moved: str | os.PathLike[str] | None) -> dict[str, str]:
-    """The folder to read a source's images from, by source.
+    """Return the folder to read a source's images from, by source.
 
     Raises:
-        ValueError: several sources, or no such folder.
+        ValueError: there are several sources, or no such folder.
     """
     if data_moved is None:
         return {}

@@ -1,12 +1,12 @@
 """The store of runs: one folder outside any checkout, in which each recipe is trained once for all experiments.
 
-    STORE/KEY/key.json  the data that the key is a digest of
-    STORE/KEY/run/      an ordinary run folder; failed.json in it says why a loss was not finite
+    STORE/KEY/key.json  the data whose digest is the key
+    STORE/KEY/run/      an ordinary run folder; its failed.json, if any, says why a loss was not finite
 
 STORE is ``POLYPATH_RUNS``, else ``~/.local/share/polypath/runs``. KEY is the family and a digest of everything that
 determines a run's numbers: recipe with seed, images, kind of device, and the code that training uses
-(:func:`polypath.reproduce.code.training_id`). So experiments with a common arm share its runs, unrelated commits cause
-no retraining, and runs of other images, code or devices are never mixed in.
+(:func:`polypath.reproduce.code.training_id`). So experiments with a common arm share its runs, unrelated commits do not
+cause retraining, and runs of other images, code or devices are never mixed in.
 
 A run is finished when it has its summary, which is written last; an unfinished run resumes from its last checkpoint.
 The training process holds the lock of the run's folder; other processes that need the run wait for it.
@@ -44,7 +44,7 @@ NO_PART = ("name", "assumed", "device")
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the store: ``folder`` is its key's folder. ``recipe`` has the settled precision, and checkpoints every
+    """One run of the store. ``folder`` is its key's folder. ``recipe`` has the settled precision, and checkpoints every
     epoch unless checkpoints are points of a figure."""
 
     recipe: Recipe
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def failed(self) -> str:
-        """Why there is no result (the loss was not finite); else empty."""
+        """The reason why there is no result (the loss was not finite); else empty."""
         file = self.path / FAILED
         return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
@@ -81,9 +81,9 @@ class RunStore:
         self.folder = place
 
     def run(self, recipe: Recipe, images: Images) -> Run:
-        """The run of a recipe on these images, without training or writing anything."""
+        """Return the run of a recipe on these images, without training or writing anything."""
         device = resolve_device(recipe.device)
-        every = 1 if recipe.keep <= USUAL else recipe.checkpoint_every  # otherwise checkpoints are points of a figure
+        every = 1 if recipe.keep <= USUAL else recipe.checkpoint_every  # with more, checkpoints are points of a figure
         recipe = replace(recipe, precision=resolve_precision(recipe.precision, device), checkpoint_every=every)
         values = recipe_to_json(recipe)
         leave_out_later(recipe, values)
@@ -100,13 +100,14 @@ class RunStore:
         return Run(replace(recipe, name=name), self.folder / name, key)
 
     def finish(self, run: Run, images: Images, told: str, slot: int | None = None) -> None:
-        """Train or resume a run, unless it is finished or has failed for good; with a ``slot``, in a separate process.
+        """Train or resume a run, unless it is finished or has failed for good. With a ``slot``, train in a separate
+        process.
 
-        ``told`` is its name in the log. If another process is training it, this one waits.
+        ``told`` is its name in the log. If another process is training the run, this call waits.
 
         Raises:
             ValueError: the run cannot be trained.
-            Interrupted, Stopped: Ctrl-C or SIGTERM; it has saved a checkpoint and stopped.
+            Interrupted, Stopped: Ctrl-C or SIGTERM. The run has saved a checkpoint and stopped.
         """
         if run.finished:
             return
@@ -134,13 +135,13 @@ def _train(run: Run, images: Images, told: str, slot: int | None) -> None:
         LOG.warning("%s: diverged", told)
         return
     done = read_json(path / "summary.json")
-    error = f", test error {done['test_error']:.2f}%" if recipe.objective.kind != "path" else ""  # that of all paths
+    error = f", test error {done['test_error']:.2f}%" if recipe.objective.kind != "path" else ""  # not of that path
     LOG.info("%s: trained in %s s%s", told, f"{done['seconds']:,.0f}", error)
 
 
 @contextlib.contextmanager
 def _claimed(folder: Path, patience: float = 1.0) -> Iterator[None]:
-    """Hold the folder's lock; wait while another writer holds it."""
+    """Hold the folder's lock. Wait while another writer holds it."""
     lock, said = FolderLock(folder), False
     while True:
         try:

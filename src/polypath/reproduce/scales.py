@@ -36,7 +36,8 @@ SMOKE_CHANGES = ("scikit-learn's digits (8×8 pixels, 120 to train, 100 to score
 
 
 def smoke(model: Family, objective: Objective | None = None, **changes: Any) -> Recipe:
-    """A run of a second on digits; ``changes`` are other fields by dotted name, with ``__`` for the dot."""
+    """Return a recipe that runs for a second on digits. ``changes`` are other fields by dotted name (``__`` for the
+    dot)."""
     recipe = Recipe(
         name="smoke",
         model=replace(model, in_chans=1),
@@ -51,7 +52,8 @@ def smoke(model: Family, objective: Objective | None = None, **changes: Any) -> 
 
 
 def small(model: Family, objective: Objective | None = None, **changes: Any) -> Recipe:
-    """A run of minutes on CIFAR-10; ``changes`` are other fields by dotted name, with ``__`` for the dot."""
+    """Return a recipe that runs for minutes on CIFAR-10. ``changes`` are other fields by dotted name (``__`` for the
+    dot)."""
     recipe = Recipe(
         name="small",
         model=model,
@@ -70,12 +72,12 @@ def small(model: Family, objective: Objective | None = None, **changes: Any) -> 
 
 
 def paper(name: str) -> Recipe:
-    """The recipe of the published setting."""
+    """Return the recipe of the published setting."""
     return get_recipe(name)
 
 
 def medium(base: Recipe, epochs: int, **changes: Any) -> Recipe:
-    """A run of ``medium``: a published recipe on all images of CIFAR-10, for ``epochs`` epochs.
+    """Return a recipe for ``medium``: a published recipe on all images of CIFAR-10, for ``epochs`` epochs.
 
     The network, the objective and the regularisation are ``base``'s; ``changes`` (``__`` for the dot) may halve the
     widths or set the peak learning rate.
@@ -97,17 +99,17 @@ def medium(base: Recipe, epochs: int, **changes: Any) -> Recipe:
 
 
 def traced(recipe: Recipe) -> Recipe:
-    """The recipe with test error measured at every epoch, for figures."""
+    """Return the recipe with test error measured at every epoch, for figures."""
     return replace(recipe, trace_test=True)
 
 
 def vary(base: Recipe, **changes: Any) -> Recipe:
-    """A recipe with other values of some fields (``__`` for the dot), without assumptions about these fields."""
+    """Return a recipe with other values of some fields (``__`` for the dot), without assumptions about these fields."""
     return derive(base, base.name, {name.replace("__", "."): value for name, value in changes.items()})
 
 
 def small_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
-    """The changes at ``small``, derived from the arms' recipes, and ``more`` sentences."""
+    """Return the changes at ``small``, derived from the arms' recipes, and ``more`` sentences."""
     recipes = list(arms.values())
     data = {(r.data.train_images, r.data.test_images, r.data.size) for r in recipes}
     told = []
@@ -123,7 +125,7 @@ def small_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
 
 
 def medium_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
-    """The changes at ``medium``, derived from the arms' recipes, and ``more`` sentences."""
+    """Return the changes at ``medium``, derived from the arms' recipes, and ``more`` sentences."""
     epochs = " or ".join(map(str, sorted({r.epochs for r in arms.values()})))
     return (
         f"{epochs} epochs, and half of them, of all images of CIFAR-10; one-cycle learning rates, batches of 128, the "
@@ -145,7 +147,7 @@ def at_scales(
     paper_says: tuple[str, ...] = (),
     paper_seeds: int = 3,
 ) -> dict[str, Callable[[], Scale]]:
-    """The usual scales from their arms: one seed at ``smoke``, and the usual description of changes."""
+    """Return the usual scales from their arms: one seed at ``smoke``, and the usual description of changes."""
 
     def of_small() -> Scale:
         arms = small() if small is not None else {}
@@ -166,7 +168,7 @@ def at_scales(
 
 
 def exact_scales(smoke_says: str) -> dict[str, Callable[[], Scale]]:
-    """The scales of an experiment that only counts: the published networks, except at ``smoke``."""
+    """Return the scales of an experiment that only counts: the published networks, except at ``smoke``."""
     return {
         "smoke": lambda: Scale(changes=(smoke_says,)),
         "small": lambda: Scale(changes=("nothing: counts are of the published network",)),

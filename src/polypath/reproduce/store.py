@@ -1,11 +1,11 @@
-"""The folder of a result:
+"""Writes and reads the folder of a result:
 
 result.json     the run (scale and its changes, seeds, revision, versions, device, time), the measurements, the verdicts
-result.md       the same as a page: measured beside published
-figure.png, figure.svg    in the paper's form
+result.md       the same as a page, with measured and published numbers side by side
+figure.png, figure.svg    the figure, in the paper's form
 correct.npz     which test images each network answers correctly, as bits, to compute verdicts again; left out if larger
                 than 200 kB
-recipes.json    the arms' recipes: the first complete, the others as differences
+recipes.json    the arms' recipes: the first in full, the others as differences from it
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from polypath.storage.decode import decode
 from polypath.storage.files import read_json, write_file, write_json
 
 FILES = ("result.json", "result.md", "figure.png", "figure.svg", "correct.npz", "recipes.json")
-LARGEST = 200_000  # bytes of correct.npz
+LARGEST = 200_000  # largest correct.npz that is kept, in bytes
 
 
 def save_result(result: Result, folder: str | os.PathLike[str], experiment: Experiment | None = None) -> None:
@@ -40,15 +40,15 @@ def save_result(result: Result, folder: str | os.PathLike[str], experiment: Expe
     figure = (experiment.figure if experiment is not None and experiment.figure else error_bars)(result)
     save_figure(figure, folder, "figure")
     write_file(folder / "result.md", section(result, experiment, level=1))
-    write_json(folder / "result.json", result.to_json())  # last: a folder that has it is complete
+    write_json(folder / "result.json", result.to_json())  # written last, so a folder that has it is complete
 
 
 def load_result(folder: str | os.PathLike[str]) -> Result:
-    """Read what :func:`save_result` wrote. ``correct`` is empty if it was too large to keep, a verdict's ``id`` if the
-    folder has format 1.
+    """Read a folder of :func:`save_result`. ``correct`` is empty if it was too large to keep, and a verdict's ``id`` is
+    empty if the folder has format 1.
 
     Raises:
-        ValueError: no result, or a damaged one.
+        ValueError: the folder has no result, or a damaged one.
     """
     folder, file = Path(folder), Path(folder) / "result.json"
     held = read_json(file)
@@ -68,7 +68,8 @@ def load_result(folder: str | os.PathLike[str]) -> Result:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move a result of other code in ``folder`` to its subfolder ``stale-CODE``; None if there is no such result."""
+    """Move a result in ``folder`` that other code made to its subfolder ``stale-CODE``; None if there is no such
+    result."""
     if not (folder / "result.json").is_file():
         return None
     code = str(read_json(folder / "result.json").get("code") or "unknown")

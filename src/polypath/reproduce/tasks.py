@@ -13,7 +13,7 @@ from polypath.reproduce.runs import Run, RunStore
 
 
 class Task(NamedTuple):
-    """A run that an experiment needs; with ``half``, for half of the arm's epochs."""
+    """A run that an experiment needs. With ``half``, it has half of the arm's epochs."""
 
     arm: str
     seed: int
@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 
 def tasks_of(plan: Scale, seeds: Sequence[int], store: RunStore, images: Images) -> list[Task]:
-    """All runs that a scale needs, in training order."""
+    """Return all runs that a scale needs, in training order."""
     return [
         Task(arm, seed, half, store.run(dataclasses.replace(halved(recipe) if half else recipe, seed=seed), images))
         for seed in seeds
@@ -44,5 +44,5 @@ def tasks_of(plan: Scale, seeds: Sequence[int], store: RunStore, images: Images)
 
 
 def word(arm: str) -> str:
-    """An arm's name for file names and messages: only letters, digits and a few signs."""
+    """Return an arm's name for file names and messages: only letters, digits and a few signs."""
     return "".join(c if c.isalnum() or c in "-+_=" else "_" for c in arm)

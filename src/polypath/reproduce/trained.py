@@ -1,4 +1,4 @@
-"""A trained arm, as experiments measure it: its network, its images, its training log."""
+"""A trained arm that experiments measure: its network, its images, its training log."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ Choice = Mapping[str, Paths] | Iterable[str] | None
 
 
 class Trained(FinishedRun):
-    """One arm with one seed.
+    """One arm, trained with one seed.
 
     Attributes:
-        arm, seed: of the run.
+        arm, seed: the arm's name and the run's seed.
         failed: why there is no network (the loss was not finite), else empty. A failed run answers the first class for
             every image, like a network whose logits are NaN.
     """
@@ -78,27 +78,27 @@ class Trained(FinishedRun):
 
     @cached_property
     def images(self) -> str:
-        """Identifies the test set, independently of the image size."""
+        """An identifier of the test set, independent of the image size."""
         return f"{len(self.labels)}-{digest(self.labels)[:12]}"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """A row for each epoch: ``epoch``, ``train_loss``, ``train_error``, and the objective's metrics."""
+        """Return a row for each epoch: ``epoch``, ``train_loss``, ``train_error``, and the objective's metrics."""
         return self.run.metrics()
 
     def test_batches(self, looks: int = 1) -> BatchesBase:
-        """Test images in order, as for evaluation; ``looks`` as in :meth:`batches`."""
+        """Return test images in order, as for evaluation. ``looks`` is as in :meth:`batches`."""
         return self.batches("test", looks=looks)
 
     def choice(self, paths: Choice = None, net: PathNet | None = None) -> dict[str, Paths]:
-        """Paths by name from any of the forms of :data:`Choice`."""
+        """Return paths by name from any of the forms of :data:`Choice`."""
         return chosen_paths(net or self.net, paths)
 
     def statistics(self, paths: Choice = None, images: int = 2000, net: PathNet | None = None) -> BatchNormStatistics:
-        """Batch-norm statistics recalibrated for each path, on at most ``images`` training images."""
+        """Recalibrate batch-norm for each path on at most ``images`` training images, and return the statistics."""
         return self.recalibrated(self.choice(paths, net).values(), images, net)
 
     def logits(self, paths: Choice = None, *, recalibrated: int = 0, net: PathNet | None = None) -> dict[str, Tensor]:
-        """Logits ``(images, classes)`` of each path on the test images.
+        """Return the logits ``(images, classes)`` of each path on the test images.
 
         Args:
             recalibrated: training images to recalibrate each path's batch-norm on; 0 uses the network's own.
@@ -115,7 +115,7 @@ class Trained(FinishedRun):
         return {name: s.logits for name, s in scores.items() if s.logits is not None}
 
     def correct(self, paths: Choice = None, *, recalibrated: int = 0, net: PathNet | None = None) -> dict[str, Correct]:
-        """Which test images each path classifies correctly; arguments as in :meth:`logits`."""
+        """Return which test images each path classifies correctly. Arguments are as in :meth:`logits`."""
         return {
             name: self.marked(logits) for name, logits in self.logits(paths, recalibrated=recalibrated, net=net).items()
         }
@@ -123,7 +123,8 @@ class Trained(FinishedRun):
     def training_loss(
         self, paths: Choice = None, *, recalibrated: int = 0, images: int = 2000, net: PathNet | None = None
     ) -> dict[str, float]:
-        """Mean cross-entropy of each path on at most ``images`` training images, in evaluation mode, not augmented."""
+        """Return the mean cross-entropy of each path on at most ``images`` training images, unaugmented, in evaluation
+        mode."""
         net = net or self.net
         chosen = self.choice(paths, net)
         if self.failed:
@@ -143,15 +144,15 @@ class Trained(FinishedRun):
         }
 
     def marked(self, logits: Tensor) -> Correct:
-        """Which test images these logits or probabilities ``(images, classes)`` classify correctly."""
+        """Return which test images these logits or probabilities ``(images, classes)`` classify correctly."""
         return Correct((logits.argmax(1) == self.labels).numpy(), self.images)
 
     def epochs(self) -> Iterator[tuple[int, PathNet]]:
-        """The network at each checkpoint that the run kept (``Recipe.keep``), with its epoch from 1."""
+        """Yield the network at each checkpoint that the run kept (``Recipe.keep``), with its epoch from 1."""
         for step in self.run.checkpoints.steps():
             checkpoint = self.run.checkpoints.load(step)
             if checkpoint.state["batch"]:
-                continue  # within an epoch
+                continue  # a checkpoint within an epoch
             net = build_net(self.recipe, self.folder)
             prefix = "ema/" if self.recipe.averages else "model/"
             tensors = {n.removeprefix(prefix): t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
@@ -159,5 +160,5 @@ class Trained(FinishedRun):
             yield checkpoint.state["epoch"], self.placed(net.eval())
 
     def cost(self, paths: Paths | str | None = None) -> Cost:
-        """Parameters, MACs and activation memory of a path, for one image."""
+        """Count parameters, MACs and activation memory of a path, for one image."""
         return cost(self.net, paths, self.image_size)

@@ -1,4 +1,4 @@
-"""Attempts to make claims hold that do not, a line each, for the page of results."""
+"""Attempts to make claims hold that do not, in a line each, for the page of results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRIED: dict[tuple[str, str], str] = {
 
 
 def tried(result: Result, verdict: Verdict, claim: Claim | None) -> str:
-    """The attempts to make a claim hold that does not."""
+    """Return the attempts to make a claim hold that does not."""
     key = result.experiment, verdict.id
     if key in TRIED:
         return TRIED[key]

@@ -1,4 +1,4 @@
-"""All verdicts of a folder of results, as rows: for the page's front table and for ``verdicts.json``."""
+"""All verdicts on the results in a folder, as rows: for the page's front table and for ``verdicts.json``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 class Held(NamedTuple):
-    """A committed result in the current wording; ``stale`` says how the definition has changed since."""
+    """A committed result in the current wording. ``stale`` says how the definition has changed since."""
 
     folder: Path
     result: Result
@@ -30,7 +30,7 @@ class Held(NamedTuple):
 
 
 def held_in(folder: Path) -> list[Held]:
-    """The results below a folder, in the order of the registry."""
+    """Load the results in a folder, in the order of the registry."""
     found = []
     for file in sorted(folder.glob("*/result.json")):
         result = load_result(file.parent)
@@ -49,7 +49,7 @@ def held_in(folder: Path) -> list[Held]:
 
 
 def verdicts_of(folder: Path) -> list[Row]:
-    """A row for each verdict of the results below a folder, as JSON values."""
+    """Return a row for each verdict on the results in a folder, as JSON values."""
     return [row for held in held_in(folder) for row in _rows(held)]
 
 
@@ -80,7 +80,7 @@ def _rows(held: Held) -> Iterator[Row]:
 
 
 def why(verdict: Verdict) -> str:
-    """The evidence for a verdict, in a line: the statistic, and the reason."""
+    """Return the evidence for a verdict, in a line: the statistic, and the reason."""
     if verdict.estimate is None:
         return verdict.reason
     rests = ""
@@ -93,7 +93,7 @@ def why(verdict: Verdict) -> str:
 
 
 def _printed(experiment: Experiment, claim: Claim, result: Result) -> float | None:
-    """A claim's statistic of the printed numbers for the keys that a result measures; None if they are lost."""
+    """Return a claim's statistic of the printed numbers, for the keys that a result measures; None if they are lost."""
     numbers = printed_numbers(experiment)
     return _rounded(
         printed_effect(claim, {k: v for k, v in numbers.items() if k.removesuffix(SETTING) in result.measured_keys})
@@ -101,7 +101,7 @@ def _printed(experiment: Experiment, claim: Claim, result: Result) -> float | No
 
 
 def changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
-    """Verdicts that are new, gone or different since an earlier list, a line each."""
+    """List verdicts that are new, gone or different since an earlier list, a line each."""
 
     def by_claim(rows: Sequence[Row]) -> Mapping[tuple[str, str, str], Row]:
         return {(row["experiment"], row["scale"], row["id"]): row for row in rows}
@@ -123,7 +123,7 @@ def changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
 
 
 def outdated(result: Result, experiment: Experiment | None) -> str:
-    """How the definition has changed since a committed result was made; empty if it has not."""
+    """Return how the definition has changed since a committed result was made; empty if it has not."""
     if experiment is None:
         return f"there is no experiment {result.experiment} any more."
     if result.scale not in experiment.scales:
@@ -135,9 +135,9 @@ def outdated(result: Result, experiment: Experiment | None) -> str:
 
 
 def reworded(result: Result, experiment: Experiment) -> Result:
-    """A result in the current wording of its experiment; verdicts are matched with claims by id.
+    """Return a result in the current wording of its experiment. Verdicts are matched with claims by id.
 
-    A verdict whose claim no longer exists says so; a claim newer than the result is undecided.
+    If the claim of a verdict no longer exists, the verdict says so. A claim that is newer than the result is undecided.
     """
     found = {verdict.id: verdict for verdict in result.verdicts}
     now = {claim.id: claim for claim in experiment.claims}

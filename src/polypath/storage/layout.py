@@ -12,4 +12,6 @@ Folder = str | os.PathLike[str]
 def in_run(folder: Folder) -> str:
     """For messages about a folder that is not a saved network: where its network is, if it is a finished run."""
     model = Path(folder) / "model"
-    return f"; this is a run, its network is in {model}" if (model / CONFIG).is_file() else ""
+    if not (model / CONFIG).is_file():
+        return ""
+    return f"; this is a run: its network is in {model}, and `polypath export {folder}` writes a bundle"

@@ -1,12 +1,12 @@
 """Every registered network as a timm model: ``import polypath.timm``, then ``timm.create_model("fractalnet20")``.
 
-They accept ``num_classes`` (0: no classifier; with ``global_pool=""`` no head at all), ``in_chans`` and every argument
-of their family, and images of any size from ``min_size`` on. With ``features_only=True`` they return the maps of their
-stages (``out_indices`` selects some). ``drop_rate`` is the family's dropout and ``drop_path_rate`` its stochastic
-depth, if it has them. ``timm.list_models(module="polypath")`` lists them; they never use timm's own names.
+The models accept ``num_classes`` (0: no classifier; with ``global_pool=""`` no head at all), ``in_chans`` and every
+argument of their family, and images of any size from ``min_size`` on. With ``features_only=True`` they return the maps
+of their stages (``out_indices`` selects some). If the family has dropout or stochastic depth, ``drop_rate`` and
+``drop_path_rate`` set them. ``timm.list_models(module="polypath")`` lists the models. None has the name of a timm
+model.
 
-timm's residual networks are also registered, as ``skip_`` and their name (``skip_resnet50``), with paths that skip
-blocks.
+timm's residual networks are also registered, with paths that skip blocks: ``skip_resnet50`` is timm's ``resnet50``.
 """
 
 from polypath.families.base import CIFAR_MEAN, CIFAR_STD

@@ -1,4 +1,4 @@
-"""A network's entry in timm: image preparation, first and last layers, paper, and the place of its weights."""
+"""A network's entry in timm's registry: image preparation, first and last layers, paper, and where its weights are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OF_HEADS = ("num_classes", "classifier", "global_pool")  # keys that timm omits 
 
 
 def default_cfg(preset: Preset) -> dict[str, Any]:
-    """timm's description of a network: input, normalisation, classifier, paper."""
+    """Return the description of a network in timm's format: input, normalisation, classifier, paper."""
     spec = preset.spec
     return {
         **preset.pretrained_cfg(),
@@ -34,12 +34,12 @@ def default_cfg(preset: Preset) -> dict[str, Any]:
 
 
 def entry(name: str, preset: Preset) -> Any:
-    """timm's entry of one network without weights."""
+    """Make timm's entry for one network without weights."""
     return generate_default_cfgs({name: default_cfg(preset)})[name]
 
 
 def shipped() -> tuple[str, Preset, Any]:
-    """The network that Polypath ships: its name, its preset, and its entry, with weights under one tag."""
+    """Return the network that Polypath ships: its name, its preset, and its timm entry, with weights under one tag."""
     config: dict[str, Any] = json.loads((SHIPPED / "config.json").read_bytes())
     name = f"shipped_{config['family']}"
     image, norm = config["image"], config["normalisation"]
@@ -51,8 +51,8 @@ def shipped() -> tuple[str, Preset, Any]:
 
 
 def skip_entry(model: str, name: str) -> Any:
-    """The entry of a timm network with skips: timm's entry with its tags, the default tag first, and with our names of
-    modules."""
+    """Make the entry of a timm network with skips: timm's entry with its tags, the default tag first, and with
+    Polypath's names of modules."""
     known = get_pretrained_cfg(model)
     default = f"{model}.{known.tag}" if known and known.tag else model
     tagged = dict.fromkeys([default, *timm.list_models(model, include_tags=True)])

@@ -1,8 +1,9 @@
-"""Stochastic depth in loops that call ``model(x)`` and know no paths, such as timm's ``train.py``.
+"""Stochastic depth in training loops that call ``model(x)`` without ``paths``, such as timm's ``train.py``.
 
-In training, a call without ``paths`` draws them by the wiring's survival (``drop_path_rate``), once for its batch; in
-evaluation, and wherever paths are given, nothing is drawn. torch's own generator on the CPU draws, as for timm's
-drop-path, so a seed holds. Recorded graphs (``torch.export``, ``torch.jit.trace``) have the whole network.
+In training, a call without ``paths`` draws them at random, once for its batch, with the wiring's survival probabilities
+(``drop_path_rate``). In evaluation, or if paths are given, nothing is drawn. The draws use torch's global generator on
+the CPU, as timm's drop-path does, so ``torch.manual_seed`` makes them reproducible. Recorded graphs (``torch.export``,
+``torch.jit.trace``) contain the whole network.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from polypath.core.stochastic_depth import stochastic_depth, survives_always
 
 
 def draw_in_training(net: PathNet) -> None:
-    """Let the network draw, if it has anything to draw. Copies of it do too; extracted and saved networks do not."""
+    """Make the network draw paths in training, if it has stochastic depth.
+
+    Copies of it draw too; extracted and saved networks do not.
+    """
     if not survives_always(net.wiring):
         net.register_forward_pre_hook(_draw, with_kwargs=True)
 
@@ -36,7 +40,7 @@ def _drawn(net: PathNet, x: Any) -> Paths | None:
 
 
 class DrawnFeatures(FeatureGetterNet):
-    """timm's module that gives a list of stages' maps, of a path that is drawn in training."""
+    """timm's module that returns a list of the stages' maps; in training, those of a randomly drawn path."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         net, indices = cast(PathNet, self.model), cast(list[int], self.out_indices)

@@ -1,5 +1,5 @@
-"""The functions that timm calls by a model's name. timm groups models by the last part of their module's name, so
-``timm.list_models(module="polypath")`` lists the models of this module."""
+"""The functions that timm calls to build Polypath's models by name. timm groups models by the last part of their
+module's name, so ``timm.list_models(module="polypath")`` lists the models of this module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from polypath.timm.configs import OF_HEADS, entry, shipped, skip_entry
 from polypath.timm.drawn import DrawnFeatures, draw_in_training
 
 default_cfgs: dict[str, Any] = {}
-"""timm's entries of these models; only built models have ``first_conv`` and ``pool_size``."""
+"""timm's entries for these models; ``first_conv`` and ``pool_size`` are known only once a model is built."""
 
 SKIPS = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d",
@@ -33,7 +33,7 @@ SKIPS = (
     "vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224",
     "deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224",
 )  # fmt: skip
-"""Models of timm that are registered with skips on import; :func:`register_skips` adds others."""
+"""The timm models that are registered with skips on import; :func:`register_skips` adds others."""
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "drop_rate": (0.0,),
@@ -43,7 +43,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "scriptable": (False,),
     "exportable": (False,),
 }
-"""Arguments that timm's scripts pass to every model, with the values that have no effect."""
+"""Arguments that timm's scripts pass to every model, each with the values that have no effect."""
 
 
 def register() -> list[str]:
@@ -87,7 +87,7 @@ def register_shipped() -> list[str]:
 
 
 class _OwnNet:
-    """Builds a network of this library; timm reads its weights, if the config has any."""
+    """A function that builds a network of this library; timm loads the weights, if the config has any."""
 
     def __init__(self, name: str, preset: Preset) -> None:
         self.name, self.preset = name, preset
@@ -100,7 +100,7 @@ class _OwnNet:
         return net
 
     def _own(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The family's arguments; timm's general ones are renamed to the family's."""
+        """Return the family's arguments; timm's general arguments are renamed to the family's."""
         own = {f.name: getattr(self.preset.spec, f.name) for f in fields(self.preset.spec)}
         kept: dict[str, Any] = {}
         for key, value in given.items():
@@ -120,7 +120,7 @@ class _OwnNet:
 
 
 class _SkipNet:
-    """Builds a timm network with skips; its weights are timm's, or saved ones with our names of tensors."""
+    """A function that builds a timm network with skips. Its weights are timm's, or saved ones with Polypath's names."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -142,7 +142,7 @@ class _SkipNet:
 def _load(net: PathNet, name: str, config: Mapping[str, Any]) -> None:
     if not any(config.get(key) for key in ("file", "url", "hf_hub_id", "state_dict")):
         raise ValueError(f"pretrained=True: there are no weights for {name!r}; polypath.load reads saved networks")
-    named = {"first_conv": net.pretrained_cfg["first_conv"]}  # timm adapts its weights to other numbers of channels
+    named = {"first_conv": net.pretrained_cfg["first_conv"]}  # timm adapts these weights to other numbers of channels
     load_pretrained(net, named | dict(config), net.num_classes, net.in_chans)
 
 
@@ -171,7 +171,7 @@ def _register(name: str, config: Any, make: _OwnNet | _SkipNet) -> None:
         known, changed = _entry(name, pretrained_cfg), _given(pretrained_cfg) | dict(pretrained_cfg_overlay or {})
         described = _kept(known | changed)
         if pretrained_cfg is not None and not isinstance(pretrained_cfg, str) and described.get("num_classes"):
-            arguments.setdefault("num_classes", described["num_classes"])  # a saved model's own
+            arguments.setdefault("num_classes", described["num_classes"])  # of the saved model
         net = make(described, arguments, pretrained=pretrained)
         described |= net.config.get("pretrained_cfg", {}) | changed  # the means depend on the number of channels
         if not described.get("pool_size") and (size := net.map_size(*described["input_size"][1:])):
@@ -192,7 +192,7 @@ def _register(name: str, config: Any, make: _OwnNet | _SkipNet) -> None:
 
 
 def _features(net: PathNet, indices: Any, feature_cls: Any) -> FeatureGetterNet:
-    """timm's module that returns a list of stages' maps; modules that these do not need are pruned."""
+    """Wrap the network in timm's module that returns a list of stages' maps; prune modules that these do not need."""
     if feature_cls not in ("getter", FeatureGetterNet):
         raise ValueError(
             f"feature_cls={feature_cls!r}: must be 'getter'; a stage may be a join, which has no module to hook or keep"
@@ -206,7 +206,7 @@ def _features(net: PathNet, indices: Any, feature_cls: Any) -> FeatureGetterNet:
 
 
 def _scriptable(net: PathNet) -> nn.Module:
-    """The whole network as one flat forward, for TorchScript, with the attributes that timm's scripts read."""
+    """Return the whole network as one flat forward, for TorchScript, with the attributes that timm's scripts read."""
     module: Any = net.__prepare_scriptable__()
     module.pretrained_cfg = module.default_cfg = net.pretrained_cfg
     module.num_classes, module.num_features, module.in_chans = net.num_classes, net.num_features, net.in_chans
@@ -214,7 +214,7 @@ def _scriptable(net: PathNet) -> nn.Module:
 
 
 def _entry(name: str, given: Any) -> dict[str, Any]:
-    """The registry's entry of a model, for the tag ``given`` if it is one.
+    """Return a model's entry in the registry: that of the tag ``given``, or the default entry if it is not a tag.
 
     Raises:
         ValueError: an unknown tag.
@@ -229,7 +229,7 @@ def _entry(name: str, given: Any) -> dict[str, Any]:
 
 
 def _given(config: Any) -> dict[str, Any]:
-    """The entries of a caller's config; a tag has none."""
+    """Return the entries of the config that the caller gave; empty if the caller gave a tag."""
     if isinstance(config, PretrainedCfg):
         config = config.to_dict()
     return _kept(config) if isinstance(config, Mapping) else {}

@@ -1,5 +1,5 @@
-"""Warnings about a run: too high a learning rate, accuracy no better than chance, over-fitting, stuck gates, branches
-that never ran."""
+"""Warnings about a run: a learning rate that is too high, accuracy no better than chance, over-fitting, stuck gates,
+and branches that never ran."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from polypath.training.recipe import Recipe
 from polypath.training.start import fits
 
 RISING = 3
-PATIENT = 5  # epochs before at_chance and over_fitting may warn
-GUESSING = 0.95  # share of the chance error above which a network has learned nothing
-LEARNED, OVER = 1 / 3, 15.0  # share of the chance error; gap between held-out and training error in points
+PATIENT = 5  # epochs before at_chance and over_fitting can warn
+GUESSING = 0.95  # above this share of the chance error, a network has learned nothing
+LEARNED, OVER = 1 / 3, 15.0  # share of the chance error; points between held-out and training error
 STUCK = 0.01
 DRIFT = 0.1
 LEARNED_WEIGHTS = f"--init {PRETRAINED}"
@@ -29,7 +29,7 @@ Operands = set[tuple[str, str]]
 
 
 def rising_loss(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """A warning if the training loss has risen for three epochs in a row and is above that of the first epoch."""
+    """Warn if the training loss has risen for three epochs in a row and is above the loss of the first epoch."""
     last = [row["train_loss"] for row in rows[-RISING - 1 :]]
     if len(last) <= RISING or any(b <= a for a, b in itertools.pairwise(last)):
         return None
@@ -43,13 +43,14 @@ def rising_loss(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def of_epochs(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequence[str]) -> list[str]:
-    """Warnings from the metrics of all epochs so far; ``options`` are remedies to suggest (:func:`untried`)."""
+    """Return the warnings that the metrics of all epochs so far give. ``options`` are remedies to suggest
+    (:func:`untried`)."""
     found = rising_loss(rows), at_chance(rows, chance, options), over_fitting(rows, chance, options)
     return [text for text in found if text is not None]
 
 
 def untried(recipe: Recipe) -> tuple[str, ...]:
-    """Applicable options against over-fitting that ``recipe`` does not use yet, the most helpful first."""
+    """List the options against over-fitting that ``recipe`` could use but does not, the most helpful first."""
     options = {
         LEARNED_WEIGHTS: recipe.init is None and recipe.path == WHOLE_TEXT and fits(recipe.model, PRETRAINED),
         "--data.augment.policy trivial": recipe.data.augment.policy == "none",
@@ -59,14 +60,14 @@ def untried(recipe: Recipe) -> tuple[str, ...]:
 
 
 def chance(labels: Tensor, *, balanced: bool) -> float:
-    """Chance error in percent: that of predicting the most frequent class for all images, or with ``balanced`` classes
-    any class."""
+    """Compute the chance error in percent: the error of always predicting the most frequent class or, if ``balanced``,
+    any one class."""
     counts = torch.bincount(labels)
     return 100.0 * (1.0 - (1.0 / len(counts) if balanced else float(counts.max() / counts.sum())))
 
 
 def at_chance(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequence[str] = ()) -> str | None:
-    """A warning if neither training nor held-out error has come clearly below ``chance``, in percent."""
+    """Warn if no training or held-out error of any epoch is clearly below ``chance`` (in percent)."""
     if len(rows) < PATIENT:
         return None
     least = min(row[name] for row in rows for name in ERRORS if name in row)
@@ -81,7 +82,7 @@ def at_chance(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequenc
 
 
 def over_fitting(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequence[str] = ()) -> str | None:
-    """A warning if the training error is low and the held-out error much higher; errors in percent."""
+    """Warn if the training error is low and the held-out error is much higher. Errors are in percent."""
     last = rows[-1]
     if "val_error" not in last or len(rows) < PATIENT:
         return None
@@ -96,7 +97,7 @@ def over_fitting(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequ
 
 
 def stuck_gates(row: Mapping[str, Any]) -> list[str]:
-    """A warning for each gate that passed nearly all or nearly none of an epoch's samples."""
+    """Warn about each gate that let pass nearly all or nearly none of an epoch's samples."""
     found = []
     for name, rate in row.items():
         if name.startswith("rate/") and not STUCK <= rate <= 1 - STUCK:
@@ -108,7 +109,7 @@ def stuck_gates(row: Mapping[str, Any]) -> list[str]:
 
 
 def drifted_gates(row: Mapping[str, Any], target: float) -> str | None:
-    """A warning if gate rates on held-out images, measured without noise, are far from ``target``."""
+    """Warn if the gates' rates on held-out images, measured without noise, are far from ``target``."""
     rates = [rate for name, rate in row.items() if name.startswith("val_rate/")]
     if not rates or max(abs(rate - target) for rate in rates) <= DRIFT:
         return None
@@ -119,7 +120,7 @@ def drifted_gates(row: Mapping[str, Any], target: float) -> str | None:
 
 
 def operands_of(wiring: Wiring, paths: Iterable[Paths], seen: Operands) -> None:
-    """Add to ``seen`` each (join, label) that any of these paths runs."""
+    """Add each (join, label) that one of ``paths`` runs to ``seen``."""
     total = sum(len(join.operands) for join in wiring.joins.values())
     for choice in paths:
         if len(seen) == total:
@@ -130,7 +131,7 @@ def operands_of(wiring: Wiring, paths: Iterable[Paths], seen: Operands) -> None:
 
 
 def never_ran(wiring: Wiring, seen: Operands, steps: int) -> list[str]:
-    """A warning for each join with operands that ran in no step."""
+    """Warn about each join with operands that ran in no step."""
     found = []
     for join in wiring.joins.values():
         if missing := [label for label in join.labels if (join.name, label) not in seen]:

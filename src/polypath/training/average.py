@@ -1,7 +1,7 @@
 """Weight averaging of a network and its objective's state: exponential (EMA) or stochastic (SWA).
 
-The running batch-norm statistics of a run do not fit its averaged weights. So before the average is evaluated or saved,
-they may be recalibrated on training images, for every path that the prediction runs.
+The running batch-norm statistics of a run do not fit its averaged weights. So the statistics can be recalibrated on
+training images before the average is evaluated or saved, for every path that the prediction runs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from polypath.training.recipe import Recipe
 
 
 class Average:
-    """The average that ``recipe.ema`` or ``recipe.swa`` requests; its ``bound`` objective holds a copy of the network.
+    """An average of the weights by ``recipe.ema`` or ``recipe.swa``. The network with the average is ``bound.net``.
 
     Args:
-        net: the network at the start, prepared for training but not compiled.
-        steps: number of steps of the complete run.
+        net: the network before the first step, prepared for training but not compiled.
+        steps: number of steps in the complete run.
 
     Raises:
-        ValueError: weights that are sharded.
+        ValueError: the weights are sharded.
     """
 
     def __init__(self, recipe: Recipe, net: PathNet, steps: int) -> None:
@@ -38,7 +38,7 @@ class Average:
         self.bound = recipe.objective.bind(self._ema.module)
 
     def update(self, bound: BoundObjective, step: int) -> None:
-        """Update the average with the network and the objective's state after ``step`` (from 0)."""
+        """Update the average with the weights and the objective's state after ``step`` (from 0)."""
         self._ema.decay = self.decay or 1.0 - swa_weight(self.first, step)
         self._ema.update(bound.net)
         for mine, new in zip(self.bound.state_dict().values(), bound.state_dict().values(), strict=True):
@@ -50,13 +50,12 @@ class Average:
 
 
 def swa_begins(share: float, steps: int) -> int:
-    """The first averaged step (from 0), if the last ``share`` of ``steps`` is averaged."""
+    """Return the first step (from 0) to average, if the last ``share`` of ``steps`` is averaged."""
     return min(steps - 1, steps - round(share * steps))
 
 
 def swa_weight(first: int, step: int) -> float:
-    """Weight of the network after ``step`` in the running mean, so that all steps from ``first`` on weigh the same.
-
-    Before ``first`` the average is the network itself.
+    """Return the weight of the network after ``step`` in the running mean. All steps from ``first`` on then count
+    equally. Before ``first``, the average is the network itself.
     """
     return 1.0 / max(1, step - first + 1)

@@ -17,6 +17,7 @@ from polypath.core.config import check_classes, completed_classes
 from polypath.core.extract import extract
 from polypath.core.network import PathNet
 from polypath.core.paths import WHOLE_TEXT
+from polypath.core.quiet import quiet_loggers
 from polypath.data.batches import Part, evaluation_batches, training_batches
 from polypath.data.loader import BatchesBase
 from polypath.data.sources import ImageData
@@ -33,16 +34,17 @@ from polypath.training.start import timm_net, timm_start
 
 LOG = logging.getLogger(__name__)
 EVAL_BATCH = STATISTICS_BATCH = 250
-WHITENED = 2000  # at most, training images that a whitening layer is computed from
+WHITENED = 2000  # images; a whitening layer is computed from at most this many training images
 _DRAWN_ANEW = ("num_classes", "init")
 INIT, MODEL, TEACHER = "init", "model", "teacher"
 
 
 def resolve_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device called ``name``. ``auto`` is CUDA, else MPS, else the CPU; each rank gets its own CUDA device.
+    """Return the device called ``name``. ``auto`` is CUDA, else MPS, else the CPU. Each rank gets a CUDA device for
+    itself.
 
     Raises:
-        ValueError: a device that this machine does not have.
+        ValueError: this machine does not have the device.
     """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
@@ -57,8 +59,8 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Replace ``auto``: by bf16 if ``device`` has instructions for it, else by fp32. Emulated bf16 takes several times
-    longer (processors without AVX512_BF16 or AMX, and MPS). Other names are returned as they are."""
+    """Replace ``auto`` by bf16 if ``device`` has instructions for bf16, else by fp32. Emulated bf16, on processors
+    without AVX512_BF16 or AMX and on MPS, takes several times as long. Other names are returned unchanged."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -72,18 +74,18 @@ def _processor_has_bf16() -> bool:
 
 
 def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str] | None = None) -> PathNet:
-    """The network that a run trains, on the CPU: with weights drawn from the seed, or from ``recipe.init``, see
-    :mod:`polypath.training.start`.
+    """Build the network that a run trains, on the CPU. Its weights are drawn from the seed or loaded from
+    ``recipe.init``, see :mod:`polypath.training.start`.
 
-    With ``init``, it is the saved network itself, which may be an extracted path of ``recipe.model``. If the number of
-    its classes is not the recipe's, or its classes are not ``classes`` in the same order, it gets a new head, drawn
-    from the seed. A run that has started reads its own copy of the network.
+    With ``init``, the result is the saved network, which may be an extracted path of ``recipe.model``. The head is
+    re-initialised from the seed if the recipe has another number of classes, or if the saved classes are not
+    ``classes`` in the same order. A run that has started reads the copy in its folder.
 
-    With ``path``, it is that path of the network, extracted.
+    With ``path``, the result is this path of the network, extracted.
 
     Raises:
-        ValueError: a path that the network does not have, with the legal ones; a ``recipe.model`` that is not the
-            network of ``init``, with the field that differs.
+        ValueError: the network does not have the path (the message lists the legal ones), or ``recipe.model`` is not
+            the network of ``init`` (the message has the field that differs).
     """
     if recipe.init is None:
         return _path_of(recipe.model.build(recipe.seed), recipe.path)
@@ -98,19 +100,18 @@ def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str
     others = bool(known) and classes is not None and net.class_names != completed_classes(classes, outputs)
     if net.num_classes != outputs or others:
         if others:
-            LOG.info("init: the classes of %s are not those of the data, so its head is re-initialised", recipe.init)
+            LOG.info("init: %s has other classes than the data, so it gets a new classifier", recipe.init)
         with seeded(recipe.seed):
             net.reset_classifier(outputs)
     return _path_of(net, recipe.path)
 
 
 def whiten(net: PathNet, recipe: Recipe, data: ImageData, world: World) -> None:
-    """Compute the whitening layer, if any, of a newly drawn network from training images without augmentation.
-
-    Rank 0 computes it for all ranks.
+    """Compute the whitening layer of a new network, if it has one, from training images without augmentation. Rank 0
+    computes the layer for all ranks.
 
     Raises:
-        ValueError: images without variance, or with fewer directions than requested.
+        ValueError: the images have no variance, or fewer directions than requested.
     """
     if recipe.init is not None or not recipe.model.whitening:
         return
@@ -128,8 +129,8 @@ def whiten(net: PathNet, recipe: Recipe, data: ImageData, world: World) -> None:
 
 
 def _check_model(model: Family, net: PathNet, init: str) -> None:
-    """Raise ``ValueError`` unless the saved network was built from ``model``, apart from classes and weight
-    initialisation."""
+    """Raise ``ValueError`` unless the saved network was built from ``model``. The number of classes and the weight
+    initialisation may differ."""
     family = net.config.get("family")
     if family != model.family:
         raise ValueError(
@@ -150,15 +151,17 @@ def _path_of(net: PathNet, path: str) -> PathNet:
 
 
 def keep_sources(recipe: Recipe, run_dir: Path, classes: Sequence[str]) -> None:
-    """Copy the networks that a new run reads into its folder, so that it can resume without their original folders."""
+    """Copy the networks that a new run starts from and learns from into its folder. So the run can resume without the
+    original folders."""
     if recipe.init is not None:
-        save(build_net(recipe, classes=classes), run_dir / INIT)
+        with quiet_loggers(LOG.name):  # the run has built it already
+            save(build_net(recipe, classes=classes), run_dir / INIT)
     if isinstance(recipe.objective, Taught):
         save(load_reported(recipe.objective.teacher), run_dir / TEACHER)
 
 
 def with_own_teacher(recipe: Recipe, run_dir: Path) -> Recipe:
-    """The recipe of a run that has started, with the run's own copy as the teacher."""
+    """Return the recipe of a started run with its teacher replaced by the copy in the run's folder."""
     own = run_dir / TEACHER
     return replace(recipe, {"objective.teacher": str(own)}) if own.is_dir() else recipe
 
@@ -170,7 +173,7 @@ def check_fits(net: PathNet, data: ImageData) -> None:
             f"model.num_classes = {net.num_classes}: {data.name} has {len(data.classes)} classes; "
             f"set --model.num-classes {len(data.classes)}"
         )
-    check_classes(data.classes, len(data.classes))  # now, not when the trained network is saved
+    check_classes(data.classes, len(data.classes))  # check now, not when the trained network is saved
     chans = net.config.get("arguments", {}).get("in_chans")
     if chans is not None and chans != data.channels:
         raise ValueError(
@@ -180,16 +183,17 @@ def check_fits(net: PathNet, data: ImageData) -> None:
     if min(data.size) < net.min_size:
         height, width = data.size
         raise ValueError(
-            f"data.size: the images of {data.name} have {height}x{width} pixels, this network needs at least "
+            f"data.size: the images of {data.name} have {height}x{width} pixels, but this network needs at least "
             f"{net.min_size}x{net.min_size}; set --data.size {net.min_size} or more"
         )
 
 
 def train_batches(data: ImageData, recipe: Recipe, device: torch.device, world: World) -> BatchesBase:
-    """Training batches of this rank. A last batch with fewer than two images per part is dropped: batch-norm needs two.
+    """Return the training batches of this rank. A last batch with fewer than two images per part is dropped, since
+    batch-norm needs two.
 
     Raises:
-        ValueError: batches larger than the training set, or not a multiple of the ranks.
+        ValueError: the batch size is larger than the training set, or not a multiple of the number of ranks.
     """
     size, images = recipe.batch_size, len(data.train)
     if images < size:
@@ -201,12 +205,12 @@ def train_batches(data: ImageData, recipe: Recipe, device: torch.device, world: 
 
 
 def leaves_out_last(images: int, recipe: Recipe, ranks: int = 1) -> bool:
-    """Whether an epoch's last batch is dropped because it has too few images for its parts."""
+    """Whether the last batch of an epoch is dropped because it has too few images for its parts."""
     return 0 < images % recipe.batch_size < 2 * ranks * recipe.accumulate
 
 
 def eval_batches(part: Part, data: ImageData, recipe: Recipe, device: torch.device, world: World) -> BatchesBase:
-    """Batches to evaluate on, in order; under FSDP2 every rank evaluates all of them."""
+    """Return the batches to evaluate on, in order. Under FSDP2, every rank evaluates all batches."""
     alone = world.size == 1 or recipe.parallel.strategy == "fsdp"
     ranks = 1 if alone else world.size
     size = max(1, EVAL_BATCH // recipe.data.eval_crops // ranks) * ranks
@@ -217,7 +221,8 @@ def eval_batches(part: Part, data: ImageData, recipe: Recipe, device: torch.devi
 
 
 def statistics_batches(data: ImageData, recipe: Recipe, device: torch.device) -> BatchesBase:
-    """Training images without augmentation, in an order drawn from the recipe's seed, to recalibrate batch-norm on."""
+    """Return training images without augmentation, to recalibrate batch-norm on. Their order is drawn from the recipe's
+    seed."""
     config, size = dataclasses.replace(recipe.data, eval_crops=1), min(STATISTICS_BATCH, len(data.train))
     layout = {"device": device, "channels_last": recipe.channels_last}
     return evaluation_batches(data, config, size, "train", shuffle=True, seed=recipe.seed, **layout)
@@ -225,8 +230,8 @@ def statistics_batches(data: ImageData, recipe: Recipe, device: torch.device) ->
 
 @contextlib.contextmanager
 def numerics(device: torch.device, deterministic: bool) -> Iterator[None]:
-    """Inside the block, torch's global generators may be seeded freely, and ``deterministic`` selects CUDA algorithms
-    that repeat exactly."""
+    """Save the state of torch's global generators and restore it after the ``with`` block. Inside, ``deterministic``
+    selects CUDA algorithms with bitwise repeatable results."""
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = deterministic, not deterministic

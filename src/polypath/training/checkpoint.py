@@ -1,12 +1,12 @@
-"""Checkpoints: tensors as safetensors, the rest as JSON, both checksummed; no pickle anywhere.
+"""Checkpoints. Tensors are stored as safetensors and the rest as JSON, both with checksums. Pickle is not used.
 
-``checkpoints/`` of a run holds, for the state after ``step`` steps,
+The folder ``checkpoints/`` of a run has two files for the state after, say, 1200 steps:
 
     step-00001200.safetensors     weights, optimiser, objective, moving average
-    step-00001200.json            position, sums, the other file's checksum; written last, so it implies both files
+    step-00001200.json            position, sums, checksum of the other file; written last, so if it exists, both do
 
-Each file is written to a temporary name, flushed and renamed. The newest checkpoints and the best one are kept. A
-damaged checkpoint is skipped with a warning, and the one before it is used.
+Each file is written under a temporary name, flushed and renamed. The newest checkpoints and the best one are kept. If a
+checkpoint is damaged, a warning is logged and the one before is used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NAME = re.compile(r"step-(\d{8,})\.json")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state of training: ``tensors`` on the CPU, ``state`` of JSON values."""
+    """The state of a training after ``step`` steps: ``tensors`` on the CPU, and ``state`` as JSON values."""
 
     step: int
     tensors: dict[str, Tensor]
@@ -54,22 +54,22 @@ class _Head:
 
 
 class Checkpoints:
-    """The checkpoints of one run in ``folder``. ``recipe`` is the digest of its recipe, which each checkpoint stores;
-    ``earlier`` are the digests of the run's earlier recipes."""
+    """The checkpoints of one run, in ``folder``. Each checkpoint stores ``recipe``, the digest of the run's recipe;
+    ``earlier`` are digests of the run's earlier recipes, which are accepted too."""
 
     def __init__(self, folder: Path, recipe: str, earlier: Sequence[str] = ()) -> None:
         self.folder, self.recipe, self.earlier = folder, recipe, tuple(earlier)
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, in order."""
+        """List the steps that have a checkpoint, in order."""
         found = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*.json"))
         return sorted(int(match[1]) for match in found if match)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint. A failure leaves the earlier ones as they are.
+        """Write a checkpoint. If this fails, the earlier ones stay intact.
 
         Raises:
-            OSError: no space left; the message names the newest good checkpoint and what to do.
+            OSError: there is no space left; the message has the newest intact checkpoint and what to do.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         file, beside = self._files(checkpoint.step)
@@ -94,12 +94,12 @@ class Checkpoints:
         if not isinstance(body, dict) or body.pop("checksum", None) != json_digest(body):
             raise ValueError(f"{beside.name}: damaged, its checksum does not match")
         if body.get("format") != FORMAT:
-            raise ValueError(f"{beside.name}: format {body.get('format')!r}, this version of Polypath reads {FORMAT}")
+            raise ValueError(f"{beside.name}: format {body.get('format')!r}, but this Polypath reads format {FORMAT}")
         head = decode(body, _Head, beside.name)
         if head.recipe not in (self.recipe, *self.earlier):
             raise ValueError(f"{beside.name}: its recipe is not the recipe.json of this run")
         if head.step != step:
-            raise ValueError(f"{beside.name}: is of step {head.step}")
+            raise ValueError(f"{beside.name}: is the checkpoint of step {head.step}")
         try:
             if file_digest(file) != head.sha256:
                 raise ValueError(f"{file.name}: damaged, its checksum does not match")
@@ -112,7 +112,7 @@ class Checkpoints:
     def newest(
         self, fits: Callable[[Checkpoint], None] = lambda _: None, warn: Callable[[str], None] = LOG.warning
     ) -> Checkpoint | None:
-        """The newest intact checkpoint that ``fits`` accepts; None if there is none yet.
+        """Return the newest intact checkpoint that ``fits`` accepts, or None if there is no checkpoint yet.
 
         ``fits`` raises ``ValueError`` for a checkpoint that cannot be used. ``warn`` is called with one line of text
         for each checkpoint that is skipped.
@@ -139,11 +139,11 @@ class Checkpoints:
         """Remove all checkpoints except the ``last`` newest and those of the steps ``also``."""
         steps = self.steps()
         for step in set(steps[:-last]) - set(also):
-            for path in reversed(self._files(step)):  # the JSON first: without it the tensors are ignored
+            for path in reversed(self._files(step)):  # the JSON first: without it, the tensors are ignored
                 remove(path)
 
     def after(self, step: int) -> None:
-        """Remove checkpoints later than ``step``, and unfinished files of a killed process."""
+        """Remove checkpoints of later steps than ``step``, and unfinished files of a killed process."""
         for later in (s for s in self.steps() if s > step):
             for path in reversed(self._files(later)):
                 remove(path)
@@ -171,7 +171,7 @@ class Checkpoints:
 
 
 def same_tensors(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether two sets of tensors are bitwise equal, names and types included."""
+    """Whether two sets of tensors have the same names and dtypes and are bitwise equal."""
     if a.keys() != b.keys():
         return False
     return all(

@@ -1,4 +1,5 @@
-"""Distillation: a path learns the outputs of the whole network, beside the labels (Hinton et al. 2015)."""
+"""Losses for distillation: a path learns the outputs of the whole network, in addition to the labels (Hinton et al.
+2015)."""
 
 from __future__ import annotations
 
@@ -13,13 +14,14 @@ from polypath.core.precision import at_least_float32
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), the mean over a batch of logits ``(N, classes)``.
+    """Compute T² · KL(softmax(teacher / T) ‖ softmax(student / T)), averaged over a batch of logits ``(N, classes)``.
 
-    It differs from the cross-entropy with the teacher's soft labels by a constant, their entropy, so its gradient is
-    the same. No gradient reaches the teacher. T² keeps the gradient's size when T changes (Hinton et al. 2015, §2.1).
+    The KL divergence is the cross-entropy with the teacher's soft labels minus their entropy. The entropy is a
+    constant, so the gradient is the same. No gradient reaches the teacher. The factor T² keeps the size of the gradient
+    when T changes (Hinton et al. 2015, §2.1).
 
     Raises:
-        ValueError: a temperature that is not above 0.
+        ValueError: the temperature is not above 0.
     """
     check("temperature", temperature, number(above=0))
     learned = F.log_softmax(at_least_float32(student) / temperature, dim=1)
@@ -35,21 +37,21 @@ def alpha_divergence_loss(
     alphas: tuple[float, float] = (-1.0, 1.0),
     clip: float = 5.0,
 ) -> Tensor:
-    """T² times the larger of two α-divergences of the teacher's probabilities p from the student's q, for each image
-    (AlphaNet, Wang et al. 2021); the mean over a batch of logits ``(N, classes)``.
+    """Compute T² times the larger of two α-divergences for each image (AlphaNet, Wang et al. 2021), averaged over a
+    batch of logits ``(N, classes)``. The divergences are between the teacher's probabilities p and the student's q:
 
         D_α(p ‖ q) = Σ q · ((p / q)^α − 1) / (α · (α − 1)),      D_1 = KL(p ‖ q),      D_0 = KL(q ‖ p)
 
     A negative α penalises classes that the student overestimates, a positive α classes that it underestimates. The
-    weights (p / q)^α of value and gradient are clipped from above, as in the authors' code, except for α = 1. In the
-    gradient a clipped weight is a constant, also as in their code. No gradient reaches the teacher.
+    weights (p / q)^α in the value and in the gradient are clipped from above, except for α = 1. A clipped weight is a
+    constant in the gradient. Both are as in the authors' code. No gradient reaches the teacher.
 
     Args:
-        alphas: α− and α+.
+        alphas: the two values of α, called α− and α+.
         clip: upper limit of a weight.
 
     Raises:
-        ValueError: a temperature or clip that is not above 0.
+        ValueError: the temperature or ``clip`` is not above 0.
     """
     check("temperature", temperature, number(above=0))
     check("clip", clip, number(above=0))
@@ -62,8 +64,8 @@ def alpha_divergence_loss(
 
 
 def _alpha_divergence(log_p: Tensor, log_q: Tensor, alpha: float, clip: float) -> tuple[Tensor, Tensor]:
-    """D_α ``(N,)`` without a graph, and a surrogate with its gradient: −Σ q · ρ(p / q) · log q with constant q and ρ,
-    where ρ(t) = t f'(t) − f(t) for D_α = Σ q f(p / q)."""
+    """Return the values D_α ``(N,)`` without a graph, and a surrogate that has the gradient of D_α. The surrogate is −Σ
+    q · ρ(p / q) · log q with constant q and ρ, where ρ(t) = t f'(t) − f(t) for D_α = Σ q f(p / q)."""
     q, log_ratio = log_q.detach().exp(), log_p - log_q.detach()
     if alpha == 1.0:  # q times the ratio is p, which is finite even if the ratio is not
         terms, pull = log_p.exp() * log_ratio, log_p.exp()

@@ -1,13 +1,13 @@
-"""Several processes on one run: their ranks and their communication.
+"""Run training in several processes: their ranks and their communication.
 
-Started by ``torchrun``, every rank trains on its part of each batch, usually on the same path. After the backward pass,
-the gradients of the weights that were used are summed in buckets. No search for unused weights is needed: with the same
-path on all ranks, every rank knows the used weights. If each rank draws its own path, one small exchange determines
-them (:func:`reduce_gradients`).
+Each rank that ``torchrun`` starts trains on its part of each batch, usually on the same path. After the backward pass,
+the gradients of the weights that were used are summed over the ranks, in buckets. DDP's search for unused weights is
+not needed: if all ranks train the same path, they know which weights it uses. If each rank draws a path for itself, one
+small exchange determines the used weights (:func:`reduce_gradients`).
 
-The running statistics of batch-norm are those of rank 0, as in PyTorch's DDP. Training never reads them, so the ranks
-do not exchange them. They are in every checkpoint, and all ranks receive them before a network is evaluated. With
-synchronised batch-norm all ranks have the same statistics.
+The running statistics of batch-norm are those of rank 0, as in PyTorch's DDP. Training does not read them, so the ranks
+exchange them only before a network is evaluated, when all ranks receive them from rank 0. Every checkpoint contains
+them. With synchronised batch-norm, all ranks have the same statistics.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ T = TypeVar("T")
 
 @dataclass
 class World:
-    """This process among those that share the run; with one process, every exchange does nothing.
+    """This process and its connection to the other processes of the run. With one process, every exchange does nothing.
 
     Attributes:
-        rank, size: this process's number and the number of processes.
-        local_rank: its number on this machine, and so of its device.
+        rank, size: the number of this process (from 0), and the number of processes.
+        local_rank: the number of this process on its machine, which is also the number of its device.
         control: the process group for small exchanges on the CPU.
     """
 
@@ -50,7 +50,7 @@ class World:
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
-        """The ``value`` of all ranks, in order of rank, on every rank."""
+        """Return the ``value`` of each rank, in order of rank. Every rank gets the complete list."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -58,7 +58,7 @@ class World:
         return values
 
     def any(self, flag: int) -> int:
-        """The largest ``flag`` of all ranks."""
+        """Return the largest ``flag`` of all ranks."""
         if self.size == 1:
             return flag
         shared = torch.tensor([flag])
@@ -69,7 +69,8 @@ class World:
         """Call ``act`` on rank 0 while the others wait.
 
         Raises:
-            ValueError, OSError: rank 0's exception, on every rank, so that no rank waits for rank 0 forever.
+            ValueError, OSError: rank 0's exception. It is raised on every rank, so that no rank waits for rank 0
+                forever.
         """
         error: ValueError | OSError | None = None
         if self.first:
@@ -86,9 +87,8 @@ class World:
 
 
 def join_world(device: str = "cpu", timeout_s: float = 1800.0) -> World:
-    """Join the processes that ``torchrun`` started (by its environment variables); without them, a single process.
-
-    CUDA devices communicate with NCCL, others with gloo.
+    """Join the processes that ``torchrun`` started, as its environment variables say. Without these, return a world of
+    one process. CUDA devices communicate with NCCL, other devices with gloo.
 
     Raises:
         ValueError: only some of ``torchrun``'s variables are set.
@@ -113,12 +113,13 @@ def reduce_gradients(
 ) -> int:
     """Sum gradients over all ranks, in buckets of 25 MiB.
 
-    First the ranks exchange, on the CPU, which parameters have a gradient, and the largest ``flag``, which is returned.
-    If each rank draws its own path (not ``same_paths``), a rank contributes zeros for parameters that only other ranks
-    used. A parameter that no rank used keeps no gradient. ``sharded`` gradients (FSDP2) are already summed.
+    First the ranks tell each other, on the CPU, which parameters have a gradient, and their ``flag``; the largest flag
+    is returned. Without ``same_paths``, each rank has drawn a path for itself. A rank then contributes zeros for
+    parameters that only other ranks used. A parameter that no rank used still has no gradient. ``sharded`` gradients
+    (FSDP2) are already summed.
 
     Raises:
-        RuntimeError: with ``same_paths``, ranks that did not use the same parameters.
+        RuntimeError: with ``same_paths``, the ranks did not use the same parameters.
     """
     if world.size == 1:
         return flag
@@ -151,7 +152,8 @@ def _sum(tensors: list[Tensor]) -> None:
 
 
 def buckets(tensors: Iterable[Tensor], limit: int = BUCKET_BYTES) -> list[list[Tensor]]:
-    """Split tensors into lists of one dtype and at most ``limit`` bytes (or one tensor)."""
+    """Split tensors into lists. The tensors of a list have one dtype and at most ``limit`` bytes together; a larger
+    tensor is alone."""
     rows: list[list[Tensor]] = []
     held = 0
     for t in tensors:
@@ -172,25 +174,26 @@ def share(tensors: Iterable[Tensor], world: World) -> None:
 
 
 def part_of(batch: int, part: int, parts: int) -> slice:
-    """The images of part ``part`` (from 0) when ``batch`` images are split into ``parts`` as evenly as possible."""
+    """Return the slice of part ``part`` (from 0), if ``batch`` images are split into ``parts`` parts as evenly as
+    possible."""
     small, more = divmod(batch, parts)
     begin = part * small + min(part, more)
     return slice(begin, begin + small + (part < more))
 
 
 def sharded(t: Tensor) -> TypeGuard[DTensor]:
-    """Whether FSDP2 has sharded this tensor; by its class's name, since most commands never need that slow import."""
+    """Whether FSDP2 has sharded this tensor. This checks the name of the class, to avoid a slow import."""
     return type(t).__name__ == "DTensor"
 
 
 def full(t: Tensor) -> Tensor:
-    """A complete copy, on the CPU, of a tensor that FSDP2 may have sharded. All ranks must call it together."""
+    """Return a complete copy, on the CPU, of a tensor that FSDP2 may have sharded. All ranks must call it together."""
     t = t.detach()
     return (t.full_tensor() if sharded(t) else t).to("cpu", copy=True)
 
 
 def put(into: Tensor, whole: Tensor) -> Tensor:
-    """Copy the complete tensor ``whole``, which every rank has, into ``into``, which FSDP2 may have sharded."""
+    """Copy ``whole``, a complete tensor on every rank, into ``into``, which FSDP2 may have sharded."""
     if sharded(into):
         from torch.distributed.tensor import distribute_tensor
 

@@ -1,7 +1,7 @@
-"""The training step, and the state that it changes.
+"""The training step, with the state that it changes.
 
-All random numbers of a step are drawn from ``(seed, step, part)``. So checkpoints need no generator state, and one
-process that accumulates gradients over parts draws the same numbers as several processes with one part each.
+The random numbers of a step depend only on seed, step and part of the batch. So checkpoints need no generator state.
+And one process that accumulates gradients over parts draws the same numbers as several processes with one part each.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine:
-    """A network in training, with its objective, optimiser, average, and the epoch's sums so far.
+    """The state of a training: a network with its objective and optimiser, the moving average of its weights (if the
+    recipe has one), and the metrics summed so far in this epoch.
 
     Args:
-        net: the network, which is prepared in place, see :mod:`polypath.training.prepare`.
+        net: the network. It is prepared in place, see :mod:`polypath.training.prepare`.
         steps_per_epoch: optimiser steps per epoch.
 
     Raises:
-        ValueError: an objective that this network does not support, options that exclude each other.
+        ValueError: the network does not support the objective, or options exclude each other.
     """
 
     def __init__(self, recipe: Recipe, net: PathNet, device: torch.device, world: World, steps_per_epoch: int) -> None:
@@ -74,10 +75,10 @@ class Engine:
                 )
         self.bound = recipe.objective.bind(self.net, label_smoothing=0.0 if self.mixup else recipe.label_smoothing)
         if recipe.parallel.strategy == "fsdp":
-            shard(self.net, world)  # only now: an objective may count the MACs of its paths
+            shard(self.net, world)  # not earlier: an objective may count the MACs of its paths
         self.scorer = self.bound if self.average is None else self.average.bound
         self.flop = FlopCounter()
-        self.flop.watch(self.net, macs)  # only now: a moving average would have copied the hooks
+        self.flop.watch(self.net, macs)  # not earlier: the moving average would have copied the hooks
         for teacher in self.bound.teachers:
             self.flop.watch(teacher, PathMacs(teacher), teacher=True)
         self.optimizer = build_optimizer(self.net, recipe.optim)
@@ -91,14 +92,14 @@ class Engine:
 
     @property
     def scored(self) -> PathNet:
-        """The network that is validated and saved: the average if there is one."""
+        """The network that is validated and saved: the one with averaged weights, if there is one."""
         return self.scorer.net
 
     def autocast(self) -> contextlib.AbstractContextManager:
         return autocast(self.device, self.recipe.precision)
 
     def predict(self, x: Tensor) -> Tensor:
-        """The scored network's prediction: logits or log-probabilities ``(N, classes)``."""
+        """Predict logits or log-probabilities ``(N, classes)`` with the scored network."""
         return self.scorer.predict(x)
 
     def share_statistics(self) -> None:
@@ -106,8 +107,8 @@ class Engine:
         share(itertools.chain(self.scored.buffers(), self.scorer.state_dict().values()), self.world)
 
     def start_epoch(self, epoch: int) -> None:
-        """Release gradients and optimiser state of parameters that do not learn in ``epoch``: frozen by the objective,
-        or by ``frozen_epochs``."""
+        """Release the gradients and the optimiser's state of parameters that the objective or ``frozen_epochs`` freezes
+        in ``epoch``."""
         names = self.bound.trainable(epoch)
         self.frozen = [] if names is None else [p for p, name in self.names.items() if name not in names]
         if epoch < self.recipe.frozen_epochs:
@@ -118,17 +119,19 @@ class Engine:
     def step(
         self, parts: Sequence[tuple[int, Tensor, Tensor]], total: int, epoch: int, step: int, flag: int = 0
     ) -> int:
-        """One step of the optimiser.
+        """Run one step of the optimiser.
 
         Args:
-            parts: this rank's parts of the batch: number of the part, images ``(n, C, H, W)``, labels ``(n,)``.
-            total: images in the batch, over all parts and ranks.
-            epoch, step: counted from 0, ``step`` over the complete run.
-            flag: this rank's message to the others (the number of a signal).
+            parts: this rank's parts of the batch, each as number of the part, images ``(n, C, H, W)`` and labels
+                ``(n,)``.
+            total: number of images in the batch, over all parts and ranks.
+            epoch, step: both count from 0; ``step`` counts over the complete run.
+            flag: a number that this rank tells the other ranks (the number of a signal).
 
         Returns:
-            The largest flag of all ranks; ``NONFINITE``, without an optimiser step, if a loss was not finite. On
-            accelerators this is only detected when the meter is flushed, since a check would wait for the device.
+            The largest flag of all ranks; or ``NONFINITE`` if a loss was not finite, and then the weights are not
+            updated. On accelerators this is detected only when the meter is flushed, since a check would wait for the
+            device.
         """
         recipe = self.recipe
         set_rate(self.optimizer, self.schedule.at(step))
@@ -154,7 +157,7 @@ class Engine:
         if recipe.clip_norm:
             nn.utils.clip_grad_norm_([p for p in self.names if p.grad is not None], recipe.clip_norm)
         self.scaler.step(self.optimizer)
-        if isinstance(self.optimizer, Together) and self.world.first:  # all ranks do the same step, so count it once
+        if isinstance(self.optimizer, Together) and self.world.first:  # all ranks do the same step: count it once
             with torch.no_grad():
                 self.flop.add(1, self.optimizer.taken())
         self.scaler.update()
@@ -163,12 +166,12 @@ class Engine:
         return flag
 
     def _part(self, number: int, x: Tensor, y: Tensor, weight: float, epoch: int, step: int) -> bool:
-        """Forward and backward of one part; False if its loss is known not to be finite."""
+        """Run forward and backward on one part. Return False if the loss is known not to be finite."""
         recipe, info = self.recipe, step_info(self.recipe, self.steps_per_epoch, epoch, step, number, self.world.rank)
         torch.manual_seed(generator(recipe.seed, "step", step, number).initial_seed())
         if self.mixup is not None:
             x, y = mixed(self.mixup, x, y, generator(recipe.seed, "mixup", step, number))
-        scale = weight * (self.world.size if recipe.parallel.strategy == "fsdp" else 1)  # FSDP2 takes the mean
+        scale = weight * (self.world.size if recipe.parallel.strategy == "fsdp" else 1)  # FSDP2 averages over ranks
         passes, finite = iter(self.bound.passes(x, y, info)), True
         for i in itertools.count():
             with self.autocast():
@@ -190,17 +193,18 @@ class Engine:
         return finite
 
     def weights(self) -> dict[str, Tensor]:
-        """All weights and running statistics of the scored network, on the CPU. All ranks must call it together."""
+        """Return all weights and running statistics of the scored network, on the CPU. All ranks must call this
+        together."""
         return {name: full(t) for name, t in self.scored.state_dict().items()}
 
     def objective_state(self) -> dict[str, Tensor]:
-        """Tensors that the scored network's objective keeps beside those of the network."""
+        """Return the tensors that the objective of the scored network has in addition to those of the network."""
         return {name: full(t) for name, t in self.scorer.state_dict().items()}
 
     # --- contents of a checkpoint ------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors that steps change, by name. All ranks must call it together."""
+        """Return all tensors that steps change, by name. All ranks must call this together."""
         held = {f"model/{name}": t for name, t in self.net.state_dict().items()}
         held |= {f"objective/{name}": t for name, t in self.bound.state_dict().items()}
         if self.average is not None:
@@ -212,16 +216,16 @@ class Engine:
         return {name: full(t) for name, t in held.items()}
 
     def state(self) -> dict[str, Any]:
-        """The rest of the state, as JSON values. Call ``meter.flush()`` first."""
+        """Return the rest of the state, as JSON values. Call ``meter.flush()`` first."""
         return {"meter": self.meter.state(), "scaler": self.scaler.state_dict()}
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Restore the results of :meth:`tensors` and :meth:`state`.
 
         Raises:
-            ValueError: tensors of another network, objective or optimiser.
+            ValueError: the tensors are of another network, objective or optimiser.
         """
-        kinds = "model", "objective", "ema", "ema-objective", "optim"  # ema: either kind of average
+        kinds = "model", "objective", "ema", "ema-objective", "optim"  # ema: the average, of either kind
         parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
         for name, t in tensors.items():
             kind, _, rest = name.partition("/")
@@ -244,17 +248,17 @@ class Engine:
 
 
 def step_info(recipe: Recipe, steps_per_epoch: int, epoch: int, step: int, number: int, rank: int = 0) -> StepInfo:
-    """Progress of training at ``step``, and the generators of its part ``number``."""
+    """Return the progress of training at ``step``, and the generators for part ``number`` of the step."""
     own = () if recipe.parallel.paths == "same" else (rank,)
     draws = generator(recipe.seed, "paths", step, *own), generator(recipe.seed, "noise", step, number)
     return StepInfo(epoch, step, steps_per_epoch, recipe.epochs, *draws)
 
 
 def load_weights(net: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copy tensors into the network's own, by name.
+    """Copy ``tensors`` into the network's parameters and buffers, by name.
 
     Raises:
-        ValueError: tensors of another network.
+        ValueError: the tensors are of another network.
     """
     own = net.state_dict()
     if other := sorted(set(own) ^ set(tensors)):
@@ -262,20 +266,23 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, t in own.items():
             if t.shape != tensors[name].shape:
-                raise ValueError(f"weight {name!r}: shape {tuple(tensors[name].shape)}, the network's {tuple(t.shape)}")
+                raise ValueError(
+                    f"weight {name!r}: shape {tuple(tensors[name].shape)}, the network has {tuple(t.shape)}"
+                )
             put(t, tensors[name])
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """The autocast context for forwards in ``precision``, which must not be ``auto``."""
+    """Return an autocast context for forwards in ``precision``, which must not be ``auto``."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
 def mixed(mixup: Any, x: Tensor, y: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mix images and labels with timm's mixup. It draws from numpy's global state, which is seeded from ``draw``."""
-    if len(x) % 2:  # timm pairs images; the odd last image of an epoch's last batch is left as it is
+    """Mix images and labels with timm's mixup. timm draws from the global state of numpy, which is seeded from
+    ``draw``."""
+    if len(x) % 2:  # timm mixes pairs of images, so with an odd number the last image is not mixed
         more, target = mixed(mixup, x[:-1], y[:-1], draw)
         alone = torch.zeros_like(target[:1]).scatter_(1, y[-1:, None], 1.0)
         return torch.cat([more, x[-1:]]), torch.cat([target, alone])

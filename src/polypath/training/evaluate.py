@@ -1,4 +1,4 @@
-"""Evaluate loss and error on a split."""
+"""Evaluate the loss and the error on a split of the images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from polypath.training.distributed import World
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean cross-entropy ``loss`` and top-1 ``error`` in percent over ``images`` images.
-
-    ``balanced_error`` is the mean error of the classes that have images, in percent.
+    """The scores of a network: mean cross-entropy ``loss`` and top-1 ``error`` in percent over ``images`` images.
+    ``balanced_error`` is the mean of the errors of the classes that have images, in percent.
     """
 
     loss: float
@@ -37,11 +36,13 @@ def evaluate(
     world: World,
     autocast: contextlib.AbstractContextManager | None = None,
 ) -> Scores:
-    """Evaluate ``predict`` (batch to logits or log-probabilities) with ``net`` in evaluation mode; the mode is restored
-    afterwards. Each rank evaluates its part of the batches; all ranks get the scores of all parts.
+    """Evaluate ``predict``, a function from a batch to logits or log-probabilities, with ``net`` in evaluation mode.
+
+    The mode is restored afterwards. Each rank evaluates its part of the batches, and all ranks get the scores of all
+    parts.
 
     Raises:
-        ValueError: no images.
+        ValueError: there are no images.
     """
     training, sums = net.training, []
     net.eval()
@@ -59,7 +60,7 @@ def evaluate(
     finally:
         net.train(training)
     rows = torch.stack(sums).tolist() if sums else []
-    parts = world.gather(rows)[: batches.order.world_size]  # only one if each rank evaluates all
+    parts = world.gather(rows)[: batches.order.world_size]  # only one part if each rank evaluates all images
     columns = [sum(column) for column in zip(*(row for part in parts for row in part), strict=True)]
     if not columns:
         raise ValueError("there are no images to evaluate on")

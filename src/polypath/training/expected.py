@@ -1,4 +1,5 @@
-"""Expected cost of a run before training: its steps and the paths that they draw, on the meta device."""
+"""The expected cost of a run, before training. Its steps are run on the meta device, with the paths that the run will
+draw."""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ from polypath.training.recipe import Recipe
 
 
 def expected_pflop(recipe: Recipe, images: int, size: Size = 32, *, every: int = 1) -> float:
-    """PFLOP of a run of ``recipe`` in one process on ``images`` training images of ``size`` pixels (side, or height and
-    width). The run's summary will report this number, since paths depend only on the seed and the step. Muon's
-    matrix products are left out: they depend on which parameters have gradients.
+    """Count the PFLOP of a run of ``recipe`` in one process, on ``images`` training images of ``size`` pixels (side, or
+    height and width). The run's summary will report the same number, since the paths depend only on the seed and the
+    step. Muon's matrix products are not counted, since they depend on which parameters get gradients.
 
-    With ``every`` above 1, only each ``every``-th step is counted, and the result is extrapolated.
+    With ``every`` = n, only every n-th step is counted, and the result is extrapolated.
 
     Raises:
-        ValueError: fewer images than a batch, an objective that the network does not support.
+        ValueError: there are fewer images than a batch needs, or the network does not support the objective.
     """
     check("images", images, whole(recipe.batch_size))
     check("every", every, whole(1))

@@ -1,4 +1,5 @@
-"""Find a learning rate by a short range test (Smith 2017, §3.3): the rate rises step by step until the loss rises, too.
+"""Find a learning rate by a short range test (Smith 2017, §3.3): the learning rate rises step by step until the loss
+rises too.
 
 found = find_rate(recipe, data)
 recipe = replace(recipe, {"optim.lr": found.rate})
@@ -38,7 +39,8 @@ BELOW = 10.0  # the suggested rate is that of the lowest loss divided by this
 
 @dataclass(frozen=True)
 class FoundRate:
-    """``rate``: a tenth of the rate with the lowest smoothed loss; ``rates`` and ``losses`` of each step."""
+    """The result of a range test. ``rate`` is a tenth of the learning rate with the lowest smoothed loss; ``rates`` and
+    ``losses`` have one value per step."""
 
     rate: float
     rates: tuple[float, ...]
@@ -51,10 +53,10 @@ class _Sweep(Schedule):
 
 
 def with_found_rate(recipe: Recipe, data: ImageData) -> Recipe:
-    """The recipe with the learning rate of a sweep; the rate and the reason are logged.
+    """Return the recipe with the learning rate that :func:`find_rate` finds. The rate and the reason are logged.
 
     Raises:
-        ValueError: as :func:`find_rate`.
+        ValueError: as for :func:`find_rate`.
     """
     found = find_rate(recipe, data)
     why = f"a tenth of the rate at which the loss was least in {len(found.rates)} steps of a sweep"
@@ -64,11 +66,11 @@ def with_found_rate(recipe: Recipe, data: ImageData) -> Recipe:
 
 
 def find_rate(recipe: Recipe, data: ImageData) -> FoundRate:
-    """The value of ``optim.lr`` that a sweep of at most ``STEPS`` steps on the training images suggests. The trained
-    weights are discarded; the same recipe and images give the same rate.
+    """Find a value for ``optim.lr`` by a sweep of at most ``STEPS`` steps on the training images. The weights of the
+    sweep are discarded. The same recipe and images give the same rate.
 
     Raises:
-        ValueError: a recipe that cannot be trained; a loss that is not finite from the first steps on.
+        ValueError: the recipe cannot be trained, or the loss is not finite from the first steps on.
     """
     device, world = resolve_device(recipe.device), World()
     recipe = replace(recipe, {"precision": resolve_precision(recipe.precision, device), "frozen_epochs": 0})

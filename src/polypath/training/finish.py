@@ -1,4 +1,4 @@
-"""The end of a run: save the reported network, and evaluate a snapshot ensemble."""
+"""Finish a run: save the reported network, and evaluate a snapshot ensemble."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENSEMBLE = "ensemble.safetensors"
 
 
 def save_snapshot(run_dir: Path, number: int, weights: Mapping[str, Tensor]) -> None:
-    """Save the network at the end of a cycle: ``snapshots/NUMBER.safetensors``."""
+    """Save the network at the end of a cycle to ``snapshots/NUMBER.safetensors``."""
     folder = run_dir / SNAPSHOTS
     folder.mkdir(exist_ok=True)
     with whole(folder / f"{number}.safetensors") as temporary:
@@ -44,9 +44,8 @@ def score_snapshots(
     world: World,
     autocast: contextlib.AbstractContextManager,
 ) -> dict[str, float]:
-    """Error in percent of each snapshot and of their averaged probabilities, ``ensemble`` (Huang et al. 2017, §3).
-
-    Afterwards the engine's network has the last snapshot's weights.
+    """Evaluate the error in percent of each snapshot and of the ``ensemble``, which averages their probabilities (Huang
+    et al. 2017, §3). Afterwards the engine's network has the weights of the last snapshot.
     """
     files = sorted((run_dir / SNAPSHOTS).glob("*.safetensors"), key=lambda file: int(file.stem))
     net, members, labels = engine.scored.eval(), {}, torch.empty(0)
@@ -80,10 +79,11 @@ def save_model(
     objective_state: Mapping[str, Tensor],
     notes: list[str],
 ) -> None:
-    """Save the reported network to ``model/``. It is built again from the recipe, so no training state is left in it.
+    """Save the reported network to ``model/``. It is built again from the recipe, so that it contains no training
+    state.
 
-    An ensemble with shared weights (``objective_state`` holds its members' statistics) is also saved to
-    ``ensemble.safetensors``.
+    An ensemble with shared weights is also saved, to ``ensemble.safetensors``. ``objective_state`` has the statistics
+    of its members.
     """
     net = build_net(recipe, run_dir)
     load_weights(net, dict(weights))

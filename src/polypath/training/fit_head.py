@@ -1,7 +1,8 @@
-"""A classifier fitted to what a network already knows, before the network is fine-tuned.
+"""Fit the classifier of a pretrained network before the network is fine-tuned.
 
-A classifier that is drawn at random sends large gradients through pretrained weights in its first steps. Fitted first,
-on the features of the frozen network, it does not (linear probing, then fine-tuning: Kumar et al. 2022).
+In the first steps, a randomly initialised classifier sends large gradients through the pretrained weights. This is
+avoided if the classifier is first fitted on the features of the frozen network (linear probing, then fine-tuning: Kumar
+et al. 2022).
 """
 
 from __future__ import annotations
@@ -19,18 +20,17 @@ from polypath.training.distributed import World
 from polypath.training.recipe import Recipe
 
 LOG = logging.getLogger(__name__)
-PENALTY = 0.1  # of the squared weights, on features of variance 1; 0.05 to 0.5 made no difference
+PENALTY = 0.1  # factor on the squared weights, for features of variance 1; 0.05 to 0.5 made no difference
 STEPS = 100
-SMALLEST = 1e-3  # of a feature's standard deviation: one that hardly varies tells nothing
+SMALLEST = 1e-3  # least standard deviation of a feature: smaller ones are raised to it
 
 
 def fit_head(net: PathNet, recipe: Recipe, data: ImageData, device: torch.device, world: World) -> None:
-    """Fit the classifier of ``net`` on ``recipe.fit_head`` training images without random changes, where that is not 0.
-
-    What rank 0 fits is every rank's.
+    """Fit the classifier of ``net`` on ``recipe.fit_head`` training images without augmentation; do nothing if that is
+    0. Rank 0 fits it for all ranks.
 
     Raises:
-        ValueError: a network that does not end in a linear layer.
+        ValueError: the network does not end in a linear layer.
     """
     if not recipe.fit_head:
         return
@@ -54,7 +54,7 @@ def fit_head(net: PathNet, recipe: Recipe, data: ImageData, device: torch.device
 def _features(
     net: PathNet, classifier: nn.Linear, recipe: Recipe, data: ImageData, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """What the classifier reads of each image ``(N, features)``, and the labels ``(N,)``."""
+    """Return the inputs of the classifier ``(N, features)``, and the labels ``(N,)``."""
     read: list[Tensor] = []
     labels: list[Tensor] = []
     hook = classifier.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
@@ -74,9 +74,10 @@ def _features(
 
 
 def logistic(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Weights ``(classes, features)`` and biases ``(classes,)`` of a logistic regression, by L-BFGS.
+    """Fit a logistic regression by L-BFGS, and return weights ``(classes, features)`` and biases ``(classes,)``.
 
-    Features are standardised first and their weights penalised; the result reads features as they are.
+    For the fit, features are standardised and weights are penalised. The returned weights are for features that are not
+    standardised.
     """
     x = features.double()
     mean, std = x.mean(0), x.std(0, correction=0).clamp(min=SMALLEST)

@@ -1,8 +1,8 @@
-"""The target-rate loss of gates (DRNN §3, after ConvNet-AIG): penalises a gate's deviation from its target rate.
+"""The target-rate loss of gates (DRNN §3, after ConvNet-AIG), which penalises a gate's deviation from its target rate.
 
-loss = cross-entropy + λ · mean over gates of (t − rate)², where rate is the share of a mini-batch's samples that a gate
-lets pass: among the samples that reach it (the default), or among all. Only with the default does t = 0.7 give
-DR-ResNet-53 its 11.921 expected loops. Gates are read from a :class:`polypath.core.network.Trace`::
+loss = cross-entropy + λ · mean over gates of (t − rate)². Here, rate is the share of samples that a gate lets pass: of
+the samples that reach the gate (the default), or of all samples of the mini-batch. Only with the default does t = 0.7
+give DR-ResNet-53 its 11.921 expected loops. A :class:`polypath.core.network.Trace` records what the gates decided::
 
     trace = Trace()
     loss = criterion(net(x, trace=trace, generator=g), y) + 2.0 * target_rate_loss(trace, target=0.7)
@@ -25,10 +25,11 @@ from polypath.training.distributed import World
 
 
 def gate_rates(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str], Tensor]:
-    """``{(switch, label): rate}`` of every gate that a sample reached; scalars, with gradient in training.
+    """Return ``{(switch, label): rate}`` for every gate that a sample reached. Rates are scalars, with gradient in
+    training.
 
-    If a_k marks the samples that pass gates 1 to k, ``reaching`` gives Σa_k / Σa_{k−1} and ``all`` gives Σa_k / N. With
-    ``reaching``, a gate that no sample reached is left out.
+    Let a_k mark the samples that pass gates 1 to k. Then the rate of gate k is Σa_k / Σa_{k−1} for ``reaching`` and
+    Σa_k / N for ``all``. With ``reaching``, a gate that no sample reached is left out.
 
     Raises:
         ValueError: an unknown ``over``.
@@ -39,7 +40,8 @@ def gate_rates(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str], T
 
 
 def rates_or_nan(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str], Tensor]:
-    """As :func:`gate_rates`, but NaN for a gate that no sample reached, so that it need not wait for the device.
+    """Return the rates of :func:`gate_rates`, but with NaN for a gate that no sample reached. This function does not
+    wait for the device.
 
     Raises:
         ValueError: an unknown ``over``.
@@ -50,7 +52,7 @@ def rates_or_nan(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str],
 
 
 class Watched:
-    """Runs a gated network and counts the samples that its gates let pass: call ``watched(x)`` for each batch."""
+    """A gated network that counts the samples that its gates let pass. Call ``watched(x)`` for each batch."""
 
     def __init__(self, net: PathNet, over: Over = "reaching") -> None:
         self.net, self.over = net, over
@@ -67,7 +69,7 @@ class Watched:
         return logits
 
     def rates(self, world: World) -> dict[tuple[str, str], float]:
-        """Rate of each gate over all batches of all ranks; NaN if no image reached it."""
+        """Return the rate of each gate over all batches of all ranks; NaN if no image reached the gate."""
         parts = world.gather({gate: pair.tolist() for gate, pair in self.counts.items()})
         found: dict[tuple[str, str], float] = {}
         for gate in dict.fromkeys(gate for part in parts for gate in part):
@@ -77,10 +79,10 @@ class Watched:
 
 
 def target_rate_loss(trace: Trace, target: float, over: Over = "reaching") -> Tensor:
-    """Mean of (target − rate)² over the gates that a sample reached, a scalar.
+    """Compute the mean of (target − rate)² over the gates that a sample reached, as a scalar.
 
     Raises:
-        ValueError: a target outside [0, 1], no gate in the trace.
+        ValueError: the target is outside [0, 1], or there is no gate in the trace.
     """
     check("target", target, SHARE)
     check("over", over, one_of(*get_args(Over)))
@@ -93,7 +95,8 @@ def target_rate_loss(trace: Trace, target: float, over: Over = "reaching") -> Te
 
 
 def _rate(reached: Tensor, opened: Tensor, over: str) -> tuple[Tensor, Tensor]:
-    """Rate of one gate, and the number of samples that it refers to (0: the rate is meaningless)."""
+    """Return the rate of one gate, and the number of samples among which it is measured (if 0, the rate is
+    meaningless)."""
     reached = at_least_float32(reached)
     count = reached.sum() if over == "reaching" else reached.new_tensor(float(len(reached)))
     return at_least_float32(opened).sum() / count.clamp(min=1.0), count.detach()

@@ -1,4 +1,4 @@
-"""Training, from the first step to the report. The loop:
+"""Train a network by a recipe, from the first step to the reported result. The loop:
 
     build network, objective, optimiser from the recipe, or load the newest intact checkpoint
     for each epoch:
@@ -9,21 +9,21 @@
             sum the gradients over the ranks; step the optimiser
             write a checkpoint if one is due; stop if a signal requested it
         evaluate the held-out images; write a line of metrics and a checkpoint
-    choose the best epoch by the held-out images, or without them the last one
-    evaluate it on the test split, once; save it; write the summary
+    choose the epoch with the lowest error on held-out images (if none are held out, the last epoch)
+    evaluate that epoch's network on the test split, once; save it; write the summary
 
     result = train(recipe, "runs/mine")       # a new folder
-    result = resume("runs/mine")              # bitwise the result of a run that was not stopped
-    result = resume("runs/mine", epochs=60)   # continue after the end, or to another number of epochs
+    result = resume("runs/mine")              # bitwise equal to a run that was not stopped
+    result = resume("runs/mine", epochs=60)   # train up to 60 epochs in total, also after the end
 
-One process writes into a run folder: rank 0 holds its lock (:mod:`polypath.storage.lock`). Both functions also run
-under ``torchrun``. :mod:`polypath.training.run` describes the files that they write. They raise
+Only one process writes into a run folder: rank 0, which holds the folder's lock (:mod:`polypath.storage.lock`). Both
+functions also run under ``torchrun``. :mod:`polypath.training.run` describes the files of a run. The functions raise
 
-* ``ValueError``: an impossible request; the message has the field, the value and the legal values;
-* ``FloatingPointError``: the loss is not finite; the last checkpoint is from before that;
-* ``OSError``: no space for a checkpoint; the previous one is intact;
+* ``ValueError``: the request is invalid; the message has the field, its value and the legal values;
+* ``FloatingPointError``: the loss is not finite; the last checkpoint was written before that;
+* ``OSError``: there is no space for a checkpoint; the previous one is intact;
 * :class:`~polypath.training.signals.Interrupted` (a ``KeyboardInterrupt``) or
-  :class:`~polypath.training.signals.Stopped` (a ``SystemExit`` of status 143): Ctrl-C or SIGTERM; all is saved.
+  :class:`~polypath.training.signals.Stopped` (a ``SystemExit`` of status 143): Ctrl-C or SIGTERM; everything was saved.
 """
 
 from __future__ import annotations
@@ -93,10 +93,11 @@ def train(
     data_moved: str | os.PathLike[str] | None = None,
     quiet: bool = False,
 ) -> RunResult:
-    """Run ``recipe`` in the new folder ``run_dir``.
+    """Train as ``recipe`` says, in the new folder ``run_dir``.
 
-    ``data`` are images already in memory, which must be those of ``recipe.data``; ``data_moved`` is a folder to read
-    them from instead. ``quiet`` shows no progress and logs nothing. See the module for exceptions and files.
+    Images that are already in memory can be passed as ``data``; they must be those of ``recipe.data``. If the images
+    are now in another folder, pass it as ``data_moved``. With ``quiet``, no progress is shown and nothing is logged.
+    The module's documentation lists the exceptions.
     """
     return _run(RunFolder(Path(run_dir), recipe), False, data, _text(data_moved), quiet)
 
@@ -112,17 +113,18 @@ def resume(
     data_moved: str | os.PathLike[str] | None = None,
     quiet: bool = False,
 ) -> RunResult:
-    """Resume the run in ``run_dir``; for a finished run, only return its result.
+    """Resume the run in ``run_dir``. If it is finished, only return its result.
 
-    ``data_moved`` is the folder in which the images are now; they must be the images that the run started with.
+    If the images were moved since the start, ``data_moved`` is their new folder. They must be the same images.
 
-    With ``epochs``, train until this total number of epochs, even after the run's end. Training continues from the
-    newest checkpoint, with the optimiser's state, as a run whose recipe has ``epochs`` epochs. The schedule is the
-    longer recipe's from that epoch on, so the learning rate may rise again (:mod:`polypath.training.schedules`
-    describes this for each kind). The earlier summary is kept as ``summary-EPOCHS.json``.
+    With ``epochs``, train up to this number of epochs in total, even if the run is finished. Training continues from
+    the newest checkpoint, with the optimiser's state. From there on, the learning rate follows the schedule of a run of
+    ``epochs`` epochs, so it may rise again. :mod:`polypath.training.schedules` describes this for each kind of
+    schedule. The earlier summary is kept as ``summary-EPOCHS.json``.
 
     Raises:
-        ValueError: as :func:`train`; ``epochs`` not above the number already trained, or refused by the schedule.
+        ValueError: as for :func:`train`; or ``epochs`` is not above the number of epochs already trained, or the
+            schedule does not allow it.
     """
     folder = RunFolder.open(Path(run_dir))
     return _run(folder if epochs is None else folder.extended(epochs), True, data, _text(data_moved), quiet)
@@ -138,6 +140,7 @@ def _run(folder: RunFolder, resumed: bool, data: ImageData | None, moved: str | 
     try:
         device = resolve_device(device_name, world.local_rank)
         if not resumed:
+            world.on_first(folder.check_vacant)  # before anything that takes long
             if folder.recipe.open_fields and data is not None:
                 raise ValueError(
                     f"{folder.recipe.name} settles {', '.join(folder.recipe.open_fields)} from a look at the images, "
@@ -159,15 +162,15 @@ def _run(folder: RunFolder, resumed: bool, data: ImageData | None, moved: str | 
 
 
 def _settled(recipe: Recipe, moved: str | None, device: torch.device, world: World, quiet: bool) -> Recipe:
-    """The recipe with its open fields settled and a precision that all ranks support, so that the run later resumes in
-    the same precision."""
+    """Settle the open fields of ``recipe``, and fix a precision that all ranks support. A later resume then uses the
+    same precision."""
     recipe = settled(recipe, moved, quiet=quiet or not world.first)
     taken = set(world.gather(resolve_precision(recipe.precision, device)))
     return replace(recipe, {"precision": taken.pop() if len(taken) == 1 else "fp32"})
 
 
 class _Session:
-    """One process's work on a run, from its start or a checkpoint to its end or a stop."""
+    """The part of one process in a run, from the start or a checkpoint until the run ends or is stopped."""
 
     def __init__(
         self,
@@ -192,12 +195,13 @@ class _Session:
         net = build_net(self.recipe, folder.path if resumed else None, self.data.classes)
         check_fits(net, self.data)
         whiten(net, self.recipe, self.data, world)
-        fit_head(net, self.recipe, self.data, device, world)
+        if not (resumed and folder.checkpoints.steps()):  # a checkpoint has the fitted classifier
+            fit_head(net, self.recipe, self.data, device, world)
         self.batches = train_batches(self.data, self.recipe, device, world)
         self.parameters = sum(p.numel() for p in net.parameters())
         taught = with_own_teacher(self.recipe, folder.path) if resumed else self.recipe
         self.engine = Engine(taught, net, device, world, len(self.batches))
-        if not resumed:  # only now, so that a recipe that cannot be trained leaves no folder
+        if not resumed:  # not earlier: a recipe that cannot be trained leaves no folder
             world.on_first(self._create)
         self.epoch = self.batch = self.step = 0
         self.best: dict[str, Any] | None = None
@@ -207,7 +211,7 @@ class _Session:
         self.seen: advice.Operands = set()
         self.warnings: list[str] = []
         self.seconds, self.since = 0.0, time.monotonic()
-        self.flop: int | None = 0  # None: a part of the run was not counted
+        self.flop: int | None = 0  # None: not all of the run's operations were counted
 
     def _create(self) -> None:
         self.folder.create()
@@ -249,7 +253,7 @@ class _Session:
             flag = engine.step(parts, in_all, self.epoch, self.step, request.signal)
             if flag == NONFINITE:
                 self._fail(self.step)
-            if self.world.size == 1:  # several ranks exchange the flag within a step, so they stop one step later
+            if self.world.size == 1:  # several ranks exchange the flag in the next step
                 flag = flag or request.signal
             self.step += 1
             self.batch += 1
@@ -308,7 +312,7 @@ class _Session:
         """Whether this epoch has the lowest error on held-out images so far, or the same error with a lower loss."""
         if self.best is None:
             return True
-        least = self.best.get("val_loss", -math.inf)  # checkpoints of 0.1 lack it
+        least = self.best.get("val_loss", -math.inf)  # checkpoints of Polypath 0.1 lack it
         return (row[self.chosen_by], row["val_loss"]) < (self.best[self.chosen_by], least)
 
     def _waited_enough(self) -> bool:
@@ -318,7 +322,7 @@ class _Session:
         return self.recipe.patience <= self.epoch - max(self.best["epoch"], self.folder.went_on_from)
 
     def _finish(self) -> RunResult:
-        """Evaluate the reported network on the test split, save it, write the summary."""
+        """Evaluate the reported network on the test split, save it and write the summary."""
         reported, epoch = "last", self.epoch
         if self.epoch < self.recipe.epochs:
             patience = f"its patience of {self.recipe.patience} epochs"
@@ -339,7 +343,7 @@ class _Session:
         result = self._result(reported, epoch, scores, self._snapshots())
 
         def write() -> None:
-            self.folder.lock.take()  # check that the lock is still ours
+            self.folder.lock.take()  # check that this process still holds the lock
             if stale := self.folder.remove_derived():
                 self._log(logging.INFO, f"removed {', '.join(stale)}, made from the previously reported network")
             draw_curves(self.folder.metrics(), self.folder.path / "curves.png", self.recipe.name)
@@ -372,7 +376,8 @@ class _Session:
         self.engine.share_statistics()
 
     def _watched(self, part: Part) -> tuple[Scores, dict[str, float]]:
-        """Scores, and for the target-rate objective the gates' rates without noise, which the loss does not control."""
+        """Return the scores and, for the target-rate objective, the rates of the gates without noise. (The loss
+        controls only the rates with noise.)"""
         objective = self.recipe.objective
         if not isinstance(objective, TargetRate):
             return self._score(part), {}
@@ -388,7 +393,7 @@ class _Session:
         return score_snapshots(self.folder.path, self.engine, batches, self.world, self.engine.autocast())
 
     def _flush(self) -> None:
-        """Fetch the sums of the steps since the last flush, and check that the losses are finite."""
+        """Fetch the logged values of the steps since the last flush, and check that the losses are finite."""
         rows = self.engine.meter.flush()
         for step, values in rows:
             if not math.isfinite(values["loss"]):
@@ -430,7 +435,7 @@ class _Session:
         )
 
     def _time_epoch(self) -> None:
-        """Record the time of this epoch's steps, counting only those of this session."""
+        """Record the time that this epoch's steps took, without steps before a resume."""
         moment, batch = self.begun
         seconds, images = time.monotonic() - moment, self.batches.order.images - batch * self.recipe.batch_size
         row = {"epoch": self.epoch + 1, "seconds": round(seconds, 4), "images": images}
@@ -438,7 +443,7 @@ class _Session:
             self.folder.append_time({**row, "images_per_second": round(images / seconds, 2)})
 
     def _clock(self) -> float:
-        """Seconds that the run has taken over all sessions."""
+        """Return the seconds that the run has taken, over all sessions."""
         moment = time.monotonic()
         self.seconds, self.since = self.seconds + moment - self.since, moment
         return self.seconds
@@ -479,7 +484,7 @@ class _Session:
         tensors, engine = self.engine.tensors(), self.engine.state()
 
         def write() -> None:
-            self.folder.lock.take()  # check that the lock is still ours
+            self.folder.lock.take()  # check that this process still holds the lock
             state = {
                 "epoch": self.epoch,
                 "batch": self.batch,
@@ -498,7 +503,7 @@ class _Session:
         self.world.on_first(write)
 
     def _restore(self) -> None:
-        """Load the newest usable checkpoint, and remove everything that was written after it."""
+        """Load the newest usable checkpoint, and remove everything that was written after this checkpoint."""
         recorded = recorded_data(self.folder.path) is not None
 
         def take(checkpoint: Checkpoint) -> None:
@@ -511,7 +516,7 @@ class _Session:
                 self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
                 self.seen = {(join, label) for join, label in state["seen"]}
                 self.warnings, self.seconds = list(state["warnings"]), state["seconds"]
-                self.flop = state.get("flop")  # checkpoints of 0.1 lack it
+                self.flop = state.get("flop")  # checkpoints of Polypath 0.1 lack it
             except (KeyError, TypeError) as error:
                 raise ValueError(f"the checkpoint of step {checkpoint.step} lacks {error}") from error
 
@@ -523,7 +528,7 @@ class _Session:
             self.folder.check_epochs(self.recipe.epochs, self.epoch)
             if found is None and self.folder.finished:
                 raise ValueError(f"{self.folder.path}: its checkpoints are missing, so it cannot be continued")
-        self.world.any(0)  # wait until all ranks have read, before anything is removed
+        self.world.any(0)  # wait until all ranks have read the files, before any is removed
 
         def forget() -> None:
             self.folder.extend()
@@ -563,7 +568,7 @@ class _Session:
         )
 
     def _test_evaluations(self, snapshots: Mapping[str, float]) -> int:
-        """Number of evaluations on the test split so far; each is a look at the test images."""
+        """Count the evaluations on the test split so far. Each of them is a look at the test images."""
         traced = sum("traced_test_error" in row for row in self.folder.metrics())
         return traced + 1 + len(snapshots) + self.folder.earlier_scores()
 

@@ -1,4 +1,4 @@
-"""Sums over an epoch that stay on the device until they are fetched, so that a step need not wait for the device."""
+"""Sums over an epoch. They stay on the device until they are fetched, so that a step does not wait for the device."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from polypath.training.distributed import World
 
 
 class Meter:
-    """Named scalars, one per step and rank, summed over ranks and averaged over the steps that have them.
+    """A meter of named scalars. Each scalar is summed over the ranks, and averaged over the steps that have it.
 
-    Values are summed in step order, in float64. So the averages do not depend on when values are fetched, or on a stop
-    in between.
+    Values are summed in the order of steps, in float64. So the averages do not depend on when values are fetched, or on
+    a stop and resume in between.
     """
 
     def __init__(self, world: World) -> None:
@@ -25,14 +25,14 @@ class Meter:
         self.sums: dict[str, list[float]] = {}
 
     def add(self, step: int, name: str, value: Tensor) -> None:
-        """Add a scalar, this rank's share of the step's value. Values with the same step and name are summed.
+        """Add a scalar, which is this rank's share of the step's value. Values with the same step and name are summed.
 
-        NaN means that there was nothing to measure, and is left out, except for ``loss``.
+        NaN means that there was nothing to measure. It is left out, except for ``loss``.
         """
         self.pending.setdefault(name, []).append((step, value.detach()))
 
     def flush(self) -> list[tuple[int, dict[str, float]]]:
-        """Fetch the added values and return them by step. All ranks must call it together."""
+        """Fetch the added values and return them by step. All ranks must call this together."""
         local: dict[int, dict[str, float]] = {}
         for name, pairs in self.pending.items():
             values = torch.stack([at_least_float32(value) for _, value in pairs]).tolist()
@@ -56,11 +56,11 @@ class Meter:
         return sorted(rows.items())
 
     def means(self) -> dict[str, float]:
-        """Averages of the flushed values."""
+        """Return the averages of the flushed values."""
         return {name: total / count for name, (total, count) in self.sums.items()}
 
     def state(self) -> dict[str, Any]:
-        """Flushed sums, as JSON values."""
+        """Return the flushed sums, as JSON values."""
         return {name: list(entry) for name, entry in self.sums.items()}
 
     def load(self, state: dict[str, Any]) -> None:

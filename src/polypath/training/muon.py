@@ -1,11 +1,11 @@
-"""Muon (Jordan et al. 2024): SGD with orthogonalised momentum, for conv weights taken as matrices.
+"""Muon (Jordan et al. 2024): SGD with orthogonalised momentum. A conv weight is treated as a matrix.
 
     B ← lerp(B, G, 1 - μ)                     momentum; with Nesterov momentum, use lerp(G, B, μ) instead of B below
     O ≈ U Vᵀ of B = U S Vᵀ                    five Newton-Schulz steps, see :func:`orthogonal`
     W ← (1 - lr·λ) W - lr·√max(1, m/n) O      W as a matrix (m, n); for a conv, out × (in · height · width)
 
-These are the equations of ``torch.optim.Muon``. That class takes matrices only and computes O in bf16, which is
-emulated on processors without bf16 instructions. Here O has the dtype of the weights.
+These are the equations of ``torch.optim.Muon``. That class accepts only matrices and computes O in bf16, which
+processors without bf16 instructions must emulate. Here O has the dtype of the weights.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SMALLEST = 1e-7
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """A matrix ``(m, n)`` with the same singular vectors and all singular values near 1.
+    """Return a matrix ``(m, n)`` with the singular vectors of ``matrix`` and singular values near 1.
 
-    The matrix is divided by its Frobenius norm. Then each step maps every singular value s to a·s + b·s³ + c·s⁵. After
-    five steps, values that were above 0.003 are between 0.68 and 1.21.
+    The matrix is divided by its Frobenius norm. Then each of five steps maps every singular value s to a·s + b·s³ +
+    c·s⁵. In the end, values that were above 0.003 are between 0.68 and 1.21.
     """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
@@ -40,17 +40,18 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def products(rows: int, columns: int) -> int:
-    """MACs of :func:`orthogonal`."""
+    """Count the MACs of :func:`orthogonal` for one matrix."""
     short, long = sorted((rows, columns))
     return STEPS * (2 * short * short * long + short**3)
 
 
 class Muon(Optimizer):
-    """The Muon optimiser; see the module.
+    """The Muon optimiser. The module has its equations.
 
     Args:
         params: parameters with two or more dimensions; all dimensions after the first are flattened.
-        dtype: dtype in which O is computed; None uses that of the parameters, ``torch.bfloat16`` is torch's choice.
+        dtype: dtype in which O is computed. None uses the dtype of the parameters; torch's class uses
+            ``torch.bfloat16``.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step on the parameters that have a gradient; the MACs are added to ``macs``."""
+        """Update the parameters that have a gradient. The MACs are added to ``macs``."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for p in group["params"]:
@@ -90,7 +91,8 @@ class Muon(Optimizer):
 
 
 class Together(Optimizer):
-    """Muon on some parameters and another optimiser on the rest, as one optimiser with the groups and state of both."""
+    """An optimiser that uses Muon for some parameters and another optimiser for the rest. It has the groups and the
+    state of both."""
 
     def __init__(self, muon: Muon, rest: Optimizer) -> None:
         super().__init__([*muon.param_groups, *rest.param_groups], {})
@@ -98,13 +100,13 @@ class Together(Optimizer):
         muon.state = rest.state = self.state
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step of both optimisers."""
+        """Run one step of both optimisers."""
         loss = None if closure is None else closure()
         self.muon.step()
         self.rest.step()
         return loss
 
     def taken(self) -> int:
-        """MACs of Muon's products since the last call."""
+        """Return the MACs of Muon's matrix products since the last call."""
         macs, self.muon.macs = self.muon.macs, 0
         return macs

@@ -1,16 +1,16 @@
-"""Objectives: the forwards and the loss of a training step, as settings and as a thin object bound to a network.
+"""Objectives. An objective defines the forward passes and the loss of a training step.
 
-An :class:`Objective` is a frozen dataclass of JSON values. Its :meth:`Objective.bind` gives a :class:`BoundObjective`
-for one network, whose :meth:`BoundObjective.passes` yields one :class:`StepResult` for each forward of a step. The
-step's loss is the *sum* of the passes' losses. So a loop may call backward after each pass, and then only one pass's
-activations are in memory::
+An :class:`Objective` holds the settings, as a frozen dataclass of JSON values. :meth:`Objective.bind` returns a
+:class:`BoundObjective` for one network. :meth:`BoundObjective.passes` yields one :class:`StepResult` for each forward
+pass of a step. The step's loss is the *sum* of the passes' losses. So a loop may call backward after each pass, and
+then the activations of only one pass are in memory::
 
     bound = objective.bind(net)
     for part in bound.passes(x, y, StepInfo(epoch, step, steps_per_epoch, epochs, generator)):
         part.loss.backward()
     optimizer.step()
 
-or call :meth:`BoundObjective.step`, which returns the sum. Objectives are built from plain functions
+Or call :meth:`BoundObjective.step`, which returns the sum. Objectives are built from plain functions
 (:mod:`polypath.training.sampling`, :mod:`~polypath.training.pathwise`, :mod:`~polypath.training.gates`,
 :mod:`~polypath.training.distill`), which also work in a hand-written loop.
 """
@@ -37,9 +37,9 @@ OBJECTIVES: dict[str, type[Objective]] = {}
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Progress of training, and the generators of a step. Both are on the CPU: ``generator`` draws the paths and is the
-    same for all parts of a batch and all ranks. ``noise`` draws per-image numbers (gates) and differs between parts if
-    ``part_generator`` is given."""
+    """The progress of training, and a step's random generators, which are on the CPU. Paths are drawn from
+    ``generator``, which is the same for all parts of a batch and, by default, for all ranks. Per-image numbers, such as
+    the noise of gates, are drawn from ``noise``, which differs between parts if ``part_generator`` is given."""
 
     epoch: int
     step: int
@@ -55,14 +55,14 @@ class StepInfo:
 
 @dataclass
 class StepResult:
-    """One pass, or a step's sum of them.
+    """The result of one pass, or the sum of a step's passes.
 
     Attributes:
-        loss: scalar, with graph; already weighted.
+        loss: scalar, with its autograd graph; already multiplied by its weight.
         logits: ``(N, classes)`` in the order of the images, detached; used for the training error.
         parts: named scalars for the log, detached; NaN if there was nothing to measure.
         paths: the paths that ran.
-        macs: MACs per image that ran outside the network's own call; those of the call are counted by a hook.
+        macs: MACs per image that ran without a call of the network. (A hook counts those of calls.)
     """
 
     loss: Tensor
@@ -73,11 +73,11 @@ class StepResult:
 
 
 class BoundObjective:
-    """An objective on one network. Subclasses implement :meth:`passes`.
+    """An objective that is bound to one network. Subclasses implement :meth:`passes`.
 
     Attributes:
         net: the network.
-        label_smoothing: label smoothing of every cross-entropy.
+        label_smoothing: label smoothing in each cross-entropy.
         teachers: other networks that ``net`` learns from.
     """
 
@@ -88,14 +88,16 @@ class BoundObjective:
         self.label_smoothing = label_smoothing
 
     def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
-        """The forwards of a step on images ``(N, C, H, W)``; ``y`` are labels ``(N,)`` or soft labels ``(N, classes)``.
+        """Run the forward passes of a step, on images ``(N, C, H, W)`` and labels ``(N,)`` or soft labels
+        ``(N, classes)``.
 
-        Their losses sum to the step's loss. Backward of a pass may run before the next pass is requested.
+        The step's loss is the sum of the losses of the passes. A loop may run backward for a pass before it requests
+        the next pass.
         """
         raise NotImplementedError
 
     def step(self, x: Tensor, y: Tensor, info: StepInfo) -> StepResult:
-        """Run all passes: the sum of their losses, and the first pass's logits."""
+        """Run all passes, and return the sum of their losses with the logits of the first pass."""
         results = list(self.passes(x, y, info))
         total = StepResult(torch.stack([r.loss for r in results]).sum(), results[0].logits)
         for result in results:
@@ -105,15 +107,16 @@ class BoundObjective:
         return total
 
     def trainable(self, epoch: int) -> frozenset[str] | None:
-        """Names of the parameters that learn in ``epoch`` (from 0); None for all. A pure function of the epoch.
+        """Return the names of the parameters that learn in ``epoch`` (from 0), or None for all. This depends only on
+        the epoch.
 
-        When the set changes, a loop should release gradients and optimiser state of the others
+        When the set changes, a loop should release the gradients and the optimiser's state of all other parameters
         (:func:`polypath.training.pathwise.release`).
         """
         return None
 
     def predict(self, x: Tensor) -> Tensor:
-        """Prediction of the trained network: logits or log-probabilities ``(N, classes)``. For use in eval mode."""
+        """Predict logits or log-probabilities ``(N, classes)`` with the trained network. Call it in evaluation mode."""
         return self.net(x)
 
     @property
@@ -122,24 +125,26 @@ class BoundObjective:
         return (Paths(),)
 
     def take_statistics(self, stats: BatchNormStatistics) -> None:
-        """Make :meth:`predict` use these batch-norm statistics, recalibrated for each of :attr:`answers`."""
+        """Make :meth:`predict` use ``stats``, the batch-norm statistics that were recalibrated for each of
+        :attr:`answers`."""
         bake(self.net, stats[Paths()])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Tensors that a checkpoint must hold beside the network's; not copies. Most objectives have none."""
+        """Return the objective's own tensors (not copies) for a checkpoint. Most objectives have none."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore the result of :meth:`state_dict`.
 
         Raises:
-            ValueError: a state of another objective.
+            ValueError: the state is of another objective.
         """
         if state:
             raise ValueError(f"objective state {sorted(state)[0]!r}: {type(self).__name__} has no state")
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy of logits ``(N, classes)`` and labels ``(N,)`` or soft labels ``(N, classes)``."""
+        """Compute the mean cross-entropy of logits ``(N, classes)`` and labels ``(N,)`` or soft labels
+        ``(N, classes)``."""
         logits = at_least_float32(logits)
         return F.cross_entropy(
             logits, y.to(logits.dtype) if y.is_floating_point() else y, label_smoothing=self.label_smoothing
@@ -148,9 +153,9 @@ class BoundObjective:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """Base class of objectives: settings that are JSON values, and :meth:`bind`.
+    """Base class of objectives: a dataclass of settings that are JSON values, with a method :meth:`bind`.
 
-    ``class Mine(Objective, kind="mine")`` registers a new objective, so that its runs can be loaded.
+    ``class Mine(Objective, kind="mine")`` registers a new kind of objective, so that runs with it can be loaded.
     """
 
     kind: ClassVar[str] = ""
@@ -168,7 +173,7 @@ class Objective:
         """Check the settings against ``net`` and return the object that runs its steps.
 
         Raises:
-            ValueError: settings that this network does not support.
+            ValueError: the network does not support the settings.
         """
         raise NotImplementedError
 
@@ -187,7 +192,7 @@ class Objective:
 
     @staticmethod
     def kind_of(values: dict[str, Any]) -> tuple[type[Objective], dict[str, Any]]:
-        """The class that ``values["kind"]`` names, and its settings.
+        """Return the objective class of ``values["kind"]``, and its settings.
 
         Raises:
             ValueError: an unknown kind.
@@ -200,7 +205,7 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class Whole(Objective, kind="whole"):
-    """Cross-entropy of the whole network, in one pass."""
+    """Train the whole network with cross-entropy, in one pass."""
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         return BoundWhole(net, label_smoothing)

@@ -1,4 +1,5 @@
-"""Optimisers: their settings, the parameters with weight decay, and gradients of weights that no path used."""
+"""Optimisers: their settings, the choice of parameters with weight decay, and the treatment of weights that no path
+used."""
 
 from __future__ import annotations
 
@@ -23,29 +24,31 @@ Decayed = Literal["all", "matrices", "linear"]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """The optimiser.
+    """Settings of the optimiser.
 
     Args:
         kind: ``sgd``, ``adam``, ``adamw`` or ``muon`` (:mod:`polypath.training.muon`). ``muon`` optimises the weights
-            of all convs except those that read the image; ``rest`` optimises all other parameters (the first convs,
-            norms, biases, linear layers).
+            of all convs except those that read the image. The optimiser ``rest`` takes all other parameters: the first
+            convs, norms, biases and linear layers.
         lr: the base learning rate, which the schedule scales.
-        momentum, nesterov, dampening: of ``sgd``; the first two also of ``muon``.
-        betas, eps: of ``adam`` and ``adamw``.
-        weight_decay: L2 coefficient, added to the gradient; decoupled from the gradient for ``adamw`` and ``muon``.
-        decay: apply weight decay to ``all`` parameters, to ``matrices`` (weights of convs and linear layers, not norms
-            and biases) or only to the weights of ``linear`` layers (CrescendoNet).
+        momentum, nesterov, dampening: settings of ``sgd``; ``muon`` also uses the first two.
+        betas, eps: settings of ``adam`` and ``adamw``.
+        weight_decay: coefficient of weight decay, which is added to the gradient as an L2 penalty. For ``adamw`` and
+            ``muon`` it is decoupled from the gradient.
+        decay: parameters with weight decay: ``all``, ``matrices`` (weights of convs and linear layers, not norms and
+            biases) or only the weights of ``linear`` layers (CrescendoNet).
         move_unused: let weight decay and momentum also move weights that no path used in a step.
-        bias_lr, bias_decay: factors on the learning rate and the weight decay for biases of convs and linear layers,
-            as Caffe's ``lr_mult`` and ``decay_mult`` (FractalNet's generator: 2 and 0). The shifts of norms do not
-            count as biases.
-        rest, rest_lr: with ``muon``, the optimiser of the other parameters, ``sgd`` or ``adamw``, and its base rate.
-        scaling: scale ``lr`` and ``rest_lr``, given for batches of ``per_images`` images, to the actual batch size: for
-            a batch k times as large, by k (``linear``) or √k (``sqrt``). ``none`` uses them unchanged.
-        per_images: the batch size that ``lr`` and ``rest_lr`` are given for, with ``scaling``.
-        first_lr: factor on the learning rate of the first layer. The factors of later layers rise geometrically with
-            depth, up to 1 at the classifier (layer-wise rates, Howard and Ruder 2018).
-        head_lr: factor on the learning rate of the classifier, which is new if the other weights are pretrained.
+        bias_lr, bias_decay: factors on the learning rate and the weight decay of the biases of convs and linear layers,
+            like Caffe's ``lr_mult`` and ``decay_mult`` (2 and 0 in FractalNet's generator). The shifts of norms are not
+            biases here.
+        rest, rest_lr: with ``muon``, the optimiser of the other parameters (``sgd`` or ``adamw``) and its base learning
+            rate.
+        scaling: how to adapt ``lr`` and ``rest_lr`` if the batch size is k times ``per_images``: multiply them by k
+            (``linear``) or √k (``sqrt``). ``none`` uses them unchanged.
+        per_images: with ``scaling``, the batch size for which ``lr`` and ``rest_lr`` are given.
+        first_lr: factor on the learning rate of the first layer. From there the factors of layers rise geometrically
+            with depth, to 1 at the classifier (layer-wise rates, Howard and Ruder 2018).
+        head_lr: factor on the learning rate of the classifier, for fine-tuning, where only the classifier is new.
     """
 
     kind: Kind = "sgd"
@@ -109,7 +112,7 @@ class OptimConfig:
             )
 
     def base_rate(self, batch_size: int) -> float:
-        """The learning rate that the schedule scales, for batches of ``batch_size`` images."""
+        """Return the base learning rate for batches of ``batch_size`` images, which the schedule then scales."""
         if self.scaling == "none":
             return self.lr
         times = batch_size / self.per_images
@@ -117,7 +120,8 @@ class OptimConfig:
 
 
 def build_optimizer(net: nn.Module, config: OptimConfig) -> Optimizer:
-    """The optimiser for all parameters of ``net``; each group has one weight decay and one multiple of the rate."""
+    """Build the optimiser for all parameters of ``net``. Parameters with the same weight decay and the same factor on
+    the learning rate are one group."""
     if config.kind != "muon":
         return _build(config.kind, _groups(net, config, dict(net.named_parameters())), config)
     matrices = conv_matrices(net)
@@ -132,7 +136,7 @@ def build_optimizer(net: nn.Module, config: OptimConfig) -> Optimizer:
 def _groups(
     net: nn.Module, config: OptimConfig, parameters: Mapping[str, nn.Parameter], times: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups of these parameters, with a learning rate of ``times`` · ``config.lr``."""
+    """Put these parameters into groups, with a base learning rate of ``times`` · ``config.lr``."""
     decayed = decayed_parameters(net, config.decay) if config.weight_decay else set()
     biases = bias_parameters(net)
     head = set(net.get_classifier().parameters()) if config.head_lr != 1.0 and isinstance(net, PathNet) else set()
@@ -150,7 +154,8 @@ def _groups(
 
 
 def places_of(net: PathNet) -> dict[str, float]:
-    """Relative depth of each parameter by name, from 0 (first) to 1 (last), in units before it."""
+    """Map the name of each parameter to its relative depth, from 0 (first) to 1 (last). Depth is the number of units
+    before it."""
     group = net.group_matcher()
     depths = {name: group(name) for name, _ in net.named_parameters()}
     first, last = min(depths.values()), max(depths.values())
@@ -172,8 +177,8 @@ def _build(kind: str, groups: list[dict[str, Any]], config: OptimConfig) -> Opti
 
 
 def conv_matrices(net: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that Muon optimises, by name: those of convs with one group, except the first conv of each module
-    that reads the image."""
+    """Return the weights that Muon optimises, by name. They are the weights of convs without groups, except the first
+    conv of each module that reads the image."""
     first: set[nn.Module] = set()
     if isinstance(net, PathNet):
         readers = [node.module for node in net.wiring.nodes if isinstance(node, Unit) and node.source == INPUT]
@@ -188,26 +193,27 @@ def conv_matrices(net: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def decayed_parameters(net: nn.Module, decay: Decayed) -> set[str]:
-    """Names of the parameters that weight decay acts on."""
+    """Return the names of the parameters that have weight decay."""
     if decay == "linear":
         return {f"{name}.weight" for name, module in net.named_modules() if isinstance(module, nn.Linear)}
     return {name for name, p in net.named_parameters() if decay == "all" or p.ndim > 1}
 
 
 def bias_parameters(net: nn.Module) -> set[Tensor]:
-    """The biases of convs and linear layers."""
+    """Return the biases of convs and linear layers."""
     layers = (module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear))
     return {layer.bias for layer in layers if layer.bias is not None}
 
 
 def set_rate(optimizer: Optimizer, lr: float) -> None:
-    """Set the learning rate of every group of :func:`build_optimizer` to its multiple of ``lr``."""
+    """Set the learning rate of every parameter group to ``lr`` times the group's factor. The optimiser must be from
+    :func:`build_optimizer`."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_times"]
 
 
 def fill_unused(parameters: Iterable[nn.Parameter]) -> None:
-    """Give zero gradients to parameters without one, so that weight decay and momentum move them too."""
+    """Give parameters without a gradient a gradient of zero, so that weight decay and momentum move them too."""
     for p in parameters:
         if p.grad is None and p.requires_grad:
             p.grad = torch.zeros_like(p)

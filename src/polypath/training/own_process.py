@@ -1,8 +1,8 @@
-"""A run in a separate Python process, which exits when its parent does.
+"""Train a run in a separate Python process, which exits when its parent exits.
 
-Ctrl-C and SIGTERM are forwarded to the runs, which save and exit (:func:`passed_on`). A killed parent forwards nothing,
-so a run watches its standard input, a pipe that only the parent holds. When the pipe closes, the run exits at once, as
-if it had been killed. Its lock is then free and its last checkpoint is intact.
+Ctrl-C and SIGTERM are forwarded to the runs, which save and exit (:func:`passed_on`). A parent that is killed cannot
+forward signals. So a run also watches its standard input, a pipe that only the parent holds open. When the pipe closes,
+the run exits at once, as if it had been killed. The lock of the run is then free, and its last checkpoint is intact.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _REQUEST = StopRequest()
 
 @contextlib.contextmanager
 def passed_on() -> Iterator[StopRequest]:
-    """Inside the block, SIGINT and SIGTERM ask the running processes to save and exit, and no new ones are started."""
+    """Forward SIGINT and SIGTERM inside the ``with`` block: the running processes save and exit, and no new ones are
+    started."""
     with stop_requests(_end_all) as request:
         _REQUEST.signal = 0
         try:
@@ -45,12 +46,12 @@ def _end_all(number: int) -> None:
 
 
 def in_process_of_its_own(recipe: Recipe, path: Path, slot: int, place: str | None = None) -> None:
-    """Train or resume in a new Python process, with images from the folder ``place``. Its output goes to ``logs/``
-    beside the run.
+    """Train or resume a run in a new Python process, with images from the folder ``place``. The output of the process
+    goes to ``logs/`` beside the run's folder.
 
     Raises:
         RuntimeError: the process failed; the message is the last line of its output.
-        Stopped: a signal was forwarded to it.
+        Stopped: a signal was forwarded to the process.
     """
     log = path.parent / "logs" / f"{path.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,7 @@ def _check_request(path: Path) -> None:
 
 
 def here(recipe: Recipe, path: Path, slot: int = 0, place: str | None = None, *, quiet: bool = True) -> None:
-    """Train or resume in this process, with images from the folder ``place``."""
+    """Train or resume a run in this process, with images from the folder ``place``."""
     if (path / "recipe.json").is_file():
         resume(path, data_moved=place, quiet=quiet)
     else:
@@ -96,10 +97,11 @@ def here(recipe: Recipe, path: Path, slot: int = 0, place: str | None = None, *,
 
 
 def main() -> None:
-    """One run: reads the recipe as a line of JSON from standard input; the arguments are its folder and its images'."""
+    """Train one run. The recipe is read from standard input, as one line of JSON. The arguments are the folder of the
+    run and the folder of the images."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("polypath").setLevel(logging.INFO)
-    document = bytearray()  # without sys.stdin: a thread that waits in it would block Python's shutdown
+    document = bytearray()  # not by sys.stdin: a thread that waits in it would block Python's shutdown
     while not document.endswith(b"\n"):
         if not (more := os.read(0, 1 << 16)):
             sys.exit("no recipe on standard input")

@@ -1,5 +1,6 @@
-"""Objectives that run paths: thin objects over :mod:`~polypath.training.sampling`, ``pathwise``, ``gates``,
-``distill`` and :mod:`polypath.ensemble`. Settings have the papers' names; each class cites its section."""
+"""Objectives that train paths. They call the functions of :mod:`~polypath.training.sampling`, ``pathwise``, ``gates``,
+``distill`` and :mod:`polypath.ensemble`. Settings have the names that the papers use, and each class cites the paper's
+section."""
 
 from __future__ import annotations
 
@@ -29,13 +30,13 @@ from polypath.training.gates import rates_or_nan, target_rate_loss
 from polypath.training.objectives import BoundObjective, Objective, StepInfo, StepResult
 
 LOCAL = ("local", "mixed", "mixed-a-block")
-"""Modes that drop single operands, in all steps or in some."""
+"""Modes that drop single operands, in all steps or in some steps."""
 Mode = Literal["local", "global", "mixed", "one-column-a-block", "mixed-a-block", "uniform", "stochastic-depth"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnePath(Objective, kind="path"):
-    """One fixed path: ``paths`` as text. This trains the members of an ensemble without shared weights."""
+    """Train one fixed path, ``paths`` as text. Use it for the members of an ensemble without shared weights."""
 
     paths: str = "whole"
 
@@ -46,18 +47,19 @@ class OnePath(Objective, kind="path"):
 
 @dataclass(frozen=True, kw_only=True)
 class DropPath(Objective, kind="drop-path"):
-    """One sampled sub-network per mini-batch (FractalNet §3.1, CrescendoNet §II-C, Huang et al. 2016).
+    """Train one random sub-network per mini-batch (FractalNet §3.1, CrescendoNet §II-C, Huang et al. 2016).
 
     Args:
-        mode: how to sample: ``local``, ``global``, ``mixed``, ``uniform`` or ``stochastic-depth``, see
-            :mod:`polypath.training.sampling`. Not in the papers: ``one-column-a-block`` (one column for each block) and
-            ``mixed-a-block`` (``mixed`` with this in place of the global draw).
-        rate: drop probability of ``local`` and of the local draws of the mixed modes.
-        rates: instead of ``rate``, one probability for each operand of the join with the most operands, in its order
-            (for FractalNet, one per column), as in the authors' code.
-        share: share of the mini-batches that draw columns, in ``mixed`` and ``mixed-a-block``.
+        mode: how to draw the sub-network: ``local``, ``global``, ``mixed``, ``uniform`` or ``stochastic-depth``, see
+            :mod:`polypath.training.sampling`. Two more modes are not in the papers: ``one-column-a-block`` draws one
+            column for each block, and ``mixed-a-block`` mixes local drops with these.
+        rate: drop probability in ``local`` and in the local draws of the mixed modes.
+        rates: instead of ``rate``, one probability for each operand of the join with the most operands, in the order of
+            the operands. For FractalNet this is one probability per column, as in the authors' code.
+        share: in ``mixed`` and ``mixed-a-block``, the share of mini-batches for which columns are drawn.
         same: with ``local``, keep the same set of operands at every join.
-        groups: split the mini-batch into this many parts, each with its own draw; 0 draws for every image.
+        groups: split the mini-batch into this many parts, and draw a sub-network for each. With 0, each image is a
+            part.
     """
 
     mode: Mode = "local"
@@ -102,7 +104,7 @@ class DropPath(Objective, kind="drop-path"):
 
 
 class _Drawn(BoundObjective):
-    """Cross-entropy of the paths from ``draw``."""
+    """Cross-entropy of the paths that ``draw`` returns."""
 
     def __init__(
         self, net: PathNet, label_smoothing: float, draw: Callable[[Generator], Paths], groups: int = 1
@@ -122,12 +124,12 @@ class _Drawn(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class TiedColumns(Objective, kind="tied-columns"):
-    """A local sample and all C columns, with shared weights, on each mini-batch (FractalNet §3.1).
+    """On each mini-batch, train one local sample and all C columns, which share weights (FractalNet §3.1).
 
     loss = ``local`` × cross-entropy(sample) + ``columns`` / C × sum over columns of cross-entropy(column)
 
-    The authors' generator has ``local`` 1 and ``columns`` 1. With ``FractalNet(own_norms=True)`` each column has its
-    own batch-norms. ``rate`` and ``rates`` are those of :class:`DropPath`.
+    The authors' code uses 1 for ``local`` and for ``columns``. With ``FractalNet(own_norms=True)`` each column has its
+    own batch-norms. ``rate`` and ``rates`` have the same meaning as in :class:`DropPath`.
     """
 
     rate: float = 0.15
@@ -161,13 +163,13 @@ class _Tied(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class PathWise(Objective, kind="path-wise"):
-    """Path-wise training: one branch of every block learns at a time, from shortest to longest, in cycles
+    """Train one branch of every block at a time, from the shortest to the longest, in cycles: path-wise training
     (CrescendoNet §II-B).
 
     Args:
-        phase_epochs: epochs for which a branch learns before the next one (not stated in the paper).
+        phase_epochs: number of epochs before the next branch learns (the paper does not state it).
         backward: ``exact`` or ``truncated``, see :mod:`polypath.training.pathwise`.
-        rate: drop-path rate of the other branches; the branch that learns is always kept.
+        rate: drop-path rate of the other branches. The branch that learns is never dropped.
     """
 
     phase_epochs: int = 1
@@ -206,9 +208,10 @@ class _PathWise(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class SharedEnsemble(Objective, kind="ensemble"):
-    """The sum of the routes' losses, one forward each (DFN §4). Routes share weights but not batch-norm statistics.
+    """Minimise the sum of the losses of several routes, with one forward pass per route (DFN §4). The routes share
+    weights but not batch-norm statistics.
 
-    ``routes`` are paths as text; if empty, all routes that the network names.
+    ``routes`` are paths as text; if empty, all named routes of the network.
     """
 
     routes: tuple[str, ...] = ()
@@ -216,7 +219,7 @@ class SharedEnsemble(Objective, kind="ensemble"):
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         texts = self.routes or net.path_sets.get("routes", ())
         if not texts:
-            raise ValueError("objective.routes is empty, and this network has no named routes; give some")
+            raise ValueError("objective.routes is empty, and this network has no named routes: give at least one")
         return _Ensemble(net, label_smoothing, texts)
 
 
@@ -254,12 +257,13 @@ class _Ensemble(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class TargetRate(Objective, kind="target-rate"):
-    """Cross-entropy + ``weight`` · mean over gates of (``target`` − rate)², for a network with gates (DRNN §3).
+    """Minimise cross-entropy + ``weight`` · mean over gates of (``target`` − rate)², for a network with gates (DRNN
+    §3).
 
     Args:
         target: target rate t, the share of samples that a gate should let pass.
-        weight: λ, which DRNN does not state (ConvNet-AIG: 2 on CIFAR, 1 on ImageNet).
-        over: measure the rate among the samples ``reaching`` the gate, or among ``all``.
+        weight: λ. The DRNN paper does not state it; ConvNet-AIG uses 2 on CIFAR and 1 on ImageNet.
+        over: the samples among which the rate is measured: those ``reaching`` the gate, or ``all``.
     """
 
     target: float = 0.7
@@ -294,13 +298,13 @@ class _TargetRate(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class Distil(Objective, kind="distil"):
-    """The whole network learns the labels, and on the same mini-batch a path learns the whole network's outputs.
+    """Train the whole network on the labels and, on the same mini-batch, a path on the outputs of the whole network.
 
     loss = cross-entropy(whole) + ``labels`` · cross-entropy(path) + ``weight`` · T² KL(whole ‖ path)
 
     Args:
-        paths: paths as text; one is drawn uniformly for each mini-batch.
-        whole: False leaves out the first term, so that the whole network is only the teacher.
+        paths: paths as text. For each mini-batch one of them is drawn, all with the same probability.
+        whole: if False, the first term is left out, and the whole network is only the teacher.
     """
 
     paths: tuple[str, ...] = ()
@@ -313,7 +317,7 @@ class Distil(Objective, kind="distil"):
         super().__post_init__()
         check_fields(self, "objective", temperature=number(above=0), whole=FLAG)
         if not self.paths:
-            raise ValueError("objective.paths is empty: name at least one path that learns")
+            raise ValueError("objective.paths is empty: give at least one path to train")
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         return _Distil(net, label_smoothing, self)
@@ -341,13 +345,13 @@ class _Distil(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class Taught(Objective, kind="taught"):
-    """The network learns the labels and the outputs of a trained teacher network (Hinton et al. 2015).
+    """Train the network on the labels and on the outputs of a trained teacher network (Hinton et al. 2015).
 
-    loss = ``labels`` · cross-entropy + ``weight`` · T² KL(teacher ‖ network); the teacher is in evaluation mode.
+    loss = ``labels`` · cross-entropy + ``weight`` · T² KL(teacher ‖ network). The teacher is in evaluation mode.
 
     Args:
         teacher: folder of a saved network or of a finished run, or ``pretrained`` (the network that comes with the
-            package). The run keeps its own copy.
+            package). The run keeps a copy of this network.
     """
 
     teacher: str = ""
@@ -359,7 +363,7 @@ class Taught(Objective, kind="taught"):
         super().__post_init__()
         check_fields(self, "objective", temperature=number(above=0), weight=number(0), labels=number(0))
         if not self.teacher:
-            raise ValueError("objective.teacher is empty: name the folder of a saved network or of a finished run")
+            raise ValueError("objective.teacher is empty: give the folder of a saved network or of a finished run")
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         return _Taught(net, label_smoothing, self)
@@ -387,12 +391,13 @@ class _Taught(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class Exits(Objective, kind="exits"):
-    """Several paths learn on each mini-batch; units that they share run once (Lee et al. 2015; Huang et al. 2018, §4).
+    """Train several paths on each mini-batch. Units that they share run only once (Lee et al. 2015; Huang et al. 2018,
+    §4).
 
-    loss = sum over paths of weight · cross-entropy(path), as deeply-supervised nets and MSDNet do for their heads
+    loss = sum over paths of weight · cross-entropy(path), as for the heads of deeply-supervised nets and MSDNet
 
     Args:
-        paths: paths as text; if empty, the network's exits and its end.
+        paths: paths as text; if empty, the exits of the network and the whole network.
         weights: one weight per path, in the order of ``paths``; if empty, all 1, as in MSDNet.
     """
 
@@ -420,7 +425,7 @@ class _Exits(BoundObjective):
             )
         self.weights = settings.weights or (1.0,) * len(self.names)
         self.parts = parts_of(net, self.names)
-        self.twin, self.macs = weightless(net), dict[tuple[int, int], int]()  # made before units are compiled
+        self.twin, self.macs = weightless(net), dict[tuple[int, int], int]()  # before the units are compiled
 
     def passes(self, x: Tensor, y: Tensor, info: StepInfo) -> Iterator[StepResult]:
         logits = list(in_turn(self.net, x, parts=self.parts, generator=info.noise))

@@ -1,13 +1,14 @@
-"""Path-wise training of CrescendoNet (§II-B): branch n of every block learns, from the shortest to the longest, in
-cycles. The parameters of the other branches are frozen; layers outside the branches (the linear layers) always learn.
+"""Path-wise training of CrescendoNet (§II-B): one branch of every block learns at a time, from the shortest to the
+longest, in cycles. The parameters of the other branches are frozen. Layers outside the branches (the linear layers)
+always learn.
 
-Frozen branches run with batch statistics and update their running statistics. The paper allows two readings of the
-backward pass:
+Frozen branches still normalise with batch statistics and update their running statistics. The paper can be read in two
+ways about the backward pass:
 
-* *exact*: gradient flows through frozen branches to the layers before them. The gradients are bitwise those of the
-  whole network, without those of frozen parameters.
-* *truncated*: frozen branches run without gradient, so their activations are not stored. Layers before a block learn
-  through the active branch only.
+* *exact*: gradient flows through frozen branches to the layers before them. The gradients are bitwise equal to those of
+  the whole network; only frozen parameters get none.
+* *truncated*: frozen branches run without gradient, so their activations are not stored. Layers before a block get
+  gradients only through the active branch.
 
 In a hand-written loop::
 
@@ -15,7 +16,7 @@ In a hand-written loop::
     loss = criterion(path_wise_forward(net, x, active, backward="truncated"), y)
     loss.backward()
 
-and when the active branch changes, :func:`release` frees the gradients and the momentum of the frozen parameters.
+When the active branch changes, call :func:`release` to free the gradients and the momentum of the frozen parameters.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ Backward = Literal["exact", "truncated"]
 def branches(wiring: Wiring) -> dict[str, frozenset[str]]:
     """Map the label of each branch to the names of its modules in all blocks, shortest branch first.
 
-    A module belongs to branch n if it is dead once operand n of some join is removed.
+    A module belongs to branch n if removing operand n of some join makes the module dead.
 
     Raises:
-        ValueError: a wiring without joins to choose at, or whose joins do not share one set of labels.
+        ValueError: the wiring has no joins that can drop operands, or the joins do not share one set of labels.
     """
     joins = [join for join in wiring.joins.values() if join.kind in SELECTABLE]
     labels = max((join.labels for join in joins), key=len, default=())
@@ -60,10 +61,11 @@ def branches(wiring: Wiring) -> dict[str, frozenset[str]]:
 
 
 def active_branch(wiring: Wiring, epoch: int, phase_epochs: int = 1) -> str:
-    """Label of the branch that learns in ``epoch`` (from 0): each learns for ``phase_epochs``, in cycles.
+    """Return the label of the branch that learns in ``epoch`` (from 0). Each branch learns for ``phase_epochs`` epochs,
+    in cycles.
 
     Raises:
-        ValueError: a negative epoch, a phase of no epochs, a wiring without branches.
+        ValueError: ``epoch`` is negative, ``phase_epochs`` is below 1, or the wiring has no branches.
     """
     check("epoch", epoch, whole(0))
     check("phase_epochs", phase_epochs, whole(1))
@@ -72,7 +74,7 @@ def active_branch(wiring: Wiring, epoch: int, phase_epochs: int = 1) -> str:
 
 
 def frozen_modules(wiring: Wiring, active: str) -> frozenset[str]:
-    """Names of the modules that belong to other branches than ``active``.
+    """Return the names of the modules that belong to other branches than ``active``.
 
     Raises:
         ValueError: an unknown branch.
@@ -83,7 +85,8 @@ def frozen_modules(wiring: Wiring, active: str) -> frozenset[str]:
 
 
 def learning_parameters(net: PathNet, active: str) -> frozenset[str]:
-    """Names of the parameters that learn with branch ``active``: its own, and those outside the branches."""
+    """Return the names of the parameters that learn when branch ``active`` does: those of the branch, and those outside
+    all branches."""
     frozen = frozen_modules(net.wiring, active)
     return frozenset(
         name for name, _ in net.named_parameters() if not any(name.startswith(f"{path}.") for path in frozen)
@@ -93,13 +96,13 @@ def learning_parameters(net: PathNet, active: str) -> frozenset[str]:
 def path_wise_forward(
     net: PathNet, x: Tensor, active: str, *, backward: Backward = "exact", paths: Paths | None = None
 ) -> Tensor:
-    """Logits ``(N, classes)`` whose backward reaches only the parameters that learn with branch ``active``.
+    """Compute logits ``(N, classes)`` whose backward reaches only the parameters of :func:`learning_parameters`.
 
-    ``paths`` may be a sample of drop-path that keeps ``active``
+    ``paths`` may be a choice drawn by drop-path that keeps ``active``
     (:func:`polypath.training.sampling.local_drop_path` with ``keep``).
 
     Raises:
-        ValueError: an unknown branch or reading.
+        ValueError: an unknown branch, or an unknown value of ``backward``.
     """
     check("backward", backward, one_of(*get_args(Backward)))
     frozen = frozen_modules(net.wiring, active)
@@ -111,7 +114,8 @@ def path_wise_forward(
 
 @contextlib.contextmanager
 def without_gradient(net: PathNet, modules: Iterable[str]) -> Iterator[None]:
-    """Inside the block, the parameters of ``modules`` need no gradient, but gradient flows through the modules."""
+    """Disable gradients of the parameters of ``modules`` inside the ``with`` block. Gradient still flows through the
+    modules."""
     held = [p for path in modules for p in net.get_submodule(path).parameters() if p.requires_grad]
     try:
         for p in held:

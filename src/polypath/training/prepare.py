@@ -1,4 +1,5 @@
-"""Prepare a network for a run: norms, device, memory layout, compiled units, shards."""
+"""Prepare a network for a run: replace norms, move it to the device, set the memory layout, compile units, shard
+weights."""
 
 from __future__ import annotations
 
@@ -20,12 +21,11 @@ GRAPHS = 1000
 
 
 def prepare(net: PathNet, recipe: Recipe, device: torch.device, world: World) -> PathNet:
-    """Replace the batch-norms of ``net`` as the recipe says, and move it to the device in the recipe's memory layout.
-
-    Under FSDP2 ``channels_last`` is the layout of images and feature maps, not of the weights.
+    """Replace the batch-norms of ``net`` as the recipe says, and move ``net`` to the device, in the recipe's memory
+    layout. Under FSDP2, only images and feature maps are ``channels_last``, but not the weights.
 
     Raises:
-        ValueError: batch-norms that this network does not support.
+        ValueError: the network does not support this kind of batch-norm.
     """
     if recipe.parallel.batch_norm == "ghost":
         ghost_norms(net, recipe.parallel.ghost_images)
@@ -33,7 +33,7 @@ def prepare(net: PathNet, recipe: Recipe, device: torch.device, world: World) ->
         sync_norms(net)
     _check_norms(net, recipe.parallel.batch_norm)
     net.to(device)
-    if recipe.channels_last and recipe.parallel.strategy != "fsdp":  # FSDP2 shards weights in the default layout only
+    if recipe.channels_last and recipe.parallel.strategy != "fsdp":  # FSDP2 shards only weights in the default layout
         net.to(memory_format=torch.channels_last)
     return net
 
@@ -49,12 +49,12 @@ def _check_norms(net: PathNet, batch_norm: str) -> None:
 
 
 def compile_units(net: PathNet, *, layers: bool | None = None, **options: Any) -> int:
-    """Compile each conv unit of ``net`` in place, one by one, so that every path runs the same compiled code.
+    """Compile each conv unit of ``net`` separately and in place, so that all paths run the same compiled code.
 
-    Units of equal shapes share a graph; there is one graph for each shape, batch size and mode. Pooling and linear
-    layers are not compiled, nor on a CPU are GUNN's layers, which have a custom backward. On other devices (``layers``)
-    a GUNN layer is compiled to one graph, which fuses its many small kernels. It then runs the reference
-    implementation, which stores more activations for the backward pass.
+    Units with equal shapes share a graph; there is one graph for each shape, batch size and mode. Pooling and linear
+    layers are not compiled. GUNN's layers, which have a custom backward, are not compiled on a CPU. On other devices,
+    or with ``layers``, a GUNN layer is compiled to one graph, which fuses its many small kernels. The layer then runs
+    the reference implementation, which stores more activations for the backward pass.
 
     Returns:
         The number of compiled units and layers.
@@ -69,7 +69,7 @@ def compile_units(net: PathNet, *, layers: bool | None = None, **options: Any) -
     dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 100 * GRAPHS)  # over all networks
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
         options["recompile_limit"] = GRAPHS
-    else:  # torch 2.11 has this limit only for the complete process
+    else:  # in torch 2.11 this limit is for the complete process
         dynamo.recompile_limit = max(dynamo.recompile_limit, GRAPHS)
     for unit in units:
         unit.compile(dynamic=False, fullgraph=True, **options)

@@ -1,4 +1,4 @@
-"""The progress of a run, with the remaining time: a bar on a terminal, otherwise one line per minute."""
+"""Show the progress of a run with its remaining time: a bar on a terminal, otherwise one line per minute."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 CONSOLE = Console(stderr=True)
-"""Console of the bar and of all output while it is shown: rich prints lines of the same console above the bar."""
+"""The console of the bar, and of all output while the bar is shown. Rich prints such output above the bar."""
 
 
 EVERY = 60.0  # seconds
 
 
 class TrainingProgress:
-    """A progress bar over the steps of a run. It is ``shown`` unless ``quiet`` or standard error is not a terminal;
-    otherwise ``tell`` is called with one line per minute."""
+    """A progress bar over the steps of a run. It is ``shown`` if standard error is a terminal, unless ``quiet``. If it
+    is not shown, ``tell`` is called with one line per minute."""
 
     def __init__(
         self, total: int, done: int = 0, *, quiet: bool = False, tell: Callable[[str], None] = lambda _: None

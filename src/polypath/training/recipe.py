@@ -1,10 +1,11 @@
-"""A recipe: everything that determines the result of a training run, as frozen tables of JSON values.
+"""Recipes. A recipe is a frozen table of JSON values that holds everything that determines a training run's result.
 
     recipe = Recipe(name="mine", model=CrescendoNet(widths=(32, 32, 32)), epochs=12, batch_size=64)
     result = train(recipe, "runs/mine")                       # polypath.training.loop
 
-``model`` is the settings of any family and ``objective`` those of any objective, so their fields depend on the recipe.
-A field whose value the paper does not state has an entry in ``assumed``: its dotted name and the reason for our value.
+``model`` holds the settings of one family and ``objective`` those of one objective, so their fields differ between
+recipes. If the paper does not state the value of a field, ``assumed`` maps the field's dotted name to the reason for
+our value.
 """
 
 from __future__ import annotations
@@ -58,14 +59,16 @@ _REASONS = Rule(
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """How several processes share a run (``torchrun``); one process uses only ``batch_norm`` and ``ghost_images``.
+    """Settings for a run on several processes (``torchrun``). A single process uses only ``batch_norm`` and
+    ``ghost_images``.
 
     Args:
-        strategy: ``ddp`` keeps a copy of the network on every rank, ``fsdp`` shards it (FSDP2).
-        paths: all ranks draw the ``same`` path in a step, or each ``rank`` draws its own (``ddp`` only).
-        batch_norm: batch statistics over a ``rank``'s part of the batch, over the batch of all ranks (``sync``), or
-            over ``ghost_images`` images at a time (``ghost``).
-        ghost_images: images per ghost batch (DFN: 32, GUNN: 16, as on each GPU in the papers).
+        strategy: ``ddp`` keeps a copy of the network on every rank; ``fsdp`` shards the network over the ranks (FSDP2).
+        paths: ``same``: in each step all ranks train the same randomly drawn path. ``rank``: each rank draws a path for
+            itself (``ddp`` only).
+        batch_norm: which images batch statistics are computed over. ``rank``: the rank's part of the batch. ``sync``:
+            the batch of all ranks. ``ghost``: ``ghost_images`` images at a time.
+        ghost_images: images per ghost batch. The papers had 32 (DFN) and 16 (GUNN) images on each GPU.
     """
 
     strategy: Literal["ddp", "fsdp"] = "ddp"
@@ -96,60 +99,64 @@ class ParallelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One training run.
+    """The settings of one training run.
 
     Args:
         name: name of the recipe, and by default of its run folder.
         model: the network, as settings of its family.
-        path: train only this path of the network, extracted as by :func:`polypath.extract`; ``whole`` trains all of it.
+        path: train only this path of the network, extracted as by :func:`polypath.extract`; ``whole`` trains the whole
+            network.
         data: images, splits, augmentation.
         optim, schedule: the optimiser and the learning-rate schedule.
         objective: which paths a step runs and what it minimises.
         epochs: passes over the training images.
         batch_size: images per optimiser step, over all ranks.
-        accumulate: gradient accumulation: split a rank's images into this many parts, with one forward and backward
-            each.
-        seed: seed of weights, order of images, augmentation, dropout and paths.
-        init: start from the weights of this saved model or run, of the network that comes with the package
-            (``pretrained``) or of a timm model (``timm:NAME``), see :mod:`polypath.training.start`. ``model`` must
-            match that network, except for its classes; for other classes it gets a new head.
+        accumulate: gradient accumulation: split a rank's images into this many parts, and run forward and backward on
+            one part after the other.
+        seed: seed of the initial weights, the order of images, augmentation, dropout and drawn paths.
+        init: network to copy the first weights from: the folder of a saved model or run, ``pretrained`` (the network
+            that comes with the package) or ``timm:NAME`` (a timm model), see :mod:`polypath.training.start`. ``model``
+            must match that network, except for the number of classes. If the classes differ, the head is new.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: precision of the forward pass; weights and optimiser stay in float32. ``auto`` is bf16 if the device
-            has instructions for it, else fp32; the run's ``recipe.json`` records the choice.
+        precision: precision of the forward pass. Weights and the optimiser's state stay in float32. ``auto`` is bf16 if
+            the device has instructions for it, else fp32; the run's ``recipe.json`` records the choice.
         channels_last: use the channels-last memory layout.
         compile: ``torch.compile`` each unit.
-        deterministic: on CUDA, use deterministic algorithms, which give bitwise equal results and are somewhat slower.
-        label_smoothing: share of the target that is spread over all classes.
-        mixup, cutmix: alpha of their Beta distributions (timm); 0 switches them off.
-        ema: decay of an exponential moving average of the weights (timm) and of the objective's state. The average is
-            then validated, tested and saved; 0 switches it off.
-        swa: instead of ``ema``, average the weights after each step equally over this last share of the run
-            (stochastic weight averaging; Izmailov et al. 2018 average once per epoch); 0 switches it off.
-        recalibrate: number of training images to recalibrate an average's batch-norm statistics on before it is
-            evaluated or saved, for every path that the prediction runs; 0 averages the running statistics instead.
-        clip_norm: clip the norm of the gradients to this; 0 does not clip.
-        parallel: how several processes share the run.
+        deterministic: on CUDA, use deterministic algorithms. Results are then bitwise repeatable, and training is
+            somewhat slower.
+        label_smoothing: share of the target probability that is spread over all classes.
+        mixup, cutmix: alpha of the Beta distribution of mixup and of cutmix (timm); 0 switches it off.
+        ema: decay of an exponential moving average of the weights (timm) and of the objective's state. The averaged
+            network, not the last one, is then validated, tested and saved. 0 switches the average off.
+        swa: stochastic weight averaging, instead of ``ema``: the plain mean of the weights after each step, over this
+            last share of the run. (Izmailov et al. 2018 average once per epoch.) 0 switches it off.
+        recalibrate: number of training images on which the batch-norm statistics of averaged weights are recalibrated
+            before evaluation and saving, for every path that the prediction runs. 0 averages the running statistics
+            instead.
+        clip_norm: largest norm of all gradients together; larger ones are clipped to it. 0 does not clip.
+        parallel: settings for a run on several processes.
         validate_every: epochs between validations (the last epoch always validates).
-        patience: early stopping: stop after this many epochs without a lower error on held-out images; 0 never stops
-            early.
-        frozen_epochs: train only the classifier in this many first epochs.
+        patience: early stopping: stop training after this many epochs without a lower error on held-out images. 0 never
+            stops early.
+        frozen_epochs: number of epochs at the start in which only the classifier is trained.
         fit_head: before training, fit the classifier on the frozen features of this many training images
-            (:mod:`polypath.training.fit_head`); 0 leaves it as the seed or ``init`` made it.
-        norms: ``trained``; or ``frozen``: batch-norms normalise by the running statistics that ``init`` gave them, and
-            keep these, for fine-tuning on few images. Scales and shifts are trained. Passes for which an objective
-            uses batch statistics still use them.
-        trace_test: also evaluate the test split at each validation. Only for the papers' figures: nothing is chosen by
-            it, and the metrics call it ``traced_test_error``.
+            (:mod:`polypath.training.fit_head`). 0 starts with the classifier that the seed or ``init`` gives.
+        norms: ``trained``, or ``frozen`` for fine-tuning on few images: batch-norms normalise by the running statistics
+            from ``init`` and do not update them. Their scales and shifts are trained. Where an objective asks for batch
+            statistics in a pass, the pass still uses them.
+        trace_test: also evaluate the test split at each validation. This is only for the papers' figures: no choice
+            uses the errors, which are called ``traced_test_error`` in the metrics.
         checkpoint_every: epochs between checkpoints (the last epoch always has one).
         checkpoint_steps: steps between additional checkpoints within an epoch; 0 writes none.
-        keep: number of newest checkpoints to keep, beside the best one.
-        tracker: a service that logs the run, beside TensorBoard and files.
-        assumed: dotted field name to the reason for a value that the paper does not state, or that was settled.
-        open_fields: dotted names of fields that are chosen from a look at the images when a run starts, see
-            :mod:`polypath.training.settle`; giving a field a value closes it.
+        keep: number of newest checkpoints to keep, in addition to the best one.
+        tracker: a service to log the run to, in addition to TensorBoard and files.
+        assumed: maps the dotted name of a field to the reason for its value, if the paper does not state the value or
+            it was settled (see ``open_fields``).
+        open_fields: dotted names of fields whose values are settled from a look at the images when a run starts, see
+            :mod:`polypath.training.settle`. A field that you give a value is no longer open.
 
     Raises:
-        ValueError: a field outside its range, or fields that contradict each other.
+        ValueError: a field is outside its range, or fields contradict each other.
     """
 
     name: str
@@ -266,18 +273,18 @@ class Recipe:
 
     @property
     def averages(self) -> bool:
-        """Whether an average of the weights is evaluated and saved."""
+        """Whether averaged weights are evaluated and saved."""
         return bool(self.ema or self.swa)
 
     @property
     def chooses(self) -> bool:
-        """Whether held-out images choose the best epoch; otherwise the last epoch is reported."""
+        """Whether the best epoch is chosen on held-out images. Otherwise the last epoch is reported."""
         data = self.data
         return bool(data.validation or data.validation_extra or data.validation_split)
 
 
 def lookup(recipe: Recipe, dotted: str) -> Any:
-    """The value of a field by its dotted name (``optim.lr``).
+    """Return the value of the field with a dotted name such as ``optim.lr``.
 
     Raises:
         ValueError: no such field; the message lists the legal ones.
@@ -293,7 +300,8 @@ def lookup(recipe: Recipe, dotted: str) -> Any:
 
 
 def replace(recipe: Recipe, changes: typing.Mapping[str, Any]) -> Recipe:
-    """A recipe with other values in these fields (dotted names), which are then no longer open.
+    """Return a copy of ``recipe`` with new values in the fields ``changes`` (dotted names), which are then no longer
+    open.
 
     Raises:
         ValueError: an unknown field, or an illegal value of a field.
@@ -310,7 +318,8 @@ def replace(recipe: Recipe, changes: typing.Mapping[str, Any]) -> Recipe:
 
 
 def still_open(recipe: Recipe, given: Iterable[str]) -> tuple[str, ...]:
-    """The open fields of ``recipe`` except those in ``given``, their parts, and tables that contain them."""
+    """Return the open fields of ``recipe``, without the fields in ``given``, their parts, and tables that contain one
+    of them."""
     given = [f"{name}." for name in given]
     return tuple(
         name
@@ -328,7 +337,7 @@ def _replaced(config: Any, changes: dict[str, Any]) -> Any:
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
-    """All fields as JSON values; ``model`` as its family's name and arguments, ``objective`` with its kind."""
+    """Return all fields as JSON values. ``model`` becomes a family name and arguments; ``objective`` gets its kind."""
     values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
     values["model"] = {"family": recipe.model.family, "arguments": asdict(recipe.model)}
     values["objective"] = recipe.objective.to_json()
@@ -345,7 +354,7 @@ def recipe_from_json(values: dict[str, Any]) -> Recipe:
     Raises:
         ValueError: an unknown field, family or objective, or an illegal value of a field.
     """
-    import polypath.training.path_objectives  # (these imports register the objectives)
+    import polypath.training.path_objectives  # (this and the next import register the objectives)
     import polypath.training.sandwich  # noqa: F401
 
     table = dict(decode(values, dict[str, Any], "recipe"))
@@ -360,7 +369,7 @@ def recipe_from_json(values: dict[str, Any]) -> Recipe:
 
 @functools.cache
 def _recipe_of(**kinds: type) -> type[Recipe]:
-    """A recipe whose ``model`` and ``objective`` are of these classes."""
+    """Make the recipe class whose ``model`` and ``objective`` have these classes."""
     return dataclasses.make_dataclass("Recipe", kinds.items(), bases=(Recipe,), frozen=True, kw_only=True)
 
 

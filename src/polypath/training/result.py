@@ -17,17 +17,18 @@ class RunResult:
 
     Attributes:
         run_dir: the run's folder; ``run_dir/model`` is the reported network.
-        reported: the reported epoch is the ``best`` (chosen by the held-out images) or the ``last``.
+        reported: which epoch is reported: ``best`` (the lowest error on held-out images) or ``last``.
         epoch: number of the reported epoch, from 1.
-        val_error, test_error: top-1 error in percent; ``val_error`` is None if nothing was held out.
+        val_error, test_error: top-1 error in percent, on held-out and on test images; ``val_error`` is None if none
+            were held out.
         seconds: time of all sessions together.
-        pflop: floating-point operations of all training passes, in 10^15, by the convention of
-            :mod:`polypath.training.flop`; None if not all of them were counted.
+        pflop: floating-point operations of all training passes, in units of 10^15, counted as in
+            :mod:`polypath.training.flop`; None if some were not counted.
         test_evaluations: number of evaluations on the test split, including those of ``trace_test`` and of snapshots;
-            None in old summaries without it.
-        precision: precision of the forward passes; None in old summaries without it.
+            None if the summary is from an old version without this field.
+        precision: precision of the forward passes; None if the summary is from an old version without this field.
         notes: remarks about the data, and warnings.
-        balanced_error: the mean of the per-class errors on the test split in percent, if training was ``balanced``.
+        balanced_error: mean over the classes of the test error in percent, if training was ``balanced``; else None.
     """
 
     run_dir: str
@@ -54,16 +55,17 @@ class RunResult:
 
 
 def result_of(run_dir: str | os.PathLike[str]) -> RunResult:
-    """The result of a finished run.
+    """Read the result of a finished run.
 
     Raises:
-        ValueError: a run that is not finished, or whose summary is damaged.
+        ValueError: the run is not finished, or its summary is damaged.
     """
     return read_result(RunFolder.open(Path(run_dir)))
 
 
 def count_test_evaluations(run: RunFolder) -> dict[str, int]:
-    """Number of evaluations on a run's test split, by command: ``train`` itself, and the commands used since.
+    """Count the evaluations on a run's test split, by command: ``train``, and the commands that were used on the run
+    later.
 
     Raises:
         ValueError: a damaged summary or record.
@@ -73,7 +75,7 @@ def count_test_evaluations(run: RunFolder) -> dict[str, int]:
 
 
 def read_result(run: RunFolder) -> RunResult:
-    """As :func:`result_of`, for an open run folder."""
+    """Read the result of a finished run, as :func:`result_of` does, from an open run folder."""
     if not run.summary_file.exists():
         raise ValueError(f"{run.path}: not finished; continue it with `polypath resume {run.path}`")
     return replace(read(run.summary_file, RunResult, finite=False), run_dir=str(run.path))

@@ -1,23 +1,23 @@
-"""The folder of a run.
+"""The folder of a run, and its files:
 
 recipe.json         the recipe
-environment.json    revision, versions, device, threads; one entry for the start and for each resume
+environment.json    revision, versions, device, threads: one entry for the start and one for each resume
 data.json           location and identity of the images, see polypath.training.run_data
 metrics.jsonl       one line per epoch: losses, errors in percent, learning rate; bitwise the same after a resume
 times.jsonl         time of the training steps of each epoch (without validation)
-log.txt             warnings and notes
+log.txt             warnings and remarks
 events.*            TensorBoard
 tracker.json        the run's id in W&B or trackio
 checkpoints/        see polypath.training.checkpoint
-init/, teacher/     copies of the saved networks that the run starts from or learns from
-snapshots/          the members of a snapshot ensemble
+init/, teacher/     copies of the network that the run starts from, and of its teacher
+snapshots/          weights of the members of a snapshot ensemble
 search.json         the paths that ``polypath search`` found; search.parts/ has its intermediate results
 curves.png          losses and errors, drawn at the end
-model/              the reported network, as saved by :func:`polypath.save`
-ensemble.safetensors    the ensemble with its members' statistics, if one was trained
-looks/              counts of later looks at the test split, see :mod:`polypath.storage.looks`
+model/              the reported network, saved by :func:`polypath.save`
+ensemble.safetensors    the trained ensemble with the statistics of its members, if the objective trains one
+looks/              counts of evaluations on the test split after training, see :mod:`polypath.storage.looks`
 summary.json        the result; a run with this file is finished
-summary-30.json     the result after 30 epochs, if the run was then extended (``resume --epochs``)
+summary-30.json     the result after 30 epochs, if the run was extended after that (``resume --epochs``)
 earlier.json        digests of the earlier recipes of an extended run
 .lock               locked by the process that writes into the folder, see :mod:`polypath.storage.lock`
 """
@@ -58,15 +58,15 @@ PACKAGES = ("polypath", "torchvision", "timm", "datasets", "safetensors", "numpy
 
 
 class RunFolder:
-    """Files of one run: a new run, which :meth:`create` starts, or an earlier one from :meth:`open`.
+    """The folder of one run: of a new run, which :meth:`create` starts, or of an earlier run, from :meth:`open`.
 
     Args:
-        document: contents of ``recipe.json``; checkpoints store its digest.
-        earlier: digests of the run's earlier documents, with other numbers of epochs.
+        document: contents of ``recipe.json``; checkpoints store the digest of it.
+        earlier: digests of earlier versions of ``recipe.json``, with other numbers of epochs.
 
     Attributes:
-        lock: the lock that a process must hold to write here.
-        before: epochs of the run before it was :meth:`extended`; None if it was not, or once :meth:`extend` has run.
+        lock: the lock that a process must hold to write into the folder.
+        before: number of epochs before :meth:`extended`; None if the run was not extended, and after :meth:`extend`.
     """
 
     def __init__(
@@ -79,18 +79,19 @@ class RunFolder:
         self.before: int | None = None
 
     def create(self) -> None:
-        """Create the folder with its recipe, and take the lock.
+        """Create the folder, take the lock, and write the recipe.
 
         Raises:
-            ValueError: ``path`` is not empty, or another process starts a run there.
+            ValueError: the folder is not empty, or another process is starting a run there.
         """
-        self._check_vacant()
+        self.check_vacant()
         self.path.mkdir(parents=True, exist_ok=True)
         self.lock.take()
-        self._check_vacant()  # another process may have written in between
+        self.check_vacant()  # another process may have written in between
         write_json(self.path / "recipe.json", self.document)
 
-    def _check_vacant(self) -> None:
+    def check_vacant(self) -> None:
+        """Raise ``ValueError`` if the folder is not empty."""
         path = self.path
         if path.exists() and (not path.is_dir() or contents(path)):
             if (path / "recipe.json").is_file():
@@ -104,7 +105,7 @@ class RunFolder:
         """Open an earlier run.
 
         Raises:
-            ValueError: not a run folder, or its recipe is damaged.
+            ValueError: ``path`` is not a run folder, or its recipe is damaged.
         """
         if not path.is_dir():
             raise ValueError(f"{path}: no such run folder")
@@ -121,10 +122,11 @@ class RunFolder:
     # --- more epochs -------------------------------------------------------------------------------------
 
     def extended(self, epochs: int) -> RunFolder:
-        """The run with this total number of epochs; :meth:`extend` writes the change to disk.
+        """Return the run with ``epochs`` epochs in total. :meth:`extend` writes the change to disk.
 
         Raises:
-            ValueError: not more epochs than it has been trained for, or a schedule that does not allow this number.
+            ValueError: the run has already been trained for ``epochs`` epochs or more, or its schedule does not allow
+                them.
         """
         check("epochs", epochs, whole(1))
         trained = self.recipe.epochs
@@ -158,14 +160,14 @@ class RunFolder:
 
     @property
     def went_on_from(self) -> int:
-        """The epoch after which the run was last extended; 0 if it was not."""
+        """The epoch after which the run was extended the last time; 0 if it never was."""
         return max((int(file.stem.removeprefix("summary-")) for file in self._summaries()), default=0)
 
     def _summaries(self) -> list[Path]:
         return list(self.path.glob("summary-*.json"))
 
     def earlier_scores(self) -> int:
-        """Number of evaluations on the test split at the run's earlier ends."""
+        """Count the evaluations on the test split that the run did before it was extended."""
         files = [read(file, dict[str, Any], finite=False) for file in self._summaries()]
         return sum(1 + len(summary.get("snapshots", ())) for summary in files)
 
@@ -183,7 +185,7 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def append(self, row: dict[str, Any]) -> None:
-        """Append a line to the metrics, flushed to disk."""
+        """Append a line to the metrics, and flush it to disk."""
         with open(self.metrics_file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
             stream.flush()
@@ -199,10 +201,10 @@ class RunFolder:
             stream.write(f"{now()}  {text}\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of the metrics.
+        """Read all lines of the metrics.
 
         Raises:
-            ValueError: a damaged line, with its number.
+            ValueError: a line is damaged; the message has its number.
         """
         if not self.metrics_file.is_file():
             return []
@@ -211,13 +213,13 @@ class RunFolder:
         return [decode(parse_json(line, place), dict[str, Any], place) for line, place in places]
 
     def position(self) -> dict[str, Any]:
-        """Length and digest of the metrics so far, for a checkpoint."""
+        """Return the length and the digest of the metrics so far, for a checkpoint."""
         if not self.metrics_file.is_file():
             return {"bytes": 0, "sha256": json_digest("")}
         return {"bytes": self.metrics_file.stat().st_size, "sha256": file_digest(self.metrics_file)}
 
     def check_position(self, position: dict[str, Any]) -> None:
-        """Raise ``ValueError`` unless the metrics begin with those that a checkpoint was written with."""
+        """Raise ``ValueError`` unless the metrics begin with the lines that existed when a checkpoint was written."""
         if position["bytes"] == 0:
             return
         file = self.metrics_file
@@ -227,7 +229,7 @@ class RunFolder:
             raise ValueError(f"{file.name} is damaged within its first {position['bytes']} bytes")
 
     def cut(self, position: dict[str, Any] | None) -> None:
-        """Remove lines of the metrics that are newer than a checkpoint (without one, all lines)."""
+        """Remove the lines of the metrics that are newer than a checkpoint. Without a checkpoint, remove all lines."""
         if self.metrics_file.is_file():
             os.truncate(self.metrics_file, position["bytes"] if position else 0)
 
@@ -237,7 +239,7 @@ class RunFolder:
         """Add this process's environment to ``environment.json``."""
         try:
             sessions = self.sessions()
-        except ValueError:  # only for information, so a damaged record is started again
+        except ValueError:  # the record is only for information, so a damaged one is replaced
             sessions = []
             remove(self.environment_file)
         here = environment(device) | {
@@ -248,10 +250,10 @@ class RunFolder:
         write_json(self.environment_file, {"sessions": [*sessions, here]})
 
     def sessions(self) -> list[dict[str, Any]]:
-        """The environments of the start and of each resume.
+        """Read the environments of the start and of each resume.
 
         Raises:
-            ValueError: a damaged record.
+            ValueError: the record is damaged.
         """
         file = self.environment_file
         return read(file, dict[str, list[dict[str, Any]]]).get("sessions", []) if file.exists() else []
@@ -270,7 +272,7 @@ class RunFolder:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """The environment that a result depends on, beside its recipe."""
+    """Describe the environment, on which a result depends in addition to the recipe."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "started": now(),
@@ -293,7 +295,8 @@ def now() -> str:
 
 
 def revision() -> str | None:
-    """The git revision of the running source, with ``+changes`` if files differ from it; None outside a repository."""
+    """Return the git revision of the running source, with ``+changes`` if files were changed; None outside a
+    repository."""
     here = Path(__file__).parents[1]
     try:
         head = _git(here, "rev-parse", "HEAD")

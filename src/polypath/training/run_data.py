@@ -1,7 +1,7 @@
-"""The images of a run: ``data.json`` in its folder records their location and identity.
+"""Record and check the images of a run. ``data.json`` in the run's folder has their location and identity.
 
-Every later command reads a run's images through :func:`images_of`. It rejects other images: those of a folder with the
-same name in another working directory, or images that have changed since.
+Every later command reads a run's images through :func:`images_of`. It rejects images that have changed since, and
+images of another folder with the same name, seen from another working directory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ MOVED = "give their folder with --data-moved DIR"
 
 @dataclass(frozen=True)
 class RunData:
-    """``source`` as in the recipe, its absolute folder (None if it is not a folder), and the images' identity."""
+    """The record of a run's images: ``source`` as in the recipe, its absolute path in ``resolved`` (None if it is not a
+    folder), and the ``identity`` of the images."""
 
     source: str
     resolved: str | None
@@ -34,7 +35,7 @@ class RunData:
 
 
 def recorded_data(run: Path) -> RunData | None:
-    """The record of a run's images; None for runs of Polypath 0.1, which have none.
+    """Read the record of a run's images. Return None for runs of Polypath 0.1, which have no record.
 
     Raises:
         ValueError: a damaged record.
@@ -43,7 +44,7 @@ def recorded_data(run: Path) -> RunData | None:
 
 
 def record_data(folder: RunFolder, data: ImageData, moved: str | None = None) -> None:
-    """Record the identity of the run's images, and their location (the new one, if they ``moved``)."""
+    """Record the identity of the run's images, and their location: the folder ``moved``, if given."""
     source, before = folder.recipe.data.source, recorded_data(folder.path)
     place = local_folder(moved or source)
     identity = dict(before.identity if before else data.identity)
@@ -52,14 +53,14 @@ def record_data(folder: RunFolder, data: ImageData, moved: str | None = None) ->
 
 
 def images_of(folder: RunFolder, moved: str | None = None, data: ImageData | None = None) -> ImageData:
-    """The images that a run started with; see :func:`polypath.data.sources.load_images`.
+    """Load the images that a run started with; see :func:`polypath.data.sources.load_images`.
 
     Args:
-        moved: the folder in which they are now; by default, the recorded one.
-        data: images already in memory, which are only checked.
+        moved: the folder in which the images are now; by default, the recorded one.
+        data: images that are already in memory; they are only checked.
 
     Raises:
-        ValueError: missing images, or images that are not those of the run's start; the message has the differences.
+        ValueError: images are missing, or are not those that the run started with; the message has the differences.
     """
     known, config = recorded_data(folder.path), folder.recipe.data
     if data is not None:
@@ -74,7 +75,7 @@ def images_of(folder: RunFolder, moved: str | None = None, data: ImageData | Non
 
 
 def located(config: DataConfig, place: str | None) -> DataConfig:
-    """The same data, read from another folder."""
+    """Return ``config`` with the folder ``place`` as the source, or unchanged if ``place`` is None."""
     return config if place is None else dataclasses.replace(config, source=place)
 
 
@@ -82,7 +83,7 @@ def check_images(run: Path, place: str, now: Identity) -> None:
     """Check that the images in ``place`` are those of a run.
 
     Raises:
-        ValueError: they differ; the message has the differences.
+        ValueError: the images differ; the message has the differences.
     """
     known = recorded_data(run)
     if known is not None and known.identity and now and (told := differences(known.identity, now)):
@@ -93,14 +94,14 @@ def check_images(run: Path, place: str, now: Identity) -> None:
 
 
 def places(runs: Mapping[Path, DataConfig], moved: str | None = None) -> dict[str, str]:
-    """The folders from which related runs read their images, for each ``source`` that is a folder.
+    """Return the folder from which related runs read their images, for each ``source`` that is a folder.
 
-    The folder is ``moved``, else the one recorded by the first started run, else the source seen from the working
-    directory. If images have moved, the records of the started runs are updated.
+    The folder is ``moved`` if given, else the one that the first started run recorded, else the source, relative to the
+    working directory. If images have moved, the records of the started runs are updated.
 
     Raises:
-        ValueError: ``moved`` with several sources; no such folder; a started run whose folder is missing or has other
-            images.
+        ValueError: ``moved`` is given but there are several sources, ``moved`` is no folder, or the folder of a started
+            run is missing or has other images.
     """
     sources = {config.source for config in runs.values()}
     if moved is not None and len(sources) > 1:
@@ -130,8 +131,8 @@ def places(runs: Mapping[Path, DataConfig], moved: str | None = None) -> dict[st
 def same_training_images(known: str, data: ImageData, recorded: bool) -> bool:
     """Whether a checkpoint was trained on ``data``; ``known`` is the fingerprint of its training images.
 
-    For large streamed datasets a fingerprint contains modification times. If the run has ``recorded`` its images, these
-    are already checked, so only the choice of training images and their labels are compared.
+    For large streamed datasets a fingerprint contains modification times. If the run has ``recorded`` its images, they
+    are already checked. Then only the selection of training images and their labels are compared.
     """
     now = data.fingerprint
     if recorded and isinstance(data.train, StreamedSplit):
@@ -145,7 +146,7 @@ def _check(folder: RunFolder, known: RunData | None, place: str, now: Identity) 
 
 
 def _place(folder: RunFolder, known: RunData | None, moved: str | None) -> str | None:
-    """The folder to read a run's images from; None: the recipe's source."""
+    """Return the folder to read a run's images from, or None for the recipe's source."""
     source = folder.recipe.data.source
     if moved is not None:
         if known is not None and known.resolved is None:
@@ -168,7 +169,8 @@ def _check_there(run: Path, source: str, resolved: str) -> None:
 
 
 def _check_by_checkpoint(folder: RunFolder, data: ImageData) -> None:
-    """Check by the newest checkpoint's fingerprint: runs of Polypath 0.1 have no other record of their images."""
+    """Check the images by the fingerprint in the newest checkpoint. Runs of Polypath 0.1 have no other record of their
+    images."""
     steps = folder.checkpoints.steps()
     try:
         known = folder.checkpoints.load(steps[-1]).state.get("data") if steps else None

@@ -1,14 +1,14 @@
-"""Drop-path: draw the operands that run in one training step, as a choice for ``net(x, paths=drawn)``.
+"""Drop-path: functions that draw which operands run in one training step, as a choice for ``net(x, paths=drawn)``.
 
-Each function is a pure function of its arguments and an explicit ``torch.Generator`` on the CPU; the same generator
-state gives the same choice on every machine and rank. The drawn choice is canonical (:meth:`Paths.of`): it leaves out
-joins that are dead because of a drop elsewhere. Operands of concatenations are never dropped. For switches, one
-operand each is drawn uniformly, but only with ``switches``.
+The results depend only on the arguments and on an explicit ``torch.Generator`` on the CPU. The same state of the
+generator gives the same choice on every machine and rank. The drawn choice is canonical (:meth:`Paths.of`): it does not
+contain joins that are dead because of other drops. Operands of concatenations are never dropped. With ``switches``, one
+operand of each switch is drawn uniformly; otherwise switches keep their default.
 
-FractalNet §3.1 "Regularization via Drop-path": local, global and mixed, drawn once per mini-batch.
-CrescendoNet §II-C: each branch of a block is dropped with a rate, as in the local form.
-Huang et al. 2016: stochastic depth, with the survival probabilities of a wiring's operands.
-Yu and Huang 2019: the sandwich rule, for any choices of a network.
+* FractalNet §3.1 "Regularization via Drop-path": local, global and mixed, one draw per mini-batch.
+* CrescendoNet §II-C: each branch of a block is dropped with the same probability, as in local drop-path.
+* Huang et al. 2016: stochastic depth, with the survival probabilities of a wiring's operands.
+* Yu and Huang 2019: the sandwich rule, for any choices of a network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from polypath.core.wiring import INPUT, Join, Wiring
 
 SELECTABLE = ("mean", "sum", "max")
 Rate = float | Mapping[str, float]
-"""Drop probability: one for all operands, or one for each operand by its label."""
+"""Drop probability: one number for all operands, or a mapping from the label of each operand to its probability."""
 
 
 def local_drop_path(
@@ -39,21 +39,21 @@ def local_drop_path(
     keep: str | None = None,
     switches: bool = False,
 ) -> Paths:
-    """Drop each operand of each join with probability ``rate``; at least one survives (FractalNet §3.1).
+    """Drop each operand of each join with probability ``rate``, but keep at least one (FractalNet §3.1).
 
-    If all would be dropped, one is chosen uniformly and kept. With p = 0.3 a block of four branches loses
+    If all would be dropped, one of them is drawn uniformly and kept. With p = 0.3 a block of four branches loses
     4p − p⁴ = 1.192 branches on average.
 
     Args:
-        rate: the probability, or one for each operand by its label, as in the code of FractalNet's authors.
-        joins: names of the joins to draw at; None for all means, sums and maxima.
-        same: draw once and keep the same labels at every join.
+        rate: the drop probability; or one for each label of an operand, as in the code of FractalNet's authors.
+        joins: names of the joins to drop operands of; None for all joins of kind mean, sum and max.
+        same: draw once, and keep operands with the same labels at every join.
         keep: a label that is never dropped.
         switches: also draw one operand of each switch.
 
     Raises:
-        ValueError: a rate outside [0, 1], an operand without a rate, an unknown join or one without a choice, a label
-            to keep that no join has, ``same`` with joins of different labels.
+        ValueError: a rate is outside [0, 1], an operand has no rate, a join is unknown or cannot drop operands, no join
+            has the label ``keep``, or the joins have different labels with ``same``.
     """
     drawn_at = _joins(wiring, joins)
     for one in rate.values() if isinstance(rate, Mapping) else (rate,):
@@ -61,10 +61,10 @@ def local_drop_path(
     if isinstance(rate, Mapping) and (
         lacking := [label for join in drawn_at for label in join.labels if label not in rate]
     ):
-        raise ValueError(f"rate: operand {lacking[0]!r} has none; give one for each label, or one for all")
+        raise ValueError(f"rate: operand {lacking[0]!r} has none; give one rate for each label, or one for all")
     if keep is not None and not any(keep in join.labels for join in drawn_at):
         known = dict.fromkeys(label for join in drawn_at for label in join.labels)
-        raise ValueError(f"keep = {keep!r}: no join has this operand; there are {', '.join(known)}")
+        raise ValueError(f"keep = {keep!r}: no join has this operand; the operands are {', '.join(known)}")
     switched = _switched(wiring, generator) if switches else {}
     if not same:
         dropped = {join.name: survivors(join.labels, rate, generator, keep) for join in drawn_at}
@@ -76,10 +76,11 @@ def local_drop_path(
 
 
 def global_drop_path(net: PathNet, generator: Generator, columns: Sequence[Paths] | None = None) -> Paths:
-    """Draw one column for the whole network, uniformly (FractalNet §3.1); ``columns`` avoids repeated lookups.
+    """Draw one column for the whole network, uniformly (FractalNet §3.1). To avoid repeated lookups, pass the result of
+    :func:`columns_of` as ``columns``.
 
     Raises:
-        ValueError: a network without columns.
+        ValueError: the network has no columns.
     """
     columns = columns_of(net) if columns is None else columns
     return columns[_uniform(len(columns), generator)]
@@ -88,10 +89,10 @@ def global_drop_path(net: PathNet, generator: Generator, columns: Sequence[Paths
 def mixed_drop_path(
     net: PathNet, rate: Rate, share: float, generator: Generator, columns: Sequence[Paths] | None = None
 ) -> Paths:
-    """A global draw with probability ``share``, else a local one with ``rate`` (FractalNet §3.1: ``share`` 0.5).
+    """Draw globally with probability ``share``, else locally with ``rate`` (FractalNet §3.1: ``share`` 0.5).
 
     Raises:
-        ValueError: a rate or share outside [0, 1], a network without columns.
+        ValueError: a rate or share is outside [0, 1], or the network has no columns.
     """
     check("share", share, SHARE)
     if float(torch.rand((), generator=generator)) < share:
@@ -102,8 +103,8 @@ def mixed_drop_path(
 def one_column_a_block(net: PathNet, generator: Generator) -> Paths:
     """Draw one operand label for each block separately: *not* the global draw of the paper.
 
-    A block is the joins whose names are the same before the last dot. Some re-implementations of FractalNet sample in
-    this way; the option allows measuring its effect.
+    Joins belong to the same block if their names are equal up to the last dot. Some re-implementations of FractalNet
+    draw in this way; use the option to measure the effect.
     """
     blocks: dict[str, list[Join]] = {}
     for join in _joins(net.wiring, None):
@@ -117,7 +118,8 @@ def one_column_a_block(net: PathNet, generator: Generator) -> Paths:
 
 
 def mixed_column_a_block(net: PathNet, rate: Rate, share: float, generator: Generator) -> Paths:
-    """:func:`mixed_drop_path` with :func:`one_column_a_block` in place of the global draw; also not in the paper.
+    """Draw as :func:`mixed_drop_path`, but with :func:`one_column_a_block` in place of the global draw. Not in the
+    paper either.
 
     Raises:
         ValueError: a rate or share outside [0, 1].
@@ -131,11 +133,11 @@ def mixed_column_a_block(net: PathNet, rate: Rate, share: float, generator: Gene
 def uniform_choice(
     wiring: Wiring, generator: Generator, joins: Iterable[str] | None = None, *, switches: bool = False
 ) -> Paths:
-    """Draw a non-empty set of operands at each join, all sets equally likely; with ``switches`` also one operand of
-    each switch.
+    """Draw a non-empty set of operands at each join, where all sets are equally likely. With ``switches``, also draw
+    one operand of each switch.
 
     Raises:
-        ValueError: an unknown join, or one without a choice.
+        ValueError: a join is unknown or cannot drop operands.
     """
     choice = {}
     for join in _joins(wiring, joins):
@@ -147,19 +149,20 @@ def uniform_choice(
 
 
 def sandwich(ordered: Sequence[Paths], draws: int, generator: Generator) -> list[Paths]:
-    """The paths that learn beside the whole network in one step: the first of ``ordered``, which is the cheapest, and
-    ``draws`` others, drawn uniformly without replacement (all of them if there are fewer). Yu and Huang 2019.
+    """Return the paths that learn in addition to the whole network in one step (Yu and Huang 2019): the first of
+    ``ordered``, which must be the cheapest, and ``draws`` of the others, drawn uniformly without replacement. If there
+    are fewer others, return all of them.
     """
     drawn = torch.randperm(max(0, len(ordered) - 1), generator=generator)[:draws]
     return [*ordered[:1], *(ordered[1 + i] for i in drawn.tolist())]
 
 
 def joined(ordered: Sequence[Paths], epoch: int, epochs: int, *, cheapest_first: bool, until: float) -> list[Paths]:
-    """The paths of a curriculum that take part in ``epoch`` (from 0), the cheapest first, as in ``ordered``.
+    """Return the paths of a curriculum that take part in ``epoch`` (from 0), the cheapest first, as in ``ordered``.
 
-    The whole network starts alone. The others join one by one at even intervals, and all have joined after the share
-    ``until`` of the epochs. With ``cheapest_first`` the cheapest path joins first; otherwise the paths join from the
-    most expensive to the cheapest, as in the progressive shrinking of "once for all" (Cai et al. 2020, §3.3).
+    The whole network starts alone. The other paths join one by one, at even intervals. After the share ``until`` of the
+    epochs, all have joined. With ``cheapest_first`` the cheapest path joins first. Otherwise the most expensive path
+    joins first, as in the progressive shrinking of "once for all" (Cai et al. 2020, §3.3).
     """
     count = len(ordered)
     there = count if until == 0 else min(count, int((count + 1) * epoch / (until * epochs) + 1e-9))
@@ -167,7 +170,8 @@ def joined(ordered: Sequence[Paths], epoch: int, epochs: int, *, cheapest_first:
 
 
 def shallowest(wiring: Wiring) -> Paths:
-    """The choice of one operand at each join and switch with the fewest layers, as the units declare them."""
+    """Return the choice of one operand at each join and switch that gives the fewest layers. Each unit states how many
+    layers it counts for."""
     depth, choice = {INPUT: 0}, dict[str, tuple[str, ...]]()
     for node in wiring.nodes:
         if not isinstance(node, Join):
@@ -181,13 +185,14 @@ def shallowest(wiring: Wiring) -> Paths:
 
 
 def in_groups(net: PathNet, x: Tensor, groups: int, draw: Callable[[], Paths]) -> tuple[Tensor, list[Paths]]:
-    """Logits ``(N, classes)`` of a batch split into ``groups`` even parts, each with its own choice, and the choices.
+    """Split a batch into ``groups`` parts of nearly equal size, and run each with a choice drawn for it. Return the
+    logits ``(N, classes)`` and the choices.
 
-    ``groups = N`` draws for every sample. In training, batch-norm normalises over each part, so parts of one image need
-    feature maps larger than 1×1.
+    With ``groups = N``, a choice is drawn for every image. In training, batch-norm normalises over each part, so a part
+    of one image needs feature maps larger than 1×1.
 
     Raises:
-        ValueError: fewer images than groups, or no group.
+        ValueError: ``groups`` is 0 or larger than the number of images.
     """
     check("groups", groups, whole(1, len(x)))
     drawn = [draw() for _ in range(groups)]
@@ -196,7 +201,7 @@ def in_groups(net: PathNet, x: Tensor, groups: int, draw: Callable[[], Paths]) -
 
 
 def columns_of(net: PathNet) -> list[Paths]:
-    """The network's remaining columns, one path each; see :meth:`PathNet.path_set`.
+    """Return the columns that the network still has, as one path for each; see :meth:`PathNet.path_set`.
 
     Raises:
         ValueError: a network without columns.
@@ -209,11 +214,11 @@ def columns_of(net: PathNet) -> list[Paths]:
 
 
 def rates_by_label(wiring: Wiring, rate: float, rates: Sequence[float]) -> Rate:
-    """``rate`` if ``rates`` is empty, else a rate for each operand by its label: ``rates`` are in the order of the join
-    with the most operands.
+    """Return ``rate`` if ``rates`` is empty, else a mapping from the label of each operand to its rate. ``rates`` must
+    be in the order of the operands of the join with the most operands.
 
     Raises:
-        ValueError: more or fewer rates than that join has operands.
+        ValueError: the number of rates differs from the number of operands of that join.
     """
     if not rates:
         return rate
@@ -224,7 +229,8 @@ def rates_by_label(wiring: Wiring, rate: float, rates: Sequence[float]) -> Rate:
 
 
 def survivors(labels: Sequence[str], rate: Rate, generator: Generator, keep: str | None = None) -> tuple[str, ...]:
-    """The labels that survive a drop with probability ``rate``: always ``keep``, and at least one, drawn at random."""
+    """Drop each label with probability ``rate``, but never ``keep``, and return the others. If all were dropped, return
+    one that is drawn at random."""
     each = torch.tensor([rate[label] for label in labels]) if isinstance(rate, Mapping) else rate
     alive = torch.rand(len(labels), generator=generator) >= each
     kept = tuple(label for label, on in zip(labels, alive.tolist(), strict=True) if on or label == keep)
@@ -236,7 +242,9 @@ def _joins(wiring: Wiring, names: Iterable[str] | None) -> list[Join]:
         return [join for join in wiring.joins.values() if join.kind in SELECTABLE]
     names, legal = list(names), [join.name for join in wiring.joins.values() if join.kind in SELECTABLE]
     if unknown := [name for name in names if name not in legal]:
-        raise ValueError(f"joins: {unknown[0]!r} is not a join to draw at; these are {', '.join(legal) or 'none'}")
+        raise ValueError(
+            f"joins: {unknown[0]!r} cannot drop operands; the joins that can are {', '.join(legal) or 'none'}"
+        )
     return [wiring.joins[name] for name in names]
 
 

@@ -1,13 +1,14 @@
 """The sandwich rule and self-distillation: on each mini-batch the whole network learns the labels, and other paths
-learn from it.
+learn from the whole network.
 
 The *sandwich rule* (Yu and Huang 2019): each step trains the whole network, the cheapest path, and some randomly drawn
 paths in between. *In-place distillation* (same paper): the teacher is the whole network's pass of the same step. Every
-pass is a separate forward; their losses sum, so that gradients accumulate over one backward per pass.
+pass is a separate forward. The step's loss is the sum of the passes' losses, so each pass has its own backward, and
+gradients accumulate.
 
-Running statistics are those of the whole network. The other passes normalise with batch statistics, and update only
-norms that the whole never runs: those of an exit, or of a column with its own norms. Other paths are recalibrated when
-they are evaluated.
+The running statistics are those of the whole network. Passes of other paths normalise with batch statistics. They
+update only norms that the whole network never runs: those of an exit, or of a column with separate norms. The paths are
+recalibrated when they are evaluated.
 """
 
 from __future__ import annotations
@@ -31,37 +32,41 @@ from polypath.training.objectives import BoundObjective, Objective, StepInfo, St
 Distillation = Literal["kl", "alpha-divergence"]
 Draw = Literal["paths", "local", "uniform"]
 Curriculum = Literal["none", "cheapest-first", "cheapest-last"]
-LEAST = 2  # images: with one, a 1×1 map has no variance
+LEAST = 2  # images; the variance of one image with a 1×1 map is not defined
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sandwich(Objective, kind="sandwich"):
-    """The whole network, the cheapest path and some drawn paths, on each mini-batch (Yu and Huang 2019).
+    """On each mini-batch, train the whole network, the cheapest path and some randomly drawn paths (Yu and Huang 2019).
 
     loss = cross-entropy(whole) + sum over the other paths of ``labels`` · cross-entropy + (1 − ``labels``) · D
 
-    Each path's term is multiplied by its weight. D is the divergence of the path's outputs from the whole's, which get
-    no gradient from D.
+    The term of each path is multiplied by the path's weight. D is the divergence between the outputs of the path and
+    those of the whole network; no gradient of D reaches the whole network's pass.
 
     Args:
-        paths: paths that learn beside the whole: paths as text, or names of the network's path sets (``columns``,
-            ``exits``, …). If empty, all paths that the network names, or else the shallowest path. The cheapest one is
-            the path with the fewest MACs.
-        draws: number of paths drawn in each step, beside the cheapest one.
-        draw: draw from ``paths``, without replacement; or from all choices of the wiring, switches included, by
-            dropping each operand with ``rate`` (``local``) or with all sets of operands equally likely (``uniform``).
+        paths: paths that learn in addition to the whole network: paths as text, or names of the network's path sets
+            (``columns``, ``exits``, …). If empty, all named paths of the network, or the shallowest path if it has
+            none. The cheapest path is the one with the fewest MACs.
+        draws: number of paths to draw in each step, in addition to the cheapest one.
+        draw: what to draw from. ``paths``: the paths in ``paths``, without replacement. ``local`` and ``uniform``: all
+            choices of the wiring, including switches; ``local`` drops each operand with probability ``rate``, and for
+            ``uniform`` all sets of operands are equally likely.
         rate: drop probability of ``local``.
-        images: share of a mini-batch's images (the first ones) on which the other paths learn. The whole learns on all.
-        labels: weight of the labels for the other paths; the rest is distillation. 1: no distillation.
-        distillation: D is T² KL(whole ‖ path) (``kl``), or the adaptive α-divergence of AlphaNet
-            (``alpha-divergence``).
+        images: share of a mini-batch's images on which the other paths learn, taken from its start. The whole network
+            learns on all images.
+        labels: weight of the cross-entropy for the other paths; the rest of the weight is on D. With 1 there is no
+            distillation.
+        distillation: the divergence D: ``kl`` is T² KL(whole ‖ path), ``alpha-divergence`` is AlphaNet's adaptive
+            α-divergence.
         temperature: T.
         alphas, clip: α−, α+ and the clip of ``alpha-divergence``, see
             :func:`polypath.training.distill.alpha_divergence_loss`.
-        weights: weights of the whole and of each of ``paths``, in their order; if empty, all 1. Paths drawn otherwise
-            have weight 1.
-        curriculum: ``cheapest-first`` or ``cheapest-last``: the whole starts alone, and the paths join one by one.
-        until: share of the epochs after which all paths have joined.
+        weights: one weight for the whole network, then one for each of ``paths``; if empty, all are 1. Any other drawn
+            path has weight 1.
+        curriculum: with ``cheapest-first`` or ``cheapest-last``, the whole network starts alone, and the paths join one
+            by one in this order.
+        until: with a curriculum, the share of the epochs after which all paths have joined.
     """
 
     paths: tuple[str, ...] = ()
@@ -108,18 +113,17 @@ class Sandwich(Objective, kind="sandwich"):
 
 @dataclass(frozen=True, kw_only=True)
 class SelfDistilled(Objective, kind="self-distilled"):
-    """The whole network learns the labels, and its base path learns the whole's outputs (Kang and Lee 2024).
+    """Train the whole network on the labels, and its base path on the outputs of the whole network (Kang and Lee 2024).
 
     loss = (1 − ``weight``) · cross-entropy(whole) + ``weight`` · T² KL(whole ‖ base)
 
-    The layers that the base path skips learn to refine those that it keeps, so paths in between need no separate
-    training. Unlike the paper, the base path has no separate norms: paths are recalibrated when they are evaluated.
+    The skipped layers learn to refine the output of the base path's layers, so paths in between need no separate
+    training. Unlike in the paper, the base path has no separate norms; paths are recalibrated when they are evaluated.
 
     Args:
-        base: the path that skips everything that can be skipped, as text; if empty, the cheapest path that the network
-            names.
+        base: the path that skips every skippable block, as text; if empty, the cheapest named path of the network.
         images: share of a mini-batch's images on which the base path learns.
-        weight: weight of the base path's term.
+        weight: weight of the base path's term in the loss.
     """
 
     base: str = ""
@@ -161,7 +165,7 @@ class _Sandwich(BoundObjective):
         images = min(len(x), max(LEAST, math.ceil(self.settings.images * len(x))))
         x, y, teacher = x[:images], y[:images], teacher[:images]
         for i, paths in enumerate(students):
-            with batch_statistics(self.wholes, always=True):  # frozen norms are in evaluation mode
+            with batch_statistics(self.wholes, always=True):  # always: frozen norms are in evaluation mode
                 logits = self.net(x, paths=paths, generator=info.noise)
             loss = self._taught(logits, teacher, y)
             name, among = ("drawn", len(students) - 1) if i else ("cheapest", 1)
@@ -169,7 +173,7 @@ class _Sandwich(BoundObjective):
             yield StepResult(self._weight(paths) * loss, logits.detach(), parts, [paths])
 
     def drawn(self, x: Tensor, info: StepInfo) -> list[Paths]:
-        """The paths that learn beside the whole network in this step, the cheapest first."""
+        """Return the paths that learn in addition to the whole network in this step, the cheapest first."""
         s, size = self.settings, (x.shape[-2], x.shape[-1])
         if size not in self.ordered:
             self.ordered[size] = by_macs(self.macs, self.paths, size)
@@ -202,11 +206,11 @@ class _Sandwich(BoundObjective):
 
 
 def participants(net: PathNet, texts: Sequence[str]) -> list[Paths]:
-    """The paths that ``texts`` (paths as text or names of path sets) stand for, in their order, without the whole. If
-    empty, all paths that the network names, or else the shallowest path.
+    """Return the paths that ``texts`` describe (as text or as names of path sets), in their order, without the whole
+    network. If ``texts`` is empty, return all named paths of the network, or the shallowest path if it has none.
 
     Raises:
-        ValueError: an unknown path, or no path except the whole.
+        ValueError: an unknown path, or no path except the whole network.
     """
     found: dict[Paths, None] = {}
     for text in texts:
@@ -217,17 +221,17 @@ def participants(net: PathNet, texts: Sequence[str]) -> list[Paths]:
         found = dict.fromkeys(named or [sampling.shallowest(net.wiring)])
     found.pop(Paths(), None)
     if not found:
-        raise ValueError("objective.paths: only the whole network; name a path that runs less of it")
+        raise ValueError("objective.paths: only the whole network; give a path that runs less of it")
     return list(found)
 
 
 def by_macs(macs: PathMacs, paths: Sequence[Paths], size: tuple[int, int]) -> list[Paths]:
-    """The paths sorted by their multiply-adds at an image size, the cheapest first."""
+    """Sort the paths by their MACs at an image size, the cheapest first."""
     return sorted(paths, key=lambda p: (macs(p, size)[0], str(p)))
 
 
 def cheapest_of(net: PathNet, paths: Sequence[Paths]) -> Paths:
-    """The path with the fewest multiply-adds, on the smallest images that the network accepts."""
+    """Return the path with the fewest MACs on the smallest images that the network accepts."""
     return by_macs(PathMacs(net), paths, (net.min_size, net.min_size))[0]
 
 
@@ -235,6 +239,6 @@ def _check_survival(net: PathNet) -> None:
     sums = [join for join in net.wiring.joins.values() if join.kind == "sum"]
     if any(operand.survival < 1.0 for join in sums for operand in join.operands):
         raise ValueError(
-            "model.survival: evaluation scales operands that stochastic depth would drop, but with this objective the "
-            "whole network learns without drops; set --model.survival 1"
+            "model.survival is below 1: evaluation multiplies operands by it, but this objective trains the whole "
+            "network without stochastic depth; set --model.survival 1"
         )

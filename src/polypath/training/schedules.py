@@ -1,18 +1,19 @@
-"""Learning-rate schedules: settings, and the rate as a pure function of the step.
+"""Learning-rate schedules. The learning rate is a function of the settings and the step only.
 
     schedule = Schedule(ScheduleConfig(kind="cosine"), base_lr=0.1, steps_per_epoch=391, epochs=200)
     schedule.at(step)
 
-Steps and epochs count from 0. A drop "at epoch 150" applies from the first step of epoch 150 on, after 150 complete
-epochs.
+Steps and epochs count from 0. A drop "at epoch 150" happens after 150 complete epochs, before the first step of epoch
+150.
 
 A run extended to N epochs (``resume(run, epochs=N)``) continues with the schedule of an N-epoch run:
 
 * ``constant``, ``step`` with ``every_epochs`` and ``step`` with ``at_epochs`` continue unchanged;
-* ``step`` with ``at_fractions`` and ``halving`` drop at fractions of N: a drop that is now later is undone until then;
-* ``one-cycle`` and ``cosine`` continue at the same epoch of an N-epoch curve, so the rate may rise again;
-* ``cyclic-cosine`` spreads its ``cycles`` over N epochs. A snapshot at the end of a cycle replaces the one with its
-  number; snapshots with other numbers stay, so that the ensemble has ``cycles`` members.
+* ``step`` with ``at_fractions`` and ``halving`` drop at fractions of N: a drop whose time is now later is undone until
+  then;
+* ``one-cycle`` and ``cosine`` continue at the current epoch of the curve for N epochs, so the rate may rise again;
+* ``cyclic-cosine`` spreads its ``cycles`` over N epochs. The snapshot of a cycle replaces the earlier snapshot with the
+  same number, and other snapshots stay, so the ensemble has ``cycles`` members.
 
 A warm-up is not repeated.
 """
@@ -31,27 +32,27 @@ ScheduleKind = Literal["constant", "step", "halving", "one-cycle", "cosine", "cy
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """The learning-rate schedule. ``start`` and ``final`` are shares of the base rate.
+    """Settings of the learning-rate schedule.
 
     Args:
-        kind: ``constant``; ``step`` (drops at given times); ``halving`` (a drop whenever the remaining epochs have
-            halved, FractalNet §4.1); ``one-cycle`` (linear up, then linear down: torch's ``OneCycleLR`` with linear
-            annealing over one more step, so that no step has rate 0); ``cosine``; ``cyclic-cosine`` (``cycles`` equal
-            cosines from the base rate to ``final``, Snapshot Ensembles, Huang et al. 2017, Eq. 2).
+        kind: ``constant``; ``step`` (drops at given times); ``halving`` (a drop each time that half of the remaining
+            epochs are over, FractalNet §4.1); ``one-cycle`` (linear up, then linear down: torch's ``OneCycleLR`` with
+            linear annealing over one more step, so that no step has rate 0); ``cosine``; ``cyclic-cosine`` (``cycles``
+            equal cosines from the base rate to ``final``, Snapshot Ensembles, Huang et al. 2017, Eq. 2).
         at_epochs: for ``step``, the epochs of the drops.
         at_fractions: for ``step``, the drops as fractions of the run.
-        every_epochs: for ``step``, drop every so many epochs.
-        factors: factor on the rate at a drop: one number for all drops, or one for each drop.
+        every_epochs: for ``step``, the number of epochs between drops.
+        factors: the rate is multiplied by this factor at a drop; one number for all drops, or one for each.
         drops: for ``halving``, the number of drops.
         peak: for ``one-cycle``, the fraction of the run at which the rate is highest.
-        warmup_epochs: linear warm-up from ``start`` in these first epochs (not for ``one-cycle``). It does not shift
-            the other times of the schedule.
+        warmup_epochs: number of epochs of linear warm-up from ``start`` (not for ``one-cycle``). The warm-up does not
+            shift the other times of the schedule.
         start: rate at the start of a warm-up or a one-cycle, as a share of the base rate.
         final: rate at the end of ``one-cycle``, ``cosine`` and ``cyclic-cosine``, as a share of the base rate.
         cycles: for ``cyclic-cosine``, the number of cycles.
 
     Raises:
-        ValueError: a field outside its range, or times that the kind does not use or lacks.
+        ValueError: a field is outside its range, the kind of schedule does not use a given time, or it lacks one.
     """
 
     kind: ScheduleKind = "constant"
@@ -99,10 +100,13 @@ class ScheduleConfig:
         if len(self.factors) not in (1, given):
             raise ValueError(f"schedule.factors = {self.factors!r}: give one number, or one for each drop")
         if self.warmup_epochs and self.kind == "one-cycle":
-            raise ValueError("schedule.warmup_epochs: a one-cycle schedule needs no warm-up, it rises to schedule.peak")
+            raise ValueError(
+                "schedule.warmup_epochs: a one-cycle schedule has no warm-up, since it already rises to schedule.peak"
+            )
 
     def check(self, epochs: float) -> None:
-        """Raise ``ValueError`` for drops, a warm-up or cycles that do not fit into ``epochs``, or for no epochs."""
+        """Raise ``ValueError`` if drops, warm-up or cycles do not fit into ``epochs`` epochs, or if ``epochs`` is not
+        above 0."""
         check("epochs", epochs, number(above=0))
         if late := [e for e in self.at_epochs if e >= epochs]:
             raise ValueError(
@@ -117,10 +121,10 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate of every optimiser step of one run; the settings are checked once.
+    """The learning rates of all optimiser steps of one run. The settings are checked once, when the object is made.
 
     Raises:
-        ValueError: as :meth:`ScheduleConfig.check`, or no steps per epoch.
+        ValueError: as for :meth:`ScheduleConfig.check`, or ``steps_per_epoch`` is below 1.
     """
 
     config: ScheduleConfig
@@ -133,7 +137,7 @@ class Schedule:
         self.config.check(self.epochs)
 
     def at(self, step: int) -> float:
-        """The learning rate of ``step`` (from 0).
+        """Return the learning rate of ``step`` (from 0).
 
         Raises:
             ValueError: a negative step.
@@ -144,12 +148,13 @@ class Schedule:
 
 
 def lr_at(config: ScheduleConfig, step: int, *, base_lr: float, steps_per_epoch: int, epochs: float) -> float:
-    """The learning rate of one step; see :meth:`Schedule.at`, which checks the settings once for all steps."""
+    """Return the learning rate of one step. For many steps use :class:`Schedule`, which checks the settings once."""
     return Schedule(config, base_lr, steps_per_epoch, epochs).at(step)
 
 
 def drop_epochs(config: ScheduleConfig, epochs: float) -> tuple[float, ...]:
-    """Times of the drops of a ``step`` or ``halving`` schedule, in epochs from the run's start; otherwise empty."""
+    """Return the times of the drops of a ``step`` or ``halving`` schedule, in epochs from the start of the run. Other
+    schedules have none."""
     if config.kind == "halving":
         return tuple(epochs * (1.0 - 0.5**n) for n in range(1, config.drops + 1))
     if config.every_epochs:
@@ -158,9 +163,10 @@ def drop_epochs(config: ScheduleConfig, epochs: float) -> tuple[float, ...]:
 
 
 def cycle_ends(config: ScheduleConfig, epochs: int) -> tuple[int, ...]:
-    """Epochs (from 0) after which a cycle of a ``cyclic-cosine`` run ends and a snapshot is due, the last one included.
+    """Return the epochs (from 0), including the last one, after which a cycle of a ``cyclic-cosine`` run ends and a
+    snapshot is due.
 
-    Cycles have ceil(epochs / cycles) epochs; the last one may be shorter. Other schedules have one cycle, the run.
+    Cycles have ceil(epochs / cycles) epochs; the last one may be shorter. For other schedules, the run is one cycle.
     """
     length = math.ceil(epochs / config.cycles) if config.kind == "cyclic-cosine" else epochs
     return tuple(sorted({min(end, epochs) - 1 for end in range(length, epochs + length, length)}))

@@ -1,11 +1,11 @@
-"""What a recipe leaves open, settled by what is known of the images before any is decoded.
+"""Settle the fields that a recipe leaves open, from facts about the images that are known before any is decoded.
 
     facts = look(recipe.data)                 # polypath.data.sources
-    settled = settle(recipe, facts)           # nothing open is left; ``assumed`` has the reason of each value
+    settled = settle(recipe, facts)           # no field is open; ``assumed`` has the reason for each value
 
-A recipe's ``open_fields`` are settled in the order of :data:`DECISIONS`, so that a later one reads the earlier ones'
-values. A field that was given is not open, and stays. The values are where to begin, not the best for every folder:
-they were reasoned, and ``benchmarks/own_pictures.py`` is what they are held against.
+The ``open_fields`` of a recipe are settled in the order of :data:`DECISIONS`, so a decision can use the values of
+earlier ones. A field that you give a value is not open, and keeps the value. The settled values are starting points,
+not the best ones for every folder. ``benchmarks/own_pictures.py`` tests them.
 """
 
 from __future__ import annotations
@@ -33,25 +33,27 @@ from polypath.training.start import fits, made_for, model_of, prepared_for, timm
 LOG = logging.getLogger(__name__)
 
 Decision = Callable[[Recipe, ImageFacts], tuple[Mapping[str, Any], str]]
-"""Values of fields, by dotted name, and the reason of them."""
+"""A function that returns values of fields, by dotted name, and the reason for them."""
 
-SIDES = (32, 48, 64)  # pixels; the network of the package has learned on 32
-LARGEST = 128  # for a model of another package that takes any size
-SMALL = 48  # images that are no photos: icons, digits, CIFAR's
-HELD_OUT, LEAST_HELD, MOST_HELD = 0.15, 2, 2000  # share; images a class; images
-UNEVEN = 3.0  # images of the largest class for one of the smallest, from which classes are drawn alike
-FOR_A_BUNDLE = 50  # held-out images that an export needs, where a third of the images is enough
-FEW = 50  # images a class: fewer need stronger augmentation and more epochs
-STEPS_OF_FEW = 1500  # at least
-FITTED = 2000  # images; more hardly change a linear classifier
+SIDES = (32, 48, 64)  # pixels; the package's network was trained on 32
+LARGEST = 128  # pixels; for a timm model that takes images of any size
+SMALL = 48  # pixels; up to this side, images are not photos: icons, digits, CIFAR
+HELD_OUT, LEAST_HELD, MOST_HELD = 0.15, 2, 2000  # share of the images; least per class; most images
+UNEVEN = 3.0  # largest class / smallest class, from which on classes are balanced
+FOR_A_BUNDLE = 50  # held-out images that an export needs; held out if they are at most a third of all
+FEW = 50  # images per class; with fewer, augmentation is stronger and training longer
+STEPS_OF_FEW = 1500  # optimiser steps, at least, with few images
+FITTED = 2000  # images; more of them hardly change a linear classifier
+UNSAID = ("data.mean", "data.std", "norms", "fit_head", "optim.kind")  # logged only if their value changes
 SIDED = re.compile(r"(^|[^a-z])(left|right)([^a-z]|$)", re.IGNORECASE)
 
 
 def settle(recipe: Recipe, facts: ImageFacts) -> Recipe:
-    """The recipe with its open fields settled, and their reasons in ``assumed``. A pure function.
+    """Return the recipe with its open fields settled, and the reasons in ``assumed``. The result depends only on the
+    arguments.
 
     Raises:
-        ValueError: a field that has to be given, or that nothing here settles.
+        ValueError: an open field must be given by the user, or no decision settles it.
     """
     for name in recipe.open_fields:
         check("open_fields", name, one_of(*DECISIONS))
@@ -66,10 +68,11 @@ def settle(recipe: Recipe, facts: ImageFacts) -> Recipe:
 
 
 def settled(recipe: Recipe, moved: str | os.PathLike[str] | None = None, *, quiet: bool = False) -> Recipe:
-    """The recipe settled by a look at its images, or at those in the folder ``moved``; logs what is settled, and why.
+    """Look at a recipe's images, or at those in the folder ``moved``, and settle its open fields. The settled values
+    and their reasons are logged.
 
     Raises:
-        ValueError: as :func:`settle` and :func:`polypath.data.sources.look`.
+        ValueError: as for :func:`settle` and :func:`polypath.data.sources.look`.
     """
     if not recipe.open_fields:
         return recipe
@@ -83,13 +86,14 @@ def settled(recipe: Recipe, moved: str | os.PathLike[str] | None = None, *, quie
 
 
 def told(before: Recipe, after: Recipe) -> list[str]:
-    """A line for each field that has been settled: its name, its value, and why."""
+    """Return one line for each settled field: its name, its value and the reason."""
     new = {name: why for name, why in after.assumed.items() if before.assumed.get(name) != why}
-    return [f"{name} = {_brief(lookup(after, name))}: {why}" for name, why in new.items()]
+    shown = [name for name in new if name not in UNSAID or lookup(after, name) != lookup(before, name)]
+    return [f"{name} = {_brief(lookup(after, name))}: {new[name]}" for name in shown]
 
 
 def _brief(value: Any) -> str:
-    """The value; of a table, the fields that are not the default ones."""
+    """Format a value. Of a table, only fields that differ from their defaults are shown."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return str(value)
     own = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if getattr(value, f.name) != f.default}
@@ -179,12 +183,12 @@ def _held_out(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str
 
 
 def _left(recipe: Recipe, facts: ImageFacts) -> int:
-    """Images that are not scored."""
+    """Count the images that are not test images."""
     return facts.images if facts.tested else facts.images - max(1, round(facts.images * recipe.data.test_fraction))
 
 
 def _trained(recipe: Recipe, facts: ImageFacts) -> int:
-    """Images that train."""
+    """Count the images to train on."""
     return recipe.data.train_images or max(1, _left(recipe, facts) - recipe.data.validation)
 
 
@@ -300,4 +304,4 @@ DECISIONS: Mapping[str, Decision] = {
     "validate_every": _validate_every,
     "patience": _patience,
 }
-"""By field, what settles it, in this order."""
+"""The decision for each field. Fields are settled in this order."""

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM during training: the first one requests a stop at the next step, a second Ctrl-C exits at once."""
+"""Handle Ctrl-C and SIGTERM during training. The first signal requests a stop at the next step; a second Ctrl-C exits
+at once."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ from types import FrameType
 
 @dataclass
 class StopRequest:
-    """``signal`` is the received signal: ``SIGINT``, ``SIGTERM``, or 0 for none."""
+    """A request to stop. ``signal`` is the received signal (``SIGINT`` or ``SIGTERM``), or 0 if there was none."""
 
     signal: int = 0
 
 
 class Stopped(SystemExit):
-    """A run was saved and stopped because of a signal; ``code`` is 128 + the signal."""
+    """Raised when a run was saved and stopped because of a signal. ``code`` is 128 + the number of the signal."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(128 + number)
@@ -30,20 +31,20 @@ class Stopped(SystemExit):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The same for Ctrl-C; the message says how to resume."""
+    """Raised when a run was saved and stopped because of Ctrl-C. The message says how to resume."""
 
 
 def leaving(number: int, text: str) -> Interrupted | Stopped:
-    """The exception to raise after a signal, when all is saved; ``text`` says how to resume."""
+    """Return the exception to raise after a signal, when everything is saved. ``text`` says how to resume."""
     return Interrupted(text) if number == signal.SIGINT else Stopped(number, text)
 
 
 @contextlib.contextmanager
 def stop_requests(tell: Callable[[int], None] = lambda _: None) -> Iterator[StopRequest]:
-    """Inside the block, SIGINT and SIGTERM only set the request; the handlers are restored afterwards.
+    """Let SIGINT and SIGTERM only set the request, inside the ``with`` block. The handlers are restored afterwards.
 
-    ``tell`` is called with each signal, from its handler. Outside the main thread nothing changes, since Python allows
-    handlers only there.
+    ``tell`` is called with each signal, from the signal handler. Outside the main thread nothing changes, since Python
+    allows handlers only in the main thread.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,7 @@
-"""Snapshot ensembles (Huang et al. 2017): the learning rate of one run falls to zero M times, and each time the network
+"""Snapshot ensembles (Huang et al. 2017): in one run the learning rate falls to zero M times, and each time the network
 is saved.
 
-The schedule is ``cyclic-cosine``; :func:`polypath.training.schedules.cycle_ends` gives the epochs after which a
+The schedule is ``cyclic-cosine``. :func:`polypath.training.schedules.cycle_ends` returns the epochs after which a
 snapshot is due. The members' softmax outputs are averaged. GUNN-24's ensemble has six members (GUNN, Table 3).
 """
 
@@ -17,12 +17,13 @@ from polypath.training.schedules import ScheduleConfig, cycle_ends
 
 
 def snapshot_due(schedule: ScheduleConfig, epoch: int, epochs: int) -> int | None:
-    """The number (from 1) of the snapshot to take after ``epoch`` (from 0), or None if no cycle ends then."""
+    """Return the number (from 1) of the snapshot to take after ``epoch`` (from 0), or None if no cycle ends there."""
     ends = cycle_ends(schedule, epochs)
     return ends.index(epoch) + 1 if epoch in ends else None
 
 
 @torch.no_grad()
 def ensemble_probabilities(nets: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """Averaged softmax outputs ``(N, classes)`` of several networks on images ``(N, C, H, W)``, run one by one."""
+    """Average the softmax outputs of several networks, ``(N, classes)``, on images ``(N, C, H, W)``. The networks run
+    one by one."""
     return average_probabilities(net(x) for net in nets)

@@ -2,8 +2,8 @@
 
 pretrained              the network that comes with the package
 FOLDER                  a saved network, or a finished run
-timm:NAME               a timm model with its pretrained weights; also timm:hf-hub:OWNER/NAME, timm:local-dir:FOLDER
-timm:NAME:FILE          with the weights of a checkpoint; FILE alone if the recipe's model is a timm model
+timm:NAME               a timm model with its pretrained weights; NAME may be hf-hub:OWNER/NAME or local-dir:FOLDER
+timm:NAME:FILE          a timm model with the weights of a checkpoint; FILE alone if the recipe's model is a timm model
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ _SAVED = ("local-dir:", "hf-hub:")
 
 
 class TimmStart(NamedTuple):
-    """``source`` is timm's name of the model; ``checkpoint`` is a file of weights, None for timm's pretrained ones."""
+    """A timm model to start from. ``source`` is its name in timm; ``checkpoint`` is a file of weights, or None for the
+    pretrained weights of timm."""
 
     source: str
     checkpoint: str | None
 
 
 def timm_start(init: str, model: Family | None = None) -> TimmStart | None:
-    """The timm model that ``init`` names; None if it names a saved network of Polypath.
+    """Return the timm model that ``init`` refers to, or None if ``init`` is a saved network of Polypath.
 
     Raises:
-        ValueError: a file of weights without a model.
+        ValueError: ``init`` is a file of weights, but no timm model is known.
     """
     if init.startswith(TIMM):
         source = init.removeprefix(TIMM)
@@ -53,7 +54,8 @@ def timm_start(init: str, model: Family | None = None) -> TimmStart | None:
 
 
 def model_of(init: str) -> Family:
-    """The settings of the network that ``init`` names, with its own classes; a timm model has skips if possible.
+    """Return the settings of the network that ``init`` refers to, with the number of classes that it has. A timm model
+    gets skips if possible.
 
     Raises:
         ValueError: no such network, folder or file.
@@ -72,7 +74,8 @@ def _spec_of(source: str) -> TimmModel:
 
 
 def _with_skips(spec: TimmModel) -> TimmModel:
-    """The model with blocks that can be skipped, if possible with a drop-path rate; unchanged if it has none."""
+    """Return the model with skippable blocks, if possible with a drop-path rate. A model without such blocks is
+    returned unchanged."""
     drawn = {**spec.model_arguments, "drop_path_rate": SKIPPED}
     for arguments in (drawn, spec.model_arguments):
         skipping = dataclasses.replace(spec, skips=True, model_arguments=arguments)
@@ -85,7 +88,7 @@ def _with_skips(spec: TimmModel) -> TimmModel:
 
 
 def fits(model: Family, init: str) -> bool:
-    """Whether a network of ``model`` may start from the weights of ``init``; the classes may differ."""
+    """Whether a network of ``model`` can start from the weights of ``init``. The classes may differ."""
     other = model_of(init)
     if type(model) is not type(other):
         return False
@@ -93,7 +96,8 @@ def fits(model: Family, init: str) -> bool:
 
 
 def made_for(model: Family, init: str | None) -> tuple[int, bool] | None:
-    """The image side that a timm model was made for, in pixels, and whether it is fixed; None for other models."""
+    """Return the side in pixels of the images that a timm model was made for, and whether this size is fixed. Return
+    None for other models."""
     if not isinstance(model, TimmModel):
         return None
     start = timm_start(init, model) if init else None
@@ -101,8 +105,9 @@ def made_for(model: Family, init: str | None) -> tuple[int, bool] | None:
 
 
 def prepared_for(model: Family, init: str | None) -> Mapping[str, Any]:
-    """How images are prepared for the pretrained model of timm that ``init`` names, in timm's words (``mean``, ``std``,
-    ``interpolation``, …); empty where it names none, or a file whose preparation is unknown to timm."""
+    """Return the preprocessing that the pretrained timm model ``init`` expects, with timm's keys (``mean``, ``std``,
+    ``interpolation``, …). The mapping is empty if ``init`` is not a timm model, or if timm does not know its
+    preprocessing."""
     start = timm_start(init, model) if init else None
     return {} if start is None else get_preset(TIMM + start.source).prepared
 
@@ -117,11 +122,11 @@ def _sizes_of(source: str) -> tuple[int, bool]:
 
 
 def timm_net(model: Family, start: TimmStart, init: str, seed: int) -> PathNet:
-    """The network of ``model`` with weights loaded by timm. The classifier is re-initialised if its number of classes
-    differs from the weights', and always with a checkpoint file.
+    """Build the network of ``model`` with weights loaded by timm. The classifier is re-initialised if the weights have
+    another number of classes, and always with a checkpoint file.
 
     Raises:
-        ValueError: another model than ``init`` names; weights that cannot be found, read or loaded.
+        ValueError: ``init`` is another model, or the weights cannot be found, read or loaded.
     """
     if not isinstance(model, TimmModel):
         raise ValueError(f"model is a {model.family}, but init = {init!r} is a timm model: use a recipe of that family")
@@ -132,6 +137,6 @@ def timm_net(model: Family, start: TimmStart, init: str, seed: int) -> PathNet:
     if start.checkpoint is not None:
         weights["pretrained_cfg_overlay"] = {"file": start.checkpoint, "custom_load": False}
     net = model.build(seed)
-    with seeded(seed):  # timm draws a classifier for other classes
+    with seeded(seed):  # timm draws a new classifier if the classes differ
         load_timm_weights(net, model, start.source, weights)
     return net

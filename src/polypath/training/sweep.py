@@ -1,16 +1,17 @@
-"""Many runs of one recipe, over seeds and a grid of field values, with a table of mean ± standard deviation.
+"""Train many runs of one recipe, for several seeds and a grid of field values. The results are a table of mean ±
+standard deviation.
 
     result = sweep(get_recipe("dfn-mr26-cifar10"), range(5), {"model.depth": (26, 38, 50)}, "sweeps/depth")
     print(result.text())
 
-``out`` holds ``sweep.json`` (the arguments), a run folder for each combination, ``logs/``, and ``table.json`` and
-``table.csv``, which are updated after each run. The same call continues a sweep: finished runs are read, started ones
-resumed, failed ones tried again. A run that fails is retried ``retries`` times, then listed as failed.
+The folder ``out`` has ``sweep.json`` (the arguments), a run folder for each combination, ``logs/``, and ``table.json``
+and ``table.csv``, which are updated after each run. The same call continues a sweep: finished runs are read, started
+runs are resumed, and failed runs are tried again. A run that fails is retried ``retries`` times, then listed as failed.
 
-Runs are processes on this machine, ``workers`` at a time, distributed over its GPUs. They end with the sweep: Ctrl-C
-and SIGTERM are forwarded, so that the runs save and exit. If the sweep is killed, they exit at once
-(:mod:`polypath.training.own_process`). The sweep holds the lock of ``out``, and each run the lock of its own folder.
-With ``cluster`` the runs are tasks on a Ray cluster, whose machines must see ``out`` under the same path.
+Each run is a process on this machine. ``workers`` runs go at the same time, distributed over the GPUs. They end with
+the sweep: Ctrl-C and SIGTERM are forwarded, so that the runs save and exit. If the sweep is killed, they exit at once
+(:mod:`polypath.training.own_process`). The sweep locks ``out``, and each run locks its own folder. With ``cluster`` the
+runs are tasks on a Ray cluster. All its machines must see ``out`` under the same path.
 """
 
 from __future__ import annotations
@@ -48,13 +49,14 @@ from polypath.training.trackers import check_tracker
 LOG = logging.getLogger(__name__)
 
 Runner = Callable[[Recipe, Path, int], None]
-"""Called with recipe, folder and worker number to train or resume a run; raises if the run fails."""
+"""A function that trains or resumes a run, called with recipe, folder and worker number. It raises if the run fails."""
 Trained = tuple[dict[str, RunResult], dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One combination of values, averaged over its seeds; errors in percent, ``std`` None for fewer than two runs."""
+    """The results of one combination of values, averaged over the seeds. Errors are in percent; ``std`` is None for
+    fewer than two runs."""
 
     values: dict[str, Any]
     runs: int
@@ -67,14 +69,15 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """``rows`` in the order of the grid; ``results`` and ``failed`` (the error's last line) by run name."""
+    """The results of a sweep: ``rows`` in the order of the grid, ``results`` by run name, and the error message of each
+    run in ``failed``."""
 
     rows: list[Row]
     results: dict[str, RunResult]
     failed: dict[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
-        """The table as text, with failed runs below it."""
+        """Format the table as text, with failed runs below it."""
         lines = [f"{'':40} {'test error %':>16} {'val error %':>16} {'runs':>6}"]
         for row in self.rows:
             name = ", ".join(f"{k}={v}" for k, v in row.values.items()) or "all"
@@ -97,25 +100,26 @@ def sweep(
     data_moved: str | os.PathLike[str] | None = None,
     run: Runner | None = None,
 ) -> SweepResult:
-    """Run ``recipe`` for each seed and each combination of the grid's values; see the module.
+    """Train ``recipe`` for each seed and each combination of the grid's values; see the module.
 
     Args:
-        grid: dotted field name to values.
+        grid: maps the dotted name of a field to a list of values.
         cluster: address of a Ray cluster (``auto``: the one on this machine, ``local``: a new one).
         retries: how often a failed run is retried.
-        data_moved: the folder in which the images are now; they must be those of the started runs.
+        data_moved: the folder in which the images are now, if they were moved. They must be the images of the started
+            runs.
         run: function that trains one run; by default in a separate process.
 
     Raises:
-        ValueError: an unknown field or an illegal value, no seeds, a folder that holds another sweep.
-        ImportError: ``cluster`` without Ray, or a tracker that is not installed, with the extra to install.
+        ValueError: a field is unknown or has an illegal value, there are no seeds, or ``out`` has another sweep.
+        ImportError: Ray (for ``cluster``) or a tracker is missing; the message has the extra to install.
         Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and exited.
     """
     seeds, grid = list(plain(list(seeds))), {name: list(plain(list(values))) for name, values in (grid or {}).items()}
     recipe = settled(recipe, data_moved)  # once, for all runs
     plan = plan_of(recipe, seeds, grid)
     folder, asked = Path(out), (recipe, seeds, grid)
-    _claim(folder, *asked)  # before anything is written, and again under the lock
+    _claim(folder, *asked)  # check before anything is written, and again under the lock
     recipes = {name: one for name, (_, one) in plan.items()}
     runs = Runs(recipes, folder, run=run, cluster=cluster, workers=workers, retries=retries, data_moved=data_moved)
 
@@ -129,16 +133,16 @@ def sweep(
 
 
 class Runs:
-    """Named runs, each trained in a folder of its name: finished runs are read, started ones resumed.
+    """A set of named runs, each trained in a folder of that name. Finished runs are read, and started runs are resumed.
 
     Args:
-        recipes: recipe of each run, by its name.
-        folder: the folder of the run folders; the caller of :meth:`train` must hold its lock.
-        cluster, workers, retries, data_moved, run: as of :func:`sweep`.
+        recipes: maps the name of each run to its recipe.
+        folder: the parent folder of the runs. The caller of :meth:`train` must hold its lock.
+        cluster, workers, retries, data_moved, run: as for :func:`sweep`.
 
     Raises:
-        ValueError: no workers, missing images.
-        ImportError: ``cluster`` without Ray, or a tracker that is not installed, with the extra to install.
+        ValueError: ``workers`` is below 1, or images are missing.
+        ImportError: Ray (for ``cluster``) or a tracker is missing; the message has the extra to install.
     """
 
     def __init__(
@@ -164,8 +168,8 @@ class Runs:
             self._run = _reading(own, folder, recipes, None if data_moved is None else os.fspath(data_moved))
 
     def train(self, told: Callable[[dict[str, RunResult], dict[str, str]], None] | None = None) -> Trained:
-        """Train all runs. Returns the results and, for failed runs, the error's last line, each by run name; ``told``
-        is called with both after each run.
+        """Train all runs. Return the results and the error messages of failed runs, each by run name. After each run,
+        ``told`` is called with both.
 
         Raises:
             Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and exited.
@@ -210,10 +214,10 @@ class Runs:
 def plan_of(
     recipe: Recipe, seeds: Sequence[int], grid: Mapping[str, Sequence[Any]]
 ) -> dict[str, tuple[dict[str, Any], Recipe]]:
-    """Map each run's name to its values of the grid and its recipe.
+    """Map the name of each run to its values from the grid and its recipe.
 
     Raises:
-        ValueError: as :func:`sweep`.
+        ValueError: as for :func:`sweep`.
     """
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds = {list(seeds)}: give at least one, each once")
@@ -233,7 +237,8 @@ def plan_of(
 
 
 def _reading(run: Callable[..., None], folder: Path, recipes: Mapping[str, Recipe], moved: str | None) -> Runner:
-    """``run`` with images from the same folder for all runs. Finished runs need no images, unless these ``moved``."""
+    """Wrap ``run`` so that all runs read their images from the same folder. If all runs are finished and no images
+    ``moved``, none are needed."""
     if moved is None and all((folder / name / "summary.json").is_file() for name in recipes):
         return run
     found = places({folder / name: recipe.data for name, recipe in recipes.items()}, moved)
@@ -241,11 +246,11 @@ def _reading(run: Callable[..., None], folder: Path, recipes: Mapping[str, Recip
 
 
 def ray_runner(address: str) -> Runner:
-    """A runner on a Ray cluster; each run gets a GPU if the cluster has any.
+    """Return a runner on a Ray cluster. Each run gets a GPU if the cluster has any.
 
     Raises:
-        ImportError: Ray is missing, with the extra to install.
-        ValueError: no cluster at ``address``.
+        ImportError: Ray is missing; the message has the extra to install.
+        ValueError: there is no cluster at ``address``.
     """
     ray = join_cluster(address)
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
@@ -268,8 +273,8 @@ def _one(run: Runner, recipe: Recipe, path: Path, slot: int) -> RunResult:
 
 
 def _same(found: Recipe, wanted: Recipe) -> bool:
-    """Whether a run has the ``wanted`` recipe. Its precision may replace ``auto``, and its teacher's folder may have
-    moved, since the run keeps a copy."""
+    """Whether a run's recipe is the ``wanted`` one. The run may have resolved a precision of ``auto``, and the
+    teacher's folder may have moved, since the run keeps a copy."""
     settled: dict[str, Any] = {"precision": found.precision} if wanted.precision == "auto" else {}
     if isinstance(wanted.objective, Taught) and isinstance(found.objective, Taught):
         before, now = found.objective.teacher, wanted.objective.teacher
@@ -284,17 +289,17 @@ class _Claim(TypedDict):
 
 
 def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any]) -> dict[str, Any]:
-    """The contents of ``sweep.json``. Seeds may be added to those of an earlier call.
+    """Return the contents of ``sweep.json``. A call may add seeds to those of an earlier call.
 
     Raises:
-        ValueError: ``folder`` holds something else.
+        ValueError: ``folder`` has other contents.
     """
     check_own(folder, "sweep.json", "sweep")
     file = folder / "sweep.json"
     here = json.loads(json.dumps({"recipe": recipe_to_json(recipe), "grid": grid, "seeds": seeds}))
     if file.is_file():
         before = read(file, _Claim)
-        before["recipe"] = recipe_to_json(recipe_from_json(before["recipe"]))  # adds fields of newer versions
+        before["recipe"] = recipe_to_json(recipe_from_json(before["recipe"]))  # adds the fields of newer versions
         for what in ("recipe", "grid"):
             if before[what] != here[what]:
                 raise ValueError(f"{folder} holds a sweep of another {what}: choose another --out")
@@ -336,7 +341,7 @@ def _write(folder: Path, result: SweepResult) -> None:
 
 
 def _word(value: Any) -> str:
-    """A value as part of a folder's name."""
+    """Format a value as part of a folder's name."""
     text = "x".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
     return "".join(c if c.isalnum() or c in ".-+_" else "_" for c in text)
 

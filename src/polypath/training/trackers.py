@@ -1,4 +1,4 @@
-"""Logging of a run besides its files: always TensorBoard, W&B or trackio on request; and ``curves.png``."""
+"""Log a run to TensorBoard and, if the recipe says so, to W&B or trackio; and draw ``curves.png``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ PROJECT = "polypath"
 
 
 class Trackers:
-    """All trackers of a run."""
+    """The trackers of a run: TensorBoard, and a service if there is one."""
 
     def __init__(self, run_dir: Path, recipe: Recipe, step: int = 0) -> None:
         """
         Args:
-            step: the step from which the run resumes; TensorBoard hides its earlier events of later steps.
+            step: the step from which the run resumes. TensorBoard then hides earlier events of later steps.
 
         Raises:
-            ImportError: the service's package is missing, with the extra to install.
+            ImportError: the package of the service is missing; the message has the extra to install.
         """
         from torch.utils.tensorboard import SummaryWriter
 
@@ -49,19 +49,19 @@ class Trackers:
 
 
 def check_tracker(service: str) -> ModuleType | None:
-    """The module of a service, None for ``none``.
+    """Import the package of a tracking service. Return None for ``none``.
 
     Raises:
-        ImportError: it is missing, with the extra to install.
+        ImportError: the package is missing; the message has the extra to install.
     """
     return None if service == "none" else need(service, f"tracker {service!r}", service)
 
 
 def open_service(service: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
-    """An object with wandb's interface (``log``, ``finish``), or None.
+    """Open a tracking service. Return an object with wandb's interface (``log``, ``finish``), or None for ``none``.
 
     Raises:
-        ImportError: as :class:`Trackers`.
+        ImportError: as for :class:`Trackers`.
     """
     if service == "none":
         return None
@@ -76,7 +76,7 @@ def open_service(service: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
 
 
 def _own_id(run_dir: Path) -> str:
-    """The run's id in the service, kept in ``tracker.json``, because folders of other runs may have the same name."""
+    """Return the run's id in the service. It is kept in ``tracker.json``, as folders may have equal names."""
     file = run_dir / "tracker.json"
     with contextlib.suppress(ValueError, KeyError):
         return read(file, dict[str, str])["id"]
@@ -86,7 +86,7 @@ def _own_id(run_dir: Path) -> str:
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], file: Path, title: str) -> None:
-    """Draw the losses and errors of ``metrics.jsonl`` against epochs, as PNG."""
+    """Plot the losses and errors in ``metrics.jsonl`` over the epochs, as PNG."""
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg

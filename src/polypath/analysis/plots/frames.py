@@ -1,4 +1,4 @@
-"""A figure for each data frame of the analyses; save it with :func:`polypath.analysis.plots.style.save_figure`."""
+"""A figure for the data frame of each analysis. Save it with :func:`polypath.analysis.plots.style.save_figure`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MOST_NAMES = 60  # more row names would be illegible
 
 
 def draw_subnetworks(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.subnetworks.subnetwork_table`: error of each path; filled marks with recalibrated
-    batch-norm, hollow ones without."""
+    """Draw :func:`~polypath.analysis.subnetworks.subnetwork_table`: the error of each path. Filled marks are errors
+    with recalibrated batch-norm, hollow ones without."""
     again = _some(frame, "error_recalibrated")
     marks = {"error": ("batch-norm as trained", again), "error_recalibrated": ("batch-norm recalibrated", False)}
     shown = {c: of for c, of in marks.items() if c == "error" or again}
@@ -27,8 +27,8 @@ def draw_subnetworks(frame: pd.DataFrame, title: str = "") -> Figure:
 
 
 def draw_leave_one_out(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.components.leave_one_out`: the ensemble's error without each component; a line marks
-    the error with all."""
+    """Draw :func:`~polypath.analysis.components.leave_one_out`: the ensemble's error without each component. A line
+    marks the error with all components."""
     rest, whole = frame.iloc[1:], float(frame["error"].iloc[0])
     figure = _dots(rest, "left_out", {"error": ("ensemble without it", False)}, "top-1 error (%)", title)
     figure.axes[0].axvline(whole, color=GREY, lw=1, ls="--", label=f"all {int(frame['members'].iloc[0])}")
@@ -37,20 +37,22 @@ def draw_leave_one_out(frame: pd.DataFrame, title: str = "") -> Figure:
 
 
 def draw_shared_and_separate(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.components.shared_and_separate`: both errors of each component and of the ensembles."""
+    """Draw :func:`~polypath.analysis.components.shared_and_separate`: both errors of each component and of the
+    ensembles."""
     marks = {"shared": ("one set of weights", True), "separate": ("separate weights", False)}
     return _dots(frame, "component", marks, "top-1 error (%)", title)
 
 
 def draw_calibration(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.calibration.calibration_table`: calibration error before and after the temperature."""
+    """Draw :func:`~polypath.analysis.calibration.calibration_table`: calibration error with and without temperature."""
     fitted = _some(frame, "ece_fitted")
     marks = {"ece": ("as trained", fitted)} | ({"ece_fitted": ("temperature fitted", False)} if fitted else {})
     return _dots(frame, "path", marks, "expected calibration error (%)", title)
 
 
 def draw_importance(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.importance.importance`: increase of the error without each, ± two standard errors."""
+    """Draw :func:`~polypath.analysis.importance.importance`: how much the error increases without each part, ± two
+    standard errors."""
     marks = {"increase": ("increase", False)}
     label = "increase of top-1 error without it (points)"
     figure = _dots(frame, "dropped", marks, label, title, [2 * e for e in frame["standard_error"].to_list()])
@@ -60,7 +62,7 @@ def draw_importance(frame: pd.DataFrame, title: str = "") -> Figure:
 
 
 def draw_agreement(frame: pd.DataFrame, measures: Sequence[str] = ("disagreement", "q"), title: str = "") -> Figure:
-    """:func:`~polypath.analysis.agreement.pairwise_agreement`: a matrix of all pairs for each of ``measures``."""
+    """Draw :func:`~polypath.analysis.agreement.pairwise_agreement`: a matrix of all pairs for each of ``measures``."""
     names = list(dict.fromkeys([*frame["a"], *frame["b"]]))
     side = max(2.6, 0.42 * len(names) + 1.2)
     figure = new_figure(side * 1.25 * len(measures), side + 0.8, title)
@@ -79,8 +81,8 @@ def draw_agreement(frame: pd.DataFrame, measures: Sequence[str] = ("disagreement
 
 
 def draw_confusion(counts: Mapping[str, Tensor], classes: Sequence[str] = (), title: str = "") -> Figure:
-    """:func:`~polypath.analysis.confusion.confusion`: a confusion matrix for each path, shaded by the share of the
-    row's images; rows are the truth, columns the answer."""
+    """Draw :func:`~polypath.analysis.confusion.confusion`: a confusion matrix for each path. Rows are the truth,
+    columns the answer; a cell's shade is its share of the row's images."""
     side = max(len(next(iter(counts.values()))), 1)
     names = list(classes) or [str(i) for i in range(side)]
     figure = new_figure((0.32 * side + 1.6) * len(counts), 0.32 * side + 1.4, title)
@@ -95,8 +97,8 @@ def draw_confusion(counts: Mapping[str, Tensor], classes: Sequence[str] = (), ti
 
 
 def draw_reliability(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.calibration.reliability`: accuracy against confidence, a panel for each path; bars show
-    the share of images in each bin."""
+    """Draw :func:`~polypath.analysis.calibration.reliability`: accuracy against confidence, in a panel for each path.
+    Bars show the share of images in each bin."""
     groups = _groups(frame, "path")
     columns = min(4, len(groups))
     rows = -(-len(groups) // columns)
@@ -119,8 +121,8 @@ def draw_reliability(frame: pd.DataFrame, title: str = "") -> Figure:
 
 
 def draw_depths(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.depths.depths`: number of paths of each depth, on a logarithmic scale if there are
-    many; a colour for each network."""
+    """Draw :func:`~polypath.analysis.depths.depths`: the number of paths of each depth, in a colour for each network.
+    The scale is logarithmic if there are many paths."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     figure, (axes,) = canvas(7.2, 4.2, title=title)
@@ -147,7 +149,8 @@ def draw_depths(frame: pd.DataFrame, title: str = "") -> Figure:
 
 
 def draw_loops(frame: pd.DataFrame, expected: float | None = None, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.loops.loop_histogram`: images by loops, with the mean and the ``expected`` loops."""
+    """Draw :func:`~polypath.analysis.loops.loop_histogram`: images by loops, with the mean and the ``expected``
+    loops."""
     figure, (axes,) = canvas(7.2, 4.0, title=title)
     axes.bar(frame["loops"], 100 * frame["share"], 0.85, color=COLOURS[0])
     mean = float(frame["loops"].to_numpy() @ frame["share"].to_numpy())
@@ -161,8 +164,8 @@ def draw_loops(frame: pd.DataFrame, expected: float | None = None, title: str = 
 
 
 def draw_gates(frame: pd.DataFrame, target: float | None = None, title: str = "") -> Figure:
-    """The gates of :func:`~polypath.analysis.loops.loops_taken`: images passed by each gate, as a share of those that
-    reach it (marks) and of all images (bars)."""
+    """Draw the gates of :func:`~polypath.analysis.loops.loops_taken`: the images that each gate passes, as a share of
+    those that reach it (marks) and of all images (bars)."""
     figure, (axes,) = canvas(max(5.0, 0.32 * len(frame) + 2), 4.0, title=title)
     places = range(len(frame))
     axes.bar(places, 100 * frame["share"], 0.8, color=COLOURS[0], alpha=0.35, label="of all images")
@@ -180,8 +183,8 @@ def draw_gates(frame: pd.DataFrame, target: float | None = None, title: str = ""
 
 
 def draw_gallery(frame: pd.DataFrame, images: Tensor, classes: Sequence[str] = (), title: str = "") -> Figure:
-    """:mod:`~polypath.analysis.galleries`: a row of images of each kind. ``images`` are all images of the data, stored
-    as uint8 ``(N, C, H, W)``."""
+    """Draw a table of :mod:`~polypath.analysis.galleries`: a row of images of each kind. ``images`` are all images of
+    the data, stored as uint8 ``(N, C, H, W)``."""
     from polypath.analysis.galleries import pixels
 
     kinds = list(dict.fromkeys(frame["kind"]))
@@ -203,7 +206,7 @@ def draw_gallery(frame: pd.DataFrame, images: Tensor, classes: Sequence[str] = (
 
 
 def draw_similarity(pairs: Mapping[str, pd.DataFrame] | pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.similarity.channel_pairs`, of one network or of several by name: histograms of
+    """Draw :func:`~polypath.analysis.similarity.channel_pairs` of one network, or of several by name: histograms of
     similarity, within a segment (filled) and across segments (line)."""
     frames = pairs if isinstance(pairs, Mapping) else {"": pairs}
     figure, panels = canvas(3.6 * len(frames) + 0.6, 3.6, len(frames), title=title, sharey=True)
@@ -223,7 +226,8 @@ def draw_similarity(pairs: Mapping[str, pd.DataFrame] | pd.DataFrame, title: str
 
 
 def draw_spectrum(frame: pd.DataFrame, title: str = "") -> Figure:
-    """:func:`~polypath.analysis.similarity.spectrum`: eigenvalues as shares of their sum, and their cumulative sum."""
+    """Draw :func:`~polypath.analysis.similarity.spectrum`: eigenvalues as shares of their sum, and their cumulative
+    sum."""
     figure, (left, right) = canvas(9.6, 3.8, 2, title=title)
     for i, (name, of) in enumerate(_groups(frame, "layer")):
         colour = COLOURS[i % len(COLOURS)]
@@ -245,7 +249,8 @@ def _dots(
     title: str,
     errors: Sequence[float] | None = None,
 ) -> Figure:
-    """Marks of several columns, a row for each name; with too many names, along the other axis."""
+    """Draw marks of several columns, a row for each name. With too many names, rows are along the x axis, without
+    names."""
     lying = len(frame) <= MOST_NAMES
     figure, (axes,) = canvas(7.2, max(2.2, 0.24 * len(frame) + 1.2) if lying else 4.2, title=title)
     places = range(len(frame))

@@ -1,4 +1,4 @@
-"""Placement of names beside the marks of a chart, where each covers the least. Lengths in any unit."""
+"""Placement of names beside the marks of a chart, where they cover the least. Lengths may have any unit."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Box(NamedTuple):
 
     @classmethod
     def around(cls, x: float, y: float, width: float, height: float) -> Box:
-        """Centred at ``(x, y)``."""
+        """Return the box centred at ``(x, y)``."""
         return cls(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
     def overlap(self, other: Box) -> float:
-        """The area that both cover."""
+        """Return the area that both boxes cover."""
         width, height = min(self.x1, other.x1) - max(self.x0, other.x0), min(self.y1, other.y1) - max(self.y0, other.y0)
         return width * height if width > 0 and height > 0 else 0.0
 
 
 class Spot(NamedTuple):
-    """The offset of a name's centre from its mark, and the area that it covers of others or outside the chart."""
+    """The offset of a name's centre from its mark, and the area in which it covers other things or leaves the chart."""
 
     dx: float
     dy: float
@@ -41,14 +41,14 @@ def place(
     *,
     reach: int = 5,
 ) -> list[Spot]:
-    """A spot for each name, in order: give the most important name first.
+    """Return a spot for each name. Spots are chosen in this order, so give the most important name first.
 
     Args:
         marks: centres of the marks that the names belong to.
         sizes: width and height of each name.
         taken: boxes that names should not cover.
         inside: the chart's panel.
-        reach: rings of positions to try around a mark; 1 is right beside it.
+        reach: rings of positions to try around a mark. Ring 1 is right beside it.
     """
     taken, spots = list(taken), []
     for (x, y), (width, height) in zip(marks, sizes, strict=True):
@@ -65,7 +65,7 @@ def place(
 
 
 def _offsets(width: float, height: float, reach: int) -> list[tuple[float, float]]:
-    """Centres to try, from the mark: right, left, above, below, the corners, and farther out."""
+    """Return offsets to try: right of the mark, left, above, below, the corners, and farther out."""
     found = []
     for step in range(reach):
         up, side = height * (0.5 + step) + 5, width * 0.5 + 6 + 10 * step

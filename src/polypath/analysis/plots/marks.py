@@ -1,4 +1,4 @@
-"""A chart's data, before it is drawn with Matplotlib or as SVG: series of marks, and the paths of runs as series."""
+"""The data of a chart, before Matplotlib or SVG draws it: series of marks, and the paths of runs as series."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import NamedTuple
 from polypath.analysis.scoring import PathRow
 from polypath.core.display import short_macs
 
-COLOURS = 6  # series take them in turn
+COLOURS = 6  # series take the colours in turn
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A point.
+    """A point of a chart.
 
     Attributes:
         x, y: its position.
         label: the text beside it.
         about: its tooltip.
-        path: the path that it belongs to, for pages that highlight one.
+        path: the path that it belongs to, so that a page can highlight it.
         to_x: the end of a whisker to the right.
-        from_y: the position of a hollow twin.
+        from_y: the y of its hollow twin, which shows a second value of the same path.
         strong: whether it is larger and its label bold.
-        state: for the style of a page: ``late``, ``chosen``.
+        state: ``late`` or ``chosen``, which a page's style shows.
     """
 
     x: float
@@ -50,7 +50,7 @@ class Series:
 
 
 class CostAxis(NamedTuple):
-    """A cost of paths as an axis; ``to`` gives the end of the whisker."""
+    """A cost of paths as an axis. ``to`` returns the end of the whisker."""
 
     label: str
     at: Callable[[PathRow], float | None]
@@ -62,10 +62,10 @@ LATENCY = CostAxis("measured latency (ms): p50, whisker to p95", lambda row: row
 
 
 def error_against(axis: CostAxis, runs: Mapping[str, Sequence[PathRow]]) -> list[Series]:
-    """Dots of every path of each run that has this cost: error against cost.
+    """Return series of dots, error against cost, with every path of each run that has this cost.
 
-    The first run is the subject; the labels of the others, its rivals, begin with the run's name. Errors are with
-    recalibrated batch-norm if measured; errors with the network's own batch-norm are then hollow twins.
+    The first run is the subject. The others are its rivals; their labels begin with the run's name. Errors are with
+    recalibrated batch-norm if measured; then hollow twins show the errors with the network's own batch-norm.
     """
     found = []
     for i, (run, rows) in enumerate(runs.items()):
@@ -93,21 +93,21 @@ def error_against(axis: CostAxis, runs: Mapping[str, Sequence[PathRow]]) -> list
 
 
 def short_names(rows: Sequence[PathRow]) -> dict[str, str]:
-    """Names without the key that all names but ``whole`` share (``branches=1,3`` becomes ``1,3``)."""
+    """Return names without the key that all names but ``whole`` share (``branches=1,3`` becomes ``1,3``)."""
     if shared_key(rows) is None:
         return {row.name: row.name for row in rows}
     return {row.name: row.name.partition("=")[2] or row.name for row in rows}
 
 
 def shared_key(rows: Sequence[PathRow]) -> str | None:
-    """The key that the names of all paths but ``whole`` share, if there is one."""
+    """Return the key that the names of all paths but ``whole`` share, if there is one."""
     keys = {row.name.partition("=")[0] for row in rows if row.name != "whole"}
     return keys.pop() if len(keys) == 1 else None
 
 
 def front(marks: Sequence[Mark], *, upper: bool = False) -> list[Mark]:
-    """The marks that no other beats in both ``x`` and ``y``, sorted by ``x``. Smaller is better; with ``upper``, a
-    larger ``y``."""
+    """Return the marks that no other mark beats in both ``x`` and ``y``, sorted by ``x``. Smaller is better; with
+    ``upper``, a larger ``y`` is better."""
     sign = -1.0 if upper else 1.0
     found, best = [], math.inf
     for mark in sorted(marks, key=lambda mark: (mark.x, sign * mark.y)):
@@ -118,6 +118,6 @@ def front(marks: Sequence[Mark], *, upper: bool = False) -> list[Mark]:
 
 
 def named_front(series: Series) -> Series:
-    """The series with labels only on its front and on strong marks."""
+    """Return the series with labels only on its front and on strong marks."""
     best = front(series.marks)
     return replace(series, marks=[m if m in best or m.strong else replace(m, label="") for m in series.marks])

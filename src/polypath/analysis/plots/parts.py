@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Value(NamedTuple):
-    """A mean, its standard deviation, and the number that a paper prints; None where there is none."""
+    """A mean, its standard deviation, and the number printed in the paper; each is None if there is none."""
 
     mean: float
     spread: float | None = None
@@ -26,11 +26,11 @@ class Value(NamedTuple):
 def side_by_side(
     axis: Axes, groups: Sequence[str], series: Mapping[str, Mapping[int, Value]], *, kind: str = "bar"
 ) -> None:
-    """Values in groups with whiskers of one standard deviation; printed numbers are diamonds.
+    """Draw groups of values with whiskers of one standard deviation. Printed numbers are diamonds.
 
     Args:
         groups: names along the axis.
-        series: for each label, its values by the index of their group.
+        series: the values of each label, by the index of their group.
         kind: ``bar``, ``barh`` (groups from top to bottom) or ``dots``.
     """
     lying, several = kind == "barh", len(series) > 1
@@ -66,7 +66,8 @@ def side_by_side(
 
 
 def mean_curve(axis: Axes, seeds: Sequence[Sequence[tuple[float, float]]], label: str, i: int) -> None:
-    """The ``i``-th curve of a panel, of several seeds: their mean, and a band from the lowest to the highest."""
+    """Draw the ``i``-th curve of a panel: the mean over several seeds, in a band from the lowest to the highest
+    value."""
     length = min(map(len, seeds), default=0)
     if not length:
         return
@@ -80,15 +81,15 @@ def mean_curve(axis: Axes, seeds: Sequence[Sequence[tuple[float, float]]], label
 
 
 def name_marks(panel: Axes, named: Sequence[tuple[Mark, str]]) -> None:
-    """Write the label of each mark in its colour, where it covers the least of marks, lines and other names. Labels far
-    from their mark get a leader line.
+    """Write the label of each mark in the mark's colour, where it covers the least of marks, lines and other labels.
+    Labels far from their mark get a leader line.
 
-    Works in points (1/72 inch), so a figure looks the same in every format.
+    Positions are in points (1/72 inch), so a figure looks the same in every format.
     """
     from matplotlib.collections import LineCollection
 
     assert panel.figure is not None
-    panel.figure.canvas.draw()  # labels are placed by the artists on the canvas
+    panel.figure.canvas.draw()  # labels are placed around what is drawn
     scale = 72 / DPI
     named = sorted(named, key=lambda pair: (not pair[0].strong, pair[0].y))
     at = np.array([(mark.x, mark.y) for mark, _ in named]).reshape(-1, 2)

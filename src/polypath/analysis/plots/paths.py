@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def path_figure(runs: Mapping[str, Sequence[PathRow]], *, title: str = "", footnote: str = "") -> Figure:
-    """Error against MACs and, where any row has it, against measured latency (point p50, whisker to p95).
+    """Draw error against MACs and, if any row has a latency, against measured latency (point p50, whisker to p95).
 
     The first run is the subject, the others are its rivals, each in its own colour. Filled marks are the error with
-    recalibrated batch-norm if measured. Hollow marks, tied to them by a thin line, are the error without.
+    recalibrated batch-norm, if it was measured. Thin lines connect them to hollow marks, the error without
+    recalibration.
     """
     timed = any(row.p50_ms is not None for rows in runs.values() for row in rows)
     axes = [MACS, LATENCY] if timed else [MACS]

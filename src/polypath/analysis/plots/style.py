@@ -1,4 +1,4 @@
-"""The style of all Matplotlib figures, and how they are saved."""
+"""The style of all Matplotlib figures, and the function that saves them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DPI = 150
 
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
-    """An empty figure of this size in inches, drawn without a display."""
+    """Return an empty figure of this size in inches. It needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -34,7 +34,8 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
 def canvas(
     width: float = 7.2, height: float = 4.4, panels: int = 1, *, title: str = "", **shared: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure and its panels side by side, with a light grid; ``shared`` as ``sharey=True``."""
+    """Return a figure and its panels, side by side, with a light grid. ``shared`` are options such as
+    ``sharey=True``."""
     figure = new_figure(width, height, title)
     axes = list(figure.subplots(1, panels, squeeze=False, **shared)[0])
     for axis in axes:
@@ -43,14 +44,14 @@ def canvas(
 
 
 def tidy(axes: Axes) -> None:
-    """Draw a light grid behind the marks, and no frame at the top and the right."""
+    """Draw a light grid behind the marks, and remove the frame at the top and the right."""
     axes.grid(True, lw=0.4, alpha=0.5)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def legend_below(figure: Figure, columns: int = 4) -> None:
-    """One legend under all panels, each label once; no legend without labels."""
+    """Draw one legend under all panels, with each label once. Without labels, draw none."""
     handles: dict[str, Any] = {}
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):

@@ -1,8 +1,8 @@
 """Small charts as inline SVG, for pages.
 
 :data:`STYLE` is their CSS. Colours come from the page's CSS variables if it sets them (``--c1`` …, ``--ink``,
-``--soft``, ``--line``, ``--card``), so charts work in light and dark mode. Marks of a path have a ``data-path``
-attribute, so that the page can highlight them.
+``--soft``, ``--line``, ``--card``), so charts work in light and dark mode. Marks that belong to a path have a
+``data-path`` attribute, so that the page can highlight them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from polypath.analysis.plots.marks import Mark, Series
 
 WIDTH, HEIGHT = 440.0, 270.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 12.0, 42.0
-LETTER = 6.2  # approximate width in pixels of a letter at 11 px
+LETTER = 6.2  # approximate width of a letter at 11 px, in pixels
 STYLE = """
 .chart{margin:0;max-width:40rem}
 .chart svg{display:block;width:100%;height:auto;font-family:system-ui,sans-serif}
@@ -78,13 +78,13 @@ def chart(
     title: str = "",
     legend: bool = True,
 ) -> str:
-    """One ``<figure>``, or an empty text if there is no point to draw.
+    """Return one ``<figure>``, or an empty string if there is no point to draw.
 
     Args:
-        series: drawn in order; with ``powers``, ``y`` values are base-10 logarithms.
+        series: the marks, drawn in this order. With ``powers``, ``y`` values are base-10 logarithms.
         about: the picture's description for screen readers.
-        from_zero: axes that begin at 0, ``x``, ``y`` or ``xy``.
-        names: labels of the positions 0, 1, … of the x axis, instead of numbers.
+        from_zero: the axes that begin at 0: ``x``, ``y`` or ``xy``.
+        names: labels for the positions 0, 1, … of the x axis, instead of numbers.
         bounds: limits of x and y, instead of those of the points.
         rule: a vertical line to draw.
         title, legend: text above the picture.
@@ -121,7 +121,7 @@ class _Frame:
     y1: float
     width: float
     bottom: float
-    floor: float = 0.0  # the y of the bars' base
+    floor: float = 0.0  # the y of the base of bars
 
     @classmethod
     def around(
@@ -185,7 +185,7 @@ class _Frame:
 
 
 def ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
-    """Round numbers between ``low`` and ``high``."""
+    """Return round numbers between ``low`` and ``high``."""
     from matplotlib.ticker import MaxNLocator
 
     found = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high)
@@ -199,7 +199,7 @@ def _finite(mark: Mark) -> bool:
 
 def _draw(of: Series, frame: _Frame) -> str:
     marks = [mark for mark in of.marks if _finite(mark)]
-    if of.kind in ("line", "dashed") and len(marks) == 1:  # a line of one point would be invisible
+    if of.kind in ("line", "dashed") and len(marks) == 1:  # a line through one point would be invisible
         return _dot(marks[0], frame, of.colour)
     if of.kind in ("line", "dashed"):
         points = "L".join(f"{frame.x(m.x):.1f} {frame.y(m.y):.1f}" for m in marks)
@@ -248,7 +248,8 @@ def _rule(rule: Rule, frame: _Frame) -> str:
 
 
 def _names(series: Sequence[Series], frame: _Frame, rule: Rule | None) -> list[str]:
-    """Labels beside their marks, strong ones first. A label that would cover something is omitted unless strong."""
+    """Draw labels beside their marks, strong ones first. A label that would cover something is omitted unless
+    strong."""
     every = [mark for of in series if of.kind == "dots" for mark in of.marks if _finite(mark)]
     named = sorted((m for m in every if m.label), key=lambda m: (not m.strong, -m.y))
     sizes = [_size(m) for m in named]
@@ -263,13 +264,14 @@ def _names(series: Sequence[Series], frame: _Frame, rule: Rule | None) -> list[s
 
 
 def _size(mark: Mark) -> tuple[float, float]:
-    """Width and height of a label; strong ones are bold and leave room for a larger dot."""
+    """Return width and height of a label. Strong labels are bold and leave room for a larger dot."""
     width = LETTER * len(mark.label)
     return (1.15 * width + 8, 17.0) if mark.strong else (width + 2, 13.0)
 
 
 def _taken(series: Sequence[Series], dots: Sequence[Mark], frame: _Frame, rule: Rule | None) -> list[Box]:
-    """Boxes that labels should not cover: dots with their twins and whiskers, stairs, the rule with its name."""
+    """Return the boxes that labels should not cover: dots with hollow twins and whiskers, stairs, the rule and its
+    name."""
     found = [Box.around(frame.x(m.x), frame.y(m.y), 10, 10) for m in dots]
     found += [Box.around(frame.x(m.x), frame.y(m.from_y), 8, 8) for m in dots if m.from_y is not None]
     found += [Box(frame.x(m.x), frame.y(m.y), frame.x(m.to_x), frame.y(m.y) + 1) for m in dots if m.to_x is not None]

@@ -1,4 +1,4 @@
-"""Classes and images in a report: errors by class, confusion, and where paths look."""
+"""The part of a report about classes and images: errors by class, confusion, and where paths look."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.data.augment import centre_crop
 
-MOST_PATHS = 8  # columns of errors by class
+MOST_PATHS = 8  # at most so many columns of errors by class
 MOST_PAIRS, EXAMPLES = 10, 3
-MOST_CAMS, SIDE, GAP = 6, 96, 4  # images, their least side and the gap between two, in pixels
+MOST_CAMS, SIDE, GAP = 6, 96, 4  # number of images, their least side and the gap between two, in pixels
 
 Shown = Callable[[Sequence[int]], Tensor]
-"""The stored images ``(n, C, H, W)`` uint8 of these rows of the answers."""
+"""From rows of the answers to the stored images ``(n, C, H, W)`` uint8."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confused:
-    """Two classes that the whole network confuses: the number of confused ``images``, of which ``a_as_b`` and
-    ``b_as_a``; their number on the cheapest path; their share of both classes' images in %; examples."""
+    """Two classes that the whole network confuses: the number of confused ``images`` (``a_as_b`` plus ``b_as_a``); this
+    number on the cheapest path; the share of both classes' images in %; examples."""
 
     a: str
     b: str
@@ -48,9 +48,10 @@ class Classes:
     """The part of a report about classes.
 
     Attributes:
-        names: of all classes.
+        names: names of all classes.
         counts: confusion matrices ``(classes, classes)`` of the whole network and of the cheapest path, by name.
-        errors: :func:`~polypath.analysis.confusion.class_errors` of some paths, from the whole to the cheapest.
+        errors: :func:`~polypath.analysis.confusion.class_errors` of some paths, from the whole network to the cheapest
+            path.
         left: number of paths without a column.
         pairs: the most confused pairs of classes.
     """
@@ -63,7 +64,7 @@ class Classes:
 
 
 def of_classes(scored: Answers, names: Sequence[str], shown: Shown, classes: Sequence[str]) -> Classes:
-    """The part of a report about classes, from the answers of paths; ``names`` go from the whole to the cheapest."""
+    """Compute the part about classes from the answers of paths. ``names`` go from the whole to the cheapest path."""
     whole, cheapest, last = names[0], names[-1], len(names) - 1
     steps = min(last, MOST_PATHS - 1)
     columns = [names[i * last // max(1, steps)] for i in range(steps + 1)]
@@ -104,11 +105,11 @@ def cams(
     classes: Sequence[str],
     stats: BatchNormStatistics | None,
 ) -> Gallery:
-    """Images with the heat maps of ``paths``, each for its own answer: first images that only the last path answers
-    correctly, then others.
+    """Return images with the heat maps of ``paths``, each for the path's own answer: first images that only the last
+    path answers correctly, then others.
 
     Args:
-        inputs: as ``shown``, normalised for the network.
+        inputs: like ``shown``, but the images are normalised for the network.
 
     Raises:
         ValueError: a network whose head reads no maps.
@@ -131,8 +132,8 @@ def cams(
 
 
 def side_by_side(image: Tensor, heats: Sequence[Tensor]) -> Tensor:
-    """An image ``(H, W, 3)`` uint8, then the image in grey under each heat map ``(H, W)``, side by side: ``(H, W, 4)``
-    uint8. Small images are enlarged."""
+    """Return, side by side, an image ``(H, W, 3)`` uint8 and the image in grey under each heat map ``(H, W)``. The
+    result is ``(H, W, 4)`` uint8. Small images are enlarged."""
     from matplotlib import colormaps
 
     times = max(1, SIDE // min(image.shape[:2]))
@@ -158,7 +159,7 @@ def _worth_looking_at(scored: Answers, names: list[str]) -> list[int]:
 
 
 def rows_of(batches: Iterable[Sequence[Tensor]], places: Sequence[int]) -> Tensor:
-    """The images at these indices of all batches, in their order."""
+    """Return the images with these indices among all batches, in their order."""
     found, begin, wanted = {}, 0, set(places)
     for x, *_ in batches:
         found |= {place: x[place - begin] for place in wanted if begin <= place < begin + len(x)}

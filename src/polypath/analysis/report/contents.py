@@ -1,4 +1,4 @@
-"""The contents of a report: everything is measured here, before the page is made."""
+"""The contents of a report. Everything is measured here, before the page is made."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from polypath.core.wiring import Wiring
 from polypath.data.batches import Part
 from polypath.profiling.cost import cost
 
-LEAST_IMAGES = 200  # fewer are not informative
+LEAST_IMAGES = 200  # fewer images are not informative
 BUDGET = 300e9  # multiply-adds that one analysis may spend on a CPU: about a minute of one core
 CHANNEL_IMAGES = 256
 
 Feed = Callable[[Part, int, int], Iterable[Sequence[Tensor]]]
-"""``feed(part, most, looks)``: batches of ``(images, labels)`` of at most ``most`` evenly spaced images of a part, on
-which ``looks`` errors will be measured."""
+"""``feed(part, most, looks)`` returns batches of ``(images, labels)``: at most ``most`` evenly spaced images of a part.
+``looks`` is the number of errors that will be measured on them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,10 @@ class Report:
         wiring, paths: the diagram and the choices that can be highlighted in it.
         table: errors and costs.
         curves: rows of the run's metrics.
-        images: number of test images in the analyses of answers; ``held_out`` says which images fitted temperatures.
+        images: number of test images in the analyses of answers; ``held_out`` says which images temperatures were
+            fitted on.
         classes: errors by class, and confusion.
-        recipe, sessions: settings, environments.
+        recipe, sessions: the recipe's fields, and the environment of each session.
     """
 
     title: str
@@ -95,14 +96,14 @@ def analysed(
     most: int = 2000,
     budget: float = BUDGET,
 ) -> dict[str, Any]:
-    """The analyses of a network, as fields of :class:`Report`, including ``notes``.
+    """Analyse a network. Returns fields of :class:`Report`, including ``notes``.
 
     Args:
-        feed: gives the images; ``stored(places, most)`` gives the stored images at these indices of
+        feed: returns the images. ``stored(places, most)`` returns the stored images at these indices of
             ``feed("test", most, 0)``.
-        held_out: whether there is a part ``validation`` to fit temperatures on; otherwise half of the test images is
+        held_out: whether there is a part ``validation`` to fit temperatures on. Otherwise half of the test images is
             used.
-        stats: recalibrated statistics of ``paths``, used if they cover all of them.
+        stats: recalibrated statistics of ``paths``; used if they cover all of them.
         most: test images of each analysis, at most.
         budget: multiply-adds that each analysis may spend.
     """
@@ -115,7 +116,7 @@ def analysed(
     count = _affordable(sum(spent.values()), most, budget)
     if count:
         scored = answers(net, paths, feed("test", count, len(paths)), stats=stats, views=views)
-        step = 1 if held_out else 2  # without held-out images, every second test image fits and the others score
+        step = 1 if held_out else 2  # without held-out images, temperatures are fitted on every second test image
         if held_out:
             fitting = answers(net, paths, feed("validation", count, len(paths)), stats=stats, views=views)
             found["held_out"] = f"{len(fitting.labels):,} held-out images"
@@ -162,7 +163,7 @@ def analysed(
 
 
 def _affordable(macs: float, most: int, budget: float) -> int:
-    """The number of images that the budget allows; 0 if too few."""
+    """Return the number of images that the budget allows; 0 if they are too few."""
     count = min(most, int(budget / max(1.0, macs)))
     return count if count >= min(most, LEAST_IMAGES) else 0
 

@@ -11,11 +11,11 @@ from polypath.analysis.plots.marks import LATENCY, MACS, CostAxis, Mark, Series,
 from polypath.analysis.plots.svg_chart import chart
 from polypath.analysis.report.contents import Report
 
-MOST_PANELS = 12  # reliability diagrams
+MOST_PANELS = 12  # reliability diagrams, at most
 
 
 def charts(report: Report) -> dict[str, str]:
-    """Every chart by its name in ``page.html``; an empty text if there is nothing to draw."""
+    """Draw every chart, by its name in ``page.html``; an empty string if there is nothing to draw."""
     rows = report.table.rows
     timed = any(row.p50_ms is not None for row in rows)
     found = {

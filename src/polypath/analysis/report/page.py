@@ -1,4 +1,4 @@
-"""A report as HTML: ``page.html`` filled with charts and tables, with style and script inline."""
+"""Makes a report's HTML: fills ``page.html`` with charts and tables, and puts style and script inline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS, NARROW = 26, 10  # columns of the wiring on screens and on phones
 
 
 def page(report: Report) -> str:
-    """The page as one self-contained text.
+    """Return the page as one self-contained text.
 
     The template escapes text from the run (names, notes, classes); charts and the wiring escape their own text.
     """
@@ -31,7 +31,7 @@ def page(report: Report) -> str:
     values: dict[str, Any] = {
         "style": Markup(STYLE + here.joinpath("page.css").read_text(encoding="utf-8")),
         "script": Markup(here.joinpath("page.js").read_text(encoding="utf-8")),
-        # with '<' a name could close the script element that holds the data
+        # a '<' in a name could close the script element that contains the data
         "data": Markup(json.dumps(lit).replace("<", "\\u003c").replace("&", "\\u0026")),
     }
     for name, columns in {"wiring": COLUMNS, "narrow_wiring": NARROW}.items():

@@ -1,4 +1,4 @@
-"""Images of a report: PNG inside the page."""
+"""Images of a report, as PNG inside the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image of a gallery: PNG as a ``data:`` URL, its description, and its caption."""
+    """An image of a gallery: a PNG as a ``data:`` URL, a description, and a caption."""
 
     source: str
     about: str
@@ -20,7 +20,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Images of one kind; ``wide`` if each is several side by side."""
+    """Images of one kind. ``wide`` means that each consists of several images side by side."""
 
     title: str
     text: str
@@ -29,7 +29,7 @@ class Gallery:
 
 
 def png(picture: Tensor, most: int = 96) -> str:
-    """An image ``(H, W, 3)`` uint8 as a ``data:`` URL, shrunk to at most ``most`` pixels a side."""
+    """Return an image ``(H, W, 3)`` uint8 as a ``data:`` URL, shrunk to at most ``most`` pixels a side."""
     from PIL import Image
 
     image, data = Image.fromarray(picture.numpy()), io.BytesIO()

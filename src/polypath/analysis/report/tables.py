@@ -13,9 +13,9 @@ from polypath.analysis.confusion import most_confused
 from polypath.analysis.report.contents import Report
 from polypath.core.display import short_macs
 
-MOST_PAIRS = 16  # paths in the matrix of pairs
-MOST_CLASSES = 16  # in a confusion matrix
-MOST_ERRORS = 100  # classes in the table of errors
+MOST_PAIRS = 16  # paths in the matrix of pairs, at most
+MOST_CLASSES = 16  # classes in a confusion matrix, at most
+MOST_ERRORS = 100  # classes in the table of errors, at most
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _number(value: float | None, form: str) -> Cell:
 
 
 def class_errors(report: Report) -> dict[str, Any] | None:
-    """Errors by class; of many classes, those with the largest error of the whole network."""
+    """Make the table of errors by class. Of many classes, it has those with the largest errors of the whole network."""
     if report.classes is None:
         return None
     frame, names = report.classes.errors, report.classes.names
@@ -75,8 +75,8 @@ def class_errors(report: Report) -> dict[str, Any] | None:
 
 
 def confusions(report: Report) -> list[dict[str, Any]]:
-    """Confusion matrices of the whole network and the cheapest path, for the classes that the whole confuses most: rows
-    are the truth, and a cell's shade is its share of the row's images."""
+    """Make the confusion matrices of the whole network and the cheapest path, for the classes that the whole confuses
+    most. Rows are the truth; a cell's shade is its share of the row's images."""
     if report.classes is None:
         return []
     names, counts = report.classes.names, report.classes.counts
@@ -148,7 +148,7 @@ def _frame_table(
 
 
 def pairs(report: Report) -> dict[str, Any] | None:
-    """The matrix of pairs: disagreement above the diagonal, Q below it."""
+    """Make the matrix of pairs: disagreement above the diagonal, Q below it."""
     frame = report.agreement
     if frame is None:
         return None

@@ -1,9 +1,9 @@
-"""One buffer, updated in place: GUNN's Algorithm 1 (Qiao et al. 2018, §3.4) and its inference.
+"""GUNN's layer in one buffer that is updated in place, by Algorithm 1 in training (Qiao et al. 2018, §3.4).
 
-The reference, a literal Eq. 4, is :meth:`polypath.layers.gunn.layer.GunnLayer.reference`. It writes all N channels
-again for each of the P segments and keeps every copy for the backward pass. Here one buffer holds the newest values.
-The backward pass first restores each segment's old value, which is the layer's input, and then computes the gradient of
-its unit. So the unit's input is restored bit for bit, and no unit runs twice.
+The reference, :meth:`polypath.layers.gunn.layer.GunnLayer.reference`, is a literal implementation of Eq. 4. It writes
+all N channels again for each of the P segments and saves every copy for the backward pass. Here one buffer has the
+newest values. For each segment, the backward pass first restores the segment's old value, which is the layer's input,
+and then computes the gradient of its unit. So the unit's input is restored bit for bit, and no unit runs twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from polypath.layers.gunn.steps import Maps, changed, steps_of, update
 
 
 def in_place(x: Tensor, units: Sequence[nn.Module], residual: bool, *, gradual: bool = True) -> Tensor:
-    """The layer without gradients: one buffer beside ``x``, no concatenation."""
+    """Run the layer without gradients, in one buffer besides ``x``."""
     buffer = _dense_copy(x)
     for segment, unit in zip(buffer.chunk(len(units), dim=1), units, strict=True):
         update(segment, changed(unit, buffer if gradual else x), residual)
@@ -28,10 +28,10 @@ def in_place(x: Tensor, units: Sequence[nn.Module], residual: bool, *, gradual: 
 
 
 def algorithm1(x: Tensor, units: Sequence[nn.Module], parameters: Sequence[Sequence[Tensor]], residual: bool) -> Tensor:
-    """The gradual layer with gradients for ``x`` and for each unit's ``parameters``, by Algorithm 1.
+    """Run the gradual layer by Algorithm 1, with gradients for ``x`` and for each unit's ``parameters``.
 
-    It saves the tensors that the units save, ``x`` and the result, like the simultaneous layer and its reader. A second
-    backward pass over a retained graph works.
+    It saves ``x``, the result, and the tensors that the units save, which is as much as in a simultaneous layer. A
+    second backward pass over a retained graph works.
 
     Raises:
         RuntimeError: in the backward pass, if a second-order gradient is requested (``create_graph=True``).
@@ -84,8 +84,8 @@ class _Algorithm1(torch.autograd.Function):
 class _Kept:
     """The tensors that the units' graphs save for the backward pass.
 
-    The outer autograd node owns the saved tensors; the inner graphs hold indices. A tensor inside the buffer is not
-    saved: it is read from the restored buffer.
+    The outer autograd node owns the saved tensors; the inner graphs have only their indices. A tensor inside the buffer
+    is not saved, but read from the restored buffer.
     """
 
     def __init__(self, buffer: Tensor) -> None:

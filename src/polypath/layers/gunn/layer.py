@@ -1,10 +1,10 @@
-"""GUNN's layer (Qiao et al. 2018): updates segments of channels one after the other, each from the newest values.
+"""GUNN's layer (Qiao et al. 2018). It updates segments of channels one after the other, each from the newest values.
 
 Eq. 3   U_c(x): the channels in c become F_c(x), all others are unchanged
 Eq. 4   GUNN(x) = (U_{c_l} ∘ … ∘ U_{c_1})(x),      c_1 … c_l a partition of the channels
 Eq. 5   F_c(x) = G_c(x) + x_c                      G_c is an update unit (§5.1, Figure 4)
 
-SUNN, the network before conversion, applies the same units at once: every unit reads x, not another unit's result.
+SUNN, the network before conversion, applies the same units at once: every unit reads x, not the other units' results.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 class Bottleneck(nn.Module):
-    """1×1 to K·n_out maps, 3×3, 1×1 to n_out; batch-norm after each, ReLU after the first two (§5.1)."""
+    """A bottleneck (§5.1): convs 1×1 to K·n_out maps, 3×3, and 1×1 to n_out maps.
+
+    A batch-norm follows each conv, and a ReLU follows the first two batch-norms.
+    """
 
     def __init__(self, in_chans: int, out_chans: int, expansion: int) -> None:
         super().__init__()
@@ -47,13 +50,14 @@ class Bottleneck(nn.Module):
 
 
 class UpdateUnit(nn.Module):
-    """G_c: ``(N, in_chans, H, W)`` to ``(N, out_chans, H, W)``; M stacked bottlenecks, the first reads all channels.
+    """A unit G_c of M stacked bottlenecks, from ``(N, in_chans, H, W)`` to ``(N, out_chans, H, W)``.
 
     Args:
         expansion: K, the bottleneck's inner maps per output map.
-        stacked: M; the second and later bottlenecks read the output of the previous one.
-        parallel: add a 1×1 conv with batch-norm of the unit's input (CIFAR models; the paper does not mention it, but
-            its parameter counts need it).
+        stacked: M, the number of bottlenecks. The first one reads all channels, each later one the previous one's
+            output.
+        parallel: whether the output of a 1×1 conv with batch-norm, which reads the unit's input, is added. The paper
+            does not mention this conv, but its parameter counts for the CIFAR models include it.
     """
 
     def __init__(
@@ -76,19 +80,19 @@ class UpdateUnit(nn.Module):
         return z if self.parallel is None else z + self.parallel(x)
 
     def reads(self) -> Reads | None:
-        """All convs that read the channels, as one conv; None if this would skip a module that has hooks."""
+        """Combine all convs that read the channels into one; None if this would skip a module that has hooks."""
         first = self.get_submodule("unit1")
         assert isinstance(first, Bottleneck)
         readers = [first.layer1] if self.parallel is None else [first.layer1, self.parallel]
         if not all(map(_mergeable, (self, first, *readers))):
             return None
         convs = [reader.conv for reader in readers]
-        # convs with a folded batch-norm have biases
+        # a conv into which a batch-norm was folded has a bias
         bias = None if all(conv.bias is None for conv in convs) else torch.cat([_bias(conv) for conv in convs])
         return Reads(torch.cat([conv.weight for conv in convs]), bias, [conv.out_channels for conv in convs])
 
     def rest(self, z: Tensor, beside: Tensor | None = None) -> Tensor:
-        """The unit's output, given the outputs of the first conv and of the parallel one."""
+        """Compute the unit's output from the outputs of the first conv and of the parallel one."""
         first = self.get_submodule("unit1")
         assert isinstance(first, Bottleneck)
         z = first.layer3(first.layer2(_after_conv(first.layer1, z)))
@@ -98,22 +102,22 @@ class UpdateUnit(nn.Module):
 
 
 class GunnLayer(nn.Module):
-    """N channels in P equal segments, updated in order: maps ``(B, N, H, W)`` in and out.
+    """A layer of N channels in P equal segments, which are updated in order. Its input and output are ``(B, N, H, W)``.
 
     Args:
         channels: N.
-        segments: P; segment i holds channels (i−1)·N/P to i·N/P.
+        segments: P; segment i has the channels (i−1)·N/P to i·N/P.
         expansion: K of the update units.
         stacked: M of the update units.
         parallel: whether units have the parallel 1×1 conv of the CIFAR models.
-        residual: add a unit's result to the segment's old value (Eq. 5); without, the result replaces it (NoRes).
+        residual: whether a unit's result is added to the segment's old value (Eq. 5) or replaces it (NoRes).
         order: ``gradual`` (GUNN, Eq. 4) or ``simultaneous`` (SUNN).
-        backward: ``algorithm1`` updates one buffer in place and restores it in the backward pass (§3.4); ``reference``
-            is a literal Eq. 4, which holds a copy of all channels for each segment. Both use the same weights. The
-            attribute may be set at any time. Compiled and exported networks always run the reference, and so do empty
-            batches and ``torch.func``'s transforms (``vmap``, ``grad``, …).
-        unit: makes another update unit from its numbers of input and output channels. The unit must not write to its
-            input. With ``algorithm1`` only its input and its own parameters may require a gradient.
+        backward: ``algorithm1`` updates one buffer in place and restores it in the backward pass (§3.4). ``reference``
+            is a literal implementation of Eq. 4, which saves a copy of all channels for each segment. Both use the same
+            weights, and the attribute may be set at any time. Compiled and exported networks always run the reference,
+            and so do empty batches and ``torch.func``'s transforms (``vmap``, ``grad``, …).
+        unit: a function that makes another update unit from its numbers of input and output channels. The unit must not
+            write to its input. With ``algorithm1``, only its input and its own parameters may require a gradient.
 
     Raises:
         ValueError: P does not divide N (the message has the nearest legal values); an unknown order or backward.
@@ -175,7 +179,7 @@ class GunnLayer(nn.Module):
         return algorithm1(x, units, parameters, self.residual)
 
     def reference(self, x: Tensor, units: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
-        """Eq. 4 (for SUNN Eq. 2) with Eq. 5, implemented literally."""
+        """Run a literal implementation of Eq. 4 (for SUNN Eq. 2) with Eq. 5."""
         split = torch.split(x, self.channels // self.segments, dim=1)
         values = [split[i] for i in range(len(units))]
         for i, unit in enumerate(units):
@@ -207,7 +211,7 @@ def _after_conv(unit: ConvUnit, x: Tensor) -> Tensor:
 
 
 def _transformed() -> bool:
-    """Whether a ``torch.func`` transform is active: it supports neither writes into a buffer nor inner graphs."""
+    """Return whether a ``torch.func`` transform is active, in which neither buffers nor inner graphs work."""
     return torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage] (there is no public name)
 
 
@@ -216,7 +220,7 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 
 
 def _mergeable(module: nn.Module) -> bool:
-    """Whether the module's conv is a plain one, and no hook is registered on a module whose call would be skipped."""
+    """Return whether the module's conv is a plain one, and no module whose call would be skipped has hooks."""
     conv = getattr(module, "conv", None)
     watched = [m for m in (module, conv) if m is not None]
     return (conv is None or type(conv) in PLAIN_CONVS) and not any(

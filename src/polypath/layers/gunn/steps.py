@@ -1,8 +1,8 @@
 """The steps of Algorithm 1: the update of one segment, forward and backward.
 
-A unit may have two more methods: ``reads()`` returns the 1×1 convs of its input as one (:class:`Reads`), or None, and
-``rest(*maps)`` computes the unit's output from their outputs. On a CPU these convs are one matrix product. Its gradient
-is added in place to the buffer's gradient, without allocating N new maps first.
+A unit may have two more methods. ``reads()`` returns the 1×1 convs of its input combined into one (:class:`Reads`), or
+None; ``rest(*maps)`` computes the unit's output from the outputs of these convs. On a CPU, the combined conv runs as
+one matrix product. Its gradient is added in place to the buffer's gradient, without allocating N new maps first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Gradients = Iterator[tuple[Tensor, Tensor | None]]
 
 
 class Reads(NamedTuple):
-    """Weights ``(n, N, 1, 1)`` and bias ``(n,)`` of 1×1 convs of one input, and how many of the n maps each makes."""
+    """Weights ``(n, N, 1, 1)`` and bias ``(n,)`` of 1×1 convs of one input, and the number of maps of each conv."""
 
     weight: Tensor
     bias: Tensor | None
@@ -30,18 +30,18 @@ class Reads(NamedTuple):
 
 
 class Keeper(Protocol):
-    """Saves tensors for the layer's backward pass."""
+    """An object that saves tensors for the layer's backward pass."""
 
     def pack(self, tensor: Tensor) -> Any: ...
     def unpack(self, key: Any) -> Tensor: ...
     def keeping(self) -> contextlib.AbstractContextManager[Any]:
-        """A context that keeps the tensors that graphs built inside save."""
+        """Return a context in which it also saves the tensors that newly built graphs need."""
         ...
 
 
 @dataclass
 class Maps:
-    """A layer's buffer, with segments of ``size`` channels; in the backward pass also its input x and the gradient."""
+    """A layer's buffer, with segments of ``size`` channels; in the backward pass also the input x and the gradient."""
 
     buffer: Tensor
     size: int
@@ -57,9 +57,9 @@ class Maps:
         update(self.buffer[:, self.segments(index, index + 1)], change, self.residual)
 
     def restore(self, index: int) -> Tensor:
-        """Restore a segment's old value, and set its gradient to that of the old value.
+        """Restore a segment's old value, and change the segment's gradient to that of the old value.
 
-        Returns the gradient of its unit's output.
+        Returns the gradient of the output of the segment's unit.
         """
         assert self.x is not None
         assert self.grad is not None
@@ -72,7 +72,7 @@ class Maps:
 
 
 def changed(unit: nn.Module, x: Tensor) -> Tensor:
-    """``unit(x)``; if the unit has ``reads()``, all convs that read ``x`` run in one call."""
+    """Compute ``unit(x)``; if the unit has ``reads()``, all convs that read ``x`` run in one call."""
     reads = _reads(unit)
     if reads is None:
         return unit(x)
@@ -86,7 +86,7 @@ def update(segment: Tensor, change: Tensor, residual: bool) -> None:
 def steps_of(
     units: Iterable[nn.Module], parameters: Iterable[Sequence[Tensor]], device: torch.device
 ) -> list[Step | ReadingStep]:
-    """The units' steps in order; on a CPU a unit with ``reads()`` reads by one matrix product."""
+    """Make the units' steps in order; on a CPU, a unit with ``reads()`` gets a :class:`ReadingStep`."""
     steps: list[Step | ReadingStep] = []
     for i, (unit, own) in enumerate(zip(units, parameters, strict=True)):
         with torch.enable_grad():
@@ -96,7 +96,7 @@ def steps_of(
 
 
 class Step:
-    """The update by any unit."""
+    """The update by a unit of any kind."""
 
     def __init__(self, unit: nn.Module, parameters: Sequence[Tensor], index: int) -> None:
         self.unit, self.parameters, self.index = unit, parameters, index
@@ -118,7 +118,7 @@ class Step:
 
 
 class ReadingStep:
-    """The update by a unit with ``reads()``: one product, whose gradient is added in place to the buffer's."""
+    """The update by a unit with ``reads()``: one product, whose gradient is added in place to the buffer's gradient."""
 
     def __init__(self, unit: nn.Module, parameters: Sequence[Tensor], index: int, reads: Reads) -> None:
         self.unit, self.parameters, self.index, self.reads = unit, parameters, index, reads
@@ -153,13 +153,13 @@ class ReadingStep:
             yield from zip(self.parameters, found, strict=True)
 
     def _room(self, buffer: Tensor) -> Tensor:
-        """Memory for the gradients of the maps that were read."""
+        """Allocate memory for the gradients of the maps that were read."""
         shape = (len(buffer), sum(self.reads.widths), *buffer.shape[2:])
         return torch.empty(shape, dtype=self.dtype, device=buffer.device, memory_format=layout(buffer))
 
 
 class _Graph:
-    """A unit's graph from leaves, whose values are freed, to its output."""
+    """A unit's autograd graph from its leaves, whose values are freed, to its output."""
 
     def __init__(self, leaves: Sequence[Tensor], answer: Tensor) -> None:
         self.starts = [get_gradient_edge(leaf) for leaf in leaves]
@@ -171,7 +171,7 @@ class _Graph:
     def gradients(
         self, parameters: Sequence[Tensor], upstream: Tensor
     ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
-        """The gradients of the leaves and of ``parameters``."""
+        """Compute the gradients of the leaves and of ``parameters``."""
         inputs = cast(
             Sequence[Tensor], [*self.starts, *parameters]
         )  # torch has no type for a mixture of edges and tensors

@@ -1,1 +1,1 @@
-"""The papers' experiments, one or more modules per paper; :mod:`polypath.reproduce.registry` lists them."""
+"""The papers' experiments, in one or more modules per paper. :mod:`polypath.reproduce.registry` lists the modules."""

@@ -54,7 +54,7 @@ COLUMNS = {"C10": "cifar10", "C10+": "cifar10+", "C100": "cifar100", "C100+": "c
 
 
 def _table_1(base: Recipe, narrow: CrescendoNet, wide: CrescendoNet, growing: CrescendoNet) -> dict[str, Recipe]:
-    """The rows' networks and objectives, on the images of ``base``."""
+    """Return the rows' networks and objectives, on the images of ``base``."""
     nets = {"crescendonet_128": narrow, "crescendonet_512w": growing, "crescendonet_512": wide}
     arms = {}
     for row, (model, suffix) in ROWS.items():
@@ -75,7 +75,7 @@ AGAINST = {
 
 
 def _beside(id: str, method: str, c: str, text: str) -> Claim:
-    """The widest network trained with Nesterov beside another method's printed number."""
+    """Compare the widest network trained with Nesterov with another method's printed number."""
     number = value("crescendonet", "table1", c, method=method)
     assert isinstance(number, float)
     name = method.partition(" (")[0]
@@ -83,7 +83,7 @@ def _beside(id: str, method: str, c: str, text: str) -> Claim:
 
 
 def _adam(c: str) -> Claim:
-    """§III-C: Adam "performs similarly on CIFAR10 and SVHN, but worse on CIFAR100"."""
+    """Return the claim of §III-C: Adam "performs similarly on CIFAR10 and SVHN, but worse on CIFAR100"."""
     nesterov, adam = f"Nesterov (128, 256, 512) {c}", f"Adam (128, 256, 512) {c}"
     if c.startswith("C100"):
         return better(f"adam-is-worse-{c.lower()}", nesterov, adam, f"{c}: Adam performs worse than Nesterov (§III-C)")
@@ -184,13 +184,13 @@ DROPS = (
 
 
 def _medium() -> Recipe:
-    """One run for Table II and Figures 3 and 4, with a checkpoint at every epoch."""
+    """Return the recipe of one run for Table II and Figures 3 and 4, with a checkpoint at every epoch."""
     base = paper("crescendonet_128-cifar10+-adam")
     return medium(base, 6, model__widths=(64, 64, 64), optim__lr=0.002, keep=6)
 
 
 def path_wise_at_medium() -> Scale:
-    """Path-wise training beside training of the whole network: half of the width, twice the epochs."""
+    """Compare path-wise training with training of the whole network: half of the width, twice the epochs."""
     half = {"model__widths": (64, 128, 256), "optim__lr": 0.002}
     arms = {
         "Adam (128, 256, 512) C10+": medium(paper("crescendonet_512-cifar10+-adam"), 6, **half),
@@ -223,7 +223,8 @@ AGAINST_2 = {
 
 
 def _every_subset(m: Mapping[str, float]) -> float:
-    """Only at the published setting: the printed gap is a tenth of a point, which small runs cannot resolve."""
+    """Return the smallest error of a subset minus the whole's, only at the published setting. The printed gap is a
+    tenth of a point, which small runs cannot resolve."""
     whole = m["whole"] * m[f"whole{SETTING}"]
     return np.min([m[key] - whole for key in SUBNETS[1:]], axis=0)
 
@@ -266,7 +267,7 @@ def _table_2_claims(column: str) -> list[Claim]:
 
 
 def _table_2(column: str, name: str, *more: Claim) -> Experiment:
-    """Table II's column of a dataset; CIFAR-10 with augmentation also has a small scale."""
+    """Return the experiment for Table II's column of a dataset. CIFAR-10 with augmentation also has a small scale."""
     scales = ONE_NET
     if name != "table2":
         scales = {"smoke": ONE_NET["smoke"], "paper": lambda: Scale(arms={"whole": paper(_adam_recipe(column))})}
@@ -306,7 +307,8 @@ FIG3_SUBNETS = ("whole", "branches=2,3,4", "branches=3,4", "branches=1,2", *(f"b
 
 
 def _rises_with_the_whole(run: Trained) -> Measured:
-    """Errors of sub-networks along training, and the correlation over epochs of each with the whole network's error."""
+    """Measure the errors of sub-networks along training, and the correlation of each with the whole network's error
+    over epochs."""
     import numpy as np
 
     found = error_along_training(FIG3_SUBNETS)(run)
@@ -376,7 +378,7 @@ FIGURE4 = Experiment(
 
 
 def _share_of_cost(scale: str) -> Mapping[str, float]:
-    """MACs of sub-networks of the (128, 256, 512) network, as shares of the whole's."""
+    """Count the MACs of sub-networks of the (128, 256, 512) network, as shares of the whole network's."""
     net = shapes(CrescendoNet(widths=(128, 256, 512), final_map=4))
     macs = {key: cost(net, key).macs for key in SUBNETS}
     return {f"{key} share of MACs": macs[key] / macs["whole"] for key in SUBNETS[1:]}
@@ -404,7 +406,7 @@ COST = Experiment(
 
 
 def _memory(scale: str) -> Mapping[str, float]:
-    """Shares in the whole network, and in one block of equal convs, which the paper's figures are about."""
+    """Count the shares in the whole network and in one block of equal convs, which the paper's figures are about."""
     tiny = scale == "smoke"
     net = (TINY if tiny else CrescendoNet(widths=(128, 256, 512), final_map=4)).build(seed=0)
     block = gradients_by_phase(shapes(TINY if tiny else CrescendoNet()), "block2.")

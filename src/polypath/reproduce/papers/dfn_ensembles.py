@@ -1,8 +1,8 @@
 """Deeply-fused nets (Zhao et al. 2016), §4: Tables 2 and 3, Figure 5, on the deepest component network.
 
 All three are about the eight routes of a fused net with three fusions. *Ensemble-8* is the ensemble of all routes with
-one set of weights, *Ensemble-7* the same without the deepest route, RRR, in training and evaluation. The members
-without weight sharing are eight networks, each trained alone.
+one set of weights. *Ensemble-7* leaves out the deepest route, RRR, in training and evaluation. The members without
+weight sharing are eight networks, each trained alone.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _depths(trained: Mapping[str, Trained]) -> list[int]:
 
 
 def _arms_of(key: str) -> list[str]:
-    """The arms that a key of Tables 2 and 3 and Figure 5 comes from."""
+    """Return the arms that a key of Tables 2 and 3 and Figure 5 comes from."""
     *words, depth = key.split()
     if words[0] == "separate":
         return [f"{route} {depth}" for route in (ROUTES if words[1] == "overall" else words[1:])]
@@ -88,8 +88,8 @@ def _arms_of(key: str) -> list[str]:
 
 
 def members_with_and_without(trained: Mapping[str, Trained]) -> Measured:
-    """Answers of each route and of the ensemble, with weight sharing (``shared RLL 26``) and without (``separate RLL
-    26``)."""
+    """Measure the answers of each route and of the ensemble, with weight sharing (``shared RLL 26``) and without
+    (``separate RLL 26``)."""
     found = Measured()
     for depth in _depths(trained):
         run = trained[_eight(depth)]
@@ -104,7 +104,7 @@ def members_with_and_without(trained: Mapping[str, Trained]) -> Measured:
 
 
 def _sharing(routes: Sequence[str], m: Values) -> np.ndarray:
-    """Error with weight sharing minus error without, mean over routes and depths."""
+    """Return the error with weight sharing minus the error without, mean over routes and depths."""
     return np.mean([g for r in routes for g in gaps(m, f"shared {r}", f"separate {r}").values()], axis=0)
 
 
@@ -172,7 +172,7 @@ TABLE2 = Experiment(
 
 
 def leave_one_out(trained: Mapping[str, Trained]) -> Measured:
-    """Answers of Ensemble-8, and of Ensemble-8 without one of its members (``without RLL 26``)."""
+    """Measure the answers of Ensemble-8, and of Ensemble-8 without one of its members (``without RLL 26``)."""
     found = Measured()
     for depth in _depths(trained):
         run = trained[_eight(depth)]
@@ -238,7 +238,8 @@ TABLE3 = Experiment(
 
 
 def with_and_without_deepest(trained: Mapping[str, Trained]) -> Measured:
-    """Answers of Ensemble-8, of Ensemble-7, and of Ensemble-8's members without the deepest (``w/o retraining``)."""
+    """Measure the answers of Ensemble-8, of Ensemble-7, and of Ensemble-8's members without the deepest
+    (``w/o retraining``)."""
     found = Measured()
     for depth in _depths(trained):
         run, seven = trained[_eight(depth)], trained[f"Ensemble-7 {depth}"]

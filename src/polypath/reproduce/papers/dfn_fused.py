@@ -1,6 +1,6 @@
-"""Deeply-fused nets (Zhao et al. 2016) of a few fusions: Figures 2 and 4, Table 1.
+"""Deeply-fused nets (Zhao et al. 2016) with a few fusions: Figures 2 and 4, Table 1.
 
-Our text of the paper has lost the bars of both figures; if a table prints the same networks, its numbers are used.
+Our text of the paper has lost the bars of both figures. If a table prints numbers of the same networks, these are used.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def fused(depth: int, width: int, fusions: int = 3) -> FusedNet:
 
 
 def ensemble_or_whole(run: Trained) -> Measured:
-    """The ensemble's answers if an ensemble was trained, else the whole network's."""
+    """Measure the ensemble's answers if an ensemble was trained, else the whole network's."""
     if isinstance(run.recipe.objective, SharedEnsemble):
         return Measured({"whole": run.marked(average(shared_members(run)))})
     return Measured(run.correct({"whole": run.net.paths("whole")}))
@@ -121,7 +121,7 @@ def _deep(m: Mapping[str, float]) -> dict[int, float]:
 
 @functools.cache
 def route_depths(scale: str) -> Mapping[str, float]:
-    """Depths of Table 1's component networks, by route and depth of the plain net."""
+    """Count the depths of Table 1's component networks, by route and depth of the plain net."""
     found = {}
     for depth in TABLE_1 if scale == "paper" else (14, 26, 38):
         built = shapes(fused(depth, 16))
@@ -190,7 +190,7 @@ TABLE1 = Experiment(
 
 @functools.cache
 def ensemble_sizes(scale: str) -> Mapping[str, float]:
-    """Exact numbers of component networks of Figure 4's nets, and how many of N_f3's are also N_f6's."""
+    """Count the component networks of Figure 4's nets exactly, and how many of N_f3's are also N_f6's."""
     found: dict[str, float] = {}
     for depth in FIGURE_4 if scale == "paper" else (20, 38):
         three, six = shapes(fused(depth, 16)), shapes(fused(depth, 16, 6))
@@ -203,7 +203,7 @@ def ensemble_sizes(scale: str) -> Mapping[str, float]:
 
 
 def _layers(built, path) -> tuple:
-    """The shapes of a route's convs, in order."""
+    """Return the shapes of a route's convs, in order."""
     nodes = [node.module for node in built.wiring.alive(path) if hasattr(node, "module")]
     return tuple(tuple(p.shape) for name in nodes for p in built.get_submodule(name).parameters() if p.ndim == 4)
 

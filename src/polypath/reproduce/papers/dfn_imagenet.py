@@ -1,6 +1,6 @@
 """Deeply-fused nets (Zhao et al. 2016) on ImageNet: Table 6 with Figure 8, Table 7, Figure 11.
 
-DFN1 and DFN2 are drawn in a figure that our text of the paper has lost; ours are candidates with the properties that
+Our text of the paper has lost the figure that shows DFN1 and DFN2. Our versions are candidates with the properties that
 the paper states. Below the published setting, bottleneck nets with fewer blocks on CIFAR-10 replace them.
 """
 
@@ -39,7 +39,8 @@ STAND_IN = "bottleneck nets with fewer blocks and narrow maps on CIFAR-10's imag
 
 
 def two_errors(run: Trained) -> Measured:
-    """Top-1 and top-5 answers, the last epoch's training error, curves of training and test error by epoch."""
+    """Measure top-1 and top-5 answers, the last epoch's training error, and curves of training and test error by
+    epoch."""
     logits = run.logits(["whole"])["whole"]
     found = Measured({"whole": run.marked(logits), "whole top-5": within_five(run, logits)})
     rows = run.metrics()
@@ -63,7 +64,7 @@ def _params(name: str) -> float:
 
 
 def _bottlenecks(kind: str, width: int) -> ResNet | MergeAndRun:
-    """ResNet-101's and DFN-MR's shape with fewer blocks: (2, 2, 6, 2), and half of each."""
+    """Return a network of ResNet-101's or DFN-MR's shape with fewer blocks: (2, 2, 6, 2), or half of each."""
     if kind == "ResNet-101":
         return ResNet(blocks=(2, 2, 6, 2), width=width, block="bottleneck")
     return MergeAndRun(blocks=(1, 1, 3, 1), width=width, block="bottleneck")
@@ -149,7 +150,7 @@ def _depths(name: str) -> dict[int, int]:
 
 
 def _summary(depths: Mapping[int, int]) -> tuple[float, float]:
-    """Mean and standard deviation of the depths of paths."""
+    """Return the mean and standard deviation of the depths of paths."""
     total = sum(depths.values())
     mean = sum(d * n for d, n in depths.items()) / total
     return mean, (sum(n * (d - mean) ** 2 for d, n in depths.items()) / total) ** 0.5
@@ -230,7 +231,8 @@ def _depth_counts(scale: str) -> dict[str, float]:
 
 
 def _contained(m: Mapping[str, float]) -> float:
-    """By depths: DFN2's component networks are those of ResNet-50 that run each span of blocks completely or not."""
+    """Compare by depths: DFN2's component networks are those of ResNet-50 that run each span of blocks completely or
+    not."""
     own, of = _depths(NAMES7["DFN2"]), _depths(NAMES7["ResNet-50"])
     return 0.5 - sum(count > of.get(depth, 0) for depth, count in own.items())
 

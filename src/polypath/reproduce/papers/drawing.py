@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def along_rows(kinds: Mapping[str, str], xlabel: str, ylabel: str = "test error (%)") -> Draw:
-    """Bars of several kinds side by side for each row (DFN's Figures 2, 4 and 5): mean, whisker of one standard
+    """Draw bars of several kinds side by side for each row (DFN's Figures 2, 4 and 5): mean, whisker of one standard
     deviation over seeds, the printed number as a mark."""
 
     def draw(result: Result) -> Figure:
@@ -38,8 +38,8 @@ def along_rows(kinds: Mapping[str, str], xlabel: str, ylabel: str = "test error 
 
 
 def training_panels(panels: Mapping[str, str], labels: Mapping[str, str] | None = None, xlabel: str = "epoch") -> Draw:
-    """A panel for each suffix of the curves' keys (`` loss``: its y label), a line for each arm: mean over seeds, a
-    band from the lowest to the highest. ``labels`` selects and names the arms to draw."""
+    """Draw a panel for each suffix of the curves' keys (`` loss``: its y label), with a line for each arm: the mean
+    over seeds, in a band from lowest to highest. ``labels`` contains the arms to draw, with their labels."""
 
     def draw(result: Result) -> Figure:
         shown = {end: label for end, label in panels.items() if any(k.endswith(end) for k in result.curves)}
@@ -56,7 +56,7 @@ def training_panels(panels: Mapping[str, str], labels: Mapping[str, str] | None 
 
 
 def channel_lines(panels: Sequence[tuple[str, Mapping[str, str]]], xlabel: str = "channel") -> Draw:
-    """Panels of the first seed's curves by channel (DRNN's Fig. 7); each panel is a title and ``{key: label}``."""
+    """Draw panels of the first seed's curves by channel (DRNN's Fig. 7). Each panel is a title and ``{key: label}``."""
 
     def draw(result: Result) -> Figure:
         shown = [(title, keys) for title, keys in panels if all(k in result.curves for k in keys)]

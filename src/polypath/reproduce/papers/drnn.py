@@ -1,5 +1,5 @@
 """Dynamic recursive nets (Guo et al., CVPR 2019): Tables 1 to 3 and Figure 6. The figures about gates are in
-:mod:`.drnn_gates`, gates and recursion in training in :mod:`.drnn_training`, costs in :mod:`.drnn_cost`.
+:mod:`.drnn_gates`, gates and recursion in training in :mod:`.drnn_training`, and costs in :mod:`.drnn_cost`.
 
 Tables 2 and 3 and Figure 6 print accuracies; here they are errors, 100 minus the printed number.
 """
@@ -40,7 +40,7 @@ UNITS = {" params": "M parameters", " MACs": "M MACs an image", " loss": "nats"}
 
 
 def sizes_and_macs(run: Trained) -> Measured:
-    """Parameters (millions), and mean multiply-adds of a test image with gates deciding (millions)."""
+    """Measure parameters (millions), and mean multiply-adds of a test image with gates deciding (millions)."""
     macs = run.cost("whole").macs
     if gated(run) and not run.failed:
         gates = loops_of(run).gates
@@ -51,12 +51,12 @@ def sizes_and_macs(run: Trained) -> Measured:
 
 
 def gated(run: Trained) -> bool:
-    """Whether the network has gates."""
+    """Return whether the network has gates."""
     return any(join.gates for join in run.net.wiring.joins.values())
 
 
 def loops_of(run: Trained, net: PathNet | None = None) -> Loops:
-    """Loops on the run's test images, of its network or of another network for the same images."""
+    """Count the loops on the run's test images, with its network or another network for the same images."""
     return loops_taken(net or run.net, run.test_batches())
 
 
@@ -71,12 +71,12 @@ LOOPS = {"DR-Res 74": 2, "DR-Res 66": 3, "DR-Res 58": 4, "DR-Res 54": 5, "DR-Res
 
 
 def _sixteen(width: int, blocks: tuple[int, ...] = (3, 2, 2)) -> RecursiveResNet:
-    """DR-Res 16 of another width."""
+    """Return DR-Res 16 with another width."""
     return RecursiveResNet(blocks=blocks, loops=(1, 2, 2), width=width, shortcut="pad")
 
 
 def published1() -> dict[str, Recipe]:
-    """Table 1's recipes, by row."""
+    """Return Table 1's recipes, by row."""
     arms = {}
     for base, others in GROUPS.items():
         arms[base] = paper(f"resnet{base.partition('-')[2]}-cifar10-drnn")
@@ -122,7 +122,7 @@ def _rows1(base: str) -> tuple[Claim, ...]:
 
 
 def printed1(name: str) -> dict[str, Cell]:
-    """Error, parameters and multiply-adds of a row of Table 1."""
+    """Return the cells with error, parameters and multiply-adds of a row of Table 1."""
     row = (
         f"{name} (l = {LOOPS[name]})"
         if name in LOOPS
@@ -228,7 +228,7 @@ PRINTED2 = {
 
 
 def _stand_in(name: str, width: int) -> tuple[RecursiveResNet, TargetRate | None]:
-    """ResNet-101, DR-ResNet 53 at two targets and DR-ResNet 47, with fewer blocks."""
+    """Return ResNet-101, DR-ResNet 53 at two targets or DR-ResNet 47, with fewer blocks."""
     plain = RecursiveResNet(blocks=(2, 2, 5, 2), loops=(1, 1, 1, 1), width=width, block="bottleneck", gates="none")
     match name:
         case "ResNet-101":
@@ -246,7 +246,7 @@ RATES = {"DR-ResNet 53": 0.7, "DR-ResNet 53, t = 0.65": 0.65, "DR-ResNet 53, t =
 
 @functools.cache
 def loops_expected() -> Mapping[str, float]:
-    """Expected loops of a published network when its gates meet their target rate."""
+    """Compute the expected loops of a published network when its gates meet their target rate."""
     return {
         f"{name} expected loops": expected_loops(shapes(get_preset(f"dr_resnet{name[10:12]}_imagenet").spec), rate)
         for name, rate in RATES.items()
@@ -388,14 +388,14 @@ SMALL_SAYS = (
 def spec_of(
     arm: str, width: int, blocks: tuple[int, ...], unrolled: tuple[int, ...], loops: int = 3
 ) -> RecursiveResNet:
-    """A row of Table 3."""
+    """Return the network of a row of Table 3."""
     base = RecursiveResNet(blocks=blocks, loops=(1, loops, loops), width=width, shortcut="pad")
     changes = dict(KINDS3[arm]) | ({"blocks": unrolled} if arm == "base net" else {})
     return replace(base, **changes)
 
 
 def small_arm(arm: str) -> Recipe:
-    """One recipe for Table 3 and Figures 6 to 9: every epoch is scored."""
+    """Return one recipe for Table 3 and Figures 6 to 9, with every epoch scored."""
     spec = spec_of(arm, 8, (2, 3, 3), (2, 7, 7))
     return quick(spec, TARGET if spec.gates != "none" else None, **TRACED)
 
@@ -409,7 +409,7 @@ MEDIUM_SAYS = (
 
 
 def medium_arm(arm: str) -> Recipe:
-    """One recipe for Table 3 and Figures 6 to 9: every epoch is scored."""
+    """Return one recipe for Table 3 and Figures 6 to 9, with every epoch scored."""
     spec = spec_of(arm, 8, (9, 3, 3), (9, 9, 9), loops=4)
     objective = TARGET if spec.gates != "none" else Whole()
     return medium(paper("dr_resnet32-cifar10"), 4, model=spec, objective=objective, trace_test=True, validate_every=1)
@@ -421,7 +421,7 @@ def tiny_arm(arm: str) -> Recipe:
 
 
 def at_arms(arms: Sequence[str], seeds: int = 3):
-    """The scales of an experiment on some rows of Table 3."""
+    """Return the scales of an experiment on some rows of Table 3."""
     return at_scales(
         lambda: {arm: tiny_arm(arm) for arm in arms if arm in KINDS3},
         lambda: {arm: small_arm(arm) for arm in arms if arm in KINDS3 and arm != "LVBN + gates"},
@@ -497,7 +497,7 @@ TABLE3 = Experiment(
 
 
 def divergence(run: Trained) -> Measured:
-    """How far the last epoch's test error is above the best one, the best error, and the last training loss."""
+    """Measure how far the last epoch's test error is above the best one, the best error, and the last training loss."""
     rows = run.metrics()
     tested = [r["traced_test_error"] for r in rows if "traced_test_error" in r]
     if not tested:

@@ -1,7 +1,7 @@
-"""Dynamic recursive nets (Guo et al., CVPR 2019): the cost of the networks of Tables 1 to 3, counted.
+"""Dynamic recursive nets (Guo et al., CVPR 2019): the counted cost of the networks of Tables 1 to 3.
 
-Nothing is trained: multiply-adds are counted with gates on their target; the paper averages over validation images.
-Parameters are counted with gates on every block, as the printed ones seem to be.
+Nothing is trained. Multiply-adds are counted with gates on their target, while the paper averages over validation
+images. Parameters are counted with gates on every block, as the printed numbers seem to be.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ CIFAR_PAIRS = tuple(name for pair in ("DR-Res 54", "DR-Res 16") for name in (pai
 
 
 def recipes() -> dict[str, tuple[Recipe, int]]:
-    """Every network of Tables 1 to 3 by its row, with the side of its images, except the two of Table 3 that are also
-    in Table 2."""
+    """Return every network of Tables 1 to 3 by its row, with the side of its images, except the two of Table 3 that are
+    also in Table 2."""
     found = {name: (recipe, 32) for name, recipe in published1().items()}
     found |= {name: (paper(recipe), 224) for name, recipe in RESNETS.items()}
     return found | {name: (paper(RECIPES3[name]), 224) for name in RECIPES3 if name not in ("base net", "gated")}
 
 
 def spent(recipe: Recipe, side: int, over: Over | None = None) -> float:
-    """Mean multiply-adds of an image (millions) with gates on their recipe's target."""
+    """Return the mean multiply-adds of an image (millions) with gates on their recipe's target."""
     net, objective = shapes(recipe.model), recipe.objective
     if isinstance(objective, TargetRate):
         return expected_macs(net, objective.target, side, over or objective.over) / 1e6
@@ -52,7 +52,7 @@ def spent(recipe: Recipe, side: int, over: Over | None = None) -> float:
 
 
 def _all_gates(recipe: Recipe) -> float:
-    """Parameters (millions), with gates on all blocks if there are gates."""
+    """Return the parameters (millions), with gates on all blocks if there are gates."""
     spec = recipe.model
     gated = isinstance(spec, Recursive) and spec.gates != "none"
     return millions(replace(spec, gates="all") if gated else spec)
@@ -82,7 +82,7 @@ def _saved(m: Mapping[str, float], name: str, base: str, what: str, own: str = "
 
 
 def costs(scale: str) -> Mapping[str, float]:
-    """Parameters, multiply-adds, expected loops and savings."""
+    """Count parameters, multiply-adds, expected loops and savings."""
     return _count(CIFAR_PAIRS if scale == "smoke" else tuple(recipes()))
 
 

@@ -1,6 +1,6 @@
 """Effects of the gates of a dynamic recursive net (Guo et al., CVPR 2019): Figures 7, 8 and 9.
 
-All use one network, Table 3's with gates and I-LVBN: DR-ResNet-53 in the published setting.
+All figures are about one network, Table 3's with gates and I-LVBN: DR-ResNet-53 in the published setting.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ PRINTED_EXPECTED, PRINTED_MEAN, PRINTED_STD, PRINTED_MOST = 11.921, 11.74, 1.50,
 
 
 def statistics(trained: Mapping[str, Trained]) -> Measured:
-    """Statistics by channel of the shallowest and the deepest gated block, and every group's mean discrepancy."""
+    """Measure statistics by channel of the shallowest and the deepest gated block, and every group's mean
+    discrepancy."""
     run = trained[ARM]
     found = Measured({"gated": run.correct(["whole"])["whole"]})
     blocks = passed_and_stopped(run.net, run.test_batches())
@@ -97,7 +98,7 @@ FIGURE7 = Experiment(
 
 
 def loop_counts(trained: Mapping[str, Trained]) -> Measured:
-    """The number of loops that test images take."""
+    """Count the loops that test images take."""
     run = trained[ARM]
     taken = loops_taken(run.net, run.test_batches())
     loops = taken.images["loops"].to_numpy()
@@ -184,7 +185,8 @@ SHOWN = 8
 
 
 def easy_and_hard(trained: Mapping[str, Trained]) -> Measured:
-    """Errors of the quarter of the test images with the fewest loops and of the quarter with the most; pictures."""
+    """Measure the error on the quarter of the test images with the fewest loops and on the quarter with the most, and
+    keep pictures."""
     run = trained[ARM]
     images = loops_taken(run.net, run.test_batches()).images
     loops, right = images["loops"].to_numpy(), images["right"].to_numpy()
@@ -208,7 +210,7 @@ def easy_and_hard(trained: Mapping[str, Trained]) -> Measured:
 
 
 def _pictures(run: Trained, places: list[int]) -> torch.Tensor:
-    """Test images ``(n, H, W, 3)`` uint8 as the network sees them, by their indices in the data."""
+    """Return test images ``(n, H, W, 3)`` uint8 as the network sees them, by their indices in the data."""
     found: dict[int, torch.Tensor] = {}
     first = 0
     for x, _ in run.test_batches():
@@ -219,14 +221,14 @@ def _pictures(run: Trained, places: list[int]) -> torch.Tensor:
 
 
 def _png(pixels: np.ndarray) -> str:
-    """Pixels ``(H, W, 3)`` uint8 as a PNG in base64."""
+    """Return pixels ``(H, W, 3)`` uint8 as a PNG in base64."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="PNG")
     return base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def _gallery(result: Result) -> Figure:
-    """Easy images in the upper row, hard ones in the lower, each with its loops."""
+    """Draw easy images in the upper row, hard ones in the lower, each with its number of loops."""
     columns = max(
         1, max((sum(key.startswith(kind) for key in result.pictures) for kind in ("easy", "hard")), default=1)
     )

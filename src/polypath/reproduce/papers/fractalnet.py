@@ -1,6 +1,6 @@
 """FractalNet (Larsson et al., ICLR 2017): Tables 1 to 4, the figure of its introspection, the anytime curve.
 
-Our text of the paper has lost Tables 2, 3 and 4: their claims are from the running text, and there are no printed
+Our text of the paper has lost Tables 2, 3 and 4. Claims about them are from the running text, and there are no printed
 numbers to compare with.
 """
 
@@ -34,13 +34,14 @@ MEDIUM_SAYS = (
 
 
 def medium_20(dataset: str) -> Recipe:
-    """The 20-layer net of Table 3's filters, by Table 1's recipe of a dataset."""
+    """Return the 20-layer net with Table 3's filters, trained by Table 1's recipe of a dataset."""
     base = paper(f"fractalnet20-{dataset}")
     return medium(base, 6, model__filters=DEEP_FILTERS, optim__lr=0.05, batch_size=100)
 
 
 def _medium_40() -> Recipe:
-    """One run for Tables 3 and 4 and Figure 3, with a checkpoint at every epoch: the 40-layer net at half its width."""
+    """Return the recipe of one run for Tables 3 and 4 and Figure 3: the 40-layer net at half its width, with a
+    checkpoint at every epoch."""
     halves = tuple(n // 2 for n in DEEP_FILTERS)
     base = paper("fractalnet_ultra_40-cifar100++")
     return medium(base, 4, model__filters=halves, optim__lr=0.05, batch_size=100, keep=4)
@@ -58,18 +59,19 @@ def _columns(base: Recipe) -> list[str]:
 
 
 def _beside_plain(fractal: Recipe) -> dict[str, Recipe]:
-    """A fractal net, and each of its columns trained alone, from scratch."""
+    """Return a fractal net, and each of its columns trained alone, from scratch."""
     plain = {f"plain {c}": vary(fractal, objective=OnePath(paths=c)) for c in _columns(fractal)}
     return {"fractal": fractal} | plain
 
 
 def _deepest_beside_plain(fractal: Recipe) -> dict[str, Recipe]:
-    """A fractal net, and its deepest column trained alone, from scratch."""
+    """Return a fractal net, and its deepest column trained alone, from scratch."""
     return {"fractal": fractal, "plain": vary(fractal, objective=OnePath(paths=_columns(fractal)[0]))}
 
 
 def _columns_and_losses(run: Trained) -> Measured:
-    """Errors and training losses of a fractal net and its columns, with recalibrated batch-norm, and of a plain net."""
+    """Measure errors and training losses of a fractal net and its columns, with recalibrated batch-norm, and of a plain
+    net."""
     if isinstance(run.recipe.objective, OnePath):
         chosen, anew = {"whole": run.net.paths(run.recipe.objective.paths)}, 0
     else:
@@ -188,12 +190,12 @@ METHODS = {
 
 
 def _with_and_without(full: Recipe) -> dict[str, Recipe]:
-    """A recipe without and with its regularisation."""
+    """Return a recipe without and with its regularisation."""
     return {"FractalNet": vary(full, objective=Whole(), model__dropout=(0.0,)), "drop-path": full}
 
 
 def _table_1(base: Recipe) -> dict[str, Recipe]:
-    """Each augmentation without and with regularisation; ``base`` has regularisation."""
+    """Return the arms of each augmentation without and with regularisation. ``base`` has regularisation."""
     arms = {}
     for column, augment in AUGMENTED.items():
         both = _with_and_without(vary(base, data__augment=augment))
@@ -202,7 +204,8 @@ def _table_1(base: Recipe) -> dict[str, Recipe]:
 
 
 def _with_deepest(run: Trained) -> Measured:
-    """The whole network and, if trained with drop-path, its deepest column, with and without recalibration."""
+    """Measure the whole network and, if it was trained with drop-path, its deepest column with and without
+    recalibration."""
     found = run.correct(["whole"])
     if isinstance(run.recipe.objective, DropPath):
         deepest = _columns(run.recipe)[:1]
@@ -213,7 +216,7 @@ def _with_deepest(run: Trained) -> Measured:
 
 
 def _with_augmentation(plus: str) -> Claim:
-    """§4.2 makes two statements: "a boost (CIFAR-10), or does not significantly influence" (CIFAR-100)."""
+    """Return the claim of §4.2: "a boost (CIFAR-10), or does not significantly influence" (CIFAR-100)."""
     full, plain = f"drop-path {plus}", f"FractalNet {plus}"
     if plus.startswith("C10+"):
         id = f"regularisation-helps-{plus.lower()}"
@@ -240,7 +243,8 @@ def _table_1_claims(column: str, plus: str) -> tuple[Claim, ...]:
 
 
 def _near_whole(column: str) -> Claim:
-    """The deepest column, recalibrated, beside the whole: "close", on CIFAR-10 "statistically equivalent" (§4.2)."""
+    """Claim that the recalibrated deepest column is close to the whole; on CIFAR-10 "statistically equivalent"
+    (§4.2)."""
     near = f"drop-path {column}/column=3 re-estimated", f"drop-path {column} re-estimated"
     if column.startswith("C10") and not column.startswith("C100"):
         text = (
@@ -252,14 +256,15 @@ def _near_whole(column: str) -> Claim:
 
 
 def _beside(id: str, key: str, method: str, column: str, text: str) -> Claim:
-    """Another method's number for a dataset, from CrescendoNet's Table I, since FractalNet's own is lost."""
+    """Compare with another method's number for a dataset, from CrescendoNet's Table I, since FractalNet's own is
+    lost."""
     number = value("crescendonet", "table1", column, method=method)
     assert isinstance(number, float)
     return beats_printed(id, f"{key} {column}", number, method, f"{column}: {text}")
 
 
 def _others() -> list[Claim]:
-    """§4.2 beside ResNet and stochastic depth; the 40-layer row, SVHN."""
+    """Return the claims of §4.2 about ResNet and stochastic depth, about the 40-layer row, and about SVHN."""
     claims = [
         _beside(
             f"outperforms-resnet-{c.lower()}", key, "ResNet", c, "FractalNet outperforms the original ResNet (§4.2)"
@@ -428,8 +433,8 @@ TABLE3 = Experiment(
 
 
 def _losses_along_training(run: Trained) -> Measured:
-    """Training loss of each column, run alone, at each kept checkpoint; for a plain net, of its only column. ``half
-    way`` is the epoch at which half of the loss's total fall is reached."""
+    """Measure the training loss of each column, run alone, at each kept checkpoint; for a plain net, of its only
+    column. ``half way`` is the epoch at which half of the loss's total fall is reached."""
     plain = isinstance(run.recipe.objective, OnePath)
     chosen = [run.recipe.objective.paths] if isinstance(run.recipe.objective, OnePath) else _columns(run.recipe)
     curves: dict[str, list[tuple[float, float]]] = {}

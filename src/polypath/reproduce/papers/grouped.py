@@ -1,4 +1,4 @@
-"""Errors of several kinds for each item, with whiskers of one standard deviation (DFN's Tables 2 and 3 as figures)."""
+"""Draws errors of several kinds for each item, with whiskers of one standard deviation (DFN's Tables 2 and 3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def grouped(keys: Sequence[str], kinds: Mapping[str, str], ticks: Sequence[str]) -> Draw:
-    """``keys`` are templates of the errors' keys, with ``{kind}`` and ``{row}``; ``ticks`` are their labels."""
+    """Draw errors in groups. ``keys`` are templates of the errors' keys, with ``{kind}`` and ``{row}``; ``ticks`` are
+    their labels."""
 
     def draw(result: Result) -> Figure:
         pattern = re.compile(re.escape(keys[-1]).replace(r"\{kind\}", ".*").replace(r"\{row\}", r"(\d+)"))

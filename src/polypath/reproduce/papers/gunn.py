@@ -1,4 +1,4 @@
-"""GUNN (Qiao et al. 2018): Tables 1 to 5, Figure 3. §4's collapse of neurons is in :mod:`.collapse`."""
+"""GUNN (Qiao et al. 2018): Tables 1 to 5, Figure 3. The collapse of neurons (§4) is in :mod:`.collapse`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ BATCH, SIDE = 64, 32
 
 
 def variant(spec: Gunn, name: str) -> Gunn:
-    """``GUNN``, ``SUNN`` (the same units at once), ``NoRes`` (GUNN without "+ old value"), or ``plain``, neither."""
+    """Return ``GUNN``, ``SUNN`` (the same units at once), ``NoRes`` (GUNN without "+ old value"), or ``plain``
+    (neither)."""
     match name:
         case "GUNN":
             return spec
@@ -54,13 +55,13 @@ def tiny_arm(name: str) -> Recipe:
 
 
 def small_arm(name: str) -> Recipe:
-    """One recipe for Table 5, Figure 3 and §4: every epoch is scored and kept."""
+    """Return one recipe for Table 5, Figure 3 and §4, with every epoch scored and kept."""
     spec = variant(SMALL, name)
     return quick(spec, **TRACED, checkpoint_every=1, keep=EPOCHS)
 
 
 def medium_arm(name: str) -> Recipe:
-    """One recipe for Table 5, Figure 3 and §4: half of the width, every epoch scored and kept."""
+    """Return one recipe for Table 5, Figure 3 and §4: half of the width, with every epoch scored and kept."""
     halves = {"model__channels": (120, 150, 180), "model__stem_width": 32, "model__last_width": 180}
     base = medium(paper("gunn15-cifar10"), 4, **halves, trace_test=True, validate_every=1, keep=4)
     assert isinstance(base.model, Gunn)
@@ -80,14 +81,15 @@ GIGA = 1e9
 
 
 def training_memory(net: nn.Module, batch: int = BATCH, size: int = SIDE) -> float:
-    """GB held by a training step in float32 after its forward: the tensors saved for backward, each once, plus weights,
-    gradients and momentum. Counted from shapes without computing, so workspaces are not included.
+    """Count the GB that a training step in float32 holds after its forward pass: the tensors saved for the backward
+    pass, each once, plus weights, gradients and momentum. They are counted from shapes without computing, so workspaces
+    are not included.
 
-    ``net`` is moved to the meta device, in training mode.
+    ``net`` is moved to the meta device and put in training mode.
     """
     net = net.to("meta").train()
     weights = {p.untyped_storage()._cdata for p in net.parameters()}
-    seen: dict[int, tuple[Tensor, int]] = {}  # by storage; keeping the tensor keeps its storage from being reused
+    seen: dict[int, tuple[Tensor, int]] = {}  # by storage; the storage of a kept tensor is not reused
 
     def keep(t: Tensor) -> Tensor:
         storage = t.untyped_storage()
@@ -105,7 +107,7 @@ def training_memory(net: nn.Module, batch: int = BATCH, size: int = SIDE) -> flo
 
 @functools.cache
 def memory_and_size() -> dict[str, float]:
-    """Memory and size of GUNN-15, its SUNN and WideResNet-28-10 (pytorchcv's, if installed)."""
+    """Count memory and size of GUNN-15, its SUNN and WideResNet-28-10 (pytorchcv's, if installed)."""
     nets: dict[str, nn.Module] = {name: shapes(get_preset(name).spec) for name in ("gunn15", "sunn15")}
     try:
         from pytorchcv.model_provider import get_model
@@ -129,7 +131,7 @@ CLASSES = {"CIFAR-10": 10, "CIFAR-100": 100, "ImageNet": 1000}
 
 
 def _exact(_: Mapping[str, float]) -> float:
-    """How many of the six exact counts of §5 differ."""
+    """Count how many of the six exact counts of §5 differ."""
     wrong = 0
     for row in table("gunn", "exact_params")["rows"]:
         classes = CLASSES[row["dataset"]]
@@ -218,7 +220,7 @@ STAGES = ("Conv2", "Conv3", "Conv4", "Conv5")
 
 @functools.cache
 def beside_resnet_152() -> dict[str, float]:
-    """Parameters of the published GUNN-18 and of ResNet-152, and the side of the maps of GUNN-18's layers."""
+    """Count the parameters of the published GUNN-18 and of ResNet-152, and the side of the maps of GUNN-18's layers."""
     gunn = shapes(get_preset("gunn18_imagenet").spec)
     trace = Trace(frozenset(stage.lower() for stage in STAGES))
     gunn(torch.empty(1, 3, 224, 224, device="meta"), trace=trace)
@@ -284,7 +286,8 @@ TABLE2 = Experiment(
 
 
 def alone_and_together(trained: Mapping[str, Trained]) -> Measured:
-    """Answers of whole networks; for a run with snapshots, of the last one and of the ensemble of all (``ARM``)."""
+    """Measure the answers of whole networks; for a run with snapshots, those of the last one and of the ensemble of all
+    (``ARM``)."""
     found = Measured()
     for arm, run in trained.items():
         found.update(per_arm(published_setting)({arm: run}))

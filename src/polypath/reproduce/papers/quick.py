@@ -17,7 +17,8 @@ TRACED = {"trace_test": True, "validate_every": 1}
 
 
 def quick(model: Family, objective: Objective | None = None, *, side: int = SIDE, **changes: Any) -> Recipe:
-    """A run of half a minute on one core, on CIFAR-10 at ``side`` pixels; other fields as in :func:`small`."""
+    """Return a recipe that runs for half a minute on one core, on CIFAR-10 at ``side`` pixels. Other fields are as in
+    :func:`small`."""
     fields: dict[str, Any] = {
         "epochs": EPOCHS,
         "checkpoint_every": 100,

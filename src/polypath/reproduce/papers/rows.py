@@ -20,17 +20,17 @@ Values = Mapping[str, Any]
 
 
 def rows_of(m: Values, kind: str, end: str = "") -> dict[int, Any]:
-    """``{row: value}`` of the keys of one kind, by row."""
+    """Return ``{row: value}`` of the keys of one kind, by row."""
     pattern = re.compile(re.escape(f"{kind} ") + r"(\d+)" + re.escape(f" {end}" if end else ""))
     found = {int(match[1]): value for key, value in m.items() if (match := pattern.fullmatch(key))}
     return dict(sorted(found.items()))
 
 
 def gaps(m: Values, worse: str, better: str, end: str = "") -> dict[int, Any]:
-    """``{row: value of worse − value of better}`` for the rows that both have.
+    """Return ``{row: value of worse − value of better}`` for the rows that both kinds have.
 
     Raises:
-        KeyError: no such row.
+        KeyError: there is no such row.
     """
     first, second = rows_of(m, worse, end), rows_of(m, better, end)
     found = {row: first[row] - second[row] for row in first if row in second}
@@ -40,19 +40,20 @@ def gaps(m: Values, worse: str, better: str, end: str = "") -> dict[int, Any]:
 
 
 def always(id: str, worse: str, better: str, text: str, end: str = "", by: float = 0.0) -> Claim:
-    """``better`` has a lower error than ``worse`` in every row, by more than ``by`` points."""
+    """Claim that ``better`` has a lower error than ``worse`` in every row, by more than ``by`` points."""
     says = f"smallest error of {worse} minus that of {better}" + (f", minus {by:g}" if by else "")
     return Claim(id, text, lambda m: np.min(list(gaps(m, worse, better, end).values()), axis=0) - by, says=says)
 
 
 def on_average(id: str, worse: str, better: str, text: str, end: str = "", unit: str = "points") -> Claim:
-    """``better`` has a smaller value than ``worse``, on average over the rows."""
+    """Claim that ``better`` has a smaller value than ``worse``, on average over the rows."""
     says = f"{worse} minus {better}, mean over rows"
     return Claim(id, text, lambda m: np.mean(list(gaps(m, worse, better, end).values()), axis=0), unit, says)
 
 
 def slope(id: str, kind: str, text: str, *, falls: bool, end: str = "", least: int = 0, most: int = 10**6) -> Claim:
-    """The values of one kind fall (or rise) along the rows from ``least`` to ``most``, by the least-squares slope."""
+    """Claim that the values of one kind fall (or rise) along the rows from ``least`` to ``most``, by the least-squares
+    slope."""
 
     def statistic(m: Values) -> Any:
         return _slope({r: v for r, v in rows_of(m, kind, end).items() if least <= r <= most}, kind, falls)
@@ -61,7 +62,7 @@ def slope(id: str, kind: str, text: str, *, falls: bool, end: str = "", least: i
 
 
 def gap_grows(id: str, worse: str, better: str, text: str, end: str = "") -> Claim:
-    """The gap between two kinds grows along the rows, by the least-squares slope."""
+    """Claim that the gap between two kinds grows along the rows, by the least-squares slope."""
     name = f"{worse} minus {better}"
     return Claim(
         id, text, lambda m: _slope(gaps(m, worse, better, end), name, False), "points a layer", f"slope of {name}"
@@ -80,8 +81,8 @@ SETTING = " at the published setting"
 
 
 def published_setting(run: Trained) -> Measured:
-    """1 for arms that train and score on all images with a published schedule (ours, one-cycle, is not one). Claims
-    that compare with printed numbers need it."""
+    """Measure 1 for arms that train and score on all images with a published schedule; one-cycle is ours, so it is not
+    one. Claims that compare with printed numbers need this value."""
     data = run.recipe.data
     whole = data.train_images is None and data.test_images is None and run.recipe.schedule.kind != "one-cycle"
     return Measured(values={f"whole{SETTING}": 1.0} if whole else {})
@@ -90,8 +91,8 @@ def published_setting(run: Trained) -> Measured:
 def beats_best(
     id: str, key: str, table: str, column: str, among: Callable[[Mapping[str, Any]], bool], text: str
 ) -> Claim:
-    """``key`` has a lower error than the best of the rows of a printed table (``gunn/table3``) that ``among`` selects;
-    not measured below the published setting."""
+    """Claim that ``key`` has a lower error than the best of the rows that ``among`` selects in a printed table
+    (``gunn/table3``). The claim is not measured below the published setting."""
     paper, _, name = table.partition("/")
     others = [(r[column], r["method"]) for r in published.table(paper, name)["rows"] if r[column] and among(r)]
     number, method = min(others)
@@ -99,8 +100,8 @@ def beats_best(
 
 
 def beats_printed(id: str, key: str, number: float, whose: str, text: str, arm: str = "") -> Claim:
-    """``key``, of ``arm`` if it is not the arm's name, has a lower error than the paper prints for another method; not
-    measured below the published setting."""
+    """Claim that ``key`` has a lower error than the paper prints for another method. ``arm`` is the arm of ``key`` if
+    ``key`` is not its name. The claim is not measured below the published setting."""
 
     def statistic(m: Values) -> Any:
         return m[f"{arm or key}{SETTING}"] * number - m[key]

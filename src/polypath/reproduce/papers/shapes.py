@@ -1,4 +1,4 @@
-"""Networks without memory for weights, for counting parameters, paths and depths."""
+"""Networks without memory for weights, to count parameters, paths and depths."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from polypath.families.base import Family
 
 @functools.cache
 def shapes(spec: Family) -> PathNet:
-    """The network of a spec on the meta device, in evaluation mode; no weights are allocated or initialised."""
+    """Return the network of a spec on the meta device, in evaluation mode. No weights are allocated or initialised."""
     with torch.device("meta"):
         return spec.build().eval()
 
 
 def millions(spec: Family) -> float:
-    """Parameters of a spec's network, in millions."""
+    """Return the number of parameters of a spec's network, in millions."""
     return sum(p.numel() for p in shapes(spec).parameters()) / 1e6

@@ -1,7 +1,7 @@
-"""Why re-implementations of FractalNet fall short of its deepest column alone: one suspect at a time.
+"""Tests one suspect at a time for why re-implementations of FractalNet fall short of its deepest column alone.
 
-Public re-implementations reach 36.7% on CIFAR-100 with the deepest column; the paper prints 29.05%. Here each thing
-that they do, or may do, differently from the paper is changed separately.
+Public re-implementations reach 36.7% on CIFAR-100 with the deepest column; the paper prints 29.05%. Each thing that
+they do, or may do, differently from the paper is changed separately here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ARMS = {
 
 
 class Suspect(NamedTuple):
-    """``name`` is the suspected cause; ``worse`` is the key with it, ``right`` the key of what the paper (or its
+    """A suspected cause: its ``name``, the key ``worse`` with it, and the key ``right`` for what the paper (or its
     authors' code) does."""
 
     name: str
@@ -58,7 +58,7 @@ SUSPECTS = {
 
 
 def _arms(base: Recipe, **tied: int) -> dict[str, Recipe]:
-    """All arms, derived from the first one's recipe; ``tied`` are different values for the tied arms."""
+    """Return all arms, derived from the first one's recipe. ``tied`` are different values for the tied arms."""
     assert isinstance(base.model, FractalNet)
     every = tuple(range(1, len(base.model.filters) + 1))
     arms = {}

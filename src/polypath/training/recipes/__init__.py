@@ -1,9 +1,10 @@
-"""Recipes by name: the papers' (``crescendonet_128-cifar10``), small ones for two CPU cores (``-small``, ``-digits``),
-modern ones (``-modern``), recipes for small budgets (``-fast``), recipes for ``polypath ladder`` (``-ladder``,
-``-sandwich``), and one for your own images (``my-images``).
+"""Recipes by name. There are recipes of the papers (``crescendonet_128-cifar10``), small ones for two CPU cores
+(``-small``, ``-digits``) and modern ones (``-modern``). Others are for small budgets (``-fast``), for
+``polypath ladder`` (``-ladder``, ``-sandwich``) and for your own images (``my-images``).
 
-A name is MODEL-DATASET and a suffix for variants. Datasets with "+" are augmented as in the papers. A field that a
-paper does not state is in the recipe's ``assumed``, with the reason for our value. In names, ``_`` and ``-`` are equal.
+A name is MODEL-DATASET, with a suffix for variants. A "+" after the dataset means that images are augmented as in the
+papers. Values that a paper does not state are listed in the recipe's ``assumed``, with the reason for each. ``_`` and
+``-`` in a name are equivalent.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ __all__ = ["about", "derive", "get_recipe", "list_recipes"]
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe called ``name``.
+    """Return the recipe called ``name``.
 
     Raises:
-        ValueError: no such name; the message lists near ones.
+        ValueError: an unknown name; the message lists similar ones.
     """
     return _entry(name).recipe
 
 
 def about(name: str) -> str:
-    """The place of the recipe's result in its paper, or the purpose of the recipe.
+    """Return where the paper prints the recipe's result (a table, for example), or what the recipe is for.
 
     Raises:
         ValueError: as :func:`get_recipe`.
@@ -39,7 +40,7 @@ def about(name: str) -> str:
 
 @takes(pattern=TEXT)
 def list_recipes(pattern: str = "*") -> list[str]:
-    """Names of the recipes that match a shell-style pattern."""
+    """List the names of the recipes that match a shell-style pattern."""
     plain = _plain(pattern)
     return [entry.recipe.name for name, entry in _entries().items() if fnmatch.fnmatchcase(name, plain)]
 

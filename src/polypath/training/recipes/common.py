@@ -1,4 +1,4 @@
-"""Shared by the recipes of all papers: the datasets, and a function that derives one recipe from another."""
+"""Datasets of the papers' recipes, and a function that derives one recipe from another."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ DATA: dict[str, DataConfig] = {
         source="imagenet", size=224, resize_to=256, augment=IMAGENET, test_split="validation", streaming=True
     ),
 }
-"""Datasets by the papers' names: "+" is pad, crop and mirror, "++" the same with reflected borders (FractalNet §4)."""
+"""Datasets by the papers' names. "+" means pad, crop and mirror; "++" means the same with reflected borders (FractalNet
+§4)."""
 
 
 class Entry(NamedTuple):
-    """A recipe with the place of its result in the paper (or, for our own recipes, its purpose)."""
+    """A recipe, and where the paper prints its result. If it is not from a paper, ``about`` is the recipe's purpose."""
 
     recipe: Recipe
     about: str
 
 
 def model_of(preset: str, dataset: str, **arguments: Any) -> Family:
-    """The settings of a registered model, with the classes of a dataset (``cifar100+``: those of ``cifar100``)."""
+    """Return the settings of a registered model, with the number of classes of a dataset."""
     spec = get_preset(preset).spec
     return dataclasses.replace(spec, num_classes=CLASSES[dataset.rstrip("+")], **arguments)
 
@@ -49,10 +50,10 @@ def derive(
     changes: Mapping[str, Any] | None = None,
     assumed: Mapping[str, str | None] | None = None,
 ) -> Recipe:
-    """``base`` with another name and other values in some fields (dotted names).
+    """Return a copy of ``base`` with another name and new values in some fields (dotted names).
 
-    ``assumed`` adds reasons; None removes one. Reasons for changed fields are dropped unless given again, and so are
-    reasons for fields that the new model or objective does not have.
+    ``assumed`` adds reasons; a value of None removes the reason. Reasons for changed fields are dropped unless they are
+    given again. Reasons for fields that the new model or objective does not have are dropped too.
     """
     changes, assumed = dict(changes or {}), dict(assumed or {})
     given = {field: reason for field, reason in base.assumed.items() if field not in changes}

@@ -1,7 +1,8 @@
-"""CrescendoNet's recipes (Zhang et al. 2017, §III-A and §III-B; Tables I and II, Fig. 3).
+"""Recipes of CrescendoNet (Zhang et al. 2017, §III-A and §III-B; Tables I and II, Fig. 3).
 
-SGD with Nesterov momentum, or Adam; truncated normal weights; batches of 128; L2 on the linear layers, no weight decay
-on the convs; dropout and drop-path; 700 epochs on CIFAR (70 on SVHN), path-wise 1400 (100).
+The optimiser is SGD with Nesterov momentum, or Adam. Initial weights are truncated normal, and batches have 128 images.
+The linear layers have L2 regularisation, and the convs have no weight decay. Dropout and drop-path are used. Training
+takes 700 epochs on CIFAR and 70 on SVHN; path-wise training takes 1400 and 100.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Recipes of deeply-fused nets (Zhao et al. 2016, §6.2 and §6.4, Appendix A.1; Tables 1 to 7, Figures 2, 4, 5).
 
-CIFAR and SVHN: SGD with Nesterov momentum 0.9, weight decay 1e-4, batches of 64 over two GPUs, 400 epochs (SVHN: 40),
-the learning rate divided by 10 at 1/2, 3/4 and 7/8 of the run. ImageNet: batches of 256, 100 epochs, the rate divided
-by 10 every 30 epochs.
+On CIFAR and SVHN: SGD with Nesterov momentum 0.9, weight decay 1e-4, batches of 64 over two GPUs, and 400 epochs (40 on
+SVHN). The learning rate is divided by 10 at 1/2, 3/4 and 7/8 of the run. On ImageNet: batches of 256 and 100 epochs.
+The learning rate is divided by 10 every 30 epochs.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _tables_4_and_5(dataset: str) -> Iterator[Entry]:
 
 
 def _ensembles() -> Iterator[Entry]:
-    """§3 and §4, on CIFAR-10: fused nets, and the ensembles of their routes."""
+    """Yield the recipes of §3 and §4, on CIFAR-10: fused nets, and ensembles of their routes."""
     for depth in TABLE_1:
         name = f"fusenet_nf3_{depth}-cifar10"
         fused = _on("cifar10", f"fusenet_nf3_{depth}", name)

@@ -1,9 +1,9 @@
 """Recipes of dynamic recursive nets (Guo et al., CVPR 2019, §4; Tables 1 to 3, Fig. 6) and of the paper's baselines:
-ResNets, MobileNetV2 and ConvNet-AIG, the case of a single loop.
+ResNets, MobileNetV2 and ConvNet-AIG, which is the special case of a single loop.
 
-CIFAR: SGD, weight decay 5e-4, batches of 256, 350 epochs, the learning rate divided by 10 at epochs 150 and 250, target
-rate 0.7. ImageNet: weight decay 1e-4, 100 epochs, the learning rate divided by 10 every 30 epochs; target rate 0.7 for
-the counterparts of ResNet-101, 0.8 for those of ResNet-50, 0.9 for those of MobileNetV2.
+On CIFAR: SGD, weight decay 5e-4, batches of 256, 350 epochs and target rate 0.7. The learning rate is divided by 10 at
+epochs 150 and 250. On ImageNet: weight decay 1e-4 and 100 epochs. The learning rate is divided by 10 every 30 epochs.
+The target rate is 0.7 for the counterparts of ResNet-101, 0.8 for those of ResNet-50 and 0.9 for those of MobileNetV2.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _resnets() -> Iterator[Entry]:
 
 
 def _recursion() -> Iterator[Entry]:
-    """Table 3 and Figure 6: ablations of recursion."""
+    """Yield the recipes of Table 3 and Figure 6: ablations of recursion."""
     yield Entry(
         _gated(_IMAGENET, "dr_resnet53_lvbn_imagenet", "dr_resnet53_lvbn-imagenet"), "Table 3, L and G without I"
     )
@@ -151,7 +151,7 @@ def _gated(base: Recipe, model: str, name: str, target: float = 0.7) -> Recipe:
 
 
 def _plain(base: Recipe, model: str, name: str) -> Recipe:
-    """The same training without gates, with the same weight initialisation."""
+    """Return the recipe of the same training without gates, with the same weight initialisation."""
     dataset = "cifar10" if base is _CIFAR else "imagenet"
     none: dict[str, str | None] = dict.fromkeys(("model.gates", "model.first_loop", "model.gate_open"))
     return derive(base, name, {"model": model_of(model, dataset, init="he"), "objective": Whole()}, none)

@@ -1,16 +1,17 @@
-"""Recipes for small budgets: the networks of ``-ladder`` with techniques for short training (ours, not a paper's).
+"""Recipes for small budgets: the networks of ``-ladder`` recipes with techniques for short training. They are not from
+a paper.
 
-Muon on the convs and SGD with Nesterov momentum on the rest, a one-cycle schedule, batches of 256, label smoothing,
-alternating flips, shifts by up to two pixels with reflection, a whitening layer, initialisation near the identity. The
-techniques are those of Jordan 2024 (https://github.com/KellerJordan/cifar10-airbench); the networks, objectives and
-learning rates are not.
+Muon optimises the convs, and SGD with Nesterov momentum the rest, with a one-cycle schedule, batches of 256 and label
+smoothing. Images are flipped alternately, and shifted by up to two pixels with reflection. Networks have a whitening
+layer and are initialised near the identity. These techniques are from Jordan 2024
+(https://github.com/KellerJordan/cifar10-airbench); the networks, objectives and learning rates are not.
 
-Each technique is a separate field, and :data:`WITHOUT` has the fields of the recipe without it.
+Each technique has separate fields. :data:`WITHOUT` has the values of these fields without the technique.
 ``python -m benchmarks ablate RECIPE`` removes and adds the techniques one by one.
 
-``fractalnet-cifar10-bundle`` trains the network of the bundle that ships with the package: a wider one, with the
-sandwich rule. On each mini-batch the whole learns, and on a share of the images (``objective.images``) the cheapest
-path and one with randomly drawn columns.
+``fractalnet-cifar10-bundle`` trains the network of the bundle that comes with the package. It is wider and is trained
+with the sandwich rule. The whole network learns on each mini-batch. The cheapest path and a path drawn by local
+drop-path learn on a share of the images (``objective.images``).
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
     "identity start": {"model.start": "drawn"},
     "bf16": {"precision": "fp32"},
 }
-"""Technique to the fields of a recipe without it, in the table's order. Without Muon, SGD optimises all weights."""
+"""Maps each technique to the fields of a recipe without it, in the order of the table. Without Muon, SGD optimises all
+weights."""
 
 FRACTAL_FAST = derive(
     FRACTAL,

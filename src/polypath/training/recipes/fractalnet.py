@@ -1,8 +1,9 @@
-"""FractalNet's recipes (Larsson et al., ICLR 2017, §4; Tables 1 to 4).
+"""Recipes of FractalNet (Larsson et al., ICLR 2017, §4; Tables 1 to 4).
 
-SGD with momentum, Xavier weights; the learning rate drops whenever the remaining epochs have halved; dropout by block;
-drop-path half local, half global. Our copy of the text has lost every number of the training section: the values here
-are quoted from public transcriptions of the paper, and each is marked as assumed.
+The optimiser is SGD with momentum, and initial weights are Xavier. The learning rate drops each time that half of the
+remaining epochs are over. Each block has a dropout rate. Drop-path is local for half of the mini-batches and global for
+the others. All numbers of the training section are missing in our copy of the paper. The values here are from public
+transcriptions of it, and each is listed in ``assumed``.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def _table_1(dataset: str) -> Iterator[Entry]:
 
 
 def _ultra_deep() -> Iterator[Entry]:
-    """Tables 3 and 4: narrow nets of 5·2^(C−1) layers, and plain nets of the same depths."""
+    """Yield the recipes of Tables 3 and 4: narrow nets of 5·2^(C−1) layers, and plain nets of the same depths."""
     dataset = "cifar100++"
     for columns in range(1, 7):
         depth = 5 * 2 ** (columns - 1)

@@ -1,8 +1,8 @@
-"""GUNN's recipes (Qiao et al., ICML 2018, §6.2; Tables 1 to 5).
+"""Recipes of GUNN (Qiao et al., ICML 2018, §6.2; Tables 1 to 5).
 
-SGD with momentum 0.9, weight decay 1e-4, batches of 64; 300 epochs on CIFAR, the learning rate divided by 10 at epochs
-150 and 225; "mirroring and shifting". ImageNet: batches of 256, DenseNet's schedule. Ensembles are six snapshots of
-one run.
+The optimiser is SGD with momentum 0.9 and weight decay 1e-4. On CIFAR: batches of 64, 300 epochs, and "mirroring and
+shifting". The learning rate is divided by 10 at epochs 150 and 225. On ImageNet: batches of 256 and DenseNet's
+schedule. Ensembles are six snapshots of one run.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _BASE = Recipe(
 
 def entries() -> Iterator[Entry]:
     for classes in ("cifar10", "cifar100"):
-        dataset = f"{classes}+"  # the paper only has the augmented setting, and does not mark it
+        dataset = f"{classes}+"  # the paper has only the augmented setting, without a "+"
         for model, row in CIFAR.items():
             changes = {"data": DATA[dataset], "model": model_of(model, dataset)}
             yield Entry(derive(_BASE, f"{model}-{classes}", changes, _kept("data.augment")), row)
@@ -100,5 +100,5 @@ def _imagenet(model: str) -> Recipe:
 
 
 def _kept(*fields: str) -> dict[str, str | None]:
-    """Reasons of the base recipe that still hold after the field was set again."""
+    """Return reasons of the base recipe that still hold after these fields were set again."""
     return {field: _BASE.assumed[field] for field in fields}

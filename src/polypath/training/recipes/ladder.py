@@ -1,12 +1,13 @@
-"""Recipes for ``polypath ladder``: they compare paths with twins, and are short enough for two CPU cores.
+"""Recipes for ``polypath ladder``, which compares paths with twins. They are short enough for two CPU cores.
 
-``-ladder`` recipes train with drop-path, as the papers do. ``-sandwich`` recipes train the same networks on the same
-images for the same number of epochs, with the sandwich rule and in-place distillation (ours, not a paper's). Their
-other paths learn on a share of each mini-batch, chosen so that training costs at most three quarters of training the
-paths named below alone.
+``-ladder`` recipes train with drop-path, as in the papers. ``-sandwich`` recipes train the same networks on the same
+images for the same number of epochs, but with the sandwich rule and in-place distillation. They are not from the
+papers. In these, paths other than the whole network learn on a share of each mini-batch. With this share, training
+costs at most three quarters of the cost of training the paths below as separate networks.
 
-The recipes train on 45,000 images of CIFAR-10 for three or four epochs. Three seeds of a network and all its twins
-cost 0.21, 0.17 and 0.18 PFLOP (counted) for the three families, 0.57 together. So short a run needs no crops.
+The recipes train on 45,000 images of CIFAR-10 for three or four epochs. Three seeds of a network and all its twins cost
+0.21, 0.17 and 0.18 PFLOP (counted) for the three families, 0.57 together. Runs are so short that they need no random
+crops.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ FRACTAL = Recipe(
     precision="auto",
     channels_last=True,
     label_smoothing=0.1,
-    validate_every=4,  # only the last epoch: the held-out images are for choosing paths, not epochs
+    validate_every=4,  # only the last epoch: held-out images are used to choose paths, not epochs
     checkpoint_steps=200,
 )
 CRESCENDO = CrescendoNet(widths=(12, 24, 48), scale=3)
@@ -66,5 +67,6 @@ def entries() -> Iterator[Entry]:
 
 
 def taught(images: float, *paths: str) -> Sandwich:
-    """These paths learn half from the labels and half from the whole network, on this share of the images."""
+    """Return an objective by which ``paths`` learn on a share of the images, half from the labels and half from the
+    whole network."""
     return Sandwich(paths=paths, images=images, labels=0.5)

@@ -1,7 +1,7 @@
-"""Modern recipes: the papers' networks with later training techniques (our settings, not a paper's).
+"""Modern recipes: the networks of the papers with later training techniques. The settings are not from a paper.
 
-Cosine schedule with warm-up, label smoothing, mixup or cutmix alternately, an exponential moving average of the
-weights, bf16, channels-last; a part of the training images is held out to choose the best epoch.
+They use a cosine schedule with warm-up, label smoothing, mixup or cutmix in turn, an exponential moving average of the
+weights, bf16 and channels-last. Some training images are held out to choose the best epoch.
 """
 
 from __future__ import annotations

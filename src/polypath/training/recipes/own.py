@@ -1,4 +1,5 @@
-"""``my-images``: a start for anybody's pictures, which looks at them first (:mod:`polypath.training.settle`)."""
+"""``my-images``: a recipe for your own images. Its open fields are settled from facts about these images
+(:mod:`polypath.training.settle`)."""
 
 from __future__ import annotations
 

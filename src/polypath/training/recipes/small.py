@@ -1,11 +1,11 @@
-"""Small recipes: minutes on two CPU cores, to see each paper's behaviour and to try things.
+"""Small recipes, which take minutes on two CPU cores, to see the behaviour in each paper and to try things.
 
 ``-digits`` recipes train on scikit-learn's 1,797 images of 8×8 pixels, which need no download. ``-cifar10-small``
-recipes train on 10,000 images of CIFAR-10 for 12 epochs (path-wise: twice that, as in the paper) and are tested on all
-10,000 test images; 1,000 more training images are held out to choose the best epoch. They run in bf16 on processors
-with instructions for it (AVX512_BF16, AMX), which halves their time, and in float32 on others. ``-cifar10-mini``
-recipes are half as wide and train on 5,000 images for 10 epochs in float32, minutes on one core. They compare path-wise
-training with whole-net training, both without drop-path.
+recipes train on 10,000 images of CIFAR-10 for 12 epochs; path-wise training takes twice as many, as in the paper. They
+are tested on all 10,000 test images. 1,000 more training images are held out to choose the best epoch. They run in bf16
+on processors with instructions for it (AVX512_BF16, AMX), which halves the time, and in float32 on others.
+``-cifar10-mini`` recipes are half as wide and train on 5,000 images for 10 epochs in float32. They take minutes on one
+core, and compare path-wise training with whole-net training, both without drop-path.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def test_a_schedule_that_has_no_such_epochs_is_refused(tmp_path: Path) -> None:
 def test_a_run_that_was_stopped_may_end_earlier_or_later(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with stopped_at(6, monkeypatch):
         resume(run, epochs=6, quiet=True)
-    with pytest.raises(ValueError, match="epochs = 3: must be more than 3"):
+    with pytest.raises(ValueError, match="epochs = 3: must be more than the 3"):
         resume(run, epochs=3, quiet=True)
     with pytest.raises(ValueError, match="not finished"):  # the network of two epochs is there, under another recipe
         _ = FinishedRun(run).net

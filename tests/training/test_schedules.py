@@ -125,7 +125,7 @@ def test_snapshots_are_due_where_a_cycle_ends():
         ({"kind": "step"}, 1, "exactly one"),
         ({"kind": "step", "at_epochs": (1,), "every_epochs": 2}, 5, "exactly one"),
         ({"kind": "cosine", "at_epochs": (1,)}, 5, "only schedule.kind 'step'"),
-        ({"kind": "step", "at_epochs": (3, 2)}, 5, "rising"),
+        ({"kind": "step", "at_epochs": (3, 2)}, 5, "in ascending order"),
         ({"kind": "step", "at_epochs": (5,)}, 5, "not within"),
         ({"kind": "step", "at_fractions": (0.5, 1.0)}, 5, "(0, 1)"),
         ({"kind": "step", "at_epochs": (1, 2), "factors": (0.1, 0.1, 0.1)}, 5, "one for each"),

@@ -1,4 +1,4 @@
-"""Writes the documents that are made from code and result files: ``make docs``. A test checks that they are current."""
+"""Write the pages that are made from code and result files (``make docs``). A test checks that they are current."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ RESULTS = DOCS / "results/reproduce"
 
 
 def models_page() -> str:
-    """``models.md``: every registered network, its size, and what its paper prints."""
+    """Return ``models.md``: every registered network, its size, and the figures in its paper."""
     from polypath.families.registry import PRESETS
 
     lines = [
         "# Networks",
         "",
-        f"The {len(PRESETS)} registered networks, as `polypath models` lists them. MACs are the multiply-adds of one",
-        "image of the given size, depth is the number of layers of the longest path. Our figure follows each printed",
-        "one in brackets.",
+        f"These are the {len(PRESETS)} registered networks, as listed by `polypath models`. MACs are multiply-adds for",
+        "one image of the given size; depth is the number of layers of the longest path. The last column gives the",
+        "figures printed in the paper, each followed by ours in brackets.",
         "",
-        "| name | paper | parameters | MACs | at | depth | paths | printed (ours) |",
+        "| name | paper | parameters | MACs | image size | depth | paths | in the paper (ours) |",
         "|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*lines, *map(model_row, PRESETS)]) + "\n"
 
 
 def model_row(name: str) -> str:
-    """One network's line of ``models.md``."""
+    """Return the row of one network in ``models.md``."""
     from polypath.cli.models import compared, describe
     from polypath.cli.tables import millions
     from polypath.core.display import short_count
@@ -44,7 +44,7 @@ def model_row(name: str) -> str:
 
 
 def path_table_picture() -> str:
-    """``images/paths.svg``: the README's path table, drawn from the committed result."""
+    """Return ``images/paths.svg``: a table of paths, drawn from the committed result."""
     import io
     import json
     import re
@@ -72,7 +72,7 @@ def path_table_picture() -> str:
 
 
 def front_picture() -> str:
-    """``images/front.svg``: error against milliseconds of the paths of the network that comes with the package."""
+    """Return ``images/front.svg``: error against milliseconds for the paths of the shipped network."""
     import json
 
     from polypath.analysis.plots.marks import Mark, Series, front
@@ -113,14 +113,14 @@ def front_picture() -> str:
 
 
 def reproduction() -> str:
-    """``reproduction.md``: the papers' tables that have a committed result, and the verdicts on their claims."""
+    """Return ``reproduction.md``: the papers' tables that have a committed result, and the verdicts on their claims."""
     from polypath.reproduce.page import reproduction_page
 
     return reproduction_page(RESULTS, before=RESULTS / "verdicts-before.json")
 
 
 def verdicts() -> str:
-    """``results/reproduce/verdicts.json``: the same verdicts as data."""
+    """Return ``results/reproduce/verdicts.json``: the same verdicts as data."""
     import json
 
     from polypath.reproduce.verdicts import verdicts_of
@@ -129,17 +129,17 @@ def verdicts() -> str:
 
 
 def results_page() -> str:
-    """``results/README.md``: the committed runs, and which of them were trained by recipes that have changed since."""
+    """Return ``results/README.md``: the committed runs, and which of their recipes have changed since."""
     import json
 
     lines = [
         "# Runs",
         "",
-        "Runs of recipes that the pages show: the revision that trained each, and its error. A *stale* run was trained",
-        "by a recipe that has changed since; it is kept until the recipe runs again. Results of experiments are in",
-        "`reproduce`, and on [their page](../reproduction.md).",
+        "This folder has the runs that the pages refer to. The table gives each run's error and the revision that",
+        "trained it. A run is *stale* if its recipe has changed since; it is kept until the recipe is run again. The",
+        "results of experiments are in `reproduce`, and on [their page](../reproduction.md).",
         "",
-        "| run | test error, % | revision | |",
+        "| run | test error, % | revision | note |",
         "|---|---|---|---|",
     ]
     for folder in sorted(file.parent for file in (DOCS / "results").glob("*/recipe.json")):
@@ -151,7 +151,7 @@ def results_page() -> str:
 
 
 def outdated(recipe: dict[str, Any]) -> str:
-    """What has changed since in the recipe of that name; empty where nothing has, but for where images are."""
+    """Return what has changed since in the recipe of this name, except the images' location; empty if nothing has."""
     from polypath.training.recipe import recipe_from_json, recipe_to_json
     from polypath.training.recipes import get_recipe
 
@@ -161,7 +161,7 @@ def outdated(recipe: dict[str, Any]) -> str:
     except ValueError:
         return "there is no recipe of this name any more"
     then, now = _flat(recipe_to_json(ran)), _flat(now)
-    if now["precision"] == "auto":  # a run settles it
+    if now["precision"] == "auto":  # a run replaces it by the precision it uses
         then["precision"] = "auto"
     changed = {
         key: f"`{key}` was {then.get(key)}, is {now.get(key)}"
@@ -172,7 +172,7 @@ def outdated(recipe: dict[str, Any]) -> str:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, by dotted names."""
+    """Return nested tables as one table with dotted names."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -180,31 +180,31 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def coverage() -> str:
-    """``coverage.md``: the papers' tables, figures and cells, and what gives each."""
+    """Return ``coverage.md``: the papers' tables, figures and cells, and the experiment that reproduces each."""
     from polypath.reproduce.coverage import coverage_page
 
     return coverage_page()
 
 
 def card_of(paper: str) -> str:
-    """A card of ``cards/``, with its generated part made again."""
+    """Return a card of ``cards/`` with its generated part made again."""
     from polypath.reproduce.choices import CARDS, card
 
     return card((DOCS / f"cards/{CARDS[paper]}.md").read_text(encoding="utf-8"), paper)
 
 
 def speed_page() -> str:
-    """``speed.md``: what the committed benchmark results say."""
+    """Return ``speed.md``: the committed benchmark results."""
     return _benchmarks().page()
 
 
 def fast_page() -> str:
-    """``fast.md``: recipes for small budgets, and what their techniques came to."""
+    """Return ``fast.md``: recipes for small budgets, and the measured effect of their techniques."""
     return _benchmarks("page_ablation").page()
 
 
 def speed_figure() -> str:
-    """``images/speed.svg``: MACs/s of every network and its roof."""
+    """Return ``images/speed.svg``: the MACs/s of every network, and its roofline."""
     return _benchmarks().figure()
 
 

@@ -61,7 +61,7 @@ class Ensemble(nn.Module):
         weights: ``shared`` (state-dict keys ``net.*``, and ``members.RLL.*`` for each member's running statistics) or
             ``separate`` (``members.RLL.*`` are extracted networks).
         stats: recalibrated statistics with which the members start, instead of the parent's.
-        seed: draw new weights for each member, for member i from seed + i; only with separate weights. By default all
+        seed: draw new weights for each member (member i uses seed + i); only with separate weights. By default all
             members start with the parent's weights.
 
     Raises:

@@ -17,6 +17,8 @@ import torch
 import polypath as pp
 from conftest import child_environment
 from polypath import cli
+from polypath.analysis.finished_run import FinishedRun
+from polypath.deploy.from_runs import network_of
 from polypath.families.crescendonet import CrescendoNet
 from polypath.storage.batchnorm import load_statistics
 from polypath.storage.looks import looks
@@ -436,6 +438,14 @@ def test_a_process_exits_with_the_status():
     process = start("trian")
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (2, "polypath: error: unknown subcommand 'trian'; did you mean train?\n")
+
+
+def test_few_held_out_images_score_nothing_and_leave_no_path_out(runs, monkeypatch, caplog):
+    monkeypatch.setattr("polypath.deploy.heldout.FEWEST", 10_000)
+    with caplog.at_level("WARNING", "polypath"):
+        network = network_of(FinishedRun(runs / "mine"))
+    assert network.held_out is None
+    assert "fewer than 10000: all paths stay, without errors and calibration" in caplog.text
 
 
 @pytest.mark.slow

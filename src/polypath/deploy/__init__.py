@@ -1,8 +1,8 @@
-"""From a trained network to answers in milliseconds: export, bundles, a predictor with a time budget.
+"""Exports trained networks, writes and reads bundles, and classifies images within a time budget.
 
-    bundle = pp.Bundle.open()                              # the pretrained one; or the folder of another
+    bundle = pp.Bundle.open()                              # the pretrained bundle; for others, give the folder
     predictor = pp.AnytimePredictor(bundle)
-    answer = predictor.predict(images, budget_ms=2.0)      # by the most accurate path that finishes in time
+    answer = predictor.predict(images, budget_ms=2.0)      # runs the most accurate path that finishes in time
 
 Names are resolved on first use, so that torch, ONNX Runtime and OpenVINO are imported only when they are needed.
 """

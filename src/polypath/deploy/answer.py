@@ -20,7 +20,7 @@ class Answer:
         classes: the class names.
         path: the path used; if several ran, the last one.
         ms: milliseconds from the call to the answer, image decoding included.
-        runtime: the runtime that ran it.
+        runtime: the runtime that ran the path.
         budget_ms: the budget that was given, if any.
         combined: the paths whose probabilities were averaged.
         top_k: default number of classes for :meth:`top`.
@@ -42,22 +42,23 @@ class Answer:
 
     @property
     def labels(self) -> np.ndarray:
-        """``(N,)``: the likeliest class of each image."""
+        """The index of each image's likeliest class, ``(N,)``."""
         return self.probabilities.argmax(1)
 
     @property
     def confidence(self) -> np.ndarray:
-        """``(N,)``: the likeliest class's probability."""
+        """The probability of each image's likeliest class, ``(N,)``."""
         return self.probabilities.max(1)
 
     def top(self, k: int | None = None) -> list[list[tuple[str, float]]]:
-        """For each image its ``k`` likeliest classes with their probabilities.
+        """Return each image's ``k`` likeliest classes with their probabilities.
 
         Args:
-            k: None takes the prediction's ``top_k``, else 5, or all classes if there are fewer.
+            k: number of classes. None means the prediction's ``top_k`` or, if that is None, 5 (all classes if there are
+                fewer).
 
         Raises:
-            ValueError: a ``k`` below 1 or above the number of classes.
+            ValueError: ``k`` is below 1 or above the number of classes.
         """
         if k is None:
             k = min(5, len(self.classes)) if self.top_k is None else self.top_k
@@ -71,13 +72,13 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Confident(Answer):
-    """An answer for which easy images stopped early.
+    """An answer in which each image stopped at the first path that was confident enough.
 
     Attributes:
-        paths: ``(N,)`` the path at which each image stopped, by its name.
-        sure: ``(N,)`` bool: whether the image reached a threshold that bounds the risk.
-        risk, trust: with probability ``trust`` over the draw of the held-out images, at most the share ``risk`` of the
-            images that stop is wrong.
+        paths: for each of the N images, the name of the path at which it stopped.
+        sure: whether each image's confidence reached the threshold that bounds the risk, ``(N,)`` bool.
+        risk, trust: with probability ``trust`` over the random choice of held-out images, at most a share ``risk`` of
+            the images that stop is classified wrongly.
     """
 
     paths: tuple[str, ...]
@@ -92,7 +93,7 @@ def check_top_k(k: int, classes: Sequence[str]) -> None:
 
 
 def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities ``(N, classes)`` of logits divided by a temperature."""
+    """Return the probabilities ``(N, classes)`` for logits divided by a temperature."""
     z = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
     if temperature != 1.0:
         z *= np.float32(1.0 / temperature)
@@ -102,7 +103,7 @@ def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def averaged(ran: dict[str, np.ndarray], rung: Rung) -> np.ndarray:
-    """The answer of one rung of the ladder: the mean over the probabilities of the paths that it combines."""
+    """Return the answer of a rung of the ladder: the mean probabilities of the paths that the rung combines."""
     if len(rung.combine) == 1:
         return ran[rung.combine[0]]
     return np.asarray(np.mean([ran[name] for name in rung.combine], axis=0, dtype=np.float32))

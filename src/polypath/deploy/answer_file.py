@@ -1,11 +1,11 @@
-"""Writes answers to many images into one file, CSV or Parquet, batch by batch; resumes where a killed call stopped.
+"""Writes answers to many images into one CSV or Parquet file, batch by batch. A new call resumes after a killed one.
 
     predictor = AnytimePredictor(bundle)
     write_answers(predictor, list(files_of(["photos"])), "answers.csv")
 
 Rows are collected in the folder ``answers.csv.part``. ``answers.csv`` appears when it is complete; ``answers.csv.json``
-records the bundle and the options. An answer's last digits may depend on the other images of its batch. So a later call
-keeps complete batches only, and its file equals the one that a single call writes.
+records the bundle and the options. An answer's last digits may depend on the other images of its batch. So a call that
+resumes keeps only complete batches, and its file equals the file that a single call writes.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from polypath.storage.lock import FolderLock
 
 COLUMNS = ("file", "class", "probability", "path", "error")
 BATCH = 32
-ROW_GROUP = 10_000  # rows of a Parquet file that are held at a time
+ROW_GROUP = 10_000  # rows of a Parquet file that are in memory at a time
 _KINDS = (".csv", ".parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a file of answers holds; a later call resumes it if all of this is the same.
+    """The request that a file of answers belongs to. A later call resumes the file only if its request is the same.
 
     Attributes:
         bundle, digest: the bundle's name and digest.
-        images, names: how many, and the SHA-256 of their names in order.
-        runtime, path, budget_ms, top_k, batch: as given to :func:`write_answers`; for ``auto`` the chosen runtime.
-        precision: the predictor's.
+        images, names: the number of images, and the SHA-256 of their names in order.
+        runtime, precision: the predictor's runtime and precision.
+        path, budget_ms, top_k, batch: the arguments of :func:`write_answers`.
     """
 
     bundle: str
@@ -64,7 +64,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Written(Asked):
-    """A complete file of answers, as its ``.json`` describes it; ``failed`` images have an error and no answer."""
+    """The contents of the ``.json`` beside a complete file. ``failed`` is the number of images without an answer."""
 
     failed: int
 
@@ -80,23 +80,23 @@ def write_answers(
     batch: int = BATCH,
     watched: Callable[[range], Iterable[int]] = iter,
 ) -> Written:
-    """Classify image files into ``out``, ``.csv`` or ``.parquet``, a row for each in their order.
+    """Classify image files, and write one row for each, in order, to ``out`` (``.csv`` or ``.parquet``).
 
-    Columns are ``file``, ``class``, ``probability``, ``path`` and, for an image without an answer, ``error``; with
-    ``top_k`` above 1 then ``class_2``, ``probability_2`` and so on. If an earlier call for the same was stopped, this
-    one resumes it; if the file is complete, nothing is done. One batch of images is in memory at a time.
+    The columns are ``file``, ``class``, ``probability``, ``path``, and ``error`` for an image without an answer. With
+    ``top_k`` above 1, ``class_2``, ``probability_2`` and so on follow. If an earlier call with the same arguments was
+    stopped, this call resumes it. If the file is complete, nothing is done. One batch of images is in memory at a time.
 
     Args:
-        path: the name of a path; None: the most accurate.
-        budget_ms: for each image, which is then answered separately; not together with ``path``.
-        top_k: likeliest classes in a row.
-        batch: images that are answered together.
+        path: the name of a path; None means the most accurate path.
+        budget_ms: time budget for each image; images are then answered one by one. Not together with ``path``.
+        top_k: number of likeliest classes in each row.
+        batch: number of images that are answered together.
         watched: wraps the iteration over the batches' first indices, to show progress.
 
     Raises:
-        ValueError: no images, invalid arguments, a file at ``out`` for other images, options or another bundle, or one
-            that another process is writing.
-        BudgetError: the cheapest path needs more than the budget.
+        ValueError: no images, invalid arguments, a file at ``out`` that belongs to other images, other options or
+            another bundle, or that another process is writing.
+        BudgetError: the cheapest path needs more time than the budget.
     """
     out, size = check_out(out), check("batch", batch, whole(1))
     check_top_k(top_k, predictor.bundle.classes)
@@ -142,11 +142,11 @@ def write_answers(
 
 
 def check_out(out: str | os.PathLike[str]) -> Path:
-    """The checked path of a file of answers.
+    """Check the path of a file of answers, and return it.
 
     Raises:
-        ValueError: another suffix than ``.csv`` and ``.parquet``, no folder to put it in.
-        ImportError: Parquet without pyarrow.
+        ValueError: the suffix is neither ``.csv`` nor ``.parquet``, or the parent folder does not exist.
+        ImportError: the file is Parquet, but pyarrow is not installed.
     """
     out = Path(out)
     check(f"suffix of {printable(out)}", out.suffix, one_of(*_KINDS))
@@ -158,7 +158,7 @@ def check_out(out: str | os.PathLike[str]) -> Path:
 
 
 def runtime_of(out: Path) -> str | None:
-    """The runtime of the answers that are at ``out`` already, complete or not; None without any."""
+    """Return the runtime of existing answers at ``out``, complete or not; None if there are none."""
     for file in (_record(out), _work(out) / "asked.json"):
         if file.is_file():
             return read(file, Asked, others=True).runtime
@@ -221,8 +221,8 @@ class _Rows:
         self.failed += sum(bool(row[4]) for row in rows if row is not self._head)
 
     def _whole_batches(self, names: Sequence[str], batch: int) -> tuple[int, int, int]:
-        """How many rows are in complete batches, how many of them failed, and their bytes. Names are compared, since a
-        file may end in garbage after a power cut."""
+        """Return how many rows are in complete batches, how many of these failed, and their size in bytes. File names
+        are compared, since the file may end in garbage after a power cut."""
         kept, failed = (0, 0, 0), 0
         if not self._file.is_file():
             return kept
@@ -256,7 +256,7 @@ class _Lines:
 
 
 def _answered(predictor: AnytimePredictor, files: Sequence[Path], asked: Asked) -> list[list[str]]:
-    """The rows of a batch."""
+    """Classify a batch, and return its rows."""
     rows: dict[Path, list[str]] = {}
     good: list[Path] = []
     pixels: list[np.ndarray] = []
@@ -285,7 +285,7 @@ def _row(file: Path, path: str, top: Sequence[tuple[str, float]]) -> list[str]:
 
 
 def _to_parquet(rows: Path, out: Path) -> None:
-    """Texts as they are, probabilities as float32, null for empty cells."""
+    """Write rows as Parquet: probabilities as float32, empty cells as null, all else as text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

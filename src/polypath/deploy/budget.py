@@ -1,4 +1,4 @@
-"""Time budgets: checks, how the time is spent, and the error when no path fits."""
+"""Checks time budgets, records how the time is spent, and defines the error for a budget that no path fits."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class BudgetError(ValueError):
 
     Args:
         budget_ms: the budget.
-        needs_ms: what the cheapest path needs.
+        needs_ms: time that the cheapest path needs.
         batch: number of images.
-        decoding_ms: spent on reading, decoding and preparing the images, before a path could begin.
-        waiting_ms: spent waiting for the disk, or while other programs had the processor.
-        origin: of the times that ``needs_ms`` comes from.
+        decoding_ms: time spent on reading, decoding and preparing the images, before a path could begin.
+        waiting_ms: time spent waiting for the disk, or while other programs had the processor.
+        origin: where the measured times behind ``needs_ms`` come from.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class BudgetError(ValueError):
 
 @dataclass
 class Spent:
-    """How the time of one answer is spent.
+    """A record of how the time budget of one answer is spent.
 
     Args:
         budget_ms: the budget.
-        start: when it began to count, by ``time.perf_counter()``.
-        decoding_ms: so far.
-        fixed: its end is a point in time that ``waive`` does not move.
+        start: when the budget began to count, by ``time.perf_counter()``.
+        decoding_ms: time spent on decoding so far.
+        fixed: whether the deadline is fixed, so that ``waive`` does not move it.
     """
 
     budget_ms: float
@@ -78,11 +78,11 @@ class Spent:
 
     @property
     def deadline(self) -> float:
-        """When it is spent, by ``time.perf_counter()``."""
+        """When the budget is used up, by ``time.perf_counter()``."""
         return self.start + 1e-3 * self.budget_ms
 
     def waive(self, seconds: float) -> None:
-        """Do not count these seconds, which were spent on one-time work."""
+        """Exclude these seconds of one-time work from the budget."""
         if not self.fixed:
             self.start += seconds
 
@@ -96,7 +96,7 @@ class Spent:
         return self.budget_ms - self.ms
 
     def on_decoding(self, decode: Callable[[], T]) -> T:
-        """Call ``decode`` and return its result; its processor time counts as decoding, the rest as waiting."""
+        """Call ``decode`` and return its result. Its processor time counts as decoding, the rest as waiting."""
         begun = time.thread_time()
         try:
             return decode()
@@ -104,7 +104,7 @@ class Spent:
             self.decoding_ms += 1e3 * (time.thread_time() - begun)
 
     def refusal(self, needs_ms: float, batch: int, origin: Origin) -> BudgetError:
-        """The error for a path that no longer fits."""
+        """Return the error for a path that no longer fits."""
         spent = self.ms
         decoding = min(self.decoding_ms, spent)
         parts = {"decoding_ms": decoding, "waiting_ms": spent - decoding}
@@ -112,9 +112,9 @@ class Spent:
 
 
 def check_budget(budget_ms: float) -> float:
-    """The budget as a number.
+    """Return the budget as a float.
 
     Raises:
-        ValueError: not a finite number above 0.
+        ValueError: it is not a finite number above 0.
     """
     return float(check("budget_ms", budget_ms, number(above=0)))

@@ -1,13 +1,13 @@
-"""Bundles: static graphs, one for each path of a network, in a read-only folder.
+"""Reads bundles. A bundle is a read-only folder with a static graph for each path of a network.
 
 config.json, model.safetensors, README.md    the network, as :mod:`polypath.storage.saving` writes it
-statistics.safetensors                       each path's recalibrated norms
-NAME.onnx                                    a path's graph; its weights are in the two files above
-step-N.onnx                                  the part of the path of the ladder's step N that earlier steps did not run
+statistics.safetensors                       each path's recalibrated batch-norm statistics
+NAME.onnx                                    a path's graph; its weights are in the two safetensors files above
+step-N.onnx                                  for step N of the ladder, the part of its path that no earlier step runs
 held_out.safetensors                         answers to held-out images, for stopping by confidence
 manifest.json                                accuracy, calibration, costs, times, checksums
 
-If there are several networks, each has a folder of that name with its config, weights, norms and graphs.
+If there are several networks, each has its own folder, named after it, with its config, weights, statistics and graphs.
 
 docs/bundle.md describes the format.
 """
@@ -43,10 +43,10 @@ class Bundle:
     """A bundle that has been checked. Make one with :meth:`open`.
 
     Attributes:
-        folder: its folder.
-        manifest: its manifest.
-        digest: identifies the bundle; the key of measured times.
-        network: a network in memory, used instead of the folder's.
+        folder: the bundle's folder.
+        manifest: the contents of ``manifest.json``.
+        digest: the bundle's digest, under which measured times are stored.
+        network: a network in memory that is used instead of the one in the folder.
     """
 
     folder: Path
@@ -56,15 +56,15 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str] | None = None, *, verify: bool = True) -> Bundle:
-        """The bundle in ``folder``; None is the pretrained one of this package.
+        """Open and check the bundle in ``folder``. None means the pretrained bundle of this package.
 
-        The folder of a saved network works too: its named paths are then the bundle's, run by torch.
+        The folder of a saved network works too. The bundle then has the network's named paths, and torch runs them.
 
         Args:
             verify: compare every file with its checksum.
 
         Raises:
-            ValueError: not a bundle, a damaged or missing file, a later version of the format.
+            ValueError: the folder is not a bundle, a file is damaged or missing, or the format's version is too new.
         """
         place = Path(folder) if folder is not None else SHIPPED
         if not place.is_dir():
@@ -78,12 +78,12 @@ class Bundle:
 
     @classmethod
     def of_network(cls, folder: str | os.PathLike[str]) -> Bundle:
-        """A saved network as a bundle of its named paths, which only the torch runtimes can run.
+        """Return a saved network as a bundle of its named paths. Only the torch runtimes can run it.
 
-        Errors are those in the network's table of paths, if it has one.
+        The errors of the paths are read from the network's table of paths, if it has one.
 
         Raises:
-            ValueError: not a saved network, or one that does not say how its images are prepared.
+            ValueError: the folder is not a saved network, or does not say how images are prepared.
         """
         from polypath.profiling.cost import costs
         from polypath.storage.loading import load
@@ -145,12 +145,12 @@ class Bundle:
 
     @property
     def paths(self) -> tuple[BundlePath, ...]:
-        """The cheapest first."""
+        """The bundle's paths, cheapest first."""
         return self.manifest.paths
 
     @property
     def ladder(self) -> tuple[Rung, ...]:
-        """Steps of better and better answers; a bundle without its own gets its paths, one after another."""
+        """The ladder, from the fastest to the most accurate answer. Without a stored ladder, each step is one path."""
         return self.manifest.ladder or by_turns(self.paths)
 
     @property
@@ -168,7 +168,7 @@ class Bundle:
 
     @property
     def normalisation(self) -> dict[str, tuple[float, ...]]:
-        """``mean`` and ``std`` per channel, of pixels in 0 … 1."""
+        """``mean`` and ``std`` per channel, for pixels in 0 … 1."""
         return {"mean": self.preparation.mean, "std": self.preparation.std}
 
     @property
@@ -177,10 +177,10 @@ class Bundle:
         return frozenset.intersection(*(frozenset(path.files) for path in self.paths))
 
     def path(self, name: str) -> BundlePath:
-        """The path of this name (or canonical text, if only one network has it).
+        """Return the path with this name, or with this canonical text if only one network has such a path.
 
         Raises:
-            ValueError: there is none, or there are several; the message lists the names.
+            ValueError: there is no such path, or there are several. The message lists the names.
         """
         own = [path for path in self.paths if name == path.name]
         texts = [path for path in self.paths if name == path.text]
@@ -192,12 +192,12 @@ class Bundle:
 
     @cached_property
     def graphs(self) -> Graphs:
-        """Its ONNX files, each checked once, however many runtimes read it."""
+        """The bundle's ONNX files. Each is checked only once, even if several runtimes read it."""
         return Graphs(self.folder, self.manifest)
 
     @cached_property
     def networks(self) -> Mapping[str, StoredNetwork]:
-        """The networks by name; a single one has the name ``""``."""
+        """The networks by name. If there is only one, its name is ``""``."""
         return {
             name: StoredNetwork(
                 self.folder / name if name else self.folder,
@@ -219,22 +219,22 @@ class Bundle:
         """The network, in evaluation mode, on the CPU.
 
         Raises:
-            ValueError: it is damaged, or there are several; see :attr:`networks`.
+            ValueError: the network is damaged, or there are several networks (see :attr:`networks`).
         """
         return self._only.net
 
     @property
     def statistics(self) -> BatchNormStatistics | None:
-        """The paths' recalibrated statistics, if there are any; of the only network, as :attr:`net`."""
+        """The recalibrated batch-norm statistics of the only network's paths, or None if there are none."""
         return self._only.statistics
 
     @property
     def wiring(self) -> Wiring:
-        """The only network's diagram."""
+        """The wiring of the only network."""
         return self.net.wiring
 
     def extracted(self, name: str) -> PathNet:
-        """A path as a standalone network, with its recalibrated norms."""
+        """Return a path as a standalone network, with its recalibrated batch-norm statistics."""
         from polypath.core.extract import extract
 
         path = self.path(name)
@@ -242,7 +242,7 @@ class Bundle:
         return extract(own.net, own.net.paths(path.text), stats=own.statistics if path.statistics else None)
 
     def with_paths(self, names: list[str]) -> Bundle:
-        """The same bundle with some of its paths only. If that shortens the ladder, the held-out answers are dropped,
+        """Return this bundle with only the named paths. If that shortens the ladder, the held-out answers are dropped,
         since they no longer match."""
         kept = [self.path(name).name for name in names]
         paths = tuple(path for path in self.paths if path.name in kept)
@@ -254,7 +254,7 @@ class Bundle:
 
 
 def rank(paths: tuple[BundlePath, ...]) -> list[BundlePath]:
-    """The most accurate first, by held-out error; then paths that were never scored, the most MACs first."""
+    """Sort paths by held-out error, lowest first. Paths without an error come last, those with the most MACs first."""
     return sorted(paths, key=lambda p: (p.error is None, p.error if p.error is not None else -p.macs, p.macs))
 
 
@@ -263,7 +263,7 @@ def _percent(error: float | None) -> str:
 
 
 def by_turns(paths: Sequence[BundlePath]) -> tuple[Rung, ...]:
-    """A ladder of single paths: those that are more accurate than every cheaper one."""
+    """Return a ladder of single paths: the paths that are more accurate than every cheaper path."""
     kept: list[BundlePath] = []
     for path in paths:
         if not kept or path.error is None or kept[-1].error is None or path.error < kept[-1].error:
@@ -272,7 +272,7 @@ def by_turns(paths: Sequence[BundlePath]) -> tuple[Rung, ...]:
 
 
 def _errors(folder: Path) -> dict[str, float]:
-    """Errors by path name from the table in a saved network's config."""
+    """Return errors by path name, from the table in a saved network's config."""
     from polypath.storage.config import read_config
 
     rows = read_config(folder).get("path_table") or []

@@ -1,4 +1,4 @@
-"""The inputs of a bundle: networks, facts about them, and their paths."""
+"""Defines and checks what a bundle is made from: networks, facts about them, and their paths."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class HeldOut:
     """Images that were not trained on, prepared for the network.
 
     Args:
-        choose: batches of held-out images with labels: three disjoint parts to choose, calibrate and bound risks.
+        choose: batches of held-out images with labels. They are split into three disjoint parts: to choose paths, to
+            calibrate them, and to bound risks.
         test: batches of the test split, used for scores only.
-        seed: of the split of the held-out images into parts.
+        seed: random seed for splitting the held-out images into the three parts.
     """
 
     choose: Batches
@@ -45,13 +46,14 @@ class BundleNetwork:
     """One network of a bundle.
 
     Args:
-        net: with classes, normalisation and image size in its config, as a loaded network has them.
-        paths: by name, or just their texts; None takes all named paths.
-        statistics: recalibrated batch-norm statistics; paths that it contains use them.
-        held_out: images that choose among ``paths`` and calibrate them; without, all stay, and none has an error.
-        about: facts for readers, JSON values.
+        net: the network, with classes, normalisation and image size in its config (a loaded network has these).
+        paths: the paths by name, or only their texts; None means all named paths.
+        statistics: recalibrated batch-norm statistics for some or all of the paths.
+        held_out: images used to choose among ``paths`` and to calibrate them. Without them all paths stay, and none has
+            an error.
+        about: facts about the network for readers, as JSON values.
         notes: sentences for the network's card.
-        calibration: training images, which paths in int8 need.
+        calibration: training images for quantisation. Paths in int8 need them.
     """
 
     net: PathNet
@@ -64,10 +66,10 @@ class BundleNetwork:
 
     @property
     def preparation(self) -> Preparation:
-        """How its images are prepared.
+        """How the network's images are prepared.
 
         Raises:
-            ValueError: its config does not say.
+            ValueError: the network's config does not say how.
         """
         try:
             return preparation(self.net.config)
@@ -75,7 +77,7 @@ class BundleNetwork:
             raise ValueError(f"this network does not say how its images are prepared ({error})") from error
 
     def statistics_of(self, chosen: Iterable[Paths]) -> BatchNormStatistics | None:
-        """The recalibrated statistics of these paths only, if there are any."""
+        """Return the recalibrated statistics of only these paths, or None if there are none."""
         stats = self.statistics
         kept = {paths: stats[paths] for paths in chosen if paths in stats} if stats is not None else {}
         return BatchNormStatistics(kept, stats.images, stats.seed) if stats is not None and kept else None
@@ -83,7 +85,7 @@ class BundleNetwork:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A path that may be in the bundle: its network, its name there, the choice, its cost, its graph's precision."""
+    """A path that may become part of the bundle: its network and its name there, choice, cost and precision."""
 
     network: str
     name: str
@@ -93,10 +95,10 @@ class Candidate:
 
 
 def candidates(networks: Mapping[str, BundleNetwork], size: Size) -> dict[str, Candidate]:
-    """All requested paths by their names in the bundle: ``NETWORK:NAME``, or ``NAME`` if the network has no name.
+    """Return all requested paths by their names in the bundle: ``NETWORK:NAME``, or ``NAME`` for an unnamed network.
 
     Args:
-        size: of the images, in pixels.
+        size: image size in pixels.
 
     Raises:
         ValueError: illegal paths, or none.
@@ -117,13 +119,13 @@ def _chosen(one: BundleNetwork) -> dict[str, Paths]:
     pairs = one.paths.items() if isinstance(one.paths, Mapping) else [(text, text) for text in one.paths]
     found = {n: one.net.paths(p) for n, p in pairs}
     if not found:
-        raise ValueError("paths: name at least one")
+        raise ValueError("paths: give at least one")
     return {n: p for i, (n, p) in enumerate(found.items()) if p not in list(found.values())[:i]}
 
 
 @contextlib.contextmanager
 def of_network(name: str) -> Iterator[None]:
-    """Start errors in the block with the network's name."""
+    """Prefix the messages of errors in the block with the network's name."""
     try:
         yield
     except ValueError as error:
@@ -133,7 +135,7 @@ def of_network(name: str) -> Iterator[None]:
 
 
 def check_networks(networks: Mapping[str, BundleNetwork]) -> None:
-    """Raise ``ValueError`` unless these are networks whose names can be folder names in one folder."""
+    """Raise ``ValueError`` unless these are networks whose names can be used for subfolders of one folder."""
     seen: set[str] = set()
     for name, one in networks.items():
         if not isinstance(one, BundleNetwork):
@@ -146,11 +148,12 @@ def check_networks(networks: Mapping[str, BundleNetwork]) -> None:
 
 
 def check_alike(networks: Mapping[str, BundleNetwork]) -> Preparation:
-    """How the images of all these networks are prepared.
+    """Return the image preparation that all these networks share.
 
     Raises:
-        ValueError: a network's classes or preparation differ from the first one's; only some have held-out images, or
-            these are split by different seeds. The message names both networks and what differs.
+        ValueError: a network's classes or preparation differ from those of the first network, only some networks have
+            held-out images, or their seeds for splitting these differ. The message states both networks and the
+            difference.
     """
     (first, one), *others = networks.items()
     preparations: dict[str, Preparation] = {}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 TOLERANCE = 1e-4
-"""Relative and absolute, in float32: ``|a − b| ≤ TOLERANCE · (min(1, m) + |b|)``, m the largest ``|b|`` of a batch,
-so that a network with tiny outputs (one that was never trained) must match in as many digits."""
+"""Relative and absolute tolerance in float32: ``|a − b| ≤ TOLERANCE · (min(1, m) + |b|)``, where m is the largest
+``|b|`` of a batch. Because of m, the tiny outputs of an untrained network must match in as many digits as others."""
 BATCHES = (1, 3)
 
 
@@ -33,7 +33,8 @@ def compare(
     """Run batches of one and of three random inputs of ``shape`` ``(C, …)`` in the runtime and in eager.
 
     Raises:
-        ValueError: outputs of another shape, or beyond :data:`TOLERANCE`; the message begins with ``what``.
+        ValueError: the outputs have another shape, or differ by more than :data:`TOLERANCE`. The message begins with
+            ``what``.
     """
     worst = share = 0.0
     for seed, batch in enumerate(BATCHES):
@@ -42,7 +43,7 @@ def compare(
             wanted = net(x).numpy()
         found = np.asarray(run(x.numpy()))
         if found.shape != wanted.shape:
-            raise ValueError(f"{what}: {runtime} gives {found.shape} where the network gives {wanted.shape}; refused")
+            raise ValueError(f"{what}: {runtime} returns shape {found.shape}, the network {wanted.shape}; refused")
         off = np.abs(found - wanted)
         worst = max(worst, float(off.max()))
         size = np.abs(wanted)

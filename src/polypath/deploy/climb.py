@@ -1,7 +1,7 @@
-"""Climbing a bundle's ladder: each step runs the part of its path that it does not share with earlier steps.
+"""Plans the steps of a bundle's ladder: each runs only the part of its path that earlier steps have not run.
 
 Shared nodes are found in the wirings (:mod:`polypath.core.reuse`). A step gets its own graph if sharing saves at least
-the fraction :data:`LEAST` of its path's MACs. Otherwise the complete path runs, by the path's own graph.
+the fraction :data:`LEAST` of its path's MACs. Otherwise the step runs the graph of the complete path.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ LEAST = 0.1
 def steps_of(
     net: PathNet, paths: Sequence[Paths], stats: BatchNormStatistics | None, size: Size
 ) -> list[tuple[Step, Increment] | None]:
-    """What each path runs after those before it; None for a path that shares nothing and runs completely.
+    """Return what each path runs after the paths before it, or None for a path that shares nothing.
 
     Args:
-        stats: recalibrated statistics of the paths that have them.
-        size: of the images, in pixels.
+        stats: recalibrated batch-norm statistics for some or all of the paths.
+        size: image size in pixels.
     """
     macs = [macs_by_node(net, p, size) for p in paths]
 
@@ -47,7 +47,8 @@ def steps_of(
 
 
 def part_of(net: PathNet, part: Increment) -> Part:
-    """An increment as a module, from the values that it reads to the logits and the values that it leaves.
+    """Return an increment as a module. Its inputs are the values that it reads; its outputs are the logits and the
+    values that it leaves.
 
     Args:
         net: the extracted path (:func:`polypath.extract`), perhaps fused with ``hold``.
@@ -65,9 +66,9 @@ def parts_by_step(
     paths: Sequence[tuple[str, Paths] | None],
     size: Size,
 ) -> list[Made | None]:
-    """:func:`steps_of` for paths of one or several networks. Each path is given with its network's name; each step
-    comes with the extracted path, its norms recalibrated if ``nets`` has statistics for it. A path shares only with
-    earlier ones of its own network; None stands for a path that shares nothing."""
+    """Call :func:`steps_of` for the paths of each network. Each path is given with its network's name. Each step is
+    returned with the extracted path, whose norms are recalibrated if ``nets`` has statistics for it. A path shares only
+    nodes of its own network; the result is None for a path that shares nothing."""
     found: list[Made | None] = [None] * len(paths)
     for name, (net, stats) in nets.items():
         own = {i: path[1] for i, path in enumerate(paths) if path is not None and path[0] == name}
@@ -80,7 +81,7 @@ def parts_by_step(
 
 
 def _of(network: str, step: Step) -> Step:
-    """A step whose slot names start with the network's name, so that slots of different networks differ."""
+    """Return the step with the network's name before its slot names, so that slots of different networks differ."""
     reads, leaves = (
         tuple(slot if slot == INPUT or not network else f"{network}:{slot}" for slot in slots)
         for slots in (step.reads, step.leaves)

@@ -34,12 +34,13 @@ def write_steps(
     folder: Path,
     prep: Preparation,
 ) -> tuple[list[Rung], list[dict[str, Any]]]:
-    """Write a graph for each rung that shares enough with those before it. Returns the rungs with their steps, and the
-    differences between the steps' outputs and those of the extracted paths in eager.
+    """Write a graph for each rung that shares enough computation with earlier rungs (see
+    :data:`~polypath.deploy.climb.LEAST`). Return the rungs with their steps, and how
+    much each step's outputs differ from those of its extracted path in eager PyTorch.
 
     Args:
-        nets: by name, with the recalibrated norms that are stored in their folders.
-        paths: of the rungs, each with its network's name; None for one that runs completely.
+        nets: the networks by name, each with the recalibrated statistics that are stored in its folder.
+        paths: the path of each rung with its network's name; None for a rung that runs its complete path.
     """
     shape = (prep.channels, *prep.size)
     found = parts_by_step(nets, paths, prep.size)
@@ -82,7 +83,7 @@ def write_steps(
 
 
 def _climbed(steps: Sequence[Step | None], runs: Sequence[Callable[..., Any] | None], last: int, x: Any) -> Any:
-    """The output of step ``last``, after the earlier steps that leave values have run."""
+    """Run the steps that have a graph, up to step ``last``, and return the output of that step."""
     climb, logits = Climb(steps, x), x
     for i, (step, run) in enumerate(zip(steps[: last + 1], runs, strict=False)):
         if step is not None and run is not None:

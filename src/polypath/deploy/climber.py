@@ -16,20 +16,20 @@ from polypath.deploy.latency_profile import bucket
 from polypath.deploy.manifest import Step
 from polypath.deploy.runtimes import Runtime
 
-RUNS = 5  # of each step and of its path, to estimate the step's time
+RUNS = 5  # how often each step and its path run to estimate the step's time
 
 
 class Climber:
-    """The steps of ``bundle``'s ladder in ``runtime``.
+    """Runs the steps of ``bundle``'s ladder in ``runtime``.
 
-    A step's times are its path's times, scaled by the ratio of a few runs of both. Measuring a step for as long as a
-    path would double the wait for a first answer.
+    A step's estimated times are the times of its path, scaled by the ratio of their times in a few runs. Measuring each
+    step for as long as a path would double the wait for the first answer.
 
     Args:
-        whole: runs a complete path and records its time; returns probabilities.
+        whole: runs a complete path, records its time, and returns probabilities.
         checked: turns a path's logits for a number of images into probabilities.
         example: makes images for a batch size.
-        paths: gives the times of the paths at a batch size.
+        paths: returns the times of the paths at a batch size.
     """
 
     def __init__(
@@ -48,18 +48,19 @@ class Climber:
 
     @cached_property
     def steps(self) -> tuple[Step | None, ...]:
-        """What each step runs; None where it runs its complete path."""
+        """What each step runs, or None if it runs its complete path."""
         return tuple(self._runtime.steps)
 
     def begin(self, x: np.ndarray) -> Climb:
-        """A climb of images ``(N, C, H, W)``."""
+        """Begin a climb with images ``(N, C, H, W)``."""
         return Climb(self.steps, x)
 
     def run(self, climb: Climb, index: int, most: int | None = None) -> np.ndarray:
-        """Run a step and record its time; returns probabilities ``(N, classes)``.
+        """Run a step, record its time, and return probabilities ``(N, classes)``.
 
         Args:
-            most: if each batch size is compiled, fill the batch up to a power of two, but at most to this.
+            most: if the runtime compiles each batch size, the batch is filled up to a power of two, but at most to
+                ``most``.
         """
         step, name, n = climb.steps[index], self._bundle.ladder[index].path, len(climb.images)
         size = n if most is None or not self._runtime.per_batch else min(bucket(n), most)
@@ -79,21 +80,21 @@ class Climber:
         return probabilities
 
     def warm_up(self, batch: int) -> bool:
-        """Run each step once on a batch of this size; returns whether one had not run yet."""
+        """Run all steps on a batch of this size if one has not run at it yet. Return whether that was so."""
         cold = [i for i, step in enumerate(self.steps) if step is not None and (i, batch) not in self._warm]
         if cold:
             self._timed(self._example(batch))
         return bool(cold)
 
     def latencies(self, index: int, batch: int) -> Latencies:
-        """The estimated times, by path, of a step at a batch size, or of the next larger one that is known."""
+        """Return a step's estimated times, by path, at the smallest known batch size that is large enough."""
         if self.steps[index] is None:
             return self._paths(batch)
         known = [size for size in self._latencies if size >= bucket(batch)]
         return self._latencies[min(known)] if known else self.measure(batch)
 
     def measure(self, batch: int) -> Latencies:
-        """The times of the steps that do not run their complete path; measured if not known yet."""
+        """Return the times of the steps that do not run their complete path. Unknown times are measured."""
         size = bucket(batch)
         if size not in self._latencies:
             paths, x = self._paths(size), self._example(size)
@@ -106,7 +107,7 @@ class Climber:
         return self._latencies[size]
 
     def _timed(self, x: np.ndarray) -> dict[str, tuple[float, float]]:
-        """Run each step, after its complete path; returns the seconds of both, by path."""
+        """Run each step after its complete path, and return the seconds of both by path: (step, path)."""
         climb, found = self.begin(x), dict[str, tuple[float, float]]()
         for i, (step, rung) in enumerate(zip(self.steps, self._bundle.ladder, strict=False)):
             if step is not None:
@@ -119,10 +120,10 @@ class Climber:
 
 
 class Climb:
-    """A batch on its way up: values that steps leave for later ones are held until the last step that reads them.
+    """A batch that runs through the ladder. Values that steps leave are stored until the last step that reads them.
 
     Args:
-        steps: of the ladder, in order.
+        steps: the steps of the ladder, in order.
         x: images ``(N, C, H, W)``.
     """
 
@@ -145,10 +146,10 @@ class Climb:
         self.held = {slot: value for slot, value in self.held.items() if slot in read}
 
     def keep(self, rows: np.ndarray) -> None:
-        """Continue with some of the images only, by a mask ``(N,)``."""
+        """Keep only the images that a mask ``(N,)`` selects."""
         self.held = {slot: np.ascontiguousarray(value[rows]) for slot, value in self.held.items()}
 
 
 def _filled(x: np.ndarray, size: int) -> np.ndarray:
-    """``x``, filled with zeros to a batch of ``size``."""
+    """Return ``x``, padded with zeros to a batch of ``size``."""
     return x if size == len(x) else np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])

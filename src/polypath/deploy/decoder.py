@@ -1,9 +1,9 @@
-"""Decoding within a deadline: small images in this process, large ones in a worker that is killed at the deadline.
+"""Decodes images within a deadline: small ones in this process, large ones in a worker that is killed at the deadline.
 
 The time to decode an image is known in advance only roughly, and a running decoder cannot be stopped. So an image that
 is large by :attr:`~polypath.data.images.Header.work` goes to a worker process (:mod:`polypath.deploy.decoding_worker`).
-There is one worker, started when first needed. It receives the image's bytes and returns pixels of the network's input
-size, or an error message. Its answers are bounded in size and never unpickled.
+There is one worker, which starts when it is first needed. It receives the image's bytes, and returns pixels of the
+network's input size or an error message. Its answers are limited in size and never unpickled.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ from polypath.deploy.decoding_worker import ANSWER, LENGTH, LONGEST_REASON, READ
 from polypath.deploy.images import Preparation
 
 LARGE = 2**20
-"""The most :attr:`~polypath.data.images.Header.work` that is done in this process: 1 to 40 ms, by format."""
-START_S = 60.0  # a worker that is not ready by then is broken
+"""The largest :attr:`~polypath.data.images.Header.work` that is done in this process. It takes 1 to 40 ms, depending on
+the format."""
+START_S = 60.0  # a worker that is not ready after this time counts as broken
 DOES_NOT_START = "the process that decodes large images does not start"
-GRACE_S = 1.0  # after the deadline a worker ends itself, in case this process did not
-KEPT = ("LD_", "DYLD_")  # of the environment: a compromised worker finds no secrets in it
+GRACE_S = 1.0  # how long after the deadline a worker ends itself, in case this process has not
+KEPT = ("LD_", "DYLD_")  # environment variables for the worker: no others, so that it receives no secrets
 
 
 class DecodingLate(ValueError):
     """An image was not decoded by its deadline.
 
     Attributes:
-        seconds: spent on it, without the wait for other images.
+        seconds: time spent on the image, without the wait for other images.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -53,11 +54,11 @@ class DecodingLate(ValueError):
 
 
 class DecodingCancelled(Exception):
-    """:meth:`Cancellation.cancel` was called: the image is no longer wanted."""
+    """The image is no longer wanted: :meth:`Cancellation.cancel` was called."""
 
 
 class Cancellation:
-    """Cancels the decoding of an image that is no longer wanted, from any thread, before it begins or while it runs."""
+    """Cancels the decoding of an image that is no longer wanted, before or while it runs, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -72,10 +73,10 @@ class Cancellation:
 
     @contextlib.contextmanager
     def ends(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Call ``stop`` on a cancellation within the block.
+        """Call ``stop`` if the decoding is cancelled within the block.
 
         Raises:
-            DecodingCancelled: it was cancelled before.
+            DecodingCancelled: it was cancelled before the block.
         """
         with self._lock:
             if self.cancelled:
@@ -89,10 +90,10 @@ class Cancellation:
 
 
 class Decoder:
-    """Runs a worker and talks to it; thread-safe. Large images are decoded one at a time.
+    """A thread-safe decoder with a worker process. Large images are decoded one at a time.
 
     Args:
-        niceness: of the worker process; processes with less go first.
+        niceness: niceness of the worker process. Processes with a smaller value run first.
     """
 
     def __init__(self, niceness: int = 0) -> None:
@@ -108,13 +109,13 @@ class Decoder:
                 self._running()
 
     def ready(self) -> float:
-        """Wait until the worker takes images; returns the seconds that it took to start.
+        """Wait until the worker accepts images, and return the seconds that it took to start.
 
         Raises:
-            RuntimeError: it cannot be started.
+            RuntimeError: the worker cannot be started.
         """
         with self._turn:
-            begun = time.perf_counter()  # without the wait for another caller's image
+            begun = time.perf_counter()  # not earlier: the wait for another caller's image does not count
             if most_here() is not None:
                 try:
                     self._running().wait(begun + START_S)
@@ -123,13 +124,13 @@ class Decoder:
             return time.perf_counter() - begun
 
     def decode(self, source: Source, preparation: Preparation, limits: ImageLimits, spent: Spent) -> np.ndarray:
-        """``(H, W, C)`` uint8 of one image, as :class:`Preparation` makes it, within the budget of ``spent``.
+        """Decode and resize one image within the budget of ``spent``, and return ``(H, W, C)`` uint8.
 
-        The worker's time is added to ``spent``; its start does not count. PIL images are decoded in this process.
+        The worker's time is added to ``spent``, except for its start. PIL images are decoded in this process.
 
         Raises:
-            BrokenImage: not an image, or beyond the limits; the message names the file.
-            DecodingLate: the budget is spent.
+            BrokenImage: the source is not an image, or is beyond the limits. The message contains the file name.
+            DecodingLate: the budget is used up.
         """
         if isinstance(source, Image.Image):
             return preparation.pixels(open_image(source, limits))
@@ -156,11 +157,11 @@ class Decoder:
         deadline: float,
         cancellation: Cancellation | None = None,
     ) -> tuple[np.ndarray, float]:
-        """Decode in the worker, which is killed at ``deadline`` (``time.perf_counter()``). Returns ``(H, W, C)`` uint8,
-        and the seconds of processor time that it took.
+        """Decode in the worker, which is killed at ``deadline`` (``time.perf_counter()``). Return ``(H, W, C)`` uint8,
+        and the seconds of processor time that the decoding took.
 
         Raises:
-            BrokenImage: not an image, beyond the limits, or one that crashes its decoder.
+            BrokenImage: the data is not an image, is beyond the limits, or crashes the decoder.
             DecodingLate: the deadline has passed.
             DecodingCancelled: the image is no longer wanted.
             RuntimeError: the worker cannot be started.
@@ -173,20 +174,20 @@ class Decoder:
             with cancellation.ends(worker.kill):
                 return worker.decode(data, preparation, limits, deadline)
         except BrokenImage:
-            if cancellation.cancelled:  # which looks like a crash
+            if cancellation.cancelled:  # the killed worker looks like a crash
                 raise DecodingCancelled from None
             raise
         finally:
             self._turn.release()
 
     def close(self) -> None:
-        """End the worker; the next large image starts another."""
+        """End the worker. The next large image starts a new one."""
         worker, self._worker = self._worker, None
         if worker is not None and self._owner == os.getpid():
             worker.close()
 
     def _running(self) -> _Worker:
-        if self._owner != os.getpid():  # a copy made by fork: the worker is its parent's
+        if self._owner != os.getpid():  # this process is a fork: the worker belongs to its parent
             self._worker, self._owner = None, os.getpid()
         if self._worker is None or not self._worker.alive:
             if self._worker is not None:
@@ -196,18 +197,18 @@ class Decoder:
 
 
 def most_here() -> int | None:
-    """The most work that is done in this process; None for no limit: Windows has no timer that ends a worker."""
+    """Return the largest work to do in this process. None means no limit: Windows has no timer that ends a worker."""
     return LARGE if hasattr(signal, "setitimer") else None
 
 
 @cache
 def decoder() -> Decoder:
-    """This process's decoder."""
+    """Return this process's decoder."""
     return Decoder()
 
 
 class _Worker:
-    """A process that decodes one image at a time; it is killed with an image that it does not finish."""
+    """A process that decodes one image at a time. If it does not finish one in time, it is killed."""
 
     def __init__(self, niceness: int) -> None:
         self._link, theirs = socket.socketpair()
@@ -237,18 +238,18 @@ class _Worker:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """Kill the process, from any thread; a caller that waits for its answer gets an error."""
+        """Kill the process, from any thread. A caller that waits for its answer gets an error."""
         self._process.kill()
 
     def close(self) -> None:
         self._end()
 
     def wait(self, until: float) -> None:
-        """Wait until it accepts images.
+        """Wait until the process accepts images.
 
         Raises:
-            RuntimeError: it ended instead.
-            TimeoutError: it is not ready yet.
+            RuntimeError: the process ended instead.
+            TimeoutError: the process is not ready in time.
         """
         if not self._ready:
             try:
@@ -261,10 +262,10 @@ class _Worker:
     def decode(
         self, data: bytes, preparation: Preparation, limits: ImageLimits, deadline: float
     ) -> tuple[np.ndarray, float]:
-        """As :meth:`Decoder.apart`."""
+        """Decode an image as :meth:`Decoder.apart` does."""
         try:
             self.wait(deadline)
-        except TimeoutError:  # the next image may find it ready
+        except TimeoutError:  # keep the process: it may be ready for the next image
             raise DecodingLate(0.0) from None
         begun = time.perf_counter()
         try:
@@ -279,7 +280,7 @@ class _Worker:
             raise BrokenImage(f"its decoder crashed (status {self._process.returncode})") from None
         except BrokenImage:
             raise
-        except BaseException:  # an interrupt: the next image would get this one's answer
+        except BaseException:  # interrupted: otherwise the next image would get this image's answer
             self.close()
             raise
 
@@ -321,7 +322,7 @@ class _Worker:
 
 
 def _end(owner: int, process: subprocess.Popen[Any], link: socket.socket) -> None:
-    """Also called when a worker is garbage-collected and at exit, but not in a forked copy of this process."""
+    """End a worker's process. Also runs when a worker is garbage-collected and at exit; a fork kills nothing."""
     if os.getpid() == owner:
         process.kill()
         process.wait()

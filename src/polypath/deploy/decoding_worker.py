@@ -1,7 +1,7 @@
-"""The process that decodes large images: a script that :mod:`polypath.deploy.decoder` starts, and may kill.
+"""Decodes large images in a separate process, which :mod:`polypath.deploy.decoder` starts and may kill.
 
-It takes one image at a time over its standard input, a socket, and answers with pixels of the network's input size.
-Packages are set up without running their ``__init__``: polypath's own prepares for runtimes that are not needed here.
+This script receives one image at a time over its standard input, a socket, and sends back pixels of the network's input
+size. It imports Polypath's packages without running their ``__init__``, which prepares for runtimes not needed here.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from types import ModuleType
 from typing import Any, BinaryIO, cast
 
 LENGTH = struct.Struct(">I")
-"""Before a request: the length of a JSON object, which the image's bytes follow."""
+"""The start of a request: the length of the JSON object that follows. The image's bytes come after that object."""
 ANSWER = struct.Struct(">?dI")
-"""Before an answer: whether pixels follow (or an error message), seconds of processor time, bytes that follow."""
+"""The start of an answer: whether pixels or an error message follow, the seconds of processor time, and the number of
+bytes that follow."""
 READY = b"!"
 LONGEST_REASON = 2000
-MEMORY = 2**32  # limit in bytes; the largest image that is decoded needs a quarter
+MEMORY = 2**32  # limit in bytes; the largest image that is decoded needs a quarter of it
 SMALLEST = b"P6 1 1 255 \0\0\0"
 ROOMS = ("core", "storage", "data", "deploy")
 
 
 def main(parent: int, niceness: int, places: list[str]) -> None:
-    """Answer requests until the standard input closes or ``parent`` ends; ``places`` becomes ``sys.path``."""
+    """Answer requests until standard input closes or the process ``parent`` ends. ``sys.path`` becomes ``places``."""
     sys.path[:] = places
     _enter_packages(Path(__file__).resolve().parent.parent)
 
@@ -71,7 +72,7 @@ def _decoded(data: bytes, asked: dict[str, Any]) -> tuple[bool, bytes]:
     try:
         preparation = Preparation(tuple(asked["size"]), *([(0.0,) * asked["channels"]] * 2), *asked["resize"])
         return True, preparation.pixels(open_image(data, ImageLimits(*asked["limits"]))).tobytes()
-    except Exception as error:  # whatever a decoder raises is the image's fault
+    except Exception as error:  # decoders raise many types for broken images
         return False, (str(error) or type(error).__name__).encode(errors="replace")[:LONGEST_REASON]
 
 

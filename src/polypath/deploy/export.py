@@ -1,9 +1,9 @@
-"""Exports one path: a file with just its own weights, norms folded, compared with eager right away.
+"""Exports one path to a file that contains only its weights, with norms folded in. The file is compared with eager.
 
 onnx        PATH.onnx                weights inside
 openvino    PATH.xml and PATH.bin    float32
-torch       PATH.pt2                 by ``torch.export``, for processes that have torch but not this package; loading
-                                     one runs pickle, so Polypath only writes them
+torch       PATH.pt2                 written by ``torch.export``, for processes that have torch but not this package;
+                                     Polypath never loads such a file, since that runs pickle
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exported:
-    """The result of an export: the ``files``, their total ``bytes``, and the comparisons with eager."""
+    """The result of an export: the ``files``, their total size in ``bytes``, and the comparisons with eager."""
 
     files: tuple[Path, ...]
     bytes: int
@@ -62,18 +62,18 @@ def export_path(
 ) -> Exported:
     """Write one path of ``net`` for another runtime, for any batch size and images of one size.
 
-    If gates decide in the path, the graph runs every loop on every image, and the gates select among the results;
+    If gates decide in the path, the graph runs every loop on every image, and the gates select among the results.
     :func:`polypath.deploy.write_stepwise` writes graphs that skip loops.
 
     Args:
-        folder: created if missing; files of the same name in it are refused.
+        folder: where to write; created if missing. Existing files are not overwritten.
         format: ``onnx``, ``openvino`` or ``torch``.
-        stats: recalibrated batch-norm statistics to bake in.
-        size: of the images, in pixels; None takes the network's own, else 32.
-        name: of the files; by default made from the path's text.
+        stats: recalibrated batch-norm statistics to use for the path.
+        size: image size in pixels; None means the network's own size or, if it has none, 32.
+        name: file name without the ending; by default made from the path's text.
 
     Raises:
-        ValueError: an unknown format, an illegal path, files that exist, outputs that differ from eager beyond
+        ValueError: an unknown format, an illegal path, files that exist, or outputs that differ from eager by more than
             :data:`polypath.deploy.check.TOLERANCE` (nothing is written then).
         ImportError: a package that the format needs is missing.
     """
@@ -106,13 +106,14 @@ def export_path(
 
 
 def file_stem(text: str) -> str:
-    """A file's name for a path's text."""
+    """Return a file name, without the ending, for a path's text."""
     plain = "".join(c if c.isalnum() or c in "=,-" else "-" for c in text)
     return plain if len(plain) <= 80 else "path"
 
 
 def image_size(net: PathNet, size: int | tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width of the exported input: ``size``, else the network's own, else 32 or, if larger, its least."""
+    """Return height and width of the exported input: ``size``, else the network's own size, else 32 or, if larger, the
+    smallest size that the network accepts."""
     own = (net.config.get("image") or {}).get("size")
     return sides(size if size is not None else tuple(own) if own else max(32, net.min_size))
 
@@ -131,7 +132,7 @@ def _torch(program, child, shape, stem) -> tuple[list[Check], list[bytes]]:
 
 
 def _onnx(program, child, shape, stem, *, openvino: bool) -> tuple[list[Check], list[bytes]]:
-    """Everything is made and checked in a temporary folder first."""
+    """Make and check the files in a temporary folder. Return the checks and the files' contents."""
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / f"{stem}.onnx"
         onnx_graph.write(onnx_graph.to_onnx(program, fold=True, name=stem), file)

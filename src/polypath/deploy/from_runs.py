@@ -1,4 +1,4 @@
-"""Finished runs as networks of a bundle: named or chosen paths, recalibrated and scored on the run's images."""
+"""Makes networks of a bundle from finished runs: with named or chosen paths, recalibrated on the run's images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from polypath.analysis.finished_run import FinishedRun
+from polypath.deploy import heldout
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.candidates import BundleNetwork, HeldOut, check_alike
 from polypath.deploy.quantise import Calibration
@@ -16,7 +17,7 @@ from polypath.training.recipe import recipe_to_json
 from polypath.training.result import read_result
 
 LOG = logging.getLogger(__name__)
-MOST = 60  # characters of a network's name that is made of folders
+MOST = 60  # characters of a network's name that is made from folder names
 
 
 def network_of(
@@ -27,28 +28,29 @@ def network_of(
     seed: int = 0,
     calibration_images: int | None = None,
 ) -> BundleNetwork:
-    """A run's network with its recalibrated norms, its held-out and test images, and its calibration images.
+    """Return a run's network with its recalibrated norms, its held-out and test images, and its calibration images.
 
     Args:
-        texts: choices of paths; None takes all named ones.
-        num_images: training images to recalibrate norms on; None leaves them.
-        seed: of the split of held-out images into parts.
-        calibration_images: training images for int8, drawn by the run's seed; None takes none.
+        texts: texts or names of paths; None means all named paths.
+        num_images: number of training images to recalibrate norms on; None means no recalibration.
+        seed: random seed for splitting the held-out images into parts.
+        calibration_images: number of training images for int8, chosen at random with the run's seed; None means none.
 
     Raises:
-        ValueError: an unfinished run, an illegal path, missing images.
+        ValueError: an unfinished run, an illegal path, or missing images.
     """
     net = run.net
     named = net.named_paths()
     chosen = [named.get(text) or net.paths(text) for text in texts] if texts else list(named.values())
     stats = None if num_images is None else run.recalibrated(chosen, num_images)
-    held = None
-    if run.data.validation is not None:
+    held, images = None, 0 if run.data.validation is None else len(run.data.validation)
+    if images >= heldout.FEWEST:
         test = run.batches("test", looks=0)  # counted when the bundle is written and their number is known
         held = HeldOut(list(run.batches("validation")), test, seed)
     else:
         LOG.warning(
-            "%s held no images out (data.validation), so nothing is calibrated and no path has an error", run.folder
+            "%s held out %s images (data.validation), fewer than %d: all paths stay, without errors and calibration",
+            *(run.folder, images or "no", heldout.FEWEST),
         )
     calibration = None
     if calibration_images is not None:
@@ -57,7 +59,7 @@ def network_of(
 
 
 def count_looks(bundle: Bundle, runs: Mapping[str, FinishedRun]) -> None:
-    """Add the errors on test images that writing a bundle measured to each run's count; ``runs`` by network name."""
+    """Add the number of test errors measured while writing ``bundle`` to the counts of ``runs`` (by network name)."""
     for name, run in runs.items():
         paths = [path.name for path in bundle.paths if path.network == name]
         together = [rung for rung in bundle.ladder if len(rung.combine) > 1 and rung.path in paths]
@@ -65,16 +67,16 @@ def count_looks(bundle: Bundle, runs: Mapping[str, FinishedRun]) -> None:
 
 
 def notes_of(run: FinishedRun) -> list[str]:
-    """Sentences for a bundle's card."""
+    """Return sentences about a run for a bundle's card."""
     looks = f"Errors measured on its test split before the export: {run.test_evaluations}."
     return [*([run.data.note] if run.data.note else []), looks]
 
 
 def names_of(folders: Sequence[Path]) -> dict[str, Path]:
-    """Networks' names from their folders' names, preceded by those of parent folders where they are equal.
+    """Name networks after their folders. Where these names are equal, names of parent folders are put before them.
 
     Raises:
-        ValueError: the same folder twice.
+        ValueError: a folder is given twice.
     """
     places: list[Path] = []
     for folder in folders:
@@ -97,8 +99,8 @@ def check_same_runs(runs: Mapping[str, FinishedRun]) -> None:
     """Check, before any work, that runs can be in one bundle.
 
     Raises:
-        ValueError: classes, preparation, held-out or test images differ from the first run's. The message names both
-            runs and what differs.
+        ValueError: a run's classes, preparation, held-out or test images differ from those of the first run. The
+            message states both runs and the difference.
     """
     check_alike({name: BundleNetwork(run.net) for name, run in runs.items()})
     (first, one), *others = runs.items()
@@ -120,7 +122,7 @@ def _about(run: FinishedRun) -> dict[str, Any]:
 
 
 def _run_facts(run: FinishedRun) -> dict[str, Any]:
-    """Revision and seed of the training itself."""
+    """Return facts about the training itself, such as its revision and seed."""
     try:
         sessions, result = run.run.sessions(), read_result(run.run)
     except ValueError:

@@ -1,8 +1,9 @@
 """Checks ONNX graphs of unknown origin before a runtime loads them.
 
-reads      weights from files beside the graph, by plain names, within these files' bytes
-computes   one graph of the operators that Polypath's exports have; no control flow, functions or other domains
-returns    as many numbers as the manifest says, and no intermediate value larger than a network's maps
+An accepted graph reads weights only from files in its own folder, named without a path, and never beyond the end of a
+file. It is a single graph with only the allowed operators: no control flow, no functions, no operators of domains other
+than ONNX's own. Its outputs have the shapes that the manifest states, and no intermediate value is far larger than a
+network's feature maps.
 
 Runtimes check only some of this: ONNX Runtime 1.20 reads ``../../x`` as weights, later versions do not.
 """
@@ -26,8 +27,8 @@ IMAGES, LOGITS = "images", "logits"
 OPSETS = range(13, 26)
 LARGEST = 2**31 - 1  # bytes of a graph: the format's limit
 MOST_NODES = 2**16
-MOST_MAPS = 4096  # of an image's size, in any value of a graph
-SMALLEST_BOUND = 2**20  # elements that any value may have, however small the image
+MOST_MAPS = 4096  # feature maps of the image's size that a value of a graph may contain
+SMALLEST_BOUND = 2**20  # elements that any value may have, however small the image is
 OPERATORS = frozenset({
     # convs, products, norms, pools
     "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "Gemm", "GlobalAveragePool",
@@ -38,9 +39,9 @@ OPERATORS = frozenset({
     "GreaterOrEqual", "HardSigmoid", "HardSwish", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "Max",
     "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid",
     "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "Where", "Xor",
-    # to integers and back
+    # quantisation
     "DequantizeLinear", "QuantizeLinear",
-    # over axes
+    # reductions and ranges
     "ArgMax", "ArgMin", "Range", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
     "ReduceSum", "ReduceSumSquare",
     # shapes
@@ -48,18 +49,18 @@ OPERATORS = frozenset({
     "Identity", "Pad", "Reshape", "Resize", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose",
     "Unsqueeze",
 })  # fmt: skip
-"""Operators that a graph may have: those in exports of every family and of timm's convolutional nets and transformers,
-and elementary functions. None branches, loops, draws random numbers or reads files; the sizes of all outputs are known
-before a graph runs."""
+"""Operators that a graph may contain: those in exports of all families and of timm's convolutional networks and
+transformers, and elementary functions. None of them branches, loops, generates random numbers or reads files. The sizes
+of all their outputs are known before a graph runs."""
 
 
 class GraphRefused(ValueError):
-    """A graph that failed the check; no runtime loads it."""
+    """The error for a graph that failed the check. No runtime loads it."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """An input or output of a graph: float32 ``(batch, *shape)``; None stands for any name or any shape."""
+    """An input or output of a graph: float32 ``(batch, *shape)``. None stands for any name or any shape."""
 
     name: str | None = None
     shape: tuple[int, ...] | None = None
@@ -69,11 +70,11 @@ def check_graph(file: Path, beside: Collection[str], inputs: Sequence[Value], ou
     """Check an ONNX file without running it or reading weights.
 
     Args:
-        beside: names of files in its folder; it may read weights from the ``.safetensors`` files among them.
-        inputs, outputs: those that it must have.
+        beside: names of files in the graph's folder. It may read weights from the ``.safetensors`` files among them.
+        inputs, outputs: the inputs and outputs that the graph must have.
 
     Raises:
-        GraphRefused: the graph breaks a rule; the message names the file.
+        GraphRefused: the graph breaks a rule. The message contains the file name.
         ImportError: onnx is missing.
     """
     onnx = need("onnx", "to check a bundle's graphs")
@@ -93,7 +94,7 @@ def check_graph(file: Path, beside: Collection[str], inputs: Sequence[Value], ou
 
 
 def check_operators(nodes: Collection[tuple[str, str]]) -> None:
-    """Raise ``ValueError`` unless all nodes, by domain and operator, are of :data:`OPERATORS`."""
+    """Raise ``ValueError`` unless all nodes, given as (domain, operator), are allowed by :data:`OPERATORS`."""
     for domain, kind in nodes:
         if kind in ("If", "Loop", "Scan") and domain in ("", "ai.onnx"):
             raise ValueError(f"the graph holds {kind!r}: it must be static")
@@ -117,7 +118,7 @@ def _check(
     for node in graph.node:
         names = (node.name, *node.input, *node.output, *(attribute.name for attribute in node.attribute))
         if not all(isinstance(name, str) for name in names):
-            raise ValueError(f"a name of node {node.name!r} is not text")
+            raise ValueError(f"node {node.name!r}: its name, or one of its inputs, outputs or attributes, is not UTF-8")
         for attribute in node.attribute:
             _check_attribute(onnx, node, attribute)
     for tensor in graph.initializer:
@@ -129,7 +130,7 @@ def _check(
 
 
 def _check_names(graph: Any) -> None:
-    """Refuse a name that is given twice: a runtime could use one value, and these checks the other."""
+    """Refuse two values with one name: a runtime could use one of them, and these checks the other."""
     given = [*(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)]
     given += [name for node in graph.node for name in node.output if name]
     if twice := [name for name, times in Counter(given).items() if times > 1]:
@@ -149,7 +150,7 @@ def _check_attribute(onnx: Any, node: Any, attribute: Any) -> None:
 
 
 def _check_tensor(onnx: Any, tensor: Any, what: str, folder: Path, beside: Collection[str]) -> None:
-    """Check that a tensor has as many bytes as its shape needs, in the graph or in a file that it may read."""
+    """Check that a tensor has as many bytes as its shape needs, in the graph or in an allowed file."""
     kinds = onnx.TensorProto
     widths = {kinds.FLOAT: 4, kinds.DOUBLE: 8, kinds.INT32: 4, kinds.INT64: 8, kinds.BOOL: 1}
     widths |= {kinds.INT8: 1, kinds.UINT8: 1}
@@ -202,7 +203,7 @@ def _check_values(kind: str, found: Any, wanted: Sequence[Value], onnx: Any) -> 
 
 
 def _check_sizes(onnx: Any, model: Any, outputs: Sequence[Value]) -> None:
-    """Check that every value has a known size for one image, and that none is far larger than a network's maps."""
+    """Check that every value has a known size for one image, and that none is far larger than feature maps are."""
     sizes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.input]
     pixels = max((math.prod(shape[2:]) for shape in sizes), default=1)
     bound = max(SMALLEST_BOUND, MOST_MAPS * pixels)

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 KINDS = ("QuantizeLinear", "DequantizeLinear")
-LARGEST = 1e30  # of a scale; times 255 it is still a finite float32
+LARGEST = 1e30  # the largest allowed scale; times 255 it is still a finite float32
 
 
 def check_scales(onnx: Any, graph: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ``ValueError`` unless every scale and zero point is stored in the graph itself, scales are finite and above
-    0, and there are as many as the values need to which they apply.
+    """Raise ``ValueError`` unless scales and zero points are valid: stored in the graph itself, as many as the
+    quantised values need, and with scales that are finite and above 0.
 
     Args:
-        shapes: of all node outputs, for one image.
+        shapes: the shapes of all node outputs, for one image.
     """
     held = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:

@@ -1,7 +1,8 @@
-"""The size of every value of an ONNX graph for one image, found before the graph runs.
+"""Finds the size of every value of an ONNX graph for one image, before the graph runs.
 
-onnx infers shapes, but not from numbers that the graph computes from its input's shape, as graphs with a dynamic batch
-do. This module computes these numbers for a batch of one and puts them into the graph as constants.
+onnx infers shapes, but not those that depend on numbers that the graph computes from its input's shape. Graphs with a
+dynamic batch have such shapes. This module computes these numbers for a batch of one, and puts them into the graph as
+constants.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ ROUNDS = 8
 
 
 def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of all node outputs, by name; shapes that cannot be inferred are left out.
+    """Return the shapes of all node outputs by name, without those that cannot be inferred.
 
     Raises:
-        ValueError: shapes that do not match, a value of more than ``bound`` elements, or too many elements in computed
-            shapes.
+        ValueError: shapes do not match, a value has more than ``bound`` elements, or computed shapes have too many.
     """
     one = onnx.ModelProto()
     one.CopyFrom(model)
@@ -64,7 +64,7 @@ def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
 def _computed(
     onnx: Any, node: Any, known: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]
 ) -> np.ndarray | None:
-    """The output of a node of integers, if it can be computed here."""
+    """Return the output of a node that computes integers, or None if it cannot be computed here."""
     options = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == "Constant":
         value = options.get("value_ints", options.get("value_int", options.get("value")))
@@ -77,7 +77,7 @@ def _computed(
         arrays = [known[name] for name in node.input]
         try:
             made = np.asarray(_COMPUTED[node.op_type](options, *arrays)) if _room(node.op_type, arrays) else None
-        except (TypeError, ValueError, IndexError, np.exceptions.AxisError):  # the runtime reports it
+        except (TypeError, ValueError, IndexError, np.exceptions.AxisError):  # invalid; the runtime reports it
             made = None
     else:
         made = None
@@ -85,7 +85,7 @@ def _computed(
 
 
 def _room(kind: str, arrays: list[np.ndarray]) -> bool:
-    """Whether the output has at most :data:`MOST` elements; otherwise numpy could fill the memory."""
+    """Return whether the output has at most :data:`MOST` elements; larger ones could fill the memory."""
     if kind == "Range":
         begin, end, step = (int(array) for array in arrays)
         return step != 0 and len(range(begin, end, step)) <= MOST

@@ -1,4 +1,4 @@
-"""A bundle's graphs in a form that runtimes may read: checked, with their weights in plain files beside them."""
+"""Provides a bundle's graphs in a form that runtimes can read: checked, with weights in plain files beside them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Graphs:
     """The ONNX files of the paths of the bundle in ``folder``.
 
     Args:
-        one_name: copy files that have several names, see :class:`PlainFiles`.
+        one_name: also copy files that have several names; see :class:`PlainFiles`.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, *, one_name: bool = False) -> None:
@@ -22,20 +22,20 @@ class Graphs:
         self._files = PlainFiles(folder, manifest.files, one_name=one_name)
 
     def file(self, path: BundlePath) -> Path:
-        """The graph of a path, which is checked on first use.
+        """Return the file of a path's graph, which is checked on first use.
 
         Raises:
-            GraphRefused: it breaks a rule, or does not match the manifest.
+            GraphRefused: the graph breaks a rule, or does not match the manifest.
             ImportError: onnx is missing.
         """
         prep = self._manifest.preparation
         return self._read(path.files["onnx"], [Value(IMAGES, (prep.channels, *prep.size))], 0)
 
     def step(self, step: Step) -> Path:
-        """The graph of a step of the ladder, also checked on first use.
+        """Return the file of a ladder step's graph, which is checked on first use.
 
         Raises:
-            GraphRefused, ImportError: as :meth:`file`.
+            GraphRefused, ImportError: as for :meth:`file`.
         """
         return self._read(step.files["onnx"], [Value()] * len(step.reads), len(step.leaves))
 

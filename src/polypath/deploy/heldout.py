@@ -1,10 +1,10 @@
-"""What held-out images decide about a bundle: which paths it has, their temperatures, the ladder, the thresholds.
+"""Uses held-out images to decide which paths a bundle has, their temperatures, and the ladder.
 
-A seed splits the images into three parts, each with its own purpose:
+The images are split at random, with a seed, into three parts, each with its own purpose:
 
-choose      errors; which paths to keep; the ladder, and which paths its rungs average
-calibrate   a temperature for each path
-stop        answers that are stored in the bundle, for early stopping with a bounded risk
+choose      measure errors, and choose the paths to keep, the ladder, and the paths that each rung averages
+calibrate   fit a temperature for each path
+stop        compute answers to store in the bundle, for early stopping with a bounded risk
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from polypath.analysis.temperature import calibration_error, fit_temperature
 from polypath.deploy.manifest import Rung
 
 PARTS = {"choose": 0.4, "calibrate": 0.2, "stop": 0.4}
-FEWEST = 50  # images in all
-FEW = {"choose": 200, "calibrate": 50}  # images in a part: fewer leave out no whole network, or fit no temperature
+FEWEST = 50  # images needed in total
+# images in a part; with fewer, the path of the most MACs is always kept, or no temperature is fitted
+FEW = {"choose": 200, "calibrate": 50}
 Key = TypeVar("Key", bound=Hashable)
-TEMPERATURES = 0.05, 20.0  # least and most
+TEMPERATURES = 0.05, 20.0  # lowest and highest
 
 
 def parts(n: int, seed: int) -> dict[str, Tensor]:
-    """Indices of each part of ``n`` held-out images.
+    """Return the indices of each part of ``n`` held-out images.
 
     Raises:
-        ValueError: fewer than :data:`FEWEST` images.
+        ValueError: there are fewer than :data:`FEWEST` images.
     """
     if n < FEWEST:
         raise ValueError(f"{n} held-out images: a bundle needs at least {FEWEST} to choose and to calibrate")
@@ -42,12 +43,12 @@ def parts(n: int, seed: int) -> dict[str, Tensor]:
 
 
 def error(probabilities: Tensor, labels: Tensor) -> float:
-    """Percent of ``(N, classes)`` whose largest entry is not the label's."""
+    """Return the percentage of rows of ``(N, classes)`` whose largest entry is not that of the label."""
     return 100.0 * float((probabilities.argmax(1) != labels).double().mean())
 
 
 def pareto(errors: Mapping[Key, float], costs: Mapping[Key, float], keep: Collection[Key] = ()) -> list[Key]:
-    """The Pareto-optimal keys, cheapest first: more accurate than all that cost no more; and those in ``keep``."""
+    """Return the keys that are more accurate than all keys that cost no more, and those in ``keep``, cheapest first."""
     kept: list[Key] = []
     best = float("inf")
     for name in sorted(errors, key=lambda n: (costs[n], errors[n])):
@@ -58,10 +59,10 @@ def pareto(errors: Mapping[Key, float], costs: Mapping[Key, float], keep: Collec
 
 
 def ladder(probabilities: Mapping[str, Tensor], labels: Tensor) -> list[Rung]:
-    """Rungs from paths, given cheapest first with probabilities ``(N, classes)``; each rung has a lower error.
+    """Return rungs with falling errors, made from paths with probabilities ``(N, classes)``, cheapest first.
 
-    A rung answers with its path alone, or with the mean over it and all earlier paths, whichever has the lower error.
-    A path that does not lower the error either way is left out.
+    A rung answers with its path alone or with the mean over this path and those of all earlier rungs, whichever has the
+    lower error. A path that does not lower the error either way is left out.
     """
     rungs: list[Rung] = []
     ran: list[str] = []
@@ -79,19 +80,20 @@ def ladder(probabilities: Mapping[str, Tensor], labels: Tensor) -> list[Rung]:
 
 
 def combined(probabilities: Mapping[str, Tensor], rung: Rung) -> Tensor:
-    """The probabilities that a rung answers with."""
+    """Return the probabilities with which a rung answers."""
     return torch.stack([probabilities[name] for name in rung.combine]).mean(0)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the held-out images decided.
+    """The decisions made with held-out images.
 
     Attributes:
         names: the paths to keep, cheapest first.
-        errors, temperatures, calibration: of these paths, by name.
+        errors, temperatures, calibration: values for each of these paths, by name.
         rungs: the ladder.
-        confidence, right: ``(rungs, n)`` on the part for stopping.
+        confidence, right: each rung's confidence in its answers to the part for stopping, and whether these are right,
+            ``(rungs, n)``.
         images: number of images in each part.
     """
 
@@ -115,19 +117,19 @@ def decide(
     networks: Mapping[str, str] | None = None,
     climb: Collection[str] | None = None,
 ) -> Verdict:
-    """Decide by the logits ``(N, classes)`` of every candidate path on the held-out images.
+    """Choose and calibrate paths by the logits ``(N, classes)`` of every candidate path on the held-out images.
 
     Args:
-        macs: of each candidate.
-        seed: of the split into parts.
+        macs: multiply-adds of each candidate.
+        seed: random seed for splitting the images into parts.
         keep: names of paths that stay, whatever their error. If fewer than ``FEW["choose"]`` images choose, each
-            network's path of the most MACs stays as well: on so few, a cheaper path is often as good by chance.
-        networks: each candidate's network, if there are several. Paths are compared only within a network, since equal
-            MACs take different times in different networks.
-        climb: names that may be steps of the ladder; None allows all.
+            network's path of the most MACs stays as well: on so few images, a cheaper path is often as good by chance.
+        networks: the network of each candidate, if there are several. Paths are compared only within a network, since
+            equal MACs take different times in different networks.
+        climb: names of paths that may be steps of the ladder; None allows all.
 
     Raises:
-        ValueError: too few images.
+        ValueError: there are too few images.
     """
     cut = parts(len(labels), seed)
     choose, calibrate, stop = (cut[name] for name in PARTS)

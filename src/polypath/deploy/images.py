@@ -29,10 +29,10 @@ class Preparation:
     """How an image becomes network input ``(C, H, W)``.
 
     Args:
-        size: height and width that the network reads.
-        mean, std: per channel, of pixels in 0 … 1.
-        resize: what happens to images of another size; the values of ``DataConfig``.
-        resize_to: the side before the centre crop to ``size``; None takes ``size`` itself.
+        size: height and width of the network's input.
+        mean, std: mean and standard deviation per channel, for pixels in 0 … 1.
+        resize: how images of another size are resized; the same values as in ``DataConfig``.
+        resize_to: side length before the centre crop to ``size``; None means ``size``.
     """
 
     size: tuple[int, int]
@@ -46,7 +46,7 @@ class Preparation:
         return len(self.mean)
 
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """``(H, W, C)`` uint8 of the size that the network reads."""
+        """Resize an image to the network's input size, and return ``(H, W, C)`` uint8."""
         height, width = self.size
         side = self.resize_to or (height if height == width else None)
         image = fit(image, side, self.resize)
@@ -61,14 +61,18 @@ class Preparation:
     def array(
         self, images: Any, limits: ImageLimits = LIMITS, decode: Callable[[Source], np.ndarray] | None = None
     ) -> np.ndarray:
-        """``(N, H, W, C)`` uint8 of one image or a sequence of them.
+        """Return one image or a sequence of images as ``(N, H, W, C)`` uint8 of the network's input size.
 
-        ``images``: a uint8 array ``(N, H, W, C)`` or ``(H, W, C)``, or one or several of: such a ``(H, W, C)`` array,
-        a PIL image, encoded bytes, a file. All but arrays go through :func:`polypath.data.images.open_image`,
-        or through ``decode``, which must return the same as :meth:`pixels`.
+        Args:
+            images: a uint8 array ``(N, H, W, C)``; or one or a sequence of uint8 arrays ``(H, W, C)``, PIL images,
+                encoded bytes or files.
+            limits: limits for the images that are decoded.
+            decode: returns the same as :meth:`pixels` for anything but an array. By default
+                :func:`polypath.data.images.open_image` is used.
 
         Raises:
-            ValueError: arrays of another shape or type, no images; :class:`BrokenImage`, with the file.
+            ValueError: there are no images, an array has another shape or type, or an image is broken
+                (:class:`BrokenImage`).
         """
         if isinstance(images, np.ndarray) and images.ndim == 4:
             return self._sized(_checked(images, 4, self.channels))
@@ -83,7 +87,7 @@ class Preparation:
         return np.stack([self._one(image, decode) for image in images])
 
     def prepared(self, images: Any, limits: ImageLimits = LIMITS) -> np.ndarray:
-        """``(N, C, H, W)`` float32, normalised, of what :meth:`array` takes."""
+        """Return images, given as for :meth:`array`, normalised and as ``(N, C, H, W)`` float32."""
         return self.normalised(self.array(images, limits))
 
     def _decoded(self, image: Source, limits: ImageLimits) -> np.ndarray:
@@ -104,7 +108,7 @@ class Preparation:
         )
 
     def normalised(self, images: np.ndarray) -> np.ndarray:
-        """``(N, C, H, W)`` float32 of ``(N, H, W, C)`` uint8."""
+        """Normalise images ``(N, H, W, C)`` uint8, and return them as ``(N, C, H, W)`` float32."""
         out = np.empty((len(images), self.channels, *self.size), np.float32)
         np.multiply(images.transpose(0, 3, 1, 2), self._scale, out=out)
         out += self._shift
@@ -130,10 +134,11 @@ def _checked(images: np.ndarray, ndim: Literal[3, 4], channels: int) -> np.ndarr
 
 
 def files_of(places: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
-    """The given files and, for folders, the image files in and below them, sorted by name; hidden ones are skipped.
+    """Yield the given files and, for folders, the image files in and below them, sorted by name. Hidden files are
+    skipped.
 
     Raises:
-        ValueError: a path that does not exist, a folder without images.
+        ValueError: a file or folder does not exist, or a folder has no images.
     """
     for place in map(Path, places):
         if not place.is_dir():
@@ -162,14 +167,14 @@ class _Normalisation:
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) in (1, 3):
-            raise ValueError(f"normalisation: {len(self.mean)} means and {len(self.std)} std, must be 1 or 3 of each")
+            raise ValueError(f"normalisation: {len(self.mean)} means and {len(self.std)} std; must be 1 or 3 of each")
 
 
 def preparation(values: Mapping[str, Any]) -> Preparation:
-    """The preparation that ``image`` and ``normalisation`` of a manifest or a saved network's config describe.
+    """Return the preparation described by the entries ``image`` and ``normalisation`` of a manifest or a config.
 
     Raises:
-        ValueError: they are missing, or have the wrong type.
+        ValueError: an entry is missing, or has the wrong type.
     """
     image = decode_json(values.get("image"), _Image, "image", others=True)
     norm = decode_json(values.get("normalisation"), _Normalisation, "normalisation", others=True)

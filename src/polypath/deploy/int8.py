@@ -1,8 +1,8 @@
-"""Decides which paths a bundle has in int8: quantised, scored on held-out images in each runtime, timed beside float32.
+"""Decides which paths a bundle has in int8. Each is quantised, scored on held-out images in each runtime, and timed.
 
-A path in int8 is a separate path, ``PATH@int8``. If it loses more accuracy than allowed, or if the runtimes do not
-agree, the path stays in float32. Its answers depend on the processor's instructions, so its errors are recorded for one
-kind of them (:func:`polypath.profiling.instructions.instructions`).
+A path in int8 is a separate path, ``PATH@int8``. If quantisation loses more accuracy than allowed, or if the runtimes
+do not agree, the path stays in float32. The answers of an int8 path depend on the processor's instructions, so its
+errors are recorded together with the kind of instructions (:func:`polypath.profiling.instructions.instructions`).
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from polypath.profiling.instructions import instructions
 INT8 = "@int8"
 """The ending of an int8 path's name."""
 AGREEMENT = 0.98
-"""The least share of held-out images with the same answer in ONNX Runtime and in OpenVINO."""
-SECONDS = 0.3  # of timing a graph
+"""The smallest allowed share of held-out images to which ONNX Runtime and OpenVINO give the same answer."""
+SECONDS = 0.3  # how long each graph is timed
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Precisions:
-    """Which precisions a bundle has.
+    """The precisions that a bundle should have.
 
     Args:
-        kind: ``float32``; ``int8`` in place of float32 for each path that stays within ``max_drop``; ``mixed`` for
-            float32 and, beside it, int8 where no path here is both as fast and as accurate.
-        max_drop: points of held-out error that a path may lose.
+        kind: ``float32``; ``int8``, which replaces float32 for each path that stays within ``max_drop``; or ``mixed``,
+            which keeps float32 and adds int8 where no other path is both as fast and as accurate on this machine.
+        max_drop: by how many points a path's held-out error may rise.
     """
 
     kind: Literal["float32", "int8", "mixed"] = "float32"
@@ -57,10 +57,10 @@ class Precisions:
         object.__setattr__(self, "max_drop", float(check("max_drop", self.max_drop, number(0, 100))))
 
     def check(self, networks: Mapping[str, BundleNetwork]) -> None:
-        """Check, before any work, that images and packages are there.
+        """Check, before any work, that the needed images and packages are available.
 
         Raises:
-            ValueError: a network without training or held-out images.
+            ValueError: a network has no training or no held-out images.
             ImportError: NNCF is missing.
         """
         if self.kind == "float32":
@@ -75,7 +75,7 @@ class Precisions:
 
 
 def calibrated(networks: Mapping[str, BundleNetwork], precisions: Precisions) -> dict[str, Any]:
-    """The facts on int8 paths for the manifest."""
+    """Return facts about the int8 paths for the manifest."""
     records = {name: one.calibration.record for name, one in networks.items() if one.calibration is not None}
     facts = {"instructions": instructions(), "max_drop": precisions.max_drop, "runtimes": checkers()}
     return {"int8": facts | {"calibration": records if any(records) else records[""]}}
@@ -88,8 +88,8 @@ class Int8Path:
     Attributes:
         candidate: the path.
         graph: the bytes of its ONNX file.
-        answer: runs it in the installed runtime that has the highest error on held-out images.
-        logits: its answers to these images.
+        answer: runs the path in the installed runtime with the highest held-out error.
+        logits: the path's logits for the held-out images in that runtime.
         checks: rows for the manifest, one for each runtime.
     """
 
@@ -107,14 +107,14 @@ def int8_paths(
     precisions: Precisions,
     folder: Path,
 ) -> dict[str, Int8Path]:
-    """The paths of ``kept`` that a bundle has in int8, by the names of their float32 paths.
+    """Quantise the paths in ``kept``, and return those that the bundle has in int8, by the names of the float32 paths.
 
     Args:
         scores: the float32 paths' answers to held-out images.
-        folder: for temporary files.
+        folder: folder for temporary files.
 
     Raises:
-        ValueError: a graph that cannot be quantised, or that no runtime can load.
+        ValueError: a graph cannot be quantised, or no runtime can load it.
     """
     choose = heldout.parts(len(scores.labels), scores.seed)["choose"]
     errors = {n: heldout.error(scores.logits[n][choose], scores.labels[choose]) for n in kept}
@@ -141,7 +141,7 @@ def int8_paths(
 
 
 def _write(one: BundleNetwork, candidate: Candidate, plain: Path, whole: Path) -> None:
-    """Write a path's own graph, norms folded, in float32 and in int8."""
+    """Write a path's complete graph, with norms folded in, in float32 and in int8."""
     import onnx_ir as ir
 
     assert one.calibration is not None, "Precisions.check has asked"
@@ -158,7 +158,7 @@ def _write(one: BundleNetwork, candidate: Candidate, plain: Path, whole: Path) -
 def _scored(
     one: BundleNetwork, candidate: Candidate, name: str, file: Path, scores: Scores, choose: torch.Tensor
 ) -> Int8Path | None:
-    """Score a path's int8 graph; None if the runtimes do not agree."""
+    """Score a path's int8 graph. Return None if the runtimes do not agree."""
     assert one.held_out is not None, "Precisions.check has asked"
     runs = _answerers(file)
     logits, _ = answered(runs, one.held_out.choose)
@@ -183,7 +183,7 @@ def _scored(
 
 
 def _answerers(file: Path, batch: int | None = None) -> dict[str, Answerer]:
-    """A graph in each installed runtime that can load it, for any batch or for one size."""
+    """Load a graph in each installed runtime that supports it, for any batch size or for ``batch``."""
     runs: dict[str, Answerer] = {}
     refused: list[ValueError] = []
     for runtime in checkers():
@@ -206,8 +206,8 @@ def _answerer(runtime: str, file: Path, batch: int | None) -> Answerer:
 def _front(
     networks: Mapping[str, BundleNetwork], kept: Mapping[str, Candidate], errors: Mapping[str, float], folder: Path
 ) -> set[str]:
-    """Each network's paths, in float32 and int8, that are more accurate than all paths that take no longer here. Times
-    are for one image, in the faster runtime."""
+    """Return each network's paths, in float32 or int8, that are more accurate than all paths that take no longer on
+    this machine. Times are for one image in the faster runtime."""
     files = {n: folder / f"{i}.onnx" for i, n in enumerate(kept)}
     files |= {n + INT8: folder / f"{i}.int8.onnx" for i, n in enumerate(kept) if n + INT8 in errors}
     prep = next(iter(networks.values())).preparation

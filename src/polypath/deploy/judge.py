@@ -1,4 +1,4 @@
-"""Decides by held-out images which paths a bundle has, in float32 and in int8; then measures their errors on test
+"""Uses held-out images to decide which paths a bundle has in float32 and in int8, and measures their errors on test
 images."""
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Judged:
     """The paths of a bundle.
 
     Attributes:
-        kept: by their names in the bundle, the cheapest first.
-        verdict: what held-out images decided; None without such images.
-        tests: errors on the test split, by path name and by the paths that a rung combines.
-        int8: those of ``kept`` that are in int8.
+        kept: the paths by their names in the bundle, cheapest first.
+        verdict: the decisions made with held-out images; None if there are no such images.
+        tests: errors on the test split. Keys are path names and, for rungs, the tuples of paths that they combine.
+        int8: the paths in ``kept`` that are in int8.
     """
 
     kept: dict[str, Candidate]
@@ -38,13 +38,13 @@ def judge(
     keep: Sequence[str],
     precisions: Precisions,
 ) -> Judged:
-    """Choose among candidates.
+    """Choose the bundle's paths among the candidates, and measure their errors on test images.
 
     Args:
         keep: names of paths that stay, whatever their error.
 
     Raises:
-        ValueError: too few held-out images, labels that differ between networks; a graph that cannot be quantised.
+        ValueError: too few held-out images, labels that differ between networks, or a graph that cannot be quantised.
     """
     scores = held_out_scores(networks, chosen)
     verdict = verdict_on(scores, chosen, keep) if scores is not None else None
@@ -64,8 +64,8 @@ def _with_int8(
     precisions: Precisions,
     found: Mapping[str, Int8Path],
 ) -> Judged:
-    """Decide again, with int8 paths in place of float32 or, if mixed, beside it. Then the ladder has float32 paths
-    only, whose answers are valid on every machine."""
+    """Decide again with int8 paths, which replace float32 paths or, if mixed, are added to them. With added int8 paths
+    the ladder has only float32 paths, whose answers are valid on every machine."""
     kept: dict[str, Candidate] = {}
     logits = {}
     for n, candidate in plain.items():

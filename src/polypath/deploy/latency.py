@@ -1,23 +1,23 @@
-"""Estimates how long a path takes here, from a short profile and from every time that is observed afterwards.
+"""Estimates how long a path takes on this machine, from a short profile and from every time that is observed later.
 
-The predictor and the service's admission promise different things, so each reads its own figure:
+The predictor and the service's admission promise different things, so each uses its own figure:
 
-``needs``   the 99.5th percentile of the newest thousand times, for the predictor: one answer in a hundred may be late,
-            and half of these are reserved for spells in which the machine is slow.
-``recent``  median and 95th percentile of the last 64 times, none older than 20 s, for admission: a queue plans with
-            what the machine does now, and a slow spell must not keep requests out once it is over.
+``needs``   the 99.5th percentile of the newest thousand times, for the predictor. One answer in a hundred may be late,
+            and half of these are reserved for periods in which the machine is slow.
+``recent``  the median and 95th percentile of the last 64 times, none older than 20 s, for admission. A queue plans with
+            the machine's current speed, and a slow period must not keep requests out once it is over.
 
-A profile counts as ``TRUSTED`` times, however few it measured. So three late answers make a path slow, and a single
-pause changes nothing.
+A profile has the weight of ``TRUSTED`` times, even if it measured fewer. So three late answers make a path slow, and a
+single pause changes nothing.
 
-A path that is believed too slow is no longer used, hence no longer timed. So it is retried with exponential back-off
-where its measured times, without the slowest fiftieth, would fit. They then count as ``RETRIED`` times: a second late
-answer ends the retry, and the wait before the next retry is three times as long. If the paths in use are faster than
-their profile, the machine was busy during the profile, and all its paths are believed to be faster.
+A path that is believed to be too slow is no longer used, and so no longer timed. If its measured times, without the
+slowest fiftieth, would fit, it is retried with exponential back-off. These times then have the weight of ``RETRIED``
+times. A second late answer ends the retry, and the wait before the next retry is three times as long. If the paths in
+use are faster than their profile, the machine was busy during the profile, and all its paths are believed to be faster.
 
 Times of a busy machine are recognised by their spread (:func:`disturbed`) and are not stored. If a profile is still
-disturbed when measured again, only its undisturbed times count, as ``RETRIED`` times: a path is used at first, and
-dropped at its second late answer.
+disturbed when measured again, only its undisturbed times count, with the weight of ``RETRIED`` times. A path is then
+used at first, and dropped after its second late answer.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-KEPT = 1000  # newest times that count, are reported and stored
-NEEDED = 0.995  # the quantile of the counted times that counts as a path's need
-LIKELY = 0.98  # of the measured times are believed when a path is retried
-TRUSTED, RETRIED = 500, 200  # as how many times a profile counts: at first, and when a slow path is retried
+KEPT = 1000  # number of newest times that are used, reported and stored
+NEEDED = 0.995  # the quantile of these times that is taken as the time that a path needs
+LIKELY = 0.98  # share of the measured times, the fastest, that are believed when a path is retried
+TRUSTED, RETRIED = 500, 200  # weight of a profile, in times: at first, and when a slow path is retried
 PATIENCE, LONGER, LONGEST = 10, 3, 60.0  # runs before a slow path is retried; growth factor; limit in seconds
-SETTLED = 300  # answers at its first speed after which a path's patience is reset
+SETTLED = 300  # answers at its first speed after which a path's wait for a retry is reset
 FAR, CLOSE_MS = 4.0, 1.0  # how far the ``NEEDED`` quantile may be above the fastest tenth: a factor, or ms
-CALM = 2.0  # times the fastest tenth: up to here times of a disturbed profile count
-FEW = 30  # a session's times are judged alone if there are at least this many, else with earlier ones
-BUSY = 0.8  # of the profiled time: if paths now take less, the machine was busy during the profile
+CALM = 2.0  # a disturbed profile's times count up to this factor times its fastest tenth
+FEW = 30  # a session's times are judged alone if there are at least this many, else together with earlier times
+BUSY = 0.8  # if paths now take less than this share of their profiled time, the machine was busy during the profile
 Origin = Literal["measured", "stored", "busy"]
-"""Where a profile comes from: measured now, an earlier session's, or measured while the machine was busy."""
-SEEN = "inverted_cdf"  # a method of numpy.quantile: gives an observed time, which the given share does not exceed
+"""Where a profile comes from: measured now, stored by an earlier session, or measured while the machine was busy."""
+SEEN = "inverted_cdf"  # a method of numpy.quantile that returns an observed time instead of an interpolated one
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of a path at one batch size over ``samples`` runs."""
+    """Percentiles of the milliseconds that a path takes at one batch size, over ``samples`` runs."""
 
     p50: float
     p95: float
@@ -58,36 +58,36 @@ class Timing:
 
     @classmethod
     def of(cls, ms: Sequence[float] | NDArray[np.float64]) -> Timing:
-        """The percentiles of some times, by linear interpolation."""
+        """Compute the percentiles of some times, with linear interpolation."""
         p50, p95, p99 = np.percentile(ms, (50, 95, 99)).tolist()
         return cls(p50, p95, p99, len(ms))
 
 
 def disturbed(ms: Sequence[float] | NDArray[np.float64]) -> bool:
-    """Whether the machine was busy while these times were taken: the slowest are far from the fastest."""
+    """Return whether the machine was busy while these times were measured: the slowest are far from the fastest."""
     fast, needed = np.quantile(ms, (0.1, NEEDED), method=SEEN)
     return bool(needed > max(FAR * fast, fast + CLOSE_MS))
 
 
 def undisturbed(ms: Sequence[float]) -> list[float]:
-    """The times among these at which the machine was not busy."""
+    """Return those of the times that were measured while the machine was not busy."""
     fast = float(np.quantile(ms, 0.1, method=SEEN))
     return [took for took in ms if took <= max(CALM * fast, fast + CLOSE_MS)]
 
 
 def spread(ms: Sequence[float]) -> float:
-    """The ``NEEDED`` quantile divided by the fastest tenth; the larger, the busier the machine was."""
+    """Return the ``NEEDED`` quantile divided by the fastest tenth. The larger it is, the busier the machine was."""
     fast, needed = np.quantile(ms, (0.1, NEEDED), method=SEEN)
     return float(needed / fast)
 
 
 class Recent:
-    """Median and 95th percentile of the last values, none of them old.
+    """The median and 95th percentile of recent values.
 
     Args:
-        kept: the largest number of values.
-        enough: the fewest values for quantiles.
-        seconds: after which a value no longer counts.
+        kept: the number of last values that are used.
+        enough: the number of values needed for quantiles.
+        seconds: the age at which a value no longer counts.
     """
 
     REFRESH = 8  # the quantiles are computed again after this many values, or after a second
@@ -105,9 +105,9 @@ class Recent:
             self._valid_until = -math.inf
 
     def quantiles(self, now: float) -> tuple[float, float] | None:
-        """(median, 95th percentile), or None with too few values."""
+        """Return (median, 95th percentile), or None if there are too few values."""
         if now >= self._valid_until:
-            values = [value for at, value in list(self._values) if now - at <= self._seconds]  # others may be adding
+            values = [value for at, value in list(self._values) if now - at <= self._seconds]  # other threads may add
             self._quantiles = None
             if len(values) >= self._enough:
                 median, high = np.quantile(values, (0.5, 0.95), method=SEEN).tolist()
@@ -116,28 +116,29 @@ class Recent:
         return self._quantiles
 
     def fastest(self, now: float) -> float | None:
-        """The least of the recent values, even if there is only one; None without any."""
+        """Return the smallest of the recent values, even if there is only one; None if there are none."""
         return min((value for at, value in list(self._values) if now - at <= self._seconds), default=None)
 
 
 class PathLatency:
-    """Milliseconds of one path at one batch size; threads may share it.
+    """The estimated milliseconds of one path at one batch size. Several threads may use it.
 
-    ``now`` is always a time in seconds of one clock, the caller's.
+    ``now`` is always the current time in seconds, by a clock of the caller's choice.
 
     Args:
-        profile: measured times, in their order.
-        trusted: as how many times they count; None takes ``TRUSTED``, or their number if it is larger.
+        profile: measured milliseconds, in order of measurement.
+        trusted: the weight of the profile, as a number of times; None means ``TRUSTED`` or the number of measured
+            times, whichever is larger.
 
     Attributes:
-        needs: the 99.5th percentile of the newest thousand times, measured ones included.
-        profiled: the percentiles of the measured times.
+        needs: the 99.5th percentile of the newest thousand times, including those of the profile.
+        profiled: the percentiles of the profile.
 
     Raises:
-        ValueError: no measured times, or some that are not finite or not above 0.
+        ValueError: there are no measured times, or some are not finite or not above 0.
     """
 
-    REFRESH = 64  # an answer in time changes ``needs`` little: it is computed again after this many
+    REFRESH = 64  # ``needs`` is computed again after this many answers in time, as each of them changes it little
 
     def __init__(self, profile: Sequence[float], now: float, trusted: int | None = None) -> None:
         measured = np.asarray(profile[-KEPT:], np.float64)
@@ -147,7 +148,7 @@ class PathLatency:
         self._last = now
         self.profiled = Timing.of(measured)
         self._likely = measured[measured <= np.quantile(measured, LIKELY, method=SEEN)]
-        self._observed = deque(measured.tolist(), maxlen=KEPT)  # real times, none resampled
+        self._observed = deque(measured.tolist(), maxlen=KEPT)  # only times that really occurred
         self._recent = Recent()
         self._observations = 0
         self._stored = measured.tolist()
@@ -156,7 +157,7 @@ class PathLatency:
         self._patience = self._least = 1e-3 * PATIENCE * self.profiled.p50
 
     def _trust(self, times: NDArray[np.float64], count: int) -> None:
-        """Start from ``count`` times with the distribution of ``times``."""
+        """Start again from ``count`` times with the distribution of ``times``."""
         shares = (np.arange(count) + 0.5) / count
         spread = np.random.default_rng(0).permutation(np.quantile(times, shares, method=SEEN))
         self._counted = deque(spread.tolist(), maxlen=KEPT)
@@ -168,7 +169,7 @@ class PathLatency:
         self._stale = 0
 
     def observe(self, ms: float, now: float) -> None:
-        """Take a time into account."""
+        """Add an observed time."""
         with self._lock:
             self._last = now
             self._observed.append(ms)
@@ -183,10 +184,10 @@ class PathLatency:
                 self._patience = self._least
 
     def retry(self, ms: float, now: float, pace: float) -> bool:
-        """Whether to use the path with ``ms`` left although it needs more, because it was unused for long enough.
+        """Return whether to try the path again within ``ms`` although it needs more, since it was long unused.
 
         Args:
-            pace: observed over profiled time, see ``Latencies.pace``; above 1 it does not count against the path.
+            pace: observed time divided by profiled time, see ``Latencies.pace``. Values above 1 count as 1.
         """
         likely = min(1.0, pace) * self._likely
         with self._lock:
@@ -197,7 +198,7 @@ class PathLatency:
         return True
 
     def recent(self, now: float) -> tuple[float, float] | None:
-        """(median, 95th percentile) of the last times, or None if the path has hardly run lately."""
+        """Return (median, 95th percentile) of the last times, or None if the path has hardly run lately."""
         return self._recent.quantiles(now)
 
     @property
@@ -206,12 +207,12 @@ class PathLatency:
         return Timing.of(self.samples())
 
     def samples(self) -> list[float]:
-        """The newest times, in their order."""
+        """Return the newest times, in order."""
         with self._lock:
             return [round(t, 5) for t in self._observed]
 
     def to_store(self) -> list[float]:
-        """The newest times, or those of the last call if a busy machine has disturbed what was observed since."""
+        """Return the newest times, or those of the last call if a busy machine disturbed the times observed since."""
         samples = self.samples()
         session = samples[-self._observations :] if self._observations >= FEW else samples
         if not disturbed(session):
@@ -220,12 +221,12 @@ class PathLatency:
 
 
 class Latencies:
-    """All paths at one batch size. They were profiled together, so a machine that was busy then shows in all of them.
+    """The estimated times of all paths at one batch size. All were profiled together, so a busy machine affected all.
 
     Args:
         profile: measured milliseconds by path.
         now: as for :class:`PathLatency`.
-        origin: of the profile; of a ``busy`` one only the undisturbed times count.
+        origin: where the profile comes from. Of a ``busy`` profile, only the undisturbed times count.
     """
 
     def __init__(self, profile: Mapping[str, Sequence[float]], now: float, origin: Origin = "measured") -> None:
@@ -237,27 +238,27 @@ class Latencies:
         self._ratios = Recent(enough=32, seconds=math.inf)
 
     def observe(self, path: str, ms: float, now: float, *, full: bool = True) -> None:
-        """Take a time into account; if not ``full`` (fewer images than profiled), it does not count for the pace."""
+        """Add an observed time. If not ``full`` (fewer images than profiled), it does not count for the pace."""
         latency = self.paths[path]
         latency.observe(ms, now)
         if full:
             self._ratios.add(ms / latency.profiled.p50, now)
 
     def fits(self, path: str, ms: float, now: float) -> bool:
-        """Whether to use the path with ``ms`` left: it needs no more, or is due for a retry."""
+        """Return whether to use the path within ``ms``: it needs no more time, or is due for a retry."""
         latency = self.paths[path]
         return latency.needs <= ms or latency.retry(ms, now, self.pace(now))
 
     def to_store(self, now: float) -> dict[str, list[float]] | None:
-        """Times by path for a later session; None if they cannot be trusted, so that it measures again.
+        """Return times by path for a later session; None if they cannot be trusted, so that it measures again.
 
-        They cannot if the profile was disturbed, or if the paths in use are now much faster than in the profile.
+        They cannot be trusted if the profile was disturbed, or if the paths in use are now much faster than in it.
         """
         if self.origin == "busy" or self.pace(now) < BUSY:
             return None
         return {name: latency.to_store() for name, latency in self.paths.items()}
 
     def pace(self, now: float) -> float:
-        """Observed time divided by profiled time: the median over the paths in use, 1 with few observations."""
+        """Return the median of observed time divided by profiled time, or 1 if there are few observations."""
         ratios = self._ratios.quantiles(now)
         return 1.0 if ratios is None else ratios[0]

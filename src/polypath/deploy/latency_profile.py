@@ -1,9 +1,9 @@
-"""Times of a bundle's paths on this machine: measured by a short profile, kept in the cache folder between sessions.
+"""Measures times of a bundle's paths on this machine in a short profile, and stores them in the cache folder.
 
 Each bundle, runtime and machine has a file ``profiles/KEY.json`` below ``POLYPATH_CACHE`` (else ``~/.cache/polypath``).
-The key covers what the times depend on: processor, cores, versions, threads, precision. If a file is damaged or cannot
-be written, the profile is measured again. So is a profile that a busy machine disturbed; if it stays disturbed, it is
-not stored.
+The key depends on everything that the times depend on: processor, cores, versions, threads, precision. If a file is
+damaged or cannot be written, the profile is measured again. A profile that a busy machine disturbed is also measured
+again; if it is still disturbed, it is not stored.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from polypath.storage.files import write_json
 
 FORMAT = 2  # times of format 1 may come from a busy machine
 WARMUP = 3
-LEAST, MOST = 30, 1000  # measurements of a path
-SECONDS = 1.0  # of measuring a path, unless LEAST take longer
-TRIES = 3  # at a profile, while it is disturbed
+LEAST, MOST = 30, 1000  # the fewest and the most measurements of a path
+SECONDS = 1.0  # how long a path is measured, unless LEAST measurements take longer
+TRIES = 3  # how often a profile is measured at most, while it is disturbed
 Times = Annotated[list[Annotated[float, Meta(gt=0, le=sys.float_info.max)]], Meta(min_length=1)]
 
 
 def bucket(batch: int) -> int:
-    """The batch size whose times are used for ``batch``: the next power of two.
+    """Return the batch size whose times are used for ``batch``: the next power of two.
 
     Raises:
-        ValueError: a batch size below 1.
+        ValueError: the batch size is below 1.
     """
     check("batch", batch, whole(1))
     return 1 << (batch - 1).bit_length()
 
 
 def measure(tasks: Mapping[str, Callable[[], Any]], seconds: float | None = None) -> dict[str, list[float]]:
-    """Milliseconds of each task, measured for ``seconds`` each (``SECONDS``). Tasks alternate, so that drift affects
-    all of them equally."""
+    """Return the milliseconds of each task, measured for ``seconds`` each (default ``SECONDS``). Tasks alternate, so
+    that drift affects all of them equally."""
     seconds = SECONDS if seconds is None else seconds
     for task in tasks.values():
         for _ in range(WARMUP):
@@ -66,8 +66,8 @@ def measure(tasks: Mapping[str, Callable[[], Any]], seconds: float | None = None
 
 
 def quietest(tasks: Mapping[str, Callable[[], Any]], tries: int) -> tuple[dict[str, list[float]], Origin]:
-    """Call :func:`measure` until its times are undisturbed, at most ``tries`` times. Returns the least disturbed times,
-    and ``busy`` if even these are disturbed."""
+    """Call :func:`measure` until its times are undisturbed, at most ``tries`` times. Return the least disturbed times,
+    and ``busy`` if even these are disturbed, else ``measured``."""
     best: tuple[float, dict[str, list[float]]] | None = None
     for _ in range(tries):
         times = measure(tasks)
@@ -90,7 +90,7 @@ class Store:
     """The cache file of one bundle in one runtime.
 
     Args:
-        facts: what the times depend on, JSON values.
+        facts: what the times depend on, as JSON values.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -101,7 +101,7 @@ class Store:
         self.file = cache / "profiles" / f"{key}.json" if cache else None
 
     def load(self, names: list[str]) -> dict[int, dict[str, list[float]]]:
-        """Milliseconds by batch size and path; only complete rows, with times for each of ``names``."""
+        """Return milliseconds by batch size and path, for batch sizes that have times for all of ``names``."""
         if self.file is None:
             return {}
         try:
@@ -113,7 +113,7 @@ class Store:
         return {batch: row for batch, row in stored.times.items() if row.keys() >= set(names)}
 
     def save(self, times: Mapping[int, Mapping[str, list[float]]]) -> None:
-        """Write all times; does nothing if the folder cannot be written."""
+        """Write all times. Do nothing if the folder cannot be written."""
         if self.file is None:
             return
         with contextlib.suppress(OSError):
@@ -122,7 +122,7 @@ class Store:
 
 
 def machine() -> dict[str, Any]:
-    """The facts about this machine that times depend on."""
+    """Return the facts about this machine that times depend on."""
     return {
         "processor": processor(),
         "architecture": platform.machine(),

@@ -1,7 +1,7 @@
 """Reads and writes a bundle's ``manifest.json``: every field is checked, and the file has its own checksum.
 
-Unknown fields are ignored. A bundle of one network in float32 is written in format 1, any other in format 2, whose
-paths name their network and precision; both are read.
+Unknown fields are ignored. A bundle of one network in float32 is written in format 1. Any other bundle is written in
+format 2, in which paths also state their network and precision. Both formats can be read.
 
 docs/bundle.md describes the format.
 """
@@ -39,7 +39,7 @@ _FILE = re.compile(r"[\w=,+-][\w=,+.-]*")  # directly in the bundle's folder
 
 @dataclass(frozen=True, kw_only=True)
 class Errors:
-    """A path's errors in percent, as :class:`BundlePath` has them, under one kind of instructions."""
+    """A path's errors in percent, as in :class:`BundlePath`, measured with one kind of processor instructions."""
 
     error: Percent | None = None
     test_error: Percent | None = None
@@ -50,20 +50,22 @@ class BundlePath:
     """One path of a bundle.
 
     Attributes:
-        name: its name, such as ``column=2``, or ``NETWORK:column=2`` if there are several networks.
+        name: name of the path, such as ``column=2``, or ``NETWORK:column=2`` if there are several networks.
         text: the canonical choice on the network's wiring.
-        macs, params, depth: of one image of the bundle's size; its own parameters; layers (shortest, longest).
-        error: on held-out images, in percent; None if it was never scored.
-        test_error: on the test split, which nothing was chosen by.
+        macs, params, depth: multiply-adds for one image of the bundle's size; number of parameters of the path; number
+            of layers (shortest, longest).
+        error: error on held-out images in percent; None if the path was never scored.
+        test_error: error on the test split, which was used for no choice.
         temperature: divides logits before the softmax, so that confidences are calibrated.
-        calibration: expected calibration error in percent, ``before`` and ``after``, and how many images it was
-            fitted on.
-        statistics: whether its norms were recalibrated (their values are in the bundle's ``statistics.safetensors``).
-        files: the graph by runtime format: ``{"onnx": "column-2.onnx"}``; empty if only torch can run it.
-        network: its network; empty if there is only one.
-        precision: of its graph. Answers in ``f32`` equal eager's within rounding on every processor.
-        errors: of a path in ``int8``, whose ``error`` and ``test_error`` are None: by the kind of instructions with
-            which they were measured (:func:`polypath.profiling.instructions.instructions`).
+        calibration: expected calibration error in percent, ``before`` and ``after`` the temperature was applied, and
+            the number of images that the temperature was fitted on.
+        statistics: whether the path has recalibrated batch-norm statistics, in ``statistics.safetensors``.
+        files: the graph's file by format: ``{"onnx": "column-2.onnx"}``; empty if only torch can run the path.
+        network: the name of the path's network; empty if there is only one.
+        precision: precision of the graph. In ``f32``, its answers equal those of eager PyTorch within rounding on every
+            processor.
+        errors: for a path in ``int8``, whose ``error`` and ``test_error`` are None: its errors by the kind of processor
+            instructions with which they were measured (:func:`polypath.profiling.instructions.instructions`).
     """
 
     name: Name
@@ -82,7 +84,7 @@ class BundlePath:
     errors: Mapping[Name, Errors] = field(default_factory=dict)
 
     def errors_with(self, kind: str) -> Errors | None:
-        """Its errors under a kind of instructions, None if they are not known."""
+        """Return the path's errors with a kind of instructions, or None if they are not known."""
         return (
             Errors(error=self.error, test_error=self.test_error) if self.precision == "f32" else self.errors.get(kind)
         )
@@ -90,13 +92,13 @@ class BundlePath:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What a rung runs, given the values that earlier rungs have left because their paths share nodes with its path.
+    """The part of its path that a rung runs. It reads values left by earlier rungs whose paths share nodes with it.
 
     Attributes:
-        reads: the slots that hold its graph's inputs, in order; ``input`` holds the images.
-        leaves: the slots of its outputs after the logits, for later rungs.
-        macs: of one image.
-        files: the graph by runtime format; empty if only torch can run it.
+        reads: the slots that contain the graph's inputs, in order; ``input`` contains the images.
+        leaves: the slots in which the graph's outputs after the logits are stored for later rungs.
+        macs: multiply-adds for one image.
+        files: the graph's file by format; empty if only torch can run the step.
     """
 
     reads: Annotated[tuple[Name, ...], Meta(min_length=1)]
@@ -107,10 +109,10 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """One step of better and better answers: run ``path``, then average the probabilities of ``combine``.
+    """One step of the ladder: run ``path``, then average the probabilities of the paths in ``combine``.
 
-    ``combine`` names paths of this rung and earlier ones; ``error`` is that of the average on held-out images. With a
-    ``step``, only a part of the path runs, see :class:`Step`.
+    ``combine`` lists paths of this rung and of earlier ones. ``error`` is the error of the average on held-out images.
+    With a ``step``, only a part of the path runs; see :class:`Step`.
     """
 
     path: str
@@ -121,7 +123,7 @@ class Rung:
 
 
 class FileFacts(TypedDict):
-    """A file's digest and length, by which damage is detected."""
+    """A file's digest and length, for detecting damage."""
 
     sha256: str
     bytes: Count
@@ -129,7 +131,7 @@ class FileFacts(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkFacts:
-    """One of a bundle's several networks, in the folder of its name: its family, and facts for readers."""
+    """The family of one of several networks in a bundle, and facts about it for readers."""
 
     family: str
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -137,21 +139,21 @@ class NetworkFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a bundle says about itself.
+    """The contents of a bundle's ``manifest.json``.
 
     Attributes:
-        name: of the bundle.
-        family: of the network; empty if there are several.
-        networks: if there are several, by name; see :class:`NetworkFacts`.
-        classes: names by label.
+        name: name of the bundle.
+        family: family of the network; empty if there are several networks.
+        networks: the networks by name, if there are several; see :class:`NetworkFacts`.
+        classes: class names, in the order of the labels.
         preparation: image size and normalisation.
-        paths: the cheapest first.
-        ladder: see :class:`Rung`; the cheapest first.
-        held_out: the file with held-out confidences, which stopping is fitted on, or None.
-        latency: rows of measured times, by runtime, path, batch size and threads; of the machine that they name.
-        checks: how far each graph was from eager when it was written.
+        paths: the paths, cheapest first.
+        ladder: the rungs of the ladder, cheapest first; see :class:`Rung`.
+        held_out: the file with confidences on held-out images, from which stopping thresholds are computed, or None.
+        latency: measured times. Each row states its runtime, path, batch size, threads and machine.
+        checks: how much the outputs of each graph differed from eager PyTorch's when it was written.
         about: facts for readers: data, seeds, revision, versions.
-        files: ``{file: {"sha256", "bytes"}}`` of everything else in the folder.
+        files: ``{file: {"sha256", "bytes"}}`` for every other file in the folder.
     """
 
     name: str = ""
@@ -172,7 +174,7 @@ class Manifest:
 
     @property
     def families(self) -> str:
-        """Of the network or networks."""
+        """The family of the network, or the families of the networks."""
         return ", ".join(dict.fromkeys(facts.family for facts in self.networks.values())) or self.family
 
     def to_json(self) -> dict[str, Any]:
@@ -205,24 +207,24 @@ class Manifest:
 
 
 _OF_FORMAT_2 = ("network", "precision", "errors")
-"""Fields of a path that only format 2 has."""
+"""The fields of a path that exist only in format 2."""
 
 
 def version_of(manifest: Manifest) -> int:
-    """The format that a manifest needs: 2 for several networks or other precisions than float32."""
+    """Return the format version that a manifest needs: 2 for several networks or precisions other than float32."""
     return 2 if manifest.networks or any(path.precision != "f32" for path in manifest.paths) else 1
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest's values without their own ``digest``."""
+    """Return the SHA-256 of a manifest's values, without the entry ``digest``."""
     return json_digest({key: value for key, value in values.items() if key != "digest"})
 
 
 def read(folder: Path) -> tuple[Manifest, str]:
-    """The manifest of a bundle's folder, and its digest.
+    """Read the manifest in a bundle's folder, and return it with its digest.
 
     Raises:
-        ValueError: it is missing, damaged, of a later version, or has impossible values.
+        ValueError: the manifest is missing, damaged, of a later version, or has impossible values.
     """
     file = folder / NAME
     if not file.is_file():
@@ -257,12 +259,12 @@ def check_scale(preparation: Preparation) -> None:
 
 
 def folder_of(network: str) -> str:
-    """The prefix of a network's file names; the files of an only network are in the bundle's folder itself."""
+    """Return the prefix of a network's file names. Files of an only network are in the bundle's folder itself."""
     return f"{network}/" if network else ""
 
 
 def _check_names(manifest: Manifest) -> None:
-    """Raise ``ValueError`` if one part of a manifest names something that another part lacks."""
+    """Raise ``ValueError`` if one part of a manifest refers to something that another part lacks."""
     names = Counter(path.name for path in manifest.paths)
     for name, times in names.items():
         if times > 1:
@@ -277,7 +279,7 @@ def _check_names(manifest: Manifest) -> None:
             raise ValueError(f"ladder: no path {unknown[0]!r}; there are {listed(names)}")
         ran.add(rung.path)
         if not ran.issuperset(rung.combine):
-            raise ValueError(f"ladder: {rung.combine!r} names paths that have not run by then")
+            raise ValueError(f"ladder: {rung.combine!r} contains paths that have not run before")
         if rung.step is not None:
             if lost := [slot for slot in rung.step.reads if slot not in left]:
                 raise ValueError(f"ladder: {rung.path!r} reads {lost[0]!r}, which no step before it leaves")
@@ -288,7 +290,7 @@ def _check_names(manifest: Manifest) -> None:
 
 
 def _check_precisions(manifest: Manifest) -> None:
-    """Check that int8 paths give errors by kind of instructions, have a graph, and run completely."""
+    """Check that int8 paths state errors by kind of instructions, have a graph, and have no step in the ladder."""
     int8 = {path.name: path for path in manifest.paths if path.precision != "f32"}
     for path in int8.values():
         if path.error is not None or path.test_error is not None:
@@ -316,7 +318,7 @@ def _check_networks(manifest: Manifest) -> None:
 
 
 def _check_named_files(manifest: Manifest) -> None:
-    """Check that each named file has a checksum, and that each of several networks names only its own files."""
+    """Check that the files of paths and steps have checksums, and are in the folder of the path's network."""
     check_files(_within(name, manifest.networks) for name in manifest.files)
     named = [(path.network, name) for path in manifest.paths for name in path.files.values()]
     network_of = {path.name: path.network for path in manifest.paths}
@@ -331,7 +333,7 @@ def _check_named_files(manifest: Manifest) -> None:
 
 
 def _within(name: str, networks: Collection[str]) -> str:
-    """A file's name in its network's folder."""
+    """Return a file's name within its network's folder."""
     network, _, rest = name.partition("/")
     return rest if network in networks else name
 
@@ -343,7 +345,7 @@ def check_files(names: Iterable[str]) -> None:
 
 
 def check_file(file: Path, facts: FileFacts, verify: bool = True) -> None:
-    """Raise ``ValueError`` if a file is missing or damaged; ``verify`` compares its digest too."""
+    """Raise ``ValueError`` if a file is missing or damaged. With ``verify``, its digest is compared too."""
     try:
         if not file.is_file():
             raise ValueError(f"{file.parent}: {file.name} is missing")

@@ -1,4 +1,4 @@
-"""The packages that an export needs besides torch, checked before any work."""
+"""Checks, before any work, that the packages that an export needs besides torch are installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from polypath.core.checks import check, one_of
 from polypath.core.extras import installed, need
 
 CHECKERS = ("onnxruntime", "openvino")
-"""Runtimes in which an ONNX file is compared with eager: all of them that are installed, one at least."""
+"""Runtimes in which an ONNX file is compared with eager: all that are installed, and at least one."""
 
 _NEEDS: dict[str, tuple[str, ...]] = {
     "bundle": ("onnx", "onnxscript"),
@@ -21,12 +21,12 @@ _EXTRAS = {"nncf": "quantize"}
 
 
 def check_installed(format: str) -> None:
-    """Check that all packages to write ``format`` are installed (``steps``: a gated network step by step; ``int8``: a
-    bundle's paths in it).
+    """Check that all packages for writing ``format`` are installed. Besides formats, ``steps`` stands for a stepwise
+    export of a gated network, and ``int8`` for a bundle's int8 paths.
 
     Raises:
         ValueError: an unknown format.
-        ImportError: a package is missing; the message says what to install.
+        ImportError: a package is missing. The message says what to install.
     """
     check("format", format, one_of(*_NEEDS))
     for package in _NEEDS[format]:
@@ -36,7 +36,7 @@ def check_installed(format: str) -> None:
 
 
 def checkers() -> list[str]:
-    """The runtimes that compare an ONNX file with eager here.
+    """Return the installed runtimes that can compare an ONNX file with eager.
 
     Raises:
         ImportError: there is none, so an export could not be checked.

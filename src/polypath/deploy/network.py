@@ -1,4 +1,4 @@
-"""One network of a bundle, loaded on first use."""
+"""Loads one network of a bundle on first use."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class StoredNetwork:
-    """A network in its folder.
+    """A network that is stored in a folder.
 
     Attributes:
-        folder: its folder.
-        classes: number of classes that it must have.
-        estimated: whether norms of its paths were recalibrated.
-        loaded: a network in memory, used instead of the folder's.
+        folder: the network's folder.
+        classes: number of classes that the network must have.
+        estimated: whether the folder contains recalibrated statistics of the network's paths.
+        loaded: a network in memory that is used instead of the one in the folder.
     """
 
     folder: Path
@@ -35,7 +35,7 @@ class StoredNetwork:
         """The network, in evaluation mode, on the CPU.
 
         Raises:
-            ValueError: it is damaged, or has another number of classes.
+            ValueError: the network is damaged, or has another number of classes.
         """
         from polypath.storage.loading import load
 
@@ -50,7 +50,7 @@ class StoredNetwork:
 
     @cached_property
     def statistics(self) -> BatchNormStatistics | None:
-        """Its paths' recalibrated statistics, if there are any."""
+        """The recalibrated batch-norm statistics of the network's paths, or None if there are none."""
         from polypath.storage.batchnorm import load_statistics
 
         return load_statistics(self.folder / STATISTICS) if self.estimated else None

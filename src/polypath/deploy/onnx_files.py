@@ -1,4 +1,4 @@
-"""A bundle's ONNX files: where their weights are stored, and whether runtimes give the same answers as eager."""
+"""Finds where the weights of a bundle's ONNX files are stored, and compares runtimes' answers with eager's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOG = logging.getLogger(__name__)
 
 
 def weights_at(folder: Path, place: int | None) -> dict[str, onnx_graph.Place]:
-    """Where the weights of a path's network are stored; ``place`` is the index of its norms in the statistics."""
+    """Return where the weights of a path are stored. ``place`` is the index of its norms in the statistics, if any."""
     known = onnx_graph.places(folder / WEIGHTS)
     if place is not None:
         for key, where in onnx_graph.places(folder / STATISTICS).items():
@@ -32,7 +32,7 @@ def weights_at(folder: Path, place: int | None) -> dict[str, onnx_graph.Place]:
 
 
 def check_onnx(file: Path, net: torch.nn.Module, shape: Sequence[int]) -> list[check.Check]:
-    """Compare an ONNX file with eager in each installed runtime; one that cannot load it is skipped with a warning.
+    """Compare an ONNX file with eager in each installed runtime, or skip a runtime with a warning if it cannot load it.
 
     Raises:
         ValueError: a runtime differs from eager, or none can load the file.
@@ -55,7 +55,8 @@ def check_onnx(file: Path, net: torch.nn.Module, shape: Sequence[int]) -> list[c
 
 
 def opened(runtime: str, file: Path, batch: int | None = None) -> Callable[..., list[Any]]:
-    """An ONNX file as a function of its inputs, for any batch size, or for ``batch`` if a runtime prepares for one."""
+    """Open an ONNX file, and return it as a function of its inputs. It accepts any batch size, or only ``batch`` if the
+    runtime prepares for one size."""
     if runtime == "onnxruntime":
         from polypath.deploy.runtimes.onnxruntime_ import caller, make_session
 

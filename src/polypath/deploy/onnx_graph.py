@@ -1,4 +1,4 @@
-"""Makes ONNX graphs of networks without choices, by torch's dynamo exporter, with weights in shared files."""
+"""Converts networks without choices to ONNX graphs with torch's dynamo exporter, with weights in shared files."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ OPSET = 20
 
 
 def exported(net: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """``net`` by ``torch.export``, for batches of any size; ``example`` ``(N, …)`` has two samples or more.
+    """Export ``net`` with ``torch.export``, for batches of any size. ``example`` ``(N, …)`` has two samples or more.
 
     Raises:
-        ValueError: a network that torch cannot export as one graph.
+        ValueError: torch cannot export the network as one graph.
     """
     return exported_many(net, [example])
 
 
 def exported_many(net: nn.Module, examples: Sequence[Tensor]) -> torch.export.ExportedProgram:
-    """The same for a module with several inputs, which share their batch size."""
+    """Export a module with several inputs, which have the same batch size, as :func:`exported` does."""
     if min(map(len, examples)) < 2:
         raise ValueError("example: torch treats a batch of one as a constant; give two samples or more")
     batch = torch.export.Dim("batch", max=2**16)
@@ -46,16 +46,16 @@ def exported_many(net: nn.Module, examples: Sequence[Tensor]) -> torch.export.Ex
 
 
 def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, outputs: Sequence[str] = (LOGITS,)) -> Any:
-    """An ``onnx_ir.Model``; its input is called ``images`` (of several, ``images``, ``input2``, …).
+    """Convert a program to an ``onnx_ir.Model``. Its input is called ``images``, further inputs ``input2``, ….
 
     Args:
-        program: is modified: memory formats, which ONNX does not have, are removed.
+        program: the exported program. It is modified: memory formats, which ONNX does not have, are removed.
         fold: let the exporter merge norms into convs. Otherwise weights keep the network's names and values.
-        name: of the graph.
+        name: name of the graph.
 
     Raises:
         ImportError: the exporter's packages are missing.
-        ValueError: operators that ONNX does not have, a graph with control flow (``If``).
+        ValueError: the program has operators that ONNX does not have, or control flow (``If``).
     """
     need("onnx", "export to ONNX")
     need("onnxscript", "export to ONNX")
@@ -87,7 +87,7 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
 
 
 def _forget_memory_formats(program: torch.export.ExportedProgram) -> None:
-    """ONNX has only one memory format; torch 2.11 would write loops that copy into another."""
+    """Remove memory formats: ONNX has only one, and torch 2.11 would write loops that copy into another."""
     aten = torch.ops.aten
     for node in list(program.graph.nodes):
         if node.target is aten.contiguous.default:
@@ -103,14 +103,14 @@ def _inputs(program: torch.export.ExportedProgram) -> int:
 
 
 def check_static(model: Any) -> None:
-    """Raise ``ValueError`` if a graph has control flow (choices are made outside of graphs), or an operator that is
-    refused on reading."""
+    """Raise ``ValueError`` if a graph has control flow (choices are made outside of graphs), or an operator that the
+    check on reading refuses."""
     check_operators([(node.domain, node.op_type) for node in model.graph.all_nodes()])
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor's bytes are: ``length`` bytes of ``file``, from ``offset``."""
+    """The place where a tensor is stored: ``length`` bytes of ``file``, from ``offset`` on."""
 
     file: str
     offset: int
@@ -118,7 +118,7 @@ class Place:
 
 
 def places(file: Path) -> dict[str, Place]:
-    """The float32 tensors of a safetensors file, by name."""
+    """Return the places of the float32 tensors of a safetensors file, by name."""
     with open(file, "rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(size))
@@ -131,9 +131,10 @@ def places(file: Path) -> dict[str, Place]:
 
 
 def point_at(model: Any, known: Mapping[str, Place], folder: Path) -> int:
-    """Replace weights in the graph by references to files of ``folder`` that have them; return how many.
+    """Replace weights in the graph by references to files in ``folder`` that contain them; return how many.
 
-    ``known`` is by the graph's names. A weight with other bytes (the exporter may change a layout) stays in the graph.
+    ``known`` contains the place of each weight, by its name in the graph. A weight with other bytes than there (the
+    exporter may change a layout) stays in the graph.
     """
     import onnx_ir as ir
 
@@ -161,7 +162,7 @@ def point_at(model: Any, known: Mapping[str, Place], folder: Path) -> int:
 
 
 def write(model: Any, file: Path) -> None:
-    """Write a model atomically; weights in other files stay there."""
+    """Write a model atomically. Weights in other files stay there."""
     import onnx_ir as ir
 
     write_file(file, ir.to_proto(model).SerializeToString())

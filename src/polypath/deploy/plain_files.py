@@ -1,4 +1,4 @@
-"""Bundles whose files are links, as in the Hub's cache (``snapshots/… -> ../../blobs/…``).
+"""Makes bundles whose files are links, as in the Hub's cache (``snapshots/… -> ../../blobs/…``), readable for runtimes.
 
 A graph refers by name to weight files beside it. OpenVINO and ONNX Runtime 1.24 first resolve links, then refuse
 weights outside the graph's folder. onnx also refuses files with several names (hard links), which some installers make.
@@ -15,8 +15,10 @@ from pathlib import Path
 
 
 class PlainFiles:
-    """A folder's files in a form that runtimes accept. ``folder`` is the original one or, if files are links out of it
-    or its name is not UTF-8, a temporary one with copies, which is deleted with this object.
+    """A folder's files in a form that runtimes accept.
+
+    ``folder`` is the original folder, unless its files are links to other folders or its name is not UTF-8. Then it is
+    a temporary folder with copies, which is deleted with this object.
 
     Args:
         one_name: also copy files that have several names.

@@ -1,4 +1,4 @@
-"""Selects a bundle's paths for this machine, by precision and by the instructions for which errors are known."""
+"""Selects a bundle's paths for this machine, by their precision and by the instructions for which errors are known."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from polypath.deploy.manifest import BundlePath
 from polypath.profiling.instructions import has_bf16, instructions
 
 OF_GRAPHS = ("openvino", "onnxruntime")
-"""Runtimes that run graphs, and so paths in int8; the others run the network itself in float."""
+"""Runtimes that run graphs, and so can run paths in int8. The others run the network itself in floating point."""
 
 
 def usable(bundle: Bundle, precision: str, runtimes: Sequence[str]) -> tuple[Bundle, list[str], str]:
-    """The bundle with the paths that ``precision`` allows, the runtimes that can run them, and a note on the paths that
-    were left out (empty without any).
+    """Return the bundle with only the paths that ``precision`` allows, and the runtimes that can run them. Also return
+    a note on the paths that were left out, which is empty if there are none.
 
     Args:
-        precision: ``auto`` allows float32 paths, and int8 paths whose error on this machine is known; ``f32`` and
-            ``bf16`` the float32 paths; ``int8`` all int8 paths, even if their error is unknown.
-        runtimes: to choose from.
+        precision: ``auto`` allows float32 paths, and int8 paths whose error on this machine is known. ``f32`` and
+            ``bf16`` allow the float32 paths. ``int8`` allows all int8 paths, even if their error is unknown.
+        runtimes: names of the runtimes to choose from.
 
     Raises:
-        ValueError: no path is left; bf16 on a processor that has no instructions for it.
+        ValueError: no path is left, or the precision is bf16 and the processor has no instructions for it.
     """
     if precision == "bf16" and "cuda-graphs" not in runtimes and not has_bf16():
         raise ValueError("precision 'bf16': this processor has no instructions for it, and would emulate it; take f32")
@@ -51,7 +51,7 @@ def usable(bundle: Bundle, precision: str, runtimes: Sequence[str]) -> tuple[Bun
 
 
 def on_kind(bundle: Bundle, kind: str) -> Bundle:
-    """The bundle with its paths' errors as measured with a kind of instructions."""
+    """Return the bundle with its paths' errors as measured with a kind of instructions."""
     if all(path.precision == "f32" for path in bundle.paths):
         return bundle
     paths = tuple(_on(path, kind) for path in bundle.paths)

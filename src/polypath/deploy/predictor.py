@@ -1,12 +1,12 @@
-"""A classifier that answers in time, by the most accurate of a bundle's paths that finishes within the budget.
+"""Classifies images within a time budget, by the most accurate path of a bundle that is fast enough.
 
     predictor = AnytimePredictor(Bundle.open())
     answer = predictor.predict(images, budget_ms=2.0)
     for better in predictor.predict_until(images, time.monotonic() + 0.02): ...
     sure = predictor.predict_confident(images, risk=0.05)
 
-A path fits a budget if the 99.5th percentile of its times on this machine, at this batch size, does. Times come from a
-short profile on first use, which is cached, and from later answers.
+A path fits a budget if the 99.5th percentile of its times on this machine, at this batch size, is within the budget.
+Times come from a short profile on first use, which is cached, and from later answers.
 
 A budget counts from a call to its return, without one-time work: decoders are loaded when a predictor is made, and a
 new batch size is profiled and its graphs are compiled before the clock starts.
@@ -54,23 +54,24 @@ _MOMENT = Rule("a moment of time.monotonic()", number().fits)
 
 
 class AnytimePredictor:
-    """A bundle in a runtime; thread-safe.
+    """A thread-safe classifier that runs the paths of a bundle in one runtime.
 
     Args:
         bundle: a :class:`Bundle`, its folder, or None for the pretrained one.
         runtime: ``auto`` (the fastest installed one that can run the bundle, by a short profile), ``openvino``,
             ``onnxruntime``, ``torch``, ``torch-compiled`` or ``cuda-graphs``.
-        threads: for one answer; None takes the cores that this process may use.
-        precision: ``auto`` takes float32 paths, and int8 paths whose errors are known for this machine's instructions;
-            ``f32`` and ``int8`` take only paths of that precision; ``bf16`` runs float32 paths in bfloat16, where the
+        threads: number of threads for one answer; None means the number of cores that this process may use.
+        precision: ``auto`` uses float32 paths, and int8 paths whose errors are known for this machine's instructions;
+            ``f32`` and ``int8`` use only paths of that precision; ``bf16`` runs float32 paths in bfloat16, where the
             runtime supports it.
-        limits: on images that are decoded.
-        profile: ``stored`` takes the times that an earlier session stored and measures missing ones, ``fresh`` measures
-            again, and a number of seconds measures each path for that long and accepts the result.
+        limits: limits for images that are decoded.
+        profile: ``stored`` uses the times that an earlier session stored, and measures missing ones; ``fresh`` measures
+            again; a number measures each path for that many seconds, and accepts the times even of a busy machine.
 
     Raises:
-        ValueError: a damaged bundle, an unknown runtime, a bad number of threads, precision or profile.
-        ImportError: a runtime that is not installed.
+        ValueError: the bundle is damaged, the runtime is unknown, or the number of threads, the precision or the
+            profile is invalid.
+        ImportError: the runtime is not installed.
     """
 
     @takes(
@@ -122,10 +123,11 @@ class AnytimePredictor:
         return f"AnytimePredictor({self.bundle.name!r}, {len(self.bundle.paths)} paths, {used})"
 
     def warm_up(self, batch: int = 1) -> None:
-        """Run every path, and every step of the ladder, once on a batch of this size, so that no answer waits for its
-        graphs to be loaded or compiled.
+        """Run every path and every step of the ladder once on a batch of this size.
 
-        This happens automatically before the first answer of a batch size, and for paths and batch size 1 at the start.
+        After that, no answer at this batch size has to wait until graphs are loaded or compiled. This method is called
+        automatically before the first answer at a new batch size. For batch size 1, the paths run once when the
+        predictor is made.
         """
         self._warm_paths(batch)
         with self._lock:
@@ -148,15 +150,16 @@ class AnytimePredictor:
         """Classify images by the most accurate path that fits ``budget_ms``, or by ``path``.
 
         Args:
-            images: uint8 ``(N, H, W, C)`` or ``(H, W, C)``, or PIL images, encoded bytes or files, one or a sequence.
-            budget_ms: from this call to its return, for all images together, without one-time measuring and loading;
-                None takes the most accurate path.
+            images: a uint8 array ``(N, H, W, C)`` or ``(H, W, C)``; or one or a sequence of PIL images, encoded bytes
+                or files.
+            budget_ms: milliseconds from this call to its return, for all images together; one-time profiling and
+                loading do not count. None uses the most accurate path.
             path: the name of a path to use, however slow; not together with a budget.
-            top_k: classes that :meth:`Answer.top` gives for each image; None: its default.
+            top_k: number of classes that :meth:`Answer.top` returns for each image; None means its default.
 
         Raises:
-            BudgetError: the cheapest path needs more than the budget (raised before anything is decoded), or more than
-                decoding leaves of it.
+            BudgetError: the cheapest path needs more time than the budget (raised before anything is decoded), or more
+                than remains after decoding.
             ValueError: invalid images or arguments.
         """
         start = time.perf_counter()
@@ -191,12 +194,12 @@ class AnytimePredictor:
     def predict_until(self, images: Any, deadline: float) -> Iterator[Answer]:
         """Yield better and better answers until ``deadline``, a time of ``time.monotonic()``.
 
-        The paths of the bundle's ladder run in order, averaged with earlier ones where this helps on held-out images.
-        Nodes that a path shares with earlier ones do not run again (:mod:`polypath.deploy.climb`). A path that would
-        not finish in time is not started.
+        The paths of the bundle's ladder run in order. A path's probabilities are averaged with those of earlier paths
+        if this was more accurate on held-out images. Nodes that a path shares with earlier paths do not run again
+        (:mod:`polypath.deploy.climb`). A path that would not finish in time is not started.
 
         Raises:
-            ValueError: a deadline that is not a number, invalid images.
+            ValueError: the deadline is not a number, or the images are invalid.
             BudgetError: the first path would not finish in time.
         """
         start = time.perf_counter()
@@ -233,13 +236,14 @@ class AnytimePredictor:
         """Classify each image by the ladder's first path that is confident enough.
 
         Args:
-            risk: largest share of wrong answers among images that stop. 0.05 stops "when 95% of answers at this
-                confidence are right".
-            trust: probability, over the draw of held-out images, with which this holds (exact binomial bound).
+            risk: largest allowed share of wrong answers among images that stop. With 0.05, at least 95% of these
+                answers are right.
+            trust: probability that this holds, over the random choice of held-out images (exact binomial bound).
             budget_ms: a path that would not finish in time is not started.
 
         Raises:
-            ValueError: a bundle without held-out answers, or too few for this risk (the message says how many).
+            ValueError: the bundle has no held-out answers, or too few for this risk. The message says how many are
+                needed.
             BudgetError: the first path does not fit the budget.
         """
         stopping = self.stopping(risk, trust)
@@ -293,20 +297,20 @@ class AnytimePredictor:
         )
 
     def stopping(self, risk: float = 0.05, trust: float = 0.95) -> Stopping:
-        """The thresholds that bound ``risk``; see :meth:`predict_confident`."""
+        """Return the thresholds that bound ``risk``; see :meth:`predict_confident`."""
         if (risk, trust) not in self._stopping:
             self._stopping[risk, trust] = plan_stopping(self.bundle, risk, trust)
         return self._stopping[risk, trust]
 
     def prepared(self, images: Any, spent: Spent | None = None) -> np.ndarray:
-        """``(N, C, H, W)`` float32, normalised, of whatever :meth:`predict` takes.
+        """Decode, resize and normalise images, and return them as ``(N, C, H, W)`` float32.
 
         Args:
             images: as for :meth:`predict`.
-            spent: a budget; when it is spent, the decoding of a large image stops.
+            spent: a budget. When it is used up, the decoding of a large image stops.
 
         Raises:
-            DecodingLate: the budget is spent.
+            DecodingLate: the budget is used up.
         """
         prep, decode = self.bundle.preparation, None
         if spent is not None:
@@ -314,10 +318,10 @@ class AnytimePredictor:
         return prep.normalised(prep.array(images, self.limits, decode))
 
     def _within(self, images: Any, spent: Spent) -> np.ndarray:
-        """:meth:`prepared` within a budget: when it is spent, the decoding of a large image stops.
+        """Call :meth:`prepared` within a budget. When it is used up, the decoding of a large image stops.
 
         Raises:
-            BudgetError: the budget is spent.
+            BudgetError: the budget is used up.
         """
         try:
             return spent.on_decoding(lambda: self.prepared(images, spent))
@@ -327,15 +331,15 @@ class AnytimePredictor:
             raise spent.refusal(cheapest, _count(images), latencies.origin) from None
 
     def run_path(self, name: str, x: np.ndarray) -> np.ndarray:
-        """Probabilities ``(N, classes)`` float32, calibrated, by one path.
+        """Run one path, and return its calibrated probabilities ``(N, classes)`` float32.
 
-        It is not timed here; a caller that times it adds the time to :meth:`latencies`.
+        This method does not record the time. A caller that measures it can add it to :meth:`latencies`.
 
         Args:
-            x: ``(N, C, H, W)`` float32, as :meth:`prepared` gives it.
+            x: images ``(N, C, H, W)`` float32, as :meth:`prepared` returns them.
 
         Raises:
-            ValueError: no such path, images of another shape or type.
+            ValueError: there is no such path, or the images have another shape or type.
         """
         shape = (self.bundle.preparation.channels, *self.bundle.size)
         if x.dtype != np.float32 or x.ndim != 4 or x.shape[1:] != shape or not len(x):
@@ -357,7 +361,7 @@ class AnytimePredictor:
         return probabilities
 
     def _timed(self, name: str, x: np.ndarray) -> np.ndarray:
-        """:meth:`run_path`; its time is recorded if the batch size has been profiled, except for a first run."""
+        """Call :meth:`run_path`. Record its time if the batch size has been profiled, except that of a first run."""
         start = time.perf_counter()
         probabilities = self.run_path(name, x)
         end = time.perf_counter()
@@ -370,7 +374,10 @@ class AnytimePredictor:
     # --- times -------------------------------------------------------------------------------------------
 
     def choose(self, budget_ms: float, batch: int = 1, *, spent: Spent | None = None) -> str:
-        """The most accurate path whose 99.5th percentile fits; with ``spent``, an error says how a budget was spent.
+        """Return the name of the most accurate path whose 99.5th percentile fits the budget.
+
+        Args:
+            spent: how the budget was spent so far, for the error message.
 
         Raises:
             BudgetError: not even the cheapest path fits.
@@ -385,14 +392,14 @@ class AnytimePredictor:
         return name
 
     def needs_ms(self, path: str, batch: int = 1) -> float:
-        """The 99.5th percentile of a path's time here, in milliseconds."""
+        """Return the 99.5th percentile of a path's time on this machine, in milliseconds."""
         return self.latencies(batch).paths[path].needs
 
     def latencies(self, batch: int, seconds: float | None = None) -> Latencies:
-        """The estimated times at a batch size (those of the next power of two); profiled if not known yet.
+        """Return the estimated times at a batch size, rounded up to a power of two. Unknown times are measured.
 
         Args:
-            seconds: of a profile, as for :meth:`profile`.
+            seconds: how long each path is measured, as for :meth:`profile`.
 
         Raises:
             ValueError: a batch size below 1.
@@ -404,13 +411,14 @@ class AnytimePredictor:
             return self._latencies.get(size) or self._measure(size, self._seconds if seconds is None else seconds)
 
     def profile(self, batch: int = 1, *, fresh: bool = False, seconds: float | None = None) -> dict[str, Timing]:
-        """Times by path at a batch size (those of the next power of two); measured if not known yet.
+        """Return times by path at a batch size, rounded up to a power of two. Unknown times are measured.
 
         Args:
             fresh: measure again.
-            seconds: for which each path is measured; the result is accepted. None takes 1, and measures again if the
-                machine was busy. Longer profiles estimate high percentiles better: a path of 40 ms runs 30 times in a
-                second, but exceeds its 99th percentile once in 100 runs.
+            seconds: how long each path is measured; the times are accepted even if the machine was busy. None means 1
+                second, and measures again if the machine was busy. Longer profiles estimate high percentiles better: a
+                path of 40 ms runs only 30 times in a profile of a second, but exceeds its 99th percentile once in 100
+                runs.
 
         Raises:
             ValueError: a batch size below 1, seconds not above 0.
@@ -424,10 +432,10 @@ class AnytimePredictor:
         return {path.name: latencies.paths[path.name].timing for path in self.bundle.paths}
 
     def save_profile(self) -> None:
-        """Write the known times to the cache; this happens automatically after each profile and at exit.
+        """Write the known times to the cache. This happens automatically after each profile and at exit.
 
-        Times that a busy machine disturbed are not written, nor those of a profile that is much slower than the paths
-        in use are now. A later session measures such batch sizes again.
+        Times that a busy machine disturbed are not written. Neither is a profile if the paths are now much faster than
+        in it. A later session measures these batch sizes again.
         """
         with self._lock:
             now = time.perf_counter()
@@ -435,11 +443,11 @@ class AnytimePredictor:
             self._store.save({batch: row for batch, row in rows.items() if row is not None})
 
     def _known(self, batch: int) -> int:
-        """The smallest profiled batch size that is at least ``batch``."""
+        """Return the smallest profiled batch size that is at least ``batch``."""
         return min(size for size in self._latencies if size >= batch)
 
     def _make_ready(self, batch: int, *, profile: bool = True) -> float:
-        """Do the one-time work for a batch size (its profile, its graphs); returns the seconds that it took."""
+        """Do the one-time work for a batch size (profile, graphs), and return the seconds that it took."""
         start, cold = time.perf_counter(), any((name, batch) not in self._warm for name in self._ranked)
         if not cold and (not profile or profiles.bucket(batch) in self._latencies):
             return 0.0
@@ -449,7 +457,7 @@ class AnytimePredictor:
         return time.perf_counter() - start
 
     def _ready_to_climb(self, batch: int) -> float:
-        """The same for the ladder's steps: their graphs and times."""
+        """Do the one-time work for the ladder's steps (times, graphs), and return the seconds that it took."""
         start = time.perf_counter()
         smaller = [2**i for i in range((batch - 1).bit_length())] if self.runtime.per_batch else []
         with self._lock:
@@ -486,7 +494,7 @@ class AnytimePredictor:
         return lambda: self._probabilities(name, run(x), len(x))
 
     def _store_of(self, runtime: Sequence[str]) -> profiles.Store:
-        """Where times are kept; ``runtime`` is its name, version and device."""
+        """Return the cache of a runtime's times. ``runtime`` contains the runtime's name, version and device."""
         return profiles.Store(
             {
                 "bundle": self.bundle.digest,
@@ -501,7 +509,7 @@ class AnytimePredictor:
         return store.load(list(self._temperature)) if self._stored else {}
 
     def _open(self, name: str, opened: dict[str, _Opened]) -> None:
-        """Make ``name`` the runtime of this predictor; one not ``opened`` yet starts with its stored times."""
+        """Use the runtime ``name`` in this predictor. If it is not ``opened`` yet, it starts with its stored times."""
         if name not in opened:
             runtime = open_runtime(name, self.bundle, self.threads, self._of_runtime)
             store, now = self._store_of((runtime.name, runtime.version, runtime.device)), time.perf_counter()
@@ -510,19 +518,19 @@ class AnytimePredictor:
         self.runtime, self._store, self._latencies = opened[name]
 
     def _typical_ms(self, name: str, opened: dict[str, _Opened]) -> float:
-        """The median time of the most accurate path for one image: from stored times, without opening the runtime, or
-        from a short profile."""
+        """Return the most accurate path's median time for one image. It comes from stored times, without opening the
+        runtime, or else from a short profile."""
         best = self._ranked[0]
         if stored := self._stored_times(self._store_of(facts_of(name))).get(1):
             return Timing.of(stored[best]).p50
         self._open(name, opened)
-        # with ``seconds`` given, times of all runtimes are accepted and stored: the next start need not open the others
+        # with ``seconds``, the times of every runtime are accepted and stored, so the next start opens only the fastest
         self._measure(1, None if self._seconds is None else min(self._seconds, profiles.SECONDS), once=True)
         return self._latencies[1].paths[best].timing.p50
 
     def _take_fastest(self, names: Sequence[str]) -> None:
-        """Open the runtime whose most accurate path is fastest, with every path loaded. If there are several, those
-        that cannot run this bundle here are left out with a warning."""
+        """Open the runtime that runs the most accurate path fastest, and load every path. Runtimes that cannot run this
+        bundle here are left out with a warning, unless there is no other."""
         opened: dict[str, _Opened] = {}
         refused: dict[str, Exception] = {}
         took: dict[str, float] = {}
@@ -541,7 +549,7 @@ class AnytimePredictor:
             LOG.warning("runtime %r cannot run this bundle here and is left out: %s", name, error)
         latencies = self._latencies.get(1)
         doubted = not self._stored if latencies is None else latencies.origin == "busy"
-        if doubted or self._seconds is not None:  # even if this session needs no times: a later one may
+        if doubted or self._seconds is not None:  # a later session may need the times even if this one does not
             self._measure(1, self._seconds)
 
     @staticmethod
@@ -556,7 +564,7 @@ class AnytimePredictor:
 
 
 def _count(images: Any) -> int:
-    """How many images there are, before anything is decoded."""
+    """Return the number of images without decoding any."""
     if isinstance(images, np.ndarray):
         return len(images) if images.ndim == 4 and len(images) else 1
     return len(images) if isinstance(images, list | tuple) and images else 1

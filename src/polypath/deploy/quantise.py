@@ -1,8 +1,9 @@
-"""A path's graph in int8: post-training quantisation by NNCF, on training images.
+"""Quantises a path's graph to int8 after training, with NNCF and training images.
 
 Source: R. Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, arXiv:1806.08342, sections 2
-and 3 (weights by channel, values by tensor, ranges from a few hundred images). Weights use half of their range, so
-that sums of two products fit into the 16 bits in which AVX2 and early AVX512 add them.
+and 3. Weights have a scale for each channel, activations one for each tensor, and ranges come from a few hundred
+images. Weights use only half of the int8 range, so that sums of two products fit into the 16 bits in which AVX2 and
+early AVX512 add them.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from polypath.core.quiet import quiet
 from polypath.deploy.graph_check import IMAGES
 
 IMAGES_NEEDED = 300
-"""The default number of images from which ranges are estimated: NNCF's own default."""
+"""The default number of images from which ranges are estimated. It is NNCF's default."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Training images from which ranges of values are estimated.
+    """Training images from which the ranges of activations are estimated.
 
     Args:
-        images: ``(N, C, H, W)``, prepared as for the network, without augmentation.
-        seed: by which they were drawn.
+        images: images ``(N, C, H, W)``, prepared as for the network, without augmentation.
+        seed: random seed with which the images were chosen.
     """
 
     images: Tensor
@@ -43,10 +44,10 @@ class Calibration:
 
     @classmethod
     def of(cls, batches: Iterable[Any], images: int, seed: int) -> Calibration:
-        """The first ``images`` of batches ``(images, …)``.
+        """Take the first ``images`` images from batches ``(images, …)``.
 
         Raises:
-            ValueError: there are none.
+            ValueError: there are no images.
         """
         check("calibration images", images, whole(1))
         found, count = [], 0
@@ -59,24 +60,24 @@ class Calibration:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The facts about it for the manifest."""
+        """The facts about these images for the manifest."""
         return {"images": len(self.images), "seed": self.seed, "nncf": version_of("nncf")}
 
 
 def quantised(model: Any, calibration: Calibration) -> Any:
-    """An ONNX model in int8, for ONNX Runtime and OpenVINO alike: values pass through pairs of ``QuantizeLinear`` and
-    ``DequantizeLinear``, and weights are stored as int8.
+    """Quantise an ONNX model to int8, for both ONNX Runtime and OpenVINO. In the result, activations pass through pairs
+    of ``QuantizeLinear`` and ``DequantizeLinear``, and weights are stored as int8.
 
     Args:
-        model: an ``onnx.ModelProto`` with its weights inside; it is not changed.
+        model: an ``onnx.ModelProto`` with its weights inside. It is not changed.
 
     Raises:
         ImportError: NNCF is missing.
-        ValueError: a graph that NNCF cannot quantise.
+        ValueError: NNCF cannot quantise the graph.
     """
     if installed("openvino"):
         need("openvino", "quantisation")  # imported quietly, before NNCF imports it
-    with quiet("torch.utils.cpp_extension"):  # progress bars on standard output, torch's notes on compilers
+    with quiet("torch.utils.cpp_extension"):  # silences progress bars, and torch's notes on compilers
         nncf = need("nncf", "--precision int8", "quantize")
         nncf.set_log_level(logging.ERROR)
         images: Iterable[np.ndarray] = calibration.images.numpy()

@@ -18,13 +18,13 @@ from polypath.deploy import heldout
 from polypath.deploy.candidates import Batches, BundleNetwork, Candidate
 
 Answerer = Callable[[Tensor], Tensor]
-"""From images ``(N, C, H, W)`` to logits ``(N, classes)``."""
+"""A function from images ``(N, C, H, W)`` to logits ``(N, classes)``."""
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Answers to held-out images: logits ``(N, classes)`` by path, labels ``(N,)``, the seed of the images' split."""
+    """Answers to held-out images: logits ``(N, classes)`` by path, labels ``(N,)``, and the seed for splitting them."""
 
     logits: Mapping[str, Tensor]
     labels: Tensor
@@ -34,13 +34,13 @@ class Scores:
 def scored(
     net: PathNet, paths: Mapping[str, Paths], statistics: BatchNormStatistics | None, batches: Batches
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Logits ``(N, classes)`` of each path, with its recalibrated norms, and the labels ``(N,)``."""
+    """Compute the logits ``(N, classes)`` of each path, with recalibrated norms. Return them and labels ``(N,)``."""
     return answered({n: extract_estimated(net, p, statistics) for n, p in paths.items()}, batches)
 
 
 @torch.inference_mode()
 def answered(nets: Mapping[str, Answerer], batches: Batches) -> tuple[dict[str, Tensor], Tensor]:
-    """Logits ``(N, classes)`` of each of ``nets``, and the labels ``(N,)``."""
+    """Compute the logits ``(N, classes)`` of each of ``nets``. Return them and labels ``(N,)``."""
     rows: dict[str, list[Tensor]] = {n: [] for n in nets}
     truth = []
     for images, labels in batches:
@@ -53,10 +53,10 @@ def answered(nets: Mapping[str, Answerer], batches: Batches) -> tuple[dict[str, 
 
 
 def held_out_scores(networks: Mapping[str, BundleNetwork], chosen: Mapping[str, Candidate]) -> Scores | None:
-    """The candidates' answers to held-out images, by their names in the bundle; None without such images.
+    """Compute the candidates' answers to held-out images, by names in the bundle. Return None without such images.
 
     Raises:
-        ValueError: labels that differ between networks.
+        ValueError: labels differ between networks.
     """
     held = next(iter(networks.values())).held_out
     if held is None:
@@ -68,13 +68,13 @@ def held_out_scores(networks: Mapping[str, BundleNetwork], chosen: Mapping[str, 
 def verdict_on(
     scores: Scores, chosen: Mapping[str, Candidate], keep: Sequence[str], climb: Collection[str] | None = None
 ) -> heldout.Verdict:
-    """Decide among the candidates by their answers to held-out images.
+    """Choose and calibrate candidates by their answers to held-out images.
 
     Args:
         keep, climb: as for :func:`polypath.deploy.heldout.decide`.
 
     Raises:
-        ValueError: too few images.
+        ValueError: there are too few images.
     """
     macs = {n: candidate.cost.macs for n, candidate in chosen.items()}
     own = {n: candidate.network for n, candidate in chosen.items()}
@@ -91,13 +91,14 @@ def errors_on_test(
     verdict: heldout.Verdict | None,
     graphs: Mapping[str, Answerer],
 ) -> dict[Any, float]:
-    """Test errors by path name, and by the paths that a rung combines; empty unless all networks have a test split.
+    """Measure test errors of paths and of rungs. The keys are path names and, for rungs, the tuples of paths that they
+    combine. The result is empty unless all networks have a test split.
 
     Args:
-        graphs: functions for the candidates that the network itself cannot run, those in int8.
+        graphs: functions that run the candidates in int8, which the network itself cannot run.
 
     Raises:
-        ValueError: labels that differ between networks.
+        ValueError: labels differ between networks.
     """
     splits = {n: one.held_out.test for n, one in networks.items() if one.held_out and one.held_out.test is not None}
     if verdict is None or len(splits) < len(networks):

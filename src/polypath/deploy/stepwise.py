@@ -1,12 +1,12 @@
-"""Dynamic networks, exported step by step: each stretch between gates and each loop is a separate graph.
+"""Runs gated networks that were exported step by step: each part between gates and each loop is a separate graph.
 
-A gate runs at the end of the graph that computes its input. If its input comes from a switch, it is a separate graph.
-Its decision is applied outside the graphs, so a loop that a sample skips costs nothing: samples that continue are
-gathered into a smaller batch, the others wait for the end of the switch, as in :mod:`polypath.core.execute`.
+A gate runs at the end of the graph that computes its input. If its input comes from a switch, the gate is a separate
+graph. Decisions are applied outside the graphs, so a loop that a sample skips costs nothing: samples that continue are
+gathered into a smaller batch, and the others wait for the end of the switch, as in :mod:`polypath.core.execute`.
 
 config.json, model.safetensors    the network, as :mod:`polypath.storage.saving` writes it
 NAME.onnx                         a graph; weights that loops share are stored once, in ``model.safetensors``
-steps.json                        which graph runs when
+steps.json                        the order in which the graphs run
 
     write_stepwise(net, "steps/")
     logits, loops = Stepwise.open("steps/").run(x)
@@ -38,7 +38,7 @@ Run = Callable[..., list[np.ndarray]]
 
 
 class Stepwise:
-    """Runs what :func:`polypath.deploy.write_stepwise` wrote; make one with :meth:`open`."""
+    """A network written by :func:`polypath.deploy.write_stepwise`. Make one with :meth:`open`."""
 
     def __init__(self, stages: Sequence[Stage], runs: Mapping[str, Run], names: tuple[str, str]) -> None:
         self.stages, self.runs = tuple(stages), dict(runs)
@@ -46,10 +46,13 @@ class Stepwise:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], threads: int | None = None, *, verify: bool = True) -> Stepwise:
-        """The network in ``folder``, in ONNX Runtime.
+        """Open the network in ``folder`` in ONNX Runtime.
+
+        Args:
+            verify: compare every file with its checksum.
 
         Raises:
-            ValueError: no such folder, a damaged or missing file, a later version of the format.
+            ValueError: the folder does not exist, a file is damaged or missing, or the format's version is too new.
             ImportError: ONNX Runtime is missing.
         """
         from polypath.deploy.runtimes.onnxruntime_ import caller, make_session
@@ -66,16 +69,16 @@ class Stepwise:
 
     @classmethod
     def of(cls, net: PathNet) -> Stepwise:
-        """A gated network run step by step in eager torch: the same stages, for comparison."""
+        """Make a stepwise network that runs the same stages in eager torch, for comparison."""
         stages, modules = cut(net.eval())
         runs = {f"{stem}.onnx": _eager(module) for stem, module in modules.items()}
         return cls(stages, runs, (INPUT, net.wiring.output))
 
     def run(self, x: np.ndarray, *, force_open: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Logits ``(N, classes)`` of images ``(N, C, H, W)``, and how many gated loops each has run ``(N,)``.
+        """Return logits ``(N, classes)`` for images ``(N, C, H, W)``, and how many gated loops each image ran ``(N,)``.
 
         Args:
-            force_open: run the gates, but let every sample pass; the baseline for measurements of dynamic execution.
+            force_open: run the gates, but let every sample pass, as a baseline for measurements.
         """
         values, loops = {self.input: x}, np.zeros(len(x), np.int64)
         for stage in self.stages:
@@ -129,7 +132,8 @@ def _at(value: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
 
 
 def _closed_up(x: np.ndarray, rows: np.ndarray, opened: np.ndarray, in_place: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The samples that continue, and their rows; in place, the last ones move to the gaps of those that stopped."""
+    """Return the samples that continue, and their rows. With ``in_place``, the last samples are moved to the places of
+    samples that stopped."""
     goes = np.flatnonzero(opened)
     if not in_place:
         return x.take(goes, 0), rows[goes]
@@ -178,7 +182,7 @@ def _read_steps(folder: Path, verify: bool) -> _Steps:
 
 
 def _check_order(steps: _Steps) -> None:
-    """Raise ``ValueError`` if a stage reads a value that no earlier stage gives, or names a file without a checksum."""
+    """Raise ``ValueError`` if a stage reads a value that no earlier stage computes, or a file has no checksum."""
     held = {steps.input}
     for stage in steps.stages:
         if (stage.piece is None) != bool(stage.loops):
@@ -187,13 +191,13 @@ def _check_order(steps: _Steps) -> None:
         for loop in stage.loops:
             names = {loop.begin, *loop.body.inputs, *(loop.gate.inputs if loop.gate else ())}
             first = loop is stage.loops[0]
-            read |= names if first else names - {loop.begin}  # which the previous loop gives
+            read |= names if first else names - {loop.begin}  # the previous loop computes loop.begin
             read |= {loop.logits} if first and loop.logits is not None else set()
         if lost := sorted(read - held):
-            raise ValueError(f"stages: {lost[0]!r} is read, but no earlier stage gives it")
+            raise ValueError(f"stages: {lost[0]!r} is read, but no earlier stage computes it")
         made = stage.piece.outputs if stage.piece is not None else (stage.name,)
         held = (held | set(made)) - set(stage.free)
     if steps.output not in held:
-        raise ValueError(f"output = {steps.output!r}: no stage gives it")
+        raise ValueError(f"output = {steps.output!r}: no stage computes it")
     if lost := [piece.file for piece in pieces_of(steps.stages) if piece.file not in steps.files]:
-        raise ValueError(f"files: {lost[0]!r} is named, but has no checksum")
+        raise ValueError(f"files: {lost[0]!r} is used, but has no checksum")

@@ -1,6 +1,7 @@
-"""Cuts a gated network into pieces: each stretch between gates and each loop becomes a separate module.
+"""Cuts a gated network into pieces: each part between gates and each loop becomes a separate module.
 
-A gate runs at the end of the piece that computes its input. If its input comes from a switch, it is a separate piece.
+A gate runs at the end of the piece that computes its input. If its input comes from a switch, the gate is a separate
+piece.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class LoopPiece:
-    """A loop of a switch: what it runs, and for which samples. The graph ``gate`` decides that, or the value ``logits``
-    of the piece before; if both are None, all samples run."""
+    """A loop of a switch: the graph ``body`` and its gate. The gate is the graph ``gate``, or its logits are the value
+    ``logits`` of the previous piece. If both are None, all samples run the loop."""
 
     label: str
     begin: str
@@ -39,7 +40,8 @@ class LoopPiece:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch without gates (``piece``), or the switch ``name`` with its ``loops``; then the values to ``free``."""
+    """A part without gates (``piece``), or the switch ``name`` with its ``loops``; and the values to ``free`` after
+    it."""
 
     free: tuple[str, ...]
     piece: Piece | None = None
@@ -48,7 +50,7 @@ class Stage:
 
 
 def pieces_of(stages: Sequence[Stage]) -> list[Piece]:
-    """Every graph of the stages, in the order in which they run."""
+    """Return every graph of the stages, in the order in which they run."""
     found = []
     for stage in stages:
         if stage.piece is not None:
@@ -59,8 +61,9 @@ def pieces_of(stages: Sequence[Stage]) -> list[Piece]:
 
 
 class Part(nn.Module):
-    """Some steps of a network as a module: from the values that they read to the values that later steps read. With
-    ``asks``, a pair of a gate and the value that it reads, the gate's logits are the last output."""
+    """Some steps of a network as a module. Its inputs are the values that these steps read, and its outputs are the
+    values that later steps read. With ``asks``, a gate and the value that it reads, the gate's logits are the last
+    output."""
 
     def __init__(self, net: PathNet, steps: Sequence[Step], inputs: Sequence[str], outputs: Sequence[str]) -> None:
         super().__init__()
@@ -79,7 +82,7 @@ class Part(nn.Module):
 
 
 class GatePart(nn.Module):
-    """A gate as a module: from its source's value to logits ``(N, 2)``."""
+    """A gate as a module. It computes logits ``(N, 2)`` from the value that the gate reads."""
 
     def __init__(self, net: PathNet, gate: str) -> None:
         super().__init__()
@@ -90,10 +93,10 @@ class GatePart(nn.Module):
 
 
 def cut(net: PathNet) -> tuple[list[Stage], dict[str, nn.Module]]:
-    """The stages of a gated network, and the module of each piece by its file's stem.
+    """Return the stages of a gated network, and the module of each piece by its file name without the ending.
 
     Raises:
-        ValueError: a network without gates.
+        ValueError: the network has no gates.
     """
     steps = net.plan(None)
     if not any(step.loops for step in steps):
@@ -115,7 +118,7 @@ def cut(net: PathNet) -> tuple[list[Stage], dict[str, nn.Module]]:
 
 
 def _asked_early(stages: Sequence[Stage], modules: dict[str, nn.Module]) -> list[Stage]:
-    """Move each gate into the piece that computes its input, where there is one; this saves a call for each gate."""
+    """Move each gate into the piece that computes its input, if there is one. This saves a call for each gate."""
     found: list[Stage] = []
     for stage in stages:
         loops: list[LoopPiece] = []
@@ -167,6 +170,6 @@ def _switch(net: PathNet, step: Step, modules: dict[str, nn.Module]) -> Stage:
 
 
 def _read(loop: Loop) -> tuple[str, ...]:
-    """The values that a loop's nodes read from outside; of a loop without nodes, the value that it returns."""
+    """Return the values that a loop's nodes read from outside or, for a loop without nodes, the value it returns."""
     read = dict.fromkeys([*(source for step in loop.steps for source in step.sources), loop.end])
     return tuple(name for name in read if name not in loop.nodes)

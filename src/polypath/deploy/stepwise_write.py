@@ -1,4 +1,4 @@
-"""Writes a gated network step by step: a graph for each piece, and the plan of which runs when."""
+"""Writes a gated network step by step: a graph for each piece, and the order in which they run."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def write_stepwise(
     """Write a gated network step by step into a new folder, and compare its answers with eager's.
 
     Args:
-        size: of the images; None takes the network's own, else 32.
+        size: image size in pixels; None means the network's own size or, if it has none, 32.
 
     Raises:
-        ValueError: no gates, a folder that exists, answers that differ from eager.
+        ValueError: the network has no gates, the folder exists, or answers differ from eager's.
         ImportError: the exporter's packages are missing.
     """
     net = net.eval()
@@ -95,7 +95,7 @@ def _write_piece(
 
 
 def _values(net: PathNet, stages: Sequence[Stage], x: Tensor) -> dict[str, Tensor]:
-    """An example of every value that a piece reads, with all loops run."""
+    """Compute an example of every value that a piece reads, with all loops run."""
     read = frozenset(name for piece in pieces_of(stages) for name in piece.inputs)
     trace = Trace(read)
     with torch.no_grad():

@@ -1,12 +1,13 @@
-"""Stopping at answers that are confident enough, with a bound on the risk.
+"""Computes thresholds of confidence at which answers may stop, with a bound on the risk.
 
 The held-out images have three disjoint parts: one to choose paths, one to fit temperatures, and one to fit the
-thresholds here, which is stored in the bundle as answers.
+thresholds here. The answers to the third part are stored in the bundle.
 
 At each step of the ladder, the remaining images whose confidence reaches the step's threshold stop. The threshold is
-the lowest one at which the share of wrong answers among them is at most ``risk``, by the exact binomial bound of
-Clopper and Pearson (1934). Thresholds are tried from the strictest down, and the first that fails ends the search
-(fixed-sequence testing, Angelopoulos et al. 2021, "Learn then Test"). So trying many does not weaken the guarantee.
+the lowest one at which at most a share ``risk`` of their answers is wrong, by the exact binomial bound of Clopper and
+Pearson (1934). Thresholds are tried from the strictest down, and the first that fails ends the search
+(fixed-sequence testing, Angelopoulos et al. 2021, "Learn then Test"). So trying many thresholds does not weaken the
+guarantee.
 Each of the K steps may fail with probability (1 − trust)/K. At a threshold above 1 no image stops.
 """
 
@@ -33,10 +34,10 @@ class Stopping:
     """Thresholds of confidence, one for each step of the ladder.
 
     Attributes:
-        risk, trust: the bound that the thresholds keep, as in ``predict_confident``.
-        thresholds: an image stops at a step when its confidence is at least this; above 1, none does.
-        stopped, wrong: how many of the held-out images stop at each step, and how many of these are wrong.
-        images: held-out images in all.
+        risk, trust: the bound that the thresholds guarantee, as in ``predict_confident``.
+        thresholds: the confidence at which an image stops, for each step. At a threshold above 1 no image stops.
+        stopped, wrong: how many held-out images stop at each step, and how many of these are classified wrongly.
+        images: total number of held-out images.
     """
 
     risk: float
@@ -48,10 +49,10 @@ class Stopping:
 
 
 def upper_bound(wrong: int, n: int, doubt: float) -> float:
-    """Clopper–Pearson: an upper bound of the share of wrong answers, which holds with probability 1 − ``doubt``.
+    """Return the Clopper–Pearson upper bound of the share of wrong answers. It holds with probability 1 − ``doubt``.
 
     Raises:
-        ValueError: impossible counts, a doubt outside (0, 1).
+        ValueError: impossible counts, or a doubt outside (0, 1).
     """
     check("n", n, whole(1))
     check("wrong", wrong, whole(0, n))
@@ -66,15 +67,15 @@ def upper_bound(wrong: int, n: int, doubt: float) -> float:
 
 
 def images_needed(risk: float, doubt: float) -> int:
-    """The fewest answers, all of them right, that prove a share of wrong answers of at most ``risk``."""
+    """Return how many answers, all of them right, are needed to prove that at most a share ``risk`` is wrong."""
     return math.ceil(math.log(doubt) / math.log1p(-risk))
 
 
 def plan_stopping(bundle: Bundle, risk: float, trust: float) -> Stopping:
-    """Thresholds for a bundle from its held-out answers.
+    """Compute thresholds for a bundle from its held-out answers.
 
     Raises:
-        ValueError: a risk or trust outside (0, 1), a bundle without held-out answers, too few of them.
+        ValueError: a risk or trust outside (0, 1), a bundle without held-out answers, or too few of them.
     """
     for name, value in (("risk", risk), ("trust", trust)):
         check(name, value, number(above=0, below=1))
@@ -83,10 +84,10 @@ def plan_stopping(bundle: Bundle, risk: float, trust: float) -> Stopping:
 
 
 def held_out(bundle: Bundle) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Confidences ``(steps, n)`` of held-out images and whether the answers were right.
+    """Read the confidences ``(steps, n)`` for held-out images, and whether these answers were right.
 
     Raises:
-        ValueError: the bundle has none, or a damaged file.
+        ValueError: the bundle has no held-out answers, or their file is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -107,10 +108,10 @@ def held_out(bundle: Bundle) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
 
 
 def fit(confidence: NDArray[np.float32], right: NDArray[np.bool_], risk: float, trust: float) -> Stopping:
-    """Thresholds from confidences ``(steps, n)`` and whether these answers were right.
+    """Compute thresholds from confidences ``(steps, n)`` and whether these answers were right.
 
     Raises:
-        ValueError: fewer images than :func:`images_needed`; the message says how many.
+        ValueError: there are fewer images than :func:`images_needed` returns. The message says how many are needed.
     """
     steps, n = confidence.shape
     doubt = (1.0 - trust) / steps
@@ -136,7 +137,7 @@ def _lowest(conf: NDArray[np.float32], ok: NDArray[np.bool_], risk: float, doubt
     for threshold in GRID:
         chosen = conf >= threshold
         n = int(chosen.sum())
-        if n < needed:  # too few for any proof, so this is no test: their number says nothing about errors
+        if n < needed:  # too few for any proof; skipping this is no test, since ``n`` says nothing about errors
             continue
         if upper_bound(int((chosen & ~ok).sum()), n, doubt) > risk:
             break

@@ -1,6 +1,6 @@
-"""Writes a bundle as a Triton model repository: a model for each path, chosen by the client.
+"""Writes a bundle as a Triton model repository, with a model for each path. The client chooses the model.
 
-NAME/config.pbtxt     platform onnxruntime_onnx, dynamic batching, late requests refused rather than answered
+NAME/config.pbtxt     platform onnxruntime_onnx, dynamic batching; late requests are refused
 NAME/1/model.onnx     the path's graph with its weights inside, since Triton keeps models separate
 NAME/labels.txt       the classes
 """
@@ -40,7 +40,7 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
     """Write every path of a bundle as a model; return the models' names.
 
     Raises:
-        ValueError: a bundle without ONNX graphs, a folder that is not empty, a ``max_batch`` below 1.
+        ValueError: the bundle has no ONNX graphs, the folder is not empty, or ``max_batch`` is below 1.
         ImportError: onnx is missing.
     """
     from polypath.storage.files import check_vacant, new_folder
@@ -79,6 +79,6 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
 
 
 def _preferred(most: int) -> str:
-    """Powers of two up to ``most``; none for single images."""
+    """Return the setting for preferred batch sizes: powers of two up to ``most``, or nothing for single images."""
     sizes = [str(2**i) for i in range(1, most.bit_length())]
     return f"preferred_batch_size: [ {', '.join(sizes)} ]\n  " if sizes else ""

@@ -1,4 +1,4 @@
-"""Loads Pillow's plugins and decoders before the first image needs them, since that takes tens of milliseconds."""
+"""Loads Pillow's plugins and decoders before the first image needs them, since loading takes tens of milliseconds."""
 
 from __future__ import annotations
 

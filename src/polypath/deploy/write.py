@@ -1,6 +1,6 @@
-"""Writes a bundle: networks, norms, graphs, held-out answers, manifest. See :mod:`polypath.deploy.bundle`.
+"""Writes bundles. :mod:`polypath.deploy.bundle` describes their files.
 
-The folder appears complete or not at all, and each graph in it has been compared with eager.
+The folder appears only when it is complete, and each graph in it has been compared with eager.
 """
 
 from __future__ import annotations
@@ -80,27 +80,29 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle of paths of ``net`` into a new folder.
 
-    If gates decide in a path, its graph runs every loop on every image (:mod:`polypath.core.execute`, ``keep``): the
-    gates select the answers, but the time is that of all loops.
+    If gates decide in a path, its graph runs every loop on every image (:mod:`polypath.core.execute`, ``keep``). The
+    gates select among the results, but the graph takes the time of all loops.
 
     Args:
-        net: with classes, normalisation and image size in its config, as a loaded network has them.
-        paths: by name, or just their texts; None takes all named paths.
-        statistics: recalibrated batch-norm statistics; paths that it contains use them.
-        held_out: images that choose among ``paths`` and calibrate them; without, all stay, and none has an error.
-        keep: names that stay even if a cheaper path is as accurate.
-        name: of the bundle; by default its folder's.
-        about: facts for readers, JSON values.
+        net: the network, with classes, normalisation and image size in its config (a loaded network has these).
+        paths: the paths by name, or only their texts; None means all named paths.
+        statistics: recalibrated batch-norm statistics for some or all of the paths.
+        held_out: images used to choose among ``paths`` and to calibrate them. Without them all paths stay, and none has
+            an error.
+        keep: names of paths that stay even if a cheaper path is as accurate.
+        name: name of the bundle; by default the name of its folder.
+        about: facts for readers, as JSON values.
         notes: sentences for the card.
-        measure: batch sizes to time each path at, in every runtime here.
-        precision: ``float32``; ``int8``: in place of float32 for paths that lose at most ``max_drop`` by it; ``mixed``:
-            float32, and beside it int8 where no path here is both as fast and as accurate.
-        max_drop: points of held-out error.
-        calibration: training images, which int8 needs.
+        measure: batch sizes at which each path is timed, in every installed runtime.
+        precision: ``float32``; ``int8``, which replaces float32 for paths whose error rises by at most ``max_drop``; or
+            ``mixed``, which keeps float32 and adds int8 where no path is both as fast and as accurate on this machine.
+        max_drop: by how many points a path's held-out error may rise.
+        calibration: training images for quantisation, which int8 needs.
 
     Raises:
-        ValueError: a folder that exists, illegal paths, a network that does not say how its images are prepared, too
-            few held-out images, a graph that differs from eager; int8 without held-out or training images.
+        ValueError: the folder exists, a path is illegal, the network does not say how its images are prepared, there
+            are too few held-out images, held-out or training images for int8 are missing, or a graph differs from
+            eager.
         ImportError: the exporter's packages are missing.
     """
     one = BundleNetwork(net, paths, statistics, held_out, calibration=calibration)
@@ -135,17 +137,19 @@ def write_networks(
 ) -> Bundle:
     """Write a bundle of paths of several networks into a new folder.
 
-    The networks have the same classes in the same order, prepare images alike, and have the same held-out images, if
-    any, in the same order. A path is called ``NETWORK:PATH``. Only a cheaper path of its own network can replace it:
-    which of two networks is faster is known only from times on the machine that uses the bundle.
+    The networks must have the same classes in the same order and the same image preparation. If they have held-out
+    images, these must be the same, in the same order. A path is called ``NETWORK:PATH``. A path is left out only if a
+    cheaper path of the same network is as accurate: which of two networks is faster depends on the machine that uses
+    the bundle.
 
     Args:
-        networks: by name, of letters, digits and any of ``= , + - _``.
-        keep, name, about, notes, measure, precision, max_drop: as for :func:`write_bundle`; ``keep`` has names of the
-            bundle's paths.
+        networks: the networks by name. Names consist of letters, digits and any of ``= , + - _``.
+        keep, name, about, notes, measure, precision, max_drop: as for :func:`write_bundle`; ``keep`` contains names of
+            the form ``NETWORK:PATH``.
 
     Raises:
-        ValueError: as :func:`write_bundle`; networks that cannot be in one bundle (the message says what differs).
+        ValueError: as for :func:`write_bundle`, or the networks cannot be in one bundle (the message says what
+            differs).
         ImportError: the exporter's packages are missing.
     """
     if not networks:
@@ -264,13 +268,13 @@ def _family(one: BundleNetwork) -> str:
 
 
 def _about_one(one: BundleNetwork) -> dict[str, Any]:
-    """Facts for readers of one of several networks."""
+    """Return facts for readers about one of several networks."""
     estimated = {} if one.statistics is None else {"statistics": one.statistics.record}
     return plain(estimated) | json_value("about", dict(one.about))
 
 
 def finish(folder: Path, manifest: Manifest) -> Manifest:
-    """Write the manifest with the checksums of all other files in ``folder``, and return it with these."""
+    """Add the checksums of all other files in ``folder`` to the manifest, write it, and return it."""
     files = folder_digests(folder)
     files.pop(manifests.NAME, None)
     values = {f: getattr(manifest, f) for f in manifest.__dataclass_fields__}
@@ -282,8 +286,8 @@ def finish(folder: Path, manifest: Manifest) -> Manifest:
 def card_rows(
     kept: Mapping[str, Candidate], errors: Mapping[str, float], tests: Mapping[Any, float]
 ) -> list[dict[str, Any]]:
-    """Rows of the card's table; ``error`` is that on the test split. If some paths are in int8, rows name the precision
-    and the kind of instructions that gave these errors."""
+    """Return the rows of the card's table. ``error`` is the test error. If some paths are in int8, rows also contain
+    the precision, and the kind of instructions with which the errors were measured."""
     told = {"f32": "float32", "int8": f"int8 ({instructions()})"}
     mixed = any(one.precision != "f32" for one in kept.values())
     rows = []
@@ -319,7 +323,7 @@ def _about(
 
 
 def timed(folder: Path, manifest: Manifest, batches: Sequence[int]) -> Manifest:
-    """The manifest with times measured on this machine."""
+    """Measure times on this machine, and return the manifest with them."""
     from polypath.deploy import latency_profile
     from polypath.deploy.latency import Timing
 

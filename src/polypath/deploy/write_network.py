@@ -1,4 +1,4 @@
-"""Writes one network of a bundle into its folder: the network, its norms, a graph for each path."""
+"""Writes one network of a bundle into its folder: the network, its recalibrated norms, and a graph for each path."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def write_network(
     dataset: str | None,
     notes: Sequence[str],
 ) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """Write the network and the graphs of its paths into ``folder``, which may hold other things. Returns the graphs'
-    files by path name, and how far each graph is from eager in each installed runtime.
+    """Write the network and the graphs of its paths into ``folder``, which may contain other files. Return the graphs'
+    files by path name, and how much each graph differs from eager in each installed runtime.
 
     Args:
         kept: the paths to write, by their names in the bundle.
-        bank: their recalibrated statistics.
-        whole: finished graphs, of paths in int8.
+        bank: the paths' recalibrated batch-norm statistics.
+        whole: finished graphs for paths in int8.
     """
     folder.mkdir(exist_ok=True)
     save(one.net, folder / "net", notes=notes, path_table=path_table, dataset=dataset)

@@ -1,4 +1,4 @@
-"""The processor: its name, and how many of its cores this process may use."""
+"""Finds the processor's name, and how many of its cores this process may use."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 Read = Callable[[str], str | None]
-"""The text of a file by its path, None if it cannot be read."""
+"""A function that returns the text of a file, or None if it cannot be read."""
 
 
 def processor() -> str:
-    """The name of this machine's processor."""
+    """Return the name of this machine's processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:
             for line in stream:
@@ -25,9 +25,10 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Cores that this process may use: those that it is bound to, but no more than its CPU quota, at least 1.
+    """Return the number of cores that this process may use: those that it is bound to, at most its CPU quota, and at
+    least 1.
 
-    A quota of 1.5 cores counts as 1: two threads would use it up early and then wait for the next period.
+    A quota of 1.5 cores counts as 1: two threads would use up the quota early, and then wait for the next period.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = cpu_quota(_text)
@@ -35,18 +36,18 @@ def cores() -> int:
 
 
 def cpu_quota(read: Read) -> float | None:
-    """Cores that the CPU quota of this process's control groups allows, None without a quota.
+    """Return the number of cores that the CPU quota of this process's control groups allows; None without a quota.
 
-    Both versions of control groups count, and so do the groups above the process's own: the strictest quota holds.
+    Both versions of control groups count, and also the parents of the process's groups. The strictest quota holds.
     Files that are missing or cannot be parsed set no quota.
 
     Args:
-        read: gives the text of ``/proc/self/cgroup``, ``/proc/self/mountinfo`` and of the files of the groups.
+        read: returns the text of ``/proc/self/cgroup``, of ``/proc/self/mountinfo`` and of the groups' files.
     """
     found = []
     for group in _groups(read("/proc/self/cgroup") or "", read("/proc/self/mountinfo") or ""):
         v1 = f"{read(f'{group}/cpu.cfs_quota_us') or ''} {read(f'{group}/cpu.cfs_period_us') or ''}"
-        for text in (read(f"{group}/cpu.max") or "", v1):  # "max 100000" and "-1 100000" are no quota
+        for text in (read(f"{group}/cpu.max") or "", v1):  # "max 100000" and "-1 100000" mean that there is no quota
             with contextlib.suppress(ValueError):
                 quota, period = map(int, text.split())
                 if quota > 0 and period > 0:
@@ -55,10 +56,10 @@ def cpu_quota(read: Read) -> float | None:
 
 
 def _groups(memberships: str, mounts: str) -> Iterator[PurePosixPath]:
-    """The folders of the process's control groups that may have a CPU quota, and of the groups above them.
+    """Yield the folders of the process's control groups that may have a CPU quota, and the folders of their parents.
 
     Args:
-        memberships: lines ``NUMBER:CONTROLLERS:GROUP``; no controllers is version 2.
+        memberships: lines ``NUMBER:CONTROLLERS:GROUP``; in version 2 the controllers are empty.
         mounts: lines ``… ROOT FOLDER … - TYPE SOURCE OPTIONS``, see proc(5).
     """
     joined = {}

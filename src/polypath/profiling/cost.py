@@ -1,8 +1,8 @@
 """Counts exactly what a choice costs: parameters, multiply-adds and activation memory.
 
-MACs are the multiply-adds of convolutions, linear layers and other products of matrices, as
-``torch.utils.flop_counter`` counts them (two of its operations are one MAC); norms, activations, pools and joins are
-not counted. Nothing is computed for it: the path runs on tensors without storage, and the network does not change.
+MACs are the multiply-adds of convolutions, linear layers and other matrix products, as ``torch.utils.flop_counter``
+counts them (two of its operations are one MAC). Norms, activations, pools and joins are not counted. Counting computes
+no values: the path runs on tensors without storage, and the network does not change.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ Choice = Paths | str | None
 
 @takes(net=DIAGRAM)
 def count_paths(net: PathNet | Wiring, paths: Choice = None) -> int:
-    """Exact number of paths from input to output: of the diagram, or of those that run under a choice."""
+    """Count the paths from input to output exactly: all of them, or those that run under a choice."""
     wiring, choice = diagram(net, paths)
     return wiring.count_paths(None if paths is None else choice)
 
 
 @takes(net=DIAGRAM)
 def depth_distribution(net: PathNet | Wiring, paths: Choice = None) -> dict[int, int]:
-    """Exact number of paths of each depth, in layers; see :meth:`Wiring.depth_distribution`."""
+    """Count the paths of each depth in layers exactly; see :meth:`Wiring.depth_distribution`."""
     wiring, choice = diagram(net, paths)
     return wiring.depth_distribution(None if paths is None else choice)
 
 
 def diagram(net: PathNet | Wiring, paths: Choice) -> tuple[Wiring, Paths]:
-    """The wiring, and the choice in canonical form.
+    """Return the wiring, and the choice in canonical form.
 
     Raises:
-        ValueError: an illegal choice.
+        ValueError: the choice is illegal.
     """
     if not isinstance(net, Wiring):
         return net.wiring, net.paths(paths)
@@ -67,18 +67,18 @@ def diagram(net: PathNet | Wiring, paths: Choice) -> tuple[Wiring, Paths]:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one choice costs.
+    """The cost of one choice.
 
     Attributes:
-        params: parameters of the modules (and of their variants) that run, each once.
-        macs: multiply-adds of the complete batch. If gates decide, those of all loops and gates, which is the maximum
-            (:func:`polypath.profiling.expected.expected_macs` is the average).
-        activation_bytes: peak bytes held by anything but the weights, in eager inference. The images always count,
-            since the caller holds them; memory inside kernels does not.
-        depth: layers of the shortest and of the longest path, as the units declare them.
-        paths: number of paths that run, including all that gates decide among.
+        params: number of parameters of the modules (and of their variants) that run, each counted once.
+        macs: multiply-adds for the complete batch. If gates decide, this is the maximum, with all loops and gates
+            (:func:`polypath.profiling.expected.expected_macs` returns the average).
+        activation_bytes: peak memory in bytes, apart from the weights, in eager inference. The images always count,
+            since the caller keeps them; memory inside kernels does not.
+        depth: number of layers of the shortest and of the longest path, as the units declare them.
+        paths: number of paths that run, including all among which gates decide.
         size: height and width of the images, in pixels.
-        batch_size: images.
+        batch_size: number of images.
     """
 
     params: int
@@ -92,16 +92,21 @@ class Cost:
 
 @takes(net=NETWORK)
 def cost(net: PathNet, paths: Choice = None, size: Size = 32, batch_size: int = 1) -> Cost:
-    """Cost of running ``net`` under ``paths`` on ``batch_size`` images of ``size`` pixels (side, or height and width).
+    """Count the cost of running ``net`` under ``paths``.
+
+    Args:
+        size: image size in pixels (side, or height and width).
+        batch_size: number of images.
 
     Raises:
-        ValueError: an illegal choice or size, images that are too small for the network.
+        ValueError: the choice or the size is illegal, or the images are too small for the network.
     """
     return costs(net, {"": paths}, size, batch_size)[""]
 
 
 def costs(net: PathNet, choices: Mapping[str, Choice], size: Size = 32, batch_size: int = 1) -> dict[str, Cost]:
-    """Costs of several choices by name, such as ``net.named_paths()``; see :func:`cost`."""
+    """Count the costs of several choices, given and returned by name (such as ``net.named_paths()``); see
+    :func:`cost`."""
     twin, found = weightless(net), {}
     for name, choice in choices.items():
         wiring, paths = diagram(twin, choice)
@@ -120,24 +125,26 @@ def costs(net: PathNet, choices: Mapping[str, Choice], size: Size = 32, batch_si
 
 
 def macs_by_node(net: PathNet, paths: Choice = None, size: Size = 32, batch_size: int = 1) -> dict[str, int]:
-    """MACs of every node that runs under ``paths``, in order; a gate has the key ``switch:label``.
+    """Count the MACs of every node that runs under ``paths``, in order. The key of a gate is ``switch:label``.
 
     Raises:
-        ValueError: as :func:`cost`.
+        ValueError: as for :func:`cost`.
     """
     twin = weightless(net)
     return _profile(twin, diagram(twin, paths)[1], size, batch_size).macs
 
 
 def macs_of_nodes(macs: Mapping[str, int], nodes: Collection[str]) -> int:
-    """The MACs of some nodes, from :func:`macs_by_node`; those of a gated switch are its gates'."""
+    """Return the total MACs of ``nodes``, from the result of :func:`macs_by_node`. A gated switch has those of its
+    gates."""
     return sum(count for node, count in macs.items() if node.partition(":")[0] in nodes)
 
 
 class PathMacs:
-    """MACs of one image under any choice. Each node is counted once, so calls are cheap enough for every training step.
+    """A counter of the MACs for one image under any choice.
 
-    It keeps a copy of ``net`` without weights, so later changes to ``net`` (shards, compiled units) do not matter.
+    Each node is measured only once, so calls are cheap enough for every training step. The counter keeps a copy of
+    ``net`` without weights, so later changes to ``net`` (shards, compiled units) do not matter.
     """
 
     def __init__(self, net: PathNet) -> None:
@@ -146,23 +153,24 @@ class PathMacs:
         self._sums: dict[tuple[Paths, tuple[int, int], frozenset[str]], tuple[int, int]] = {}
 
     def __call__(self, paths: Choice, size: Size, modules: Collection[str] = ()) -> tuple[int, int]:
-        """MACs of the nodes that run under ``paths`` at ``size``: of all, and of those that are among ``modules``.
+        """Return the MACs of all nodes that run under ``paths`` at ``size``, and of those whose modules are in
+        ``modules``.
 
-        If gates decide, they are those of all loops, as :func:`cost` counts them and training runs them.
+        If gates decide, all loops count, as in :func:`cost`: training runs them all.
 
         Raises:
-            ValueError: as :func:`cost`.
+            ValueError: as for :func:`cost`.
         """
         choice = paths if isinstance(paths, Paths) else self.net.paths(paths)  # a Paths is canonical
         key = choice, sides(size), frozenset(modules)
         if key not in self._sums:
-            if len(self._sums) >= 4096:  # there are many sampled paths; sums are cheap to recompute
+            if len(self._sums) >= 4096:  # training may sample many paths, and sums are cheap to recompute
                 self._sums.clear()
             self._sums[key] = self._summed(*key)
         return self._sums[key]
 
     def by_node(self, paths: Paths, size: Size) -> dict[str, int]:
-        """MACs of every node that runs under ``paths``; a gate has the key ``switch:label``."""
+        """Return the MACs of every node that runs under ``paths``. The key of a gate is ``switch:label``."""
         return self._counted(paths, sides(size), self._modules(paths))
 
     def _summed(self, paths: Paths, size: tuple[int, int], modules: frozenset[str]) -> tuple[int, int]:
@@ -171,7 +179,7 @@ class PathMacs:
         return sum(macs.values()), sum(macs[name] for name, module in module_of.items() if module in modules)
 
     def _modules(self, paths: Paths) -> dict[str, str]:
-        """The nodes and gates that run, each with its module."""
+        """Return the nodes and gates that run, each with its module."""
         module_of: dict[str, str] = {}
         for node in self.net.wiring.alive(paths):
             module_of[node.name] = node.module if isinstance(node, Unit) else ""
@@ -189,11 +197,11 @@ class PathMacs:
 def macs_in_turn(
     net: PathNet, choices: Sequence[Choice], size: Size = 32, *, stats: BatchNormStatistics | None = None
 ) -> list[int]:
-    """MACs for one image of each choice after the earlier ones, whose shared values it reuses
-    (:func:`polypath.core.reuse.in_turn`). Their sum is the cost of all steps together.
+    """Return the MACs for one image of each choice, if the choices run one after another. Each choice reuses the values
+    that it shares with earlier choices (:func:`polypath.core.reuse.in_turn`).
 
     Raises:
-        ValueError: as :func:`cost`.
+        ValueError: as for :func:`cost`.
     """
     twin = weightless(net)
     return [
@@ -227,7 +235,7 @@ def _parameters(twin: PathNet, paths: Paths) -> int:
 
 
 class _Meter(TorchDispatchMode):
-    """Counts MACs, and the bytes of live storages other than the network's own."""
+    """Counts MACs, and the bytes of live storages other than those of the network."""
 
     def __init__(self, net: nn.Module, x: Tensor) -> None:
         super().__init__()
@@ -242,7 +250,7 @@ class _Meter(TorchDispatchMode):
         if formula := flop_registry.get(func._overloadpacket):
             self.macs += formula(*args, **kwargs, out_val=out) // 2
         kept = out[:1] if func._overloadpacket is torch.ops.aten.native_batch_norm else out
-        for leaf in tree_leaves(kept):  # in evaluation real batch-norms leave the other two results empty
+        for leaf in tree_leaves(kept):  # of a batch-norm only the first result: in evaluation the other two are empty
             if isinstance(leaf, Tensor):
                 self._hold(leaf)
         return out

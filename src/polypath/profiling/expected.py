@@ -1,4 +1,5 @@
-"""The average loops and multiply-adds of a sample when gates are on their target rate t (DRNN §4.2)."""
+"""Computes the average number of loops and multiply-adds per sample if all gates meet their target rate t (DRNN
+§4.2)."""
 
 from __future__ import annotations
 
@@ -13,13 +14,14 @@ from polypath.profiling.cost import macs_by_node
 
 
 def loop_shares(wiring: Wiring, target: float, over: Over = "reaching") -> dict[tuple[str, str], float]:
-    """``{(switch, label): share}``: the share of samples that run each loop of the gated switches, gates on target.
+    """Return ``{(switch, label): share}``: the share of samples that run each loop of the gated switches, if all gates
+    meet their target rate.
 
-    With the target rate t among the samples ``reaching`` a gate, the loop behind k gates is run by t^k; with the rate
-    over ``all`` samples, by t.
+    If the target rate t applies to the samples ``reaching`` a gate, the loop behind k gates is run by a share t^k. If
+    it applies to ``all`` samples, the loop is run by a share t.
 
     Raises:
-        ValueError: a target outside [0, 1], another ``over``, a wiring without gates.
+        ValueError: a target outside [0, 1], an unknown value of ``over``, or a wiring without gates.
     """
     check("target", target, SHARE)
     check("over", over, one_of(*get_args(Over)))
@@ -36,22 +38,23 @@ def loop_shares(wiring: Wiring, target: float, over: Over = "reaching") -> dict[
 
 
 def expected_loops(net: PathNet | Wiring, target: float, over: Over = "reaching") -> float:
-    """Loops that a sample runs on average, over all gated switches, when every gate is on its target rate.
+    """Return how many loops a sample runs on average, over all gated switches, if all gates meet their target rate.
 
-    DR-ResNet-53 at 0.7 has 7·(t + t² + t³) + (t + t²) = 11.921 of 23 (Fig. 8).
+    For DR-ResNet-53 at t = 0.7 these are 7·(t + t² + t³) + (t + t²) = 11.921 of 23 loops (Fig. 8).
 
     Raises:
-        ValueError: as :func:`loop_shares`.
+        ValueError: as for :func:`loop_shares`.
     """
     return sum(loop_shares(_wiring(net), target, over).values())
 
 
 def node_shares(net: PathNet | Wiring, target: float, over: Over = "reaching") -> dict[str, float]:
-    """``{node: share}``: the share of samples that run each node of the whole network, 1 outside the loops; a gate has
-    the key ``switch:label``. The sum of the nodes' MACs weighted by these shares is the expected MACs.
+    """Return ``{node: share}``: the share of samples that run each node of the whole network. It is 1 outside the
+    loops. The key of a gate is ``switch:label``. The sum of the nodes' MACs, weighted by these shares, is the expected
+    number of MACs.
 
     Raises:
-        ValueError: as :func:`loop_shares`.
+        ValueError: as for :func:`loop_shares`.
     """
     wiring = _wiring(net)
     runs = loop_shares(wiring, target, over)
@@ -68,10 +71,11 @@ def node_shares(net: PathNet | Wiring, target: float, over: Over = "reaching") -
 
 
 def expected_macs(net: PathNet, target: float, size: int = 32, over: Over = "reaching") -> float:
-    """Multiply-adds of one image of ``size`` pixels on average, gates included, when every gate is on its target rate.
+    """Return the average multiply-adds for one image of ``size`` pixels, gates included, if all gates meet their target
+    rate.
 
     Raises:
-        ValueError: as :func:`loop_shares`.
+        ValueError: as for :func:`loop_shares`.
     """
     shares = node_shares(net, target, over)
     return sum(macs * shares[name] for name, macs in macs_by_node(net, None, size).items())

@@ -1,4 +1,4 @@
-"""Which kind of instructions a processor has for products of int8 numbers."""
+"""Finds which kind of instructions the processor has for products of int8 numbers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import platform
 from functools import cache
 
 KINDS = ("avx2", "avx512", "avx_vnni", "avx512_vnni", "amx", "neon")
-"""The known kinds; all others are ``other``. ``avx2`` and ``avx512`` add products in 16 bits, which can overflow; the
-other kinds add them in 32."""
+"""The known kinds; all others are ``other``. ``avx2`` and ``avx512`` add products in 16 bits, which can overflow. The
+other kinds add them in 32 bits."""
 _OF_FLAGS = (
     ("amx", {"amx_int8"}),
     ("avx512_vnni", {"avx512_vnni"}),
@@ -19,10 +19,10 @@ _OF_FLAGS = (
 
 @cache
 def instructions() -> str:
-    """The kind of this machine, one of :data:`KINDS` or ``other``.
+    """Return the kind of this machine, one of :data:`KINDS` or ``other``.
 
-    Answers in int8 are valid for one kind, since runtimes choose their kernels by it. On x86 it is read from
-    ``/proc/cpuinfo``, so outside of Linux it is ``other``.
+    Answers in int8 are valid only for one kind, since runtimes choose their kernels by it. On x86 the kind is read from
+    ``/proc/cpuinfo``, so it is ``other`` on systems other than Linux.
     """
     if platform.machine().lower() in ("aarch64", "arm64"):
         return "neon"
@@ -30,12 +30,13 @@ def instructions() -> str:
 
 
 def kind_of(flags: set[str]) -> str:
-    """The best kind among a processor's flags, as Linux names them."""
+    """Return the best kind that a processor with these flags (Linux's names) supports."""
     return next((kind for kind, needed in _OF_FLAGS if needed <= flags), "other")
 
 
 def has_bf16() -> bool:
-    """Whether the processor has instructions for bfloat16; otherwise it is emulated, or float32 is used instead."""
+    """Return whether the processor has instructions for bfloat16. Without them, bfloat16 is emulated, or float32 is
+    used instead."""
     return bool(_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 

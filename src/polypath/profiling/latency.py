@@ -1,4 +1,4 @@
-"""Measures what a choice costs in milliseconds."""
+"""Measures the time that a choice takes, in milliseconds."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from polypath.profiling.threads import torch_threads
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Measured milliseconds of a forward in evaluation, and the conditions under which alone they are valid.
+    """Measured milliseconds of a forward pass in evaluation, and the conditions for which they are valid.
 
     Attributes:
-        p50_ms, p95_ms, min_ms, max_ms, mean_ms: over the repeats; percentiles by linear interpolation.
-        repeats, warmup: measured and unmeasured runs.
-        threads: torch's threads for one operation.
+        p50_ms, p95_ms, min_ms, max_ms, mean_ms: statistics over the repeats. Percentiles use linear interpolation.
+        repeats, warmup: number of measured runs, and of unmeasured runs before them.
+        threads: number of threads that torch uses for one operation.
         device: ``cpu``, or the accelerator's name.
-        torch: its version.
-        size, batch_size: of the images.
+        torch: version of torch.
+        size, batch_size: image size in pixels, and number of images.
     """
 
     p50_ms: float
@@ -51,7 +51,7 @@ class Latency:
 
 @takes(net=NETWORK)
 def latency(net: PathNet, paths: Choice = None, size: Size = 32, batch_size: int = 1, **options: Any) -> Latency:
-    """Measured time of ``net(x, paths=paths)``; options as for :func:`latencies`."""
+    """Measure the time of ``net(x, paths=paths)``. The options are those of :func:`latencies`."""
     return latencies(net, {"": paths}, size, batch_size, **options)[""]
 
 
@@ -67,16 +67,17 @@ def latencies(
     warmup: int = 5,
     rivals: Mapping[str, PathNet] | None = None,
 ) -> dict[str, Latency]:
-    """Measured times of several choices by name, measured alternately (A, B, A, B, …) so that drift affects all alike.
+    """Measure the times of several choices, given and returned by name. The choices alternate (A, B, A, B, …), so that
+    drift affects all of them equally.
 
     Args:
-        net: put in evaluation mode for the measurement; its weights' type and layout are kept.
-        device: where to measure; if that is not the network's own device, a copy is measured.
-        threads: torch's threads for one operation; None leaves them as they are.
-        rivals: other complete networks, measured in the same turns.
+        net: the network. It is put in evaluation mode for the measurement; its weights' type and layout are kept.
+        device: where to measure. If the network is on another device, a copy is measured.
+        threads: number of threads that torch uses for one operation; None means no change.
+        rivals: other complete networks, which are measured in the same turns.
 
     Raises:
-        ValueError: an illegal choice or size, no repeats, one name twice, images too small for a network.
+        ValueError: an illegal choice or size, no repeats, a name that occurs twice, or images that are too small.
     """
     nets = {"": net, **(rivals or {})}
     if twice := [name for name in choices if name in (rivals or {})]:
@@ -110,12 +111,13 @@ def interleaved(
     warmup: int = 3,
     device: str | torch.device | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of each task, ``repeats`` times; the tasks alternate, after ``warmup`` turns that are not measured.
+    """Measure the seconds of each task ``repeats`` times. The tasks alternate; the first ``warmup`` turns are not
+    measured.
 
-    On an accelerator ``device`` must be given, so that each measurement waits for the end of its task.
+    On an accelerator, ``device`` must be given, so that each measurement waits for the end of its task.
 
     Raises:
-        ValueError: no repeats, or a negative warm-up.
+        ValueError: there are no repeats, or ``warmup`` is negative.
     """
     check("repeats", repeats, whole(1))
     check("warmup", warmup, whole(0))
@@ -133,7 +135,7 @@ def interleaved(
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
-    """Percentiles, extremes and mean of times in seconds, in milliseconds, by :class:`Latency`'s names."""
+    """Return percentiles, extremes and mean in milliseconds of times in seconds, by the names in :class:`Latency`."""
     ms = 1e3 * np.asarray(seconds)
     p50, p95 = np.percentile(ms, (50, 95))
     found = {"p50_ms": p50, "p95_ms": p95, "min_ms": ms.min(), "max_ms": ms.max(), "mean_ms": ms.mean()}
@@ -141,7 +143,7 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def device_name(device: str | torch.device) -> str:
-    """``cpu``, or the accelerator's name."""
+    """Return ``cpu``, or the accelerator's name."""
     device = torch.device(device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 

@@ -1,4 +1,4 @@
-"""How many threads torch uses."""
+"""Sets how many threads torch uses."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 
 @contextmanager
 def torch_threads(number: int | None) -> Iterator[None]:
-    """Let torch use ``number`` threads for an operation within the context, then as many as before; None: no change.
+    """Let torch use ``number`` threads for each operation within the block, then as many as before. None means no
+    change.
 
-    torch keeps the number for each thread of Python, so contexts in several threads don't disturb each other.
+    torch stores the number for each Python thread, so blocks in several threads do not affect each other.
     """
     before = torch.get_num_threads()
     if number is None or number == before:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from polypath.training.recipe import Recipe
 
-RELEASED, TEXT, PRINTED, OTHERS = "the released code", "the text", "the printed sizes", "re-implementations"
+RELEASED, TEXT, PRINTED, OTHERS = "the released code", "the paper's text", "the printed sizes", "re-implementations"
 
 
 class Choice(NamedTuple):
@@ -38,23 +38,24 @@ class Choice(NamedTuple):
 CHOICES: dict[str, tuple[Choice, ...]] = {
     "crescendonet": (
         Choice(
-            "pools", "a third one, for the printed size", TEXT, "two, 8×8 maps (7.08M, 37.17M)",
+            "pools", "three, which give the printed size", TEXT, "two, which give 8×8 maps (7.08M, 37.17M)",
             {"model.final_map": 8}, "crescendonet_128-cifar10",
         ),
         Choice(
-            "conv biases", "none: not stated", "a reading", "with",
+            "conv biases", "none (not stated)", "another reading", "with biases",
             {"model.bias": True}, "crescendonet_128-cifar10",
         ),
         Choice(
-            "dropout", "none: neither place nor rate is stated", "a reading", "behind a unit's norm",
+            "dropout", "none (neither place nor rate is stated)", "another reading", "after a unit's norm",
             {"model.dropout": 0.1}, "crescendonet_128-cifar10",
         ),
         Choice(
-            "backward of path-wise training", "through the frozen branches", "a reading", "cut off at them",
+            "gradient in path-wise training", "flows through the frozen branches", "another reading",
+            "stops at the frozen branches",
             {"objective.backward": "truncated"}, "crescendonet_512-cifar10-adam-pathwise",
         ),
         Choice(
-            "L2", "on the linear layers", "a reading", "on all weights",
+            "L2", "on the linear layers", "another reading", "on all weights",
             {"optim.decay": "all"}, "crescendonet_512-cifar10-adam",
         ),
     ),
@@ -65,20 +66,21 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
             {"model.pool": "after"}, "fractalnet20-cifar100",
         ),
         Choice(
-            "where channels grow", "in a column's first conv (the released code)", PRINTED,
+            "where the number of channels grows", "in a column's first conv (the released code)", PRINTED,
             "1×1 units before blocks 1 to 4",
             {"model.transitions": (1, 2, 3, 4)}, "fractalnet20-cifar100",
         ),
         Choice(
-            "Xavier", "Caffe's, fan-in", "Glorot and Bengio", "mean of fan-in and fan-out",
+            "Xavier initialisation", "Caffe's, by fan-in", "Glorot and Bengio", "by the mean of fan-in and fan-out",
             {"model.init": "xavier"}, "fractalnet20-cifar100",
         ),
         Choice(
-            "conv biases; scale and shift of norms", "without; with", RELEASED, "with; without",
+            "conv biases; scale and shift of norms", "no biases; scale and shift", RELEASED,
+            "biases; no scale and shift",
             {"model.bias": True, "model.affine": False}, "fractalnet20-cifar100",
         ),
         Choice(
-            "rate and decay of biases", "as of weights", RELEASED, "twice; none",
+            "learning rate and weight decay of biases", "the same as for weights", RELEASED, "twice the rate; no decay",
             {"model.bias": True, "optim.bias_lr": 2.0, "optim.bias_decay": 0.0}, "fractalnet20-cifar100",
         ),
         Choice(
@@ -86,44 +88,47 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
             {"objective.rates": (0.15, 0.15, 0.15)}, "fractalnet20-cifar100",
         ),
         Choice(
-            "a global draw", "one column for the whole network", OTHERS, "one for each block",
+            "global drop-path", "one column for the whole network", OTHERS, "one for each block",
             {"objective.mode": "mixed-a-block"}, "fractalnet20-cifar100",
         ),
         Choice(
-            "draws", "one per mini-batch", OTHERS, "one for each image",
+            "number of draws", "one for each mini-batch", OTHERS, "one for each image",
             {"objective.groups": 0}, "fractalnet20-cifar100",
         ),
         Choice(
-            "dropout", "of elements (the released code)", OTHERS, "of channels",
+            "dropout", "of single elements (the released code)", OTHERS, "of whole channels",
             {"model.dropout_kind": "channel"}, "fractalnet20-cifar100",
         ),
     ),
     "dfn": (
         Choice(
-            "initialisation", "normal, fan-in (He 2015, Eq. 10; the released code)", "also in He 2015", "fan-out",
+            "initialisation", "normal, by fan-in (He et al. 2015, Eq. 10; the released code)", "also in He et al. 2015",
+            "by fan-out",
             {"model.init": "he"}, "dfn_mr56-cifar10",
         ),
         Choice(
-            "batch-norm's epsilon", "1e-5: not stated", RELEASED, "2e-5",
+            "batch-norm's epsilon", "1e-5 (not stated)", RELEASED, "2e-5",
             {"model.norm_eps": 2e-5}, "dfn_mr56-cifar10",
         ),
         Choice(
-            "batch-norm's momentum", "0.1 (MXNet's 0.9): not stated", f"{RELEASED}, some revisions",
-            "0.01 (MXNet's 0.99)",
+            "batch-norm's momentum", "0.1, which is MXNet's 0.9 (not stated)", f"some revisions of {RELEASED}",
+            "0.01, which is MXNet's 0.99",
             {"model.norm_momentum": 0.01}, "dfn_mr56-cifar10",
         ),
         Choice(
-            "images per batch-norm statistic", "the whole batch", "the paper's GPUs", "32 at a time",
+            "images per batch-norm statistic", "the whole batch", "each of the paper's GPUs", "32 images",
             {"parallel.batch_norm": "ghost", "parallel.ghost_images": 32}, "dfn_mr56-cifar10",
         ),
         Choice(
-            "inception-like fusion", "with a shortcut (Fig. 6)", f"{RELEASED}, `side`",
-            "branches alone; not in the paper",
+            "inception-like fusion", "with a shortcut (Fig. 6)", f"{RELEASED}, network `side`",
+            "only branches; not in the paper",
             {"model.shortcuts": False}, "dfn_il56-cifar10",
         ),
         Choice(
-            "ImageNet's DFN-MR", "(2, 2, 8, 2), projections, one sum (43.3M)", f"{RELEASED}, later",
-            "(1, 2, 11, 2), no shortcut where the size changes, both streams at the end (46.4M); not in the paper",
+            "DFN-MR for ImageNet", "(2, 2, 8, 2), projections, one sum at the end (43.3M)",
+            f"{RELEASED}, later revision",
+            "(1, 2, 11, 2), no shortcut where the size changes, both streams concatenated at the end (46.4M); "
+            "not in the paper",
             {"model.blocks": (1, 2, 11, 2), "model.projections": False, "model.ending": "concat"},
             "dfn_mr-imagenet",
         ),
@@ -131,11 +136,14 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
             "stride of a bottleneck", "on the 3×3 (the released code)", "He et al. 2016", "on the first 1×1",
             {"model.stride_at": "1x1"}, "fusenet_resnet101-imagenet",
         ),
-        Choice("combinator", "the sum", "§3", "the maximum", {"model.join": "max"}, "dfn_il56-cifar10"),
+        Choice(
+            "fusing operation", "the sum", "§3 of the paper", "the maximum",
+            {"model.join": "max"}, "dfn_il56-cifar10",
+        ),
     ),
     "gunn": (
         Choice(
-            "Nesterov", "on (the released code)", TEXT, "not mentioned",
+            "Nesterov momentum", "on (the released code)", TEXT, "does not mention it, so off",
             {"optim.nesterov": False}, "gunn15-cifar10",
         ),
         Choice(
@@ -143,59 +151,62 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
             {"model.parallel": False}, "gunn15-cifar10",
         ),
         Choice(
-            "between layers", "1×1 conv, then pool (the text)", f"{RELEASED} for ImageNet", "pool, then 1×1 conv",
+            "order between layers", "1×1 conv, then pool (the paper's text)", f"{RELEASED} for ImageNet",
+            "pool, then 1×1 conv",
             {"model.transition": "pool-conv"}, "gunn18-imagenet",
         ),
         Choice(
-            "images on CIFAR", "mirrored and shifted", RELEASED, "also rolled, two times in three",
+            "augmentation on CIFAR", "images are mirrored and shifted", RELEASED,
+            "images are also rolled, two times in three",
             {"data.augment.roll": 2 / 3}, "gunn15-cifar10",
         ),
         Choice(
-            "images per batch-norm statistic", "the whole batch", "the paper's GPUs", "16 at a time",
+            "images per batch-norm statistic", "the whole batch", "each of the paper's GPUs", "16 images",
             {"parallel.batch_norm": "ghost", "parallel.ghost_images": 16}, "gunn15-cifar10",
         ),
         Choice(
-            "backward", "Algorithm 1", "Eq. 4 as written", "a copy for each segment",
+            "backward pass", "Algorithm 1, in place", "Eq. 4 as written", "a copy of the maps for each segment",
             {"model.backward": "reference"}, "gunn15-cifar10",
         ),
         Choice(
-            "channels per segment", "as in Tables 1 and 2", "the proof of §4", "one",
+            "channels per segment", "as in Tables 1 and 2", "the proof of §4", "one channel",
             {"model.segments": (240, 300, 360)}, "gunn15-cifar10",
         ),
     ),
     "drnn": (
         Choice(
-            "blocks with gates", "those that recur", PRINTED, "all",
+            "blocks with gates", "the recursive ones", PRINTED, "all blocks",
             {"model.gates": "all"}, "dr_resnet53-imagenet",
         ),
         Choice(
-            "first pass", "gated, for 11.921 loops", "\"after every single forward\"", "free",
+            "first loop", "with a gate, to get 11.921 loops", "\"after every single forward\"", "without a gate",
             {"model.first_loop": "free"}, "dr_resnet74-cifar10",
         ),
         Choice(
-            "what the rate is a rate of", "the samples that reach a gate, for 11.921 loops",
+            "samples among which the rate is measured", "those that reach a gate, to get 11.921 loops",
             "some GFLOPs of Table 1", "all samples",
             {"objective.over": "all"}, "dr_resnet74-cifar10",
         ),
         Choice(
-            "λ of the rate's loss", "2 on CIFAR, 1 on ImageNet: not printed, ConvNet-AIG's", "a reading", "another",
+            "λ of the target-rate loss", "2 on CIFAR, 1 on ImageNet, as in ConvNet-AIG (not stated)", "another reading",
+            "a different value",
             {"objective.weight": 1.0}, "dr_resnet74-cifar10",
         ),
         Choice(
-            "improved LVBN", "statistics of what is let pass, for both", "a reading",
-            "normalise by all, update by what is let pass",
+            "improved LVBN", "normalise and update by the samples that pass the gate", "another reading",
+            "normalise by all samples, update by those that pass the gate",
             {"model.norm": "i-lvbn-updates"}, "dr_resnet53-imagenet",
         ),
         Choice(
-            "shortcuts on CIFAR", "without parameters, for the printed sizes", "a reading", "projections",
+            "shortcuts on CIFAR", "without parameters, to get the printed sizes", "another reading", "projections",
             {"model.shortcut": "projection"}, "dr_resnet74-cifar10",
         ),
         Choice(
-            "stride of a bottleneck", "on the first 1×1, for the printed GFLOPs", "later ResNets", "on the 3×3",
+            "stride of a bottleneck", "on the first 1×1, to get the printed GFLOPs", "later ResNets", "on the 3×3",
             {"model.stride_at": "3x3"}, "dr_resnet53-imagenet",
         ),
         Choice(
-            "share open at first", "85%, as stated", "ConvNet-AIG's biases", "87%",
+            "share of images that gates let pass at first", "85%, as stated", "ConvNet-AIG's biases", "87%",
             {"model.gate_open": 0.8699}, "dr_resnet53-imagenet",
         ),
     ),
@@ -248,7 +259,7 @@ def _plain(value: Any) -> str:
 
 def _options(paper: str) -> Iterator[str]:
     yield from ("## Options for other readings of the paper", "")
-    yield from ("| question | default | other answer | option |", "|---|---|---|---|")
+    yield from ("| question | our default | other answer | option |", "|---|---|---|---|")
     for choice in CHOICES[paper]:
         yield f"| {choice.what} | {choice.ours} | {choice.whose}: {choice.other} | `{option_text(choice.option)}` |"
     yield ""
@@ -261,7 +272,12 @@ def _assumed(paper: str) -> Iterator[str]:
     for recipe in recipes:
         for field, reason in recipe.assumed.items():
             by[field, reason] = by.get((field, reason), 0) + 1
-    yield from ("## Assumed in recipes", "", f"Fields of the {len(recipes)} recipes that the paper does not state.", "")
+    yield from (
+        "## Assumed in recipes",
+        "",
+        f"These fields of the {len(recipes)} recipes are not stated in the paper.",
+        "",
+    )
     yield from ("| field | why | recipes |", "|---|---|---|")
     for field in dict.fromkeys(field for field, _ in by):
         for reason, count in _reasons(by, field):

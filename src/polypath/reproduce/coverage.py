@@ -15,10 +15,12 @@ from polypath.reproduce.registry import get_experiment, list_experiments
 
 HEAD = """# Coverage
 
-Every table and figure of the five papers, and every printed cell of the papers' own systems, with the experiment
-(`polypath reproduce PAPER/TABLE`) that reproduces it and the recipe (`polypath train RECIPE`) that trains it in the
-published setting. If there is no experiment, the reason is given. `make docs` generates this page from the experiments'
-definitions; the results are in [reproduction.md](reproduction.md).
+This page lists every table and figure of the five papers, and every printed cell of the papers' own systems. For each
+of them, the page gives the experiment that reproduces it (`polypath reproduce PAPER/TABLE`) and the recipe that trains
+the network in the published setting (`polypath train RECIPE`), or the reason why there is no experiment.
+*Lost* numbers, curves, bars and
+pages are missing in our copy of the paper. `make docs` generates this page from the experiments' definitions. The
+results are in [reproduction.md](reproduction.md).
 """
 
 TITLES = {
@@ -55,7 +57,7 @@ def coverage_page() -> str:
 def _places(paper: str) -> Iterator[str]:
     """Yield a line for each table and figure, and for experiments without one."""
     known, said = list_experiments(paper), set[str]()
-    yield from ("| in the paper | shows | given by |", "|---|---|---|")
+    yield from ("| in the paper | content | experiments |", "|---|---|---|")
     for place in PLACES[paper]:
         if unknown := [name for name in place.experiments if f"{paper}/{name}" not in known]:
             raise ValueError(f"coverage: {place.label} of {paper} refers to {unknown[0]!r}, which is not an experiment")
@@ -80,7 +82,7 @@ def _table(paper: str, of: Printed) -> Iterator[str]:
             numbers.append(f"{column} {number}")
             recipes += how.recipes
         for (experiments, reason), (numbers, recipes) in by.items():
-            how_trained = reason or _code(dict.fromkeys(recipes)) or "counted"
+            how_trained = reason or _code(dict.fromkeys(recipes)) or "none: counted"
             yield f"| {_label(row, of)} | {', '.join(numbers)} | {experiments} | {how_trained} |"
     yield ""
 

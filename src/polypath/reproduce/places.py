@@ -42,16 +42,16 @@ SETTINGS = ("C10", "C10+", "C100", "C100+", "SVHN")
 
 
 def _drawn(label: str, shows: str, where: str) -> Place:
-    return Place(label, shows, reason=f"a drawing: {where}")
+    return Place(label, shows, reason=f"none, it is a drawing; see {where}")
 
 
 PLACES: dict[str, tuple[Place, ...]] = {
     "crescendonet": (
         _drawn("Fig. 1", "the architecture", "`families/crescendonet.py`"),
         _drawn("Fig. 2", "path-wise training", "`training/pathwise.py`"),
-        Place("Fig. 3", "error of sub-networks along training", ("figure3",)),
+        Place("Fig. 3", "error of sub-networks during training", ("figure3",)),
         Place("Fig. 4", "accuracy against parameters and FLOPs", ("figure4", "cost")),
-        Place("Table I", "whole networks beside other methods", ("table1",)),
+        Place("Table I", "whole networks and other methods", ("table1",)),
         Place(
             "Table II",
             "error of sub-networks",
@@ -62,7 +62,7 @@ PLACES: dict[str, tuple[Place, ...]] = {
     "fractalnet": (
         _drawn("Fig. 1", "the expansion rule", "`families/fractalnet.py`"),
         _drawn("Fig. 2", "drop-path", "`training/sampling.py`"),
-        Place("Fig. 3", "columns along training", ("figure3",)),
+        Place("Fig. 3", "columns during training", ("figure3",)),
         Place("Table 1", "CIFAR and SVHN", ("table1", "suspects")),
         Place("Table 2", "ImageNet (numbers lost)", ("table2",)),
         Place("Table 3", "ultra-deep nets (numbers lost)", ("table3",)),
@@ -79,14 +79,17 @@ PLACES: dict[str, tuple[Place, ...]] = {
         _drawn("Fig. 7", "example networks", "`families/fusenet.py`"),
         Place("Fig. 8", "curves on ImageNet (lost)", ("table6",)),
         _drawn("Fig. 9", "the ImageNet networks", "`dfn_mr_imagenet`, `fusenet_resnet101_imagenet`"),
-        Place("Fig. 10", "DFN1 and DFN2 (lost)", reason="lost: `dfn1_imagenet` and `dfn2_imagenet` are candidates"),
+        Place(
+            "Fig. 10", "DFN1 and DFN2 (lost)",
+            reason="none; `dfn1_imagenet` and `dfn2_imagenet` are candidates for these networks",
+        ),
         Place("Fig. 11", "depths of component networks (curves lost)", ("fig11",)),
         Place("Fig. 12", "convergence (curves lost)", ("fig12",)),
         Place("Table 1", "component networks of growing depth", ("table1",)),
         Place("Table 2", "weight sharing", ("table2",)),
         Place("Table 3", "leave one out", ("table3",)),
-        Place("Table 4", "DFN-IL and DFN-MR beside ResNets", ("table4",)),
-        Place("Table 5", "beside the state of the art", ("table5",)),
+        Place("Table 4", "DFN-IL, DFN-MR and ResNets", ("table4",)),
+        Place("Table 5", "comparison with the state of the art", ("table5",)),
         Place("Table 6", "ImageNet, ResNet-101", ("table6",)),
         Place("Table 7", "ImageNet, 50 layers", ("table7",)),
     ),
@@ -95,24 +98,27 @@ PLACES: dict[str, tuple[Place, ...]] = {
         _drawn("Fig. 2", "simultaneous and gradual updates", "`layers/gunn/layer.py`"),
         Place("Fig. 3", "training dynamics (curves lost)", ("fig3",)),
         _drawn("Fig. 4", "the update unit", "`layers/gunn/layer.py`"),
-        Place("Table 1", "GUNN-15 beside WideResNet-28-10", ("table1",)),
-        Place("Table 2", "GUNN-18 beside ResNet-152", ("table2",)),
+        Place("Table 1", "GUNN-15 and WideResNet-28-10", ("table1",)),
+        Place("Table 2", "GUNN-18 and ResNet-152", ("table2",)),
         Place("Table 3", "CIFAR", ("table3",)),
         Place("Table 4", "ImageNet", ("table4",)),
         Place("Table 5", "ablations", ("table5",)),
         Place("§4", "collapse of neurons", ("collapse",)),
-        Place("§4.3", "speed beside ResNeXt and DenseNet", reason="a benchmark, `python -m benchmarks gunn_speed`"),
+        Place(
+            "§4.3", "speed compared with ResNeXt and DenseNet",
+            reason="none, but a benchmark: `python -m benchmarks gunn_speed`",
+        ),
     ),
     "drnn": (
         _drawn("Figs. 1 to 5", "the recursive block, gates and LVBN (pages lost)", "`families/recursive.py`"),
-        Place("Fig. 6", "naive recursion and LVBN along training", ("fig6",)),
+        Place("Fig. 6", "naive recursion and LVBN during training", ("fig6",)),
         Place("Fig. 7", "statistics of images that gates pass and stop", ("fig7",)),
-        Place("Fig. 8", "number of loops that images take", ("fig8",)),
+        Place("Fig. 8", "number of loops that images run", ("fig8",)),
         Place("Fig. 9", "easy and hard images", ("fig9",)),
         Place("Table 1", "CIFAR-10", ("table1", "cost")),
         Place("Table 2", "ImageNet", ("table2", "cost")),
         Place("Table 3", "ablation", ("table3", "cost")),
-        Place("§3", "gradients by loop (pages lost)", ("gradients",)),
+        Place("§3", "gradients of each loop (pages lost)", ("gradients",)),
         Place("§3, §4.2", "rates of gates", ("gate-rates",)),
     ),
 }  # fmt: skip
@@ -202,13 +208,13 @@ REASONS: tuple[Reason, ...] = (
         "gunn",
         "table5",
         lambda row, _: row["method"] == "GUNN-15" and row["comparison"] != "residual learning",
-        "printed twice: the row above",
+        "printed twice, see the row above",
     ),
     Reason(
         "drnn",
         "table2",
         lambda row, _: row["model"].startswith("Stochastic Depth"),
-        "another paper's baseline, retrained by the authors; `ResNet(survival=0.5)` with objective `drop-path`, mode "
-        "`stochastic-depth`, trains it here",
+        "another paper's baseline, retrained by the authors; here, `ResNet(survival=0.5)` with objective `drop-path` "
+        "and mode `stochastic-depth` trains it",
     ),
 )

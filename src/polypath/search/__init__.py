@@ -1,4 +1,4 @@
-"""Finds the best paths of a trained network, not only among the named ones.
+"""Finds the best paths of a trained network, beyond its named paths.
 
-:func:`polypath.search.search.search` searches a finished run, :mod:`.result` reads the result.
+:func:`polypath.search.search.search` searches a finished run. :mod:`.result` reads the result.
 """

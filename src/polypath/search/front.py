@@ -1,4 +1,4 @@
-"""The front of some choices, a reduced front, and by how much one set of choices is better than another."""
+"""Computes the front of a set of choices, reduces it, and measures how much better one set is than another."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Values = Mapping[Paths, float]
 
 
 def front(errors: Values, costs: Values, most: int, classes: int) -> list[Paths]:
-    """Choices that are more accurate than all that cost no more, cheapest first; at most ``most`` of them.
+    """Return the choices that are more accurate than all that cost no more, cheapest first, at most ``most`` of them.
 
-    From a longer front, choices are removed one by one, each time the one whose removal loses the least hypervolume.
-    The most accurate stays, and the cheapest while there are two.
+    A longer front is reduced one choice at a time. Each time, the choice whose removal loses the least hypervolume is
+    removed. The most accurate choice always stays, and the cheapest stays if ``most`` is at least two.
 
     Args:
-        errors: in percent.
-        costs: milliseconds or MACs.
+        errors: errors in percent.
+        costs: costs in milliseconds or MACs.
     """
     kept = pareto(errors, costs)
     box = box_of([costs[p] for p in kept], classes)
@@ -37,7 +37,7 @@ def front(errors: Values, costs: Values, most: int, classes: int) -> list[Paths]
 
 
 def best(errors: Values, costs: Values, width: int, classes: int) -> list[Paths]:
-    """``width`` choices: the front, then the front of the remaining choices, and so on."""
+    """Return ``width`` choices: those of the front, then those of the front of the remaining choices, and so on."""
     found, left = list[Paths](), dict(errors)
     while left and len(found) < width:
         layer = front(left, costs, width - len(found), classes)
@@ -47,12 +47,13 @@ def best(errors: Values, costs: Values, width: int, classes: int) -> list[Paths]
 
 
 def box_of(costs: Sequence[float], classes: int) -> Box:
-    """The hypervolume's box: from half of the least cost to twice the largest, and up to the error of guessing."""
+    """Return the box of the hypervolume: from half the lowest cost to twice the highest, and up to the error of
+    guessing."""
     return min(costs) / 2, max(costs) * 2, 100.0 * (1 - 1 / max(2, classes))
 
 
 def volume(paths: Sequence[Paths], errors: Values, costs: Values, box: Box) -> float:
-    """The hypervolume of some choices, see :func:`polypath.analysis.deadline.hypervolume`."""
+    """Return the hypervolume of some choices, see :func:`polypath.analysis.deadline.hypervolume`."""
     return hypervolume(np.array([costs[p] for p in paths]), np.array([errors[p] for p in paths]), box)
 
 
@@ -65,11 +66,11 @@ def gain(
     *,
     draws: int = 1000,
 ) -> tuple[float, float, Interval]:
-    """Hypervolume of ``one`` set and of the ``other``, and their difference with its 95% interval over images, which
-    are drawn alike for both.
+    """Return the hypervolumes of two sets of choices, and their difference with its 95% bootstrap interval over images.
+    Both sets use the same resampled images.
 
     Args:
-        right: by choice ``(images,)``, which of them it answers rightly.
+        right: for each choice, which images it classifies correctly, ``(images,)``.
     """
 
     def drawn(paths: Sequence[Paths]) -> NDArray[np.float64]:

@@ -1,8 +1,9 @@
-"""Times of paths in a bundle's runtime: measured for some, and predicted for all by a linear model fitted to these.
+"""Measures times of some paths in a bundle's runtime, and predicts the times of all paths with a linear model.
 
-Its features are, for each size of maps, a path's multiply-adds, its layers with multiply-adds, and the elements that
-joins and other nodes write; and a constant. Coefficients are not negative (least squares of relative errors), so that
-more work is never faster. The model is tested on paths that it was not fitted to.
+The model's features are a constant and, for each feature-map size, a path's multiply-adds, its layers with
+multiply-adds, and the elements that joins and other nodes write. It is fitted by least squares of relative errors.
+Coefficients are not negative, so that more work is never faster. The model is tested on paths that it was not fitted
+to.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ Features = dict[str, float]
 
 
 class Work:
-    """The features of a path for the model.
+    """Computes the features of paths for the model.
 
     Args:
-        counted: of the network.
+        counted: the multiply-adds of the network's paths.
         size: height and width of the images.
     """
 
@@ -83,13 +84,13 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyModel:
-    """Predicts a path's milliseconds from its features.
+    """A linear model that predicts a path's milliseconds from its features.
 
     Attributes:
-        ms: for one unit of each feature, by name.
+        ms: milliseconds for one unit of each feature, by name.
         least: the lower limit of predictions: half the time of the fastest timed path.
-        fitted, held_back: number of paths that it was fitted to, and that were held back.
-        error, worst: by how many percent it is off on the latter, on average and at most.
+        fitted, held_back: number of paths that the model was fitted to, and number of paths held back for the test.
+        error, worst: error in percent on the paths held back, on average and at most.
     """
 
     ms: dict[str, float]
@@ -100,15 +101,15 @@ class LatencyModel:
     worst: float
 
     def __call__(self, work: Features) -> float:
-        """Predicted milliseconds; features that no timed path had count as zero."""
+        """Return predicted milliseconds. Features that no timed path had count as zero."""
         return max(self.least, sum(self.ms.get(name, 0.0) * count for name, count in work.items()))
 
 
 def fitted(work: Sequence[Features], ms: Sequence[float]) -> LatencyModel:
-    """The model of timed paths, every fifth of which is held back.
+    """Fit the model to timed paths. Every fifth path is held back for the test.
 
     Raises:
-        ValueError: fewer than two paths.
+        ValueError: there are fewer than two paths.
     """
     if len(ms) < 2:
         raise ValueError(f"{len(ms)} timed path: a model of times needs at least two")
@@ -131,11 +132,11 @@ def fitted(work: Sequence[Features], ms: Sequence[float]) -> LatencyModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Median milliseconds of one image by path.
+    """Measured times of paths.
 
     Attributes:
-        ms: by the path's text.
-        runtime: its name, version and threads, the machine, and whether the machine was busy.
+        ms: median milliseconds for one image, by the path's text.
+        runtime: the runtime's name, version and threads, the machine, and whether the machine was busy.
     """
 
     ms: dict[str, float]
@@ -143,10 +144,10 @@ class Times:
 
 
 def timed(runtime: str, net: PathNet, choices: Sequence[Paths]) -> Times:
-    """Measure paths alternately in a runtime, in a temporary bundle.
+    """Measure paths alternately in a runtime, with a temporary bundle.
 
     Raises:
-        ValueError: a network that does not say how its images are prepared.
+        ValueError: the network does not say how its images are prepared.
         ImportError: the runtime or a package that writes its graphs is missing.
     """
     net = copy.deepcopy(net).cpu()
@@ -155,7 +156,7 @@ def timed(runtime: str, net: PathNet, choices: Sequence[Paths]) -> Times:
         if runtime == "torch":
             bundle = _unwritten(net, names)
         else:
-            with quiet_loggers("polypath.deploy.write", level=logging.WARNING):  # it logs a line for each graph
+            with quiet_loggers("polypath.deploy.write", level=logging.WARNING):  # which logs a line for each graph
                 bundle = write_bundle(net, Path(place) / "bundle", names)
         opened, prep = open_runtime(runtime, bundle), bundle.preparation
         x = check.images(1, (prep.channels, *prep.size)).numpy()
@@ -169,7 +170,7 @@ def timed(runtime: str, net: PathNet, choices: Sequence[Paths]) -> Times:
 
 
 def _unwritten(net: PathNet, names: Mapping[str, Paths]) -> Bundle:
-    """A bundle in memory, which only torch can run."""
+    """Return a bundle in memory, which only torch can run."""
     paths = (BundlePath(name=name, text=str(choice), macs=0, params=0, depth=(0, 0)) for name, choice in names.items())
     prep = preparation(net.config)
     family = str(net.config.get("family", ""))

@@ -1,4 +1,4 @@
-"""Evaluates many choices of one network together: which images each answers rightly."""
+"""Evaluates many choices of one network together: finds which images each choice classifies correctly."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from polypath.profiling.cost import PathMacs, Size
 
 
 class ManyPaths:
-    """Choices of a network that answer together, each value computed once (:mod:`polypath.core.values`).
+    """A network under many choices at once. Each value is computed only once (:mod:`polypath.core.values`).
 
     Args:
-        net: in evaluation mode.
-        stats: recalibrated statistics of all choices; None runs them with the network's own.
+        net: the network, in evaluation mode.
+        stats: recalibrated batch-norm statistics of all choices; None means the network's own statistics.
     """
 
     def __init__(self, net: PathNet, choices: Sequence[Paths], stats: BatchNormStatistics | None = None) -> None:
@@ -38,7 +38,7 @@ class ManyPaths:
         self._inside = norms_inside(net.wiring, self._norms)
 
     def macs(self, counted: PathMacs, size: Size) -> int:
-        """MACs for one image of all choices together."""
+        """Return the MACs for one image under all choices together."""
         known: dict[str, int] = {}
         for value in self.values.made:
             if isinstance(value.step.node, Unit) and value.step.node.name not in known:
@@ -47,12 +47,12 @@ class ManyPaths:
 
     @torch.no_grad()
     def right(self, x: Tensor, labels: Tensor, views: int = 1) -> NDArray[np.bool_]:
-        """``(choices, N)``: which of the images each answers rightly.
+        """Return which images each choice classifies correctly, ``(choices, N)``.
 
         Args:
-            x: images ``(N · views, C, H, W)``, on the network's device; the answers to the views of an image are
+            x: images ``(N · views, C, H, W)``, on the network's device. The answers to all views of an image are
                 averaged.
-            labels: ``(N,)``.
+            labels: labels ``(N,)``.
         """
         found = np.empty((len(self.choices), len(labels)), bool)
         with lent(self._norms.values()) if self.stats is not None else nullcontext():

@@ -1,4 +1,4 @@
-"""Which choices are evaluated: by a beam search, or drawn at random. Pure functions of an evaluation and of costs."""
+"""Selects the choices that are evaluated: by a beam search, or at random. All functions here are pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from polypath.core.paths import Paths
 from polypath.search.front import best
 
 Evaluate = Callable[[Sequence[Paths]], Sequence[float]]
-"""Errors, in percent, of some choices."""
+"""A function that returns the errors of some choices, in percent."""
 Cost = Callable[[Paths], float]
-ROUNDS = 20  # the fewest rounds of a beam, if it has more neighbours than it may evaluate
+ROUNDS = 20  # the fewest rounds of a beam search, if it finds more neighbours than it may evaluate
 
 
 def beam(
@@ -27,11 +27,11 @@ def beam(
     classes: int,
     generator: torch.Generator,
 ) -> dict[Paths, float]:
-    """Errors of the choices that a beam search has evaluated.
+    """Run a beam search, and return the errors of all choices that it evaluated.
 
-    It begins with ``start``, and evaluates in each round the neighbours of the ``width`` best choices
-    (:func:`polypath.search.front.best`), until there are no new ones. A round evaluates at most a twentieth of
-    ``most``, or ``width`` if that is more; of more neighbours, it draws that many.
+    The search begins with ``start``. Each round evaluates the neighbours of the ``width`` best choices
+    (:func:`polypath.search.front.best`), until there are no new neighbours. A round evaluates at most a twentieth of
+    ``most``, or ``width`` choices if that is more. If there are more new neighbours, it chooses that many at random.
     """
     first = list(dict.fromkeys(start))[:most]
     errors = dict(zip(first, evaluate(first), strict=True))
@@ -51,7 +51,7 @@ def beam(
 
 
 def drawn(space: ChoiceSpace, count: int, generator: torch.Generator) -> list[Paths]:
-    """``count`` different choices, drawn uniformly; all choices if there are no more."""
+    """Return ``count`` different choices, drawn uniformly at random, or all choices if there are no more."""
     if space.count <= count:
         return list(space)
     found: dict[Paths, None] = {}

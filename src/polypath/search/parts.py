@@ -24,11 +24,11 @@ LOG = logging.getLogger(__name__)
 
 
 class Parts:
-    """The intermediate results of one search; those of another search in the same folder are removed.
+    """The stored intermediate results of one search. Those of another search in the same folder are removed.
 
     Args:
-        folder: of the run.
-        claim: everything that the results depend on, JSON values.
+        folder: the run's folder.
+        claim: everything that the results depend on, as JSON values.
     """
 
     def __init__(self, folder: Path, claim: dict[str, Any]) -> None:
@@ -46,12 +46,12 @@ class Parts:
             write_json(file, claim)
 
     def remove(self) -> None:
-        """Remove all of them."""
+        """Remove all intermediate results."""
         if self.folder.exists():
             remove(self.folder)
 
     def value(self, name: str, make: Callable[[], Any]) -> Any:
-        """A JSON value, read or else made and written."""
+        """Return a JSON value from its file. If there is none, call ``make`` and write its result."""
         file = self.folder / f"{name}.json"
         try:
             return read_json(file)
@@ -60,7 +60,7 @@ class Parts:
             return found
 
     def answers(self, name: str, chunk: int, choices: Sequence[Paths]) -> NDArray[np.bool_] | None:
-        """``(choices, images)``: which answers to a chunk of images are right; None if that is not stored."""
+        """Read which answers to a chunk of images are right, ``(choices, images)``; None if that is not stored."""
         try:
             bits, rest = unpacked(self._file(name, choices, chunk))
         except (OSError, ValueError):
@@ -68,11 +68,12 @@ class Parts:
         return bits["right"] if rest == {"choices": len(choices)} else None
 
     def keep_answers(self, name: str, chunk: int, choices: Sequence[Paths], right: NDArray[np.bool_]) -> None:
-        """Write what :meth:`answers` reads."""
+        """Store for each choice and each image of a chunk whether the answer is right. :meth:`answers` reads this."""
         write_file(self._file(name, choices, chunk), packed({"right": right}, {"choices": len(choices)}))
 
     def statistics(self, choices: Sequence[Paths], make: Callable[[], BatchNormStatistics]) -> BatchNormStatistics:
-        """Statistics of some choices, read or else made and written; shared tensors stay shared."""
+        """Return the statistics of some choices from their file. If there is none, call ``make`` and write its result.
+        Tensors that choices share stay shared."""
         file = self._file("statistics", choices)
         try:
             return _loaded(file.read_bytes(), choices)
@@ -86,7 +87,7 @@ class Parts:
 
 
 def _saved(stats: BatchNormStatistics, choices: Sequence[Paths]) -> bytes:
-    """Each tensor once, and an index of which tensor every choice has for every norm."""
+    """Serialise statistics: each tensor once, and an index that gives the tensor of every choice for every norm."""
     names = list(dict.fromkeys(name for choice in choices for name in stats[choice]))
     unique: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     places: dict[int, int] = {}

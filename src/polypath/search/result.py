@@ -1,4 +1,4 @@
-"""The result of a search: as a value, as ``search.json`` in the run's folder, as text; and whether it is up to date."""
+"""Defines the result of a search, writes and reads it as ``search.json``, and checks that it is up to date."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ Method = Literal["exhaustive", "beam"]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRow:
-    """A path.
+    """One path in the result of a search.
 
     Attributes:
-        paths: its canonical text.
-        search_error, confirm_error, test_error: in percent on the images that chose it, on held-out images that chose
-            nothing, and on the test split if that was requested.
-        macs: of one image.
-        predicted_ms, ms: by the model of times, and measured together with all other rows; None without a runtime.
+        paths: the path's canonical text.
+        search_error, confirm_error, test_error: errors in percent: on the half of the held-out images used to choose
+            paths, on the other half, and on the test split if that was requested.
+        macs: multiply-adds for one image.
+        predicted_ms, ms: milliseconds predicted by the model of times, and measured together with all other rows; None
+            without a runtime.
     """
 
     paths: str
@@ -42,12 +43,12 @@ class SearchRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """By how much the found paths are better than others: shares of a box of cost (logarithmic) and error.
+    """A comparison of the found paths with others, by hypervolume: the dominated share of a box of log cost and error.
 
     Attributes:
-        images: ``confirm`` or ``test``.
-        found, other: hypervolume of each.
-        difference: found minus other; ``low`` and ``high`` are its 95% interval over images, which are drawn alike.
+        images: the images on which errors are measured, ``confirm`` or ``test``.
+        found, other: hypervolume of the found paths, and of the others.
+        difference: found minus other. ``low`` and ``high`` are the ends of its 95% bootstrap interval over images.
     """
 
     images: str
@@ -60,8 +61,8 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class Regret:
-    """What a beam has missed: hypervolume on the search images of the front of all choices, minus that of the beam's
-    front (``found``) and of the drawn choices' front (``drawn``). Fronts are not reduced here."""
+    """The hypervolume that a beam search missed, on the search images: that of the front of all choices, minus that of
+    the beam's front (``found``) or of the front of the random choices (``drawn``). Fronts are not reduced here."""
 
     choices: int
     found: float
@@ -73,24 +74,24 @@ class SearchResult:
     """The result of a search.
 
     Attributes:
-        run, data: names.
+        run, data: names of the run and of the data.
         model: SHA-256 of the network's weights.
-        revision: of the code that searched.
+        revision: revision of the code that searched.
         method, told: the method, and its description as logged at the start.
         asked: the arguments that the result depends on, including the seed.
-        choices: how many the network has, as text, since JSON readers differ on integers above 2^53.
-        evaluated: how many choices were evaluated.
+        choices: number of choices of the network, as text, since JSON readers differ on integers above 2^53.
+        evaluated: number of choices that were evaluated.
         macs: multiply-adds of the search, with recalibration but without ``confirm`` and test images.
         images: number of images in each part.
-        statistics: the batch-norm statistics that chose, and those that confirmed: training images that they were
-            recalibrated on, None for the network's own.
-        found, named, drawn: rows, cheapest first: the front that was found, the named paths that are fixed, the front
-            of as many choices drawn at random (none if all were evaluated).
-        gains: of the found paths over ``named`` and ``drawn`` ones.
+        statistics: the batch-norm statistics used to choose and to confirm. Each is given as the number of training
+            images for recalibration, or None for the network's own statistics.
+        found, named, drawn: rows, cheapest first: the front that was found, the named paths in which no gate
+            decides, and the front of as many random choices (empty if all choices were evaluated).
+        gains: gains of the found paths over the ``named`` and over the ``drawn`` ones.
         regret: see :class:`Regret`.
         latency: the model of times, as :class:`polypath.search.latency.LatencyModel`, and ``runtime``.
-        test_evaluations: errors that were measured on the test split.
-        environment: device, versions.
+        test_evaluations: number of errors that were measured on the test split.
+        environment: device and versions.
     """
 
     run: str
@@ -123,7 +124,7 @@ class SearchResult:
         return folder / NAME
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """The table's head and rows as text."""
+        """Return the table's head and rows as text."""
         head = ["path", "search %", "confirm %", "test %", "MACs", "predicted ms", "ms"]
         rows = []
         for name in ("found", "named", "drawn"):
@@ -135,7 +136,7 @@ class SearchResult:
         return head, rows
 
     def facts(self) -> list[str]:
-        """The lines below the table."""
+        """Return the lines below the table."""
         parts = ", ".join(f"{count:,} {part}" for part, count in self.images.items())
         how = {name: "as trained" if n is None else f"recalibrated on {n:,}" for name, n in self.statistics.items()}
         lines = [
@@ -164,10 +165,10 @@ class SearchResult:
 
 
 def load_search(folder: Path) -> SearchResult:
-    """The result of a search in a run's folder.
+    """Read the result of a search from a run's folder.
 
     Raises:
-        ValueError: there is none, or the file is damaged.
+        ValueError: there is no result, or its file is damaged.
     """
     file = folder / NAME
     if not file.is_file():
@@ -176,10 +177,10 @@ def load_search(folder: Path) -> SearchResult:
 
 
 def found_paths(folder: Path) -> list[str]:
-    """Texts of the paths that were found in a run's network, cheapest first.
+    """Return the texts of the paths that were found in a run's network, cheapest first.
 
     Raises:
-        ValueError: none yet, a damaged file, or a search of another network than the run's folder has now.
+        ValueError: there is no result, its file is damaged, or it belongs to another network than the run now has.
     """
     result, now = load_search(folder), weights_digest(folder)
     if result.model != now:
@@ -191,7 +192,7 @@ def found_paths(folder: Path) -> list[str]:
 
 
 def weights_digest(folder: Path) -> str:
-    """Identifies the network that a run reports."""
+    """Return a digest that identifies the network that a run reports."""
     return file_digest(folder / MODEL / WEIGHTS)
 
 

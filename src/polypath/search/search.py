@@ -1,9 +1,9 @@
-"""Searches the best paths of a finished run among all fixed choices of its network.
+"""Searches for the best paths of a finished run, among all choices of its network in which no gate decides.
 
-Half of the held-out images choose the front of error and time. The other half evaluates it, compared with the named
-paths and with as many choices drawn at random. If there are few enough choices, all are evaluated together
-(:mod:`.many`); otherwise a beam search evaluates some (:mod:`.methods`). Intermediate results are kept until the search
-is complete, so an interrupted search resumes. The same arguments give the same paths.
+Half of the held-out images are used to choose the front of error and time. On the other half, the front is compared
+with the named paths and with the front of as many random choices. If there are few enough choices, all are evaluated
+together (:mod:`.many`). Otherwise a beam search evaluates some of them (:mod:`.methods`). Intermediate results are kept
+until the search is complete, so an interrupted search resumes. The same arguments give the same paths.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from polypath.worth.deployed import runtime_name
 
 Asked = Literal["auto", "exhaustive", "beam"]
 Statistics = Literal["recalibrated", "own"]
-TIMED = 40  # paths that the model of times is fitted and tested on
+TIMED = 40  # number of paths that the model of times is fitted to and tested on
 FLOP_OF_MAC = 2
 _DO = {"search": "choose", "confirm": "confirm", "test": "test"}
 LOG = logging.getLogger(__name__)
 
 
 def halves(n: int, seed: int) -> dict[str, torch.Tensor]:
-    """Indices of the halves of ``n`` held-out images that ``search`` and that ``confirm``."""
+    """Split ``n`` held-out images at random: return the indices of one half to ``search`` and of one to ``confirm``."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return {"search": order[: n // 2].sort().values, "confirm": order[n // 2 :].sort().values}
 
@@ -69,27 +69,27 @@ def search(
     regret: bool = False,
     test: bool = False,
 ) -> SearchResult:
-    """The best paths of a run's network, written as ``search.json`` into its folder.
+    """Search for the best paths of a run's network, and write the result as ``search.json`` into the run's folder.
 
     Args:
-        method: ``exhaustive``, ``beam``, or ``auto``: all choices if they are at most ``size`` and cost at most
-            ``pflop``, else a beam.
-        size: the most choices to evaluate; with a beam, as many are also drawn at random.
-        width: of the beam.
-        keep: the most paths to find.
-        seed: of the split of the held-out images into halves, and of random draws.
+        method: ``exhaustive``, ``beam`` or ``auto``. ``auto`` evaluates all choices if there are at most ``size`` and
+            this costs at most ``pflop``. Otherwise it is a beam search.
+        size: the largest number of choices to evaluate. With a beam search, as many are also drawn at random.
+        width: width of the beam.
+        keep: the largest number of paths to find.
+        seed: random seed for splitting the held-out images into halves, and for random choices.
         statistics: batch-norm statistics used to choose: ``recalibrated`` for each choice, or the network's ``own``.
             Those used to confirm are always recalibrated.
-        num_images: training images to recalibrate on.
-        runtime: as of :func:`polypath.worth.deployed.runtime_name`; None counts MACs instead of milliseconds.
-        timed_paths: how many paths the model of times is fitted and tested on.
-        pflop: the most operations that evaluation may cost (a MAC is two).
-        regret: with ``beam``, evaluate all choices as well and report what the beam has missed.
-        test: also score the found, named and drawn paths on the test split.
+        num_images: number of training images to recalibrate on.
+        runtime: as for :func:`polypath.worth.deployed.runtime_name`; None counts MACs instead of milliseconds.
+        timed_paths: number of paths that the model of times is fitted to and tested on.
+        pflop: the largest number of operations that evaluation may cost, in PFLOP (a MAC is two operations).
+        regret: with ``beam``, also evaluate all choices, and report what the beam search missed.
+        test: also score the found, named and random paths on the test split.
 
     Raises:
-        ValueError: an illegal argument, a run that is not finished or held no images out, a network with a single
-            choice, more choices or operations than are allowed.
+        ValueError: an argument is illegal, the run is not finished or held no images out, the network has only one
+            choice, or evaluation needs more choices or operations than allowed.
     """
     asked = {
         "method": check("method", method, one_of(*get_args(Asked))),
@@ -106,7 +106,7 @@ def search(
         "test": test,
     }
     if regret and method != "beam":
-        raise ValueError(f"regret is what a beam has missed: choose method beam, not {method}")
+        raise ValueError(f"regret measures what a beam search misses: choose method beam, not {method}")
     held = run.data.validation
     if held is None or len(held) < FEWEST:
         some = "none" if held is None else f"{len(held)}"
@@ -118,7 +118,7 @@ def search(
 
 
 class _Search:
-    """One search, its arguments checked."""
+    """One search, with checked arguments."""
 
     def __init__(self, run: FinishedRun, asked: Mapping[str, Any]) -> None:
         self.run, self.asked, self.net = run, asked, run.net
@@ -134,17 +134,17 @@ class _Search:
         self.named = {text: p for text, p in self.net.named_paths().items() if self.space.is_fixed(p)}
         self.model = weights_digest(run.folder)
         self.every: list[Paths] = []  # all choices, if they may be evaluated
-        self.cost = 0  # MACs of evaluating them
+        self.cost = 0  # MACs for evaluating these choices
         self.method: Method
         self.method, self.told, self.most = self._planned()
 
-    # --- before it begins --------------------------------------------------------------------------------
+    # --- preparation -------------------------------------------------------------------------------------
 
     def _planned(self) -> tuple[Method, str, int]:
-        """The method, its description, and the most choices to evaluate.
+        """Return the method, its description, and the largest number of choices to evaluate.
 
         Raises:
-            ValueError: more than are allowed.
+            ValueError: that would be more choices or operations than allowed.
         """
         asked, count = self.asked, self.space.count
         many = f"{count:,} choices" if count < 10**9 else f"{short_count(count)} choices"
@@ -163,7 +163,7 @@ class _Search:
         return "beam", f"{many}: {how}", most
 
     def _listed(self, limit: int) -> str:
-        """List all choices and count their cost; returns why they may not be evaluated, empty if they may."""
+        """List all choices and count their cost. Return why they may not all be evaluated, or an empty text."""
         if self.space.count > self.asked["size"]:
             return f"at most {self.asked['size']:,} may be evaluated (size)"
         self.every = sorted(self.space, key=lambda p: from_the_input(self.net.wiring, p))
@@ -173,7 +173,7 @@ class _Search:
         return ""
 
     def _images(self) -> int:
-        """Images that go through each choice during the search."""
+        """Return the number of images that each choice processes during the search."""
         calibrated = min(self.asked["num_images"], len(self.run.data.train)) * (
             self.asked["statistics"] == "recalibrated"
         )
@@ -194,7 +194,7 @@ class _Search:
         )
 
     def _right(self, part: str, choices: Sequence[Paths]) -> NDArray[np.bool_]:
-        """``(choices, images)``: which images of a part each choice answers rightly."""
+        """Return which images of a part each choice classifies correctly, ``(choices, images)``."""
         split: Part = "test" if part == "test" else "validation"
         data = self.run.data
         if part != "test":
@@ -209,11 +209,11 @@ class _Search:
                 if found[i] is None:
                     right = found[i] = many.right(x, labels, batches.views)
                     self.parts.keep_answers(part, i, choices, right)
-            LOG.info("%s choices have answered the images that %s", f"{len(choices):,}", _DO[part])
+            LOG.info("evaluated %s choices on the images to %s", f"{len(choices):,}", _DO[part])
         return np.concatenate([chunk for chunk in found if chunk is not None], axis=1)
 
     def _errors(self, choices: Sequence[Paths]) -> list[float]:
-        """Errors in percent on the search images."""
+        """Return errors in percent on the search images."""
         if not choices:
             return []
         return (100.0 * (1.0 - self._right("search", choices).mean(1))).tolist()
@@ -233,7 +233,7 @@ class _Search:
         return Times(**self.parts.value(name, measure))
 
     def _fitted(self) -> tuple[LatencyModel, Times] | None:
-        """The model of times, from named paths (at most half of all) and drawn ones."""
+        """Fit the model of times to named paths (at most half of all timed paths) and random ones."""
         count = min(self.asked["timed_paths"], self.space.count)
         known = [self.space.fixed(Paths()), *self.named.values()]
         chosen = list(dict.fromkeys(known))[: max(1, count // 2)]
@@ -245,10 +245,10 @@ class _Search:
             return None
         return fitted([self.work(p) for p in chosen], [times.ms[str(p)] for p in chosen]), times
 
-    # --- all of it ---------------------------------------------------------------------------------------
+    # --- result ------------------------------------------------------------------------------------------
 
     def result(self) -> SearchResult:
-        """Search, or read the result of the same search from before."""
+        """Search, or read the result of an earlier search with the same arguments."""
         claim = {"model": self.model, "asked": dict(self.asked)}
         if (known := self._known(claim)) is not None:
             LOG.info("%s: exists already, with the same arguments", self.run.folder / NAME)

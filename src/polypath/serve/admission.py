@@ -1,19 +1,19 @@
-"""Which requests are admitted, and which batch is next: the policy, without clock or thread.
+"""Decides which requests are admitted, and which batch is next. This is only the policy, without clock or thread.
 
-A request is admitted if a rehearsal of everything accepted so far says that it and all others are answered in time. The
-next batch is for the request with the earliest deadline: the largest batch of its path that meets that deadline.
-Nothing waits for a batch to fill: under load batches fill by themselves.
+A request is admitted if a rehearsal of the queue predicts that it and all accepted requests are answered in time. The
+next batch always contains the request with the earliest deadline. It is the largest batch of that request's path that
+meets the deadline. No request waits for a batch to fill: under load, batches fill by themselves.
 
-Each request is admitted with room for a larger batch than the one that the rehearsal gives it. Otherwise a full queue
-degrades to small batches: its first request has just the time that it needs alone, so no other can join it, and the
-same holds for the next. At twice the capacity a simulation then used 43% of it, and over 95% with that room
+Each request is admitted with room for a larger batch than the rehearsal predicts. Otherwise a full queue degrades to
+small batches: its first request has just the time that it needs alone, so no other can join it, and the same happens to
+the next request. At twice the capacity, a simulation used 43% of the capacity without this room, and over 95% with it
 (tests/serve).
 
-Times are updated by admitted requests only. So a spell of contention could make them so long that nothing is admitted,
-and they would never recover. Therefore an idle machine admits the next request if it would be in time by the profile,
-whatever was observed lately.
+Only admitted requests update the times. So a period of contention could make the times so long that nothing is
+admitted, and they would never recover. Therefore an idle machine admits the next request if it would be in time by the
+profile, whatever times were observed lately.
 
-Times are seconds of one clock, the caller's; ``now`` is always passed in.
+Times are seconds, by a clock of the caller's choice. ``now`` is always an argument.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ import numpy as np
 
 from polypath.serve.times import Times
 
-HEADROOM = 0.5  # the largest share of a budget for the batch that a request has room for
+HEADROOM = 0.5  # the largest share of a request's budget that its batch, with headroom, may take
 
 
 @dataclass(eq=False)
 class Ticket:
-    """An accepted request: from admission, before its image is decoded, to its answer.
+    """An accepted request, from admission, before its image is decoded, to its answer.
 
-    ``batch_headroom`` is the batch size that its deadline leaves room for; ``away``: its large image is being decoded
-    in another process.
+    ``batch_headroom`` is the batch size for which its deadline leaves room. ``away`` means that its large image is
+    being decoded in another process.
     """
 
     deadline: float
@@ -51,15 +51,15 @@ class Ticket:
 
 
 class Queue:
-    """Accepted requests that wait, by deadline.
+    """A queue of accepted requests, ordered by deadline.
 
     Args:
         order: names of the paths, the most accurate first.
-        times: how long batches take; its sizes are the batch sizes used.
-        limit: the most tickets at a time.
+        times: how long batches take. Its batch sizes are the ones used.
+        limit: the largest number of tickets at a time.
 
     Raises:
-        ValueError: paths without times, or times of other paths.
+        ValueError: ``order`` and ``times`` have different paths.
     """
 
     def __init__(self, order: Sequence[str], times: Times, limit: int) -> None:
@@ -70,8 +70,13 @@ class Queue:
         self.busy_until = 0.0
 
     def admit(self, now: float, deadline: float, path: str, cheaper: bool = False) -> Ticket | None:
-        """A ticket for a request that must be answered before ``deadline``, by ``path`` or, if ``cheaper``, by the most
-        accurate of the later paths that is in time; None if it would be late or make another request late."""
+        """Admit a request that must be answered before ``deadline``, and return its ticket. Return None if it would be
+        late, or would make another request late.
+
+        Args:
+            path: the path that should answer.
+            cheaper: if ``path`` is too slow, use the most accurate of the cheaper paths that is in time.
+        """
         if (found := self.place(now, deadline, path, cheaper)) is None:
             return None
         candidate, batch_headroom = found
@@ -81,7 +86,7 @@ class Queue:
         return ticket
 
     def place(self, now: float, deadline: float, path: str, cheaper: bool = False) -> tuple[str, int] | None:
-        """The path and the batch headroom of the ticket that :meth:`admit` would give; reserves nothing."""
+        """Return the path and the batch headroom of the ticket that :meth:`admit` would return, without admitting."""
         if len(self.tickets) >= self.limit:
             return None
         idle = not self.busy_until and all(ticket.away for ticket in self.tickets)
@@ -96,13 +101,13 @@ class Queue:
         return None
 
     def withdraw(self, ticket: Ticket) -> None:
-        """Remove a ticket, if it is here."""
+        """Remove a ticket, if it is in the queue."""
         if ticket in self.tickets:
             self.tickets.remove(ticket)
 
     def take(self, now: float) -> tuple[list[Ticket], list[Ticket]]:
-        """(the next batch, tickets that can no longer be in time), both removed from the queue. Only tickets with an
-        image count; the batch is empty if there are none."""
+        """Remove and return the next batch, and the tickets that can no longer be in time. Only tickets with a decoded
+        image count; without any, the batch is empty."""
         late = self._drop_late(now)
         ready = [ticket for ticket in self.tickets if ticket.image is not None]
         if not ready:
@@ -116,25 +121,25 @@ class Queue:
         return batch, late
 
     def retry_s(self, now: float, path: str) -> float:
-        """After how many seconds a refused request for ``path`` may be retried: always above 0."""
+        """Return after how many seconds a refused request for ``path`` may be retried. It is always above 0."""
         return max(self.backlog(now), self.times.typical(path, 1, now))
 
     def backlog(self, now: float) -> float:
-        """Seconds until everything accepted is answered."""
+        """Return the seconds until all accepted requests are answered."""
         most = self.times.sizes[-1]
         paths = [ticket.path for ticket in self.tickets]
         work = sum(-(-paths.count(path) // most) * self.times.typical(path, most, now) for path in set(paths))
         return max(now, self.busy_until) - now + work
 
     def _drop_late(self, now: float) -> list[Ticket]:
-        """Remove tickets that can no longer be in time, since the machine was slower than expected."""
+        """Remove and return tickets that can no longer be in time, since the machine was slower than expected."""
         late = []
         alone = sum(not ticket.away for ticket in self.tickets) == 1
         for ticket in self.tickets:
             if ticket.image is None or self._possible(ticket.path, ticket.deadline, now):
                 continue
             if alone and now + self.times.idle(ticket.path, now) <= ticket.deadline:
-                continue  # it takes no time from others, and its time will be measured
+                continue  # no other request waits for it, and its time will be measured
             later = self.order[self.order.index(ticket.path) + 1 :] if ticket.cheaper else ()
             faster = next((path for path in later if self._possible(path, ticket.deadline, now)), None)
             if faster is None:
@@ -150,7 +155,7 @@ class Queue:
 
 
 class _Looked:
-    """Times that are looked up once for each path and size: a rehearsal reads the same few over and over."""
+    """A cache of times by path and size, since a rehearsal needs the same few many times."""
 
     def __init__(self, times: Times) -> None:
         self.sizes, self._times = times.sizes, times
@@ -163,7 +168,7 @@ class _Looked:
 
 
 def largest(waiting: int, spare_s: float, path: str, times: Times | _Looked, now: float) -> int:
-    """The largest batch size of at most ``waiting`` that takes at most ``spare_s``; the smallest if none does."""
+    """Return the largest batch size up to ``waiting`` that takes at most ``spare_s``, or the smallest if none does."""
     for size in reversed(times.sizes):
         if size <= waiting and times.high(path, size, now) <= spare_s:
             return size
@@ -171,14 +176,18 @@ def largest(waiting: int, spare_s: float, path: str, times: Times | _Looked, now
 
 
 def is_feasible(waiting: Iterable[tuple[float, str, int]], start: float, times: Times, now: float) -> bool:
-    """Whether all of ``waiting``, (deadline, path, batch headroom) by deadline, are answered in time, each with its
-    headroom, if the thread is free at ``start`` and takes batches as :meth:`Queue.take` gives them."""
+    """Rehearse the queue: return whether all waiting requests are answered in time, each with its batch headroom.
+
+    Args:
+        waiting: (deadline, path, batch headroom) of each request, ordered by deadline.
+        start: when the inference thread is free. It takes batches as :meth:`Queue.take` does.
+    """
     looked, queues = _Looked(times), dict[str, list[tuple[float, int]]]()
     for deadline, path, batch_headroom in waiting:
         if path not in queues:
             queues[path] = []
         queues[path].append((deadline, batch_headroom))
-    begins = dict.fromkeys(queues, 0)  # where the rest of each queue begins
+    begins = dict.fromkeys(queues, 0)  # the index of the first remaining request of each queue
     while queues:
         path = min(queues, key=lambda name: queues[name][begins[name]])
         queue, begin = queues[path], begins[path]

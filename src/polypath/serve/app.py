@@ -1,4 +1,4 @@
-"""The HTTP service as an ASGI application: FastAPI behind the guard of :mod:`polypath.serve.limits`."""
+"""Defines the HTTP service as an ASGI application: FastAPI behind the guard of :mod:`polypath.serve.limits`."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ INLINE_BYTES = 2**17  # longer bodies are parsed on a decoder thread
 
 
 class App:
-    """The ASGI application; its service starts and ends with the application's lifespan.
+    """The ASGI application. Its service starts and ends with the application's lifespan.
 
     Args:
-        model: the network.
+        model: the model that answers.
         options: budgets, batches, limits.
-        key: what clients must send.
-        callers: the host names and web pages from which it may be called.
+        key: the key that clients must send.
+        callers: the host names under which the service may be called, and the web pages that may call it.
     """
 
     def __init__(self, model: Model, options: Options, key: Key, callers: Callers | None = None) -> None:
@@ -65,19 +65,19 @@ class App:
         await self.guard(scope, receive, send)
 
     async def _dispatch(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """FastAPI for everything except predictions: its routing costs twice as much as a refusal, and refusals must
-        stay cheap under overload. HEAD is a GET whose body the server leaves out."""
+        """Answer predictions directly, and pass everything else to FastAPI. Its routing costs twice as much as a
+        refusal, and refusals must stay cheap under overload. HEAD is a GET whose body the server leaves out."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
         if scope["type"] != "http" or scope["path"] != PREDICT_PATH or scope["method"] != "POST":
             await self.api(scope, receive, send)
             return
-        response = await self._predicted(Request(scope, receive))  # not kept: a refusal is held without its body
+        response = await self._predicted(Request(scope, receive))  # the request is freed while a refusal is held back
         await response(scope, receive, send)
 
     def refusal(self, head: PlainHead, body: bytes, server: tuple[str, int | None] | None) -> RequestRejected | None:
-        """The refusal of a complete prediction request to the address ``server`` before its image is decoded, counted
-        in the metrics; None if it is not refused."""
+        """Check a complete prediction request to the address ``server`` before its image is decoded. If it is refused,
+        count the refusal in the metrics and return it; otherwise return None."""
         scope = {"method": "POST", "path": PREDICT_PATH, "query_string": head.query, "headers": head.lines}
         try:
             headers = self.guard.check(scope | {"server": server})
@@ -92,21 +92,21 @@ class App:
         try:
             return await self.predict(request)
         except RequestRejected as refusal:
-            refusal.__traceback__ = None  # it may come from a future: a reference cycle that keeps the body in memory
+            refusal.__traceback__ = None  # else it may form a reference cycle with a future, which keeps the body
             return await self._refused(request, refusal)
         except Exception as error:
             LOG.exception("defect in a prediction")
             return await self._defect(request, error)
 
     def drain(self) -> None:
-        """Accept nothing new from now on; accepted requests are answered."""
+        """Accept no new requests from now on. Accepted requests are still answered."""
         self.guard.drain()
         if self.service is not None:
             self.service.drain()
 
     def measure(self) -> None:
         """Profile the model, load decoders and compile graphs for every batch size, so that the first request is as
-        fast as any other. Happens automatically at the start, and only once."""
+        fast as any other. This happens automatically at the start, and only once."""
         if self.times is not None:
             return
         times = Times(self.model.latencies(batch_sizes(self.options.max_batch)))
@@ -131,7 +131,7 @@ class App:
             await service.close()
 
     def _routes(self) -> FastAPI:
-        api = FastAPIOffline(  # its page loads nothing from elsewhere
+        api = FastAPIOffline(  # its documentation page loads nothing from other servers
             redoc_url=None,
             title="Polypath",
             description=SUMMARY,
@@ -152,8 +152,8 @@ class App:
         return api
 
     async def predict(self, request: Request) -> Response:
-        """Classify one image by the best path that fits `budget_ms`, or by `path`. A request that cannot be answered in
-        time is refused at once: 503 with Retry-After. With `allow_cheaper` a cheaper path may answer instead."""
+        """Classify one image by the most accurate path that fits `budget_ms`, or by `path`. A request that cannot be
+        answered in time is refused at once: 503 with Retry-After. With `allow_cheaper` a cheaper path may answer."""
         arrived = time.perf_counter()
         service = self._running()
         body = await request.body()
@@ -170,10 +170,10 @@ class App:
         return response
 
     def check(self, kind: str, query: bytes, body: bytes) -> None:
-        """Check a request with a small ``body`` without decoding its image or reserving anything.
+        """Check a request with a small ``body``, without decoding its image or reserving anything.
 
         Raises:
-            RequestRejected: as :meth:`predict` would.
+            RequestRejected: :meth:`predict` would refuse the request.
         """
         service = self._running()
         wanted = read_request(kind, query, body, list(service.paths), len(self.model.classes))
@@ -224,7 +224,7 @@ class App:
 
 
 def path_rows(service: Service) -> list[dict[str, Any]]:
-    """Each path with its times on this machine, the most accurate first."""
+    """Return each path with its times on this machine, the most accurate first."""
     now = time.perf_counter()
     return [
         {

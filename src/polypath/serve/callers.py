@@ -1,7 +1,8 @@
-"""Which host names the service answers to, and which web pages may call it.
+"""Checks under which host names the service is called, and which web pages call it.
 
-A foreign web page can reach a service on loopback through its visitor's browser: by a name that resolves to 127.0.0.1
-("DNS rebinding"), which the Host header shows, or by a cross-site request, which the Origin header shows.
+A foreign web page can reach a service on loopback through its visitor's browser in two ways. It can use a name that
+resolves to 127.0.0.1 ("DNS rebinding"), which the Host header shows. Or it can send a cross-site request, which the
+Origin header shows.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ _ORIGIN = re.compile(r"\*|null|https?://[^\s@/?#\\]+")
 
 @dataclass(frozen=True)
 class Callers:
-    """The allowed hosts and origins. Loopback and the address that a connection came to are always allowed hosts, the
-    service's own pages are always allowed origins.
+    """The allowed hosts and origins. Loopback and the address to which a connection was made are always allowed hosts.
+    The service's own pages are always allowed origins.
 
     Args:
-        hosts: further names: ``example.org``, ``*.example.org`` or ``*`` for any.
-        origins: foreign pages that may call: ``https://example.org``, or ``*`` for any.
+        hosts: further host names: ``example.org``, ``*.example.org``, or ``*`` for any.
+        origins: origins of foreign pages that may call the service: ``https://example.org``, or ``*`` for any.
 
     Raises:
-        ValueError: not the name of a host, not an origin.
+        ValueError: a text is not the name of a host, or not an origin.
     """
 
     hosts: tuple[str, ...] = ()
@@ -44,15 +45,17 @@ class Callers:
                 raise ValueError(f"origins: {origin!r}: must be http://HOST[:PORT], https://HOST[:PORT], null, or *")
 
     def check(self, headers: Mapping[bytes, bytes], local: str | None) -> None:
-        """Args:
-            headers: of the request, names in lower case.
-            local: the address that the connection came to.
+        """Check the host and the origin of a request.
+
+        Args:
+            headers: headers of the request, with names in lower case.
+            local: the address to which the connection was made.
 
         Raises:
-            RequestRejected: 421 another host, 403 another origin.
+            RequestRejected: 421, another host; 403, another origin.
         """
         host, origin = (headers[name].decode("latin-1") if name in headers else None for name in (b"host", b"origin"))
-        if host is not None and not self._is_host(host, local):  # HTTP/1.0 may have none
+        if host is not None and not self._is_host(host, local):  # HTTP/1.0 requests may have no host
             legal = "localhost, the address listened on, or a name allowed by --allow-host"
             raise RequestRejected(421, "not the name of this service", field="Host", value=host, legal=legal)
         if origin is not None and not self._is_origin(origin, host):
@@ -75,9 +78,9 @@ class Callers:
         return "*" in self.origins or text in self.origins or text.lower() in own
 
 
-@lru_cache(64)  # clients use few names, and parsing an address takes as long as the rest of a head
+@lru_cache(64)  # clients use few names, and parsing an address takes as long as reading the rest of a head
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach ``host``."""
+    """Return whether only this machine can reach ``host``."""
     try:
         return ipaddress.ip_address(_bare(host)).is_loopback
     except ValueError:
@@ -85,14 +88,14 @@ def is_loopback(host: str) -> bool:
 
 
 def _name(text: str) -> str | None:
-    """The host of ``HOST[:PORT]``, None for text of another form."""
+    """Return the host of ``HOST[:PORT]``, or None for text of another form."""
     found = _HOST.fullmatch(text.lower())
     return _bare(found["name"]) if found else None
 
 
 @lru_cache(64)
 def _bare(name: str) -> str:
-    """One spelling of each name or address."""
+    """Return a name or address in a standard spelling."""
     name = name.lower().strip("[]")
     try:
         address = ipaddress.ip_address(name)

@@ -1,9 +1,9 @@
-"""Decodes the service's images that are not tiny: small ones one by one on a thread, large ones on another thread with
-a process.
+"""Decodes the service's images that are not tiny: small ones one by one on a thread, and large ones on another thread
+with a worker process.
 
-Each is a queue whose work is known roughly in advance, so it can estimate when it will be done. For small images,
-admission uses that estimate; a large image that would be late is refused before it is decoded. Small images never wait
-for large ones.
+Each thread has a queue. The work in it is roughly known in advance, so the queue can estimate when it will be done. For
+small images, admission uses that estimate. A large image that would be late is refused before it is decoded. Small
+images never wait for large ones.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Lane:
     """Threads that do pieces of work in order.
 
     Args:
-        name: of the threads.
-        threads: how many.
-        unit_s: seconds of a unit of work, before any was measured.
+        name: name of the threads.
+        threads: number of threads.
+        unit_s: assumed seconds for a unit of work, before any is measured.
     """
 
     def __init__(self, name: str, threads: int, unit_s: float) -> None:
@@ -35,8 +35,9 @@ class Lane:
         self.pieces = 0
 
     def expected(self, units: float = 1.0) -> float:
-        """Seconds until ``units`` of new work would be done, by the times of the last 20 s: their median if there is
-        other work, else the least, so that times of a busy machine refuse nothing once it is idle."""
+        """Return the seconds until ``units`` of new work would be done, by the times of the last 20 s: their median if
+        there is other work, else their minimum, so that times from a busy period cause no refusals once the machine is
+        idle."""
         now = time.perf_counter()
         unit_s = self._seen.fastest(now)
         if self.pieces and (seen := self._seen.quantiles(now)) is not None:
@@ -44,7 +45,7 @@ class Lane:
         return (self._unit_s if unit_s is None else unit_s) * (self._waiting / self._threads + units)
 
     def start(self, function: Callable[..., T], *args: Any, units: float = 1.0) -> Future[T]:
-        """Run ``function(*args)`` on a thread; the future can be cancelled until it begins."""
+        """Run ``function(*args)`` on a thread. The returned future can be cancelled until the function begins."""
         with self._lock:
             self._waiting += units
             self.pieces += 1

@@ -1,4 +1,4 @@
-"""Refusals of requests, as clients read them."""
+"""Defines the refusals that clients get."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from http import HTTPStatus
 from typing import Any
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
-SHOWN = 80  # characters of a wrong value that are sent back
+SHOWN = 80  # how many characters of a wrong value are sent back
 
 
 class RequestRejected(Exception):
-    """A request that gets no prediction.
+    """The refusal of a request, which gets no prediction.
 
     Args:
-        status: of HTTP; 4xx if the request is at fault, 503 if there is no time for it.
+        status: HTTP status: 4xx if the request is wrong, 503 if there is no time for it.
         message: one sentence.
         field: the field that is wrong, such as ``budget_ms``.
-        value: its value; shortened in the answer.
+        value: the value of that field, which is shortened in the answer.
         legal: the legal values.
-        retry_s: when to retry, in seconds (503).
+        retry_s: after how many seconds to retry (for 503).
         reason: a short word for the metrics.
     """
 
@@ -47,7 +47,8 @@ class RequestRejected(Exception):
         return partial(type(self), **told), (self.status, self.message)
 
     def body(self) -> dict[str, Any]:
-        """``{"error": {"message": …, "field": …, "value": …, "legal": …}}``; unknown entries are left out."""
+        """Return ``{"error": {"message": …, "field": …, "value": …, "legal": …}}``, without entries that are not
+        known."""
         error: dict[str, Any] = {"message": _sendable(self.message)}
         if self.field is not None:
             error |= {"field": _sendable(self.field), "value": shown(self.value), "legal": self.legal}
@@ -56,12 +57,12 @@ class RequestRejected(Exception):
         return {"error": error}
 
     def json(self) -> bytes:
-        """:meth:`body` as JSON, always ASCII."""
+        """Return :meth:`body` as JSON in ASCII."""
         return json.dumps(self.body()).encode()
 
     def headers(self, body: bytes, close: bool = False) -> list[tuple[bytes, bytes]]:
-        """All headers of an answer with this ``body``: ``Retry-After`` (whole seconds, at least 1) for 503,
-        ``WWW-Authenticate`` for 401, and ``Connection`` if it closes the connection."""
+        """Return all headers of an answer with this ``body``. They include ``Retry-After`` (whole seconds, at least 1)
+        for 503, ``WWW-Authenticate`` for 401, and ``Connection`` if the answer closes the connection."""
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         if self.retry_s is not None:
             headers.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_s))))
@@ -72,22 +73,22 @@ class RequestRejected(Exception):
         return headers
 
     def http(self, before: Iterable[tuple[bytes, bytes]] = (), close: bool = False) -> bytes:
-        """The complete answer in HTTP/1.1; ``before`` are headers that precede those of the refusal."""
+        """Return the complete answer in HTTP/1.1. ``before`` are headers that precede those of the refusal."""
         body = self.json()
         lines = b"".join(b"%s: %s\r\n" % line for line in (*before, *self.headers(body, close)))
         return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (self.status, _PHRASES[self.status], lines, body)
 
 
 def shown(value: Any) -> Any:
-    """A client's value, short enough to send back."""
+    """Return a client's value, short enough to send back."""
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int | float) and abs(value) < 1e15:  # so neither NaN nor infinity, which JSON lacks
+    if isinstance(value, int | float) and abs(value) < 1e15:  # excludes NaN and infinity, which JSON lacks
         return value
     text = value if isinstance(value, str) else type(value).__name__ if isinstance(value, dict | list) else str(value)
     return _sendable(text if len(text) <= SHOWN else text[:SHOWN] + "…")
 
 
 def _sendable(text: str) -> str:
-    """Text without halves of surrogate pairs, which JSON can escape but UTF-8 cannot encode."""
+    """Return the text without halves of surrogate pairs, which JSON can escape but UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,7 +1,7 @@
-"""The limits on a client's requests, enforced before anything is decoded: bytes, time, count, name, key.
+"""Enforces limits on requests before anything is decoded: bytes, time, number of requests, host name, key.
 
-:class:`Guard` is the outermost ASGI application. It answers requests that break a limit by itself, so that they cost
-neither routing nor parsing, and passes the others on with their complete body.
+:class:`Guard` is the outermost ASGI application. It answers requests that break a limit itself, so that they cost
+neither routing nor parsing. It passes all other requests on with their complete body.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from polypath.serve.pace import Pace
 
 KEY_VARIABLE = "POLYPATH_API_KEY"
 OPEN_PATHS = ("/healthz", "/readyz")
-"""Answered without a key and beyond the limit on requests, so that a busy server does not look dead. They take no body,
-or clients without a key could use up the memory for bodies."""
-SMALL_BODY = 2**16  # bytes of a body for which there is always room, however much large ones take
-LINGER_BYTES = 2**25  # of a refused request, read so that the client sees the answer
+"""Paths that are answered without a key and beyond the limit on requests, so that a busy server does not look dead.
+They accept no body; otherwise clients without a key could use up the memory for bodies."""
+SMALL_BODY = 2**16  # bytes of each body that do not count for the limit on all bodies
+LINGER_BYTES = 2**25  # how many bytes of a refused request are read, so that the client sees the answer
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -36,22 +36,23 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Limits on the memory and time that a client can take. Bytes, pixels, seconds, counts; all above 0.
+    """Limits on the memory and time that clients can use, in bytes, pixels, seconds or numbers. All must be above 0.
 
     Args:
-        body_bytes: of one request's body.
-        buffered_bytes: of all bodies held at a time, except the first 64 KiB of each.
-        pixels: of one image, width times height, read from its header before it is decoded.
-        head_bytes, head_lines, head_seconds: for a request's line and headers; a slow sender is cut off.
-        framing_bytes: of one request without its body: the head, the lines of chunks, trailers.
-        body_seconds: from the head to the body's end.
+        body_bytes: the largest body of one request.
+        buffered_bytes: the largest total size of all bodies in memory, without the first 64 KiB of each.
+        pixels: the most pixels of one image, width times height. They are read from its header before it is decoded.
+        head_bytes, head_lines, head_seconds: limits on a request's first line and headers. A client that sends them too
+            slowly is disconnected.
+        framing_bytes: the most bytes of one request without its body: the head, the lines of chunks, and trailers.
+        body_seconds: the longest time from the head to the end of the body.
         linger_seconds: how long the rest of a refused request is read, so that the client sees the answer.
         write_seconds: how long a client may leave an answer unread.
-        idle_seconds: how long a connection is kept between requests.
-        connections: at a time; more get 503 and are closed.
-        requests: being answered at a time; more get 503.
-        queue: accepted and waiting for the inference thread.
-        decoders: threads that decode images.
+        idle_seconds: how long a connection is kept open between requests.
+        connections: the most open connections. Further ones get 503 and are closed.
+        requests: the most requests that are being answered at a time. Further ones get 503.
+        queue: the most accepted requests that wait for the inference thread.
+        decoders: number of threads that decode images.
     """
 
     body_bytes: int = 8 * 2**20
@@ -75,10 +76,10 @@ class RequestLimits:
 
 
 class Key:
-    """The key that clients must send, compared in constant time; without a text, none is needed.
+    """The key that clients must send. It is compared in constant time. Without a text, no key is needed.
 
     Raises:
-        ValueError: a key that no HTTP header can carry.
+        ValueError: the key cannot be sent in an HTTP header.
     """
 
     def __init__(self, text: str | None) -> None:
@@ -90,8 +91,10 @@ class Key:
         return self._digest is not None
 
     def check(self, headers: dict[bytes, bytes]) -> None:
-        """Raises:
-        RequestRejected: 401, no key or a wrong one; the answer does not say which.
+        """Check the key in a request's headers.
+
+        Raises:
+            RequestRejected: 401, the key is missing or wrong. The answer does not say which.
         """
         if self._digest is None:
             return
@@ -108,11 +111,11 @@ class Guard:
     """The outermost ASGI application, see the module.
 
     Args:
-        app: gets the requests within the limits.
+        app: the application that gets the requests within the limits.
         limits: the limits.
-        key: what clients must send.
+        key: the key that clients must send.
         watch: called with ``(status, reason)`` of every request that is refused here.
-        callers: hosts and origins.
+        callers: the allowed hosts and origins.
         cors: wraps the answers to pages of other origins, if such pages are allowed.
     """
 
@@ -127,15 +130,15 @@ class Guard:
     ) -> None:
         self.app, self.limits, self.key, self.watch = app, limits, key, watch
         self.callers, self.cors = callers or Callers(), cors
-        self.requests = 0  # being answered: neither refused nor still arriving
+        self.requests = 0  # requests that are being answered, without those refused or still arriving
         self.buffered = 0
         self.draining = False
         self.pace = Pace()
-        self.held: dict[object, Callable[[], object]] = {}  # functions that release the refusals held back
-        self._loop: asyncio.AbstractEventLoop | None = None  # where refusals are held
+        self.held: dict[object, Callable[[], object]] = {}  # functions that send the refusals that are held back
+        self._loop: asyncio.AbstractEventLoop | None = None  # the loop on which refusals are held back
 
     def drain(self) -> None:
-        """Accept nothing new from now on, and hold no refusal back. From any thread."""
+        """Accept no new requests from now on, and hold no refusal back. This can be called from any thread."""
         self.draining = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._let_go)
@@ -145,10 +148,11 @@ class Guard:
             release()
 
     def check(self, scope: MutableMapping[str, Any]) -> dict[bytes, bytes]:
-        """The headers of a request whose body, of at most :data:`SMALL_BODY` bytes, is here already; reserves nothing.
+        """Check a request whose body, of at most :data:`SMALL_BODY` bytes, has already arrived. Reserve nothing, and
+        return the request's headers.
 
         Raises:
-            RequestRejected: as a call would.
+            RequestRejected: the application would refuse the request.
         """
         headers = dict(scope["headers"])
         self._head(scope, headers)
@@ -157,8 +161,8 @@ class Guard:
         return headers
 
     def hold(self, owner: object, release: Callable[[], object]) -> None:
-        """Record that ``owner`` holds a refusal back, until it removes itself from ``held``; ``release`` sends it
-        earlier. On the event loop."""
+        """Record that ``owner`` holds a refusal back, until it removes itself from ``held``. ``release`` sends the
+        refusal earlier. This must be called on the event loop."""
         self._loop = asyncio.get_running_loop()
         self.held[owner] = release
 
@@ -180,7 +184,7 @@ class Guard:
                 else:
                     self._enter(scope, headers)
                     place.body.append(await self._read(headers, receive, place))
-                    self._check_room()  # a slow sender takes no place before its body is complete
+                    self._check_room()  # only now: a request counts once its body is complete
                     place.enter()
                     before, receive = receive, _replay(place.body, receive)
             except RequestRejected as refusal:
@@ -193,8 +197,10 @@ class Guard:
             place.leave()
 
     def _sending(self, scope: MutableMapping[str, Any], receive: Receive | None, send: Send, place: _Place) -> Send:
-        """``send`` for an answer: a refusal frees its place, and is held back by the pace; every answer of a draining
-        server ends its connection. A refusal that is held back watches ``receive``, if given, for clients that leave.
+        """Return the ``send`` function for an answer.
+
+        A refusal frees its place, and is held back at the pace of refusals. Meanwhile ``receive``, if given, is watched
+        for a client that leaves. If the server is draining, every answer ends its connection.
         """
 
         async def sending(message: Message) -> None:
@@ -225,8 +231,11 @@ class Guard:
                     del self.held[hold]
 
     def _head(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
-        """Raises:
-        RequestRejected: 431 too long or too many headers; 400 an upgrade or two lengths; 421, 403 see :class:`Callers`.
+        """Check the head of a request.
+
+        Raises:
+            RequestRejected: 431, it is too long or has too many headers; 400, it has an upgrade or two lengths; 421 or
+                403, see :class:`Callers`.
         """
         lines, limits = scope["headers"], self.limits
         target = scope.get("raw_path") or scope["path"].encode()
@@ -240,7 +249,7 @@ class Guard:
             raise RequestRejected(
                 400, "no other protocol is supported", field="Upgrade", value=None, legal="HTTP/1.1", reason="upgrade"
             )
-        if b"content-length" in headers and b"transfer-encoding" in headers:  # a proxy before us may believe the other
+        if b"content-length" in headers and b"transfer-encoding" in headers:  # a proxy may use the other of them
             legal = "Content-Length or Transfer-Encoding"
             raise RequestRejected(400, "two lengths of one body", field="Content-Length", value="both", legal=legal)
         self.callers.check(headers, (scope.get("server") or (None,))[0])
@@ -249,22 +258,25 @@ class Guard:
         if self.draining:
             raise RequestRejected(503, "the service is shutting down", retry_s=1.0, reason="draining")
         if not (self.cors and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers):
-            self.key.check(headers)  # browsers send preflights without keys
+            self.key.check(headers)  # except for preflight requests, which browsers send without keys
         self._check_room()
 
     def _check_room(self) -> None:
-        """Raises:
-        RequestRejected: 503.
+        """Check that another request may be answered now.
+
+        Raises:
+            RequestRejected: 503, too many requests are being answered.
         """
         if self.requests >= self.limits.requests:
             message = f"{self.limits.requests} requests are being answered already"
             raise RequestRejected(503, message, retry_s=1.0, reason="requests")
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive, place: _Place) -> bytes:
-        """The complete body.
+        """Read the complete body.
 
         Raises:
-            RequestRejected: 413 too long, 408 too slow, 503 no room for it now, 400 the client has left.
+            RequestRejected: 413, the body is too long; 408, it comes too slowly; 503, there is no room for it now; 400,
+                the client has left.
         """
         self._check_length(headers)
         chunks: list[bytes] = []
@@ -288,8 +300,10 @@ class Guard:
             raise RequestRejected(408, message, reason="slow body") from None
 
     def _check_length(self, headers: dict[bytes, bytes]) -> None:
-        """Raises:
-        RequestRejected: 413.
+        """Check the stated length of the body.
+
+        Raises:
+            RequestRejected: 413, the body is too long.
         """
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and (len(length) > 15 or int(length) > self.limits.body_bytes):
@@ -303,9 +317,11 @@ class Guard:
 
 @dataclass(eq=False)
 class _Place:
-    """What a request takes of its guard's limits until it is answered or refused: ``held`` bytes, of which the first
-    few are not ``counted``, and a place among the requests once it is complete. The ``body`` is kept until the
-    application reads it."""
+    """What a request uses of its guard's limits until it is answered or refused.
+
+    It uses ``held`` bytes, of which the first 64 KiB are not ``counted``, and a place among the requests once it is
+    complete. The ``body`` is kept until the application reads it.
+    """
 
     guard: Guard
     body: list[bytes] = field(default_factory=list[bytes], init=False)
@@ -335,12 +351,14 @@ class _Place:
 
 
 def _check_no_body(headers: dict[bytes, bytes]) -> None:
-    """Raises:
-    RequestRejected: 413.
+    """Check that a request has no body.
+
+    Raises:
+        RequestRejected: 413, it has one.
     """
     length = headers.get(b"content-length", b"0")
     if b"transfer-encoding" in headers or length.strip(b"0"):
-        raise RequestRejected(413, "no body is read here", field="body", value=length.decode("latin-1"), legal="none")
+        raise RequestRejected(413, "no body is allowed", field="body", value=length.decode("latin-1"), legal="none")
 
 
 def _replay(body: list[bytes], receive: Receive) -> Receive:
@@ -355,8 +373,8 @@ def _replay(body: list[bytes], receive: Receive) -> Receive:
 async def _refuse(
     refusal: RequestRejected, linger_s: float, scope: MutableMapping[str, Any], receive: Receive, send: Send
 ) -> None:
-    """Answer. An incomplete request ends its connection, after some of its remaining bytes have been read: closing a
-    connection with unread bytes resets it, and the client would not see the answer."""
+    """Send a refusal. If the request is incomplete, close its connection, but first read some of the remaining bytes:
+    closing a connection with unread bytes resets it, and the client would not see the answer."""
     body = refusal.json()
     unread = not await _is_whole(scope, receive)
     close = unread or refusal.status == 431 or refusal.reason in ("upgrade", "Content-Length")
@@ -368,7 +386,7 @@ async def _refuse(
 
 
 async def _is_whole(scope: MutableMapping[str, Any], receive: Receive) -> bool:
-    """Whether a request is complete already."""
+    """Return whether a request is complete already."""
     if any(name == b"expect" for name, _ in scope["headers"]):
         return False  # reading the body would tell the client to send it
     with suppress(TimeoutError):
@@ -378,7 +396,7 @@ async def _is_whole(scope: MutableMapping[str, Any], receive: Receive) -> bool:
 
 
 async def _left(receive: Receive) -> None:
-    """Return when the client has left; drops at most as many bytes as after a refusal."""
+    """Wait until the client has left. Drop at most as many bytes as after a refusal."""
     left = LINGER_BYTES
     while left > 0:
         message = await receive()

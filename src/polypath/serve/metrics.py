@@ -1,4 +1,4 @@
-"""Counters of one service, in its own Prometheus registry."""
+"""Counts the events of one service, in its own Prometheus registry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """See :meth:`text`; names start with ``polypath_``, times are in seconds."""
+    """The counters of a service. Their names start with ``polypath_``. Times are in seconds."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -39,12 +39,12 @@ class Metrics:
         self.open = Gauge("polypath_in_flight", "Requests being answered.", registry=registry)
 
     def gauges(self, queue: Callable[[], float], in_flight: Callable[[], float]) -> None:
-        """Set the functions that give the gauges' values."""
+        """Set the functions that return the gauges' values."""
         self.queue.set_function(queue)
         self.open.set_function(in_flight)
 
     def answer(self, path: str, total_s: float, budget_s: float, asked: str) -> None:
-        """A prediction by ``path`` within ``total_s``; ``asked`` is the requested path."""
+        """Count a prediction by ``path`` that took ``total_s``. ``asked`` is the requested path."""
         self.requests.labels("200").inc()
         self.answered.labels(path).inc()
         self.total.observe(total_s)
@@ -54,12 +54,12 @@ class Metrics:
             self.cheaper.inc()
 
     def refuse(self, status: int, reason: str) -> None:
-        """A request that got no prediction."""
+        """Count a request that got no prediction."""
         self.requests.labels(str(status)).inc()
         self.refused.labels(reason).inc()
 
     def watch(self, event: str, number: float, path: str) -> None:
-        """An event of the scheduler."""
+        """Count an event of the scheduler."""
         if event == "batch":
             self.batch.observe(number)
         elif event == "seconds":
@@ -68,5 +68,5 @@ class Metrics:
             self.dropped.labels(path).inc(number)
 
     def text(self) -> bytes:
-        """Prometheus's text format."""
+        """Return all counters in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""What the service runs: the bundle's predictor, behind the few members that the service needs."""
+"""Defines the few members that the service needs of a model, and implements them with a bundle's predictor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from polypath.data.images import ImageLimits, open_image
 from polypath.deploy.decoder import Cancellation, Decoder, most_here
 
-NICENESS = 5  # of the process that decodes large images: small images go first
+NICENESS = 5  # niceness of the process that decodes large images, so that small images go first
 
 if TYPE_CHECKING:
     from polypath.deploy import AnytimePredictor, BundlePath
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """Everything that the service needs from a network; tests pass one that sleeps."""
+    """The interface of a model that the service runs. Tests pass a model that only sleeps."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def paths(self) -> Sequence[BundlePath]:
-        """The most accurate first."""
+        """The paths, the most accurate first."""
         ...
 
     @property
     def classes(self) -> Sequence[str]: ...
 
     def latencies(self, sizes: Sequence[int]) -> Mapping[int, Latencies]:
-        """How long batches of these sizes take here, by size; the service adds its observations."""
+        """Return how long batches of these sizes take on this machine, by size. The service adds its observations."""
         ...
 
     def warm_up(self, sizes: Sequence[int]) -> None:
@@ -40,27 +40,27 @@ class Model(Protocol):
         ...
 
     def run(self, path: str, images: np.ndarray) -> np.ndarray:
-        """Probabilities (N, classes) of images (N, …) from :meth:`decode`; called by one thread only."""
+        """Return probabilities (N, classes) for images (N, …) from :meth:`decode`. Called by only one thread."""
         ...
 
     def decode(self, data: bytes, pixels: int, most: int | None = None) -> np.ndarray:
-        """Decode an image file to network input, resized and normalised; called by several threads.
+        """Decode an image file to network input, resized and normalised. Called by several threads.
 
         Args:
-            most: the most work to do (:attr:`polypath.data.images.Header.work`); None is the most that this process may
-                do.
+            most: the largest work to do (:attr:`polypath.data.images.Header.work`); None means the largest that this
+                process may do.
 
         Raises:
-            ValueError: not an image, a broken one, or one of more than ``pixels`` pixels.
-            LargeImage: it would be more work; without ``most``, use :meth:`decode_apart`.
+            ValueError: the data is not an image, is broken, or has more than ``pixels`` pixels.
+            LargeImage: the image would be more work than allowed. If ``most`` is None, use :meth:`decode_apart`.
         """
         ...
 
     def decode_apart(self, data: bytes, pixels: int, deadline: float, cancellation: Cancellation) -> np.ndarray:
-        """:meth:`decode` in a process that ends at ``deadline`` (``time.perf_counter()``).
+        """Decode an image as :meth:`decode` does, in a process that ends at ``deadline`` (``time.perf_counter()``).
 
         Raises:
-            ValueError: as :meth:`decode`.
+            ValueError: as for :meth:`decode`.
             DecodingLate: the deadline has passed.
             DecodingCancelled: the image is no longer wanted.
             RuntimeError: the process cannot be started.
@@ -68,12 +68,12 @@ class Model(Protocol):
         ...
 
     def renew(self) -> None:
-        """Start the process for :meth:`decode_apart` if there is none; called in the background."""
+        """Start the process for :meth:`decode_apart` if there is none. Called in the background."""
         ...
 
 
 class BundleModel:
-    """A bundle's predictor as the service sees it."""
+    """A bundle's predictor as a model for the service."""
 
     def __init__(self, predictor: AnytimePredictor) -> None:
         from polypath.deploy.bundle import rank
@@ -85,12 +85,12 @@ class BundleModel:
         self._decoder = Decoder(NICENESS)
 
     def latencies(self, sizes: Sequence[int]) -> Mapping[int, Latencies]:
-        """The predictor's own: from its cache, or else measured, which takes a second or two for each size."""
+        """Return the predictor's times, from its cache or else measured. Measuring takes a second or two per size."""
         return {size: self.predictor.latencies(size) for size in sizes}
 
     def warm_up(self, sizes: Sequence[int]) -> None:
         self._decoder.start()
-        for size in sizes:  # the predictor warmed up the decoders when it was made
+        for size in sizes:  # the decoders are warm: the predictor prepared them when it was made
             self.predictor.warm_up(size)
         self._decoder.ready()
 

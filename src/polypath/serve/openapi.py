@@ -1,4 +1,4 @@
-"""The OpenAPI description of ``POST /v1/predict``, written by hand since its body is parsed by hand."""
+"""Describes ``POST /v1/predict`` for OpenAPI. It is written by hand, since the body is also parsed by hand."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
     },
 }
-"""The refusals of every route."""
+"""The refusals that every route may send."""
 METRICS: dict[str, Any] = {
     "response_class": PlainTextResponse,
     "responses": {200: {"description": "Prometheus's text format"}},
@@ -108,7 +108,7 @@ METRICS: dict[str, Any] = {
 
 
 def predict(paths: Sequence[str], classes: int) -> dict[str, Any]:
-    """Arguments of ``add_api_route`` for a model with these paths and this many classes."""
+    """Return the arguments of ``add_api_route`` for a model with these paths and this many classes."""
     options = {**_OPTIONS, "path": {**_OPTIONS["path"], "enum": list(paths)}}
     options["top_k"] = {**_OPTIONS["top_k"], "maximum": classes}
     return {

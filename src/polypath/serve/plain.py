@@ -1,9 +1,9 @@
-"""Parses the usual form of a prediction request by one regular expression.
+"""Parses the usual form of a prediction request with one regular expression.
 
 Under overload most requests are refused, and h11, uvicorn's request cycle and ASGI cost several times as much as the
-decision. So while there are refusals, a connection first checks whether it received one complete request of this form
-that is refused at once (:mod:`polypath.serve.protocol`). h11 reads everything else from its first byte. It stays the
-reference: it would read requests of this form in the same way (tests/serve/test_plain.py).
+decision. So while there are refusals, a connection first checks whether it has received one complete request of this
+form that is refused at once (:mod:`polypath.serve.protocol`). h11 reads everything else, from its first byte on. h11 is
+the reference: it would read requests of this form in the same way (tests/serve/test_plain.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _UNUSUAL = {b"expect", b"origin", b"transfer-encoding", b"upgrade"}  # they chan
 
 
 class PlainHead(NamedTuple):
-    """``lines``: names of headers in lower case, and values. ``size``: bytes before the body; ``whole``: with it."""
+    """The head of a request. ``lines`` contains the headers, with names in lower case. ``size`` is the number of bytes
+    before the body, and ``whole`` that with the body."""
 
     query: bytes
     lines: list[tuple[bytes, bytes]]
@@ -32,10 +33,11 @@ class PlainHead(NamedTuple):
 
 
 def plain_head(data: bytes) -> PlainHead | None:
-    """The head at the start of ``data``, if it has this form.
+    """Parse the head at the start of ``data``, if it has the usual form; otherwise return None.
 
-    The form: each header once, values of visible ASCII, a Host, a Content-Length in digits of at most 64 KiB (for which
-    there is always room), and no header that requests more than an answer over a connection that stays open.
+    In the usual form, each header occurs once and its value is visible ASCII. There is a Host, and a Content-Length in
+    digits of at most 64 KiB (for which there is always room). No header asks for more than an answer over a connection
+    that stays open.
     """
     if (found := _HEAD.match(data, 0, MOST_HEAD)) is None:
         return None

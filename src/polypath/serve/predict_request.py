@@ -1,10 +1,10 @@
 """Parses a request's body and query: an image in one of three forms, and four options.
 
-image/*, application/octet-stream    the body is the image, options are in the query
-multipart/form-data                  a file called ``image``; options are fields, or in the query
-application/json                     ``{"image": BASE64, …}``; options beside it, or in the query
+image/*, application/octet-stream    the body is the image; options are in the query
+multipart/form-data                  the image is a file called ``image``; options are other fields, or in the query
+application/json                     the image is ``{"image": BASE64, …}``; options are other entries, or in the query
 
-BASE64 may use either alphabet, line breaks, no padding, and the form of a ``data:`` URI.
+BASE64 may use the standard or the URL-safe alphabet, may have line breaks or lack padding, and may be a ``data:`` URI.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from polypath.serve.errors import RequestRejected
 OPTIONS = ("budget_ms", "top_k", "path", "allow_cheaper")
 MOST_MS = 60_000.0
 KINDS = "image/*, application/octet-stream, multipart/form-data, application/json"
-MOST_OPTION_BYTES = 4096  # the JSON or the form's part of one option
+MOST_OPTION_BYTES = 4096  # the longest JSON value or form field of one option
 MOST_PARTS = 1 + len(OPTIONS)
 ALPHABET = bytes.maketrans(b"-_", b"+/")
 WORDS = {"true": True, "1": True, "false": False, "0": False}
@@ -32,7 +32,7 @@ WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """One request. None leaves an option to the server."""
+    """One prediction request. If an option is None, the server decides."""
 
     image: bytes
     budget_ms: float | None = None
@@ -49,10 +49,11 @@ def read_request(kind: str, query: bytes, body: bytes, paths: Sequence[str], cla
         query: the query string.
         body: the complete body.
         paths: the legal values of ``path``.
-        classes: the most that ``top_k`` may be.
+        classes: the largest legal value of ``top_k``.
 
     Raises:
-        RequestRejected: 400 unreadable, 415 another kind, 422 a wrong value, field or type.
+        RequestRejected: 400, the request is unreadable; 415, the Content-Type is not supported; 422, a value, field or
+            type is wrong.
     """
     given = _query(query)
     kind = kind.partition(";")[0].strip().lower() if not kind.lower().startswith("multipart/") else kind
@@ -109,7 +110,7 @@ def _merge_pairs(pairs: Sequence[tuple[str, Any]], legal: Sequence[str]) -> dict
 
 
 def _merge(given: dict[str, Any], more: Mapping[str, Any]) -> bytes:
-    """Add a body's options to the query's; returns the image."""
+    """Add the options in a body to those in the query, and return the image."""
     for name in OPTIONS:
         if name in more:
             if name in given:
@@ -119,7 +120,7 @@ def _merge(given: dict[str, Any], more: Mapping[str, Any]) -> bytes:
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    """Values stay unparsed, so that a body of many megabytes is read only once."""
+    """A JSON body. Its values stay unparsed, so that a body of many megabytes is read only once."""
 
     image: msgspec.Raw = msgspec.Raw()
     budget_ms: msgspec.Raw = msgspec.Raw()
@@ -157,7 +158,7 @@ def _json(body: bytes) -> dict[str, Any]:
 
 
 def _option(raw: bytes) -> Any:
-    """A short value; for a long or deep one its text, which is illegal for every option."""
+    """Parse a short value. For a long or deeply nested value return its text, which is illegal for every option."""
     try:
         return json.loads(raw[:MOST_OPTION_BYTES])
     except (ValueError, RecursionError):
@@ -165,8 +166,10 @@ def _option(raw: bytes) -> Any:
 
 
 def _base64(text: str) -> bytes:
-    """Raises:
-    ValueError: not base64.
+    """Decode base64.
+
+    Raises:
+        ValueError: the text is not base64.
     """
     if text[:5].lower() == "data:":
         head, _, text = text.partition(",")
@@ -201,10 +204,10 @@ def _multipart(kind: str, body: bytes) -> dict[str, Any]:
 
 
 def _parts(body: bytes, boundary: bytes) -> list[tuple[dict[bytes, bytes], bytes]]:
-    """The parameters of each part's Content-Disposition, and its data.
+    """Return the parameters of each part's Content-Disposition, and the part's data.
 
     Raises:
-        ValueError: not a complete multipart body, or more parts, headers or text than a request may have.
+        ValueError: the multipart body is incomplete, or has more parts, headers or text than allowed.
     """
     from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -263,7 +266,7 @@ def _read(given: Mapping[str, Any], name: str, read: Callable[[Any], Any], legal
 
 
 def _number(value: Any, kind: type[int] | type[float], above: float, most: float) -> float | None:
-    """``value``, a number or the text of one, if it is within the bounds and of type ``kind``; else None."""
+    """Convert a number, or the text of one, to ``kind``. Return None if that fails or the number is out of bounds."""
     if isinstance(value, str):
         if not value.isascii() or "_" in value or len(value) > 40:
             return None

@@ -1,13 +1,13 @@
-"""Limits on a connection that uvicorn does not set.
+"""Adds limits on a connection that uvicorn does not have.
 
-uvicorn's h11 protocol answers pipelined requests one after the other, ignores upgrades and limits a head, a chunk's
-line and trailers that come in several pieces (``h11_max_incomplete_event_size``). It waits forever for a first request,
-for the rest of a head ("slowloris"), and for a client that does not read its answer; heads in one piece and the sum of
-all chunk lines have no limit. This module adds those limits.
+uvicorn's h11 protocol answers pipelined requests one after another and ignores upgrades. It limits a head, a chunk's
+line, and trailers, if they come in several pieces (``h11_max_incomplete_event_size``). But it waits forever for a first
+request, for the rest of a head ("slowloris"), and for a client that does not read its answer. It does not limit heads
+in one piece, or the sum of all chunk lines. This module adds these limits.
 
-Under overload most requests are refused, and routing them the usual way costs several times as much as the decision. So
-after a refusal each connection first checks whether it received one plain prediction that is refused at once
-(:mod:`polypath.serve.plain`). If so, it answers by itself, with the same bytes as the usual way.
+Under overload most requests are refused, and the usual routing costs several times as much as the decision. So after a
+refusal each connection first checks whether it has received one plain prediction request that is refused at once
+(:mod:`polypath.serve.plain`). If so, it answers itself, with the same bytes as the usual routing.
 """
 
 from __future__ import annotations
@@ -27,22 +27,26 @@ from polypath.serve.pace import CHEAP
 from polypath.serve.plain import PlainHead, plain_head
 
 IDLE = {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
-PIECE = 2**13  # bytes given to the parser between two checks of the limits
-IDLE_S = 0.1  # after which an idle connection may be closed for another; a first request comes sooner
-REST_S = 0.1  # that the rest of a plain request's body may take, before h11 gets the request as it is
+PIECE = 2**13  # bytes that the parser gets between two checks of the limits
+IDLE_S = 0.1  # how long a connection must be idle before it may be closed for another; first requests come sooner
+REST_S = 0.1  # how long to wait for the rest of a plain request's body before h11 gets what has arrived
 Refuse = Callable[[PlainHead, bytes, tuple[str, int | None] | None], RequestRejected | None]
-"""``refuse(head, body, server)``: the refusal of a request to the address ``server``; None if it may be answered."""
+"""``refuse(head, body, server)`` returns the refusal of a request to the address ``server``, or None if it may be
+answered."""
 
 
 def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
-    """uvicorn's protocol under the limits of ``guard``. Each connection that is cut off is reported to ``guard``, and
-    its pace holds refusals back. A connection above the limit takes the place of the one that has been idle longest. If
-    none is idle, it waits unread; at most as many wait as there may be connections."""
+    """Return uvicorn's protocol with the limits of ``guard``.
+
+    Each connection that is closed early is reported to ``guard``, whose pace also holds refusals back. A connection
+    above the limit takes the place of the one that has been idle longest. If none is idle, the connection waits without
+    being read. At most as many connections wait as may be open.
+    """
     limits, surplus = guard.limits, set[H11Protocol]()
-    idle: dict[Any, float] = {}  # connections between requests or before their first one, with the time since when
+    idle: dict[Any, float] = {}  # connections between requests or before their first one, and since when they are idle
 
     def make_room(now: float) -> bool:
-        """Close the connection that has been idle longest, if it has been long enough."""
+        """Close the connection that has been idle longest, if that is long enough. Return whether one was closed."""
         oldest = next(iter(idle), None)
         if oldest is None or now - idle[oldest] < IDLE_S:
             return False
@@ -59,16 +63,16 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             self.surplus_timer: asyncio.TimerHandle | None = None
             self.held_timer: asyncio.TimerHandle | None = None
             self.plain_timer: asyncio.TimerHandle | None = None
-            self.plain: PlainHead | None = None  # of the plain request that waits for the rest of its body
-            self.refusal: RequestRejected | None = None  # of a plain request, not yet sent
-            self.asked = False  # a complete request has come
-            self.waiting = b""  # received, not yet parsed: an earlier request is being answered
-            self.framing = 0  # bytes of this request that are not its body
+            self.plain: PlainHead | None = None  # head of the plain request that waits for the rest of its body
+            self.refusal: RequestRejected | None = None  # refusal of a plain request that has not been sent yet
+            self.asked = False  # whether a complete request has come
+            self.waiting = b""  # bytes that are not parsed yet, since an earlier request is being answered
+            self.framing = 0  # bytes of the current request outside its body
             self.cut_off = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
-            transport.set_write_buffer_limits(high=0)  # one unread byte is reported to pause_writing
+            transport.set_write_buffer_limits(high=0)  # so that pause_writing is called for a single unread byte
             now = time.perf_counter()
             if len(self.connections) - len(surplus) > limits.connections and not make_room(now):
                 held_s = guard.pace.hold(now) if len(surplus) < limits.connections else 0.0
@@ -79,7 +83,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
                 self.watch_head()
 
         def make_way(self) -> None:
-            """Another client needs this idle connection's place."""
+            """Close this idle connection, since another client needs its place."""
             if self.asked or self.cycle is not None:
                 self.transport.close()  # as after idle_seconds, only sooner
             else:
@@ -125,7 +129,8 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             self.watch_head()
 
         def look_for_plain(self) -> bool:
-            """Whether the waiting bytes are a plain request that is refused at once, or may be once it is complete."""
+            """Refuse the waiting bytes if they are a plain request that can be refused. Return whether they were
+            refused, or may be once they are complete."""
             head = self.plain
             if head is None:
                 if guard.draining or self.closing() or self.flow.write_paused:
@@ -150,7 +155,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             return refusal is not None
 
         def is_short(self, head: PlainHead) -> bool:
-            """Whether a head is within all limits; one that is not ends its connection."""
+            """Return whether a head is within all limits. A head beyond them ends its connection."""
             return len(head.lines) <= limits.head_lines and head.size <= min(limits.head_bytes, limits.framing_bytes)
 
         def refuse_plain(self, refusal: RequestRejected) -> None:
@@ -189,7 +194,8 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             return self.cut_off or self.transport.is_closing()
 
         def watch_head(self) -> None:
-            """The clock runs from the connection's start, later from a head's first byte, until it is complete."""
+            """Start or stop the timer for a head. It runs until the head is complete: from the connection's start for
+            the first head, and from the first byte for later ones."""
             begun = (self.cycle is None and not self.asked) or bool(self.conn.trailing_data[0])
             if self.conn.their_state is not h11.IDLE or not begun or self.closing():
                 self.stop("head_timer")
@@ -216,7 +222,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             super().resume_writing()
 
         def send_400_response(self, msg: str) -> None:
-            if getattr(sys.exception(), "error_status_hint", 400) == 431:  # h11's own limit
+            if getattr(sys.exception(), "error_status_hint", 400) == 431:  # the limit of h11
                 self.cut(431, "long head", f"the request's head or trailers are longer than {limits.head_bytes} bytes")
             else:
                 self.cut(400, "not HTTP", "this is not a readable HTTP request")
@@ -226,8 +232,8 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             self.cut(408, "slow head", f"the request's head did not come within {limits.head_seconds:g} s")
 
         def cut(self, status: int, reason: str, message: str, linger_s: float = limits.linger_seconds) -> None:
-            """Send the reason, if no answer has begun, and close. Bytes that still arrive are read and dropped, or the
-            client would see a reset instead of the answer."""
+            """Send the reason, if no answer has begun, and close the connection. Bytes that still arrive are read and
+            dropped; otherwise the client would see a reset instead of the answer."""
             if self.closing():
                 return
             guard.watch(status, reason)

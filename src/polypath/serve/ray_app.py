@@ -1,9 +1,9 @@
-"""The same service on a Ray cluster, when one machine is not enough: one replica for each machine or GPU, each with its
-own queue, batches and inference thread.
+"""Runs the service on a Ray cluster, if one machine is not enough. There is one replica for each machine or GPU, with
+its own queue, batches and inference thread.
 
 This process serves HTTP instead of Ray's proxies, which are not started. It listens, limits requests, parses them and
-passes them to a replica (:class:`ClusterApp`). So every option and limit of the single service holds, and a request
-gets its 503 when its budget is over, even if the replica has died.
+passes them to a replica (:class:`ClusterApp`). So every option and limit of the single service applies. A request gets
+its 503 when its budget is over, even if the replica has died.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about the replicas' model that the front end needs; ``idle_ms`` is each path's time on an idle replica."""
+    """Facts about the replicas' model that the front end needs. ``idle_ms`` is each path's time on an idle replica."""
 
     name: str
     classes: tuple[str, ...]
@@ -49,7 +49,7 @@ class Facts:
 
 
 class Replica:
-    """A service on a node of the cluster. It returns refusals, since errors raised by actors arrive wrapped."""
+    """A service on a node of the cluster. It returns refusals instead of raising them, since Ray would wrap them."""
 
     def __init__(self, make: Callable[[], Model], options: Options, local: bool) -> None:
         if local:
@@ -60,7 +60,7 @@ class Replica:
         self.service: Service | None = None
 
     def _running(self) -> Service:
-        if self.service is None:  # made on the event loop that answers
+        if self.service is None:  # only now, since the service must be made on the event loop that answers
             self.service = Service(self.model, self.times, self.options, Metrics())
         return self.service
 
@@ -73,7 +73,7 @@ class Replica:
         return path_rows(self._running())
 
     async def answer(self, request: PredictRequest, spent_s: float) -> dict[str, Any] | RequestRejected:
-        """``spent_s``: of the budget, before the request was sent here."""
+        """Answer a request. ``spent_s`` seconds of its budget were spent before it was sent to this replica."""
         try:
             return (await self._running().answer(request, time.perf_counter() - spent_s))[1]
         except RequestRejected as refusal:
@@ -85,15 +85,15 @@ class Replica:
 
 
 class ClusterApp(App):
-    """The application with replicas as its service; ``handle`` is Ray's, to :class:`Replica`."""
+    """The application with replicas as its service. ``handle`` is Ray's handle to :class:`Replica`."""
 
     def __init__(self, handle: Any, facts: Facts, options: Options, key: Key, callers: Callers | None = None) -> None:
         self.idle_ms = facts.idle_ms
-        super().__init__(cast("Model", facts), options, key, callers)  # only these facts of a model are used
+        super().__init__(cast("Model", facts), options, key, callers)  # App uses only these facts of a model
         self.handle, self.up, self.crowd = handle, False, Crowd()
 
     def measure(self) -> None:
-        """Does nothing: the replicas have measured."""
+        """Do nothing, since the replicas have measured."""
 
     @property
     def ready(self) -> bool:
@@ -109,8 +109,8 @@ class ClusterApp(App):
             self.drain()
 
     async def predict(self, request: Request) -> Response:
-        """Classify one image by the best path that fits `budget_ms`, or by `path`. A request that cannot be answered in
-        time is refused: 503 with Retry-After. With `allow_cheaper` a cheaper path may answer instead."""
+        """Classify one image by the most accurate path that fits `budget_ms`, or by `path`. A request that cannot be
+        answered in time is refused: 503 with Retry-After. With `allow_cheaper` a cheaper path may answer."""
         from fastapi.responses import Response
 
         arrived = time.perf_counter()
@@ -125,14 +125,14 @@ class ClusterApp(App):
         return Response(json.dumps(reply, separators=(",", ":")), media_type="application/json")
 
     def check(self, kind: str, query: bytes, body: bytes) -> None:
-        """Checks everything but the time that is left, which only a replica knows."""
+        """Check everything except whether a replica has time, which only the replica knows."""
         self._budget(read_request(kind, query, body, [path.name for path in self.model.paths], len(self.model.classes)))
 
     def _budget(self, wanted: PredictRequest) -> float:
-        """The budget in ms.
+        """Return the budget in milliseconds.
 
         Raises:
-            RequestRejected: 422, no idle replica answers within it.
+            RequestRejected: 422, even an idle replica would need more time.
         """
         budget_ms = self.options.budget_ms if wanted.budget_ms is None else wanted.budget_ms
         cheapest = min(self.idle_ms, key=lambda name: self.idle_ms[name])
@@ -147,11 +147,11 @@ class ClusterApp(App):
         return JSONResponse({"bundle": self.model.name, "classes": list(self.model.classes), "paths": rows})
 
     async def _ask(self, method: str, within_s: float, *args: Any) -> Any:
-        """A replica's result.
+        """Call a method of a replica, and return its result.
 
         Raises:
-            RequestRejected: the replica's refusal; 503 if no replica will answer or has answered in time, or the
-                replica has died.
+            RequestRejected: the replica refuses; 503, no replica can answer or has answered in time, or the replica has
+                died.
         """
         from ray.exceptions import RayError, RayTaskError  # pyright: ignore[reportMissingImports] (an extra)
         from ray.serve.exceptions import RayServeException  # pyright: ignore[reportMissingImports] (an extra)
@@ -167,14 +167,14 @@ class ClusterApp(App):
             answered = True
         except TimeoutError:
             raise RequestRejected(503, "no replica answered in time", retry_s=1.0, reason="replica late") from None
-        except RayTaskError:  # a defect in the replica is one of the service
+        except RayTaskError:  # a bug in the replica is a bug in the service
             raise
         except (RayError, RayServeException) as error:
             LOG.warning("a replica failed: %s", type(error).__name__)
             raise RequestRejected(503, "the replica failed", retry_s=1.0, reason="replica failed") from None
         finally:
             self.crowd.back(sent, time.perf_counter(), answered=answered)
-            pending.cancel()  # no effect on one that is done
+            pending.cancel()  # has no effect if the call is done
         if isinstance(result, RequestRejected):
             raise result
         return result
@@ -194,20 +194,20 @@ def start(
     cpus: float = 1,
     gpus: float = 0,
 ) -> tuple[Any, Facts]:
-    """Deploy on the cluster at ``address``; once the replicas are ready, return Ray's handle and the model's facts.
+    """Deploy on the cluster at ``address``. Once the replicas are ready, return Ray's handle and the model's facts.
 
     Args:
-        make: makes the model on a replica; a module's function, or one that cloudpickle can send.
-        options: as for one machine; its limit on requests bounds each replica.
-        address: of the cluster; ``auto`` for the one that runs here, ``local`` for a new one that only this machine can
-            reach.
-        name: of the application on the cluster; one of that name is replaced.
-        replicas: how many.
-        cpus, gpus: of each replica.
+        make: makes the model on a replica. It must be a module's function, or one that cloudpickle can send.
+        options: options as for one machine. The limit on requests applies to each replica.
+        address: address of the cluster; ``auto`` for the one that runs on this machine, ``local`` for a new one that
+            only this machine can reach.
+        name: name of the application on the cluster. An application with the same name is replaced.
+        replicas: number of replicas.
+        cpus, gpus: number of CPU cores and GPUs for each replica.
 
     Raises:
-        ImportError: Ray is missing; the message names the extra to install.
-        ValueError: no cluster at ``address``, or this machine is too small for a new one.
+        ImportError: Ray is missing. The message says which extra to install.
+        ValueError: there is no cluster at ``address``, or this machine is too small for a new one.
     """
     ray = join_cluster(address)
     serve = need("ray.serve", "--cluster", "cluster")

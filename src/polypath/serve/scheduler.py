@@ -1,4 +1,4 @@
-"""The queue between the event loop and the one thread that runs the network."""
+"""Defines the queue between the event loop and the one thread that runs the network."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from polypath.serve.times import Times
 
 T = TypeVar("T")
 Run = Callable[[str, np.ndarray], np.ndarray]
-"""``run(path, images (N, …))`` gives probabilities (N, classes)."""
+"""``run(path, images (N, …))`` returns probabilities (N, classes)."""
 Watch = Callable[[str, float, str], None]
-STUCK_S = 30.0  # a batch that takes longer means that the thread hangs
+STUCK_S = 30.0  # if a batch takes longer than this, the thread hangs
 
 
 @dataclass(frozen=True)
 class Done:
-    """The result of a request. ``decoded``, ``finished``: when its image and its batch were, by
-    ``time.perf_counter()``."""
+    """The result of a request. ``decoded`` and ``finished`` are the times, by ``time.perf_counter()``, at which its
+    image was decoded and its batch was finished."""
 
     probabilities: np.ndarray
     path: str
@@ -37,18 +37,18 @@ class Done:
 
 
 class Scheduler:
-    """Admits, batches and runs. Its methods are called on the event loop that was running when it was made,
-    unless they say otherwise.
+    """Admits requests, collects them into batches, and runs these. Its methods must be called on the event loop that
+    was running when it was made, unless they say otherwise.
 
     Args:
-        run: the network; called by one thread only.
+        run: the function that runs the network. It is called by only one thread.
         order: names of the paths, the most accurate first.
-        times: how long batches take; its sizes are the batch sizes used.
-        queue: the most tickets at a time.
+        times: how long batches take. Its batch sizes are the ones used.
+        queue: the largest number of tickets at a time.
         watch: called for the metrics: ``("batch", size, path)``, ``("seconds", s, path)``, ``("late", 1, path)``.
 
     Raises:
-        ValueError: paths without times, or times of other paths.
+        ValueError: ``order`` and ``times`` have different paths.
     """
 
     def __init__(
@@ -64,23 +64,23 @@ class Scheduler:
         self._run, self.order, self.times, self._watch = run, self._queue.order, times, watch
         self._loop = asyncio.get_running_loop()
         self._wake = threading.Condition()
-        self._started: float | None = None  # of the batch that runs now
+        self._started: float | None = None  # when the current batch began
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
 
     def admit(self, deadline: float, path: str, *, cheaper: bool = False) -> Ticket:
-        """A ticket for a request that must be answered before ``deadline`` (``time.perf_counter()``).
+        """Admit a request that must be answered before ``deadline`` (``time.perf_counter()``), and return its ticket.
 
         Raises:
-            RequestRejected: 503, it would be late or make another request late.
+            RequestRejected: 503, the request would be late, or would make another request late.
         """
         ticket = self._place(self._queue.admit, deadline, path, cheaper)
         ticket.future = self._loop.create_future()
         return ticket
 
     def check(self, deadline: float, path: str, *, cheaper: bool = False) -> None:
-        """Raise what :meth:`admit` would raise now; reserves nothing."""
+        """Raise the error that :meth:`admit` would raise now, if any. Reserve nothing."""
         self._place(self._queue.place, deadline, path, cheaper)
 
     def _place(self, place: Callable[..., T | None], deadline: float, path: str, cheaper: bool) -> T:
@@ -96,13 +96,13 @@ class Scheduler:
         raise RequestRejected(503, message, retry_s=retry_s, reason="busy")
 
     def submit(self, ticket: Ticket, image: np.ndarray) -> None:
-        """Give ``ticket`` its decoded image; from any thread."""
+        """Add the decoded image to ``ticket``. This can be called from any thread."""
         with self._wake:
             ticket.image, ticket.decoded, ticket.away = image, time.perf_counter(), False
             self._wake.notify()
 
     def fail(self, ticket: Ticket, error: Exception) -> None:
-        """Fail ``ticket``, since its image could not be decoded; from any thread."""
+        """Fail ``ticket``, since its image could not be decoded. This can be called from any thread."""
         self._tell(_fail, ticket, error)
 
     def withdraw(self, ticket: Ticket) -> None:
@@ -112,7 +112,7 @@ class Scheduler:
             self._wake.notify()
 
     def backlog(self) -> float:
-        """Seconds until everything accepted is answered."""
+        """Return the seconds until all accepted requests are answered."""
         with self._wake:
             return self._queue.backlog(time.perf_counter())
 
@@ -121,12 +121,12 @@ class Scheduler:
 
     @property
     def healthy(self) -> bool:
-        """Whether the thread is alive and its batch does not hang."""
+        """Whether the thread is alive and its current batch does not hang."""
         started = self._started
         return self._thread.is_alive() and (started is None or time.perf_counter() - started < STUCK_S)
 
     async def close(self) -> None:
-        """Admit no more requests, answer those that were admitted, end the thread."""
+        """Admit no more requests, answer those that were admitted, and end the thread."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -150,7 +150,7 @@ class Scheduler:
             self._tell(self._deliver, batch, result, started, finished)
 
     def _next(self) -> list[Ticket]:
-        """Wait for the next batch; empty at the end."""
+        """Wait for the next batch. It is empty when the scheduler closes."""
         with self._wake:
             self._queue.busy_until = 0.0
             while True:
@@ -162,7 +162,7 @@ class Scheduler:
                 self._wake.wait()
 
     def _tell(self, function: Callable[..., None], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has closed, so no client waits for the answer
+        with contextlib.suppress(RuntimeError):  # raised if the loop has closed; then no client waits for the answer
             self._loop.call_soon_threadsafe(function, *args)
 
     # --- back on the event loop --------------------------------------------------------------------------

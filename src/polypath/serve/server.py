@@ -1,5 +1,5 @@
-"""uvicorn around the application: the port is bound before anything is loaded, and shutdown answers every accepted
-request."""
+"""Runs the application in uvicorn. The port is bound before anything is loaded. At shutdown, every accepted request is
+still answered."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from polypath.serve.app import App
 from polypath.serve.protocol import bounded
 
 LOG = logging.getLogger(__name__)
-GRACE_S = 0.3  # while draining: how long connections that are open may still hear "503, shutting down"
+GRACE_S = 0.3  # how long requests over open connections still get "503, shutting down" at shutdown
 MOST_DRAIN_S = 90
-FILES = 200  # file descriptors for other things than connections
+FILES = 200  # file descriptors for purposes other than connections
 SWITCH_S = 0.0005  # the inference thread waits no longer than this for Python (default 5 ms)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to ``host:port``, not listening yet, so that a port in use is known before anything is loaded.
+    """Bind a socket to ``host:port``, so that a port in use is known before anything is loaded. It does not listen yet.
 
     Raises:
-        ValueError: no such host, or the port is in use or not allowed.
+        ValueError: the host does not exist, or the port is in use or not allowed.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -39,7 +39,7 @@ def listen(host: str, port: int) -> socket.socket:
     bound = socket.socket(family, kind, protocol)
     try:
         if sys.platform != "win32":
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # otherwise a restart would wait a minute
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # otherwise a restart may have to wait a minute
         bound.bind(address)
     except OSError as error:
         bound.close()
@@ -50,8 +50,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def allow_connections(number: int) -> None:
-    """Raise this process's limit on open files, often 1,024, to suffice for ``number`` connections, as many that wait
-    for their refusal, and decoding; at most to what the system allows."""
+    """Raise this process's limit on open files, which is often 1,024, as far as the system allows. It should suffice
+    for ``number`` connections, for as many that wait for their refusal, and for decoding."""
     try:
         import resource
     except ImportError:  # Windows
@@ -68,8 +68,8 @@ def allow_connections(number: int) -> None:
 
 
 class Server(uvicorn.Server):
-    """Shuts down on SIGTERM or Ctrl-C in this order: nothing new is accepted, accepted requests are answered,
-    connections close. A second Ctrl-C ends it at once. ``stopped_by`` is the signal."""
+    """A uvicorn server that shuts down on SIGTERM or Ctrl-C: it accepts no new requests, answers the accepted ones, and
+    closes connections. A second Ctrl-C ends it at once. ``stopped_by`` is the signal."""
 
     def __init__(self, app: App, ready: Callable[[], None] = lambda: None) -> None:
         limits = app.options.limits
@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
         self.stopped_by: int | None = None
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # uvicorn's own would end by the signal, not with status 0
+    def capture_signals(self) -> Iterator[None]:  # unlike uvicorn's, this lets the process end with status 0
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -121,7 +121,7 @@ class Server(uvicorn.Server):
 
 
 def serve(app: App, bound: socket.socket, ready: Callable[[], None] = lambda: None) -> int:
-    """Serve until a signal comes; returns that signal. ``ready`` is called when clients can connect."""
+    """Serve until a signal comes, and return that signal. ``ready`` is called when clients can connect."""
     sys.setswitchinterval(SWITCH_S)
     allow_connections(app.options.limits.connections)
     gc.collect()

@@ -1,4 +1,4 @@
-"""From a request to its answer: choose a path, check the deadline, decode, wait for inference, name the classes."""
+"""Answers requests: chooses a path, checks the deadline, decodes the image, and waits for inference."""
 
 from __future__ import annotations
 
@@ -24,25 +24,27 @@ from polypath.serve.predict_request import MOST_MS, PredictRequest
 from polypath.serve.scheduler import Done, Scheduler
 from polypath.serve.times import Times
 
-DECODING_S = 0.001  # for a small image, before any was measured
-TINY = 2**15  # pixels and bytes of an image that is decoded on the event loop: 0.1 to 1.3 ms, by format
-WORK_S = 20e-9  # for a unit of a large image's work, before any was measured
-PULSE_S = 0.025  # between measurements of the event loop's lag
+DECODING_S = 0.001  # assumed time to decode a small image, before any is measured
+TINY = 2**15  # images of at most so many pixels and bytes are decoded on the event loop: 0.1 to 1.3 ms, by format
+WORK_S = 20e-9  # assumed time for a unit of a large image's work, before any is measured
+PULSE_S = 0.025  # time between measurements of the event loop's lag
 WAIT_S = 5.0  # the longest queue of large images, by expected time
-DRAIN_S = 3.0  # for large images that were accepted, when the service shuts down
+DRAIN_S = 3.0  # time for accepted large images when the service shuts down
 
 Receive = Callable[[], Awaitable[Any]]
-"""ASGI's: gives ``http.disconnect`` once the client has left."""
+"""ASGI's ``receive``, which returns ``http.disconnect`` once the client has left."""
 
 
 def batch_sizes(most: int) -> tuple[int, ...]:
-    """1, 2, 4, … up to ``most``: few enough to profile each."""
+    """Return the batch sizes 1, 2, 4, … up to ``most``. They are so few that each can be profiled."""
     return tuple(2**i for i in range(most.bit_length()) if 2**i <= most)
 
 
 def check_budget(path: str, needed_ms: float, budget_ms: float) -> None:
-    """Raises:
-    RequestRejected: 422, ``path`` needs more than the budget on a machine that is idle.
+    """Check that ``path`` fits the budget on an idle machine.
+
+    Raises:
+        RequestRejected: 422, the path needs more time than the budget.
     """
     if needed_ms > budget_ms:
         raise RequestRejected(
@@ -57,16 +59,16 @@ def check_budget(path: str, needed_ms: float, budget_ms: float) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """How a service answers.
+    """Options of a service.
 
     Args:
-        budget_ms: of requests that give none.
-        top_k: classes in an answer, for requests that give no number.
-        max_batch: images in one batch at most; batches have powers of two.
-        limits: see :class:`RequestLimits`.
+        budget_ms: budget of requests that do not state one.
+        top_k: number of classes in the answer to requests that do not state it.
+        max_batch: the most images in one batch. Batch sizes are powers of two.
+        limits: limits on requests; see :class:`RequestLimits`.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is out of range.
     """
 
     budget_ms: float = 1000.0
@@ -91,7 +93,7 @@ class Decoding:
     futures: list[Future[None]] = field(default_factory=list)
 
     def cancel(self) -> None:
-        """Stop it: the image is no longer wanted."""
+        """Stop the decoding, since the image is no longer wanted."""
         self.cancellation.cancel()
         for future in self.futures:
             future.cancel()
@@ -101,10 +103,10 @@ class Service:
     """Answers requests on the event loop that was running when it was made.
 
     Args:
-        model: the network.
-        times: of ``model``, for :func:`batch_sizes` of ``options.max_batch``.
+        model: the model that answers.
+        times: times of ``model`` for the batch sizes in :func:`batch_sizes` of ``options.max_batch``.
         options: see :class:`Options`.
-        metrics: counters.
+        metrics: counters of events.
     """
 
     def __init__(self, model: Model, times: Times, options: Options, metrics: Metrics) -> None:
@@ -122,11 +124,11 @@ class Service:
     async def answer(
         self, request: PredictRequest, arrived: float, receive: Receive | None = None
     ) -> tuple[Done, dict[str, Any]]:
-        """The answer to ``request``, whose last byte came at ``arrived`` (``time.perf_counter()``). If ``receive``
-        reports that its client has left, all work for it stops.
+        """Answer ``request``, whose last byte came at ``arrived`` (``time.perf_counter()``). If ``receive`` reports
+        that the client has left, all work for the request stops.
 
         Raises:
-            RequestRejected: by any step on the way, from admission to inference.
+            RequestRejected: a step on the way refuses it, from admission to inference.
         """
         budget_ms, path = self._wanted(request)
         ticket = self.scheduler.admit(self._deadline(arrived, budget_ms), path, cheaper=request.allow_cheaper)
@@ -151,14 +153,14 @@ class Service:
         """Check ``request`` without decoding its image or reserving anything.
 
         Raises:
-            RequestRejected: what :meth:`answer` would raise now.
+            RequestRejected: :meth:`answer` would refuse the request now.
         """
         budget_ms, path = self._wanted(request)
         self.scheduler.check(self._deadline(arrived, budget_ms), path, cheaper=request.allow_cheaper)
 
     def _deadline(self, arrived: float, budget_ms: float) -> float:
-        """When inference must be done: the request's deadline minus the expected time of decoding, and minus the time
-        that it may have waited before the event loop read it at ``arrived``."""
+        """Return when inference must be done: the request's deadline minus the expected decoding time, and minus the
+        time that it may have waited before the event loop read it."""
         return arrived + budget_ms / 1000 - self.decoders.expected() - self.times.lag(time.perf_counter())
 
     async def _feel_lag(self) -> None:
@@ -169,10 +171,10 @@ class Service:
             self.times.observe_lag(max(0.0, now - due), now)
 
     def _wanted(self, request: PredictRequest) -> tuple[float, str]:
-        """The budget in ms, and the path.
+        """Return the budget in milliseconds, and the path.
 
         Raises:
-            RequestRejected: 422, the path is not that fast.
+            RequestRejected: 422, the path is too slow for the budget.
         """
         budget_ms = self.options.budget_ms if request.budget_ms is None else request.budget_ms
         if request.path is not None and not request.allow_cheaper:
@@ -180,10 +182,10 @@ class Service:
         return budget_ms, request.path or self._best(budget_ms)
 
     def _best(self, budget_ms: float) -> str:
-        """The most accurate path that fits the budget when nothing else runs.
+        """Return the most accurate path that fits the budget if no other request is running.
 
         Raises:
-            RequestRejected: 422, no path is that fast.
+            RequestRejected: 422, no path is fast enough for the budget.
         """
         now = time.perf_counter()
         spare = budget_ms / 1000 - self.times.reply(now)
@@ -192,15 +194,14 @@ class Service:
                 return path
         cheapest = min(self.scheduler.order, key=lambda name: self.times.idle(name, now))
         self._possible(cheapest, budget_ms)
-        return cheapest  # fits on an idle machine; admission reports that this one is busy
+        return cheapest  # it fits on an idle machine; if this one is busy, admission refuses the request
 
     def _possible(self, path: str, budget_ms: float) -> None:
         check_budget(path, 1000 * self.times.idle(path, time.perf_counter()), budget_ms)
 
     def _decode_tiny(self, decoding: Decoding) -> bool:
-        """Decode an image here if it is tiny; returns whether it was. A thread would wait for the interpreter's lock
-        several times for each image, which takes longer than the decoding, above all when many requests are refused.
-        """
+        """Decode an image on the event loop if it is tiny, and return whether it was. A thread would wait several times
+        for the interpreter's lock. That takes longer than the decoding, above all when many requests are refused."""
         if len(decoding.data) > TINY:
             return False
         try:
@@ -210,7 +211,7 @@ class Service:
         return True
 
     def _decode(self, decoding: Decoding) -> None:
-        """On a thread of the decoders."""
+        """Decode an image on a thread of the decoders, or queue it if it is large."""
         try:
             self._decode_here(decoding)
         except LargeImage as large:
@@ -218,10 +219,10 @@ class Service:
             self._begin_large(decoding)
 
     def _decode_here(self, decoding: Decoding, most: int | None = None) -> None:
-        """Decode in this thread; the image goes straight to the queue, without a turn of the event loop.
+        """Decode an image in this thread. It is then submitted at once, without a turn of the event loop.
 
         Raises:
-            LargeImage: it would be more work than ``most``, or than this process may do.
+            LargeImage: the image would be more work than ``most``, or than this process may do.
         """
         try:
             image = self.model.decode(decoding.data, self.options.limits.pixels, most)
@@ -233,7 +234,7 @@ class Service:
             self.scheduler.submit(decoding.ticket, image)
 
     def _begin_large(self, decoding: Decoding) -> None:
-        """Queue the image behind the other large ones, if it will be in time; the first one is always tried."""
+        """Queue an image behind the other large ones, if it will be in time. If there are none, always queue it."""
         expected_s = self.large.expected(decoding.work)
         if self.large.pieces and expected_s > min(WAIT_S, decoding.deadline - time.perf_counter()):
             message = f"{self.large.pieces} large images are being decoded already, each after the other"
@@ -299,8 +300,8 @@ class Service:
         }
 
     def drain(self) -> None:
-        """The service shuts down: large images that are not decoded soon are refused, so that they do not delay it.
-        Called from any thread."""
+        """Prepare for shutdown: large images that are not decoded soon are refused, so that they do not delay it. This
+        can be called from any thread."""
         self._loop.call_soon_threadsafe(self._loop.call_later, DRAIN_S, self._give_up_large)
 
     def _give_up_large(self) -> None:
@@ -309,7 +310,7 @@ class Service:
             self.scheduler.fail(decoding.ticket, refusal)
 
     async def close(self) -> None:
-        """Answer what was accepted, then stop."""
+        """Answer the accepted requests, then stop."""
         await self.scheduler.close()
         self._pulse.cancel()
         for decoding in list(self._large):

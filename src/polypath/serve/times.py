@@ -1,7 +1,8 @@
-"""The times that admission plans with: the paths' latencies in seconds, and the time of a reply.
+"""Estimates the times with which admission plans: the paths' latencies in seconds, and the time of a reply.
 
-Recent times of a path come first. For a batch size that was not run lately, its profile is scaled by how other sizes
-compare with theirs: a profile of a busy machine is too high, and would keep its sizes from ever being run.
+Recent times of a path are used first. For a batch size that was not run lately, the profile is scaled by the ratio of
+recent times to profiles at other sizes. Otherwise the profile of a busy machine, whose times are too high, could keep
+a batch size from ever being used.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ from collections.abc import Mapping
 
 from polypath.deploy.latency import Latencies, Recent
 
-LEAST_REPLY_S, FIRST_REPLY_S = 0.002, 0.005  # the least to plan with; and before any reply was measured
-LEAST_LAG_S = 0.003  # less is the timer's own inaccuracy
+LEAST_REPLY_S, FIRST_REPLY_S = 0.002, 0.005  # time of a reply to plan with: at least, and before any is measured
+LEAST_LAG_S = 0.003  # smaller lags are within the timer's inaccuracy
 
 
 class Times:
-    """Seconds of a batch.
+    """Estimates the seconds that batches and replies take.
 
     Args:
-        latencies: by batch size, each with the same paths. The sizes are those that batches may have, including 1.
-            If they are a predictor's, both it and the service add their times.
+        latencies: the paths' latencies by batch size, each with the same paths. The sizes are those that batches may
+            have, including 1. If they belong to a predictor, both the predictor and the service add times to them.
 
     Raises:
-        ValueError: no size 1, sizes with different paths.
+        ValueError: there is no size 1, or sizes have different paths.
     """
 
     def __init__(self, latencies: Mapping[int, Latencies]) -> None:
@@ -36,35 +37,35 @@ class Times:
                     f"latencies: batch size {size} has paths {sorted(row.paths)}, size 1 {sorted(self.paths)}"
                 )
         self._latencies = dict(latencies)
-        self._ratios = Recent()  # of observed times to the profile's median, over all paths and sizes
+        self._ratios = Recent()  # observed times divided by the profile's median, over all paths and sizes
         self._replies = Recent()
-        self._lags = Recent(kept=16)  # 0.4 s of them, so that an idle event loop is noticed soon
+        self._lags = Recent(kept=16)  # the lags of 0.4 s, so that an idle event loop is noticed soon
 
     def observe(self, path: str, size: int, seconds: float, now: float) -> None:
-        """A batch of ``size`` images through ``path`` took ``seconds``."""
+        """Record that a batch of ``size`` images through ``path`` took ``seconds``."""
         row = self._latencies[size]
         row.observe(path, 1e3 * seconds, now)
         self._ratios.add(1e3 * seconds / row.paths[path].profiled.p50, now)
 
     def observe_reply(self, seconds: float, now: float) -> None:
-        """From a batch's end to an answer handed to its connection."""
+        """Record the time from a batch's end until an answer was passed to its connection."""
         self._replies.add(seconds, now)
 
     def observe_lag(self, seconds: float, now: float) -> None:
-        """How late the event loop ran something that was due."""
+        """Record by how much the event loop was late."""
         self._lags.add(seconds, now)
 
     def lag(self, now: float) -> float:
-        """How many seconds a request may have waited until it was read."""
+        """Return how many seconds a request may have waited until it was read."""
         recent = self._lags.quantiles(now)
         return 0.0 if recent is None or recent[1] < LEAST_LAG_S else recent[1]
 
     def idle(self, path: str, now: float) -> float:
-        """The time of one image on an idle machine: the profile's p99, or ``high`` if that is less."""
+        """Return the time for one image on an idle machine: the profile's p99, or :meth:`high` if that is less."""
         return min(1e-3 * self._latencies[1].paths[path].profiled.p99, self.high(path, 1, now))
 
     def typical(self, path: str, size: int, now: float) -> float:
-        """The median time."""
+        """Return the median time of a batch."""
         latency = self._latencies[size].paths[path]
         if (recent := latency.recent(now)) is not None:
             return 1e-3 * recent[0]
@@ -72,8 +73,8 @@ class Times:
         return 1e-3 * latency.profiled.p50 * (ratios[0] if ratios is not None else 1.0)
 
     def high(self, path: str, size: int, now: float) -> float:
-        """The time to plan with: the recent 95th percentile. Without recent runs, the profile's median times the 95th
-        percentile of all observed ratios; without any observations, the profile's p99."""
+        """Return the time of a batch to plan with: the recent 95th percentile. Without recent runs it is the profile's
+        median times the 95th percentile of all observed ratios; without observations, the profile's p99."""
         latency = self._latencies[size].paths[path]
         if (recent := latency.recent(now)) is not None:
             return 1e-3 * recent[1]
@@ -82,11 +83,11 @@ class Times:
         return 1e-3 * latency.profiled.p99
 
     def idle_reply(self, now: float) -> float:
-        """The time of a reply on an idle machine: the least observed, at most ``FIRST_REPLY_S``."""
+        """Return the time of a reply on an idle machine: the smallest recent one, but at most ``FIRST_REPLY_S``."""
         seen = self._replies.fastest(now)
         return FIRST_REPLY_S if seen is None else min(FIRST_REPLY_S, max(LEAST_REPLY_S, seen))
 
     def reply(self, now: float) -> float:
-        """The time to plan with from a batch's end to its answers, in seconds."""
+        """Return the time to plan with from a batch's end to its answers, in seconds."""
         recent = self._replies.quantiles(now)
         return max(LEAST_REPLY_S, recent[1]) if recent is not None else FIRST_REPLY_S

@@ -1,4 +1,4 @@
-"""Recalibrated batch-norm statistics of paths as a safetensors file."""
+"""Writes and reads recalibrated batch-norm statistics of paths as a safetensors file."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def save_statistics(statistics: BatchNormStatistics, file: str | os.PathLike[str
 
 
 def load_statistics(file: str | os.PathLike[str]) -> BatchNormStatistics:
-    """Read what :func:`save_statistics` wrote.
+    """Read statistics that :func:`save_statistics` wrote.
 
     Raises:
-        ValueError: a file that is damaged or something else.
+        ValueError: the file is missing, damaged, or something else.
     """
     try:
         with opened(Path(file)) as stream:
@@ -65,10 +65,10 @@ def load_statistics(file: str | os.PathLike[str]) -> BatchNormStatistics:
 
 
 def _in_order(data: bytes) -> bytes:
-    """A safetensors file with its metadata sorted, since the writer's order varies."""
+    """Sort the metadata of a safetensors file, since the order in which they are written varies."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # as the format requires
+    text += b" " * (-len(text) % 8)  # the format requires this padding
     return len(text).to_bytes(8, "little") + text + data[end:]

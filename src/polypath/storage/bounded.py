@@ -1,4 +1,4 @@
-"""Limits what a config of unknown origin may build, by the size of its weights file."""
+"""Limits how large a network a config of unknown origin may build, by the size of its weights file."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from torch.utils._python_dispatch import TorchDispatchMode  # torch has no publi
 from torch.utils._pytree import tree_leaves
 
 SPARE_OPERATIONS, SPARE_BYTES = 10_000, 2**28
-"""Operations and bytes allowed beside the weights themselves, for initialisations and position tables."""
+"""Operations and bytes allowed in addition to the weights, for initialisations and position tables."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """How many ``tensors`` a weights file holds, and their ``bytes`` in all."""
+    """The number of ``tensors`` in a weights file, and their total size in ``bytes``."""
 
     tensors: int
     bytes: int
 
     @contextlib.contextmanager
     def bounds(self) -> Iterator[None]:
-        """Raise ``ValueError`` in the block as soon as it allocates far more than the file could fill, on the meta
-        device too."""
+        """Raise ``ValueError`` in the block as soon as it allocates far more memory than the file could fill. Memory on
+        the meta device counts too."""
         with _Counted(40 * self.tensors + SPARE_OPERATIONS, 4 * self.bytes + SPARE_BYTES) as counted:
             try:
                 yield
             except Exception as error:
-                if counted.over is not None:  # other packages wrap exceptions while they build
+                if counted.over is not None:  # other packages may have replaced the original exception
                     raise ValueError(counted.over) from error
                 raise
 
 
 class _Counted(TorchDispatchMode):
-    """Counts operations, and the bytes of their outputs, except views and in-place results."""
+    """Counts operations and the bytes of their outputs, without views and in-place results."""
 
     def __init__(self, operations: int, bytes: int) -> None:
         super().__init__()

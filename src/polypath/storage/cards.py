@@ -1,4 +1,4 @@
-"""Model cards: the README of a saved network, with metadata for the hub and the table of its paths."""
+"""Writes model cards: the README of a saved network, with metadata for the hub and a table of its paths."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def model_card(
     dataset: str | None = None,
     notes: Sequence[str] = (),
 ) -> str:
-    """The text of ``README.md``: metadata for the hub, then Markdown.
+    """Return the text of ``README.md``: metadata for the hub, then Markdown.
 
     Args:
         config: the contents of ``config.json``.
-        named_paths: texts of the choices that the network has, listed if there is no table.
-        path_table: rows of results, keys as in :data:`COLUMNS`; other keys make further columns.
-        dataset: what it was trained on; a hub name becomes metadata.
-        notes: sentences such as how the results were obtained.
+        named_paths: texts of the network's named paths, which are listed if there is no table.
+        path_table: rows of results. Their keys are as in :data:`COLUMNS`; other keys become further columns.
+        dataset: the data set that the network was trained on. A hub name becomes metadata.
+        notes: sentences for the card, such as how the results were obtained.
     """
     name = config.get("model") or config["family"]
     front = _front([str(config["family"])], licence, dataset)
@@ -57,7 +57,8 @@ def bundle_card(
     notes: Sequence[str] = (),
     licence: str = "apache-2.0",
 ) -> str:
-    """The same for a bundle of several networks, with their ``families`` by name; each network has its own card."""
+    """Return the text of ``README.md`` for a bundle of several networks, each of which has its own card too.
+    ``families`` contains the networks' families by name."""
     lines = [*_front(list(dict.fromkeys(families.values())), licence, dataset), "", f"# {_plain(name)}", ""]
     lines += ["Several networks, which answer by one of their paths within a time budget:", ""]
     lines += [f"- [{network}]({network}/README.md): {_plain(family)}" for network, family in families.items()]
@@ -66,7 +67,7 @@ def bundle_card(
 
 
 def _front(families: Sequence[str], licence: str, dataset: str | None) -> list[str]:
-    """Metadata for the hub."""
+    """Return the metadata for the hub."""
     head: dict[str, Any] = {
         "library_name": "polypath",
         "pipeline_tag": "image-classification",
@@ -79,7 +80,7 @@ def _front(families: Sequence[str], licence: str, dataset: str | None) -> list[s
 
 
 def _facts(config: Mapping[str, Any], paper: str, parameters: int | None, dataset: str | None) -> list[str]:
-    """Facts about the network, a line for each."""
+    """Return facts about the network, a line for each."""
     classes, normalisation, image = (config.get(key) or {} for key in ("classes", "normalisation", "image"))
     rows = {
         "family": config["family"] + (f" ({paper})" if paper else ""),
@@ -163,5 +164,5 @@ def _shortened(items: Sequence[str], limit: int = 20) -> str:
 
 
 def _plain(value: Any) -> str:
-    """One line that cannot break a table or a list."""
+    """Return a value as one line that cannot break a table or a list."""
     return " ".join(str(value).split()).replace("|", "\\|")

@@ -28,14 +28,14 @@ from polypath.storage.layout import CONFIG, Folder, in_run
 
 FORMAT_VERSION = 1
 MIN_TORCH = "2.11"
-PACKAGES = {"timm": "timm", "pytorchcv": "pytorchcv"}  # families whose networks another package builds
+PACKAGES = {"timm": "timm", "pytorchcv": "pytorchcv"}  # families whose networks are built by another package
 _SIDE = whole(1, 8192)  # pixels
 _IMAGES: dict[str, dict[str, Rule]] = {
     "image": {"size": each(_SIDE, 2), "to": optional(_SIDE), "resize": optional(one_of("crop", "squash", "pad"))},
     "normalisation": {"mean": each(number()), "std": each(number(above=0))},
     "pretrained_cfg": {"input_size": each(_SIDE, 3)},
 }
-"""The rules for a config's fields on how images are prepared."""
+"""The rules for the fields of a config that describe how images are prepared."""
 
 
 @dataclass
@@ -55,11 +55,13 @@ class _Config:
 
 
 def read_config(source: Folder) -> dict[str, Any]:
-    """The contents of a saved network's ``config.json``: ``family``, ``arguments``, ``paths`` (of an extracted one),
-    ``model``, ``num_classes``, ``min_size``, ``classes``, ``normalisation``, ``image``, ``path_table`` and versions.
+    """Read and check a saved network's ``config.json``.
+
+    Its entries are ``family``, ``arguments``, ``paths`` (of an extracted network), ``model``, ``num_classes``,
+    ``min_size``, ``classes``, ``normalisation``, ``image``, ``path_table`` and versions.
 
     Raises:
-        ValueError: a folder or file that is missing, damaged, something else or of a later version.
+        ValueError: the folder or file is missing, damaged, something else, or of a later version.
     """
     file = Path(source) / CONFIG
     if not file.is_file():
@@ -79,7 +81,7 @@ def read_config(source: Folder) -> dict[str, Any]:
 
 
 def _check_images(config: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` if a config has impossible values on how images are prepared."""
+    """Raise ``ValueError`` if a config has impossible values for the preparation of images."""
     given = {"image": config.get("image") or {}, "normalisation": config.get("normalisation") or {}}
     given["pretrained_cfg"] = config.get("pretrained_cfg") or {}
     for part, rules in _IMAGES.items():
@@ -94,15 +96,15 @@ def _check_images(config: Mapping[str, Any]) -> None:
 
 
 def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None, held: Held | None = None) -> PathNet:
-    """The network that a config describes. Without a ``seed`` to draw its weights from, the tensors that a weights file
-    holds are on the meta device.
+    """Build the network that a config describes.
 
     Args:
-        held: how much its weights file holds, for a config of unknown origin.
+        seed: random seed for the weights. Without it, the tensors that a weights file contains are on the meta device.
+        held: the size of the weights file, which limits the network of a config of unknown origin.
 
     Raises:
-        ValueError: an unknown family or argument, one that the family refuses, or more than the file could fill; the
-            message starts with ``where``.
+        ValueError: the family or an argument is unknown, the family refuses an argument, or the network is far larger
+            than the file. The message starts with ``where``.
     """
     family = config["family"]
     try:
@@ -117,10 +119,10 @@ def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None,
 
 
 def restore(net: PathNet, config: Mapping[str, Any], where: str) -> None:
-    """Copy into ``net.config`` the facts in a saved config that do not affect how the network is built.
+    """Copy into ``net.config`` those facts of a saved config that do not affect how the network is built.
 
     Raises:
-        ValueError: more classes than the head has outputs; the message starts with ``where``.
+        ValueError: there are more classes than the head has outputs. The message starts with ``where``.
     """
     for key in (*ABOUT, "model", "statistics", "gates"):
         if key in config:
@@ -137,9 +139,9 @@ def _meta_built(spec: Any) -> PathNet:
     try:
         with torch.device("meta"):
             net = spec.build(seed=0)
-    except RuntimeError:  # a module of another package computes in its constructor
+    except RuntimeError:  # another package's constructor needs real values
         return spec.build(seed=0)
-    # tensors outside the state dict must be computed
+    # tensors outside the state dict must be computed, since no file contains them
     return spec.build(seed=0) if _unsaved(net) else net
 
 

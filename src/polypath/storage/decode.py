@@ -1,8 +1,8 @@
-"""JSON values to dataclasses: msgspec in strict mode, with errors that name the field, its value and what is legal.
+"""Converts JSON values to dataclasses, with msgspec in strict mode. Errors state the field, its value and legal values.
 
     read(folder / "summary.json", RunResult)
 
-Lists become tuples and integers become floats where the field needs it; text never becomes a number.
+Lists become tuples, and integers become floats, where a field needs it. Text never becomes a number.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _WORDS = {
 
 
 def read(file: Path, kind: type[T], *, others: bool = False, finite: bool = True) -> T:
-    """The JSON document in a file as ``kind``; see :func:`decode`.
+    """Read the JSON document in a file as ``kind``; see :func:`decode`.
 
     Raises:
-        ValueError: a file that is missing, unreadable or not JSON, or a value that does not fit; the message names it.
+        ValueError: the file is missing, unreadable or not JSON, or a value does not fit. The message contains the file.
     """
     value = read_json(file)
     try:
@@ -47,14 +47,14 @@ def read(file: Path, kind: type[T], *, others: bool = False, finite: bool = True
 
 
 def read_result(file: Path, kind: type[T], number: int, what: str, more: str = "") -> T:
-    """A result that was written in ``format`` ``number``.
+    """Read a result whose ``format`` is ``number``.
 
     Args:
-        what: what made it, for the message.
+        what: what made the result, for the message.
         more: a hint at the end of the message.
 
     Raises:
-        ValueError: not such a result, a damaged one, or one in another format.
+        ValueError: the file is not such a result, is damaged, or has another format.
     """
     held = read_json(file)
     if not isinstance(held, Mapping) or held.get("format") != number:
@@ -63,7 +63,7 @@ def read_result(file: Path, kind: type[T], number: int, what: str, more: str = "
 
 
 def decode(value: Any, kind: type[T], what: str, *, others: bool = False, finite: bool = True) -> T:
-    """A JSON value as ``kind``: a dataclass, a ``TypedDict`` or any other type that msgspec knows.
+    """Convert a JSON value to ``kind``: a dataclass, a ``TypedDict`` or any other type that msgspec knows.
 
     Args:
         what: the value's name in messages.
@@ -71,7 +71,7 @@ def decode(value: Any, kind: type[T], what: str, *, others: bool = False, finite
         finite: refuse NaN and infinity.
 
     Raises:
-        ValueError: a field that is unknown, missing, of another type or refused by its class.
+        ValueError: a field is unknown, missing, of another type, or refused by its class.
     """
     try:
         if finite or not others:
@@ -88,7 +88,7 @@ def _convert(value: Any, kind: Any) -> Any:
 
 
 def _check(value: Any, kind: Any, what: str, others: bool, finite: bool) -> None:
-    """Refuse what msgspec accepts: unknown fields, NaN and infinity, integers of more than 64 bits."""
+    """Refuse values that msgspec accepts: unknown fields, NaN and infinity, integers of more than 64 bits."""
     if kind is Any:
         return
     if not others and isinstance(value, Mapping) and (hints := _hints(kind)) is not None:
@@ -103,13 +103,13 @@ def _check(value: Any, kind: Any, what: str, others: bool, finite: bool) -> None
 
 
 def _explained(value: Any, kind: Any, what: str, error: msgspec.ValidationError) -> str:
-    """The error message, for the innermost part that is wrong."""
+    """Return the error message for the innermost part that is wrong."""
     for part, part_kind, name in _parts(value, kind, what):
         try:
             _convert(part, part_kind)
         except msgspec.ValidationError as inner:
             return _explained(part, part_kind, name, inner)
-    if error.__cause__ is not None:  # the class's own check, which names its field
+    if error.__cause__ is not None:  # raised by the class's own check; its message contains the field
         return str(error.__cause__)
     if missing := re.fullmatch(r"Object missing required field `(.*)`", str(error)):
         return f"{what} lacks the field {missing[1]!r}"
@@ -121,7 +121,7 @@ def _explained(value: Any, kind: Any, what: str, error: msgspec.ValidationError)
 
 
 def _parts(value: Any, kind: Any, what: str) -> Iterator[tuple[Any, Any, str]]:
-    """The fields or entries of a value, with their types and names."""
+    """Yield the fields or entries of a value, with their types and names."""
     if typing.get_origin(kind) is typing.Annotated:
         kind = typing.get_args(kind)[0]
     args, hints, origin = typing.get_args(kind), _hints(kind), typing.get_origin(kind)
@@ -140,7 +140,7 @@ def _parts(value: Any, kind: Any, what: str) -> Iterator[tuple[Any, Any, str]]:
 
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any] | None:
-    """The types of a table's fields by their names; None for other types."""
+    """Return the types of a table's fields by name; None for other types."""
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind, include_extras=True)
         return {field.name: hints[field.name] for field in dataclasses.fields(kind)}

@@ -1,4 +1,4 @@
-"""Digests of files and of JSON values."""
+"""Computes digests of files and of JSON values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def file_digest(path: Path, length: int | None = None) -> str:
-    """SHA-256 of a file's bytes, or of its first ``length`` ones."""
+    """Return the SHA-256 of a file's bytes, or of its first ``length`` bytes."""
     with open(path, "rb") as stream:
         if length is None:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -17,11 +17,11 @@ def file_digest(path: Path, length: int | None = None) -> str:
 
 
 def json_digest(value: Any) -> str:
-    """SHA-256 of a JSON value, independent of its layout."""
+    """Return the SHA-256 of a JSON value, independent of its layout."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
 def folder_digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """``{"sha256", "bytes"}`` of each file in and below ``folder``, by its relative path, sorted."""
+    """Return ``{"sha256", "bytes"}`` of each file in and below ``folder``, by relative path, sorted."""
     files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     return {name: {"sha256": file_digest(files[name]), "bytes": files[name].stat().st_size} for name in sorted(files)}

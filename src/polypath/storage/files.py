@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders: written beside their place, flushed, renamed."""
+"""Writes files and folders atomically: under a temporary name in the same folder, which is then renamed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-DEEPEST = 100  # nested tables and lists
+DEEPEST = 100  # how deep tables and lists may be nested
 LARGEST = 2**26  # bytes of a JSON file
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
@@ -25,7 +25,7 @@ _KINDS = (
     (stat.S_ISDIR, "a folder"),
 )
 SUFFIX = ".tmp"
-"""The ending of temporary names; a killed process may leave ``.NAME.PROCESS.tmp``."""
+"""The ending of temporary names. A killed process may leave ``.NAME.PROCESS.tmp``."""
 NAME_OF_LOCK = ".lock"
 """The name of the file that a writer locks (:mod:`polypath.storage.lock`)."""
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>tmp|old)")
@@ -33,10 +33,10 @@ _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>tmp|old)")
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, which becomes ``path`` when the block ends without an error.
+    """Provide a temporary file to write to, which becomes ``path`` when the block ends without an error.
 
     Raises:
-        OSError: no space, no permission; ``path`` is unchanged then.
+        OSError: there is no space or no permission. Then ``path`` is unchanged.
     """
     _sweep_beside(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
@@ -51,17 +51,17 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_file(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Put ``data`` (text as UTF-8) at ``path``; readers see the old file or the new one, never a part.
+    """Write ``data`` (text as UTF-8) to ``path``. Readers see the old file or the new one, never a part.
 
     Raises:
-        OSError: no space, no permission; ``path`` is unchanged then.
+        OSError: there is no space or no permission. Then ``path`` is unchanged.
     """
     with whole(Path(path)) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Put a JSON document at ``path``, as :func:`write_file` does."""
+    """Write a JSON document to ``path``, as :func:`write_file` does."""
     write_file(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -73,7 +73,7 @@ def sync_folder(folder: Path) -> None:
         return
     try:
         os.fsync(handle)
-    except OSError:  # some network file systems cannot
+    except OSError:  # some network file systems do not support it
         pass
     finally:
         os.close(handle)
@@ -81,7 +81,8 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that replaces it when the block ends without an error, and is removed otherwise."""
+    """Provide a folder beside ``target`` that replaces ``target`` when the block ends without an error. Otherwise the
+    folder is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep_beside(target)
     made, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
@@ -106,29 +107,31 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def contents(folder: Path) -> list[Path]:
-    """The contents of a folder, except a writer's lock and the temporary files of killed writers."""
+    """List the contents of a folder, without a writer's lock and the temporary files of killed writers."""
     return [path for path in folder.iterdir() if path.name != NAME_OF_LOCK and path.suffix != SUFFIX]
 
 
 def check_own(folder: Path, marker: str, what: str) -> None:
-    """Raise ``ValueError`` unless ``folder`` is missing, empty, or a ``what``, which has the file ``marker``."""
+    """Raise ``ValueError`` unless ``folder`` is missing, empty, or contains the file ``marker``, as each ``what``
+    does."""
     if folder.exists() and (not folder.is_dir() or contents(folder)) and not (folder / marker).is_file():
         raise ValueError(f"{folder} exists and is no {what}: choose another --out")
 
 
 def check_vacant(target: Path, what: str = "") -> None:
-    """Raise ``ValueError`` unless ``target`` does not exist or is an empty folder; ``what`` is put before its name."""
+    """Raise ``ValueError`` unless ``target`` is missing or an empty folder. ``what`` is put before its name."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{what}{target}: exists and is not empty; choose another folder")
 
 
 def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
-    """The bytes of a regular file, the first ``most`` of them (all below 0); other files are refused at once.
+    """Read the first ``most`` bytes of a regular file, or all if ``most`` is negative. Other files are refused at once.
 
     Raises:
-        OSError: no such file, no permission, or a pipe, a device, a socket, a folder; its ``strerror`` says which.
+        OSError: the file is missing or not readable, or is a pipe, a device, a socket or a folder. ``strerror`` says
+            which.
     """
-    check_regular(path, os.stat(path).st_mode)  # opening some devices makes them act
+    check_regular(path, os.stat(path).st_mode)  # before opening, which makes some devices act
     with open(path, "rb", opener=_at_once) as stream:
         check_regular(path, os.fstat(stream.fileno()).st_mode)
         return stream.read(most)
@@ -139,7 +142,7 @@ def _at_once(path: str, flags: int) -> int:
 
 
 def check_regular(path: str | os.PathLike[str], mode: int) -> None:
-    """Raise ``OSError`` unless ``mode``, from ``os.stat``, is that of a regular file."""
+    """Raise ``OSError`` unless ``mode`` (from ``os.stat``) is the mode of a regular file."""
     if stat.S_ISREG(mode):
         return
     kind = next((name for fits, name in _KINDS if fits(mode)), "no file")
@@ -147,10 +150,10 @@ def check_regular(path: str | os.PathLike[str], mode: int) -> None:
 
 
 def read_json(path: Path, most: int = LARGEST) -> Any:
-    """The JSON value in a file of at most ``most`` bytes.
+    """Read the JSON value in a file of at most ``most`` bytes.
 
     Raises:
-        ValueError: a file that is missing, unreadable, larger or not JSON; the message names it.
+        ValueError: the file is missing, unreadable, larger, or not JSON. The message contains the file.
     """
     try:
         data = read_regular(path, most + 1)
@@ -162,11 +165,11 @@ def read_json(path: Path, most: int = LARGEST) -> Any:
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """The JSON value of a text; NaN and infinity are allowed.
+    """Parse a text as JSON. NaN and infinity are allowed.
 
     Raises:
-        ValueError: not JSON, values nested more than ``DEEPEST`` times, or a key that occurs twice in a table (readers
-            differ in which one they take); the message starts with ``where``.
+        ValueError: the text is not JSON, values are nested more than ``DEEPEST`` times, or a key occurs twice in a
+            table (readers differ in which value they use). The message starts with ``where``.
     """
     try:
         value = json.loads(text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_table)
@@ -185,7 +188,7 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_depth(value: Any) -> None:
-    """Refuse deep nesting: writing, comparing and showing a value all use the interpreter's stack."""
+    """Refuse deep nesting, since writing, comparing and showing a value all use the interpreter's stack."""
     level = [[value]]
     for _ in range(DEEPEST + 1):
         parts = (part for table in level for part in (table.values() if isinstance(table, dict) else table))
@@ -195,7 +198,7 @@ def _check_depth(value: Any) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder in its place; does nothing if there is none."""
+    """Remove a file or folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -203,9 +206,9 @@ def remove(path: Path) -> None:
 
 
 def sweep_out(folder: Path) -> None:
-    """Remove the temporary files of killed processes from ``folder``; no other process may be writing there.
+    """Remove the temporary files of killed processes from ``folder``. No other process may be writing there.
 
-    A folder that :func:`new_folder` moved aside is moved back if its replacement never arrived.
+    If :func:`new_folder` moved a folder aside but did not finish its replacement, the folder is moved back.
     """
     for path in folder.glob(f".*{SUFFIX}"):
         remove(path)
@@ -215,8 +218,8 @@ def sweep_out(folder: Path) -> None:
 
 
 def _sweep_beside(target: Path) -> None:
-    """As :func:`sweep_out`, but only what writers of ``target`` left whose processes have ended: the folder is not
-    locked, so others may be writing there."""
+    """Remove temporary files as :func:`sweep_out` does, but only those for ``target``, and only of processes that have
+    ended. The folder is not locked, so other processes may be writing there."""
     try:
         names = os.listdir(target.parent)
     except OSError:
@@ -224,7 +227,7 @@ def _sweep_beside(target: Path) -> None:
     for name in names:
         match = _LEFT.fullmatch(name)
         if match and match["name"] == target.name and not _runs(int(match["process"])):
-            with contextlib.suppress(OSError):  # another user's, or just removed by another writer
+            with contextlib.suppress(OSError):  # it belongs to another user, or another writer has just removed it
                 _settle(target.parent / name, target)
 
 
@@ -236,8 +239,8 @@ def _settle(left: Path, target: Path) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether a process of this machine runs; True if that cannot be found out."""
-    if sys.platform == "win32":  # os.kill would end it
+    """Return whether a process of this machine is running; True if that cannot be found out."""
+    if sys.platform == "win32":  # where os.kill would end the process
         return True
     try:
         os.kill(process, 0)

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: upload a network, download one by its name."""
+"""Uploads networks to the Hugging Face Hub, and downloads them by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def push_to_hub(
     commit_message: str = "Upload network",
     **options: Any,
 ) -> str:
-    """Save ``net`` by :func:`save`, which gets ``options``, and upload the folder; return the repo's address."""
+    """Save ``net`` with :func:`save` and these ``options``, upload the folder, and return the repository's address."""
     from huggingface_hub import HfApi
 
     with tempfile.TemporaryDirectory() as place:
@@ -40,10 +40,10 @@ def push_to_hub(
 
 
 def fetch(source: Folder, revision: str | None = None) -> Path:
-    """The folder ``source``, or the cached download of the Hub's network of that name.
+    """Return the folder ``source`` or, if there is none, the cached download of the Hub's network with that name.
 
     Raises:
-        ValueError: no such folder, and no such name or no connection to the Hub.
+        ValueError: there is no such folder, and the Hub has no such network or cannot be reached.
     """
     check("source", source, Rule("a folder, or a hub name (owner/name)", lambda s: isinstance(s, str | os.PathLike)))
     folder = Path(source)

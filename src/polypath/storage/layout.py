@@ -1,4 +1,4 @@
-"""Which files a saved network has."""
+"""Defines the files of a saved network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ Folder = str | os.PathLike[str]
 
 
 def in_run(folder: Folder) -> str:
-    """For messages about a folder that is not a saved network: where its network is, if it is a finished run."""
+    """Return a hint for messages about a folder that is not a saved network: where the network is, if the folder is a
+    finished run."""
     model = Path(folder) / "model"
     if not (model / CONFIG).is_file():
         return ""

@@ -1,4 +1,4 @@
-"""Loads a saved network: its family builds it without weights, then the file's tensors are put in."""
+"""Loads a saved network: its family builds it without weights, then the tensors of the file are inserted."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from polypath.storage.weights import held_by, read_tensors
 
 
 def load_reported(folder: Folder, *, device: str | torch.device = "cpu") -> PathNet:
-    """:func:`load` from a saved network's folder, or from a finished run's, which holds the network that it reports.
-    ``pretrained`` is the network that comes with the package.
+    """Load a network from its folder, or from the folder of a finished run, which contains the network that it reports.
+    ``pretrained`` stands for the network that comes with the package.
 
     Raises:
-        ValueError: as :func:`load`.
+        ValueError: as for :func:`load`.
     """
     return load(reported_folder(folder), device=device)
 
 
 def reported_folder(folder: Folder) -> Path:
-    """Where :func:`load_reported` finds the saved network."""
+    """Return the folder in which :func:`load_reported` finds the saved network."""
     place = SHIPPED if folder == PRETRAINED else Path(folder)
     return place / "model" if (place / "recipe.json").is_file() else place
 
 
 @takes(revision=optional(TEXT), device=instance(str, torch.device, legal="a device, text or torch.device"))
 def load(source: Folder, *, revision: str | None = None, device: str | torch.device = "cpu") -> PathNet:
-    """The network saved in a folder, or under a hub name (``owner/name``, cached), in evaluation mode.
+    """Load a network from a folder, or by its hub name (``owner/name``, cached). It is returned in evaluation mode.
 
-    No code from there is run, and no pickle is read.
+    No code from the folder is run, and no pickle is read.
 
     Raises:
-        ValueError: no such folder or hub name, a missing, damaged or foreign file, a family or argument that is not
-            known here, weights that do not fit the network.
+        ValueError: the folder or hub name does not exist, a file is missing, damaged or something else, a family or
+            argument is unknown to this version, or the weights do not fit the network.
     """
     folder = fetch(source, revision)
     config, file = read_config(folder), folder / WEIGHTS

@@ -1,11 +1,11 @@
-"""One writer per folder: a lock that the system frees when the writer's process ends, however it ends.
+"""Locks a folder for one writer. The system frees the lock when the writer's process ends, however it ends.
 
     with FolderLock(folder):        # ValueError if another process, or another part of this one, writes there
         ...
 
-It is a POSIX record lock (``fcntl.lockf``) on the file ``.lock`` of the folder. Children do not inherit it, so a data
-worker that outlives its parent does not hold it, and network file systems share it with other machines. A killed writer
-leaves the file, but no lock on it. The next writer removes the temporary files that it left.
+It is a POSIX record lock (``fcntl.lockf``) on the file ``.lock`` of the folder. Child processes do not inherit it, so a
+data worker that outlives its parent does not keep the lock. Network file systems share it with other machines. A killed
+writer leaves the file, but no lock on it. The next writer removes the temporary files of the killed one.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ except ImportError:  # Windows
     fcntl = None
 
 WITHOUT = "POLYPATH_NO_LOCK"
-"""Environment variable: ``1`` writes without a lock, for systems that have none."""
+"""An environment variable: with ``1``, folders are written without a lock, for systems that have no locks."""
 
 _TAKEN = {errno.EACCES, errno.EAGAIN}
 _HELD: dict[tuple[int, int], int] = {}
-"""Folders (device, inode) that this process holds, and its id: a fork has this table, but not the locks."""
+"""Folders (device, inode) that a process has locked, and the process's id. A fork inherits this table, but not the
+locks."""
 
 
 class Taken(ValueError):
-    """Another writer has the folder."""
+    """The error if another writer has locked the folder."""
 
 
 class FolderLock:
-    """The right to write into ``folder``, which must exist when it is taken.
+    """A lock that gives the right to write into ``folder``, which must exist when the lock is taken.
 
-    ``inside`` are folders in it whose leftovers are removed as well.
+    ``inside`` are subfolders in which temporary files of killed writers are removed as well.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *inside: str) -> None:
@@ -49,15 +50,15 @@ class FolderLock:
         self._key = (0, 0)
 
     def take(self) -> None:
-        """Take the lock; if it is held already, verify that.
+        """Take the lock. If this object has it already, verify that.
 
-        A record lock is lost as soon as its process closes *any* descriptor of the file (a program that copies its
-        run folder while it trains does), and a file can be removed by hand. So a writer takes it again before important
-        writes.
+        A record lock is lost as soon as its process closes *any* descriptor of the file. A program that copies its run
+        folder during training does so. The file can also be removed by hand. So a writer takes the lock again before
+        important writes.
 
         Raises:
-            Taken: another writer has it; the message names its process if that is known.
-            ValueError: a system without locks.
+            Taken: another writer has the lock. The message contains its process id, if known.
+            ValueError: the system has no locks.
             OSError: the folder cannot be written to.
         """
         if os.environ.get(WITHOUT) == "1":
@@ -66,7 +67,7 @@ class FolderLock:
             raise ValueError(_no_locks(self.folder, "Python has no module fcntl here, as on Windows"))
         status, new = os.stat(self.folder), False
         key = status.st_dev, status.st_ino
-        if self._file is None and _HELD.get(key) == os.getpid():  # before the file is opened: closing it frees the lock
+        if self._file is None and _HELD.get(key) == os.getpid():  # not after opening: closing the file frees the lock
             raise Taken(f"{self.folder}: this process (id {os.getpid()}) is writing into it already")
         while self._file is None or not self._locked(self._file):
             self._close()
@@ -78,7 +79,7 @@ class FolderLock:
                 sweep_out(self.folder / name)
 
     def release(self) -> None:
-        """Free the lock, if it is held. A fork of the process that holds it has nothing to free."""
+        """Free the lock, if this process has it. A fork of that process has no lock to free."""
         if self._file is not None and _HELD.get(self._key) == os.getpid():
             if self._is_ours(self._file):
                 self._path.unlink(missing_ok=True)
@@ -89,7 +90,7 @@ class FolderLock:
         return self.folder / NAME_OF_LOCK
 
     def _locked(self, file: int) -> bool:
-        """Lock the open file; returns whether it is still the folder's: a writer removes its file at the end."""
+        """Lock the open file. Return whether it is still in the folder, since a writer removes its file at the end."""
         assert fcntl is not None
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,7 +125,7 @@ class FolderLock:
 
 
 def _say(file: int, who: str) -> None:
-    """Record the lock's holder, for the messages of other processes; a failure is ignored."""
+    """Write who has the lock into its file, for the messages of other processes. Failures are ignored."""
     with contextlib.suppress(OSError):
         os.ftruncate(file, 0)
         os.pwrite(file, who.encode(), 0)

@@ -1,10 +1,10 @@
-"""Counts looks at test images, in ``looks/test_evaluations.json`` of the folder that was scored on them.
+"""Counts looks at test images, in ``looks/test_evaluations.json`` of the folder that was scored.
 
-A look is one error that was measured on the test split, of one path by one set of batch-norm statistics; an analysis of
-test images without an error counts as one. Choosing by test errors makes them too optimistic, so each look is counted
-before it is made, by the command that makes it (``{"paths": 8, "report": 24}``).
+A look is one error measured on the test split, for one path with one set of batch-norm statistics. An analysis of test
+images that measures no error counts as one look. Choices by test errors make these errors too optimistic. So each
+command counts its looks before it makes them (``{"paths": 8, "report": 24}``).
 
-The record has its own lock, which is held only briefly, since another process may be writing into the run.
+The count has its own lock, which is taken only briefly, since another process may be writing into the run.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from polypath.storage.lock import FolderLock
 
 FOLDER = "looks"
 FILE = "test_evaluations.json"
-PATIENCE = 10.0  # seconds to wait for other processes that count
+PATIENCE = 10.0  # seconds to wait for other processes that are counting
 LOG = logging.getLogger(__name__)
 
 
 def looks(folder: Path) -> dict[str, int]:
-    """Numbers of looks by the command that made them.
+    """Return the number of looks of each command.
 
     Raises:
-        ValueError: a damaged record.
+        ValueError: the file is damaged.
     """
     file = folder / FOLDER / FILE
     return read(file, dict[str, int]) if file.is_file() else {}
 
 
 def add_looks(folder: Path, by: str, count: int) -> None:
-    """Count looks. If the folder cannot be written to, they are not counted, and a warning says so.
+    """Add ``count`` looks of the command ``by``. If the folder cannot be written to, only a warning is logged.
 
     Raises:
-        ValueError: a damaged record, or one that another process holds.
+        ValueError: the file is damaged, or another process has locked it.
     """
     if count < 1:
         return

@@ -1,4 +1,4 @@
-"""Saves a network into a folder: config, weights and card, written atomically; no code, no pickle."""
+"""Saves a network into a folder: config, weights and card. The folder is written atomically, without code or pickle."""
 
 from __future__ import annotations
 
@@ -52,24 +52,25 @@ def save(
     dataset: str | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write ``net`` into a new folder, which appears complete or not at all; return its path.
+    """Write ``net`` into a new folder, which appears only when it is complete, and return the folder's path.
 
     Args:
-        overwrite: replace an existing saved network; it is set aside first and removed at the end.
-        classes: names in the order of the labels, one for each output of the head. If not given, they, ``mean``/``std``
-            and the image's fields are taken from ``net.config``, where a loaded network has them.
-        mean, std: per channel, of pixels in 0 … 1: what is subtracted and divided by.
-        image_size: pixels (side, or height and width) of the images that it was trained on.
-        resize, resize_to: how an image of another size is resized; the values of ``DataConfig``.
-        path_table: results of its paths, mappings or dataclasses such as ``PathRow``; kept in config and card.
-        licence: of the weights, as the hub writes it.
-        dataset: what it was trained on.
+        overwrite: replace an existing saved network. It is moved aside first, and removed at the end.
+        classes: class names in the order of the labels, one for each output of the head. If ``classes``, ``mean`` and
+            ``std``, or the arguments on images are not given, they are taken from ``net.config``.
+        mean, std: normalisation per channel, for pixels in 0 … 1: ``mean`` is subtracted, then divided by ``std``.
+        image_size: size in pixels (side, or height and width) of the images that the network was trained on.
+        resize, resize_to: how images of another size are resized; the same values as in ``DataConfig``.
+        path_table: results of the network's paths, as mappings or dataclasses such as ``PathRow``. They are stored in
+            the config and the card.
+        licence: licence of the weights, in the form that the Hub uses.
+        dataset: data set that the network was trained on.
         notes: sentences for the card, such as how the results were obtained.
 
     Raises:
-        ValueError: a folder that exists or holds something else, a network that its config would not rebuild, more or
-            fewer classes than the head has outputs, means that do not fit the channels, weights without values.
-        OSError: no space, no permission; nothing is left behind then.
+        ValueError: the folder exists or contains something else, the config would not rebuild the network, the number
+            of classes is not that of the head's outputs, means do not fit the channels, or weights have no values.
+        OSError: there is no space or no permission. Then nothing is left behind.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -97,10 +98,10 @@ def save(
         write_json(made / CONFIG, config)
         write_file(made / CARD, card)
         try:
-            save_file(tensors, made / WEIGHTS, {"format": "pt"})  # one entry: the order of several would vary
+            save_file(tensors, made / WEIGHTS, {"format": "pt"})  # only one entry: the order of several would vary
         except SafetensorError as error:
             raise OSError(f"{target / WEIGHTS}: cannot be written ({error})") from error
-        (made / WEIGHTS).chmod((made / CARD).stat().st_mode)  # safetensors lets only the owner read it
+        (made / WEIGHTS).chmod((made / CARD).stat().st_mode)  # safetensors makes the file readable only by its owner
         with open(made / WEIGHTS, "rb") as stream:
             os.fsync(stream.fileno())
     return target
@@ -110,14 +111,14 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if not target.exists():
         return
     if not target.is_dir():
-        raise ValueError(f"{target}: is a file; name a folder")
+        raise ValueError(f"{target}: is a file; give a folder")
     there = sorted(path.name for path in target.iterdir())
     if not there:
         return
     if not overwrite:
         raise ValueError(f"{target}: exists and is not empty; choose another folder, or pass overwrite=True")
     if strangers := [name for name in there if name not in FILES]:
-        raise ValueError(f"{target}: holds {strangers[0]!r}, which no saved network has; it is not overwritten")
+        raise ValueError(f"{target}: contains {strangers[0]!r}, which no saved network has; it is not overwritten")
 
 
 def _config_of(net: PathNet) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def _about(
     resize: str | None,
     resize_to: int | None,
 ) -> dict[str, Any]:
-    """Facts for users of the network, from the arguments or else from its config."""
+    """Return facts for users of the network, from the arguments or else from its config."""
     kept: dict[str, Any] = {key: value for key, value in net.config.items() if key in ABOUT}
     if classes is None:
         classes = kept.get("classes")

@@ -1,9 +1,9 @@
-"""The pretrained network that comes with the package, in the folder of its bundle."""
+"""Locates the pretrained network that comes with the package. It is in the folder of its bundle."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 PRETRAINED = "pretrained"
-"""Its name, wherever a folder can be given; write ``./pretrained`` for a folder of this name."""
+"""The name of the pretrained network, usable instead of a folder. For a folder of this name write ``./pretrained``."""
 SHIPPED = Path(__file__).parents[1] / "deploy" / PRETRAINED

@@ -1,4 +1,4 @@
-"""``model.safetensors``: the tensors of a network, collected, read and checked against it."""
+"""Collects the tensors of a network for ``model.safetensors``, reads them, and checks that they fit the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polypath.storage.bounded import Held
 from polypath.storage.files import read_regular
 from polypath.storage.layout import CONFIG
 
-MOST_HEADER = 2**24  # bytes; a network of 10,000 tensors has a megabyte
+MOST_HEADER = 2**24  # bytes; the header for 10,000 tensors has a megabyte
 
 
 def tensors_of(net: PathNet) -> dict[str, Tensor]:
@@ -32,36 +32,36 @@ def tensors_of(net: PathNet) -> dict[str, Tensor]:
 
 
 def held_by(file: Path) -> Held:
-    """How much a weights file holds, by its header.
+    """Return how much a weights file contains, by its header.
 
     Raises:
-        ValueError: a file that is missing, damaged or something else.
+        ValueError: the file is missing, damaged, or something else.
     """
     with opened(file) as stream:
         return Held(len(list(stream.keys())), file.stat().st_size)
 
 
 def read_tensors(file: Path, net: PathNet) -> dict[str, Tensor]:
-    """The tensors of a weights file, which must be those of ``net``.
+    """Read the tensors of a weights file, which must fit ``net``.
 
     Raises:
-        ValueError: a file that is missing, damaged or something else, tensors that do not fit.
+        ValueError: the file is missing, damaged, or something else, or its tensors do not fit.
     """
     with opened(file) as stream:
         names = list(stream.keys())
         slices = {name: stream.get_slice(name) for name in names}
         found = {n: (tuple(s.get_shape()), s.get_dtype().startswith(("F", "BF"))) for n, s in slices.items()}
         check_tensors(net, found, str(file))
-        # copied, since views of the mapped file would not outlive it
+        # copied, since views would be invalid once the mapped file is closed
         return {name: stream.get_tensor(name).clone() for name in names}
 
 
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[Any]:
-    """A safetensors file of torch tensors, as ``safe_open`` gives it.
+    """Open a safetensors file of torch tensors with ``safe_open``.
 
     Raises:
-        ValueError: a file that is missing, damaged or something else.
+        ValueError: the file is missing, damaged, or something else.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -78,7 +78,7 @@ def opened(file: Path) -> Iterator[Any]:
 
 
 def check_tensors(net: PathNet, found: Mapping[str, tuple[tuple[int, ...], bool]], where: str) -> None:
-    """Raise ``ValueError`` unless names, shapes and kinds (floating or not) of tensors are those that ``net`` has."""
+    """Raise ``ValueError`` unless names, shapes and kinds (floating-point or not) of tensors are those of ``net``."""
     wanted = net.state_dict()
     wrong = []
     if missing := [key for key in wanted if key not in found]:

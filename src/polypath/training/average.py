@@ -38,7 +38,7 @@ class Average:
         self.bound = recipe.objective.bind(self._ema.module)
 
     def update(self, bound: BoundObjective, step: int) -> None:
-        """Update the average with the weights and the objective's state after ``step`` (from 0)."""
+        """Update the average with the weights and the objective's state after ``step`` (counted from 0)."""
         self._ema.decay = self.decay or 1.0 - swa_weight(self.first, step)
         self._ema.update(bound.net)
         for mine, new in zip(self.bound.state_dict().values(), bound.state_dict().values(), strict=True):

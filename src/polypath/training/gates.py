@@ -1,8 +1,9 @@
 """The target-rate loss of gates (DRNN §3, after ConvNet-AIG), which penalises a gate's deviation from its target rate.
 
 loss = cross-entropy + λ · mean over gates of (t − rate)². Here, rate is the share of samples that a gate lets pass: of
-the samples that reach the gate (the default), or of all samples of the mini-batch. Only with the default does t = 0.7
-give DR-ResNet-53 its 11.921 expected loops. A :class:`polypath.core.network.Trace` records what the gates decided::
+the samples that reach the gate (the default), or of all samples of the mini-batch. With t = 0.7, only the default gives
+the 11.921 expected loops that the paper states for DR-ResNet-53.
+A :class:`polypath.core.network.Trace` records what the gates decided::
 
     trace = Trace()
     loss = criterion(net(x, trace=trace, generator=g), y) + 2.0 * target_rate_loss(trace, target=0.7)

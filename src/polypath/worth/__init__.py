@@ -1,1 +1,1 @@
-"""Measures what a path is worth, compared with the alternatives that a user has."""
+"""Measures what a path is worth, compared with a user's alternatives."""

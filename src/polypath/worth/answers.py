@@ -1,4 +1,4 @@
-"""Which test images a run's paths answer rightly: scored once, then read from a file."""
+"""Finds which test images a run's paths classify correctly. They are scored once, then read from a file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ OWN = "own norms: "
 
 
 def in_network(file: Path, run: Callable[[], Trained], paths: Sequence[str], num_images: int) -> Measured:
-    """Answers of each of ``paths`` with batch-norm recalibrated for it on ``num_images`` images and, under
-    ``own norms: PATH``, with the network's own; ``run`` is opened only if ``file`` does not have them."""
+    """Return for each of ``paths`` which test images it classifies correctly: under its text, with batch-norm
+    recalibrated for it on ``num_images`` images, and under ``own norms: PATH``, with the network's own statistics.
+    ``run`` is opened only if ``file`` does not contain these results."""
 
     def score() -> Measured:
         opened = run()
@@ -27,15 +28,15 @@ def in_network(file: Path, run: Callable[[], Trained], paths: Sequence[str], num
 
 
 def alone(file: Path, run: Callable[[], Trained]) -> Measured:
-    """Answers of a twin, under ``whole``."""
+    """Return which test images a twin classifies correctly, under the key ``whole``."""
     return _kept(file, [WHOLE_TEXT], lambda: Measured(run().correct([WHOLE_TEXT])))
 
 
 def stacked(of: Sequence[Measured], key: str) -> np.ndarray:
-    """Answers ``(seeds, images)`` under ``key``.
+    """Stack the results of several runs under ``key``: which images are classified correctly, ``(seeds, images)``.
 
     Raises:
-        ValueError: answers on different images.
+        ValueError: the runs are scored on different images.
     """
     found = [measured.correct[key] for measured in of]
     if len({hits.images for hits in found}) > 1:

@@ -3,18 +3,19 @@ r"""Compares methods by the protocol ``anytime-1`` (:mod:`polypath.worth.protoco
     result = anytime(["mine.py", "theirs.py"], "cifar10", out="benches/mine")
     print(*result.facts(), sep="\n")
 
-``out`` holds
+The folder ``out`` contains
 
-bench.json                      which protocol and which images
-methods/NAME/DIGEST/            of one method: what it has learnt (``learnt/``; ``train.json`` marks it as finished),
-                                which test images each option answers rightly (``answers.npz``)
+bench.json                      the protocol, and digests of the images
+methods/NAME/DIGEST/            results of one method: what it has learnt (``learnt/``; ``train.json`` marks it as
+                                finished), and which test images each option classifies correctly (``answers.npz``)
 times/DIGEST/                   times of all methods of a call: ``profile.json``, ``requests-N.json``
-looks/                          number of errors measured on the test images, earlier method files included
-result.json, result.csv         the result; figure.png, figure.svg
+looks/                          number of errors measured on the test images, by earlier method files too
+result.json, result.csv         the result
+figure.png, figure.svg          the figure
 
-A second call resumes. Each part is stored under the digest of all that it depends on: protocol, images, the method's
-file and the files that it names, seed; for times also the machine and all methods. If any of these differs, the part is
-made again.
+A second call resumes. Each part is stored under a digest of everything that it depends on: the protocol, the images,
+the method's file, the files that this file lists, and the seed; for times also the machine and all methods. If any of
+these differs, the part is computed again.
 """
 
 from __future__ import annotations
@@ -59,17 +60,18 @@ def anytime(
     seed: int = 0,
     requests: int | None = None,
 ) -> AnytimeResult:
-    """Measure methods, and write the result into ``out``; see the module.
+    """Measure methods, and write the result into the folder ``out``; see the module.
 
     Args:
-        files: of the methods (:mod:`polypath.worth.method`), which are run; the others are compared with the first.
-        source: of the images, as ``DataConfig.source``.
-        seed: for methods that learn.
-        requests: use only this many requests of the trace, for a trial; the result says so.
+        files: Python files of the methods (:mod:`polypath.worth.method`), which are run. The other methods are compared
+            with the first one.
+        source: source of the images, as in ``DataConfig.source``.
+        seed: random seed for methods that learn.
+        requests: use only this many requests of the trace, for a trial run. The result says so.
 
     Raises:
-        ValueError: no method, a file that is not one or fails, two methods with one name, missing images, a folder
-            that holds something else.
+        ValueError: there is no method, a file is not a method or fails, two methods have the same name, images are
+            missing, or the folder contains something else.
     """
     if not files:
         raise ValueError("--method: name at least one file")
@@ -107,7 +109,7 @@ def _claim(folder: Path, task: Task) -> None:
     """Check that the folder is for this protocol and these images.
 
     Raises:
-        ValueError: it is for others.
+        ValueError: the folder is for another protocol or other images.
     """
     file, mine = folder / "bench.json", _Claim(protocol=VERSION, data=task.name, digests=task.digests)
     if file.is_file():
@@ -121,7 +123,7 @@ def _claim(folder: Path, task: Task) -> None:
 
 @dataclass(frozen=True)
 class _Part:
-    """A method's own part of the folder."""
+    """The part of the folder that belongs to one method."""
 
     method: Method
     out: Path
@@ -140,7 +142,7 @@ class _Part:
 
     @property
     def learnt(self) -> Path:
-        """The folder that a method may write to and read from; empty if it does not learn."""
+        """The folder that the method may write to and read from. It is empty if the method does not learn."""
         return self.folder / "learnt"
 
     def job(self, **more) -> Job:
@@ -154,7 +156,7 @@ class _Part:
         )
 
     def learn(self) -> float | None:
-        """Let the method learn, unless it has already; returns its PFLOP."""
+        """Let the method learn, unless it has already. Return the PFLOP of its training."""
         self.learnt.mkdir(parents=True, exist_ok=True)
         if not self.method.trains:
             return self.method.pflop
@@ -165,7 +167,7 @@ class _Part:
         return read(file, Trained)["pflop"]
 
     def answers(self) -> dict[str, NDArray[np.bool_]]:
-        """Which test images each option answers rightly, by its name."""
+        """Return which test images each option classifies correctly, by the option's name."""
         file = self.folder / "answers.npz"
         found = load_measured(file, self.key)
         if found is None:
@@ -174,7 +176,7 @@ class _Part:
             run_alone(self.job(what="score", out=str(scored)))
             if (found := load_measured(scored, self.key)) is None:
                 raise ValueError(f"{scored}: damaged; the same command makes it again")
-            add_looks(self.out, self.method.name, len(found.correct))  # before they can be read, so that none is missed
+            add_looks(self.out, self.method.name, len(found.correct))  # before anyone can read them, so none is missed
             os.replace(scored, file)
         return {name: correct.hits for name, correct in found.correct.items()}
 
@@ -182,7 +184,7 @@ class _Part:
 def _times(
     out: Path, parts: Sequence[_Part], source: str, hits: Sequence[dict[str, NDArray[np.bool_]]], requests: int
 ) -> Timed:
-    """Times of all options of all methods, measured together."""
+    """Measure the times of all options of all methods together."""
     key = [json_digest(part.key) for part in parts] + [json_digest(machine())]
     folder = out / "times" / json_digest(key)[:12]
     folder.mkdir(parents=True, exist_ok=True)
@@ -210,7 +212,7 @@ def _times(
     times = Timed(profile["unit_ms"], np.array(profile["times"]), np.array(rows))
     for found in (times.profile, times.requests):
         if found.ndim != 2 or found.shape[1] != options:
-            raise ValueError(f"{folder}: its times are of {found.shape[1:]} options, not {options}; remove it")
+            raise ValueError(f"{folder}: it has times of {found.shape[1:]} options, not {options}; remove it")
     return times
 
 

@@ -1,4 +1,4 @@
-"""The figure of a bench: error against milliseconds, and the share of requests answered right and in time."""
+"""Draws the figure of a bench: error against milliseconds, and the share of requests answered right and in time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ NAMES = {"rule": "by the rule", "fixed": "best fixed option", "times": "oracle o
 
 
 def anytime_figure(result: AnytimeResult) -> Figure:
-    """Error against median milliseconds of each method's options, and right in time by each way with its interval."""
+    """Plot error against median milliseconds of each method's options, and each way's share right in time with its
+    interval."""
     title = f"{result.protocol}: {result.images:,} test images of {result.data}, {result.requests:,} requests"
     if result.departures:
         title += "\nnot by the protocol: " + "; ".join(result.departures)

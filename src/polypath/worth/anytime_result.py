@@ -1,4 +1,4 @@
-"""The result of a bench by the protocol: as a value, JSON, CSV and text."""
+"""Defines the result of a bench by the protocol, and writes it as JSON, CSV and text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class MethodResult(Compared):
-    """A method's figures, its name and digest, and the ``pflop`` of its training as stated (None: not stated)."""
+    """A method's results, its name and digest, and the ``pflop`` of its training that it states (None if it states
+    none)."""
 
     name: str
     digest: str
@@ -29,17 +30,17 @@ class MethodResult(Compared):
 
 @dataclass(frozen=True, kw_only=True)
 class AnytimeResult:
-    """Methods side by side.
+    """The result of a bench: a comparison of methods.
 
     Attributes:
-        protocol: its version.
-        departures: deviations from the protocol, empty if there are none.
-        data, note, digests, images: the images' name, a note on them, what identifies them, how many are scored.
-        requests: of the trace.
-        unit_ms: milliseconds of a unit of the trace's budgets, the reference's median.
-        busy: whether something disturbed the times that were taken without a neighbour.
-        methods: in the order of the call; gains are relative to the first.
-        test_evaluations: by method, errors that have been measured on these test images in this folder.
+        protocol: version of the protocol.
+        departures: deviations from the protocol; empty if there are none.
+        data, note, digests, images: name of the images, a note on them, their digests, and the number of test images.
+        requests: number of requests of the trace.
+        unit_ms: milliseconds in a unit of the trace's budgets: the median time of the reference network.
+        busy: whether something disturbed the times that were measured without a neighbour.
+        methods: results of the methods, in the order of the call. Gains are relative to the first method.
+        test_evaluations: for each method, the number of errors measured on these test images in this folder.
         machine, environment: the conditions for which the times are valid.
     """
 
@@ -61,7 +62,7 @@ class AnytimeResult:
         return {"format": FORMAT, **asdict(self)}
 
     def to_csv(self) -> str:
-        """A line for each method and option; the method's own figures are repeated in each of its lines."""
+        """Return CSV with a line for each option of each method. Results of a method are repeated in all its lines."""
         text = io.StringIO()
         own = ["name", "error", "p50_ms", "p99_ms", "busy_p50_ms", "busy_p99_ms", "used"]
         ends = [f"{name}{end}" for name in ("hypervolume", *WAYS) for end in ("", "_low", "_high")]
@@ -76,7 +77,7 @@ class AnytimeResult:
         return text.getvalue()
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """The head and rows of the methods' table as text."""
+        """Return the head and rows of the methods' table as text."""
         head = ["method", "PFLOP", "error %", "ms", "hypervolume", "right in time %", "best fixed %", "times known %"]
         head += ["oracle %", "right to wrong"]
         rows = []
@@ -92,7 +93,7 @@ class AnytimeResult:
         return head, rows
 
     def options(self) -> tuple[list[str], list[list[str]]]:
-        """The head and rows of all options' table as text."""
+        """Return the head and rows of the table of all options as text."""
         head = ["option", "error %", "ms p50", "p99", "with a neighbour p50", "p99", "used"]
         rows = [
             [
@@ -107,7 +108,7 @@ class AnytimeResult:
         return head, rows
 
     def facts(self) -> list[str]:
-        """The lines below the tables."""
+        """Return the lines below the tables."""
         told = f"{self.protocol}: {self.images:,} test images of {self.data}, {self.requests:,} requests"
         lines = [told + (f"; not by the protocol: {'; '.join(self.departures)}" if self.departures else "")]
         lines.append(
@@ -130,10 +131,10 @@ class AnytimeResult:
 
 
 def load_anytime(folder: str | os.PathLike[str]) -> AnytimeResult:
-    """What :meth:`AnytimeResult.save` wrote.
+    """Read a result that :meth:`AnytimeResult.save` wrote.
 
     Raises:
-        ValueError: there is none, it is damaged, or of a later version.
+        ValueError: the result is missing, damaged, or of a later version.
     """
     return read_result(Path(folder) / "result.json", AnytimeResult, FORMAT, "bench")
 

@@ -23,16 +23,17 @@ from polypath.worth.tax import Taxes, errors
 from polypath.worth.weights import bytes_of, shares
 
 Open = Callable[[str, int], Trained]
-"""Opens a finished run by its name and seed."""
+"""A function that opens a finished run by its name and seed."""
 
 
 def twin_run(kind: Kind, seed: int, path: str) -> str:
-    """The run of a path's twin. The whole's taught twin is its own teacher, that of equal epochs."""
+    """Return the name of the run of a path's twin. The taught twin of the whole is its teacher, the twin with equal
+    epochs."""
     return run_name("epochs" if kind == "taught" and path == WHOLE_TEXT else kind, seed, path)
 
 
 def runs_of(seed: int, paths: Sequence[str], kinds: Sequence[Kind]) -> set[str]:
-    """The runs that a seed's part of the result needs."""
+    """Return the names of the runs that the result needs for one seed."""
     return {run_name(NET, seed), *(twin_run(kind, seed, path) for kind in kinds for path in paths)}
 
 
@@ -49,12 +50,12 @@ def collect(
     runtime: str | None,
     failed: Mapping[str, str],
 ) -> LadderResult:
-    """Do the missing scores and measurements, and compute the result.
+    """Do the missing scoring and measurements, and compute the result.
 
     Args:
-        seeds: those whose runs are all finished.
-        results: of all these runs.
-        runtime: to measure times and memory in; None measures nothing.
+        seeds: the seeds whose runs are all finished.
+        results: the results of all these runs.
+        runtime: the runtime in which times and memory are measured; None measures nothing.
     """
 
     def open_run(name: str, seed: int) -> Callable[[], Trained]:
@@ -139,7 +140,7 @@ def _measured(
     open_run: Callable[[str, int], Callable[[], Trained]],
     seed: int,
 ) -> dict[str, Any]:
-    """Times and memory, measured once for all calls."""
+    """Measure times and memory, or read them from an earlier call."""
     file = folder / "runtime.json"
     if file.is_file() and (known := read_json(file))["name"] == runtime:
         return known
@@ -152,22 +153,22 @@ def _measured(
 
 
 def _looks(run: Path, result: RunResult, answers: Measured) -> int:
-    """The number of errors that have been measured on a run's test split. For runs from before these were counted, the
-    least number that is known."""
+    """Return the number of errors that have been measured on a run's test split. For runs from before these were
+    counted, return the smallest possible number."""
     return max(
         sum(count_test_evaluations(RunFolder.open(run)).values()), (result.test_evaluations or 1) + len(answers.correct)
     )
 
 
 def _anonymous(recipe: Recipe, run: Trained) -> dict[str, Any]:
-    """The recipe with the name of the images instead of a folder of this machine."""
+    """Return the recipe with the name of the images instead of a folder of this machine."""
     values = recipe_to_json(recipe)
     values["data"]["source"] = run.data.name
     return values
 
 
 def _pflop(results: Sequence[RunResult]) -> float:
-    """The mean over runs."""
+    """Return the mean PFLOP over runs."""
     if lacking := [result.run_dir for result in results if result.pflop is None]:
         raise ValueError(f"{lacking[0]}: was begun by a version that did not count PFLOP; choose another --out")
     return statistics.fmean(result.pflop for result in results if result.pflop is not None)

@@ -1,6 +1,6 @@
-"""Compares methods by their answers and times: pure functions of these.
+"""Compares methods by their answers and times, with pure functions.
 
-All figures use one table of times with all methods' options, so that all met the same neighbour.
+All results use one table of times with all methods' options, so that all ran beside the same neighbour.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from polypath.worth.protocol import BOX
 
 @dataclass(frozen=True, eq=False)
 class Timed:
-    """Milliseconds of all options of all methods.
+    """The milliseconds of all options of all methods.
 
     Attributes:
-        unit_ms: of the reference.
-        profile: ``(runs, options)`` without a neighbour.
-        requests: ``(requests, options)`` under the trace.
+        unit_ms: milliseconds of the reference network.
+        profile: milliseconds ``(runs, options)`` without a neighbour.
+        requests: milliseconds ``(requests, options)`` under the trace.
     """
 
     unit_ms: float
@@ -34,13 +34,13 @@ class Timed:
 
     @property
     def busy(self) -> bool:
-        """Whether something disturbed the times that were taken without a neighbour."""
+        """Whether something disturbed the times that were measured without a neighbour."""
         return any(disturbed(column) for column in self.profile.T)
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Requests: ``budgets`` in units, whether there is a ``neighbour``, the test ``images``."""
+    """Requests of a trace: their ``budgets`` in units, whether a ``neighbour`` computes, and their test ``images``."""
 
     budgets: NDArray[np.float64]
     neighbour: NDArray[np.bool_]
@@ -49,8 +49,9 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class OptionRow:
-    """An option: test error in percent, medians and 99th percentiles in milliseconds without and with a neighbour (None
-    if no request has one), the share of requests for which the rule chose it."""
+    """The results of one option: its test error in percent, times in milliseconds, and the share of requests for which
+    the rule chose it. The times are medians and 99th percentiles, without and with a neighbour (None if no request has
+    one)."""
 
     name: str
     error: float
@@ -63,17 +64,19 @@ class OptionRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A method's figures.
+    """The results of one method.
 
     Attributes:
-        options: from the least to the most accurate, in the order that the method gives.
-        flips: how each option's answers differ from those of the option before it.
-        hypervolume: the share of the protocol's box of time and error that its options dominate.
-        ways: right and in time, as shares of the requests: by the ``rule``, by the best ``fixed`` option, by the
-            oracles of ``times`` and of times and answers (``oracle``).
+        options: the options from the least to the most accurate, in the order that the method states.
+        flips: how each option's answers differ from those of the previous option.
+        hypervolume: the share of the protocol's box of time and error that the options dominate.
+        ways: for each way to choose an option, the share of requests that are answered right and in time: by the
+            ``rule``, by the best ``fixed`` option, by an oracle that knows the ``times``, and by one that knows times
+            and answers (``oracle``).
         fixed: the best fixed option.
         refused: the share of requests that the rule refused.
-        gain, hypervolume_gain: rule and hypervolume minus those of the first method; None for the first method.
+        gain, hypervolume_gain: share by the rule, and hypervolume, minus those of the first method; None for the first
+            method.
     """
 
     options: list[OptionRow]
@@ -96,12 +99,12 @@ def compared(
     requests: Asked,
     chance: float,
 ) -> list[Compared]:
-    """Figures of each method, see :class:`Compared`.
+    """Compute the results of each method, see :class:`Compared`.
 
     Args:
-        names: of each method's options, the least accurate first.
-        right: of each method ``(test images, options)``.
-        chance: error in percent of guessing.
+        names: names of each method's options, the least accurate first.
+        right: for each method, which answers are right, ``(test images, options)``.
+        chance: error of guessing, in percent.
     """
     ends = np.cumsum([0, *map(len, names)])
     box = (BOX[0] * timed.unit_ms, BOX[1] * timed.unit_ms, chance)

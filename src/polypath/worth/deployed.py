@@ -1,7 +1,8 @@
-"""Measures times, memory and the cost of switching of a network's paths in a runtime, compared with separate networks.
+"""Measures the times of a network's paths in a runtime, the cost of switching between them, and their memory. The
+memory is compared with that of separate networks.
 
-Paths alternate, and each answers one image twice in a row: the first time just after another path, the second time just
-after itself. The difference of the medians is the cost of a switch. Memory is measured in new processes
+Paths alternate, and each path runs one image twice in a row: first just after another path, then just after itself. The
+difference between the medians of these two times is the cost of a switch. Memory is measured in new processes
 (:mod:`polypath.worth.loaded`).
 """
 
@@ -35,11 +36,11 @@ LOG = logging.getLogger(__name__)
 
 
 def runtime_name(asked: str | None) -> str | None:
-    """The runtime to measure in; None if nothing is requested or nothing can be measured.
+    """Return the runtime to measure in, or None if none is requested or none is available.
 
     Raises:
-        ValueError: an unknown name.
-        ImportError: a runtime that is requested by name is not installed.
+        ValueError: the name is unknown.
+        ImportError: the runtime is requested by name, but is not installed.
     """
     if asked is None:
         return None
@@ -64,11 +65,11 @@ def deployed(
     statistics: BatchNormStatistics,
     twins: Mapping[str, PathNet],
 ) -> dict[str, Any]:
-    """Times and memory of ``paths`` in one bundle, and memory of the ``twins`` in one bundle each, as JSON values:
-    ``name``, ``version``, ``threads``, ``repeats``, ``busy`` (whether something disturbed the times), ``machine``,
-    ``memory`` (MiB of the ``net`` and of the ``twins``, or None) and, by path, ``times``.
+    """Measure times and memory of ``paths`` in one bundle, and the memory of the ``twins`` in one bundle each.
 
-    Bundles are written below ``folder``; existing ones are reused.
+    The result is JSON values: ``name``, ``version``, ``threads``, ``repeats``, ``busy`` (whether something disturbed
+    the times), ``machine``, ``memory`` (MiB of the ``net`` and of the ``twins``, or None) and ``times`` by path.
+    Bundles are written below ``folder``. Existing bundles are reused.
     """
     one = _bundle(folder / "net", net, paths, statistics)
     apart = [

@@ -1,4 +1,4 @@
-"""The figure of a ladder: errors of each path in the network and alone, and the tax with its interval."""
+"""Draws the figure of a ladder: errors of each path in the network and alone, and the tax with its interval."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = {"epochs": "alone, equal epochs", "pflop": "alone, equal total PFLOP", "
 
 
 def ladder_figure(result: LadderResult) -> Figure:
-    """Error against milliseconds (MACs if nothing was timed), and the tax of each path with its 95% interval."""
+    """Plot error against milliseconds (MACs if nothing was timed), and the tax of each path with its 95% interval."""
     timed = all(row.p50_ms is not None for row in result.rows)
     figure, (left, right) = canvas(12.0, 5.0, 2, title=f"{result.name}: {result.images:,} test images of {result.data}")
     along = [_along(row, timed) for row in result.rows]

@@ -3,16 +3,18 @@ r"""Compares one network with its own paths, each trained alone as a plain netwo
     result = ladder(get_recipe("fractalnet-cifar10-ladder"), range(3), out="ladders/fractalnet")
     print(*result.facts(), sep="\n")
 
-``out`` holds
+The folder ``out`` contains
 
-ladder.json               the arguments, and which paths were chosen
-net,seed=0                an ordinary run folder for each network and each twin (:mod:`polypath.worth.plan`), ``logs/``
-answers/                  which test images each of them answers rightly
+ladder.json               the arguments, and the chosen paths
+net,seed=0                an ordinary run folder for each network and each twin (:mod:`polypath.worth.plan`)
+logs/                     the output of these runs
+answers/                  which test images each network and twin classifies correctly
 deployed/, runtime.json   the bundles of the first seed, and their measurements
-result.json, result.csv   the result; figure.png, figure.svg
+result.json, result.csv   the result
+figure.png, figure.svg    the figure
 
-A second call with the same arguments resumes, as a sweep does (:mod:`polypath.training.sweep`): finished parts are
-read, and no test image is looked at twice. Seeds and kinds of twins may be added. To measure times again, remove
+A second call with the same arguments resumes, as a sweep does (:mod:`polypath.training.sweep`). Finished parts are
+read, and nothing is scored on test images twice. Seeds and kinds of twins may be added. To measure times again, remove
 ``runtime.json``.
 """
 
@@ -68,26 +70,26 @@ def ladder(
     """Train the network and the twins of its paths, and measure what the paths are worth; see the module.
 
     Args:
-        recipe: of the network.
-        paths: texts, at most five with the whole, which is added if missing; None takes those with which the first
-            seed's network would be exported, chosen by its held-out images (at most five).
-        kinds: of twins, see :mod:`polypath.worth.plan`; ``epochs`` are always trained.
-        num_images: training images to recalibrate batch-norm on.
-        runtime: for times and memory: ``openvino``, ``onnxruntime``, ``torch``, ``auto`` for the first of them that is
-            installed; None measures nothing.
-        workers, retries, data_moved, run: as of :func:`polypath.training.sweep.sweep`.
+        recipe: recipe of the network.
+        paths: texts of at most five paths, including the whole, which is added if missing. None means the paths (at
+            most five) with which the first seed's network would be exported, chosen by its held-out images.
+        kinds: kinds of twins, see :mod:`polypath.worth.plan`. Those of kind ``epochs`` are always trained.
+        num_images: number of training images to recalibrate batch-norm on.
+        runtime: runtime for times and memory: ``openvino``, ``onnxruntime``, ``torch``, or ``auto`` for the first of
+            these that is installed. None measures nothing.
+        workers, retries, data_moved, run: as for :func:`polypath.training.sweep.sweep`.
 
     Raises:
-        ValueError: an unknown path or kind, more than five paths, no seeds, a folder that holds another ladder, a
-            schedule that other epochs do not fit.
-        ImportError: a runtime that is not installed.
-        Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and left.
+        ValueError: an unknown path or kind, more than five paths, no seeds, a folder that contains another ladder, or a
+            schedule that does not fit another number of epochs.
+        ImportError: the runtime is not installed.
+        Interrupted, Stopped: Ctrl-C or SIGTERM came. The runs have saved their state and ended.
     """
     check("seeds", tuple(seeds), each(whole(0)))
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds = {list(seeds)}: give at least one, each once")
     if recipe.path != WHOLE_TEXT:
-        raise ValueError(f"path = {recipe.path!r}: a ladder is of a whole network; name its paths by --paths")
+        raise ValueError(f"path = {recipe.path!r}: a ladder needs a whole network; give its paths with --paths")
     for kind in kinds:
         check("kinds", kind, one_of(*KINDS))
     recipe = settled(recipe, data_moved)  # once, for all runs
@@ -104,7 +106,7 @@ def ladder(
 
 
 def _check_schedule(recipe: Recipe) -> None:
-    """Raise ``ValueError`` for a schedule that fewer epochs do not fit, before anything is trained."""
+    """Raise ``ValueError``, before anything is trained, if the schedule does not fit fewer epochs."""
     try:
         twin(recipe, WHOLE_TEXT, 0, max(1, recipe.epochs // 10))
     except ValueError as error:
@@ -123,7 +125,7 @@ class _Claim(TypedDict):
 
 
 def _asked(recipe: Recipe, paths: Sequence[str] | None) -> list[str] | None:
-    """The requested paths and the whole, each once, by their texts."""
+    """Return the texts of the requested paths and of the whole, each once."""
     if paths is None:
         return None
     net, found = build_net(recipe), {}
@@ -136,7 +138,7 @@ def _asked(recipe: Recipe, paths: Sequence[str] | None) -> list[str] | None:
 
 
 class _Ladder:
-    """The work on one folder."""
+    """Does the work of one ladder in its folder."""
 
     def __init__(
         self,
@@ -155,13 +157,13 @@ class _Ladder:
         self.failed: dict[str, str] = {}
         self.data: ImageData | None = None
 
-    # --- what is asked for -------------------------------------------------------------------------------
+    # --- arguments ---------------------------------------------------------------------------------------
 
     def claim(self, write: bool = False) -> None:
-        """Check that the folder is this ladder's, or free.
+        """Check that the folder belongs to this ladder, or is free.
 
         Raises:
-            ValueError: it holds something else.
+            ValueError: the folder contains something else.
         """
         check_own(self.folder, "ladder.json", "ladder")
         file = self.folder / "ladder.json"
@@ -177,7 +179,7 @@ class _Ladder:
             before["recipe"] = recipe_to_json(recipe_from_json(before["recipe"]))  # adds fields of later versions
             for what in ("recipe", "asked", "num_images"):
                 if before[what] != json.loads(json.dumps(mine[what])):
-                    raise ValueError(f"{self.folder} holds a ladder of another {what}: choose another --out")
+                    raise ValueError(f"{self.folder} contains a ladder of another {what}: choose another --out")
             self.paths = self.paths or before["paths"]
             mine["paths"] = self.paths
             mine["seeds"] = list(dict.fromkeys([*before["seeds"], *self.seeds]))
@@ -192,7 +194,7 @@ class _Ladder:
         self.failed |= failed
 
     def _kind(self, kind: Kind) -> dict[str, Recipe]:
-        """The recipes of a kind's twins that can be trained now, by the names of their runs."""
+        """Return the recipes of the twins of one kind that can be trained now, by the names of their runs."""
         assert self.paths is not None
         if kind == "epochs":
             return {
@@ -226,7 +228,7 @@ class _Ladder:
         return Trained(name, seed, self.folder / name, self.data, by="ladder")
 
     def _exported(self) -> list[str]:
-        """The paths that the first seed's network would be exported with."""
+        """Return the paths with which the first seed's network would be exported."""
         run = self._opened(run_name(NET, self.seeds[0]), self.seeds[0])
         named = run.net.named_paths()
         macs = {name: of.macs for name, of in costs(run.net, named, run.image_size).items()}
@@ -236,10 +238,10 @@ class _Ladder:
             logits, labels = scored(run.net, named, stats, run.batches("validation"))
             chosen = decide(logits, labels, macs, seed=0).names
         else:
-            LOG.warning("no held-out images (data.validation) to choose paths by: up to %d of all are taken", MOST)
+            LOG.warning("no held-out images (data.validation) to choose paths: up to %d of all paths are used", MOST)
         return evenly(chosen, macs)
 
-    # --- what came out -----------------------------------------------------------------------------------
+    # --- result ------------------------------------------------------------------------------------------
 
     def result(self, runtime: str | None) -> LadderResult:
         """Do the missing training and measurements, and write the result.

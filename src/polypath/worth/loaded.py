@@ -1,5 +1,7 @@
-"""A process that loads every path of some bundles in a runtime and reports how much memory that took:
-``python -m polypath.worth.loaded RUNTIME BUNDLE ...`` prints MiB as JSON, or null if the system does not report it."""
+"""Measures, in a new process, how much memory all paths of some bundles take in a runtime.
+
+``python -m polypath.worth.loaded RUNTIME BUNDLE ...`` prints MiB as JSON, or null if the system does not report it.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,10 @@ STATM = Path("/proc/self/statm")
 
 
 def memory_loaded(runtime: str, bundles: Sequence[Path]) -> float | None:
-    """MiB by which a new process grows when all paths of all ``bundles`` are loaded and have answered one image.
+    """Return by how many MiB a new process grows when it loads all paths of ``bundles`` and runs each on one image.
 
     Raises:
-        RuntimeError: the process failed; the message is the last line of its output.
+        RuntimeError: the process failed. The message is the last line of its output.
     """
     command = [sys.executable, "-m", __name__, runtime, *map(str, bundles)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -31,7 +33,7 @@ def memory_loaded(runtime: str, bundles: Sequence[Path]) -> float | None:
 
 
 def resident() -> float | None:
-    """MiB that this process holds in memory."""
+    """Return how many MiB of memory this process uses."""
     if not STATM.is_file():
         return None
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -41,7 +43,7 @@ def main() -> None:
     runtime, *folders = sys.argv[1:]
     bundles = [Bundle.open(folder) for folder in folders]
     first = bundles[0]
-    _answer(runtime, first, first.paths[:1])  # so that the runtime's own libraries are loaded
+    _answer(runtime, first, first.paths[:1])  # loads the runtime's libraries, which are not counted
     before = resident()
     kept = [_answer(runtime, bundle, bundle.paths) for bundle in bundles]
     after = resident()

@@ -2,8 +2,8 @@
 
     run_alone(Job(what="score", ...))       # in the process that measures: starts another one, and waits for it
 
-Answers and times use one thread on one core, to which the process is bound if the system supports that. So every
-runtime has the same resources, whatever its defaults. A method's output goes to standard error.
+Answers and times use one thread on one core. The process is bound to this core if the system supports that. So every
+runtime has the same resources, whatever its defaults are. A method's output goes to standard error.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from polypath.worth.protocol import (
 from polypath.worth.replay import neighbour, replay, without_collection
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-BLOCK = 250  # requests between two writes
+BLOCK = 250  # number of requests between two writes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +49,12 @@ class Job:
 
     Attributes:
         what: ``train`` a method, ``score`` its options on the test images, or take ``times`` of all methods' options.
-        files: the methods' files, ``folders``: what each has learnt, in the same order.
-        out: where the result goes: a file (train, score), or a folder (times).
-        key: what the result depends on; is written into it.
-        requests: of the trace (times).
-        parent: the process that waits.
+        files: the methods' files.
+        folders: the folders with what each method has learnt, in the same order.
+        out: where the result is written: a file (train, score), or a folder (times).
+        key: what the result depends on. It is written into the result.
+        requests: number of requests of the trace (times).
+        parent: id of the process that waits for the result.
     """
 
     what: Literal["train", "score", "times"]
@@ -68,15 +69,15 @@ class Job:
 
 
 class Trained(TypedDict):
-    """``train.json``: the cost of training a method."""
+    """The contents of ``train.json``: the cost of training a method."""
 
     key: list[str]
     pflop: float | None
 
 
 class Profile(TypedDict):
-    """``profile.json``: milliseconds ``(runs, options)`` of all options without a neighbour; ``unit_ms`` is the
-    reference's median."""
+    """The contents of ``profile.json``: milliseconds ``(runs, options)`` of all options without a neighbour.
+    ``unit_ms`` is the median of the reference network."""
 
     key: list[str]
     unit_ms: float
@@ -84,7 +85,7 @@ class Profile(TypedDict):
 
 
 class Block(TypedDict):
-    """``requests-N.json``: milliseconds ``(requests, options)`` from the trace's request N on."""
+    """The contents of ``requests-N.json``: milliseconds ``(requests, options)`` from the trace's request N on."""
 
     key: list[str]
     times: list[list[float]]
@@ -136,7 +137,7 @@ def do(job: Job) -> None:
 
 
 def _bind() -> None:
-    """Use one thread on one core, for everything that is loaded from now on."""
+    """Use only one thread on one core from now on."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
@@ -162,7 +163,7 @@ def _score(job: Job) -> None:
 def _times(job: Job) -> None:
     methods, options, task = _opened(job)
     pairs = [(method, *item) for method, of in zip(methods, options, strict=True) for item in of.items()]
-    for method, name, answer in pairs:  # failures are reported before anything is measured
+    for method, name, answer in pairs:  # so that failures are reported before anything is measured
         method.scores(name, answer, task.test.pixels[0], len(task.classes))
     tasks = [lambda image, answer=answer: np.asarray(answer(image)) for _, _, answer in pairs]
     folder, trace = Path(job.out), read_trace(job.requests)
@@ -183,11 +184,12 @@ def _times(job: Job) -> None:
 
 
 def _profile(tasks: Sequence[Any], pixels: NDArray[np.uint8]) -> tuple[float, NDArray[np.float64]]:
-    """Milliseconds of the reference (the median), and of each task ``(runs, tasks)``, measured alternately."""
+    """Measure the reference network and the tasks alternately. Return the median milliseconds of the reference, and the
+    milliseconds of each task ``(runs, tasks)``."""
     net, x = reference(), reference_input()
     count = 0
 
-    def turn() -> None:  # one image for all tasks of a turn, another one in the next
+    def turn() -> None:  # all tasks of a turn get the same image, and the next turn another one
         nonlocal count
         count += 1
         net(x)
@@ -201,7 +203,7 @@ def _profile(tasks: Sequence[Any], pixels: NDArray[np.uint8]) -> tuple[float, ND
 
 
 def _opened(job: Job) -> tuple[list[Method], list[dict[str, Answer]], Task]:
-    """The methods, their options and the images."""
+    """Open the methods, their options and the images."""
     methods = [open_method(Path(file)) for file in job.files]
     options = [method.options(Path(folder)) for method, folder in zip(methods, job.folders, strict=True)]
     return methods, options, load_task(job.source)

@@ -1,14 +1,14 @@
-'''A method that ``polypath bench anytime`` measures: a Python file, which is run as a script.
+'''Opens the methods that ``polypath bench anytime`` measures. A method is a Python file, which is run as a script.
 
     name = "two sizes"
-    pflop = 0.3                                    # of all its training; leave it out if it is not known
-    files = ["small.onnx", "large.onnx"]           # other files that its answers depend on, to notice changes
+    pflop = 0.3                                    # PFLOP of all its training; leave it out if it is not known
+    files = ["small.onnx", "large.onnx"]           # other files that its answers depend on; changes are noticed
 
-    def train(train, held_out, folder, seed):      # only if it learns here
+    def train(train, held_out, folder, seed):      # only if the method learns during the bench
         """Write everything to ``folder`` and return the PFLOP; images have ``pixels`` and ``labels``."""
 
-    def options(folder):                           # from the least to the most accurate, by your own held-out images
-        """Answers by name: each takes a uint8 image (H, W, C) and gives a score for each class."""
+    def options(folder):                           # from the least to the most accurate on your held-out images
+        """Return functions by name; each takes a uint8 image (H, W, C) and returns a score for each class."""
         return {"small": answer, "large": another}
 
 Everything but ``name`` and ``options`` may be left out.
@@ -35,7 +35,7 @@ from polypath.storage.digests import file_digest, json_digest
 from polypath.worth.protocol import Images
 
 Answer = Callable[[NDArray[np.uint8]], Any]
-"""Scores ``(classes,)`` of one image ``(H, W, C)``."""
+"""A function that returns the scores ``(classes,)`` of one image ``(H, W, C)``."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Method:
     """A method's file that has been run.
 
     Attributes:
-        digest: of the file and of those that it names in ``files``.
-        pflop: as the file states it, else None.
+        digest: digest of the file and of those that it lists in ``files``.
+        pflop: the PFLOP of training that the file states, or None.
     """
 
     file: Path
@@ -58,10 +58,10 @@ class Method:
         return hasattr(self.module, "train")
 
     def train(self, train: Images, held_out: Images, folder: Path, seed: int) -> float | None:
-        """Let it learn; returns the PFLOP that it reports.
+        """Let the method learn, and return the PFLOP that it reports.
 
         Raises:
-            ValueError: it raises, or returns no number.
+            ValueError: the method's function raises an error, or returns no number.
         """
         try:
             spent = self.module.train(train, held_out, folder, seed)
@@ -70,10 +70,10 @@ class Method:
         return self.pflop if spent is None else float(check(f"{self.file}: train's PFLOP", spent, number(0)))
 
     def options(self, folder: Path) -> dict[str, Answer]:
-        """Its answer functions by name, from the least to the most accurate.
+        """Return the method's answer functions by name, from the least to the most accurate.
 
         Raises:
-            ValueError: it raises, or returns something else.
+            ValueError: the method's function raises an error, or returns something else.
         """
         try:
             found = self.module.options(folder)
@@ -88,10 +88,10 @@ class Method:
         return dict(found)
 
     def scores(self, option: str, answer: Answer, image: NDArray[np.uint8], classes: int) -> NDArray[np.float64]:
-        """The checked scores of an option for an image.
+        """Return the checked scores of an option for an image.
 
         Raises:
-            ValueError: it raises, or does not return a finite score for each class.
+            ValueError: the option raises an error, or does not return a finite score for each class.
         """
         try:
             found = np.asarray(answer(image), np.float64)
@@ -111,7 +111,7 @@ def open_method(file: Path) -> Method:
     """Run a method's file. Its output goes to standard error.
 
     Raises:
-        ValueError: no such file, one that fails, or one that lacks a part of a method.
+        ValueError: the file does not exist, fails, or lacks a part of a method.
     """
     if not file.is_file():
         raise ValueError(f"--method {file}: no such file")
@@ -149,7 +149,7 @@ def _digest(file: Path, others: Any) -> str:
 
 
 def _place(error: BaseException, file: Path) -> str:
-    """An error's line in the file, and its text."""
+    """Return the line of the file in which an error occurred, and the error's text."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     if isinstance(error, SyntaxError):
         lines = [error.lineno]
@@ -158,5 +158,5 @@ def _place(error: BaseException, file: Path) -> str:
 
 
 def stated(pflop: float | None) -> str:
-    """PFLOP as tables show them."""
+    """Return PFLOP as tables show them."""
     return "not stated" if pflop is None or not math.isfinite(pflop) else f"{pflop:.4g}"

@@ -1,11 +1,12 @@
-"""Which runs a ladder needs: the network, and each of its paths as a plain network, its *twin*.
+"""Plans the runs that a ladder needs: the network, and each of its paths as a plain network, its *twin*.
 
-The twin of a path is ``extract(build(seed), path)``, trained as a whole by the same recipe: its cross-entropy, no
-drop-path, and none of stochastic depth's scales, which only compensate for drop-path. There are three kinds:
+The twin of a path is ``extract(build(seed), path)``, trained as a whole by the same recipe with cross-entropy. It has
+no drop-path, and none of the scales of stochastic depth, which only compensate for drop-path. There are three kinds:
 
-epochs  for as many epochs as the network (A)
-pflop   for as many epochs as make all twins together cost as much as the network (B)
-taught  for as many epochs as the network, distilled from the whole's twin of kind A, which is also its twin here (C)
+epochs  trained for as many epochs as the network (A)
+pflop   trained for as many epochs as make all twins together cost as much as the network (B)
+taught  trained for as many epochs as the network, and distilled from the whole's twin of kind A (C); for the whole
+        itself, that twin is used
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from polypath.training.recipe import Recipe, replace
 Kind = Literal["epochs", "pflop", "taught"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 NET = "net"
-MOST = 5  # paths of a network
+MOST = 5  # the most paths of a ladder
 
 
 def run_name(kind: str, seed: int, path: str = "") -> str:
-    """The name of a run's folder in the ladder's folder."""
+    """Return the name of a run's folder in the ladder's folder."""
     word = "".join(c if c.isalnum() or c in "-+=." else "_" for c in path)
     return ",".join([kind, *([word] if word else []), f"seed={seed}"])
 
 
 def twin(recipe: Recipe, path: str, seed: int, epochs: int | None = None, teacher: Path | None = None) -> Recipe:
-    """The recipe of a path's twin, see the module."""
+    """Return the recipe of a path's twin, see the module."""
     changes = {"path": path, "seed": seed, "epochs": epochs or recipe.epochs}
     if "survival" in {field.name for field in fields(recipe.model)}:
         changes["model.survival"] = 1.0
@@ -45,21 +46,22 @@ def twin(recipe: Recipe, path: str, seed: int, epochs: int | None = None, teache
 
 
 def evenly(names: Iterable[str], macs: Mapping[str, int]) -> list[str]:
-    """At most five of the names, always with the whole, cheapest first: both ends, and evenly spaced ones between."""
+    """Return at most five of the names, cheapest first: the cheapest, the whole, and evenly spaced names between."""
     ordered = sorted({*names, WHOLE_TEXT}, key=lambda name: (macs[name], name))
     places = np.linspace(0, len(ordered) - 1, min(MOST, len(ordered))).round().astype(int)
     chosen = {ordered[place] for place in places.tolist()}
-    if WHOLE_TEXT not in chosen:  # something costs as much
+    if WHOLE_TEXT not in chosen:  # the last path costs as much as the whole
         chosen.remove(ordered[-1])
     return [name for name in ordered if name in {*chosen, WHOLE_TEXT}]
 
 
 def epochs_for(target: float, per_epoch: Sequence[float]) -> list[int]:
-    """Epochs of each twin, as equal as integers allow, whose total cost is closest to ``target``.
+    """Return the epochs of each twin. They differ by at most one, and their total cost is as close as possible to
+    ``target``.
 
     Args:
-        target: PFLOP.
-        per_epoch: PFLOP of an epoch of each twin.
+        target: total cost in PFLOP.
+        per_epoch: cost in PFLOP of an epoch of each twin.
     """
     least = max(1, int(target / sum(per_epoch)))
     choices = itertools.product(*[(least, least + 1)] * len(per_epoch))

@@ -1,7 +1,8 @@
-"""The protocol ``anytime-1``, by which ``polypath bench anytime`` measures methods; ``docs/protocol.md`` describes it.
+"""Defines the protocol ``anytime-1``, by which ``polypath bench anytime`` measures methods. ``docs/protocol.md``
+describes it.
 
-It is frozen: a change of a number or a rule here needs another name, so that two results of one name are comparable.
-Nothing here depends on how a library draws random numbers or on the order in which images are stored.
+The protocol is frozen: if a number or a rule here changes, the protocol gets another name. So results under the same
+name are comparable. Nothing here depends on a library's random numbers, or on the order in which images are stored.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from polypath.data.split import Split
 
 VERSION = "anytime-1"
 TRACE = Path(__file__).parent / "bursty.json"
-HELD_OUT = 0.1  # of each class's training images
+HELD_OUT = 0.1  # share of each class's training images that is held out
 PROFILE_RUNS, WARM_UPS = 200, 10  # turns without a neighbour: measured ones, and unmeasured ones before them
-BOX = (0.02, 4.0)  # units: the ends of the hypervolume's box in time; in error it reaches up to chance
+BOX = (0.02, 4.0)  # the box of the hypervolume: these are its ends in time, in units; in error it ends at chance
 DIGESTS = {
     "train": "0a11c21c691f54f2d8f2dfc4f2d5509489a4a64d486e9683865c9636e5927063",
     "test": "aa916ba86cbced96aad7304446d1d4e6160bae24cd0627d9f2c45097e8967eb7",
 }
-"""Of JPEG-coded CIFAR-10, see :func:`~polypath.storage.digests.json_digest`."""
+"""Digests of JPEG-coded CIFAR-10, see :func:`~polypath.storage.digests.json_digest`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Images:
         return len(self.labels)
 
     def at(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Images:
-        """Some of them."""
+        """Select some of the images."""
         return Images(self.pixels[rows], self.labels[rows])
 
 
@@ -55,8 +56,8 @@ class Task:
     """The images of a measurement.
 
     Attributes:
-        name, note: of the data set, and a note for readers.
-        digests: of the complete training split and of the test split.
+        name, note: name of the data set, and a note on it for readers.
+        digests: digests of the complete training split and of the test split.
     """
 
     name: str
@@ -69,13 +70,13 @@ class Task:
 
 
 def load_task(source: str) -> Task:
-    """The images of a data set, ordered and split by the protocol's rules.
+    """Load the images of a data set, ordered and split by the protocol's rules.
 
     Args:
-        source: as ``DataConfig.source``: a folder, or a name.
+        source: a folder or a name, as in ``DataConfig.source``.
 
     Raises:
-        ValueError: missing images, or images of different sizes.
+        ValueError: images are missing, or have different sizes.
     """
     data = load_images(DataConfig(source=source))
     assert isinstance(data.train, Split)  # streaming was not requested
@@ -87,9 +88,9 @@ def load_task(source: str) -> Task:
 
 
 def arranged(split: Split, classes: Sequence[str]) -> tuple[Images, str]:
-    """Images in the order of the SHA-256 of their pixels, and the digest of all of them.
+    """Order images by the SHA-256 of their pixels. Return them, and the digest of all of them.
 
-    The digest is the SHA-256 of sorted lines, one for each image: its own SHA-256, a space, its class's name.
+    The digest is the SHA-256 of sorted lines, one for each image: the image's SHA-256, a space, and its class name.
     """
     pixels = np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
     labels = split.labels.numpy()
@@ -101,7 +102,7 @@ def arranged(split: Split, classes: Sequence[str]) -> tuple[Images, str]:
 
 
 def cut(images: Images) -> tuple[Images, Images]:
-    """Images to train on, and held-out ones: the first tenth of each class, rounded down, in their order."""
+    """Split images into those to train on and held-out ones: the first tenth of each class, rounded down."""
     held = np.zeros(len(images), bool)
     for label in np.unique(images.labels):
         of_class = np.flatnonzero(images.labels == label)
@@ -110,22 +111,23 @@ def cut(images: Images) -> tuple[Images, Images]:
 
 
 def read_trace(requests: int | None = None) -> Trace:
-    """The committed trace, or its first requests."""
+    """Read the trace of the protocol, or its first requests."""
     values = json.loads(TRACE.read_text(encoding="utf-8"))
     trace = Trace(np.array(values["budgets"]), np.array(values["neighbour"], bool), values["seed"])
     return trace if requests is None else trace.first(requests)
 
 
 def asked(trace: Trace, images: int) -> NDArray[np.int64]:
-    """``(requests,)``: the test image of each request of a trace."""
+    """Return the index of the test image for each request of a trace, ``(requests,)``."""
     draws = [hashlib.sha256(f"{trace.seed} {i}".encode()).digest()[:8] for i in range(len(trace.budgets))]
     return np.array([int.from_bytes(draw) % images for draw in draws], np.int64)
 
 
 def reference() -> nn.Module:
-    """The network that defines the unit of time: the 19 3×3 convs of a ResNet-20, each with a ReLU, on 32×32 pixels.
+    """Build the network that defines the unit of time: the 19 3×3 convs of a ResNet-20, each with a ReLU, for 32×32
+    pixels.
 
-    Plain torch, so that no method and no release of Polypath changes the unit.
+    It uses only torch, so that no method and no release of Polypath changes the unit.
     """
     widths = [3, *[16] * 7, *[32] * 6, *[64] * 6]
     layers: list[nn.Module] = []

@@ -1,7 +1,7 @@
 """Measures times under a trace: every task runs at every request, with or without a neighbour process.
 
-All tasks run at each request, so that they meet the same neighbour at the same time. The answers of any rule for
-choosing among them are then a pure function of the times (:mod:`polypath.analysis.deadline`).
+Since all tasks run at each request, they all run beside the same neighbour at almost the same time. The answers of any
+rule that chooses among the tasks can then be computed from these times (:mod:`polypath.analysis.deadline`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Wake = Callable[[bool], None]
 
 
 def timed(task: Callable[[Any], Any], value: Any) -> float:
-    """Milliseconds that ``task(value)`` takes."""
+    """Return the milliseconds that ``task(value)`` takes."""
     start = time.perf_counter()
     task(value)
     return 1e3 * (time.perf_counter() - start)
@@ -36,13 +36,14 @@ def timed(task: Callable[[Any], Any], value: Any) -> float:
 def replay(
     tasks: Sequence[Callable[[Any], Any]], values: Sequence[Any], busy: Sequence[bool], wake: Wake
 ) -> NDArray[np.float64]:
-    """Milliseconds ``(requests, tasks)`` of every task on every value; tasks alternate.
+    """Measure every task on every value. Tasks alternate. Return milliseconds ``(requests, tasks)``.
 
-    Each request starts with another task, so that none is always the first one after a pause.
+    Each request starts with another task, so that no task is always the first one after a pause.
 
     Args:
-        busy: whether the neighbour computes at a request.
-        wake: starts and stops the neighbour.
+        values: the value of each request.
+        busy: whether the neighbour computes, for each request.
+        wake: function that starts and stops the neighbour.
     """
     times = np.empty((len(values), len(tasks)))
     for i, (value, on) in enumerate(zip(values, busy, strict=True)):
@@ -55,7 +56,7 @@ def replay(
 
 @contextlib.contextmanager
 def neighbour(programs: int = 1) -> Iterator[Wake]:
-    """Start programs that compute on the cores of this process while they are awake; they end with it."""
+    """Start programs that compute on this process's cores while they are awake. They end with this process."""
     running = [subprocess.Popen([sys.executable, "-c", SPIN], stdin=subprocess.PIPE) for _ in range(programs)]
     awake = False
 
@@ -67,18 +68,18 @@ def neighbour(programs: int = 1) -> Iterator[Wake]:
                 program.stdin.write(b"1" if on else b"0")
                 program.stdin.flush()
             awake = on
-            time.sleep(0.01)  # the scheduler notices
+            time.sleep(0.01)  # until the scheduler has noticed
 
     try:
         yield wake
     finally:
         for program in running:
-            program.communicate()  # it ends when its standard input is closed
+            program.communicate()  # closes its standard input, which ends it
 
 
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
-    """Turn garbage collection off in the block, since it would count as a task's time."""
+    """Turn garbage collection off in the block, since it would be measured as time of a task."""
     gc.collect()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""The result of a ladder: its table as a value, JSON, CSV and text."""
+"""Defines the result of a ladder, and writes it as JSON, CSV and text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Tax:
-    """Points of test error by which paths in the one network are worse than their twins of one kind.
+    """The tax of paths: by how many points of test error they are worse in the shared network than their twins of one
+    kind.
 
     Attributes:
-        tax: mean over the seeds of error in the network (recalibrated) minus error of the twin.
-        low, high: ends of the two-sided 95% interval over seeds and images, both drawn alike for all (with one seed
-            over images only).
-        most: the one-sided 95% bound over seeds and images.
+        tax: error in the network (recalibrated) minus error of the twin, mean over the seeds.
+        low, high: ends of the two-sided 95% bootstrap interval over seeds and images (with one seed, over images only).
+            Network and twins use the same resampled seeds and images.
+        most: the one-sided 95% upper bound over seeds and images.
     """
 
     tax: float
@@ -34,8 +35,8 @@ class Tax:
 
 @dataclass(frozen=True, kw_only=True)
 class TwinRow(Tax):
-    """A path's twins of one kind: their mean ``error`` in percent, the ``errors`` of each seed, ``epochs`` and mean
-    ``pflop``, including the teacher's forwards."""
+    """The results of a path's twins of one kind: their mean ``error`` in percent, the ``errors`` for each seed, their
+    ``epochs``, and their mean ``pflop``, including the teacher's forward passes."""
 
     error: float
     errors: tuple[float, ...]
@@ -45,17 +46,19 @@ class TwinRow(Tax):
 
 @dataclass(frozen=True, kw_only=True)
 class LadderRow:
-    """One path.
+    """The results of one path.
 
     Attributes:
-        name, paths: its name in the request, and its canonical text.
+        name, paths: the path's name in the request, and its canonical text.
         error, error_own: mean test error in percent in the network, with batch-norm recalibrated for the path, and with
-            the network's own; ``errors`` are the recalibrated ones of each seed.
-        macs, params, bytes: of one image; of the path as a standalone network, in float32.
-        shared: the share of the path's parameters that other paths of the table use, the whole excepted.
-        p50_ms, p95_ms: milliseconds in the runtime if the path ran just before.
-        switch_ms: how much longer it takes if another path ran just before (difference of medians).
-        alone: the twins, by kind.
+            the network's own statistics.
+        errors: the recalibrated error for each seed.
+        macs, params, bytes: multiply-adds for one image; number of parameters and float32 size in bytes of the path as
+            a standalone network.
+        shared: the share of the path's parameters that other paths of the table, except the whole, use too.
+        p50_ms, p95_ms: milliseconds in the runtime if the same path ran just before.
+        switch_ms: how much longer the path takes if another path ran just before (difference of medians).
+        alone: results of the twins, by kind.
     """
 
     name: str
@@ -75,22 +78,22 @@ class LadderRow:
 
 @dataclass(frozen=True, kw_only=True)
 class LadderResult:
-    """One network, compared with its paths trained alone.
+    """The result of a ladder: one network, compared with its paths trained alone.
 
     Attributes:
-        recipe: of the network, as JSON values.
-        seeds: of the runs.
-        rows: one for each path, cheapest first.
-        tax: by kind, the mean over the paths.
-        pflop: of the ``net`` and, by kind, of all twins together; the mean over the seeds.
-        bytes: of the weights of all paths in the one network, and of all twins.
-        data, note, images: name of the test images, a note on them, their number.
-        recalibrated: training images that batch-norm was recalibrated on.
-        test_evaluations: errors of these runs that any command has measured on the test split.
-        runtime: the conditions of the times and the memory, and ``memory`` in MiB: of the one network with all paths
-            loaded, and of all twins; None if nothing was measured.
-        environment: device, instructions, versions, revision.
-        failed: runs that have failed and why; rows then lack the figures that need them.
+        recipe: recipe of the network, as JSON values.
+        seeds: seeds of the runs.
+        rows: one row for each path, cheapest first.
+        tax: mean tax over the paths, by kind of twin.
+        pflop: cost of training the ``net`` and, by kind, all twins together; mean over the seeds.
+        bytes: size of the weights of all paths in the one network, and of all twins.
+        data, note, images: name of the test images, a note on them, and their number.
+        recalibrated: number of training images on which batch-norm was recalibrated.
+        test_evaluations: number of errors of these runs that any command has measured on the test split.
+        runtime: the conditions of the measurements, and ``memory`` in MiB: of the one network with all paths loaded,
+            and of all twins. None if nothing was measured.
+        environment: device, instructions, versions and revision.
+        failed: runs that have failed, and why. Rows then lack the results that need them.
     """
 
     recipe: dict[str, Any]
@@ -120,7 +123,7 @@ class LadderResult:
         return {"format": FORMAT, **asdict(self)}
 
     def to_csv(self) -> str:
-        """A line for each path and kind of twin."""
+        """Return CSV with a line for each path and kind of twin."""
         text = io.StringIO()
         plain = ["name", "paths", "error", "error_own", "macs", "params", "bytes", "shared", "p50_ms", "switch_ms"]
         twin = ["error", "epochs", "pflop", "tax", "low", "high", "most"]
@@ -132,7 +135,7 @@ class LadderResult:
         return text.getvalue()
 
     def facts(self) -> list[str]:
-        """The lines below the table."""
+        """Return the lines below the table."""
         cost = ", ".join(f"{kind} {pflop:.4g}" for kind, pflop in self.pflop.items())
         seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
         lines = [
@@ -153,7 +156,7 @@ class LadderResult:
         return [*lines, *([self.note] if self.note else []), *(f"failed: {n}: {why}" for n, why in self.failed.items())]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """The table's head and rows as text."""
+        """Return the table's head and rows as text."""
         head = ["path", "own %", "error %", *(f"{kind} %" for kind in self.kinds), *(f"tax, {k}" for k in self.kinds)]
         head += ["MACs", "MiB", "shared", "ms", "switch ms"]
         rows = []
@@ -172,10 +175,10 @@ class LadderResult:
 
 
 def load_ladder(folder: str | os.PathLike[str]) -> LadderResult:
-    """What :meth:`LadderResult.save` wrote.
+    """Read a result that :meth:`LadderResult.save` wrote.
 
     Raises:
-        ValueError: there is none, it is damaged, or of a later version.
+        ValueError: the result is missing, damaged, or of a later version.
     """
     return read_result(Path(folder) / "result.json", LadderResult, FORMAT, "ladder")
 

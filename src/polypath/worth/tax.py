@@ -1,4 +1,4 @@
-"""Errors and taxes with their intervals, computed from which images each network answers rightly."""
+"""Computes errors and taxes with their intervals, from which images each network classifies correctly."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LEVEL, ONE_SIDED = 0.95, 0.9  # the upper end of the two-sided 90% interval is t
 
 
 class Taxes:
-    """Taxes of paths, compared with their twins.
+    """Computes taxes of paths, compared with their twins.
 
     Args:
-        net: by path, its answers in the network ``(seeds, images)``, True where right.
-        twins: by kind and path, the answers of its twins, with the same seeds on the same images.
+        net: for each path, which images it classifies correctly in the network, ``(seeds, images)``.
+        twins: the same for the twins of each path, by kind and path, for the same seeds and images.
     """
 
     def __init__(self, net: Mapping[str, np.ndarray], twins: Mapping[str, Mapping[str, np.ndarray]]) -> None:
@@ -27,7 +27,7 @@ class Taxes:
         self.draws = draw(self.sample)
 
     def of(self, kind: str, paths: Sequence[str]) -> Tax:
-        """The mean tax of some paths, compared with their twins of one kind."""
+        """Return the mean tax of some paths, compared with their twins of one kind."""
 
         def statistic(means: Means) -> np.ndarray:
             return np.mean([means[_key("net", path)] - means[_key(kind, path)] for path in paths], axis=0)
@@ -39,7 +39,7 @@ class Taxes:
 
 
 def errors(hits: np.ndarray) -> tuple[float, ...]:
-    """Error in percent of each seed, from answers ``(seeds, images)``."""
+    """Return the error in percent for each seed, from which answers are right, ``(seeds, images)``."""
     return tuple(round(100.0 * float(1.0 - row.mean()), 4) for row in hits)
 
 

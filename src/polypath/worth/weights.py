@@ -1,4 +1,4 @@
-"""How much of a network's weights its paths share."""
+"""Computes how much of a network's weights its paths share."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from polypath.core.paths import WHOLE_TEXT, Paths
 
 
 def shares(net: PathNet, paths: Mapping[str, Paths]) -> dict[str, float]:
-    """The share of each path's parameters that another of ``paths`` uses, not counting the whole network, which uses
-    all; for the whole network, the share that any other path uses."""
+    """Return for each path the share of its parameters that another of ``paths`` uses too. The whole network, which
+    uses all parameters, does not count as such a path. For the whole network itself, any other path counts."""
     sizes = {name: p.numel() for name, p in net.named_parameters()}
     used = {name: {key for key, _ in extract(net, p).named_parameters()} for name, p in paths.items()}
     found = {}
@@ -22,6 +22,6 @@ def shares(net: PathNet, paths: Mapping[str, Paths]) -> dict[str, float]:
 
 
 def bytes_of(net: PathNet, paths: Paths | None = None) -> int:
-    """Bytes of a path's weights and batch-norm statistics as a standalone network."""
+    """Return the size in bytes of a path's weights and batch-norm statistics as a standalone network."""
     child = net if paths is None else extract(net, paths)
     return sum(t.numel() * t.element_size() for t in child.state_dict().values() if t.is_floating_point())

@@ -1,4 +1,4 @@
-"""CUDA graphs: a path's kernels are recorded once for a batch size and replayed, which saves the cost of launches."""
+"""CUDA graphs. A path's kernels are recorded once for a batch size, then replayed, which saves the cost of launches."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.runtimes import Run, StepRun
 
-KEPT = 64  # recorded (path, batch size) pairs at least
-KEPT_EACH = 9  # a path at batches of 1, 2, 4, … 256
+KEPT = 64  # how many recorded (path, batch size) pairs are kept at least
+KEPT_EACH = 9  # how many are kept per path: batches of 1, 2, 4, … 256
 WARMUP = 3  # runs before recording, in which kernels are chosen
 
 
 class CudaGraphs:
-    """Needs a CUDA device.
+    """A bundle open in CUDA graphs.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no CUDA device.
     """
 
     name, per_batch = "cuda-graphs", True
@@ -34,7 +34,7 @@ class CudaGraphs:
         import torch
 
         if not torch.cuda.is_available():
-            raise ValueError("runtime 'cuda-graphs': there is no CUDA device; take openvino, onnxruntime or torch")
+            raise ValueError("runtime 'cuda-graphs': there is no CUDA device; use openvino, onnxruntime or torch")
         self._torch, self._bundle, self._precision = torch, bundle, precision
         self.version = f"{torch.__version__} CUDA {torch.version.cuda}"
         self.device = torch.cuda.get_device_name()
@@ -45,7 +45,7 @@ class CudaGraphs:
 
     @property
     def steps(self) -> Sequence[None]:
-        """All None: a replay costs less than passing maps from one graph to the next through the host."""
+        """None for all steps: replaying a complete path costs less than passing values between graphs via the host."""
         return [None] * len(self._bundle.ladder)
 
     def prepare_step(self, index: int, batch: int) -> StepRun:
@@ -83,8 +83,8 @@ class CudaGraphs:
 
 
 def record(net: Any, x: Any) -> tuple[Callable[[], None], Any]:
-    """Record ``net``; returns ``replay``, which runs it on the values then in ``x``, and the output tensor. ``x`` must
-    stay at its address."""
+    """Record ``net`` as a CUDA graph. Return a function ``replay``, which runs it on the current values of ``x``, and
+    the output tensor. ``x`` must stay at its address."""
     import torch
 
     with torch.inference_mode():

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class OnnxRuntime:
-    """Sessions are made when a path is first prepared; one serves all batch sizes."""
+    """A bundle open in ONNX Runtime. A path's session is made on its first use, and serves all batch sizes."""
 
     name, device, per_batch = "onnxruntime", "cpu", False
 
     def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
         if precision != "f32":
-            raise ValueError("precision 'bf16': ONNX Runtime's CPU kernels are float32; take openvino")
+            raise ValueError("precision 'bf16': ONNX Runtime's CPU kernels are float32; use openvino")
         need("onnxruntime", "runtime 'onnxruntime'")
         self.version = version_of("onnxruntime")
         self._bundle, self._graphs, self._threads = bundle, bundle.graphs, threads
@@ -39,7 +39,7 @@ class OnnxRuntime:
     def prepare_step(self, index: int, batch: int) -> StepRun:
         file = graph_of_step(self._bundle, self.steps, index)
         if file not in self._calls:
-            self._calls[file] = self._opened(Path(file), spin=False)  # steps alternate
+            self._calls[file] = self._opened(Path(file), spin=False)  # since the steps' sessions alternate
         return self._calls[file]
 
     def _opened(self, file: Path, *, spin: bool = True) -> StepRun:
@@ -47,13 +47,13 @@ class OnnxRuntime:
 
 
 def make_session(file: str, threads: int, *, spin: bool = True) -> Any:
-    """A session of one ONNX file on the CPU.
+    """Make a session for one ONNX file on the CPU.
 
     Args:
         spin: let idle threads busy-wait for the session's next run. If sessions alternate, this slows down the others.
 
     Raises:
-        ValueError: a file that ONNX Runtime cannot load.
+        ValueError: ONNX Runtime cannot load the file.
     """
     ort = need("onnxruntime", "runtime 'onnxruntime'")
     options = ort.SessionOptions()
@@ -62,21 +62,21 @@ def make_session(file: str, threads: int, *, spin: bool = True) -> Any:
     options.log_severity_level = 4  # failures are raised, so they need no log
     try:
         return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its own exception types derive from Exception alone
+    except Exception as error:  # ONNX Runtime has exceptions that derive only from Exception
         raise ValueError(f"{file}: ONNX Runtime cannot load it ({_first_line(error)})") from error
 
 
 def caller(session: Any, file: Path) -> Callable[..., list[np.ndarray]]:
-    """A session as a function of its inputs, in order.
+    """Return a session as a function of its inputs, in order.
 
-    It raises ``ValueError`` if the session cannot run them.
+    The function raises ``ValueError`` if the session cannot run them.
     """
     names = [value.name for value in session.get_inputs()]
 
     def call(*inputs: np.ndarray) -> list[np.ndarray]:
         try:
             return session.run(None, dict(zip(names, inputs, strict=True)))
-        except Exception as error:  # its own exception types derive from Exception alone
+        except Exception as error:  # ONNX Runtime has exceptions that derive only from Exception
             raise ValueError(f"{file}: ONNX Runtime cannot run it ({_first_line(error)})") from error
 
     return call

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.runtimes import Run, StepRun
 
-KEPT = 64  # compiled (path, batch size) pairs at least
-KEPT_EACH = 18  # a path and its step at batches of 1, 2, 4, … 256
+KEPT = 64  # how many compiled (path, batch size) pairs are kept at least
+KEPT_EACH = 18  # how many are kept per path: the path and its step at batches of 1, 2, 4, … 256
 
 
 class OpenVino:
-    """A path is compiled for each batch size, since its kernels are fast on static shapes."""
+    """A bundle open in OpenVINO. A path is compiled for each batch size, since kernels for static shapes are fast."""
 
     name, device, per_batch = "openvino", "cpu", True
 
@@ -56,7 +56,8 @@ class OpenVino:
 
 
 def options(threads: int, precision: str = "f32") -> dict[str, Any]:
-    """Settings for one answer at a time. Without the precision hint OpenVINO takes bf16 where a processor has it."""
+    """Return settings for one answer at a time. Without a precision hint, OpenVINO would use bf16 where a processor
+    supports it."""
     return {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
@@ -66,20 +67,21 @@ def options(threads: int, precision: str = "f32") -> dict[str, Any]:
 
 
 def compiled(core: Any, file: str, settings: dict[str, Any], batch: int | None) -> Run:
-    """An ONNX file with one input and one output as a function, for batches of one size or, with None, of any.
+    """Compile an ONNX file with one input and one output, and return it as a function. ``batch`` is its batch size, or
+    None for any size.
 
     Raises:
-        ValueError: a file that OpenVINO cannot load.
+        ValueError: OpenVINO cannot load the file.
     """
     run = compiled_many(core, file, settings, batch)
     return lambda x: run(x)[0]
 
 
 def compiled_many(core: Any, file: str, settings: dict[str, Any], batch: int | None) -> StepRun:
-    """The same for a file with several inputs, in order, and outputs.
+    """Compile a file with several inputs, in order, and several outputs, as :func:`compiled` does.
 
     Raises:
-        ValueError: a file that OpenVINO cannot load.
+        ValueError: OpenVINO cannot load the file.
     """
     try:
         model = core.read_model(file)

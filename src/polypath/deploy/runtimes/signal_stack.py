@@ -2,7 +2,7 @@
 
 On a processor without int8 instructions, compiling an int8 graph with OpenVINO 2026.4 leaves the calling thread with an
 alternate signal stack whose memory is freed. Python handles signals on that stack, so the next Ctrl-C or SIGTERM would
-be a segmentation fault.
+cause a segmentation fault.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Stack(ctypes.Structure):
 
 @contextmanager
 def kept_signal_stack() -> Iterator[None]:
-    """Restore this thread's alternate signal stack after the block; does nothing except on Linux."""
+    """Restore this thread's alternate signal stack after the block. Do nothing on systems other than Linux."""
     if sys.platform != "linux":
         yield
         return

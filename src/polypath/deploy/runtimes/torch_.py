@@ -1,4 +1,4 @@
-"""torch on the CPU: eager, or compiled. It needs no graph files: paths are extracted from the network itself."""
+"""torch on the CPU, eager or compiled. It needs no graph files: paths are extracted from the network itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Torch:
-    """Each path extracted and fused, channels last."""
+    """A bundle open in eager torch. Each path is extracted, fused, and stored in the channels-last format."""
 
     name, device, per_batch = "torch", "cpu", False
 
@@ -88,7 +88,7 @@ class Torch:
 
 
 class TorchCompiled(Torch):
-    """The same with ``torch.compile``; a path compiles when it first runs, which takes seconds to minutes."""
+    """A bundle open in torch with ``torch.compile``. A path is compiled on its first run, for seconds to minutes."""
 
     name = "torch-compiled"
 
@@ -97,7 +97,7 @@ class TorchCompiled(Torch):
 
 
 def folded(net: Any) -> Any:
-    """``net`` with its norms folded into its convs (:func:`polypath.fuse`), which is fastest."""
+    """Return ``net`` with its norms folded into its convs (:func:`polypath.fuse`), which is the fastest form."""
     from polypath.fusion import fuse
 
     return fuse(net.eval())

@@ -54,9 +54,9 @@ class UpdateUnit(nn.Module):
 
     Args:
         expansion: K, the bottleneck's inner maps per output map.
-        stacked: M, the number of bottlenecks. The first one reads all channels, each later one the previous one's
-            output.
-        parallel: whether the output of a 1×1 conv with batch-norm, which reads the unit's input, is added. The paper
+        stacked: M, the number of bottlenecks. The first one reads all channels; each of the others reads the output of
+            the one before it.
+        parallel: whether to add the output of a 1×1 conv with batch-norm that is applied to the unit's input. The paper
             does not mention this conv, but its parameter counts for the CIFAR models include it.
     """
 

@@ -169,7 +169,7 @@ def test_a_histogram_by_hand():
     assert list(frame["images"]) == [1, 0, 2, 1, 0]
     assert list(frame["share"]) == [0.25, 0.0, 0.5, 0.25, 0.0]
     assert list(frame["error"].fillna(-1)) == [0.0, -1, 50.0, 0.0, -1]
-    with pytest.raises(ValueError, match="0 to most = 2"):
+    with pytest.raises(ValueError, match="0 and most = 2"):
         loop_histogram([0, 3], 2)
 
 

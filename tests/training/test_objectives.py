@@ -399,7 +399,7 @@ def test_a_new_objective_is_loadable_by_its_kind():
         (lambda: po.PathWise(phase_epochs=0), "phase_epochs"),
         (lambda: po.PathWise(backward="none"), "truncated"),  # pyright: ignore[reportArgumentType] (wrong on purpose)
         (lambda: po.TargetRate(target=-0.1), "objective.target"),
-        (lambda: po.Distil(), "name at least one path"),
+        (lambda: po.Distil(), "give at least one path"),
     ],
 )
 def test_bad_settings_name_the_field(make, words):

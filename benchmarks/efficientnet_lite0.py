@@ -85,7 +85,7 @@ class Runs:
         images: dict[str, Any] = {"train_images": IMAGES, "validation": HELD_OUT, "test_images": TESTED}
         augment = AugmentConfig(mirror=True, pad=12, pad_mode="reflect")
         normalised: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}  # as the weights were trained
-        self.alone_recipe = Recipe(
+        self.fine_tuning = Recipe(
             name="tuned",
             model=TimmModel(model=MODEL, skips=True, num_classes=10),
             data=DataConfig(source=data, size=SIDE, augment=augment, **images, **normalised),
@@ -106,7 +106,7 @@ class Runs:
         )
         changes: dict[str, Any] = {"name": "whole", "init": str(self.folder("tuned")), "fit_head": 0}
         sandwich = Sandwich(draw="uniform", images=0.5, labels=0.5)
-        self.sandwich_recipe = replace(self.alone_recipe, {**changes, "objective": sandwich, "optim.head_lr": 1.0})
+        self.sandwich = replace(self.fine_tuning, {**changes, "objective": sandwich, "optim.head_lr": 1.0})
         fast = get_recipe("resnet-cifar10-fast")
         drawn = {f"data.{name}": value for name, value in {"source": data, **images}.items()}
         self.drawn = replace(fast, {**drawn, "seed": seed})
@@ -130,14 +130,14 @@ class Runs:
         """Return the recipe of ``tuned`` for this many epochs, at least two."""
         count = max(2, round(epochs))
         fixed = {"name": name, "epochs": count, "validate_every": count}
-        return replace(self.alone_recipe, fixed | changes)
+        return replace(self.fine_tuning, fixed | changes)
 
     def tuned(self) -> RunResult:
-        return self.trained(self.alone_recipe)
+        return self.trained(self.fine_tuning)
 
     def whole(self) -> RunResult:
         self.tuned()
-        return self.trained(self.sandwich_recipe)
+        return self.trained(self.sandwich)
 
     def sizes(self) -> None:
         for side in SIDES:

@@ -77,9 +77,8 @@ def by_turns(tasks: Mapping[str, Callable[[], Any]], seconds: float = 10.0, most
     calls = {name: max(1, int(burst / took)) for name, took in first.items()}
     turn = sum(calls[name] * took for name, took in first.items())
     turns = max(LEAST, min(most, int(seconds / turn)))
-    long = (
-        2 * turn > seconds and max(calls.values()) == 1
-    )  # then the first turn counts, since warm-up is a small part of it
+    # in long turns warm-up is a small part, so the first turn counts
+    long = 2 * turn > seconds and max(calls.values()) == 1
     bursts = {name: partial(_repeat, task, calls[name]) for name, task in tasks.items()}
     times = interleaved(bursts, turns - long, 0, device())
     rows = {name: [first[name]] * long + [took / calls[name] for took in row] for name, row in times.items()}

@@ -44,9 +44,9 @@ def test_parts_train_on_the_same_images(tmp_path: Path) -> None:
     child = runs.of("alone=1", 2.6, {"path": "skip=blocks.5.3"})
     assert (child.epochs, child.validate_every, child.path, child.seed) == (3, 3, "skip=blocks.5.3", 3)
     assert (child.init, child.data, child.optim) == (
-        runs.alone_recipe.init,
-        runs.alone_recipe.data,
-        runs.alone_recipe.optim,
+        runs.fine_tuning.init,
+        runs.fine_tuning.data,
+        runs.fine_tuning.optim,
     )
     images = ("source", "train_images", "validation", "test_images", "split_seed")
     assert all(getattr(runs.drawn.data, name) == getattr(child.data, name) for name in images)

@@ -10,7 +10,6 @@ It needs pip and a package index, but nothing of Polypath.
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 import subprocess
 import sys
@@ -68,7 +67,7 @@ def _images(folder: Path) -> list[Path]:
 def _versions(constraints: Path) -> list[str]:
     """Return those of our packages that the file contains, as ``name==version``."""
     lines = constraints.read_text().splitlines()
-    return [line for line in lines if re.split("==", line)[0].replace("-", "_") in PACKAGES]
+    return [line for line in lines if line.partition("==")[0].replace("-", "_") in PACKAGES]
 
 
 def _download(versions: list[str], folder: Path, python: str) -> None:

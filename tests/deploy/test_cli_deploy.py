@@ -129,6 +129,13 @@ def test_an_image_is_answered_before_the_next_is_read(folder, set_times, capsys,
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"{folder}/0.png")
 
 
+def test_a_run_is_not_taken_for_a_folder_of_images(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/recipe.json").write_text("{}")
+    assert main(["predict", str(tmp_path / "run"), "photo.jpg", *QUICK]) == 2
+    assert "this is an unfinished run: continue it with `polypath resume" in capsys.readouterr().err
+
+
 def test_nothing_but_bad_images_is_status_2(folder, set_times, capsys):
     for name in ("0.png", "1.png"):
         (folder / name).write_bytes(b"no image")

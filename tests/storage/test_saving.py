@@ -126,6 +126,10 @@ def test_a_run_says_where_its_network_is(tmp_path, saved):
             ValueError, match=r"this is a run: its network is in .*model, and `polypath export .*run` writes a bundle"
         ):
             opener(tmp_path / "run")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/recipe.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"this is an unfinished run: continue it with `polypath resume .*begun`"):
+        pp.Bundle.open(tmp_path / "begun")
     with pytest.raises(ValueError, match="source = 3: must be a folder, or a hub name"):
         pp.load(3)  # pyright: ignore[reportArgumentType]
 

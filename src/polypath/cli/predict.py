@@ -158,11 +158,7 @@ def _table(bundle: Bundle, predictor: AnytimePredictor, files: Sequence[Path]) -
 def _split(args: argparse.Namespace) -> tuple[Path | None, list[Path]]:
     """Return the model's folder, if the first argument is one, and the image arguments."""
     first, *rest = args.places
-    if (first / "recipe.json").is_file():
-        raise ValueError(
-            f"{printable(first)} is a run: `polypath export {printable(first)}` writes a bundle to predict with"
-        )
-    if not any((first / name).is_file() for name in ("manifest.json", "config.json")):
+    if not any((first / name).is_file() for name in ("manifest.json", "config.json", "recipe.json")):
         return None, args.places
     if not rest:
         raise ValueError(f"{printable(first)} is a model: add images, or folders of them, after it")

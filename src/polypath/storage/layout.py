@@ -10,9 +10,10 @@ Folder = str | os.PathLike[str]
 
 
 def in_run(folder: Folder) -> str:
-    """Return a hint for messages about a folder that is not a saved network: where the network is, if the folder is a
-    finished run."""
+    """Return a hint for messages about a folder that is not a saved network: what to do if the folder is a run."""
     model = Path(folder) / "model"
-    if not (model / CONFIG).is_file():
-        return ""
-    return f"; this is a run: its network is in {model}, and `polypath export {folder}` writes a bundle"
+    if (model / CONFIG).is_file():
+        return f"; this is a run: its network is in {model}, and `polypath export {folder}` writes a bundle"
+    if (Path(folder) / "recipe.json").is_file():
+        return f"; this is an unfinished run: continue it with `polypath resume {folder}`"
+    return ""

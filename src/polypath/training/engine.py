@@ -85,6 +85,7 @@ class Engine:
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.names = {p: name for name, p in self.net.named_parameters()}
         self.frozen: list[nn.Parameter] = []
+        self.frozen_norms = list(norms(self.net).values()) if recipe.norms == "frozen" else []
         self.meter = Meter(world)
         self.paths_run: Counter[Paths] = Counter()
         if recipe.compile:
@@ -136,9 +137,8 @@ class Engine:
         recipe = self.recipe
         set_rate(self.optimizer, self.schedule.at(step))
         self.net.train()
-        if recipe.norms == "frozen":
-            for norm in norms(self.net).values():
-                norm.eval()
+        for norm in self.frozen_norms:
+            norm.eval()
         self.optimizer.zero_grad(set_to_none=True)
         for number, x, y in parts:
             if not self._part(number, x, y, len(x) / total, epoch, step):

@@ -187,6 +187,10 @@ def _left(recipe: Recipe, facts: ImageFacts) -> int:
     return facts.images if facts.tested else facts.images - max(1, round(facts.images * recipe.data.test_fraction))
 
 
+def _few(facts: ImageFacts) -> bool:
+    return facts.images < FEW * len(facts.classes)
+
+
 def _trained(recipe: Recipe, facts: ImageFacts) -> int:
     """Count the images to train on."""
     return recipe.data.train_images or max(1, _left(recipe, facts) - recipe.data.validation)
@@ -201,14 +205,9 @@ def _augment(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]
     if facts.side <= SMALL:
         changes = AugmentConfig(pad=max(1, size // 8), mirror=mirror)
         return {"data.augment": changes}, f"small images, shifted by an eighth of their side, {told}"
-    if _few(facts) and mirror:
-        changes = AugmentConfig(scale=(0.5, 1.0), mirror=mirror, policy="trivial")
-        return {"data.augment": changes}, f"crops of half of a photo or more, {told}, and TrivialAugment for few images"
-    return {"data.augment": AugmentConfig(scale=(0.5, 1.0), mirror=mirror)}, f"crops of half of a photo or more, {told}"
-
-
-def _few(facts: ImageFacts) -> bool:
-    return facts.images < FEW * len(facts.classes)
+    policy, more = ("trivial", ", and TrivialAugment for few images") if _few(facts) and mirror else ("none", "")
+    changes = AugmentConfig(scale=(0.5, 1.0), mirror=mirror, policy=policy)
+    return {"data.augment": changes}, f"crops of half of a photo or more, {told}{more}"
 
 
 def _balanced(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:

@@ -141,8 +141,8 @@ def _variants() -> Iterator[Entry]:
     )
     tied = {"model.own_norms": True, "objective": TiedColumns(rate=0.15)}
     yield variant("fractalnet", "tied", tied, "a local sample and all columns on each mini-batch")
-    anew = {"objective.mode": "one-column-a-block"}
-    yield variant("fractalnet", "column-a-block", anew, "a column for each block instead of a global one")
+    per_block = {"objective.mode": "one-column-a-block"}
+    yield variant("fractalnet", "column-a-block", per_block, "a column for each block instead of a global one")
     yield variant("fractalnet", "per-sample", {"objective.groups": 8}, "eight draws per mini-batch instead of one")
     yield variant(
         "fusenet", "ensemble", {"objective": SharedEnsemble()}, "its routes as an ensemble with shared weights"

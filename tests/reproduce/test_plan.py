@@ -164,10 +164,10 @@ def test_a_run_at_medium_is_held_to_the_frozen_plan(monkeypatch, tmp_path):
     claim = {"id": "learning-helps", "decidable": False, "why": "too few seeds"}
     values = {"name": plain.name, "definition": "other", "seeds": 2, "claims": [claim]}
     monkeypatch.setattr(frozen, "frozen", lambda name: frozen.Frozen(values))
-    with pytest.raises(ValueError, match="its definition has changed since its claims were frozen"):
+    with pytest.raises(ValueError, match="the definition or the claims have changed since the plan"):
         reproduce(plain, "medium", out=tmp_path / "out")
     values["definition"] = definition_id(plain, "medium", scale)
-    with pytest.raises(ValueError, match="--seeds 3: verdicts at medium are judged by a frozen plan, which has 2"):
+    with pytest.raises(ValueError, match="--seeds 3: must be 2 at medium, the number of seeds in the frozen plan"):
         reproduce(plain, "medium", seeds=3, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     result = reproduce(plain, "medium", out=tmp_path / "out")

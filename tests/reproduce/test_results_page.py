@@ -110,7 +110,7 @@ def test_results_of_the_first_format_are_read_and_have_no_ids(tmp_path):
     assert found == replace(RESULT, verdicts=[replace(v, id="") for v in RESULT.verdicts])
     assert "| **holds** | | a wins |" in section(found).replace("  ", " ")
     write_json(tmp_path / "result.json", old | {"format": 3})
-    with pytest.raises(ValueError, match=r"result\.json: no result, or a damaged one \(of format 3, not 2\)"):
+    with pytest.raises(ValueError, match=r"result\.json: .* is damaged \(its format is 3; it must be 1 or 2\)"):
         load_result(tmp_path)
 
 

@@ -275,7 +275,7 @@ def test_folders_of_something_else_are_refused(done, tmp_path):
         reproduce(tiny(), "smoke", out=tmp_path)
     with pytest.raises(ValueError, match="must be a whole number of at least 1"):
         reproduce(tiny(), "smoke", seeds=0, out=tmp_path / "x")
-    with pytest.raises(ValueError, match="has smoke"):
+    with pytest.raises(ValueError, match="has only the scales smoke"):
         reproduce(tiny(), "paper", out=tmp_path / "x")
 
 
@@ -284,7 +284,7 @@ def test_unknown_experiments_suggest_similar_names():
         get_experiment("crescendonet/tabel2")
     with pytest.raises(ValueError, match="crescendonet/table2"):
         get_experiment("table2")
-    with pytest.raises(ValueError, match="there are crescendonet/"):
+    with pytest.raises(ValueError, match="known experiments: crescendonet/"):
         get_experiment("xyzzy")
     assert get_experiment("CrescendoNet/Table2").name in list_experiments("crescendonet")
 

@@ -1,14 +1,16 @@
 """The paired bootstrap from which verdicts are computed.
 
-A *sample* contains the results of N seeds: for each key, the answers ``(N, images)`` or scalars ``(N,)``. A draw
-resamples N seeds and the images of each test set, both with replacement. It gives each key's mean error in percent or
-mean scalar. It is *paired*: all keys use the same resampled seeds and images.
+A *sample* contains the results of N seeds: for each key, whether each image is classified correctly ``(N, images)``, or
+a scalar per seed ``(N,)``. A draw resamples N seeds and the images of each test set, both with replacement, and
+computes each key's mean error in percent or mean scalar. Draws are *paired*: all keys use the same resampled seeds and
+images.
 
-N is small, and a bootstrap over few seeds underestimates the variation between seeds: it sees (N − 1)/N of the
-variance, and ignores the uncertainty of that variance. A draw's deviation is therefore split into two parts: that of
-the seeds (with all images kept) and that of the images. The first part is multiplied by sqrt(N/(N−1)) · t/z. Here t and
-z are quantiles of Student's t with N − 1 degrees of freedom and of the normal distribution, at the requested level. If
-only seeds matter, the interval is then close to that of the paired t-test.
+N is small, and a bootstrap over few seeds underestimates the variation between seeds. On average, its variance is only
+(N − 1)/N of the true variance. It also ignores the uncertainty of this variance. A draw's deviation from the mean is
+therefore split into two parts: one from the seeds (with all images kept) and one from the images. The first part is
+multiplied by sqrt(N/(N−1)) · t/z. Here t and z are quantiles of Student's t with N − 1 degrees of freedom and of the
+normal distribution, at the requested level. If the images add no variation, the interval is then close to that of the
+paired t-test.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 Means = Mapping[str, Any]
-"""Mean error (percent) or mean scalar by key, one for each draw (or a single one)."""
+"""Mean errors (percent) or mean scalars, by key: an array over draws or a single value."""
 Statistic = Callable[[Means], Any]
 
 DRAWS = 4000
@@ -31,12 +33,12 @@ CHUNK = 200
 
 @dataclass(frozen=True)
 class Sample:
-    """Answers and scalars from the same seeds.
+    """The results of several seeds, by key.
 
     Attributes:
-        correct: ``(seeds, images)`` bool by key.
-        images: the test set of the answers, by key; images are paired between keys of the same test set.
-        values: ``(seeds,)`` by key.
+        correct: whether each image is classified correctly, bool ``(seeds, images)``.
+        images: the name of the test set of ``correct``. Keys with the same test set are compared image by image.
+        values: scalars ``(seeds,)``.
     """
 
     correct: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -50,14 +52,15 @@ class Sample:
         return 0
 
     def means(self) -> dict[str, np.ndarray]:
-        """Mean error in percent and mean scalars, over all seeds and images."""
+        """Return each key's mean error in percent or mean scalar, over all seeds and images."""
         errors = {key: np.asarray(100.0 * (1.0 - hits.mean())) for key, hits in self.correct.items()}
         return errors | {key: np.asarray(v.mean()) for key, v in self.values.items()}
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Means of every draw, ``(draws,)`` by key. ``seeds_only`` resamples only seeds, ``both`` also images."""
+    """The means of all draws, ``(draws,)`` by key. ``seeds_only`` resamples only seeds; ``both`` resamples seeds and
+    images."""
 
     seeds_only: dict[str, np.ndarray]
     both: dict[str, np.ndarray]
@@ -87,8 +90,9 @@ def draw(sample: Sample, draws: int = DRAWS, seed: int = 0) -> Draws:
 
 
 def stretch(seeds: int, level: float) -> float:
-    """Return the factor that stretches the seeds' part of a deviation, for a two-sided interval of ``level`` (0.95)."""
-    if seeds < 2:  # with one seed their variation is unknown: the interval is that of the images
+    """Return the factor sqrt(N/(N−1)) · t/z of the module's docstring, for N seeds and a two-sided interval of
+    ``level`` (such as 0.95)."""
+    if seeds < 2:  # the variation between seeds is unknown: the interval covers only that of images
         return 1.0
     q = 0.5 + level / 2
     return math.sqrt(seeds / (seeds - 1)) * float(stats.t.ppf(q, seeds - 1) / stats.norm.ppf(q))
@@ -102,8 +106,8 @@ def interval(sample: Sample, draws: Draws, statistic: Statistic, level: float) -
 
 
 def p_value(sample: Sample, draws: Draws, statistic: Statistic) -> float:
-    """Return the two-sided p-value: twice the share of draws, stretched for the level 0.95, on the rarer side of zero.
-    It is at least 2/(draws + 1)."""
+    """Return the two-sided p-value: twice the share of draws on the rarer side of zero, and at least 2/(draws + 1). The
+    seeds' parts of deviations are multiplied by the factor for the level 0.95 (:func:`stretch`)."""
     found = _deviations(sample, draws, statistic, 0.95)
     side = min(int((found <= 0).sum()), int((found >= 0).sum()))
     return min(1.0, 2.0 * (side + 1) / (len(found) + 1))

@@ -1,7 +1,7 @@
-"""Details that the papers leave open, or that their released code does differently, with an option for each reading.
+"""Details that a paper leaves open or that its released code does differently, with options for the other readings.
 
 The generated part of the cards (``docs/cards``) is made from these details and from the recipes' ``assumed``. Options
-are recipe fields; a test checks that each can be set and changes something.
+are recipe fields. A test checks that each option can be set and has an effect.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Choice(NamedTuple):
 
     Attributes:
         what: the question, in a few words.
-        ours: the answer of our default.
+        ours: our answer, which is the default.
         whose: the source of the other answer.
         other: the other answer.
-        option: recipe fields that select the other answer, by dotted names.
-        on: a recipe that has these fields.
+        option: the recipe fields that select the other answer, with their values, by dotted name.
+        on: the name of a recipe that has these fields.
     """
 
     what: str
@@ -219,18 +219,18 @@ CARDS = {
     "gunn": "gunn",
     "drnn": "recursive",
 }
-"""The card of each paper."""
+"""The name of each paper's card in ``docs/cards``."""
 BEGIN, END = "<!-- from here: made from the code by `make docs` -->", "<!-- to here -->"
 
 
 def card(text: str, paper: str) -> str:
-    """Return a card in which the generated part, between the two marks, is made again.
+    """Return the card ``text`` with a new generated part, which is the part between the two marks.
 
     Raises:
         ValueError: the text does not contain the marks.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"the card of {paper} needs the lines {BEGIN!r} and {END!r}, once each and in this order")
+        raise ValueError(f"the card of {paper} must have the lines {BEGIN!r} and {END!r}, once each and in this order")
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
     return before + "\n".join([BEGIN, "", *_options(paper), *_assumed(paper), after])
 
@@ -241,7 +241,7 @@ def option_text(option: Mapping[str, Any]) -> str:
 
 
 def recipes_of(paper: str) -> list[Recipe]:
-    """Return the recipes of a paper's published setting."""
+    """Return all recipes of a paper's published setting."""
     return [entry.recipe for entry in importlib.import_module(f"polypath.training.recipes.{paper}").entries()]
 
 
@@ -266,7 +266,8 @@ def _options(paper: str) -> Iterator[str]:
 
 
 def _assumed(paper: str) -> Iterator[str]:
-    """List the fields that the paper does not state according to its recipes, with the number of these recipes."""
+    """Yield the lines about the fields that the paper does not state, with the reasons for their values and the number
+    of recipes."""
     recipes = recipes_of(paper)
     by: dict[tuple[str, str], int] = {}
     for recipe in recipes:

@@ -1,19 +1,19 @@
 """The claims of a paper as checkable statements, and the verdicts on them.
 
-A claim has a *statistic*: a function of mean errors (percent) and mean scalars by key. It claims that this statistic
-*is above zero*. :func:`better` is an ordering (by at least a gap), :func:`close` a small gap, :func:`trend` a slope,
-and :class:`Claim` itself anything else. :func:`counted` is about exact numbers.
+A claim has a *statistic*: a function of mean errors (percent) and mean scalars by key. The claim is that this statistic
+*is above zero*. :func:`better` states an order (by at least a gap), :func:`close` a small gap, :func:`trend` a slope,
+and :class:`Claim` itself any other relation. :func:`counted` is about exact numbers.
 
 The verdict is *holds* if the interval (:mod:`polypath.reproduce.bootstrap`) is above zero, *does not hold* if it is
 below, else *undecided*. With fewer than two seeds it is always *undecided*. All claims of an experiment are judged
 together, by Holm's step-down rule at a level of 5%. The clearest of k claims is judged by an interval of level 1 −
-0.05/k, the next by 1 − 0.05/(k−1), and so on. Once a claim is undecided, all later ones are. Holm's rule excludes
-counted claims, which are exact, and claims that the plan called undecidable before the runs
-(:mod:`polypath.reproduce.frozen`).
+0.05/k, the next by 1 − 0.05/(k−1), and so on. Once a claim is undecided, all later claims are undecided, too. Two kinds
+of claims do not take part in Holm's rule: counted claims, which are exact, and claims that the plan declared
+undecidable before the runs (:mod:`polypath.reproduce.frozen`).
 
-If arms were also trained for half of the epochs, a verdict needs the same sign there; otherwise it is *depends on
-training length*. Claims about an ImageNet network that ran on other images are *exercised*: the mechanisms run, and
-nothing is decided.
+If arms were also trained for half of the epochs, a claim is decided only if the statistic has the same sign after half
+of the epochs. Otherwise the verdict is *depends on training length*. Claims about an ImageNet network that ran on other
+images are *exercised*: this shows that the mechanisms run, but decides nothing.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Claim:
-    """The claim ``text``, which is true if ``statistic`` is above zero.
+    """A claim of a paper. It is true if ``statistic`` is above zero.
 
     Attributes:
         id: a few words joined by ``-`` (``drop-path-helps``), unique in its experiment. Verdicts are found by id, so it
             stays the same when ``text`` is reworded. A claim with another meaning gets another id.
         text: a sentence, in the paper's words if possible.
         statistic: a function from means by key to a value. It works on single means and on arrays of draws.
-        unit: the unit of the statistic, for the reader; "points" are points of error in percent.
+        unit: the unit of the statistic, for display; "points" are percentage points of error.
         says: a description of the statistic, if the text does not describe it.
-        exact: whether the statistic is of exact numbers: no seeds, no interval.
+        exact: whether the statistic is of exact numbers, which need no seeds and no interval.
         contradicted: the paper's own printed numbers that contradict the claim (see
             :mod:`polypath.reproduce.in_print`); empty if none do.
 
     Raises:
-        ValueError: the id has another form.
+        ValueError: the id does not have this form.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Claim:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9+]+(-[a-z0-9+]+)*", self.id):
-            raise ValueError(f"claim id {self.id!r}: must be words of a-z, 0-9 and + with '-' between them")
+            raise ValueError(f"claim id {self.id!r}: must be words of the characters a-z, 0-9 and +, joined by '-'")
 
     @property
     def told(self) -> str:
@@ -75,13 +75,13 @@ class Verdict:
 
     Attributes:
         id: the claim's id; empty in results that were written before claims had ids.
-        text, unit, says: those of the claim, as worded at that time.
-        word: the verdict.
+        text, unit, says: the claim's fields, as they were worded at that time.
+        word: the verdict in a word, such as ``holds``.
         estimate: the statistic of all seeds and images; None if not measured.
         interval: the interval's ends at ``level`` (1 − 0.05/k of Holm's rule); None for counted claims and single
             seeds.
-        p: two-sided p-value of the bootstrap, before the correction.
-        reason: why the claim is undecided or not measured, if that is not obvious.
+        p: two-sided p-value of the bootstrap, before Holm's correction.
+        reason: why the claim is undecided or not measured, unless this is obvious.
         half: the estimate after half of the epochs, if measured.
     """
 
@@ -113,8 +113,8 @@ class Verdict:
 
 
 def better(id: str, winner: str, loser: str, text: str, *, by: float = 0.0) -> Claim:
-    """Claim that ``winner``'s error is below ``loser``'s by more than ``by`` points (with ``by`` below 0, it may be
-    worse)."""
+    """Claim that ``winner``'s error is below ``loser``'s by more than ``by`` points. If ``by`` is negative,
+    ``winner``'s error may be higher by up to ``-by`` points."""
     says = f"error of {loser} minus that of {winner}" + (f", minus {by:g}" if by else "")
     return Claim(id, text, lambda m: m[loser] - m[winner] - by, says=says)
 
@@ -135,8 +135,8 @@ def less(id: str, smaller: str, larger: str, text: str, unit: str = "") -> Claim
 
 
 def trend(id: str, keys: Sequence[str], text: str, *, at: Sequence[float] | None = None, falls: bool = True) -> Claim:
-    """Claim that errors or scalars fall (or rise) along ``keys``, by the least-squares slope over ``at`` (1, 2, 3,
-    …)."""
+    """Claim that errors or scalars fall (or rise) along ``keys``, judged by the least-squares slope over the positions
+    ``at`` (default: 1, 2, 3, …)."""
     x = np.asarray(at if at is not None else range(1, len(keys) + 1), dtype=float)
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum() * (-1.0 if falls else 1.0)
     says = f"slope from {keys[0]} to {keys[-1]}" + (", sign turned" if falls else "")
@@ -146,7 +146,8 @@ def trend(id: str, keys: Sequence[str], text: str, *, at: Sequence[float] | None
 
 
 def ordered(id: str, keys: Sequence[str], text: str) -> Claim:
-    """Claim that each key has a lower error than the next: the smallest step is above zero."""
+    """Claim that each key has a lower error than the next. The statistic is the smallest difference between
+    neighbours."""
     steps = list(itertools.pairwise(keys))
     return Claim(id, text, lambda m: np.min([m[b] - m[a] for a, b in steps], axis=0), says="smallest step")
 
@@ -159,7 +160,7 @@ def counted(
 
 
 def contradicted(claim: Claim, by: str) -> Claim:
-    """Return the claim, marked as contradicted by the paper's own numbers, which ``by`` cites."""
+    """Return the claim, marked as contradicted by the paper's own numbers, which ``by`` quotes."""
     return replace(claim, contradicted=by)
 
 
@@ -174,11 +175,11 @@ def judge(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Verdict]:
-    """Return the verdicts on an experiment's claims, in their order.
+    """Return the verdicts on an experiment's claims, in the order of the claims.
 
     Args:
         half: means by key after half of the epochs.
-        undecidable: the reason why the plan called a claim undecidable, by claim id.
+        undecidable: the reason why the plan declared a claim undecidable, by claim id.
         exercised: the reason why sampled claims are only exercised; empty if they are judged.
     """
     undecidable = undecidable or {}
@@ -208,7 +209,7 @@ def judge(
                 p, ends = p_value(sample, drawn, claim.statistic), (low, high)
                 verdicts[i] = replace(verdicts[i], word=told, interval=ends, level=1.0 - LEVEL, p=p, reason=why)
                 continue
-            clear = abs(estimate) / max(high - low, 1e-12)  # sorts claims that no draw contradicts
+            clear = abs(estimate) / max(high - low, 1e-12)  # sorts claims with equal p-values
             open_claims.append((p_value(sample, drawn, claim.statistic), -clear, i))
     stopped = False
     for rank, (p, _, i) in enumerate(sorted(open_claims)):
@@ -226,7 +227,8 @@ def judge(
 
 
 def _at_both(verdict: Verdict, claim: Claim, half: Mapping[str, float]) -> Verdict:
-    """Return the verdict with the estimate after half of the epochs. A decided verdict needs the same sign there."""
+    """Return the verdict with the estimate after half of the epochs. If the two estimates differ in sign, a decided
+    verdict becomes *depends on training length*."""
     estimate = verdict.estimate
     if claim.exact or estimate is None:
         return verdict

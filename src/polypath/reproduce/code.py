@@ -1,8 +1,8 @@
-"""Digests of the code that made a run or a result. They cover only the modules used, so other commits do not change
-them.
+"""Digests of the code that made a run or a result. They cover only the modules that were used, so changes of other
+modules do not affect them.
 
-The modules are found by following ``import`` statements (lazy ones too) through the sources. Comments, docstrings and
-layout do not count. A digest is computed from the syntax tree as this Python prints it, so it may differ between Python
+The modules are found by following ``import`` statements (lazy ones, too) through the sources. Comments, docstrings and
+layout do not affect a digest. A digest is computed from the syntax tree as text, which may differ between Python
 versions.
 """
 
@@ -35,7 +35,8 @@ def code_id() -> str:
 
 
 def modules_of(names: Iterable[str], package: Path = PACKAGE) -> dict[str, Path]:
-    """Return the files of modules of ``package``, and of all its modules that they import, by module name, in order."""
+    """Return the files of these modules and of all modules of ``package`` that they import, directly or indirectly,
+    sorted by module name."""
     found: dict[str, Path] = {}
     left = list(names)
     while left:
@@ -43,14 +44,15 @@ def modules_of(names: Iterable[str], package: Path = PACKAGE) -> dict[str, Path]
         if name in found or (file := _file(name, package)) is None:
             continue
         found[name] = file
-        parent = name.rpartition(".")[0]  # the __init__ of the parent package runs first
+        parent = name.rpartition(".")[0]  # an import also runs the parent package's __init__
         left += [parent] if parent != package.name else []
         left += _imported(ast.parse(file.read_bytes()), package.name)
     return dict(sorted(found.items()))
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """Yield the names that a module imports: modules, and names in packages that may be modules."""
+    """Yield the dotted names in ``package`` that a module imports. Names that are imported from a module may be
+    modules, too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == package)
@@ -60,7 +62,7 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
 
 
 def _file(name: str, package: Path) -> Path | None:
-    """Return the file of a module or package; None for other names."""
+    """Return the file of a module or package; None if ``name`` is neither."""
     place = package.parent.joinpath(*name.split("."))
     for file in (place.with_suffix(".py"), place / "__init__.py"):
         if file.is_file():
@@ -81,7 +83,7 @@ def _digest(files: dict[str, Path]) -> str:
 
 
 def code_of(source: str) -> str:
-    """Return a module's code, without comments, docstrings and layout."""
+    """Return the syntax tree of a module's ``source`` as text, without comments, docstrings and layout."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)

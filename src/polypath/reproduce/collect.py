@@ -29,7 +29,7 @@ def collect(
     data: list[str],
     seconds: float,
 ) -> Result:
-    """Combine the seeds' measurements. Keys that are missing for a seed are left out."""
+    """Combine the measurements of all seeds into a result. Keys that are missing for a seed are left out."""
     per_seed, per_half = list(found.whole.values()), list(found.half.values())
     correct = {key: np.stack([m.correct[key].hits for m in per_seed]) for key in _common(per_seed, "correct")}
     runs = {task.run.path: task for task in found.tasks}

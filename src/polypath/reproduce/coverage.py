@@ -1,6 +1,6 @@
-"""The coverage page (``docs/coverage.md``). It lists every table and figure of the five papers, and every printed cell
-of the papers' own systems. For each, it gives the experiment and the recipe that reproduce it, or the reason why there
-are none."""
+"""The coverage page (``docs/coverage.md``). The page lists every table and figure of the five papers, and every printed
+cell of the papers' own systems. For each of them, it gives the experiment and the recipe for the reproduction, or the
+reason why there are none."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ HEAD = """# Coverage
 
 This page lists every table and figure of the five papers, and every printed cell of the papers' own systems. For each
 of them, the page gives the experiment that reproduces it (`polypath reproduce PAPER/TABLE`) and the recipe that trains
-the network in the published setting (`polypath train RECIPE`), or the reason why there is no experiment.
-*Lost* numbers, curves, bars and
-pages are missing in our copy of the paper. `make docs` generates this page from the experiments' definitions. The
-results are in [reproduction.md](reproduction.md).
+the network in the published setting (`polypath train RECIPE`), or the reason why there is no experiment. *Lost*
+numbers, curves, bars and pages are missing in our copy of the paper. `make docs` generates this page from the
+experiments' definitions. The results are in [reproduction.md](reproduction.md).
 """
 
 TITLES = {
@@ -33,7 +32,8 @@ TITLES = {
 
 
 class Given(NamedTuple):
-    """The source of a cell's number: experiments and names of recipes (none if it is counted), or why there is none."""
+    """The source of a cell's number: experiments and recipe names, or the reason why there is no experiment. Counted
+    numbers have no recipes."""
 
     experiments: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Given(NamedTuple):
 
 
 def coverage_page() -> str:
-    """Return the page.
+    """Return the coverage page as Markdown.
 
     Raises:
         ValueError: a cell, table or figure has neither an experiment nor a reason, or a reason is unused.
@@ -55,7 +55,7 @@ def coverage_page() -> str:
 
 
 def _places(paper: str) -> Iterator[str]:
-    """Yield a line for each table and figure, and for experiments without one."""
+    """Yield a line for each table and figure, and for each experiment that belongs to none of them."""
     known, said = list_experiments(paper), set[str]()
     yield from ("| in the paper | content | experiments |", "|---|---|---|")
     for place in PLACES[paper]:
@@ -113,7 +113,7 @@ def given(paper: str, table: str, row: Mapping[str, Any], column: str) -> Given:
 
 
 def recipes_of(experiment: Experiment, key: str) -> list[str]:
-    """Return the names of the recipes of the arms that a key comes from in the published setting; empty if it is
+    """Return the names of the recipes that a key's measurement needs in the published setting; empty if the key is
     counted."""
     arms = experiment.scale("paper").arms if "paper" in experiment.scales else {}
     if experiment.arms_of is not None:
@@ -122,7 +122,9 @@ def recipes_of(experiment: Experiment, key: str) -> list[str]:
     if own:
         return [arms[max(own, key=len)].name]
     if len(arms) != 1 and experiment.counts is None:
-        raise ValueError(f"coverage: {experiment.name} does not say which arms {key!r} comes from (arms_of)")
+        raise ValueError(
+            f"coverage: {experiment.name} must define arms_of, since the arms of the key {key!r} are unknown"
+        )
     return [recipe.name for recipe in arms.values()] if len(arms) == 1 else []
 
 
@@ -130,7 +132,7 @@ _INDEX: dict[tuple[str, str, int, str], list[tuple[str, str]]] = {}
 
 
 def _index() -> Mapping[tuple[str, str, int, str], list[tuple[str, str]]]:
-    """Return experiments and keys, by the cell that they reproduce."""
+    """Return the experiments and keys that reproduce each printed cell, by cell."""
     if not _INDEX:
         for experiment in map(get_experiment, list_experiments()):
             for key, cell in experiment.published.items():

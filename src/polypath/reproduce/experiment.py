@@ -1,6 +1,6 @@
 """An experiment: a table or figure of a paper, as networks to train, measurements, and claims to check.
 
-A definition reads like its paper's table::
+A definition resembles the table in the paper::
 
     Experiment(
         name="crescendonet/table2",
@@ -12,7 +12,7 @@ A definition reads like its paper's table::
         claims=(better("ensemble-beats-longest", "whole", "branches=4", "the ensemble beats its longest branch"), ...),
     )
 
-An *arm* is a named recipe. Every arm is trained once for each seed. Measurements have *keys*: an arm's name, or
+An *arm* is a named recipe. Every arm is trained once for each seed. Each measurement has a *key*: the arm's name, or
 ``ARM/WHAT`` for one of several measurements of an arm.
 """
 
@@ -43,11 +43,11 @@ class Scale:
     """An experiment at one scale.
 
     Args:
-        arms: the recipes to train, by name; there may be none.
+        arms: the recipes to train, by name; may be empty.
         seeds: the default number of seeds.
-        changes: differences from the paper's setting, a sentence each; they are printed above the result.
-        both_lengths: whether every arm is also trained for half of its epochs. A verdict then needs the same sign at
-            both lengths.
+        changes: differences from the paper's setting, one phrase each; they are printed above the result.
+        both_lengths: whether every arm is also trained for half of its epochs. A claim is then decided only if the
+            statistic has the same sign at both lengths.
     """
 
     arms: Mapping[str, Recipe] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Scale:
 
 
 def halved(recipe: Recipe) -> Recipe:
-    """Return the recipe with half of the epochs, and the schedule over these.
+    """Return the recipe with half of the epochs, and with its schedule shortened to these epochs.
 
     Raises:
         ValueError: the recipe has one epoch.
@@ -70,9 +70,10 @@ Measure = Callable[[Mapping[str, Trained]], Measured]
 
 
 class Cell:
-    """A printed number: paper (default: the experiment's), table, column, and the values that identify its row.
+    """The place of a printed number: paper (default: the experiment's), table, column, and the values that identify the
+    row.
 
-    ``complement`` reads an accuracy as an error: 100 minus the printed number. ``times`` converts the number to our
+    ``complement`` converts an accuracy to an error: 100 minus the printed number. ``times`` converts the number to our
     unit (1000: GFLOPs to millions). ``part`` selects one of several numbers in a cell.
     """
 
@@ -93,24 +94,26 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A table or figure of a paper that can be run.
+    """A table or figure of a paper, in a form that can be run.
 
     Args:
         name: ``PAPER/TABLE``.
-        place: its place in the paper, such as a table.
-        shows: its content, in a phrase.
-        scales: its scales by name (:data:`SCALES`). Each is a function, since some take a while to build.
-        measure: see :data:`Measure`. :mod:`polypath.reproduce.measure` has the usual ones.
-        counts: a function from a scale to exact numbers that need no training (parameters, paths), by key.
+        place: its place in the paper, such as ``Table II``.
+        shows: the content of the table or figure, in a phrase.
+        scales: functions that return the experiment's scales, by name (:data:`SCALES`). They are functions because some
+            scales take a while to build.
+        measure: a function that measures the trained arms; see :data:`Measure`. :mod:`polypath.reproduce.measure` has
+            the usual ones.
+        counts: a function from a scale's name to exact numbers that need no training (parameters, paths), by key.
         units: the units of keys in ``values`` and ``counts``, by the end of the key (``{"loss": "nats"}``).
-        published: the printed numbers by key. Keys that were not measured at a scale are left out.
+        published: the printed numbers by key. A result contains only those whose keys were measured.
         claims: the paper's statements, in checkable form.
         figure: a function that draws the result in the paper's form; None draws the errors as bars.
         answer: a function that summarises the verdicts, for the page of results.
         notes: caveats about the definition.
-        imagenet: whether the paper ran it on ImageNet. On other images, its sampled claims are *exercised*, never
-            decided.
-        arms_of: names of the arms of ``paper`` that a key comes from, if the key does not begin with its arm's name.
+        imagenet: whether the paper used ImageNet. On other images, sampled claims are *exercised*, never decided.
+        arms_of: a function from a key to the names of the ``paper`` arms that it comes from; needed if keys do not
+            begin with an arm's name.
 
     Raises:
         ValueError: two claims have the same id.
@@ -134,14 +137,14 @@ class Experiment:
     def __post_init__(self) -> None:
         twice = [id for id, n in Counter(claim.id for claim in self.claims).items() if n > 1]
         if twice:
-            raise ValueError(f"{self.name}: several claims have the id {twice[0]!r}; each needs its own")
+            raise ValueError(f"{self.name}: several claims have the id {twice[0]!r}; ids must be unique")
 
     @property
     def paper(self) -> str:
         return self.name.partition("/")[0]
 
     def exercised(self, plan: Scale) -> str:
-        """Return why a scale's sampled claims are only exercised; empty if they may be decided."""
+        """Return the reason why the sampled claims of a scale are only exercised; empty if they may be decided."""
         others = self.imagenet and any(recipe.data.source != "imagenet" for recipe in plan.arms.values())
         return "a network of ImageNet's on other images" if others else ""
 
@@ -152,14 +155,16 @@ class Experiment:
             ValueError: the experiment does not have this scale.
         """
         if name not in self.scales:
-            raise ValueError(f"--scale {name!r}: {self.name} has {', '.join(s for s in SCALES if s in self.scales)}")
+            raise ValueError(
+                f"--scale {name!r}: {self.name} has only the scales {', '.join(s for s in SCALES if s in self.scales)}"
+            )
         return self.scales[name]()
 
 
 def definition_id(experiment: Experiment, scale: str, plan: Scale) -> str:
-    """Return a digest of the definition of a scale: the arms' recipes, without seed, device and source of images. It
-    excludes texts, so a result stays valid when a claim or note is reworded. It also excludes later recipe fields with
-    values that change nothing."""
+    """Return a digest of the definition of a scale: the arms' recipes, without seed, device and source of images. Texts
+    are excluded, so a result stays valid when a claim or note is reworded. Recipe fields that were added later are
+    excluded if their values change nothing."""
     arms: dict[str, Any] = {}
     for arm, recipe in plan.arms.items():
         values = recipe_to_json(recipe)

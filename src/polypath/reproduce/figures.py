@@ -1,4 +1,4 @@
-"""Figures of results, in the papers' forms: bars of errors, lines along training or depth, error against cost.
+"""Figures of results, in the papers' forms: bars of errors, lines over epochs or depths, errors against costs.
 
 This module turns results into series; :mod:`polypath.analysis.plots` draws them.
 """
@@ -21,13 +21,14 @@ Draw = Callable[["Result"], "Figure"]
 
 
 def error_bars(result: Result) -> Figure:
-    """Draw a horizontal bar for each key: mean test error, whisker of one standard deviation over seeds, printed number
-    as a mark. Without errors, the scalars or counts are drawn."""
+    """Draw a horizontal bar for each key: the mean test error, with a whisker of one standard deviation over seeds, and
+    a mark at the printed number. If there are no errors, draw the scalars and counts."""
     return bars()(result)
 
 
 def bars(keys: Sequence[str] | None = None, label: str = "test error (%)") -> Draw:
-    """Draw bars of these keys, by default of all errors (or, without errors, of all scalars and counts)."""
+    """Return a function that draws bars of these keys. The default is all errors or, if there are none, all scalars and
+    counts."""
 
     def draw(result: Result) -> Figure:
         shown = [k for k in keys if known(result, k)] if keys is not None else list(result.errors)
@@ -44,8 +45,9 @@ def bars(keys: Sequence[str] | None = None, label: str = "test error (%)") -> Dr
 
 
 def grouped_bars(groups: Mapping[str, str], parts: Mapping[str, str], label: str = "test error (%)") -> Draw:
-    """Draw bars in groups. ``groups`` maps each group's name to its part of the keys; ``parts`` maps each bar's label
-    to the other part of the key. That part is a prefix if it ends in ``/`` or a blank, else a suffix."""
+    """Return a function that draws bars in groups. A key has two parts. ``groups`` maps each group's name to one part
+    of the key, and ``parts`` maps each bar's label to the other part. This other part is a prefix if it ends in ``/``
+    or a blank, else a suffix."""
 
     def key_of(group: str, part: str) -> str:
         return f"{part}{group}" if part.endswith(("/", " ")) else f"{group}{part}"
@@ -71,7 +73,8 @@ def lines(
     ylabel: str = "test error (%)",
     log: bool = False,
 ) -> Draw:
-    """Draw a line for each key (or key: label) of ``curves``: the mean over seeds, in a band from lowest to highest."""
+    """Return a function that draws a line for each key of ``curves``: the mean over seeds, within a band from the
+    lowest to the highest seed. If ``keys`` is a mapping, its values are the labels of the lines."""
     labels = dict(keys) if isinstance(keys, Mapping) else {key: key for key in keys}
 
     def draw(result: Result) -> Figure:
@@ -91,7 +94,8 @@ def lines(
 
 
 def against(costs: Mapping[str, tuple[str, str]], keys: Sequence[str] | None = None) -> Draw:
-    """Draw error against cost, in a panel for each of ``costs``: label to (suffix of the scalar's key, unit)."""
+    """Return a function that draws error against cost, in one panel for each of ``costs``. This maps the cost's label
+    to a pair: the suffix of the cost's keys, and the unit."""
 
     def draw(result: Result) -> Figure:
         shown = [k for k in (keys or result.errors) if k in result.errors]
@@ -113,7 +117,7 @@ def against(costs: Mapping[str, tuple[str, str]], keys: Sequence[str] | None = N
 
 
 def finish(figure: Figure, result: Result, columns: int = 4) -> Figure:
-    """Add the title, and one legend under all panels."""
+    """Add the title, and one legend below all panels."""
     figure.suptitle(title(result), fontsize=10)
     legend_below(figure, columns)
     return figure

@@ -1,10 +1,9 @@
-"""The plan of ``medium``, which was frozen in a file before anything ran: claims, thresholds, seeds, detectable
-effects.
+"""The plan of the scale ``medium``: claims, thresholds, seeds and detectable effects, frozen in a file before any run.
 
-:func:`freeze` makes ``medium_plan.json`` beside this module (``polypath reproduce --all --scale medium --freeze``); a
-test checks it. Verdicts at ``medium`` follow the plan. A claim that the plan calls undecidable stays undecided whatever
-the result; its verdict says which budget would decide it. An experiment whose definition differs from the plan's is
-rejected.
+:func:`freeze` makes the contents of ``medium_plan.json`` beside this module. ``polypath reproduce --freeze RESULTS``
+writes this file, and a test checks it. Verdicts at ``medium`` follow the plan. A claim that the plan declares
+undecidable stays undecided, whatever the result; the verdict says which budget would be enough. An experiment whose
+definition differs from the plan's is rejected.
 """
 
 from __future__ import annotations
@@ -28,16 +27,17 @@ from polypath.storage.files import read_json
 SCALE = "medium"
 FILE = Path(__file__).with_name("medium_plan.json")
 BUDGET = 10.0
-"""PFLOP of all experiments together."""
+"""The largest allowed PFLOP of all experiments together."""
 BEYOND: Mapping[str, Callable[[], Scale]] = {"crescendonet/table1": path_wise_at_medium}
 """Scales that exceed the budget, by experiment."""
 THRESHOLDS = {"points": 1.0, "points a layer": 0.05, "nats": 0.05, "epochs": 0.5, "": 0.1, "%": 1.0, "loops": 0.5}
 """The smallest relevant effect, by unit, if the paper's number is lost."""
 SMALLEST = 0.1
-"""… and in other units."""
+"""The smallest relevant effect in all other units, if the paper's number is lost."""
 SUSPECTED = {"fractalnet/suspects": 2.0}
-"""… and in points by experiment: a suspect is relevant if it explains a good part of the 7.65 points by which public
-re-implementations fall short of FractalNet's deepest column (36.7 and 29.05% on CIFAR-100)."""
+"""The smallest relevant effect in points, by experiment, instead of the one in :data:`THRESHOLDS`. A suspect is
+relevant if it explains a good part of the gap of 7.65 points between the paper and public re-implementations of
+FractalNet (29.05% and 36.7% error of the deepest column on CIFAR-100)."""
 
 
 class Frozen:
@@ -54,7 +54,7 @@ class Frozen:
 
 
 def frozen(name: str) -> Frozen | None:
-    """Return the frozen plan of an experiment; None if it has no scale ``medium``."""
+    """Return the frozen plan of an experiment; None if the experiment has no scale ``medium``."""
     return next((Frozen(values) for values in read_json(FILE)["experiments"] if values["name"] == name), None)
 
 
@@ -70,14 +70,14 @@ def checked(experiment: Experiment, plan: Scale) -> Frozen | None:
     sampled = {claim.id for claim in experiment.claims if not claim.exact}
     if held.definition != definition_id(experiment, SCALE, plan) or not set(held.claims) <= sampled:
         raise ValueError(
-            f"{experiment.name} at {SCALE}: its definition has changed since its claims were frozen ({FILE.name}); "
-            "freeze them again before it runs, by `polypath reproduce --all --scale medium --freeze`"
+            f"{experiment.name} at {SCALE}: the definition or the claims have changed since the plan {FILE.name} was "
+            "frozen; first freeze the plan again by `polypath reproduce --freeze RESULTS`"
         )
     return held
 
 
 def planned() -> Plan:
-    """Return the plan of ``medium``, read from the frozen file instead of counted."""
+    """Return the plan of ``medium`` from the frozen file, without counting PFLOP again."""
     held = read_json(FILE)["experiments"]
     found = []
     for of in held:
@@ -90,12 +90,12 @@ def load_small(folder: Path) -> list[Result]:
     """Load the results at ``small`` in a folder. The spread of statistics is computed from them.
 
     Raises:
-        ValueError: no results, or a damaged one.
+        ValueError: the folder has no such results, or a result is damaged.
     """
     results = [load_result(file.parent) for file in sorted(folder.glob("*/result.json"))]
     small = [result for result in results if result.scale == "small"]
     if not small:
-        raise ValueError(f"{folder}: no results at small, which give the spread of the statistics")
+        raise ValueError(f"{folder} has no results at small, from which the spread of the statistics is computed")
     return small
 
 
@@ -105,13 +105,13 @@ def beyond() -> dict[str, float]:
 
 
 def freeze(plan: Plan, results: Sequence[Result], beyond: Mapping[str, float]) -> dict[str, Any]:
-    """Return the plan's file contents: each experiment's claims at ``medium``, and the effects that its seeds can
-    detect.
+    """Return the contents of the plan's file: each experiment's claims at ``medium``, and the effects that its seeds
+    can detect.
 
     Args:
         plan: the plan of ``medium``.
-        results: committed results at ``small``, for the spread.
-        beyond: PFLOP of the excluded scales; see :func:`beyond`.
+        results: the committed results at ``small``, from which the spread is computed.
+        beyond: the PFLOP of scales that exceed the budget; see :func:`beyond`.
     """
     cost, known = {planned.name: planned for planned in plan.experiments}, known_spreads(results)
     experiments = []
@@ -147,7 +147,7 @@ def freeze(plan: Plan, results: Sequence[Result], beyond: Mapping[str, float]) -
 
 
 def _left_out(name: str, scale: Scale, pflop: float) -> dict[str, Any]:
-    """Describe the claims that need a larger budget."""
+    """Describe a scale that exceeds the budget, with the claims that need it."""
     experiment = get_experiment(name)
     keys = Keys(experiment, scale)
     claims = [claim.id for claim in experiment.claims if not claim.exact and asks(keys, claim)]
@@ -201,7 +201,7 @@ class Keys(Mapping[str, float]):
         self._single = len(scale.arms) == len(self._published) == 1
 
     def owns(self, key: str) -> bool:
-        """Return whether a key comes only from the scale's arms."""
+        """Return whether all arms that a key comes from are arms of the scale."""
         arms = self._scale.arms
         if self._experiment.arms_of is not None:
             try:
@@ -226,7 +226,7 @@ class Keys(Mapping[str, float]):
 
 
 def asks(keys: Keys, claim: Claim) -> bool:
-    """Return whether a scale measures all keys that a claim reads."""
+    """Return whether a scale measures all keys that a claim's statistic reads."""
     try:
         claim.statistic(keys)
     except KeyError:
@@ -235,5 +235,5 @@ def asks(keys: Keys, claim: Claim) -> bool:
 
 
 def rounded(x: float) -> float:
-    """Round to three significant digits, so that the file is the same on every machine."""
+    """Round to three significant digits, so that the plan's file is the same on every machine."""
     return float(f"{x:.3g}")

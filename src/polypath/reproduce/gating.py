@@ -1,5 +1,5 @@
-"""Effects of the gates of a dynamic recursive net: MACs spent (DRNN Tables 1 and 2), maps of passed and of stopped
-images (Fig. 7)."""
+"""Effects of the gates of a dynamic recursive network: the MACs that are spent (DRNN Tables 1 and 2), and the feature
+maps of images that a gate passes or stops (Fig. 7)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from polypath.profiling.cost import macs_by_node
 
 
 def mean_macs(net: PathNet, passed: Mapping[tuple[str, str], float], size: int) -> float:
-    """Compute the mean multiply-adds of an image of ``size`` pixels, gates included. It is like
-    :func:`polypath.profiling.expected.expected_macs`, but uses the measured shares ``{(switch, loop): share}`` of all
-    images that pass each gate."""
+    """Compute the mean multiply-adds for an image with sides of ``size`` pixels, gates included. Unlike
+    :func:`polypath.profiling.expected.expected_macs`, it uses measured shares: ``passed`` contains for each ``(switch,
+    loop)`` the share of all images that pass the gate."""
     shares: dict[str, float] = {}
     for switch in net.wiring.joins.values():
         reached = 1.0
@@ -34,12 +34,13 @@ def mean_macs(net: PathNet, passed: Mapping[tuple[str, str], float], size: int) 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PassedStopped:
-    """Statistics of the maps before a block's first norm, for the images that its first gate passes and stops.
+    """Statistics of the feature maps before a block's first norm, for the images that the first gate passes and for
+    those that it stops.
 
     Attributes:
         mean_passed, var_passed, mean_stopped, var_stopped: means and variances of each channel ``(C,)``, over images
             and positions.
-        passed, stopped: number of images of each kind.
+        passed, stopped: the number of images of each kind.
     """
 
     mean_passed: Tensor
@@ -51,7 +52,7 @@ class PassedStopped:
 
     @property
     def discrepancy(self) -> float:
-        """The distance of the two means in standard deviations (of the mean variance), averaged over channels."""
+        """The distance between the two means in standard deviations (of the mean variance), averaged over channels."""
         deviation = ((self.var_passed + self.var_stopped) / 2).clamp(min=1e-12).sqrt()
         return float(((self.mean_passed - self.mean_stopped).abs() / deviation).mean())
 
@@ -61,7 +62,7 @@ def passed_and_stopped(net: PathNet, batches: Iterable[Sequence[Tensor]], least:
     """Compute statistics of the images that the gate before each block's first loop passes and stops, by block
     (``group3.block2``).
 
-    The statistics are those of the output of the block's first conv, which is also computed for stopped images. Blocks
+    The statistics are those of the output of the block's first conv, which is computed for stopped images, too. Blocks
     whose gate passes or stops fewer than ``least`` images are left out. The network is put in evaluation mode.
 
     Raises:
@@ -69,7 +70,7 @@ def passed_and_stopped(net: PathNet, batches: Iterable[Sequence[Tensor]], least:
     """
     gates = {s.name: s.gates[0] for s in net.wiring.joins.values() if s.gates and s.gates[0].opens == s.labels[1]}
     if not gates:
-        raise ValueError("this network has no gate before the first loop of a block")
+        raise ValueError("this network has no gate before the first loop of any block")
     net.eval()
     sums: dict[tuple[str, bool], tuple[Tensor, Tensor, int]] = {}
     images: dict[tuple[str, bool], int] = defaultdict(int)

@@ -17,10 +17,10 @@ SCORED = ("test", "validation")
 
 
 class Images:
-    """Loads each of the arms' datasets on first use, and keeps it.
+    """A store of the arms' datasets. It loads each dataset on first use.
 
     Args:
-        places: folders to read images from instead, by ``source``.
+        places: another folder to read a source's images from, by ``source``.
     """
 
     def __init__(self, places: Mapping[str, str] | None = None) -> None:
@@ -29,26 +29,26 @@ class Images:
         self._known: dict[DataConfig, Identity] = {}
 
     def of(self, config: DataConfig) -> ImageData:
-        """Return the images of a configuration. Arms that differ only in augmentation share them."""
+        """Return the images of a configuration. Configurations that differ only in augmentation share their images."""
         plain = replace(config, augment=DataConfig().augment)
         if plain not in self._loaded:
             self._loaded[plain] = load_images(self.located(config))
         return self._loaded[plain]
 
     def identity(self, config: DataConfig) -> Identity:
-        """Return the identity of a configuration's images, without decoding any."""
+        """Return the identity of a configuration's images, without decoding any image."""
         plain = replace(config, augment=DataConfig().augment)
         if plain not in self._known:
             self._known[plain] = identify(self.located(plain))
         return self._known[plain]
 
     def folder(self, config: DataConfig) -> str | None:
-        """Return the folder of a configuration's images; None for images by name."""
+        """Return the folder of a configuration's images; None if the source is the name of a dataset."""
         place = local_folder(self.located(config).source)
         return None if place is None else str(place)
 
     def located(self, config: DataConfig) -> DataConfig:
-        """Return the configuration with the actual place of its images."""
+        """Return the configuration with the source that its images are actually read from."""
         return located(config, self.places.get(config.source))
 
     @property
@@ -59,11 +59,11 @@ class Images:
 
 
 def with_source(arms: Mapping[str, Recipe], source: str | None) -> dict[str, Recipe]:
-    """Return the arms with images from another place: ``FOLDER_OR_NAME`` if all arms read the same dataset,
-    ``cifar10=FOLDER`` for those that read ``cifar10``.
+    """Return the arms with images from another source: ``FOLDER_OR_NAME`` if all arms read the same dataset, or
+    ``cifar10=FOLDER`` for the arms that read ``cifar10``.
 
     Raises:
-        ValueError: the arms read several datasets, and ``source`` does not say which one it replaces.
+        ValueError: the arms read several datasets, and ``source`` does not say which one to replace.
     """
     if source is None:
         return dict(arms)
@@ -76,13 +76,14 @@ def with_source(arms: Mapping[str, Recipe], source: str | None) -> dict[str, Rec
         }
     if len(sources) > 1:
         raise ValueError(
-            f"--data.source {source!r}: this experiment reads {', '.join(sources)}; give one, as in {sources[0]}=FOLDER"
+            f"--data.source {source!r}: this experiment reads several datasets ({', '.join(sources)}); say which one "
+            f"to replace, as in {sources[0]}=FOLDER"
         )
     return {arm: changed(recipe, {"data.source": source}) for arm, recipe in arms.items()}
 
 
 def check_splits(configs: Iterable[DataConfig]) -> None:
-    """Check, before any training, that each dataset has the splits that arms are trained and scored on.
+    """Check, before any training, that each dataset has the splits that are needed for training and testing.
 
     A missing test split is not replaced by held-out training images, which are not the paper's test set.
 
@@ -106,6 +107,6 @@ def check_splits(configs: Iterable[DataConfig]) -> None:
 
 def _missing(what: str, split: str, config: DataConfig, splits: Iterable[str]) -> str:
     return (
-        f"data.source {config.source!r}: has no split {split!r}, which this experiment needs ({what}); "
-        f"it has {', '.join(splits) or 'none'}"
+        f"data.source {config.source!r}: the dataset has no split {split!r}, which this experiment needs as the {what} "
+        f"split; it has {', '.join(splits) or 'no splits'}"
     )

@@ -1,7 +1,7 @@
-"""Evaluates each claim on the numbers printed in its own paper.
+"""Evaluates each claim on the numbers that the claim's paper prints.
 
-This checks only our reading of a paper. If a claim is false there, either we misread the paper or the paper contradicts
-itself. In the second case ``Claim.contradicted`` cites where.
+This checks only our reading of a paper. If a claim is false on these numbers, either we misread the paper or the paper
+contradicts itself. In the second case, ``Claim.contradicted`` quotes the contradicting numbers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Outcome = Literal["true in print", "contradicted in print", "not printed"]
 
 
 def printed_number(experiment: Experiment, cell: Cell) -> float | str | None:
-    """Return the printed content of a cell, in the unit of our measurement: a number, a word, or None if empty or
-    lost."""
+    """Return the printed content of a cell, in the unit of our measurement: a number, a word, or None if the cell is
+    empty or lost."""
     printed: Any = value(cell.paper or experiment.paper, cell.table, cell.column, **cell.row)
     if cell.part is not None:
         printed = printed[cell.part]
@@ -36,8 +36,8 @@ def printed_numbers(experiment: Experiment) -> dict[str, float]:
 
 
 def in_print(experiment: Experiment, claim: Claim) -> Outcome:
-    """Return the outcome of a claim on the paper's own numbers. It is ``not printed`` if a number is missing, or if the
-    claim reads no number because it counts on the networks themselves."""
+    """Return whether a claim is true on the paper's printed numbers. The outcome is ``not printed`` if a number is
+    missing, or if the claim reads no printed number because it is about exact counts of the networks."""
     statistic = printed_effect(claim, printed_numbers(experiment))
     if statistic is None:
         return "not printed"
@@ -45,7 +45,8 @@ def in_print(experiment: Experiment, claim: Claim) -> Outcome:
 
 
 def printed_effect(claim: Claim, numbers: Mapping[str, float]) -> float | None:
-    """Return a claim's statistic of printed numbers; None if a number is missing, or if it reads none."""
+    """Return a claim's statistic of the printed ``numbers``; None if a number is missing, or if the statistic reads no
+    number."""
     read = _Read(numbers)
     try:
         found = float(claim.statistic(read))
@@ -55,7 +56,7 @@ def printed_effect(claim: Claim, numbers: Mapping[str, float]) -> float | None:
 
 
 class _Read(Mapping[str, float]):
-    """Numbers by key that record whether any was read."""
+    """A mapping from keys to numbers that records whether any number was read."""
 
     def __init__(self, numbers: Mapping[str, float]) -> None:
         self._numbers, self.read = numbers, False

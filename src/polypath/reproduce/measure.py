@@ -1,4 +1,4 @@
-"""The usual measurements: parts of a :data:`~polypath.reproduce.experiment.Measure`, and functions that return them."""
+"""The usual measurements: parts of a :data:`~polypath.reproduce.experiment.Measure`, or functions that return parts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from polypath.reproduce.measured import Correct, Measured
 from polypath.reproduce.trained import Choice, Trained
 
 One = Callable[[Trained], Measured]
-"""A function from one trained arm to its measurements, with keys without the arm's name."""
+"""A function from one trained arm to its measurements. Their keys do not contain the arm's name."""
 
 
 def per_arm(*parts: One, single: bool = False) -> Measure:
-    """Measure every arm separately. The key ``whole`` becomes ``ARM``, others become ``ARM/KEY``. With ``single``, for
-    experiments of one arm, keys stay as they are."""
+    """Return a function that measures every arm with each of ``parts``. The key ``whole`` becomes ``ARM``, ``whole
+    KEY`` becomes ``ARM KEY``, and any other ``KEY`` becomes ``ARM/KEY``. With ``single``, for experiments of one arm,
+    keys stay as they are."""
 
     def measure(trained: Mapping[str, Trained]) -> Measured:
         all_of = Measured()
@@ -32,24 +33,25 @@ def per_arm(*parts: One, single: bool = False) -> Measure:
 
 
 def whole(run: Trained) -> Measured:
-    """Measure the whole network's answers, and its loss in the last epoch of training (``loss``)."""
+    """Measure which test images the whole network classifies correctly, and its training loss in the last epoch
+    (``loss``)."""
     return Measured(run.correct({"whole": run.net.paths("whole")}), last_loss(run))
 
 
 def top_five(run: Trained) -> Measured:
-    """Measure whether the label is among the whole network's five most probable classes, ``top-5``."""
+    """Measure the test images whose label is among the whole network's five most probable classes (``whole top-5``)."""
     return Measured({"whole top-5": within_five(run, run.logits(["whole"])["whole"])})
 
 
 def within_five(run: Trained, logits: Tensor) -> Correct:
-    """Return which test images have their label among the five largest of ``logits`` ``(images, classes)``."""
+    """Return the test images whose label is among the five largest of ``logits`` ``(images, classes)``."""
     five = (logits.topk(min(5, logits.shape[1]), dim=1).indices == run.labels[:, None]).any(1)
     return Correct(five.numpy(), run.images)
 
 
 def paths(choice: Choice = None, *, recalibrated: int = 0, suffix: str = "") -> One:
-    """Measure the answers of paths, by default of all named ones and ``whole``. Keys are the paths' texts plus
-    ``suffix``."""
+    """Return a function that measures which test images each path classifies correctly. The default is all named paths
+    and ``whole``. Keys are the paths' texts plus ``suffix``."""
 
     def measure(run: Trained) -> Measured:
         found = run.correct(choice, recalibrated=recalibrated)
@@ -59,7 +61,8 @@ def paths(choice: Choice = None, *, recalibrated: int = 0, suffix: str = "") -> 
 
 
 def costs(choice: Choice = None) -> One:
-    """Measure ``KEY params`` and ``KEY MACs`` of paths, in millions, for one image."""
+    """Return a function that counts parameters (``PATH params``) and multiply-adds for one image (``PATH MACs``), both
+    in millions."""
 
     def measure(run: Trained) -> Measured:
         values = {}
@@ -78,12 +81,13 @@ def last_loss(run: Trained) -> dict[str, float]:
 
 
 def training_curves(run: Trained) -> Measured:
-    """Measure the training loss by epoch, ``loss``."""
+    """Measure the training loss by epoch, as the curve ``loss``."""
     return Measured(curves={"loss": [(row["epoch"], row["train_loss"]) for row in run.metrics()]})
 
 
 def error_along_training(choice: Choice = None, *, recalibrated: int = 0) -> One:
-    """Measure the test error (percent) of paths at each kept checkpoint, as curves by the paths' texts."""
+    """Return a function that measures the test error (percent) of paths at each kept checkpoint, as curves by the
+    paths' texts."""
 
     def measure(run: Trained) -> Measured:
         curves: dict[str, list[tuple[float, float]]] = {}
@@ -96,7 +100,8 @@ def error_along_training(choice: Choice = None, *, recalibrated: int = 0) -> One
 
 
 def curves(run: Trained) -> Measured:
-    """Measure training loss and test error by epoch, and their means over the epochs (``area``: how fast they fall)."""
+    """Measure training loss and test error by epoch, as curves, and their means over the epochs (``loss area`` and
+    ``error area``). A curve that falls faster has a smaller mean."""
     rows = run.metrics()
     loss = [(r["epoch"], r["train_loss"]) for r in rows]
     error = [(r["epoch"], r["traced_test_error"]) for r in rows if "traced_test_error" in r]
@@ -106,7 +111,8 @@ def curves(run: Trained) -> Measured:
 
 
 def named_whole(run: Trained) -> Measured:
-    """Measure :func:`curves`, with keys that begin with the arm's name."""
+    """Measure the same as :func:`curves`, but prefix each key with ``whole``, which :func:`per_arm` replaces by the
+    arm's name."""
     found = curves(run)
     return Measured(
         values={f"whole {key}": v for key, v in found.values.items()},

@@ -1,6 +1,6 @@
 """The measurements of one seed, in memory and on disk.
 
-The file is an ``.npz`` without pickle. It contains answers as bits, and the rest as JSON.
+The file is an ``.npz`` without pickle. It stores as bits which images are classified correctly, and the rest as JSON.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from polypath.storage.files import write_file
 
 
 class Correct(NamedTuple):
-    """Which test images are classified correctly: ``hits`` ``(images,)`` bool. ``images`` identifies the test set:
-    answers are paired only on the same images."""
+    """The test images that are classified correctly, as ``hits`` ``(images,)`` bool. ``images`` identifies the test
+    set. Only results on the same test set are compared image by image."""
 
     hits: np.ndarray
     images: str
@@ -31,11 +31,11 @@ class Measured:
     """The measurements of one seed, by key.
 
     Attributes:
-        correct: answers on test images.
+        correct: which test images are classified correctly.
         values: scalars (a training loss, epochs until an event, MACs, a similarity).
         curves: the points ``(x, y)`` of a line.
         histograms: counts or shares by label.
-        pictures: images to show, PNG in base64. Those of the first seed are kept.
+        pictures: images to show, as PNG in base64. A result keeps those of the first seed.
     """
 
     correct: dict[str, Correct] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Measured:
     pictures: dict[str, str] = field(default_factory=dict)
 
     def update(self, other: Measured) -> Measured:
-        """Add the entries of ``other``. Returns itself."""
+        """Add the entries of ``other``, and return this object."""
         self.correct |= other.correct
         self.values |= other.values
         self.curves |= other.curves
@@ -55,7 +55,7 @@ class Measured:
 
 
 def save_measured(file: Path, measured: Measured, arms: Sequence[str]) -> None:
-    """Write the measurements of one seed. ``arms`` identifies the measured arms."""
+    """Write the measurements of one seed to a file. ``arms`` are the names of the measured arms."""
     rest = {
         "arms": list(arms),
         "keys": [[key, hits.images, len(hits.hits)] for key, hits in measured.correct.items()],
@@ -68,7 +68,7 @@ def save_measured(file: Path, measured: Measured, arms: Sequence[str]) -> None:
 
 
 def load_measured(file: Path, arms: Sequence[str]) -> Measured | None:
-    """Read a file of :func:`save_measured`; None if the file is missing, damaged or of other arms."""
+    """Read a file written by :func:`save_measured`; None if it is missing or damaged, or was written for other arms."""
     try:
         bits, rest = unpacked(file)
     except (OSError, ValueError):
@@ -85,8 +85,8 @@ def load_measured(file: Path, arms: Sequence[str]) -> Measured | None:
 
 
 def packed(hits: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a ``.npz`` file with bool arrays ``(seeds, images)`` by key, as packed bits, and JSON
-    values."""
+    """Return the bytes of a ``.npz`` file that contains bool arrays ``(seeds, images)`` by key, as packed bits, and the
+    JSON values ``rest``."""
     head = {"keys": list(hits), "images": [array.shape[1] for array in hits.values()], "rest": rest}
     arrays = {f"bits{i}": np.packbits(array, axis=1) for i, array in enumerate(hits.values())}
     text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
@@ -96,7 +96,7 @@ def packed(hits: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> bytes:
 
 
 def unpacked(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read a file made of :func:`packed` bytes.
+    """Read a file that was made with :func:`packed`, and return the arrays by key and the JSON values.
 
     Raises:
         OSError: there is no such file.
@@ -111,4 +111,4 @@ def unpacked(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             }
         return bits, head["rest"]
     except (zipfile.BadZipFile, KeyError, TypeError, EOFError) as error:
-        raise ValueError(f"{file}: damaged ({error})") from error
+        raise ValueError(f"{file}: the file is damaged ({error})") from error

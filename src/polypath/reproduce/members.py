@@ -1,4 +1,4 @@
-"""Answers of ensembles of component networks, member by member (DFN §3 and §4, GUNN Table 3)."""
+"""Predictions of ensembles of component networks and of their members (DFN §3 and §4, GUNN Table 3)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from polypath.training.engine import load_weights
 from polypath.training.finish import ENSEMBLE, SNAPSHOTS
 
 Members = Mapping[str, Tensor]
-"""Logits ``(images, classes)`` on the test images in their order, by the member's name."""
+"""Logits ``(images, classes)`` on the test images, in the order of the images, by the member's name."""
 
 
 def shared_members(run: Trained) -> dict[str, Tensor]:
-    """Compute the logits of an ensemble whose members share weights; for a failed run, equal logits of all classes.
+    """Compute the logits of each member of an ensemble with shared weights. If the run failed, all logits are 0.
 
     Raises:
         ValueError: the run trained no ensemble.
@@ -39,7 +39,8 @@ def shared_members(run: Trained) -> dict[str, Tensor]:
 
 
 def separate_members(runs: Mapping[str, Trained]) -> dict[str, Tensor]:
-    """Compute the logits of members that were each trained as a separate arm, running one path (objective ``path``)."""
+    """Compute the logits of members that were trained as separate arms. Each arm trained only one path (objective
+    ``path``)."""
     found = {}
     for name, run in runs.items():
         path = run.net.paths(getattr(run.recipe.objective, "paths", "whole"))
@@ -48,24 +49,26 @@ def separate_members(runs: Mapping[str, Trained]) -> dict[str, Tensor]:
 
 
 def snapshot_members(run: Trained) -> dict[str, Tensor]:
-    """Compute the logits of the snapshots of one run; ``1`` is the first.
+    """Compute the logits of the snapshots of one run, by number; ``1`` is the first.
 
     Raises:
         ValueError: the run has no snapshots.
     """
     found = {number: run.logits(["whole"], net=net)["whole"] for number, net in _snapshots(run)}
     if not found:
-        raise ValueError(f"{run.folder}: no snapshots; they need schedule.kind 'cyclic-cosine' with several cycles")
+        raise ValueError(
+            f"{run.folder}: the run has no snapshots; train with schedule.kind = 'cyclic-cosine' and several cycles"
+        )
     return found
 
 
 def average(members: Members, names: Iterable[str] | None = None) -> Tensor:
-    """Return the answers of an ensemble of some members (default: all): their mean probabilities."""
+    """Return the predictions of an ensemble of some members (default: all), which are the mean probabilities."""
     return average_probabilities(members[name] for name in (members if names is None else names))
 
 
 def without(members: Members, gone: str) -> Tensor:
-    """Return the answers of the ensemble without one of its members (DFN Table 3)."""
+    """Return the predictions of the ensemble without one of its members (DFN Table 3)."""
     return average(members, [name for name in members if name != gone])
 
 
@@ -77,7 +80,9 @@ def _ensemble(run: Trained) -> Ensemble:
     if run.failed:
         ensemble = getattr(run.recipe.objective.bind(build_net(run.recipe, run.folder)), "ensemble", None)
     if not isinstance(ensemble, Ensemble):
-        raise ValueError(f"{run.folder}: no ensemble; it needs objective 'ensemble', not {run.recipe.objective.kind!r}")
+        raise ValueError(
+            f"{run.folder}: has no ensemble; the run's objective must be 'ensemble', not {run.recipe.objective.kind!r}"
+        )
     return ensemble.eval()
 
 

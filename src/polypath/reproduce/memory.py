@@ -1,4 +1,4 @@
-"""The memory of path-wise training, counted: gradients, momentum, activations saved for the backward pass."""
+"""Counts of the memory of path-wise training: gradients, momentum, activations saved for the backward pass."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ READINGS: tuple[Backward, ...] = ("exact", "truncated")
 
 
 def held_by_phase(net: PathNet, *, size: int, batch: int, seed: int = 0) -> dict[str, float]:
-    """Count the memory in each branch's phase of path-wise training, as shares of training the whole network.
+    """Count the memory in each branch's phase of path-wise training, as shares of the memory for training the whole
+    network.
 
-    ``branch N: gradients`` is the share of the branches' conv weights that are trained (gradients and momentum are as
-    large). ``branch N: activations, exact`` and ``…, truncated`` are shares of the activations saved for the backward
-    pass. They stand for the two readings of :mod:`polypath.training.pathwise`, and are measured on random images.
+    ``branch N: gradients`` is the share of the branches' conv weights that are trained in the phase. Gradients and
+    momentum have the same size as these weights. ``branch N: activations, exact`` and ``branch N: activations,
+    truncated`` are shares of the activations saved for the backward pass. They belong to the paper's two
+    interpretations (see :mod:`polypath.training.pathwise`), and are measured on random images.
     """
     shares = gradients_by_phase(net)
     generator = torch.Generator().manual_seed(seed)
@@ -36,7 +38,7 @@ def held_by_phase(net: PathNet, *, size: int, batch: int, seed: int = 0) -> dict
 
 
 def gradients_by_phase(net: PathNet, within: str = "") -> dict[str, float]:
-    """Count ``branch N: gradients`` of :func:`held_by_phase`, for convs whose names begin with ``within``
+    """Count only ``branch N: gradients`` of :func:`held_by_phase`, over the convs whose names begin with ``within``
     (``block2.``)."""
     branched = (name for name, _ in net.named_parameters() if "branch" in name and name.endswith("conv.weight"))
     convs = {name: net.get_parameter(name).numel() for name in branched if name.startswith(within)}
@@ -48,7 +50,7 @@ def gradients_by_phase(net: PathNet, within: str = "") -> dict[str, float]:
 
 
 def kept_bytes(net: PathNet, x: Tensor, y: Tensor, forward: Callable[[], Tensor]) -> int:
-    """Count the bytes that a forward pass and its loss save for the backward pass, without weights and images."""
+    """Count the bytes that a forward pass and its loss save for the backward pass, except weights and images."""
     known = {p.untyped_storage().data_ptr() for p in net.parameters()} | {x.untyped_storage().data_ptr()}
     kept: dict[int, Tensor] = {}
 

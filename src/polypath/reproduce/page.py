@@ -15,46 +15,48 @@ from polypath.storage.files import read_json
 
 IN_PRINT = """## The claims in print
 
-Each claim, evaluated on the numbers that its own paper prints. This checks only our reading: if a claim is contradicted
-there, the paper contradicts itself. *Not printed* are claims on figures and tables whose numbers we do not have, counts
-on the networks themselves, and our own questions.
+This table evaluates each claim on the numbers that the claim's paper prints. It checks only our reading: if a claim is
+contradicted there, the paper contradicts itself. *Not printed* are claims about figures and tables whose numbers we do
+not have, claims about exact counts of the networks, and our own questions.
 """
 
 WORDS = ("holds", "does not hold", "depends on training length", "undecided", "exercised", "not measured")
 
 HEAD = """# Reproduction
 
-Results of `polypath reproduce PAPER/TABLE`: every claim of the papers that a committed result judges, and the evidence.
-`make docs` generates this page from the folders in `docs/results/reproduce/`. The verdicts are also in
-`results/reproduce/verdicts.json`, as data.
+This page shows the results of `polypath reproduce PAPER/TABLE`: the verdict on every claim of the papers that a
+committed result tests, with the evidence. `make docs` generates this page from the folders in
+`docs/results/reproduce/`. The verdicts are also in `results/reproduce/verdicts.json`, as data.
 
 A sampled claim is judged from several seeds by a paired bootstrap over seeds × test images. The seeds' part of an
-interval is widened to that of Student's t, with Holm's correction over a table's claims (`polypath.reproduce.claims`).
-*Undecided* means that these seeds cannot decide; *depends on training length*, that the sign differs after half of the
-epochs; *exercised*, that mechanisms of an ImageNet network ran on other images, which decides nothing. A claim that
-does not hold at *small* does not hold **at that scale**: small networks, few images, few epochs. *Paper* and *ours* are
-the same statistic of the printed and of the measured numbers; – marks a number that our text of the paper has lost. A
-*stale* result was run with recipes that have changed since; it is kept until the experiment runs again.
+interval is widened as in Student's t-test, and Holm's correction is applied over a table's claims
+(`polypath.reproduce.claims`). *Undecided* means that these seeds cannot decide the claim. *Depends on training length*
+means that the sign of the statistic differs after half of the epochs. *Exercised* means that the mechanisms of an
+ImageNet network ran on other images, which decides nothing. A claim that does not hold at *small* does not hold **at
+that scale**: small networks, few images, few epochs. The columns *paper* and *ours* show the same statistic, computed
+from the printed and from the measured numbers; – marks a number that is missing in our copy of the paper. A *stale*
+result was run with recipes that have changed since; it is kept until the experiment runs again.
 """
 
-COUNTED = "Exact numbers of the published networks: no seeds, no interval."
-SAMPLED = "Trained with several seeds; an interval that contains 0 decides nothing."
+COUNTED = "These claims are about exact numbers of the published networks, so there are no seeds and no intervals."
+SAMPLED = "The networks were trained with several seeds. An interval that contains 0 decides nothing."
 MEDIUM = """## What medium will decide
 
 At *medium*, networks have the paper's width or half of it, all images of CIFAR-10, and the paper's objective and
-regularisation; schedule, batch and precision are ours. Claims, seeds and thresholds were frozen before anything ran
+regularisation; schedule, batch size and precision are ours. Claims, seeds and thresholds were frozen before any run
 (`src/polypath/reproduce/medium_plan.json`). {decidable} sampled claims can be decided by their seeds: with the spread
-at *small*, the interval's half-width is at most half of the paper's effect. {undecidable} cannot, and stay undecided
-whatever the result. All runs together cost {pflop:g} PFLOP of a budget of {budget_pflop:g}. `polypath reproduce --all
---scale medium --plan` estimates the time on a machine. The same command without `--plan` runs the experiments; if it is
-stopped, it can be run again and resumes.
+at *small*, the interval's half-width is at most half of the paper's effect. {undecidable} sampled claims cannot be
+decided, and stay undecided whatever the result. All runs together cost {pflop:g} PFLOP; the budget
+is {budget_pflop:g} PFLOP. `polypath reproduce --all --scale medium --plan` estimates the time on a machine. The same
+command without `--plan` runs the experiments. If it is stopped, the same command resumes.
 """
 
 
 def reproduction_page(folder: Path, link: str = "results/reproduce", before: Path | None = None) -> str:
-    """Return the page of all results in ``folder``, which the page links to as ``link``.
+    """Return the page of all results in ``folder``. The page's links to ``folder`` begin with ``link``.
 
-    ``before`` is the previous revision's list of verdicts (``verdicts.json``), to report changes.
+    ``before`` is the list of verdicts of the previous revision (``verdicts.json``). If it is given, the page lists the
+    changes since then.
     """
     held, rows = held_in(folder), verdicts_of(folder)
     lines = [HEAD, *_front(rows)]
@@ -70,7 +72,7 @@ def reproduction_page(folder: Path, link: str = "results/reproduce", before: Pat
 
 
 def _front(rows: Sequence[Row]) -> list[str]:
-    """Return the front tables: counted claims and sampled claims."""
+    """Return the tables at the top of the page: counted claims and sampled claims."""
     judged = [row for row in rows if row["word"] != "not measured"]
     lines = []
     for title, said, counted in (("Counted claims", COUNTED, True), ("Sampled claims", SAMPLED, False)):
@@ -98,7 +100,7 @@ def _changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
 
 
 def _planned() -> list[str]:
-    """Return the frozen plan, with the claims that it calls undecidable and why."""
+    """Return the lines about the frozen plan, with the claims that it declares undecidable and the reasons."""
     if not FILE.is_file():
         return []
     plan = read_json(FILE)
@@ -116,7 +118,7 @@ def _planned() -> list[str]:
 
 
 def _folded(text: str, stale: str) -> list[str]:
-    """Fold the details of a section, except its heading and its summary."""
+    """Return the lines of a section. The details after its heading and its summary are folded."""
     heading, _, rest = text.partition("\n\n")
     shows, _, details = rest.partition("\n\n")
     lines = [heading, "", shows, "", *([stale, ""] if stale else [])]
@@ -143,7 +145,7 @@ def _overview(results: Iterable[Held]) -> list[str]:
 
 
 def _where_they_were_made() -> list[str]:
-    """Summarise claims on their own paper's numbers: how many are true, contradicted, or have no number."""
+    """Return a table of the claims on their own paper's numbers: how many are true, contradicted, or not printed."""
     lines = [IN_PRINT, "| experiment | true in print | contradicted in print | not printed |", "|---|---|---|---|"]
     for name in list_experiments():
         experiment = get_experiment(name)

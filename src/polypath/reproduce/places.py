@@ -1,5 +1,5 @@
-"""The tables and figures of the five papers: which cells are the papers' own systems, and why some have no experiment.
-:mod:`polypath.reproduce.coverage` makes a page from them."""
+"""The tables and figures of the five papers, the cells about the papers' own systems, and the reasons why some cells
+have no experiment. :mod:`polypath.reproduce.coverage` makes a page from these lists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Row = Mapping[str, Any]
 
 
 class Place(NamedTuple):
-    """A table or figure: its experiments (without the paper's name), or the reason why it has none."""
+    """A table or figure, with the names of its experiments (without the paper's name) or the reason why it has none."""
 
     label: str
     shows: str
@@ -19,8 +19,15 @@ class Place(NamedTuple):
 
 
 class Printed(NamedTuple):
-    """A printed table: its name in ``published.json``, the columns that identify its rows, the columns with numbers of
-    the paper's own systems, and which rows these systems have."""
+    """A printed table.
+
+    Attributes:
+        table: its name in ``published.json``.
+        label: its name in the paper.
+        names: the columns that identify a row.
+        columns: the columns with numbers of the paper's own systems.
+        own: a function that returns whether a row is about one of these systems.
+    """
 
     table: str
     label: str
@@ -30,7 +37,8 @@ class Printed(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """A reason why cells have no experiment."""
+    """A reason why cells of a table have no experiment. ``of`` returns whether the reason applies to a row and a
+    column."""
 
     paper: str
     table: str

@@ -3,8 +3,8 @@
     plan = plan_of("medium")
     plan.pflop
 
-Experiments share runs, which the store trains once. The first experiment that needs a run counts its cost. A projection
-is the cost of one run at the published setting.
+Experiments share runs, which the store trains once. The cost of a run is counted for the first experiment that needs
+it. A projection is the cost of one run at the published setting.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from polypath.training.recipe import replace as changed
 from polypath.training.schedules import ScheduleConfig
 
 IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 604_388, "imagenet": 1_281_167, "digits": 1437}
-"""Training images of the datasets that recipes name (SVHN with its extra ones)."""
+"""The number of training images of each dataset that recipes use (for SVHN, with the extra images)."""
 CARRIED = (
     "crescendonet/table2",
     "crescendonet/figure3",
@@ -51,27 +51,27 @@ CARRIED = (
     "drnn/fig8",
     "drnn/fig9",
 )
-"""Each paper's main experiments, which run first, in this order."""
+"""The main experiments of each paper. They run first, in this order."""
 HEADLINES = ("crescendonet/table2", "fractalnet/anytime", "dfn/table4", "gunn/table1", "drnn/table2")
-"""The experiment of each paper whose first run at the published setting is projected."""
+"""One experiment per paper. Its first run at the published setting is projected by default."""
 EPOCHS, EVERY = 4, 97
-"""If paths are drawn at random, PFLOP are estimated from this many epochs (path-wise training takes one branch per
-epoch) and one of this many steps. Otherwise all steps are alike."""
+"""If paths are drawn at random, PFLOP are estimated from 4 epochs (path-wise training trains one branch per epoch) and
+every 97th step. Otherwise, all steps cost the same, and the estimate needs only one."""
 ALIKE = ("whole", "path", "ensemble", "target-rate")
 """Objectives whose steps all cost the same."""
 TIMED_IMAGES, TIMED_STEPS = 32, 2
 GPU_RATE = 1.0e14
-"""FLOP/s that a projection assumes for a GPU: a tenth of the dense bf16 peak of an H100 or H200 (989 TFLOP/s by the
-data sheet), since small networks leave most of it idle."""
+"""The GPU speed that a projection assumes, in FLOP/s: a tenth of the dense bf16 peak of an H100 or H200 (989 TFLOP/s in
+the data sheet), since small networks leave most of a GPU idle."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One experiment at a scale.
+    """The cost of one experiment at a scale.
 
     Attributes:
-        own: PFLOP of all its runs. ``pflop`` is that of its new runs, which no earlier experiment has.
-        runs: number of new runs.
+        own: PFLOP of all runs of the experiment. ``pflop`` counts only the new runs, which no earlier experiment needs.
+        runs: the number of new runs.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """Experiments at a scale in the order in which they run."""
+    """The costs of experiments at a scale, in the order in which they run."""
 
     scale: str
     experiments: tuple[Planned, ...]
@@ -96,7 +96,7 @@ class Plan:
 
 
 def in_order(scale: str) -> list[str]:
-    """Return the names of the experiments that train at a scale, each paper's main ones first."""
+    """Return the names of the experiments that have a scale, each paper's main ones first."""
     check("--scale", scale, one_of(*SCALES))
     known = [name for name in list_experiments() if scale in get_experiment(name).scales]
     return [name for name in CARRIED if name in known] + [name for name in known if name not in CARRIED]
@@ -136,7 +136,7 @@ _KNOWN: dict[str, float] = {}
 
 
 def run_pflop(recipe: Recipe) -> float:
-    """Compute the PFLOP of one run, from a few of its steps."""
+    """Compute the PFLOP of one run from a few of its steps."""
     images, alike = images_of(recipe), recipe.objective.kind in ALIKE
     steps = {"epochs": 1 if alike else EPOCHS, "schedule": ScheduleConfig(), "seed": 0, "precision": "fp32"}
     steps |= {"frozen_epochs": 0, "patience": 0, "batch_size": min(recipe.batch_size, images)}
@@ -164,7 +164,7 @@ def _key(recipe: Recipe) -> str:
 
 
 def seconds_here(scale: Scale, pflop: float, device: str = "auto") -> float:
-    """Return the seconds that ``pflop`` PFLOP of a scale's arms take on this machine, at the rate of its first arm."""
+    """Return the seconds that ``pflop`` PFLOP take on this machine, at the measured speed of the scale's first arm."""
     if not pflop:
         return 0.0
     return pflop * PETA / rate_here(next(iter(scale.arms.values())), device)
@@ -199,7 +199,8 @@ def rate_here(recipe: Recipe, device: str = "auto") -> float:
 
 @dataclass(frozen=True)
 class Projection:
-    """The cost of one run: PFLOP, FLOP/s here (measured) and on a GPU (assumed), seconds on each."""
+    """The projected cost of one run: PFLOP, and the speed in FLOP/s on this machine (measured) and on a GPU (assumed),
+    with the resulting seconds."""
 
     recipe: str
     pflop: float
@@ -216,5 +217,5 @@ class Projection:
 
 
 def projected(recipe: Recipe, rate_gpu: float = GPU_RATE) -> Projection:
-    """Project the time of one run of a recipe, here and on a GPU of ``rate_gpu`` FLOP/s."""
+    """Project the time of one run of a recipe on this machine and on a GPU of ``rate_gpu`` FLOP/s."""
     return Projection(recipe.name, run_pflop(recipe), rate_here(recipe), rate_gpu)

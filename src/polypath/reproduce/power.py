@@ -1,9 +1,10 @@
 """Power analysis: the effects that a number of seeds can detect, from the spread of statistics in existing results.
 
 A committed result of the experiment contains the statistic of each seed, from which the spread is computed. Runs with a
-smaller error spread less: DFN's Table 4 prints deviations of 0.04 to 0.24 at 6% error, while its networks at ``small``
-have about 1 at 60%. A spread in points is therefore scaled in proportion to the error. It is scaled to the printed
-error times :data:`WITHIN`, the largest allowed at ``medium``, or to :data:`EXPECTED` if the printed number is lost.
+smaller error also have a smaller spread: DFN's Table 4 prints standard deviations of 0.04 to 0.24 points at 6% error,
+while the deviation at ``small`` is about 1 point at 60% error. A spread in points is therefore scaled in proportion to
+the error expected at ``medium``. This is :data:`WITHIN` times the printed error (the largest error allowed there),
+or :data:`EXPECTED` percent if the printed number is lost.
 """
 
 from __future__ import annotations
@@ -34,17 +35,19 @@ class Spread(NamedTuple):
 
 
 Known = Mapping[str, Mapping[str, tuple[float, float, str]]]
-"""By experiment and claim: the statistic's deviation over seeds, the mean error of the result, the unit."""
+"""For each experiment and claim id: the statistic's standard deviation over seeds, the result's mean error and the
+unit."""
 
 
 def known_spreads(results: Iterable[Result]) -> Known:
-    """Compute the spreads of all claims measured in results."""
+    """Compute the spreads of all claims that were measured in ``results``."""
     return {result.experiment: spreads_of(result) for result in results}
 
 
 def spread_of(experiment: Experiment, claim: Claim, known: Known) -> Spread | None:
-    """Return the spread of a claim's statistic. It comes from the experiment's own result, else it is the median over
-    its paper's claims in the same unit, else over all papers' claims; None without a result in that unit."""
+    """Return the spread of a claim's statistic. If the experiment's own result does not contain it, return the median
+    over the paper's claims in the same unit or, if there are none, over the claims of all papers. Return None if no
+    result has that unit."""
     own = [of[claim.id] for name, of in known.items() if name == experiment.name and claim.id in of]
     if own:
         return Spread(own[0][0] * _scale(experiment, own[0][1], claim.unit), "this claim at small")
@@ -62,21 +65,21 @@ def spread_of(experiment: Experiment, claim: Claim, known: Known) -> Spread | No
 
 
 def seen(deviation: float, seeds: int, level: float = 1.0 - LEVEL) -> float:
-    """Return the half-width of the interval from ``seeds`` seeds, as in the verdicts' bootstrap if only seeds matter;
-    infinite for fewer than two seeds."""
+    """Return the half-width of the interval from ``seeds`` seeds, as in the verdicts' bootstrap if images add no
+    variation. With fewer than two seeds, it is infinite."""
     if seeds < 2:
         return math.inf
     return float(stats.t.ppf(0.5 + level / 2, seeds - 1)) * deviation / math.sqrt(seeds)
 
 
 def seeds_for(deviation: float, effect: float) -> int:
-    """Return the fewest seeds with which the interval's half-width is at most half the effect, up to
-    :data:`MOST_SEEDS`."""
+    """Return the smallest number of seeds with which the interval's half-width is at most half of the effect, but at
+    most :data:`MOST_SEEDS`."""
     return next((n for n in range(2, MOST_SEEDS) if seen(deviation, n) <= abs(effect) / 2), MOST_SEEDS)
 
 
 def spreads_of(result: Result) -> dict[str, tuple[float, float, str]]:
-    """Compute the spreads of one result, by claim."""
+    """Compute the spreads of one result's claims, by claim id."""
     try:
         claims = get_experiment(result.experiment).claims
     except ValueError:

@@ -2,7 +2,7 @@
 
     value("crescendonet", "table2", "C10+", branches=[1, 2])     # 8.69
 
-Cells that our text of the paper has lost are None, and lost tables have no rows.
+Cells that are missing in our copy of a paper are None, and missing tables have no rows.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ FILE = Path(__file__).with_name("published.json")
 
 @functools.cache
 def papers() -> dict[str, Any]:
-    """Return the contents of the file."""
+    """Return the contents of ``published.json``."""
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def table(paper: str, name: str) -> dict[str, Any]:
-    """Return a printed table: ``caption``, ``columns``, ``rows`` (mappings from column to value), sometimes ``status``.
+    """Return a printed table: ``caption``, ``columns``, ``rows`` (mappings from column to value), and sometimes
+    ``status``.
 
     Raises:
-        ValueError: an unknown paper or table. The error suggests similar names.
+        ValueError: an unknown paper or table. The message suggests similar names.
     """
     known = papers()
     if paper not in known:
-        raise ValueError(f"no published numbers of paper {paper!r}; {did_you_mean(paper, known)}")
+        raise ValueError(f"unknown paper {paper!r}; {did_you_mean(paper, known)}")
     tables = known[paper]["tables"]
     if name not in tables:
         raise ValueError(f"{paper} has no published table {name!r}; {did_you_mean(name, tables)}")
@@ -53,18 +54,20 @@ def row(paper: str, name: str, **says: Any) -> Mapping[str, Any]:
     wanted = ", ".join(f"{column}={value!r}" for column, value in says.items())
     if not found:
         some = "; ".join(str({column: r.get(column) for column in says}) for r in rows[:12])
-        raise ValueError(f"{paper}/{name} has no row with {wanted}; its rows have {some or 'nothing (it is lost)'}")
+        raise ValueError(f"{paper}/{name} has no row with {wanted}; its rows: {some or 'none, as the table is lost'}")
     if len(found) > 1:
-        raise ValueError(f"{paper}/{name} has {len(found)} rows with {wanted}; name more of {', '.join(columns)}")
+        raise ValueError(
+            f"{paper}/{name} has {len(found)} rows with {wanted}; give values for more columns: {', '.join(columns)}"
+        )
     return found[0]
 
 
 def value(paper: str, name: str, column: str, **says: Any) -> float | str | None:
-    """Return one printed number (the mean if mean and deviation are printed), a printed word (``fail``), or None if the
-    cell is empty or lost.
+    """Return one printed number (the mean if mean and deviation are printed) or a printed word (``fail``). Return None
+    if the cell is empty or lost.
 
     Raises:
-        ValueError: as :func:`row`, or an unknown column.
+        ValueError: an unknown column, or an error of :func:`row`.
     """
     found = row(paper, name, **says)
     columns = dict.fromkeys(c for r in table(paper, name)["rows"] for c in r)

@@ -25,25 +25,25 @@ PAPERS: dict[str, tuple[str, ...]] = {
         "polypath.reproduce.papers.drnn_cost",
     ),
 }
-"""Modules of a paper; each has ``EXPERIMENTS``, a tuple."""
+"""The modules of each paper. Each module has a tuple ``EXPERIMENTS``."""
 
 
 def get_experiment(name: str) -> Experiment:
     """Return the experiment called ``PAPER/TABLE``.
 
     Raises:
-        ValueError: there is no such name. The error suggests similar names.
+        ValueError: there is no such experiment. The message suggests similar names.
     """
     plain = name.strip().lower().replace("_", "-")
     paper, _, table = plain.partition("/")
     if paper in PAPERS and table in (known := _of_paper(paper)):
         return known[table]
     names = list_experiments()
-    same = [n for n in names if n.endswith(f"/{table or paper}")]  # the paper is missing, or is the wrong one
+    same = [n for n in names if n.endswith(f"/{table or paper}")]  # the name has no paper or the wrong one
     if close := list(dict.fromkeys([*near(plain, names), *same])):
         raise ValueError(f"unknown experiment {name!r}; did you mean {' or '.join(close)}?")
     of_paper = [n for n in names if n.startswith(f"{paper}/")] or names
-    raise ValueError(f"unknown experiment {name!r}; there are {', '.join(of_paper)}")
+    raise ValueError(f"unknown experiment {name!r}; known experiments: {', '.join(of_paper)}")
 
 
 def list_experiments(paper: str | None = None) -> list[str]:
@@ -59,6 +59,6 @@ def _of_paper(paper: str) -> dict[str, Experiment]:
         for experiment in importlib.import_module(module).EXPERIMENTS:
             own, _, table = experiment.name.partition("/")
             if own != paper or table in known:
-                raise RuntimeError(f"{module}: {experiment.name!r} is not a unique name in {paper}")
+                raise RuntimeError(f"{module}: the name {experiment.name!r} must begin with '{paper}/' and be unique")
             known[table] = experiment
     return known

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas
 
 FORMAT = 2
-"""Of ``result.json``; verdicts of format 1 had no ids."""
+"""The format of ``result.json``. In format 1, verdicts had no ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +24,22 @@ class Result:
 
     Attributes:
         changes: differences of the scale from the paper's setting.
-        code: :func:`polypath.reproduce.code.code_id` of the code that made it. ``definition`` is the experiment's
-            digest.
-        seconds: duration of this call. ``training_seconds`` is that of all runs together.
+        code: :func:`polypath.reproduce.code.code_id` of the code that made the result.
+        definition: the digest of the experiment's definition.
+        seconds: duration of this call. ``training_seconds`` is the duration of all runs together.
         data: names of the datasets, with caveats.
         errors: test errors in percent by key, one for each seed.
         images: number of test images by key.
         values: scalars by key, one for each seed. ``counts`` are exact numbers by key.
-        half_errors, half_values: the same after half of the epochs, if the scale trains for both lengths.
+        half_errors, half_values: errors and values after half of the epochs, if the scale trains for both lengths.
         precisions: the precisions in which the runs were trained.
         curves, histograms: by key, one for each seed.
-        pictures: PNG in base64 by key, of the first seed.
-        published: printed number by key; None if the text has lost it.
-        diverged: runs whose loss was not finite, and why.
+        pictures: PNG in base64 by key, from the first seed.
+        published: printed numbers by key; None if a number is missing in our copy of the paper.
+        diverged: runs whose loss was not finite, with the reason.
         test_evaluations: number of errors measured on the test splits for these runs, by any command; None in results
             that were written before this was counted.
-        correct: answers ``(seeds, images)`` by key, if they were kept.
+        correct: whether each image is classified correctly ``(seeds, images)``, by key; empty if this was not kept.
     """
 
     experiment: str
@@ -92,7 +92,7 @@ class Result:
         return self.counts[key]
 
     def std(self, key: str) -> float | None:
-        """Return the standard deviation over the seeds; None for fewer than two and for counts."""
+        """Return the standard deviation of a key over the seeds; None for fewer than two seeds and for counts."""
         found = self.errors.get(key) or self.values.get(key) or []
         return float(np.std(found, ddof=1)) if len(found) > 1 else None
 
@@ -108,7 +108,7 @@ class Result:
         raise KeyError(id)
 
     def sample(self) -> Sample:
-        """The sample from which verdicts are computed; needs ``correct``."""
+        """Return the sample from which verdicts are computed. It needs ``correct``."""
         values = {key: np.asarray(v, dtype=float) for key, v in self.values.items()}
         return Sample(self.correct, self.test_sets, values)
 
@@ -134,6 +134,6 @@ class Result:
         return next((unit for end, unit in self.units.items() if key.endswith(end)), "")
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything except the recipes and the answers."""
+        """Return all fields except ``arms`` and ``correct`` as JSON values."""
         small = replace(self, arms={}, correct={})
         return {"format": FORMAT, **{k: v for k, v in asdict(small).items() if k not in ("arms", "correct")}}

@@ -1,11 +1,11 @@
-"""Runs an experiment: trains each arm with each seed, measures, judges, writes the result folder.
+"""Runs an experiment: trains each arm with each seed, measures it, judges the claims, and writes the result folder.
 
     result = reproduce("crescendonet/table2", "small", out="reproduced/table2")
 
-Runs are in the store (:mod:`polypath.reproduce.runs`), which experiments share. ``out`` contains the result
-(:mod:`polypath.reproduce.store`) and, in ``measured/``, the measurements of each seed. The same call continues a
-stopped experiment: it reads finished runs and resumes unfinished ones. It reads stored measurements if runs and code
-are the same.
+Training runs are kept in a store (:mod:`polypath.reproduce.runs`), which all experiments share. ``out`` contains the
+result (:mod:`polypath.reproduce.store`) and, in ``measured/``, the measurements of each seed. The same call continues a
+stopped experiment: it reads finished runs and resumes unfinished ones. It also reads stored measurements, if neither
+the runs nor the code has changed.
 """
 
 from __future__ import annotations
@@ -62,13 +62,15 @@ def reproduce(
     Args:
         experiment: the experiment's name, or an experiment object.
         scale: ``smoke``, ``small``, ``medium`` or ``paper``.
-        seeds: number of seeds, counted from 0. The default is the scale's.
-        device: the device of all arms. The default is that of their recipes.
+        seeds: the number of seeds, which are 0, 1, …. The default is the scale's number.
+        device: the device of all arms. The default is the one in each recipe.
         out: the result folder. The default is ``reproduced/PAPER-TABLE-SCALE``.
-        runs: the store of runs. The default is the user's; see :mod:`polypath.reproduce.runs`.
-        source: another place of the images; see :func:`polypath.reproduce.images.with_source`.
-        data_moved: the folder to read the images from. Runs that were started with other images are not reused.
-        workers: number of concurrent runs, as separate processes. 1 trains in this process.
+        runs: the folder of the store of runs. The default is the user's store; see :mod:`polypath.reproduce.runs`.
+        source: another source of the images; see :func:`polypath.reproduce.images.with_source`.
+        data_moved: the folder to read the images from, if they have moved. Runs that were started with other images are
+            not reused.
+        workers: the number of runs to train concurrently, each in a separate process. With 1, they are trained in this
+            process.
 
     Raises:
         ValueError: an unknown experiment or scale, a dataset without the needed splits, a folder that contains
@@ -84,7 +86,7 @@ def reproduce(
         resolve_device(device)
     held = checked(experiment, plan) if scale == SCALE else None
     if held is not None and wanted != held.seeds:
-        raise ValueError(f"--seeds {wanted}: verdicts at {SCALE} are judged by a frozen plan, which has {held.seeds}")
+        raise ValueError(f"--seeds {wanted}: must be {held.seeds} at {SCALE}, the number of seeds in the frozen plan")
     store = RunStore(None if runs is None else Path(runs))
     arms = with_source(plan.arms, source)
     if device is not None:
@@ -97,7 +99,7 @@ def reproduce(
 
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, MEASURED):
-        _check_folder(folder, experiment, scale)  # another process may have written in between
+        _check_folder(folder, experiment, scale)  # another process may have written here since the first check
         begun = time.monotonic()
         found = _train_and_measure(experiment, plan, range(wanted), store, folder / MEASURED, images, workers)
         counts = dict(experiment.counts(scale)) if experiment.counts is not None else {}
@@ -112,7 +114,7 @@ def reproduce(
         )
         result = dataclasses.replace(result, verdicts=verdicts)
         if (kept := set_aside(folder)) is not None:
-            LOG.warning("stale: other code made the previous result; it was moved to %s", kept)
+            LOG.warning("stale: the previous result was made by other code; it was moved to %s", kept)
         save_result(result, folder, experiment)
         return result
 
@@ -173,12 +175,12 @@ def _train_beside(tasks: Sequence[Task], store: RunStore, images: Images, worker
         try:
             list(pool.map(one, once.values()))
         except Stopped as stop:
-            LOG.warning("%s; the same command resumes", stop)
+            LOG.warning("%s; run the same command again to resume", stop)
             raise leaving(request.signal, str(stop)) from None
 
 
 def moved_to(plan: Scale, data_moved: str | os.PathLike[str] | None) -> dict[str, str]:
-    """Return the folder to read a source's images from, by source.
+    """Return, for each source, the folder to read its images from.
 
     Raises:
         ValueError: there are several sources, or no such folder.
@@ -188,7 +190,7 @@ def moved_to(plan: Scale, data_moved: str | os.PathLike[str] | None) -> dict[str
     place = os.fspath(data_moved)
     sources = sorted({recipe.data.source for recipe in plan.arms.values()})
     if len(sources) > 1:
-        raise ValueError(f"--data-moved {place}: these runs have several sources, {', '.join(sources)}")
+        raise ValueError(f"--data-moved {place}: there must be one source, but these runs have {', '.join(sources)}")
     if not os.path.isdir(place):
         raise ValueError(f"--data-moved {place}: no such folder")
     return dict.fromkeys(sources, os.path.abspath(place))
@@ -200,7 +202,7 @@ def _check_folder(folder: Path, experiment: Experiment, scale: str) -> None:
         held = read_json(file)
         if (held.get("experiment"), held.get("scale")) != (experiment.name, scale):
             raise ValueError(
-                f"{folder} holds {held.get('experiment')} at scale {held.get('scale')}: choose another --out"
+                f"{folder} contains the result of {held.get('experiment')} at {held.get('scale')}: choose another --out"
             )
     elif folder.exists() and (not folder.is_dir() or any(p.name not in (MEASURED, "runs") for p in contents(folder))):
-        raise ValueError(f"{folder} exists but holds no result: choose another --out")
+        raise ValueError(f"{folder} exists but contains no result: choose another --out")

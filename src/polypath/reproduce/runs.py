@@ -1,15 +1,15 @@
 """The store of runs: one folder outside any checkout, in which each recipe is trained once for all experiments.
 
     STORE/KEY/key.json  the data whose digest is the key
-    STORE/KEY/run/      an ordinary run folder; its failed.json, if any, says why a loss was not finite
+    STORE/KEY/run/      an ordinary run folder; if the loss was not finite, failed.json contains the error
 
 STORE is ``POLYPATH_RUNS``, else ``~/.local/share/polypath/runs``. KEY is the family and a digest of everything that
 determines a run's numbers: recipe with seed, images, kind of device, and the code that training uses
-(:func:`polypath.reproduce.code.training_id`). So experiments with a common arm share its runs, unrelated commits do not
-cause retraining, and runs of other images, code or devices are never mixed in.
+(:func:`polypath.reproduce.code.training_id`). So experiments with a common arm share its runs, and unrelated commits do
+not cause retraining. Runs with other images, code or devices are never mixed in.
 
-A run is finished when it has its summary, which is written last; an unfinished run resumes from its last checkpoint.
-The training process holds the lock of the run's folder; other processes that need the run wait for it.
+A run is finished when it has its summary, which is written last. An unfinished run resumes from its last checkpoint.
+The training process holds the lock of the run's folder. Other processes that need the run wait for the lock.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ LOG = logging.getLogger(__name__)
 USUAL = 2
 """The recipes' default number of kept checkpoints."""
 NO_PART = ("name", "assumed", "device")
-"""Recipe fields that do not affect a run's numbers, or that its key contains in another form."""
+"""Recipe fields that do not affect a run's numbers, or that the run's key contains in another form."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the store. ``folder`` is its key's folder. ``recipe`` has the settled precision, and checkpoints every
-    epoch unless checkpoints are points of a figure."""
+    """One run of the store, in the folder ``folder`` of its key. In ``recipe``, the precision is settled, and a
+    checkpoint is saved every epoch, unless checkpoints are points of a figure."""
 
     recipe: Recipe
     folder: Path
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def failed(self) -> str:
-        """The reason why there is no result (the loss was not finite); else empty."""
+        """The reason why the run has no result (the loss was not finite); empty if the run has not failed."""
         file = self.path / FAILED
         return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
@@ -68,7 +68,7 @@ class Run:
 
 
 class RunStore:
-    """The runs in ``folder``, by default in the user's store.
+    """A store of runs in ``folder``; the default is the user's store.
 
     Raises:
         ValueError: no folder is given and the home folder is unknown.
@@ -83,7 +83,7 @@ class RunStore:
     def run(self, recipe: Recipe, images: Images) -> Run:
         """Return the run of a recipe on these images, without training or writing anything."""
         device = resolve_device(recipe.device)
-        every = 1 if recipe.keep <= USUAL else recipe.checkpoint_every  # with more, checkpoints are points of a figure
+        every = 1 if recipe.keep <= USUAL else recipe.checkpoint_every  # if more are kept, they are points of a figure
         recipe = replace(recipe, precision=resolve_precision(recipe.precision, device), checkpoint_every=every)
         values = recipe_to_json(recipe)
         leave_out_later(recipe, values)
@@ -100,10 +100,10 @@ class RunStore:
         return Run(replace(recipe, name=name), self.folder / name, key)
 
     def finish(self, run: Run, images: Images, told: str, slot: int | None = None) -> None:
-        """Train or resume a run, unless it is finished or has failed for good. With a ``slot``, train in a separate
-        process.
+        """Train or resume ``run``, unless it is finished or its loss was not finite. With a ``slot``, train in a
+        separate process.
 
-        ``told`` is its name in the log. If another process is training the run, this call waits.
+        ``told`` is the run's name in the log. If another process is training the run, this call waits.
 
         Raises:
             ValueError: the run cannot be trained.
@@ -135,7 +135,8 @@ def _train(run: Run, images: Images, told: str, slot: int | None) -> None:
         LOG.warning("%s: diverged", told)
         return
     done = read_json(path / "summary.json")
-    error = f", test error {done['test_error']:.2f}%" if recipe.objective.kind != "path" else ""  # not of that path
+    # with the objective "path", the summary's test error is not that of the trained path
+    error = f", test error {done['test_error']:.2f}%" if recipe.objective.kind != "path" else ""
     LOG.info("%s: trained in %s s%s", told, f"{done['seconds']:,.0f}", error)
 
 

@@ -1,9 +1,9 @@
-"""Common parts of the scales: the recipes of ``smoke`` and ``small``, and the description of their changes.
+"""Common parts of the scales: their recipes, and the description of their changes.
 
-``smoke`` is for tests: scikit-learn's digits, a few steps. ``small`` uses a fixed subset of CIFAR-10
-(``--data.source``) at 16×16 pixels, and takes minutes of a CPU core per run. ``medium`` uses published recipes on all
-images of CIFAR-10 at 32×32 pixels; only epochs, schedule, batch and precision are ours. ``paper`` uses the recipes of
-the published setting by name.
+``smoke`` is for tests: it uses scikit-learn's digits and a few steps. ``small`` uses a fixed subset of CIFAR-10
+(``--data.source``) at 16×16 pixels; a run takes minutes on one CPU core. ``medium`` uses published recipes on all
+images of CIFAR-10 at 32×32 pixels; only epochs, schedule, batch size and precision are ours. ``paper`` uses the named
+recipes of the published setting.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SMOKE_CHANGES = ("scikit-learn's digits (8×8 pixels, 120 to train, 100 to score
 
 
 def smoke(model: Family, objective: Objective | None = None, **changes: Any) -> Recipe:
-    """Return a recipe that runs for a second on digits. ``changes`` are other fields by dotted name (``__`` for the
+    """Return a recipe that trains for a second on digits. ``changes`` are other fields by dotted name (``__`` for the
     dot)."""
     recipe = Recipe(
         name="smoke",
@@ -52,7 +52,7 @@ def smoke(model: Family, objective: Objective | None = None, **changes: Any) -> 
 
 
 def small(model: Family, objective: Objective | None = None, **changes: Any) -> Recipe:
-    """Return a recipe that runs for minutes on CIFAR-10. ``changes`` are other fields by dotted name (``__`` for the
+    """Return a recipe that trains for minutes on CIFAR-10. ``changes`` are other fields by dotted name (``__`` for the
     dot)."""
     recipe = Recipe(
         name="small",
@@ -72,15 +72,15 @@ def small(model: Family, objective: Objective | None = None, **changes: Any) -> 
 
 
 def paper(name: str) -> Recipe:
-    """Return the recipe of the published setting."""
+    """Return a recipe of the published setting."""
     return get_recipe(name)
 
 
 def medium(base: Recipe, epochs: int, **changes: Any) -> Recipe:
     """Return a recipe for ``medium``: a published recipe on all images of CIFAR-10, for ``epochs`` epochs.
 
-    The network, the objective and the regularisation are ``base``'s; ``changes`` (``__`` for the dot) may halve the
-    widths or set the peak learning rate.
+    The network, the objective and the regularisation are those of ``base``. ``changes`` (with ``__`` for the dot) may
+    halve the widths or set the peak learning rate.
     """
     ours = {
         "epochs": epochs,
@@ -99,17 +99,18 @@ def medium(base: Recipe, epochs: int, **changes: Any) -> Recipe:
 
 
 def traced(recipe: Recipe) -> Recipe:
-    """Return the recipe with test error measured at every epoch, for figures."""
+    """Return the recipe with the test error measured after every epoch, for figures."""
     return replace(recipe, trace_test=True)
 
 
 def vary(base: Recipe, **changes: Any) -> Recipe:
-    """Return a recipe with other values of some fields (``__`` for the dot), without assumptions about these fields."""
+    """Return a recipe with other values in some fields (``__`` for the dot). Reasons for these fields in ``assumed``
+    are removed."""
     return derive(base, base.name, {name.replace("__", "."): value for name, value in changes.items()})
 
 
 def small_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
-    """Return the changes at ``small``, derived from the arms' recipes, and ``more`` sentences."""
+    """Return descriptions of the changes at ``small``, derived from the arms' recipes, followed by ``more``."""
     recipes = list(arms.values())
     data = {(r.data.train_images, r.data.test_images, r.data.size) for r in recipes}
     told = []
@@ -125,7 +126,7 @@ def small_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
 
 
 def medium_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
-    """Return the changes at ``medium``, derived from the arms' recipes, and ``more`` sentences."""
+    """Return descriptions of the changes at ``medium``, derived from the arms' recipes, followed by ``more``."""
     epochs = " or ".join(map(str, sorted({r.epochs for r in arms.values()})))
     return (
         f"{epochs} epochs, and half of them, of all images of CIFAR-10; one-cycle learning rates, batches of 128, the "
@@ -147,7 +148,8 @@ def at_scales(
     paper_says: tuple[str, ...] = (),
     paper_seeds: int = 3,
 ) -> dict[str, Callable[[], Scale]]:
-    """Return the usual scales from their arms: one seed at ``smoke``, and the usual description of changes."""
+    """Return the usual scales, from functions that return their arms. ``smoke`` has one seed. ``small_says`` and
+    ``medium_says`` are added to the usual descriptions of changes; ``paper_says`` stands alone."""
 
     def of_small() -> Scale:
         arms = small() if small is not None else {}
@@ -168,7 +170,8 @@ def at_scales(
 
 
 def exact_scales(smoke_says: str) -> dict[str, Callable[[], Scale]]:
-    """Return the scales of an experiment that only counts: the published networks, except at ``smoke``."""
+    """Return the scales of an experiment that only counts parameters, paths or memory, and trains nothing. It counts
+    those of the published networks. ``smoke_says`` describes the change at ``smoke``."""
     return {
         "smoke": lambda: Scale(changes=(smoke_says,)),
         "small": lambda: Scale(changes=("nothing: counts are of the published network",)),

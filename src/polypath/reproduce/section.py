@@ -8,7 +8,7 @@ from polypath.reproduce.result import Result
 
 
 def section(result: Result, experiment: Experiment | None = None, *, level: int = 2, figure: str = "figure.png") -> str:
-    """Return the section of one result. ``figure`` is the path of its picture."""
+    """Return the Markdown section of one result. ``figure`` is the path of the figure."""
     env = result.environment
     lines = [f"{'#' * level} {result.experiment}: {result.place}", "", f"Shows {result.shows}.", ""]
     if result.changes:
@@ -41,7 +41,7 @@ def section(result: Result, experiment: Experiment | None = None, *, level: int 
 
 
 def _table(result: Result) -> list[str]:
-    """Return measured and published numbers: errors first, then scalars and counts."""
+    """Return a table of measured and published numbers: errors first, then scalars and counts."""
     frame = result.frame()
     if frame.empty:
         return []
@@ -58,7 +58,7 @@ def _table(result: Result) -> list[str]:
 
 
 def number(x: float) -> str:
-    """Format a number as in tables."""
+    """Return a number as it is written in tables."""
     if x == int(x) and abs(x) >= 1000:
         return f"{x:,.0f}"
     return f"{x:,.2f}" if abs(x) >= 0.1 or x == 0 else f"{x:.3g}"

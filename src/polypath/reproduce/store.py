@@ -1,10 +1,10 @@
-"""Writes and reads the folder of a result:
+"""Writes and reads the folder of a result, which contains these files:
 
 result.json     the run (scale and its changes, seeds, revision, versions, device, time), the measurements, the verdicts
-result.md       the same as a page, with measured and published numbers side by side
+result.md       the result as a page, with measured and published numbers side by side
 figure.png, figure.svg    the figure, in the paper's form
-correct.npz     which test images each network answers correctly, as bits, to compute verdicts again; left out if larger
-                than 200 kB
+correct.npz     which test images each network classifies correctly, as bits, for computing verdicts again; not written
+                if larger than 200 kB
 recipes.json    the arms' recipes: the first in full, the others as differences from it
 """
 
@@ -30,7 +30,8 @@ LARGEST = 200_000  # largest correct.npz that is kept, in bytes
 
 
 def save_result(result: Result, folder: str | os.PathLike[str], experiment: Experiment | None = None) -> None:
-    """Write the folder's files, each atomically. ``experiment`` draws the figure."""
+    """Write the folder's files, each atomically. The figure is drawn by the function of ``experiment``, if it has
+    one."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     bits = packed(result.correct, result.test_sets) if result.correct else b""
@@ -44,23 +45,23 @@ def save_result(result: Result, folder: str | os.PathLike[str], experiment: Expe
 
 
 def load_result(folder: str | os.PathLike[str]) -> Result:
-    """Read a folder of :func:`save_result`. ``correct`` is empty if it was too large to keep, and a verdict's ``id`` is
-    empty if the folder has format 1.
+    """Read a folder written by :func:`save_result`. ``correct`` is empty if it was too large to keep, and a verdict's
+    ``id`` is empty if the folder has format 1.
 
     Raises:
-        ValueError: the folder has no result, or a damaged one.
+        ValueError: the folder has no result, or the result is damaged.
     """
     folder, file = Path(folder), Path(folder) / "result.json"
     held = read_json(file)
     try:
         version = held.pop("format")
         if version not in (1, FORMAT):
-            raise ValueError(f"of format {version}, not {FORMAT}")
+            raise ValueError(f"its format is {version}; it must be 1 or {FORMAT}")
         if version == 1:
             held["verdicts"] = [{"id": "", **verdict} for verdict in held["verdicts"]]
         result = decode(held, Result, "result", finite=False)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{file}: no result, or a damaged one ({error})") from error
+        raise ValueError(f"{file}: this is not a result, or it is damaged ({error})") from error
     if (folder / "correct.npz").is_file():
         correct, _ = unpacked(folder / "correct.npz")
         result = replace(result, correct=correct)
@@ -68,8 +69,8 @@ def load_result(folder: str | os.PathLike[str]) -> Result:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move a result in ``folder`` that other code made to its subfolder ``stale-CODE``; None if there is no such
-    result."""
+    """Move the result in ``folder`` to the subfolder ``stale-CODE`` if it was made by other code, and return the
+    subfolder. Return None if there is no such result."""
     if not (folder / "result.json").is_file():
         return None
     code = str(read_json(folder / "result.json").get("code") or "unknown")

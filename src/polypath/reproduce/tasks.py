@@ -1,4 +1,4 @@
-"""The runs that an experiment needs at a scale, by arm, seed and length, and their measurements."""
+"""The runs that an experiment needs at a scale, by arm, seed and number of epochs, and their measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from polypath.reproduce.runs import Run, RunStore
 
 
 class Task(NamedTuple):
-    """A run that an experiment needs. With ``half``, it has half of the arm's epochs."""
+    """A run that an experiment needs. If ``half``, the run has half of the arm's epochs."""
 
     arm: str
     seed: int
@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 
 def tasks_of(plan: Scale, seeds: Sequence[int], store: RunStore, images: Images) -> list[Task]:
-    """Return all runs that a scale needs, in training order."""
+    """Return all runs that a scale needs, in the order of training."""
     return [
         Task(arm, seed, half, store.run(dataclasses.replace(halved(recipe) if half else recipe, seed=seed), images))
         for seed in seeds
@@ -44,5 +44,5 @@ def tasks_of(plan: Scale, seeds: Sequence[int], store: RunStore, images: Images)
 
 
 def word(arm: str) -> str:
-    """Return an arm's name for file names and messages: only letters, digits and a few signs."""
+    """Return an arm's name for file names and messages: only letters, digits and the signs ``-+_=``."""
     return "".join(c if c.isalnum() or c in "-+_=" else "_" for c in arm)

@@ -30,16 +30,17 @@ from polypath.training.result import RunResult, result_of
 FAILED = "failed.json"
 
 Choice = Mapping[str, Paths] | Iterable[str] | None
-"""Paths by name, or texts (``whole``, ``column=3``), or None for every named path, the whole network first."""
+"""Paths by name, a list of texts (``whole``, ``column=3``), or None: the whole network, followed by every named
+path."""
 
 
 class Trained(FinishedRun):
-    """One arm, trained with one seed.
+    """An arm, trained with one seed.
 
     Attributes:
         arm, seed: the arm's name and the run's seed.
-        failed: why there is no network (the loss was not finite), else empty. A failed run answers the first class for
-            every image, like a network whose logits are NaN.
+        failed: the reason why there is no trained network (the loss was not finite), else empty. A failed run predicts
+            the first class for every image, as a network with NaN logits does.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Trained(FinishedRun):
 
     @cached_property
     def net(self) -> PathNet:
-        """The network that the run reports, in evaluation mode (untrained if the run failed)."""
+        """The network with the weights that the run reports, in evaluation mode (untrained if the run failed)."""
         return self.placed(build_net(self.recipe, self.folder).eval()) if self.failed else super().net
 
     @property
@@ -73,7 +74,7 @@ class Trained(FinishedRun):
 
     @cached_property
     def labels(self) -> Tensor:
-        """Labels ``(images,)`` of the test images, in their order."""
+        """The labels ``(images,)`` of the test images, in their order."""
         return torch.cat([y.cpu() for _, y in self.test_batches(looks=0)])
 
     @cached_property
@@ -86,11 +87,11 @@ class Trained(FinishedRun):
         return self.run.metrics()
 
     def test_batches(self, looks: int = 1) -> BatchesBase:
-        """Return test images in order, as for evaluation. ``looks`` is as in :meth:`batches`."""
+        """Return batches of the test images, in order, as for evaluation. ``looks`` is as in :meth:`batches`."""
         return self.batches("test", looks=looks)
 
     def choice(self, paths: Choice = None, net: PathNet | None = None) -> dict[str, Paths]:
-        """Return paths by name from any of the forms of :data:`Choice`."""
+        """Return paths by name, from any form of :data:`Choice`."""
         return chosen_paths(net or self.net, paths)
 
     def statistics(self, paths: Choice = None, images: int = 2000, net: PathNet | None = None) -> BatchNormStatistics:
@@ -101,7 +102,8 @@ class Trained(FinishedRun):
         """Return the logits ``(images, classes)`` of each path on the test images.
 
         Args:
-            recalibrated: training images to recalibrate each path's batch-norm on; 0 uses the network's own.
+            recalibrated: the number of training images on which each path's batch-norm is recalibrated; 0 uses the
+                network's own statistics.
             net: another network of this arm (one of :meth:`epochs`).
         """
         net = net or self.net
@@ -123,8 +125,8 @@ class Trained(FinishedRun):
     def training_loss(
         self, paths: Choice = None, *, recalibrated: int = 0, images: int = 2000, net: PathNet | None = None
     ) -> dict[str, float]:
-        """Return the mean cross-entropy of each path on at most ``images`` training images, unaugmented, in evaluation
-        mode."""
+        """Return the mean cross-entropy of each path on at most ``images`` training images, without augmentation and in
+        evaluation mode."""
         net = net or self.net
         chosen = self.choice(paths, net)
         if self.failed:
@@ -148,7 +150,7 @@ class Trained(FinishedRun):
         return Correct((logits.argmax(1) == self.labels).numpy(), self.images)
 
     def epochs(self) -> Iterator[tuple[int, PathNet]]:
-        """Yield the network at each checkpoint that the run kept (``Recipe.keep``), with its epoch from 1."""
+        """Yield the epoch (counted from 1) and the network of each checkpoint that the run kept (``Recipe.keep``)."""
         for step in self.run.checkpoints.steps():
             checkpoint = self.run.checkpoints.load(step)
             if checkpoint.state["batch"]:

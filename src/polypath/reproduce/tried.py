@@ -1,4 +1,4 @@
-"""Attempts to make claims hold that do not, in a line each, for the page of results."""
+"""The attempts to confirm claims that do not hold, one line per claim, for the page of results."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ TRIED: dict[tuple[str, str], str] = {
         "no-transitions",
     ): "growth inside the columns and 1×1 transitions before all blocks, each with statistics re-estimated",
 }
-"""By experiment and claim."""
+"""The attempts, by experiment and claim id."""
 
 
 def tried(result: Result, verdict: Verdict, claim: Claim | None) -> str:
-    """Return the attempts to make a claim hold that does not."""
+    """Return the attempts to confirm a claim that does not hold."""
     key = result.experiment, verdict.id
     if key in TRIED:
         return TRIED[key]

@@ -21,7 +21,8 @@ Row = dict[str, Any]
 
 
 class Held(NamedTuple):
-    """A committed result in the current wording. ``stale`` says how the definition has changed since."""
+    """A committed result in the current wording. ``stale`` says how the definition has changed since the result was
+    made; it is empty if there is no change."""
 
     folder: Path
     result: Result
@@ -80,7 +81,7 @@ def _rows(held: Held) -> Iterator[Row]:
 
 
 def why(verdict: Verdict) -> str:
-    """Return the evidence for a verdict, in a line: the statistic, and the reason."""
+    """Return the evidence for a verdict in one line: a description of the statistic, the interval and the reason."""
     if verdict.estimate is None:
         return verdict.reason
     rests = ""
@@ -93,7 +94,8 @@ def why(verdict: Verdict) -> str:
 
 
 def _printed(experiment: Experiment, claim: Claim, result: Result) -> float | None:
-    """Return a claim's statistic of the printed numbers, for the keys that a result measures; None if they are lost."""
+    """Return a claim's statistic, computed from the printed numbers of the keys that a result measures; None if a
+    number is lost."""
     numbers = printed_numbers(experiment)
     return _rounded(
         printed_effect(claim, {k: v for k, v in numbers.items() if k.removesuffix(SETTING) in result.measured_keys})
@@ -101,7 +103,7 @@ def _printed(experiment: Experiment, claim: Claim, result: Result) -> float | No
 
 
 def changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
-    """List verdicts that are new, gone or different since an earlier list, a line each."""
+    """Return a line for each verdict that is new, missing or different, compared with an earlier list."""
 
     def by_claim(rows: Sequence[Row]) -> Mapping[tuple[str, str, str], Row]:
         return {(row["experiment"], row["scale"], row["id"]): row for row in rows}
@@ -123,7 +125,8 @@ def changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
 
 
 def outdated(result: Result, experiment: Experiment | None) -> str:
-    """Return how the definition has changed since a committed result was made; empty if it has not."""
+    """Return a sentence that says how the definition has changed since a committed result was made; empty if it has
+    not."""
     if experiment is None:
         return f"there is no experiment {result.experiment} any more."
     if result.scale not in experiment.scales:
@@ -135,9 +138,10 @@ def outdated(result: Result, experiment: Experiment | None) -> str:
 
 
 def reworded(result: Result, experiment: Experiment) -> Result:
-    """Return a result in the current wording of its experiment. Verdicts are matched with claims by id.
+    """Return a result with the current wording of its experiment. Verdicts and claims are matched by id.
 
-    If the claim of a verdict no longer exists, the verdict says so. A claim that is newer than the result is undecided.
+    If the claim of a verdict no longer exists, the verdict's reason says so. A claim that is newer than the result is
+    undecided.
     """
     found = {verdict.id: verdict for verdict in result.verdicts}
     now = {claim.id: claim for claim in experiment.claims}

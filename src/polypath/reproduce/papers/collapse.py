@@ -4,9 +4,11 @@ The paper proves that no two channels of a GUNN that are updated one after the o
 residual learning makes collapse harder in a network that updates all channels at once. This module measures collapse
 along training, in each layer with segments, by two numbers. The first is the mean absolute correlation of pairs of
 channels within a segment (updated together) and across segments. The second is the effective dimension: the
-participation ratio of the eigenvalues of the correlation matrix, as a share of the channels. *plain* is SUNN without
-residual learning, *residual* is SUNN. The proof is about segments of one channel, P = N. No network of the paper has
-such segments, but *GUNN, P = N* has; it has no pairs within a segment.
+participation ratio of the eigenvalues of the correlation matrix, as a share of the channels.
+
+The network *residual* is a SUNN, which updates all channels at once; *plain* is a SUNN without residual learning. The
+proof is about segments of one channel (P = N). No network of the paper has such segments, so *GUNN, P = N* is added
+here. Its segments contain no pairs of channels.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ PARTS = {"within": "within a segment", "across": "across segments", "dimension":
 
 
 def likeness(run: Trained, net: PathNet) -> dict[str, float]:
-    """Measure ``within``, ``across`` and ``dimension``, each the mean over a network's layers, on test images. If
-    segments have one channel, ``within`` is missing."""
+    """Measure ``within``, ``across`` and ``dimension`` on test images, each as the mean over a network's layers, and
+    the percentages of alike pairs. If segments have one channel, ``within`` is missing."""
     moments = channel_moments(net, _first(run))
     table = similarity_table(moments, segments_of(net))
     found = {part: float(table[part].to_numpy().mean()) for part in ("within", "across")}
@@ -65,7 +67,7 @@ def _first(run: Trained):
 
 
 def along_training(trained: Mapping[str, Trained]) -> Measured:
-    """Measure every arm at the start, at each kept epoch (curves) and at the end (values)."""
+    """Measure every arm before training and at each kept epoch (curves), and at the end (values)."""
     found = Measured()
     for arm, run in trained.items():
         found.correct[arm] = run.correct(["whole"])["whole"]
@@ -79,7 +81,7 @@ def along_training(trained: Mapping[str, Trained]) -> Measured:
 
 
 def one_channel(recipe: Recipe) -> Recipe:
-    """Return the recipe of a GUNN with segments of one channel."""
+    """Return the recipe of a GUNN, changed to segments of one channel."""
     assert isinstance(recipe.model, Gunn)
     return replace(recipe, model=replace(recipe.model, segments=recipe.model.channels))
 

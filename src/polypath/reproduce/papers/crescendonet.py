@@ -49,12 +49,13 @@ ROWS: dict[str, tuple[str, str]] = {
     "Adam without drop-path": ("crescendonet_512", "-adam-nodroppath"),
     "Adam path-wise training": ("crescendonet_512", "-adam-pathwise"),
 }
-"""The paper's own rows of Table I: model, and the suffix after the dataset in the recipe's name."""
+"""The rows of the paper's own networks in Table I: the model, and the suffix after the dataset in the recipe's name."""
 COLUMNS = {"C10": "cifar10", "C10+": "cifar10+", "C100": "cifar100", "C100+": "cifar100+", "SVHN": "svhn"}
 
 
 def _table_1(base: Recipe, narrow: CrescendoNet, wide: CrescendoNet, growing: CrescendoNet) -> dict[str, Recipe]:
-    """Return the rows' networks and objectives, on the images of ``base``."""
+    """Return a recipe for each row of Table I, with the row's network and objective. Other fields are those of
+    ``base``."""
     nets = {"crescendonet_128": narrow, "crescendonet_512w": growing, "crescendonet_512": wide}
     arms = {}
     for row, (model, suffix) in ROWS.items():
@@ -71,11 +72,12 @@ AGAINST = {
     "beats-stochastic-depth-svhn": "Table I, SVHN: 1.78 where stochastic depth has 1.75",
     "beats-fractalnet-c10+": "Table I, C10+: 5.03 where FractalNet has 4.60",
 }
-"""Claims of Table I that its own numbers contradict."""
+"""Claims about Table I that the table's numbers contradict, by claim id."""
 
 
 def _beside(id: str, method: str, c: str, text: str) -> Claim:
-    """Compare the widest network trained with Nesterov with another method's printed number."""
+    """Return the claim that the widest network, trained with Nesterov momentum, beats another method's printed
+    number."""
     number = value("crescendonet", "table1", c, method=method)
     assert isinstance(number, float)
     name = method.partition(" (")[0]
@@ -184,13 +186,14 @@ DROPS = (
 
 
 def _medium() -> Recipe:
-    """Return the recipe of one run for Table II and Figures 3 and 4, with a checkpoint at every epoch."""
+    """Return the recipe for Table II and Figures 3 and 4 at ``medium``, with a checkpoint at every epoch."""
     base = paper("crescendonet_128-cifar10+-adam")
     return medium(base, 6, model__widths=(64, 64, 64), optim__lr=0.002, keep=6)
 
 
 def path_wise_at_medium() -> Scale:
-    """Compare path-wise training with training of the whole network: half of the width, twice the epochs."""
+    """Return a scale that compares path-wise training with training of the whole network. Both have half of the width,
+    and path-wise training has twice the epochs."""
     half = {"model__widths": (64, 128, 256), "optim__lr": 0.002}
     arms = {
         "Adam (128, 256, 512) C10+": medium(paper("crescendonet_512-cifar10+-adam"), 6, **half),
@@ -219,12 +222,12 @@ AGAINST_2 = {
     ("longer-branches-are-better", "SVHN"): "Table II, SVHN: {3} errs 2.43 and {4} 2.53",
     ("whole-beats-every-subset", "C100"): "Table II, C100: {2, 3, 4} errs 29.90 and the whole network 30.00",
 }
-"""Claims about Table II that one of its columns contradicts."""
+"""Claims about Table II that one of its columns contradicts, by claim id and column."""
 
 
 def _every_subset(m: Mapping[str, float]) -> float:
-    """Return the smallest error of a subset minus the whole's, only at the published setting. The printed gap is a
-    tenth of a point, which small runs cannot resolve."""
+    """Return the smallest error of a subset minus the whole network's error. This is measured only at the published
+    setting: the printed gap is a tenth of a point, which small runs cannot resolve."""
     whole = m["whole"] * m[f"whole{SETTING}"]
     return np.min([m[key] - whole for key in SUBNETS[1:]], axis=0)
 
@@ -267,7 +270,8 @@ def _table_2_claims(column: str) -> list[Claim]:
 
 
 def _table_2(column: str, name: str, *more: Claim) -> Experiment:
-    """Return the experiment for Table II's column of a dataset. CIFAR-10 with augmentation also has a small scale."""
+    """Return the experiment for one column of Table II. CIFAR-10 with augmentation also has the scales ``small`` and
+    ``medium``."""
     scales = ONE_NET
     if name != "table2":
         scales = {"smoke": ONE_NET["smoke"], "paper": lambda: Scale(arms={"whole": paper(_adam_recipe(column))})}
@@ -307,8 +311,8 @@ FIG3_SUBNETS = ("whole", "branches=2,3,4", "branches=3,4", "branches=1,2", *(f"b
 
 
 def _rises_with_the_whole(run: Trained) -> Measured:
-    """Measure the errors of sub-networks along training, and the correlation of each with the whole network's error
-    over epochs."""
+    """Measure the errors of sub-networks along training and, for each, the correlation with the whole network's error
+    over the epochs."""
     import numpy as np
 
     found = error_along_training(FIG3_SUBNETS)(run)
@@ -378,7 +382,7 @@ FIGURE4 = Experiment(
 
 
 def _share_of_cost(scale: str) -> Mapping[str, float]:
-    """Count the MACs of sub-networks of the (128, 256, 512) network, as shares of the whole network's."""
+    """Count the MACs of sub-networks of the (128, 256, 512) network, as shares of the whole network's MACs."""
     net = shapes(CrescendoNet(widths=(128, 256, 512), final_map=4))
     macs = {key: cost(net, key).macs for key in SUBNETS}
     return {f"{key} share of MACs": macs[key] / macs["whole"] for key in SUBNETS[1:]}
@@ -406,7 +410,8 @@ COST = Experiment(
 
 
 def _memory(scale: str) -> Mapping[str, float]:
-    """Count the shares in the whole network and in one block of equal convs, which the paper's figures are about."""
+    """Count the shares of memory in the whole network and in one block of equal convs. The paper's numbers are about
+    such a block."""
     tiny = scale == "smoke"
     net = (TINY if tiny else CrescendoNet(widths=(128, 256, 512), final_map=4)).build(seed=0)
     block = gradients_by_phase(shapes(TINY if tiny else CrescendoNet()), "block2.")

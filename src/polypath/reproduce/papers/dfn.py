@@ -1,7 +1,7 @@
 """Deeply-fused nets (Zhao et al. 2016), merge-and-run against plain nets and ResNets: Tables 4 and 5, Figure 12.
 
-Rows have the plain net's depth as their name, as in Table 4: DFN-IL and DFN-MR of row 38 have 20 layers. Our text of
-the paper has lost the bars of Figure 12.
+Each row is named by the plain network's depth, as in Table 4: in row 38, DFN-IL and DFN-MR have 20 layers. The curves
+of Figure 12 are missing in our copy of the paper.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NARROW = "8, 16 and 32 maps instead of 16, 32 and 64"
 
 
 def net(kind: str, row: int, width: int = 16) -> Family:
-    """Return a network of Table 4's row ``row``."""
+    """Return the network of ``kind`` in the row ``row`` of Table 4."""
     match kind:
         case "plain":
             return PlainNet(depth=row, width=width)
@@ -48,7 +48,8 @@ HALF = "half of the width: 8, 16 and 32 maps"
 
 
 def medium_net(kind: str, row: int) -> Recipe:
-    """Return the recipe of one run for Table 4 and Figure 12: half of the width, every epoch scored."""
+    """Return the recipe for Table 4 and Figure 12 at ``medium``: half of the width, with the test error measured after
+    every epoch."""
     return medium(published_row(kind, row, "cifar10"), 6, model__width=8, trace_test=True, validate_every=1)
 
 
@@ -95,13 +96,13 @@ def _printed4() -> dict[str, Cell]:
 
 @functools.cache
 def _size(kind: str, row: int) -> tuple[float, int, int]:
-    """Count parameters in millions, depth and exact number of paths of a network of Table 4."""
+    """Count the parameters (in millions), the depth and the exact number of paths of a network of Table 4."""
     built = shapes(spec := net(kind, row))
     return millions(spec), built.wiring.longest(), count_paths(built)
 
 
 def sizes(scale: str) -> dict[str, float]:
-    """Count the sizes of the published networks in the scale's rows."""
+    """Count the sizes of the published networks in the rows of the scale."""
     found: dict[str, float] = {}
     for row in TABLE_4 if scale == "paper" else (SMALL_ROW,):
         for kind in KINDS:

@@ -1,8 +1,8 @@
-"""Deeply-fused nets (Zhao et al. 2016), §4: Tables 2 and 3, Figure 5, on the deepest component network.
+"""Deeply-fused nets (Zhao et al. 2016), §4: the deepest component network in Tables 2 and 3 and Figure 5.
 
-All three are about the eight routes of a fused net with three fusions. *Ensemble-8* is the ensemble of all routes with
-one set of weights. *Ensemble-7* leaves out the deepest route, RRR, in training and evaluation. The members without
-weight sharing are eight networks, each trained alone.
+These tables and this figure are about the eight routes of a fused network with three fusions. *Ensemble-8* is the
+ensemble of all routes with one set of weights. *Ensemble-7* leaves out the deepest route, RRR, in training and
+evaluation. The members without weight sharing are eight networks that are trained separately.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from polypath.training.recipes.dfn import ROUTES, SHARING
 SHALLOW, DEEP = ("LLL", "RLL", "LRL", "LLR"), ("RRL", "RLR", "LRR", "RRR")
 MEDIUM = ("LLR", "RLR", "LRR")
 SMOKE_DEPTH, SMALL_DEPTH = 8, 26
-EPOCHS = 4  # a step runs eight networks
+EPOCHS = 4  # few, as each step runs eight networks
 SMALL_SAYS = (NARROW, f"only depth {SMALL_DEPTH}")
 
 
@@ -88,8 +88,8 @@ def _arms_of(key: str) -> list[str]:
 
 
 def members_with_and_without(trained: Mapping[str, Trained]) -> Measured:
-    """Measure the answers of each route and of the ensemble, with weight sharing (``shared RLL 26``) and without
-    (``separate RLL 26``)."""
+    """Measure which test images each route and the ensemble classify correctly, with weight sharing (``shared RLL 26``)
+    and without (``separate RLL 26``)."""
     found = Measured()
     for depth in _depths(trained):
         run = trained[_eight(depth)]
@@ -104,7 +104,7 @@ def members_with_and_without(trained: Mapping[str, Trained]) -> Measured:
 
 
 def _sharing(routes: Sequence[str], m: Values) -> np.ndarray:
-    """Return the error with weight sharing minus the error without, mean over routes and depths."""
+    """Return the error with weight sharing minus the error without, averaged over routes and depths."""
     return np.mean([g for r in routes for g in gaps(m, f"shared {r}", f"separate {r}").values()], axis=0)
 
 
@@ -172,7 +172,8 @@ TABLE2 = Experiment(
 
 
 def leave_one_out(trained: Mapping[str, Trained]) -> Measured:
-    """Measure the answers of Ensemble-8, and of Ensemble-8 without one of its members (``without RLL 26``)."""
+    """Measure which test images Ensemble-8 classifies correctly, with all members and without one of them (``without
+    RLL 26``)."""
     found = Measured()
     for depth in _depths(trained):
         run = trained[_eight(depth)]
@@ -238,8 +239,8 @@ TABLE3 = Experiment(
 
 
 def with_and_without_deepest(trained: Mapping[str, Trained]) -> Measured:
-    """Measure the answers of Ensemble-8, of Ensemble-7, and of Ensemble-8's members without the deepest
-    (``w/o retraining``)."""
+    """Measure which test images are classified correctly by Ensemble-8, by Ensemble-7, and by Ensemble-8 without its
+    deepest member (``w/o retraining``)."""
     found = Measured()
     for depth in _depths(trained):
         run, seven = trained[_eight(depth)], trained[f"Ensemble-7 {depth}"]

@@ -1,6 +1,7 @@
 """Deeply-fused nets (Zhao et al. 2016) with a few fusions: Figures 2 and 4, Table 1.
 
-Our text of the paper has lost the bars of both figures. If a table prints numbers of the same networks, these are used.
+The bars of both figures are missing in our copy of the paper. If a table of the paper has numbers of the
+same networks, these are used instead.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def fused(depth: int, width: int, fusions: int = 3) -> FusedNet:
 
 
 def ensemble_or_whole(run: Trained) -> Measured:
-    """Measure the ensemble's answers if an ensemble was trained, else the whole network's."""
+    """Measure which test images are classified correctly: by the ensemble, if one was trained, else by the whole
+    network."""
     if isinstance(run.recipe.objective, SharedEnsemble):
         return Measured({"whole": run.marked(average(shared_members(run)))})
     return Measured(run.correct({"whole": run.net.paths("whole")}))
@@ -190,7 +192,8 @@ TABLE1 = Experiment(
 
 @functools.cache
 def ensemble_sizes(scale: str) -> Mapping[str, float]:
-    """Count the component networks of Figure 4's nets exactly, and how many of N_f3's are also N_f6's."""
+    """Count exactly the component networks of the networks in Figure 4, and those of N_f3 that are also component
+    networks of N_f6."""
     found: dict[str, float] = {}
     for depth in FIGURE_4 if scale == "paper" else (20, 38):
         three, six = shapes(fused(depth, 16)), shapes(fused(depth, 16, 6))

@@ -1,7 +1,7 @@
 """Deeply-fused nets (Zhao et al. 2016) on ImageNet: Table 6 with Figure 8, Table 7, Figure 11.
 
-Our text of the paper has lost the figure that shows DFN1 and DFN2. Our versions are candidates with the properties that
-the paper states. Below the published setting, bottleneck nets with fewer blocks on CIFAR-10 replace them.
+The figure that shows DFN1 and DFN2 is missing in our copy of the paper. Our versions are candidates with the properties
+that the paper states. Below the published setting, smaller bottleneck networks on CIFAR-10 replace these networks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STAND_IN = "bottleneck nets with fewer blocks and narrow maps on CIFAR-10's imag
 
 
 def two_errors(run: Trained) -> Measured:
-    """Measure top-1 and top-5 answers, the last epoch's training error, and curves of training and test error by
+    """Measure top-1 and top-5 errors, the last epoch's training error, and curves of training and test error by
     epoch."""
     logits = run.logits(["whole"])["whole"]
     found = Measured({"whole": run.marked(logits), "whole top-5": within_five(run, logits)})
@@ -64,7 +64,8 @@ def _params(name: str) -> float:
 
 
 def _bottlenecks(kind: str, width: int) -> ResNet | MergeAndRun:
-    """Return a network of ResNet-101's or DFN-MR's shape with fewer blocks: (2, 2, 6, 2), or half of each."""
+    """Return a network like ResNet-101 with fewer blocks, (2, 2, 6, 2), or one like DFN-MR with half of these
+    blocks."""
     if kind == "ResNet-101":
         return ResNet(blocks=(2, 2, 6, 2), width=width, block="bottleneck")
     return MergeAndRun(blocks=(1, 1, 3, 1), width=width, block="bottleneck")
@@ -150,7 +151,8 @@ def _depths(name: str) -> dict[int, int]:
 
 
 def _summary(depths: Mapping[int, int]) -> tuple[float, float]:
-    """Return the mean and standard deviation of the depths of paths."""
+    """Return the mean and the standard deviation of the depths of paths. ``depths`` maps a depth to its number of
+    paths."""
     total = sum(depths.values())
     mean = sum(d * n for d, n in depths.items()) / total
     return mean, (sum(n * (d - mean) ** 2 for d, n in depths.items()) / total) ** 0.5
@@ -231,8 +233,8 @@ def _depth_counts(scale: str) -> dict[str, float]:
 
 
 def _contained(m: Mapping[str, float]) -> float:
-    """Compare by depths: DFN2's component networks are those of ResNet-50 that run each span of blocks completely or
-    not."""
+    """Return 0.5 minus the number of depths at which DFN2 has more component networks than ResNet-50. DFN2's component
+    networks are those of ResNet-50 that run each span of blocks completely or not at all."""
     own, of = _depths(NAMES7["DFN2"]), _depths(NAMES7["ResNet-50"])
     return 0.5 - sum(count > of.get(depth, 0) for depth, count in own.items())
 

@@ -1,4 +1,4 @@
-"""Figures in the papers' forms, shared by several experiments."""
+"""Functions that draw figures in the papers' forms. Several experiments use them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def along_rows(kinds: Mapping[str, str], xlabel: str, ylabel: str = "test error (%)") -> Draw:
-    """Draw bars of several kinds side by side for each row (DFN's Figures 2, 4 and 5): mean, whisker of one standard
-    deviation over seeds, the printed number as a mark."""
+    """Return a function that draws bars of several kinds side by side for each row (DFN's Figures 2, 4 and 5). It draws
+    the mean, a whisker of one standard deviation over seeds, and a mark at the printed number."""
 
     def draw(result: Result) -> Figure:
         found = {kind: rows_of(result.errors, kind) for kind in kinds}
@@ -38,8 +38,9 @@ def along_rows(kinds: Mapping[str, str], xlabel: str, ylabel: str = "test error 
 
 
 def training_panels(panels: Mapping[str, str], labels: Mapping[str, str] | None = None, xlabel: str = "epoch") -> Draw:
-    """Draw a panel for each suffix of the curves' keys (`` loss``: its y label), with a line for each arm: the mean
-    over seeds, in a band from lowest to highest. ``labels`` contains the arms to draw, with their labels."""
+    """Return a function that draws a panel for each of ``panels``, which map the suffix of the curves' keys (`` loss``)
+    to the y label. A panel has a line for each arm: the mean over seeds, within a band from the lowest to the highest
+    seed. If ``labels`` is given, only its arms are drawn, with these labels."""
 
     def draw(result: Result) -> Figure:
         shown = {end: label for end, label in panels.items() if any(k.endswith(end) for k in result.curves)}
@@ -56,7 +57,8 @@ def training_panels(panels: Mapping[str, str], labels: Mapping[str, str] | None 
 
 
 def channel_lines(panels: Sequence[tuple[str, Mapping[str, str]]], xlabel: str = "channel") -> Draw:
-    """Draw panels of the first seed's curves by channel (DRNN's Fig. 7). Each panel is a title and ``{key: label}``."""
+    """Return a function that draws panels of the first seed's curves by channel (DRNN's Fig. 7). Each panel is a title
+    and ``{key: label}``."""
 
     def draw(result: Result) -> Figure:
         shown = [(title, keys) for title, keys in panels if all(k in result.curves for k in keys)]

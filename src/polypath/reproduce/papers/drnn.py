@@ -1,7 +1,7 @@
 """Dynamic recursive nets (Guo et al., CVPR 2019): Tables 1 to 3 and Figure 6. The figures about gates are in
-:mod:`.drnn_gates`, gates and recursion in training in :mod:`.drnn_training`, and costs in :mod:`.drnn_cost`.
+:mod:`.drnn_gates`, gates and recursion in training are in :mod:`.drnn_training`, and costs are in :mod:`.drnn_cost`.
 
-Tables 2 and 3 and Figure 6 print accuracies; here they are errors, 100 minus the printed number.
+Tables 2 and 3 and Figure 6 print accuracies. Here they are converted to errors: 100 minus the printed number.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ UNITS = {" params": "M parameters", " MACs": "M MACs an image", " loss": "nats"}
 
 
 def sizes_and_macs(run: Trained) -> Measured:
-    """Measure parameters (millions), and mean multiply-adds of a test image with gates deciding (millions)."""
+    """Measure the parameters and the mean multiply-adds of a test image, both in millions. Gates decide which loops
+    run."""
     macs = run.cost("whole").macs
     if gated(run) and not run.failed:
         gates = loops_of(run).gates
@@ -56,7 +57,7 @@ def gated(run: Trained) -> bool:
 
 
 def loops_of(run: Trained, net: PathNet | None = None) -> Loops:
-    """Count the loops on the run's test images, with its network or another network for the same images."""
+    """Count the loops on the run's test images, in the run's network or, if given, in ``net``."""
     return loops_taken(net or run.net, run.test_batches())
 
 
@@ -71,7 +72,7 @@ LOOPS = {"DR-Res 74": 2, "DR-Res 66": 3, "DR-Res 58": 4, "DR-Res 54": 5, "DR-Res
 
 
 def _sixteen(width: int, blocks: tuple[int, ...] = (3, 2, 2)) -> RecursiveResNet:
-    """Return DR-Res 16 with another width."""
+    """Return DR-Res 16 with another width or other numbers of blocks."""
     return RecursiveResNet(blocks=blocks, loops=(1, 2, 2), width=width, shortcut="pad")
 
 
@@ -122,7 +123,7 @@ def _rows1(base: str) -> tuple[Claim, ...]:
 
 
 def printed1(name: str) -> dict[str, Cell]:
-    """Return the cells with error, parameters and multiply-adds of a row of Table 1."""
+    """Return the cells of a row of Table 1: error, parameters and multiply-adds."""
     row = (
         f"{name} (l = {LOOPS[name]})"
         if name in LOOPS
@@ -228,7 +229,8 @@ PRINTED2 = {
 
 
 def _stand_in(name: str, width: int) -> tuple[RecursiveResNet, TargetRate | None]:
-    """Return ResNet-101, DR-ResNet 53 at two targets or DR-ResNet 47, with fewer blocks."""
+    """Return a smaller network in place of ResNet-101, DR-ResNet 53 (at two target rates) or DR-ResNet 47, with its
+    objective."""
     plain = RecursiveResNet(blocks=(2, 2, 5, 2), loops=(1, 1, 1, 1), width=width, block="bottleneck", gates="none")
     match name:
         case "ResNet-101":
@@ -246,7 +248,7 @@ RATES = {"DR-ResNet 53": 0.7, "DR-ResNet 53, t = 0.65": 0.65, "DR-ResNet 53, t =
 
 @functools.cache
 def loops_expected() -> Mapping[str, float]:
-    """Compute the expected loops of a published network when its gates meet their target rate."""
+    """Compute the expected number of loops of each published network if its gates meet the target rate."""
     return {
         f"{name} expected loops": expected_loops(shapes(get_preset(f"dr_resnet{name[10:12]}_imagenet").spec), rate)
         for name, rate in RATES.items()
@@ -395,7 +397,8 @@ def spec_of(
 
 
 def small_arm(arm: str) -> Recipe:
-    """Return one recipe for Table 3 and Figures 6 to 9, with every epoch scored."""
+    """Return the recipe of an arm at ``small`` for Table 3 and Figures 6 to 9, with the test error measured after every
+    epoch."""
     spec = spec_of(arm, 8, (2, 3, 3), (2, 7, 7))
     return quick(spec, TARGET if spec.gates != "none" else None, **TRACED)
 
@@ -409,7 +412,8 @@ MEDIUM_SAYS = (
 
 
 def medium_arm(arm: str) -> Recipe:
-    """Return one recipe for Table 3 and Figures 6 to 9, with every epoch scored."""
+    """Return the recipe of an arm at ``medium`` for Table 3 and Figures 6 to 9, with the test error measured after
+    every epoch."""
     spec = spec_of(arm, 8, (9, 3, 3), (9, 9, 9), loops=4)
     objective = TARGET if spec.gates != "none" else Whole()
     return medium(paper("dr_resnet32-cifar10"), 4, model=spec, objective=objective, trace_test=True, validate_every=1)
@@ -497,7 +501,8 @@ TABLE3 = Experiment(
 
 
 def divergence(run: Trained) -> Measured:
-    """Measure how far the last epoch's test error is above the best one, the best error, and the last training loss."""
+    """Measure the best test error, the difference between the last epoch's test error and the best one, and the last
+    training loss."""
     rows = run.metrics()
     tested = [r["traced_test_error"] for r in rows if "traced_test_error" in r]
     if not tested:

@@ -1,7 +1,7 @@
 """Dynamic recursive nets (Guo et al., CVPR 2019): the counted cost of the networks of Tables 1 to 3.
 
-Nothing is trained. Multiply-adds are counted with gates on their target, while the paper averages over validation
-images. Parameters are counted with gates on every block, as the printed numbers seem to be.
+Nothing is trained. Multiply-adds are counted for gates that meet their target rate, while the paper averages over
+validation images. Parameters are counted with gates on every block, as seems to be the case for the printed numbers.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ PAIRS = {
     "DR-Res 54": ("ResNet-110", 73.53, 24.71),
     "DR-Res 16": ("ResNet-20", 33.3, 22.0),
 }
-"""Networks with stated savings: base network, percent of the parameters, percent of the computation."""
+"""The networks whose savings the paper states: base network, percent of the parameters, percent of the computation."""
 OVER_ALL = "MACs, rate over all"
 CIFAR_PAIRS = tuple(name for pair in ("DR-Res 54", "DR-Res 16") for name in (pair, PAIRS[pair][0]))
 
 
 def recipes() -> dict[str, tuple[Recipe, int]]:
-    """Return every network of Tables 1 to 3 by its row, with the side of its images, except the two of Table 3 that are
-    also in Table 2."""
+    """Return the recipe and the side of the images for every network of Tables 1 to 3, by row. The two networks of
+    Table 3 that are also in Table 2 are returned once."""
     found = {name: (recipe, 32) for name, recipe in published1().items()}
     found |= {name: (paper(recipe), 224) for name, recipe in RESNETS.items()}
     return found | {name: (paper(RECIPES3[name]), 224) for name in RECIPES3 if name not in ("base net", "gated")}
 
 
 def spent(recipe: Recipe, side: int, over: Over | None = None) -> float:
-    """Return the mean multiply-adds of an image (millions) with gates on their recipe's target."""
+    """Return the mean multiply-adds of an image (millions) if gates meet the target rate of the recipe."""
     net, objective = shapes(recipe.model), recipe.objective
     if isinstance(objective, TargetRate):
         return expected_macs(net, objective.target, side, over or objective.over) / 1e6
@@ -52,7 +52,7 @@ def spent(recipe: Recipe, side: int, over: Over | None = None) -> float:
 
 
 def _all_gates(recipe: Recipe) -> float:
-    """Return the parameters (millions), with gates on all blocks if there are gates."""
+    """Return the number of parameters in millions. If the network has gates, all blocks are counted with gates."""
     spec = recipe.model
     gated = isinstance(spec, Recursive) and spec.gates != "none"
     return millions(replace(spec, gates="all") if gated else spec)

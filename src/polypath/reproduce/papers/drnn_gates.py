@@ -1,6 +1,6 @@
 """Effects of the gates of a dynamic recursive net (Guo et al., CVPR 2019): Figures 7, 8 and 9.
 
-All figures are about one network, Table 3's with gates and I-LVBN: DR-ResNet-53 in the published setting.
+All figures are about the network of Table 3 that has gates and I-LVBN. In the published setting this is DR-ResNet-53.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ PRINTED_EXPECTED, PRINTED_MEAN, PRINTED_STD, PRINTED_MOST = 11.921, 11.74, 1.50,
 
 
 def statistics(trained: Mapping[str, Trained]) -> Measured:
-    """Measure statistics by channel of the shallowest and the deepest gated block, and every group's mean
-    discrepancy."""
+    """Measure the statistics by channel for one block of the first and of the last group with gates, and the mean
+    discrepancy of these two groups."""
     run = trained[ARM]
     found = Measured({"gated": run.correct(["whole"])["whole"]})
     blocks = passed_and_stopped(run.net, run.test_batches())
@@ -98,7 +98,7 @@ FIGURE7 = Experiment(
 
 
 def loop_counts(trained: Mapping[str, Trained]) -> Measured:
-    """Count the loops that test images take."""
+    """Count the loops that each test image takes."""
     run = trained[ARM]
     taken = loops_taken(run.net, run.test_batches())
     loops = taken.images["loops"].to_numpy()
@@ -185,8 +185,8 @@ SHOWN = 8
 
 
 def easy_and_hard(trained: Mapping[str, Trained]) -> Measured:
-    """Measure the error on the quarter of the test images with the fewest loops and on the quarter with the most, and
-    keep pictures."""
+    """Measure the error on the quarter of the test images with the fewest loops and on the quarter with the most. Keep
+    pictures of easy and hard images."""
     run = trained[ARM]
     images = loops_taken(run.net, run.test_batches()).images
     loops, right = images["loops"].to_numpy(), images["right"].to_numpy()

@@ -1,6 +1,6 @@
 """Training of dynamic recursive nets (Guo et al., CVPR 2019): the gradient by loop, which is the paper's argument for
-LVBN, and the rates of gates with and without noise. The pages that describe the method are lost, so there are no
-printed numbers.
+LVBN, and the rates of gates with and without noise. The pages that describe the method are missing in our copy of the
+paper, so there are no printed numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HELD_OUT = 2000
 
 
 def first(batches: Iterable[Sequence[Tensor]], images: int) -> Iterator[Sequence[Tensor]]:
-    """Yield the first batches, until they have ``images`` images."""
+    """Yield the first batches, until they contain at least ``images`` images."""
     seen = 0
     for batch in batches:
         if seen >= images:
@@ -43,10 +43,10 @@ def first(batches: Iterable[Sequence[Tensor]], images: int) -> Iterator[Sequence
 
 
 def gradients_by_loop(net: PathNet, x: Tensor, y: Tensor) -> dict[str, list[float]]:
-    """Compute ‖∂loss/∂x_k‖ of each recursive block, for k = 0 (the block's input) to l (the output of its last loop).
+    """Compute ‖∂loss/∂x_k‖ for each recursive block, for k = 0 (the block's input) to l (the output of its last loop).
 
-    A copy runs in training mode. Batch-norm normalises by the batch, and the network's running statistics do not
-    change.
+    A copy of the network runs in training mode. Batch-norm normalises by the batch, and the running statistics of
+    ``net`` do not change.
     """
     net = copy.deepcopy(net).train()
     blocks = {name: join for name, join in net.wiring.joins.items() if join.kind == "switch" and len(join.labels) > 2}
@@ -60,8 +60,9 @@ def gradients_by_loop(net: PathNet, x: Tensor, y: Tensor) -> dict[str, list[floa
 
 
 def growth(run: Trained) -> Measured:
-    """Measure the ratio of the gradient before a block's loops to that after them, as geometric mean over blocks,
-    before training (``start``) and after it. The curve is by loop, over the blocks with the most loops."""
+    """Measure the ratio of the gradient before a block's loops to the gradient after them, as the geometric mean over
+    blocks. The ratio is measured before training (``start``) and after training. A curve shows the ratio by loop,
+    averaged over the blocks with the most loops."""
     found = Measured()
     for when, net in (("start ", build_net(run.recipe, run.folder).to(run.device)), ("", run.net)):
         batches = list(first(run.statistics_batches(), IMAGES))
@@ -105,8 +106,8 @@ GRADIENTS = Experiment(
 
 
 def rates(trained: Mapping[str, Trained]) -> Measured:
-    """Measure how far blocks are off their target: sampled in training, without noise, and corrected; errors and
-    MACs."""
+    """Measure how far gates are from their target rate: sampled in training, without noise, and with corrected biases.
+    Also measure errors and MACs."""
     run = trained["gated"]
     objective = run.recipe.objective
     assert isinstance(objective, TargetRate)
@@ -129,7 +130,7 @@ def rates(trained: Mapping[str, Trained]) -> Measured:
 
 
 def _off(rates: Iterable[float], target: float) -> float:
-    """Return the largest distance from the target, ignoring gates that no image reaches."""
+    """Return the largest distance of a rate from the target. Gates that no image reaches are ignored."""
     return max((abs(rate - target) for rate in rates if rate == rate), default=0.0)
 
 

@@ -1,7 +1,7 @@
-"""FractalNet (Larsson et al., ICLR 2017): Tables 1 to 4, the figure of its introspection, the anytime curve.
+"""FractalNet (Larsson et al., ICLR 2017): Tables 1 to 4, the figure of the columns during training, the anytime curve.
 
-Our text of the paper has lost Tables 2, 3 and 4. Claims about them are from the running text, and there are no printed
-numbers to compare with.
+Tables 2, 3 and 4 are missing in our copy of the paper. Claims about them are from the running text, and there are no
+printed numbers to compare with.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ MEDIUM_SAYS = (
 
 
 def medium_20(dataset: str) -> Recipe:
-    """Return the 20-layer net with Table 3's filters, trained by Table 1's recipe of a dataset."""
+    """Return a recipe at ``medium`` of a 20-layer network: Table 1's recipe for a dataset, with Table 3's filters."""
     base = paper(f"fractalnet20-{dataset}")
     return medium(base, 6, model__filters=DEEP_FILTERS, optim__lr=0.05, batch_size=100)
 
 
 def _medium_40() -> Recipe:
-    """Return the recipe of one run for Tables 3 and 4 and Figure 3: the 40-layer net at half its width, with a
-    checkpoint at every epoch."""
+    """Return the recipe for Tables 3 and 4 and Figure 3 at ``medium``: the 40-layer network at half of its width, with
+    a checkpoint at every epoch."""
     halves = tuple(n // 2 for n in DEEP_FILTERS)
     base = paper("fractalnet_ultra_40-cifar100++")
     return medium(base, 4, model__filters=halves, optim__lr=0.05, batch_size=100, keep=4)
@@ -59,19 +59,19 @@ def _columns(base: Recipe) -> list[str]:
 
 
 def _beside_plain(fractal: Recipe) -> dict[str, Recipe]:
-    """Return a fractal net, and each of its columns trained alone, from scratch."""
+    """Return recipes of a fractal network and of each of its columns, which are trained separately from scratch."""
     plain = {f"plain {c}": vary(fractal, objective=OnePath(paths=c)) for c in _columns(fractal)}
     return {"fractal": fractal} | plain
 
 
 def _deepest_beside_plain(fractal: Recipe) -> dict[str, Recipe]:
-    """Return a fractal net, and its deepest column trained alone, from scratch."""
+    """Return recipes of a fractal network and of its deepest column, which is trained separately from scratch."""
     return {"fractal": fractal, "plain": vary(fractal, objective=OnePath(paths=_columns(fractal)[0]))}
 
 
 def _columns_and_losses(run: Trained) -> Measured:
-    """Measure errors and training losses of a fractal net and its columns, with recalibrated batch-norm, and of a plain
-    net."""
+    """Measure errors and training losses. For a fractal network, these are of the whole network and of each column,
+    with recalibrated batch-norm; for a plain network, of its one path."""
     if isinstance(run.recipe.objective, OnePath):
         chosen, anew = {"whole": run.net.paths(run.recipe.objective.paths)}, 0
     else:
@@ -186,16 +186,17 @@ METHODS = {
     "drop-path {} re-estimated": "FractalNet + drop-path + dropout",
     "drop-path {}/column=3 re-estimated": DEEPEST,
 }
-"""Printed rows by key. The paper does not say which batch-norm statistics a column has, so both have the number."""
+"""Printed rows by key. The paper does not say which batch-norm statistics a column has, so both keys have the same
+number."""
 
 
 def _with_and_without(full: Recipe) -> dict[str, Recipe]:
-    """Return a recipe without and with its regularisation."""
+    """Return two recipes: ``full`` without its regularisation, and ``full``."""
     return {"FractalNet": vary(full, objective=Whole(), model__dropout=(0.0,)), "drop-path": full}
 
 
 def _table_1(base: Recipe) -> dict[str, Recipe]:
-    """Return the arms of each augmentation without and with regularisation. ``base`` has regularisation."""
+    """Return two arms for each augmentation: without and with regularisation. ``base`` has regularisation."""
     arms = {}
     for column, augment in AUGMENTED.items():
         both = _with_and_without(vary(base, data__augment=augment))
@@ -204,8 +205,8 @@ def _table_1(base: Recipe) -> dict[str, Recipe]:
 
 
 def _with_deepest(run: Trained) -> Measured:
-    """Measure the whole network and, if it was trained with drop-path, its deepest column with and without
-    recalibration."""
+    """Measure the whole network. If it was trained with drop-path, also measure its deepest column, and the errors of
+    both with recalibrated batch-norm."""
     found = run.correct(["whole"])
     if isinstance(run.recipe.objective, DropPath):
         deepest = _columns(run.recipe)[:1]
@@ -216,7 +217,8 @@ def _with_deepest(run: Trained) -> Measured:
 
 
 def _with_augmentation(plus: str) -> Claim:
-    """Return the claim of §4.2: "a boost (CIFAR-10), or does not significantly influence" (CIFAR-100)."""
+    """Return the claim of §4.2 about regularisation: "a boost (CIFAR-10), or does not significantly influence"
+    (CIFAR-100)."""
     full, plain = f"drop-path {plus}", f"FractalNet {plus}"
     if plus.startswith("C10+"):
         id = f"regularisation-helps-{plus.lower()}"
@@ -243,8 +245,8 @@ def _table_1_claims(column: str, plus: str) -> tuple[Claim, ...]:
 
 
 def _near_whole(column: str) -> Claim:
-    """Claim that the recalibrated deepest column is close to the whole; on CIFAR-10 "statistically equivalent"
-    (§4.2)."""
+    """Return the claim that the recalibrated deepest column is close to the whole network; on CIFAR-10 it is
+    "statistically equivalent" (§4.2)."""
     near = f"drop-path {column}/column=3 re-estimated", f"drop-path {column} re-estimated"
     if column.startswith("C10") and not column.startswith("C100"):
         text = (
@@ -256,8 +258,8 @@ def _near_whole(column: str) -> Claim:
 
 
 def _beside(id: str, key: str, method: str, column: str, text: str) -> Claim:
-    """Compare with another method's number for a dataset, from CrescendoNet's Table I, since FractalNet's own is
-    lost."""
+    """Return a claim that compares with another method's number for a dataset. The number is from CrescendoNet's Table
+    I, since it is missing in our copy of FractalNet's paper."""
     number = value("crescendonet", "table1", column, method=method)
     assert isinstance(number, float)
     return beats_printed(id, f"{key} {column}", number, method, f"{column}: {text}")
@@ -433,8 +435,8 @@ TABLE3 = Experiment(
 
 
 def _losses_along_training(run: Trained) -> Measured:
-    """Measure the training loss of each column, run alone, at each kept checkpoint; for a plain net, of its only
-    column. ``half way`` is the epoch at which half of the loss's total fall is reached."""
+    """Measure the training loss of each column, run alone, at each kept checkpoint. A plain network has only one
+    column. ``half way`` is the epoch at which the loss has fallen by half of its total fall."""
     plain = isinstance(run.recipe.objective, OnePath)
     chosen = [run.recipe.objective.paths] if isinstance(run.recipe.objective, OnePath) else _columns(run.recipe)
     curves: dict[str, list[tuple[float, float]]] = {}

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def grouped(keys: Sequence[str], kinds: Mapping[str, str], ticks: Sequence[str]) -> Draw:
-    """Draw errors in groups. ``keys`` are templates of the errors' keys, with ``{kind}`` and ``{row}``; ``ticks`` are
-    their labels."""
+    """Return a function that draws errors in groups, with one panel per row. ``keys`` are templates of the errors'
+    keys, with ``{kind}`` and ``{row}``; ``ticks`` are their labels."""
 
     def draw(result: Result) -> Figure:
         pattern = re.compile(re.escape(keys[-1]).replace(r"\{kind\}", ".*").replace(r"\{row\}", r"(\d+)"))

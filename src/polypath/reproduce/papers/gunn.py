@@ -37,8 +37,8 @@ BATCH, SIDE = 64, 32
 
 
 def variant(spec: Gunn, name: str) -> Gunn:
-    """Return ``GUNN``, ``SUNN`` (the same units at once), ``NoRes`` (GUNN without "+ old value"), or ``plain``
-    (neither)."""
+    """Return a variant of ``spec``: ``GUNN``, ``SUNN`` (all segments are updated at once), ``NoRes`` (GUNN without
+    residual learning, "+ old value"), or ``plain`` (SUNN without residual learning)."""
     match name:
         case "GUNN":
             return spec
@@ -55,13 +55,14 @@ def tiny_arm(name: str) -> Recipe:
 
 
 def small_arm(name: str) -> Recipe:
-    """Return one recipe for Table 5, Figure 3 and §4, with every epoch scored and kept."""
+    """Return a recipe at ``small`` for Table 5, Figure 3 and §4. The network is tested and kept after every epoch."""
     spec = variant(SMALL, name)
     return quick(spec, **TRACED, checkpoint_every=1, keep=EPOCHS)
 
 
 def medium_arm(name: str) -> Recipe:
-    """Return one recipe for Table 5, Figure 3 and §4: half of the width, with every epoch scored and kept."""
+    """Return a recipe at ``medium`` for Table 5, Figure 3 and §4: half of the width. The network is tested and kept
+    after every epoch."""
     halves = {"model__channels": (120, 150, 180), "model__stem_width": 32, "model__last_width": 180}
     base = medium(paper("gunn15-cifar10"), 4, **halves, trace_test=True, validate_every=1, keep=4)
     assert isinstance(base.model, Gunn)
@@ -82,14 +83,14 @@ GIGA = 1e9
 
 def training_memory(net: nn.Module, batch: int = BATCH, size: int = SIDE) -> float:
     """Count the GB that a training step in float32 holds after its forward pass: the tensors saved for the backward
-    pass, each once, plus weights, gradients and momentum. They are counted from shapes without computing, so workspaces
-    are not included.
+    pass, each once, plus weights, gradients and momentum. These bytes are counted from shapes without computing, so the
+    workspaces of kernels are not included.
 
     ``net`` is moved to the meta device and put in training mode.
     """
     net = net.to("meta").train()
     weights = {p.untyped_storage()._cdata for p in net.parameters()}
-    seen: dict[int, tuple[Tensor, int]] = {}  # by storage; the storage of a kept tensor is not reused
+    seen: dict[int, tuple[Tensor, int]] = {}  # by storage; tensors are kept so that no storage is reused
 
     def keep(t: Tensor) -> Tensor:
         storage = t.untyped_storage()
@@ -107,14 +108,15 @@ def training_memory(net: nn.Module, batch: int = BATCH, size: int = SIDE) -> flo
 
 @functools.cache
 def memory_and_size() -> dict[str, float]:
-    """Count memory and size of GUNN-15, its SUNN and WideResNet-28-10 (pytorchcv's, if installed)."""
+    """Count the training memory and the parameters of GUNN-15, its SUNN and WideResNet-28-10 (pytorchcv's, if
+    installed)."""
     nets: dict[str, nn.Module] = {name: shapes(get_preset(name).spec) for name in ("gunn15", "sunn15")}
     try:
         from pytorchcv.model_provider import get_model
 
         with torch.device("meta"):
             nets["WRN-28-10"] = get_model("wrn28_10_cifar10")
-    except ImportError:  # extra "zoo"
+    except ImportError:  # the extra "zoo" is not installed
         pass
     names = {"gunn15": "GUNN-15", "sunn15": "SUNN-15"}
     found: dict[str, float] = {}
@@ -131,7 +133,7 @@ CLASSES = {"CIFAR-10": 10, "CIFAR-100": 100, "ImageNet": 1000}
 
 
 def _exact(_: Mapping[str, float]) -> float:
-    """Count how many of the six exact counts of §5 differ."""
+    """Return 0.5 minus the number of networks, of the six in §5, whose parameter count differs from the printed one."""
     wrong = 0
     for row in table("gunn", "exact_params")["rows"]:
         classes = CLASSES[row["dataset"]]
@@ -220,7 +222,8 @@ STAGES = ("Conv2", "Conv3", "Conv4", "Conv5")
 
 @functools.cache
 def beside_resnet_152() -> dict[str, float]:
-    """Count the parameters of the published GUNN-18 and of ResNet-152, and the side of the maps of GUNN-18's layers."""
+    """Count the parameters of the published GUNN-18 and of ResNet-152, and the side of the feature maps of GUNN-18's
+    layers."""
     gunn = shapes(get_preset("gunn18_imagenet").spec)
     trace = Trace(frozenset(stage.lower() for stage in STAGES))
     gunn(torch.empty(1, 3, 224, 224, device="meta"), trace=trace)
@@ -286,8 +289,8 @@ TABLE2 = Experiment(
 
 
 def alone_and_together(trained: Mapping[str, Trained]) -> Measured:
-    """Measure the answers of whole networks; for a run with snapshots, those of the last one and of the ensemble of all
-    (``ARM``)."""
+    """Measure which test images each arm classifies correctly. For a run with snapshots, measure the ensemble of all
+    snapshots (``ARM``) and the last snapshot."""
     found = Measured()
     for arm, run in trained.items():
         found.update(per_arm(published_setting)({arm: run}))

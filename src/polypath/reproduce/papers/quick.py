@@ -1,4 +1,4 @@
-"""The ``small`` runs of DFN, GUNN and DRNN: fewer images and epochs than others, since their tables have many arms."""
+"""The ``small`` runs of DFN, GUNN and DRNN. They have fewer images and epochs than others, as there are many arms."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TRACED = {"trace_test": True, "validate_every": 1}
 
 
 def quick(model: Family, objective: Objective | None = None, *, side: int = SIDE, **changes: Any) -> Recipe:
-    """Return a recipe that runs for half a minute on one core, on CIFAR-10 at ``side`` pixels. Other fields are as in
-    :func:`small`."""
+    """Return a recipe that trains for half a minute on one core, on CIFAR-10 at ``side`` pixels. Other fields are as in
+    :func:`~polypath.reproduce.scales.small`."""
     fields: dict[str, Any] = {
         "epochs": EPOCHS,
         "checkpoint_every": 100,

@@ -1,4 +1,4 @@
-"""Claims about tables with a row for each depth, for any depths of a scale.
+"""Claims about tables with a row for each depth. They apply to the rows that a scale measures.
 
 Keys are ``KIND ROW`` (``ResNet 38``), with a suffix if there are several datasets (``ResNet 38 C100``).
 """
@@ -20,7 +20,7 @@ Values = Mapping[str, Any]
 
 
 def rows_of(m: Values, kind: str, end: str = "") -> dict[int, Any]:
-    """Return ``{row: value}`` of the keys of one kind, by row."""
+    """Return ``{row: value}`` for the keys of one kind, in the order of rows."""
     pattern = re.compile(re.escape(f"{kind} ") + r"(\d+)" + re.escape(f" {end}" if end else ""))
     found = {int(match[1]): value for key, value in m.items() if (match := pattern.fullmatch(key))}
     return dict(sorted(found.items()))
@@ -52,8 +52,8 @@ def on_average(id: str, worse: str, better: str, text: str, end: str = "", unit:
 
 
 def slope(id: str, kind: str, text: str, *, falls: bool, end: str = "", least: int = 0, most: int = 10**6) -> Claim:
-    """Claim that the values of one kind fall (or rise) along the rows from ``least`` to ``most``, by the least-squares
-    slope."""
+    """Claim that the values of one kind fall (or rise) along the rows from ``least`` to ``most``, judged by the
+    least-squares slope."""
 
     def statistic(m: Values) -> Any:
         return _slope({r: v for r, v in rows_of(m, kind, end).items() if least <= r <= most}, kind, falls)
@@ -62,7 +62,7 @@ def slope(id: str, kind: str, text: str, *, falls: bool, end: str = "", least: i
 
 
 def gap_grows(id: str, worse: str, better: str, text: str, end: str = "") -> Claim:
-    """Claim that the gap between two kinds grows along the rows, by the least-squares slope."""
+    """Claim that the gap between two kinds grows along the rows, judged by the least-squares slope."""
     name = f"{worse} minus {better}"
     return Claim(
         id, text, lambda m: _slope(gaps(m, worse, better, end), name, False), "points a layer", f"slope of {name}"
@@ -81,8 +81,8 @@ SETTING = " at the published setting"
 
 
 def published_setting(run: Trained) -> Measured:
-    """Measure 1 for arms that train and score on all images with a published schedule; one-cycle is ours, so it is not
-    one. Claims that compare with printed numbers need this value."""
+    """Measure the value 1 for arms that are trained and tested on all images with a published schedule. The one-cycle
+    schedule is ours, so it does not count. Claims that compare with printed numbers need this value."""
     data = run.recipe.data
     whole = data.train_images is None and data.test_images is None and run.recipe.schedule.kind != "one-cycle"
     return Measured(values={f"whole{SETTING}": 1.0} if whole else {})
@@ -92,7 +92,7 @@ def beats_best(
     id: str, key: str, table: str, column: str, among: Callable[[Mapping[str, Any]], bool], text: str
 ) -> Claim:
     """Claim that ``key`` has a lower error than the best of the rows that ``among`` selects in a printed table
-    (``gunn/table3``). The claim is not measured below the published setting."""
+    (``gunn/table3``). The claim is measured only at the published setting."""
     paper, _, name = table.partition("/")
     others = [(r[column], r["method"]) for r in published.table(paper, name)["rows"] if r[column] and among(r)]
     number, method = min(others)
@@ -100,8 +100,8 @@ def beats_best(
 
 
 def beats_printed(id: str, key: str, number: float, whose: str, text: str, arm: str = "") -> Claim:
-    """Claim that ``key`` has a lower error than the paper prints for another method. ``arm`` is the arm of ``key`` if
-    ``key`` is not its name. The claim is not measured below the published setting."""
+    """Claim that ``key`` has a lower error than the paper prints for another method. ``arm`` is the name of the arm
+    that ``key`` comes from, if ``key`` is not this name. The claim is measured only at the published setting."""
 
     def statistic(m: Values) -> Any:
         return m[f"{arm or key}{SETTING}"] * number - m[key]

@@ -1,4 +1,4 @@
-"""Networks without memory for weights, to count parameters, paths and depths."""
+"""Networks without memory for weights, for counting parameters, paths and depths."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Tests one suspect at a time for why re-implementations of FractalNet fall short of its deepest column alone.
+"""Tests suspected causes of the higher error of FractalNet's deepest column in re-implementations, one at a time.
 
-Public re-implementations reach 36.7% on CIFAR-100 with the deepest column; the paper prints 29.05%. Each thing that
-they do, or may do, differently from the paper is changed separately here.
+Public re-implementations reach 36.7% error on CIFAR-100 with the deepest column; the paper prints 29.05%. Each possible
+difference between the re-implementations and the paper is tested separately here.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ ARMS = {
     "tied, shared norms": {"objective": TiedColumns(rate=0.15)},
     "tied, norms of its own": {"objective": TiedColumns(rate=0.15), "model.own_norms": True},
 }
-"""The changes of each arm to the recipe of the first."""
+"""The changes that each arm makes to the recipe of the first arm."""
 
 
 class Suspect(NamedTuple):
-    """A suspected cause: its ``name``, the key ``worse`` with it, and the key ``right`` for what the paper (or its
-    authors' code) does."""
+    """A suspected cause: its ``name``, the key ``worse`` of the network with this cause, and the key ``right`` of the
+    network without it, as in the paper (or in its authors' code)."""
 
     name: str
     worse: str
@@ -54,11 +54,12 @@ SUSPECTS = {
         "shared instead of own norms", f"tied, shared norms/{DEEP}", f"tied, norms of its own/{DEEP}"
     ),
 }
-"""By the id of the claim about the suspect."""
+"""The suspects, by the id of the claim about them."""
 
 
 def _arms(base: Recipe, **tied: int) -> dict[str, Recipe]:
-    """Return all arms, derived from the first one's recipe. ``tied`` are different values for the tied arms."""
+    """Return all arms, derived from the recipe of the first. ``tied`` are additional changes for the arms whose columns
+    are tied."""
     assert isinstance(base.model, FractalNet)
     every = tuple(range(1, len(base.model.filters) + 1))
     arms = {}

@@ -96,7 +96,7 @@ MISTAKES = {
     "unknown recipe": (["train", "crescendonet-digit"], "crescendonet-digits"),
     "unknown recipe shown": (["recipes", "crescendonet-digit"], "crescendonet-digits"),
     "no recipe fits": (["recipes", "zz*"], "no recipe's name matches"),
-    "no recipe": (["train", "--optim.lr", "1"], "name a recipe before '--optim.lr'"),
+    "no recipe": (["train", "--optim.lr", "1"], "give a recipe before '--optim.lr'"),
     "unknown field": (["train", "crescendonet-digits", "--optim.rl", "1"], "did you mean --optim.lr"),
     "value of another type": (["train", "crescendonet-digits", "--optim.lr", "fast"], "--optim.lr"),
     "illegal choice": (["train", "crescendonet-digits", "--data.resize", "bend"], "'crop', 'squash', 'pad'"),
@@ -310,7 +310,7 @@ def test_paths_recalibrated_beside_a_rival(capsys, mine, runs):
 def test_a_rival_on_other_images_is_refused(capsys, mine, runs, tmp_path):
     other = [*TINY, "--data.test-images", "70"]
     assert run(capsys, "train", "crescendonet-digits", *other, "--out", tmp_path / "other", "--json")[0] == 0
-    assert "scored on other images" in refused(capsys, "paths", mine, "--rival", tmp_path / "other")
+    assert "has other test images" in refused(capsys, "paths", mine, "--rival", tmp_path / "other")
     assert "a rival needs another name" in refused(capsys, "paths", mine, "--rival", runs / "mine")
     assert not (mine / "paths.json").exists()
 

@@ -141,4 +141,4 @@ def test_open_fields_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_several_sources_need_a_folder_for_their_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["export", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
-    assert "--out: required with several sources" in capsys.readouterr().err
+    assert "--out: is required with several sources" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_the_page_of_a_run(folder, capsys):
     assert "the run has no paths.json" in text
     made = looks(folder)["report"]
     assert made > 2 * 4  # all paths in the table, and again for their calibration
-    assert f"<dt>evaluations on them</dt><dd>{made + 1}</dd>" in text
+    assert f"<dt>test evaluations</dt><dd>{made + 1}</dd>" in text
     assert not (folder / "paths.json").exists()
     assert not list(folder.glob(".*tmp"))
 

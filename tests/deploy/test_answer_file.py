@@ -281,7 +281,7 @@ def test_the_command_writes_goes_on_and_refuses(files, tmp_path, set_times, caps
         assert main([*ask, *QUICK, "--batch", "8"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert main([*ask, "--batch", "8"]) == 1  # by the runtime that it was begun with
-    assert "23 images, 2 of them not answered (column error)" in capsys.readouterr().out
+    assert "23 images, 2 of them not classified (see column error)" in capsys.readouterr().out
     assert json.loads((tmp_path / "a.csv.json").read_text())["runtime"] == "onnxruntime"
     assert main([*ask, "--json", "--batch", "8"]) == 1
     facts = json.loads(capsys.readouterr().out)
@@ -289,7 +289,7 @@ def test_the_command_writes_goes_on_and_refuses(files, tmp_path, set_times, caps
     assert main([*ask, "--batch", "9"]) == 2
     assert "batch = 8, not 9" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "images"), "--batch", "9", *QUICK]) == 2
-    assert "--batch: only with --out" in capsys.readouterr().err
+    assert "--batch: is only allowed with --out" in capsys.readouterr().err
     rows = rows_of(out)
     assert len({row["class"] for row in rows if row["class"]}) >= 1
     assert {row["path"] for row in rows} == {"column=1", ""}
@@ -299,7 +299,7 @@ def test_nothing_but_bad_images(tmp_path, set_times, capsys):
     pytest.importorskip("onnxruntime")
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     assert main(["predict", str(tmp_path), "--out", str(tmp_path / "a.csv"), *QUICK]) == 2
-    assert "none of 1 images could be answered: " in capsys.readouterr().err
+    assert "none of 1 images could be classified; " in capsys.readouterr().err
     assert rows_of(tmp_path / "a.csv")[0]["error"].startswith("not an image")
 
 

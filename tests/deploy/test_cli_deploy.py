@@ -75,7 +75,7 @@ def test_bad_images_are_listed_and_the_others_answered(folder, set_times, capsys
     assert main(["predict", str(folder), *QUICK]) == 1
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.splitlines()[3:]] == [f"{folder}/{n}.png" for n in ("0", "1", r"caf\xe9")]
-    assert "not answered: 3 of 6 images" in err
+    assert "not classified: 3 of 6 images" in err
     told = [line.strip() for line in err.splitlines() if line.startswith("  ")]
     assert told[0].startswith(f"{folder}/bad.jpg: not an image")
     assert told[1:] == [
@@ -142,7 +142,7 @@ def test_nothing_but_bad_images_is_status_2(folder, set_times, capsys):
     assert main(["predict", str(folder), *QUICK]) == 2
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 4)
-    assert err.splitlines()[-1] == "polypath: error: none of 2 images could be answered"
+    assert err.splitlines()[-1] == "polypath: error: none of 2 images could be classified"
     assert main(["predict", str(folder), "--json", *QUICK]) == 2
     assert len(lines(capsys)) == 2
 
@@ -168,7 +168,7 @@ def test_an_image_that_takes_too_long_is_one_of_the_bad(folder, set_times, capsy
         (["--budget-ms", "nan"], "budget_ms = nan"),
         (["--budget-ms", "-1"], "budget_ms = -1.0"),
         (["--budget-ms", "0.001"], "cannot be met: the cheapest path needs 1 ms"),
-        (["--budget-ms", "1", "--path", "whole"], "give one of them"),
+        (["--budget-ms", "1", "--path", "whole"], "give only one of them"),
         (["--path", "column=7"], "there are column=1"),
         (["--top-k", "11"], "only 10 classes"),
         (["--profile", "0"], "--profile: '0' is not stored, fresh or a number of seconds above 0"),

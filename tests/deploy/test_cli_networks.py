@@ -77,8 +77,11 @@ def test_what_cannot_be_one_bundle_is_said_in_a_line(runs, tmp_path, capsys):
         ([runs["thin"], runs["other"]], "their runs held out different images (50 and 60)"),
         ([runs["thin"], runs["thin"].parent / "." / "thin"], "given twice"),
         ([runs["thin"], runs["deep"] / "model"], "is not a run, unlike the others, so its training images are unknown"),
-        ([runs["thin"], runs["deep"], "--format", "onnx"], "--format onnx: takes one run or network"),
-        ([runs["thin"], runs["deep"], "--paths", "flat:whole"], "no network 'flat'; there are thin, deep"),
+        ([runs["thin"], runs["deep"], "--format", "onnx"], "--format onnx: accepts one run or network"),
+        (
+            [runs["thin"], runs["deep"], "--paths", "flat:whole"],
+            "there is no network 'flat'; the networks are thin, deep",
+        ),
         ([runs["thin"], runs["deep"], "--paths", "exit=1"], "network 'thin': path 'exit=1': unknown key 'exit'"),
         ([runs["thin"], tmp_path / "none"], "none"),
     ):

@@ -334,11 +334,11 @@ def test_instructions_are_those_of_the_best_kind():
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--max-drop", "1"], "--max-drop 1: only for --precision int8 or mixed"),
-        (["--calibration-images", "9"], "--calibration-images 9: only for --precision int8 or mixed"),
+        (["--max-drop", "1"], "--max-drop 1: is only allowed with --precision int8 or mixed"),
+        (["--calibration-images", "9"], "--calibration-images 9: is only allowed with --precision int8 or mixed"),
         (
             ["--precision", "int8", "--format", "onnx"],
-            "--precision int8: only for a bundle; --format onnx writes float32",
+            "--precision int8: is only allowed for a bundle; --format onnx writes float32",
         ),
         (["--precision", "int4"], "invalid choice: 'int4'"),
         (["--precision", "int8", "--max-drop", "101"], "'101' is not a number in [0, 100]"),

@@ -212,7 +212,7 @@ def test_a_search_of_another_checkpoint_is_refused_by_name(run: FinishedRun) -> 
         ({"pflop": 0.0}, "pflop = 0.0"),
         ({"regret": True}, "choose method beam, not auto"),
         ({"method": "exhaustive", "size": 48}, "has 49 choices; at most 48 may be evaluated"),
-        ({"method": "exhaustive", "pflop": 1e-9}, "at most 1e-09 may be spent"),
+        ({"method": "exhaustive", "pflop": 1e-9}, "at most 1e-09 PFLOP may be spent"),
         ({"pflop": 1e-12}, "one choice alone costs"),
     ],
 )

@@ -173,7 +173,7 @@ def test_a_defect_is_a_500_without_its_text_and_others_are_answered():
     with served(App(model, Options(), Key(None))) as port:
         model.fail = True
         status, _, body = ask(port, image_bytes())
-        assert (status, "defect of the service" in body["error"]["message"]) == (500, True)
+        assert (status, "bug in the service" in body["error"]["message"]) == (500, True)
         model.fail = False
         assert ask(port, image_bytes())[0] == 200
 
@@ -363,5 +363,5 @@ def test_event_loop_lag_is_taken_off_the_budget():
         assert app.service is not None
         app.service.times.lag = lambda now: 2.0
         status, _, body = parsed(raw(port, post(image_bytes(3), query="budget_ms=1500")))
-        assert (status, body["error"]["message"][:8]) == (503, "too busy")
+        assert (status, "too busy" in body["error"]["message"]) == (503, True)
         assert parsed(raw(port, post(image_bytes(3), query="budget_ms=5000")))[0] == 200

@@ -130,7 +130,7 @@ def test_upgrades_are_refused_and_their_body_is_no_request(server, head):
     sent = f"{head}Host: localhost\r\n{AUTH}Content-Length: {len(smuggled)}\r\n\r\n".encode() + smuggled
     statuses, got = exchange(server[0], sent + HEALTH)
     assert statuses == [400]
-    assert b"no other protocol" in got
+    assert b"other protocols are not supported" in got
     assert b'"paths"' not in got
 
 

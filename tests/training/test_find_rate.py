@@ -49,5 +49,5 @@ def test_it_is_an_option_of_train(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(command) == 2
     assert str(tmp_path / "run") in capsys.readouterr().err
     assert main([*command[:-3], "--out", str(tmp_path / "other"), "--find-lr", "--optim.lr", "0.1"]) == 2
-    assert "--find-lr and --optim.lr: give one of them" in capsys.readouterr().err
+    assert "--find-lr and --optim.lr: give only one of them" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()

@@ -1,9 +1,9 @@
 """The command ``polypath``: its subcommands and exit statuses.
 
-A subcommand is a function that takes a list of arguments; :data:`COMMANDS` lists the module of each. Heavy modules are
-imported only once the subcommand is known. Exit statuses: 0 for success; 2 for bad input (one line on standard error,
-JSON with ``--json``); 130 for Ctrl-C; 1 for a bug in Polypath, or if a part of the request failed. ``POLYPATH_DEBUG=1``
-shows tracebacks.
+A subcommand is a function that takes a list of arguments. :data:`COMMANDS` maps each subcommand to its module and its
+summary. Heavy modules are imported only once the subcommand is known. The exit status is 0 for success, 2 for bad
+input, 130 after Ctrl-C, and 1 for a bug in Polypath or if a part of the request failed. An error is printed as one line
+on standard error, with ``--json`` as JSON. ``POLYPATH_DEBUG=1`` also shows tracebacks.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from polypath.core.checks import did_you_mean
 from polypath.core.display import printable
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "models": ("polypath.cli.models", "list networks: size, paths, the paper's figures and ours"),
-    "recipes": ("polypath.cli.train", "list training recipes, or the fields of one"),
-    "train": ("polypath.cli.train", "train a recipe; each of its fields is an option"),
+    "models": ("polypath.cli.models", "list networks, with their sizes and paths, and the papers' figures"),
+    "recipes": ("polypath.cli.train", "list training recipes, or show the fields of one recipe"),
+    "train": ("polypath.cli.train", "train a network with a recipe; each field of the recipe is an option"),
     "resume": ("polypath.cli.train", "continue a run that was stopped"),
-    "sweep": ("polypath.cli.sweep", "train a recipe for several seeds and field values: mean ± standard deviation"),
+    "sweep": ("polypath.cli.sweep", "train with several seeds and field values; print mean ± standard deviation"),
     "ladder": ("polypath.cli.ladder", "compare paths of one network with the same paths trained alone"),
     "search": ("polypath.cli.search", "find a run's best paths among all choices, not only the named ones"),
-    "bench": ("polypath.cli.bench", "compare any methods by one frozen protocol: error, time, right answers in time"),
-    "paths": ("polypath.cli.paths", "score and time every named path of a run: table, CSV, figure"),
+    "bench": ("polypath.cli.bench", "compare any methods by one fixed protocol: error, time, correct answers in time"),
+    "paths": ("polypath.cli.paths", "measure error and latency of every named path of a run: table, CSV, figure"),
     "reproduce": ("polypath.cli.reproduce", "run a paper's table or figure: compare measured and published numbers"),
-    "explore": ("polypath.cli.explore", "open a page: drop an image, move the time budget, see which path answers"),
-    "report": ("polypath.cli.report", "write a run as one HTML page: wiring, curves, paths, calibration, galleries"),
+    "explore": ("polypath.cli.explore", "open a web page: drop an image, move the time budget, see which path answers"),
+    "report": ("polypath.cli.report", "describe a run on one HTML page: wiring, curves, paths, calibration, galleries"),
     "extract": ("polypath.cli.extract", "save a path of a run as a standalone network"),
-    "export": ("polypath.cli.export", "export paths: a bundle, ONNX, OpenVINO, torch.export, Triton"),
+    "export": ("polypath.cli.export", "export paths as a bundle, or for ONNX, OpenVINO, torch.export or Triton"),
     "predict": ("polypath.cli.predict", "classify images within a time budget"),
     "serve": ("polypath.cli.serve", "classify images over HTTP, each within its deadline"),
 }
@@ -66,7 +66,7 @@ def _run(args: list[str]) -> int:
             status = getattr(importlib.import_module(COMMANDS[name][0]), name)(args[1:])
         sys.stdout.flush()
         return status or 0
-    except SystemExit as leave:  # raised by --help, or by a run that a signal stopped and that has logged the reason
+    except SystemExit as leave:  # raised by --help, or by a run that was stopped by a signal and has logged why
         status = leave.code if isinstance(leave.code, int) else 0
         return _fail(leave, str(leave), status, args) if status and "--json" in args else status
     except KeyboardInterrupt as stop:

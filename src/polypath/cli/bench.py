@@ -11,31 +11,34 @@ from polypath.core.checks import check, one_of, whole
 
 
 def bench(argv: list[str]) -> None:
-    """Compare methods that trade accuracy for time, by the frozen protocol anytime-1. It measures error against
-    milliseconds, the requests that are answered correctly and in time under a recorded trace of budgets, and the
-    answers that change from right to wrong. A method is a Python file that you write. The file is executed;
-    docs/protocol.md lists what it must define. The same command resumes a stopped measurement."""
+    """Compare methods that trade accuracy for time, by the frozen protocol anytime-1. The protocol measures error
+    against milliseconds. In a recorded trace of requests with budgets, it counts the requests that are answered
+    correctly and in time. It also counts the answers that change from right to wrong. A method is a Python file that
+    you write. The file is executed; docs/protocol.md lists the names that it must define. The same command resumes a
+    stopped measurement."""
     parser = Parser("bench", bench.__doc__, usage=f"{PROGRAM} bench anytime --method FILE [--method FILE ...]")
-    parser.add_argument("protocol", metavar="anytime", help="the protocol anytime-1")
+    parser.add_argument("protocol", metavar="anytime", help="the protocol; there is only anytime-1")
     parser.add_argument(
         "--method",
         type=Path,
         action="append",
         metavar="FILE",
         required=True,
-        help="a method; repeatable, to compare several",
+        help="Python file of a method; repeatable, to compare several methods",
     )
     parser.add_argument(
         "--data.source",
         dest="source",
         default="cifar10",
         metavar="PLACE",
-        help="folder or name of the images (default cifar10)",
+        help="folder of images, or name of a data set (default cifar10)",
     )
-    parser.add_argument("--out", type=Path, help="folder of the result; default benches/anytime")
-    parser.add_argument("--seed", type=number_of(int, whole(0)), default=0, help="for methods that train (default 0)")
+    parser.add_argument("--out", type=Path, help="folder of the result (default benches/anytime)")
     parser.add_argument(
-        "--requests", type=positive, help="only the first N requests, for a trial (the protocol has 2,000)"
+        "--seed", type=number_of(int, whole(0)), default=0, help="seed of the methods that train (default 0)"
+    )
+    parser.add_argument(
+        "--requests", type=positive, help="number of first requests to use, for a trial (the protocol has 2,000)"
     )
     parser.add_json()
     args = parser.read(argv)

@@ -15,17 +15,17 @@ LOG = logging.getLogger(__name__)
 
 
 def explore(argv: list[str]) -> None:
-    """Serve a page on which you drop an image, move the time budget, and see which path answers, how long it takes and
-    how often it is right. DIR is a bundle, a finished run or a saved network; the default is the network that comes
-    with Polypath."""
+    """Serve a web page on which you drop an image, move the time budget, and see which path answers. The page also
+    shows how long this path takes and how often its answers are correct. DIR is a bundle, a finished run or a saved
+    network; the default is the network that comes with Polypath."""
     parser = Parser("explore", explore.__doc__)
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="bundle, finished run or saved network")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument(
-        "--port", type=number_of(int, whole(1, 65535)), help="port (default: the first free one from 7860)"
+        "--port", type=number_of(int, whole(1, 65535)), help="port (default: the first free port from 7860 on)"
     )
     parser.add_allow_host()
-    parser.add_argument("--runtime", default="auto", help="what runs the network (auto: the fastest installed)")
+    parser.add_argument("--runtime", default="auto", help="runtime of the network (auto: the fastest installed one)")
     parser.add_profile()
     args = parser.read(argv)
 
@@ -40,7 +40,7 @@ def explore(argv: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with serving(subject, host=args.host, port=args.port, names=names) as url:
-        say(f"{subject.title}: {url} (Ctrl-C stops)")
+        say(f"{subject.title}: {url} (press Ctrl-C to stop)")
         if not is_loopback(args.host):
             LOG.warning("the page is open to anyone who can reach this address; it has no password")
         stop.wait()

@@ -1,4 +1,4 @@
-"""``polypath export``: paths of a network for other runtimes, or as a bundle that answers within a time budget."""
+"""``polypath export``: write paths for other runtimes, or as a bundle that classifies images within a time budget."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMATS = ("bundle", "onnx", "openvino", "torch", "triton")
 
 def export(argv: list[str]) -> None:
     """Write paths of a run, or of a saved network, for deployment: as a bundle, or each as a separate graph. Several
-    runs with the same classes and images can be written as one bundle; its paths are called NETWORK:PATH."""
+    runs with the same classes and images can be written as one bundle, whose paths are called NETWORK:PATH."""
     parser = Parser("export", export.__doc__)
     parser.add_argument(
         "source",
@@ -36,17 +36,17 @@ def export(argv: list[str]) -> None:
         "--paths",
         action="append",
         metavar="TEXT",
-        help="a choice, such as column=3; 'found' for those of `polypath search`; with several networks it applies to "
-        "each, NETWORK:TEXT to one; repeatable",
+        help="a choice, such as column=3; 'found' means the paths found by `polypath search`; with several networks, "
+        "TEXT applies to each of them, and NETWORK:TEXT to one; repeatable",
     )
-    parser.add_argument("--format", choices=FORMATS, default="bundle", help="default bundle")
+    parser.add_argument("--format", choices=FORMATS, default="bundle", help="format to write (default bundle)")
     parser.add_argument(
-        "--out", type=Path, help="new folder; default with one source: SOURCE-FORMAT here, such as my-images-bundle"
+        "--out", type=Path, help="new folder (default for one source: ./SOURCE-FORMAT, such as my-images-bundle)"
     )
-    parser.add_argument("--name", help="name of the bundle; default that of its folder")
-    parser.add_argument("--keep", action="store_true", help="keep paths even if a cheaper one is as accurate (bundle)")
+    parser.add_argument("--name", help="name of the bundle (default: the name of its folder)")
+    parser.add_argument("--keep", action="store_true", help="keep paths even if cheaper ones are as accurate (bundle)")
     parser.add_argument(
-        "--no-recalibrate", action="store_true", help="keep batch-norm as trained (default: recalibrated, for a run)"
+        "--no-recalibrate", action="store_true", help="do not recalibrate the batch-norm statistics of a run's paths"
     )
     parser.add_argument(
         "--num-images", type=positive, default=2000, help="training images to recalibrate on (default 2000)"
@@ -59,17 +59,18 @@ def export(argv: list[str]) -> None:
         "--precision",
         choices=("float32", "int8", "mixed"),
         default="float32",
-        help="precision of a bundle's graphs; int8: int8 instead of float32 for paths that lose at most --max-drop; "
-        "mixed: float32, and int8 where it pays off on this machine (default float32)",
+        help="precision of a bundle's graphs (default float32); int8: write a path in int8 instead of float32 if its "
+        "error rises by at most --max-drop; mixed: keep all float32 paths, and add an int8 path where no other path is "
+        "as fast and as accurate on this machine",
     )
     parser.add_argument(
         "--max-drop",
         type=number_of(float, number(0, 100)),
         metavar="POINTS",
-        help="points of held-out error that a path may lose in int8 (default 0.5)",
+        help="largest rise of a path's held-out error in int8, in percentage points (default 0.5)",
     )
     parser.add_argument(
-        "--calibration-images", type=positive, help="training images that set the int8 ranges (default 300)"
+        "--calibration-images", type=positive, help="training images to compute the int8 ranges from (default 300)"
     )
     parser.add_data_moved()
     parser.add_argument("--note", action="append", default=[], help="a sentence for the bundle's card")
@@ -77,18 +78,20 @@ def export(argv: list[str]) -> None:
     args = parser.read(argv)
     if args.out is None:
         if len(args.source) > 1:
-            raise ValueError("--out: required with several sources")
+            raise ValueError("--out: is required with several sources")
         args.out = Path(f"{args.source[0].resolve().name}-{args.format}")
     check_vacant(args.out, "--out ")
     if len(args.source) > 1 and args.format != "bundle":
-        raise ValueError(f"--format {args.format}: takes one run or network; only a bundle takes several")
+        raise ValueError(f"--format {args.format}: accepts one run or network; only a bundle accepts several")
 
     if args.precision == "float32":
         for option, value in (("--max-drop", args.max_drop), ("--calibration-images", args.calibration_images)):
             if value is not None:
-                raise ValueError(f"{option} {value:g}: only for --precision int8 or mixed")
+                raise ValueError(f"{option} {value:g}: is only allowed with --precision int8 or mixed")
     elif args.format != "bundle":
-        raise ValueError(f"--precision {args.precision}: only for a bundle; --format {args.format} writes float32")
+        raise ValueError(
+            f"--precision {args.precision}: is only allowed for a bundle; --format {args.format} writes float32"
+        )
 
     from polypath.deploy.needs import check_installed
 
@@ -122,7 +125,7 @@ def _bundle(args: Any) -> dict[str, Any]:
 
 
 def _of_one(args: Any) -> tuple[Bundle, list[str]]:
-    """Write the bundle of one source. Return it, and a note on its batch-norm statistics."""
+    """Write the bundle of one source. Return the bundle, and a note on its batch-norm statistics."""
     from polypath.cli.runs import texts_of
     from polypath.deploy.from_runs import count_looks, notes_of
     from polypath.deploy.write import write_bundle
@@ -151,8 +154,8 @@ def _of_one(args: Any) -> tuple[Bundle, list[str]]:
 
 
 def _of_several(args: Any) -> tuple[Bundle, list[str]]:
-    """Write one bundle of several sources, which are all runs or all saved networks. Return it, and a note for each
-    source."""
+    """Write one bundle of several sources, which are all runs or all saved networks. Return the bundle, and a note on
+    the batch-norm statistics of each source."""
     from polypath.cli.runs import texts_of
     from polypath.deploy.candidates import of_network
     from polypath.deploy.from_runs import check_same_runs, count_looks, names_of, notes_of
@@ -194,7 +197,7 @@ def _texts(asked: list[str] | None, name: str, names: list[str]) -> list[str]:
     for text in asked or ():
         network, colon, rest = text.partition(":")
         if colon and network not in names:
-            raise ValueError(f"--paths {text}: no network {network!r}; there are {', '.join(names)}")
+            raise ValueError(f"--paths {text}: there is no network {network!r}; the networks are {', '.join(names)}")
         if not colon or network == name:
             own.append(rest if colon else text)
     return own
@@ -228,7 +231,7 @@ def _norms(one: BundleNetwork) -> str:
 
 
 def _written(run: FinishedRun) -> dict[str, Any]:
-    """Return the bundle's record of its images and of the machine that wrote it."""
+    """Return the facts for a bundle's manifest: its data set, and the machine and versions that wrote the bundle."""
     from polypath.training.run import environment
 
     written = environment(run.device)
@@ -242,7 +245,8 @@ def _make_room(args: Any) -> None:
 
 
 def _ladder(bundle: Bundle, *, quiet: bool) -> list[dict[str, int]]:
-    """Print the bundle's steps to better answers, and how many held-out answers each step corrects and breaks."""
+    """Print the steps of the bundle's ladder. Return how many held-out answers each step changes from wrong to right,
+    and from right to wrong."""
     from dataclasses import asdict
 
     from polypath.analysis.flips import flips
@@ -265,9 +269,9 @@ def _ladder(bundle: Bundle, *, quiet: bool) -> list[dict[str, int]]:
             )
         ]
         share = sum(runs) / max(path.macs for path in bundle.paths)
-        notes = [f"all steps: {share:.2f} times the MACs of the most expensive path"]
-        notes += [f"changes of {changed[0].images:,} held-out answers, from one step to the next"] if changed else []
-        head = ["step", "answers by", "MACs run", "held-out error %", "wrong to right", "right to wrong"]
+        notes = [f"all steps together take {share:.2f} times the MACs of the most expensive path"]
+        notes += [f"the last two columns count changes among {changed[0].images:,} held-out answers"] if changed else []
+        head = ["step", "average of", "MACs run", "held-out error %", "wrong to right", "right to wrong"]
         print_table("Successively better answers", head, rows, notes=notes)
     return [asdict(f) for f in changed]
 
@@ -322,7 +326,7 @@ _FORMAT = {"bundle": _bundle, "triton": _triton} | dict.fromkeys(("onnx", "openv
 
 
 def _opened(args: Any, source: Path) -> tuple[PathNet, FinishedRun | None]:
-    """Return the network, and its run if the source is one."""
+    """Return the network of a source, and also the run if the source is a run."""
     if (source / "recipe.json").is_file():
         from polypath.analysis.finished_run import FinishedRun
 

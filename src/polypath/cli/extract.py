@@ -25,7 +25,9 @@ def extract(argv: list[str]) -> None:
     """Save a path of a run, or of a saved network, as a standalone network."""
     parser = Parser("extract", extract.__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run, or of a saved network")
-    parser.add_argument("--paths", required=True, metavar="TEXT", help="the choice, such as branches=2,4 or column=3")
+    parser.add_argument(
+        "--paths", required=True, metavar="TEXT", help="choice of the path, such as branches=2,4 or column=3"
+    )
     parser.add_argument("--out", required=True, type=Path, help="new folder for the network")
     parser.add_argument("--recalibrate", action="store_true", help="recalibrate batch-norm for the path (needs a run)")
     parser.add_argument(
@@ -35,8 +37,8 @@ def extract(argv: list[str]) -> None:
         "--gate-rate",
         type=number_of(float, SHARE),
         metavar="SHARE",
-        help="shift the gates' biases until each block passes this share of the held-out images that reach it "
-        "(needs a run with held-out images)",
+        help="shift the gates' biases until each block's gate lets pass this share of the held-out images that reach "
+        "it (needs a run with held-out images)",
     )
     parser.add_data_moved()
     parser.add_json()
@@ -88,8 +90,10 @@ def extract(argv: list[str]) -> None:
         f"{millions(child_cost.macs)} of {millions(parent_cost.macs)} MACs; {done}"
     )
     if correction is not None:
-        say(f"gates pass {_span(correction.after)} of {correction.images:,} held-out images that reach them")
-        say(f"as trained {_span(correction.before)}; target {correction.target:g} ± {correction.tolerance:g}")
+        say(f"gates let pass {_span(correction.after)} of the held-out images ({correction.images:,}) that reach them")
+        say(
+            f"before the correction {_span(correction.before)}; target {correction.target:g} ± {correction.tolerance:g}"
+        )
 
 
 def _corrected(net: PathNet, run: FinishedRun | None, target: float) -> tuple[PathNet, GateCorrection]:
@@ -97,10 +101,12 @@ def _corrected(net: PathNet, run: FinishedRun | None, target: float) -> tuple[Pa
 
     if run is None or run.data.validation is None:
         told = "this is not a run" if run is None else "this run has none (data.validation)"
-        raise ValueError(f"--gate-rate {target:g}: gates are corrected on held-out images, and {told}")
+        raise ValueError(f"--gate-rate {target:g}: gates are corrected on held-out images, but {told}")
     corrected, correction = correct_gates(net, run.batches("validation"), target)
     if correction.unmet:
-        LOG.warning("gates that decide alike for all images miss the target: %s", ", ".join(correction.unmet))
+        LOG.warning(
+            "these gates miss the target, since they decide alike for all images: %s", ", ".join(correction.unmet)
+        )
     return corrected, correction
 
 

@@ -10,20 +10,20 @@ from polypath.cli.tables import print_json, print_table
 
 
 def ladder(argv: list[str]) -> None:
-    """Train a network, and train each of the paths that an export would contain alone, as a plain network. The tax is a
-    path's error in the shared network minus its error trained alone. A path is trained alone for the same number of
-    epochs (epochs), for the same training PFLOP in total (pflop), or by distillation from the whole network's twin
-    (taught). The same command resumes a stopped ladder. Any field of the recipe is an option, as for `polypath
-    train`."""
+    """Train a network. Also train, alone and as a plain network, each path that an export of the network would contain.
+    The tax is a path's error in the shared network minus its error when trained alone. There are three ways to train a
+    path alone: for as many epochs as the network (epochs), with as many PFLOP in total (pflop), or by distillation from
+    the whole network's twin (taught). The same command resumes a stopped ladder. Any field of the recipe is an option,
+    as for `polypath train`."""
     parser = Parser("ladder", ladder.__doc__, usage=f"{PROGRAM} ladder RECIPE [--seeds N] [--FIELD VALUE ...]")
-    parser.add_argument("recipe", help=f"a name of `{PROGRAM} recipes`")
-    parser.add_argument("--seeds", type=positive, default=3, help="seeds 0 to N-1 (default 3)")
+    parser.add_argument("recipe", help=f"name of a recipe; `{PROGRAM} recipes` lists all")
+    parser.add_argument("--seeds", type=positive, default=3, help="number of seeds, which are 0 to N-1 (default 3)")
     parser.add_argument(
         "--paths",
         action="append",
         metavar="TEXT",
-        help="a path such as column=2, besides the whole network; repeatable, at most four (default: those that an "
-        "export would choose on held-out images)",
+        help="a path such as column=2, besides the whole network; repeatable, at most four (default: the paths that "
+        "an export would choose on held-out images)",
     )
     parser.add_argument(
         "--alone",
@@ -31,7 +31,7 @@ def ladder(argv: list[str]) -> None:
         choices=("epochs", "pflop", "taught"),
         help="how to train paths alone; repeatable; epochs is always included (default: all three)",
     )
-    parser.add_argument("--out", type=Path, help="folder of the ladder; default ladders/RECIPE")
+    parser.add_argument("--out", type=Path, help="folder of the ladder (default ladders/RECIPE)")
     parser.add_argument(
         "--num-images", type=positive, default=2000, help="training images to recalibrate on (default 2000)"
     )
@@ -41,8 +41,8 @@ def ladder(argv: list[str]) -> None:
         default="auto",
         help="runtime in which to measure time and memory",
     )
-    parser.add_argument("--workers", type=positive, default=1, help="concurrent runs on this machine (default 1)")
-    parser.add_argument("--retries", type=int, default=1, help="retries of a failed run (default 1)")
+    parser.add_argument("--workers", type=positive, default=1, help="number of concurrent runs here (default 1)")
+    parser.add_argument("--retries", type=int, default=1, help="number of retries of a failed run (default 1)")
     parser.add_data_moved()
     parser.add_json()
     args, rest = parser.parse_known_args(argv)

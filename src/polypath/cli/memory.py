@@ -1,4 +1,4 @@
-"""A memory setting of the process that makes networks on a CPU faster."""
+"""Sets an option of the C memory allocator that makes networks on a CPU faster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Make glibc keep freed memory instead of returning it to the system after every layer.
 
     The kernel zeroes fresh pages at first touch, which took as long as the convolutions themselves
-    (`docs/decisions.md`). Tensors of up to 32 MiB benefit. Does nothing except on Linux with glibc.
+    (`docs/decisions.md`). Tensors of up to 32 MiB benefit. This function does nothing except on Linux with glibc.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,4 +1,4 @@
-"""``polypath models``: list the registered networks, with their sizes beside the papers' figures."""
+"""``polypath models``: list the registered networks, with their sizes and the figures in the papers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def models(argv: list[str]) -> None:
-    """List registered networks: paper, parameters, MACs of one image, paths, and the figures printed in the paper."""
+    """List registered networks, with their paper, parameters, MACs for one image, paths, and the paper's figures."""
     parser = Parser("models", models.__doc__)
     parser.add_argument("pattern", nargs="?", default="*", help="shell-style pattern, such as 'gunn*'")
     parser.add_json()
@@ -27,7 +27,7 @@ def models(argv: list[str]) -> None:
     if not names:
         if set(args.pattern) & set("*?["):
             raise ValueError(f"no network's name matches {args.pattern!r}; `{PROGRAM} models` lists all")
-        names = [args.pattern]  # timm:NAME, or an unknown name: the error suggests similar ones
+        names = [args.pattern]  # timm:NAME, or an unknown name, for which get_preset suggests similar ones
     presets = {name: get_preset(name) for name in names}
     rows = [describe(name, presets[name]) for name in watched(names, "building networks")]
     if args.json:
@@ -35,7 +35,7 @@ def models(argv: list[str]) -> None:
         return
     print_table(
         "Networks",
-        ["name", "paper", "params", "MACs", "at", "depth", "paths", "printed (ours)"],
+        ["name", "paper", "params", "MACs", "image size", "depth", "paths", "in the paper (ours)"],
         [
             [
                 row["name"],
@@ -51,8 +51,8 @@ def models(argv: list[str]) -> None:
         ],
         left=2,
         notes=[
-            "MACs: multiply-adds of one image through the whole network, at the image side shown.",
-            "Depth: layers of the longest path, linear ones as the paper counts them.",
+            "MACs: number of multiply-adds of the whole network for one image of the size shown.",
+            "Depth: number of layers of the longest path. Linear layers count if the paper counts them.",
         ],
     )
 
@@ -86,7 +86,7 @@ def describe(name: str, preset: Preset) -> dict[str, Any]:
 
 
 def _strip(net: nn.Module) -> None:
-    """Remove norms and ReLUs from a throw-away net: they add no MACs, change no shapes, and take most of the time."""
+    """Remove norms and ReLUs from a network that is only counted. They have no MACs, but take most of the time."""
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
 

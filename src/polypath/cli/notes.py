@@ -1,4 +1,4 @@
-"""The library's log on standard error while a command runs; results go to standard output."""
+"""Prints the library's log on standard error while a command runs. Results go to standard output."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from polypath.core.display import printable
 
 @contextmanager
 def notes(*, as_json: bool) -> Iterator[None]:
-    """Print records of the ``polypath`` loggers from INFO on. With ``as_json``, and in all ``torchrun`` processes but
-    the first, print only errors. No other function installs a handler."""
+    """Print the records of the ``polypath`` loggers, from level INFO on, while the ``with`` block runs. With
+    ``as_json``, and in all ``torchrun`` processes but the first, print only errors. No other function installs a
+    handler."""
     logger = logging.getLogger("polypath")
     before = logger.level, logger.propagate
     handler = _handler()
     logger.addHandler(handler)
     logger.setLevel(logging.ERROR if as_json or os.environ.get("RANK", "0") != "0" else logging.INFO)
-    logger.propagate = False  # otherwise notes appear twice if another package gave the root logger a handler
+    logger.propagate = False  # otherwise records appear twice if another package gave the root logger a handler
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # warnings about metadata that Polypath does not read

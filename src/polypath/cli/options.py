@@ -1,4 +1,4 @@
-"""Fields of a frozen dataclass as command-line options, by tyro."""
+"""Turns the fields of a frozen dataclass into command-line options, with tyro."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ _FRAME = " ╭╮╰╯│"
 
 
 def with_options(default: T, argv: list[str], prog: str) -> T:
-    """Return ``default`` with the fields replaced that ``argv`` sets (``--optim.lr 0.05``). ``--help`` lists all
+    """Return a copy of ``default`` with the field values that ``argv`` sets (``--optim.lr 0.05``). ``--help`` lists all
     fields.
 
     Raises:
-        ValueError: unknown options (suggests similar ones), values of a wrong type, values that the dataclass rejects.
+        ValueError: an option is unknown (the message suggests similar ones), or a value has a wrong type or is rejected
+            by the dataclass.
     """
     import tyro
 
@@ -30,8 +31,7 @@ def with_options(default: T, argv: list[str], prog: str) -> T:
 
 
 def named(argv: list[str]) -> dict[str, str]:
-    """Return the fields that ``argv`` sets, by dotted name, each with the first word after it (empty if there is
-    none)."""
+    """Map the dotted name of each field that ``argv`` sets to the first word of its value (empty if there is none)."""
     found: dict[str, str] = {}
     for i, word in enumerate(argv):
         if word.startswith("--"):
@@ -43,7 +43,7 @@ def named(argv: list[str]) -> dict[str, str]:
 
 
 def _one_line(boxed: str, prog: str) -> str:
-    """Return tyro's framed error as one sentence: the message, and the options that it suggests, if any."""
+    """Return tyro's framed error as one line: the message, and the similar options that tyro suggests, if any."""
     parts: list[list[str]] = [[]]
     for line in boxed.splitlines()[1:]:  # the first line is a title
         text = line.strip(_FRAME)

@@ -1,4 +1,7 @@
-"""Text output for terminals that cannot show all characters: ours are replaced by plain ones, others by escapes."""
+"""Prints text on terminals that cannot show all characters.
+
+Characters that Polypath itself uses are replaced by plain ones, all others by escapes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ PLAIN = {
     **dict(zip("²³⁴⊕‖", ("^2", "^3", "^4", "(+)", "||"), strict=True)),
     **dict(zip("§Σλθρ", ("sec. ", "sum ", "lambda", "theta", "rho"), strict=True)),
 }
-"""Plain replacements of the characters that we use; frames are replaced by :func:`_of_one`."""
+"""Plain replacements for the characters that Polypath uses. The lines of frames are replaced by :func:`_of_one`."""
 HANDLER = "polypath.plain"
 
 
@@ -33,20 +36,20 @@ def plain_where_needed() -> Iterator[None]:
     try:
         yield
     finally:
-        for stream, errors in reversed(changed):  # both may be the same stream
+        for stream, errors in reversed(changed):  # standard output and error may be the same stream
             with suppress(OSError, ValueError):  # the stream was closed meanwhile, or its reader has exited
                 stream.reconfigure(errors=errors)
 
 
 def fitting(text: str) -> str:
-    """Return a one-line text as standard output will show it, to measure its width."""
+    """Return a one-line text as standard output will show it. Its width can then be measured."""
     text, encoding = printable(text), getattr(sys.stdout, "encoding", None) or "utf-8"
     codecs.register_error(HANDLER, _plain)
     return text.encode(encoding, HANDLER).decode(encoding)
 
 
 def say(*lines: str, error: bool = False) -> None:
-    """Print lines of text, with terminal control characters shown as escapes, since names may come from files. All
+    """Print lines of text. Terminal control characters are shown as escapes, since names may come from files. All
     printing must go through this function."""
     stream = sys.stderr if error else sys.stdout
     print(*(printable(line) for text in lines for line in text.split("\n")), sep="\n", file=stream, flush=True)

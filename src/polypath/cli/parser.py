@@ -25,8 +25,8 @@ class Parser(argparse.ArgumentParser):
             "--paths",
             action="append",
             metavar="TEXT",
-            help="a choice, such as column=3, instead of the named ones; 'found' for those of `polypath search`; "
-            "repeatable",
+            help="a choice, such as column=3, instead of the named paths; 'found' means the paths found by `polypath "
+            "search`; repeatable",
         )
 
     def add_profile(self) -> None:
@@ -35,8 +35,8 @@ class Parser(argparse.ArgumentParser):
             type=_profile,
             default="stored",
             metavar="fresh|SECONDS",
-            help="measure again how long each path takes on this machine; SECONDS: time per path (default: use the "
-            "times stored by an earlier start)",
+            help="measure again how long each path takes on this machine; SECONDS: measure each path for this long "
+            "(default: use the times stored by an earlier start)",
         )
 
     def add_precision(self) -> None:
@@ -44,8 +44,8 @@ class Parser(argparse.ArgumentParser):
             "--precision",
             choices=("auto", "f32", "int8"),
             default="auto",
-            help="auto: the bundle's float32 paths, and its int8 paths if their errors are known for this processor's "
-            "instructions",
+            help="which paths of the bundle to use (default auto: the float32 paths, and the int8 paths if their "
+            "errors are known for this processor's instructions)",
         )
 
     def add_allow_host(self) -> None:
@@ -54,21 +54,22 @@ class Parser(argparse.ArgumentParser):
             action="append",
             default=[],
             metavar="NAME",
-            help="also accept requests to this host name, * for any; repeatable",
+            help="also accept requests to this host name (*: to any name); repeatable",
         )
 
     def add_data_moved(self) -> None:
         self.add_argument(
             "--data-moved",
             metavar="DIR",
-            help="new folder of the run's images, if they moved (must be the same images)",
+            help="new folder of the run's images, if the folder was moved (must contain the same images)",
         )
 
     def read(self, argv: list[str]) -> argparse.Namespace:
         """Parse all of ``argv``.
 
         Raises:
-            ValueError: missing, unknown or malformed arguments. For an unknown option, the error suggests similar ones.
+            ValueError: an argument is missing, unknown or malformed. For an unknown option, the message suggests
+                similar ones.
         """
         args, rest = self.parse_known_args(argv)
         if rest:

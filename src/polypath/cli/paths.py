@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def paths(argv: list[str]) -> None:
-    """Score every named path of a run (or the whole network and those of --paths) on the test split, count its cost and
-    measure its latency. Writes paths.csv, paths.json, paths.png and paths.svg into the run's folder, and adds the table
-    to the model card."""
+    """Measure the test error, cost and latency of every named path of a run. With --paths, measure the whole network
+    and the given paths instead. The results are written into the run's folder as paths.csv, paths.json, paths.png and
+    paths.svg, and as a table in the model card."""
     parser = Parser("paths", paths.__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_paths()
     parser.add_argument(
-        "--recalibrate", action="store_true", help="also score with batch-norm recalibrated for each path"
+        "--recalibrate", action="store_true", help="also measure errors with batch-norm recalibrated for each path"
     )
     parser.add_argument(
         "--num-images", type=positive, default=2000, help="training images to recalibrate on (default 2000)"
@@ -39,7 +39,7 @@ def paths(argv: list[str]) -> None:
         help="an additional choice, such as column=2; repeatable",
     )
     parser.add_argument("--repeats", type=positive, default=50, help="latency measurements of each path (default 50)")
-    parser.add_argument("--device", help="device for scoring and timing; default the recipe's")
+    parser.add_argument("--device", help="device on which to measure (default: the recipe's device)")
     parser.add_data_moved()
     parser.add_json()
     args = parser.read(argv)
@@ -77,7 +77,7 @@ def paths(argv: list[str]) -> None:
 
 
 def show(table: PathTable) -> None:
-    """Print the table."""
+    """Print a path table."""
     recalibrated = table.recalibrated is not None
     head = ["path", *(["error %", "recalibrated %"] if recalibrated else ["error %"])]
     head += ["p50 ms", "p95 ms", "depth", "params", "activations"]
@@ -97,17 +97,17 @@ def show(table: PathTable) -> None:
 
 
 def gates_note(run: FinishedRun) -> str:
-    """Return a caveat on the figures of a gated network; empty for others."""
+    """Return a caveat on the figures of a network with gates. For other networks, return an empty text."""
     if not any(join.gates for join in run.net.wiring.joins.values()):
         return ""
     return "where gates decide, MACs are the maximum for any image, and latency is that of one random image"
 
 
 def _rival(folder: Path, run: FinishedRun, device: str | None) -> FinishedRun:
-    """Open another run that is scored on the same test images.
+    """Open another run that has the same test images.
 
     Raises:
-        ValueError: the run is scored on other images.
+        ValueError: the test images of the other run are different.
     """
     from polypath.analysis.finished_run import FinishedRun
 
@@ -116,8 +116,8 @@ def _rival(folder: Path, run: FinishedRun, device: str | None) -> FinishedRun:
         rival.data = run.data
     elif rival.data.test.fingerprint() != run.data.test.fingerprint():
         raise ValueError(
-            f"--rival {folder}: is scored on other images ({rival.data.name}, {len(rival.data.test)} of them) than "
-            f"{run.folder} ({run.data.name}, {len(run.data.test)}); train it on the same data"
+            f"--rival {folder}: has other test images ({rival.data.name}, {len(rival.data.test)} images) than "
+            f"{run.folder} ({run.data.name}, {len(run.data.test)}); train the rival on the same data"
         )
     return rival
 

@@ -15,17 +15,19 @@ from polypath.core.display import printable
 if TYPE_CHECKING:
     from polypath.deploy import Answer, AnytimePredictor, Bundle
 
-LONGEST_NAME = 60  # widest image name that keeps the other columns aligned
+LONGEST_NAME = 60  # image names up to this width keep the other columns aligned
 
 
 def predict(argv: list[str]) -> int:
-    """Classify images, or all images in folders, each by the most accurate path that finishes within the budget.
+    """Classify images, or all images in folders. Each image is classified by the most accurate path that finishes
+    within the budget.
 
     The first argument may be the folder of a bundle or of a saved network; the default is the pretrained bundle of this
-    package (CIFAR-10). Images that cannot be read are listed at the end. The exit status is then 1, or 2 if no image
-    was answered.
+    package (CIFAR-10). Images that cannot be classified are listed at the end. The exit status is then 1, or 2 if no
+    image was classified.
 
-    --out writes all answers to a file, batch by batch, instead of a table. If it is stopped, the same command resumes.
+    With --out, all answers are written to a file, batch by batch, instead of printed as a table. A stopped
+    command resumes when it is run again.
     """
     parser = Parser("predict", predict.__doc__)
     parser.add_argument(
@@ -34,24 +36,24 @@ def predict(argv: list[str]) -> int:
     parser.add_argument(
         "--budget-ms",
         type=float,
-        help="milliseconds to read, decode and classify an image (default: no limit, the best path)",
+        help="milliseconds to read, decode and classify an image (default: no limit, so the most accurate path)",
     )
     parser.add_argument("--path", help="always use the path of this name")
-    parser.add_argument("--top-k", type=positive, help="classes to show (default 3) or to write (default 1)")
+    parser.add_argument("--top-k", type=positive, help="number of classes per image (default 3; with --out, 1)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write FILE.csv or FILE.parquet, one row per image")
     parser.add_argument("--batch", type=positive, help="batch size with --out (default 32)")
     parser.add_argument(
-        "--runtime", default="auto", help="auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
+        "--runtime", default="auto", help="one of auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
     )
     parser.add_precision()
-    parser.add_argument("--threads", type=positive, help="threads of one inference; default all cores")
+    parser.add_argument("--threads", type=positive, help="number of threads of one inference (default: all cores)")
     parser.add_profile()
     parser.add_argument("--json", action="store_true", help="print one line of JSON per image: its answer or its error")
     args = parser.read(argv)
     if args.budget_ms is not None and args.path is not None:
-        raise ValueError("--budget-ms and --path: give one of them")
+        raise ValueError("--budget-ms and --path: give only one of them")
     if args.batch is not None and args.out is None:
-        raise ValueError("--batch: only with --out; otherwise images are answered one by one")
+        raise ValueError("--batch: is only allowed with --out; otherwise images are classified one by one")
     if args.top_k is None:
         args.top_k = 3 if args.out is None else 1
 
@@ -92,9 +94,9 @@ def predict(argv: list[str]) -> int:
     if len(files) == len(bad) == 1:
         raise ValueError(bad[0])
     if bad and not args.json:
-        say(f"not answered: {len(bad)} of {len(files)} images", *(f"  {line}" for line in bad), error=True)
+        say(f"not classified: {len(bad)} of {len(files)} images", *(f"  {line}" for line in bad), error=True)
     if len(bad) == len(files):
-        raise ValueError(f"none of {len(files)} images could be answered")
+        raise ValueError(f"none of {len(files)} images could be classified")
     return 1 if bad else 0
 
 
@@ -103,7 +105,7 @@ def _to_file(args: argparse.Namespace, bundle: Bundle, files: Sequence[Path]) ->
     from polypath.deploy.predictor import AnytimePredictor
 
     out = check_out(args.out)
-    runtime = args.runtime if args.runtime != "auto" else runtime_of(out) or "auto"  # a resumed FILE keeps it
+    runtime = args.runtime if args.runtime != "auto" else runtime_of(out) or "auto"  # a resumed FILE keeps its runtime
     predictor = AnytimePredictor(bundle, runtime, args.threads, precision=args.precision, profile=args.profile)
     written = write_answers(
         predictor,
@@ -118,10 +120,10 @@ def _to_file(args: argparse.Namespace, bundle: Bundle, files: Sequence[Path]) ->
     if args.json:
         print_json({"out": str(out), "images": written.images, "failed": written.failed, "runtime": written.runtime})
     else:
-        failed = f", {written.failed:,} of them not answered (column error)" if written.failed else ""
+        failed = f", {written.failed:,} of them not classified (see column error)" if written.failed else ""
         say(f"wrote {out}: {written.images:,} images{failed}")
     if written.failed == written.images:
-        raise ValueError(f"none of {written.images} images could be answered: {out} has the errors")
+        raise ValueError(f"none of {written.images} images could be classified; {out} contains the errors")
     return 1 if written.failed else 0
 
 
@@ -141,7 +143,7 @@ def _json_lines(args: argparse.Namespace) -> Callable[[Path, Answer], None]:
 
 
 def _table(bundle: Bundle, predictor: AnytimePredictor, files: Sequence[Path]) -> Callable[[Path, Answer], None]:
-    title = f"Answers of {bundle.name} in {predictor.runtime.name}; milliseconds with decoding"
+    title = f"Answers of {bundle.name} in {predictor.runtime.name}; milliseconds include decoding"
     widest = min(LONGEST_NAME, max(len(fitting(str(file))) for file in files))
     paths = max(len(path.name) for path in bundle.paths)
     rows = RowPrinter(
@@ -156,10 +158,10 @@ def _table(bundle: Bundle, predictor: AnytimePredictor, files: Sequence[Path]) -
 
 
 def _split(args: argparse.Namespace) -> tuple[Path | None, list[Path]]:
-    """Return the model's folder, if the first argument is one, and the image arguments."""
+    """Return the folder of the model, if the first argument is a model, and the image arguments."""
     first, *rest = args.places
     if not any((first / name).is_file() for name in ("manifest.json", "config.json", "recipe.json")):
         return None, args.places
     if not rest:
-        raise ValueError(f"{printable(first)} is a model: add images, or folders of them, after it")
+        raise ValueError(f"{printable(first)} is a model: add images, or folders of images, after it")
     return first, rest

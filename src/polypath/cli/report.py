@@ -1,4 +1,4 @@
-"""``polypath report``: write a run as one self-contained HTML page."""
+"""``polypath report``: describe a run on one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ ACCELERATED = 50.0  # an accelerator may spend this many times the multiply-adds
 
 
 def report(argv: list[str]) -> None:
-    """Write a finished run as one HTML page that works offline. It shows the wiring with any path highlighted, training
-    curves, the path table, error against cost, confusion between classes, calibration, agreement, importance, depths,
-    galleries, and where in an image paths look (Grad-CAM)."""
+    """Describe a finished run on one HTML page that works offline. The page shows the wiring with any path highlighted,
+    training curves, the path table, error against cost, confusion between classes, calibration, agreement, importance,
+    depths, galleries, and the image regions that support a path's answer (Grad-CAM)."""
     parser = Parser("report", report.__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_paths()
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page; default RUN/{PAGE}")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"file of the page (default RUN/{PAGE})")
     parser.add_argument(
-        "--images", type=positive, default=2000, help="test images per analysis, at most (default 2000)"
+        "--images", type=positive, default=2000, help="largest number of test images per analysis (default 2000)"
     )
-    parser.add_argument("--device", help="device that runs the paths; default the recipe's")
+    parser.add_argument("--device", help="device that runs the paths (default: the recipe's device)")
     parser.add_data_moved()
     parser.add_json()
     args = parser.read(argv)
@@ -73,7 +73,7 @@ def gathered(run: FinishedRun, result: RunResult, images: int, texts: Sequence[s
     """Return the contents of a run's page, for the paths of its path table or for the choices in ``texts``.
 
     Raises:
-        ValueError: a path table or statistics that are damaged or belong to another network; missing images.
+        ValueError: the path table or the statistics are damaged or belong to another network, or images are missing.
     """
     from polypath.analysis.report.contents import BUDGET, Report, analysed
     from polypath.cli.runs import STATISTICS
@@ -101,7 +101,7 @@ def gathered(run: FinishedRun, result: RunResult, images: int, texts: Sequence[s
     )
     notes = [table.note, *result.notes, *found.pop("notes")]
     if computed and not texts:
-        notes.append(f"the run has no paths.json: its table was measured now, `{PROGRAM} paths` measures longer")
+        notes.append(f"the run has no paths.json, so its table was measured now; `{PROGRAM} paths` measures longer")
     sessions = run.run.sessions()
     return Report(
         title=run.name,
@@ -118,7 +118,7 @@ def gathered(run: FinishedRun, result: RunResult, images: int, texts: Sequence[s
 
 
 def check_writable(out: Path) -> None:
-    """Check, before the analyses run, that a file can be written.
+    """Check that a file can be written, before the analyses run.
 
     Raises:
         ValueError: ``out`` is a folder, its folder does not exist, or there is no permission.
@@ -136,7 +136,7 @@ def check_writable(out: Path) -> None:
 
 
 def _table(run: FinishedRun, texts: Sequence[str] | None) -> tuple[PathTable, bool, BatchNormStatistics | None]:
-    """Return the run's path table, whether it was measured now, and the statistics that it was measured with.
+    """Return the run's path table, whether it was measured now, and the batch-norm statistics used to measure it.
 
     With ``texts``, the table is always measured, with batch-norm recalibrated for each path, as search and export do.
     """
@@ -150,7 +150,7 @@ def _table(run: FinishedRun, texts: Sequence[str] | None) -> tuple[PathTable, bo
         try:
             return read(file, PathTable), False, None
         except ValueError as error:
-            raise ValueError(f"{error}; `{PROGRAM} paths {run.folder}` rewrites it") from error
+            raise ValueError(f"{error}; `{PROGRAM} paths {run.folder}` rewrites the file") from error
     note = "; ".join(text for text in (run.data.note, gates_note(run)) if text)
     table, stats = path_table(
         subject(run, paths_of(run, texts)),
@@ -169,12 +169,13 @@ def _choice(run: FinishedRun, text: str) -> Any:
     except ValueError as error:
         raise ValueError(
             f"{run.folder / 'paths.json'}: belongs to another network ({error}); "
-            f"`{PROGRAM} paths {run.folder}` rewrites it"
+            f"`{PROGRAM} paths {run.folder}` rewrites the file"
         ) from error
 
 
 class _Feed:
-    """Batches of a run's test or held-out images: at most ``most``, spread evenly over the split."""
+    """A source of batches of a run's test or held-out images. At most ``most`` images are used, spread evenly over the
+    split."""
 
     def __init__(self, run: FinishedRun) -> None:
         self.run, self.views = run, run.recipe.data.eval_crops
@@ -185,7 +186,7 @@ class _Feed:
         return self.run.batches(part, fewer, looks=looks)
 
     def stored(self, places: Sequence[int], most: int) -> Tensor:
-        """Return stored test images ``(n, C, H, W)`` uint8, by their indices in ``self("test", most)``."""
+        """Return the stored test images ``(n, C, H, W)`` uint8 at the given indices into ``self("test", most)``."""
         from polypath.data.split import Split
 
         split = self.run.data.test
@@ -208,7 +209,7 @@ def _facts(run: FinishedRun, result: RunResult, table: PathTable, session: dict[
     return {
         "test error": f"{percent(result.test_error)}%",
         "test images": f"{result.test_images:,}",
-        "evaluations on them": f"{run.test_evaluations:,}",
+        "test evaluations": f"{run.test_evaluations:,}",
         "network": str(getattr(model, "family", type(model).__name__)),
         "parameters": f"{result.parameters:,}",
         "MACs of one image": short_macs(table.rows[0].macs),
@@ -226,6 +227,6 @@ def _facts(run: FinishedRun, result: RunResult, table: PathTable, session: dict[
 
 def _short(revision: str | None) -> str:
     if revision is None:
-        return "outside of git"
+        return "not in a git checkout"
     head, plus, rest = revision.partition("+")
     return head[:12] + plus + rest

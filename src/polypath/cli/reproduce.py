@@ -18,36 +18,49 @@ if TYPE_CHECKING:
 
 def reproduce(argv: list[str]) -> None:
     """Run a paper's table or figure: train its networks with several seeds, print the measured numbers beside the
-    published ones, and judge each claim. The same command resumes a stopped experiment. Without a name, all experiments
-    are listed."""
+    published ones, and judge each of the paper's claims. The same command resumes a stopped experiment. Without a name,
+    list all experiments."""
     parser = Parser("reproduce", reproduce.__doc__)
-    parser.add_argument("experiment", nargs="?", help="PAPER/TABLE, such as crescendonet/table2; without it, a list")
+    parser.add_argument("experiment", nargs="?", help="PAPER/TABLE, such as crescendonet/table2")
     parser.add_argument(
         "--scale",
         default="small",
         help="smoke (seconds), small (minutes on a CPU; default), medium (all images; hours) or paper (GPUs)",
     )
-    parser.add_argument("--seeds", type=positive, help="seeds 0 to N-1; default the scale's number")
-    parser.add_argument("--device", help="device for training and scoring; default the recipes'")
     parser.add_argument(
-        "--data.source", dest="source", metavar="[NAME=]PLACE", help="take images from this folder or Hub name instead"
+        "--seeds", type=positive, help="number of seeds, which are 0 to N-1 (default: set by the scale)"
+    )
+    parser.add_argument("--device", help="device for training and evaluation (default: the recipes' device)")
+    parser.add_argument(
+        "--data.source",
+        dest="source",
+        metavar="[NAME=]PLACE",
+        help="read the images from this folder or Hub name instead",
     )
     parser.add_data_moved()
-    parser.add_argument("--workers", type=positive, default=1, help="concurrent runs on this machine (default 1)")
     parser.add_argument(
-        "--out", type=Path, help="result folder; default reproduced/PAPER-TABLE-SCALE; with --all, the parent folder"
+        "--workers", type=positive, default=1, help="number of concurrent runs on this machine (default 1)"
     )
     parser.add_argument(
-        "--runs", type=Path, help="folder of the runs that experiments share; default ~/.local/share/polypath/runs"
+        "--out",
+        type=Path,
+        help="folder of the result (default reproduced/PAPER-TABLE-SCALE); with --all, its parent folder",
     )
     parser.add_argument(
-        "--all", action="store_true", help="run every experiment of the scale, each paper's main ones first"
+        "--runs", type=Path, help="folder of the runs that experiments share (default ~/.local/share/polypath/runs)"
     )
     parser.add_argument(
-        "--plan", action="store_true", help="only list what would run: order, PFLOP, time on this machine"
+        "--all", action="store_true", help="run every experiment of the scale, each paper's main experiments first"
     )
     parser.add_argument(
-        "--project", action="store_true", help="only estimate one run at the published setting, here and on a GPU"
+        "--plan",
+        action="store_true",
+        help="only list the experiments that would run, with PFLOP and time on this machine",
+    )
+    parser.add_argument(
+        "--project",
+        action="store_true",
+        help="only estimate the time of one run at the published setting, here and on a GPU",
     )
     parser.add_argument(
         "--gpu-tflops",
@@ -139,7 +152,13 @@ def _list(as_json: bool) -> None:
         print_json([{"name": e.name, "place": e.place, "shows": e.shows, "scales": list(e.scales)} for e in found])
         return
     rows = [[e.name, e.place, e.shows] for e in found]
-    print_table("Experiments", ["name", "place", "shows"], rows, left=3, notes=[f"`{PROGRAM} reproduce NAME` runs one"])
+    print_table(
+        "Experiments",
+        ["name", "place", "shows"],
+        rows,
+        left=3,
+        notes=[f"`{PROGRAM} reproduce NAME` runs an experiment"],
+    )
 
 
 def _show(result: Result) -> None:

@@ -1,4 +1,4 @@
-"""Options of ``polypath reproduce`` that run no experiment: plans, projections, verdicts."""
+"""Implements the options of ``polypath reproduce`` that run no experiment: plans, projections and verdicts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from polypath.cli.tables import print_json, print_table
 
 
 def plan(scale: str, names: Sequence[str] | None, as_json: bool) -> None:
-    """Print experiments in their order, with PFLOP and time on this machine; by default, all that have the scale."""
+    """Print experiments in the order in which they run, with PFLOP and time on this machine. By default, print all
+    experiments that have the scale."""
     from polypath.reproduce.frozen import SCALE, planned
     from polypath.reproduce.plan import plan_of, seconds_here
     from polypath.reproduce.registry import get_experiment
@@ -41,19 +42,20 @@ def plan(scale: str, names: Sequence[str] | None, as_json: bool) -> None:
     ]
     print_table(
         f"scale {scale}",
-        ["experiment", "place", "arms", "seeds", "new runs", "PFLOP", "of new runs", "hours here"],
+        ["experiment", "place", "arms", "seeds", "new runs", "PFLOP", "PFLOP of new runs", "hours here"],
         told,
         left=2,
         notes=[
             f"{found.pflop:.2f} PFLOP and {at / 3600:.1f} hours here in total; a run that several experiments share is "
             "trained once",
-            "hours are extrapolated from a few timed steps of the first arm, without loading and scoring",
+            "hours here: extrapolated from a few timed steps of the first arm, without loading and evaluation",
         ],
     )
 
 
 def project(names: Sequence[str] | None, rate_gpu: float, as_json: bool) -> None:
-    """Print PFLOP and time of one run at the published setting, for each experiment; by default, one per paper."""
+    """Print PFLOP and time of one run at the published setting, for each experiment. By default, print one experiment
+    of each paper."""
     from polypath.reproduce.plan import HEADLINES, projected
     from polypath.reproduce.registry import get_experiment
 
@@ -61,7 +63,7 @@ def project(names: Sequence[str] | None, rate_gpu: float, as_json: bool) -> None
     for name in names or HEADLINES:
         arms = get_experiment(name).scale("paper").arms
         if not arms:
-            raise ValueError(f"{name}: trains nothing, so there is nothing to project")
+            raise ValueError(f"{name}: this experiment trains nothing, so there is nothing to project")
         found.append(projected(next(iter(arms.values())), rate_gpu))
     rows = [asdict(one) | {"hours_here": one.seconds_here / 3600, "hours_gpu": one.seconds_gpu / 3600} for one in found]
     if as_json:
@@ -81,7 +83,7 @@ def project(names: Sequence[str] | None, rate_gpu: float, as_json: bool) -> None
         "One run at the published setting",
         ["recipe", "PFLOP", "GFLOP/s here", "hours here", "hours on a GPU"],
         told,
-        notes=[f"here: from a few timed steps; GPU: assumed {rate_gpu / 1e12:g} TFLOP/s of training"],
+        notes=[f"here: extrapolated from a few timed steps; GPU: training at {rate_gpu / 1e12:g} TFLOP/s is assumed"],
     )
 
 

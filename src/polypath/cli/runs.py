@@ -1,4 +1,4 @@
-"""Helpers of the subcommands that read a finished run."""
+"""Helpers for the subcommands that read a finished run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def texts_of(folder: Path, texts: Sequence[str]) -> list[str]:
     """Return the requested choices, with ``found`` replaced by the choices that a search of the run found.
 
     Raises:
-        ValueError: no search was run, or it searched another network.
+        ValueError: the run was not searched, or the search belongs to another network.
     """
     from polypath.search.result import FOUND, found_paths
 
@@ -28,10 +28,10 @@ def texts_of(folder: Path, texts: Sequence[str]) -> list[str]:
 
 
 def paths_of(run: FinishedRun, texts: Sequence[str] | None) -> dict[str, Paths]:
-    """Return choices of a run, the whole network first: the requested ones or, by default, the named ones.
+    """Return the requested choices of a run's network or, by default, the named ones. The whole network is first.
 
     Raises:
-        ValueError: as :func:`texts_of`, or an illegal choice.
+        ValueError: as for :func:`texts_of`, or a choice is illegal.
     """
     if not texts:
         return run.net.named_paths()
@@ -40,8 +40,8 @@ def paths_of(run: FinishedRun, texts: Sequence[str] | None) -> dict[str, Paths]:
 
 
 def subject(run: FinishedRun, paths: Mapping[str, Paths] | None = None) -> Subject:
-    """Return a run as a subject for :func:`polypath.analysis.tables.path_table`, with progress bars; by default, with
-    its named paths."""
+    """Return a run as a subject for :func:`polypath.analysis.tables.path_table`, with a progress bar. The default of
+    ``paths`` is the run's named paths."""
     paths = run.net.named_paths() if paths is None else paths
     test = run.batches("test", looks=len(paths))
     return Subject(
@@ -56,7 +56,7 @@ def subject(run: FinishedRun, paths: Mapping[str, Paths] | None = None) -> Subje
 
 
 class Watched:
-    """Batches that show a progress bar at each iteration over them."""
+    """A wrapper of batches that shows a progress bar at each iteration over them."""
 
     def __init__(self, batches: Any, what: str) -> None:
         self.batches, self.what = batches, what

@@ -13,24 +13,31 @@ from polypath.core.checks import number, whole
 def search(argv: list[str]) -> None:
     """Find the paths of a finished run that are most accurate for their time, among all choices of its network and not
     only the named ones. They are chosen on one half of the held-out images. On the other half they are compared with
-    the named paths and with equally many random ones. Writes search.json into the run's folder; `paths`, `report` and
-    `export` use it with `--paths found`. The same command resumes a stopped search."""
+    the named paths and with equally many random ones. The result is written as search.json into the run's folder. The
+    commands `paths`, `report` and `export` use the found paths with `--paths found`. The same command resumes a stopped
+    search."""
     parser = Parser("search", search.__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run with held-out images (data.validation)")
     parser.add_argument(
         "--method",
         choices=("auto", "exhaustive", "beam"),
         default="auto",
-        help="evaluate all choices, or search with a beam; auto: all if --size and --pflop allow it",
+        help="exhaustive: evaluate all choices; beam: beam search; auto (default): exhaustive if --size and --pflop "
+        "allow it, else beam",
     )
-    parser.add_argument("--size", type=positive, default=5000, help="choices to evaluate, at most (default 5000)")
     parser.add_argument(
-        "--pflop", type=number_of(float, number(above=0)), default=0.3, help="PFLOP to spend, at most (default 0.3)"
+        "--size", type=positive, default=5000, help="largest number of choices to evaluate (default 5000)"
+    )
+    parser.add_argument(
+        "--pflop", type=number_of(float, number(above=0)), default=0.3, help="limit on the PFLOP to spend (default 0.3)"
     )
     parser.add_argument("--width", type=positive, default=8, help="width of the beam (default 8)")
-    parser.add_argument("--keep", type=positive, default=12, help="paths to keep, at most (default 12)")
+    parser.add_argument("--keep", type=positive, default=12, help="largest number of paths to find (default 12)")
     parser.add_argument(
-        "--seed", type=number_of(int, whole(0)), default=0, help="seed of the halves and the random paths (default 0)"
+        "--seed",
+        type=number_of(int, whole(0)),
+        default=0,
+        help="seed for splitting images and for random paths (default 0)",
     )
     parser.add_argument(
         "--statistics",
@@ -49,24 +56,24 @@ def search(argv: list[str]) -> None:
         "--runtime",
         choices=("auto", "openvino", "onnxruntime", "torch", "none"),
         default="auto",
-        help="runtime in which to measure times; none: count MACs instead",
+        help="runtime in which to measure times; none: use MACs instead of times",
     )
     parser.add_argument(
         "--timed",
         type=number_of(int, whole(2)),
         default=40,
         metavar="N",
-        help="paths to time; the other times are predicted from them (default 40)",
+        help="number of paths to time; the times of all other paths are predicted from these (default 40)",
     )
     parser.add_argument(
         "--regret",
         action="store_true",
-        help="with --method beam: also evaluate all choices, and report what the beam missed",
+        help="with --method beam: also evaluate all choices, and report how much better they are",
     )
     parser.add_argument(
-        "--test", action="store_true", help="also score the found, named and random paths on the test split"
+        "--test", action="store_true", help="also measure the test errors of the found, named and random paths"
     )
-    parser.add_argument("--device", help="device that runs the paths; default the recipe's")
+    parser.add_argument("--device", help="device that runs the paths (default: the recipe's device)")
     parser.add_data_moved()
     parser.add_json()
     args = parser.read(argv)

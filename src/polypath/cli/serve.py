@@ -19,7 +19,7 @@ from polypath.core.checks import number, whole
 NEEDS = ("fastapi", "fastapi_offline", "uvicorn", "h11", "prometheus_client", "python_multipart")
 
 LOG = logging.getLogger(__name__)
-MEASURING = "measuring how long each path takes on this machine; stored for the next start"
+MEASURING = "measuring how long each path takes on this machine; the times are stored for the next start"
 
 
 def serve(argv: list[str]) -> None:
@@ -28,7 +28,7 @@ def serve(argv: list[str]) -> None:
     must send it. On SIGTERM or Ctrl-C, the service answers the accepted requests, then exits."""
     parser = Parser("serve", serve.__doc__)
     parser.add_argument(
-        "bundle", nargs="?", type=Path, help="folder of a bundle or network; default the pretrained bundle"
+        "bundle", nargs="?", type=Path, help="folder of a bundle or of a saved network (default: the pretrained bundle)"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument(
@@ -37,41 +37,47 @@ def serve(argv: list[str]) -> None:
         default=8000,
         help="port to listen on, 0 for any free one (default 8000)",
     )
-    parser.add_argument("--without-key", action="store_true", help="allow another --host without POLYPATH_API_KEY")
+    parser.add_argument("--without-key", action="store_true", help="do not require POLYPATH_API_KEY for another --host")
     parser.add_allow_host()
     parser.add_argument(
         "--cors",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="let pages of this origin (https://example.org) send requests, * for any; repeatable",
+        help="let web pages of this origin (https://example.org; *: any origin) send requests; repeatable",
     )
     parser.add_argument(
-        "--runtime", default="auto", help="auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
+        "--runtime", default="auto", help="one of auto, openvino, onnxruntime, torch, torch-compiled, cuda-graphs"
     )
     parser.add_precision()
     parser.add_argument(
-        "--threads", type=positive, help="threads of one inference; default all cores but one, which HTTP uses"
+        "--threads",
+        type=positive,
+        help="number of threads of one inference (default: all cores but one, which HTTP uses)",
     )
     parser.add_profile()
-    parser.add_argument("--budget-ms", type=float, default=1000.0, help="budget of requests without one (default 1000)")
-    parser.add_argument("--max-batch", type=positive, default=16, help="images in one batch, at most (default 16)")
+    parser.add_argument(
+        "--budget-ms", type=float, default=1000.0, help="budget of requests that state none (default 1000)"
+    )
+    parser.add_argument(
+        "--max-batch", type=positive, default=16, help="largest number of images in a batch (default 16)"
+    )
     parser.add_argument(
         "--max-body-mb",
         type=number_of(float, number(above=0, high=1024)),
         default=8.0,
-        help="MiB of a request's body, at most (default 8)",
+        help="largest size of a request's body in MiB (default 8)",
     )
     parser.add_argument(
-        "--max-pixels", type=positive, default=2**25, help="pixels of one image, at most (default 33554432)"
+        "--max-pixels", type=positive, default=2**25, help="largest number of pixels of an image (default 33554432)"
     )
     parser.add_argument(
-        "--max-requests", type=positive, default=512, help="requests in progress, at most (default 512)"
+        "--max-requests", type=positive, default=512, help="largest number of requests in progress (default 512)"
     )
     parser.add_argument(
         "--cluster", metavar="ADDRESS", help="run on a Ray cluster (auto: the running one, local: a new one)"
     )
-    parser.add_argument("--replicas", type=positive, help="replicas on the cluster (default 1)")
+    parser.add_argument("--replicas", type=positive, help="number of replicas on the cluster (default 1)")
     parser.add_json()
     args = parser.read(argv)
 
@@ -88,13 +94,14 @@ def serve(argv: list[str]) -> None:
     limits = RequestLimits(body_bytes=int(args.max_body_mb * 2**20), pixels=args.max_pixels, requests=args.max_requests)
     options = Options(budget_ms=args.budget_ms, max_batch=args.max_batch, limits=limits)
     if args.replicas is not None and args.cluster is None:
-        raise ValueError(f"--replicas {args.replicas}: only on a cluster; add --cluster ADDRESS")
+        raise ValueError(f"--replicas {args.replicas}: is only allowed on a cluster; add --cluster ADDRESS")
     args.replicas = args.replicas or 1
     callers = Callers((args.host, *args.allow_host), tuple(args.cors))
     key = Key(os.environ.get(KEY_VARIABLE))
     if not key and not is_loopback(args.host) and not args.without_key:
         raise ValueError(
-            f"--host {args.host}: others could reach the service; set {KEY_VARIABLE}, or allow this with --without-key"
+            f"--host {args.host}: other machines could reach the service; set {KEY_VARIABLE}, or allow this with "
+            "--without-key"
         )
     with listen(args.host, args.port) as bound:
         from polypath.serve.server import serve as run
@@ -107,7 +114,7 @@ def serve(argv: list[str]) -> None:
             app = _here(args, options, key, callers)
             stopped_by = run(app, bound, lambda: _tell(args, app.model, url, bool(key)))
     if stopped_by == signal.SIGINT:
-        LOG.info("stopped; all accepted requests were answered")
+        LOG.info("the service was stopped; all accepted requests were answered")
         raise KeyboardInterrupt("stopped")
 
 
@@ -146,8 +153,8 @@ def _on_cluster(args: Any, options: Any, key: Any, callers: Any, bound: Any, url
 def make_model(
     bundle: Path | None, runtime: str, threads: int | None, profile: Any = "stored", precision: str = "auto"
 ) -> Any:
-    """Open the model of a bundle. Replicas on a cluster call this, too."""
-    # a warning about an odd image is for the client that sent it, not for the service's log
+    """Open the model of a bundle. Replicas on a cluster call this function, too."""
+    # Pillow's warnings about a client's unusual images do not belong in the service's log
     warnings.filterwarnings("ignore", module=r"PIL\.")
     from polypath.deploy import AnytimePredictor, Bundle
     from polypath.profiling.cores import cores
@@ -167,4 +174,4 @@ def _tell(args: Any, model: Any, url: str, key: bool, **more: int) -> None:
         where = "".join(f" by {number} {what}" for what, number in more.items())
         say(f"{model.name}: {len(model.paths)} paths, {len(model.classes)} classes{where} at {url}; {keys}")
         say(f"try: curl -F image=@photo.jpg -F budget_ms=50 {url}/v1/predict")
-        say(f"API documentation: {url}/docs; Ctrl-C stops")
+        say(f"API documentation: {url}/docs; press Ctrl-C to stop")

@@ -1,4 +1,4 @@
-"""``polypath sweep``: train one recipe for several seeds and values of its fields."""
+"""``polypath sweep``: train with one recipe for several seeds and values of the recipe's fields."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from polypath.cli.tables import print_json
 
 
 def sweep(argv: list[str]) -> None:
-    """Train a recipe for several seeds and, with --set, for each combination of field values; print mean ± standard
-    deviation. The same command resumes a stopped sweep: it reads finished runs, resumes unfinished ones and retries
-    failed ones. Any field of the recipe is an option, as for `polypath train`."""
+    """Train a recipe's network with several seeds and, with --set, for each combination of field values. Print mean ±
+    standard deviation over the seeds. The same command resumes a stopped sweep: it reads finished runs, resumes
+    unfinished runs and retries failed runs. Any field of the recipe is an option, as for `polypath train`."""
     parser = Parser(
         "sweep", sweep.__doc__, usage=f"{PROGRAM} sweep RECIPE [--seeds N] [--set FIELD=A,B] [--FIELD VALUE]"
     )
-    parser.add_argument("recipe", help=f"a name of `{PROGRAM} recipes`")
-    parser.add_argument("--seeds", type=positive, default=3, help="seeds 0 to N-1 (default 3)")
+    parser.add_argument("recipe", help=f"name of a recipe; `{PROGRAM} recipes` lists all")
+    parser.add_argument("--seeds", type=positive, default=3, help="number of seeds, which are 0 to N-1 (default 3)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=A,B", help="values of a field (dotted name); repeatable"
     )
-    parser.add_argument("--out", type=Path, help="folder of the sweep; default sweeps/RECIPE")
-    parser.add_argument("--workers", type=positive, default=1, help="concurrent runs on this machine (default 1)")
-    parser.add_argument("--retries", type=int, default=1, help="retries of a failed run (default 1)")
+    parser.add_argument("--out", type=Path, help="folder of the sweep (default sweeps/RECIPE)")
+    parser.add_argument("--workers", type=positive, default=1, help="number of concurrent runs here (default 1)")
+    parser.add_argument("--retries", type=int, default=1, help="number of retries of a failed run (default 1)")
     parser.add_argument(
         "--cluster", metavar="ADDRESS", help="run on a Ray cluster (auto: the running one, local: a new one)"
     )
@@ -58,15 +58,15 @@ def sweep(argv: list[str]) -> None:
 
 
 def values_of(text: str) -> tuple[str, list[Any]]:
-    """Read ``model.depth=26,38`` as a field and its values. A value is read as JSON if possible (lists in brackets),
-    else as a word.
+    """Parse ``model.depth=26,38`` into a field and its values. The values are parsed as JSON if possible (lists in
+    brackets), else as words.
 
     Raises:
-        ValueError: text without ``=`` or without values.
+        ValueError: the text has no ``=``, no field or no values.
     """
     name, equals, values = (part.strip() for part in text.partition("="))
     if not equals or not name or not values:
-        raise ValueError(f"--set {text!r}: write FIELD=A,B,C, such as model.depth=26,38,50")
+        raise ValueError(f"--set {text!r}: must have the form FIELD=A,B,C, such as model.depth=26,38,50")
     try:
         found = json.loads(f"[{values}]")
     except ValueError:

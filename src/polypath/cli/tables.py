@@ -1,4 +1,4 @@
-"""Printing of tables and of JSON. Rich is imported when the first table is printed."""
+"""Prints tables and JSON. Rich is imported when the first table is printed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def print_table(
 
 
 class RowPrinter:
-    """A table that prints each row as it comes, so that a later failure loses nothing.
+    """A table that prints each row as soon as it is added, so that no row is lost if a later one fails.
 
     Args:
         title: the line above the columns.
@@ -91,7 +91,8 @@ class RowPrinter:
 
 
 def stdout() -> Console:
-    """Return a console for standard output. It is wide if that is no terminal, so that piped tables are not wrapped."""
+    """Return a console for standard output. If this is not a terminal, the console is wide, so that piped tables are
+    not wrapped."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 200
@@ -99,7 +100,7 @@ def stdout() -> Console:
 
 
 def watched(things: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
-    """Return ``things``; iterating over them shows a progress bar on standard error if that is a terminal."""
+    """Return ``things``. If standard error is a terminal, iterating over them shows a progress bar there."""
     if not sys.stderr.isatty():
         return things
     from rich.progress import track

@@ -38,10 +38,10 @@ def recipes(argv: list[str]) -> None:
             return
         print_table(
             "Recipes",
-            ["name", "what for", "epochs", "batch"],
+            ["name", "purpose", "epochs", "batch"],
             [[r.name, about(r.name), str(r.epochs), str(r.batch_size)] for r in found],
             left=2,
-            notes=[f"`{PROGRAM} recipes NAME` shows a recipe's fields, `{PROGRAM} train NAME` runs it."],
+            notes=[f"`{PROGRAM} recipes NAME` shows a recipe's fields. `{PROGRAM} train NAME` trains the recipe."],
         )
         return
     recipe = get_recipe(args.name)
@@ -51,7 +51,7 @@ def recipes(argv: list[str]) -> None:
     rows = [_row(recipe, name, value) for name, value in _leaves(recipe)]
     print_table(
         f"{recipe.name}: {about(recipe.name)}",
-        ["field", "value", "assumed, because"],
+        ["field", "value", "why assumed"],
         rows,
         left=3,
         notes=[f"Each field is an option: `{PROGRAM} train {recipe.name} --optim.lr 0.05`."],
@@ -59,18 +59,19 @@ def recipes(argv: list[str]) -> None:
 
 
 def train(argv: list[str]) -> None:
-    """Train a recipe into a new folder, by default runs/NAME. Any field of the recipe is an option; `polypath train
-    RECIPE --help` lists them. The recipe my-images needs only the folder of your pictures: --data.source DIR."""
+    """Train a network with a recipe, and write the run into a new folder, by default runs/NAME. Any field of the recipe
+    is an option; `polypath train RECIPE --help` lists the fields. The recipe my-images needs only the folder of your
+    pictures: --data.source DIR."""
     parser = Parser("train", train.__doc__, add_help=False, usage=f"{PROGRAM} train RECIPE [--FIELD VALUE ...]")
-    parser.add_argument("recipe", help=f"a name of `{PROGRAM} recipes`")
-    parser.add_argument("--out", type=Path, help="run folder; default runs/NAME")
+    parser.add_argument("recipe", help=f"name of a recipe; `{PROGRAM} recipes` lists all")
+    parser.add_argument("--out", type=Path, help="run folder (default runs/NAME)")
     parser.add_argument("--find-lr", action="store_true", help="find the learning rate by a short sweep first")
     parser.add_json()
     if not argv or argv[0] in ("-h", "--help"):
         parser.print_help()
         return
     if argv[0].startswith("-"):
-        raise ValueError(f"{parser.prog}: name a recipe before {argv[0]!r}; `{PROGRAM} recipes` lists them")
+        raise ValueError(f"{parser.prog}: give a recipe before {argv[0]!r}; `{PROGRAM} recipes` lists all recipes")
     args, rest = parser.parse_known_args(argv)
 
     from polypath.training.recipes import get_recipe
@@ -78,7 +79,7 @@ def train(argv: list[str]) -> None:
     base = get_recipe(args.recipe)
     if "--help" in rest or "-h" in rest:
         say(
-            "Besides the recipe's fields:\n  --out DIR  run folder, default runs/NAME\n"
+            "Options besides the recipe's fields:\n  --out DIR  run folder (default runs/NAME)\n"
             "  --find-lr  find the learning rate by a short sweep first\n  --json     print JSON\n"
         )
     recipe = customised(base, rest, f"{PROGRAM} train {base.name}")
@@ -91,7 +92,7 @@ def train(argv: list[str]) -> None:
 
 
 def _swept(recipe: Recipe, options: list[str], out: Path) -> tuple[Recipe, ImageData]:
-    """Return the recipe with the learning rate that a sweep found, and the images loaded for the sweep."""
+    """Return the recipe with the learning rate that a short sweep found, and the images that the sweep loaded."""
     from polypath.cli.options import named
     from polypath.data.sources import load_images
     from polypath.storage.files import check_vacant
@@ -99,7 +100,7 @@ def _swept(recipe: Recipe, options: list[str], out: Path) -> tuple[Recipe, Image
     from polypath.training.settle import settled
 
     if "optim.lr" in named(options):
-        raise ValueError("--find-lr and --optim.lr: give one of them")
+        raise ValueError("--find-lr and --optim.lr: give only one of them")
     if "RANK" in os.environ:
         raise ValueError(
             "--find-lr: works in one process only; find the rate without torchrun, then give it as --optim.lr"
@@ -111,8 +112,8 @@ def _swept(recipe: Recipe, options: list[str], out: Path) -> tuple[Recipe, Image
 
 
 def resume(argv: list[str]) -> None:
-    """Continue a run that was stopped or killed. The result is the same as without the stop. --epochs extends a
-    finished run, or changes the number of epochs of an unfinished one."""
+    """Continue a run that was stopped or killed. The result is the same as without the stop. With --epochs, extend a
+    finished run, or change the number of epochs of an unfinished run."""
     parser = Parser("resume", resume.__doc__)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_data_moved()
@@ -128,13 +129,13 @@ def resume(argv: list[str]) -> None:
 
 
 def customised(base: Recipe, options: list[str], prog: str) -> Recipe:
-    """Return ``base`` with the fields that ``options`` set. Fields set this way are no longer assumed or open.
+    """Return a copy of ``base`` with the field values that ``options`` set. These fields are no longer assumed or open.
 
     ``--init timm:NAME`` makes that timm network the model, so the model options are timm's. If the model is open, any
-    ``--init`` sets it.
+    ``--init`` sets the model.
 
     Raises:
-        ValueError: as :func:`~polypath.cli.options.with_options`, or an ``init`` that is not the name of a network.
+        ValueError: as for :func:`~polypath.cli.options.with_options`, or ``init`` is not the name of a network.
     """
     from polypath.cli.options import named, with_options
     from polypath.training.recipe import lookup, still_open
@@ -164,7 +165,7 @@ def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _row(recipe: Recipe, name: str, value: Any) -> list[str]:
     """Return a field's name, its value, and why it was assumed."""
     if any(f"{name}.".startswith(f"{field}.") for field in recipe.open_fields):
-        return [name, "open", "chosen from the images, unless you set it"]
+        return [name, "open", "will be chosen from the images, unless you set it"]
     return [name, str(value), recipe.assumed.get(name, "")]
 
 
@@ -180,7 +181,7 @@ def _report(result: RunResult, as_json: bool) -> None:
         f"epoch {result.epoch} ({chosen}); {result.parameters:,} parameters, {result.steps:,} steps, "
         f"{result.seconds:,.0f} s{_spent(result.pflop)} on {result.device}, seed {result.seed}",
         *(f"note: {note}" for note in result.notes),
-        f"run folder {result.run_dir}; `{PROGRAM} paths {result.run_dir}` scores its paths",
+        f"run folder {result.run_dir}; `{PROGRAM} paths {result.run_dir}` measures its paths",
     ]
     say(*lines)
 

@@ -1,4 +1,4 @@
-"""Computes the front of a set of choices, reduces it, and measures how much better one set is than another."""
+"""Computes the front of a set of choices, reduces the front, and measures how much better one set is than another."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ Values = Mapping[Paths, float]
 
 
 def front(errors: Values, costs: Values, most: int, classes: int) -> list[Paths]:
-    """Return the choices that are more accurate than all that cost no more, cheapest first, at most ``most`` of them.
+    """Return the front of some choices, cheapest first. Each choice of the front is more accurate than all choices that
+    cost no more.
 
-    A longer front is reduced one choice at a time. Each time, the choice whose removal loses the least hypervolume is
-    removed. The most accurate choice always stays, and the cheapest stays if ``most`` is at least two.
+    If the front has more than ``most`` choices, it is reduced one choice at a time. Each time, the choice that adds the
+    least hypervolume is removed. The most accurate choice always stays, and the cheapest stays if ``most`` is at least
+    two.
 
     Args:
         errors: errors in percent.
@@ -47,13 +49,13 @@ def best(errors: Values, costs: Values, width: int, classes: int) -> list[Paths]
 
 
 def box_of(costs: Sequence[float], classes: int) -> Box:
-    """Return the box of the hypervolume: from half the lowest cost to twice the highest, and up to the error of
+    """Return the box of the hypervolume: half the lowest cost, twice the highest cost, and the error of random
     guessing."""
     return min(costs) / 2, max(costs) * 2, 100.0 * (1 - 1 / max(2, classes))
 
 
 def volume(paths: Sequence[Paths], errors: Values, costs: Values, box: Box) -> float:
-    """Return the hypervolume of some choices, see :func:`polypath.analysis.deadline.hypervolume`."""
+    """Return the hypervolume of some choices (see :func:`polypath.analysis.deadline.hypervolume`)."""
     return hypervolume(np.array([costs[p] for p in paths]), np.array([errors[p] for p in paths]), box)
 
 

@@ -1,9 +1,9 @@
-"""Measures times of some paths in a bundle's runtime, and predicts the times of all paths with a linear model.
+"""Measures the times of some paths in a bundle's runtime, and predicts the times of all paths with a linear model.
 
-The model's features are a constant and, for each feature-map size, a path's multiply-adds, its layers with
-multiply-adds, and the elements that joins and other nodes write. It is fitted by least squares of relative errors.
-Coefficients are not negative, so that more work is never faster. The model is tested on paths that it was not fitted
-to.
+The model has a constant and three features for each feature-map size. They count a path's multiply-adds, its layers
+with multiply-adds, and the elements that all other nodes, such as joins, process. The model is fitted by least squares
+of relative errors. Its coefficients are not negative, so that more work is never faster. It is tested on paths to which
+it was not fitted.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ Features = dict[str, float]
 
 
 class Work:
-    """Computes the features of paths for the model.
+    """A callable that returns the features of a path for the model of times.
 
     Args:
-        counted: the multiply-adds of the network's paths.
+        counted: counts the multiply-adds of the network's paths.
         size: height and width of the images.
     """
 
@@ -88,9 +88,9 @@ class LatencyModel:
 
     Attributes:
         ms: milliseconds for one unit of each feature, by name.
-        least: the lower limit of predictions: half the time of the fastest timed path.
-        fitted, held_back: number of paths that the model was fitted to, and number of paths held back for the test.
-        error, worst: error in percent on the paths held back, on average and at most.
+        least: the lower limit of predictions, which is half the time of the fastest timed path.
+        fitted, held_back: number of paths to which the model was fitted, and number of paths held back for the test.
+        error, worst: mean and largest error of the predictions in percent, on the paths held back.
     """
 
     ms: dict[str, float]
@@ -101,18 +101,18 @@ class LatencyModel:
     worst: float
 
     def __call__(self, work: Features) -> float:
-        """Return predicted milliseconds. Features that no timed path had count as zero."""
+        """Return the predicted milliseconds. A feature that no timed path has adds no time."""
         return max(self.least, sum(self.ms.get(name, 0.0) * count for name, count in work.items()))
 
 
 def fitted(work: Sequence[Features], ms: Sequence[float]) -> LatencyModel:
-    """Fit the model to timed paths. Every fifth path is held back for the test.
+    """Fit the model to timed paths. Every fifth path is held back to test the model.
 
     Raises:
         ValueError: there are fewer than two paths.
     """
     if len(ms) < 2:
-        raise ValueError(f"{len(ms)} timed path: a model of times needs at least two")
+        raise ValueError(f"number of timed paths = {len(ms)}: must be at least two to fit a model of times")
     names = list(dict.fromkeys(name for row in work for name in row))
     counts, times = np.array([[row.get(name, 0.0) for name in names] for row in work]), np.asarray(ms, float)
     back = np.arange(len(ms)) % HELD_BACK == min(HELD_BACK, len(ms)) - 1
@@ -144,11 +144,11 @@ class Times:
 
 
 def timed(runtime: str, net: PathNet, choices: Sequence[Paths]) -> Times:
-    """Measure paths alternately in a runtime, with a temporary bundle.
+    """Measure the times of paths in a runtime. The paths run alternately, as paths of a temporary bundle.
 
     Raises:
-        ValueError: the network does not say how its images are prepared.
-        ImportError: the runtime or a package that writes its graphs is missing.
+        ValueError: the network's config does not state how images are prepared.
+        ImportError: the runtime, or a package that writes its graphs, is not installed.
     """
     net = copy.deepcopy(net).cpu()
     names = {f"path{i}": choice for i, choice in enumerate(dict.fromkeys(choices), 1)}
@@ -156,7 +156,7 @@ def timed(runtime: str, net: PathNet, choices: Sequence[Paths]) -> Times:
         if runtime == "torch":
             bundle = _unwritten(net, names)
         else:
-            with quiet_loggers("polypath.deploy.write", level=logging.WARNING):  # which logs a line for each graph
+            with quiet_loggers("polypath.deploy.write", level=logging.WARNING):  # it logs a line for each graph
                 bundle = write_bundle(net, Path(place) / "bundle", names)
         opened, prep = open_runtime(runtime, bundle), bundle.preparation
         x = check.images(1, (prep.channels, *prep.size)).numpy()
@@ -170,7 +170,7 @@ def timed(runtime: str, net: PathNet, choices: Sequence[Paths]) -> Times:
 
 
 def _unwritten(net: PathNet, names: Mapping[str, Paths]) -> Bundle:
-    """Return a bundle in memory, which only torch can run."""
+    """Return a bundle that exists only in memory. Only the runtime torch can run such a bundle."""
     paths = (BundlePath(name=name, text=str(choice), macs=0, params=0, depth=(0, 0)) for name, choice in names.items())
     prep = preparation(net.config)
     family = str(net.config.get("family", ""))

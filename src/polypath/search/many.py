@@ -1,4 +1,4 @@
-"""Evaluates many choices of one network together: finds which images each choice classifies correctly."""
+"""Evaluates many choices of one network together, and finds which images each choice classifies correctly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from polypath.profiling.cost import PathMacs, Size
 
 
 class ManyPaths:
-    """A network under many choices at once. Each value is computed only once (:mod:`polypath.core.values`).
+    """A network that runs under many choices at once. A feature map that is the same under several choices is computed
+    only once (:mod:`polypath.core.values`).
 
     Args:
         net: the network, in evaluation mode.
@@ -50,8 +51,8 @@ class ManyPaths:
         """Return which images each choice classifies correctly, ``(choices, N)``.
 
         Args:
-            x: images ``(N · views, C, H, W)``, on the network's device. The answers to all views of an image are
-                averaged.
+            x: images ``(N · views, C, H, W)``, on the network's device. The answers for all views (crops) of an image
+                are averaged.
             labels: labels ``(N,)``.
         """
         found = np.empty((len(self.choices), len(labels)), bool)

@@ -13,7 +13,7 @@ from polypath.search.front import best
 Evaluate = Callable[[Sequence[Paths]], Sequence[float]]
 """A function that returns the errors of some choices, in percent."""
 Cost = Callable[[Paths], float]
-ROUNDS = 20  # the fewest rounds of a beam search, if it finds more neighbours than it may evaluate
+ROUNDS = 20  # a beam search has at least this many rounds, if it finds more neighbours than it may evaluate
 
 
 def beam(
@@ -30,8 +30,9 @@ def beam(
     """Run a beam search, and return the errors of all choices that it evaluated.
 
     The search begins with ``start``. Each round evaluates the neighbours of the ``width`` best choices
-    (:func:`polypath.search.front.best`), until there are no new neighbours. A round evaluates at most a twentieth of
-    ``most``, or ``width`` choices if that is more. If there are more new neighbours, it chooses that many at random.
+    (:func:`polypath.search.front.best`). The search ends when there are no new neighbours, or when ``most`` choices
+    were evaluated. A round evaluates at most a twentieth of ``most``, or ``width`` choices if that is more. If there
+    are more new neighbours than this, the round draws that many at random.
     """
     first = list(dict.fromkeys(start))[:most]
     errors = dict(zip(first, evaluate(first), strict=True))
@@ -51,7 +52,7 @@ def beam(
 
 
 def drawn(space: ChoiceSpace, count: int, generator: torch.Generator) -> list[Paths]:
-    """Return ``count`` different choices, drawn uniformly at random, or all choices if there are no more."""
+    """Return ``count`` different choices, drawn uniformly at random, or all choices if there are not more."""
     if space.count <= count:
         return list(space)
     found: dict[Paths, None] = {}

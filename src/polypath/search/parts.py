@@ -1,4 +1,4 @@
-"""Caches the intermediate results of a search in a folder, so that an interrupted search resumes."""
+"""Caches the intermediate results of a search in a folder, so that an interrupted search can be resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Parts:
-    """The stored intermediate results of one search. Those of another search in the same folder are removed.
+    """A store for the intermediate results of one search. The results of another search in the folder are removed.
 
     Args:
         folder: the run's folder.
@@ -40,7 +40,7 @@ class Parts:
             known = None
         if known != claim:
             if known is not None:
-                LOG.info("%s: removed the parts of another search", self.folder)
+                LOG.info("%s: removed the intermediate results of another search", self.folder)
             self.remove()
             self.folder.mkdir()
             write_json(file, claim)
@@ -51,7 +51,8 @@ class Parts:
             remove(self.folder)
 
     def value(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return a JSON value from its file. If there is none, call ``make`` and write its result."""
+        """Return the JSON value called ``name`` from its file. If there is no such file, call ``make``, write the
+        result and return it."""
         file = self.folder / f"{name}.json"
         try:
             return read_json(file)
@@ -60,7 +61,8 @@ class Parts:
             return found
 
     def answers(self, name: str, chunk: int, choices: Sequence[Paths]) -> NDArray[np.bool_] | None:
-        """Read which answers to a chunk of images are right, ``(choices, images)``; None if that is not stored."""
+        """Read for each choice and each image of a chunk whether the answer is correct, ``(choices, images)``. Return
+        None if this is not stored."""
         try:
             bits, rest = unpacked(self._file(name, choices, chunk))
         except (OSError, ValueError):
@@ -68,12 +70,12 @@ class Parts:
         return bits["right"] if rest == {"choices": len(choices)} else None
 
     def keep_answers(self, name: str, chunk: int, choices: Sequence[Paths], right: NDArray[np.bool_]) -> None:
-        """Store for each choice and each image of a chunk whether the answer is right. :meth:`answers` reads this."""
+        """Store for each choice and each image of a chunk whether the answer is correct. :meth:`answers` reads this."""
         write_file(self._file(name, choices, chunk), packed({"right": right}, {"choices": len(choices)}))
 
     def statistics(self, choices: Sequence[Paths], make: Callable[[], BatchNormStatistics]) -> BatchNormStatistics:
-        """Return the statistics of some choices from their file. If there is none, call ``make`` and write its result.
-        Tensors that choices share stay shared."""
+        """Return the batch-norm statistics of some choices from their file. If there is no such file, call ``make``,
+        write the result and return it. Tensors that several choices share stay shared."""
         file = self._file("statistics", choices)
         try:
             return _loaded(file.read_bytes(), choices)
@@ -87,7 +89,7 @@ class Parts:
 
 
 def _saved(stats: BatchNormStatistics, choices: Sequence[Paths]) -> bytes:
-    """Serialise statistics: each tensor once, and an index that gives the tensor of every choice for every norm."""
+    """Serialise statistics. Each tensor is written once. An index gives the tensor of each choice for each norm."""
     names = list(dict.fromkeys(name for choice in choices for name in stats[choice]))
     unique: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     places: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Defines the result of a search, writes and reads it as ``search.json``, and checks that it is up to date."""
+"""Defines the result of a search, writes and reads it as ``search.json``, and checks that it fits the run's network."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ class SearchRow:
 
     Attributes:
         paths: the path's canonical text.
-        search_error, confirm_error, test_error: errors in percent: on the half of the held-out images used to choose
-            paths, on the other half, and on the test split if that was requested.
+        search_error: error in percent on the held-out images used to choose paths.
+        confirm_error: error in percent on the other half of the held-out images.
+        test_error: error in percent on the test split, or None if it was not requested.
         macs: multiply-adds for one image.
-        predicted_ms, ms: milliseconds predicted by the model of times, and measured together with all other rows; None
-            without a runtime.
+        predicted_ms, ms: milliseconds that the model of times predicts, and milliseconds measured together with all
+            other rows. Both are None if the search used MACs instead of times.
     """
 
     paths: str
@@ -43,11 +44,12 @@ class SearchRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """A comparison of the found paths with others, by hypervolume: the dominated share of a box of log cost and error.
+    """A comparison of the found paths with other paths by hypervolume, which is the dominated share of a box of log
+    cost and error.
 
     Attributes:
         images: the images on which errors are measured, ``confirm`` or ``test``.
-        found, other: hypervolume of the found paths, and of the others.
+        found, other: hypervolume of the found paths, and of the other paths.
         difference: found minus other. ``low`` and ``high`` are the ends of its 95% bootstrap interval over images.
     """
 
@@ -61,8 +63,9 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class Regret:
-    """The hypervolume that a beam search missed, on the search images: that of the front of all choices, minus that of
-    the beam's front (``found``) or of the front of the random choices (``drawn``). Fronts are not reduced here."""
+    """The hypervolume that a beam search missed, on the search images. ``found`` is the hypervolume of all choices
+    minus the hypervolume of the choices that the beam search evaluated. ``drawn`` is the same for the random choices.
+    ``choices`` is the number of all choices."""
 
     choices: int
     found: float
@@ -82,14 +85,16 @@ class SearchResult:
         choices: number of choices of the network, as text, since JSON readers differ on integers above 2^53.
         evaluated: number of choices that were evaluated.
         macs: multiply-adds of the search, with recalibration but without ``confirm`` and test images.
-        images: number of images in each part.
+        images: number of images used to ``search``, to ``confirm`` and to ``test``.
         statistics: the batch-norm statistics used to choose and to confirm. Each is given as the number of training
             images for recalibration, or None for the network's own statistics.
-        found, named, drawn: rows, cheapest first: the front that was found, the named paths in which no gate
-            decides, and the front of as many random choices (empty if all choices were evaluated).
-        gains: gains of the found paths over the ``named`` and over the ``drawn`` ones.
-        regret: see :class:`Regret`.
-        latency: the model of times, as :class:`polypath.search.latency.LatencyModel`, and ``runtime``.
+        found: rows of the front that was found, cheapest first.
+        named: rows of the named paths in which no gate decides, cheapest first.
+        drawn: rows of the front of as many random choices, cheapest first. It is empty if all choices were evaluated.
+        gains: gains of the found paths over the ``named`` and over the ``drawn`` paths.
+        regret: see :class:`Regret`. It is None if it was not requested.
+        latency: fields of the model of times (:class:`polypath.search.latency.LatencyModel`) and the ``runtime`` in
+            which times were measured. It is None if the search used MACs instead of times.
         test_evaluations: number of errors that were measured on the test split.
         environment: device and versions.
     """
@@ -124,7 +129,7 @@ class SearchResult:
         return folder / NAME
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return the table's head and rows as text."""
+        """Return the head and the rows of the printed table, as text."""
         head = ["path", "search %", "confirm %", "test %", "MACs", "predicted ms", "ms"]
         rows = []
         for name in ("found", "named", "drawn"):
@@ -146,9 +151,9 @@ class SearchResult:
         if self.latency is not None:
             m, runtime = self.latency, self.latency["runtime"]
             lines.append(
-                f"{runtime['name']} {runtime['version']}, {runtime['threads']} threads, one image; model of times from "
-                f"{m['fitted']} paths, off by {m['error']:.1f}% on average and {m['worst']:.1f}% at most on "
-                f"{m['held_back']} others" + ("; the machine was busy" if runtime["busy"] else "")
+                f"{runtime['name']} {runtime['version']}, {runtime['threads']} threads, one image; model of times "
+                f"fitted to {m['fitted']} paths, off by {m['error']:.1f}% on average and {m['worst']:.1f}% at most on "
+                f"{m['held_back']} other paths" + ("; the machine was busy" if runtime["busy"] else "")
             )
         for other, gains in self.gains.items():
             lines += [
@@ -159,7 +164,8 @@ class SearchResult:
         if self.regret is not None:
             r = self.regret
             lines.append(
-                f"regret against all {r.choices:,} choices on search images: {r.found:.4f}; of drawn ones {r.drawn:.4f}"
+                f"regret (lost hypervolume) against all {r.choices:,} choices on search images: {r.found:.4f}; of the "
+                f"drawn choices {r.drawn:.4f}"
             )
         return lines
 
@@ -180,19 +186,19 @@ def found_paths(folder: Path) -> list[str]:
     """Return the texts of the paths that were found in a run's network, cheapest first.
 
     Raises:
-        ValueError: there is no result, its file is damaged, or it belongs to another network than the run now has.
+        ValueError: there is no result, its file is damaged, or it belongs to an earlier network of the run.
     """
     result, now = load_search(folder), weights_digest(folder)
     if result.model != now:
         raise ValueError(
             f"{folder / NAME}: belongs to another checkpoint ({result.model[:12]}) than the run's network "
-            f"({now[:12]}); `polypath search {folder}` searches this one"
+            f"({now[:12]}); `polypath search {folder}` searches the run's network"
         )
     return [row.paths for row in result.found]
 
 
 def weights_digest(folder: Path) -> str:
-    """Return a digest that identifies the network that a run reports."""
+    """Return the SHA-256 of the weights of a run's network."""
     return file_digest(folder / MODEL / WEIGHTS)
 
 

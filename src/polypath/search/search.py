@@ -3,7 +3,7 @@
 Half of the held-out images are used to choose the front of error and time. On the other half, the front is compared
 with the named paths and with the front of as many random choices. If there are few enough choices, all are evaluated
 together (:mod:`.many`). Otherwise a beam search evaluates some of them (:mod:`.methods`). Intermediate results are kept
-until the search is complete, so an interrupted search resumes. The same arguments give the same paths.
+until the search is complete, so that an interrupted search can be resumed. The same arguments give the same paths.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from polypath.worth.deployed import runtime_name
 
 Asked = Literal["auto", "exhaustive", "beam"]
 Statistics = Literal["recalibrated", "own"]
-TIMED = 40  # number of paths that the model of times is fitted to and tested on
+TIMED = 40  # number of paths to time, to fit and test the model of times
 FLOP_OF_MAC = 2
 _DO = {"search": "choose", "confirm": "confirm", "test": "test"}
 LOG = logging.getLogger(__name__)
 
 
 def halves(n: int, seed: int) -> dict[str, torch.Tensor]:
-    """Split ``n`` held-out images at random: return the indices of one half to ``search`` and of one to ``confirm``."""
+    """Split ``n`` held-out images at random. Return the indices of the two halves, ``search`` and ``confirm``."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return {"search": order[: n // 2].sort().values, "confirm": order[n // 2 :].sort().values}
 
@@ -72,24 +72,24 @@ def search(
     """Search for the best paths of a run's network, and write the result as ``search.json`` into the run's folder.
 
     Args:
-        method: ``exhaustive``, ``beam`` or ``auto``. ``auto`` evaluates all choices if there are at most ``size`` and
-            this costs at most ``pflop``. Otherwise it is a beam search.
-        size: the largest number of choices to evaluate. With a beam search, as many are also drawn at random.
+        method: ``exhaustive``, ``beam`` or ``auto``. With ``auto``, all choices are evaluated if there are at most
+            ``size`` and their evaluation costs at most ``pflop``. Otherwise a beam search is used.
+        size: the largest number of choices to evaluate. With a beam search, as many choices are also drawn at random.
         width: width of the beam.
         keep: the largest number of paths to find.
         seed: random seed for splitting the held-out images into halves, and for random choices.
         statistics: batch-norm statistics used to choose: ``recalibrated`` for each choice, or the network's ``own``.
-            Those used to confirm are always recalibrated.
+            The statistics used to confirm are always recalibrated.
         num_images: number of training images to recalibrate on.
-        runtime: as for :func:`polypath.worth.deployed.runtime_name`; None counts MACs instead of milliseconds.
-        timed_paths: number of paths that the model of times is fitted to and tested on.
-        pflop: the largest number of operations that evaluation may cost, in PFLOP (a MAC is two operations).
-        regret: with ``beam``, also evaluate all choices, and report what the beam search missed.
-        test: also score the found, named and random paths on the test split.
+        runtime: as for :func:`polypath.worth.deployed.runtime_name`. None means that MACs are used instead of times.
+        timed_paths: number of paths to time. The model of times is fitted to some of them and tested on the others.
+        pflop: the largest cost of the evaluation, in PFLOP (a MAC is two operations).
+        regret: with ``beam``, also evaluate all choices, and report how much better they are (:class:`.Regret`).
+        test: also measure the errors of the found, named and random paths on the test split.
 
     Raises:
-        ValueError: an argument is illegal, the run is not finished or held no images out, the network has only one
-            choice, or evaluation needs more choices or operations than allowed.
+        ValueError: an argument is illegal, the run is not finished or held out too few images, the network has only
+            one choice, or the evaluation needs more choices or operations than allowed.
     """
     asked = {
         "method": check("method", method, one_of(*get_args(Asked))),
@@ -106,25 +106,27 @@ def search(
         "test": test,
     }
     if regret and method != "beam":
-        raise ValueError(f"regret measures what a beam search misses: choose method beam, not {method}")
+        raise ValueError(f"regret is measured only for a beam search: choose method beam, not {method}")
     held = run.data.validation
     if held is None or len(held) < FEWEST:
         some = "none" if held is None else f"{len(held)}"
         raise ValueError(
             f"{run.folder}: {some} of its images were held out (data.validation); a search needs at least {FEWEST} "
-            "that were not trained on, to choose paths and to confirm them"
+            "held-out images, to choose paths and to confirm them"
         )
     return _Search(run, asked).result()
 
 
 class _Search:
-    """One search, with checked arguments."""
+    """A search with checked arguments."""
 
     def __init__(self, run: FinishedRun, asked: Mapping[str, Any]) -> None:
         self.run, self.asked, self.net = run, asked, run.net
         self.space = ChoiceSpace(self.net.wiring)
         if self.space.count < 2:
-            raise ValueError(f"{run.folder}: its network has a single fixed choice, so there is nothing to search")
+            raise ValueError(
+                f"{run.folder}: the network has only one choice without gates, so there is nothing to search"
+            )
         self.counted = PathMacs(self.net)
         self.work = Work(self.counted, run.image_size)
         self.classes = self.net.num_classes
@@ -144,7 +146,7 @@ class _Search:
         """Return the method, its description, and the largest number of choices to evaluate.
 
         Raises:
-            ValueError: that would be more choices or operations than allowed.
+            ValueError: the search would need more choices or operations than allowed.
         """
         asked, count = self.asked, self.space.count
         many = f"{count:,} choices" if count < 10**9 else f"{short_count(count)} choices"
@@ -152,24 +154,24 @@ class _Search:
         if asked["method"] != "beam" or asked["regret"]:
             refused = self._listed(limit)
             if refused and (asked["method"] == "exhaustive" or asked["regret"]):
-                raise ValueError(f"exhaustive: the network has {many}; {refused}")
+                raise ValueError(f"not all choices can be evaluated: the network has {many}; {refused}")
             if not refused and not asked["regret"]:
                 return "exhaustive", f"{many}: exhaustive, {short_macs(self.cost)} MACs", count
         one = self._images() * self._macs(Paths())
         most = min(asked["size"], limit // one)
         if most < 1:
-            raise ValueError(f"pflop = {asked['pflop']:g}: one choice alone costs {_pflop(one)}")
+            raise ValueError(f"pflop = {asked['pflop']:g}: is too low, since one choice alone costs {_pflop(one)}")
         how = f"beam of width {asked['width']}, at most {most:,} evaluated, {short_macs(most * one)} MACs"
         return "beam", f"{many}: {how}", most
 
     def _listed(self, limit: int) -> str:
-        """List all choices and count their cost. Return why they may not all be evaluated, or an empty text."""
+        """List all choices and count their cost. Return why they cannot all be evaluated, or an empty text."""
         if self.space.count > self.asked["size"]:
             return f"at most {self.asked['size']:,} may be evaluated (size)"
         self.every = sorted(self.space, key=lambda p: from_the_input(self.net.wiring, p))
         self.cost = self._cost(ManyPaths(self.net, self.every))
         if self.cost > limit:
-            return f"that is {_pflop(self.cost)}, and at most {self.asked['pflop']:g} may be spent (pflop)"
+            return f"they cost {_pflop(self.cost)}, and at most {self.asked['pflop']:g} PFLOP may be spent (pflop)"
         return ""
 
     def _images(self) -> int:
@@ -209,11 +211,11 @@ class _Search:
                 if found[i] is None:
                     right = found[i] = many.right(x, labels, batches.views)
                     self.parts.keep_answers(part, i, choices, right)
-            LOG.info("evaluated %s choices on the images to %s", f"{len(choices):,}", _DO[part])
+            LOG.info("evaluated %s choices on the images used to %s", f"{len(choices):,}", _DO[part])
         return np.concatenate([chunk for chunk in found if chunk is not None], axis=1)
 
     def _errors(self, choices: Sequence[Paths]) -> list[float]:
-        """Return errors in percent on the search images."""
+        """Return the errors of choices on the search images, in percent."""
         if not choices:
             return []
         return (100.0 * (1.0 - self._right("search", choices).mean(1))).tolist()
@@ -227,7 +229,7 @@ class _Search:
         chosen = list(dict.fromkeys(choices))
 
         def measure() -> dict[str, Any]:
-            LOG.info("times of %d paths in %s", len(chosen), runtime)
+            LOG.info("measuring the times of %d paths in %s", len(chosen), runtime)
             return json.loads(json.dumps(dataclasses.asdict(timed(runtime, self.net, chosen))))
 
         return Times(**self.parts.value(name, measure))
@@ -251,7 +253,7 @@ class _Search:
         """Search, or read the result of an earlier search with the same arguments."""
         claim = {"model": self.model, "asked": dict(self.asked)}
         if (known := self._known(claim)) is not None:
-            LOG.info("%s: exists already, with the same arguments", self.run.folder / NAME)
+            LOG.info("%s exists already, with the same arguments", self.run.folder / NAME)
             return known
         LOG.info(self.told)
         with self.run.run.lock:
@@ -259,7 +261,7 @@ class _Search:
             try:
                 found = self._searched()
             except KeyboardInterrupt:
-                LOG.warning("stopped; the same command resumes from the parts in %s", self.parts.folder)
+                LOG.warning("the search was stopped; the same command resumes it (from %s)", self.parts.folder)
                 raise
             found.save(self.run.folder)
             self.parts.remove()

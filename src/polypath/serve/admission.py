@@ -1,17 +1,18 @@
 """Decides which requests are admitted, and which batch is next. This is only the policy, without clock or thread.
 
-A request is admitted if a rehearsal of the queue predicts that it and all accepted requests are answered in time. The
-next batch always contains the request with the earliest deadline. It is the largest batch of that request's path that
-meets the deadline. No request waits for a batch to fill: under load, batches fill by themselves.
+A request is admitted if a rehearsal (a simulation of the queue) predicts that this request and all accepted requests
+are answered in time. The next batch always contains the request with the earliest deadline. It is the largest batch of
+requests for the same path that meets this deadline. No request waits for a batch to fill: under load, batches fill by
+themselves.
 
 Each request is admitted with room for a larger batch than the rehearsal predicts. Otherwise a full queue degrades to
-small batches: its first request has just the time that it needs alone, so no other can join it, and the same happens to
-the next request. At twice the capacity, a simulation used 43% of the capacity without this room, and over 95% with it
-(tests/serve).
+small batches. The first request would have just the time that it needs alone, so no other request could join its batch.
+The same would happen to the next request. With requests at twice the capacity, a simulation used 43% of the capacity
+without this room, and over 95% with this room (tests/serve).
 
-Only admitted requests update the times. So a period of contention could make the times so long that nothing is
-admitted, and they would never recover. Therefore an idle machine admits the next request if it would be in time by the
-profile, whatever times were observed lately.
+Only admitted requests update the estimated times. So, after a busy period, the estimates could be so long that no
+request is admitted, and they would never become shorter again. Therefore an idle machine admits the next request if the
+profile predicts an answer in time, whatever times were observed lately.
 
 Times are seconds, by a clock of the caller's choice. ``now`` is always an argument.
 """
@@ -27,15 +28,15 @@ import numpy as np
 
 from polypath.serve.times import Times
 
-HEADROOM = 0.5  # the largest share of a request's budget that its batch, with headroom, may take
+HEADROOM = 0.5  # a batch with headroom may take at most this share of a request's budget
 
 
 @dataclass(eq=False)
 class Ticket:
-    """An accepted request, from admission, before its image is decoded, to its answer.
+    """An accepted request. It exists from admission, when its image is not decoded yet, until its answer.
 
-    ``batch_headroom`` is the batch size for which its deadline leaves room. ``away`` means that its large image is
-    being decoded in another process.
+    ``batch_headroom`` is the batch size for which the deadline leaves room. If ``away`` is true, a large image is being
+    decoded in another process.
     """
 
     deadline: float
@@ -55,7 +56,7 @@ class Queue:
 
     Args:
         order: names of the paths, the most accurate first.
-        times: how long batches take. Its batch sizes are the ones used.
+        times: how long batches take. Only batch sizes in ``times`` are used.
         limit: the largest number of tickets at a time.
 
     Raises:
@@ -64,18 +65,18 @@ class Queue:
 
     def __init__(self, order: Sequence[str], times: Times, limit: int) -> None:
         if set(order) != set(times.paths):
-            raise ValueError(f"order {list(order)}: expected the paths of the profile, {sorted(times.paths)}")
+            raise ValueError(f"order = {list(order)}: must be an order of the profile's paths, {sorted(times.paths)}")
         self.order, self.times, self.limit = tuple(order), times, limit
         self.tickets: list[Ticket] = []
         self.busy_until = 0.0
 
     def admit(self, now: float, deadline: float, path: str, cheaper: bool = False) -> Ticket | None:
-        """Admit a request that must be answered before ``deadline``, and return its ticket. Return None if it would be
-        late, or would make another request late.
+        """Admit a request that must be answered before ``deadline``, and return its ticket. Return None if the request
+        would be late, or would make another request late.
 
         Args:
             path: the path that should answer.
-            cheaper: if ``path`` is too slow, use the most accurate of the cheaper paths that is in time.
+            cheaper: if ``path`` is too slow, use the most accurate of the cheaper paths that are in time.
         """
         if (found := self.place(now, deadline, path, cheaper)) is None:
             return None
@@ -86,7 +87,8 @@ class Queue:
         return ticket
 
     def place(self, now: float, deadline: float, path: str, cheaper: bool = False) -> tuple[str, int] | None:
-        """Return the path and the batch headroom of the ticket that :meth:`admit` would return, without admitting."""
+        """Return the path and the batch headroom with which :meth:`admit` would admit a request, or None. The request
+        is not admitted."""
         if len(self.tickets) >= self.limit:
             return None
         idle = not self.busy_until and all(ticket.away for ticket in self.tickets)
@@ -106,8 +108,8 @@ class Queue:
             self.tickets.remove(ticket)
 
     def take(self, now: float) -> tuple[list[Ticket], list[Ticket]]:
-        """Remove and return the next batch, and the tickets that can no longer be in time. Only tickets with a decoded
-        image count; without any, the batch is empty."""
+        """Remove and return the next batch, and the tickets that can no longer be in time. Tickets whose image is not
+        decoded yet stay in the queue. If there are no others, the batch is empty."""
         late = self._drop_late(now)
         ready = [ticket for ticket in self.tickets if ticket.image is not None]
         if not ready:
@@ -121,7 +123,7 @@ class Queue:
         return batch, late
 
     def retry_s(self, now: float, path: str) -> float:
-        """Return after how many seconds a refused request for ``path`` may be retried. It is always above 0."""
+        """Return the seconds (above 0) after which a client may retry a refused request for ``path``."""
         return max(self.backlog(now), self.times.typical(path, 1, now))
 
     def backlog(self, now: float) -> float:
@@ -132,7 +134,7 @@ class Queue:
         return max(now, self.busy_until) - now + work
 
     def _drop_late(self, now: float) -> list[Ticket]:
-        """Remove and return tickets that can no longer be in time, since the machine was slower than expected."""
+        """Remove and return the tickets that can no longer be in time, because the machine was slower than expected."""
         late = []
         alone = sum(not ticket.away for ticket in self.tickets) == 1
         for ticket in self.tickets:
@@ -155,7 +157,7 @@ class Queue:
 
 
 class _Looked:
-    """A cache of times by path and size, since a rehearsal needs the same few many times."""
+    """A cache of times by path and batch size. A rehearsal needs a few of these times again and again."""
 
     def __init__(self, times: Times) -> None:
         self.sizes, self._times = times.sizes, times
@@ -168,7 +170,8 @@ class _Looked:
 
 
 def largest(waiting: int, spare_s: float, path: str, times: Times | _Looked, now: float) -> int:
-    """Return the largest batch size up to ``waiting`` that takes at most ``spare_s``, or the smallest if none does."""
+    """Return the largest batch size up to ``waiting`` that takes at most ``spare_s`` seconds. If there is none, return
+    the smallest batch size."""
     for size in reversed(times.sizes):
         if size <= waiting and times.high(path, size, now) <= spare_s:
             return size
@@ -176,11 +179,12 @@ def largest(waiting: int, spare_s: float, path: str, times: Times | _Looked, now
 
 
 def is_feasible(waiting: Iterable[tuple[float, str, int]], start: float, times: Times, now: float) -> bool:
-    """Rehearse the queue: return whether all waiting requests are answered in time, each with its batch headroom.
+    """Rehearse the queue. Return whether all waiting requests are answered in time, each with its batch headroom.
+    Batches are taken as by :meth:`Queue.take`.
 
     Args:
         waiting: (deadline, path, batch headroom) of each request, ordered by deadline.
-        start: when the inference thread is free. It takes batches as :meth:`Queue.take` does.
+        start: the time at which the inference thread is free.
     """
     looked, queues = _Looked(times), dict[str, list[tuple[float, int]]]()
     for deadline, path, batch_headroom in waiting:

@@ -46,7 +46,7 @@ class App:
 
     Args:
         model: the model that answers.
-        options: budgets, batches, limits.
+        options: options such as budgets, batch sizes and limits.
         key: the key that clients must send.
         callers: the host names under which the service may be called, and the web pages that may call it.
     """
@@ -65,8 +65,9 @@ class App:
         await self.guard(scope, receive, send)
 
     async def _dispatch(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer predictions directly, and pass everything else to FastAPI. Its routing costs twice as much as a
-        refusal, and refusals must stay cheap under overload. HEAD is a GET whose body the server leaves out."""
+        """Answer prediction requests directly, and pass all other requests to FastAPI. FastAPI's routing costs twice as
+        much as a refusal, and refusals must stay cheap under overload. A HEAD request is handled as a GET request; the
+        server leaves out the body of the answer."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
         if scope["type"] != "http" or scope["path"] != PREDICT_PATH or scope["method"] != "POST":
@@ -76,14 +77,14 @@ class App:
         await response(scope, receive, send)
 
     def refusal(self, head: PlainHead, body: bytes, server: tuple[str, int | None] | None) -> RequestRejected | None:
-        """Check a complete prediction request to the address ``server`` before its image is decoded. If it is refused,
-        count the refusal in the metrics and return it; otherwise return None."""
+        """Check a complete prediction request to the address ``server`` before its image is decoded. If the request is
+        refused, count the refusal in the metrics and return it. Otherwise return None."""
         scope = {"method": "POST", "path": PREDICT_PATH, "query_string": head.query, "headers": head.lines}
         try:
             headers = self.guard.check(scope | {"server": server})
             self.check(headers.get(b"content-type", b"").decode("latin-1"), head.query, body)
         except RequestRejected as refusal:
-            refusal.__traceback__ = None  # otherwise it keeps the body in memory while it is held back
+            refusal.__traceback__ = None  # the traceback would keep the body in memory
             self.metrics.refuse(refusal.status, refusal.reason)
             return refusal
         return None
@@ -92,10 +93,10 @@ class App:
         try:
             return await self.predict(request)
         except RequestRejected as refusal:
-            refusal.__traceback__ = None  # else it may form a reference cycle with a future, which keeps the body
+            refusal.__traceback__ = None  # it may be in a reference cycle with a future, which keeps the body
             return await self._refused(request, refusal)
         except Exception as error:
-            LOG.exception("defect in a prediction")
+            LOG.exception("a prediction failed because of a bug")
             return await self._defect(request, error)
 
     def drain(self) -> None:
@@ -144,7 +145,7 @@ class App:
         api.add_api_route(PREDICT_PATH, self.predict, methods=["POST"], summary="Classify an image", **about)
         api.add_api_route("/v1/paths", self.paths, methods=["GET"], summary="The paths, the most accurate first")
         api.add_api_route("/healthz", self.healthz, methods=["GET"], summary="Whether the process works")
-        api.add_api_route("/readyz", self.readyz, methods=["GET"], summary="Whether it takes requests")
+        api.add_api_route("/readyz", self.readyz, methods=["GET"], summary="Whether requests are accepted")
         api.add_api_route("/metrics", self.scrape, methods=["GET"], summary="Counters for Prometheus", **METRICS)
         api.add_exception_handler(RequestRejected, self._refused)  # pyright: ignore[reportArgumentType] (starlette types handlers by Exception)
         api.add_exception_handler(HTTPException, self._not_here)  # pyright: ignore[reportArgumentType] (starlette types handlers by Exception)
@@ -153,7 +154,8 @@ class App:
 
     async def predict(self, request: Request) -> Response:
         """Classify one image by the most accurate path that fits `budget_ms`, or by `path`. A request that cannot be
-        answered in time is refused at once: 503 with Retry-After. With `allow_cheaper` a cheaper path may answer."""
+        answered in time is refused at once, with status 503 and Retry-After. With `allow_cheaper`, a cheaper path may
+        answer."""
         arrived = time.perf_counter()
         service = self._running()
         body = await request.body()
@@ -220,7 +222,9 @@ class App:
 
     async def _defect(self, request: Request, error: Exception) -> JSONResponse:
         self.metrics.refuse(500, "defect")
-        return JSONResponse({"error": {"message": "a defect of the service; its log says more"}}, 500)
+        return JSONResponse(
+            {"error": {"message": "this is a bug in the service; the server's log contains details"}}, 500
+        )
 
 
 def path_rows(service: Service) -> list[dict[str, Any]]:

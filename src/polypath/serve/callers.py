@@ -1,8 +1,8 @@
 """Checks under which host names the service is called, and which web pages call it.
 
-A foreign web page can reach a service on loopback through its visitor's browser in two ways. It can use a name that
-resolves to 127.0.0.1 ("DNS rebinding"), which the Host header shows. Or it can send a cross-site request, which the
-Origin header shows.
+A foreign web page can reach a service on loopback through the browser of a visitor in two ways. The page can use a host
+name that resolves to 127.0.0.1 ("DNS rebinding"), which the Host header shows. Or it can send a cross-site request,
+which the Origin header shows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Callers:
         origins: origins of foreign pages that may call the service: ``https://example.org``, or ``*`` for any.
 
     Raises:
-        ValueError: a text is not the name of a host, or not an origin.
+        ValueError: a value is not a host name, or not an origin.
     """
 
     hosts: tuple[str, ...] = ()
@@ -52,15 +52,19 @@ class Callers:
             local: the address to which the connection was made.
 
         Raises:
-            RequestRejected: 421, another host; 403, another origin.
+            RequestRejected: 421, the host is not allowed; 403, the origin is not allowed.
         """
         host, origin = (headers[name].decode("latin-1") if name in headers else None for name in (b"host", b"origin"))
         if host is not None and not self._is_host(host, local):  # HTTP/1.0 requests may have no host
             legal = "localhost, the address listened on, or a name allowed by --allow-host"
-            raise RequestRejected(421, "not the name of this service", field="Host", value=host, legal=legal)
+            raise RequestRejected(
+                421, "the Host header is not a name of this service", field="Host", value=host, legal=legal
+            )
         if origin is not None and not self._is_origin(origin, host):
             legal = "the service's own pages, or an origin allowed by --cors"
-            raise RequestRejected(403, "a web page of another origin", field="Origin", value=origin, legal=legal)
+            raise RequestRejected(
+                403, "the request comes from a web page of another origin", field="Origin", value=origin, legal=legal
+            )
 
     def _is_host(self, text: str, local: str | None) -> bool:
         name = _name(text)
@@ -88,7 +92,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _name(text: str) -> str | None:
-    """Return the host of ``HOST[:PORT]``, or None for text of another form."""
+    """Return the host of ``HOST[:PORT]``, or None if the text has another form."""
     found = _HOST.fullmatch(text.lower())
     return _bare(found["name"]) if found else None
 

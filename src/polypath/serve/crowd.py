@@ -1,9 +1,9 @@
-"""Estimates whether remote replicas will answer in time, by the requests in flight and the rate of recent answers.
+"""Estimates whether remote replicas will answer in time, from the requests in flight and the rate of recent answers.
 
-A replica cannot measure the time that a request takes on the network. So each request that returns gives an estimate of
-the time per answer: the time of the request, divided by the number of answers that returned meanwhile. Without other
-requests this is the round trip; with many it is the inverse of the throughput. A request without others in flight is
-always tried, so that times from a busy period cause no refusals once it is over.
+A replica cannot measure the time that a request takes on the network. So each answered request gives an estimate of the
+time per answer: the time of the request, divided by the number of answers that came meanwhile. Without other requests
+this is the time of a round trip; with many requests it is the inverse of the throughput. If no other request is in
+flight, a request is always sent, so that times from a busy period cause no refusals after that period.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from polypath.deploy.latency import Recent
 
-ROOM = 1.3  # a factor on expected times, since they vary, and a late answer costs as much as one in time
+ROOM = 1.3  # safety factor on expected times, since times vary, and a late answer costs as much as one in time
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Crowd:
         self._seconds = Recent(kept=32)  # seconds per answer
 
     def expected(self, now: float) -> float:
-        """Return the expected seconds until a request that is sent now, after those in flight, is answered."""
+        """Return the expected seconds until the answer to a request that is sent now, after those in flight."""
         if not self.out:
             return 0.0
-        lately = self._seconds.quantiles(now)  # None if there are few: the first answers are slow, as nothing is warm
+        lately = self._seconds.quantiles(now)  # None if there are few answers; the first ones are slow
         return 0.0 if lately is None else ROOM * lately[0] * (self.out + 1)
 
     def send(self, now: float) -> Sent:
@@ -43,7 +43,7 @@ class Crowd:
         return Sent(now, self._answers)
 
     def back(self, sent: Sent, now: float, *, answered: bool) -> None:
-        """Record that a request is no longer in flight: it was answered, or no client waits for it any more."""
+        """Record that a request is no longer in flight, because it was answered or its client no longer waits."""
         self.out -= 1
         self._answers += answered
         self._seconds.add((now - sent.at) / max(1, self._answers - sent.answers), now)

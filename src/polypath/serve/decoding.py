@@ -1,9 +1,9 @@
-"""Decodes the service's images that are not tiny: small ones one by one on a thread, and large ones on another thread
-with a worker process.
+"""Decodes the service's images, except tiny ones. Small images are decoded one by one on a thread, and large images on
+another thread with a worker process.
 
-Each thread has a queue. The work in it is roughly known in advance, so the queue can estimate when it will be done. For
-small images, admission uses that estimate. A large image that would be late is refused before it is decoded. Small
-images never wait for large ones.
+Each thread has a queue. The amount of work in a queue is roughly known in advance, so the queue can estimate when new
+work will be done. For small images, admission uses this estimate. A large image that would be late is refused before
+decoding. Small images never wait for large ones.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Lane:
         self.pieces = 0
 
     def expected(self, units: float = 1.0) -> float:
-        """Return the seconds until ``units`` of new work would be done, by the times of the last 20 s: their median if
-        there is other work, else their minimum, so that times from a busy period cause no refusals once the machine is
-        idle."""
+        """Return the seconds until ``units`` of new work would be done. If there is other work, a unit is expected to
+        take the median time of the last 20 s. Otherwise the fastest time of the last 20 s is expected, so that times
+        from a busy period cause no refusals on an idle machine."""
         now = time.perf_counter()
         unit_s = self._seen.fastest(now)
         if self.pieces and (seen := self._seen.quantiles(now)) is not None:

@@ -1,4 +1,4 @@
-"""Defines the refusals that clients get."""
+"""Defines the refusals that are sent to clients."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SHOWN = 80  # how many characters of a wrong value are sent back
 
 
 class RequestRejected(Exception):
-    """The refusal of a request, which gets no prediction.
+    """An exception that refuses a request. Instead of a prediction, the client gets an error.
 
     Args:
-        status: HTTP status: 4xx if the request is wrong, 503 if there is no time for it.
-        message: one sentence.
+        status: HTTP status: 4xx if the request is wrong, 503 if there is no time for the request.
+        message: a sentence that says what is wrong.
         field: the field that is wrong, such as ``budget_ms``.
-        value: the value of that field, which is shortened in the answer.
+        value: the value of that field. It is shortened in the answer.
         legal: the legal values.
-        retry_s: after how many seconds to retry (for 503).
+        retry_s: number of seconds after which the client should retry (for 503).
         reason: a short word for the metrics.
     """
 
@@ -47,8 +47,8 @@ class RequestRejected(Exception):
         return partial(type(self), **told), (self.status, self.message)
 
     def body(self) -> dict[str, Any]:
-        """Return ``{"error": {"message": …, "field": …, "value": …, "legal": …}}``, without entries that are not
-        known."""
+        """Return ``{"error": {"message": …, "field": …, "value": …, "legal": …}}``, without the entries that do not
+        apply."""
         error: dict[str, Any] = {"message": _sendable(self.message)}
         if self.field is not None:
             error |= {"field": _sendable(self.field), "value": shown(self.value), "legal": self.legal}
@@ -90,5 +90,5 @@ def shown(value: Any) -> Any:
 
 
 def _sendable(text: str) -> str:
-    """Return the text without halves of surrogate pairs, which JSON can escape but UTF-8 cannot encode."""
+    """Return the text with unpaired surrogates escaped. JSON can contain them, but UTF-8 cannot encode them."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,7 +1,7 @@
 """Enforces limits on requests before anything is decoded: bytes, time, number of requests, host name, key.
 
-:class:`Guard` is the outermost ASGI application. It answers requests that break a limit itself, so that they cost
-neither routing nor parsing. It passes all other requests on with their complete body.
+:class:`Guard` is the outermost ASGI application. It refuses the requests that break a limit, without routing or parsing
+them. It passes on all other requests, with their complete bodies.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from polypath.serve.pace import Pace
 
 KEY_VARIABLE = "POLYPATH_API_KEY"
 OPEN_PATHS = ("/healthz", "/readyz")
-"""Paths that are answered without a key and beyond the limit on requests, so that a busy server does not look dead.
-They accept no body; otherwise clients without a key could use up the memory for bodies."""
-SMALL_BODY = 2**16  # bytes of each body that do not count for the limit on all bodies
+"""URL paths that are answered without a key and beyond the limit on requests, so that a busy server does not look dead.
+A body is not allowed; otherwise clients without a key could use up the memory for bodies."""
+SMALL_BODY = 2**16  # the first bytes of each body, which do not count for the limit on all bodies
 LINGER_BYTES = 2**25  # how many bytes of a refused request are read, so that the client sees the answer
 
 Message = MutableMapping[str, Any]
@@ -36,22 +36,23 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Limits on the memory and time that clients can use, in bytes, pixels, seconds or numbers. All must be above 0.
+    """Limits on the memory and time that clients can use. They are numbers of bytes, pixels, seconds and so on, and all
+    must be above 0.
 
     Args:
-        body_bytes: the largest body of one request.
-        buffered_bytes: the largest total size of all bodies in memory, without the first 64 KiB of each.
-        pixels: the most pixels of one image, width times height. They are read from its header before it is decoded.
+        body_bytes: the largest body of a request.
+        buffered_bytes: the largest total size of all bodies in memory, without the first 64 KiB of each body.
+        pixels: the largest number of pixels of an image. It is compared with the image's header before decoding.
         head_bytes, head_lines, head_seconds: limits on a request's first line and headers. A client that sends them too
             slowly is disconnected.
-        framing_bytes: the most bytes of one request without its body: the head, the lines of chunks, and trailers.
+        framing_bytes: the largest number of bytes of a request outside its body: the head, chunk lines, and trailers.
         body_seconds: the longest time from the head to the end of the body.
         linger_seconds: how long the rest of a refused request is read, so that the client sees the answer.
         write_seconds: how long a client may leave an answer unread.
         idle_seconds: how long a connection is kept open between requests.
-        connections: the most open connections. Further ones get 503 and are closed.
-        requests: the most requests that are being answered at a time. Further ones get 503.
-        queue: the most accepted requests that wait for the inference thread.
+        connections: the largest number of open connections. A connection above this gets 503 and is closed.
+        requests: the largest number of requests that are answered at a time. A request above this gets 503.
+        queue: the largest number of accepted requests that wait for the inference thread.
         decoders: number of threads that decode images.
     """
 
@@ -76,7 +77,7 @@ class RequestLimits:
 
 
 class Key:
-    """The key that clients must send. It is compared in constant time. Without a text, no key is needed.
+    """The key that clients must send. It is compared in constant time. If ``text`` is empty or None, no key is needed.
 
     Raises:
         ValueError: the key cannot be sent in an HTTP header.
@@ -84,7 +85,7 @@ class Key:
 
     def __init__(self, text: str | None) -> None:
         if text and (not text.isascii() or not text.isprintable() or text != text.strip()):
-            raise ValueError(f"{KEY_VARIABLE}: expected printable ASCII without spaces at its ends")
+            raise ValueError(f"{KEY_VARIABLE}: must be printable ASCII, without spaces at the start or end")
         self._digest = hashlib.sha256(text.encode()).digest() if text else None
 
     def __bool__(self) -> bool:
@@ -94,7 +95,7 @@ class Key:
         """Check the key in a request's headers.
 
         Raises:
-            RequestRejected: 401, the key is missing or wrong. The answer does not say which.
+            RequestRejected: 401, the key is missing or wrong. The answer is the same in both cases.
         """
         if self._digest is None:
             return
@@ -108,15 +109,15 @@ class Key:
 
 
 class Guard:
-    """The outermost ASGI application, see the module.
+    """The outermost ASGI application, which enforces the limits (see the module's docstring).
 
     Args:
-        app: the application that gets the requests within the limits.
+        app: the application that receives the requests within the limits.
         limits: the limits.
         key: the key that clients must send.
-        watch: called with ``(status, reason)`` of every request that is refused here.
+        watch: called with ``(status, reason)`` of every request that the guard refuses.
         callers: the allowed hosts and origins.
-        cors: wraps the answers to pages of other origins, if such pages are allowed.
+        cors: wraps an application so that web pages of other origins can read its answers, if such pages are allowed.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class Guard:
     ) -> None:
         self.app, self.limits, self.key, self.watch = app, limits, key, watch
         self.callers, self.cors = callers or Callers(), cors
-        self.requests = 0  # requests that are being answered, without those refused or still arriving
+        self.requests = 0  # number of requests that are being answered, without those refused or still arriving
         self.buffered = 0
         self.draining = False
         self.pace = Pace()
@@ -138,7 +139,7 @@ class Guard:
         self._loop: asyncio.AbstractEventLoop | None = None  # the loop on which refusals are held back
 
     def drain(self) -> None:
-        """Accept no new requests from now on, and hold no refusal back. This can be called from any thread."""
+        """Accept no new requests from now on, and hold no refusals back. This method can be called from any thread."""
         self.draining = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._let_go)
@@ -148,8 +149,8 @@ class Guard:
             release()
 
     def check(self, scope: MutableMapping[str, Any]) -> dict[bytes, bytes]:
-        """Check a request whose body, of at most :data:`SMALL_BODY` bytes, has already arrived. Reserve nothing, and
-        return the request's headers.
+        """Check a request without reserving anything, and return its headers. The body must have arrived already, with
+        at most :data:`SMALL_BODY` bytes.
 
         Raises:
             RequestRejected: the application would refuse the request.
@@ -161,8 +162,8 @@ class Guard:
         return headers
 
     def hold(self, owner: object, release: Callable[[], object]) -> None:
-        """Record that ``owner`` holds a refusal back, until it removes itself from ``held``. ``release`` sends the
-        refusal earlier. This must be called on the event loop."""
+        """Record that ``owner`` holds a refusal back, until ``owner`` is removed from ``held``. Calling ``release``
+        sends the refusal earlier. This method must be called on the event loop."""
         self._loop = asyncio.get_running_loop()
         self.held[owner] = release
 
@@ -199,8 +200,9 @@ class Guard:
     def _sending(self, scope: MutableMapping[str, Any], receive: Receive | None, send: Send, place: _Place) -> Send:
         """Return the ``send`` function for an answer.
 
-        A refusal frees its place, and is held back at the pace of refusals. Meanwhile ``receive``, if given, is watched
-        for a client that leaves. If the server is draining, every answer ends its connection.
+        A refused request frees its place. Its refusal is held back as :class:`Pace` requires. Meanwhile, ``receive``
+        is watched, if given, to notice when the client leaves. If the server is draining, every answer closes its
+        connection.
         """
 
         async def sending(message: Message) -> None:
@@ -234,8 +236,8 @@ class Guard:
         """Check the head of a request.
 
         Raises:
-            RequestRejected: 431, it is too long or has too many headers; 400, it has an upgrade or two lengths; 421 or
-                403, see :class:`Callers`.
+            RequestRejected: 431, the head is too long or has too many headers; 400, the head asks for an upgrade or
+                states two lengths; 421 or 403, see :class:`Callers`.
         """
         lines, limits = scope["headers"], self.limits
         target = scope.get("raw_path") or scope["path"].encode()
@@ -247,11 +249,16 @@ class Guard:
             )
         if b"upgrade" in headers or scope["method"] == "CONNECT":
             raise RequestRejected(
-                400, "no other protocol is supported", field="Upgrade", value=None, legal="HTTP/1.1", reason="upgrade"
+                400,
+                "other protocols are not supported",
+                field="Upgrade",
+                value=None,
+                legal="HTTP/1.1",
+                reason="upgrade",
             )
-        if b"content-length" in headers and b"transfer-encoding" in headers:  # a proxy may use the other of them
+        if b"content-length" in headers and b"transfer-encoding" in headers:  # a proxy may use the other length
             legal = "Content-Length or Transfer-Encoding"
-            raise RequestRejected(400, "two lengths of one body", field="Content-Length", value="both", legal=legal)
+            raise RequestRejected(400, "the body has two lengths", field="Content-Length", value="both", legal=legal)
         self.callers.check(headers, (scope.get("server") or (None,))[0])
 
     def _enter(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
@@ -275,8 +282,8 @@ class Guard:
         """Read the complete body.
 
         Raises:
-            RequestRejected: 413, the body is too long; 408, it comes too slowly; 503, there is no room for it now; 400,
-                the client has left.
+            RequestRejected: 413, the body is too long; 408, the body comes too slowly; 503, there is no memory for the
+                body now; 400, the client has left.
         """
         self._check_length(headers)
         chunks: list[bytes] = []
@@ -285,13 +292,15 @@ class Guard:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise RequestRejected(400, "the client has left before its body was complete", reason="left")
+                        raise RequestRejected(400, "the client left before its body was complete", reason="left")
                     chunk = message.get("body", b"")
                     place.fill(len(chunk))
                     if place.held > self.limits.body_bytes:
                         raise self._too_long(f"more than {self.limits.body_bytes}")
                     if place.counted and self.buffered > self.limits.buffered_bytes:
-                        raise RequestRejected(503, "no room for another body now", retry_s=1.0, reason="buffered")
+                        raise RequestRejected(
+                            503, "there is no memory for the body now", retry_s=1.0, reason="buffered"
+                        )
                     chunks.append(chunk)
                     if not message.get("more_body", False):
                         return b"".join(chunks) if len(chunks) > 1 else chunks[0]
@@ -317,10 +326,10 @@ class Guard:
 
 @dataclass(eq=False)
 class _Place:
-    """What a request uses of its guard's limits until it is answered or refused.
+    """A request's share of the guard's limits, until the request is answered or refused.
 
-    It uses ``held`` bytes, of which the first 64 KiB are not ``counted``, and a place among the requests once it is
-    complete. The ``body`` is kept until the application reads it.
+    The request uses ``held`` bytes. The first 64 KiB of them are not ``counted``. Once it is complete, the request also
+    counts as one of the guard's ``requests``. The ``body`` is kept until the application reads it.
     """
 
     guard: Guard
@@ -354,7 +363,7 @@ def _check_no_body(headers: dict[bytes, bytes]) -> None:
     """Check that a request has no body.
 
     Raises:
-        RequestRejected: 413, it has one.
+        RequestRejected: 413, the request has a body.
     """
     length = headers.get(b"content-length", b"0")
     if b"transfer-encoding" in headers or length.strip(b"0"):
@@ -373,8 +382,8 @@ def _replay(body: list[bytes], receive: Receive) -> Receive:
 async def _refuse(
     refusal: RequestRejected, linger_s: float, scope: MutableMapping[str, Any], receive: Receive, send: Send
 ) -> None:
-    """Send a refusal. If the request is incomplete, close its connection, but first read some of the remaining bytes:
-    closing a connection with unread bytes resets it, and the client would not see the answer."""
+    """Send a refusal. If the request is incomplete, close its connection, but first read some of the remaining bytes.
+    Otherwise the unread bytes would reset the connection, and the client would not see the answer."""
     body = refusal.json()
     unread = not await _is_whole(scope, receive)
     close = unread or refusal.status == 431 or refusal.reason in ("upgrade", "Content-Length")
@@ -396,7 +405,7 @@ async def _is_whole(scope: MutableMapping[str, Any], receive: Receive) -> bool:
 
 
 async def _left(receive: Receive) -> None:
-    """Wait until the client has left. Drop at most as many bytes as after a refusal."""
+    """Wait until the client has left. Meanwhile, read and drop at most :data:`LINGER_BYTES` bytes."""
     left = LINGER_BYTES
     while left > 0:
         message = await receive()

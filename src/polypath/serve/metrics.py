@@ -25,26 +25,35 @@ class Metrics:
             "polypath_late", "Predictions given after their deadline, by path.", ["path"], registry=registry
         )
         self.dropped = Counter(
-            "polypath_dropped", "Accepted, then refused as too late, by path.", ["path"], registry=registry
+            "polypath_dropped", "Requests accepted, then refused as too late, by path.", ["path"], registry=registry
         )
         self.cheaper = Counter("polypath_cheaper", "Predictions by a cheaper path than requested.", registry=registry)
         self.total = Histogram(
-            "polypath_request_seconds", "From the complete request to its answer.", buckets=SECONDS, registry=registry
+            "polypath_request_seconds",
+            "Seconds from the complete request to its answer.",
+            buckets=SECONDS,
+            registry=registry,
         )
         self.inference = Histogram(
-            "polypath_batch_seconds", "A batch's inference, by path.", ["path"], buckets=SECONDS, registry=registry
+            "polypath_batch_seconds",
+            "Seconds of a batch's inference, by path.",
+            ["path"],
+            buckets=SECONDS,
+            registry=registry,
         )
-        self.batch = Histogram("polypath_batch_images", "Images in a batch.", buckets=SIZES, registry=registry)
+        self.batch = Histogram(
+            "polypath_batch_images", "Number of images in a batch.", buckets=SIZES, registry=registry
+        )
         self.queue = Gauge("polypath_queue", "Accepted requests that wait.", registry=registry)
         self.open = Gauge("polypath_in_flight", "Requests being answered.", registry=registry)
 
     def gauges(self, queue: Callable[[], float], in_flight: Callable[[], float]) -> None:
-        """Set the functions that return the gauges' values."""
+        """Set the functions that return the values of the two gauges."""
         self.queue.set_function(queue)
         self.open.set_function(in_flight)
 
     def answer(self, path: str, total_s: float, budget_s: float, asked: str) -> None:
-        """Count a prediction by ``path`` that took ``total_s``. ``asked`` is the requested path."""
+        """Count a prediction by ``path`` that took ``total_s`` seconds. ``asked`` is the path that was requested."""
         self.requests.labels("200").inc()
         self.answered.labels(path).inc()
         self.total.observe(total_s)

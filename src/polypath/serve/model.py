@@ -1,4 +1,4 @@
-"""Defines the few members that the service needs of a model, and implements them with a bundle's predictor."""
+"""Defines the interface of a model that the service runs, and implements it with a bundle's predictor."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Model(Protocol):
     def classes(self) -> Sequence[str]: ...
 
     def latencies(self, sizes: Sequence[int]) -> Mapping[int, Latencies]:
-        """Return how long batches of these sizes take on this machine, by size. The service adds its observations."""
+        """Return how long batches of these sizes take on this machine, by size. The service adds its observed times to
+        them."""
         ...
 
     def warm_up(self, sizes: Sequence[int]) -> None:
@@ -40,24 +41,25 @@ class Model(Protocol):
         ...
 
     def run(self, path: str, images: np.ndarray) -> np.ndarray:
-        """Return probabilities (N, classes) for images (N, …) from :meth:`decode`. Called by only one thread."""
+        """Return probabilities (N, classes) for images (N, …) from :meth:`decode`. Only one thread calls this."""
         ...
 
     def decode(self, data: bytes, pixels: int, most: int | None = None) -> np.ndarray:
-        """Decode an image file to network input, resized and normalised. Called by several threads.
+        """Decode an image file to a network input, resized and normalised. Several threads call this method.
 
         Args:
-            most: the largest work to do (:attr:`polypath.data.images.Header.work`); None means the largest that this
-                process may do.
+            most: the largest amount of work to do (:attr:`polypath.data.images.Header.work`). None means the largest
+                amount that this process may do.
 
         Raises:
             ValueError: the data is not an image, is broken, or has more than ``pixels`` pixels.
-            LargeImage: the image would be more work than allowed. If ``most`` is None, use :meth:`decode_apart`.
+            LargeImage: decoding needs more work than allowed. If ``most`` is None, use :meth:`decode_apart`.
         """
         ...
 
     def decode_apart(self, data: bytes, pixels: int, deadline: float, cancellation: Cancellation) -> np.ndarray:
-        """Decode an image as :meth:`decode` does, in a process that ends at ``deadline`` (``time.perf_counter()``).
+        """Decode an image as :meth:`decode` does, but in another process. The process ends at ``deadline``
+        (``time.perf_counter()``).
 
         Raises:
             ValueError: as for :meth:`decode`.
@@ -68,12 +70,12 @@ class Model(Protocol):
         ...
 
     def renew(self) -> None:
-        """Start the process for :meth:`decode_apart` if there is none. Called in the background."""
+        """Start the process for :meth:`decode_apart`, if it is not running. This method runs in the background."""
         ...
 
 
 class BundleModel:
-    """A bundle's predictor as a model for the service."""
+    """A model for the service that uses a bundle's predictor."""
 
     def __init__(self, predictor: AnytimePredictor) -> None:
         from polypath.deploy.bundle import rank
@@ -85,7 +87,7 @@ class BundleModel:
         self._decoder = Decoder(NICENESS)
 
     def latencies(self, sizes: Sequence[int]) -> Mapping[int, Latencies]:
-        """Return the predictor's times, from its cache or else measured. Measuring takes a second or two per size."""
+        """Return the predictor's times. If they are not in its cache, measure them, for one or two seconds per size."""
         return {size: self.predictor.latencies(size) for size in sizes}
 
     def warm_up(self, sizes: Sequence[int]) -> None:

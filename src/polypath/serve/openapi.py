@@ -1,4 +1,4 @@
-"""Describes ``POST /v1/predict`` for OpenAPI. It is written by hand, since the body is also parsed by hand."""
+"""Describes ``POST /v1/predict`` for OpenAPI. FastAPI cannot generate this, since we parse the body by hand."""
 
 from __future__ import annotations
 
@@ -16,14 +16,21 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": "number",
         "exclusiveMinimum": 0,
         "maximum": MOST_MS,
-        "description": "milliseconds from the complete request to its answer; default the server's",
+        "description": "milliseconds from the complete request to its answer (default: set by the server)",
     },
-    "top_k": {"type": "integer", "minimum": 1, "description": "how many classes; default the server's"},
-    "path": {"type": "string", "description": "a name of /v1/paths; default the best that fits the budget"},
+    "top_k": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "number of classes to return (default: set by the server)",
+    },
+    "path": {
+        "type": "string",
+        "description": "name of a path in /v1/paths (default: the most accurate path that fits the budget)",
+    },
     "allow_cheaper": {
         "type": "boolean",
         "default": False,
-        "description": "under load a cheaper path's answer rather than none",
+        "description": "under load, answer by a cheaper path instead of refusing the request",
     },
 }
 _FILE = {"type": "string", "format": "binary"}
@@ -31,7 +38,7 @@ _BASE64 = {
     "type": "string",
     "format": "byte",
     "minLength": 1,
-    "description": "an image file in base64 (either alphabet, lines and padding as you like), or a data URI of one",
+    "description": "an image file in base64 (standard or URL-safe; line breaks and padding are optional) or a data URI",
 }
 _ERROR = {
     "type": "object",
@@ -72,7 +79,7 @@ _ANSWER = {
             "type": "object",
             "properties": {name: {"type": "number"} for name in ("total", "decode", "inference")},
         },
-        "batch": {"type": "integer", "description": "images that went through the network together"},
+        "batch": {"type": "integer", "description": "number of images in the batch of this image"},
     },
 }
 
@@ -86,17 +93,17 @@ def _error(description: str) -> dict[str, Any]:
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: _error("A request, body or image that cannot be read"),
+    400: _error("The request, its body or its image cannot be read"),
     401: _error("The key is missing or wrong"),
-    403: _error("A web page of another origin"),
-    405: _error("Another method"),
+    403: _error("The request comes from a web page of another origin"),
+    405: _error("The method is not allowed"),
     408: _error("The request came too slowly"),
     413: _error("The body is too long"),
-    421: _error("Not a name of this service"),
+    421: _error("The Host header is not a name of this service"),
     431: _error("The head is too long"),
     503: {
-        **_error("Too busy to answer in time, starting or shutting down"),
-        "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
+        **_error("The service is too busy to answer in time, is starting or is shutting down"),
+        "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds to wait"}},
     },
 }
 """The refusals that every route may send."""
@@ -104,7 +111,7 @@ METRICS: dict[str, Any] = {
     "response_class": PlainTextResponse,
     "responses": {200: {"description": "Prometheus's text format"}},
 }
-"""Arguments of ``add_api_route``."""
+"""Arguments of ``add_api_route`` for the route ``/metrics``."""
 
 
 def predict(paths: Sequence[str], classes: int) -> dict[str, Any]:
@@ -128,7 +135,7 @@ def predict(paths: Sequence[str], classes: int) -> dict[str, Any]:
         },
         "responses": {
             200: {"description": "The answer", "content": {"application/json": {"schema": _ANSWER}}},
-            415: _error("An unknown type of body"),
-            422: _error("A field with a wrong value, or a budget that no path meets"),
+            415: _error("The type of the body is not supported"),
+            422: _error("A field has a wrong value, or no path meets the budget"),
         },
     }

@@ -1,9 +1,9 @@
 """Limits the rate of refusals. They are sent at once, unless there are far more refusals than answers.
 
-Clients that retry at once, instead of after ``Retry-After``, cost more than clients that are answered. Their refusals
-keep the event loop and the interpreter's lock busy. Decoding, inference and answers then wait for both, and fewer and
-fewer answers are in time. Delaying a refusal delays the next attempt of its client. The rate applies to all refusals,
-also of bad requests and of connections above their limit, since their clients may retry as fast.
+Clients that retry at once, instead of after ``Retry-After``, cost more than clients that are answered. The refusals to
+these clients keep the event loop and the interpreter's lock busy. Decoding, inference and answers then have to wait,
+and fewer and fewer answers are in time. Delaying a refusal delays the client's next attempt. The rate applies to all
+refusals, including those of bad requests and of connections above the limit, since such clients may retry as fast.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections import deque
 
 LEAST_PER_S = 250.0  # refusals per second that are always allowed
 SHARE = 1.0  # refusals allowed per answer; at twice the capacity there are as many refusals as answers
-BURST_S = 0.25  # seconds by which refusals may be ahead of their rate
+BURST_S = 0.25  # seconds by which refusals may be ahead of the allowed rate
 LONGEST_S = 4.0  # the longest delay of a refusal: a thousand connections then retry 250 times per second
-WINDOW = 256  # number of last answers from which their rate is computed
-CHEAP = 0.6  # the weight of a refusal before h11 reads the request, which costs less, see docs/decisions.md
-PRESSED_S = 1.0  # for how long after a refusal each request is checked whether it can be refused as cheaply
+WINDOW = 256  # number of most recent answers from which the rate of answers is computed
+CHEAP = 0.6  # weight of a refusal that is sent before h11 reads the request, and so costs less (docs/decisions.md)
+PRESSED_S = 1.0  # for this long after a refusal, connections look for requests that can be refused before h11
 
 
 class Pace:
-    """The rate of refusals. Times are seconds, by a clock of the caller's choice."""
+    """A limit on the rate of refusals. Times are seconds, by a clock of the caller's choice."""
 
     def __init__(self) -> None:
         self._answers: deque[float] = deque(maxlen=WINDOW)

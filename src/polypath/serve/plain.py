@@ -1,8 +1,8 @@
 """Parses the usual form of a prediction request with one regular expression.
 
-Under overload most requests are refused, and h11, uvicorn's request cycle and ASGI cost several times as much as the
-decision. So while there are refusals, a connection first checks whether it has received one complete request of this
-form that is refused at once (:mod:`polypath.serve.protocol`). h11 reads everything else, from its first byte on. h11 is
+Under overload, most requests are refused. h11, uvicorn's request cycle and ASGI then cost several times as much as the
+decision to refuse. So while there are refusals, a connection first checks for one complete request of this form that
+can be refused at once (:mod:`polypath.serve.protocol`). All other data is read by h11 from the first byte on. h11 is
 the reference: it would read requests of this form in the same way (tests/serve/test_plain.py).
 """
 
@@ -19,12 +19,12 @@ _HEAD = re.compile(  # possessive quantifiers: without backtracking, a long line
     rb"POST " + PREDICT_PATH.encode() + rb"(?:\?([!-~]*+))? HTTP/1\.1\r\n"
     rb"((?>[!#$%&'*+\-.^_`|~0-9A-Za-z]++: ?[!-~](?:[ -~]*[!-~])?\r\n)++)\r\n"
 )
-_UNUSUAL = {b"expect", b"origin", b"transfer-encoding", b"upgrade"}  # they change the answer or its form
+_UNUSUAL = {b"expect", b"origin", b"transfer-encoding", b"upgrade"}  # these headers change the answer or its form
 
 
 class PlainHead(NamedTuple):
     """The head of a request. ``lines`` contains the headers, with names in lower case. ``size`` is the number of bytes
-    before the body, and ``whole`` that with the body."""
+    before the body, and ``whole`` is the number of bytes including the body."""
 
     query: bytes
     lines: list[tuple[bytes, bytes]]
@@ -35,9 +35,9 @@ class PlainHead(NamedTuple):
 def plain_head(data: bytes) -> PlainHead | None:
     """Parse the head at the start of ``data``, if it has the usual form; otherwise return None.
 
-    In the usual form, each header occurs once and its value is visible ASCII. There is a Host, and a Content-Length in
-    digits of at most 64 KiB (for which there is always room). No header asks for more than an answer over a connection
-    that stays open.
+    In the usual form, each header occurs once and has a value of visible ASCII. There is a Host header, and a
+    Content-Length header in digits of at most 64 KiB (for which there is always memory). No header asks for more than
+    an answer and a connection that stays open.
     """
     if (found := _HEAD.match(data, 0, MOST_HEAD)) is None:
         return None

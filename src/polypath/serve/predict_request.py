@@ -1,10 +1,10 @@
-"""Parses a request's body and query: an image in one of three forms, and four options.
+"""Parses a request's body and query. They contain an image in one of three forms, and four options.
 
 image/*, application/octet-stream    the body is the image; options are in the query
 multipart/form-data                  the image is a file called ``image``; options are other fields, or in the query
 application/json                     the image is ``{"image": BASE64, …}``; options are other entries, or in the query
 
-BASE64 may use the standard or the URL-safe alphabet, may have line breaks or lack padding, and may be a ``data:`` URI.
+BASE64 may use the standard or the URL-safe alphabet, and may be a ``data:`` URI. Line breaks and padding are optional.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """One prediction request. If an option is None, the server decides."""
+    """A request for a prediction. If an option is None, the server's default applies."""
 
     image: bytes
     budget_ms: float | None = None
@@ -64,7 +64,7 @@ def read_request(kind: str, query: bytes, body: bytes, paths: Sequence[str], cla
     elif kind.lower().startswith("multipart/form-data"):
         image = _merge(given, _multipart(kind, body))
     else:
-        raise RequestRejected(415, "unknown type of body", field="Content-Type", value=kind, legal=KINDS)
+        raise RequestRejected(415, "the type of the body is unknown", field="Content-Type", value=kind, legal=KINDS)
     if not image:
         raise RequestRejected(400, "there is no image", field="image", value="", legal="the bytes of an image file")
     return PredictRequest(
@@ -120,7 +120,7 @@ def _merge(given: dict[str, Any], more: Mapping[str, Any]) -> bytes:
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    """A JSON body. Its values stay unparsed, so that a body of many megabytes is read only once."""
+    """A JSON body with unparsed values. They stay unparsed so that a body of many megabytes is read only once."""
 
     image: msgspec.Raw = msgspec.Raw()
     budget_ms: msgspec.Raw = msgspec.Raw()
@@ -158,7 +158,7 @@ def _json(body: bytes) -> dict[str, Any]:
 
 
 def _option(raw: bytes) -> Any:
-    """Parse a short value. For a long or deeply nested value return its text, which is illegal for every option."""
+    """Parse a short JSON value. For a long or deeply nested one, return its text, which is illegal for all options."""
     try:
         return json.loads(raw[:MOST_OPTION_BYTES])
     except (ValueError, RecursionError):
@@ -174,7 +174,7 @@ def _base64(text: str) -> bytes:
     if text[:5].lower() == "data:":
         head, _, text = text.partition(",")
         if not head.lower().endswith(";base64"):
-            raise ValueError("a data URI that is not in base64")
+            raise ValueError("the data URI is not in base64")
     data = text.encode("ascii").translate(ALPHABET, b" \t\r\n")
     return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
 
@@ -185,7 +185,7 @@ def _multipart(kind: str, body: bytes) -> dict[str, Any]:
     try:
         parts = _parts(body, parse_options_header(kind)[1].get(b"boundary", b""))
         pairs = [(about[b"name"].decode("utf-8", "replace"), b"filename" in about, data) for about, data in parts]
-    except Exception as error:  # the parser raises several types on unexpected bytes
+    except Exception as error:  # the parser raises errors of several types on unexpected bytes
         why = f"the multipart body cannot be read: {str(error)[:120]}"
         legal = "multipart/form-data with a file part called image"
         raise RequestRejected(400, why, field="body", value=None, legal=legal, reason="multipart") from None
@@ -217,7 +217,7 @@ def _parts(body: bytes, boundary: bytes) -> list[tuple[dict[bytes, bytes], bytes
 
     def begin() -> None:
         if len(parts) == MOST_PARTS:
-            raise ValueError(f"more than {MOST_PARTS} parts")
+            raise ValueError(f"there are more than {MOST_PARTS} parts")
         parts.append(({}, bytearray()))
 
     def header_end() -> None:
@@ -230,7 +230,7 @@ def _parts(body: bytes, boundary: bytes) -> list[tuple[dict[bytes, bytes], bytes
         about, held = parts[-1]
         held.extend(data[start:end])
         if b"filename" not in about and len(held) > MOST_OPTION_BYTES:
-            raise ValueError(f"a text of more than {MOST_OPTION_BYTES} bytes")
+            raise ValueError(f"a text field has more than {MOST_OPTION_BYTES} bytes")
 
     def end() -> None:
         nonlocal ended
@@ -251,7 +251,7 @@ def _parts(body: bytes, boundary: bytes) -> list[tuple[dict[bytes, bytes], bytes
     )
     parser.write(body)
     if not ended:
-        raise ValueError("its last boundary is missing")
+        raise ValueError("the last boundary is missing")
     if any(b"name" not in about for about, _ in parts):
         raise ValueError("a part has no name")
     return [(about, bytes(data)) for about, data in parts]

@@ -1,13 +1,13 @@
-"""Adds limits on a connection that uvicorn does not have.
+"""Adds limits on connections to uvicorn, which lacks them.
 
 uvicorn's h11 protocol answers pipelined requests one after another and ignores upgrades. It limits a head, a chunk's
 line, and trailers, if they come in several pieces (``h11_max_incomplete_event_size``). But it waits forever for a first
 request, for the rest of a head ("slowloris"), and for a client that does not read its answer. It does not limit heads
 in one piece, or the sum of all chunk lines. This module adds these limits.
 
-Under overload most requests are refused, and the usual routing costs several times as much as the decision. So after a
-refusal each connection first checks whether it has received one plain prediction request that is refused at once
-(:mod:`polypath.serve.plain`). If so, it answers itself, with the same bytes as the usual routing.
+Under overload, most requests are refused, and the usual routing costs several times as much as the decision to refuse.
+So after a refusal, each connection first checks for one plain prediction request that can be refused at once
+(:mod:`polypath.serve.plain`). The connection then sends the refusal itself, with the same bytes as the usual routing.
 """
 
 from __future__ import annotations
@@ -28,25 +28,26 @@ from polypath.serve.plain import PlainHead, plain_head
 
 IDLE = {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
 PIECE = 2**13  # bytes that the parser gets between two checks of the limits
-IDLE_S = 0.1  # how long a connection must be idle before it may be closed for another; first requests come sooner
+IDLE_S = 0.1  # a connection may be closed for another after so many idle seconds; first requests come sooner
 REST_S = 0.1  # how long to wait for the rest of a plain request's body before h11 gets what has arrived
 Refuse = Callable[[PlainHead, bytes, tuple[str, int | None] | None], RequestRejected | None]
-"""``refuse(head, body, server)`` returns the refusal of a request to the address ``server``, or None if it may be
-answered."""
+"""``refuse(head, body, server)`` returns the refusal of a request to the address ``server``, or None if the request may
+be answered."""
 
 
 def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
     """Return uvicorn's protocol with the limits of ``guard``.
 
-    Each connection that is closed early is reported to ``guard``, whose pace also holds refusals back. A connection
-    above the limit takes the place of the one that has been idle longest. If none is idle, the connection waits without
-    being read. At most as many connections wait as may be open.
+    Each connection that is closed early is reported to ``guard``. Refusals are held back as ``guard.pace`` requires. A
+    connection above the limit takes the place of the connection that has been idle longest. If none is idle, the new
+    connection is not read, and waits for its refusal. At most ``guard.limits.connections`` connections wait.
     """
     limits, surplus = guard.limits, set[H11Protocol]()
-    idle: dict[Any, float] = {}  # connections between requests or before their first one, and since when they are idle
+    idle: dict[Any, float] = {}  # when each connection without a current request became idle
 
     def make_room(now: float) -> bool:
-        """Close the connection that has been idle longest, if that is long enough. Return whether one was closed."""
+        """Close the connection that has been idle longest, if it was idle for at least :data:`IDLE_S`. Return whether
+        a connection was closed."""
         oldest = next(iter(idle), None)
         if oldest is None or now - idle[oldest] < IDLE_S:
             return False
@@ -64,8 +65,8 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             self.held_timer: asyncio.TimerHandle | None = None
             self.plain_timer: asyncio.TimerHandle | None = None
             self.plain: PlainHead | None = None  # head of the plain request that waits for the rest of its body
-            self.refusal: RequestRejected | None = None  # refusal of a plain request that has not been sent yet
-            self.asked = False  # whether a complete request has come
+            self.refusal: RequestRejected | None = None  # refusal of a plain request, before it is sent
+            self.asked = False  # whether a complete request has arrived
             self.waiting = b""  # bytes that are not parsed yet, since an earlier request is being answered
             self.framing = 0  # bytes of the current request outside its body
             self.cut_off = False
@@ -87,7 +88,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             if self.asked or self.cycle is not None:
                 self.transport.close()  # as after idle_seconds, only sooner
             else:
-                message = "nothing came on this connection, and others need its place"
+                message = "no request came on this connection, and another client needs its place"
                 self.cut(503, "silent", message, linger_s=0)
 
         def turn_away(self) -> None:
@@ -123,14 +124,16 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
                 super().data_received(piece)
                 self.framing += len(piece) - (self.body_held() - before)
                 if self.framing > limits.framing_bytes:
-                    self.cut(431, "long framing", f"head, chunk lines and trailers exceed {limits.framing_bytes} bytes")
+                    self.cut(
+                        431, "long framing", f"the head, chunk lines and trailers exceed {limits.framing_bytes} bytes"
+                    )
             if self.waiting:
                 self.flow.pause_reading()  # uvicorn resumes after the answer
             self.watch_head()
 
         def look_for_plain(self) -> bool:
-            """Refuse the waiting bytes if they are a plain request that can be refused. Return whether they were
-            refused, or may be once they are complete."""
+            """Refuse the waiting request if it is plain and can be refused. Return whether it was refused, or may be
+            refused once it is complete."""
             head = self.plain
             if head is None:
                 if guard.draining or self.closing() or self.flow.write_paused:
@@ -155,7 +158,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             return refusal is not None
 
         def is_short(self, head: PlainHead) -> bool:
-            """Return whether a head is within all limits. A head beyond them ends its connection."""
+            """Return whether a head is within all limits. Otherwise its connection will be closed."""
             return len(head.lines) <= limits.head_lines and head.size <= min(limits.head_bytes, limits.framing_bytes)
 
         def refuse_plain(self, refusal: RequestRejected) -> None:
@@ -194,8 +197,8 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             return self.cut_off or self.transport.is_closing()
 
         def watch_head(self) -> None:
-            """Start or stop the timer for a head. It runs until the head is complete: from the connection's start for
-            the first head, and from the first byte for later ones."""
+            """Start or stop the timer for a head. The timer of the first head runs from the start of the connection;
+            for later heads, it runs from the first byte. It ends when the head is complete."""
             begun = (self.cycle is None and not self.asked) or bool(self.conn.trailing_data[0])
             if self.conn.their_state is not h11.IDLE or not begun or self.closing():
                 self.stop("head_timer")
@@ -232,7 +235,7 @@ def bounded(guard: Guard, refuse: Refuse) -> type[H11Protocol]:
             self.cut(408, "slow head", f"the request's head did not come within {limits.head_seconds:g} s")
 
         def cut(self, status: int, reason: str, message: str, linger_s: float = limits.linger_seconds) -> None:
-            """Send the reason, if no answer has begun, and close the connection. Bytes that still arrive are read and
+            """Send a refusal, if no answer has begun, and close the connection. Bytes that still arrive are read and
             dropped; otherwise the client would see a reset instead of the answer."""
             if self.closing():
                 return

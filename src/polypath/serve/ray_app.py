@@ -1,9 +1,9 @@
-"""Runs the service on a Ray cluster, if one machine is not enough. There is one replica for each machine or GPU, with
-its own queue, batches and inference thread.
+"""Runs the service on a Ray cluster, if one machine is not enough. There is one replica for each machine or GPU. Each
+replica has its own queue, batches and inference thread.
 
 This process serves HTTP instead of Ray's proxies, which are not started. It listens, limits requests, parses them and
-passes them to a replica (:class:`ClusterApp`). So every option and limit of the single service applies. A request gets
-its 503 when its budget is over, even if the replica has died.
+passes them to a replica (:class:`ClusterApp`). So every option and limit of the single service applies. A request is
+refused with 503 when its budget is over, even if the replica has died.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Facts:
 
 
 class Replica:
-    """A service on a node of the cluster. It returns refusals instead of raising them, since Ray would wrap them."""
+    """A service on a node of the cluster. It returns refusals instead of raising them, since Ray wraps exceptions."""
 
     def __init__(self, make: Callable[[], Model], options: Options, local: bool) -> None:
         if local:
@@ -73,7 +73,7 @@ class Replica:
         return path_rows(self._running())
 
     async def answer(self, request: PredictRequest, spent_s: float) -> dict[str, Any] | RequestRejected:
-        """Answer a request. ``spent_s`` seconds of its budget were spent before it was sent to this replica."""
+        """Answer a request. ``spent_s`` seconds of its budget were spent before this replica received it."""
         try:
             return (await self._running().answer(request, time.perf_counter() - spent_s))[1]
         except RequestRejected as refusal:
@@ -85,7 +85,7 @@ class Replica:
 
 
 class ClusterApp(App):
-    """The application with replicas as its service. ``handle`` is Ray's handle to :class:`Replica`."""
+    """The application, with replicas that answer. ``handle`` is Ray's handle to :class:`Replica`."""
 
     def __init__(self, handle: Any, facts: Facts, options: Options, key: Key, callers: Callers | None = None) -> None:
         self.idle_ms = facts.idle_ms
@@ -93,7 +93,7 @@ class ClusterApp(App):
         self.handle, self.up, self.crowd = handle, False, Crowd()
 
     def measure(self) -> None:
-        """Do nothing, since the replicas have measured."""
+        """Do nothing, since each replica has measured its own times."""
 
     @property
     def ready(self) -> bool:
@@ -110,7 +110,7 @@ class ClusterApp(App):
 
     async def predict(self, request: Request) -> Response:
         """Classify one image by the most accurate path that fits `budget_ms`, or by `path`. A request that cannot be
-        answered in time is refused: 503 with Retry-After. With `allow_cheaper` a cheaper path may answer."""
+        answered in time is refused with status 503 and Retry-After. With `allow_cheaper`, a cheaper path may answer."""
         from fastapi.responses import Response
 
         arrived = time.perf_counter()
@@ -125,7 +125,7 @@ class ClusterApp(App):
         return Response(json.dumps(reply, separators=(",", ":")), media_type="application/json")
 
     def check(self, kind: str, query: bytes, body: bytes) -> None:
-        """Check everything except whether a replica has time, which only the replica knows."""
+        """Check a request as :meth:`predict` does, except whether a replica has time, which only replicas can check."""
         self._budget(read_request(kind, query, body, [path.name for path in self.model.paths], len(self.model.classes)))
 
     def _budget(self, wanted: PredictRequest) -> float:
@@ -150,15 +150,15 @@ class ClusterApp(App):
         """Call a method of a replica, and return its result.
 
         Raises:
-            RequestRejected: the replica refuses; 503, no replica can answer or has answered in time, or the replica has
-                died.
+            RequestRejected: the replica refuses the request; 503, no replica can answer in time, none has answered in
+                time, or the replica has died.
         """
         from ray.exceptions import RayError, RayTaskError  # pyright: ignore[reportMissingImports] (an extra)
         from ray.serve.exceptions import RayServeException  # pyright: ignore[reportMissingImports] (an extra)
 
         now = time.perf_counter()
         if (expected_s := self.crowd.expected(now)) > within_s:
-            message = f"too busy to answer within the {1000 * within_s:.1f} ms that are left of the budget"
+            message = f"the service is too busy to answer within the remaining budget of {1000 * within_s:.1f} ms"
             raise RequestRejected(503, message, retry_s=expected_s, reason="busy")
         sent, answered = self.crowd.send(now), False
         pending = getattr(self.handle, method).remote(*args)
@@ -194,13 +194,13 @@ def start(
     cpus: float = 1,
     gpus: float = 0,
 ) -> tuple[Any, Facts]:
-    """Deploy on the cluster at ``address``. Once the replicas are ready, return Ray's handle and the model's facts.
+    """Deploy replicas on the cluster at ``address``. Once they are ready, return Ray's handle and the model's facts.
 
     Args:
-        make: makes the model on a replica. It must be a module's function, or one that cloudpickle can send.
+        make: makes the model on a replica. It must be a function of a module, or one that cloudpickle can send.
         options: options as for one machine. The limit on requests applies to each replica.
-        address: address of the cluster; ``auto`` for the one that runs on this machine, ``local`` for a new one that
-            only this machine can reach.
+        address: address of the cluster, ``auto`` for the cluster that runs on this machine, or ``local`` for a new
+            cluster that only this machine can reach.
         name: name of the application on the cluster. An application with the same name is replaced.
         replicas: number of replicas.
         cpus, gpus: number of CPU cores and GPUs for each replica.
@@ -213,7 +213,10 @@ def start(
     serve = need("ray.serve", "--cluster", "cluster")
     there = ray.cluster_resources()
     if address == LOCAL and (replicas * cpus > there.get("CPU", 0) or replicas * gpus > there.get("GPU", 0)):
-        raise ValueError(f"--replicas {replicas}: of {cpus:g} cores each; this machine has {there.get('CPU', 0):g}")
+        raise ValueError(
+            f"--replicas {replicas}: must fit on this machine; it has {there.get('CPU', 0):g} cores and each replica "
+            f"needs {cpus:g}"
+        )
     serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False})
     deployment = serve.deployment(
         name=name,

@@ -37,13 +37,13 @@ class Done:
 
 
 class Scheduler:
-    """Admits requests, collects them into batches, and runs these. Its methods must be called on the event loop that
-    was running when it was made, unless they say otherwise.
+    """A scheduler that admits requests, collects them into batches, and runs the batches. Its methods must be called on
+    the event loop that was running when it was made, unless their docstrings say otherwise.
 
     Args:
-        run: the function that runs the network. It is called by only one thread.
+        run: the function that runs the network. Only one thread calls it.
         order: names of the paths, the most accurate first.
-        times: how long batches take. Its batch sizes are the ones used.
+        times: how long batches take. Only batch sizes in ``times`` are used.
         queue: the largest number of tickets at a time.
         watch: called for the metrics: ``("batch", size, path)``, ``("seconds", s, path)``, ``("late", 1, path)``.
 
@@ -80,7 +80,7 @@ class Scheduler:
         return ticket
 
     def check(self, deadline: float, path: str, *, cheaper: bool = False) -> None:
-        """Raise the error that :meth:`admit` would raise now, if any. Reserve nothing."""
+        """Check a request without reserving anything. If :meth:`admit` would raise an error now, raise this error."""
         self._place(self._queue.place, deadline, path, cheaper)
 
     def _place(self, place: Callable[..., T | None], deadline: float, path: str, cheaper: bool) -> T:
@@ -92,21 +92,21 @@ class Scheduler:
                 return found
             retry_s = self._queue.retry_s(now, path)
         left = 1000 * (deadline - now)
-        message = f"too busy to answer by {path} within the {left:.1f} ms that are left of the budget"
+        message = f"the service is too busy to answer by path {path} within the remaining budget of {left:.1f} ms"
         raise RequestRejected(503, message, retry_s=retry_s, reason="busy")
 
     def submit(self, ticket: Ticket, image: np.ndarray) -> None:
-        """Add the decoded image to ``ticket``. This can be called from any thread."""
+        """Add the decoded image to ``ticket``. This method can be called from any thread."""
         with self._wake:
             ticket.image, ticket.decoded, ticket.away = image, time.perf_counter(), False
             self._wake.notify()
 
     def fail(self, ticket: Ticket, error: Exception) -> None:
-        """Fail ``ticket``, since its image could not be decoded. This can be called from any thread."""
+        """Fail ``ticket``, since its image could not be decoded. This method can be called from any thread."""
         self._tell(_fail, ticket, error)
 
     def withdraw(self, ticket: Ticket) -> None:
-        """Remove a ticket whose image failed, or whose client no longer waits."""
+        """Remove a ticket whose image could not be decoded, or whose client no longer waits."""
         with self._wake:
             self._queue.withdraw(ticket)
             self._wake.notify()
@@ -126,7 +126,7 @@ class Scheduler:
         return self._thread.is_alive() and (started is None or time.perf_counter() - started < STUCK_S)
 
     async def close(self) -> None:
-        """Admit no more requests, answer those that were admitted, and end the thread."""
+        """Admit no more requests, answer the admitted ones, and end the thread."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -171,7 +171,7 @@ class Scheduler:
         for ticket in late:
             self._watch("late", 1, ticket.path)
             if not ticket.future.done():
-                message = "the machine was slower than expected; the deadline cannot be met any more"
+                message = "the machine was slower than expected; the deadline can no longer be met"
                 with self._wake:
                     retry_s = self._queue.retry_s(time.perf_counter(), ticket.path)
                 ticket.future.set_exception(RequestRejected(503, message, retry_s=retry_s, reason="late"))

@@ -27,7 +27,8 @@ SWITCH_S = 0.0005  # the inference thread waits no longer than this for Python (
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind a socket to ``host:port``, so that a port in use is known before anything is loaded. It does not listen yet.
+    """Return a socket that is bound to ``host:port`` but does not listen yet. So a port in use is noticed before
+    anything is loaded.
 
     Raises:
         ValueError: the host does not exist, or the port is in use or not allowed.
@@ -44,14 +45,16 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         if error.errno == errno.EADDRINUSE:
-            raise ValueError(f"--port {port}: in use on {host}; choose another, or 0 for any free one") from None
+            raise ValueError(
+                f"--port {port}: is in use on {host}; choose another port, or 0 for any free one"
+            ) from None
         raise ValueError(f"--host {host} --port {port}: {error.strerror}") from None
     return bound
 
 
 def allow_connections(number: int) -> None:
-    """Raise this process's limit on open files, which is often 1,024, as far as the system allows. It should suffice
-    for ``number`` connections, for as many that wait for their refusal, and for decoding."""
+    """Raise this process's limit on open files, which is often 1,024. If the system allows it, the new limit suffices
+    for ``number`` open connections, for as many connections that wait for a refusal, and for decoding."""
     try:
         import resource
     except ImportError:  # Windows
@@ -63,13 +66,13 @@ def allow_connections(number: int) -> None:
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     if most < wanted:
-        told = "%d connections need up to %d open files, and this process may have %d: raise its limit (ulimit -n)"
+        told = "%d connections need up to %d open files, but this process may have %d: raise the limit (ulimit -n)"
         LOG.warning(told, number, wanted, most)
 
 
 class Server(uvicorn.Server):
     """A uvicorn server that shuts down on SIGTERM or Ctrl-C: it accepts no new requests, answers the accepted ones, and
-    closes connections. A second Ctrl-C ends it at once. ``stopped_by`` is the signal."""
+    closes connections. A second Ctrl-C ends the server at once. ``stopped_by`` is the signal that was received."""
 
     def __init__(self, app: App, ready: Callable[[], None] = lambda: None) -> None:
         limits = app.options.limits
@@ -121,7 +124,7 @@ class Server(uvicorn.Server):
 
 
 def serve(app: App, bound: socket.socket, ready: Callable[[], None] = lambda: None) -> int:
-    """Serve until a signal comes, and return that signal. ``ready`` is called when clients can connect."""
+    """Serve ``app`` until a signal comes, and return that signal. ``ready`` is called when clients can connect."""
     sys.setswitchinterval(SWITCH_S)
     allow_connections(app.options.limits.connections)
     gc.collect()

@@ -26,9 +26,9 @@ from polypath.serve.times import Times
 
 DECODING_S = 0.001  # assumed time to decode a small image, before any is measured
 TINY = 2**15  # images of at most so many pixels and bytes are decoded on the event loop: 0.1 to 1.3 ms, by format
-WORK_S = 20e-9  # assumed time for a unit of a large image's work, before any is measured
+WORK_S = 20e-9  # assumed time for a unit of work on a large image, before any is measured
 PULSE_S = 0.025  # time between measurements of the event loop's lag
-WAIT_S = 5.0  # the longest queue of large images, by expected time
+WAIT_S = 5.0  # the longest expected time in the queue of large images
 DRAIN_S = 3.0  # time for accepted large images when the service shuts down
 
 Receive = Callable[[], Awaitable[Any]]
@@ -36,7 +36,7 @@ Receive = Callable[[], Awaitable[Any]]
 
 
 def batch_sizes(most: int) -> tuple[int, ...]:
-    """Return the batch sizes 1, 2, 4, … up to ``most``. They are so few that each can be profiled."""
+    """Return the batch sizes 1, 2, 4, … up to ``most``. There are so few that each of them can be profiled."""
     return tuple(2**i for i in range(most.bit_length()) if 2**i <= most)
 
 
@@ -49,7 +49,7 @@ def check_budget(path: str, needed_ms: float, budget_ms: float) -> None:
     if needed_ms > budget_ms:
         raise RequestRejected(
             422,
-            f"the budget cannot be met by {path}, which needs {needed_ms:.2f} ms on this machine when it is idle",
+            f"the budget cannot be met by {path}, which needs {needed_ms:.2f} ms on this machine even if it is idle",
             field="budget_ms",
             value=budget_ms,
             legal=f"at least {needed_ms:.2f} for {path}",
@@ -63,9 +63,9 @@ class Options:
 
     Args:
         budget_ms: budget of requests that do not state one.
-        top_k: number of classes in the answer to requests that do not state it.
-        max_batch: the most images in one batch. Batch sizes are powers of two.
-        limits: limits on requests; see :class:`RequestLimits`.
+        top_k: number of classes in the answer to a request that does not state a number.
+        max_batch: the largest number of images in a batch. Batch sizes are powers of two.
+        limits: limits on requests (:class:`RequestLimits`).
 
     Raises:
         ValueError: a value is out of range.
@@ -100,11 +100,11 @@ class Decoding:
 
 
 class Service:
-    """Answers requests on the event loop that was running when it was made.
+    """A service that answers requests, on the event loop that was running when the service was made.
 
     Args:
         model: the model that answers.
-        times: times of ``model`` for the batch sizes in :func:`batch_sizes` of ``options.max_batch``.
+        times: times of ``model`` for the batch sizes ``batch_sizes(options.max_batch)``.
         options: see :class:`Options`.
         metrics: counters of events.
     """
@@ -128,7 +128,7 @@ class Service:
         that the client has left, all work for the request stops.
 
         Raises:
-            RequestRejected: a step on the way refuses it, from admission to inference.
+            RequestRejected: the request is refused, at any step from admission to inference.
         """
         budget_ms, path = self._wanted(request)
         ticket = self.scheduler.admit(self._deadline(arrived, budget_ms), path, cheaper=request.allow_cheaper)
@@ -159,8 +159,8 @@ class Service:
         self.scheduler.check(self._deadline(arrived, budget_ms), path, cheaper=request.allow_cheaper)
 
     def _deadline(self, arrived: float, budget_ms: float) -> float:
-        """Return when inference must be done: the request's deadline minus the expected decoding time, and minus the
-        time that it may have waited before the event loop read it."""
+        """Return the time by which inference must be done. It is the request's deadline, minus the expected time for
+        decoding, minus the time for which the request may have waited before the event loop read it."""
         return arrived + budget_ms / 1000 - self.decoders.expected() - self.times.lag(time.perf_counter())
 
     async def _feel_lag(self) -> None:
@@ -194,14 +194,15 @@ class Service:
                 return path
         cheapest = min(self.scheduler.order, key=lambda name: self.times.idle(name, now))
         self._possible(cheapest, budget_ms)
-        return cheapest  # it fits on an idle machine; if this one is busy, admission refuses the request
+        return cheapest  # it fits on an idle machine; if the machine is busy, admission refuses the request
 
     def _possible(self, path: str, budget_ms: float) -> None:
         check_budget(path, 1000 * self.times.idle(path, time.perf_counter()), budget_ms)
 
     def _decode_tiny(self, decoding: Decoding) -> bool:
-        """Decode an image on the event loop if it is tiny, and return whether it was. A thread would wait several times
-        for the interpreter's lock. That takes longer than the decoding, above all when many requests are refused."""
+        """Decode an image on the event loop if it is tiny. Return whether it was decoded. A thread would wait several
+        times for the interpreter's lock. This would take longer than decoding, especially while many requests are
+        refused."""
         if len(decoding.data) > TINY:
             return False
         try:
@@ -219,10 +220,10 @@ class Service:
             self._begin_large(decoding)
 
     def _decode_here(self, decoding: Decoding, most: int | None = None) -> None:
-        """Decode an image in this thread. It is then submitted at once, without a turn of the event loop.
+        """Decode an image in this thread, and submit it at once, without waiting for the event loop.
 
         Raises:
-            LargeImage: the image would be more work than ``most``, or than this process may do.
+            LargeImage: decoding needs more work than ``most``, or than this process may do.
         """
         try:
             image = self.model.decode(decoding.data, self.options.limits.pixels, most)
@@ -234,10 +235,10 @@ class Service:
             self.scheduler.submit(decoding.ticket, image)
 
     def _begin_large(self, decoding: Decoding) -> None:
-        """Queue an image behind the other large ones, if it will be in time. If there are none, always queue it."""
+        """Queue an image behind the other large images, if it will be in time. If there are none, always queue it."""
         expected_s = self.large.expected(decoding.work)
         if self.large.pieces and expected_s > min(WAIT_S, decoding.deadline - time.perf_counter()):
-            message = f"{self.large.pieces} large images are being decoded already, each after the other"
+            message = f"{self.large.pieces} large images are already in the queue for decoding"
             self._fail(decoding, RequestRejected(503, message, retry_s=expected_s, reason="busy"))
             return
         self._large.add(decoding)
@@ -265,11 +266,11 @@ class Service:
         if isinstance(error, DecodingLate):
             budget_ms = 1000 * (decoding.deadline - decoding.arrived)
             if error.seconds < 0.5e-3 * budget_ms:  # other images took the time
-                message = "the image was not decoded in time, as others came first"
+                message = "the image was not decoded in time, since other images came first"
                 error = RequestRejected(503, message, retry_s=self.large.expected(decoding.work), reason="late")
             else:
                 message = "decoding this image takes longer than the budget allows"
-                legal = "more time, or an image with less to decode"
+                legal = "a larger budget, or an image that is faster to decode"
                 error = RequestRejected(
                     422, message, field="budget_ms", value=round(budget_ms, 1), legal=legal, reason="decoding"
                 )
@@ -277,7 +278,7 @@ class Service:
             legal, value = f"an image file of at most {limit} pixels", f"{len(decoding.data)} bytes"
             error = RequestRejected(400, f"image: {error}", field="image", value=value, legal=legal)
         elif isinstance(error, RuntimeError):  # no process can be started
-            error = RequestRejected(503, "there is no room to decode large images now", retry_s=1.0, reason="decoding")
+            error = RequestRejected(503, "large images cannot be decoded now", retry_s=1.0, reason="decoding")
         self.scheduler.fail(decoding.ticket, error)
 
     def _reply(self, request: PredictRequest, done: Done, arrived: float, finished: float) -> dict[str, Any]:
@@ -300,8 +301,8 @@ class Service:
         }
 
     def drain(self) -> None:
-        """Prepare for shutdown: large images that are not decoded soon are refused, so that they do not delay it. This
-        can be called from any thread."""
+        """Prepare for the shutdown. Large images that are not decoded soon are refused, so that they do not delay the
+        shutdown. This method can be called from any thread."""
         self._loop.call_soon_threadsafe(self._loop.call_later, DRAIN_S, self._give_up_large)
 
     def _give_up_large(self) -> None:

@@ -1,8 +1,8 @@
-"""Estimates the times with which admission plans: the paths' latencies in seconds, and the time of a reply.
+"""Estimates the times that admission plans with: the latencies of paths, and the time of a reply.
 
-Recent times of a path are used first. For a batch size that was not run lately, the profile is scaled by the ratio of
-recent times to profiles at other sizes. Otherwise the profile of a busy machine, whose times are too high, could keep
-a batch size from ever being used.
+If a path has recent times at a batch size, they are used. Otherwise the time in the profile is scaled by the ratio of
+recent times to profiled times at other batch sizes. Without this scaling, a profile that was measured on a busy machine
+could be so high that a batch size is never used.
 """
 
 from __future__ import annotations
@@ -11,30 +11,34 @@ from collections.abc import Mapping
 
 from polypath.deploy.latency import Latencies, Recent
 
-LEAST_REPLY_S, FIRST_REPLY_S = 0.002, 0.005  # time of a reply to plan with: at least, and before any is measured
-LEAST_LAG_S = 0.003  # smaller lags are within the timer's inaccuracy
+LEAST_REPLY_S, FIRST_REPLY_S = (
+    0.002,
+    0.005,
+)  # smallest planned time of a reply, and planned time before a reply is measured
+LEAST_LAG_S = 0.003  # smaller lags are within the inaccuracy of timers
 
 
 class Times:
-    """Estimates the seconds that batches and replies take.
+    """An estimator of the seconds that batches and replies take.
 
     Args:
-        latencies: the paths' latencies by batch size, each with the same paths. The sizes are those that batches may
-            have, including 1. If they belong to a predictor, both the predictor and the service add times to them.
+        latencies: the latencies of all paths, for each batch size that batches may have. Batch size 1 must be included.
+            If the latencies belong to a predictor, both the predictor and the service add observed times to them.
 
     Raises:
-        ValueError: there is no size 1, or sizes have different paths.
+        ValueError: there is no batch size 1, or batch sizes have different paths.
     """
 
     def __init__(self, latencies: Mapping[int, Latencies]) -> None:
         if 1 not in latencies:
-            raise ValueError(f"latencies: expected batch size 1 among the sizes, got {sorted(latencies)}")
+            raise ValueError(f"latencies with batch sizes {sorted(latencies)}: must include batch size 1")
         self.sizes = tuple(sorted(latencies))
         self.paths = tuple(latencies[1].paths)
         for size, row in latencies.items():
             if set(row.paths) != set(self.paths):
                 raise ValueError(
-                    f"latencies: batch size {size} has paths {sorted(row.paths)}, size 1 {sorted(self.paths)}"
+                    f"latencies: batch size {size} has paths {sorted(row.paths)}, but batch size 1 has "
+                    f"{sorted(self.paths)}"
                 )
         self._latencies = dict(latencies)
         self._ratios = Recent()  # observed times divided by the profile's median, over all paths and sizes
@@ -52,7 +56,7 @@ class Times:
         self._replies.add(seconds, now)
 
     def observe_lag(self, seconds: float, now: float) -> None:
-        """Record by how much the event loop was late."""
+        """Record how many seconds late the event loop was."""
         self._lags.add(seconds, now)
 
     def lag(self, now: float) -> float:
@@ -65,7 +69,7 @@ class Times:
         return min(1e-3 * self._latencies[1].paths[path].profiled.p99, self.high(path, 1, now))
 
     def typical(self, path: str, size: int, now: float) -> float:
-        """Return the median time of a batch."""
+        """Return the expected median time of a batch."""
         latency = self._latencies[size].paths[path]
         if (recent := latency.recent(now)) is not None:
             return 1e-3 * recent[0]
@@ -73,8 +77,9 @@ class Times:
         return 1e-3 * latency.profiled.p50 * (ratios[0] if ratios is not None else 1.0)
 
     def high(self, path: str, size: int, now: float) -> float:
-        """Return the time of a batch to plan with: the recent 95th percentile. Without recent runs it is the profile's
-        median times the 95th percentile of all observed ratios; without observations, the profile's p99."""
+        """Return the time of a batch to plan with. This is the recent 95th percentile. Without recent runs it is the
+        profile's median, multiplied by the 95th percentile of all observed ratios. Without any observations it is the
+        profile's 99th percentile."""
         latency = self._latencies[size].paths[path]
         if (recent := latency.recent(now)) is not None:
             return 1e-3 * recent[1]
@@ -83,11 +88,11 @@ class Times:
         return 1e-3 * latency.profiled.p99
 
     def idle_reply(self, now: float) -> float:
-        """Return the time of a reply on an idle machine: the smallest recent one, but at most ``FIRST_REPLY_S``."""
+        """Return the time of a reply on an idle machine: the smallest recent time, but at most ``FIRST_REPLY_S``."""
         seen = self._replies.fastest(now)
         return FIRST_REPLY_S if seen is None else min(FIRST_REPLY_S, max(LEAST_REPLY_S, seen))
 
     def reply(self, now: float) -> float:
-        """Return the time to plan with from a batch's end to its answers, in seconds."""
+        """Return the seconds to plan with from the end of a batch to its answers."""
         recent = self._replies.quantiles(now)
         return max(LEAST_REPLY_S, recent[1]) if recent is not None else FIRST_REPLY_S

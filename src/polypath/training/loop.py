@@ -471,7 +471,7 @@ class _Session:
 
     def _leave(self, number: int) -> None:
         text = (
-            f"stopped in epoch {min(self.epoch + 1, self.recipe.epochs)} after step {self.step}; "
+            f"the run was stopped in epoch {min(self.epoch + 1, self.recipe.epochs)} after step {self.step}; "
             f"continue with `polypath resume {self.folder.path}`"
         )
         self._log(logging.WARNING, text)

@@ -65,7 +65,13 @@ KINDS: dict[str, tuple[dict[str, Any], int, str, str]] = {
     ),
 }
 QUICK = ("resnet18", "convnext_atto", "vit_tiny_patch16_224")
-SLOW = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+
+
+def slow_but(*quick: str) -> list[Any]:
+    return [kind if kind in quick else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+
+
+SLOW = slow_but(*QUICK)
 
 
 def skipping(kind: str, **options: Any) -> tuple[pp.PathNet, Any, Tensor]:
@@ -236,7 +242,7 @@ def test_paths_are_exported(kind, tmp_path):
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["resnet18", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("kind", slow_but("resnet18", "vit_tiny_patch16_224"))
 def test_every_skip_and_drawn_choices_are_exported(kind):
     ort, _ = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
     net, _, x = skipping(kind)
